@@ -1,0 +1,62 @@
+# Every target sets up what it needs: Python >= 3.11 and make are the only things to have.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench fix lock generate clean
+
+help:  ## what can be done here
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.demo  ## run three real jobs on an embedded broker, and verify every result
+	@$(BIN)/python -m pipeline.sandbox.demo --out build
+
+test: $(VENV)/.dev  ## set up and run all tests
+	$(PYTEST)
+
+check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tools.generate --check
+
+bench: $(VENV)/.dev  ## measure speed and memory beside a peer; writes build/bench.json
+	$(BIN)/python -m benchmarks
+
+fix: $(VENV)/.dev  ## format, and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generate: $(VENV)/.dev  ## write the generated files anew (settings reference, topics, schemas)
+	$(BIN)/python -m tools.generate
+
+lock: $(VENV)/.dev  ## compile the hashed requirements anew
+	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/runtime.txt
+	$(BIN)/uv pip compile $(LOCK) --extra embedded --group build pyproject.toml -o requirements/demo.txt
+	$(BIN)/uv pip compile $(LOCK) --extra embedded --group build --group dev pyproject.toml -o requirements/dev.txt
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+clean:  ## remove what was built and the environment
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python >= 3.11 is needed; $(PYTHON) is older. Name another: make PYTHON=python3.12 ..."; exit 2; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python requirements/demo.txt pyproject.toml
+	@echo "installing the pinned requirements (once)"
+	@$(PIP) install --require-hashes -r requirements/demo.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
+	@echo "installing the pinned development requirements (once)"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,1 @@
+"""Telling eCard Systems the outcome of a job."""

@@ -1,0 +1,1 @@
+"""The CSV engine: split, parse, run a processor, format. Bytes in, bytes out."""

@@ -1,0 +1,39 @@
+"""What crosses a wire: event models, topics, keys, record headers. Pure."""
+
+from pipeline.contracts.audit_events import AuditAction, AuditEvent
+from pipeline.contracts.headers import EventHeaders, Headers, first_values
+from pipeline.contracts.jobs import (
+    BatchCompleted,
+    BatchFailed,
+    BatchProcessed,
+    BatchRequested,
+    BatchUploaded,
+    CallbackBody,
+    IntegrationName,
+    JobMessage,
+    event_id,
+    job_key,
+)
+from pipeline.contracts.topics import SPECS, TOPICS, Topic, TopicSpec
+
+__all__ = [
+    "SPECS",
+    "TOPICS",
+    "AuditAction",
+    "AuditEvent",
+    "BatchCompleted",
+    "BatchFailed",
+    "BatchProcessed",
+    "BatchRequested",
+    "BatchUploaded",
+    "CallbackBody",
+    "EventHeaders",
+    "Headers",
+    "IntegrationName",
+    "JobMessage",
+    "Topic",
+    "TopicSpec",
+    "event_id",
+    "first_values",
+    "job_key",
+]

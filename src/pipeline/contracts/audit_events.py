@@ -1,0 +1,52 @@
+"""What the audit log records: one event per step of a job."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue
+
+from pipeline.contracts.jobs import IntegrationName, event_id
+
+
+class AuditAction(StrEnum):
+    """The closed set of steps. Past tense: each is written once it is true."""
+
+    WEBHOOK_ACCEPTED = "webhook.accepted"
+    WEBHOOK_QUARANTINED = "webhook.quarantined"
+    WEBHOOK_REFUSALS = "webhook.refusals"
+    """Count of unauthenticated refusals in one interval, never one event each: an attacker must not fill the log."""
+    QUARANTINE_RELEASED = "quarantine.released"
+    JOB_ANNOUNCED = "job.announced"
+    JOB_RENEWED = "job.renewed"
+    JOB_CONFLICT = "job.conflict"
+    JOB_STARTED = "job.started"
+    JOB_PROCESSED = "job.processed"
+    RESULT_UPLOADED = "result.uploaded"
+    OUTCOME_DECIDED = "outcome.decided"
+    CALLBACK_CONFIRMED = "callback.confirmed"
+    CALLBACK_REFUSED = "callback.refused"
+    RECORD_DEAD_LETTERED = "record.dead_lettered"
+    JOB_PURGED = "job.purged"
+
+
+class AuditEvent(BaseModel):
+    """One step. ``id`` is deterministic, so that a step told twice stands in the log once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    action: AuditAction
+    at: AwareDatetime
+    actor: str
+    """Who did it: ``ingress``, ``process``, ``upload``, ``confirm``, ``watch``, or ``cli:<user>``."""
+    integration: IntegrationName | None = None
+    job_guid: UUID | None = None
+    detail: dict[str, JsonValue] = {}
+    """Counts, codes, hashes. Never a URL query, a token or card data."""
+
+    @staticmethod
+    def id_of(action: AuditAction, *facts: str) -> str:
+        """Return the id of a step from what makes it this step (job, attempt, announcement, ...), not from the time."""
+        return event_id(action.value, *facts)

@@ -1,0 +1,61 @@
+"""Record headers: CloudEvents 1.0 binary mode for Kafka, plus ``traceparent``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+Headers = tuple[tuple[str, bytes], ...]
+"""Kafka record headers: ordered, names may repeat, values are bytes."""
+
+SPEC_VERSION = "1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class EventHeaders:
+    """The CloudEvents attributes of one record (Kafka protocol binding, binary content mode).
+
+    Attributes:
+        id: Deterministic; equal ids are the same event.
+        source: URI reference of who says it, e.g. ``/webhooks/ecs/acme`` or ``/stages/process``.
+        type: e.g. ``card-batch.requested``.
+        subject: What it is about, e.g. the job GUID.
+        time: When it was received or became true.
+        partition_key: Equal to the record's key (CloudEvents partitioning extension).
+        content_type: Media type of the value.
+        traceparent: W3C trace context, or None.
+    """
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: datetime
+    partition_key: str
+    content_type: str = "application/json"
+    traceparent: str | None = None
+
+    def encode(self, extra: Iterable[tuple[str, bytes]] = ()) -> Headers:
+        """Return the record headers, ``extra`` last."""
+        named = {
+            "ce_specversion": SPEC_VERSION,
+            "ce_id": self.id,
+            "ce_source": self.source,
+            "ce_type": self.type,
+            "ce_subject": self.subject,
+            "ce_time": self.time.isoformat().replace("+00:00", "Z"),
+            "ce_partitionkey": self.partition_key,
+            "content-type": self.content_type,
+        }
+        if self.traceparent:
+            named["traceparent"] = self.traceparent
+        return (*((name, value.encode()) for name, value in named.items()), *extra)
+
+
+def first_values(headers: Headers) -> Mapping[str, str]:
+    """Return the first value of each header name as text; undecodable bytes become U+FFFD."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found.setdefault(name, value.decode("utf-8", "replace"))
+    return found

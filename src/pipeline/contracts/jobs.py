@@ -1,0 +1,124 @@
+"""What identifies a job, and what the card-batch topics carry about it."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+
+IntegrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+"""Lower case letters, digits and dashes: it stands in URLs, topic keys and store paths."""
+
+
+class BatchRequested(BaseModel):
+    """The announcement of a card batch job, as eCard Systems sends it (seed: ECS originating webhook).
+
+    Unknown fields are kept: the webhook is in beta. The two file URLs are bearer secrets and never leave the job store
+    and the topics marked sensitive.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+
+    job_guid: UUID
+    partner_reference_id: str = Field(max_length=1024)
+    merchant_guid: UUID
+    external_location_ids: tuple[str, ...] = Field(max_length=10_000)
+    record_count: int = Field(ge=0, strict=True)
+    input_file_url: str = Field(repr=False, max_length=8192)
+    result_upload_url: str = Field(repr=False, max_length=8192)
+    expires_at: AwareDatetime
+    callback_url: str = Field(repr=False, max_length=8192)
+
+    @field_validator("expires_at", mode="before")
+    @classmethod
+    def _iso_only(cls, value: object) -> object:
+        # pydantic would take a number for a Unix time; the seed says ISO timestamp, and guessing a unit loses jobs
+        if not isinstance(value, str | datetime):
+            raise ValueError("an ISO 8601 timestamp with a zone is needed, e.g. 2026-01-22T22:43:59.295Z")
+        return value
+
+
+class JobMessage(BaseModel):
+    """What every later card-batch record says about its job. Free of URLs and card data."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    integration: IntegrationName
+    job_guid: UUID
+    attempt: int = Field(default=1, ge=1)
+    """1, or more where the integration asks for a new attempt after a failed one was announced again."""
+    merchant_guid: UUID
+    partner_reference_id: str
+    announcement: str
+    """Identifier of the announcement that led here (16 hex digits)."""
+    at: AwareDatetime
+
+
+class BatchProcessed(JobMessage):
+    """Every card of the job is decided; the result parts are in the job store."""
+
+    generation: str
+    parts: int = Field(ge=0)
+    records: int = Field(ge=0)
+    records_ok: int = Field(ge=0)
+    records_failed: int = Field(ge=0)
+    result_bytes: int = Field(ge=0)
+
+
+class BatchUploaded(JobMessage):
+    """The result lies at ECS and the outcome ``completed`` is decided."""
+
+    records: int = Field(ge=0)
+    records_ok: int = Field(ge=0)
+    records_failed: int = Field(ge=0)
+    result_bytes: int = Field(ge=0)
+    result_etag: str
+
+
+class BatchFailed(JobMessage):
+    """The outcome ``failed`` is decided; ``reason`` is the stable error code (docs/errors.md)."""
+
+    reason: str
+    error_message: str
+
+
+class BatchCompleted(JobMessage):
+    """ECS answered the callback, or refuses it for good: nothing more happens unless someone asks for it."""
+
+    outcome: Literal["completed", "failed"]
+    reason: str | None = None
+    told: Literal["confirmed", "refused"]
+    records_processed: int = Field(ge=0)
+    records_failed: int = Field(ge=0)
+
+
+class CallbackBody(BaseModel):
+    """The body of the upload confirmation, as in the seed. Serialised once, in ``outcome.json``, then only repeated."""
+
+    model_config = ConfigDict(frozen=True)
+
+    success: bool
+    records_processed: int = Field(ge=0)
+    records_failed: int = Field(ge=0)
+    error_message: str | None = Field(default=None, max_length=1200)
+
+
+def job_key(integration: str, job_guid: UUID) -> str:
+    """Return the partition key of a job: all its records stay in order."""
+    return f"{integration}/{job_guid}"
+
+
+def event_id(*parts: str | bytes) -> str:
+    """Return a deterministic id (32 hex digits) of the parts: the same facts give the same id after any restart.
+
+    Parts are length-prefixed, so that ("ab", "c") and ("a", "bc") differ.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "big"))
+        digest.update(raw)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""What is done with a chunk of cards: built in, or your own."""

@@ -1,0 +1,116 @@
+"""What an author of a processor writes against. Public API, see docs/processors.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Protocol, runtime_checkable
+from uuid import UUID
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """The job that a card belongs to. Equal on every restart."""
+
+    integration: str
+    job_guid: UUID
+    merchant_guid: UUID
+    partner_reference_id: str
+    external_location_ids: tuple[str, ...]
+    deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One record of the input file, every column as text.
+
+    Attributes:
+        record: Record number, 1 for the first after the header.
+        number: The card number, as it stands in the configured column.
+        columns: All columns by header name (``column_1`` ... without a header), dropped columns included.
+        idempotency_key: Derived from (integration, job, record number): the same on every restart. Send it along with
+            every effect, since up to ``chunks_in_flight`` chunks may be processed twice after a crash.
+    """
+
+    record: int
+    number: str = field(repr=False)
+    columns: Mapping[str, str] = field(repr=False)
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardResult:
+    """What became of one card.
+
+    Attributes:
+        status: ``ok`` or ``failed``; goes to the status column.
+        message: For a person; free of card data.
+        columns: Values of the processor's own result columns (see ``result_columns``).
+    """
+
+    status: Literal["ok", "failed"] = "ok"
+    message: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+class CardError(Exception):
+    """Raise it to fail one card. The message goes into the result file: keep card data out of it."""
+
+
+class TransientCardError(Exception):
+    """Raise it where repeating may help: only this card (columnar: this batch) is repeated, boundedly, then failed."""
+
+
+@runtime_checkable
+class RowProcessor(Protocol):
+    """Processes one card at a time; up to ``concurrency`` cards of a chunk at once."""
+
+    async def process(self, card: Card, context: JobContext) -> CardResult:
+        """Return what became of the card.
+
+        Raises:
+            CardError: This card fails.
+            TransientCardError: This card is tried again, a bounded number of times, then fails.
+            PermanentError: The job fails.
+        """
+        ...
+
+
+@runtime_checkable
+class ColumnarProcessor(Protocol):
+    """Processes one chunk at a time, in a worker thread: plain code, no await."""
+
+    def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:
+        """Return a batch of as many rows, in order: ``status`` (``ok``/``failed``), ``message``, and the own result columns.
+
+        The input holds all columns as strings by header name, and ``record`` (int64), ``card_number``, ``idempotency_key``
+        under the names ``__record``, ``__card_number``, ``__idempotency_key``.
+
+        Raises:
+            TransientCardError: The whole batch is tried again, a bounded number of times, then its cards fail.
+            PermanentError: The job fails.
+        """
+        ...
+
+
+@runtime_checkable
+class Opens(Protocol):
+    """Optional: a processor with connections to open before the first card and to close after the last."""
+
+    async def open(self) -> None:
+        """Called once per worker process, before the first card."""
+        ...
+
+    async def close(self) -> None:
+        """Called once, after the last card."""
+        ...
+
+
+Processor = RowProcessor | ColumnarProcessor
+
+ResultColumns = Sequence[str]
+"""A processor may have an attribute ``result_columns`` naming its own result columns, and ``version`` (default "1"): a new
+version never meets the parts of an old one."""

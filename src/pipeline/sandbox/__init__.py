@@ -1,0 +1,1 @@
+"""Stand-ins for ECS and its object store, for the demo, tests and integrators."""

@@ -1,0 +1,1 @@
+"""Verification schemes for webhooks: pure functions of headers, raw body and time."""

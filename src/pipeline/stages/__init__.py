@@ -1,0 +1,1 @@
+"""Process, upload, confirm, audit: one handler each, none knows another."""

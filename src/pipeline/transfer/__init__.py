@@ -1,0 +1,1 @@
+"""Pre-signed download and upload, and the host guard."""

@@ -1,0 +1,37 @@
+"""An audit event as a record of ``audit.events``."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from pipeline.bus.protocols import Outgoing
+from pipeline.contracts import AuditEvent, EventHeaders, Topic, job_key
+
+
+def record_of(event: AuditEvent, *, traceparent: str | None = None) -> Outgoing:
+    """Return the record to publish before the source's offset is committed.
+
+    All events of a job have the job's key, so that they stand in one partition, in order; events about an integration
+    have its name as key, others ``-``.
+
+    Args:
+        event: Its id is deterministic, so a repeated publication stands once in the log.
+        traceparent: W3C trace context of the work that the event is about.
+    """
+    key = _key(event)
+    headers = EventHeaders(
+        id=event.id,
+        source=f"/pipeline/{quote(event.actor, safe=':')}",
+        type=f"audit.{event.action.value}",
+        subject=str(event.job_guid or event.integration or "-"),
+        time=event.at,
+        partition_key=key,
+        traceparent=traceparent,
+    )
+    return Outgoing(Topic.AUDIT_EVENTS, key, event.model_dump_json().encode(), headers.encode())
+
+
+def _key(event: AuditEvent) -> str:
+    if event.integration is None:
+        return "-"
+    return event.integration if event.job_guid is None else job_key(event.integration, event.job_guid)

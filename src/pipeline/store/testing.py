@@ -1,0 +1,72 @@
+"""A store in memory, with the behaviour of the real ones: for unit tests of whatever is built on a store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from pipeline.store.errors import ObjectNotFound, StoreUnavailable
+from pipeline.store.keys import check_key, check_prefix
+from pipeline.store.protocols import ObjectInfo
+
+
+class MemoryStore:
+    """Objects in a dict; share one instance to let two workers race.
+
+    Attributes:
+        objects: Key to bytes. Tests may read and damage it.
+        unavailable: While True, every method raises StoreUnavailable.
+        lose_answers: So many of the next creations do their work and raise StoreUnavailable nevertheless.
+    """
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.objects: dict[str, bytes] = {}
+        self.unavailable = False
+        self.lose_answers = 0
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """See ObjectStore."""
+        self._reach()
+        standing = self.objects.setdefault(check_key(key), bytes(data))
+        if self.lose_answers:
+            self.lose_answers -= 1
+            raise StoreUnavailable(f"The answer to the creation of {key} was lost, as the test asked for")
+        return standing == data
+
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        """See ObjectStore."""
+        self._reach()
+        try:
+            return self.objects[check_key(key)][start:end]
+        except KeyError:
+            raise ObjectNotFound(key) from None
+
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+        """See ObjectStore."""
+        data = await self.get(key)
+        for start in range(0, len(data), chunk_bytes):
+            yield data[start : start + chunk_bytes]
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """See ObjectStore."""
+        self._reach()
+        check_prefix(prefix)
+        for key in sorted(key for key in self.objects if key.startswith(prefix)):
+            if (data := self.objects.get(key)) is not None:
+                yield ObjectInfo(key, len(data))
+
+    async def delete(self, key: str) -> None:
+        """See ObjectStore."""
+        self._reach()
+        self.objects.pop(check_key(key), None)
+
+    async def check(self) -> None:
+        """See ObjectStore."""
+        self._reach()
+
+    async def close(self) -> None:
+        """See ObjectStore; the objects stay, so that a test can look at them."""
+
+    def _reach(self) -> None:
+        if self.unavailable:
+            raise StoreUnavailable("The store is switched off by the test")

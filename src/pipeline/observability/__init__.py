@@ -1,1 +1,30 @@
-"""Logging, metrics, health."""
+"""Logging, metrics, tracing, health: what a process tells about itself, masked."""
+
+from pipeline.observability.health import Check, Health, ManagementServer
+from pipeline.observability.logging import configure_logging
+from pipeline.observability.loop_lag import watch_loop_lag
+from pipeline.observability.masking import FOREIGN_DIGITS, drop_urls, is_secret_name, mask_text
+from pipeline.observability.metrics import Metrics
+from pipeline.observability.redaction import Redaction
+from pipeline.observability.settings import LoggingSettings, ManagementSettings
+from pipeline.observability.tracing import TraceContext, bound_trace, continue_trace, parse_traceparent
+
+__all__ = [
+    "FOREIGN_DIGITS",
+    "Check",
+    "Health",
+    "LoggingSettings",
+    "ManagementServer",
+    "ManagementSettings",
+    "Metrics",
+    "Redaction",
+    "TraceContext",
+    "bound_trace",
+    "configure_logging",
+    "continue_trace",
+    "drop_urls",
+    "is_secret_name",
+    "mask_text",
+    "parse_traceparent",
+    "watch_loop_lag",
+]

@@ -1,0 +1,90 @@
+"""Structured log lines on stderr, of our code and of the libraries, through one chain that ends in the redaction."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from types import TracebackType
+from typing import Any, Final, TextIO
+
+import structlog
+from structlog.typing import Processor
+
+from pipeline.observability.redaction import Redaction
+from pipeline.observability.settings import LoggingSettings
+
+_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+OWN_LOGGER: Final = "pipeline"
+
+
+def configure_logging(settings: LoggingSettings, redaction: Redaction, stream: TextIO | None = None) -> None:
+    """Send every log line of this process, those of libraries, warnings and uncaught exceptions too, to one stream.
+
+    Safe to call again: the last call counts. Tracebacks carry no local variables. Libraries (aiohttp, aiokafka, obstore,
+    a processor's own) never log below info, whatever the level: their debug lines hold raw payloads.
+
+    Args:
+        settings: Level and format.
+        redaction: Runs last on each line; keep it, to add secrets that become known later.
+        stream: stderr unless given.
+    """
+    level = _LEVELS[settings.level]
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_formatter(settings, redaction))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(level, logging.INFO))
+    logging.getLogger(OWN_LOGGER).setLevel(level)
+    logging.captureWarnings(capture=True)
+    structlog.configure(
+        processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,  # loggers are module globals; a second configuration must reach them
+    )
+    _catch_uncaught()
+
+
+def _shared() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+
+
+def _formatter(settings: LoggingSettings, redaction: Redaction) -> logging.Formatter:
+    renderer: Processor = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if settings.format == "console":
+        renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared(),
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            redaction,
+            renderer,
+        ],
+    )
+
+
+def _catch_uncaught() -> None:
+    """Let the last words of a dying process or thread pass the redaction too."""
+    log = structlog.get_logger(OWN_LOGGER)
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            log.critical("process_crashed", exc_info=(kind, error, trace))
+
+    def uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+        info: Any = (args.exc_type, args.exc_value, args.exc_traceback)
+        log.critical("thread_crashed", thread=args.thread.name if args.thread else None, exc_info=info)
+
+    sys.excepthook = uncaught
+    threading.excepthook = uncaught_in_thread

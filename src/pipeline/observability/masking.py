@@ -1,0 +1,136 @@
+"""Masking of text: the second net under the rule that no code ever logs a card, a PIN, a token or a URL's query.
+
+The rule is the first net, and the only one that holds for every card: eCard Systems may number cards from ``100001``,
+six digits, which no pattern can tell from a count. What the patterns here do catch, wherever it stands in a text:
+
+- runs of 13 or more digits, also grouped by spaces or dashes, whether or not their check digit is right (loyalty
+  and gift cards need none). Numbers of 13 digits are also what Unix milliseconds look like: write times in ISO 8601;
+- in text of partners (``digits=FOREIGN_DIGITS``) every run of six or more;
+- bearer and basic credentials, JWTs, ``name=value`` and ``"name": "value"`` where the name says that it is secret;
+- the query, the fragment and the credentials of any URL.
+
+UUIDs, digests in hex (16, 32, 40 or 64 characters) and ``traceparent`` values stay readable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+MASK: Final = "[masked]"
+DIGITS_MASK: Final = "[digits]"
+URL_MASK: Final = "[url]"
+
+CARD_DIGITS: Final = 13
+"""Shortest run of digits that is taken for a card number in our own text."""
+
+FOREIGN_DIGITS: Final = 6
+"""Shortest run of digits that is taken for a card number in what a partner wrote (ECS numbers cards from 100001)."""
+
+_SECRET_WORDS: Final = frozenset(
+    {"authorization", "cookie", "credential", "credentials", "jwt", "otp", "passphrase", "passwd", "password"}
+    | {"secret", "secrets", "sig", "signature", "token", "tokens", "apikey"}
+    | {"card", "cardnumber", "cvc", "cvc2", "cvv", "cvv2", "pan", "pin", "track1", "track2"}
+)
+_SECRET_ENDINGS: Final = ("api_key", "private_key", "access_key", "card_number")
+
+# Every repetition is bounded or consumes what it has seen, so that hostile text costs time linear in its length.
+_URL: Final = re.compile(r"\b(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{1,15}://)(?P<rest>[^\s\"'<>`]*)")
+_RELATIVE_QUERY: Final = re.compile(r"(?P<path>/[^\s\"'<>`?]{0,512})\?(?!…)[^\s\"'<>`]+")
+_JWT: Final = re.compile(r"eyJ[\w-]{4,}(?:\.[\w-]*){0,4}")
+_SCHEME_CREDENTIALS: Final = re.compile(r"\b(?P<scheme>bearer|basic)\s{1,4}(?!\[masked\])[\w.~+/=-]{6,}", re.IGNORECASE)
+_NAMES: Final = (
+    r"(?:[\w-]{0,64}(?:token|secret|password|passwd|signature|credential|api[_-]?key|authorization|cookie)"
+    r"|(?:[\w-]{0,32}[_-])?(?:pin|cvv2?|cvc2?|pan|card(?:[_-]?number)?))"
+)
+_ASSIGNED: Final = re.compile(
+    rf"(?P<name>\b{_NAMES})(?P<sep>=[\"']?|[\"']\s{{0,4}}[:=]\s{{0,4}}[\"']?)(?!\[)(?P<value>[^\s\"',;&}}\]]+)",
+    re.IGNORECASE,
+)
+_HEADER: Final = re.compile(
+    r"\b(?P<name>(?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]{0,40}(?:token|secret|key))\s{0,2}:\s{0,4}(?!\[)[^\s\"',]+",
+    re.IGNORECASE,
+)
+_PIN: Final = re.compile(r"\b(?P<name>pin|cvv2?|cvc2?)(?P<sep>\W{1,3}(?:is\s)?)\d{3,12}\b", re.IGNORECASE)
+_KEPT: Final = (
+    r"\b[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\b"  # traceparent
+    r"|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"  # UUID
+    r"|\b(?=(?:[0-9]{0,63}[a-f]){2})(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32}|[0-9a-f]{16})\b"  # digest
+)
+_GROUPED: Final = rf"\d(?:[ \u00a0-]?\d){{{CARD_DIGITS - 1},}}"
+_LEAST_GROUP: Final = 3
+
+
+def _digits(least: int) -> re.Pattern[str]:
+    short = rf"|(?P<short>\d{{{least},}})" if least < CARD_DIGITS else ""
+    return re.compile(rf"(?P<kept>{_KEPT})|(?P<run>{_GROUPED}){short}")
+
+
+_PATTERNS: Final = {least: _digits(least) for least in (FOREIGN_DIGITS, CARD_DIGITS)}
+
+
+def _masked_run(match: re.Match[str]) -> str:
+    if match["kept"]:
+        return match["kept"]
+    whole = match[0]
+    if all(len(group) < _LEAST_GROUP for group in re.split(r"[ \u00a0-]", whole)):
+        return whole  # a row of small numbers, such as "1 2 3 4 5 6 7 8 9 10 11"; no card is grouped like that
+    return DIGITS_MASK
+
+
+def _cut_url(match: re.Match[str]) -> str:
+    rest = match["rest"]
+    end = min((place for place in map(rest.find, "?#") if place >= 0), default=len(rest))
+    authority, slash, path = rest[:end].partition("/")
+    host = authority.rpartition("@")[2]
+    return f"{match['scheme']}{host}{slash}{path}{'?…' if end < len(rest) else ''}"
+
+
+_STEPS: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]] = (
+    (_URL, _cut_url),
+    (_RELATIVE_QUERY, lambda match: f"{match['path']}?…"),
+    (_SCHEME_CREDENTIALS, lambda match: f"{match['scheme']} {MASK}"),
+    (_JWT, lambda _: MASK),
+    (_ASSIGNED, lambda match: f"{match['name']}{match['sep']}{MASK}"),
+    (_HEADER, lambda match: f"{match['name']}: {MASK}"),
+    (_PIN, lambda match: f"{match['name']}{match['sep']}{MASK}"),
+)
+
+
+def mask_text(text: str, *, digits: int = CARD_DIGITS) -> str:
+    """Return the text with card-number-like digits, credentials and URL queries masked.
+
+    Pure and idempotent; time is linear in the text's length, so text of strangers may be given whole (bounded by its
+    reader). Mask first and cut afterwards: a cut may leave a piece that no pattern knows.
+
+    Args:
+        text: Any text.
+        digits: ``CARD_DIGITS`` for our own text, ``FOREIGN_DIGITS`` for what a partner wrote.
+    """
+    for pattern, replacement in _STEPS:
+        text = pattern.sub(replacement, text)
+    return _PATTERNS[digits].sub(_masked_run, text)
+
+
+def drop_urls(text: str) -> str:
+    """Return the text with each URL replaced by ``[url]``, for text that must name no address at all."""
+    return _URL.sub(URL_MASK, text)
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether a field, header or column of this name holds a secret or card data.
+
+    The last word decides: ``access_token``, ``authToken`` and ``X-Webhook-Secret`` do, ``token_seconds_left`` does not.
+    """
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).strip("_").lower()
+    return snake.rpartition("_")[2] in _SECRET_WORDS or snake.endswith(_SECRET_ENDINGS)
+
+
+def looks_like_card(number: int) -> bool:
+    """Return whether a number has 13 to 19 digits and a right check digit (Luhn), as payment cards have."""
+    text = str(abs(number))
+    if not CARD_DIGITS <= len(text) <= 19:  # noqa: PLR2004 - ISO/IEC 7812: at most 19 digits
+        return False
+    total = sum(int(digit) for digit in text[-1::-2])
+    return (total + sum(sum(divmod(2 * int(digit), 10)) for digit in text[-2::-2])) % 10 == 0

@@ -1,0 +1,168 @@
+"""The one list of metrics. What is not here is not measured; dashboards and alerts are checked against it.
+
+Label values come from closed sets: integration names and topics (configuration), stages, codes of ``errors`` and
+statuses. Never a job, a card, an address or a text: each would make a new time series.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Seconds: one request, one publication, one object."""
+_SLOW: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
+"""Seconds: a chunk, a record's handling (a whole file)."""
+_LEFT: Final = (0.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0)
+"""Seconds left before a deadline."""
+
+
+class Metrics:
+    """Every metric of a process, in one registry of its own (never the library's global one).
+
+    Made once by the composition root and handed to the rooms. Updates are cheap and thread-safe. Units are base units
+    (seconds, bytes), counters end in ``_total`` when exposed.
+
+    Args:
+        version: The distribution's version, shown in ``pipeline_build_info``.
+        registry: A fresh one unless given.
+    """
+
+    def __init__(self, *, version: str = "0", registry: CollectorRegistry | None = None) -> None:
+        self.registry: Final = registry if registry is not None else CollectorRegistry(auto_describe=True)
+        self._ingress()
+        self._bus()
+        self._jobs()
+        self._edges()
+        self._audit()
+        self._process(version)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"pipeline_{name}", about, labels, registry=self.registry)
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"pipeline_{name}", about, labels, registry=self.registry)
+
+    def _histogram(self, name: str, about: str, *labels: str, buckets: tuple[float, ...] = _FAST) -> Histogram:
+        return Histogram(f"pipeline_{name}", about, labels, registry=self.registry, buckets=buckets)
+
+    def _ingress(self) -> None:
+        self.ingress_requests = self._counter(
+            "ingress_requests",
+            "Webhook requests by what they were answered and why; integration is 'unknown' where the path names none",
+            "integration",
+            "status",
+            "reason",
+        )
+        self.ingress_request_seconds = self._histogram(
+            "ingress_request_seconds", "From the first byte of a webhook's body to the answer", "integration"
+        )
+
+    def _bus(self) -> None:
+        self.publish_seconds = self._histogram(
+            "publish_seconds", "From handing a record over to the acknowledgement of every in-sync replica", "topic"
+        )
+        self.publish_failures = self._counter(
+            "publish_failures", "Publications that ended without an acknowledgement, by error code", "topic", "code"
+        )
+        self.sends_in_flight = self._gauge("sends_in_flight", "Records handed over and not yet acknowledged")
+        self.consumer_lag = self._gauge(
+            "consumer_lag",
+            "Records between the committed offset and the end of a partition",
+            "stage",
+            "topic",
+            "partition",
+        )
+        self.consumer_span = self._gauge(
+            "consumer_span",
+            "Offsets between the lowest unfinished and the highest fetched record of a partition",
+            "stage",
+            "topic",
+            "partition",
+        )
+        self.consumer_in_flight = self._gauge("consumer_in_flight", "Records being handled now", "stage")
+        self.consumer_handle_seconds = self._histogram(
+            "consumer_handle_seconds", "Time of one call of a handler", "stage", buckets=_SLOW
+        )
+        self.consumer_retries = self._counter(
+            "consumer_retries", "Records that will be handled again, by error code", "stage", "code"
+        )
+        self.consumer_dead_letters = self._counter(
+            "consumer_dead_letters", "Records put into a dead-letter topic, by error code", "stage", "topic", "code"
+        )
+        self.consumer_commits = self._counter(
+            "consumer_commits", "Commits of offsets by result (ok, failed)", "stage", "result"
+        )
+        self.consumer_rebalances = self._counter(
+            "consumer_rebalances", "Assignments of partitions that this member was given", "stage"
+        )
+        self.consumer_paused = self._gauge("consumer_paused", "Partitions paused by back-pressure", "stage")
+        self.consumer_heartbeat_age_seconds = self._gauge(
+            "consumer_heartbeat_age_seconds", "Seconds since the group coordinator last answered a heartbeat", "stage"
+        )
+
+    def _jobs(self) -> None:
+        self.jobs = self._counter(
+            "jobs",
+            "Jobs that left a stage by outcome (done, repeated, or the error code of a failure)",
+            "integration",
+            "stage",
+            "outcome",
+        )
+        self.chunks = self._counter(
+            "chunks", "Chunks by result (done, found: finished before a restart)", "integration", "result"
+        )
+        self.chunk_seconds = self._histogram(
+            "chunk_seconds", "Time of the processor for one chunk", "integration", buckets=_SLOW
+        )
+        self.cards = self._counter("cards", "Cards decided by status (ok, failed)", "integration", "status")
+        self.deadline_seconds_left = self._histogram(
+            "deadline_seconds_left",
+            "Seconds left before the deadline when a job's outcome was decided",
+            "integration",
+            buckets=_LEFT,
+        )
+        self.deadline_seconds_left_min = self._gauge(
+            "deadline_seconds_left_min",
+            "Seconds before the nearest deadline of an open job, negative when passed, NaN when no job is open",
+        )
+        self.open_jobs = self._gauge("open_jobs", "Jobs filed under a deadline and not yet told")
+
+    def _edges(self) -> None:
+        self.transfer_bytes = self._counter(
+            "transfer_bytes", "Bytes of input and result files on the wire by direction (download, upload)", "direction"
+        )
+        self.transfer_retries = self._counter(
+            "transfer_retries", "Repeated downloads and uploads by direction and error code", "direction", "code"
+        )
+        self.callback_answers = self._counter(
+            "callback_answers",
+            "Callbacks by verdict (accepted, refused, retry) and reason code",
+            "integration",
+            "verdict",
+            "code",
+        )
+        self.callback_seconds = self._histogram("callback_seconds", "Time of one callback request", "integration")
+        self.token_seconds_left = self._gauge(
+            "token_seconds_left", "Seconds before the callback token expires, NaN when unknown", "integration"
+        )
+        self.store_op_seconds = self._histogram(
+            "store_op_seconds", "Time of one call of the job store by operation and result (ok, failed)", "op", "result"
+        )
+
+    def _audit(self) -> None:
+        self.audit_events = self._counter("audit_events", "Audit events by result (appended, repeated)", "result")
+        self.audit_segments = self._counter("audit_segments", "Segments written to the audit log")
+        self.audit_window_cuts = self._counter(
+            "audit_window_cuts",
+            "Event ids forgotten because the window of known ids was full; a later repeat shows twice",
+        )
+
+    def _process(self, version: str) -> None:
+        ProcessCollector(registry=self.registry)
+        self.loop_lag_seconds = self._histogram(
+            "loop_lag_seconds", "By how much the event loop woke a sleeper too late"
+        )
+        self.build_info = self._gauge("build_info", "Always 1; the label says what runs", "version")
+        self.build_info.labels(version=version).set(1)

@@ -1,0 +1,39 @@
+"""Where health and metrics are served, and how log lines look."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ManagementSettings(BaseModel):
+    """The server for probes and metrics: apart from the public one, so that neither can starve or expose the other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; 0.0.0.0 in a container, where the probes come from outside of it",
+    )
+    port: int = Field(
+        default=8081,
+        ge=0,
+        le=65_535,
+        description="Port of /healthz/live, /healthz/ready and /metrics; 0 takes a free one",
+    )
+
+
+class LoggingSettings(BaseModel):
+    """Log lines go to stderr; stdout belongs to results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="Least level of the pipeline's own lines; libraries never log below info, since their debug lines hold raw payloads",
+    )
+    format: Literal["json", "console"] = Field(
+        default="json", description="json: one object per line, for machines; console: aligned text, for people"
+    )

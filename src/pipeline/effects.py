@@ -1,8 +1,8 @@
 """Every effect on the outside world has a name, and can be made to crash before or after itself.
 
-The names are the crash points that the acceptance tests enumerate: with ``PIPELINE_CRASH_AT=before:publish.card-batch.processed``
-in its environment a process kills itself (SIGKILL, so nothing is flushed or cleaned up) when it gets there for the first time;
-``...#3`` means the third time. Without the variable this costs one comparison.
+The names are the crash points that the acceptance tests enumerate: with
+``PIPELINE_CRASH_AT=before:publish.card-batch.processed`` in its environment a process kills itself (SIGKILL, so nothing is
+flushed or cleaned up) when it gets there for the first time; ``...#3`` means the third time. Without the variable this costs one comparison.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from typing import Final
 
 _STORE: Final = (
+    "job",
     "announcement",
-    "conflict",
+    "source",
     "part",
     "manifest",
     "processed",
@@ -24,6 +25,7 @@ _STORE: Final = (
     "told",
     "confirmed",
     "open",
+    "purge",
     "segment",
 )
 _PUBLISH: Final = (
@@ -46,7 +48,7 @@ EFFECTS: Final[tuple[str, ...]] = (
     "put.result",
     "post.callback",
 )
-"""Names of all effects: store creations by kind of object, publications by topic, commits by consumer group, PUT, POST."""
+"""All effects: store creations by kind of object, publications by topic, commits by consumer group, PUT, POST."""
 
 CRASH_POINTS: Final[tuple[str, ...]] = tuple(f"{side}:{name}" for name in EFFECTS for side in ("before", "after"))
 

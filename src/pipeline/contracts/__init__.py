@@ -11,6 +11,7 @@ from pipeline.contracts.jobs import (
     CallbackBody,
     IntegrationName,
     JobMessage,
+    OutcomeMessage,
     event_id,
     job_key,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Headers",
     "IntegrationName",
     "JobMessage",
+    "OutcomeMessage",
     "Topic",
     "TopicSpec",
     "event_id",

@@ -68,7 +68,16 @@ class BatchProcessed(JobMessage):
     result_bytes: int = Field(ge=0)
 
 
-class BatchUploaded(JobMessage):
+class OutcomeMessage(JobMessage):
+    """The outcome is decided and ECS is to be told.
+
+    ``again`` names one more telling of the same outcome, asked for by a later announcement or by a command.
+    """
+
+    again: str | None = None
+
+
+class BatchUploaded(OutcomeMessage):
     """The result lies at ECS and the outcome ``completed`` is decided."""
 
     records: int = Field(ge=0)
@@ -78,7 +87,7 @@ class BatchUploaded(JobMessage):
     result_etag: str
 
 
-class BatchFailed(JobMessage):
+class BatchFailed(OutcomeMessage):
     """The outcome ``failed`` is decided; ``reason`` is the stable error code (docs/errors.md)."""
 
     reason: str

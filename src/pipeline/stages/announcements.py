@@ -1,0 +1,93 @@
+"""What an announcement record says, and until when its job can be done. Shared by PROCESS and the deadline watch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from pipeline.bus.protocols import Record
+from pipeline.contracts import BatchRequested, first_values
+from pipeline.errors import PermanentError, PoisonRecord
+from pipeline.stages.settings import JobLimits, JobPolicies
+from pipeline.store.jobs import Announced, JobStore
+from pipeline.transfer import job_deadline
+
+INTEGRATION_HEADER = "pipeline_integration"
+"""Record header that names the integration a webhook came in by."""
+
+
+class JobRules(Protocol):
+    """What every stage knows of an integration."""
+
+    @property
+    def limits(self) -> JobLimits: ...  # noqa: D102 - named by its type
+
+    @property
+    def policies(self) -> JobPolicies: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One decoded announcement record."""
+
+    integration: str
+    announcement: str
+    body: BatchRequested
+
+
+R = TypeVar("R")
+
+
+def rules_for(integrations: Mapping[str, R], name: str) -> R:
+    """Return an integration's rules.
+
+    Raises:
+        PermanentError: It is not configured here (any more).
+    """
+    try:
+        return integrations[name]
+    except KeyError:
+        raise PermanentError(
+            "integration_unknown", f"no integration {name!r} is configured; add [ecs.{name}] and replay the record"
+        ) from None
+
+
+def decode_request(record: Record) -> Request:
+    """Return what an announcement record says.
+
+    Raises:
+        PoisonRecord: It does not name its integration, or its value is no announcement. The ingress publishes none such.
+    """
+    headers = first_values(record.headers)
+    integration, event = headers.get(INTEGRATION_HEADER), headers.get("ce_id")
+    if not integration or not event:
+        raise PoisonRecord("announcement_invalid", f"the headers {INTEGRATION_HEADER} and ce_id are needed")
+    try:
+        body = BatchRequested.model_validate_json(record.value)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "value"
+        raise PoisonRecord("announcement_invalid", f"{where}: {first['msg']}") from None
+    return Request(integration, event[:16], body)
+
+
+async def announce(jobs: JobStore, request: Request, rules: JobRules, now: datetime) -> Announced:
+    """Store an announcement; safe to repeat and to race."""
+    deadline = job_deadline(
+        request.body.input_file_url,
+        request.body.result_upload_url,
+        expires_at=request.body.expires_at,
+        margin_seconds=rules.limits.deadline_margin_seconds,
+    )
+    return await jobs.announce(
+        request.integration,
+        request.body,
+        announcement=request.announcement,
+        deadline=deadline,
+        now=now,
+        new_attempt_after_failure=rules.policies.reannouncement_after_failure == "new_attempt",
+    )

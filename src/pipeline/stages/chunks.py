@@ -1,0 +1,321 @@
+"""One job's file: open it where the last run ended, and do what is left, chunk by chunk."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import uuid4
+
+import structlog
+
+from pipeline.bus.protocols import Lease
+from pipeline.cards import Chunk, ChunkEngine, CsvLimits, CsvSettings, Layout, Position, Splitter, generation, plan_hash
+from pipeline.contracts import AuditAction
+from pipeline.errors import LeaseLost, PermanentError, PipelineError
+from pipeline.observability import Metrics
+from pipeline.processors import JobContext, LoadedProcessor
+from pipeline.stages.settings import JobLimits, JobPolicies
+from pipeline.stages.trail import Trail
+from pipeline.stages.verdict import Counts
+from pipeline.store.jobs import Checkpoint, JobStore
+from pipeline.store.receipts import Announcement, Manifest, Place, Processed, Source
+from pipeline.store.tree import JobRef
+from pipeline.transfer import Download, Downloader, SignedUrl, SourceChanged, signed_url
+
+log = structlog.get_logger(__name__)
+
+MAX_RESULT_BYTES: Final = 5_000_000_000
+"""One PUT to S3 takes at most 5 GB (facts: EntityTooLarge)."""
+
+_LEAST_ADDED: Final = len(",ok,")
+"""Bytes that the result adds to a record at the least: the status, an empty message, two delimiters."""
+
+
+class _OutcomeStands(PipelineError):
+    """Someone else decided how the job ends while its file was in work."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRules:
+    """How an integration's files are read and processed."""
+
+    csv: CsvSettings
+    csv_limits: CsvLimits
+    limits: JobLimits
+    policies: JobPolicies
+    processor: LoadedProcessor
+    downloader: Downloader
+
+    @property
+    def plan(self) -> str:
+        """Hash of everything but the file that decides the result's bytes."""
+        return plan_hash(self.csv, self.csv_limits, self.processor)
+
+
+class FileWork:
+    """The work of one delivery on one job's file.
+
+    A crash costs the chunks that were in flight: finished ones are found by their manifests and not processed again.
+    Memory is bounded by ``chunks_in_flight + 2`` chunks.
+    """
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        rules: FileRules,
+        ref: JobRef,
+        lease: Lease,
+        *,
+        trail: Trail,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        traceparent: str | None,
+    ) -> None:
+        self._jobs = jobs
+        self._rules = rules
+        self._ref = ref
+        self._lease = lease
+        self._trail = trail
+        self._clock = clock
+        self._metrics = metrics
+        self._traceparent = traceparent
+        self._done: dict[int, Manifest] = {}
+
+    @property
+    def counts(self) -> Counts:
+        """Cards decided so far, those of earlier runs included."""
+        return Counts(sum(one.ok for one in self._done.values()), sum(one.failed for one in self._done.values()))
+
+    async def run(self) -> Processed | None:
+        """Return the receipt once every card is decided; None if someone else decided the job's outcome meanwhile.
+
+        Raises:
+            PermanentError: The job cannot be done.
+            TransientError: Try again later; what is finished stays finished.
+            LeaseLost: Someone else may be doing this job.
+        """
+        found = await self._jobs.checkpoint(self._ref, self._rules.plan)
+        try:
+            if found is not None and found.gapless and found.source.etag:
+                try:
+                    return await self._run_from(found)
+                except SourceChanged:
+                    log.warning("source_changed", generation=found.generation)
+            return await self._run_from(None, parts_left=found is not None)
+        except _OutcomeStands:
+            return None
+
+    async def _run_from(self, checkpoint: Checkpoint | None, *, parts_left: bool = False) -> Processed:
+        announcement = await self._jobs.newest(self._ref)
+        start = checkpoint.manifests[checkpoint.gapless - 1].end.byte if checkpoint else 0
+        etag = checkpoint.source.etag if checkpoint else None
+        async with self._rules.downloader.open(self._url, start=start, etag=etag) as download:
+            if checkpoint is None:
+                checkpoint = await self._fitting(download, parts_left=parts_left)
+                resumed = None
+            else:
+                resumed = checkpoint
+            self._done = dict(checkpoint.manifests)
+            self._metrics.chunks.labels(self._ref.integration, "found").inc(len(self._done))
+            await self._note_start(checkpoint)
+            await self._work_off(download, checkpoint, resumed, announcement)
+        last = self._done[max(self._done)]
+        self._judge_totals(last.end.record, announcement)
+        await self._lease.ensure()
+        return await self._jobs.record_processed(
+            self._ref,
+            Processed(
+                announcement=announcement.id,
+                generation=checkpoint.generation,
+                parts=len(self._done),
+                records=last.end.record,
+                ok=self.counts.ok,
+                failed=self.counts.failed,
+                result_bytes=self._result_bytes,
+                at=self._clock(),
+            ),
+        )
+
+    async def _fitting(self, download: Download, *, parts_left: bool) -> Checkpoint:
+        """Return the parts that an earlier run made of exactly this file, or an empty checkpoint."""
+        info, plan = download.info, self._rules.plan
+        # without an ETag nothing says that the file is the same: such a generation is never found again
+        name = generation(info.etag or uuid4().hex, info.size, plan)
+        if parts_left and (found := await self._jobs.checkpoint(self._ref, plan, name)):
+            return found
+        return Checkpoint(name, Source(plan=plan, etag=info.etag, size=info.size, encoding=info.encoding), {})
+
+    async def _work_off(
+        self, download: Download, checkpoint: Checkpoint, resumed: Checkpoint | None, announcement: Announcement
+    ) -> None:
+        slots = asyncio.Semaphore(self._rules.limits.chunks_in_flight)
+        engine: ChunkEngine | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for chunk, header in self._chunks(download, resumed):
+                    if engine is None:
+                        engine = await self._begin(checkpoint, header, announcement)
+                    if chunk.number in self._done:
+                        continue
+                    self._judge_chunk(chunk, announcement)
+                    await slots.acquire()
+                    group.create_task(self._do(chunk, engine, checkpoint.generation, slots))
+        except* PipelineError as errors:
+            raise errors.exceptions[0] from None
+
+    async def _chunks(self, download: Download, resumed: Checkpoint | None) -> AsyncIterator[tuple[Chunk, bytes]]:
+        """Yield the chunks that are left and the file's header; splitting happens in a thread, a piece at a time."""
+        rules = self._rules
+        splitter = (
+            Splitter(
+                rules.csv,
+                rules.csv_limits,
+                at=_position(resumed.manifests[resumed.gapless - 1].end),
+                next_chunk=resumed.gapless,
+                header=resumed.source.header or b"",
+            )
+            if resumed
+            else Splitter(rules.csv, rules.csv_limits)
+        )
+        async for piece in download.chunks():
+            for chunk in await asyncio.to_thread(splitter.feed, piece):
+                yield chunk, splitter.header or b""
+        for chunk in await asyncio.to_thread(splitter.finish):
+            yield chunk, splitter.header or b""
+
+    async def _begin(self, checkpoint: Checkpoint, header: bytes, announcement: Announcement) -> ChunkEngine:
+        """Read the header, note what this generation is made from, and make the engine."""
+        rules, request = self._rules, announcement.request
+        layout = Layout.read(header, rules.csv, rules.processor.result_columns)
+        if layout.dropped:
+            log.info("columns_dropped", columns=list(layout.dropped))
+        self._judge_size(checkpoint.source, layout, announcement)
+        if not checkpoint.manifests:
+            source = checkpoint.source.model_copy(update={"header": header or None})
+            await self._lease.ensure()
+            await self._jobs.record_source(self._ref, checkpoint.generation, source)
+        context = JobContext(
+            integration=self._ref.integration,
+            job_guid=self._ref.job_guid,
+            merchant_guid=request.merchant_guid,
+            partner_reference_id=request.partner_reference_id,
+            external_location_ids=request.external_location_ids,
+            deadline=announcement.deadline,
+        )
+        return ChunkEngine(layout, rules.processor, context)
+
+    async def _do(self, chunk: Chunk, engine: ChunkEngine, name: str, slots: asyncio.Semaphore) -> None:
+        """Decide one chunk's cards and make the result count."""
+        try:
+            await self._lease.ensure()
+            if await self._jobs.outcome(self._ref) is not None:
+                raise _OutcomeStands("outcome_stands", "the job's outcome was decided meanwhile")
+            begun = time.perf_counter()
+            result = await engine.run(chunk)
+            self._metrics.chunk_seconds.labels(self._ref.integration).observe(time.perf_counter() - begun)
+            await self._lease.ensure()
+            key, crc = await self._jobs.write_part(self._ref, name, chunk.number, result.data)
+            manifest = Manifest(
+                number=chunk.number,
+                start=_place(chunk.start),
+                end=_place(chunk.end),
+                ok=result.ok,
+                failed=result.failed,
+                size=len(result.data),
+                crc32=crc,
+                data=key,
+            )
+            await self._lease.ensure()
+            if not await self._jobs.record_manifest(self._ref, name, manifest):
+                raise LeaseLost("chunk_taken", f"another worker decided chunk {chunk.number} of this job")
+            self._done[chunk.number] = manifest
+            self._metrics.chunks.labels(self._ref.integration, "done").inc()
+            self._metrics.cards.labels(self._ref.integration, "ok").inc(result.ok)
+            self._metrics.cards.labels(self._ref.integration, "failed").inc(result.failed)
+            if self._result_bytes > MAX_RESULT_BYTES:
+                raise _result_too_large(self._result_bytes)
+        finally:
+            slots.release()
+
+    @property
+    def _result_bytes(self) -> int:
+        return sum(one.size for one in self._done.values())
+
+    async def _url(self) -> SignedUrl:
+        newest = await self._jobs.newest(self._ref)
+        return signed_url(
+            newest.request.input_file_url,
+            expires_at=newest.request.expires_at,
+            margin_seconds=self._rules.limits.deadline_margin_seconds,
+        )
+
+    async def _note_start(self, checkpoint: Checkpoint) -> None:
+        await self._trail.note(
+            AuditAction.JOB_STARTED,
+            self._ref,
+            checkpoint.generation,
+            traceparent=self._traceparent,
+            detail={"generation": checkpoint.generation, "bytes": checkpoint.source.size},
+        )
+
+    def _judge_size(self, source: Source, layout: Layout, announcement: Announcement) -> None:
+        """Fail before the first card what could never be uploaded."""
+        if source.encoding != "identity" or source.size is None or layout.dropped:
+            return
+        least = source.size + announcement.request.record_count * _LEAST_ADDED
+        if least > MAX_RESULT_BYTES:
+            raise _result_too_large(least)
+
+    def _judge_chunk(self, chunk: Chunk, announcement: Announcement) -> None:
+        """Stop at the first record too many, before more cards are touched."""
+        announced = announcement.request.record_count
+        if self._rules.policies.record_count_mismatch == "fail" and chunk.end.record > announced:
+            raise PermanentError(
+                "record_count_mismatch",
+                f"The file holds more records than announced: record_count is {announced}, and record "
+                f"{announced + 1} exists. Announce the number of data records, not counting the header.",
+            )
+
+    def _judge_totals(self, records: int, announcement: Announcement) -> None:
+        policies, announced = self._rules.policies, announcement.request.record_count
+        if records == 0 and announced > 0:
+            if policies.empty_file == "fail":
+                raise PermanentError(
+                    "file_empty", f"The file holds no data record, but record_count announces {announced}."
+                )
+            return
+        if records != announced:
+            if policies.record_count_mismatch == "fail":
+                raise PermanentError(
+                    "record_count_mismatch",
+                    f"The file holds {records} records, but record_count announces {announced}. "
+                    "Announce the number of data records, not counting the header.",
+                )
+            log.warning("record_count_mismatch", announced=announced, records=records)
+        failed = self.counts.failed
+        if records and failed / records > policies.max_failed_share:
+            raise PermanentError(
+                "too_many_failed_cards",
+                f"{failed} of {records} cards failed, more than the agreed share of {policies.max_failed_share:.1%}; "
+                "no result was uploaded.",
+            )
+
+
+def _result_too_large(size: int) -> PermanentError:
+    return PermanentError(
+        "result_too_large",
+        f"The result would be at least {size} bytes, but one upload takes at most {MAX_RESULT_BYTES} bytes (5 GB). "
+        "Split the batch into several jobs.",
+    )
+
+
+def _position(place: Place) -> Position:
+    return Position(byte=place.byte, record=place.record, line=place.line)
+
+
+def _place(position: Position) -> Place:
+    return Place(byte=position.byte, record=position.record, line=position.line)

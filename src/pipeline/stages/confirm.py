@@ -1,0 +1,169 @@
+"""CONFIRM: tells ECS how a job ended: one body, one request id, however often it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import structlog
+from pydantic import SecretStr
+
+from pipeline.bus.protocols import Lease, Publisher, Record
+from pipeline.callback import Answer, Caller
+from pipeline.contracts import AuditAction, OutcomeMessage
+from pipeline.errors import FatalError, LeaseLost, PermanentError, TransientError
+from pipeline.observability import Metrics
+from pipeline.stages.announcements import rules_for
+from pipeline.stages.messages import completed_record, decode, ref_of, traceparent_of
+from pipeline.stages.settings import JobPolicies
+from pipeline.stages.trail import Trail
+from pipeline.store.jobs import JobStore
+from pipeline.store.receipts import Announcement, Outcome, Told, Try, TryAnswer
+from pipeline.store.tree import JobRef
+
+log = structlog.get_logger(__name__)
+
+STAGE: Final = "confirm"
+
+_UNANSWERED: Final = "callback_unanswered"
+"""Code of the callback room for a request that may have reached ECS though no answer came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmRules:
+    """What CONFIRM knows of one integration.
+
+    Attributes:
+        keep_failed_parts: How long the parts of a failed or parked job stay, for ``pipeline job result``.
+    """
+
+    policies: JobPolicies
+    caller: Caller
+    keep_failed_parts: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """One telling of one outcome."""
+
+    ref: JobRef
+    outcome: Outcome
+    announcement: Announcement
+    again: str | None
+    traceparent: str | None
+
+
+class ConfirmStage:
+    """Handler of ``card-batch.uploaded`` and ``card-batch.failed``.
+
+    Each try is recorded before it is sent. What may happen twice: the same callback, equal in body and ``X-Request-Id``.
+    """
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        publisher: Publisher,
+        integrations: Mapping[str, ConfirmRules],
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+    ) -> None:
+        self._jobs = jobs
+        self._publisher = publisher
+        self._integrations = integrations
+        self._clock = clock
+        self._metrics = metrics
+        self._trail = Trail(publisher, STAGE, clock)
+
+    async def arrive(self, record: Record) -> None:
+        """Nothing is known yet that others must see."""
+
+    async def handle(self, record: Record, lease: Lease) -> None:
+        """Bring a decided job to ``confirmed`` or ``refused``, or find that it is there."""
+        message = decode(record, OutcomeMessage)
+        ref, rules = ref_of(message), rules_for(self._integrations, message.integration)
+        with structlog.contextvars.bound_contextvars(
+            integration=ref.integration, job_guid=str(ref.job_guid), attempt=ref.attempt
+        ):
+            outcome = await self._jobs.outcome(ref)
+            if outcome is None:
+                raise FatalError("receipt_missing", f"{ref.work}outcome.json is gone: check the store's retention")
+            telling = _Telling(ref, outcome, await self._jobs.newest(ref), message.again, traceparent_of(record))
+            told = await self._jobs.told(ref, message.again)
+            if told is None:
+                told = await self._tell(telling, rules, lease)
+            await self._end(telling, told, rules, lease)
+
+    async def _tell(self, telling: _Telling, rules: ConfirmRules, lease: Lease) -> Told:
+        """Send the callback once and record how that ended; raises TransientError if it must be sent again."""
+        ref, again = telling.ref, telling.again
+        begun, unanswered = await self._jobs.tries(ref, again)
+        until = telling.announcement.request.expires_at + timedelta(seconds=rules.policies.callback_retry_seconds)
+        if begun and self._clock() >= until:
+            return await self._conclude(telling, "refused", begun, 0, "callback_deadline", "no answer until the end")
+        number = begun + 1
+        await lease.ensure()
+        if not await self._jobs.record_try(ref, Try(number=number, at=self._clock()), again):
+            raise LeaseLost("callback_taken", "another worker sends this callback")
+        await lease.ensure()
+        try:
+            answer = await rules.caller.tell(
+                SecretStr(telling.announcement.request.callback_url),
+                job_guid=str(ref.job_guid),
+                body=telling.outcome.body.encode(),
+                request_id=telling.outcome.request_id,
+            )
+        except TransientError as error:
+            log.warning("callback_not_accepted", attempt_number=number, code=error.code, message=error.message)
+            if error.code != _UNANSWERED:
+                await self._note_answer(telling, number, 0, error.code, error.message)
+            raise
+        except PermanentError as error:
+            await self._note_answer(telling, number, 0, error.code, error.message)
+            return await self._conclude(telling, "refused", number, 0, error.code, error.message)
+        if answer.verdict == "accepted" or (answer.code == "callback_conflict" and unanswered):
+            # a conflict after a try whose answer was lost: that try was heard
+            return await self._conclude(telling, "confirmed", number, answer.status, answer.code, answer.detail)
+        await self._note_answer(telling, number, answer.status, answer.code, answer.detail)
+        return await self._refuse(telling, number, answer)
+
+    async def _refuse(self, telling: _Telling, number: int, answer: Answer) -> Told:
+        log.error("callback_refused", status=answer.status, code=answer.code, detail=answer.detail)
+        return await self._conclude(telling, "refused", number, answer.status, answer.code, answer.detail)
+
+    async def _note_answer(self, telling: _Telling, number: int, status: int, code: str, detail: str) -> None:
+        receipt = TryAnswer(number=number, status=status, code=code, detail=detail, at=self._clock())
+        await self._jobs.record_answer(telling.ref, receipt, telling.again)
+
+    async def _conclude(
+        self, telling: _Telling, told: Literal["confirmed", "refused"], tries: int, status: int, code: str, detail: str
+    ) -> Told:
+        receipt = Told(told=told, tries=tries, status=status, code=code, detail=detail, at=self._clock())
+        return await self._jobs.record_told(telling.ref, receipt, telling.again)
+
+    async def _end(self, telling: _Telling, told: Told, rules: ConfirmRules, lease: Lease) -> None:
+        """Tell the log and other services, then take the job out of what is open and its card data out of the store."""
+        ref, outcome = telling.ref, telling.outcome
+        confirmed = told.told == "confirmed"
+        action = AuditAction.CALLBACK_CONFIRMED if confirmed else AuditAction.CALLBACK_REFUSED
+        await self._trail.note(
+            action,
+            ref,
+            telling.again or "",
+            traceparent=telling.traceparent,
+            at=told.at,
+            detail={"tries": told.tries, "status": told.status, "code": told.code},
+        )
+        await self._publisher.publish(
+            completed_record(ref, telling.announcement, outcome, told, telling.traceparent, telling.again)
+        )
+        await lease.ensure()
+        if not (confirmed and outcome.outcome == "completed"):
+            await self._jobs.file("purge", ref, told.at + rules.keep_failed_parts)
+        elif telling.again is None:
+            await self._jobs.drop_parts(ref)
+        if confirmed:
+            await self._jobs.close(ref)
+        log.info("callback_told", verdict=told.told, outcome=outcome.outcome, tries=told.tries)

@@ -1,0 +1,134 @@
+"""The records that stages exchange: built from receipts, so that a repetition is byte for byte the same."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from pipeline.bus.protocols import Outgoing, Record
+from pipeline.contracts import (
+    BatchCompleted,
+    BatchFailed,
+    BatchProcessed,
+    BatchUploaded,
+    EventHeaders,
+    JobMessage,
+    Topic,
+    event_id,
+    first_values,
+    job_key,
+)
+from pipeline.errors import PoisonRecord
+from pipeline.store.receipts import Announcement, Outcome, Processed, Told
+from pipeline.store.tree import JobRef
+
+M = TypeVar("M", bound=JobMessage)
+
+
+def decode(record: Record, model: type[M]) -> M:
+    """Return the message of a stage's record.
+
+    Raises:
+        PoisonRecord: It is none; says which field, never its value.
+    """
+    try:
+        return model.model_validate_json(record.value)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "value"
+        raise PoisonRecord("message_invalid", f"not a {model.__name__}: {where}: {first['msg']}") from None
+
+
+def ref_of(message: JobMessage) -> JobRef:
+    """Return which attempt of which job a message is about."""
+    return JobRef(message.integration, message.job_guid, message.attempt)
+
+
+def traceparent_of(record: Record) -> str | None:
+    """Return the trace context that a record came with."""
+    return first_values(record.headers).get("traceparent")
+
+
+def processed_record(ref: JobRef, announcement: Announcement, receipt: Processed, traceparent: str | None) -> Outgoing:
+    """Return the record that starts UPLOAD."""
+    message = BatchProcessed(
+        integration=ref.integration,
+        job_guid=ref.job_guid,
+        attempt=ref.attempt,
+        merchant_guid=announcement.request.merchant_guid,
+        partner_reference_id=announcement.request.partner_reference_id,
+        announcement=receipt.announcement,
+        at=receipt.at,
+        generation=receipt.generation,
+        parts=receipt.parts,
+        records=receipt.records,
+        records_ok=receipt.ok,
+        records_failed=receipt.failed,
+        result_bytes=receipt.result_bytes,
+    )
+    return _outgoing(Topic.BATCH_PROCESSED, message, "process", traceparent)
+
+
+def outcome_record(
+    ref: JobRef, announcement: Announcement, outcome: Outcome, traceparent: str | None, again: str | None = None
+) -> Outgoing:
+    """Return the record that makes CONFIRM tell ECS what was decided."""
+    shared = {
+        "integration": ref.integration,
+        "job_guid": ref.job_guid,
+        "attempt": ref.attempt,
+        "merchant_guid": announcement.request.merchant_guid,
+        "partner_reference_id": announcement.request.partner_reference_id,
+        "announcement": outcome.announcement,
+        "at": outcome.at,
+        "again": again,
+    }
+    if outcome.outcome == "failed":
+        failed = BatchFailed(**shared, reason=outcome.reason or "unknown", error_message=outcome.message or "")
+        return _outgoing(Topic.BATCH_FAILED, failed, outcome.decided_by, traceparent, again or "")
+    uploaded = BatchUploaded(
+        **shared,
+        records=outcome.records,
+        records_ok=outcome.ok,
+        records_failed=outcome.failed,
+        result_bytes=outcome.result_bytes,
+        result_etag=outcome.result_etag,
+    )
+    return _outgoing(Topic.BATCH_UPLOADED, uploaded, outcome.decided_by, traceparent, again or "")
+
+
+def completed_record(
+    ref: JobRef, announcement: Announcement, outcome: Outcome, told: Told, traceparent: str | None, again: str | None
+) -> Outgoing:
+    """Return the record that ends the job for other services."""
+    message = BatchCompleted(
+        integration=ref.integration,
+        job_guid=ref.job_guid,
+        attempt=ref.attempt,
+        merchant_guid=announcement.request.merchant_guid,
+        partner_reference_id=announcement.request.partner_reference_id,
+        announcement=outcome.announcement,
+        at=told.at,
+        outcome=outcome.outcome,
+        reason=outcome.reason,
+        told=told.told,
+        records_processed=outcome.ok + outcome.failed,
+        records_failed=outcome.failed,
+    )
+    return _outgoing(Topic.BATCH_COMPLETED, message, "confirm", traceparent, again or "", told.told)
+
+
+def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | None, *facts: str) -> Outgoing:
+    key = job_key(message.integration, message.job_guid)
+    guid = str(message.job_guid)
+    headers = EventHeaders(
+        id=event_id(topic.value, message.integration, guid, str(message.attempt), *facts),
+        source=f"/pipeline/{actor}",
+        type=topic.value,
+        subject=guid,
+        time=message.at,
+        partition_key=key,
+        traceparent=traceparent,
+    )
+    return Outgoing(topic, key, message.model_dump_json().encode(), headers.encode())

@@ -1,0 +1,169 @@
+"""PROCESS: from an announcement to the decided cards of its job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from pipeline.bus.protocols import Lease, Publisher, Record
+from pipeline.contracts import AuditAction
+from pipeline.errors import PermanentError, TransientError
+from pipeline.observability import Metrics
+from pipeline.stages.announcements import Request, announce, decode_request, rules_for
+from pipeline.stages.chunks import FileRules, FileWork
+from pipeline.stages.deadline import within_deadline
+from pipeline.stages.messages import processed_record, traceparent_of
+from pipeline.stages.trail import Trail
+from pipeline.stages.verdict import Counts, Judge
+from pipeline.stages.waiting import Waiting
+from pipeline.store.jobs import Announced, JobStore
+from pipeline.store.receipts import Processed
+from pipeline.store.tree import JobRef
+
+log = structlog.get_logger(__name__)
+
+STAGE: Final = "process"
+
+
+class ProcessStage:
+    """Handler of ``card-batch.requested``: one call does one job's file, chunk by chunk, restartable at each."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        publisher: Publisher,
+        integrations: Mapping[str, FileRules],
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+    ) -> None:
+        self._jobs = jobs
+        self._publisher = publisher
+        self._integrations = integrations
+        self._clock = clock
+        self._metrics = metrics
+        self._trail = Trail(publisher, STAGE, clock)
+        self._judge = Judge(jobs, publisher, self._trail, clock=clock, metrics=metrics, stage=STAGE)
+        self._waiting = Waiting()
+        self._arrived: dict[tuple[int, int], Announced] = {}
+
+    async def arrive(self, record: Record) -> None:
+        """Store the announcement at once, so that fresh URLs reach a job that is in work."""
+        self._arrived[record.partition, record.offset] = await self._announce(decode_request(record))
+
+    async def handle(self, record: Record, lease: Lease) -> None:
+        """Bring the announced job to ``processed`` or ``failed``, or find that it is there already."""
+        request = decode_request(record)
+        announced = self._arrived.pop((record.partition, record.offset), None) or await self._announce(request)
+        rules = rules_for(self._integrations, request.integration)
+        traceparent = traceparent_of(record)
+        with structlog.contextvars.bound_contextvars(
+            integration=request.integration, job_guid=str(request.body.job_guid), attempt=announced.ref.attempt
+        ):
+            await self._note_arrival(request, announced, traceparent)
+            if announced.news == "conflict":
+                log.warning("announcement_conflicts", announcement=request.announcement)
+            elif not await self._find_done(announced, traceparent):
+                await self._do(announced.ref, rules, lease, traceparent)
+
+    async def _announce(self, request: Request) -> Announced:
+        return await announce(self._jobs, request, rules_for(self._integrations, request.integration), self._clock())
+
+    async def _note_arrival(self, request: Request, announced: Announced, traceparent: str | None) -> None:
+        action = AuditAction.JOB_CONFLICT if announced.news == "conflict" else AuditAction.JOB_ANNOUNCED
+        await self._trail.note(
+            action,
+            announced.ref,
+            request.announcement,
+            traceparent=traceparent,
+            at=announced.announcement.stored_at,
+            detail={
+                "announcement": request.announcement,
+                "merchant_guid": str(request.body.merchant_guid),
+                "record_count": request.body.record_count,
+                "expires_at": request.body.expires_at.isoformat(),
+            },
+        )
+
+    async def _find_done(self, announced: Announced, traceparent: str | None) -> bool:
+        """Publish again what an earlier delivery of this job left, and say whether there was anything."""
+        ref = announced.ref
+        outcome = await self._jobs.outcome(ref)
+        if outcome is not None:
+            later = announced.announcement.stored_at > outcome.at
+            await self._judge.repeat(ref, outcome, traceparent, announced.announcement.id if later else None)
+            return True
+        receipt = await self._jobs.processed(ref)
+        if receipt is not None:
+            await self._hand_on(ref, receipt, traceparent)
+        return receipt is not None
+
+    async def _do(self, ref: JobRef, rules: FileRules, lease: Lease, traceparent: str | None) -> None:
+        work = FileWork(
+            self._jobs,
+            rules,
+            ref,
+            lease,
+            trail=self._trail,
+            clock=self._clock,
+            metrics=self._metrics,
+            traceparent=traceparent,
+        )
+        try:
+            receipt = await within_deadline(self._jobs, ref, self._clock, work.run)
+        except TransientError as error:
+            too_many = self._waiting.add(ref, rules.limits.waiting_jobs)
+            if too_many is None:
+                raise
+            log.warning("job_given_up", after=error.code)
+            await self._fail(ref, too_many, rules, work.counts, lease, traceparent)
+        except PermanentError as error:
+            self._waiting.discard(ref)
+            await self._fail(ref, error, rules, work.counts, lease, traceparent)
+        else:
+            self._waiting.discard(ref)
+            if receipt is None:
+                # another stage decided the job meanwhile; what stands must be told
+                outcome = await self._jobs.outcome(ref)
+                if outcome is not None:
+                    await self._judge.repeat(ref, outcome, traceparent)
+                return
+            await lease.ensure()
+            await self._hand_on(ref, receipt, traceparent)
+            log.info("job_processed", records=receipt.records, ok=receipt.ok, failed=receipt.failed)
+
+    async def _fail(
+        self,
+        ref: JobRef,
+        error: PermanentError,
+        rules: FileRules,
+        counts: Counts,
+        lease: Lease,
+        traceparent: str | None,
+    ) -> None:
+        await lease.ensure()
+        await self._judge.fail(ref, error, rules.policies, counts=counts, traceparent=traceparent)
+
+    async def _hand_on(self, ref: JobRef, receipt: Processed, traceparent: str | None) -> None:
+        announcement = await self._jobs.newest(ref)
+        await asyncio.gather(
+            self._trail.note(
+                AuditAction.JOB_PROCESSED,
+                ref,
+                receipt.generation,
+                traceparent=traceparent,
+                at=receipt.at,
+                detail={
+                    "generation": receipt.generation,
+                    "records": receipt.records,
+                    "ok": receipt.ok,
+                    "failed": receipt.failed,
+                    "result_bytes": receipt.result_bytes,
+                },
+            ),
+            self._publisher.publish(processed_record(ref, announcement, receipt, traceparent)),
+        )

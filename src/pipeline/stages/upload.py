@@ -1,0 +1,143 @@
+"""UPLOAD: from decided cards to a result file at ECS, and the outcome ``completed``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from pipeline.bus.protocols import Lease, Publisher, Record
+from pipeline.contracts import AuditAction, BatchProcessed
+from pipeline.errors import FatalError, PermanentError, TransientError
+from pipeline.observability import Metrics
+from pipeline.stages.announcements import rules_for
+from pipeline.stages.deadline import within_deadline
+from pipeline.stages.messages import decode, ref_of, traceparent_of
+from pipeline.stages.settings import JobLimits, JobPolicies
+from pipeline.stages.trail import Trail
+from pipeline.stages.verdict import Counts, Judge
+from pipeline.stages.waiting import Waiting
+from pipeline.store.jobs import JobStore
+from pipeline.store.receipts import Processed, Uploaded
+from pipeline.store.tree import JobRef
+from pipeline.transfer import SignedUrl, Uploader, signed_url
+
+log = structlog.get_logger(__name__)
+
+STAGE: Final = "upload"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRules:
+    """What UPLOAD knows of one integration."""
+
+    limits: JobLimits
+    policies: JobPolicies
+    uploader: Uploader
+
+
+class UploadStage:
+    """Handler of ``card-batch.processed``: one PUT, streamed from the parts; repeating it is safe until the deadline."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        publisher: Publisher,
+        integrations: Mapping[str, UploadRules],
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+    ) -> None:
+        self._jobs = jobs
+        self._integrations = integrations
+        self._clock = clock
+        self._metrics = metrics
+        self._trail = Trail(publisher, STAGE, clock)
+        self._judge = Judge(jobs, publisher, self._trail, clock=clock, metrics=metrics, stage=STAGE)
+        self._waiting = Waiting()
+
+    async def arrive(self, record: Record) -> None:
+        """Nothing is known yet that others must see."""
+
+    async def handle(self, record: Record, lease: Lease) -> None:
+        """Bring a processed job to its outcome, or find that it has one."""
+        message = decode(record, BatchProcessed)
+        ref, rules = ref_of(message), rules_for(self._integrations, message.integration)
+        traceparent = traceparent_of(record)
+        with structlog.contextvars.bound_contextvars(
+            integration=ref.integration, job_guid=str(ref.job_guid), attempt=ref.attempt
+        ):
+            outcome = await self._jobs.outcome(ref)
+            if outcome is not None:
+                await self._judge.repeat(ref, outcome, traceparent)
+                return
+            processed = await self._jobs.processed(ref)
+            if processed is None:
+                raise FatalError("receipt_missing", f"{ref.work}processed.json is gone: check the store's retention")
+            await self._finish(ref, processed, rules, lease, traceparent)
+
+    async def _finish(
+        self, ref: JobRef, processed: Processed, rules: UploadRules, lease: Lease, traceparent: str | None
+    ) -> None:
+        try:
+            uploaded = await self._jobs.uploaded(ref) or await within_deadline(
+                self._jobs, ref, self._clock, lambda: self._upload(ref, processed, rules, lease)
+            )
+        except TransientError as error:
+            too_many = self._waiting.add(ref, rules.limits.waiting_jobs)
+            if too_many is None:
+                raise
+            log.warning("upload_given_up", after=error.code)
+            await self._fail(ref, too_many, processed, rules, lease, traceparent)
+        except PermanentError as error:
+            await self._fail(ref, error, processed, rules, lease, traceparent)
+        else:
+            self._waiting.discard(ref)
+            await self._trail.note(
+                AuditAction.RESULT_UPLOADED,
+                ref,
+                processed.generation,
+                traceparent=traceparent,
+                at=uploaded.at,
+                detail={"bytes": uploaded.bytes, "etag": uploaded.etag},
+            )
+            await lease.ensure()
+            await self._judge.complete(ref, processed, uploaded, rules.policies, traceparent)
+
+    async def _upload(self, ref: JobRef, processed: Processed, rules: UploadRules, lease: Lease) -> Uploaded:
+        manifests = await self._jobs.manifests(ref, processed.generation, range(processed.parts))
+
+        def body() -> AsyncIterator[bytes]:
+            return self._jobs.stream(manifests)
+
+        async def url() -> SignedUrl:
+            newest = await self._jobs.newest(ref)
+            return signed_url(
+                newest.request.result_upload_url,
+                expires_at=newest.request.expires_at,
+                margin_seconds=rules.limits.deadline_margin_seconds,
+            )
+
+        await lease.ensure()
+        etag = await rules.uploader.put(url, size=processed.result_bytes, body=body)
+        log.info("result_uploaded", bytes=processed.result_bytes)
+        await lease.ensure()
+        receipt = Uploaded(etag=etag, bytes=processed.result_bytes, at=self._clock())
+        return await self._jobs.record_uploaded(ref, receipt)
+
+    async def _fail(
+        self,
+        ref: JobRef,
+        error: PermanentError,
+        processed: Processed,
+        rules: UploadRules,
+        lease: Lease,
+        traceparent: str | None,
+    ) -> None:
+        self._waiting.discard(ref)
+        await lease.ensure()
+        counts = Counts(processed.ok, processed.failed)
+        await self._judge.fail(ref, error, rules.policies, counts=counts, traceparent=traceparent)

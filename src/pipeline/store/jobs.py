@@ -1,0 +1,318 @@
+"""The job store: announcements, parts, receipts. Nothing is ever overwritten; creation decides."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeVar
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from pipeline.contracts import BatchRequested
+from pipeline.effects import effect
+from pipeline.errors import FatalError
+from pipeline.store.errors import ObjectNotFound
+from pipeline.store.tree import JobRef, Marker, parse_marker
+from pipeline.store.protocols import ObjectStore
+from pipeline.store.receipts import (
+    Announcement,
+    JobIdentity,
+    Manifest,
+    Outcome,
+    Processed,
+    Receipt,
+    Source,
+    Told,
+    Try,
+    TryAnswer,
+    Uploaded,
+    millis,
+)
+
+R = TypeVar("R", bound=Receipt)
+_READS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What became of an announcement.
+
+    Attributes:
+        news: ``new``: the job's first. ``renewed``: one more for a known job. ``known``: stored before, a repeat.
+            ``conflict``: another merchant or record count than the first; it is not stored, the first stands.
+    """
+
+    ref: JobRef
+    announcement: Announcement
+    news: Literal["new", "renewed", "known", "conflict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The parts that an earlier run left.
+
+    Attributes:
+        manifests: By chunk number; may have gaps where several chunks were in flight.
+    """
+
+    generation: str
+    source: Source
+    manifests: dict[int, Manifest]
+
+    @property
+    def gapless(self) -> int:
+        """How many chunks from the first on are finished without a gap: the number of the next chunk."""
+        number = 0
+        while number in self.manifests:
+            number += 1
+        return number
+
+
+class JobStore:
+    """All that is known of jobs, on any :class:`ObjectStore`."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self.objects = objects
+
+    # --- announcements ---------------------------------------------------------------------------------------------
+
+    async def announce(
+        self,
+        integration: str,
+        request: BatchRequested,
+        *,
+        announcement: str,
+        deadline: datetime,
+        now: datetime,
+        new_attempt_after_failure: bool,
+    ) -> Announced:
+        """Store an announcement unless it is known or contradicts the first one. Safe to repeat, and to race.
+
+        Args:
+            integration: Name of the integration.
+            request: The announcement's content.
+            announcement: Its identifier: equal for equal content.
+            deadline: When work must have ended.
+            now: Time of storing.
+            new_attempt_after_failure: Whether a new announcement of a failed job begins a new attempt.
+        """
+        first = JobRef(integration, request.job_guid)
+        identity = JobIdentity(
+            merchant_guid=request.merchant_guid, record_count=request.record_count, announcement=announcement
+        )
+        won, stands = await self._create("job", f"{first.root}job.json", identity)
+        wanted = Announcement(
+            id=announcement, attempt=1, deadline=deadline, stored_at=now, request=request
+        )
+        if (stands.merchant_guid, stands.record_count) != (request.merchant_guid, request.record_count):
+            return Announced(first, wanted, "conflict")
+        key = f"{first.root}announcements/{millis(deadline):015d}-{announcement}.json"
+        earlier = [] if won else [info.key async for info in self.objects.list(f"{first.root}announcements/")]
+        if key in earlier:
+            known = await self._get(key, Announcement)
+            return Announced(JobRef(integration, request.job_guid, known.attempt), known, "known")
+        if earlier and new_attempt_after_failure:
+            wanted = wanted.model_copy(update={"attempt": await self._attempt_for(first, earlier)})
+        won, stored = await self._create("announcement", key, wanted)
+        ref = JobRef(integration, request.job_guid, stored.attempt)
+        if not won:
+            return Announced(ref, stored, "known")
+        return Announced(ref, stored, "renewed" if earlier else "new")
+
+    async def _attempt_for(self, first: JobRef, earlier: Sequence[str]) -> int:
+        attempts = [(await self._get(key, Announcement)).attempt for key in earlier]
+        latest = max(attempts)
+        outcome = await self.outcome(JobRef(first.integration, first.job_guid, latest))
+        return latest + 1 if outcome is not None and outcome.outcome == "failed" else latest
+
+    async def announcements(self, ref: JobRef) -> list[Announcement]:
+        """Return this attempt's announcements, the one with the latest deadline last."""
+        keys = [info.key async for info in self.objects.list(f"{ref.root}announcements/")]
+        found = [await self._get(key, Announcement) for key in keys]
+        return [one for one in found if one.attempt == ref.attempt]
+
+    async def newest(self, ref: JobRef) -> Announcement:
+        """Return the announcement that counts: the one with the latest deadline."""
+        keys = [info.key async for info in self.objects.list(f"{ref.root}announcements/")]
+        for key in reversed(keys):
+            found = await self._get(key, Announcement)
+            if found.attempt == ref.attempt:
+                return found
+        raise ObjectNotFound(f"{ref.root}announcements/")
+
+    # --- what is due -----------------------------------------------------------------------------------------------
+
+    async def file(self, kind: Literal["open", "purge"], ref: JobRef, due: datetime) -> None:
+        """File a job under the minute in which something is due. Repeating changes nothing."""
+        with effect(f"store.{kind}"):
+            await self.objects.create(ref.marker(kind, due), b"")
+
+    async def filed(self, kind: Literal["open", "purge"], *, until: datetime | None = None) -> AsyncIterator[Marker]:
+        """Yield filed jobs by minute, those of the earliest first; with ``until`` only minutes that have begun by then."""
+        async for info in self.objects.list(f"{kind}/"):
+            marker = parse_marker(info.key)
+            if until is not None and marker.minute > until:
+                return
+            yield marker
+
+    async def unfile(self, marker_key: str) -> None:
+        """Take a job out of the files."""
+        await self.objects.delete(marker_key)
+
+    async def close(self, ref: JobRef) -> None:
+        """Take a told job out of all minutes it is filed under."""
+        for announcement in await self.announcements(ref):
+            await self.unfile(ref.marker("open", announcement.deadline))
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    async def checkpoint(self, ref: JobRef, plan: str, generation: str | None = None) -> Checkpoint | None:
+        """Return the furthest generation of parts that was made by the same plan (or the named one), or None."""
+        numbers: dict[str, list[int]] = {}
+        async for info in self.objects.list(ref.parts()):
+            generation, _, name = info.key.removeprefix(ref.parts()).partition("/")
+            stem, _, suffix = name.partition(".")
+            if suffix == "json" and stem.isdigit():
+                numbers.setdefault(generation, []).append(int(stem))
+        for found in sorted(numbers, key=lambda name: len(numbers[name]), reverse=True):
+            if generation not in (None, found):
+                continue
+            source = await self._find(f"{ref.parts(found)}source.json", Source)
+            if source is not None and source.plan == plan:
+                manifests = await self.manifests(ref, found, sorted(numbers[found]))
+                return Checkpoint(found, source, {one.number: one for one in manifests})
+        return None
+
+    async def record_source(self, ref: JobRef, generation: str, source: Source) -> None:
+        """Note what a generation is made from, before its first manifest."""
+        await self._create("source", f"{ref.parts(generation)}source.json", source)
+
+    async def write_part(self, ref: JobRef, generation: str, number: int, data: bytes) -> tuple[str, int]:
+        """Store a chunk's result bytes under a unique name; return the key and the CRC-32."""
+        key = f"{ref.parts(generation)}{number:08d}-{uuid4().hex}.csv"
+        with effect("store.part"):
+            await self.objects.create(key, data)
+        return key, zlib.crc32(data)
+
+    async def record_manifest(self, ref: JobRef, generation: str, manifest: Manifest) -> bool:
+        """Make a part count; False if another worker's part counts already."""
+        won, _ = await self._create("manifest", ref.manifest(generation, manifest.number), manifest)
+        return won
+
+    async def manifests(self, ref: JobRef, generation: str, numbers: Sequence[int]) -> list[Manifest]:
+        """Return the manifests of the given chunks, in that order."""
+        limit = asyncio.Semaphore(_READS_AT_ONCE)
+
+        async def read(number: int) -> Manifest:
+            async with limit:
+                return await self._get(ref.manifest(generation, number), Manifest)
+
+        return list(await asyncio.gather(*map(read, numbers)))
+
+    async def stream(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
+        """Yield the result bytes of the parts, one after another; memory does not grow with them.
+
+        Raises:
+            FatalError: A part is not what its manifest says: the storage is damaged.
+        """
+        for manifest in manifests:
+            crc = 0
+            async for piece in self.objects.stream(manifest.data):
+                crc = zlib.crc32(piece, crc)
+                yield piece
+            if crc != manifest.crc32:
+                raise FatalError("part_damaged", f"{manifest.data} is not what was written: check the storage")
+
+    async def drop_parts(self, ref: JobRef) -> int:
+        """Delete all parts and manifests of an attempt (its card data); return how many objects went."""
+        keys = [info.key async for info in self.objects.list(ref.parts())]
+        for key in keys:
+            await self.objects.delete(key)
+        return len(keys)
+
+    # --- receipts --------------------------------------------------------------------------------------------------
+
+    async def processed(self, ref: JobRef) -> Processed | None:
+        """Return the receipt of PROCESS, if it stands."""
+        return await self._find(f"{ref.work}processed.json", Processed)
+
+    async def record_processed(self, ref: JobRef, receipt: Processed) -> Processed:
+        """Record that every card is decided; return what stands."""
+        return (await self._create("processed", f"{ref.work}processed.json", receipt))[1]
+
+    async def uploaded(self, ref: JobRef) -> Uploaded | None:
+        """Return the receipt of UPLOAD, if it stands."""
+        return await self._find(f"{ref.work}uploaded.json", Uploaded)
+
+    async def record_uploaded(self, ref: JobRef, receipt: Uploaded) -> Uploaded:
+        """Record that the result lies at ECS; return what stands."""
+        return (await self._create("uploaded", f"{ref.work}uploaded.json", receipt))[1]
+
+    async def outcome(self, ref: JobRef) -> Outcome | None:
+        """Return the decision, if there is one."""
+        return await self._find(f"{ref.work}outcome.json", Outcome)
+
+    async def decide(self, ref: JobRef, wanted: Outcome) -> Outcome:
+        """Decide the job's outcome unless it is decided; return what stands."""
+        return (await self._create("outcome", f"{ref.work}outcome.json", wanted))[1]
+
+    # --- telling ---------------------------------------------------------------------------------------------------
+
+    async def told(self, ref: JobRef, again: str | None = None) -> Told | None:
+        """Return how telling ended, if it did; a confirmation counts before a refusal."""
+        for verdict in ("confirmed", "refused"):
+            found = await self._find(f"{ref.telling(again)}{verdict}.json", Told)
+            if found is not None:
+                return found
+        return None
+
+    async def record_told(self, ref: JobRef, receipt: Told, again: str | None = None) -> Told:
+        """Record how telling ended; return what stands."""
+        return (await self._create("confirmed", f"{ref.telling(again)}{receipt.told}.json", receipt))[1]
+
+    async def tries(self, ref: JobRef, again: str | None = None) -> tuple[int, bool]:
+        """Return how many callbacks were begun, and whether one of them has no known answer."""
+        begun: set[str] = set()
+        answered: set[str] = set()
+        prefix = f"{ref.telling(again)}told/"
+        async for info in self.objects.list(prefix):
+            number, _, suffix = info.key.removeprefix(prefix).partition(".")
+            (answered if suffix == "answer.json" else begun).add(number)
+        return len(begun), bool(begun - answered)
+
+    async def record_try(self, ref: JobRef, receipt: Try, again: str | None = None) -> bool:
+        """Record a callback before it is sent; False if another worker sends it."""
+        won, _ = await self._create("told", f"{ref.telling(again)}told/{receipt.number:04d}.json", receipt)
+        return won
+
+    async def record_answer(self, ref: JobRef, receipt: TryAnswer, again: str | None = None) -> None:
+        """Record an answer that was no confirmation."""
+        await self._create("told", f"{ref.telling(again)}told/{receipt.number:04d}.answer.json", receipt)
+
+    # --- objects ---------------------------------------------------------------------------------------------------
+
+    async def _create(self, kind: str, key: str, wanted: R) -> tuple[bool, R]:
+        data = wanted.model_dump_json().encode()
+        with effect(f"store.{kind}"):
+            won = await self.objects.create(key, data)
+        return (True, wanted) if won else (False, await self._get(key, type(wanted)))
+
+    async def _get(self, key: str, model: type[R]) -> R:
+        data = await self.objects.get(key)
+        try:
+            return model.model_validate_json(data)
+        except ValidationError as error:
+            # the store is ours alone: an unreadable object is damage or a newer version's, and guessing loses jobs
+            raise FatalError(
+                "store_object_unreadable", f"{key} is not a {model.__name__}: damaged, or written by a newer version"
+            ) from error.with_traceback(None)
+
+    async def _find(self, key: str, model: type[R]) -> R | None:
+        try:
+            return await self._get(key, model)
+        except ObjectNotFound:
+            return None

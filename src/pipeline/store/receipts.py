@@ -1,0 +1,165 @@
+"""What the job store holds: small JSON objects, each created once and never changed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID, uuid4
+
+from pydantic import AwareDatetime, BaseModel, Base64Bytes, ConfigDict, Field
+
+from pipeline.contracts import BatchRequested
+
+
+def _nonce() -> str:
+    return uuid4().hex
+
+
+class Receipt(BaseModel):
+    """Base of all stored objects; the nonce tells one's own write, whose answer was lost, from another's."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    nonce: str = Field(default_factory=_nonce)
+
+
+class JobIdentity(Receipt):
+    """What the first announcement of a job said; a later one that says otherwise is a conflict, and the first stands."""
+
+    merchant_guid: UUID
+    record_count: int
+    announcement: str
+
+
+class Announcement(Receipt):
+    """One distinct announcement. Its URLs are bearer secrets.
+
+    Attributes:
+        id: 16 hex digits, the beginning of the record's ``ce_id``.
+        attempt: Which attempt of the job it belongs to; decided by the creation of this object.
+        deadline: When work must have ended: the earliest expiry of the two URLs, less the margin.
+    """
+
+    id: str
+    attempt: int = Field(ge=1)
+    deadline: AwareDatetime
+    stored_at: AwareDatetime
+    request: BatchRequested = Field(repr=False)
+
+
+class Place(BaseModel):
+    """A place between two records of the input file (see ``cards.Position``)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    byte: int
+    record: int
+    line: int
+
+
+class Manifest(Receipt):
+    """One finished chunk. Created once: it decides which data object counts."""
+
+    number: int = Field(ge=0)
+    start: Place
+    end: Place
+    ok: int
+    failed: int
+    size: int
+    crc32: int
+    data: str
+    """Key of the object that holds the result bytes."""
+
+
+class Source(Receipt):
+    """What a generation of parts was made from; lies beside its manifests.
+
+    Attributes:
+        plan: Hash of chunk bounds, CSV settings, processor, its version and options.
+        header: The input file's header record, needed to go on in mid-file; None without one.
+    """
+
+    plan: str
+    etag: str
+    size: int | None
+    encoding: Literal["identity", "gzip"]
+    header: Base64Bytes | None = None
+
+
+class Processed(Receipt):
+    """Every card is decided; names the generation whose parts are the result."""
+
+    announcement: str
+    generation: str
+    parts: int
+    records: int
+    ok: int
+    failed: int
+    result_bytes: int
+    at: AwareDatetime
+
+
+class Uploaded(Receipt):
+    """The result lies at the pre-signed URL."""
+
+    etag: str
+    bytes: int
+    at: AwareDatetime
+
+
+class Outcome(Receipt):
+    """How the job ended. Created once: it decides, and every callback repeats ``body`` and ``request_id``.
+
+    Attributes:
+        reason: Error code of a failure; None for ``completed``.
+        body: The callback body, exactly the bytes that are sent (text, UTF-8).
+        decided_by: ``process``, ``upload`` or ``watch``.
+    """
+
+    outcome: Literal["completed", "failed"]
+    reason: str | None
+    message: str | None
+    body: str
+    request_id: str
+    announcement: str
+    generation: str | None
+    records: int
+    ok: int
+    failed: int
+    result_bytes: int
+    result_etag: str
+    decided_by: str
+    at: AwareDatetime
+
+
+class Try(Receipt):
+    """One callback, recorded before it is sent."""
+
+    number: int
+    at: AwareDatetime
+
+
+class TryAnswer(Receipt):
+    """What came back to one callback, unless that was a confirmation or silence."""
+
+    number: int
+    status: int
+    code: str
+    detail: str
+    at: AwareDatetime
+
+
+class Told(Receipt):
+    """The end of telling: ECS confirmed, or refuses for good."""
+
+    told: Literal["confirmed", "refused"]
+    tries: int
+    status: int
+    code: str
+    detail: str
+    at: AwareDatetime
+
+
+def millis(moment: datetime) -> int:
+    """Return epoch milliseconds, never negative."""
+    return max(0, int(moment.timestamp() * 1000))

@@ -1,0 +1,69 @@
+"""Where each object of a job lies (docs/decisions/0002-job-store.md shows the whole tree)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+_MINUTE_FORMAT = "%Y%m%d%H%M"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class JobRef:
+    """One attempt of one job. Attempts after the first exist only where the integration asks for them."""
+
+    integration: str
+    job_guid: UUID
+    attempt: int = 1
+
+    @property
+    def root(self) -> str:
+        """Prefix of what all attempts share."""
+        return f"jobs/{self.integration}/{self.job_guid}/"
+
+    @property
+    def work(self) -> str:
+        """Prefix of this attempt's parts and receipts."""
+        return self.root if self.attempt == 1 else f"{self.root}attempts/{self.attempt}/"
+
+    def parts(self, generation: str = "") -> str:
+        """Return the prefix of all parts, or of one generation's."""
+        return f"{self.work}parts/{generation}/" if generation else f"{self.work}parts/"
+
+    def manifest(self, generation: str, number: int) -> str:
+        """Return the key of a chunk's manifest; zero-padded, so that a listing is in order."""
+        return f"{self.parts(generation)}{number:08d}.json"
+
+    def telling(self, again: str | None) -> str:
+        """Return the prefix of one telling: the first, or one more asked for by an announcement or a command."""
+        return f"{self.work}again/{again}/" if again else self.work
+
+    def marker(self, kind: str, due: datetime) -> str:
+        """Return the key under which this attempt is filed for a minute; ``kind`` is ``open`` or ``purge``."""
+        return f"{kind}/{due.astimezone(UTC).strftime(_MINUTE_FORMAT)}/{self.integration}/{self.job_guid}.{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A filed job: what is due, and from which minute on."""
+
+    key: str
+    minute: datetime
+    ref: JobRef
+
+    @property
+    def over(self) -> datetime:
+        """When the minute it is filed under has passed."""
+        return self.minute + timedelta(minutes=1)
+
+
+def parse_marker(key: str) -> Marker:
+    """Return what a marker's key says."""
+    _, minute, integration, name = key.split("/")
+    guid, _, attempt = name.rpartition(".")
+    return Marker(
+        key=key,
+        minute=datetime.strptime(minute, _MINUTE_FORMAT).replace(tzinfo=UTC),
+        ref=JobRef(integration, UUID(guid), int(attempt)),
+    )

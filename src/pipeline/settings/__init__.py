@@ -1,0 +1,21 @@
+"""The settings of a process: one TOML file, environment variables, secret files. Nothing else reads any of these."""
+
+from pipeline.settings.errors import ConfigError
+from pipeline.settings.files import SecretUnreadable
+from pipeline.settings.integration import EcsIntegration, Limits
+from pipeline.settings.loading import CONFIG_VARIABLE, DEFAULT_FILE, config_path, load_settings
+from pipeline.settings.model import Settings
+from pipeline.settings.retention import RetentionSettings
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "DEFAULT_FILE",
+    "ConfigError",
+    "EcsIntegration",
+    "Limits",
+    "RetentionSettings",
+    "SecretUnreadable",
+    "Settings",
+    "config_path",
+    "load_settings",
+]

@@ -1,0 +1,64 @@
+"""Everything that is configured for one ECS integration: the table ``[ecs.NAME]``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from pipeline.callback.settings import CallbackSettings
+from pipeline.cards.settings import CsvLimits, CsvSettings
+from pipeline.settings.files import read_secret
+from pipeline.signatures import SchemeSettings, Secret
+from pipeline.stages.settings import JobLimits, JobPolicies
+
+
+def _number_of_text(value: object) -> object:
+    # an environment variable is always text, and Literal compares without converting
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+class Limits(CsvLimits, JobLimits):
+    """Bounds of a job: of its file, and of the work on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EcsIntegration(BaseModel):
+    """One eCard Systems integration. Its name is the key of its table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(description="The key of the table; need not be written")
+    partner_guid: UUID = Field(description="Your partner GUID at ECS: on the sheet of the initial configuration")
+    webhook_path: str = Field(
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        examples=["/webhooks/ecs/acme"],
+        description="Path that ECS posts announcements to; default: /webhooks/ecs/NAME",
+    )
+    success_status: Annotated[Literal[200, 202, 204], BeforeValidator(_number_of_text)] = Field(
+        default=202, description="HTTP status that tells ECS the announcement is safe"
+    )
+    webhook: SchemeSettings = Field(description="How announcements are verified")
+    callback: CallbackSettings = Field(description="How ECS is told the outcome")
+    csv: CsvSettings = Field(default=CsvSettings(), description="Format of the input and result files")
+    limits: Limits = Field(default=Limits(), description="Bounds of a job")
+    policies: JobPolicies = Field(default=JobPolicies(), description="What counts where the documents are silent")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_path(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "webhook_path" not in data:
+            return {**data, "webhook_path": f"/webhooks/ecs/{data.get('name')}"}
+        return data
+
+    def webhook_secrets(self) -> tuple[Secret, ...]:
+        """Return the webhook secrets as their files hold them now.
+
+        Raises:
+            SecretUnreadable: A file went away since the settings were loaded.
+        """
+        return tuple(
+            Secret(one.name, read_secret(one.file), one.not_before, one.not_after) for one in self.webhook.secrets
+        )

@@ -1,0 +1,89 @@
+"""All settings: one table per room, one per integration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipeline.contracts import IntegrationName
+from pipeline.observability import LoggingSettings, ManagementSettings
+from pipeline.settings.integration import EcsIntegration
+from pipeline.settings.retention import RetentionSettings
+from pipeline.store.settings import LocalSettings, StoreSettings
+
+ENV_PREFIX = "PIPELINE_"
+ENV_DELIMITER = "__"
+
+
+class Settings(BaseSettings):
+    """What a settings file holds. Built by :func:`pipeline.settings.load_settings`; constructing it reads nothing."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+    )
+
+    store: StoreSettings = Field(default=LocalSettings(), description="Where the job store and the audit log lie")
+    management: ManagementSettings = Field(default=ManagementSettings(), description="Probes and metrics")
+    logging: LoggingSettings = Field(default=LoggingSettings(), description="Log lines")
+    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long things are kept")
+    ecs: dict[IntegrationName, EcsIntegration] = Field(default={}, description="ECS integrations by name")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from the constructor only: the loader merges the sources, to name all problems at once."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_integrations(cls, data: Any) -> Any:
+        tables = data.get("ecs") if isinstance(data, dict) else None
+        if not isinstance(tables, dict):
+            return data
+        named = {name: {"name": name, **table} if isinstance(table, dict) else table for name, table in tables.items()}
+        return {**data, "ecs": named}
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        paths: dict[str, str] = {}
+        for name, integration in self.ecs.items():
+            if integration.name != name:
+                raise ValueError(f"ecs.{name}.name: {integration.name!r} is not the key of its table; leave name out")
+            other = paths.setdefault(integration.webhook_path, name)
+            if other != name:
+                raise ValueError(
+                    f"ecs.{name}.webhook_path: {integration.webhook_path!r} is also that of ecs.{other}; write another"
+                )
+        return self
+
+    def secrets(self) -> Iterator[SecretStr]:
+        """Yield every secret value held here, for the redaction of logs."""
+        yield from _secrets(self)
+
+
+def _secrets(value: object) -> Iterator[SecretStr]:
+    if isinstance(value, SecretStr):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secrets(getattr(value, name))
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _secrets(inner)
+    elif isinstance(value, tuple | list):
+        for inner in value:
+            yield from _secrets(inner)

@@ -1,0 +1,236 @@
+"""Why a setting is refused, and what to write instead: one line each, never with a secret value."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, Literal, get_args, get_origin
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from pipeline.settings.shape import Spot, dotted, holds, is_secret, item, locate, members, models
+from pipeline.settings.units import converted, unit_of
+
+_SHOWN_CHARS: Final = 60
+_EXAMPLES: Final[Mapping[type, str]] = {
+    bool: "true",
+    int: "1",
+    float: "1.0",
+    UUID: '"4933e450-d3c4-406f-9b9b-3afb812a5b7c"',
+    AwareDatetime: '"2027-01-31T12:00:00Z"',
+    Path: '"PATH"',
+    str: '"..."',
+}
+
+
+def refusal(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Return one line for one validation error: ``full.key: rule; what to write``."""
+    spot = locate(model, error["loc"])
+    explain = _EXPLAINED.get(error["type"], _other)
+    text = explain(error, spot)
+    return f"{dotted(spot.loc)}: {text}" if spot.loc else text
+
+
+def shown(value: object, *, secret: bool = False) -> str:
+    """Return a value for a message; whatever might be a secret is described, not shown."""
+    if secret or not isinstance(value, str | int | float | bool):
+        return "this value"
+    if isinstance(value, str) and (len(value) > _SHOWN_CHARS or "@" in value or "\n" in value):
+        return "this text"
+    return json.dumps(value) if isinstance(value, bool) else repr(value)
+
+
+def unknown_key(key: str, known: Mapping[str, object]) -> str:
+    """Return the rule for a key that does not exist, with the nearest that does."""
+    near = difflib.get_close_matches(key, list(known), n=1)
+    if near:
+        return f"is no setting; did you mean {near[0]}?"
+    return f"is no setting; known here: {', '.join(sorted(known)) or 'none'}"
+
+
+def _value(error: ErrorDetails, spot: Spot) -> str:
+    return shown(error["input"], secret=spot.annotation is not None and is_secret(spot.annotation))
+
+
+def _key(spot: Spot) -> str:
+    # of a list item the list is what one writes
+    keys = [str(step) for step in spot.loc if isinstance(step, str)]
+    return keys[-1] if keys else "key"
+
+
+def _remedy(spot: Spot) -> str:
+    if spot.annotation is not None and is_secret(spot.annotation):
+        return f'write {_key(spot)}_file = "PATH", a file that holds nothing but the secret'
+    if spot.annotation is not None and models(spot.annotation):
+        return f"write a table: [{dotted(spot.loc)}]"
+    if spot.annotation is not None and models(item(spot.annotation)):
+        return f"write a table for each: [[{dotted(spot.loc)}]]"
+    return f"write e.g. {_key(spot)} = {_example(spot.field, spot.annotation)}"
+
+
+def _example(field: FieldInfo | None, annotation: Any) -> str:
+    if field is not None:
+        if field.examples:
+            return toml_value(field.examples[0])
+        default = field.get_default(call_default_factory=True, validated_data={})
+        if default is not PydanticUndefined and default not in (None, "", (), {}, []):
+            return toml_value(default)
+    choices = _choices(annotation)
+    if choices:
+        return toml_value(choices[0])
+    known = next((text for kind, text in _EXAMPLES.items() if holds(annotation, kind)), None)
+    if known is not None or item(annotation) is None:
+        return known or '"..."'
+    return '{ KEY = "VALUE" }' if _is_table(annotation) else f"[{_example(None, item(annotation))}]"
+
+
+def toml_value(value: object) -> str:
+    """Return a default as one writes it in TOML."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(str(k))} = {toml_value(v)}" for k, v in value.items()) + " }"
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _is_table(annotation: Any) -> bool:
+    origins = [get_origin(one) for one in members(annotation)]
+    return any(isinstance(origin, type) and issubclass(origin, Mapping) for origin in origins)
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    return next((get_args(one) for one in members(annotation) if get_origin(one) is Literal), ())
+
+
+def _number(error: ErrorDetails, spot: Spot) -> str:
+    whole = error["type"].startswith("int")
+    unit = unit_of(_key(spot), spot.field.description if spot.field else None)
+    kind = ("a whole number" if whole else "a number") + (f" of {unit}" if unit else "")
+    given = error["input"]
+    meant = converted(given, unit) if isinstance(given, str) else None
+    if meant is not None:
+        return f"{_value(error, spot)} has a unit; write the number of {unit} alone: {_key(spot)} = {meant}"
+    return f"{_value(error, spot)} is not {kind}; {_remedy(spot)}"
+
+
+def _missing(_error: ErrorDetails, spot: Spot) -> str:
+    return f"is missing; {_remedy(spot)}"
+
+
+def _unknown(_error: ErrorDetails, spot: Spot) -> str:
+    return unknown_key(str(spot.loc[-1]), spot.siblings)
+
+
+def _choice(error: ErrorDetails, spot: Spot) -> str:
+    offered = ", ".join(map(toml_value, _choices(spot.annotation)))
+    return f"{_value(error, spot)} is none of {offered}; {_remedy(spot)}"
+
+
+def _bound(word: str, key: str) -> Callable[[ErrorDetails, Spot], str]:
+    def explain(error: ErrorDetails, spot: Spot) -> str:
+        unit = unit_of(_key(spot), spot.field.description if spot.field else None)
+        limit = error.get("ctx", {})[key]
+        return f"{_value(error, spot)} is not {word} {limit:g}{f' {unit}' if unit else ''}; {_remedy(spot)}"
+
+    return explain
+
+
+def _kind(words: str) -> Callable[[ErrorDetails, Spot], str]:
+    def explain(error: ErrorDetails, spot: Spot) -> str:
+        return f"{_value(error, spot)} is not {words}; {_remedy(spot)}"
+
+    return explain
+
+
+def _listed(error: ErrorDetails, spot: Spot) -> str:
+    hint = " (in an environment variable: as JSON)" if isinstance(error["input"], str) else ""
+    return f"{_value(error, spot)} is not a list{hint}; {_remedy(spot)}"
+
+
+def _few(error: ErrorDetails, spot: Spot) -> str:
+    return f"needs at least {error.get('ctx', {})['min_length']}; {_remedy(spot)}"
+
+
+def _table(error: ErrorDetails, spot: Spot) -> str:
+    return f"{_value(error, spot)} is not a table; write [{dotted(spot.loc)}] and its keys below"
+
+
+def _tag(_error: ErrorDetails, spot: Spot) -> str:
+    context = _error.get("ctx", {})
+    tag = str(context.get("discriminator", "")).strip("'")
+    offered = context.get("expected_tags")
+    if offered is None:
+        offered = ", ".join(_tags(spot.annotation, tag))
+    given = context.get("tag")
+    rule = f"{tag} = {shown(given)} is none of {offered}" if given is not None else f"{tag} is missing"
+    return f"{rule}; write {tag} = one of {offered}"
+
+
+def _tags(annotation: Any, tag: str) -> list[str]:
+    found = [choice for one in models(annotation) for choice in _choices(one.model_fields[tag].annotation)]
+    return [repr(choice) for choice in found]
+
+
+def _stated(error: ErrorDetails, _spot: Spot) -> str:
+    # the room's own words: its validators know the rule and the remedy
+    return str(error.get("ctx", {}).get("error", error["msg"]))
+
+
+def _pattern(error: ErrorDetails, spot: Spot) -> str:
+    if error["loc"][-1:] == ("[key]",):
+        rule = "1 to 63 lower case letters, digits and dashes, not beginning with a dash"
+        return f"is no name for an integration; write {rule}"
+    return f"{_value(error, spot)} does not match {error.get('ctx', {})['pattern']}; {_remedy(spot)}"
+
+
+def _other(error: ErrorDetails, spot: Spot) -> str:
+    return f"{_value(error, spot)} is refused: {error['msg'].rstrip('.')}; {_remedy(spot)}"
+
+
+_EXPLAINED: Final[Mapping[str, Callable[[ErrorDetails, Spot], str]]] = {
+    "missing": _missing,
+    "extra_forbidden": _unknown,
+    "int_parsing": _number,
+    "int_type": _number,
+    "int_from_float": _number,
+    "float_parsing": _number,
+    "float_type": _number,
+    "literal_error": _choice,
+    "greater_than": _bound("more than", "gt"),
+    "greater_than_equal": _bound("at least", "ge"),
+    "less_than": _bound("less than", "lt"),
+    "less_than_equal": _bound("at most", "le"),
+    "string_type": _kind("a text in quotes"),
+    "bool_parsing": _kind("true or false"),
+    "bool_type": _kind("true or false"),
+    "datetime_from_date_parsing": _kind("a moment with a zone"),
+    "datetime_parsing": _kind("a moment with a zone"),
+    "timezone_aware": _kind("a moment with a zone"),
+    "too_short": _few,
+    "uuid_parsing": _kind("a GUID"),
+    "uuid_type": _kind("a GUID"),
+    "path_type": _kind("a path in quotes"),
+    "tuple_type": _listed,
+    "list_type": _listed,
+    "frozen_set_type": _listed,
+    "set_type": _listed,
+    "dict_type": _table,
+    "model_type": _table,
+    "model_attributes_type": _table,
+    "union_tag_invalid": _tag,
+    "union_tag_not_found": _tag,
+    "value_error": _stated,
+    "string_pattern_mismatch": _pattern,
+}

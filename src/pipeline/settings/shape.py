@@ -1,0 +1,116 @@
+"""The shape of the settings: which field of which model a dotted key names. Knows types only, no values."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+Loc = tuple[str | int, ...]
+"""A place in the settings: keys, and indices of list items."""
+
+
+def dotted(loc: Loc) -> str:
+    """Return a place as it is written in messages, e.g. ``ecs.acme.webhook.secrets.0.value``."""
+    return ".".join(map(str, loc))
+
+
+def members(annotation: Any) -> Iterator[Any]:
+    """Yield the alternatives of a type: those of a union, or the type itself; ``Annotated`` is looked through."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from members(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from members(member)
+    else:
+        yield annotation
+
+
+def models(annotation: Any) -> list[type[BaseModel]]:
+    """Return those alternatives of a type that are models."""
+    return [one for one in members(annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
+
+
+def fields(annotation: Any) -> dict[str, FieldInfo]:
+    """Return all fields that a table of this type may have; of a union, those of all alternatives."""
+    return {name: field for model in reversed(models(annotation)) for name, field in model.model_fields.items()}
+
+
+def item(annotation: Any) -> Any:
+    """Return the type of a table's or list's values, or None where the type is neither."""
+    for member in members(annotation):
+        origin = get_origin(member)
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            return get_args(member)[1]
+        if isinstance(origin, type) and issubclass(origin, Sequence):
+            return get_args(member)[0]
+    return None
+
+
+def holds(annotation: Any, kind: type) -> bool:
+    """Return whether one alternative of a type is the given one."""
+    return any(isinstance(one, type) and issubclass(one, kind) for one in members(annotation))
+
+
+def is_secret(annotation: Any) -> bool:
+    """Return whether a value of this type must never be shown."""
+    inner = item(annotation)
+    return holds(annotation, SecretStr) or (inner is not None and is_secret(inner))
+
+
+def is_path(annotation: Any) -> bool:
+    """Return whether a value of this type names a file or folder."""
+    return holds(annotation, Path)
+
+
+class Spot:
+    """A place found in the shape.
+
+    Attributes:
+        loc: The place without what pydantic adds to it (tags of unions).
+        field: The field there; None for an unknown key or a list item.
+        annotation: Its type, or None for an unknown key.
+        siblings: The fields of the table that holds it.
+    """
+
+    def __init__(self, loc: Loc, field: FieldInfo | None, annotation: Any, siblings: Mapping[str, FieldInfo]) -> None:
+        self.loc = loc
+        self.field = field
+        self.annotation = annotation
+        self.siblings = siblings
+
+
+def _is_tagged(model: type[BaseModel], tag: str | int) -> bool:
+    return any(
+        get_origin(field.annotation) is Literal and tag in get_args(field.annotation)
+        for field in model.model_fields.values()
+    )
+
+
+def locate(model: type[BaseModel], loc: Loc) -> Spot:
+    """Return what stands at a place that pydantic names."""
+    annotation: Any = model
+    field: FieldInfo | None = None
+    siblings: Mapping[str, FieldInfo] = {}
+    clean: list[str | int] = []
+    for number, step in enumerate(loc):
+        known = fields(annotation)
+        inner = item(annotation)
+        if step in known:
+            field, siblings = known[str(step)], known
+            annotation = field.annotation
+        elif inner is not None and step != "[key]":
+            field, siblings, annotation = None, {}, inner
+        elif number < len(loc) - 1 or step == "[key]" or not known:
+            # the tag of a union's member, or a marker of pydantic's own
+            annotation = next((one for one in models(annotation) if _is_tagged(one, step)), annotation)
+            continue
+        else:
+            return Spot((*clean, step), None, None, known)
+        clean.append(step)
+    return Spot(tuple(clean), field, annotation, siblings)

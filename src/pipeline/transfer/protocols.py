@@ -58,7 +58,7 @@ class Download(Protocol):
 
         Raises:
             SourceChanged: The object is not the one that this download began with (TransientError): start over.
-            SourceRefused: Expired, forbidden, gone, wrong length for good (PermanentError; ``code`` names the row of facts).
+            SourceRefused: Expired, forbidden, gone, broken for good (PermanentError; ``code`` names which).
             TransientError: Attempts within this call are used up.
         """
         ...
@@ -68,12 +68,18 @@ class Downloader(Protocol):
     """Opens input files."""
 
     def open(
-        self, source: UrlSource, *, start: int = 0, etag: str | None = None
+        self,
+        source: UrlSource,
+        *,
+        start: int = 0,
+        etag: str | None = None,
+        encoding: Literal["identity", "gzip"] | None = None,
     ) -> AbstractAsyncContextManager[Download]:
         """Open the file at byte ``start`` of its decompressed content.
 
-        With ``start`` > 0 the object must still carry ``etag``: asked with Range and If-Match (one round trip). A gzip file
-        is read from its beginning and the first ``start`` decompressed bytes are skipped.
+        With ``start`` > 0 the object must still carry ``etag``: asked with Range and If-Match. A gzip file is read from
+        its beginning and the first ``start`` decompressed bytes are skipped. Where ``encoding`` is given, as an earlier
+        :class:`SourceInfo` had it, this takes one round trip; else another one looks at the first bytes.
 
         Raises:
             SourceChanged: 412, or another ETag or size than asked for: start over at 0.

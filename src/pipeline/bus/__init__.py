@@ -1,1 +1,39 @@
-"""Kafka: producer, consumer loop, offsets, retry, dead letters. The only room that imports a Kafka client."""
+"""Kafka: publishing, consumer groups, dead letters, topics. The only room that imports a Kafka client."""
+
+from pipeline.bus.embedded import EmbeddedBroker
+from pipeline.bus.errors import BrokerUnavailable, EmbeddedMissing, RecordsLost, RecordTooLarge
+from pipeline.bus.names import Names
+from pipeline.bus.protocols import (
+    BatchHandler,
+    Handler,
+    Lease,
+    Outgoing,
+    Publisher,
+    Record,
+    RecordPlace,
+    Runner,
+)
+from pipeline.bus.publisher import KafkaPublisher
+from pipeline.bus.settings import ConsumerSettings, KafkaSettings, SaslSettings, TlsSettings
+
+__all__ = [
+    "BatchHandler",
+    "BrokerUnavailable",
+    "ConsumerSettings",
+    "EmbeddedBroker",
+    "EmbeddedMissing",
+    "Handler",
+    "KafkaPublisher",
+    "KafkaSettings",
+    "Lease",
+    "Names",
+    "Outgoing",
+    "Publisher",
+    "Record",
+    "RecordPlace",
+    "RecordTooLarge",
+    "RecordsLost",
+    "Runner",
+    "SaslSettings",
+    "TlsSettings",
+]

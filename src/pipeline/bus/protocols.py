@@ -58,7 +58,8 @@ class Publisher(Protocol):
         At least once: after a lost acknowledgement the record may stand twice; readers de-duplicate by ``ce_id``.
 
         Raises:
-            BrokerUnavailable: No acknowledgement within ``settings.ack_timeout`` seconds (TransientError). Safe to repeat.
+            BrokerUnavailable: No acknowledgement within ``settings.ack_timeout`` seconds (TransientError). Repeating is
+                safe.
             RecordTooLarge: The record exceeds ``settings.max_record_bytes`` (PermanentError). Raised before sending.
             Overloaded: ``settings.max_sends_in_flight`` sends are waiting already. Nothing was sent.
         """
@@ -86,7 +87,8 @@ class Handler(Protocol):
     async def arrive(self, record: Record) -> None:
         """Take note of a record as soon as it was fetched, before those ahead of it in its key's queue are handled.
 
-        Must be idempotent. It runs before :meth:`handle` of the same record is called. Errors are treated as by ``handle``.
+        Must be idempotent. It runs before :meth:`handle` of the same record is called. Errors are treated as those of
+        ``handle``.
         """
         ...
 
@@ -122,11 +124,14 @@ class Runner(Protocol):
     """A consumer group member: runs one handler until told to stop."""
 
     async def run(self) -> None:
-        """Consume until :meth:`stop`; returns after the last commit. Raises FatalError or whatever a handler did not expect."""
+        """Consume until :meth:`stop`; returns after the last commit.
+
+        Raises FatalError, or whatever a handler did not expect, after everything was stopped.
+        """
         ...
 
     def stop(self) -> None:
-        """Fetch no more; give running work ``settings.stop_grace`` seconds, then cancel it before its next effect, commit, leave."""
+        """Fetch no more; give running work ``settings.stop_grace`` seconds, cancel it, commit, leave the group."""
         ...
 
     @property

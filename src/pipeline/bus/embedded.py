@@ -1,0 +1,85 @@
+"""The embedded broker: librdkafka's built-in cluster, for the demo, development and tests.
+
+It speaks the Kafka protocol from memory. One member per group; no admin calls; 4 partitions per topic, made on first
+use; each partition keeps 5 MB and then drops the oldest records, so nothing it acknowledged is safe.
+
+``python -m pipeline.bus.embedded`` runs it as a process of its own: one JSON line on stdout when it is ready, until
+SIGTERM or SIGINT; with ``--until-eof`` also until its standard input ends, so that it never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+from pipeline.bus.errors import EmbeddedMissing
+from pipeline.errors import FatalError
+
+_UP_WITHIN: Final = 10.0
+PARTITIONS: Final = 4
+"""Of every topic of the embedded broker."""
+
+
+class EmbeddedBroker:
+    """A broker on a free port of 127.0.0.1 while the context lasts.
+
+    Attributes:
+        bootstrap_servers: Its address.
+    """
+
+    def __init__(self) -> None:
+        self._cluster: Any = None
+        self.bootstrap_servers = ""
+
+    def __enter__(self) -> Self:
+        """Start it; takes some milliseconds.
+
+        Raises:
+            EmbeddedMissing: The extra is not installed.
+            FatalError: It does not come up.
+        """
+        try:
+            import confluent_kafka  # noqa: PLC0415 - an optional extra
+        except ImportError as error:
+            raise EmbeddedMissing from error
+        # the cluster lives as long as this client; log_level 3 keeps its greeting off stderr
+        self._cluster = confluent_kafka.Producer(
+            {"bootstrap.servers": "ignored", "test.mock.num.brokers": 1, "log_level": 3}
+        )
+        try:
+            brokers = self._cluster.list_topics(timeout=_UP_WITHIN).brokers.values()
+        except confluent_kafka.KafkaException as error:
+            raise FatalError("embedded_broker_down", "the embedded broker did not come up") from error
+        self.bootstrap_servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it and forget all records."""
+        self._cluster = None
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def main() -> None:
+    """Run until told to stop."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    with EmbeddedBroker() as broker:
+        ready = {"ready": "embedded-broker", "bootstrap_servers": broker.bootstrap_servers}
+        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.flush()
+        if "--until-eof" in sys.argv[1:]:
+            sys.stdin.buffer.read()
+        else:
+            signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Logical topics and groups, and what they are called in the cluster."""
+
+from __future__ import annotations
+
+from pipeline.bus.settings import KafkaSettings
+from pipeline.contracts import Topic
+
+
+class Names:
+    """Translates names both ways, as ``kafka.topic_prefix``, ``kafka.topics`` and ``kafka.group_prefix`` say."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._real = {topic: settings.topics.get(topic, settings.topic_prefix + topic) for topic in Topic}
+        self._logical = {name: topic for topic, name in self._real.items()}
+        self._group_prefix = settings.group_prefix
+
+    def topic(self, topic: Topic) -> str:
+        """Return a topic's name in the cluster."""
+        return self._real[topic]
+
+    def logical(self, name: str) -> Topic:
+        """Return the topic of a name in the cluster. Raises KeyError for a foreign topic."""
+        return self._logical[name]
+
+    def group(self, name: str) -> str:
+        """Return the consumer group of a stage, e.g. ``card-pipeline.process``."""
+        return self._group_prefix + name

@@ -1,0 +1,212 @@
+"""How to reach Kafka, how topics and groups are named there, and how a group member works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from pipeline.contracts import Topic
+
+_LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+"""What Kafka allows as a topic name."""
+
+
+class TlsSettings(BaseModel):
+    """TLS towards the brokers. Host names are always verified."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ca_file: Path | None = Field(
+        default=None, description="PEM file with the authorities to trust; default: those of the system"
+    )
+    cert_file: Path | None = Field(default=None, description="PEM file with the client certificate chain")
+    key_file: Path | None = Field(default=None, description="PEM file with the unencrypted key of cert_file")
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file are needed together")
+        return self
+
+
+class SaslSettings(BaseModel):
+    """Who we are towards the brokers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        description="SASL mechanism; PLAIN without TLS sends the password readable"
+    )
+    username: str | None = Field(default=None, min_length=1, description="User of PLAIN and SCRAM")
+    password: SecretStr | None = Field(default=None, description="Password of PLAIN and SCRAM")
+    token_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="OAUTHBEARER: token endpoint for OAuth 2.0 client credentials (RFC 6749, 4.4), https",
+    )
+    client_id: str | None = Field(default=None, min_length=1, description="OAUTHBEARER: client identifier")
+    client_secret: SecretStr | None = Field(default=None, description="OAUTHBEARER: client secret")
+    scope: str | None = Field(default=None, min_length=1, description="OAUTHBEARER: scope to ask for")
+    token_timeout: float = Field(
+        default=10.0, gt=0, le=60, description="OAUTHBEARER: seconds for one token request, answer included"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        oauth = {"token_url": self.token_url, "client_id": self.client_id, "client_secret": self.client_secret}
+        plain = {"username": self.username, "password": self.password}
+        needed, useless = (oauth, plain) if self.mechanism == "OAUTHBEARER" else (plain, oauth)
+        missing = [name for name, value in needed.items() if value is None]
+        surplus = [name for name, value in useless.items() if value is not None]
+        if missing:
+            raise ValueError(f"mechanism {self.mechanism} needs {' and '.join(missing)}")
+        if surplus:
+            raise ValueError(f"mechanism {self.mechanism} has no use for {' and '.join(surplus)}")
+        return self
+
+
+class KafkaSettings(BaseModel):
+    """The cluster, the names in it, and what a publication may cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    bootstrap_servers: str = Field(
+        min_length=1, description="Brokers to ask first, host:port with commas between, e.g. kafka-0:9092,kafka-1:9092"
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = Field(
+        default=None, description="Default: follows from whether [kafka.tls] and [kafka.sasl] are there"
+    )
+    tls: TlsSettings | None = Field(
+        default=None, description="An empty table turns TLS on with the system's authorities"
+    )
+    sasl: SaslSettings | None = Field(default=None, description="Authentication; none by default")
+    topic_prefix: str = Field(
+        default="", max_length=200, description="Put before the name of every topic not in topics"
+    )
+    topics: dict[Topic, str] = Field(
+        default_factory=dict, description="Full names of topics by logical name, where they are called otherwise"
+    )
+    group_prefix: str = Field(default="card-pipeline.", max_length=200, description="Put before every consumer group")
+    replication_factor: int = Field(
+        default=3, ge=1, le=15, description="Replicas of each partition, for `topics create` and `topics check`"
+    )
+    max_record_bytes: int = Field(
+        default=1_000_000,
+        ge=10_000,
+        le=50_000_000,
+        description="Largest record in bytes, key and headers included; the brokers' message.max.bytes must be 16384 bytes higher at least (dead letters carry more headers)",
+    )
+    ack_timeout: float = Field(
+        default=5.0, gt=0, le=300, description="Seconds until a publication that no broker confirmed counts as failed"
+    )
+    max_sends_in_flight: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="Records sent and not confirmed; at this number more are refused. Memory is bounded by it times max_record_bytes",
+    )
+    request_timeout: float = Field(
+        default=10.0, gt=0, le=300, description="Seconds for one request to a broker, then the connection is given up"
+    )
+    compression: Literal["none", "gzip"] = Field(default="none", description="Compression of published batches")
+
+    @property
+    def protocol(self) -> Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]:
+        """The security protocol: as set, or as it follows from ``tls`` and ``sasl``."""
+        if self.security_protocol:
+            return self.security_protocol
+        if self.sasl:
+            return "SASL_SSL" if self.tls else "SASL_PLAINTEXT"
+        return "SSL" if self.tls else "PLAINTEXT"
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if ("SASL" in self.protocol) != (self.sasl is not None):
+            raise ValueError(f"security_protocol {self.protocol} and the table kafka.sasl contradict each other")
+        if self.tls and "SSL" not in self.protocol:
+            raise ValueError(f"security_protocol {self.protocol} and the table kafka.tls contradict each other")
+        return self
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        names = [self.topics.get(topic, self.topic_prefix + topic) for topic in Topic]
+        wrong = [name for name in (*names, self.group_prefix + "x") if not _LEGAL_NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"Kafka allows letters, digits, dot, dash and underscore, at most 249, not {wrong[0]!r}")
+        if len(set(names)) < len(names):
+            raise ValueError("topics: two logical topics have the same name")
+        return self
+
+
+class ConsumerSettings(BaseModel):
+    """How one member of a consumer group works."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    session_timeout: float = Field(
+        default=10.0,
+        ge=1,
+        le=300,
+        description="Seconds without a heartbeat until the group gives this member's partitions to others; work stops after 0.8 of it",
+    )
+    concurrency: int = Field(default=4, ge=1, le=1000, description="Records of one partition handled at the same time")
+    slots: int = Field(default=16, ge=1, le=10_000, description="Records handled at the same time, all partitions")
+    arrivals: int = Field(
+        default=16, ge=1, le=10_000, description="Records noted on arrival at the same time, all partitions"
+    )
+    max_span: int = Field(
+        default=500,
+        ge=1,
+        le=100_000,
+        description="Offsets between the lowest unfinished and the highest fetched record of a partition, then it is paused",
+    )
+    max_span_bytes: int = Field(
+        default=8_000_000, ge=1, description="Bytes of fetched and unfinished records of a partition, then it is paused"
+    )
+    max_poll_records: int = Field(
+        default=200,
+        ge=1,
+        le=10_000,
+        description="Records taken from the client at once; a span may exceed its bound by it",
+    )
+    stop_grace: float = Field(
+        default=25.0,
+        ge=0,
+        le=86_400,
+        description="Seconds that running work gets to finish when the process is stopped",
+    )
+    backoff_min: float = Field(
+        default=1.0,
+        gt=0,
+        description="Seconds until the first repetition after a transient error; doubles, with jitter",
+    )
+    backoff_max: float = Field(default=60.0, gt=0, description="Most seconds between two repetitions")
+    commit_interval: float = Field(default=1.0, gt=0, le=60, description="Seconds between two commits of offsets")
+    commit_timeout: float = Field(default=3.0, gt=0, le=60, description="Seconds for one commit")
+    poll_interval: float = Field(
+        default=0.5, gt=0, le=5, description="Most seconds between two looks for records, for lost leases, for a stop"
+    )
+    liveness_timeout: float = Field(
+        default=60.0, gt=0, description="Seconds without a turn of the member's loop until it counts as dead"
+    )
+    batch_records: int = Field(default=500, ge=1, le=100_000, description="Most records in one batch (audit)")
+    batch_linger: float = Field(
+        default=0.2, ge=0, le=60, description="Seconds that a batch waits for more records after its first (audit)"
+    )
+    lost_records: Literal["stop", "report"] = Field(
+        default="stop",
+        description="Records expired before they were read: stop the process, naming them, or log records_lost and go on behind the gap",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.backoff_min > self.backoff_max:
+            raise ValueError("backoff_min must not exceed backoff_max")
+        if self.commit_timeout > self.session_timeout / 2:
+            raise ValueError("commit_timeout must not exceed half of session_timeout: a rebalance waits for it")
+        if self.poll_interval > self.session_timeout / 5:
+            raise ValueError("poll_interval must not exceed a fifth of session_timeout: lost work is noticed by it")
+        return self

@@ -42,10 +42,11 @@ class Answer:
     """What ECS said to one callback.
 
     Attributes:
-        verdict: ``accepted``: told. ``refused``: repeating the same body cannot help (400, 404, 409, 415, 422, a 2xx that
-            is not a confirmation, 401 after the token was read again).
+        verdict: ``accepted``: told. ``refused``: repeating the same body cannot help (400, 404, 409, 415, 422, a 2xx
+            that is not a confirmation, 401 after the token was read again).
         status: HTTP status.
-        code: Stable reason, e.g. ``callback_accepted``, ``callback_conflict``, ``callback_unauthorized``, ``callback_not_confirmed``.
+        code: Stable reason, e.g. ``callback_accepted``, ``callback_conflict``, ``callback_unauthorized``,
+            ``callback_not_confirmed``.
         detail: What ECS wrote, masked and cut to 300 characters.
     """
 

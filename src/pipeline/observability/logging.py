@@ -22,8 +22,8 @@ OWN_LOGGER: Final = "pipeline"
 def configure_logging(settings: LoggingSettings, redaction: Redaction, stream: TextIO | None = None) -> None:
     """Send every log line of this process, those of libraries, warnings and uncaught exceptions too, to one stream.
 
-    Safe to call again: the last call counts. Tracebacks carry no local variables. Libraries (aiohttp, aiokafka, obstore,
-    a processor's own) never log below info, whatever the level: their debug lines hold raw payloads.
+    Safe to call again: the last call counts. Tracebacks carry no local variables. Libraries (aiohttp, aiokafka,
+    obstore, a processor's own) never log below info, whatever the level: their debug lines hold raw payloads.
 
     Args:
         settings: Level and format.

@@ -58,7 +58,7 @@ _KEPT: Final = (
     r"|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"  # UUID
     r"|\b(?=(?:[0-9]{0,63}[a-f]){2})(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32}|[0-9a-f]{16})\b"  # digest
 )
-_GROUPED: Final = rf"\d(?:[ \u00a0-]?\d){{{CARD_DIGITS - 1},}}"
+_GROUPED: Final = rf"\d(?:(?:[ \u00a0-](?!{_KEPT}))?\d){{{CARD_DIGITS - 1},}}"
 _LEAST_GROUP: Final = 3
 
 

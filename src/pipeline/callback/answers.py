@@ -1,0 +1,172 @@
+"""What an answer to a callback means. Pure: status and bytes in, verdict out.
+
+ECS documents a JSON:API document; gateways between answer HTML, or nothing. So the status decides first, the media
+type is ignored, and a body is trusted with nothing: what is kept of it is masked and cut.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any, Final
+from uuid import UUID
+
+from pipeline.callback.wording import quote
+from pipeline.observability import mask_text
+
+RESULT_TYPE: Final = "batch-job-result"
+RESULT_RECEIVED: Final = "RESULT_RECEIVED"
+
+_ERRORS_SHOWN: Final = 3
+_REQUEST_ID_LIMIT: Final = 128
+_TEXT_LIMIT: Final = 4096
+
+
+class Verdict(StrEnum):
+    """What to do about an answer."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    RETRY = "retry"
+    UNAUTHORIZED = "unauthorized"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The meaning of one answer.
+
+    Attributes:
+        code: Stable reason (docs/errors.md).
+        detail: What ECS wrote, masked, one line, at most 300 characters.
+        request_id: ``meta.requestId`` or ``meta.request_id``: what ECS's support asks for.
+        warning: Why an accepted answer is odd, or None.
+    """
+
+    verdict: Verdict
+    code: str
+    detail: str
+    request_id: str | None = None
+    warning: str | None = None
+
+
+def judge(status: int, body: bytes, *, job_guid: UUID) -> Judgement:
+    """Judge one answer.
+
+    - 2xx: accepted when it confirms this job (``data.type``, ``data.id``, no ``errors``), whatever ``status`` it names;
+      else refused: the same body would get the same answer.
+    - 401: unauthorized; the caller renews the token once.
+    - 408, 425, 429, 5xx: retry. 502 and 504 come from a gateway that got no answer, so they are
+      ``callback_unanswered``: ECS may have heard.
+    - 409: refused as ``callback_conflict``. After an unanswered try it means that ECS knows already: the stage decides.
+    - 3xx: refused; redirects are not followed, since they would carry the token and the body elsewhere.
+    - All else (400, 404, 415, 422, ...): refused.
+
+    Source: facts on eCard Systems' callback; the page of card batch jobs, "Expected Response Payload".
+    """
+    document = _document(body)
+    detail = describe(body)
+    partner_id = _request_id(document)
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return _confirmation(document, detail, partner_id, job_guid)
+    verdict, code = _by_status(status)
+    return Judgement(verdict, code, detail, partner_id)
+
+
+_BY_STATUS: Final[Mapping[int, tuple[Verdict, str]]] = {
+    HTTPStatus.UNAUTHORIZED: (Verdict.UNAUTHORIZED, "callback_unauthorized"),
+    HTTPStatus.REQUEST_TIMEOUT: (Verdict.RETRY, "callback_try_later"),
+    HTTPStatus.CONFLICT: (Verdict.REFUSED, "callback_conflict"),
+    HTTPStatus.TOO_EARLY: (Verdict.RETRY, "callback_try_later"),
+    HTTPStatus.TOO_MANY_REQUESTS: (Verdict.RETRY, "callback_try_later"),
+    HTTPStatus.BAD_GATEWAY: (Verdict.RETRY, "callback_unanswered"),
+    HTTPStatus.GATEWAY_TIMEOUT: (Verdict.RETRY, "callback_unanswered"),
+}
+
+
+def _by_status(status: int) -> tuple[Verdict, str]:
+    known = _BY_STATUS.get(status)
+    if known is not None:
+        return known
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Verdict.RETRY, "callback_server_error"
+    if status < HTTPStatus.BAD_REQUEST:
+        return Verdict.REFUSED, "callback_redirected"
+    return Verdict.REFUSED, "callback_refused"
+
+
+def _confirmation(document: Mapping[str, Any], detail: str, partner_id: str | None, job_guid: UUID) -> Judgement:
+    problem = _not_confirmed(document, job_guid)
+    if problem is not None:
+        said = quote(f"{problem}: {detail}" if detail else problem)
+        return Judgement(Verdict.REFUSED, "callback_not_confirmed", said, partner_id)
+    status = _mapping(_mapping(document.get("data")).get("attributes")).get("status")
+    warning = None if status == RESULT_RECEIVED else "unknown_status"
+    return Judgement(Verdict.ACCEPTED, "callback_accepted", detail, partner_id, warning)
+
+
+def _not_confirmed(document: Mapping[str, Any], job_guid: UUID) -> str | None:
+    if document.get("errors"):
+        return "a success status with errors"
+    data = document.get("data")
+    if not isinstance(data, Mapping):
+        return "no confirmation in the answer"
+    if data.get("type") != RESULT_TYPE:
+        return f"data.type is not {RESULT_TYPE}"
+    if _uuid(data.get("id")) != job_guid:
+        return "data.id is not this job"
+    return None
+
+
+def _uuid(value: object) -> UUID | None:
+    try:
+        return UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _document(body: bytes) -> Mapping[str, Any]:
+    try:
+        return _mapping(json.loads(body))
+    except (ValueError, RecursionError):  # no JSON, no text, or nested without end
+        return {}
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _request_id(document: Mapping[str, Any]) -> str | None:
+    meta = _mapping(document.get("meta"))
+    for name in ("requestId", "request_id"):
+        if isinstance(meta.get(name), str):
+            return mask_text(meta[name][:_TEXT_LIMIT])[:_REQUEST_ID_LIMIT]
+    return None
+
+
+def describe(body: bytes) -> str:
+    """Return what an answer says, masked, on one line of at most 300 characters; empty for an empty body."""
+    document = _document(body)
+    if not document:
+        return quote(body[:_TEXT_LIMIT].decode("utf-8", "replace"))
+    errors = document.get("errors")
+    if isinstance(errors, list) and errors:
+        return quote("; ".join(_error(_mapping(error)) for error in errors[:_ERRORS_SHOWN]))
+    attributes = _mapping(_mapping(document.get("data")).get("attributes"))
+    return quote(": ".join(_words(attributes, "status", "message")))
+
+
+def _error(error: Mapping[str, Any]) -> str:
+    # JSON:API says that status is a string; ECS writes numbers as well
+    return ": ".join(_words(error, "status", "code", "title", "detail"))
+
+
+def _words(found: Mapping[str, Any], *names: str) -> list[str]:
+    values = (found.get(name) for name in names)
+    return [
+        str(value)[:_TEXT_LIMIT]
+        for value in values
+        if isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+    ]

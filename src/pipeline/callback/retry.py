@@ -1,0 +1,42 @@
+"""When to tell again: what the answer asks for, or our own pause."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from pipeline.callback.settings import CallbackSettings
+
+_DOUBLINGS: Final = 32
+_LONGEST: Final = 64
+
+
+def retry_after_seconds(header: str | None, *, now: datetime, longest: float) -> float | None:
+    """Return the seconds that a ``Retry-After`` header asks for, from 0 to ``longest``, or None where it says nothing.
+
+    Both forms of RFC 9110, section 10.2.3, are read: seconds and an HTTP date. A malformed header is as good as none.
+    """
+    text = (header or "").strip()
+    if not text or len(text) > _LONGEST:
+        return None
+    if text.isascii() and text.isdigit():
+        return min(float(text), longest)
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    aware = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return min(max((aware - now).total_seconds(), 0.0), longest)
+
+
+def pause_seconds(settings: CallbackSettings, attempt: int, *, jitter: float) -> float:
+    """Return the pause after the given failed attempt (from 1): doubling, bounded, between half and all of the step.
+
+    Args:
+        settings: The bounds.
+        attempt: How many tries failed so far.
+        jitter: A random number in [0, 1).
+    """
+    step = min(settings.retry_first_seconds * 2.0 ** min(attempt - 1, _DOUBLINGS), settings.retry_max_seconds)
+    return step * (0.5 + jitter / 2)

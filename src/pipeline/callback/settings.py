@@ -1,0 +1,78 @@
+"""How one integration's callbacks are authenticated, timed and repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+
+class OAuthSettings(BaseModel):
+    """OAuth 2.0 client credentials, in eCard Systems' form: a JSON body, a JSON:API answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    token_url: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="URL that gives tokens, e.g. https://api.example.com/api/v1/auth/token; its host must be one of the callback hosts",
+    )
+    client_id: str = Field(min_length=1, max_length=1024, description="Client identifier from eCard Systems")
+    client_secret: SecretStr | None = Field(
+        default=None, description="Client secret; give this, by environment variable, or client_secret_file"
+    )
+    client_secret_file: Path | None = Field(
+        default=None, description="File that holds the client secret, read again before every token request"
+    )
+    scope: str | None = Field(
+        default=None, min_length=1, max_length=1024, description="Scope to ask for; none by default"
+    )
+    refresh_before_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        description="A new token is fetched this many seconds before the old one expires (at the latest in the middle of its life)",
+    )
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if (self.client_secret is None) == (self.client_secret_file is None):
+            raise ValueError("give exactly one of client_secret and client_secret_file")
+        return self
+
+
+class CallbackSettings(BaseModel):
+    """Telling eCard Systems the outcome of a job: with a token from a file, or with OAuth."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    token_file: Path | None = Field(
+        default=None,
+        description="File that holds the bearer token from onboarding, read again before every callback: replace it to rotate",
+    )
+    oauth: OAuthSettings | None = Field(default=None, description="OAuth client, instead of token_file")
+    connect_timeout_seconds: float = Field(
+        default=10.0, gt=0, le=300, description="Seconds to resolve, connect and agree on TLS"
+    )
+    timeout_seconds: float = Field(
+        default=30.0, gt=0, le=600, description="Seconds for one request from connecting to the end of the answer"
+    )
+    retry_first_seconds: float = Field(
+        default=2.0, gt=0, description="Longest pause before the second try; doubled for each further try, with jitter"
+    )
+    retry_max_seconds: float = Field(
+        default=900.0, gt=0, description="No pause between tries is longer, in seconds, unless the answer asks for it"
+    )
+    max_retry_after_seconds: float = Field(
+        default=3600.0, ge=0, description="A longer Retry-After in an answer is cut to this many seconds"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.token_file is None) == (self.oauth is None):
+            raise ValueError("give exactly one of token_file and oauth")
+        if self.connect_timeout_seconds > self.timeout_seconds:
+            raise ValueError("connect_timeout_seconds must not exceed timeout_seconds")
+        if self.retry_first_seconds > self.retry_max_seconds:
+            raise ValueError("retry_first_seconds must not exceed retry_max_seconds")
+        return self

@@ -1,0 +1,109 @@
+"""The management server over loopback."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import aiohttp
+import pytest
+
+from pipeline.observability import Health, ManagementServer, ManagementSettings, Metrics
+
+SETTINGS = ManagementSettings(port=0)
+
+
+async def get(url: str, **headers: str) -> tuple[int, str, Any]:
+    """Return status, media type and body of a GET."""
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+        body = await (response.json() if response.content_type == "application/json" else response.text())
+        return response.status, response.content_type, body
+
+
+async def test_without_checks_it_is_live_and_ready() -> None:
+    """An empty list of checks is a good one."""
+    async with ManagementServer(SETTINGS, Metrics().registry) as server:
+        assert await get(f"{server.url}/healthz/live") == (200, "application/json", {"status": "live", "checks": {}})
+        assert (await get(f"{server.url}/healthz/ready"))[0] == 200
+
+
+async def test_each_check_is_listed_by_name_with_its_message() -> None:
+    """One bad check makes 503, and the answer says which and why."""
+    server = ManagementServer(SETTINGS, Metrics().registry)
+    server.add_readiness("store", lambda: Health(ok=True))
+    server.add_readiness("token", lambda: Health(ok=False, message="expired, see https://h/p?sig=1"))
+    server.add_liveness("loop", lambda: Health(ok=False, message="stands still"))
+    async with server:
+        assert await get(f"{server.url}/healthz/ready") == (
+            503,
+            "application/json",
+            {
+                "status": "not ready",
+                "checks": {
+                    "store": {"ok": True, "message": "ok"},
+                    "token": {"ok": False, "message": "expired, see https://h/p?…"},
+                },
+            },
+        )
+        assert await get(f"{server.url}/healthz/live") == (
+            503,
+            "application/json",
+            {"status": "not live", "checks": {"loop": {"ok": False, "message": "stands still"}}},
+        )
+
+
+def test_two_checks_of_one_name_are_refused() -> None:
+    """A second check would hide the first."""
+    server = ManagementServer(SETTINGS, Metrics().registry)
+    server.add_liveness("loop", lambda: Health(ok=True))
+    with pytest.raises(ValueError, match="loop"):
+        server.add_liveness("loop", lambda: Health(ok=True))
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [("", "text/plain"), ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text")],
+)
+async def test_metrics_are_exposed_in_the_form_asked_for(accept: str, media_type: str) -> None:
+    """Prometheus text, or OpenMetrics."""
+    metrics = Metrics(version="9.9")
+    async with ManagementServer(SETTINGS, metrics.registry) as server:
+        status, found, body = await get(f"{server.url}/metrics", Accept=accept)
+    assert (status, found) == (200, media_type)
+    assert 'pipeline_build_info{version="9.9"} 1.0' in body
+
+
+async def test_an_unknown_path_is_404() -> None:
+    """Nothing else is served here."""
+    async with ManagementServer(SETTINGS, Metrics().registry) as server:
+        assert (await get(f"{server.url}/"))[0] == 404
+
+
+async def test_url_is_known_only_while_it_serves() -> None:
+    """Port 0 means that the port is known after binding."""
+    server = ManagementServer(SETTINGS, Metrics().registry)
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = server.url
+    async with server:
+        assert server.url.startswith("http://127.0.0.1:")
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = server.url
+    await server.__aexit__(None, None, None)
+
+
+async def test_a_taken_port_is_an_error_and_leaves_nothing_open() -> None:
+    """The operator sees the system's own words."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = ManagementSettings(port=taken.getsockname()[1])
+        with pytest.raises(OSError, match="address already in use"):
+            await ManagementServer(settings, Metrics().registry).__aenter__()
+
+
+async def test_ipv6_addresses_are_bracketed() -> None:
+    """A literal IPv6 host makes a valid URL."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    async with ManagementServer(ManagementSettings(host="::1", port=0), Metrics().registry) as server:
+        assert server.url.startswith("http://[::1]:")

@@ -1,0 +1,196 @@
+"""Log lines as they arrive on the stream."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NoReturn
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from pipeline.observability import LoggingSettings, Redaction, configure_logging
+
+CARD = "4111111111111111"
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root, own = logging.getLogger(), logging.getLogger("pipeline")
+    before = root.handlers[:], root.level, own.level, sys.excepthook, threading.excepthook
+    yield
+    root.handlers[:], root_level, own_level, sys.excepthook, threading.excepthook = before
+    root.setLevel(root_level)
+    own.setLevel(own_level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def configure(
+    level: Literal["debug", "info", "warning", "error"] = "info", style: Literal["json", "console"] = "json"
+) -> io.StringIO:
+    """Configure onto a buffer."""
+    stream = io.StringIO()
+    configure_logging(LoggingSettings(level=level, format=style), Redaction([SecretStr("opaque-secret")]), stream)
+    return stream
+
+
+def fail_with_a_card() -> NoReturn:
+    """Put a card where none may be."""
+    raise ValueError(CARD)
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    """Parse what was written."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_own_lines_are_json_with_level_logger_and_time() -> None:
+    """One object per line."""
+    stream = configure()
+    structlog.get_logger("pipeline.room").info("did_it", count=3)
+    (line,) = lines(stream)
+    assert line["timestamp"].endswith("Z")
+    assert line | {"timestamp": ""} == {
+        "event": "did_it",
+        "count": 3,
+        "level": "info",
+        "logger": "pipeline.room",
+        "timestamp": "",
+    }
+
+
+def test_own_level_counts_for_own_lines() -> None:
+    """Debug shows only when asked for."""
+    stream = configure("info")
+    structlog.get_logger("pipeline.room").debug("quiet")
+    assert lines(stream) == []
+    stream = configure("debug")
+    structlog.get_logger("pipeline.room").debug("loud")
+    assert [line["event"] for line in lines(stream)] == ["loud"]
+
+
+@pytest.mark.parametrize("name", ["aiohttp.server", "aiokafka.client", "obstore"])
+def test_libraries_never_log_debug(name: str) -> None:
+    """Their debug lines hold raw payloads."""
+    stream = configure("debug")
+    logging.getLogger(name).debug("payload %s", CARD)
+    logging.getLogger(name).info("state %s opaque-secret", CARD)
+    (line,) = lines(stream)
+    assert (line["event"], line["logger"], line["level"]) == ("state [digits] [masked]", name, "info")
+
+
+def test_tracebacks_are_masked_and_hold_no_locals() -> None:
+    """Neither the message of an exception, nor of its cause, nor a variable of its frames gets out."""
+    stream = configure()
+
+    def look_up() -> None:
+        local = "planted-local-value"
+        raise KeyError(f"https://h/p?sig={local}")
+
+    def fail() -> None:
+        try:
+            look_up()
+        except KeyError as error:
+            raise ValueError(f"card {CARD}") from error
+
+    try:
+        fail()
+    except ValueError:
+        structlog.get_logger("pipeline.room").exception("failed", attempt=2)
+    (line,) = lines(stream)
+    assert "ValueError: card [digits]" in line["exception"]
+    assert "https://h/p?…" in line["exception"]
+    assert CARD not in stream.getvalue()
+    assert "sig=planted" not in stream.getvalue()
+
+
+def test_library_exceptions_take_the_same_way() -> None:
+    """Aiohttp logs unhandled errors of handlers with a traceback."""
+    stream = configure()
+    try:
+        fail_with_a_card()
+    except ValueError:
+        logging.getLogger("aiohttp.server").exception("Error handling request")
+    (line,) = lines(stream)
+    assert "ValueError: [digits]" in line["exception"]
+    assert CARD not in stream.getvalue()
+
+
+def test_warnings_are_logged() -> None:
+    """A library's deprecation does not bypass the chain."""
+    stream = configure()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=True)
+        warnings.warn(f"deprecated {CARD}", UserWarning, stacklevel=1)
+    (line,) = lines(stream)
+    assert line["logger"] == "py.warnings"
+    assert CARD not in stream.getvalue()
+
+
+def test_console_lines_are_masked_too() -> None:
+    """The form for people passes the same net."""
+    stream = configure(style="console")
+    try:
+        fail_with_a_card()
+    except ValueError:
+        structlog.get_logger("pipeline.room").exception("failed", card="100001", url="https://h/p?q=1")
+    text = stream.getvalue()
+    assert "card=[masked]" in text
+    assert "url=https://h/p?…" in text
+    assert "ValueError: [digits]" in text
+    assert CARD not in text
+
+
+def test_bound_context_is_on_every_line() -> None:
+    """Context variables reach own lines and those of libraries."""
+    stream = configure()
+    with structlog.contextvars.bound_contextvars(job="j", token="abc"):
+        structlog.get_logger("pipeline.room").info("own")
+        logging.getLogger("aiokafka").warning("theirs")
+    assert [(line["job"], line["token"]) for line in lines(stream)] == [("j", "[masked]")] * 2
+
+
+def test_the_last_words_of_a_process_are_masked() -> None:
+    """An exception that nobody caught is logged, not printed by the interpreter."""
+    stream = configure()
+    error = ValueError(CARD)
+    sys.excepthook(ValueError, error, None)
+    (line,) = lines(stream)
+    assert (line["event"], line["level"]) == ("process_crashed", "critical")
+    assert CARD not in stream.getvalue()
+
+
+def test_an_interrupt_is_left_to_the_interpreter(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C is no crash."""
+    stream = configure()
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert stream.getvalue() == ""
+    assert "KeyboardInterrupt" in capsys.readouterr().err
+
+
+def test_a_dying_thread_is_logged() -> None:
+    """So is an exception that ends a worker thread."""
+    stream = configure()
+
+    def die() -> None:
+        raise ValueError(CARD)
+
+    thread = threading.Thread(target=die, name="worker")
+    thread.start()
+    thread.join()
+    (line,) = lines(stream)
+    assert (line["event"], line["thread"]) == ("thread_crashed", "worker")
+    assert CARD not in stream.getvalue()
+    threading.excepthook(threading.ExceptHookArgs((ValueError, ValueError(), None, None)))
+    assert lines(stream)[1]["thread"] is None

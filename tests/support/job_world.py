@@ -1,0 +1,269 @@
+"""A world for stages without network: a store in memory, a bus that remembers, edges that do what a test says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from pydantic import SecretStr
+
+from pipeline.bus.protocols import Outgoing, Record, RecordPlace
+from pipeline.callback.protocols import Answer
+from pipeline.cards import CsvLimits, CsvSettings
+from pipeline.contracts import Topic, first_values
+from pipeline.errors import LeaseLost, PipelineError
+from pipeline.observability import Metrics
+from pipeline.processors import LoadedProcessor, ProcessorSettings, load
+from pipeline.stages.chunks import FileRules
+from pipeline.stages.confirm import ConfirmRules, ConfirmStage
+from pipeline.stages.process import ProcessStage
+from pipeline.stages.settings import JobLimits, JobPolicies
+from pipeline.stages.upload import UploadRules, UploadStage
+from pipeline.stages.watch import DeadlineWatch
+from pipeline.store.jobs import JobStore
+from pipeline.store.testing import MemoryStore
+from pipeline.store.tree import JobRef
+from pipeline.transfer import SourceChanged, SourceInfo, UrlSource
+
+JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
+MERCHANT = UUID("4933e450-d3c4-406f-9b9b-3afb812a5b7c")
+BEGIN = datetime(2026, 1, 21, 12, 0, tzinfo=UTC)
+CARDS = b"card_number,note\n9999990000000005,a\n9999990000000013,b\n9999990000000014,c\n"
+"""Three records; the last fails the Luhn check."""
+
+
+class Clock:
+    """Time that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = BEGIN
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **span: float) -> None:
+        self.now += timedelta(**span)
+
+
+class Lease:
+    """A lease that a test can take away, at once or after so many effects."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+
+    async def ensure(self) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise LeaseLost("lease_lost", "taken by the test")
+
+
+@dataclass
+class Bus:
+    """A publisher that remembers."""
+
+    published: list[Outgoing] = field(default_factory=list)
+    fail: Callable[[Outgoing], PipelineError | None] = lambda _: None
+
+    async def publish(self, record: Outgoing) -> RecordPlace:
+        error = self.fail(record)
+        if error is not None:
+            raise error
+        self.published.append(record)
+        return RecordPlace(record.topic, 0, len(self.published) - 1)
+
+    def on(self, topic: Topic) -> list[Outgoing]:
+        return [one for one in self.published if one.topic is topic]
+
+    def audit(self) -> list[str]:
+        """Actions in order, each event id once."""
+        ids: dict[str, str] = {}
+        for one in self.on(Topic.AUDIT_EVENTS):
+            ids.setdefault(first_values(one.headers)["ce_id"], json.loads(one.value)["action"])
+        return list(ids.values())
+
+
+class Objects:
+    """Input files by URL, and what became of downloads and uploads."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, bytes] = {}
+        self.put: list[tuple[str, bytes]] = []
+        self.opened: list[tuple[str, int]] = []
+        self.fail_open: list[PipelineError] = []
+        self.fail_after: list[tuple[int, PipelineError]] = []
+        self.fail_put: list[PipelineError] = []
+        self.etags = True
+
+    @asynccontextmanager
+    async def open(self, source: UrlSource, *, start: int = 0, etag: str | None = None) -> AsyncIterator[_Download]:
+        url = (await source()).url.get_secret_value()
+        self.opened.append((url, start))
+        if self.fail_open:
+            raise self.fail_open.pop(0)
+        data = self.inputs[url]
+        info = SourceInfo(self._etag(data), len(data), "identity")
+        if start and info.etag != etag:
+            raise SourceChanged("source_changed", "another file lies there")
+        yield _Download(info, data[start:], self.fail_after.pop(0) if self.fail_after else None)
+
+    async def put_body(
+        self, target: UrlSource, *, size: int, body: Callable[[], AsyncIterator[bytes]]
+    ) -> str:
+        url = (await target()).url.get_secret_value()
+        data = b"".join([piece async for piece in body()])
+        assert len(data) == size
+        self.put.append((url, data))
+        if self.fail_put:
+            raise self.fail_put.pop(0)
+        return self._etag(data)
+
+    def _etag(self, data: bytes) -> str:
+        return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"' if self.etags else ""
+
+
+class _Uploads:
+    def __init__(self, objects: Objects) -> None:
+        self.put = objects.put_body
+
+
+@dataclass
+class _Download:
+    info: SourceInfo
+    data: bytes
+    cut: tuple[int, PipelineError] | None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if self.cut is None:
+            yield self.data
+            return
+        yield self.data[: self.cut[0]]
+        raise self.cut[1]
+
+
+@dataclass
+class Ecs:
+    """An ECS that answers what a test says; accepted by default."""
+
+    calls: list[tuple[str, str, bytes, str]] = field(default_factory=list)
+    answers: list[Answer | PipelineError] = field(default_factory=list)
+
+    async def tell(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
+        self.calls.append((url.get_secret_value(), job_guid, body, request_id))
+        answer = self.answers.pop(0) if self.answers else Answer("accepted", 200, "callback_accepted", "")
+        if isinstance(answer, PipelineError):
+            raise answer
+        return answer
+
+
+class World:
+    """All stages over one store and one bus; a test calls them in whatever order it likes."""
+
+    def __init__(
+        self,
+        *,
+        limits: Mapping[str, object] | None = None,
+        csv_limits: Mapping[str, object] | None = None,
+        policies: Mapping[str, object] | None = None,
+        processor: LoadedProcessor | None = None,
+    ) -> None:
+        self.clock = Clock()
+        self.objects = Objects()
+        self.memory = MemoryStore()
+        self.jobs = JobStore(self.memory)
+        self.bus = Bus()
+        self.ecs = Ecs()
+        self.lease = Lease()
+        self.metrics = Metrics()
+        self.offset = 0
+        self.limits = JobLimits.model_validate(limits or {})
+        self.policies = JobPolicies.model_validate(policies or {})
+        self.csv_limits = CsvLimits.model_validate(csv_limits or {})
+        self.processor = processor or load(ProcessorSettings(name="validate", options={}))
+        self.restart()
+
+    def restart(self) -> None:
+        """Make the stages anew, as a restarted process does: what they had in memory is gone."""
+        files = FileRules(
+            csv=CsvSettings(),
+            csv_limits=self.csv_limits,
+            limits=self.limits,
+            policies=self.policies,
+            processor=self.processor,
+            downloader=self.objects,
+        )
+        shared = {"clock": self.clock, "metrics": self.metrics}
+        self.process = ProcessStage(self.jobs, self.bus, {"acme": files}, **shared)
+        uploads = UploadRules(self.limits, self.policies, _Uploads(self.objects))
+        self.upload = UploadStage(self.jobs, self.bus, {"acme": uploads}, **shared)
+        confirms = ConfirmRules(self.policies, self.ecs, timedelta(days=7))
+        self.confirm = ConfirmStage(self.jobs, self.bus, {"acme": confirms}, **shared)
+        self.watch = DeadlineWatch(self.jobs, self.bus, {"acme": files}, **shared, interval=0.01)
+
+    def request(self, **changes: object) -> dict[str, object]:
+        return {
+            "job_guid": str(JOB),
+            "partner_reference_id": "acme-1",
+            "merchant_guid": str(MERCHANT),
+            "external_location_ids": ["46691"],
+            "record_count": 3,
+            "input_file_url": "https://files.example/in.csv?X-Amz-Signature=planted1",
+            "result_upload_url": "https://files.example/out.csv?X-Amz-Signature=planted2",
+            "expires_at": (BEGIN + timedelta(hours=1)).isoformat(),
+            "callback_url": "https://ecs.example/callback",
+        } | changes
+
+    def announce(self, data: bytes = CARDS, **changes: object) -> Record:
+        """Put the input file in place and return the announcement's record."""
+        body = self.request(**changes)
+        self.objects.inputs[str(body["input_file_url"])] = data
+        value = json.dumps(body).encode()
+        self.offset += 1
+        return Record(
+            topic=Topic.BATCH_REQUESTED,
+            partition=0,
+            offset=self.offset,
+            key=f"acme/{JOB}",
+            value=value,
+            headers=(
+                ("ce_id", hashlib.sha256(value).hexdigest()[:32].encode()),
+                ("pipeline_integration", b"acme"),
+                ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ),
+            timestamp_ms=0,
+        )
+
+    async def run(self, record: Record) -> None:
+        """Let PROCESS, UPLOAD and CONFIRM do all that follows from an announcement."""
+        await self.deliver(self.process, record)
+        for topic, stage in (
+            (Topic.BATCH_PROCESSED, self.upload),
+            (Topic.BATCH_UPLOADED, self.confirm),
+            (Topic.BATCH_FAILED, self.confirm),
+        ):
+            for record_in in self.records(topic):
+                await self.deliver(stage, record_in)
+
+    async def deliver(self, stage: ProcessStage | UploadStage | ConfirmStage | DeadlineWatch, record: Record) -> None:
+        await stage.arrive(record)
+        await stage.handle(record, self.lease)
+
+    def records(self, topic: Topic) -> list[Record]:
+        """What a consumer of a topic would be given."""
+        return [
+            Record(topic, 0, offset, one.key, one.value, one.headers, 0)
+            for offset, one in enumerate(self.bus.on(topic))
+        ]
+
+    def again(self, record: Record) -> Record:
+        """Return the record as redelivered after a retry."""
+        return replace(record, attempt=record.attempt + 1)
+
+    @property
+    def ref(self) -> JobRef:
+        return JobRef("acme", JOB)

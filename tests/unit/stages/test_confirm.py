@@ -1,0 +1,114 @@
+"""Telling ECS: one body, one id, until it is heard or refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.job_world import World
+
+from pipeline.callback.protocols import Answer
+from pipeline.contracts import Topic
+from pipeline.errors import LeaseLost, PermanentError, TransientError
+
+LOST = TransientError("callback_unanswered", "the answer was lost")
+BUSY = TransientError("callback_busy", "503", retry_after=1)
+CONFLICT = Answer("refused", 409, "callback_conflict", "already received")
+
+
+async def told_after(world: World, *answers: Answer | TransientError | PermanentError) -> str | None:
+    """Deliver until the telling ended; return how."""
+    world.ecs.answers = list(answers)
+    record = world.announce()
+    for _ in range(len(answers) + 1):
+        try:
+            await world.run(record)
+        except TransientError:
+            world.restart()
+    told = await world.jobs.told(world.ref)
+    return told.told if told else None
+
+
+async def test_all_tries_are_equal_in_body_and_request_id() -> None:
+    world = World()
+    assert await told_after(world, BUSY, LOST, BUSY) == "confirmed"
+    assert len(world.ecs.calls) == 4
+    assert len(set(world.ecs.calls)) == 1
+
+
+@pytest.mark.parametrize(("before", "verdict"), [((LOST,), "confirmed"), ((BUSY,), "refused"), ((), "refused")])
+async def test_a_conflict_counts_as_told_only_after_a_try_whose_answer_is_unknown(
+    before: tuple[TransientError, ...], verdict: str
+) -> None:
+    assert await told_after(World(), *before, CONFLICT) == verdict
+
+
+async def test_a_try_that_died_before_its_answer_makes_a_conflict_count_as_told() -> None:
+    """The try was recorded before it was sent, so a restarted worker knows that it may have been heard."""
+    world = World()
+    record = world.announce()
+    world.ecs.answers = [CONFLICT]
+    await world.deliver(world.process, record)
+    await world.deliver(world.upload, world.records(Topic.BATCH_PROCESSED)[0])
+    uploaded = world.records(Topic.BATCH_UPLOADED)[0]
+    world.lease.left = 1
+    with pytest.raises(LeaseLost):
+        await world.confirm.handle(uploaded, world.lease)
+    world.lease.left = None
+    await world.confirm.handle(uploaded, world.lease)
+    told = await world.jobs.told(world.ref)
+    assert told is not None
+    assert (told.told, told.tries) == ("confirmed", 2)
+
+
+async def test_a_refused_callback_is_parked_with_its_reason_and_keeps_the_parts() -> None:
+    world = World()
+    assert await told_after(world, Answer("refused", 401, "callback_unauthorized", "bad token")) == "refused"
+    assert "callback.refused" in world.bus.audit()
+    assert json.loads(world.bus.on(Topic.BATCH_COMPLETED)[-1].value)["told"] == "refused"
+    keys = list(world.memory.objects)
+    assert any("/parts/" in key for key in keys)
+    assert any(key.startswith("purge/202601281200/acme/") for key in keys)
+
+
+async def test_a_callback_address_that_is_not_allowed_is_parked_without_a_request() -> None:
+    world = World()
+    assert await told_after(world, PermanentError("address_refused", "callback_url: not allowed")) == "refused"
+
+
+async def test_retries_go_on_after_the_urls_expired_and_end_with_the_configured_time() -> None:
+    world = World(policies={"callback_retry_seconds": 7200})
+    record = world.announce()
+    world.ecs.answers = [BUSY, BUSY]
+    with pytest.raises(TransientError):
+        await world.run(record)
+    world.clock.forward(hours=2)
+    with pytest.raises(TransientError):
+        await world.run(record)
+    world.clock.forward(hours=1)
+    await world.run(record)
+    told = await world.jobs.told(world.ref)
+    assert told is not None
+    assert (told.told, told.code, told.tries) == ("refused", "callback_deadline", 2)
+
+
+async def test_a_job_announced_again_after_its_outcome_is_told_again_the_same() -> None:
+    """Repeat policy: one more telling, equal to the first; the outcome stands."""
+    world = World()
+    await world.run(world.announce(b"<html>"))
+    world.clock.forward(minutes=5)
+    await world.run(world.announce(expires_at="2026-01-21T15:00:00Z"))
+    assert len(world.ecs.calls) == 2
+    assert world.ecs.calls[0] == world.ecs.calls[1]
+
+
+async def test_a_failed_job_announced_again_is_tried_anew_where_configured() -> None:
+    world = World(policies={"reannouncement_after_failure": "new_attempt"})
+    await world.run(world.announce(b"<html>"))
+    world.clock.forward(minutes=5)
+    second = world.announce(expires_at="2026-01-21T15:00:00Z")
+    await world.run(second)
+    world.restart()
+    await world.run(second)
+    assert [json.loads(call[2])["success"] for call in world.ecs.calls] == [False, True]
+    assert len(world.objects.put) == 1

@@ -1,0 +1,101 @@
+"""The deadline watch: no job ends in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from support.job_world import World
+
+from pipeline.contracts import Topic
+
+
+async def test_a_job_that_nobody_started_is_failed_when_its_deadline_comes_and_told_in_time() -> None:
+    world = World()
+    record = world.announce()
+    await world.deliver(world.watch, record)
+    world.clock.forward(minutes=59, seconds=20)
+    await world.watch.look()
+    assert world.bus.published == []
+    world.clock.forward(seconds=15)
+    await world.watch.look()
+    (failed,) = world.bus.on(Topic.BATCH_FAILED)
+    assert json.loads(failed.value)["reason"] == "deadline_passed"
+    await world.deliver(world.confirm, world.records(Topic.BATCH_FAILED)[0])
+    assert len(world.ecs.calls) == 1
+    await world.watch.look()
+    assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
+    assert not [key for key in world.memory.objects if key.startswith("open/")]
+
+
+async def test_a_later_announcement_moves_the_job_to_its_new_minute() -> None:
+    world = World()
+    await world.deliver(world.watch, world.announce())
+    await world.process.arrive(world.announce(expires_at="2026-01-21T18:00:00Z"))
+    world.clock.forward(hours=1)
+    await world.watch.look()
+    assert world.bus.published == []
+    assert [key for key in world.memory.objects if key.startswith("open/")] == [
+        "open/202601211759/acme/cffde776-1d2a-4614-8023-a5148e411462.1"
+    ]
+    world.clock.forward(hours=5)
+    await world.watch.look()
+    assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
+
+
+async def test_a_decided_job_whose_message_was_lost_is_published_once_more() -> None:
+    world = World()
+    record = world.announce(b"<html>")
+    await world.deliver(world.watch, record)
+    await world.deliver(world.process, record)
+    world.bus.published.clear()
+    world.clock.forward(hours=1)
+    for _ in range(3):
+        await world.watch.look()
+    assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
+
+
+async def test_a_told_job_is_not_filed_again() -> None:
+    world = World()
+    record = world.announce()
+    await world.run(record)
+    await world.deliver(world.watch, record)
+    assert not [key for key in world.memory.objects if key.startswith("open/")]
+
+
+async def test_parts_of_a_failed_job_go_after_their_time() -> None:
+    world = World(policies={"max_failed_share": 0.1})
+    await world.run(world.announce())
+    assert any("/parts/" in key for key in world.memory.objects)
+    world.clock.forward(days=7, minutes=2)
+    await world.watch.look()
+    assert not any("/parts/" in key or key.startswith("purge/") for key in world.memory.objects)
+
+
+async def test_jobs_of_an_integration_that_is_not_configured_here_are_left_alone() -> None:
+    world = World()
+    await world.jobs.file("open", type(world.ref)("other", world.ref.job_guid), world.clock())
+    world.clock.forward(hours=9)
+    await world.watch.look()
+    assert world.bus.published == []
+
+
+async def test_a_store_that_is_away_does_not_end_the_watch() -> None:
+    world = World()
+    await world.deliver(world.watch, world.announce())
+    world.clock.forward(hours=1)
+    looks: list[int] = []
+    real = world.watch.look
+
+    async def look() -> None:
+        looks.append(1)
+        world.memory.unavailable = len(looks) == 1
+        await real()
+
+    world.watch.look = look  # type: ignore[method-assign]
+    task = asyncio.create_task(world.watch.run())
+    while not world.bus.on(Topic.BATCH_FAILED):
+        await asyncio.sleep(0.005)
+    task.cancel()
+    assert len(looks) >= 2
+    await asyncio.gather(task, return_exceptions=True)

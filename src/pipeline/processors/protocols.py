@@ -61,7 +61,18 @@ class CardError(Exception):
 
 
 class TransientCardError(Exception):
-    """Raise it where repeating may help: only this card (columnar: this batch) is repeated, boundedly, then failed."""
+    """Raise it where repeating may help: only this card (columnar: this batch) is repeated, boundedly, then failed.
+
+    The message goes into the result file when the last attempt fails: keep card data out of it.
+
+    Attributes:
+        retry_after: Seconds that the other side asked to wait, or None for the engine's own backoff.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        """Carry the other side's wish for a pause, where it gave one."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 @runtime_checkable

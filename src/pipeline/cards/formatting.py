@@ -1,0 +1,120 @@
+"""Result bytes of one chunk: input fields as they stand, status, message and the processor's own columns behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.cards.header import split_fields
+from pipeline.cards.layout import Layout
+from pipeline.cards.records import Records, slices
+
+OK = "ok"
+FAILED = "failed"
+
+_ENDS = (b"", b"\n", b"\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of the sound records of a chunk, in order.
+
+    Attributes:
+        status: ``ok`` or ``failed``, dictionary-encoded.
+        message: Text or null.
+        own: The processor's own columns, in the layout's order: text or null.
+    """
+
+    status: pa.DictionaryArray
+    message: pa.Array
+    own: tuple[pa.Array, ...]
+
+    @property
+    def ok(self) -> int:
+        """Number of records that are ok."""
+        return int(pc.sum(pc.equal(self.status.cast(pa.string()), OK)).as_py() or 0)
+
+
+def format_records(records: Records, outcomes: Outcomes, layout: Layout) -> bytes:
+    """Return the result lines. CPU work: call it in a thread.
+
+    Every record keeps its own line end; the layout's is added where the file's last record has none.
+    """
+    sound = _sound_rows(records, outcomes, layout)
+    if not records.faulty:
+        return _joined(sound)
+    faulty = [_faulty_row(records, index, reason, layout) for index, reason in records.faulty]
+    order = np.empty(records.starts.size, np.int64)
+    order[records.sound] = np.arange(records.sound.size)
+    order[[index for index, _ in records.faulty]] = np.arange(len(faulty)) + records.sound.size
+    return _joined(pa.concat_arrays([sound, pa.array(faulty, pa.binary())]).take(pa.array(order)))
+
+
+def _sound_rows(records: Records, outcomes: Outcomes, layout: Layout) -> pa.BinaryArray:
+    if not records.sound.size:
+        return pa.array([], pa.binary())
+    author = layout.author
+    echoed = [
+        slices(records.data, records.bounds, first=first, last=last, kind=pa.binary())
+        for first, last in layout.kept_runs
+    ]
+    added = [_written(outcomes.status, author.field), _written(outcomes.message, author.message)]
+    added += [_written(column, author.field) for column in outcomes.own]
+    rows = pc.binary_join_element_wise(*echoed, *added, author.delimiter)
+    return pc.binary_join_element_wise(rows, _line_ends(records, layout), b"")
+
+
+def _written(values: pa.Array, write: Callable[[str], bytes]) -> pa.BinaryArray:
+    """Write each distinct value once."""
+    encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    written = [write(value or "") for value in encoded.dictionary.to_pylist()]
+    null = len(written)
+    return pa.array([*written, b""], pa.binary()).take(encoded.indices.fill_null(null))
+
+
+def _line_ends(records: Records, layout: Layout) -> pa.BinaryArray | pa.BinaryScalar:
+    widths: NDArray[np.int64] = (records.ends - records.stops)[records.sound]
+    widths[widths == 0] = len(layout.line_end)
+    if (widths == widths[0]).all():
+        return pa.scalar(_ENDS[int(widths[0])], pa.binary())
+    return pa.array(_ENDS, pa.binary()).take(pa.array(widths))
+
+
+def _faulty_row(records: Records, index: int, reason: str, layout: Layout) -> bytes:
+    start, stop, end = (int(edge[index]) for edge in (records.starts, records.stops, records.ends))
+    fields = split_fields(records.data[start:stop], layout.author.delimiter)
+    echoed = _fitted(fields, layout)
+    author = layout.author
+    added = [author.field(FAILED), author.message(reason), *(b"" for _ in layout.own)]
+    return author.delimiter.join(echoed + added) + (records.data[stop:end] or layout.line_end)
+
+
+def _fitted(fields: Sequence[bytes], layout: Layout) -> list[bytes]:
+    """Return as many fields as the result has input columns: padded or cut.
+
+    In a record of the wrong width any field may stand in a column that it does not belong to: what could be the value of
+    a dropped column is left out as well.
+    """
+    width = len(layout.columns)
+    shift = width - len(fields)
+    padded = [*fields, *[b""] * shift][:width]
+    low, high = min(0, shift), max(0, shift)
+    return [
+        b"" if any(index + low <= dropped <= index + high for dropped in layout.dropped) else field
+        for index, field in enumerate(padded)
+        if index not in layout.dropped
+    ]
+
+
+def _joined(rows: pa.BinaryArray) -> bytes:
+    """Return the values one after the other: they already lie so in the array's buffer."""
+    _, offsets, data = rows.buffers()
+    if not len(rows) or data is None:
+        return b""
+    edges = np.frombuffer(offsets, np.int32, count=len(rows) + 1, offset=rows.offset * 4)
+    return data[int(edges[0]) : int(edges[-1])].to_pybytes()

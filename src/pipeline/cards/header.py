@@ -1,0 +1,85 @@
+"""The header record of a file: its names, or made-up ones where the format has none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from pipeline.cards.errors import CsvError
+from pipeline.cards.settings import CsvSettings
+
+_SHOWN_NAMES: Final = 30
+_SHOWN_LETTERS: Final = 40
+_LOOKS_LIKE_DATA: Final = re.compile(r"(?:\d[ -]?){8,}")
+
+
+def line_end(record: bytes) -> bytes:
+    """Return the record's line end; LF where it has none."""
+    return b"\r\n" if record.endswith(b"\r\n") else b"\n"
+
+
+def split_fields(record: bytes, delimiter: bytes) -> list[bytes]:
+    """Return the fields of one record as they stand, quotes and all; the record comes without its line end."""
+    fields = [b""]
+    for index, part in enumerate(record.split(b'"')):
+        if index & 1:
+            fields[-1] += b'"' + part + b'"'
+        else:
+            head, *others = part.split(delimiter)
+            fields[-1] += head
+            fields += others
+    return fields
+
+
+def content(record: bytes) -> bytes:
+    """Return the record without its line end."""
+    return record.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def numbered_header(record: bytes, delimiter: str) -> bytes:
+    """Return ``column_1,column_2,...`` for a file without header: as many names as its first record has fields.
+
+    Nothing of the record's content is in it, so it may be stored. The line end is the record's.
+    """
+    count = len(split_fields(content(record), delimiter.encode()))
+    return delimiter.join(f"column_{number}" for number in range(1, count + 1)).encode() + line_end(record)
+
+
+def names_of(header: bytes, settings: CsvSettings) -> tuple[str, ...]:
+    """Return the column names of a header record.
+
+    Raises:
+        CsvError: A name is empty, stands twice, is not text in the file's encoding, or has text after its closing quote.
+    """
+    names: list[str] = []
+    for number, field in enumerate(split_fields(content(header), settings.delimiter.encode()), start=1):
+        try:
+            name = field.decode(settings.encoding)
+        except UnicodeDecodeError as error:
+            raise CsvError(
+                "csv_header_invalid", f"Column name {number} is not valid {settings.encoding}.", line=1
+            ) from error
+        if name.startswith('"'):
+            if not name.endswith('"') or '"' in name[1:-1].replace('""', ""):
+                raise CsvError("csv_header_invalid", f"Column name {number} has text after its closing quote.", line=1)
+            name = name[1:-1].replace('""', '"')
+        if not name.strip():
+            raise CsvError("csv_header_empty_name", f"Column {number} has no name in the header.", line=1)
+        names.append(name)
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise CsvError("csv_header_duplicate", f"Names that stand twice in the header: {shown(doubled)}.", line=1)
+    return tuple(names)
+
+
+def shown(names: Sequence[str]) -> str:
+    """Return column names for an error message: cut when long or many, and none where they look like a card's data.
+
+    A file without header under settings that expect one has its first card where the names should be.
+    """
+    if any(_LOOKS_LIKE_DATA.search(name) for name in names):
+        return "(not shown: the first line looks like a card, not like column names; perhaps header = false is right)"
+    quoted = [repr(name if len(name) <= _SHOWN_LETTERS else name[:_SHOWN_LETTERS] + "…") for name in names]
+    more = len(quoted) - _SHOWN_NAMES
+    return ", ".join(quoted[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

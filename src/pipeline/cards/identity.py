@@ -1,0 +1,65 @@
+"""What makes a card, and a result, the same one after a restart."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.cards.settings import CsvLimits, CsvSettings
+from pipeline.contracts import event_id
+from pipeline.processors.loading import LoadedProcessor
+
+_RECORD_DIGITS: Final = 12
+_KEY_LENGTH: Final = 36
+_HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+_FORMAT: Final = "1"
+"""Raise it when the engine's result for equal input changes: a new engine never appends to an old one's parts."""
+
+
+def key_prefix(integration: str, job_guid: UUID) -> str:
+    """Return what the idempotency keys of a job have in common: all but the last twelve digits."""
+    digits = event_id("card", integration, str(job_guid))
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-"
+
+
+def idempotency_key(integration: str, job_guid: UUID, record: int) -> str:
+    """Return the key of one card, the same on every restart, in the form of a UUID (version 8, RFC 9562).
+
+    The last twelve hex digits are the record number, the others a hash of integration and job.
+    """
+    return f"{key_prefix(integration, job_guid)}{record:012x}"
+
+
+def idempotency_keys(prefix: str, records: NDArray[np.int64]) -> pa.StringArray:
+    """Return the keys of many cards of one job at once."""
+    text = np.empty((records.size, _KEY_LENGTH), np.uint8)
+    text[:, :-_RECORD_DIGITS] = np.frombuffer(prefix.encode(), np.uint8)
+    for digit in range(_RECORD_DIGITS):
+        text[:, -1 - digit] = _HEX[(records >> (4 * digit)) & 15]
+    offsets = np.arange(records.size + 1, dtype=np.int32) * _KEY_LENGTH
+    return pa.StringArray.from_buffers(records.size, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def generation(
+    *, etag: str, size: int | None, settings: CsvSettings, limits: CsvLimits, processor: LoadedProcessor
+) -> str:
+    """Return the name (16 hex digits) of everything that decides the bytes of a job's parts.
+
+    Another file, format, chunk bound, processor, version of it, or option gives another generation.
+    """
+    facts = {
+        "format": _FORMAT,
+        "etag": etag,
+        "size": size,
+        "chunk": [limits.chunk_bytes, limits.chunk_records],
+        "csv": settings.model_dump(mode="json"),
+        "processor": [processor.settings.name, processor.version, processor.settings.options],
+    }
+    return event_id("generation", json.dumps(facts, sort_keys=True))[:16]

@@ -1,0 +1,186 @@
+"""Cuts a stream of bytes into chunks of whole records, the same ones however the stream is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from pipeline.cards import errors
+from pipeline.cards.errors import CsvError
+from pipeline.cards.faults import Fault, faults
+from pipeline.cards.header import numbered_header
+from pipeline.cards.lines import Lines
+from pipeline.cards.protocols import Chunk, Position
+from pipeline.cards.settings import CsvLimits, CsvSettings
+from pipeline.cards.sniffing import BOM, SNIFF_BYTES, sniff
+
+_PIECE: Final = 1 << 20
+"""Larger inputs are scanned in pieces of this many bytes, so that the scan's arrays stay small."""
+
+
+class Splitter:
+    """Implements :class:`~pipeline.cards.protocols.Split`.
+
+    A record ends with LF or CR LF outside quotes, or with the file. A blank line (no byte between two line ends) is no
+    record: it is counted as a line, kept in the chunk's bytes and left out of the result. A chunk is closed at the first
+    line end where it holds ``chunk_bytes`` or ``chunk_records``. Both depend on the bytes and the two bounds alone, so a
+    splitter that begins at the end of any chunk finds the same chunks.
+
+    A fault fails the file at the same record with the same code and line however the input is cut: chunks that ended before
+    it are returned first, by the call that finds it; the next call raises.
+
+    Args:
+        settings: How the file looks.
+        limits: Bounds of chunks, fields, records and the file.
+        at: Where to begin: the end of a chunk.
+        next_chunk: The number of the chunk that begins there.
+        header: The header that a splitter of the same file found; only for ``at`` beyond the beginning.
+    """
+
+    def __init__(
+        self,
+        settings: CsvSettings,
+        limits: CsvLimits,
+        *,
+        at: Position = Position(),  # noqa: B008 - immutable
+        next_chunk: int = 0,
+        header: bytes | None = None,
+    ) -> None:
+        self.header = header
+        self._settings = settings
+        self._limits = limits
+        self._delimiter = ord(settings.delimiter)
+        self._chunk = next_chunk
+        self._start = at
+        self._byte, self._record, self._line = at.byte, at.record, at.line
+        self._seen = at.byte
+        self._tail = b""
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._head: bytearray | None = None if at.byte else bytearray()
+        self._awaits_header = not at.byte
+        self._error: CsvError | None = None
+
+    def feed(self, data: bytes) -> Sequence[Chunk]:
+        """Take the next bytes and return the chunks that they complete."""
+        return self._collect(self._feed(data))
+
+    def finish(self) -> Sequence[Chunk]:
+        """Return the last chunks. Blank lines alone make a chunk only where they are the whole file."""
+        return self._collect(self._finish())
+
+    def _collect(self, chunks: Iterator[Chunk]) -> Sequence[Chunk]:
+        if self._error is not None:
+            raise self._error
+        complete: list[Chunk] = []
+        try:
+            complete.extend(chunks)
+        except CsvError as error:
+            self._error = error
+            if not complete:
+                raise
+        return complete
+
+    def _feed(self, data: bytes) -> Iterator[Chunk]:
+        room = self._limits.max_bytes - self._seen
+        self._seen += len(data)
+        for begin in range(0, min(len(data), room), _PIECE):
+            yield from self._piece(data[begin : min(begin + _PIECE, room)])
+        if len(data) > room:
+            yield from self._open_head()  # what stands in the head comes first, whatever the cutting
+            raise errors.file_too_large(self._limits.max_bytes)
+
+    def _finish(self) -> Iterator[Chunk]:
+        yield from self._open_head()
+        yield from self._scan(self._tail, final=True)
+        if self._awaits_header:
+            self.header = b""  # a file without any record
+        if self._record > self._start.record or self._chunk == 0:
+            yield self._close()
+
+    def _piece(self, data: bytes) -> Iterator[Chunk]:
+        if self._head is not None:
+            self._head += data
+            if len(self._head) >= SNIFF_BYTES:
+                yield from self._open_head()
+            return
+        yield from self._scan(self._tail + data if self._tail else data, final=False)
+
+    def _open_head(self) -> Iterator[Chunk]:
+        if self._head is None:
+            return
+        head, self._head = bytes(self._head), None
+        sniff(head[:SNIFF_BYTES])
+        text = head.removeprefix(BOM)
+        self._byte += len(head) - len(text)
+        yield from self._scan(text, final=False)
+
+    def _scan(self, work: bytes, *, final: bool) -> Iterator[Chunk]:
+        """Move the whole lines of ``work``, which begins at a record's beginning, into chunks; keep the rest for later."""
+        lines = Lines.of(work, final=final)
+        fault = self._first_fault(lines, final=final)
+        whole = lines.ends.size if fault is None else int(np.searchsorted(lines.ends, fault.at, "right"))
+        line = self._line
+        yield from self._take(lines, whole)
+        if fault is not None:
+            raise fault.error(line + lines.before(fault.line_at) + 1)
+
+    def _first_fault(self, lines: Lines, *, final: bool) -> Fault | None:
+        room = self._limits.max_records - self._record + (self._awaits_header and self._settings.header)
+        found = faults(lines, self._limits, delimiter=self._delimiter, room=room, final=final)
+        return min(found, key=lambda fault: fault.at, default=None)
+
+    def _take(self, lines: Lines, whole: int) -> Iterator[Chunk]:
+        """Hold the first ``whole`` lines and yield a chunk wherever a bound is reached."""
+        skipped = self._take_header(lines, whole)
+        ends, records = lines.ends[skipped:whole], np.cumsum(~lines.blank[skipped:whole])
+        done = int(lines.ends[skipped - 1]) if skipped else 0
+        line, record = self._line, self._record
+        self._byte += done
+        self._line = line + lines.before(done)
+        full = True
+        while full:
+            by_bytes = int(np.searchsorted(ends, done + self._limits.chunk_bytes - self._held_bytes))
+            wanted = self._start.record + self._limits.chunk_records - record
+            index = min(by_bytes, int(np.searchsorted(records, wanted)))
+            full = index < ends.size
+            last = index if full else ends.size - 1
+            if last >= 0 and ends[last] > done:
+                end = int(ends[last])
+                self._hold(lines.data[done:end])
+                self._record = record + int(records[last])
+                self._line = line + lines.before(end)
+                done = end
+            if full:
+                yield self._close()
+        self._tail = lines.data[done:]
+
+    def _take_header(self, lines: Lines, whole: int) -> int:
+        """Note the header where it has come; return how many lines it takes away from the data."""
+        if not self._awaits_header:
+            return 0
+        index = int(np.searchsorted(np.cumsum(~lines.blank[:whole]), 1))
+        if index == whole:  # nothing but blank lines so far
+            return whole if self._settings.header else 0
+        self._awaits_header = False
+        record = lines.data[lines.starts[index] : lines.ends[index]]
+        if self._settings.header:
+            self.header = record
+            return index + 1
+        self.header = numbered_header(record, self._settings.delimiter)
+        return 0
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        self._byte += len(data)
+
+    def _close(self) -> Chunk:
+        end = Position(byte=self._byte, record=self._record, line=self._line)
+        chunk = Chunk(number=self._chunk, data=b"".join(self._held), start=self._start, end=end)
+        self._chunk += 1
+        self._start = end
+        self._held, self._held_bytes = [], 0
+        return chunk

@@ -1,0 +1,103 @@
+"""A whole file through the engine in one go: for local files, benchmarks and authors of processors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.cards.engine import ChunkEngine
+from pipeline.cards.layout import Layout
+from pipeline.cards.protocols import Chunk, ChunkResult
+from pipeline.cards.settings import CsvLimits, CsvSettings
+from pipeline.cards.splitter import Splitter
+from pipeline.processors.loading import LoadedProcessor
+from pipeline.processors.protocols import JobContext
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of a file's records."""
+
+    records: int
+    ok: int
+    failed: int
+
+
+Sink = Callable[[bytes], Awaitable[object]]
+"""Takes the result's next bytes."""
+
+
+async def run_stream(
+    source: AsyncIterator[bytes],
+    sink: Sink,
+    *,
+    settings: CsvSettings,
+    limits: CsvLimits,
+    processor: LoadedProcessor,
+    context: JobContext,
+    in_flight: int = 2,
+) -> Summary:
+    """Run every chunk of ``source`` and give the result bytes to ``sink``, in order.
+
+    Memory is bounded by ``in_flight`` chunks. The processor is the caller's to open and close.
+
+    Raises:
+        PermanentError, TransientError: As :class:`Splitter`, :class:`Layout` and :meth:`ChunkEngine.run`.
+    """
+    walk = _Walk(sink, settings, processor, context, in_flight)
+    splitter = Splitter(settings, limits)
+    try:
+        async for piece in source:
+            await walk.take(await asyncio.to_thread(splitter.feed, piece), splitter)
+        await walk.take(await asyncio.to_thread(splitter.finish), splitter)
+        return await walk.drain()
+    finally:
+        await walk.stop()
+
+
+class _Walk:
+    """Chunks on their way, in order."""
+
+    def __init__(
+        self, sink: Sink, settings: CsvSettings, processor: LoadedProcessor, context: JobContext, in_flight: int
+    ) -> None:
+        self._sink = sink
+        self._settings = settings
+        self._processor = processor
+        self._context = context
+        self._in_flight = in_flight
+        self._engine: ChunkEngine | None = None
+        self._running: deque[asyncio.Task[ChunkResult]] = deque()
+        self._ok = self._failed = 0
+
+    async def take(self, chunks: Sequence[Chunk], splitter: Splitter) -> None:
+        """Start chunks, waiting for earlier ones where too many are on their way."""
+        if self._engine is None and splitter.header is not None:
+            own = self._processor.result_columns
+            layout = Layout.of(splitter.header, self._settings, result_columns=own)
+            self._engine = ChunkEngine(layout, self._processor, self._context)
+        for chunk in chunks:
+            if len(self._running) >= self._in_flight:
+                await self._deliver()
+            assert self._engine is not None  # noqa: S101 - for the type checker: the header comes before any chunk
+            self._running.append(asyncio.create_task(self._engine.run(chunk), name=f"chunk-{chunk.number}"))
+
+    async def drain(self) -> Summary:
+        """Wait for all chunks."""
+        while self._running:
+            await self._deliver()
+        return Summary(self._ok + self._failed, self._ok, self._failed)
+
+    async def stop(self) -> None:
+        """Cancel what is still running, after a failure."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _deliver(self) -> None:
+        result = await self._running.popleft()
+        self._ok += result.ok
+        self._failed += result.failed
+        await self._sink(result.data)

@@ -1,0 +1,184 @@
+"""From the name in the settings to a processor that is ready to open."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import FatalError
+from pipeline.processors.protocols import (
+    Card,
+    CardResult,
+    ColumnarProcessor,
+    JobContext,
+    Opens,
+    Processor,
+    RowProcessor,
+)
+from pipeline.processors.settings import ProcessorSettings
+
+ENTRY_POINT_GROUP: Final = "card_pipeline.processors"
+
+PlainFunction = Callable[[Card, JobContext], Awaitable[CardResult | None]]
+"""The shortest processor: ``async def name(card, context)``; None means ok."""
+
+
+class LoadedProcessor:
+    """A processor with its settings, checked; open it before the first card and close it after the last.
+
+    Attributes:
+        processor: The processor itself.
+        settings: Its name, options, concurrency and attempts.
+        result_columns: Names of its own result columns.
+        version: As the processor says; a new version never meets the parts of an old one.
+    """
+
+    def __init__(self, processor: Processor, settings: ProcessorSettings) -> None:
+        self.processor: Final = processor
+        self.settings: Final = settings
+        self.result_columns: Final = _result_columns(processor, settings.name)
+        self.version: Final = str(getattr(processor, "version", "1"))
+
+    async def open(self) -> None:
+        """Open the processor's connections, where it has any."""
+        if isinstance(self.processor, Opens):
+            await self.processor.open()
+
+    async def close(self) -> None:
+        """Close them."""
+        if isinstance(self.processor, Opens):
+            await self.processor.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class _Function:
+    """A plain function in the form of a row-wise processor."""
+
+    def __init__(self, function: PlainFunction, attributes: object) -> None:
+        self._function = function
+        self.result_columns = getattr(attributes, "result_columns", ())
+        self.version = getattr(attributes, "version", "1")
+
+    async def process(self, card: Card, context: JobContext) -> CardResult:
+        result = await self._function(card, context)
+        return CardResult() if result is None else result
+
+
+def load(settings: ProcessorSettings) -> LoadedProcessor:
+    """Find the processor of that name and construct it with its options.
+
+    Raises:
+        FatalError: There is no such processor (the message lists what is installed), it is none, or its options are
+            wrong (the message names the option).
+    """
+    return adopt(_find(settings.name), settings)
+
+
+def adopt(target: object, settings: ProcessorSettings) -> LoadedProcessor:
+    """Make a processor of a class, a plain async function or an instance. Raises as :func:`load`."""
+    if inspect.isclass(target):
+        processor: object = _construct(target, settings)
+    elif inspect.iscoroutinefunction(target):
+        function = partial(target, **settings.options)
+        _check_options(lambda: inspect.signature(target).bind(None, None, **settings.options), settings)
+        processor = _Function(function, target)
+    elif settings.options:
+        raise FatalError("processor_options", f"Processor {settings.name} takes no options: it is an instance.")
+    else:
+        processor = target
+    return LoadedProcessor(_checked(processor, settings.name), settings)
+
+
+def installed() -> tuple[str, ...]:
+    """Return the names of all installed processors."""
+    return tuple(sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}))
+
+
+def _find(name: str) -> object:
+    module, _, attribute = name.partition(":")
+    if attribute:
+        return _import(EntryPoint(name, f"{module}:{attribute}", ENTRY_POINT_GROUP))
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        return _import(point)
+    raise FatalError(
+        "processor_unknown",
+        f"There is no processor {name!r}. Installed: {', '.join(installed()) or 'none'}. Your own: write module:name.",
+    )
+
+
+def _import(point: EntryPoint) -> object:
+    try:
+        importlib.import_module(point.module)
+        return point.load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise FatalError("processor_unknown", f"Processor {point.value} cannot be imported: {error}.") from error
+
+
+def _construct(target: type, settings: ProcessorSettings) -> object:
+    model: Any = getattr(target, "Options", None)
+    if inspect.isclass(model) and issubclass(model, BaseModel):
+        try:
+            options = model(**settings.options)
+        except ValidationError as error:
+            faults = "; ".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_input=False))
+            raise FatalError("processor_options", f"Options of processor {settings.name}: {faults}.") from error
+        return target(options)
+    if target.__init__ is not object.__init__:
+        _check_options(lambda: inspect.signature(target).bind(**settings.options), settings)
+    elif settings.options:
+        raise FatalError("processor_options", f"Processor {settings.name} takes no options.")
+    try:
+        return target(**settings.options)
+    except (TypeError, ValueError) as error:
+        raise FatalError("processor_options", f"Options of processor {settings.name}: {error}.") from error
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "options"
+
+
+def _check_options(bind: Callable[[], object], settings: ProcessorSettings) -> None:
+    try:
+        bind()
+    except TypeError as error:
+        raise FatalError("processor_options", f"Options of processor {settings.name}: {error}.") from error
+
+
+def _checked(processor: object, name: str) -> Processor:
+    row = inspect.iscoroutinefunction(getattr(processor, "process", None))
+    columnar = callable(getattr(processor, "process_batch", None))
+    if row == columnar:
+        what = "both a process and a process_batch method" if row else "neither"
+        raise FatalError(
+            "processor_invalid",
+            f"{name} is no processor: it needs `async def process(card, context)` or `def process_batch(batch, context)`,"
+            f" and has {what}.",
+        )
+    if row and isinstance(processor, RowProcessor):
+        return processor
+    if isinstance(processor, ColumnarProcessor):
+        return processor
+    raise AssertionError(name)  # pragma: no cover - the two checks above leave nothing else
+
+
+def _result_columns(processor: Processor, name: str) -> tuple[str, ...]:
+    columns = getattr(processor, "result_columns", ())
+    fine = not isinstance(columns, str) and all(isinstance(column, str) and column.strip() for column in columns)
+    if not fine or len(set(columns)) != len(tuple(columns)):
+        raise FatalError("processor_invalid", f"result_columns of {name} must be different, non-empty names.")
+    return tuple(columns)

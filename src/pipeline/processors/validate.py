@@ -1,0 +1,147 @@
+"""The built-in processor that checks cards without asking anyone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.errors import PermanentError
+from pipeline.processors.luhn import digits_and_luhn
+from pipeline.processors.protocols import JobContext
+
+Flags = NDArray[np.bool_]
+
+
+class ColumnRule(BaseModel):
+    """What the values of another column must be. An empty value breaks only ``required``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    required: bool = Field(default=False, description="The value may not be empty")
+    max_length: int | None = Field(default=None, ge=1, description="Most letters that the value may have")
+    pattern: str | None = Field(
+        default=None, description="Regular expression (RE2) that the whole value must match, e.g. [A-Z]{3}"
+    )
+    one_of: tuple[str, ...] | None = Field(default=None, min_length=1, description="The values that are allowed")
+
+    @model_validator(mode="after")
+    def _pattern_compiles(self) -> Self:
+        if self.pattern is not None:
+            try:
+                pc.match_substring_regex(pa.array([""]), _whole(self.pattern))
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"pattern is no regular expression of RE2: {error}") from error
+        return self
+
+
+class ValidateOptions(BaseModel):
+    """Rules for the card number and for other columns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_length: int = Field(default=12, ge=1, description="Fewest letters of a card number")
+    max_length: int = Field(default=19, ge=1, le=200, description="Most letters of a card number")
+    digits_only: bool = Field(default=True, description="A card number holds digits 0 to 9 and nothing else")
+    luhn: bool = Field(default=True, description="The last digit is checked by the Luhn formula (ISO/IEC 7812-1)")
+    prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="A card number begins with one of these; empty: any"
+    )
+    columns: dict[str, ColumnRule] = Field(default_factory=dict, description="Rules for other columns, by their name")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_length > self.max_length:
+            raise ValueError("min_length is greater than max_length")
+        if self.luhn and not self.digits_only:
+            raise ValueError("luhn needs digits_only")
+        return self
+
+
+class Validate:
+    """Fails a card that breaks a rule, naming the first rule broken, never a value. Columnar: whole chunks at once."""
+
+    Options = ValidateOptions
+    version = "1"
+
+    def __init__(self, options: ValidateOptions) -> None:
+        self._options = options
+
+    def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:  # noqa: ARG002 - the protocol's
+        """Return status and message of every card.
+
+        Raises:
+            PermanentError: ``validate_column_missing``: a rule is for a column that the file does not have.
+        """
+        verdict = _Verdict(batch.num_rows)
+        self._check_numbers(batch.column("__card_number"), verdict)
+        for name, rule in self._options.columns.items():
+            if name not in batch.schema.names:
+                raise PermanentError(
+                    "validate_column_missing", f"validate has a rule for column {name!r}: there is none."
+                )
+            _check_column(name, batch.column(name), rule, verdict)
+        return verdict.batch()
+
+    def _check_numbers(self, numbers: pa.StringArray, verdict: _Verdict) -> None:
+        options = self._options
+        lengths = _array(pc.utf8_length(numbers))
+        verdict.fail(lengths == 0, "card number is missing")
+        if options.digits_only:
+            digits, sums = digits_and_luhn(numbers)
+            verdict.fail(~digits, "card number holds something else than digits")
+        wrong = (lengths < options.min_length) | (lengths > options.max_length)
+        verdict.fail(wrong, f"card number has not {options.min_length} to {options.max_length} characters")
+        if options.luhn:
+            verdict.fail(~sums, "card number fails its check digit (Luhn)")
+        if options.prefixes:
+            allowed = np.zeros(len(numbers), np.bool_)
+            for prefix in options.prefixes:
+                allowed |= _array(pc.starts_with(numbers, prefix))
+            verdict.fail(~allowed, "card number begins with none of the allowed prefixes")
+
+
+class _Verdict:
+    """The first broken rule of each card."""
+
+    def __init__(self, rows: int) -> None:
+        self._codes = np.zeros(rows, np.int32)
+        self._messages = [""]
+
+    def fail(self, broken: Flags, message: str) -> None:
+        if broken.any():
+            self._codes[broken & (self._codes == 0)] = len(self._messages)
+            self._messages.append(message)
+
+    def batch(self) -> pa.RecordBatch:
+        failed = pa.array((self._codes > 0).astype(np.int32))
+        status = pa.DictionaryArray.from_arrays(failed, pa.array(["ok", "failed"]))
+        message = pa.DictionaryArray.from_arrays(pa.array(self._codes), pa.array(self._messages))
+        return pa.RecordBatch.from_arrays([status, message], names=["status", "message"])
+
+
+def _check_column(name: str, values: pa.StringArray, rule: ColumnRule, verdict: _Verdict) -> None:
+    lengths = _array(pc.utf8_length(values))
+    filled = lengths > 0
+    if rule.required:
+        verdict.fail(~filled, f"{name} is missing")
+    if rule.max_length is not None:
+        verdict.fail(lengths > rule.max_length, f"{name} has more than {rule.max_length} characters")
+    if rule.pattern is not None:
+        matches = _array(pc.match_substring_regex(values, _whole(rule.pattern)))
+        verdict.fail(filled & ~matches, f"{name} has not the required form")
+    if rule.one_of is not None:
+        known = _array(pc.is_in(values, pa.array(rule.one_of, pa.string())))
+        verdict.fail(filled & ~known, f"{name} is none of the allowed values")
+
+
+def _whole(pattern: str) -> str:
+    return rf"\A(?:{pattern})\z"
+
+
+def _array(values: pa.Array) -> NDArray[np.generic]:
+    return values.to_numpy(zero_copy_only=False)

@@ -65,12 +65,8 @@ def running_seaweedfs(weed: Path) -> Iterator[SeaweedFS]:
             _wait_until_up(process, ports[0], folder / "log")
             yield SeaweedFS(endpoint=f"http://127.0.0.1:{ports[0]}")
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()  # asked politely, it takes half a minute to say good-bye to itself
+            process.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -16,8 +16,8 @@ _PREFIX: Final = re.compile(rf"(?:{_NAME}/)*(?:{_NAME})?")
 def check_key(key: str) -> str:
     """Return the key, or raise ValueError: a wrong key is a mistake in the calling code, never one of the data.
 
-    Segments are separated by single slashes, hold ASCII letters, digits and ``_ = + @ , : ~ . -``, and do not begin with
-    a dot: that rules out ``..``, absolute paths, and the store's own working files.
+    Segments are separated by single slashes, hold ASCII letters, digits and ``_ = + @ , : ~ . -``, and do not begin
+    with a dot: that rules out ``..``, absolute paths, and the store's own working files.
     """
     if len(key) > MAX_KEY_CHARS or not _KEY.fullmatch(key):
         raise ValueError(f"{key!r} is no store key: see pipeline.store.keys for the characters that are allowed")

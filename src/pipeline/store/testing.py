@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from pipeline.store.errors import ObjectNotFound, StoreUnavailable
 from pipeline.store.keys import check_key, check_prefix
@@ -54,6 +54,12 @@ class MemoryStore:
         for key in sorted(key for key in self.objects if key.startswith(prefix)):
             if (data := self.objects.get(key)) is not None:
                 yield ObjectInfo(key, len(data))
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """See ObjectStore."""
+        self._reach()
+        below = (key.removeprefix(check_prefix(prefix)) for key in self.objects if key.startswith(prefix))
+        return sorted({name for name, slash, _ in (rest.partition("/") for rest in below) if slash})
 
     async def delete(self, key: str) -> None:
         """See ObjectStore."""

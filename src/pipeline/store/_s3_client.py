@@ -1,0 +1,65 @@
+"""From settings to a client of the S3 library."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from obstore.store import S3Store
+
+from pipeline.errors import FatalError
+from pipeline.store.settings import S3Settings
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+
+def client_of(settings: S3Settings, *, total: timedelta) -> S3Store:
+    """Return a client; nothing is contacted yet.
+
+    Args:
+        settings: Where and who.
+        total: Limit on one request with its whole answer.
+
+    Raises:
+        FatalError: ``ca_file`` cannot be read.
+    """
+    limit = timedelta(seconds=settings.request_timeout_seconds)
+    options: ClientConfig = {
+        "allow_http": settings.allow_http,
+        "connect_timeout": timedelta(seconds=settings.connect_timeout_seconds),
+        "read_timeout": limit,
+        "timeout": total,
+        "user_agent": "card-pipeline",
+    }
+    if settings.proxy is not None:
+        options["proxy_url"] = settings.proxy
+    if settings.ca_file is not None:
+        try:
+            options["root_certificate"] = settings.ca_file.read_bytes()
+        except OSError as error:
+            raise FatalError("store_ca_unreadable", f"store.ca_file: {settings.ca_file}: {error.strerror}") from error
+    retry: RetryConfig = {"max_retries": settings.retries, "retry_timeout": limit * (settings.retries + 1)}
+    return S3Store(
+        settings.bucket,
+        prefix=settings.prefix or None,
+        config=_config(settings),
+        client_options=options,
+        retry_config=retry,
+    )
+
+
+def _config(settings: S3Settings) -> S3Config:
+    config: S3Config = {
+        "region": settings.region,
+        "virtual_hosted_style_request": not settings.path_style,
+        # the bulk request needs a checksum that not every server accepts; we delete one by one anyway
+        "disable_bulk_delete": True,
+        "conditional_put": "etag",
+    }
+    if settings.endpoint is not None:
+        config["endpoint"] = settings.endpoint.rstrip("/")
+    for name in ("access_key_id", "secret_access_key", "session_token"):
+        if (secret := getattr(settings, name)) is not None:
+            config[name] = secret.get_secret_value()
+    return config

@@ -1,0 +1,270 @@
+"""Objects as files below one folder of a POSIX file system."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import heapq
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import aiofiles
+
+from pipeline.errors import FatalError
+from pipeline.store.errors import ObjectNotFound, StoreUnavailable
+from pipeline.store.keys import check_key, check_prefix
+from pipeline.store.probe import probe
+from pipeline.store.protocols import ObjectInfo
+from pipeline.store.walk import Entry, walk
+
+_ASIDE: Final = ".incoming"
+"""Folder of files that are being written; no key can name it. On the same file system, so that ``link`` works."""
+
+_STALE_SECONDS: Final = 3600.0
+"""Writing one object takes seconds: an older file was left by a process that was killed."""
+
+_NAMES_AT_ONCE: Final = 50_000
+"""Names of one folder held in memory while listing; a larger folder is read several times."""
+
+_ENTRIES_AT_ONCE: Final = 500
+"""Files whose size is asked in one call of a thread: a caller that needs only the first waits for these alone."""
+
+_FOLDER_RACES: Final = 100
+"""How often a folder may vanish between making it and linking into it (another worker deleted its last object)."""
+
+_ADVICE: Final = {
+    errno.ENOSPC: "the disk is full: free space, work goes on by itself",
+    errno.EDQUOT: "the disk quota is used up: raise it or free space, work goes on by itself",
+    errno.EACCES: "permission denied: let the user of this process read and write the folder",
+    errno.EPERM: "not permitted: let the user of this process read and write the folder",
+    errno.EROFS: "the file system is mounted read-only: mount it writable",
+    errno.EIO: "the device reports an input/output error: check the disk",
+}
+
+
+class LocalStore:
+    """A folder, shared by processes of one machine, or of several over a file system with hard links.
+
+    An object is written aside, flushed to the device (fsync), and linked to its name: the link fails if the name is
+    taken, so of two creators exactly one wins, and no reader sees half an object. Files have mode 0600, folders 0700.
+    Blocking calls run in threads.
+
+    Args:
+        root: The folder; made on first use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Remember the folder; nothing is touched before the first call."""
+        self._root = root.absolute()
+        self._aside = self._root / _ASIDE
+
+    def __repr__(self) -> str:
+        """Name the folder."""
+        return f"LocalStore({str(self._root)!r})"
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """See ObjectStore; one thread call, two fsyncs where the folder exists."""
+        return await asyncio.to_thread(self._create, check_key(key), data)
+
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        """See ObjectStore."""
+        length = -1 if end is None else max(0, end - start)
+        with self._translated("read", check_key(key)):
+            async with aiofiles.open(self._root / key, "rb") as file:
+                await file.seek(start)
+                return await file.read(length)
+
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+        """See ObjectStore."""
+        with self._translated("read", check_key(key)):
+            async with aiofiles.open(self._root / key, "rb") as file:
+                while piece := await file.read(chunk_bytes):
+                    yield piece
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """See ObjectStore; memory is bounded by 50,000 names for each level of folders."""
+        check_prefix(prefix)
+        async for info in walk(self._read_folder, prefix):
+            yield info
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """See ObjectStore."""
+        return await asyncio.to_thread(self._folders, check_prefix(prefix))
+
+    async def delete(self, key: str) -> None:
+        """See ObjectStore; folders that become empty go too."""
+        await asyncio.to_thread(self._delete, check_key(key))
+
+    async def check(self) -> None:
+        """See ObjectStore; also removes what killed processes left behind an hour ago or earlier."""
+        await asyncio.to_thread(self._clean)
+        await probe(self)
+
+    async def close(self) -> None:
+        """See ObjectStore; nothing is held open."""
+
+    def _create(self, key: str, data: bytes) -> bool:
+        target = self._root / key
+        with self._translated("write", key):
+            aside = self._write_aside(data)
+            try:
+                won = self._link(aside, target)
+            finally:
+                aside.unlink(missing_ok=True)
+            try:
+                # also by the loser: what it will act upon must be as durable as if it had written it
+                _sync_folder(target.parent)
+                return won or target.read_bytes() == data
+            except FileNotFoundError:
+                return won  # deleted meanwhile, with its folder
+
+    def _write_aside(self, data: bytes) -> Path:
+        self._make_folder(self._aside)
+        aside = self._aside / f"{os.getpid()}-{secrets.token_hex(8)}"
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        return aside
+
+    def _link(self, aside: Path, target: Path) -> bool:
+        for _ in range(_FOLDER_RACES):
+            self._make_folder(target.parent)
+            try:
+                os.link(aside, target)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno in {errno.EPERM, errno.ENOTSUP}:
+                    raise _no_links(self._root) from error
+                raise
+            return True
+        raise StoreUnavailable(f"The folder of {target} vanishes as fast as it is made: what else works on it?")
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        if folder != self._root:
+            self._make_folder(folder.parent)
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                folder.mkdir(mode=0o700)
+                _sync_folder(folder.parent)
+            return
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _delete(self, key: str) -> None:
+        target = self._root / key
+        with self._translated("delete", key, missing_is_error=False):
+            target.unlink(missing_ok=True)
+            if not target.parent.is_dir():
+                return
+            _sync_folder(target.parent)
+            for folder in target.relative_to(self._root).parents[:-1]:
+                try:
+                    (self._root / folder).rmdir()
+                except OSError:
+                    return  # not empty, or another worker's: it may stay
+
+    def _clean(self) -> None:
+        with self._translated("clean", _ASIDE):
+            self._make_folder(self._aside)
+            for left in self._aside.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                        left.unlink()
+
+    async def _read_folder(self, folder: str) -> AsyncIterator[Entry]:
+        paths = await asyncio.to_thread(self._first_paths, folder, "")
+        while paths:
+            for start in range(0, len(paths), _ENTRIES_AT_ONCE):
+                for entry in await asyncio.to_thread(self._entries, paths[start : start + _ENTRIES_AT_ONCE]):
+                    yield entry
+            if len(paths) < _NAMES_AT_ONCE:
+                return
+            paths = await asyncio.to_thread(self._first_paths, folder, paths[-1])
+
+    def _folders(self, prefix: str) -> Sequence[str]:
+        with self._translated("list", prefix), self._scanned(prefix) as found:
+            return sorted(entry.name for entry in found if _is_folder(entry) and not entry.name.startswith("."))
+
+    def _first_paths(self, folder: str, seen: str) -> Sequence[str]:
+        """Return the first paths of a folder beyond ``seen``, in order."""
+        with self._translated("list", folder), self._scanned(folder) as found:
+            beyond = (path for path in _paths(found, folder) if path > seen)
+            return heapq.nsmallest(_NAMES_AT_ONCE, beyond)
+
+    @contextlib.contextmanager
+    def _scanned(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        try:
+            found = os.scandir(self._root / folder)
+        except (FileNotFoundError, NotADirectoryError):
+            yield iter(())
+            return
+        with found:
+            yield found
+
+    def _entries(self, paths: Sequence[str]) -> Sequence[Entry]:
+        with self._translated("list", paths[0]):
+            return [entry for path in paths if (entry := self._entry(path)) is not None]
+
+    def _entry(self, path: str) -> Entry | None:
+        if path.endswith("/"):
+            return Entry(path, None)
+        try:
+            return Entry(path, (self._root / path).stat().st_size)
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def _translated(self, verb: str, key: str, *, missing_is_error: bool = True) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            if verb == "read":
+                raise ObjectNotFound(key) from error
+            if missing_is_error:
+                raise self._unavailable(verb, key, error) from error
+        except OSError as error:
+            raise self._unavailable(verb, key, error) from error
+
+    def _unavailable(self, verb: str, key: str, error: OSError) -> StoreUnavailable:
+        reason = _ADVICE.get(error.errno or 0, (error.strerror or type(error).__name__).lower())
+        return StoreUnavailable(f"Could not {verb} {key!r} in {self._root}: {reason}")
+
+
+def _paths(found: Iterator[os.DirEntry[str]], folder: str) -> Iterator[str]:
+    for entry in found:
+        if not entry.name.startswith("."):
+            yield f"{folder}{entry.name}/" if _is_folder(entry) else folder + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new or removed name durable; POSIX promises it only after a flush of the folder itself."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _no_links(root: Path) -> FatalError:
+    return FatalError(
+        "store_without_create",
+        f"The file system of {root} has no hard links, so creation cannot decide: use another one",
+    )

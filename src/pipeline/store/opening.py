@@ -1,0 +1,17 @@
+"""From settings to a store."""
+
+from __future__ import annotations
+
+from pipeline.store.local import LocalStore
+from pipeline.store.protocols import ObjectStore
+from pipeline.store.s3 import S3Store
+from pipeline.store.settings import LocalSettings, S3Settings
+
+
+def open_store(settings: LocalSettings | S3Settings) -> ObjectStore:
+    """Return the configured store; nothing is contacted before its first call (``check`` is a good one).
+
+    Raises:
+        FatalError: The configured ``ca_file`` cannot be read.
+    """
+    return LocalStore(settings.path) if isinstance(settings, LocalSettings) else S3Store(settings)

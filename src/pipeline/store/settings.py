@@ -1,0 +1,87 @@
+"""Where the job store and the audit log lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+_PREFIX = r"^(?:[A-Za-z0-9_=+@,:~-][A-Za-z0-9_=+@,:~.-]*(?:/[A-Za-z0-9_=+@,:~-][A-Za-z0-9_=+@,:~.-]*)*)?$"
+
+
+class LocalSettings(BaseModel):
+    """A folder. Workers on several machines need a file system that they share and that has hard links."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["local"] = Field(default="local", description="`local`: a folder; `s3`: an S3-compatible bucket")
+    path: Path = Field(default=Path("store"), description="The folder; made on first use, mode 0700")
+
+
+class S3Settings(BaseModel):
+    """A bucket of AWS S3 or of a server that speaks its protocol and honours `If-None-Match: *` on PUT."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    kind: Literal["s3"] = Field(description="`local`: a folder; `s3`: an S3-compatible bucket")
+    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="Name of the bucket; it must exist")
+    prefix: str = Field(
+        default="",
+        max_length=100,
+        pattern=_PREFIX,
+        description="Put before all keys, without slash at its ends; empty: none",
+    )
+    endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#@]+/?$",
+        description="URL of the server, e.g. `https://s3.example.com:9000`; none: AWS, by region",
+    )
+    region: str = Field(default="us-east-1", min_length=1, description="Region, also for servers that know only one")
+    path_style: bool = Field(default=True, description="Bucket in the path of the URL; false: in its host name")
+    access_key_id: SecretStr | None = Field(
+        default=None,
+        description="Access key; none: from the surroundings (AWS_* variables, web identity of a Kubernetes service account, instance profile)",
+    )
+    secret_access_key: SecretStr | None = Field(default=None, description="Secret of the access key")
+    session_token: SecretStr | None = Field(
+        default=None, description="Session token of temporary keys; they are not renewed"
+    )
+    allow_http: bool = Field(
+        default=False, description="Allow an endpoint without TLS: keys are not sent, but data can be read on the way"
+    )
+    ca_file: Path | None = Field(default=None, description="PEM file of further certificate authorities to trust")
+    proxy: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#@]+/?$",
+        description="URL of an egress proxy; none: HTTPS_PROXY and NO_PROXY of the environment",
+    )
+    connect_timeout_seconds: float = Field(default=5.0, gt=0, le=60, description="Time for connecting, in seconds")
+    request_timeout_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=600,
+        description="Time for one request with its answer, in seconds; for reading a file, time without a byte",
+    )
+    retries: int = Field(
+        default=3,
+        ge=0,
+        le=10,
+        description="How often one request is repeated at once after 5xx answers and lost connections; the stages' own retries come on top",
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError(
+                "access_key_id and secret_access_key: give both, or neither to take them from the surroundings"
+            )
+        if self.session_token is not None and self.access_key_id is None:
+            raise ValueError("session_token: belongs to access_key_id and secret_access_key, which are missing")
+        if self.endpoint is not None and self.endpoint.startswith("http://") and not self.allow_http:
+            raise ValueError("endpoint: http:// needs allow_http = true; better write https://")
+        return self
+
+
+StoreSettings = Annotated[LocalSettings | S3Settings, Field(discriminator="kind")]
+"""One of the two, told apart by ``kind``."""

@@ -1,0 +1,197 @@
+"""What every ObjectStore does: one suite, run in memory, on a folder, and on a real S3-compatible server."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from pipeline.store import LocalSettings, ObjectNotFound, ObjectStore, S3Settings, open_store
+from pipeline.store.testing import MemoryStore
+from support.seaweedfs import SeaweedFS, seaweedfs
+
+__all__ = ["seaweedfs"]
+
+RANDOM = random.Random(7)  # noqa: S311 - test data, the same each time
+KINDS = ("memory", "local", "s3")
+
+
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    opened = _open(request, tmp_path)
+    yield opened
+    await opened.close()
+
+
+def _open(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "memory":
+        return MemoryStore()
+    if request.param == "local":
+        return open_store(LocalSettings(path=tmp_path / "store"))
+    server: SeaweedFS = request.getfixturevalue("seaweedfs")
+    return open_store(
+        S3Settings(
+            kind="s3",
+            bucket=server.bucket,
+            prefix=f"contract/{uuid.uuid4().hex}",
+            endpoint=server.endpoint,
+            region=server.region,
+            access_key_id=SecretStr(server.access_key),
+            secret_access_key=SecretStr(server.secret_key),
+            allow_http=True,
+        )
+    )
+
+
+async def keys(store: ObjectStore, prefix: str = "") -> list[str]:
+    return [info.key async for info in store.list(prefix)]
+
+
+class TestCreate:
+    async def test_the_first_creation_wins_and_stands(self, store: ObjectStore) -> None:
+        assert await store.create("a/b.json", b"one") is True
+        assert await store.create("a/b.json", b"two") is False
+        assert await store.get("a/b.json") == b"one"
+
+    async def test_a_repeat_of_the_same_bytes_counts_as_own(self, store: ObjectStore) -> None:
+        """So a creation whose answer was lost can be repeated."""
+        assert await store.create("a/b", b"mine") is True
+        assert await store.create("a/b", b"mine") is True
+
+    async def test_of_five_creators_one_wins(self, store: ObjectStore) -> None:
+        results = await asyncio.gather(*(store.create("deep/er/key", str(n).encode()) for n in range(5)))
+        assert results.count(True) == 1
+        assert await store.get("deep/er/key") == str(results.index(True)).encode()
+
+    async def test_an_empty_object_is_an_object(self, store: ObjectStore) -> None:
+        assert await store.create("empty", b"") is True
+        assert await store.get("empty") == b""
+        assert await store.get("empty", start=0, end=10) == b""
+        assert [piece async for piece in store.stream("empty")] == []
+        assert [(info.key, info.size) async for info in store.list("")] == [("empty", 0)]
+
+    @pytest.mark.parametrize(
+        "key", ["", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a/.b", "a b", "ä", "a\\b", "x" * 901]
+    )
+    async def test_a_bad_key_is_refused(self, store: ObjectStore, key: str) -> None:
+        with pytest.raises(ValueError, match="is no store key"):
+            await store.create(key, b"")
+        with pytest.raises(ValueError, match="is no store key"):
+            await store.get(key)
+        with pytest.raises(ValueError, match="is no store key"):
+            await store.delete(key)
+        with pytest.raises(ValueError, match="is no store key"):
+            await anext(store.stream(key))
+
+
+class TestGet:
+    @pytest.mark.parametrize(
+        ("start", "end"), [(0, None), (0, 4), (3, 6), (3, None), (3, 100), (10, None), (10, 12), (12, None), (4, 4)]
+    )
+    async def test_a_range_is_a_slice(self, store: ObjectStore, start: int, end: int | None) -> None:
+        await store.create("k", b"0123456789")
+        assert await store.get("k", start=start, end=end) == b"0123456789"[start:end]
+
+    @pytest.mark.parametrize(("start", "end"), [(0, None), (0, 1), (5, None), (5, 5)])
+    async def test_a_missing_object_is_named(self, store: ObjectStore, start: int, end: int | None) -> None:
+        await store.create("there/is", b"x")
+        with pytest.raises(ObjectNotFound, match="'there/isnt'"):
+            await store.get("there/isnt", start=start, end=end)
+        with pytest.raises(ObjectNotFound):
+            await store.get("there")
+
+
+class TestStream:
+    @pytest.mark.parametrize("size", [1, 999, 1000, 1001, 123_456])
+    async def test_pieces_add_up_and_are_bounded(self, store: ObjectStore, size: int) -> None:
+        data = RANDOM.randbytes(size)
+        await store.create("big", data)
+        pieces = [piece async for piece in store.stream("big", chunk_bytes=1000)]
+        assert b"".join(pieces) == data
+        assert max(map(len, pieces)) <= 1000
+        assert all(isinstance(piece, bytes) for piece in pieces)
+
+    async def test_a_missing_object_is_named(self, store: ObjectStore) -> None:
+        with pytest.raises(ObjectNotFound):
+            await anext(store.stream("nope"))
+
+
+NAMES = [
+    "a+b", "a-b/c", "a.b", "a/b", "a/c.d", "a/d-e", "a/d/e", "a/d0", "a0", "a=,@:~_b/c", "ab", "b/1", "b/10", "b/2", "z"
+]  # fmt: skip
+
+
+class TestList:
+    @pytest.fixture(autouse=True)
+    async def _fill(self, store: ObjectStore) -> None:
+        for key in RANDOM.sample(NAMES, len(NAMES)):
+            await store.create(key, key.encode())
+
+    async def test_keys_come_in_code_point_order_with_sizes(self, store: ObjectStore) -> None:
+        """Which is not the order of folders: ``a-b/c`` comes before ``a/b``."""
+        listed = [(info.key, info.size) async for info in store.list("")]
+        assert listed == [(key, len(key)) for key in sorted(NAMES)]
+
+    @pytest.mark.parametrize("prefix", ["a", "a/", "a/d", "a/d/", "a-", "b/1", "b/10", "c", "c/d", "a/b", "a/b/"])
+    async def test_a_prefix_may_be_cut_anywhere(self, store: ObjectStore, prefix: str) -> None:
+        assert await keys(store, prefix) == sorted(key for key in NAMES if key.startswith(prefix))
+
+    @pytest.mark.parametrize(
+        ("prefix", "names"),
+        [("", ["a", "a-b", "a=,@:~_b", "b"]), ("a/", ["d"]), ("a/d/", []), ("b/", []), ("no/", [])],
+    )
+    async def test_folders_are_named_once(self, store: ObjectStore, prefix: str, names: list[str]) -> None:
+        assert await store.folders(prefix) == names
+
+    async def test_a_listing_may_be_left_early(self, store: ObjectStore) -> None:
+        async for info in store.list("a"):
+            assert info.key == "a+b"
+            break
+
+    async def test_a_bad_prefix_is_refused(self, store: ObjectStore) -> None:
+        with pytest.raises(ValueError, match="no prefix"):
+            await keys(store, "../")
+
+
+class TestManyObjects:
+    async def test_more_than_a_page_of_files_and_folders_stays_in_order(self, store: ObjectStore) -> None:
+        """1,000 is a page of S3; folders among them make some servers change the order."""
+        names = [f"n/{n:05d}" for n in range(1040)] + [f"n/00500{end}" for end in ("-x", "x/y", ".z")] + ["n/0099/x"]
+        for start in range(0, len(names), 100):
+            await asyncio.gather(*(store.create(key, b"") for key in names[start : start + 100]))
+        assert await keys(store, "n/") == sorted(names)
+        assert await keys(store, "n/005") == sorted(key for key in names if key.startswith("n/005"))
+        assert await keys(store, "n") == sorted(names)
+
+    async def test_pages_of_files_alone_stay_in_order(self, store: ObjectStore) -> None:
+        names = [f"n/{n:05d}" for n in range(2100)]
+        for start in range(0, len(names), 100):
+            await asyncio.gather(*(store.create(key, b"") for key in names[start : start + 100]))
+        assert await keys(store, "n/") == names
+
+
+class TestDelete:
+    async def test_a_deleted_object_is_gone_and_may_come_again(self, store: ObjectStore) -> None:
+        await store.create("a/b/c", b"1")
+        await store.create("a/d", b"2")
+        await store.delete("a/b/c")
+        assert await keys(store) == ["a/d"]
+        with pytest.raises(ObjectNotFound):
+            await store.get("a/b/c")
+        assert await store.create("a/b/c", b"3") is True
+
+    async def test_deleting_what_is_missing_is_no_error(self, store: ObjectStore) -> None:
+        await store.delete("not/there")
+        await store.create("is", b"")
+        await store.delete("is")
+        await store.delete("is")
+
+
+async def test_check_proves_it_and_leaves_nothing(store: ObjectStore) -> None:
+    await store.check()
+    assert await keys(store) == []

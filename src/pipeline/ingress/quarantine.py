@@ -1,0 +1,201 @@
+"""Announcements that were authentic but invalid: look at them, and let them go after a fix. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic import JsonValue
+
+from pipeline.bus.protocols import Outgoing, Record
+from pipeline.contracts import AuditAction, AuditEvent, EventHeaders, Headers, first_values
+from pipeline.errors import PoisonRecord
+from pipeline.ingress.records import INTEGRATION, REASONS
+from pipeline.observability import FOREIGN_DIGITS, mask_text
+from pipeline.providers import Finding, InvalidBody, Provider
+from pipeline.transfer import redact
+
+_CORE: Final = frozenset(
+    {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_partitionkey"}
+    | {"content-type", "traceparent", REASONS}
+)
+"""Headers that a release writes anew, or leaves behind."""
+
+_HIDDEN: Final = "(not shown)"
+_URLS: Final = frozenset({"input_file_url", "result_upload_url", "callback_url"})
+_GUIDS: Final = frozenset({"job_guid", "merchant_guid"})
+_TEXTS: Final = frozenset({"partner_reference_id", "expires_at"})
+_MAX_TEXT: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One record of quarantine.
+
+    Attributes:
+        id: Identifier of the body, equal for its repeats; commands name it.
+        integration: Whose webhook it came to.
+        path: That webhook's path.
+        at: When it was received.
+        reasons: ``field:rule`` of what was wrong then.
+        body: As received: holds bearer URLs.
+        content_type: As received.
+        traceparent: Of the request.
+        kept: The record's other headers: integration and signature.
+    """
+
+    id: str
+    integration: str
+    path: str
+    at: datetime
+    reasons: tuple[str, ...]
+    body: bytes = field(repr=False)
+    content_type: str
+    traceparent: str | None
+    kept: Headers = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What lets an announcement go: publish the record, then the event."""
+
+    record: Outgoing
+    event: AuditEvent
+
+
+def read_quarantined(record: Record) -> Quarantined:
+    """Return what a record of the quarantine topic holds.
+
+    Raises:
+        PoisonRecord: It was not written by the ingress: a header is missing or unreadable.
+    """
+    headers = first_values(record.headers)
+    try:
+        return Quarantined(
+            id=headers["ce_id"],
+            integration=headers[INTEGRATION],
+            path=headers["ce_source"],
+            at=datetime.fromisoformat(headers["ce_time"]),
+            reasons=tuple(reason for reason in headers[REASONS].split(",") if reason),
+            body=record.value,
+            content_type=headers["content-type"],
+            traceparent=headers.get("traceparent"),
+            kept=tuple((name, value) for name, value in record.headers if name not in _CORE),
+        )
+    except (KeyError, ValueError) as error:
+        raise PoisonRecord(
+            "quarantine_unreadable", "A header of the quarantined record is missing or malformed"
+        ) from error
+
+
+def shown(item: Quarantined) -> dict[str, JsonValue]:
+    """Return what may be displayed: no query of a URL, no run of digits, no field that nobody knows, no signature."""
+    return {
+        "id": item.id,
+        "integration": item.integration,
+        "path": item.path,
+        "at": item.at.isoformat(),
+        "reasons": [*item.reasons],
+        "bytes": len(item.body),
+        "sha256": hashlib.sha256(item.body).hexdigest(),
+        "body": _masked_body(item.body),
+    }
+
+
+def findings_now(item: Quarantined, provider: Provider) -> tuple[Finding, ...]:
+    """Return what is wrong with it by the present configuration; empty: it can be released."""
+    try:
+        provider.identify(item.body)
+    except InvalidBody as invalid:
+        return invalid.findings
+    return ()
+
+
+def release(item: Quarantined, provider: Provider, *, now: datetime, actor: str) -> Release:
+    """Return the records that let an announcement go, as if it had been accepted when it was received.
+
+    Deterministic but for the event's time: the record's id is the one that the ingress gives the same body today, so a
+    release, its repetition and a repeat by the sender are one event.
+
+    Args:
+        item: What was quarantined.
+        provider: The one of its integration, as configured now.
+        now: Aware UTC time.
+        actor: Who lets it go, e.g. ``cli:operator``.
+
+    Raises:
+        InvalidBody: It is still invalid.
+    """
+    found = provider.identify(item.body)
+    headers = EventHeaders(
+        id=found.id,
+        source=item.path,
+        type=found.type,
+        subject=found.subject,
+        time=item.at,
+        partition_key=found.key,
+        content_type=item.content_type,
+        traceparent=item.traceparent,
+    )
+    event = AuditEvent(
+        id=AuditEvent.id_of(AuditAction.QUARANTINE_RELEASED, item.integration, found.id),
+        action=AuditAction.QUARANTINE_RELEASED,
+        at=now,
+        actor=actor,
+        integration=item.integration,
+        job_guid=found.job_guid,
+        detail={"event_id": found.id, "quarantine_id": item.id, "received_at": item.at.isoformat(), **found.facts},
+    )
+    return Release(Outgoing(found.topic, found.key, item.body, headers.encode(item.kept)), event)
+
+
+def _masked_body(body: bytes) -> dict[str, JsonValue] | None:
+    """Return the known fields of a JSON object, masked, and the number of others; None where it is none."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    known: dict[str, JsonValue] = {name: _masked(name, data[name]) for name in _KNOWN if name in data}
+    return known | {"other_fields": len(data) - len(known)}
+
+
+def _masked(name: str, value: Any) -> JsonValue:
+    if name in _URLS and isinstance(value, str):
+        return redact(value)
+    if name in _GUIDS and isinstance(value, str):
+        return _guid(value)
+    if name in _TEXTS and isinstance(value, str):
+        return mask_text(value, digits=FOREIGN_DIGITS)[:_MAX_TEXT]
+    if name == "record_count" and isinstance(value, int):
+        return value if abs(value) < _LARGEST_COUNT else _HIDDEN
+    if name == "external_location_ids" and isinstance(value, list):
+        return f"{len(value)} elements"
+    return f"({type(value).__name__}, not shown)"
+
+
+def _guid(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return _HIDDEN
+
+
+_LARGEST_COUNT: Final = 1_000_000_000
+_KNOWN: Final[Mapping[str, None]] = dict.fromkeys(
+    [
+        "job_guid",
+        "merchant_guid",
+        "partner_reference_id",
+        "external_location_ids",
+        "record_count",
+        "expires_at",
+        *sorted(_URLS),
+    ]
+)

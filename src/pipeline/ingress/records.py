@@ -1,0 +1,96 @@
+"""What is published of a request: the record of the event, the record of quarantine, the audit events."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from pydantic import JsonValue
+
+from pipeline.bus.protocols import Outgoing
+from pipeline.contracts import AuditAction, AuditEvent, EventHeaders, event_id
+from pipeline.ingress.sources import Received
+from pipeline.providers import Identified, InvalidBody
+
+INTEGRATION: Final = "pipeline_integration"
+REASONS: Final = "pipeline_quarantine_reasons"
+QUARANTINED_TYPE: Final = "webhook.quarantined"
+ACTOR: Final = "ingress"
+
+_MAX_REASONS: Final = 16
+
+
+def accepted(received: Received, found: Identified) -> Outgoing:
+    """Return the record of an event: the body as received, everything known about it in headers."""
+    headers = EventHeaders(
+        id=found.id,
+        source=received.source.path,
+        type=found.type,
+        subject=found.subject,
+        time=received.at,
+        partition_key=found.key,
+        content_type=received.content_type,
+        traceparent=received.trace.traceparent,
+    )
+    return Outgoing(found.topic, found.key, received.body, headers.encode(_extra(received)))
+
+
+def quarantined(received: Received, invalid: InvalidBody) -> Outgoing:
+    """Return the record of quarantine. Its id is that of the body, so that a repeat is recognised."""
+    integration = received.source.integration
+    headers = EventHeaders(
+        id=event_id(integration, received.body),
+        source=received.source.path,
+        type=QUARANTINED_TYPE,
+        subject=integration,
+        time=received.at,
+        partition_key=integration,
+        content_type=received.content_type,
+        traceparent=received.trace.traceparent,
+    )
+    extra = (*_extra(received), (REASONS, ",".join(_reasons(invalid)).encode()))
+    return Outgoing(received.source.provider.quarantine, integration, received.body, headers.encode(extra))
+
+
+def _extra(received: Received) -> tuple[tuple[str, bytes], ...]:
+    return ((INTEGRATION, received.source.integration.encode()), *received.signature_headers)
+
+
+def _reasons(invalid: InvalidBody) -> list[str]:
+    return [f"{finding.field or 'body'}:{finding.rule}" for finding in invalid.findings[:_MAX_REASONS]]
+
+
+def accepted_event(received: Received, found: Identified) -> AuditEvent:
+    """Return the audit event of an accepted webhook; a repeat of the same body has the same id."""
+    integration = received.source.integration
+    return AuditEvent(
+        id=AuditEvent.id_of(AuditAction.WEBHOOK_ACCEPTED, integration, found.id),
+        action=AuditAction.WEBHOOK_ACCEPTED,
+        at=received.at,
+        actor=ACTOR,
+        integration=integration,
+        job_guid=found.job_guid,
+        detail=_detail(received) | {"event_id": found.id, **found.facts},
+    )
+
+
+def quarantined_event(received: Received, invalid: InvalidBody) -> AuditEvent:
+    """Return the audit event of an authentic but invalid webhook; a repeat of the same body has the same id."""
+    integration = received.source.integration
+    return AuditEvent(
+        id=AuditEvent.id_of(AuditAction.WEBHOOK_QUARANTINED, integration, event_id(integration, received.body)),
+        action=AuditAction.WEBHOOK_QUARANTINED,
+        at=received.at,
+        actor=ACTOR,
+        integration=integration,
+        detail=_detail(received) | {"reasons": [*_reasons(invalid)]},
+    )
+
+
+def _detail(received: Received) -> dict[str, JsonValue]:
+    return {
+        "body_sha256": hashlib.sha256(received.body).hexdigest(),
+        "bytes": len(received.body),
+        "client": received.client,
+        "verified_by": received.verified_by,
+    }

@@ -1,0 +1,102 @@
+"""Unauthenticated requests as counts: whoever floods the ingress must not flood the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+from pydantic import JsonValue
+
+from pipeline.audit import record_of
+from pipeline.bus.protocols import Publisher
+from pipeline.contracts import AuditAction, AuditEvent
+from pipeline.errors import Overloaded, TransientError
+from pipeline.ingress.records import ACTOR
+
+log = structlog.get_logger(__name__)
+
+
+class RefusalCounts:
+    """Counts refusals by integration and reason, and tells the audit log once per interval.
+
+    An event whose publication failed is kept and sent again as it is, so nothing is counted twice; what comes in
+    meanwhile is counted for the next. Memory is bounded by integrations times reasons. A crash loses the counts of one
+    interval.
+
+    Args:
+        publisher: Where the events go.
+        clock: Aware UTC time.
+        instance: Tells the events of this process from those of its siblings.
+        interval: Seconds between two events.
+        deadline: Seconds that one publication may take.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        clock: Callable[[], datetime],
+        instance: str,
+        interval: float,
+        deadline: float,
+    ) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._instance = instance
+        self._interval = interval
+        self._deadline = deadline
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._since = clock()
+        self._unsent: AuditEvent | None = None
+
+    def count(self, integration: str, reason: str) -> None:
+        """Count one refusal."""
+        self._counts[integration, reason] += 1
+
+    async def run(self) -> None:
+        """Flush for ever; ends only by cancellation, or by an error that nobody foresaw."""
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Publish what was counted since the last time, if anything. While the broker is away it is kept."""
+        if await self._send() and self._counts:
+            self._unsent = self._take()
+            await self._send()
+
+    async def _send(self) -> bool:
+        """Return whether nothing is left unsent."""
+        if self._unsent is None:
+            return True
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._publisher.publish(record_of(self._unsent))
+        except (TransientError, Overloaded, TimeoutError) as error:
+            log.warning("flush_refusals_failed", reason=getattr(error, "code", "deadline"))
+            return False
+        self._unsent = None
+        return True
+
+    def _take(self) -> AuditEvent:
+        since, until = self._since, self._clock()
+        counts: dict[str, JsonValue] = {}
+        for (integration, reason), number in sorted(self._counts.items()):
+            counts[f"{integration}/{reason}"] = number
+        self._counts.clear()
+        self._since = until
+        return AuditEvent(
+            id=AuditEvent.id_of(AuditAction.WEBHOOK_REFUSALS, self._instance, since.isoformat(), until.isoformat()),
+            action=AuditAction.WEBHOOK_REFUSALS,
+            at=until,
+            actor=ACTOR,
+            detail={
+                "instance": self._instance,
+                "since": since.isoformat(),
+                "until": until.isoformat(),
+                "counts": counts,
+            },
+        )

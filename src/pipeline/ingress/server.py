@@ -1,0 +1,151 @@
+"""Listening, draining, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from pipeline.errors import FatalError
+from pipeline.ingress.handler import Ingress
+from pipeline.ingress.refusals import RefusalCounts
+from pipeline.ingress.settings import IngressSettings
+
+log = structlog.get_logger(__name__)
+
+_LINGER_SECONDS: Final = 2.0
+"""How long the rest of a refused body is still read, so that its sender gets to see the answer."""
+
+_CLOSE_SECONDS: Final = 1.0
+"""For connections that are still open after everything was answered or given up."""
+
+
+class IngressServer:
+    """Serves an :class:`Ingress` until told to stop.
+
+    ``start``; then, on SIGTERM, ``begin_drain``, wait ``settings.drain_seconds``, ``stop``. One use only.
+
+    Args:
+        ingress: Answers the requests.
+        refusals: Flushed regularly while serving, and once more at the end.
+        settings: Address, idle timeout.
+    """
+
+    def __init__(self, ingress: Ingress, refusals: RefusalCounts, settings: IngressSettings) -> None:
+        self._ingress = ingress
+        self._refusals = refusals
+        self._settings = settings
+        self._runner: web.ServerRunner | None = None
+        self._server: _Server | None = None
+        self._flusher: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """``http://host:port``, with the port that was really taken.
+
+        Raises:
+            RuntimeError: Not started.
+        """
+        if self._runner is None:
+            raise RuntimeError("The ingress is not started")
+        host, port = self._runner.addresses[0][:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are welcome: started, not draining, and nothing in the background has failed."""
+        return self._flusher is not None and not self._flusher.done() and not self._ingress.draining
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            FatalError: The address cannot be taken.
+        """
+        self._server = _Server(
+            self._ingress, keepalive_timeout=self._settings.idle_timeout_seconds, lingering_time=_LINGER_SECONDS
+        )
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=_CLOSE_SECONDS)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            self._runner = None
+            address = f"{self._settings.host}:{self._settings.port}"
+            raise FatalError("ingress_address", f"Cannot listen on {address} (ingress.host, ingress.port)") from error
+        self._flusher = asyncio.create_task(self._refusals.run(), name="ingress-refusals")
+
+    async def wait(self) -> None:
+        """Return when the server was stopped; for the caller's task group.
+
+        Raises:
+            Exception: Whatever ended the background work unexpectedly: stop the process.
+        """
+        if self._flusher is not None:
+            await asyncio.wait([self._flusher])
+            if not self._flusher.cancelled():
+                self._flusher.result()
+
+    def begin_drain(self) -> None:
+        """Be not ready, but go on serving; each answer closes its connection."""
+        self._ingress.draining = True
+        log.info("drain_ingress")
+
+    async def stop(self, grace: float) -> None:
+        """Take no more connections, let requests in work finish for ``grace`` seconds, cut the rest, flush the counts.
+
+        A request that is cut was not answered: its sender repeats it.
+        """
+        if self._runner is None or self._server is None or self._flusher is None:
+            return
+        self._ingress.draining = True
+        for site in self._runner.sites:
+            await site.stop()
+        self._server.pre_shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._ingress.in_flight.idle()
+        await self._runner.cleanup()
+        self._flusher.cancel()
+        await asyncio.wait([self._flusher])
+        await self._refusals.flush()
+        log.info("stop_ingress")
+
+
+class _Server(web.Server):
+    """The library's server, with connections that answer malformed requests as everything else."""
+
+    def __init__(self, ingress: Ingress, **options: Any) -> None:
+        super().__init__(ingress.answer, loop=asyncio.get_running_loop())
+        self._ingress = ingress
+        self._options = options
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the handler of a new connection."""
+        return _Connection(
+            self, self._ingress, asyncio.get_running_loop(), access_log=None, auto_decompress=False, **self._options
+        )
+
+
+class _Connection(web.RequestHandler):
+    """One connection. The library's own answer to a malformed request would repeat the bytes that were received."""
+
+    __slots__ = ("_ingress",)
+
+    def __init__(self, server: web.Server, ingress: Ingress, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(server, loop=loop, **options)
+        self._ingress = ingress
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - the library's signature; nothing of it may be shown
+        status: int = 500,  # noqa: ARG002 - every other fault was answered by the handler already
+        exc: BaseException | None = None,  # noqa: ARG002 - its text holds the received bytes
+        message: str | None = None,  # noqa: ARG002 - the same
+    ) -> web.StreamResponse:
+        """Return the answer to a request that could not be parsed."""
+        return self._ingress.malformed()

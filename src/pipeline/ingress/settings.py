@@ -1,0 +1,65 @@
+"""How the ingress listens, what it reads, how long it waits."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
+
+
+class IngressSettings(BaseModel):
+    """The public server. Which webhooks it takes stands with the integrations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; 0.0.0.0 in a container, where a proxy with TLS stands before it",
+    )
+    port: int = Field(default=8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one")
+    max_body_bytes: int = Field(
+        default=262_144,
+        ge=1024,
+        le=104_857_600,
+        description="Size of a request's body in bytes, above which it is refused with 413; less than the broker's record limit",
+    )
+    read_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="Time in which the whole body must have come, in seconds; else 408"
+    )
+    idle_timeout_seconds: float = Field(
+        default=75.0,
+        gt=0,
+        description="A connection without a request is closed after this many seconds; longer than the idle timeout of the proxy before it",
+    )
+    deadline_seconds: float = Field(
+        default=8.0,
+        gt=0,
+        description="Time in which the event must be durable on every in-sync replica, in seconds; else 503",
+    )
+    max_in_flight: int = Field(
+        default=512, ge=1, description="Requests handled at once; one more is answered 503 at once"
+    )
+    retry_after_seconds: int = Field(
+        default=5,
+        ge=1,
+        le=3600,
+        description="Retry-After of a 503 in seconds, where the broker asks for no other pause",
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        default=(),
+        description="Networks (CIDR) of the proxies whose X-Forwarded-For is believed; by default no proxy's",
+    )
+    refusals_interval_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="Unauthenticated requests are counted, and told to the audit log once in so many seconds",
+    )
+    drain_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="After SIGTERM the ingress is not ready but goes on serving for so many seconds, until no proxy sends to it any more",
+    )
+    stop_grace_seconds: float = Field(
+        default=15.0,
+        ge=0,
+        description="Time that requests in work have to finish after that, in seconds; longer than deadline_seconds",
+    )

@@ -1,0 +1,210 @@
+"""The one table of everything the ingress can answer; docs/statuses.md is rendered from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Answer(StrEnum):
+    """Every kind of answer. The value is part of the problem document's ``type`` and the ``rule`` of a refusal."""
+
+    ACCEPTED = "accepted"
+    MALFORMED = "malformed"
+    BODY_INCOMPLETE = "body_incomplete"
+    UNAUTHENTICATED = "unauthenticated"
+    UNKNOWN_PATH = "unknown_path"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    BODY_TIMEOUT = "body_timeout"
+    BODY_TOO_LARGE = "body_too_large"
+    RECORD_TOO_LARGE = "record_too_large"
+    CONTENT_TYPE = "content_type"
+    CONTENT_ENCODING = "content_encoding"
+    INVALID = "invalid"
+    UNEXPECTED = "unexpected"
+    OVERLOADED = "overloaded"
+    BROKER_UNAVAILABLE = "broker_unavailable"
+    NO_ACTIVE_SECRET = "no_active_secret"  # noqa: S105 - a kind of answer, no secret
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One row.
+
+    Attributes:
+        codes: HTTP statuses; several where the integration's settings decide.
+        title: The problem document's title.
+        meaning: What is true once this was answered.
+        cause: What leads to it.
+        remedy: What the sender should do; the problem document says it.
+        field: Which part of the request it is about; empty for none.
+        retry: Whether the same request may succeed later. Only then is it a 5xx, or a 408.
+    """
+
+    answer: Answer
+    codes: tuple[int, ...]
+    title: str
+    meaning: str
+    cause: str
+    remedy: str
+    field: str = ""
+    retry: bool = False
+
+    @property
+    def anchor(self) -> str:
+        """The row's anchor in docs/statuses.md."""
+        return self.answer.value.replace("_", "-")
+
+
+_NOTHING: Final = "Nothing was kept."
+
+STATUSES: Final[tuple[Status, ...]] = (
+    Status(
+        Answer.ACCEPTED,
+        (200, 202, 204),
+        "Accepted",
+        "Event and audit entry are on every in-sync replica. The integration decides which of the three it is.",
+        "The request is authentic and valid.",
+        "Nothing. Sending it again is harmless: the same body is the same event.",
+    ),
+    Status(
+        Answer.MALFORMED,
+        (400,),
+        "Malformed request",
+        _NOTHING,
+        "The bytes are not an HTTP request, or a header line is too long.",
+        "Send a well-formed HTTP/1.1 request with header lines of at most 8,190 bytes",
+    ),
+    Status(
+        Answer.BODY_INCOMPLETE,
+        (400,),
+        "Incomplete body",
+        _NOTHING,
+        "The connection ended before the announced length had come, or the chunked encoding is broken.",
+        "Send as many bytes as Content-Length announces, or well-formed chunks",
+        "body",
+    ),
+    Status(
+        Answer.UNAUTHENTICATED,
+        (401,),
+        "Not authenticated",
+        f"{_NOTHING} The answer is the same whatever was wrong; metric and log of the receiver have the reason.",
+        "The secret or signature is missing, wrong, repeated, expired, or its timestamp is too far from our clock.",
+        "Send the secret or signature as agreed for this webhook; if it worked before, compare secrets and clocks",
+        "signature",
+    ),
+    Status(
+        Answer.UNKNOWN_PATH,
+        (404,),
+        "No such webhook",
+        _NOTHING,
+        "No integration is configured under this path.",
+        "Compare the path with the webhook URL that you were given, letter by letter",
+        "path",
+    ),
+    Status(
+        Answer.METHOD_NOT_ALLOWED,
+        (405,),
+        "Method not allowed",
+        f"{_NOTHING} Allow says what is allowed.",
+        "A webhook is sent with POST.",
+        "Use POST",
+        "method",
+    ),
+    Status(
+        Answer.BODY_TIMEOUT,
+        (408,),
+        "Body too slow",
+        _NOTHING,
+        "The body did not come within ingress.read_timeout_seconds.",
+        "Send it again, without pauses between its parts",
+        "body",
+        retry=True,
+    ),
+    Status(
+        Answer.BODY_TOO_LARGE,
+        (413,),
+        "Body too large",
+        _NOTHING,
+        "The body is larger than ingress.max_body_bytes.",
+        "Send a smaller body, or ask the receiver for a higher limit",
+        "body",
+    ),
+    Status(
+        Answer.RECORD_TOO_LARGE,
+        (413,),
+        "Record too large",
+        f"{_NOTHING} It was found before anything was sent to the broker.",
+        "Body and headers together exceed the largest record that the broker takes.",
+        "Send a smaller body, or ask the receiver for a higher limit",
+        "body",
+    ),
+    Status(
+        Answer.CONTENT_TYPE,
+        (415,),
+        "Unsupported media type",
+        _NOTHING,
+        "Content-Type is missing, repeated, or not application/json in UTF-8.",
+        "Send Content-Type: application/json",
+        "Content-Type",
+    ),
+    Status(
+        Answer.CONTENT_ENCODING,
+        (415,),
+        "Unsupported content encoding",
+        _NOTHING,
+        "The body is compressed.",
+        "Send the body without Content-Encoding",
+        "Content-Encoding",
+    ),
+    Status(
+        Answer.INVALID,
+        (422,),
+        "Invalid announcement",
+        "The body is on every in-sync replica of the quarantine topic; the receiver can release it after a fix.",
+        "The request is authentic, but its body breaks a rule; the document names each field, rule and remedy.",
+        "Correct what the document names, and send it again",
+        "body",
+    ),
+    Status(
+        Answer.UNEXPECTED,
+        (500,),
+        "Internal error",
+        "Nothing is known to be kept.",
+        "A fault of the receiver that nobody foresaw.",
+        "Send it again later; tell the receiver the trace_id if it stays so",
+        retry=True,
+    ),
+    Status(
+        Answer.OVERLOADED,
+        (503,),
+        "Overloaded",
+        f"{_NOTHING} Retry-After says when to try again.",
+        "ingress.max_in_flight requests, or the allowed number of sends to the broker, are in work.",
+        "Send it again after Retry-After",
+        retry=True,
+    ),
+    Status(
+        Answer.BROKER_UNAVAILABLE,
+        (503,),
+        "Not durable in time",
+        "Not known to be kept; it may be kept nevertheless, and its repeat is then the same event. "
+        "Retry-After says when to try again.",
+        "The broker did not confirm within ingress.deadline_seconds, or cannot be reached.",
+        "Send it again after Retry-After",
+        retry=True,
+    ),
+    Status(
+        Answer.NO_ACTIVE_SECRET,
+        (503,),
+        "Verification not possible",
+        f"{_NOTHING} It is a fault of the receiver, who is alarmed.",
+        "None of the secrets configured for this webhook is valid today.",
+        "Send it again after Retry-After",
+        retry=True,
+    ),
+)
+"""In the order of the HTTP status."""
+
+STATUS: Final[dict[Answer, Status]] = {row.answer: row for row in STATUSES}

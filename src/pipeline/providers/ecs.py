@@ -1,0 +1,110 @@
+"""eCard Systems: card batch jobs (its page "Card Batch Jobs: Webhook Flow")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from pipeline.contracts import BatchRequested, Topic, event_id, job_key
+from pipeline.providers.findings import Finding, InvalidBody
+from pipeline.providers.model_errors import findings_of
+from pipeline.providers.protocols import Identified
+from pipeline.providers.strict_json import parse_object
+from pipeline.transfer import AddressRefused, HostRules, Purpose, check_url
+
+URL_FIELDS: Final[Mapping[str, Purpose]] = {
+    "input_file_url": "input",
+    "result_upload_url": "result",
+    "callback_url": "callback",
+}
+
+_ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
+"""A number in quotes would pass for a Unix time, whose unit nobody has agreed on."""
+
+_ISO_REMEDY: Final = "Send an ISO 8601 time with a zone, such as 2026-01-22T22:43:59.295Z"
+
+_URL_REMEDIES: Final = {
+    "url_malformed": "Send an absolute URL, percent-encoded where needed: https://host/path",
+    "url_scheme": "Send a URL that begins with https://",
+    "url_userinfo": "Send the URL without user or password before the host",
+    "url_fragment": "Send the URL without a fragment (#...)",
+    "url_host": "Send a URL with a host name or a canonical IP address",
+    "url_port": "Send a URL with a port between 1 and 65535, or none",
+    "url_http_not_allowed": "Send a URL that begins with https://",
+    "host_not_allowed": "Send a URL with a host that was agreed on, or have the receiver allow this one",
+    "address_not_allowed": "Send a URL with a public host",
+}
+
+
+class EcsProvider:
+    """Knows the announcement of a card batch job; see :class:`~pipeline.providers.protocols.Provider`.
+
+    Unknown fields are accepted: the webhook is in beta, and the record's value is the body as received anyway. An
+    ``expires_at`` in the past is accepted too: such a job ends in its recorded outcome or in a failure callback.
+
+    Args:
+        integration: Name of the integration.
+        hosts: Where its URLs may lead.
+    """
+
+    quarantine: Topic = Topic.BATCH_QUARANTINE
+
+    def __init__(self, integration: str, hosts: HostRules) -> None:
+        self._integration = integration
+        self._hosts = hosts
+
+    def identify(self, body: bytes) -> Identified:
+        """See Provider."""
+        job = self.announcement(body)
+        key = job_key(self._integration, job.job_guid)
+        return Identified(
+            topic=Topic.BATCH_REQUESTED,
+            key=key,
+            id=event_id(self._integration, str(job.job_guid), body),
+            type=Topic.BATCH_REQUESTED.value,
+            subject=str(job.job_guid),
+            job_guid=job.job_guid,
+            facts={
+                "merchant_guid": str(job.merchant_guid),
+                "record_count": job.record_count,
+                "expires_at": job.expires_at.isoformat(),
+            },
+        )
+
+    def announcement(self, body: bytes) -> BatchRequested:
+        """Return the validated announcement.
+
+        Raises:
+            InvalidBody: All rules that the body breaks, each once per field.
+        """
+        data = parse_object(body)
+        findings: list[Finding] = []
+        job: BatchRequested | None = None
+        try:
+            job = BatchRequested.model_validate(data)
+        except ValidationError as error:
+            findings = findings_of(error)
+        told = {finding.field for finding in findings}
+        findings += [finding for finding in self._beyond_the_model(data) if finding.field not in told]
+        if job is None or findings:
+            raise InvalidBody(findings)
+        return job
+
+    def _beyond_the_model(self, data: dict[str, Any]) -> Iterator[Finding]:
+        expires_at = data.get("expires_at")
+        if isinstance(expires_at, str) and not _ISO.fullmatch(expires_at):
+            yield Finding("expires_at", "timestamp", _ISO_REMEDY)
+        for field, purpose in URL_FIELDS.items():
+            url = data.get(field)
+            if isinstance(url, str):
+                yield from self._url_findings(field, url, purpose)
+
+    def _url_findings(self, field: str, url: str, purpose: Purpose) -> Iterator[Finding]:
+        try:
+            check_url(url, self._hosts, purpose)
+        except AddressRefused as error:
+            # the error's own text names the host, and settings that are none of the sender's business
+            yield Finding(field, error.code, _URL_REMEDIES.get(error.code, "Send another URL"))

@@ -1,0 +1,50 @@
+"""What a model found wrong, in the words of findings: rules of our own, so that they stay when the library changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from pipeline.providers.findings import Finding
+
+_Context = Mapping[str, Any]
+_Remedy = Callable[[_Context], str]
+
+_TIME: Final = "Send an ISO 8601 time with a zone, such as 2026-01-22T22:43:59.295Z"
+_GUID: Final = "Send a GUID of 32 hexadecimal digits, such as cffde776-1d2a-4614-8023-a5148e411462"
+
+_RULES: Final[Mapping[str, tuple[str, _Remedy]]] = {
+    "missing": ("required", lambda _: "Send this field"),
+    "uuid_type": ("guid", lambda _: _GUID),
+    "uuid_parsing": ("guid", lambda _: _GUID),
+    "string_type": ("text", lambda _: "Send text in quotes"),
+    "string_too_long": ("too_long", lambda context: f"Send at most {context['max_length']} characters"),
+    "tuple_type": ("array", lambda _: "Send an array"),
+    "too_long": ("too_many", lambda context: f"Send at most {context['max_length']} elements"),
+    "int_type": ("integer", lambda _: "Send a whole number without quotes or fraction"),
+    "greater_than_equal": ("too_small", lambda context: f"Send at least {context['ge']}"),
+    "timezone_aware": ("timestamp_zone", lambda _: _TIME),
+    "datetime_type": ("timestamp", lambda _: _TIME),
+    "datetime_parsing": ("timestamp", lambda _: _TIME),
+    "datetime_from_date_parsing": ("timestamp", lambda _: _TIME),
+    "value_error": ("timestamp", lambda _: _TIME),
+}
+"""Error type of pydantic -> rule and remedy. The contracts' one validator of its own concerns timestamps."""
+
+_MOST: Final = 20
+"""Findings told at once: an array of 10,000 wrong elements must not make an answer of a megabyte."""
+
+_OTHER: Final = ("invalid", lambda _: "Compare this field with the data contract")
+
+
+def findings_of(error: ValidationError) -> list[Finding]:
+    """Return a finding per error, the first 20 of them, without what was received."""
+    found = error.errors(include_input=False, include_url=False)[:_MOST]
+    return [_finding(item["loc"], item["type"], item.get("ctx", {})) for item in found]
+
+
+def _finding(place: tuple[int | str, ...], kind: str, context: _Context) -> Finding:
+    rule, remedy = _RULES.get(kind, _OTHER)
+    return Finding(".".join(map(str, place)), rule, remedy(context))

@@ -2,7 +2,7 @@
 
 from pipeline.cards.engine import ChunkEngine
 from pipeline.cards.errors import CsvError
-from pipeline.cards.identity import generation, idempotency_key
+from pipeline.cards.identity import generation, idempotency_key, plan_hash
 from pipeline.cards.layout import Layout
 from pipeline.cards.protocols import Chunk, ChunkResult, Position, Split
 from pipeline.cards.settings import CsvLimits, CsvSettings
@@ -23,5 +23,6 @@ __all__ = [
     "Summary",
     "generation",
     "idempotency_key",
+    "plan_hash",
     "run_stream",
 ]

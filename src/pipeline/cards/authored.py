@@ -14,8 +14,8 @@ MESSAGE_LETTERS: Final = 1000
 class Author:
     """Writes one field of text that we, or a processor, made.
 
-    Quoted when it holds a delimiter, a quote or a line end; guarded with a leading ``'`` when a spreadsheet would take it
-    for a formula. Letters that the file's encoding lacks become ``?``, NUL bytes are left out.
+    Quoted when it holds a delimiter, a quote or a line end; guarded with a leading ``'`` when a spreadsheet would take
+    it for a formula. Letters that the file's encoding lacks become ``?``, NUL bytes are left out.
     """
 
     def __init__(self, delimiter: str, encoding: str) -> None:

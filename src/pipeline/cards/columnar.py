@@ -23,10 +23,11 @@ async def run_columnar(
     """Return what became of each sound record. Raises as :meth:`ChunkEngine.run`."""
     if not records.sound.size:
         return _all_failed(0, "", layout)
+    batch = await asyncio.to_thread(_batch, records, layout, context, start)
     attempt = 1
     while True:
         try:
-            return await asyncio.to_thread(_attempt, processor, records, layout, context, tries.settings, start)
+            return await asyncio.to_thread(_attempt, processor, batch, context, layout, tries.settings)
         except TransientCardError as error:
             if not await tries.wait(attempt, error):
                 return _all_failed(records.sound.size, tries.given_up(error), layout)
@@ -35,13 +36,11 @@ async def run_columnar(
 
 def _attempt(
     processor: ColumnarProcessor,
-    records: Records,
-    layout: Layout,
+    batch: pa.RecordBatch,
     context: JobContext,
+    layout: Layout,
     settings: ProcessorSettings,
-    start: int,
 ) -> Outcomes:
-    batch = _batch(records, layout, context, start)
     try:
         result = processor.process_batch(batch, context)
     except (PipelineError, TransientCardError):

@@ -37,7 +37,7 @@ def lone_carriage_return(line: int) -> CsvError:
 
 
 def quote_in_unquoted_field(line: int) -> CsvError:
-    """Return the error for a quote that neither begins a field nor is doubled: where records end is unknown from there."""
+    """Return the error for a quote that neither begins a field nor is doubled: records cannot be told from there."""
     return CsvError(
         "csv_quote_in_unquoted_field",
         f"Line {line} holds a quote inside an unquoted field: quote the whole field and double the quotes in it.",
@@ -56,7 +56,7 @@ def quote_over_limit(line: int, limit: int) -> CsvError:
     """Return the error for a quote that is still open where its record must have ended."""
     return CsvError(
         "csv_unterminated_quote",
-        f"The quote opened on line {line} is not closed within the {limit} bytes that a record may have (max_record_bytes).",
+        f"The quote opened on line {line} is not closed within the {limit} bytes of a record (max_record_bytes).",
         line=line,
     )
 

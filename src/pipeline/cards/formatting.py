@@ -1,9 +1,10 @@
-"""Result bytes of one chunk: input fields as they stand, status, message and the processor's own columns behind them."""
+"""Result bytes of one chunk: input fields as they stand, then status, message and the processor's own columns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,11 @@ from pipeline.cards.header import split_fields
 from pipeline.cards.layout import Layout
 from pipeline.cards.records import Records, slices
 
-OK = "ok"
-FAILED = "failed"
+OK: Final = "ok"
+FAILED: Final = "failed"
 
-_ENDS = (b"", b"\n", b"\r\n")
+_ENDS: Final = (b"", b"\n", b"\r\n")
+_OFFSET_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,8 @@ def _faulty_row(records: Records, index: int, reason: str, layout: Layout) -> by
 def _fitted(fields: Sequence[bytes], layout: Layout) -> list[bytes]:
     """Return as many fields as the result has input columns: padded or cut.
 
-    In a record of the wrong width any field may stand in a column that it does not belong to: what could be the value of
-    a dropped column is left out as well.
+    In a record of the wrong width any field may stand in a column that it does not belong to: what could be the value
+    of a dropped column is left out as well.
     """
     width = len(layout.columns)
     shift = width - len(fields)
@@ -116,5 +118,5 @@ def _joined(rows: pa.BinaryArray) -> bytes:
     _, offsets, data = rows.buffers()
     if not len(rows) or data is None:
         return b""
-    edges = np.frombuffer(offsets, np.int32, count=len(rows) + 1, offset=rows.offset * 4)
-    return data[int(edges[0]) : int(edges[-1])].to_pybytes()
+    edges = np.frombuffer(offsets, np.int32, count=len(rows) + 1, offset=rows.offset * _OFFSET_BYTES)
+    return bytes(data[int(edges[0]) : int(edges[-1])])

@@ -11,7 +11,8 @@ from pipeline.cards.settings import CsvSettings
 
 _SHOWN_NAMES: Final = 30
 _SHOWN_LETTERS: Final = 40
-_LOOKS_LIKE_DATA: Final = re.compile(r"(?:\d[ -]?){8,}")
+_CARD_NUMBER: Final = re.compile(r"(?:\d[ -]?){12,}")
+_PERHAPS_DATA: Final = re.compile(r"(?:\d[ -]?){6,}")
 
 
 def line_end(record: bytes) -> bytes:
@@ -50,7 +51,8 @@ def names_of(header: bytes, settings: CsvSettings) -> tuple[str, ...]:
     """Return the column names of a header record.
 
     Raises:
-        CsvError: A name is empty, stands twice, is not text in the file's encoding, or has text after its closing quote.
+        CsvError: A name is empty, stands twice, is no text in the file's encoding, has text after its closing quote, or
+            holds what looks like a card number: the file has no header, and its first card would be lost and shown.
     """
     names: list[str] = []
     for number, field in enumerate(split_fields(content(header), settings.delimiter.encode()), start=1):
@@ -67,6 +69,12 @@ def names_of(header: bytes, settings: CsvSettings) -> tuple[str, ...]:
         if not name.strip():
             raise CsvError("csv_header_empty_name", f"Column {number} has no name in the header.", line=1)
         names.append(name)
+    if any(_CARD_NUMBER.search(name) for name in names):
+        raise CsvError(
+            "csv_header_looks_like_data",
+            "The first line holds a card number, not column names: set header = false for files without header.",
+            line=1,
+        )
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise CsvError("csv_header_duplicate", f"Names that stand twice in the header: {shown(doubled)}.", line=1)
@@ -74,12 +82,9 @@ def names_of(header: bytes, settings: CsvSettings) -> tuple[str, ...]:
 
 
 def shown(names: Sequence[str]) -> str:
-    """Return column names for an error message: cut when long or many, and none where they look like a card's data.
-
-    A file without header under settings that expect one has its first card where the names should be.
-    """
-    if any(_LOOKS_LIKE_DATA.search(name) for name in names):
-        return "(not shown: the first line looks like a card, not like column names; perhaps header = false is right)"
+    """Return column names for an error message: cut when long or many, and none where they may be a card's data."""
+    if any(_PERHAPS_DATA.search(name) for name in names):
+        return "(not shown: they may be a card's data; set header = false if the file has no header)"
     quoted = [repr(name if len(name) <= _SHOWN_LETTERS else name[:_SHOWN_LETTERS] + "…") for name in names]
     more = len(quoted) - _SHOWN_NAMES
     return ", ".join(quoted[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

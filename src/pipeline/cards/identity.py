@@ -47,19 +47,21 @@ def idempotency_keys(prefix: str, records: NDArray[np.int64]) -> pa.StringArray:
     return pa.StringArray.from_buffers(records.size, pa.py_buffer(offsets), pa.py_buffer(text))
 
 
-def generation(
-    *, etag: str, size: int | None, settings: CsvSettings, limits: CsvLimits, processor: LoadedProcessor
-) -> str:
-    """Return the name (16 hex digits) of everything that decides the bytes of a job's parts.
+def plan_hash(settings: CsvSettings, limits: CsvLimits, processor: LoadedProcessor) -> str:
+    """Return a hash (16 hex digits) of everything but the file that decides the bytes of a job's parts.
 
-    Another file, format, chunk bound, processor, version of it, or option gives another generation.
+    Another format, chunk bound, processor, version of it, or option gives another plan. How often and how many at once
+    cards are tried does not.
     """
     facts = {
         "format": _FORMAT,
-        "etag": etag,
-        "size": size,
         "chunk": [limits.chunk_bytes, limits.chunk_records],
         "csv": settings.model_dump(mode="json"),
         "processor": [processor.settings.name, processor.version, processor.settings.options],
     }
-    return event_id("generation", json.dumps(facts, sort_keys=True))[:16]
+    return event_id("plan", json.dumps(facts, sort_keys=True))[:16]
+
+
+def generation(etag: str, size: int | None, plan: str) -> str:
+    """Return the name (16 hex digits) of the parts that a plan makes of a file: its ETag and size as served."""
+    return event_id("generation", etag, "" if size is None else str(size), plan)[:16]

@@ -20,7 +20,7 @@ _SECRET: Final = re.compile(
     r"|track(?:[123]|one|two|three)?(?:data)?|track[123]?equivalentdata|magstripe(?:data)?|magneticstripe(?:data)?"
     r"|(?:mag)?swipe(?:data)?|fulltrack(?:data)?"
 )
-"""Names of columns that hold what must not be stored after authorisation (PCI DSS 3.3), lower case, letters and digits only."""
+"""Names of columns that hold what must not be stored after authorisation (PCI DSS 3.3): letters and digits only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _added_names(settings: CsvSettings, own: Sequence[str]) -> list[str]:
     if unknown:
         raise PermanentError(
             "result_column_unknown",
-            f"rename_result_columns names {shown(unknown)}, but the processor's result columns are: {shown(own) or 'none'}.",
+            f"rename_result_columns names {shown(unknown)}; the processor's own columns are: {shown(own) or 'none'}.",
         )
     added = [settings.status_column, settings.message_column]
     added += [settings.rename_result_columns.get(name, name) for name in own]
@@ -123,8 +123,8 @@ def _refuse_collisions(columns: Sequence[str], added: Sequence[str]) -> None:
     if taken:
         raise PermanentError(
             "result_column_collision",
-            f"The input already has columns named {shown(taken)}: rename the result's by status_column, message_column or"
-            " rename_result_columns.",
+            f"The input already has columns named {shown(taken)}: rename the result's"
+            " by status_column, message_column or rename_result_columns.",
         )
 
 

@@ -45,7 +45,7 @@ class Lines:
     @property
     def blank(self) -> NDArray[np.bool_]:
         """Which lines have no byte before their line end."""
-        return self.starts == self.stops
+        return np.equal(self.starts, self.stops)
 
     def before(self, offset: int) -> int:
         """Return the number of line feeds before ``offset``."""
@@ -57,7 +57,7 @@ def _stops(data: bytes, starts: Positions, ends: Positions) -> Positions:
         return ends
     array = scanning.bytes_of(data)
     fed = array[ends - 1] == LF
-    stops = ends - fed
-    if b"\r" not in data:
-        return stops
-    return stops - (fed & (stops > starts) & (array[np.maximum(stops - 1, 0)] == CR))
+    stops: Positions = ends - fed
+    if b"\r" in data:
+        stops -= fed & (stops > starts) & (array[np.maximum(stops - 1, 0)] == CR)
+    return stops

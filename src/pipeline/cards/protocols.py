@@ -63,14 +63,19 @@ class Split(Protocol):
     """Cuts a stream of bytes into chunks. The cutting of the input does not matter: same bytes, same chunks."""
 
     header: bytes | None
-    """The header record as it stands in the file (None before it was seen, b"" where the format has no header)."""
+    """The header record with its line end, as it stands in the file; None before it was seen.
+
+    For a format without header it is made up (``column_1,column_2,...``), as wide as the first record; ``b""`` for a
+    file without any record. It holds no card data (a file whose first line is a card under settings that expect a header is
+    refused by the layout), so it may be stored, and is all that a restart needs to know of the file's beginning.
+    """
 
     def feed(self, data: bytes) -> Sequence[Chunk]:
         """Take the next bytes and return the chunks they complete. CPU work: call it in a thread.
 
         Raises:
-            PermanentError: Not a CSV (named by what it looks like), an encoding that is refused, a quote that never ends, a
-                quote inside an unquoted field, a field, record, file or record count over its limit; with the line number.
+            CsvError: Not a CSV (named by what it looks like), an encoding that is refused, a quote that never ends, a
+                quote inside an unquoted field, a field, record, file or record count over its limit; with the line.
         """
         ...
 

@@ -47,8 +47,8 @@ class Records:
 def parse(chunk: Chunk, layout: Layout) -> Records:
     """Parse a chunk. CPU work: call it in a thread.
 
-    A record is unsound, and its reason names its line, when it has too few or too many fields, text after a closing quote,
-    or bytes that are no text in the file's encoding.
+    A record is unsound, and its reason names its line, when it has too few or too many fields, text after a closing
+    quote, or bytes that are no text in the file's encoding.
     """
     data = chunk.data
     lines = Lines.of(data, final=True)
@@ -57,7 +57,7 @@ def parse(chunk: Chunk, layout: Layout) -> Records:
     delimiter = layout.author.delimiter[0]
     delimiters = scanning.outside(scanning.find(data, delimiter), lines.quotes)
     counts = _counts(starts, stops, delimiters, len(layout.columns) - 1)
-    faults = _faults(data, lines, starts, stops, counts, layout)
+    faults = _faults(lines, starts, stops, counts=counts, layout=layout)
     first_line = chunk.end.line - lines.feeds.size + 1
     faulty = tuple(
         (index, f"line {first_line + lines.before(int(starts[index]))}: {faults[index]}") for index in sorted(faults)
@@ -86,8 +86,9 @@ def _counts(starts: Positions, stops: Positions, delimiters: Positions, expected
 
 
 def _faults(
-    data: bytes, lines: Lines, starts: Positions, stops: Positions, counts: NDArray[np.int64], layout: Layout
+    lines: Lines, starts: Positions, stops: Positions, *, counts: NDArray[np.int64], layout: Layout
 ) -> dict[int, str]:
+    data = lines.data
     faults: dict[int, str] = {}
     wanted = len(layout.columns)
     for index in np.flatnonzero(counts != wanted - 1).tolist():
@@ -152,8 +153,8 @@ def _values(text: bytes, bounds: Bounds, width: int) -> tuple[pa.StringArray, ..
 def slices(data: bytes, bounds: Bounds, *, first: int, last: int, kind: pa.DataType) -> pa.Array:
     """Return for each row the bytes from the begin of field ``first`` to the end of field ``last``.
 
-    Begins and ends in turn are the offsets of an Arrow array over ``data`` itself, in which every second value is a gap:
-    taking the others copies each value once, in C++.
+    Begins and ends in turn are the offsets of an Arrow array over ``data`` itself, in which every second value is a
+    gap: taking the others copies each value once, in C++.
     """
     if first == last or bounds.shape[1] == 2:  # noqa: PLR2004 - one begin, one end
         offsets, step, begin = bounds.reshape(-1), bounds.shape[1], 2 * first

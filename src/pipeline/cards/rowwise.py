@@ -59,10 +59,10 @@ class _Run:
             try:
                 return await self._attempt(card)
             except CardError as error:
-                return CardResult(FAILED, str(error) or "refused")
+                return CardResult("failed", str(error) or "refused")
             except TransientCardError as error:
                 if not await self._tries.wait(attempt, error):
-                    return CardResult(FAILED, self._tries.given_up(error))
+                    return CardResult("failed", self._tries.given_up(error))
             attempt += 1
 
     async def _attempt(self, card: Card) -> CardResult:
@@ -83,7 +83,8 @@ class _Run:
             raise misbehaved(settings, f"returned {type(result).__name__} instead of CardResult")
         if result.status not in (OK, FAILED):
             raise misbehaved(settings, "returned a status that is neither ok nor failed")
-        if not isinstance(result.message, str) or not all(isinstance(text, str) for text in result.columns.values()):
+        texts: list[object] = [result.message, *result.columns.values()]
+        if not all(isinstance(text, str) for text in texts):
             raise misbehaved(settings, "returned a message or a result column that is no text")
         if not self._own.issuperset(result.columns):
             raise misbehaved(settings, "returned a column that its result_columns do not name")

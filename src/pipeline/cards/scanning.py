@@ -1,7 +1,7 @@
 """Where things are in raw CSV bytes: vectorised, without decoding and without a loop over bytes.
 
-The one law: a quote character switches between inside and outside, doubled quotes switch twice. A byte is *outside* when the
-number of quotes before it, counted from the beginning of its record, is even.
+The one law: a quote switches between inside and outside, doubled quotes switch twice. A byte is *outside* when
+the number of quotes before it, counted from the beginning of its record, is even.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ CR: Final = ord("\r")
 Positions = NDArray[np.int64]
 """Ascending byte offsets."""
 
+Flags = NDArray[np.bool_]
+
 NONE: Final[Positions] = np.empty(0, np.int64)
 
 
@@ -30,17 +32,18 @@ def find(data: bytes, byte: int) -> Positions:
     """Return where ``byte`` stands."""
     if data.find(byte) < 0:
         return NONE
-    return np.flatnonzero(bytes_of(data) == byte)
+    return np.flatnonzero(bytes_of(data) == byte).astype(np.int64, copy=False)
 
 
 def outside(positions: Positions, quotes: Positions) -> Positions:
     """Return those positions that no quote encloses; both are counted from the same record's beginning."""
     if not quotes.size or not positions.size:
         return positions
-    return positions[np.searchsorted(quotes, positions) & 1 == 0]
+    free: Flags = np.searchsorted(quotes, positions) & 1 == 0
+    return positions[free]
 
 
-def first(positions: Positions, flags: NDArray[np.bool_]) -> int | None:
+def first(positions: Positions, flags: Flags) -> int | None:
     """Return the first flagged position."""
     index = int(flags.argmax()) if flags.size else 0
     return int(positions[index]) if flags.size and flags[index] else None
@@ -50,7 +53,7 @@ def stray_quote(data: bytes, quotes: Positions, delimiter: int) -> int | None:
     """Return the first quote that opens neither at the beginning of a field nor right after a closing one (doubled)."""
     opening = quotes[0::2]
     before = bytes_of(data)[np.maximum(opening - 1, 0)]
-    fine = (before == delimiter) | (before == LF) | (before == QUOTE) | (opening == 0)
+    fine: Flags = (before == delimiter) | (before == LF) | (before == QUOTE) | (opening == 0)
     return first(opening, ~fine)
 
 
@@ -59,7 +62,8 @@ def text_after_quote(data: bytes, quotes: Positions, delimiter: int) -> Position
     closing = quotes[1::2]
     closing = closing[closing + 1 < len(data)]
     after = bytes_of(data)[closing + 1]
-    return closing[~((after == delimiter) | (after == LF) | (after == CR) | (after == QUOTE))]
+    fine: Flags = (after == delimiter) | (after == LF) | (after == CR) | (after == QUOTE)
+    return closing[~fine]
 
 
 def lone_carriage_return(data: bytes, quotes: Positions, *, final: bool) -> int | None:

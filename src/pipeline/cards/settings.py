@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class CsvSettings(BaseModel):
@@ -38,6 +38,13 @@ class CsvSettings(BaseModel):
         description="Input columns that the processor sees but nothing stores or echoes, by name without regard to case; default: names that look like CVV, PIN or track data; [] drops none",
     )
 
+    @field_validator("delimiter")
+    @classmethod
+    def _usable_delimiter(cls, delimiter: str) -> str:
+        if not delimiter.isascii() or delimiter in '"\r\n\0':
+            raise ValueError("write one ASCII character other than a quote, a line end or NUL")
+        return delimiter
+
 
 class CsvLimits(BaseModel):
     """Bounds that keep memory constant and refuse what cannot be right."""
@@ -47,6 +54,8 @@ class CsvLimits(BaseModel):
     max_bytes: int = Field(default=5_000_000_000, ge=1, description="Size of the decompressed input file in bytes")
     max_records: int = Field(default=20_000_000, ge=1, description="Number of data records in a file")
     max_field_bytes: int = Field(default=65_536, ge=1, description="Size of one field in bytes")
-    max_record_bytes: int = Field(default=262_144, ge=1, description="Size of one record in bytes")
-    chunk_bytes: int = Field(default=1_048_576, ge=1024, description="A chunk is closed when it holds this many bytes")
+    max_record_bytes: int = Field(default=262_144, ge=1, le=67_108_864, description="Size of one record in bytes")
+    chunk_bytes: int = Field(
+        default=1_048_576, ge=1024, le=268_435_456, description="A chunk is closed when it holds this many bytes"
+    )
     chunk_records: int = Field(default=10_000, ge=1, description="A chunk is closed when it holds this many records")

@@ -24,12 +24,12 @@ class Splitter:
     """Implements :class:`~pipeline.cards.protocols.Split`.
 
     A record ends with LF or CR LF outside quotes, or with the file. A blank line (no byte between two line ends) is no
-    record: it is counted as a line, kept in the chunk's bytes and left out of the result. A chunk is closed at the first
-    line end where it holds ``chunk_bytes`` or ``chunk_records``. Both depend on the bytes and the two bounds alone, so a
-    splitter that begins at the end of any chunk finds the same chunks.
+    record: it is counted as a line, kept in the chunk's bytes and left out of the result. A chunk is closed at the
+    first line end where it holds ``chunk_bytes`` or ``chunk_records``. Both depend on the bytes and the two bounds
+    alone, so a splitter that begins at the end of any chunk finds the same chunks.
 
-    A fault fails the file at the same record with the same code and line however the input is cut: chunks that ended before
-    it are returned first, by the call that finds it; the next call raises.
+    A fault fails the file at the same record with the same code and line however the input is cut: chunks that ended
+    before it are returned first, by the call that finds it; the next call raises.
 
     Args:
         settings: How the file looks.
@@ -118,7 +118,7 @@ class Splitter:
         yield from self._scan(text, final=False)
 
     def _scan(self, work: bytes, *, final: bool) -> Iterator[Chunk]:
-        """Move the whole lines of ``work``, which begins at a record's beginning, into chunks; keep the rest for later."""
+        """Move the whole lines of ``work``, which begins at a record's beginning, into chunks; keep the rest."""
         lines = Lines.of(work, final=final)
         fault = self._first_fault(lines, final=final)
         whole = lines.ends.size if fault is None else int(np.searchsorted(lines.ends, fault.at, "right"))

@@ -37,7 +37,7 @@ class Tries:
 
     def given_up(self, error: TransientCardError) -> str:
         """Return the message of a card that failed for good after its last attempt."""
-        return f"{error or 'no answer'} (after {self.settings.attempts} attempts)"
+        return f"{str(error) or 'no answer'} (after {self.settings.attempts} attempts)"
 
 
 def misbehaved(settings: ProcessorSettings, what: str) -> PermanentError:

@@ -138,7 +138,7 @@ def _construct(target: type, settings: ProcessorSettings) -> object:
             faults = "; ".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_input=False))
             raise FatalError("processor_options", f"Options of processor {settings.name}: {faults}.") from error
         return target(options)
-    if target.__init__ is not object.__init__:
+    if "__init__" in {name for kind in target.__mro__[:-1] for name in vars(kind)}:
         _check_options(lambda: inspect.signature(target).bind(**settings.options), settings)
     elif settings.options:
         raise FatalError("processor_options", f"Processor {settings.name} takes no options.")
@@ -166,8 +166,8 @@ def _checked(processor: object, name: str) -> Processor:
         what = "both a process and a process_batch method" if row else "neither"
         raise FatalError(
             "processor_invalid",
-            f"{name} is no processor: it needs `async def process(card, context)` or `def process_batch(batch, context)`,"
-            f" and has {what}.",
+            f"{name} is no processor: it needs `async def process(card, context)`"
+            f" or `def process_batch(batch, context)`, and has {what}.",
         )
     if row and isinstance(processor, RowProcessor):
         return processor

@@ -12,8 +12,8 @@ _ZERO = ord("0")
 def digits_and_luhn(numbers: pa.StringArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for each value whether it is digits only, and whether in addition its last digit is right.
 
-    Values of equal length form one matrix, so the work is a few vector operations per digit position. An empty value has
-    digits only and no right check digit.
+    Values of equal length form one matrix, so the work is a few vector operations per digit position. An empty value
+    has digits only and no right check digit.
     """
     rows = len(numbers)
     _, offset_buffer, data_buffer = numbers.buffers()
@@ -41,7 +41,7 @@ def digits_and_luhn(numbers: pa.StringArray) -> tuple[NDArray[np.bool_], NDArray
 
 def _check(matrix: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     places = np.ascontiguousarray(matrix.T) - np.uint8(_ZERO)
-    digits = (places <= 9).all(axis=0)  # noqa: PLR2004 - letters below "0" wrap around to great numbers
+    digits: NDArray[np.bool_] = np.all(places <= 9, axis=0)  # noqa: PLR2004 - letters below "0" wrap around to great numbers
     total = np.zeros(matrix.shape[0], np.uint16)
     for distance, place in enumerate(places[::-1]):
         total += place if distance % 2 == 0 else place * 2 - np.uint8(9) * (place > 4)  # noqa: PLR2004

@@ -95,10 +95,10 @@ class ColumnarProcessor(Protocol):
     """Processes one chunk at a time, in a worker thread: plain code, no await."""
 
     def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:
-        """Return a batch of as many rows, in order: ``status`` (``ok``/``failed``), ``message``, and the own result columns.
+        """Return a batch of as many rows, in order: ``status`` (``ok``/``failed``), ``message``, own result columns.
 
-        The input holds all columns as strings by header name, and ``record`` (int64), ``card_number``, ``idempotency_key``
-        under the names ``__record``, ``__card_number``, ``__idempotency_key``.
+        The input holds all columns as strings by header name, and three more under the names ``__record`` (int64),
+        ``__card_number`` and ``__idempotency_key``. What is returned are strings too, dictionary-encoded or not.
 
         Raises:
             TransientCardError: The whole batch is tried again, a bounded number of times, then its cards fail.
@@ -123,5 +123,5 @@ class Opens(Protocol):
 Processor = RowProcessor | ColumnarProcessor
 
 ResultColumns = Sequence[str]
-"""A processor may have an attribute ``result_columns`` naming its own result columns, and ``version`` (default "1"): a new
-version never meets the parts of an old one."""
+"""A processor may have an attribute ``result_columns`` naming its own result columns, and ``version`` (default "1"): a
+new version never meets the parts of an old one."""

@@ -89,7 +89,7 @@ class Validate:
 
     def _check_numbers(self, numbers: pa.StringArray, verdict: _Verdict) -> None:
         options = self._options
-        lengths = _array(pc.utf8_length(numbers))
+        lengths = _lengths(numbers)
         verdict.fail(lengths == 0, "card number is missing")
         if options.digits_only:
             digits, sums = digits_and_luhn(numbers)
@@ -101,7 +101,7 @@ class Validate:
         if options.prefixes:
             allowed = np.zeros(len(numbers), np.bool_)
             for prefix in options.prefixes:
-                allowed |= _array(pc.starts_with(numbers, prefix))
+                allowed |= _flags(pc.starts_with(numbers, prefix))
             verdict.fail(~allowed, "card number begins with none of the allowed prefixes")
 
 
@@ -125,17 +125,17 @@ class _Verdict:
 
 
 def _check_column(name: str, values: pa.StringArray, rule: ColumnRule, verdict: _Verdict) -> None:
-    lengths = _array(pc.utf8_length(values))
+    lengths = _lengths(values)
     filled = lengths > 0
     if rule.required:
         verdict.fail(~filled, f"{name} is missing")
     if rule.max_length is not None:
         verdict.fail(lengths > rule.max_length, f"{name} has more than {rule.max_length} characters")
     if rule.pattern is not None:
-        matches = _array(pc.match_substring_regex(values, _whole(rule.pattern)))
+        matches = _flags(pc.match_substring_regex(values, _whole(rule.pattern)))
         verdict.fail(filled & ~matches, f"{name} has not the required form")
     if rule.one_of is not None:
-        known = _array(pc.is_in(values, pa.array(rule.one_of, pa.string())))
+        known = _flags(pc.is_in(values, pa.array(rule.one_of, pa.string())))
         verdict.fail(filled & ~known, f"{name} is none of the allowed values")
 
 
@@ -143,5 +143,11 @@ def _whole(pattern: str) -> str:
     return rf"\A(?:{pattern})\z"
 
 
-def _array(values: pa.Array) -> NDArray[np.generic]:
-    return values.to_numpy(zero_copy_only=False)
+def _lengths(values: pa.StringArray) -> NDArray[np.int32]:
+    lengths: NDArray[np.int32] = pc.utf8_length(values).to_numpy()
+    return lengths
+
+
+def _flags(values: pa.BooleanArray) -> Flags:
+    flags: Flags = values.to_numpy(zero_copy_only=False)
+    return flags

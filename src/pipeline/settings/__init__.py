@@ -5,7 +5,9 @@ from pipeline.settings.files import SecretUnreadable
 from pipeline.settings.integration import EcsIntegration, Limits
 from pipeline.settings.loading import CONFIG_VARIABLE, DEFAULT_FILE, config_path, load_settings
 from pipeline.settings.model import Settings
+from pipeline.settings.refusals import toml_value
 from pipeline.settings.retention import RetentionSettings
+from pipeline.settings.review import Review, review
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -14,8 +16,11 @@ __all__ = [
     "EcsIntegration",
     "Limits",
     "RetentionSettings",
+    "Review",
     "SecretUnreadable",
     "Settings",
     "config_path",
     "load_settings",
+    "review",
+    "toml_value",
 ]

@@ -9,9 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from pipeline.callback.settings import CallbackSettings
 from pipeline.cards.settings import CsvLimits, CsvSettings
+from pipeline.processors.settings import ProcessorSettings
 from pipeline.settings.files import read_secret
 from pipeline.signatures import SchemeSettings, Secret
 from pipeline.stages.settings import JobLimits, JobPolicies
+from pipeline.transfer import HostRules
 
 
 def _number_of_text(value: object) -> object:
@@ -42,9 +44,11 @@ class EcsIntegration(BaseModel):
     )
     webhook: SchemeSettings = Field(description="How announcements are verified")
     callback: CallbackSettings = Field(description="How ECS is told the outcome")
+    hosts: HostRules = Field(default=HostRules(), description="Hosts that an announcement's URLs may name")
     csv: CsvSettings = Field(default=CsvSettings(), description="Format of the input and result files")
     limits: Limits = Field(default=Limits(), description="Bounds of a job")
     policies: JobPolicies = Field(default=JobPolicies(), description="What counts where the documents are silent")
+    processor: ProcessorSettings = Field(default=ProcessorSettings(), description="What is done with each card")
 
     @model_validator(mode="before")
     @classmethod

@@ -8,11 +8,15 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipeline.bus.settings import ConsumerSettings, KafkaSettings
 from pipeline.contracts import IntegrationName
+from pipeline.ingress.settings import IngressSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
+from pipeline.settings.errors import ConfigError
 from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.retention import RetentionSettings
 from pipeline.store.settings import LocalSettings, StoreSettings
+from pipeline.transfer import NetworkSettings, TransferSettings
 
 ENV_PREFIX = "PIPELINE_"
 ENV_DELIMITER = "__"
@@ -29,6 +33,11 @@ class Settings(BaseSettings):
         env_nested_delimiter=ENV_DELIMITER,
     )
 
+    kafka: KafkaSettings | None = Field(default=None, description="The cluster; `pipeline dev` brings its own")
+    consumer: ConsumerSettings = Field(default=ConsumerSettings(), description="How the members of groups work")
+    ingress: IngressSettings = Field(default=IngressSettings(), description="The server that receives webhooks")
+    network: NetworkSettings = Field(default=NetworkSettings(), description="The way out of this network")
+    transfer: TransferSettings = Field(default=TransferSettings(), description="How patiently files are moved")
     store: StoreSettings = Field(default=LocalSettings(), description="Where the job store and the audit log lie")
     management: ManagementSettings = Field(default=ManagementSettings(), description="Probes and metrics")
     logging: LoggingSettings = Field(default=LoggingSettings(), description="Log lines")
@@ -69,6 +78,17 @@ class Settings(BaseSettings):
                     f"ecs.{name}.webhook_path: {integration.webhook_path!r} is also that of ecs.{other}; write another"
                 )
         return self
+
+    @property
+    def cluster(self) -> KafkaSettings:
+        """The Kafka cluster.
+
+        Raises:
+            ConfigError: None is configured.
+        """
+        if self.kafka is None:
+            raise ConfigError(['kafka: is missing; write [kafka] with e.g. bootstrap_servers = "kafka-0:9092"'])
+        return self.kafka
 
     def secrets(self) -> Iterator[SecretStr]:
         """Yield every secret value held here, for the redaction of logs."""

@@ -101,7 +101,8 @@ def toml_value(value: object) -> str:
     if isinstance(value, list | tuple | set | frozenset):
         return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(str(k))} = {toml_value(v)}" for k, v in value.items()) + " }"
+        pairs = (f"{json.dumps(str(key))} = {toml_value(one)}" for key, one in value.items() if one is not None)
+        return f"{{{', '.join(pairs)}}}"
     return json.dumps(str(value), ensure_ascii=False)
 
 
@@ -188,6 +189,12 @@ def _stated(error: ErrorDetails, _spot: Spot) -> str:
     return str(error.get("ctx", {}).get("error", error["msg"]))
 
 
+def _member(error: ErrorDetails, spot: Spot) -> str:
+    if error["loc"][-1:] == ("[key]",):
+        return f"is not known; known here: {error.get('ctx', {})['expected']}"
+    return _other(error, spot)
+
+
 def _pattern(error: ErrorDetails, spot: Spot) -> str:
     if error["loc"][-1:] == ("[key]",):
         rule = "1 to 63 lower case letters, digits and dashes, not beginning with a dash"
@@ -231,6 +238,7 @@ _EXPLAINED: Final[Mapping[str, Callable[[ErrorDetails, Spot], str]]] = {
     "model_attributes_type": _table,
     "union_tag_invalid": _tag,
     "union_tag_not_found": _tag,
+    "enum": _member,
     "value_error": _stated,
     "string_pattern_mismatch": _pattern,
 }

@@ -1,0 +1,99 @@
+"""``pipeline config``: is the settings file right, and what does it come to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import click
+
+from pipeline.cli.context import Setup, pass_setup, print_warning
+from pipeline.cli.exits import ExitCode
+from pipeline.cli.output import json_option, print_json
+from pipeline.observability import is_secret_name
+from pipeline.settings import ConfigError, Settings, review, toml_value
+
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+@click.group()
+def config() -> None:
+    """Check and show the settings."""
+
+
+@config.command(
+    epilog="Example: pipeline --config prod.toml config check --json",
+)
+@json_option
+@pass_setup
+@click.pass_context
+def check(ctx: click.Context, setup: Setup, *, as_json: bool) -> None:
+    """Name every problem of the settings, secret files and retention times included. Exit 2 if there is one."""
+    problems: list[str] = []
+    warnings: list[str] = []
+    try:
+        settings = setup.settings(webhook_secrets=True, warn=warnings.append)
+    except ConfigError as error:
+        problems += error.problems
+    else:
+        found = review(settings)
+        problems += found.problems
+        warnings += found.warnings
+    if as_json:
+        print_json({"ok": not problems, "file": setup.path, "problems": problems, "warnings": warnings})
+    else:
+        for warning in warnings:
+            print_warning(warning)
+        for problem in problems:
+            click.echo(f"error: config_invalid: {problem}", err=True)
+        if not problems:
+            click.echo(f"ok: {setup.path or 'no settings file: defaults'}")
+    ctx.exit(ExitCode.USAGE if problems else ExitCode.OK)
+
+
+@config.command(epilog="Example: pipeline config show --json | jq .ecs.acme.limits")
+@json_option
+@pass_setup
+def show(setup: Setup, *, as_json: bool) -> None:
+    """Print every setting as it counts, defaults included, secrets masked."""
+    values = masked(setup.settings())
+    if as_json:
+        print_json(values)
+        return
+    for key, value in _flat(values):
+        click.echo(f"{key} = {value}")
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """Return the settings as JSON values: secrets as asterisks, credentials in URLs cut out."""
+    dumped = settings.model_dump(mode="json")
+    for integration in dumped["ecs"].values():
+        integration["processor"]["options"] = _options(integration["processor"]["options"])
+    cleaned: dict[str, Any] = _without_credentials(dumped)
+    return cleaned
+
+
+def _options(value: Any, name: str = "") -> Any:
+    # a processor's options are its own: only their names tell which of them are secrets
+    if isinstance(value, dict):
+        return {key: _options(inner, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_options(inner, name) for inner in value]
+    return "**********" if isinstance(value, str) and is_secret_name(name) else value
+
+
+def _without_credentials(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_credentials(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_credentials(inner) for inner in value]
+    return _CREDENTIALS.sub("***@", value) if isinstance(value, str) else value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", toml_value(value)

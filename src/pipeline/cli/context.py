@@ -1,0 +1,52 @@
+"""What every command shares: which settings file, and the settings in it, read when a command first asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+from pipeline.settings import DEFAULT_FILE, Settings, config_path, load_settings
+
+
+class Setup:
+    """The settings file of this run.
+
+    Attributes:
+        path: The file, or None where there is none.
+    """
+
+    def __init__(self, option: Path | None, env: Mapping[str, str]) -> None:
+        self._env = env
+        self.path = config_path(option, env)
+
+    def settings(self, *, webhook_secrets: bool = False, warn: Callable[[str], None] | None = None) -> Settings:
+        """Return the settings.
+
+        Args:
+            webhook_secrets: Whether the command needs the files of the webhook secrets.
+            warn: Takes warnings; None prints them on stderr.
+        """
+        return load_settings(
+            self.path, self._env, webhook_secrets=webhook_secrets, warn=print_warning if warn is None else warn
+        )
+
+    @property
+    def target(self) -> Path:
+        """Where a command that writes settings writes them."""
+        return self.path or Path(DEFAULT_FILE)
+
+
+def print_warning(text: str) -> None:
+    """Print a warning."""
+    click.echo(f"warning: {text}", err=True)
+
+
+def make_setup(option: Path | None) -> Setup:
+    """Return the setup of this process."""
+    return Setup(option, os.environ)
+
+
+pass_setup = click.make_pass_decorator(Setup)

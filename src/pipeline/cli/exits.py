@@ -1,0 +1,84 @@
+"""Exit codes, and how errors reach a person: ``error: <code>: <message>`` on stderr, without a traceback."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import IO, Any
+
+import click
+
+from pipeline.cards import CsvError
+from pipeline.errors import PipelineError, TransientError
+from pipeline.settings import ConfigError
+
+
+class ExitCode(IntEnum):
+    """What scripts may rely on (docs/cli.md)."""
+
+    OK = 0
+    FINDING = 1
+    """Damage, a failed verification, something asked for that is not there."""
+    USAGE = 2
+    """A wrong command line or wrong settings: nothing was begun."""
+    REFUSED = 3
+    """The file is no card file of this integration."""
+    UNAVAILABLE = 4
+    """The broker, the store or another server does not answer: try again later."""
+    INTERRUPTED = 130
+
+
+class UsageRefused(PipelineError):
+    """The command cannot be carried out as given."""
+
+
+def exit_code(error: PipelineError) -> ExitCode:
+    """Return how a process ends that ends by this error."""
+    if isinstance(error, ConfigError | UsageRefused):
+        return ExitCode.USAGE
+    if isinstance(error, CsvError):
+        return ExitCode.REFUSED
+    if isinstance(error, TransientError):
+        return ExitCode.UNAVAILABLE
+    return ExitCode.FINDING
+
+
+class Failed(click.ClickException):
+    """An expected error, as click knows it."""
+
+    def __init__(self, error: PipelineError) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.exit_code = exit_code(error)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print one line per problem."""
+        problems = self.error.problems if isinstance(self.error, ConfigError) else (self.error.message,)
+        for problem in problems:
+            click.echo(f"error: {self.error.code}: {problem}", file=file, err=True)
+
+
+class Cli(click.Group):
+    """The root command: whatever was expected to go wrong ends with a line and a code of the contract."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an unexpected error passes, and ends the process with its traceback, masked, and code 1."""
+        try:
+            return super().invoke(ctx)
+        except PipelineError as error:
+            raise Failed(error) from error
+        except KeyboardInterrupt:
+            ctx.exit(ExitCode.INTERRUPTED)
+        except BaseExceptionGroup as group:
+            expected = _first(group)
+            if expected is None:
+                raise
+            raise Failed(expected) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> PipelineError | None:
+    """Return the error that ended a group of tasks, if all that ended it was expected."""
+    _, unexpected = group.split(PipelineError)
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found if unexpected is None and isinstance(found, PipelineError) else None

@@ -1,0 +1,48 @@
+"""The root command."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from pipeline.cli.cards import cards
+from pipeline.cli.config import config
+from pipeline.cli.context import make_setup
+from pipeline.cli.exits import Cli
+from pipeline.cli.integration import integration
+from pipeline.cli.topics import topics
+from pipeline.observability import LoggingSettings, Redaction, configure_logging
+
+
+@click.group(
+    cls=Cli,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 ok, 1 finding, 2 usage or settings, 3 file refused, 4 unavailable, 130 interrupted.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings file (TOML). Default: $PIPELINE_CONFIG, or pipeline.toml if it is there.",
+)
+@click.version_option(version("card-pipeline"), prog_name="pipeline")
+@click.pass_context
+def cli(ctx: click.Context, config_file: Path | None) -> None:
+    """Receive card batch jobs of eCard Systems, process every card, upload the result, tell ECS, keep an audit log.
+
+    Start with `pipeline dev`: everything in one process, on an embedded broker.
+    """
+    # people read what a command says; servers configure their logs anew, by the settings
+    configure_logging(LoggingSettings(level="warning", format="console"), Redaction())
+    ctx.obj = make_setup(config_file)
+
+
+for command in (cards, config, integration, topics):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    cli(prog_name="pipeline")

@@ -1,0 +1,43 @@
+"""Results on stdout: JSON for scripts, tables for people at a terminal, plain lines for everybody else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON on stdout, for scripts."
+)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on one line, and flush: whoever reads it may wait for it."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    sys.stdout.flush()
+
+
+def print_fields(values: Mapping[str, object]) -> None:
+    """Print ``name  value`` lines, aligned."""
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        click.echo(f"{name:<{width}}  {'-' if value is None else value}")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table: drawn on a terminal, tab-separated elsewhere."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            click.echo("\t".join("-" if cell is None else str(cell) for cell in row))
+        return
+    # rich takes a fifth of a second to import: only a terminal pays for it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+    Console().print(table)

@@ -1,0 +1,86 @@
+"""An ingress on a free port: for tests of the ingress, and of whatever sends to one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import SecretStr
+
+from pipeline.bus.protocols import Publisher
+from pipeline.ingress.handler import Ingress
+from pipeline.ingress.refusals import RefusalCounts
+from pipeline.ingress.server import IngressServer
+from pipeline.ingress.settings import IngressSettings
+from pipeline.ingress.sources import Source, SuccessStatus
+from pipeline.observability import Metrics
+from pipeline.providers import EcsProvider
+from pipeline.signatures import Secret, SharedSecretSettings, scheme_of
+from pipeline.transfer import HostRules
+
+SECRET = "synthetic-webhook-secret"  # noqa: S105 - of tests only
+SECRET_HEADERS = {"X-Webhook-Secret": SECRET, "Content-Type": "application/json"}
+
+_HOSTS = HostRules(input=("*.example.com",), result=("*.example.com",), callback=("ecs.example.com",))
+
+
+def ecs_source(integration: str = "acme", *, success_status: SuccessStatus = 202, hosts: HostRules = _HOSTS) -> Source:
+    """Return an ECS webhook whose shared secret is :data:`SECRET`, for hosts below example.com unless given."""
+    settings = SharedSecretSettings.model_validate({"scheme": "shared-secret", "secrets": [{"file": "unread"}]})
+    return Source(
+        integration=integration,
+        path=f"/webhooks/ecs/{integration}",
+        scheme=scheme_of(settings, [Secret("current", SecretStr(SECRET))]),
+        provider=EcsProvider(integration, hosts),
+        success_status=success_status,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A running ingress and its parts."""
+
+    server: IngressServer
+    ingress: Ingress
+    refusals: RefusalCounts
+    metrics: Metrics
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def serving(
+    publisher: Publisher,
+    *,
+    sources: Sequence[Source] | None = None,
+    settings: IngressSettings | None = None,
+    clock: Callable[[], datetime] = _now,
+) -> AsyncIterator[Serving]:
+    """Serve on a free port of the loopback until the block ends; then stop without grace."""
+    settings = settings or IngressSettings(port=0)
+    metrics = Metrics()
+    refusals = RefusalCounts(
+        publisher,
+        clock=clock,
+        instance="test",
+        interval=settings.refusals_interval_seconds,
+        deadline=settings.deadline_seconds,
+    )
+    ingress = Ingress(
+        sources=[ecs_source()] if sources is None else sources,
+        publisher=publisher,
+        settings=settings,
+        metrics=metrics,
+        refusals=refusals,
+        clock=clock,
+    )
+    server = IngressServer(ingress, refusals, settings)
+    await server.start()
+    try:
+        yield Serving(server, ingress, refusals, metrics)
+    finally:
+        await server.stop(0)

@@ -1,5 +1,8 @@
 """Kafka: publishing, consumer groups, dead letters, topics. The only room that imports a Kafka client."""
 
+from pipeline.bus.batch_consumer import BatchConsumer
+from pipeline.bus.consumer import Consumer
+from pipeline.bus.dead_letters import DeadLetter, DeadLetters, OnDeadLetter
 from pipeline.bus.embedded import EmbeddedBroker
 from pipeline.bus.errors import BrokerUnavailable, EmbeddedMissing, RecordsLost, RecordTooLarge
 from pipeline.bus.names import Names
@@ -17,9 +20,13 @@ from pipeline.bus.publisher import KafkaPublisher
 from pipeline.bus.settings import ConsumerSettings, KafkaSettings, SaslSettings, TlsSettings
 
 __all__ = [
+    "BatchConsumer",
     "BatchHandler",
     "BrokerUnavailable",
+    "Consumer",
     "ConsumerSettings",
+    "DeadLetter",
+    "DeadLetters",
     "EmbeddedBroker",
     "EmbeddedMissing",
     "Handler",
@@ -27,6 +34,7 @@ __all__ = [
     "KafkaSettings",
     "Lease",
     "Names",
+    "OnDeadLetter",
     "Outgoing",
     "Publisher",
     "Record",

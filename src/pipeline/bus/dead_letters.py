@@ -1,0 +1,113 @@
+"""Records that can never be handled: kept, with the reason, where they block nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from pipeline.bus.errors import RecordTooLarge
+from pipeline.bus.protocols import Outgoing, Publisher, Record
+from pipeline.contracts import SPECS, Topic
+from pipeline.errors import FatalError, PermanentError
+from pipeline.observability import Metrics
+
+log = structlog.get_logger(__name__)
+
+_MESSAGE_LIMIT: Final = 1000
+"""Characters of the reason that fit the room that dead letters have."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One record that was given up."""
+
+    record: Record
+    error: PermanentError
+    group: str
+    at: datetime
+
+
+OnDeadLetter = Callable[[DeadLetter], Awaitable[None]]
+"""Called after a dead letter was written and before its offset counts as finished; repeated after transient errors."""
+
+
+class DeadLetters:
+    """Writes dead letters: value, key and headers unchanged, plus ``dlq_*`` headers that say where from and why.
+
+    Args:
+        publisher: Where to.
+        group: The consumer group that gives up, e.g. ``process``.
+        on_dead_letter: Told about each.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        group: str,
+        metrics: Metrics,
+        on_dead_letter: OnDeadLetter | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._publisher = publisher
+        self._group = group
+        self._metrics = metrics
+        self._on_dead_letter = on_dead_letter
+        self._clock = clock
+
+    async def bury(self, record: Record, error: PermanentError) -> None:
+        """Write one dead letter; at least once, so repeating after an error is safe.
+
+        Raises:
+            TransientError, Overloaded: Repeat it: the record must not be finished before it is kept.
+            FatalError: It can be kept nowhere.
+        """
+        letter = DeadLetter(record, error, self._group, self._clock())
+        try:
+            await self._publisher.publish(_addressed(letter))
+        except RecordTooLarge as too_large:
+            raise FatalError(
+                "dead_letter_too_large",
+                f"{record.topic}, partition {record.partition}, offset {record.offset} can neither be handled nor "
+                "kept: let the dead-letter topic take larger records than kafka.max_record_bytes (by 16384 bytes).",
+            ) from too_large
+        if self._on_dead_letter:
+            await self._on_dead_letter(letter)
+        self._metrics.consumer_dead_letters.labels(stage=self._group, topic=record.topic, code=error.code).inc()
+        log.error(
+            "dead_letter_record",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            attempt=record.attempt,
+            code=error.code,
+        )
+
+
+def dead_letter_topic(topic: Topic) -> Topic:
+    """Return where dead letters of a topic go. Raises ValueError for a topic that is not there to be consumed."""
+    found = SPECS[topic].dead_letter
+    if found is None:
+        raise ValueError(f"{topic} has no dead-letter topic: nothing here consumes it")
+    return found
+
+
+def _addressed(letter: DeadLetter) -> Outgoing:
+    record, error = letter.record, letter.error
+    facts = {
+        "dlq_topic": record.topic,
+        "dlq_partition": str(record.partition),
+        "dlq_offset": str(record.offset),
+        "dlq_timestamp": str(record.timestamp_ms),
+        "dlq_group": letter.group,
+        "dlq_attempts": str(record.attempt),
+        "dlq_code": error.code,
+        "dlq_message": error.message[:_MESSAGE_LIMIT],
+        "dlq_at": letter.at.isoformat().replace("+00:00", "Z"),
+    }
+    headers = (*record.headers, *((name, value.encode()) for name, value in facts.items()))
+    return Outgoing(dead_letter_topic(record.topic), record.key, record.value, headers)

@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 _UNKNOWN: Final = "unknown"
 _METHOD: Final = "POST"
+_SERVER: Final = "card-pipeline"
 _SERVER_ERROR: Final = 500
 
 
@@ -100,17 +101,20 @@ class Ingress:
             self._count(integration, response.status, reason, time.perf_counter() - started)
             if reason != Answer.ACCEPTED:
                 _log_refusal(integration, response.status, reason, client)
-        if self.draining or not request.content.at_eof():
-            response.force_close()
-        return response
+        return self._sent_off(response, close=self.draining or not request.content.at_eof())
 
     def malformed(self) -> web.Response:
         """Return the answer to bytes that are no HTTP request."""
         problem = Problem(Answer.MALFORMED)
         self._count(_UNKNOWN, problem.status, problem.reason, 0.0)
         _log_refusal(_UNKNOWN, problem.status, problem.reason, "-")
-        response = problem.response()
-        response.force_close()
+        return self._sent_off(problem.response(), close=True)
+
+    @staticmethod
+    def _sent_off(response: web.Response, *, close: bool) -> web.Response:
+        response.headers["Server"] = _SERVER  # else the library tells its version and Python's
+        if close:
+            response.force_close()
         return response
 
     def _count(self, integration: str, status: int, reason: str, seconds: float) -> None:

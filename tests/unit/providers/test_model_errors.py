@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from pipeline.providers.findings import Finding
+from pipeline.providers.model_errors import findings_of
+
+
+class _Other(BaseModel):
+    flag: bool
+
+
+def test_error_without_words_of_its_own_is_told_in_general_ones() -> None:
+    """A kind of error that the table does not hold, say after an upgrade, still names its field."""
+    with pytest.raises(ValidationError) as caught:
+        _Other.model_validate({"flag": "perhaps"})
+    assert findings_of(caught.value) == [Finding("flag", "invalid", "Compare this field with the data contract")]

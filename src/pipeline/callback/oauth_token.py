@@ -12,7 +12,6 @@ from typing import Final, cast
 import aiohttp
 import structlog
 from pydantic import SecretStr
-from yarl import URL
 
 from pipeline.callback.answers import describe
 from pipeline.callback.errors import TokenUnavailable
@@ -23,6 +22,8 @@ from pipeline.callback.retry import retry_after_seconds
 from pipeline.callback.secret_file import read_secret_file
 from pipeline.callback.settings import CallbackSettings, OAuthSettings
 from pipeline.errors import TransientError
+from pipeline.transfer import AddressRefused
+from pipeline.transfer.urls import request_url
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,6 @@ RENEWAL_PAUSE: Final = timedelta(seconds=10)
 _HEADERS: Final = {
     "Content-Type": "application/json",
     "Accept": "application/vnd.api+json, application/json",
-    "Accept-Encoding": "identity",
 }
 
 
@@ -139,8 +139,12 @@ class OAuthTokenProvider:
         body = token_request(client_id=self._oauth.client_id, client_secret=secret, scope=self._oauth.scope)
         try:
             answer = await exchange(
-                self._session, URL(self._oauth.token_url), body=body, headers=_HEADERS, settings=self._settings
+                self._session, request_url(self._oauth.token_url), body=body, headers=_HEADERS, settings=self._settings
             )
+        except AddressRefused as error:
+            # for the callback this is no verdict on its URL: it waits until the configuration is right
+            message = "callback.oauth.token_url is not allowed: https, public addresses, unless hosts.* allows more"
+            raise TokenUnavailable("callback_token_refused", f"{message} ({error.code})") from error
         except TransientError as error:
             raise TokenUnavailable("callback_token_unanswered", f"token server {error.message}") from error
         if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from pipeline.transfer.hosts import MalformedUrl, split_url
 
 
 class OAuthSettings(BaseModel):
@@ -16,7 +18,7 @@ class OAuthSettings(BaseModel):
     token_url: str = Field(
         min_length=1,
         max_length=2048,
-        description="URL that gives tokens, e.g. https://api.example.com/api/v1/auth/token; its host must be one of the callback hosts",
+        description="URL that gives tokens, e.g. https://api.example.com/api/v1/auth/token; hosts.allow_http and hosts.allow_private hold for it too",
     )
     client_id: str = Field(min_length=1, max_length=1024, description="Client identifier from eCard Systems")
     client_secret: SecretStr | None = Field(
@@ -33,6 +35,15 @@ class OAuthSettings(BaseModel):
         ge=0,
         description="A new token is fetched this many seconds before the old one expires (at the latest in the middle of its life)",
     )
+
+    @field_validator("token_url")
+    @classmethod
+    def _a_url(cls, url: str) -> str:
+        try:
+            split_url(url)
+        except MalformedUrl as error:
+            raise ValueError(f"the URL {error.rule}") from None
+        return url
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:

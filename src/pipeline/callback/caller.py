@@ -1,0 +1,139 @@
+"""The request that tells ECS the outcome of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from time import perf_counter
+from typing import Final
+from uuid import UUID
+
+import aiohttp
+import structlog
+from pydantic import SecretStr
+from yarl import URL
+
+from pipeline.callback.answers import Judgement, Verdict, judge
+from pipeline.callback.exchange import HttpAnswer, exchange
+from pipeline.callback.protocols import Answer, Token, TokenProvider
+from pipeline.callback.retry import retry_after_seconds
+from pipeline.callback.settings import CallbackSettings
+from pipeline.effects import effect
+from pipeline.errors import TransientError
+from pipeline.observability import Metrics
+from pipeline.transfer import HostRules, check_url
+from pipeline.transfer.urls import request_url
+
+log = structlog.get_logger(__name__)
+
+_HEADERS: Final = {
+    "Content-Type": "application/json",
+    "Accept": "application/vnd.api+json, application/json",
+}
+
+
+class HttpCaller:
+    """Sends the callbacks of one integration.
+
+    The bearer token goes to the configured callback hosts and nowhere else: the URL is checked before the token is even
+    asked for, the session checks the address that is really connected to, and redirects are not followed.
+
+    Args:
+        settings: Timeouts and bounds.
+        integration: Named in log lines and metrics.
+        rules: Hosts that a callback URL may name.
+        session: Guarded by the same rules, for callbacks.
+        tokens: Where the bearer token comes from.
+        metrics: Counts answers by verdict and code.
+        clock: UTC, aware; for ``Retry-After`` dates.
+    """
+
+    def __init__(
+        self,
+        settings: CallbackSettings,
+        *,
+        integration: str,
+        rules: HostRules,
+        session: aiohttp.ClientSession,
+        tokens: TokenProvider,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._integration = integration
+        self._rules = rules
+        self._session = session
+        self._tokens = tokens
+        self._metrics = metrics
+        self._clock = clock
+
+    async def tell(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
+        """POST the outcome and judge the answer; sent again once, with a renewed token, after a 401.
+
+        When the renewed token is the rejected one, nothing is sent again: the answer would be the same.
+
+        Raises:
+            TransientError: ``callback_not_sent``, ``callback_unanswered`` (ECS may have heard it),
+                ``callback_try_later``, ``callback_server_error``, or TokenUnavailable; ``retry_after`` as ECS asked.
+            AddressRefused: The callback URL's host, scheme or address is not allowed. Nothing was sent.
+        """
+        check_url(url.get_secret_value(), self._rules, "callback")
+        target, job = request_url(url.get_secret_value()), UUID(job_guid)
+        token = await self._tokens.token()
+        answer, found = await self._post(target, job, body, request_id, token)
+        if found.verdict is Verdict.UNAUTHORIZED:
+            renewed = await self._tokens.renew(token)
+            if renewed.value != token.value:
+                answer, found = await self._post(target, job, body, request_id, renewed)
+        return self._conclude(answer, found)
+
+    async def _post(
+        self, target: URL, job: UUID, body: bytes, request_id: str, token: Token
+    ) -> tuple[HttpAnswer, Judgement]:
+        headers = {
+            **_HEADERS,
+            "Authorization": f"Bearer {token.value.get_secret_value()}",
+            "X-Request-Id": request_id,
+        }
+        began = perf_counter()
+        try:
+            with effect("post.callback"):
+                answer = await exchange(self._session, target, body=body, headers=headers, settings=self._settings)
+        except TransientError as error:
+            self._count(Verdict.RETRY, error.code)
+            raise
+        finally:
+            self._metrics.callback_seconds.labels(self._integration).observe(perf_counter() - began)
+        found = judge(answer.status, answer.body, job_guid=job)
+        self._count(found.verdict, found.code)
+        self._log(job, request_id, answer, found)
+        return answer, found
+
+    def _conclude(self, answer: HttpAnswer, found: Judgement) -> Answer:
+        if found.verdict is Verdict.RETRY:
+            pause = retry_after_seconds(
+                answer.headers.get("Retry-After"), now=self._clock(), longest=self._settings.max_retry_after_seconds
+            )
+            raise TransientError(found.code, f"ECS answered {answer.status}: {found.detail}", retry_after=pause)
+        if found.verdict is Verdict.UNAUTHORIZED:
+            log.error("callback_token_rejected", integration=self._integration, detail=found.detail)
+        return Answer(
+            "accepted" if found.verdict is Verdict.ACCEPTED else "refused", answer.status, found.code, found.detail
+        )
+
+    def _count(self, verdict: Verdict, code: str) -> None:
+        self._metrics.callback_answers.labels(self._integration, verdict.value, code).inc()
+
+    def _log(self, job: UUID, request_id: str, answer: HttpAnswer, found: Judgement) -> None:
+        level = log.info if found.verdict is Verdict.ACCEPTED and found.warning is None else log.warning
+        level(
+            "posted_callback",
+            integration=self._integration,
+            job_guid=job,
+            request_id=request_id,
+            status=answer.status,
+            code=found.code,
+            detail=found.detail,
+            warning=found.warning,
+            partner_request_id=found.request_id,
+        )

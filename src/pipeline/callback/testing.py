@@ -1,0 +1,71 @@
+"""Fakes for those who tell ECS something, and for those who need a token."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from pipeline.callback.protocols import Answer, Token
+from pipeline.errors import PipelineError
+
+ACCEPTED = Answer("accepted", 200, "callback_accepted", "RESULT_RECEIVED: Result upload confirmed")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One callback that was sent."""
+
+    url: str
+    job_guid: str
+    body: bytes
+    request_id: str
+
+
+class FakeCaller:
+    """Gives the answers of a script, in order, then accepts everything; remembers what was sent.
+
+    Args:
+        script: Answers to give and errors to raise.
+    """
+
+    def __init__(self, script: Iterable[Answer | PipelineError] = ()) -> None:
+        self.script = deque(script)
+        self.calls: list[Call] = []
+
+    async def tell(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
+        """Remember the call and play the next line of the script."""
+        self.calls.append(Call(url.get_secret_value(), job_guid, body, request_id))
+        line = self.script.popleft() if self.script else ACCEPTED
+        if isinstance(line, PipelineError):
+            raise line
+        return line
+
+
+class FakeTokenProvider:
+    """Has one token, and the next of a list after each renewal; the last one stays.
+
+    Args:
+        values: Token texts; at least one.
+        failure: Raised instead of giving a token, until it is set to None.
+    """
+
+    def __init__(self, *values: str, failure: PipelineError | None = None) -> None:
+        self._values = deque(values)
+        self.failure = failure
+        self.renewals = 0
+
+    async def token(self) -> Token:
+        """Return the current token."""
+        if self.failure is not None:
+            raise self.failure
+        return Token(SecretStr(self._values[0]), None)
+
+    async def renew(self, rejected: Token) -> Token:
+        """Go on to the next token, unless that has happened since ``rejected`` was given."""
+        self.renewals += 1
+        if len(self._values) > 1 and rejected.value.get_secret_value() == self._values[0]:
+            self._values.popleft()
+        return await self.token()

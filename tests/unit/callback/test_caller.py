@@ -1,0 +1,412 @@
+"""Callbacks over loopback: what is sent where, and what comes of each answer."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from pipeline.callback import Answer, CallbackSettings, HttpCaller, TokenProvider, TokenUnavailable, request_id
+from pipeline.callback.testing import ACCEPTED, Call, FakeCaller, FakeTokenProvider
+from pipeline.errors import TransientError
+from pipeline.observability import Metrics
+from pipeline.transfer import AddressRefused, HostRules, NetworkSettings
+from pipeline.transfer.guard import open_session
+
+GUID = UUID("cffde776-1d2a-4614-8023-a5148e411462")
+BODY = b'{"success":true,"records_processed":200,"records_failed":0,"error_message":null}'
+REQUEST_ID = request_id(GUID, BODY)
+NOW = datetime(2026, 1, 21, 22, 50, tzinfo=UTC)
+TOKEN = "first-opaque-token"
+
+Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def confirmation(status: str = "RESULT_RECEIVED") -> dict[str, Any]:
+    """Return the success answer of the seed."""
+    attributes = {"status": status, "message": "Result upload confirmed"}
+    return {
+        "data": {"type": "batch-job-result", "id": str(GUID), "attributes": attributes},
+        "meta": {"requestId": "req-1"},
+    }
+
+
+@dataclass
+class Ecs:
+    """A server that answers from a script, and remembers what it was sent."""
+
+    script: list[Respond]
+    seen: list[tuple[web.Request, bytes]] = field(default_factory=list)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Play the next line; the last one stays."""
+        self.seen.append((request, await request.read()))
+        respond = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        return await respond(request)
+
+
+def says(status: int, body: object = b"", **headers: str) -> Respond:
+    """Return a line of the script."""
+
+    async def respond(_request: web.Request) -> web.Response:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return web.Response(status=status, body=raw, headers={name.replace("_", "-"): v for name, v in headers.items()})
+
+    return respond
+
+
+@dataclass
+class World:
+    """One caller and the server that it calls."""
+
+    caller: HttpCaller
+    ecs: Ecs
+    url: str
+    tokens: FakeTokenProvider
+    metrics: Metrics
+
+    async def tell(self, url: str | None = None) -> Answer:
+        """Send the callback."""
+        return await self.caller.tell(SecretStr(url or self.url), job_guid=str(GUID), body=BODY, request_id=REQUEST_ID)
+
+    def counted(self, verdict: str, code: str) -> float | None:
+        """Return how many answers were counted so."""
+        labels = {"integration": "acme", "verdict": verdict, "code": code}
+        return self.metrics.registry.get_sample_value("pipeline_callback_answers_total", labels)
+
+
+@asynccontextmanager
+async def world(
+    *script: Respond,
+    tokens: FakeTokenProvider | None = None,
+    rules: HostRules | None = None,
+    timeout_seconds: float = 5.0,
+) -> AsyncIterator[World]:
+    """Start a server and a caller that may reach it."""
+    ecs = Ecs(list(script) or [says(200, confirmation())])
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", ecs.answer)
+    settings = CallbackSettings(
+        token_file=Path("unused"), timeout_seconds=timeout_seconds, connect_timeout_seconds=timeout_seconds
+    )
+    async with TestServer(app) as server:
+        rules = rules or HostRules(callback=(f"127.0.0.1:{server.port}",), allow_http=True, allow_private=True)
+        provider = tokens or FakeTokenProvider(TOKEN)
+        async with open_session(rules, NetworkSettings(), "callback") as session:
+            metrics = Metrics()
+            caller = HttpCaller(
+                settings,
+                integration="acme",
+                rules=rules,
+                session=session,
+                tokens=as_provider(provider),
+                metrics=metrics,
+                clock=lambda: NOW,
+            )
+            url = f"http://127.0.0.1:{server.port}/partner/batch-jobs/{GUID}/result-uploaded?a=%2F"
+            yield World(caller, ecs, url, provider, metrics)
+
+
+def as_provider(provider: TokenProvider) -> TokenProvider:
+    """Have the type checker hold the fake against the protocol."""
+    return provider
+
+
+async def test_the_request_is_as_documented() -> None:
+    """One POST, plain JSON, bearer token, idempotency key, the URL byte for byte."""
+    async with world() as w:
+        assert await w.tell() == ACCEPTED
+        ((request, body),) = w.ecs.seen
+    assert (request.method, body) == ("POST", BODY)
+    assert request.raw_path == f"/partner/batch-jobs/{GUID}/result-uploaded?a=%2F"
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["Accept"] == "application/vnd.api+json, application/json"
+    assert request.headers["Authorization"] == f"Bearer {TOKEN}"
+    assert request.headers["X-Request-Id"] == REQUEST_ID
+    assert request.headers["Content-Length"] == str(len(BODY))
+    assert w.counted("accepted", "callback_accepted") == 1
+
+
+@pytest.mark.parametrize(
+    "media_type", ["text/html", "application/vnd.api+json", "application/octet-stream", "nonsense"]
+)
+async def test_the_media_type_of_a_confirmation_does_not_matter(media_type: str) -> None:
+    """ECS documents none."""
+    async with world(says(201, confirmation(), Content_Type=media_type)) as w:
+        assert (await w.tell()).verdict == "accepted"
+
+
+async def test_an_unknown_status_is_accepted_and_logged_as_warning() -> None:
+    """With what ECS's support will ask for."""
+    async with world(says(200, confirmation("ARCHIVED"))) as w:
+        with capture_logs() as logs:
+            assert (await w.tell()).verdict == "accepted"
+    (line,) = logs
+    assert (line["log_level"], line["warning"], line["partner_request_id"]) == ("warning", "unknown_status", "req-1")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (302, "callback_redirected"),
+        (400, "callback_refused"),
+        (404, "callback_refused"),
+        (409, "callback_conflict"),
+        (415, "callback_refused"),
+        (422, "callback_refused"),
+        (204, "callback_not_confirmed"),
+    ],
+)
+async def test_refusals_are_answers(status: int, code: str) -> None:
+    """Repeating cannot help: the stage gets the answer, sent once."""
+    async with world(says(status, b"", Location="/elsewhere")) as w:
+        answer = await w.tell()
+        assert (answer.verdict, answer.status, answer.code) == ("refused", status, code)
+        assert len(w.ecs.seen) == 1
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+async def test_passing_trouble_is_transient(status: int) -> None:
+    """With the pause that ECS asks for."""
+    async with world(says(status, b"<html>busy</html>", Retry_After="7")) as w:
+        with pytest.raises(TransientError, match="busy") as caught:
+            await w.tell()
+        assert caught.value.retry_after == 7
+        assert len(w.ecs.seen) == 1
+        assert w.counted("retry", caught.value.code) == 1
+
+
+async def test_retry_after_may_be_a_date_and_may_be_missing() -> None:
+    """Both forms of the header."""
+    async with world(says(503, b"", Retry_After="Wed, 21 Jan 2026 22:51:00 GMT"), says(503)) as w:
+        with pytest.raises(TransientError) as caught:
+            await w.tell()
+        assert caught.value.retry_after == 60
+        with pytest.raises(TransientError) as caught:
+            await w.tell()
+        assert caught.value.retry_after is None
+
+
+async def test_a_401_renews_the_token_once() -> None:
+    """The second request carries the new token, and is otherwise the same."""
+    tokens = FakeTokenProvider(TOKEN, "second-opaque-token")
+    async with world(says(401), says(200, confirmation()), tokens=tokens) as w:
+        assert (await w.tell()).verdict == "accepted"
+        (first, first_body), (second, second_body) = w.ecs.seen
+    assert second.headers["Authorization"] == "Bearer second-opaque-token"
+    assert first_body == second_body
+    assert first.headers["X-Request-Id"] == second.headers["X-Request-Id"]
+    assert w.counted("unauthorized", "callback_unauthorized") == 1
+
+
+async def test_a_second_401_is_a_refusal_with_an_alarm() -> None:
+    """The callback is parked; the uploaded result is not touched."""
+    tokens = FakeTokenProvider(TOKEN, "second-opaque-token", "third-opaque-token")
+    async with world(says(401, {"errors": [{"title": "expired"}]}), tokens=tokens) as w:
+        with capture_logs() as logs:
+            answer = await w.tell()
+        assert (answer.verdict, answer.status, answer.code) == ("refused", 401, "callback_unauthorized")
+        assert answer.detail == "expired"
+        assert len(w.ecs.seen) == 2
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["callback_token_rejected"]
+
+
+async def test_the_same_token_is_not_sent_again() -> None:
+    """Its answer is known."""
+    async with world(says(401)) as w:
+        assert (await w.tell()).code == "callback_unauthorized"
+        assert (len(w.ecs.seen), w.tokens.renewals) == (1, 1)
+
+
+async def test_without_a_token_nothing_is_sent() -> None:
+    """It is tried again when there is one."""
+    tokens = FakeTokenProvider(TOKEN, failure=TokenUnavailable("callback_token_unreadable", "gone"))
+    async with world(tokens=tokens) as w:
+        with pytest.raises(TokenUnavailable):
+            await w.tell()
+        assert w.ecs.seen == []
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://other.example/x", "host_not_allowed"),
+        ("http://127.0.0.1:1/x", "host_not_allowed"),
+        ("ftp://127.0.0.1/x", "url_scheme"),
+        ("not a url", "url_malformed"),
+    ],
+)
+async def test_the_token_is_for_the_configured_host_alone(url: str, code: str) -> None:
+    """Another host, port or scheme gets neither token nor body; the token is not even read."""
+    tokens = FakeTokenProvider(TOKEN, failure=TokenUnavailable("callback_token_unreadable", "gone"))
+    async with world(tokens=tokens) as w:
+        with pytest.raises(AddressRefused) as caught:
+            await w.tell(url)
+        assert caught.value.code == code
+
+
+async def test_http_is_refused_unless_allowed() -> None:
+    """A bearer token does not go over plain HTTP by accident."""
+    async with world(rules=HostRules(callback=("127.0.0.1",), allow_private=True)) as w:
+        with pytest.raises(AddressRefused) as caught:
+            await w.tell()
+        assert caught.value.code == "url_http_not_allowed"
+
+
+async def test_a_name_that_leads_to_a_private_address_is_refused() -> None:
+    """The session looks at the address that it really connects to."""
+    async with world() as w:
+        port = w.url.split(":")[2].split("/")[0]
+        rules = HostRules(callback=(f"localhost:{port}",), allow_http=True)
+        async with world(rules=rules) as inner:
+            with pytest.raises(AddressRefused) as caught:
+                await inner.tell(f"http://localhost:{port}/x")
+        assert caught.value.code == "address_not_allowed"
+        assert w.ecs.seen == []
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    """Following it would re-send the body."""
+    async with world(says(307, b"", Location="/other")) as w:
+        assert (await w.tell()).code == "callback_redirected"
+        assert len(w.ecs.seen) == 1
+
+
+async def test_a_refused_connection_means_not_sent() -> None:
+    """ECS cannot have heard it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    rules = HostRules(callback=(f"127.0.0.1:{port}",), allow_http=True, allow_private=True)
+    async with world(rules=rules) as w:
+        with pytest.raises(TransientError, match="Connect|refused") as caught:
+            await w.tell(f"http://127.0.0.1:{port}/x?token=planted")
+        assert caught.value.code == "callback_not_sent"
+        assert "planted" not in str(caught.value)
+        assert w.counted("retry", "callback_not_sent") == 1
+
+
+async def test_a_connection_that_is_never_made_means_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time to connect is bounded on its own."""
+
+    async def never(*_args: object, **_kwargs: object) -> None:
+        await asyncio.sleep(30)
+
+    async with world(timeout_seconds=0.02) as w:
+        monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", never)
+        w.caller._settings = w.caller._settings.model_copy(update={"timeout_seconds": 5.0})
+        with pytest.raises(TransientError) as caught:
+            await w.tell()
+        assert caught.value.code == "callback_not_sent"
+
+
+async def test_silence_means_unanswered() -> None:
+    """ECS may have heard it, so a later conflict counts as told."""
+
+    async def silent(_request: web.Request) -> web.Response:
+        await asyncio.sleep(0.05)
+        return web.Response()
+
+    async with world(silent, timeout_seconds=0.02) as w:
+        with pytest.raises(TransientError, match=r"no answer in 0\.02 s") as caught:
+            await w.tell()
+        assert caught.value.code == "callback_unanswered"
+        assert len(w.ecs.seen) == 1
+
+
+async def test_a_connection_cut_before_the_answer_means_unanswered() -> None:
+    """The request was read, the answer is lost."""
+
+    async def cut(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with world(cut) as w:
+        with pytest.raises(TransientError, match="connection broke") as caught:
+            await w.tell()
+        assert caught.value.code == "callback_unanswered"
+
+
+async def test_an_answer_cut_in_its_middle_means_unanswered() -> None:
+    """A status without its body confirms nothing."""
+
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b'{"data"')
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    async with world(half) as w:
+        with pytest.raises(TransientError) as caught:
+            await w.tell()
+        assert caught.value.code == "callback_unanswered"
+
+
+async def test_a_huge_answer_is_read_up_to_a_bound() -> None:
+    """64 KiB are looked at, the rest is left on the wire."""
+    async with world(says(200, b" " * 5_000_000 + json.dumps(confirmation()).encode())) as w:
+        assert (await w.tell()).code == "callback_not_confirmed"
+
+
+async def test_a_compressed_answer_is_understood() -> None:
+    """Gateways may compress what was asked for as it is."""
+    packed = gzip.compress(json.dumps(confirmation()).encode())
+    async with world(says(200, packed, Content_Encoding="gzip"), says(200, b"rubbish", Content_Encoding="gzip")) as w:
+        assert (await w.tell()).verdict == "accepted"
+        assert (await w.tell()).code == "callback_not_confirmed"
+
+
+async def test_cancelling_a_callback_is_not_swallowed() -> None:
+    """A worker that loses its lease stops in mid-request."""
+
+    async def silent(_request: web.Request) -> web.Response:
+        await asyncio.sleep(0.05)
+        return web.Response()
+
+    async with world(silent) as w:
+        task = asyncio.ensure_future(w.tell())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_no_secret_reaches_log_error_or_answer() -> None:
+    """Even when ECS echoes token, card and URL."""
+    echo = f"Bearer {TOKEN} card 100001 http://h/p?sig=planted"
+    async with world(says(400, {"errors": [{"detail": echo}]}), says(500, echo.encode())) as w:
+        with capture_logs() as logs:
+            answer = await w.tell()
+            with pytest.raises(TransientError) as caught:
+                await w.tell()
+    for text in (repr(logs), repr(answer), str(caught.value)):
+        for secret in (TOKEN, "100001", "planted"):
+            assert secret not in text
+
+
+async def test_the_fake_caller_plays_its_script() -> None:
+    """For the tests of stages."""
+    refused = Answer("refused", 409, "callback_conflict", "")
+    fake = FakeCaller([refused, TransientError("callback_unanswered", "lost")])
+    url = SecretStr("https://h/p")
+    assert await fake.tell(url, job_guid="g", body=b"b", request_id="r") == refused
+    with pytest.raises(TransientError):
+        await fake.tell(url, job_guid="g", body=b"b", request_id="r")
+    assert await fake.tell(url, job_guid="g", body=b"b", request_id="r") == ACCEPTED
+    assert fake.calls == [Call("https://h/p", "g", b"b", "r")] * 3

@@ -292,7 +292,7 @@ async def test_a_refused_connection_means_not_sent() -> None:
         port = taken.getsockname()[1]
     rules = HostRules(callback=(f"127.0.0.1:{port}",), allow_http=True, allow_private=True)
     async with world(rules=rules) as w:
-        with pytest.raises(TransientError, match="Connect|refused") as caught:
+        with pytest.raises(TransientError, match="no connection") as caught:
             await w.tell(f"http://127.0.0.1:{port}/x?token=planted")
         assert caught.value.code == "callback_not_sent"
         assert "planted" not in str(caught.value)
@@ -389,7 +389,7 @@ async def test_cancelling_a_callback_is_not_swallowed() -> None:
 
 async def test_no_secret_reaches_log_error_or_answer() -> None:
     """Even when ECS echoes token, card and URL."""
-    echo = f"Bearer {TOKEN} card 100001 http://h/p?sig=planted"
+    echo = f"Bearer {TOKEN} or {TOKEN} card 100001 http://h/p?sig=planted"
     async with world(says(400, {"errors": [{"detail": echo}]}), says(500, echo.encode())) as w:
         with capture_logs() as logs:
             answer = await w.tell()

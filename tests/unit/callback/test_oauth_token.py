@@ -29,15 +29,12 @@ NOW = datetime(2026, 1, 21, 22, 50, tzinfo=UTC)
 SECRET = "planted-client-secret"
 
 
-def document(token: str = "opaque-access-token", **changes: Any) -> dict[str, Any]:
+def document(access_token: str | None = None, **changes: Any) -> dict[str, Any]:
     """Return ECS's answer, with some attributes changed; None leaves one out."""
+    token = "opaque-access-token" if access_token is None else access_token
     attributes = {"access_token": token, "token_type": "Bearer", "expires_in": 86_400, "scope": "x"} | changes
-    return {
-        "data": {
-            "type": "token",
-            "attributes": {name: value for name, value in attributes.items() if value is not None},
-        }
-    }
+    present = {name: value for name, value in attributes.items() if value is not None}
+    return {"data": {"type": "token", "attributes": present}}
 
 
 @dataclass

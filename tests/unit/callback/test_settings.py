@@ -33,6 +33,7 @@ def test_oauth_is_the_other_way() -> None:
         ({"token_file": "t", "oauth": OAUTH}, "exactly one of token_file and oauth"),
         ({"oauth": {**OAUTH, "client_secret_file": "f"}}, "exactly one of client_secret and client_secret_file"),
         ({"oauth": {**OAUTH, "client_secret": None}}, "exactly one of client_secret and client_secret_file"),
+        ({"oauth": {**OAUTH, "token_url": "api.example.com/planted"}}, "must be an absolute URL"),
         ({"token_file": "t", "connect_timeout_seconds": 31}, "connect_timeout_seconds must not exceed"),
         ({"token_file": "t", "retry_first_seconds": 901}, "retry_first_seconds must not exceed"),
         ({"token_file": "t", "token": "x"}, "Extra inputs are not permitted"),

@@ -48,7 +48,7 @@ class Failed(click.ClickException):
     def __init__(self, error: PipelineError) -> None:
         super().__init__(error.message)
         self.error = error
-        self.exit_code = exit_code(error)
+        self.exit_code = exit_code(error)  # type: ignore[misc]  # each click error with a code of its own does so
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print one line per problem."""

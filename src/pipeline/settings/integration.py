@@ -32,12 +32,12 @@ class EcsIntegration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: str = Field(description="The key of the table; need not be written")
+    name: str
     partner_guid: UUID = Field(description="Your partner GUID at ECS: on the sheet of the initial configuration")
     webhook_path: str = Field(
+        default="/webhooks/ecs/NAME",
         pattern=r"^(/[A-Za-z0-9._~-]+)+$",
-        examples=["/webhooks/ecs/acme"],
-        description="Path that ECS posts announcements to; default: /webhooks/ecs/NAME",
+        description="Path that ECS posts announcements to; NAME is the table's",
     )
     success_status: Annotated[Literal[200, 202, 204], BeforeValidator(_number_of_text)] = Field(
         default=202, description="HTTP status that tells ECS the announcement is safe"

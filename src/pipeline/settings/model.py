@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipeline.audit.settings import AuditSettings
 from pipeline.bus.settings import ConsumerSettings, KafkaSettings
 from pipeline.contracts import IntegrationName
 from pipeline.ingress.settings import IngressSettings
@@ -39,6 +40,7 @@ class Settings(BaseSettings):
     network: NetworkSettings = Field(default=NetworkSettings(), description="The way out of this network")
     transfer: TransferSettings = Field(default=TransferSettings(), description="How patiently files are moved")
     store: StoreSettings = Field(default=LocalSettings(), description="Where the job store and the audit log lie")
+    audit: AuditSettings = Field(default=AuditSettings(), description="How the audit log is written")
     management: ManagementSettings = Field(default=ManagementSettings(), description="Probes and metrics")
     logging: LoggingSettings = Field(default=LoggingSettings(), description="Log lines")
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long things are kept")

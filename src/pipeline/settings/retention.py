@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.contracts import TOPICS
+from pipeline.audit.settings import AuditSettings
+from pipeline.contracts import TOPICS, Topic
 
 _DAY_MS = 86_400_000
 
@@ -29,13 +30,19 @@ class RetentionSettings(BaseModel):
         "are deleted",
     )
 
-    def problems(self) -> Iterator[str]:
-        """Yield one line for each topic that could redeliver a job after its receipts are gone."""
-        for spec in TOPICS:
-            if spec.dead_letter is not None and spec.retention_ms >= self.receipts_days * _DAY_MS:
-                days = spec.retention_ms // _DAY_MS
-                yield (
-                    f"retention.receipts_days: {self.receipts_days} days are not longer than the {days} days that "
-                    f"{spec.topic} keeps a record; a job redelivered in between would be done twice; "
-                    f"write e.g. receipts_days = {days + 1}"
-                )
+
+def retention_problems(retention: RetentionSettings, audit: AuditSettings) -> Iterator[str]:
+    """Yield one line for each memory that is shorter than what may come again."""
+    kept = {spec.topic: spec.retention_ms / _DAY_MS for spec in TOPICS if spec.dead_letter is not None}
+    for topic, days in kept.items():
+        if retention.receipts_days <= days:
+            yield (
+                f"retention.receipts_days: {retention.receipts_days} days are not longer than the {days:g} days that "
+                f"{topic} keeps a record, so a job could be done twice; write e.g. receipts_days = {int(days) + 1}"
+            )
+    again = kept.pop(Topic.AUDIT_EVENTS) + max(kept.values())
+    if audit.id_window_days < again:
+        yield (
+            f"audit.id_window_days: {audit.id_window_days:g} days are shorter than the {again:g} days in which an audit "
+            f"event may come again, so it could stand in the log twice; write e.g. id_window_days = {again:g}"
+        )

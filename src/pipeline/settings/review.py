@@ -8,6 +8,7 @@ from pipeline.errors import FatalError
 from pipeline.processors import load
 from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.model import Settings
+from pipeline.settings.retention import retention_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Review:
 
 def review(settings: Settings) -> Review:
     """Compare retention times, construct every processor, and look whether token files are there."""
-    problems = list(settings.retention.problems())
+    problems = list(retention_problems(settings.retention, settings.audit))
     warnings: list[str] = []
     if settings.kafka is None:
         warnings.append("kafka: is missing; only `pipeline dev` and `pipeline cards run` work without it")

@@ -1,0 +1,139 @@
+"""``docs/errors.md``: every error code, read from the source: where an error is made, its code and text stand."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tools.markdown import page, table
+
+_INTRO: Final = """\
+Stable codes: they stand in logs (`code`), in `error: <code>: <message>` of the command line, in the reason of a
+failed job and in dead letters. A code keeps its meaning; the wording may change. `…` stands for what differs.
+
+| Kind | What is done |
+| --- | --- |
+| permanent | repeating cannot help: the job fails with this reason, or the record is dead-lettered |
+| transient | tried again with growing pauses, within the job's deadline |
+| overloaded | offered again after a pause; never counted as a try |
+| lease lost | the work is dropped without a trace: someone else does it |
+| fatal | the process stops, with this message |
+| usage | the command is not carried out as given |
+| outcome | what a callback's answer came to |"""
+
+_BASES: Final = {
+    "PermanentError": "permanent",
+    "TransientError": "transient",
+    "Overloaded": "overloaded",
+    "LeaseLost": "lease lost",
+    "FatalError": "fatal",
+    "MalformedUrl": "permanent",
+    "Answer": "outcome",
+    "UsageRefused": "usage",
+}
+"""Kinds by class; MalformedUrl carries the codes of AddressRefused, Answer those of callbacks."""
+
+_CODE: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
+
+
+@dataclass
+class _Source:
+    """What the source says.
+
+    Attributes:
+        trees: Each module.
+        kinds: Kind of error that each class, or function that makes errors, stands for.
+    """
+
+    trees: dict[Path, ast.Module]
+    kinds: dict[str, str] = field(default_factory=lambda: dict(_BASES))
+
+
+def render(src: Path) -> str:
+    """Return the page."""
+    paths = [path for path in sorted(src.rglob("*.py")) if path.name != "testing.py"]
+    source = _Source({path: ast.parse(path.read_text("utf-8")) for path in paths})
+    _learn_classes(source)
+    rows: dict[str, tuple[str, str, list[str]]] = {}
+    for path, tree in source.trees.items():
+        room = path.relative_to(src / "pipeline").parts[0].removesuffix(".py")
+        for code, kind, text in _codes(tree, source):
+            _, _, texts = rows.setdefault(code, (kind, room, []))
+            if text and text not in texts:
+                texts.append(text)
+    cells = ((f"`{code}`", kind, room, " / ".join(texts)) for code, (kind, room, texts) in sorted(rows.items()))
+    return page("Error codes", _INTRO, table(("Code", "Kind", "Room", "Says"), cells))
+
+
+def _learn_classes(source: _Source) -> None:
+    """Find every class that derives from one of the bases, and every function that makes an error of a given code."""
+    classes = [node for tree in source.trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    grown = True
+    while grown:
+        grown = False
+        for node in classes:
+            bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+            known = next((source.kinds[base] for base in bases if base in source.kinds), None)
+            if known and node.name not in source.kinds:
+                source.kinds[node.name] = known
+                grown = True
+    for function in (node for tree in source.trees.values() for node in ast.walk(tree)):
+        if isinstance(function, ast.FunctionDef) and any(one.arg == "code" for one in function.args.args):
+            kind = next((source.kinds[name] for name in _called(function) if name in source.kinds), None)
+            if kind:
+                source.kinds.setdefault(function.name, kind)
+
+
+def _called(node: ast.AST) -> Iterator[str]:
+    for one in ast.walk(node):
+        if isinstance(one, ast.Call):
+            yield _name(one.func)
+
+
+def _name(func: ast.expr) -> str:
+    if isinstance(func, ast.Attribute):
+        return func.attr
+    return func.id if isinstance(func, ast.Name) else ""
+
+
+def _codes(tree: ast.Module, source: _Source) -> Iterator[tuple[str, str, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name in source.kinds:
+            for call in ast.walk(node):
+                if isinstance(call, ast.Call) and _name(call.func) == "__init__":
+                    yield from _code(call, source.kinds[node.name])
+        elif isinstance(node, ast.Call) and _name(node.func) in source.kinds:
+            yield from _code(node, source.kinds[_name(node.func)])
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _default(node)
+
+
+def _code(call: ast.Call, kind: str) -> Iterator[tuple[str, str, str]]:
+    given = [*call.args, *(one.value for one in call.keywords if one.arg in ("code", "message", "detail"))]
+    for index, argument in enumerate(given):
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and _CODE.fullmatch(argument.value):
+            text = _text(given[index + 1]) if index + 1 < len(given) else ""
+            yield argument.value, kind, text
+            return
+
+
+def _default(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, str, str]]:
+    """Yield the default of a parameter ``code`` in an error's constructor."""
+    for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+        if argument.arg == "code" and isinstance(default, ast.Constant) and isinstance(default.value, str):
+            yield default.value, "fatal", ""
+
+
+def _text(node: ast.expr) -> str:
+    """Return a message with `…` for what is filled in, or nothing where it is made elsewhere."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return _text(node.left) + _text(node.right)
+    return ""

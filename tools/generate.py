@@ -1,0 +1,66 @@
+"""Writes the generated files anew, or says which are stale: ``python -m tools.generate [--check]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools import errors_page, schemas, settings_page, statuses_page, topics_page
+
+ROOT = Path(__file__).parent.parent
+COMMAND = "make generate"
+
+
+def generated() -> dict[str, str]:
+    """Return the text of every generated file by its path in the project."""
+    return {
+        "docs/errors.md": errors_page.render(ROOT / "src"),
+        "docs/settings.md": settings_page.render(),
+        "docs/statuses.md": statuses_page.render(),
+        "docs/topics.md": topics_page.render(),
+        **schemas.render(),
+    }
+
+
+def stale(root: Path) -> list[str]:
+    """Return the files that are not as they would be written now: changed, missing, or no longer generated."""
+    wanted = generated()
+    found = [name for name, text in wanted.items() if _text(root / name) != text]
+    known = {root / name for name in wanted}
+    return sorted(found + [str(path.relative_to(root)) for path in root.glob("schemas/*.json") if path not in known])
+
+
+def write(root: Path) -> None:
+    """Write every generated file, and remove schemas of what no longer exists."""
+    wanted = generated()
+    for name in stale(root):
+        path = root / name
+        if name in wanted:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted[name], "utf-8")
+        else:
+            path.unlink()
+        print(name)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and name the stale files")
+    if not parser.parse_args(arguments).check:
+        write(ROOT)
+        return 0
+    names = stale(ROOT)
+    for name in names:
+        print(f"{name} is stale; run: {COMMAND}", file=sys.stderr)
+    return 1 if names else 0
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text("utf-8") if path.exists() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

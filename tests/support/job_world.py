@@ -33,7 +33,7 @@ from pipeline.transfer import SourceChanged, SourceInfo, UrlSource
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 MERCHANT = UUID("4933e450-d3c4-406f-9b9b-3afb812a5b7c")
 BEGIN = datetime(2026, 1, 21, 12, 0, tzinfo=UTC)
-CARDS = b"card_number,note\n9999990000000005,a\n9999990000000013,b\n9999990000000014,c\n"
+CARDS = b"card_number,note\n9999990000000006,a\n9999990000000014,b\n9999990000000015,c\n"
 """Three records; the last fails the Luhn check."""
 
 
@@ -112,9 +112,7 @@ class Objects:
             raise SourceChanged("source_changed", "another file lies there")
         yield _Download(info, data[start:], self.fail_after.pop(0) if self.fail_after else None)
 
-    async def put_body(
-        self, target: UrlSource, *, size: int, body: Callable[[], AsyncIterator[bytes]]
-    ) -> str:
+    async def put_body(self, target: UrlSource, *, size: int, body: Callable[[], AsyncIterator[bytes]]) -> str:
         url = (await target()).url.get_secret_value()
         data = b"".join([piece async for piece in body()])
         assert len(data) == size

@@ -78,6 +78,8 @@ def parse(chunk: Chunk, layout: Layout) -> Records:
 
 def _counts(starts: Positions, stops: Positions, delimiters: Positions, expected: int) -> NDArray[np.int64]:
     """Return the number of delimiters in each record; the usual case, all as expected, is checked without a search."""
+    if not starts.size:
+        return np.zeros(0, np.int64)
     if delimiters.size == starts.size * expected:
         grid = delimiters.reshape(starts.size, expected)
         if not expected or ((grid[:, 0] >= starts) & (grid[:, -1] < stops)).all():

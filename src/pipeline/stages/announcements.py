@@ -60,7 +60,7 @@ def decode_request(record: Record) -> Request:
     """Return what an announcement record says.
 
     Raises:
-        PoisonRecord: It does not name its integration, or its value is no announcement. The ingress publishes none such.
+        PoisonRecord: It names no integration, or its value is no announcement. The ingress publishes none such.
     """
     headers = first_values(record.headers)
     integration, event = headers.get(INTEGRATION_HEADER), headers.get("ce_id")

@@ -12,18 +12,17 @@ from uuid import uuid4
 
 import structlog
 
-from pipeline.bus.protocols import Lease
 from pipeline.cards import Chunk, ChunkEngine, CsvLimits, CsvSettings, Layout, Position, Splitter, generation, plan_hash
 from pipeline.contracts import AuditAction
-from pipeline.errors import LeaseLost, PermanentError, PipelineError
+from pipeline.errors import LeaseLost, PermanentError, PipelineError, TransientError
 from pipeline.observability import Metrics
 from pipeline.processors import JobContext, LoadedProcessor
+from pipeline.stages.messages import Delivery
 from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.stages.trail import Trail
 from pipeline.stages.verdict import Counts
 from pipeline.store.jobs import Checkpoint, JobStore
 from pipeline.store.receipts import Announcement, Manifest, Place, Processed, Source
-from pipeline.store.tree import JobRef
 from pipeline.transfer import Download, Downloader, SignedUrl, SourceChanged, signed_url
 
 log = structlog.get_logger(__name__)
@@ -67,22 +66,20 @@ class FileWork:
         self,
         jobs: JobStore,
         rules: FileRules,
-        ref: JobRef,
-        lease: Lease,
+        delivery: Delivery,
         *,
         trail: Trail,
         clock: Callable[[], datetime],
         metrics: Metrics,
-        traceparent: str | None,
     ) -> None:
         self._jobs = jobs
         self._rules = rules
-        self._ref = ref
-        self._lease = lease
+        self._ref = delivery.ref
+        self._lease = delivery.lease
+        self._traceparent = delivery.traceparent
         self._trail = trail
         self._clock = clock
         self._metrics = metrics
-        self._traceparent = traceparent
         self._done: dict[int, Manifest] = {}
 
     @property
@@ -154,18 +151,24 @@ class FileWork:
     ) -> None:
         slots = asyncio.Semaphore(self._rules.limits.chunks_in_flight)
         engine: ChunkEngine | None = None
+        end: PermanentError | TransientError | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                async for chunk, header in self._chunks(download, resumed):
-                    if engine is None:
-                        engine = await self._begin(checkpoint, header, announcement)
-                    if chunk.number in self._done:
-                        continue
-                    self._judge_chunk(chunk, announcement)
-                    await slots.acquire()
-                    group.create_task(self._do(chunk, engine, checkpoint.generation, slots))
+                try:
+                    async for chunk, header in self._chunks(download, resumed):
+                        if engine is None:
+                            engine = await self._begin(checkpoint, header, announcement)
+                        if chunk.number in self._done:
+                            continue
+                        self._judge_chunk(chunk, announcement)
+                        await slots.acquire()
+                        group.create_task(self._do(chunk, engine, checkpoint.generation, slots))
+                except (PermanentError, TransientError) as error:
+                    end = error  # chunks in flight are finished first: what they did is paid for, and counts
         except* PipelineError as errors:
             raise errors.exceptions[0] from None
+        if end is not None:
+            raise end
 
     async def _chunks(self, download: Download, resumed: Checkpoint | None) -> AsyncIterator[tuple[Chunk, bytes]]:
         """Yield the chunks that are left and the file's header; splitting happens in a thread, a piece at a time."""
@@ -190,9 +193,9 @@ class FileWork:
     async def _begin(self, checkpoint: Checkpoint, header: bytes, announcement: Announcement) -> ChunkEngine:
         """Read the header, note what this generation is made from, and make the engine."""
         rules, request = self._rules, announcement.request
-        layout = Layout.read(header, rules.csv, rules.processor.result_columns)
-        if layout.dropped:
-            log.info("columns_dropped", columns=list(layout.dropped))
+        layout = Layout.of(header, rules.csv, result_columns=rules.processor.result_columns)
+        if layout.dropped_names:
+            log.info("columns_dropped", columns=list(layout.dropped_names))
         self._judge_size(checkpoint.source, layout, announcement)
         if not checkpoint.manifests:
             source = checkpoint.source.model_copy(update={"header": header or None})

@@ -16,7 +16,7 @@ from pipeline.contracts import AuditAction, OutcomeMessage
 from pipeline.errors import FatalError, LeaseLost, PermanentError, TransientError
 from pipeline.observability import Metrics
 from pipeline.stages.announcements import rules_for
-from pipeline.stages.messages import completed_record, decode, ref_of, traceparent_of
+from pipeline.stages.messages import Delivery, completed_record, decode, ref_of
 from pipeline.stages.settings import JobPolicies
 from pipeline.stages.trail import Trail
 from pipeline.store.jobs import JobStore
@@ -48,17 +48,20 @@ class ConfirmRules:
 class _Telling:
     """One telling of one outcome."""
 
-    ref: JobRef
+    delivery: Delivery
     outcome: Outcome
     announcement: Announcement
     again: str | None
-    traceparent: str | None
+
+    @property
+    def ref(self) -> JobRef:
+        return self.delivery.ref
 
 
 class ConfirmStage:
     """Handler of ``card-batch.uploaded`` and ``card-batch.failed``.
 
-    Each try is recorded before it is sent. What may happen twice: the same callback, equal in body and ``X-Request-Id``.
+    Each try is recorded before it is sent. What may happen twice: the callback, equal in body and ``X-Request-Id``.
     """
 
     def __init__(
@@ -90,19 +93,20 @@ class ConfirmStage:
             outcome = await self._jobs.outcome(ref)
             if outcome is None:
                 raise FatalError("receipt_missing", f"{ref.work}outcome.json is gone: check the store's retention")
-            telling = _Telling(ref, outcome, await self._jobs.newest(ref), message.again, traceparent_of(record))
+            delivery = Delivery.of(record, ref, lease)
+            telling = _Telling(delivery, outcome, await self._jobs.newest(ref), message.again)
             told = await self._jobs.told(ref, message.again)
             if told is None:
-                told = await self._tell(telling, rules, lease)
-            await self._end(telling, told, rules, lease)
+                told = await self._tell(telling, rules)
+            await self._end(telling, told, rules)
 
-    async def _tell(self, telling: _Telling, rules: ConfirmRules, lease: Lease) -> Told:
+    async def _tell(self, telling: _Telling, rules: ConfirmRules) -> Told:
         """Send the callback once and record how that ended; raises TransientError if it must be sent again."""
-        ref, again = telling.ref, telling.again
+        ref, again, lease = telling.ref, telling.again, telling.delivery.lease
         begun, unanswered = await self._jobs.tries(ref, again)
         until = telling.announcement.request.expires_at + timedelta(seconds=rules.policies.callback_retry_seconds)
         if begun and self._clock() >= until:
-            return await self._conclude(telling, "refused", begun, 0, "callback_deadline", "no answer until the end")
+            return await self._conclude(telling, "refused", begun, _no_answer("callback_deadline", "too late to go on"))
         number = begun + 1
         await lease.ensure()
         if not await self._jobs.record_try(ref, Try(number=number, at=self._clock()), again):
@@ -118,33 +122,34 @@ class ConfirmStage:
         except TransientError as error:
             log.warning("callback_not_accepted", attempt_number=number, code=error.code, message=error.message)
             if error.code != _UNANSWERED:
-                await self._note_answer(telling, number, 0, error.code, error.message)
+                await self._note_answer(telling, number, _no_answer(error.code, error.message))
             raise
         except PermanentError as error:
-            await self._note_answer(telling, number, 0, error.code, error.message)
-            return await self._conclude(telling, "refused", number, 0, error.code, error.message)
+            answer = _no_answer(error.code, error.message)
         if answer.verdict == "accepted" or (answer.code == "callback_conflict" and unanswered):
             # a conflict after a try whose answer was lost: that try was heard
-            return await self._conclude(telling, "confirmed", number, answer.status, answer.code, answer.detail)
-        await self._note_answer(telling, number, answer.status, answer.code, answer.detail)
-        return await self._refuse(telling, number, answer)
+            return await self._conclude(telling, "confirmed", number, answer)
+        await self._note_answer(telling, number, answer)
+        return await self._conclude(telling, "refused", number, answer)
 
-    async def _refuse(self, telling: _Telling, number: int, answer: Answer) -> Told:
-        log.error("callback_refused", status=answer.status, code=answer.code, detail=answer.detail)
-        return await self._conclude(telling, "refused", number, answer.status, answer.code, answer.detail)
-
-    async def _note_answer(self, telling: _Telling, number: int, status: int, code: str, detail: str) -> None:
-        receipt = TryAnswer(number=number, status=status, code=code, detail=detail, at=self._clock())
+    async def _note_answer(self, telling: _Telling, number: int, answer: Answer) -> None:
+        receipt = TryAnswer(
+            number=number, status=answer.status, code=answer.code, detail=answer.detail, at=self._clock()
+        )
         await self._jobs.record_answer(telling.ref, receipt, telling.again)
 
     async def _conclude(
-        self, telling: _Telling, told: Literal["confirmed", "refused"], tries: int, status: int, code: str, detail: str
+        self, telling: _Telling, told: Literal["confirmed", "refused"], tries: int, answer: Answer
     ) -> Told:
-        receipt = Told(told=told, tries=tries, status=status, code=code, detail=detail, at=self._clock())
+        if told == "refused":
+            log.error("callback_refused", status=answer.status, code=answer.code, detail=answer.detail)
+        receipt = Told(
+            told=told, tries=tries, status=answer.status, code=answer.code, detail=answer.detail, at=self._clock()
+        )
         return await self._jobs.record_told(telling.ref, receipt, telling.again)
 
-    async def _end(self, telling: _Telling, told: Told, rules: ConfirmRules, lease: Lease) -> None:
-        """Tell the log and other services, then take the job out of what is open and its card data out of the store."""
+    async def _end(self, telling: _Telling, told: Told, rules: ConfirmRules) -> None:
+        """Tell audit log and other services; then the job is no longer open and its card data goes."""
         ref, outcome = telling.ref, telling.outcome
         confirmed = told.told == "confirmed"
         action = AuditAction.CALLBACK_CONFIRMED if confirmed else AuditAction.CALLBACK_REFUSED
@@ -152,14 +157,14 @@ class ConfirmStage:
             action,
             ref,
             telling.again or "",
-            traceparent=telling.traceparent,
+            traceparent=telling.delivery.traceparent,
             at=told.at,
             detail={"tries": told.tries, "status": told.status, "code": told.code},
         )
         await self._publisher.publish(
-            completed_record(ref, telling.announcement, outcome, told, telling.traceparent, telling.again)
+            completed_record(telling.delivery, telling.announcement, outcome, told, telling.again)
         )
-        await lease.ensure()
+        await telling.delivery.lease.ensure()
         if not (confirmed and outcome.outcome == "completed"):
             await self._jobs.file("purge", ref, told.at + rules.keep_failed_parts)
         elif telling.again is None:
@@ -167,3 +172,7 @@ class ConfirmStage:
         if confirmed:
             await self._jobs.close(ref)
         log.info("callback_told", verdict=told.told, outcome=outcome.outcome, tries=told.tries)
+
+
+def _no_answer(code: str, detail: str) -> Answer:
+    return Answer("refused", 0, code, detail)

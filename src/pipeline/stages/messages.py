@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.bus.protocols import Outgoing, Record
+from pipeline.bus.protocols import Lease, Outgoing, Record
 from pipeline.contracts import (
     BatchCompleted,
     BatchFailed,
@@ -24,6 +25,25 @@ from pipeline.store.receipts import Announcement, Outcome, Processed, Told
 from pipeline.store.tree import JobRef
 
 M = TypeVar("M", bound=JobMessage)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery of a record about one job.
+
+    Attributes:
+        lease: Asked before each effect.
+        traceparent: Trace context that the record came with.
+    """
+
+    ref: JobRef
+    lease: Lease
+    traceparent: str | None
+
+    @classmethod
+    def of(cls, record: Record, ref: JobRef, lease: Lease) -> Delivery:
+        """Return the delivery of a record."""
+        return cls(ref, lease, first_values(record.headers).get("traceparent"))
 
 
 def decode(record: Record, model: type[M]) -> M:
@@ -45,13 +65,9 @@ def ref_of(message: JobMessage) -> JobRef:
     return JobRef(message.integration, message.job_guid, message.attempt)
 
 
-def traceparent_of(record: Record) -> str | None:
-    """Return the trace context that a record came with."""
-    return first_values(record.headers).get("traceparent")
-
-
-def processed_record(ref: JobRef, announcement: Announcement, receipt: Processed, traceparent: str | None) -> Outgoing:
+def processed_record(delivery: Delivery, announcement: Announcement, receipt: Processed) -> Outgoing:
     """Return the record that starts UPLOAD."""
+    ref = delivery.ref
     message = BatchProcessed(
         integration=ref.integration,
         job_guid=ref.job_guid,
@@ -67,7 +83,7 @@ def processed_record(ref: JobRef, announcement: Announcement, receipt: Processed
         records_failed=receipt.failed,
         result_bytes=receipt.result_bytes,
     )
-    return _outgoing(Topic.BATCH_PROCESSED, message, "process", traceparent)
+    return _outgoing(Topic.BATCH_PROCESSED, message, "process", delivery.traceparent)
 
 
 def outcome_record(
@@ -99,9 +115,10 @@ def outcome_record(
 
 
 def completed_record(
-    ref: JobRef, announcement: Announcement, outcome: Outcome, told: Told, traceparent: str | None, again: str | None
+    delivery: Delivery, announcement: Announcement, outcome: Outcome, told: Told, again: str | None
 ) -> Outgoing:
     """Return the record that ends the job for other services."""
+    ref = delivery.ref
     message = BatchCompleted(
         integration=ref.integration,
         job_guid=ref.job_guid,
@@ -116,7 +133,7 @@ def completed_record(
         records_processed=outcome.ok + outcome.failed,
         records_failed=outcome.failed,
     )
-    return _outgoing(Topic.BATCH_COMPLETED, message, "confirm", traceparent, again or "", told.told)
+    return _outgoing(Topic.BATCH_COMPLETED, message, "confirm", delivery.traceparent, again or "", told.told)
 
 
 def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | None, *facts: str) -> Outgoing:

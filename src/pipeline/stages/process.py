@@ -16,13 +16,12 @@ from pipeline.observability import Metrics
 from pipeline.stages.announcements import Request, announce, decode_request, rules_for
 from pipeline.stages.chunks import FileRules, FileWork
 from pipeline.stages.deadline import within_deadline
-from pipeline.stages.messages import processed_record, traceparent_of
+from pipeline.stages.messages import Delivery, processed_record
 from pipeline.stages.trail import Trail
 from pipeline.stages.verdict import Counts, Judge
 from pipeline.stages.waiting import Waiting
 from pipeline.store.jobs import Announced, JobStore
 from pipeline.store.receipts import Processed
-from pipeline.store.tree import JobRef
 
 log = structlog.get_logger(__name__)
 
@@ -60,26 +59,26 @@ class ProcessStage:
         request = decode_request(record)
         announced = self._arrived.pop((record.partition, record.offset), None) or await self._announce(request)
         rules = rules_for(self._integrations, request.integration)
-        traceparent = traceparent_of(record)
+        delivery = Delivery.of(record, announced.ref, lease)
         with structlog.contextvars.bound_contextvars(
             integration=request.integration, job_guid=str(request.body.job_guid), attempt=announced.ref.attempt
         ):
-            await self._note_arrival(request, announced, traceparent)
+            await self._note_arrival(request, announced, delivery)
             if announced.news == "conflict":
                 log.warning("announcement_conflicts", announcement=request.announcement)
-            elif not await self._find_done(announced, traceparent):
-                await self._do(announced.ref, rules, lease, traceparent)
+            elif not await self._find_done(announced, delivery):
+                await self._do(delivery, rules)
 
     async def _announce(self, request: Request) -> Announced:
         return await announce(self._jobs, request, rules_for(self._integrations, request.integration), self._clock())
 
-    async def _note_arrival(self, request: Request, announced: Announced, traceparent: str | None) -> None:
+    async def _note_arrival(self, request: Request, announced: Announced, delivery: Delivery) -> None:
         action = AuditAction.JOB_CONFLICT if announced.news == "conflict" else AuditAction.JOB_ANNOUNCED
         await self._trail.note(
             action,
             announced.ref,
             request.announcement,
-            traceparent=traceparent,
+            traceparent=delivery.traceparent,
             at=announced.announcement.stored_at,
             detail={
                 "announcement": request.announcement,
@@ -89,29 +88,30 @@ class ProcessStage:
             },
         )
 
-    async def _find_done(self, announced: Announced, traceparent: str | None) -> bool:
+    async def _find_done(self, announced: Announced, delivery: Delivery) -> bool:
         """Publish again what an earlier delivery of this job left, and say whether there was anything."""
-        ref = announced.ref
+        ref = delivery.ref
         outcome = await self._jobs.outcome(ref)
         if outcome is not None:
             later = announced.announcement.stored_at > outcome.at
-            await self._judge.repeat(ref, outcome, traceparent, announced.announcement.id if later else None)
+            await self._judge.repeat(
+                ref, outcome, delivery.traceparent, again=announced.announcement.id if later else None
+            )
             return True
         receipt = await self._jobs.processed(ref)
         if receipt is not None:
-            await self._hand_on(ref, receipt, traceparent)
+            await self._hand_on(delivery, receipt)
         return receipt is not None
 
-    async def _do(self, ref: JobRef, rules: FileRules, lease: Lease, traceparent: str | None) -> None:
+    async def _do(self, delivery: Delivery, rules: FileRules) -> None:
+        ref = delivery.ref
         work = FileWork(
             self._jobs,
             rules,
-            ref,
-            lease,
+            delivery,
             trail=self._trail,
             clock=self._clock,
             metrics=self._metrics,
-            traceparent=traceparent,
         )
         try:
             receipt = await within_deadline(self._jobs, ref, self._clock, work.run)
@@ -120,42 +120,34 @@ class ProcessStage:
             if too_many is None:
                 raise
             log.warning("job_given_up", after=error.code)
-            await self._fail(ref, too_many, rules, work.counts, lease, traceparent)
+            await self._fail(delivery, too_many, rules, work.counts)
         except PermanentError as error:
             self._waiting.discard(ref)
-            await self._fail(ref, error, rules, work.counts, lease, traceparent)
+            await self._fail(delivery, error, rules, work.counts)
         else:
             self._waiting.discard(ref)
             if receipt is None:
                 # another stage decided the job meanwhile; what stands must be told
                 outcome = await self._jobs.outcome(ref)
                 if outcome is not None:
-                    await self._judge.repeat(ref, outcome, traceparent)
+                    await self._judge.repeat(ref, outcome, delivery.traceparent)
                 return
-            await lease.ensure()
-            await self._hand_on(ref, receipt, traceparent)
+            await delivery.lease.ensure()
+            await self._hand_on(delivery, receipt)
             log.info("job_processed", records=receipt.records, ok=receipt.ok, failed=receipt.failed)
 
-    async def _fail(
-        self,
-        ref: JobRef,
-        error: PermanentError,
-        rules: FileRules,
-        counts: Counts,
-        lease: Lease,
-        traceparent: str | None,
-    ) -> None:
-        await lease.ensure()
-        await self._judge.fail(ref, error, rules.policies, counts=counts, traceparent=traceparent)
+    async def _fail(self, delivery: Delivery, error: PermanentError, rules: FileRules, counts: Counts) -> None:
+        await delivery.lease.ensure()
+        await self._judge.fail(delivery.ref, error, rules.policies, counts=counts, traceparent=delivery.traceparent)
 
-    async def _hand_on(self, ref: JobRef, receipt: Processed, traceparent: str | None) -> None:
-        announcement = await self._jobs.newest(ref)
+    async def _hand_on(self, delivery: Delivery, receipt: Processed) -> None:
+        announcement = await self._jobs.newest(delivery.ref)
         await asyncio.gather(
             self._trail.note(
                 AuditAction.JOB_PROCESSED,
-                ref,
+                delivery.ref,
                 receipt.generation,
-                traceparent=traceparent,
+                traceparent=delivery.traceparent,
                 at=receipt.at,
                 detail={
                     "generation": receipt.generation,
@@ -165,5 +157,5 @@ class ProcessStage:
                     "result_bytes": receipt.result_bytes,
                 },
             ),
-            self._publisher.publish(processed_record(ref, announcement, receipt, traceparent)),
+            self._publisher.publish(processed_record(delivery, announcement, receipt)),
         )

@@ -15,14 +15,13 @@ from pipeline.errors import FatalError, PermanentError, TransientError
 from pipeline.observability import Metrics
 from pipeline.stages.announcements import rules_for
 from pipeline.stages.deadline import within_deadline
-from pipeline.stages.messages import decode, ref_of, traceparent_of
+from pipeline.stages.messages import Delivery, decode, ref_of
 from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.stages.trail import Trail
 from pipeline.stages.verdict import Counts, Judge
 from pipeline.stages.waiting import Waiting
 from pipeline.store.jobs import JobStore
 from pipeline.store.receipts import Processed, Uploaded
-from pipeline.store.tree import JobRef
 from pipeline.transfer import SignedUrl, Uploader, signed_url
 
 log = structlog.get_logger(__name__)
@@ -40,7 +39,7 @@ class UploadRules:
 
 
 class UploadStage:
-    """Handler of ``card-batch.processed``: one PUT, streamed from the parts; repeating it is safe until the deadline."""
+    """Handler of ``card-batch.processed``: one PUT, streamed from the parts; repeatable until the deadline."""
 
     def __init__(
         self,
@@ -66,48 +65,50 @@ class UploadStage:
         """Bring a processed job to its outcome, or find that it has one."""
         message = decode(record, BatchProcessed)
         ref, rules = ref_of(message), rules_for(self._integrations, message.integration)
-        traceparent = traceparent_of(record)
+        delivery = Delivery.of(record, ref, lease)
         with structlog.contextvars.bound_contextvars(
             integration=ref.integration, job_guid=str(ref.job_guid), attempt=ref.attempt
         ):
             outcome = await self._jobs.outcome(ref)
             if outcome is not None:
-                await self._judge.repeat(ref, outcome, traceparent)
+                await self._judge.repeat(ref, outcome, delivery.traceparent)
                 return
             processed = await self._jobs.processed(ref)
             if processed is None:
                 raise FatalError("receipt_missing", f"{ref.work}processed.json is gone: check the store's retention")
-            await self._finish(ref, processed, rules, lease, traceparent)
+            await self._finish(delivery, processed, rules)
 
-    async def _finish(
-        self, ref: JobRef, processed: Processed, rules: UploadRules, lease: Lease, traceparent: str | None
-    ) -> None:
+    async def _finish(self, delivery: Delivery, processed: Processed, rules: UploadRules) -> None:
+        ref = delivery.ref
         try:
-            uploaded = await self._jobs.uploaded(ref) or await within_deadline(
-                self._jobs, ref, self._clock, lambda: self._upload(ref, processed, rules, lease)
-            )
+            uploaded = await self._jobs.uploaded(ref)
+            if uploaded is None:
+                uploaded = await within_deadline(
+                    self._jobs, ref, self._clock, lambda: self._upload(delivery, processed, rules)
+                )
         except TransientError as error:
             too_many = self._waiting.add(ref, rules.limits.waiting_jobs)
             if too_many is None:
                 raise
             log.warning("upload_given_up", after=error.code)
-            await self._fail(ref, too_many, processed, rules, lease, traceparent)
+            await self._fail(delivery, too_many, processed, rules)
         except PermanentError as error:
-            await self._fail(ref, error, processed, rules, lease, traceparent)
+            await self._fail(delivery, error, processed, rules)
         else:
             self._waiting.discard(ref)
             await self._trail.note(
                 AuditAction.RESULT_UPLOADED,
                 ref,
                 processed.generation,
-                traceparent=traceparent,
+                traceparent=delivery.traceparent,
                 at=uploaded.at,
                 detail={"bytes": uploaded.bytes, "etag": uploaded.etag},
             )
-            await lease.ensure()
-            await self._judge.complete(ref, processed, uploaded, rules.policies, traceparent)
+            await delivery.lease.ensure()
+            await self._judge.complete(delivery, processed, uploaded, rules.policies)
 
-    async def _upload(self, ref: JobRef, processed: Processed, rules: UploadRules, lease: Lease) -> Uploaded:
+    async def _upload(self, delivery: Delivery, processed: Processed, rules: UploadRules) -> Uploaded:
+        ref, lease = delivery.ref, delivery.lease
         manifests = await self._jobs.manifests(ref, processed.generation, range(processed.parts))
 
         def body() -> AsyncIterator[bytes]:
@@ -128,16 +129,8 @@ class UploadStage:
         receipt = Uploaded(etag=etag, bytes=processed.result_bytes, at=self._clock())
         return await self._jobs.record_uploaded(ref, receipt)
 
-    async def _fail(
-        self,
-        ref: JobRef,
-        error: PermanentError,
-        processed: Processed,
-        rules: UploadRules,
-        lease: Lease,
-        traceparent: str | None,
-    ) -> None:
-        self._waiting.discard(ref)
-        await lease.ensure()
+    async def _fail(self, delivery: Delivery, error: PermanentError, processed: Processed, rules: UploadRules) -> None:
+        self._waiting.discard(delivery.ref)
+        await delivery.lease.ensure()
         counts = Counts(processed.ok, processed.failed)
-        await self._judge.fail(ref, error, rules.policies, counts=counts, traceparent=traceparent)
+        await self._judge.fail(delivery.ref, error, rules.policies, counts=counts, traceparent=delivery.traceparent)

@@ -9,11 +9,11 @@ from datetime import datetime
 import structlog
 
 from pipeline.bus.protocols import Publisher
-from pipeline.callback import error_message, request_id
+from pipeline.callback import request_id, shorten
 from pipeline.contracts import AuditAction, CallbackBody
 from pipeline.errors import PermanentError
 from pipeline.observability import Metrics
-from pipeline.stages.messages import outcome_record
+from pipeline.stages.messages import Delivery, outcome_record
 from pipeline.stages.settings import JobPolicies
 from pipeline.stages.trail import Trail
 from pipeline.store.jobs import JobStore
@@ -57,12 +57,12 @@ class Judge:
         error: PermanentError,
         policies: JobPolicies,
         *,
-        counts: Counts = Counts(),  # noqa: B008 - frozen
+        counts: Counts = Counts(),
         traceparent: str | None = None,
     ) -> Outcome:
         """Decide ``failed`` unless the job is decided, and publish what stands."""
         announcement = await self._jobs.newest(ref)
-        message = error_message(error.message)
+        message = shorten(error.message)
         body = _body(counts, policies, message).model_dump_json()
         wanted = Outcome(
             outcome="failed",
@@ -83,9 +83,10 @@ class Judge:
         return await self._stand(ref, wanted, traceparent)
 
     async def complete(
-        self, ref: JobRef, processed: Processed, uploaded: Uploaded, policies: JobPolicies, traceparent: str | None
+        self, delivery: Delivery, processed: Processed, uploaded: Uploaded, policies: JobPolicies
     ) -> Outcome:
         """Decide ``completed`` unless the job is decided, and publish what stands."""
+        ref = delivery.ref
         announcement = await self._jobs.newest(ref)
         counts = Counts(processed.ok, processed.failed)
         body = _body(counts, policies, None).model_dump_json()
@@ -105,9 +106,9 @@ class Judge:
             decided_by=self._stage,
             at=self._clock(),
         )
-        return await self._stand(ref, wanted, traceparent)
+        return await self._stand(ref, wanted, delivery.traceparent)
 
-    async def repeat(self, ref: JobRef, outcome: Outcome, traceparent: str | None, again: str | None = None) -> None:
+    async def repeat(self, ref: JobRef, outcome: Outcome, traceparent: str | None, *, again: str | None = None) -> None:
         """Publish a decision that stands: the message that carried it may have been lost with its sender.
 
         Args:

@@ -63,7 +63,7 @@ class DeadlineWatch:
         await self._jobs.file("open", announced.ref, announced.announcement.deadline)
 
     async def run(self) -> None:
-        """Look at what is due every ``interval`` seconds, until cancelled. A store or broker that is away is no reason to stop."""
+        """Look at what is due every ``interval`` seconds, until cancelled; an absent store or broker postpones it."""
         while True:
             try:
                 await self.look()

@@ -16,7 +16,6 @@ from pipeline.contracts import BatchRequested
 from pipeline.effects import effect
 from pipeline.errors import FatalError
 from pipeline.store.errors import ObjectNotFound
-from pipeline.store.tree import JobRef, Marker, parse_marker
 from pipeline.store.protocols import ObjectStore
 from pipeline.store.receipts import (
     Announcement,
@@ -32,6 +31,7 @@ from pipeline.store.receipts import (
     Uploaded,
     millis,
 )
+from pipeline.store.tree import JobRef, Marker, parse_marker
 
 R = TypeVar("R", bound=Receipt)
 _READS_AT_ONCE = 16
@@ -105,9 +105,7 @@ class JobStore:
             merchant_guid=request.merchant_guid, record_count=request.record_count, announcement=announcement
         )
         won, stands = await self._create("job", f"{first.root}job.json", identity)
-        wanted = Announcement(
-            id=announcement, attempt=1, deadline=deadline, stored_at=now, request=request
-        )
+        wanted = Announcement(id=announcement, attempt=1, deadline=deadline, stored_at=now, request=request)
         if (stands.merchant_guid, stands.record_count) != (request.merchant_guid, request.record_count):
             return Announced(first, wanted, "conflict")
         key = f"{first.root}announcements/{millis(deadline):015d}-{announcement}.json"
@@ -152,7 +150,7 @@ class JobStore:
             await self.objects.create(ref.marker(kind, due), b"")
 
     async def filed(self, kind: Literal["open", "purge"], *, until: datetime | None = None) -> AsyncIterator[Marker]:
-        """Yield filed jobs by minute, those of the earliest first; with ``until`` only minutes that have begun by then."""
+        """Yield filed jobs, earliest minute first; with ``until`` only minutes that have begun by then."""
         async for info in self.objects.list(f"{kind}/"):
             marker = parse_marker(info.key)
             if until is not None and marker.minute > until:
@@ -174,10 +172,10 @@ class JobStore:
         """Return the furthest generation of parts that was made by the same plan (or the named one), or None."""
         numbers: dict[str, list[int]] = {}
         async for info in self.objects.list(ref.parts()):
-            generation, _, name = info.key.removeprefix(ref.parts()).partition("/")
+            found, _, name = info.key.removeprefix(ref.parts()).partition("/")
             stem, _, suffix = name.partition(".")
             if suffix == "json" and stem.isdigit():
-                numbers.setdefault(generation, []).append(int(stem))
+                numbers.setdefault(found, []).append(int(stem))
         for found in sorted(numbers, key=lambda name: len(numbers[name]), reverse=True):
             if generation not in (None, found):
                 continue

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID, uuid4
 
-from pydantic import AwareDatetime, BaseModel, Base64Bytes, ConfigDict, Field
+from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field
 
 from pipeline.contracts import BatchRequested
 
@@ -24,7 +24,7 @@ class Receipt(BaseModel):
 
 
 class JobIdentity(Receipt):
-    """What the first announcement of a job said; a later one that says otherwise is a conflict, and the first stands."""
+    """What the first announcement of a job said; a later one that differs is a conflict, and the first stands."""
 
     merchant_guid: UUID
     record_count: int

@@ -41,7 +41,9 @@ class JobRef:
 
     def marker(self, kind: str, due: datetime) -> str:
         """Return the key under which this attempt is filed for a minute; ``kind`` is ``open`` or ``purge``."""
-        return f"{kind}/{due.astimezone(UTC).strftime(_MINUTE_FORMAT)}/{self.integration}/{self.job_guid}.{self.attempt}"
+        return (
+            f"{kind}/{due.astimezone(UTC).strftime(_MINUTE_FORMAT)}/{self.integration}/{self.job_guid}.{self.attempt}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

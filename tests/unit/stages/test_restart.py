@@ -29,7 +29,7 @@ async def test_a_cut_download_goes_on_where_the_last_finished_chunk_ended(cut: i
     world.objects.fail_after.append((cut, TransientError("download_cut", "cut")))
     with pytest.raises(TransientError):
         await world.deliver(world.process, record)
-    finished = sum("/parts/" in key and key.endswith(".csv") for key in world.memory.objects)
+    finished = sum("/parts/" in key and key.endswith("0.json") for key in world.memory.objects)
     world.restart()
     await world.run(record)
     assert world.objects.put[0][1] == await undisturbed()

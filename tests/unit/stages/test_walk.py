@@ -51,7 +51,7 @@ async def test_every_step_is_audited_once_and_nothing_secret_is_in_it() -> None:
     ]
     everything = b"".join(one.value for one in world.bus.published)
     assert b"planted" not in everything
-    assert b"9999990000000005" not in everything
+    assert b"9999990000000006" not in everything
 
 
 async def test_the_trace_context_goes_through_all_stages() -> None:
@@ -124,7 +124,7 @@ async def test_an_integration_that_is_not_configured_is_a_permanent_error() -> N
 async def test_a_value_that_is_no_announcement_is_poison_and_its_content_is_not_repeated() -> None:
     world = World()
     record = world.announce()
-    bad = type(record)(**{**_fields(record), "value": b'{"job_guid": "9999990000000005"}'})
+    bad = type(record)(**{**_fields(record), "value": b'{"job_guid": "9999990000000006"}'})
     with pytest.raises(PoisonRecord) as caught:
         await world.process.arrive(bad)
     assert "job_guid" in caught.value.message

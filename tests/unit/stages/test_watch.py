@@ -94,7 +94,7 @@ async def test_a_store_that_is_away_does_not_end_the_watch() -> None:
 
     world.watch.look = look  # type: ignore[method-assign]
     task = asyncio.create_task(world.watch.run())
-    while not world.bus.on(Topic.BATCH_FAILED):
+    while not world.bus.on(Topic.BATCH_FAILED):  # noqa: ASYNC110 - the bus is a plain list
         await asyncio.sleep(0.005)
     task.cancel()
     assert len(looks) >= 2

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -28,7 +29,7 @@ from pipeline.stages.watch import DeadlineWatch
 from pipeline.store.jobs import JobStore
 from pipeline.store.testing import MemoryStore
 from pipeline.store.tree import JobRef
-from pipeline.transfer import SourceChanged, SourceInfo, UrlSource
+from pipeline.transfer import Download, SourceChanged, SourceInfo, UrlSource
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 MERCHANT = UUID("4933e450-d3c4-406f-9b9b-3afb812a5b7c")
@@ -101,7 +102,15 @@ class Objects:
         self.etags = True
 
     @asynccontextmanager
-    async def open(self, source: UrlSource, *, start: int = 0, etag: str | None = None) -> AsyncIterator[_Download]:
+    async def open(
+        self,
+        source: UrlSource,
+        *,
+        start: int = 0,
+        etag: str | None = None,
+        encoding: Literal["identity", "gzip"] | None = None,
+    ) -> AsyncIterator[Download]:
+        del encoding
         url = (await source()).url.get_secret_value()
         self.opened.append((url, start))
         if self.fail_open:
@@ -195,13 +204,13 @@ class World:
             processor=self.processor,
             downloader=self.objects,
         )
-        shared = {"clock": self.clock, "metrics": self.metrics}
-        self.process = ProcessStage(self.jobs, self.bus, {"acme": files}, **shared)
+        jobs, bus, clock, metrics = self.jobs, self.bus, self.clock, self.metrics
+        self.process = ProcessStage(jobs, bus, {"acme": files}, clock=clock, metrics=metrics)
         uploads = UploadRules(self.limits, self.policies, _Uploads(self.objects))
-        self.upload = UploadStage(self.jobs, self.bus, {"acme": uploads}, **shared)
+        self.upload = UploadStage(jobs, bus, {"acme": uploads}, clock=clock, metrics=metrics)
         confirms = ConfirmRules(self.policies, self.ecs, timedelta(days=7))
-        self.confirm = ConfirmStage(self.jobs, self.bus, {"acme": confirms}, **shared)
-        self.watch = DeadlineWatch(self.jobs, self.bus, {"acme": files}, **shared, interval=0.01)
+        self.confirm = ConfirmStage(jobs, bus, {"acme": confirms}, clock=clock, metrics=metrics)
+        self.watch = DeadlineWatch(jobs, bus, {"acme": files}, clock=clock, metrics=metrics, interval=0.01)
 
     def request(self, **changes: object) -> dict[str, object]:
         return {

@@ -110,7 +110,8 @@ class FileWork:
         announcement = await self._jobs.newest(self._ref)
         start = checkpoint.manifests[checkpoint.gapless - 1].end.byte if checkpoint else 0
         etag = checkpoint.source.etag if checkpoint else None
-        async with self._rules.downloader.open(self._url, start=start, etag=etag) as download:
+        encoding = checkpoint.source.encoding if checkpoint else None
+        async with self._rules.downloader.open(self._url, start=start, etag=etag, encoding=encoding) as download:
             if checkpoint is None:
                 checkpoint = await self._fitting(download, parts_left=parts_left)
                 resumed = None

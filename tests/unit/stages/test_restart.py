@@ -74,7 +74,7 @@ async def test_another_worker_that_finished_the_chunk_first_makes_this_one_stop(
     real = slow.jobs.write_part
 
     async def overtaken(*args: object) -> tuple[str, int]:
-        slow.jobs.write_part = real  # type: ignore[method-assign,assignment]
+        slow.jobs.write_part = real  # type: ignore[method-assign]
         await fast.deliver(fast.process, record)
         return await real(*args)  # type: ignore[arg-type]
 

@@ -93,7 +93,7 @@ async def test_a_lost_publication_is_made_up_for_by_the_next_delivery(topic: Top
     """Whichever publication fails first, delivering again ends in the same result and one confirmed callback."""
     world = World()
     record = world.announce()
-    refused = []
+    refused: list[Any] = []
 
     def fail_once(outgoing: Any) -> TransientError | None:
         if outgoing.topic is topic and not refused:

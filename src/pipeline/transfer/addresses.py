@@ -10,8 +10,8 @@ from pipeline.transfer.hosts import IpAddress
 AddressClass = Literal["public", "private", "forbidden"]
 """``private``: loopback, private, shared (RFC 6598), unique local.
 
-``forbidden``: link-local (cloud metadata lives there), multicast, unspecified, broadcast, reserved: never the address of
-a file or a callback.
+``forbidden``: link-local (cloud metadata lives there), multicast, unspecified, broadcast, reserved: never the address
+of a file or a callback.
 """
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from aiohttp import ClientTimeout
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from pipeline.transfer.hosts import HostPattern, MalformedUrl, split_url
@@ -126,3 +127,15 @@ class TransferSettings(BaseModel):
     expect_continue: bool = Field(
         default=True, description="Whether an upload waits for 100 Continue, so that a refusal comes before the body"
     )
+
+    @property
+    def connecting_timeout(self) -> ClientTimeout:
+        """Timeouts of connecting alone, for who watches the rest himself."""
+        connect = self.connect_timeout_seconds
+        return ClientTimeout(total=None, connect=connect, sock_connect=connect)
+
+    @property
+    def client_timeout(self) -> ClientTimeout:
+        """Timeouts of one request. No total: a big file takes what it takes, within its deadline."""
+        connect = self.connect_timeout_seconds
+        return ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=self.read_timeout_seconds)

@@ -1,6 +1,7 @@
 """What a pre-signed URL says about itself, and how it is sent unchanged. Pure.
 
-Source: AWS Signature Version 4, query parameters. A URL that is signed otherwise says nothing here and is used as it is.
+Source: AWS Signature Version 4, query parameters. A URL that is signed otherwise says nothing here and is
+used as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl
 import yarl
 from pydantic import SecretStr
 
+from pipeline.transfer.errors import AddressRefused
 from pipeline.transfer.hosts import MalformedUrl, split_url
 from pipeline.transfer.protocols import SignedUrl
 
@@ -23,9 +25,12 @@ def request_url(url: str) -> yarl.URL:
     """Return the URL to connect to: path and query byte for byte (``%2F``, ``%7E`` stay), host in its normal form.
 
     Raises:
-        MalformedUrl: See :func:`pipeline.transfer.hosts.split_url`.
+        AddressRefused: It is no URL that :func:`pipeline.transfer.check_url` could allow.
     """
-    parts = split_url(url)
+    try:
+        parts = split_url(url)
+    except MalformedUrl as error:
+        raise AddressRefused(error.code, f"The URL {error.rule}.") from None
     return yarl.URL(f"{parts.scheme}://{parts.authority}{parts.tail}", encoded=True)
 
 
@@ -45,7 +50,7 @@ def signed_url(url: str, *, expires_at: datetime, margin_seconds: float) -> Sign
 
 
 def job_deadline(*urls: str, expires_at: datetime, margin_seconds: float) -> datetime:
-    """Return the earliest of ``expires_at`` and the URLs' own expiries (X-Amz-Date + X-Amz-Expires), less the margin."""
+    """Return the earliest of ``expires_at`` and the URLs' X-Amz-Date + X-Amz-Expires, less the margin."""
     expiries = (url_expiry(url) for url in urls)
     return min([expires_at, *(one for one in expiries if one is not None)]) - timedelta(seconds=margin_seconds)
 
@@ -62,7 +67,7 @@ def url_expiry(url: str) -> datetime | None:
 
 
 def signing_time(url: str) -> datetime | None:
-    """Return the time from which the signature of a URL is valid (X-Amz-Date), or None where the URL does not say it."""
+    """Return from when the signature of a URL is valid (X-Amz-Date), or None where the URL does not say it."""
     try:
         return datetime.strptime(parameters(url).get("x-amz-date", ""), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
@@ -75,7 +80,7 @@ def signed_headers(url: str) -> frozenset[str]:
 
 
 def demands_empty_body(url: str) -> bool:
-    """Say whether the URL carries the CRC32 of an empty body, as an AWS SDK puts there when it signs without the body."""
+    """Say whether the URL carries the CRC32 of an empty body, put there by an AWS SDK that signs without a body."""
     return parameters(url).get("x-amz-checksum-crc32") == _EMPTY_CRC32
 
 

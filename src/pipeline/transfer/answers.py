@@ -1,0 +1,199 @@
+"""What an object store's answer means: its error document read safely, and one table of what to do.
+
+Error documents are foreign text that may hold the signature and the request as the store saw it. They are never logged,
+never put into a message, and no XML parser sees them: three elements are picked out by pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Final
+
+MAX_ERROR_BYTES: Final = 65_536
+"""So much of an error document is read."""
+
+# no signature (64 hex digits) fits into a code, which messages repeat
+_CODE: Final = re.compile(rb"<Code>\s*([A-Z][A-Za-z0-9]{1,47})\s*</Code>")
+_MESSAGE: Final = re.compile(rb"<Message>([^<]{0,1024})</Message>")
+_SERVER_TIME: Final = re.compile(rb"<ServerTime>\s*([0-9T:.+Z-]{1,40})\s*</ServerTime>")
+_ACTUAL_SIZE: Final = re.compile(rb"<ActualObjectSize>\s*([0-9]{1,15})\s*</ActualObjectSize>")
+_NOT_SIGNED: Final = re.compile(
+    rb"<HeadersNotSigned>|headers present in the request which were not signed", re.IGNORECASE
+)
+_EXPIRED: Final = re.compile(r"\bexpired\b", re.IGNORECASE)
+_NOT_YET: Final = re.compile(r"not (yet valid|valid yet)", re.IGNORECASE)
+_UNSATISFIED: Final = re.compile(r"bytes \*/([0-9]{1,15})")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that is no success.
+
+    Attributes:
+        code: The document's ``<Code>``, or empty.
+        text: The document's ``<Message>``; for telling cases apart only.
+        server_time: The store's clock, from the document or the Date header.
+        retry_after: Seconds that the store asks to wait.
+        object_size: Size of the object, where a 416 tells it.
+    """
+
+    status: int
+    code: str = ""
+    text: str = field(default="", repr=False)
+    headers_not_signed: bool = False
+    server_time: datetime | None = None
+    retry_after: float | None = None
+    object_size: int | None = None
+
+
+def read_refusal(status: int, headers: Mapping[str, str], document: bytes, now: datetime) -> Refusal:
+    """Return what an error answer says. Any document is fine: HTML, truncated, hostile."""
+    return Refusal(
+        status=status,
+        code=_first(_CODE, document),
+        text=_first(_MESSAGE, document),
+        headers_not_signed=_NOT_SIGNED.search(document) is not None,
+        server_time=_server_time(_first(_SERVER_TIME, document), headers),
+        retry_after=retry_after(headers.get("Retry-After", ""), now),
+        object_size=_object_size(headers.get("Content-Range", ""), document),
+    )
+
+
+def retry_after(value: str, now: datetime) -> float | None:
+    """Return the seconds that a Retry-After header (delta or HTTP date) asks for, or None."""
+    value = value.strip()
+    if value.isascii() and value.isdigit() and len(value) < 10:  # noqa: PLR2004 - nine digits are thirty years
+        return float(value)
+    date = _http_date(value)
+    return max(0.0, (date - now).total_seconds()) if date is not None else None
+
+
+class Remedy(Enum):
+    """What to do about a refusal."""
+
+    NONE = "nothing helps"
+    AGAIN = "repeat soon"
+    LATER = "repeat when the signature has become valid"
+    MISSING = "repeat a few times: it may not be there yet"
+    CHANGED = "the object is another one: start over"
+    RANGE = "there are no bytes there: compare the sizes"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Reason and remedy of a refusal.
+
+    Attributes:
+        reason: Ends the error code: ``source_<reason>`` or ``upload_<reason>``.
+        about: Continues a sentence that begins with the field's name, in words for the partner's support.
+    """
+
+    reason: str
+    remedy: Remedy
+    about: str
+
+
+_BY_CODE: Final[dict[str, Verdict]] = {
+    "SignatureDoesNotMatch": Verdict(
+        "signature_refused",
+        Remedy.NONE,
+        "was refused: its signature does not match; it may have been changed on its way",
+    ),
+    "RequestTimeTooSkewed": Verdict("not_yet_valid", Remedy.LATER, "was refused: the clocks differ too much"),
+    "RequestTimeout": Verdict("request_timeout", Remedy.AGAIN, "was refused: too few bytes came in time"),
+    "ExpiredToken": Verdict("expired", Remedy.NONE, "was refused: the signer's credentials have expired"),
+    "InvalidAccessKeyId": Verdict("signature_refused", Remedy.NONE, "was refused: its access key does not exist"),
+    "BadDigest": Verdict("checksum_refused", Remedy.NONE, "was refused: the checksum in it is not that of the body"),
+    "InvalidDigest": Verdict(
+        "checksum_refused", Remedy.NONE, "was refused: the checksum in it is not that of the body"
+    ),
+    "XAmzContentChecksumMismatch": Verdict(
+        "checksum_refused", Remedy.NONE, "was refused: the checksum in it is not that of the body"
+    ),
+    "EntityTooLarge": Verdict("too_large", Remedy.NONE, "was refused: the body is larger than the store takes at once"),
+    "NoSuchBucket": Verdict("bucket_missing", Remedy.NONE, "was refused: its bucket does not exist"),
+    "InternalError": Verdict("store_failing", Remedy.AGAIN, "was not answered: the store has an internal error"),
+    "SlowDown": Verdict("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
+    "ServiceUnavailable": Verdict("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
+}
+
+_BY_STATUS: Final[dict[int, Verdict]] = {
+    403: Verdict("forbidden", Remedy.NONE, "was refused: access denied"),
+    404: Verdict("not_found", Remedy.MISSING, "leads to no object"),
+    408: Verdict("request_timeout", Remedy.AGAIN, "was refused: too few bytes came in time"),
+    409: Verdict("conflict", Remedy.AGAIN, "was refused: another operation on the object is under way"),
+    412: Verdict("changed", Remedy.CHANGED, "leads to another object than before"),
+    413: Verdict("too_large", Remedy.NONE, "was refused: the body is larger than the store takes at once"),
+    416: Verdict("range_refused", Remedy.RANGE, "leads to an object that ends before the place asked for"),
+    417: Verdict("expectation_failed", Remedy.AGAIN, "was refused: the store does not know 100-continue"),
+    425: Verdict("store_busy", Remedy.AGAIN, "was not answered: too early"),
+    429: Verdict("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
+    501: Verdict("rejected", Remedy.NONE, "was refused: the store does not support the request"),
+    503: Verdict("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
+}
+
+_EXPIRED_VERDICT: Final = Verdict("expired", Remedy.NONE, "was refused: it has expired")
+_NOT_YET_VERDICT: Final = Verdict("not_yet_valid", Remedy.LATER, "was refused: it is not yet valid")
+_NOT_SIGNED_VERDICT: Final = Verdict(
+    "headers_not_signed", Remedy.NONE, "was refused: a header was sent that its signature does not cover"
+)
+_REDIRECTED: Final = Verdict("redirected", Remedy.NONE, "leads elsewhere by a redirect, which is never followed")
+_FAILING: Final = Verdict("store_failing", Remedy.AGAIN, "was not answered: the store has an internal error")
+_REJECTED: Final = Verdict("rejected", Remedy.NONE, "was refused")
+
+
+def judge(refusal: Refusal) -> Verdict:
+    """Return what an error answer means. The document's words count before its code, its code before the status."""
+    by_words = _judge_words(refusal)
+    if by_words is not None:
+        return by_words
+    found = _BY_CODE.get(refusal.code) or _BY_STATUS.get(refusal.status)
+    if found is not None:
+        return found
+    if refusal.status // 100 == 3:  # noqa: PLR2004 - the class of redirects
+        return _REDIRECTED
+    return _FAILING if refusal.status >= 500 else _REJECTED  # noqa: PLR2004 - the class of server errors
+
+
+def _judge_words(refusal: Refusal) -> Verdict | None:
+    if refusal.status not in {400, 401, 403}:
+        return None
+    if refusal.headers_not_signed:
+        return _NOT_SIGNED_VERDICT
+    if refusal.code in _BY_CODE:
+        return None
+    if _NOT_YET.search(refusal.text):
+        return _NOT_YET_VERDICT
+    return _EXPIRED_VERDICT if _EXPIRED.search(refusal.text) else None
+
+
+def _first(pattern: re.Pattern[bytes], document: bytes) -> str:
+    found = pattern.search(document)
+    return found[1].decode("utf-8", "replace") if found else ""
+
+
+def _server_time(text: str, headers: Mapping[str, str]) -> datetime | None:
+    try:
+        named = datetime.fromisoformat(text)
+    except ValueError:
+        return _http_date(headers.get("Date", ""))
+    return named if named.tzinfo else named.replace(tzinfo=UTC)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def _object_size(content_range: str, document: bytes) -> int | None:
+    unsatisfied = _UNSATISFIED.fullmatch(content_range.strip())
+    text = unsatisfied[1] if unsatisfied else _first(_ACTUAL_SIZE, document)
+    return int(text) if text else None

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from support.seaweedfs import SeaweedFS, seaweedfs
 
 from pipeline.store import LocalSettings, ObjectNotFound, ObjectStore, S3Settings, open_store
 from pipeline.store.testing import MemoryStore
-from support.seaweedfs import SeaweedFS, seaweedfs
 
 __all__ = ["seaweedfs"]
 

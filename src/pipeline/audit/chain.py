@@ -1,0 +1,265 @@
+"""Appending to the hash chain of one partition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from pipeline.audit.reading import read_segment
+from pipeline.audit.segments import GENESIS, Built, Entry, Place, build
+from pipeline.audit.settings import AuditSettings
+from pipeline.audit.signing import Signer
+from pipeline.audit.tail import Tail, find_tail
+from pipeline.audit.window import KnownIds
+from pipeline.bus.protocols import Lease
+from pipeline.effects import effect
+from pipeline.errors import LeaseLost
+from pipeline.store import ObjectNotFound, ObjectStore
+
+log = structlog.get_logger(__name__)
+
+_READS_AT_ONCE: Final = 8
+"""Segments read at the same time when the ids are read back; each may have ``segment_max_bytes``."""
+
+_LINE_OVERHEAD: Final = 400
+"""Bytes of a line around the event, roughly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What a writer of chains needs.
+
+    Attributes:
+        clock: UTC, aware.
+        nonce: Random text, new at each call.
+    """
+
+    store: ObjectStore
+    settings: AuditSettings
+    signer: Signer | None
+    clock: Callable[[], datetime]
+    nonce: Callable[[], str]
+
+
+@dataclass(slots=True)
+class Appended:
+    """What became of a batch.
+
+    Attributes:
+        appended: Events written.
+        repeated: Events that stood in the chain already.
+        segments: Objects created.
+        forgotten: Ids forgotten before their time, since the window holds too many.
+    """
+
+    appended: int = 0
+    repeated: int = 0
+    segments: int = 0
+    forgotten: int = 0
+
+
+class Chain:
+    """The end of one partition's chain, in the hands of one writer.
+
+    Two writers cannot both go on: the creation of the next segment decides, and the loser gets LeaseLost and must open
+    the chain anew. After any error but LeaseLost :meth:`append` can be called again with the same records.
+    """
+
+    def __init__(self, writing: Writing, topic: str, partition: int, tail: Tail | None) -> None:
+        """Use :meth:`open`."""
+        self._writing = writing
+        self._writer = writing.nonce()
+        self._topic = topic
+        self._partition = partition
+        self._epoch = 0
+        self._number = 0
+        self._previous = GENESIS
+        self._total = 0
+        self._last_offset: int | None = None
+        self._known = KnownIds(writing.settings.id_window, writing.settings.id_window_max)
+        self._pending: Built | None = None
+        if tail is not None:
+            self._go_to(tail)
+
+    @classmethod
+    async def open(cls, writing: Writing, topic: str, partition: int) -> Chain:
+        """Find the end of the chain and read back the ids of the window.
+
+        Reads each segment of the window once; memory is bounded by the window.
+
+        Raises:
+            FatalError: The last segment is damaged (``audit_chain_damaged``).
+            StoreUnavailable: Try again.
+        """
+        tail = await find_tail(writing.store, topic, partition)
+        chain = cls(writing, topic, partition, tail)
+        if tail is not None:
+            await chain._read_back(tail)
+        log.info(
+            "open_audit_chain",
+            topic=topic,
+            partition=partition,
+            epoch=chain._epoch,
+            segment=chain._number,
+            known_ids=len(chain._known),
+        )
+        return chain
+
+    async def append(self, entries: Sequence[Entry], lease: Lease) -> Appended:
+        """Append those events that are not in the chain yet; when it returns, all are durable.
+
+        An offset that is not greater than the last one, with an id that is not known, means that the topic was created
+        anew: the epoch is closed by a segment that says so, and the next one begins.
+
+        Args:
+            entries: In the order of their offsets.
+            lease: Asked before each segment.
+
+        Raises:
+            LeaseLost: Another writer went on with the chain; open it anew.
+            StoreUnavailable: Nothing is lost; call again with the same entries.
+        """
+        result = Appended()
+        await self._settle(lease, result)
+        fresh = self._fresh(entries)
+        result.repeated = len(entries) - len(fresh)
+        if fresh and self._last_offset is not None and fresh[0].offset <= self._last_offset:
+            log.warning(
+                "open_audit_epoch",
+                topic=self._topic,
+                partition=self._partition,
+                epoch=self._epoch + 1,
+                offset=fresh[0].offset,
+                last_offset=self._last_offset,
+            )
+            await self._write([], lease, result, next_epoch=self._epoch + 1)
+        for some in self._cut(fresh):
+            await self._write(some, lease, result)
+        return result
+
+    def _fresh(self, entries: Sequence[Entry]) -> list[Entry]:
+        fresh: dict[str, Entry] = {}
+        for entry in entries:
+            if entry.event.id not in self._known:
+                fresh.setdefault(entry.event.id, entry)
+        return list(fresh.values())
+
+    def _cut(self, entries: Sequence[Entry]) -> list[Sequence[Entry]]:
+        """Cut a batch into segments of at most the configured numbers of events and bytes."""
+        settings = self._writing.settings
+        cuts, size, start = [], 0, 0
+        for place, entry in enumerate(entries):
+            size += entry.size + _LINE_OVERHEAD
+            if place + 1 - start >= settings.segment_max_events or size >= settings.segment_max_bytes:
+                cuts.append(entries[start : place + 1])
+                start, size = place + 1, 0
+        return [*cuts, entries[start:]] if start < len(entries) else cuts
+
+    async def _write(
+        self, entries: Sequence[Entry], lease: Lease, result: Appended, *, next_epoch: int | None = None
+    ) -> None:
+        built = await asyncio.to_thread(
+            build,
+            Place(self._topic, self._partition, self._epoch, self._number),
+            entries,
+            previous=self._previous,
+            total=self._total,
+            writer=self._writer,
+            at=self._writing.clock(),
+            next_epoch=next_epoch,
+            signer=self._writing.signer,
+        )
+        await lease.ensure()
+        await self._create(built, result)
+
+    async def _settle(self, lease: Lease, result: Appended) -> None:
+        """Find out about a segment whose creation may or may not have happened, by repeating it byte for byte."""
+        if self._pending is not None:
+            await lease.ensure()
+            await self._create(self._pending, result)
+
+    async def _create(self, built: Built, result: Appended) -> None:
+        self._pending = built
+        with effect("store.segment"):
+            won = await self._writing.store.create(built.place.key, built.data)
+        if not won:
+            raise LeaseLost("audit_segment_taken", f"Another writer created {built.place.key}")
+        self._pending = None
+        self._previous = built.closing.hash
+        self._total = built.closing.total
+        self._number += 1
+        if built.closing.next_epoch is not None:
+            self._epoch, self._last_offset = built.closing.next_epoch, None
+        else:
+            self._last_offset = built.closing.last_offset
+        result.appended += len(built.ids)
+        result.segments += 1
+        result.forgotten += self._remember(built.ids, built.at)
+
+    def _remember(self, ids: Sequence[str], at: datetime) -> int:
+        forgotten = self._known.add(ids, at)
+        if forgotten:
+            log.warning(
+                "cut_audit_window",
+                topic=self._topic,
+                partition=self._partition,
+                forgotten=forgotten,
+                limit=self._writing.settings.id_window_max,
+            )
+        return forgotten
+
+    def _go_to(self, tail: Tail) -> None:
+        closing = tail.closing
+        self._number = tail.place.number + 1
+        self._previous = closing.hash
+        self._total = closing.total
+        if closing.next_epoch is not None:
+            self._epoch = closing.next_epoch
+        else:
+            self._epoch, self._last_offset = tail.place.epoch, closing.last_offset
+
+    async def _read_back(self, tail: Tail) -> None:
+        """Read the window's segments, the last ones first, and remember their ids, the oldest ones first."""
+        begin = self._writing.clock() - self._writing.settings.id_window
+        left = self._writing.settings.id_window_max
+        end = tail.place.number + 1
+        found: list[_Ids] = []
+        while end > 0 and left > 0 and not (found and found[-1].at < begin):
+            start = max(0, end - _READS_AT_ONCE)
+            some = await self._read_ids([tail.place_of(number) for number in range(start, end)])
+            found.extend(reversed(some))
+            left -= sum(len(one.ids) for one in some)
+            end = start
+        for one in reversed(found):
+            self._remember(one.ids, one.at)
+
+    async def _read_ids(self, places: Sequence[Place]) -> list[_Ids]:
+        """Return the ids of those segments that are there; damage is logged, and left to the verifier."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._read_ids_of(place)) for place in places]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # the runner sorts single errors
+        return [read for task in tasks if (read := task.result()) is not None]
+
+    async def _read_ids_of(self, place: Place) -> _Ids | None:
+        ids: list[str] = []
+        try:
+            reader = await read_segment(self._writing.store, place, ids.append)
+        except ObjectNotFound:
+            log.error("read_audit_segment", segment=place.key, damage="missing")  # noqa: TRY400 - nothing to trace
+            return None
+        if reader.damage is not None:
+            log.error("read_audit_segment", segment=place.key, damage=reader.damage.kind.value)
+        return _Ids(reader.at, ids) if reader.at is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    at: datetime
+    ids: Sequence[str]

@@ -1,0 +1,235 @@
+"""Reading a segment piece by piece, believing nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from pipeline.audit.damage import Damage, DamageKind
+from pipeline.audit.segments import MAX_LINE_BYTES, Closing, Place, digest_of
+from pipeline.audit.signing import PublicKeys, is_signed
+from pipeline.store import ObjectStore
+
+_HASH: Final = re.compile(rb',"hash":"([0-9a-f]{64})"}')
+_HASH_BYTES: Final = 75
+_SIGNATURE: Final = re.compile(rb',"signature":"([0-9a-f]{128})"')
+_SIGNATURE_BYTES: Final = 143
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+    line: int
+
+
+class _Header(_Line):
+    kind: Literal["segment"]
+    format: Literal[1]
+    topic: str
+    partition: int
+    epoch: int
+    segment: int
+    previous: _Digest
+    at: AwareDatetime
+
+
+class _Event(_Line):
+    kind: Literal["event"]
+    topic: str
+    partition: int
+    offset: int
+    id: str
+
+
+class _Closing(_Line):
+    kind: Literal["closing"]
+    events: int
+    total: int
+    first_offset: int | None
+    last_offset: int | None
+    next_epoch: int | None
+    signed_by: str | None
+    hash: str
+
+
+_LATER: Final[TypeAdapter[_Event | _Closing]] = TypeAdapter(Annotated[_Event | _Closing, Field(discriminator="kind")])
+
+
+class SegmentReader:
+    """Checks one segment while its bytes pass by; memory is bounded by one line.
+
+    Args:
+        place: Where the object stood.
+        on_event: Called with the id of each event that is sound.
+
+    Attributes:
+        damage: The first damage, once there is one; later bytes are looked at only to name it better.
+        previous: What the header names as the closing hash before; None until the header was read.
+        at: When the segment was written; None until the header was read.
+        closing: The closing line, once it was read.
+    """
+
+    def __init__(self, place: Place, on_event: Callable[[str], None] | None = None) -> None:
+        """Begin before the first byte."""
+        self._place = place
+        self._on_event = on_event
+        self._rest = b""
+        self._lines = 0
+        self._running = ""
+        self._events = 0
+        self._first: int | None = None
+        self._last: int | None = None
+        self._signed: tuple[str, str] | None = None
+        self.damage: Damage | None = None
+        self.previous: str | None = None
+        self.at: datetime | None = None
+        self.closing: Closing | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes. CPU work: call it in a thread."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+        if len(self._rest) > MAX_LINE_BYTES:
+            self._harm(DamageKind.CHANGED, "the line is longer than any that is ever written")
+            self._rest = b""
+
+    def finish(self) -> Damage | None:
+        """Say what is wrong with the segment, if anything is; call it after the last byte."""
+        self._lines += 1
+        if self.closing is None:
+            self._harm(DamageKind.CUT, "the segment ends before the end of its closing line")
+        elif self._rest:
+            self._harm(DamageKind.CHANGED, "something follows the closing line")
+        return self.damage
+
+    def signature_damage(self, keys: PublicKeys) -> Damage | None:
+        """Say what is wrong with the signature of a sound, signed segment."""
+        closing = self.closing
+        if closing is None or closing.signed_by is None or self._signed is None:
+            return Damage(DamageKind.SIGNATURE, self._lines, "the segment is not signed")
+        key = keys.get(closing.signed_by)
+        if key is None:
+            return Damage(DamageKind.SIGNATURE, self._lines, f"signed by the unknown key {closing.signed_by}")
+        if not is_signed(*self._signed, key):
+            return Damage(DamageKind.SIGNATURE, self._lines, f"the signature is not one of key {closing.signed_by}")
+        return None
+
+    def _take(self, raw: bytes) -> None:
+        if self.damage is not None:
+            self._name_better(raw)
+            return
+        self._lines += 1
+        if self.closing is not None:
+            self._harm(DamageKind.CHANGED, "something follows the closing line")
+            return
+        text, digest = raw[:-_HASH_BYTES], _HASH.fullmatch(raw[-_HASH_BYTES:])
+        running = self._running if self._lines > 1 else _previous_of(raw)
+        if digest is None or digest_of(text, running) != digest[1].decode():
+            self._name(raw)
+            return
+        try:
+            self._read(raw, text, running)
+        except ValidationError:
+            self._harm(DamageKind.CHANGED, "the line does not say what a line of its kind says")
+        self._running = digest[1].decode()
+
+    def _read(self, raw: bytes, text: bytes, running: str) -> None:
+        if self._lines == 1:
+            self._read_header(_Header.model_validate_json(raw))
+            return
+        line = _LATER.validate_json(raw)
+        if line.line != self._lines:
+            self._harm(DamageKind.SWAPPED, f"the line says it is line {line.line}")
+        elif isinstance(line, _Event):
+            self._read_event(line)
+        else:
+            self._read_closing(line, text, running)
+
+    def _read_header(self, header: _Header) -> None:
+        if (header.topic, header.partition, header.epoch, header.segment) != (
+            self._place.topic,
+            self._place.partition,
+            self._place.epoch,
+            self._place.number,
+        ):
+            self._harm(
+                DamageKind.SWAPPED,
+                f"the segment says it is {header.topic}/{header.partition}/{header.epoch}/{header.segment}",
+            )
+        self.previous, self.at = header.previous, header.at
+
+    def _read_event(self, event: _Event) -> None:
+        if (event.topic, event.partition) != (self._place.topic, self._place.partition):
+            self._harm(DamageKind.SWAPPED, "the event is one of another partition")
+            return
+        if self._last is not None and event.offset <= self._last:
+            self._harm(DamageKind.FORKED, f"offset {event.offset} follows offset {self._last}")
+            return
+        self._first = event.offset if self._first is None else self._first
+        self._last = event.offset
+        self._events += 1
+        if self._on_event:
+            self._on_event(event.id)
+
+    def _read_closing(self, said: _Closing, text: bytes, running: str) -> None:
+        if (said.events, said.first_offset, said.last_offset) != (self._events, self._first, self._last):
+            self._harm(DamageKind.CHANGED, "the closing line counts other events than the segment holds")
+            return
+        signature = _SIGNATURE.fullmatch(text[-_SIGNATURE_BYTES:])
+        if signature:
+            self._signed = digest_of(text[:-_SIGNATURE_BYTES], running), signature[1].decode()
+        self.closing = Closing(**said.model_dump(exclude={"line", "kind"}))
+
+    def _name(self, raw: bytes) -> None:
+        """Tell from the line's own number what happened, as far as that can be believed."""
+        number = _number_of(raw)
+        if number is None or number == self._lines:
+            self._harm(DamageKind.CHANGED, "the line is not the one that was hashed")
+        elif number > self._lines:
+            self._harm(DamageKind.MISSING, f"line {number} stands here")
+        else:
+            self._harm(DamageKind.FORKED, f"a second line {number} stands here")
+
+    def _name_better(self, raw: bytes) -> None:
+        """A line that seemed to be missing turns up later: two were swapped."""
+        if self.damage and self.damage.kind is DamageKind.MISSING and _number_of(raw) == self.damage.line:
+            self.damage = Damage(DamageKind.SWAPPED, self.damage.line, "the line stands further down")
+
+    def _harm(self, kind: DamageKind, detail: str) -> None:
+        self.damage = self.damage or Damage(kind, max(self._lines, 1), detail)
+
+
+async def read_segment(
+    store: ObjectStore, place: Place, on_event: Callable[[str], None] | None = None
+) -> SegmentReader:
+    """Read a whole segment and return its reader, finished.
+
+    Raises:
+        ObjectNotFound: There is none at this place.
+        StoreUnavailable: Try again.
+    """
+    reader = SegmentReader(place, on_event)
+    async for piece in store.stream(place.key):
+        await asyncio.to_thread(reader.feed, piece)
+    reader.finish()
+    return reader
+
+
+def _previous_of(header: bytes) -> str:
+    try:
+        return _Header.model_validate_json(header).previous
+    except ValidationError:
+        return ""
+
+
+def _number_of(raw: bytes) -> int | None:
+    try:
+        return _Line.model_validate_json(raw).line
+    except ValidationError:
+        return None

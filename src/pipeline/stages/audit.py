@@ -1,0 +1,100 @@
+"""AUDIT: append every audit event once to the hash chain of its partition."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from pipeline.audit import MAX_EVENT_BYTES, Appended, Chain, Entry, Writing
+from pipeline.bus.dead_letters import DeadLetters
+from pipeline.bus.protocols import Lease, Record
+from pipeline.contracts import AuditEvent, Topic
+from pipeline.errors import LeaseLost, PoisonRecord
+from pipeline.observability import Metrics
+
+_OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+
+class AuditStage:
+    """A :class:`~pipeline.bus.protocols.BatchHandler`: a batch becomes a segment.
+
+    When a batch returns, each of its events stands in the chain, by this batch or an earlier one; those that are no
+    audit events are in the dead-letter topic. A batch can be repeated at any time, by this process or another.
+
+    Args:
+        writing: Store, settings, signing key, time.
+        dead_letters: Takes what cannot be decoded.
+        metrics: Counts events, segments and cuts of the window of known ids.
+    """
+
+    def __init__(self, writing: Writing, dead_letters: DeadLetters, metrics: Metrics) -> None:
+        """Begin without partitions."""
+        self._writing = writing
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._chains: dict[tuple[Topic, int], Chain] = {}
+
+    async def assigned(self, topic: Topic, partition: int) -> None:
+        """Find the end of the partition's chain, which others may have moved since this member had it last.
+
+        Raises:
+            FatalError: The end is damaged (``audit_chain_damaged``).
+            StoreUnavailable: Try again.
+        """
+        self._chains.pop((topic, partition), None)
+        self._chains[topic, partition] = await Chain.open(self._writing, topic.value, partition)
+
+    async def handle_batch(self, records: Sequence[Record], lease: Lease) -> None:
+        """Append the events of one partition's records, in offset order; see BatchHandler."""
+        topic, partition = records[0].topic, records[0].partition
+        entries, poison = await asyncio.to_thread(_decode_all, records)
+        for record, error in poison:
+            await lease.ensure()
+            await self._dead_letters.bury(record, error)
+        if (topic, partition) not in self._chains:
+            await self.assigned(topic, partition)
+        try:
+            result = await self._chains[topic, partition].append(entries, lease)
+        except LeaseLost:
+            # its end is another writer's now: look again before the next batch
+            self._chains.pop((topic, partition), None)
+            raise
+        self._count(result)
+
+    def _count(self, result: Appended) -> None:
+        self._metrics.audit_events.labels(result="appended").inc(result.appended)
+        self._metrics.audit_events.labels(result="repeated").inc(result.repeated)
+        self._metrics.audit_segments.inc(result.segments)
+        self._metrics.audit_window_cuts.inc(result.forgotten)
+
+
+def _decode_all(records: Sequence[Record]) -> tuple[list[Entry], list[tuple[Record, PoisonRecord]]]:
+    entries: list[Entry] = []
+    poison: list[tuple[Record, PoisonRecord]] = []
+    for record in records:
+        try:
+            entries.append(_decode(record))
+        except PoisonRecord as error:
+            poison.append((record, error))
+    return entries, poison
+
+
+def _decode(record: Record) -> Entry:
+    if len(record.value) > MAX_EVENT_BYTES:
+        raise PoisonRecord(
+            "audit_event_too_large", f"The record has {len(record.value)} bytes; an audit event has {MAX_EVENT_BYTES}"
+        )
+    try:
+        event = AuditEvent.model_validate_json(record.value)
+        fields = _OBJECT.validate_json(record.value)
+        json.dumps(fields, allow_nan=False)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        place = first["loc"][0] if first["loc"] else "value"
+        raise PoisonRecord("audit_event_invalid", f"The record is no audit event: {place}: {first['msg']}") from None
+    except ValueError as error:
+        raise PoisonRecord("audit_event_invalid", "The record holds a number that JSON does not know") from error
+    return Entry(record.offset, event, fields, len(record.value))

@@ -12,6 +12,7 @@ from pipeline.cli.config import config
 from pipeline.cli.context import make_setup
 from pipeline.cli.exits import Cli
 from pipeline.cli.integration import integration
+from pipeline.cli.job import job
 from pipeline.cli.topics import topics
 from pipeline.observability import LoggingSettings, Redaction, configure_logging
 
@@ -39,7 +40,7 @@ def cli(ctx: click.Context, config_file: Path | None) -> None:
     ctx.obj = make_setup(config_file)
 
 
-for command in (cards, config, integration, topics):
+for command in (cards, config, integration, job, topics):
     cli.add_command(command)
 
 

@@ -43,6 +43,6 @@ def retention_problems(retention: RetentionSettings, audit: AuditSettings) -> It
     again = kept.pop(Topic.AUDIT_EVENTS) + max(kept.values())
     if audit.id_window_days < again:
         yield (
-            f"audit.id_window_days: {audit.id_window_days:g} days are shorter than the {again:g} days in which an audit "
-            f"event may come again, so it could stand in the log twice; write e.g. id_window_days = {again:g}"
+            f"audit.id_window_days: {audit.id_window_days:g} days are shorter than the {again:g} days in which an "
+            f"audit event may come again, so it could stand in the log twice; write e.g. id_window_days = {again:g}"
         )

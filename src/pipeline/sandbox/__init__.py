@@ -1,1 +1,53 @@
-"""Stand-ins for ECS and its object store, for the demo, tests and integrators."""
+"""Stand-ins for ECS, its object store and a card API that behave like the real ones (docs/sandbox.md).
+
+Nothing here uses the pipeline's own engine, transfer, callback or signature code: independent code can convict it.
+"""
+
+from pipeline.sandbox.card_api import declined
+from pipeline.sandbox.cards import CardFile, Ledger, PlantedCard, luhn_valid, write_cards
+from pipeline.sandbox.client import send_job
+from pipeline.sandbox.ecs import Ecs
+from pipeline.sandbox.faults import Fault, Faults
+from pipeline.sandbox.jobs import Job, JobRequest
+from pipeline.sandbox.object_store import ObjectStore
+from pipeline.sandbox.server import Sandbox, serve
+from pipeline.sandbox.settings import (
+    CardApiSettings,
+    HmacScheme,
+    ObjectStoreSettings,
+    SandboxSettings,
+    SharedSecretScheme,
+)
+from pipeline.sandbox.snippet import Snippet, cards_options, settings_snippet
+from pipeline.sandbox.verify import Finding, ResultRules, as_planted, expected_counts, verify_result
+
+__all__ = [
+    "CardApiSettings",
+    "CardFile",
+    "Ecs",
+    "Fault",
+    "Faults",
+    "Finding",
+    "HmacScheme",
+    "Job",
+    "JobRequest",
+    "Ledger",
+    "ObjectStore",
+    "ObjectStoreSettings",
+    "PlantedCard",
+    "ResultRules",
+    "Sandbox",
+    "SandboxSettings",
+    "SharedSecretScheme",
+    "Snippet",
+    "as_planted",
+    "cards_options",
+    "declined",
+    "expected_counts",
+    "luhn_valid",
+    "send_job",
+    "serve",
+    "settings_snippet",
+    "verify_result",
+    "write_cards",
+]

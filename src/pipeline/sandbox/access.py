@@ -1,0 +1,150 @@
+"""Who may do what at the object store: the check of a pre-signed request, in the order and words of S3."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from pipeline.sandbox.s3_errors import S3Error, access_denied, malformed_query
+from pipeline.sandbox.sigv4 import (
+    ALGORITHM,
+    MAX_EXPIRES,
+    Credentials,
+    Pairs,
+    canonical_request,
+    decode_path,
+    decode_query,
+    sign,
+    string_to_sign,
+)
+
+_NEEDED = ("Algorithm", "Credential", "Signature", "Date", "SignedHeaders", "Expires")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """A request as far as its signature is concerned.
+
+    Attributes:
+        raw_path: Path as it came.
+        raw_query: Query string as it came.
+        headers: Values by lower-case name.
+    """
+
+    method: str
+    raw_path: str
+    raw_query: str
+    headers: Mapping[str, str] = field(repr=False)
+
+    @property
+    def query(self) -> Pairs:
+        """The decoded parameters, in order."""
+        return decode_query(self.raw_query)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRules:
+    """What makes a pre-signed request valid.
+
+    Attributes:
+        credentials: The one account of this store.
+        clock: UTC now.
+        skew: How far ahead the signer's clock may be (S3: 15 minutes).
+        revoked: Signatures that count as expired whatever their date says.
+    """
+
+    credentials: Credentials
+    clock: Callable[[], datetime]
+    skew: timedelta = timedelta(minutes=15)
+    revoked: Collection[str] = ()
+
+    def check(self, request: SignedRequest) -> None:
+        """Return if the request is allowed. Raises S3Error with the code that S3 gives."""
+        query = dict(request.query)
+        stamp, expires = self._parameters(query)
+        self._check_time(query["X-Amz-Signature"], stamp, expires)
+        signed_headers = query["X-Amz-SignedHeaders"].split(";")
+        _check_headers(request.headers, signed_headers)
+        canonical = canonical_request(
+            request.method, decode_path(request.raw_path), request.query, request.headers, signed_headers
+        )
+        if not hmac.compare_digest(sign(self.credentials, stamp, canonical), query["X-Amz-Signature"]):
+            raise self._mismatch(query["X-Amz-Signature"], stamp, canonical)
+
+    def _parameters(self, query: Mapping[str, str]) -> tuple[str, int]:
+        given = [name for name in _NEEDED if f"X-Amz-{name}" in query]
+        if not given:
+            raise access_denied("Access Denied")
+        if len(given) < len(_NEEDED):
+            raise malformed_query(
+                "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, "
+                "X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters."
+            )
+        if query["X-Amz-Algorithm"] != ALGORITHM:
+            raise malformed_query(f'X-Amz-Algorithm only supports "{ALGORITHM}"')
+        stamp = query["X-Amz-Date"]
+        key, _, scope = query["X-Amz-Credential"].partition("/")
+        if key != self.credentials.access_key:
+            raise S3Error(
+                403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."
+            )
+        if scope != self.credentials.scope(stamp[:8]):
+            raise malformed_query("Error parsing the X-Amz-Credential parameter; the scope does not match.")
+        return stamp, _expires(query["X-Amz-Expires"])
+
+    def _check_time(self, signature: str, stamp: str, expires: int) -> None:
+        try:
+            signed_at = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        except ValueError as error:
+            raise malformed_query("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"") from error
+        now = self.clock()
+        if signed_at > now + self.skew:
+            raise access_denied("Request is not yet valid", ServerTime=_iso(now))
+        end = signed_at + timedelta(seconds=expires)
+        revoked = signature in self.revoked
+        if revoked or now > end:
+            raise expired(expires, min(now, end) if revoked else end, now)
+
+    def _mismatch(self, provided: str, stamp: str, canonical: str) -> S3Error:
+        # S3 does repeat all of this to the caller: it is why such a body must never be logged
+        return S3Error(
+            403,
+            "SignatureDoesNotMatch",
+            "The request signature we calculated does not match the signature you provided. "
+            "Check your key and signing method.",
+            {
+                "AWSAccessKeyId": self.credentials.access_key,
+                "StringToSign": string_to_sign(self.credentials, stamp, canonical),
+                "SignatureProvided": provided,
+                "CanonicalRequest": canonical,
+            },
+        )
+
+
+def expired(expires: int, end: datetime, now: datetime) -> S3Error:
+    """Return the refusal of a URL whose time is over."""
+    fields = {"X-Amz-Expires": str(expires), "Expires": _iso(end), "ServerTime": _iso(now)}
+    return access_denied("Request has expired", **fields)
+
+
+def _expires(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise malformed_query("X-Amz-Expires should be a number")
+    if not 1 <= int(text) <= MAX_EXPIRES:
+        raise malformed_query("X-Amz-Expires must be at least 1 and at most 604800 seconds")
+    return int(text)
+
+
+def _check_headers(headers: Mapping[str, str], signed: Collection[str]) -> None:
+    unsigned = sorted(name for name in headers if name.startswith("x-amz-") and name not in signed)
+    if unsigned:
+        message = "There were headers present in the request which were not signed"
+        raise access_denied(message, HeadersNotSigned=", ".join(unsigned))
+    if "host" not in signed:
+        raise access_denied("The host header must be signed")
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,194 @@
+"""What ECS does with a callback: who says it, about which job, what, and whether it was said before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from pipeline.sandbox.callback_body import BodyRefused, names_six_digit_card, read_body, unknown_fields
+from pipeline.sandbox.cards import FIRST_SIX_DIGITS
+from pipeline.sandbox.jobs import Job
+from pipeline.sandbox.jsonapi import data_document, error_document, iso
+from pipeline.sandbox.tokens import TokenRefused, Tokens
+
+IDEMPOTENCY: Final = timedelta(hours=2)
+"""How long ECS knows an X-Request-Id."""
+
+_REMEMBERED: Final = 100_000
+_RECORDED: Final = 20_000
+_MEDIA_TYPES: Final = frozenset({"application/json", "application/vnd.api+json"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What ECS decided, before any fault changes the answer."""
+
+    status: int
+    document: Mapping[str, object]
+    reason: str
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackRecord:
+    """One callback as it came.
+
+    Attributes:
+        headers: Without the bearer token.
+        verdict: Status that ECS decided; 0 where it did not get that far.
+        answered: Status that was sent; 0 where the connection was dropped instead.
+        reason: Why, for a person.
+        unknown: Fields in the body that the documents do not name.
+    """
+
+    at: datetime
+    job_guid: str
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    request_id: str | None
+    verdict: int
+    answered: int
+    reason: str
+    replayed: bool = False
+    unknown: tuple[str, ...] = ()
+
+    def view(self) -> dict[str, object]:
+        """Return it for the control API."""
+        return {
+            "at": iso(self.at),
+            "job_guid": self.job_guid,
+            "body": self.body.decode("utf-8", "replace"),
+            "headers": dict(self.headers),
+            "request_id": self.request_id,
+            "verdict": self.verdict,
+            "answered": self.answered,
+            "reason": self.reason,
+            "replayed": self.replayed,
+            "unknown": list(self.unknown),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    payload: bytes
+    at: datetime
+    verdict: Verdict
+
+
+class CallbackDesk:
+    """Judges callbacks and keeps a record of each.
+
+    Attributes:
+        records: The last callbacks, oldest first.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        *,
+        job: Callable[[str], Job | None],
+        uploaded: Callable[[Job], bool],
+        conflict_status: int,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.records: deque[CallbackRecord] = deque(maxlen=_RECORDED)
+        self._tokens = tokens
+        self._job = job
+        self._uploaded = uploaded
+        self._conflict_status = conflict_status
+        self._clock = clock
+        self._said: OrderedDict[tuple[UUID, str], _Said] = OrderedDict()
+
+    def judge(self, guid: str, body: bytes, headers: Mapping[str, str]) -> Verdict:
+        """Decide one callback; an accepted one settles the job.
+
+        ``guid`` is as it stands in the URL, ``headers`` holds values by lower-case name.
+        """
+        try:
+            partner = self._tokens.partner(headers.get("authorization"))
+        except TokenRefused as error:
+            return self._error(401, str(error))
+        if headers.get("content-type", "").partition(";")[0].strip().lower() not in _MEDIA_TYPES:
+            return self._error(415, "Content-Type must be application/json")
+        request_id = headers.get("x-request-id")
+        if request_id is None:
+            return self._decide(guid, partner, body)
+        payload = hashlib.sha256(guid.encode() + b"\0" + body).digest()
+        said = self._recall(partner, request_id)
+        if said is not None and said.payload != payload:
+            return self._error(self._conflict_status, "this X-Request-Id was used with another payload")
+        if said is not None:
+            return Verdict(said.verdict.status, said.verdict.document, said.verdict.reason, replayed=True)
+        verdict = self._decide(guid, partner, body)
+        self._said[partner, request_id] = _Said(payload, self._clock(), verdict)
+        return verdict
+
+    def record(self, guid: str, body: bytes, headers: Mapping[str, str], *, verdict: Verdict, answered: int) -> None:
+        """Keep what came and what was answered."""
+        kept = {name: value for name, value in headers.items() if name != "authorization"}
+        try:
+            unknown = tuple(unknown_fields(read_body(body)))
+        except BodyRefused:
+            unknown = ()
+        self.records.append(
+            CallbackRecord(
+                at=self._clock(),
+                job_guid=guid,
+                body=body,
+                headers=kept,
+                request_id=headers.get("x-request-id"),
+                verdict=verdict.status,
+                answered=answered,
+                reason=verdict.reason,
+                replayed=verdict.replayed,
+                unknown=unknown,
+            )
+        )
+
+    def of_job(self, guid: UUID) -> list[CallbackRecord]:
+        """Return the recorded callbacks of one job, oldest first."""
+        return [record for record in self.records if record.job_guid == str(guid)]
+
+    def _decide(self, guid: str, partner: UUID, body: bytes) -> Verdict:
+        job = self._job(guid)
+        if job is None or job.partner_guid != partner:  # another partner's job does not exist
+            return self._error(404, f"No batch job found with GUID {guid}")
+        try:
+            document = read_body(body)
+        except BodyRefused as error:
+            return self._error(error.status, str(error))
+        success = document["success"] is True
+        if job.request.cards.six_digits and names_six_digit_card(
+            str(document.get("error_message") or ""), FIRST_SIX_DIGITS, job.record_count
+        ):
+            return self._error(422, "error_message holds a card number of this batch")
+        if job.success is not None:
+            return self._error(409, "this job's result was confirmed before")
+        if success and not self._uploaded(job):
+            return self._error(409, "no result file was uploaded")
+        job.success = success
+        job.told.set()
+        return self._accepted(guid, success=success)
+
+    def _accepted(self, guid: str, *, success: bool) -> Verdict:
+        now = self._clock()
+        attributes = {
+            "status": "RESULT_RECEIVED",
+            "message": "Result upload confirmed" if success else "Failure recorded",
+            "received_at": iso(now),
+        }
+        return Verdict(200, data_document("batch-job-result", guid, attributes, at=now), "accepted")
+
+    def _error(self, status: int, reason: str) -> Verdict:
+        return Verdict(status, error_document(str(status), reason, at=self._clock()), reason)
+
+    def _recall(self, partner: UUID, request_id: str) -> _Said | None:
+        now = self._clock()
+        while self._said and (len(self._said) > _REMEMBERED or now - next(iter(self._said.values())).at >= IDEMPOTENCY):
+            self._said.popitem(last=False)
+        return self._said.get((partner, request_id))

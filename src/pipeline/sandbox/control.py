@@ -1,0 +1,203 @@
+"""The control API: what tests, scripts and ``sandbox send-job`` tell the sandbox over HTTP (docs/sandbox.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Final, TypeVar
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from pipeline.sandbox.card_api import CARDS_PATH, CardApi
+from pipeline.sandbox.cards import CardFile
+from pipeline.sandbox.ecs import TOKEN_PATH, Ecs
+from pipeline.sandbox.faults import Fault, Faults
+from pipeline.sandbox.jobs import JobRequest
+from pipeline.sandbox.settings import SandboxSettings
+from pipeline.sandbox.tokens import YEAR, Tokens
+from pipeline.sandbox.views import announcement_view, job_view
+
+_MAX_WAIT_SECONDS: Final = 60.0
+_Model = TypeVar("_Model", bound=BaseModel)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class AnnounceRequest(BaseModel):
+    """How to announce a job again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expires_in_seconds: float | None = Field(default=None, description="New expiry; default: as in the job")
+    repeat: bool = Field(default=False, description="Send the last body once more instead of fresh URLs")
+    override: dict[str, JsonValue] = Field(default_factory=dict, description="Fields to replace in this announcement")
+
+
+class TokenRequest(BaseModel):
+    """Which callback token to mint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lifetime_seconds: float = Field(default=YEAR.total_seconds(), description="From now on; below 0: expired already")
+    claims: dict[str, JsonValue] = Field(default_factory=dict, description="Claims to replace; null leaves one out")
+
+
+class Control:
+    """Routes below ``/control``. JSON in, JSON out; a mistake is 400 or 404 with ``{"error": ...}``."""
+
+    def __init__(
+        self, settings: SandboxSettings, *, ecs: Ecs, card_api: CardApi, tokens: Tokens, faults: Faults
+    ) -> None:
+        self._settings = settings
+        self._ecs = ecs
+        self._card_api = card_api
+        self._tokens = tokens
+        self._faults = faults
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return all routes of the control API."""
+        job = "/control/jobs/{guid}"
+        return [
+            web.get("/control", _guarded(self._overview)),
+            web.post("/control/jobs", _guarded(self._create)),
+            web.get("/control/jobs", _guarded(self._jobs)),
+            web.get(job, _guarded(self._job)),
+            web.get(f"{job}/wait", _guarded(self._wait)),
+            web.get(f"{job}/announcements", _guarded(self._announcements)),
+            web.post(f"{job}/announce", _guarded(self._announce)),
+            web.post(f"{job}/expire", _guarded(self._expire)),
+            web.post(f"{job}/change", _guarded(self._change)),
+            web.get(f"{job}/callbacks", _guarded(self._job_callbacks)),
+            web.get(f"{job}/result", _guarded(self._result)),
+            web.get("/control/callbacks", _guarded(self._callbacks)),
+            web.get("/control/requests", _guarded(self._requests)),
+            web.get("/control/cards", _guarded(self._cards)),
+            web.post("/control/faults", _guarded(self._add_fault)),
+            web.get("/control/faults", _guarded(self._waiting_faults)),
+            web.delete("/control/faults", _guarded(self._clear_faults)),
+            web.post("/control/tokens", _guarded(self._mint)),
+        ]
+
+    async def _overview(self, _request: web.Request) -> web.StreamResponse:
+        base = self._ecs.base_url
+        return web.json_response(
+            {
+                "url": base,
+                "partner_guid": str(self._settings.partner_guid),
+                "webhook_url": self._settings.webhook_url,
+                "scheme": self._settings.scheme.model_dump(mode="json"),
+                "store_mode": self._settings.object_store.mode,
+                "token_url": base + TOKEN_PATH,
+                "cards_url": base + CARDS_PATH,
+                "jobs": len(self._ecs.jobs),
+            }
+        )
+
+    async def _create(self, request: web.Request) -> web.StreamResponse:
+        asked = await _body(request, JobRequest)
+        if asked.announce and (asked.webhook_url or self._settings.webhook_url) is None:
+            raise ValueError("no webhook URL: neither the job nor the sandbox's settings name one")
+        job = await self._ecs.create(asked)
+        return web.json_response(job_view(self._ecs, job), status=201)
+
+    async def _jobs(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response([job_view(self._ecs, job) for job in self._ecs.jobs.values()])
+
+    async def _job(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(job_view(self._ecs, self._ecs.jobs[_guid(request)]))
+
+    async def _wait(self, request: web.Request) -> web.StreamResponse:
+        guid, seconds = _guid(request), float(request.query.get("seconds", "30"))
+        await self._ecs.wait_told(guid, min(seconds, _MAX_WAIT_SECONDS))
+        return web.json_response(job_view(self._ecs, self._ecs.jobs[guid]))
+
+    async def _announcements(self, request: web.Request) -> web.StreamResponse:
+        job = self._ecs.jobs[_guid(request)]
+        return web.json_response([announcement_view(each, with_body=True) for each in job.announcements])
+
+    async def _announce(self, request: web.Request) -> web.StreamResponse:
+        asked = await _body(request, AnnounceRequest)
+        announcement = await self._ecs.announce(
+            _guid(request),
+            expires_in_seconds=asked.expires_in_seconds,
+            repeat=asked.repeat,
+            override=asked.override,
+        )
+        return web.json_response(announcement_view(announcement))
+
+    async def _expire(self, request: web.Request) -> web.StreamResponse:
+        self._ecs.expire(_guid(request))
+        return await self._job(request)
+
+    async def _change(self, request: web.Request) -> web.StreamResponse:
+        raw = await request.read()
+        cards = CardFile.model_validate_json(raw) if raw else None
+        job = await self._ecs.change_input(_guid(request), cards)
+        return web.json_response(job_view(self._ecs, job))
+
+    async def _job_callbacks(self, request: web.Request) -> web.StreamResponse:
+        job = self._ecs.jobs[_guid(request)]
+        return web.json_response([record.view() for record in self._ecs.desk.of_job(job.guid)])
+
+    async def _result(self, request: web.Request) -> web.StreamResponse:
+        job = self._ecs.jobs[_guid(request)]
+        stored = self._ecs.store.disk.get(job.result_key)
+        if stored is None:
+            raise KeyError("no result was uploaded")
+        return web.FileResponse(stored.path, headers={"Content-Type": "text/csv"})
+
+    async def _callbacks(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response([record.view() for record in self._ecs.desk.records])
+
+    async def _requests(self, _request: web.Request) -> web.StreamResponse:
+        traffic = self._ecs.store.traffic
+        return web.json_response({"requests": traffic.rows(), "rewritten": dict(traffic.rewritten)})
+
+    async def _cards(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._card_api.view())
+
+    async def _add_fault(self, request: web.Request) -> web.StreamResponse:
+        self._faults.add(await _body(request, Fault))
+        return web.json_response(self._faults.waiting(), status=201)
+
+    async def _waiting_faults(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._faults.waiting())
+
+    async def _clear_faults(self, _request: web.Request) -> web.StreamResponse:
+        self._faults.clear()
+        return web.json_response([])
+
+    async def _mint(self, request: web.Request) -> web.StreamResponse:
+        asked = await _body(request, TokenRequest)
+        lifetime = timedelta(seconds=asked.lifetime_seconds)
+        return web.json_response(
+            {"token": self._tokens.mint(self._settings.partner_guid, lifetime=lifetime, claims=asked.claims)}
+        )
+
+
+def _guarded(handler: Handler) -> Handler:
+    """Answer a caller's mistake with what is wrong."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_context=False, include_input=False)
+            return web.json_response({"error": "the request is not valid", "problems": problems}, status=400)
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        except KeyError as error:
+            return web.json_response({"error": f"not found: {error}"}, status=404)
+
+    return guarded
+
+
+async def _body(request: web.Request, model: type[_Model]) -> _Model:
+    raw = await request.read()
+    return model.model_validate(json.loads(raw) if raw else {})
+
+
+def _guid(request: web.Request) -> UUID:
+    return UUID(request.match_info["guid"])

@@ -1,0 +1,126 @@
+"""The batch jobs of the sandbox's ECS."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from pipeline.sandbox.cards import CardFile, Ledger
+from pipeline.sandbox.disk import Checksum
+from pipeline.sandbox.inputs import Content
+from pipeline.sandbox.jsonapi import iso
+from pipeline.sandbox.settings import Scheme
+from pipeline.sandbox.webhook import Attempt
+
+CALLBACK_PATH: Final = "/api/reporting/v1/partner/batch-jobs/{job_guid}/result-uploaded"
+
+
+class JobRequest(BaseModel):
+    """What job ECS is to create. Everything has a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cards: CardFile = Field(default_factory=CardFile)
+    content: Content = Field(default="cards", description="What lies behind the input URL")
+    content_encoding: str | None = Field(default=None, description="Content-Encoding that the store says, e.g. gzip")
+    checksum: Checksum = Field(default="none", description="What the store says of the input's CRC32")
+    record_count: int | None = Field(default=None, description="Announced number; default: what the file holds")
+    expires_in_seconds: float = Field(default=3600.0, description="Announced expiry; not above 0: already past")
+    url_expires_in_seconds: int | None = Field(
+        default=None, ge=1, description="The URLs' own expiry; default: as announced"
+    )
+    upload_checksum: bool = Field(default=True, description="Whether the upload URL names the CRC32 of an empty body")
+    webhook_url: str | None = Field(default=None, description="Where to announce it; default: the sandbox's setting")
+    scheme: Scheme | None = Field(default=None, description="How to prove it; default: the sandbox's setting")
+    announce: bool = Field(default=True, description="Send the webhook at once")
+    job_guid: UUID | None = None
+    merchant_guid: UUID | None = None
+    partner_reference_id: str | None = None
+    override: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Fields of the announcement to replace, for what ECS should never send"
+    )
+    omit: tuple[str, ...] = Field(default=(), description="Fields of the announcement to leave out")
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """One announcement as it was sent.
+
+    Attributes:
+        body: The bytes; they hold bearer URLs.
+        urls: Input and upload URL.
+        attempts: Every try to send it.
+    """
+
+    body: bytes = field(repr=False)
+    urls: tuple[str, str] = field(repr=False)
+    expires_at: datetime
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the integrator took it."""
+        return any(attempt.accepted for attempt in self.attempts)
+
+
+@dataclass(slots=True)
+class Job:
+    """One job, as ECS sees it.
+
+    Attributes:
+        ledger: What was planted; None where the input is no card file.
+        success: What the integrator's callback said; None before it came.
+        told: Set when the callback came.
+    """
+
+    guid: UUID
+    merchant_guid: UUID
+    partner_reference_id: str
+    partner_guid: UUID
+    request: JobRequest
+    created_at: datetime
+    ledger: Ledger | None = None
+    announcements: list[Announcement] = field(default_factory=list)
+    success: bool | None = None
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def input_key(self) -> str:
+        """Key of the input object."""
+        return f"{self.partner_guid}/{self.guid}/input.csv"
+
+    @property
+    def result_key(self) -> str:
+        """Key of the result object."""
+        return f"{self.partner_guid}/{self.guid}/output.csv"
+
+    @property
+    def record_count(self) -> int:
+        """The announced number of cards."""
+        if self.request.record_count is not None:
+            return self.request.record_count
+        return self.ledger.records if self.ledger else (self.request.cards.records or 0)
+
+    def body(self, *, base: str, urls: tuple[str, str], expires_at: datetime, override: Mapping[str, object]) -> bytes:
+        """Return the announcement, fields in the order of ECS's page."""
+        fields: dict[str, object] = {
+            "job_guid": str(self.guid),
+            "partner_reference_id": self.partner_reference_id,
+            "merchant_guid": str(self.merchant_guid),
+            "external_location_ids": list(self.request.cards.locations),
+            "record_count": self.record_count,
+            "input_file_url": urls[0],
+            "result_upload_url": urls[1],
+            "expires_at": iso(expires_at),
+            "callback_url": base + CALLBACK_PATH.format(job_guid=self.guid),
+        }
+        fields |= self.request.override
+        fields |= override
+        return json.dumps({name: value for name, value in fields.items() if name not in self.request.omit}).encode()

@@ -1,0 +1,136 @@
+"""How the sandbox behaves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+_FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
+
+_RESERVED: Final = frozenset({"api", "control", "card-api"})
+
+
+class SharedSecretScheme(BaseModel):
+    """ECS sends the secret itself in a header."""
+
+    model_config = _FROZEN
+
+    kind: Literal["shared-secret"] = "shared-secret"
+    header: str = Field(default="X-Webhook-Secret", description="Name of the header that carries the secret")
+    prefix: str = Field(default="", description="What stands before the secret in the header, e.g. 'Bearer '")
+
+
+class HmacScheme(BaseModel):
+    """ECS signs the body, or timestamp and body."""
+
+    model_config = _FROZEN
+
+    kind: Literal["hmac"] = "hmac"
+    header: str = Field(default="X-Webhook-Signature", description="Name of the header that carries the signature")
+    prefix: str = Field(default="", description="What stands before the signature in the header, e.g. 'sha256='")
+    hash: Literal["sha256", "sha512", "sha1"] = Field(default="sha256", description="Hash function of the HMAC")
+    encoding: Literal["hex", "base64"] = Field(default="hex", description="How the signature is written")
+    timestamp_header: str | None = Field(
+        default=None,
+        description="Name of the header that carries the Unix time in seconds; given: it is signed as well",
+    )
+    separator: str = Field(default=".", description="What stands between timestamp and body in the signed text")
+
+
+Scheme = Annotated[SharedSecretScheme | HmacScheme, Field(discriminator="kind")]
+
+
+class ObjectStoreSettings(BaseModel):
+    """The stand-in for S3."""
+
+    model_config = _FROZEN
+
+    mode: Literal["aws-like", "value-enforcing"] = Field(
+        default="aws-like",
+        description="The empty-body CRC32 in the upload URL: ignored as by S3, or enforced (400 BadDigest) as by R2, Garage and SeaweedFS",
+    )
+    bucket: str = Field(default="ecs-card-batches", min_length=3, description="First part of every object's path")
+    region: str = Field(default="us-east-1", description="Region in the credential scope")
+    access_key: str = Field(default="AKIASANDBOXSANDBOX00", description="Access key that signs the URLs")
+    secret_key: SecretStr = Field(
+        default=SecretStr("sandbox-secret-key-of-no-account"), description="Secret key that signs the URLs"
+    )
+    max_object_bytes: int = Field(default=5 * 1024**3, ge=1, description="Largest PUT in bytes; S3: 5 GiB")
+    body_timeout_seconds: float = Field(
+        default=20.0, gt=0, description="A PUT that sends nothing for this many seconds gets 400 RequestTimeout"
+    )
+    clock_skew_seconds: float = Field(
+        default=900.0, ge=0, description="How far ahead the signer's clock may be, in seconds"
+    )
+
+    def model_post_init(self, _context: object) -> None:
+        """Refuse bucket names that would hide another part of the sandbox."""
+        if self.bucket in _RESERVED or not re.fullmatch(r"[a-z0-9][a-z0-9.-]+[a-z0-9]", self.bucket):
+            raise ValueError(f"{self.bucket!r} is no bucket name, or one that the sandbox needs itself")
+
+
+class CardApiSettings(BaseModel):
+    """The stand-in for an API that loads one card at a time."""
+
+    model_config = _FROZEN
+
+    token: SecretStr = Field(default=SecretStr("sandbox-card-api-token"), description="Bearer token that it wants")
+    latency_seconds: float = Field(default=0.0, ge=0, description="How long each answer takes, in seconds")
+    declined_share: int = Field(default=25, ge=0, description="One card in so many is declined; 0: none is")
+    remembered_keys: int = Field(
+        default=200_000, ge=1, description="Idempotency keys that it remembers; the oldest go first"
+    )
+
+
+class SandboxSettings(BaseModel):
+    """One sandbox: an ECS, its object store and a card API on one port."""
+
+    model_config = _FROZEN
+
+    data_dir: Path = Field(description="Folder of the objects; what an earlier run left there is overwritten")
+    host: str = Field(default="127.0.0.1", description="Address to listen on")
+    port: int = Field(default=8090, ge=0, le=65_535, description="Port to listen on; 0 takes a free one")
+    public_url: str | None = Field(
+        default=None, description="Base of the URLs that it hands out, where it is reached under another name; no path"
+    )
+    webhook_url: str | None = Field(default=None, description="Where jobs are announced unless a job says otherwise")
+    webhook_secret: SecretStr = Field(
+        default=SecretStr("sandbox-webhook-secret-0123456789abcdef"), description="Secret of the originating webhook"
+    )
+    scheme: Scheme = Field(default_factory=SharedSecretScheme, description="How the secret is applied")
+    webhook_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="How long one announcement may take, in seconds"
+    )
+    webhook_pauses_seconds: tuple[float, ...] = Field(
+        default=(0.2, 1.0, 3.0), description="Pauses before the announcement is repeated, in seconds; then ECS gives up"
+    )
+    partner_guid: UUID = Field(
+        default=UUID("03338397-83da-470d-9cd7-241f6b5dbd62"), description="The integrator, as ECS numbers it"
+    )
+    merchant_guid: UUID = Field(
+        default=UUID("4933e450-d3c4-406f-9b9b-3afb812a5b7c"), description="The merchant of a job that names none"
+    )
+    partner_reference_id: str = Field(
+        default="integrator-merchant1-location-002", description="The reference of a job that names none"
+    )
+    jwt_secret: SecretStr = Field(
+        default=SecretStr("sandbox-platform-jwt-secret-of-32-bytes-or-more"),
+        min_length=32,
+        description="Key of the callback tokens, 32 bytes or more",
+    )
+    jwt_issuer: str = Field(default="https://ecs.sandbox", description="Claim iss of the callback tokens")
+    jwt_audience: str = Field(default="ecs-partner-callbacks", description="Claim aud of the callback tokens")
+    oauth_client_id: str = Field(default="sandbox-client", description="Client of the token endpoint")
+    oauth_client_secret: SecretStr = Field(
+        default=SecretStr("sandbox-client-secret"), description="Secret of that client"
+    )
+    oauth_expires_seconds: int = Field(default=86_400, ge=1, description="Lifetime of a fetched token, in seconds")
+    request_id_conflict_status: Literal[409, 422] = Field(
+        default=409, description="Answer to a known X-Request-Id with another payload"
+    )
+    object_store: ObjectStoreSettings = Field(default_factory=ObjectStoreSettings)
+    card_api: CardApiSettings = Field(default_factory=CardApiSettings)

@@ -1,0 +1,127 @@
+"""The settings that make a pipeline talk to this sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import JsonValue
+
+from pipeline.sandbox.server import Sandbox
+from pipeline.sandbox.settings import HmacScheme, Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """One integration with the sandbox's ECS.
+
+    Attributes:
+        toml: The block ``[ecs.NAME]`` with its tables.
+        webhook_secret_file: Holds the webhook secret, mode 0600.
+        token_file: Holds the callback token, mode 0600.
+        card_api_token_file: Holds the card API's bearer token, mode 0600.
+    """
+
+    toml: str
+    webhook_secret_file: Path
+    token_file: Path
+    card_api_token_file: Path
+
+
+def settings_snippet(
+    sandbox: Sandbox,
+    name: str,
+    *,
+    folder: Path,
+    processor: str = "validate",
+    options: Mapping[str, JsonValue] | None = None,
+    oauth: bool = False,
+    tables: Mapping[str, Mapping[str, JsonValue]] | None = None,
+) -> Snippet:
+    """Write the secret files into ``folder`` and return the settings block of an integration.
+
+    Args:
+        sandbox: A running one: its port is in the block.
+        name: Of the integration, e.g. ``acme``.
+        folder: Created with mode 0700 where it is missing.
+        processor: Name of the processor.
+        options: The processor's options.
+        oauth: Fetch the callback token by OAuth instead of reading it from the file.
+        tables: Further tables of the integration by name, e.g. ``{"limits": {"chunk_records": 500}}``.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings = sandbox.settings
+    files = (folder / f"{name}-webhook", folder / f"{name}-token", folder / f"{name}-card-api")
+    values = (
+        settings.webhook_secret.get_secret_value(),
+        sandbox.token(),
+        settings.card_api.token.get_secret_value(),
+    )
+    for path, value in zip(files, values, strict=True):
+        _write_secret(path, value)
+    host = urlsplit(sandbox.ecs.base_url).netloc
+    blocks: dict[str, Mapping[str, JsonValue]] = {
+        "": {"partner_guid": str(settings.partner_guid)},
+        "webhook": _scheme(settings.scheme, files[0].resolve()),
+        "callback": {} if oauth else {"token_file": str(files[1].resolve())},
+        "hosts": {"input": [host], "result": [host], "callback": [host], "allow_http": True, "allow_private": True},
+        "processor": {"name": processor},
+    }
+    if oauth:
+        blocks["callback.oauth"] = {
+            "token_url": sandbox.token_url,
+            "client_id": settings.oauth_client_id,
+            "client_secret": settings.oauth_client_secret.get_secret_value(),
+        }
+    if options:
+        blocks["processor.options"] = options
+    for table, values_of_table in (tables or {}).items():
+        blocks[table] = {**blocks.get(table, {}), **values_of_table}
+    return Snippet("\n".join(_block(name, table, values) for table, values in blocks.items()), *files)
+
+
+def cards_options(sandbox: Sandbox, name: str, *, folder: Path) -> dict[str, JsonValue]:
+    """Return options that make the ``http`` processor load cards into the sandbox's card API."""
+    return {
+        "url": sandbox.cards_url,
+        "body": {"card_number": "{card_number}", "amount": "{amount}", "location_id": "{location_id}"},
+        "token_file": str((folder / f"{name}-card-api").resolve()),
+    }
+
+
+def _scheme(scheme: Scheme, secret: Path) -> dict[str, JsonValue]:
+    table: dict[str, JsonValue] = {"secrets": [{"file": str(secret)}], "header": scheme.header, "prefix": scheme.prefix}
+    if not isinstance(scheme, HmacScheme):
+        return {"scheme": "shared-secret", **table}
+    table |= {"scheme": "hmac", "hash": scheme.hash, "encoding": scheme.encoding}
+    if scheme.timestamp_header is not None:
+        table |= {
+            "over": "timestamp+body",
+            "timestamp_header": scheme.timestamp_header,
+            "separator": scheme.separator,
+        }
+    return table
+
+
+def _block(name: str, table: str, values: Mapping[str, JsonValue]) -> str:
+    head = f"[ecs.{name}.{table}]" if table else f"[ecs.{name}]"
+    return "\n".join((head, *(f"{key} = {_toml(value)}" for key, value in values.items()), ""))
+
+
+def _toml(value: JsonValue) -> str:
+    """Render a value; JSON's strings, numbers and booleans are TOML's as well."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
+    return json.dumps(value)
+
+
+def _write_secret(path: Path, value: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(value)

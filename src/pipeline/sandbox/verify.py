@@ -1,0 +1,144 @@
+"""Is a result file what it must be? Checked with the standard library's csv alone, against the generator's ledger."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from pipeline.sandbox.cards import CardFile, Ledger, PlantedCard
+
+Expected = Callable[[PlantedCard], Literal["ok", "failed"]]
+"""Says what must have become of a card."""
+
+_LONG_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){11,18}")
+_SECRET_COLUMNS: Final = frozenset({"card_number", "cvv"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it must be. Free of card numbers.
+
+    Attributes:
+        record: The card's record number, or None where the file as a whole is meant.
+        what: One sentence.
+    """
+
+    record: int | None
+    what: str
+
+    def __str__(self) -> str:
+        """Render for a person."""
+        return self.what if self.record is None else f"record {self.record}: {self.what}"
+
+
+def as_planted(card: PlantedCard) -> Literal["ok", "failed"]:
+    """Expect that every bad card failed and every other is ok."""
+    return "failed" if card.bad else "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRules:
+    """How the result file of an integration must look.
+
+    Attributes:
+        dropped: Input columns that must not be there.
+        extra_columns: The processor's own columns, after the message.
+        expected: What must have become of each card.
+        max_findings: Stop after so many.
+    """
+
+    status_column: str = "status"
+    message_column: str = "message"
+    dropped: tuple[str, ...] = ("cvv",)
+    extra_columns: tuple[str, ...] = ()
+    expected: Expected = field(default=as_planted)
+    max_findings: int = 20
+
+    def kept(self, spec: CardFile) -> tuple[str, ...]:
+        """Names of the input columns that the result echoes, in order."""
+        return tuple(name for name in spec.columns if name not in self.dropped)
+
+    def header(self, spec: CardFile) -> tuple[str, ...]:
+        """Names of all result columns, in order."""
+        return (*self.kept(spec), self.status_column, self.message_column, *self.extra_columns)
+
+
+def verify_result(result: Path, ledger: Ledger, rules: ResultRules | None = None) -> list[Finding]:
+    """Compare a result file with what was planted, record by record; an empty list means that all is as it must be.
+
+    Blocking: call it in a thread. Memory does not grow with the file.
+    """
+    rules = rules or ResultRules()
+    findings: list[Finding] = []
+    try:
+        with result.open(encoding="utf-8", newline="") as text:
+            rows = csv.reader(text, delimiter=ledger.spec.delimiter, strict=True)
+            for finding in _compare(rows, ledger, rules):
+                findings.append(finding)
+                if len(findings) >= rules.max_findings:
+                    findings.append(Finding(None, f"stopped after {rules.max_findings} findings"))
+                    break
+    except OSError as error:
+        findings.append(Finding(None, f"the result file cannot be read: {error.strerror}"))
+    except UnicodeDecodeError as error:
+        findings.append(Finding(None, f"the result is not UTF-8 ({error.reason})"))
+    except csv.Error as error:
+        findings.append(Finding(None, f"the result is not a CSV: {error}"))
+    return findings
+
+
+def expected_counts(ledger: Ledger, rules: ResultRules | None = None) -> tuple[int, int]:
+    """Return how many cards must be ok and how many failed."""
+    expected = (rules or ResultRules()).expected
+    failed = sum(expected(card) == "failed" for card in ledger.cards())
+    return ledger.records - failed, failed
+
+
+def _compare(rows: Iterator[list[str]], ledger: Ledger, rules: ResultRules) -> Iterator[Finding]:
+    header = rules.header(ledger.spec)
+    if ledger.spec.header:
+        found = next(rows, None)
+        if found is None:
+            yield Finding(None, "the result is empty: not even a header")
+            return
+        if tuple(found) != header:
+            yield Finding(None, f"the header is {','.join(found)!r}, not {','.join(header)!r}")
+            return
+    for card in ledger.cards():
+        row = next(rows, None)
+        if row is None:
+            yield Finding(None, f"the result ends after {card.record - 1} records; {ledger.records} were sent")
+            return
+        yield from _compare_card(row, card, ledger.spec, rules)
+    surplus = sum(1 for _ in rows)
+    if surplus:
+        yield Finding(None, f"the result holds {surplus} records more than the {ledger.records} that were sent")
+
+
+def _compare_card(row: Sequence[str], card: PlantedCard, spec: CardFile, rules: ResultRules) -> Iterator[Finding]:
+    width = len(rules.header(spec))
+    if len(row) != width:
+        yield Finding(card.record, f"{len(row)} fields instead of {width}")
+        return
+    planted = dict(zip(spec.columns, card.fields, strict=False))
+    kept = rules.kept(spec)
+    for name, found in zip(kept, row, strict=False):
+        wanted = planted.get(name, "")
+        if found != wanted:
+            yield Finding(card.record, f"column {name} was changed{_shown(name, wanted, found)}")
+    status, message = row[len(kept)], row[len(kept) + 1]
+    expected = rules.expected(card)
+    if status != expected:
+        yield Finding(card.record, f"status is {status!r}, not {expected!r} (planted: {card.bad or 'a good card'})")
+    if status == "failed" and not message:
+        yield Finding(card.record, "failed without a message")
+    if _LONG_NUMBER.search(message) or (len(card.number) >= 6 and card.number in message):  # noqa: PLR2004 - ECS numbers have six digits or more
+        yield Finding(card.record, "the message holds a card number")
+
+
+def _shown(name: str, wanted: str, found: str) -> str:
+    return "" if name in _SECRET_COLUMNS else f": {found!r} instead of {wanted!r}"

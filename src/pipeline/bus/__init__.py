@@ -1,5 +1,6 @@
 """Kafka: publishing, consumer groups, dead letters, topics. The only room that imports a Kafka client."""
 
+from pipeline.bus.admin import TopicFinding, TopicResult, check_topics, create_topics, topic_table
 from pipeline.bus.batch_consumer import BatchConsumer
 from pipeline.bus.consumer import Consumer
 from pipeline.bus.dead_letters import DeadLetter, DeadLetters, OnDeadLetter
@@ -17,11 +18,13 @@ from pipeline.bus.protocols import (
     Runner,
 )
 from pipeline.bus.publisher import KafkaPublisher
+from pipeline.bus.reader import Bounds, read_topic, topic_bounds
 from pipeline.bus.settings import ConsumerSettings, KafkaSettings, SaslSettings, TlsSettings
 
 __all__ = [
     "BatchConsumer",
     "BatchHandler",
+    "Bounds",
     "BrokerUnavailable",
     "Consumer",
     "ConsumerSettings",
@@ -44,4 +47,11 @@ __all__ = [
     "Runner",
     "SaslSettings",
     "TlsSettings",
+    "TopicFinding",
+    "TopicResult",
+    "check_topics",
+    "create_topics",
+    "read_topic",
+    "topic_bounds",
+    "topic_table",
 ]

@@ -1,0 +1,118 @@
+"""Reading topics without a group: bounded, from given offsets to the end as it was at the beginning."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import errors as kafka
+
+from pipeline.bus._connection import connection_options
+from pipeline.bus._group import decoded
+from pipeline.bus.errors import BrokerUnavailable
+from pipeline.bus.names import Names
+from pipeline.bus.protocols import Record
+from pipeline.bus.settings import KafkaSettings
+from pipeline.contracts import Topic
+
+_AT_ONCE: Final = 500
+
+
+class Bounds(NamedTuple):
+    """The offsets that one partition holds: ``first`` up to, but not including, ``end``."""
+
+    first: int
+    end: int
+
+
+async def topic_bounds(settings: KafkaSettings, topic: Topic) -> dict[int, Bounds]:
+    """Return what each partition of a topic holds now.
+
+    Raises:
+        BrokerUnavailable: No answer in time, or there is no such topic.
+    """
+    async with _reading(settings, topic) as consumer:
+        return await _bounds(consumer, Names(settings).topic(topic))
+
+
+async def read_topic(
+    settings: KafkaSettings, topic: Topic, *, ranges: Mapping[int, Bounds] | None = None
+) -> AsyncIterator[Record]:
+    """Yield the records of a topic, in offset order within each partition; memory is bounded by one fetch.
+
+    Args:
+        settings: The cluster.
+        topic: What to read.
+        ranges: Partitions and offsets to read; offsets that are gone are skipped. Default: all that is there now.
+
+    Raises:
+        BrokerUnavailable: No answer in time, or there is no such topic.
+    """
+    names = Names(settings)
+    async with _reading(settings, topic) as consumer:
+        there = await _bounds(consumer, names.topic(topic))
+        ends = _wanted(names.topic(topic), there, ranges)
+        for place in consumer.assignment():
+            if place in ends:
+                consumer.seek(place, ends[place].first)
+            else:
+                consumer.pause(place)
+        async for raw in _until(consumer, {place: bounds.end for place, bounds in ends.items()}, settings):
+            key, headers = decoded(raw.key, raw.headers)
+            yield Record(topic, raw.partition, raw.offset, key, raw.value or b"", headers, raw.timestamp)
+
+
+def _wanted(name: str, there: Mapping[int, Bounds], ranges: Mapping[int, Bounds] | None) -> dict[Any, Bounds]:
+    asked = there if ranges is None else ranges
+    cut = {
+        number: Bounds(max(first, there[number].first), min(end, there[number].end))
+        for number, (first, end) in asked.items()
+        if number in there
+    }
+    return {TopicPartition(name, number): bounds for number, bounds in cut.items() if bounds.first < bounds.end}
+
+
+async def _until(consumer: Any, ends: dict[Any, int], settings: KafkaSettings) -> AsyncIterator[Any]:
+    """Yield raw records until each partition's position reaches its end (the last offsets may hold no record)."""
+    while ends:
+        got = await consumer.getmany(timeout_ms=round(settings.request_timeout * 1000), max_records=_AT_ONCE)
+        before = dict(ends)
+        for place, raws in got.items():
+            for raw in raws:
+                if raw.offset < before.get(place, 0):
+                    yield raw
+        for place, end in before.items():
+            if await consumer.position(place) >= end:
+                del ends[place]
+                consumer.pause(place)
+        if not got and len(before) == len(ends):
+            raise BrokerUnavailable("broker_unavailable", "No records came within kafka.request_timeout.")
+
+
+async def _bounds(consumer: Any, name: str) -> dict[int, Bounds]:
+    places = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
+    first, end = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+    return {place.partition: Bounds(first[place], end[place]) for place in sorted(places)}
+
+
+@asynccontextmanager
+async def _reading(settings: KafkaSettings, topic: Topic) -> AsyncIterator[Any]:
+    options = await asyncio.to_thread(connection_options, settings, client_id="card-pipeline-reader")
+    consumer = AIOKafkaConsumer(
+        Names(settings).topic(topic),
+        **options,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=max(1 << 20, 2 * settings.max_record_bytes),
+    )
+    try:
+        async with asyncio.timeout(settings.request_timeout):
+            await consumer.start()
+        yield consumer
+    except (kafka.KafkaError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable("broker_unavailable", f"{topic} cannot be read: {type(error).__name__}.") from error
+    finally:
+        await consumer.stop()

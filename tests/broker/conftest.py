@@ -1,0 +1,45 @@
+"""Settings for tests on real brokers: topics and groups of each test are its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from support.brokers import Broker
+from support.members import fresh_settings
+
+from pipeline.bus import ConsumerSettings, KafkaPublisher, KafkaSettings
+
+
+@pytest.fixture(params=["embedded", "apache"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Each of the two brokers in turn."""
+    fixture = "embedded_broker" if request.param == "embedded" else "apache_kafka"
+    found: Broker = request.getfixturevalue(fixture)
+    return found
+
+
+@pytest.fixture
+async def kafka(broker: Broker) -> KafkaSettings:
+    """Settings with topics and groups that no other test has."""
+    return await fresh_settings(broker)
+
+
+@pytest.fixture
+def quick() -> ConsumerSettings:
+    """A consumer that reacts at once."""
+    return ConsumerSettings(
+        session_timeout=6.0,
+        backoff_min=0.05,
+        backoff_max=0.2,
+        commit_interval=0.1,
+        poll_interval=0.1,
+        stop_grace=2.0,
+        batch_linger=0.05,
+    )
+
+
+@pytest.fixture
+async def publisher(kafka: KafkaSettings) -> AsyncIterator[KafkaPublisher]:
+    async with KafkaPublisher(kafka) as made:
+        yield made

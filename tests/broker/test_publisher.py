@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from support.brokers import Broker, running_embedded_broker
+from support.members import TOPIC, fresh_settings, outgoing
+
+from pipeline.bus import BrokerUnavailable, KafkaPublisher, KafkaSettings, Outgoing, read_topic, topic_bounds
+from pipeline.errors import Overloaded, PipelineError
+
+
+async def test_records_come_out_as_they_went_in(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
+    """Key, value, headers and places survive the way through a broker."""
+    places = [await publisher.publish(outgoing(f"key-{number % 3}", b"%d" % number)) for number in range(20)]
+
+    read = [record async for record in read_topic(kafka, TOPIC)]
+
+    assert {(place.partition, place.offset) for place in places} == {(one.partition, one.offset) for one in read}
+    assert {(one.key, one.value, one.headers) for one in read} == {
+        (f"key-{number % 3}", b"%d" % number, (("ce_id", b"%d" % number),)) for number in range(20)
+    }
+
+
+async def test_equal_keys_stay_in_order(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
+    """Sends awaited one after another keep their order within a key, others may run between."""
+    await asyncio.gather(*(_one_by_one(publisher, f"k{key}") for key in range(8)))
+
+    read = [record async for record in read_topic(kafka, TOPIC)]
+
+    for key in range(8):
+        assert [record.value for record in read if record.key == f"k{key}"] == [b"%d" % n for n in range(10)]
+
+
+async def _one_by_one(publisher: KafkaPublisher, key: str) -> None:
+    for number in range(10):
+        await publisher.publish(outgoing(key, b"%d" % number))
+
+
+async def test_the_largest_allowed_record_is_taken(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
+    """max_record_bytes is what the broker really takes."""
+    value = b"x" * (kafka.max_record_bytes - 100)
+
+    place = await publisher.publish(Outgoing(TOPIC, "k", value, ()))
+
+    bounds = await topic_bounds(kafka, TOPIC)
+    assert bounds[place.partition].end == place.offset + 1
+
+
+async def test_a_frozen_broker_costs_the_deadline_and_no_more(apache_kafka: Broker) -> None:
+    """No answer: BrokerUnavailable in time; the broker thaws: publications work again by themselves."""
+    settings = (await fresh_settings(apache_kafka)).model_copy(update={"ack_timeout": 1.0, "request_timeout": 3.0})
+    async with KafkaPublisher(settings) as publisher:
+        await publisher.publish(outgoing("k", b"before"))
+        apache_kafka.freeze()
+        try:
+            started = time.monotonic()
+            with pytest.raises(BrokerUnavailable):
+                await publisher.publish(outgoing("k", b"during"))
+            assert 0.9 < time.monotonic() - started < 2.0
+        finally:
+            apache_kafka.thaw()
+        await _until_published(publisher)
+
+
+async def test_a_killed_broker_comes_back_and_the_publisher_with_it(apache_kafka: Broker) -> None:
+    """Connections refused: the deadline holds, the outage's memory is bounded, and later all works again."""
+    settings = (await fresh_settings(apache_kafka)).model_copy(
+        update={"ack_timeout": 0.5, "request_timeout": 3.0, "max_sends_in_flight": 3}
+    )
+    async with KafkaPublisher(settings) as publisher:
+        await publisher.publish(outgoing("k", b"before"))
+        apache_kafka.stop()
+        try:
+            refused = [await _error(publisher) for _ in range(5)]
+        finally:
+            apache_kafka.start()
+        assert {type(error) for error in refused} == {BrokerUnavailable, Overloaded}
+        await _until_published(publisher)
+    values = [record.value async for record in read_topic(settings, TOPIC)]
+    assert values[0] == b"before"
+    assert values[-1] == b"after"
+
+
+async def test_stopping_without_a_broker_does_not_hang() -> None:
+    """The broker is gone for good with a record in flight: leaving the context takes about ack_timeout."""
+    with running_embedded_broker() as broker:
+        settings = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, ack_timeout=0.5)
+        async with KafkaPublisher(settings) as publisher:
+            await _until_published(publisher)
+            broker.stop()
+            with pytest.raises(BrokerUnavailable):
+                await publisher.publish(outgoing("k", b"lost"))
+            started = time.monotonic()
+        assert time.monotonic() - started < 5.0
+
+
+async def test_it_starts_before_its_broker(apache_kafka: Broker) -> None:
+    """A process may come up first: not ready, refusing in time, then ready."""
+    settings = (await fresh_settings(apache_kafka)).model_copy(update={"ack_timeout": 0.5, "request_timeout": 3.0})
+    apache_kafka.stop()
+    try:
+        async with KafkaPublisher(settings) as publisher:
+            assert isinstance(await _error(publisher), BrokerUnavailable)
+            assert not publisher.ready
+            apache_kafka.start()
+            await _until_published(publisher)
+            assert publisher.ready
+    finally:
+        if apache_kafka.process and apache_kafka.process.poll() is not None:
+            apache_kafka.start()
+
+
+async def _error(publisher: KafkaPublisher) -> PipelineError:
+    with pytest.raises(PipelineError) as caught:
+        await publisher.publish(outgoing("k", b"during"))
+    return caught.value
+
+
+async def _until_published(publisher: KafkaPublisher) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await publisher.publish(outgoing("k", b"after"))
+            except (BrokerUnavailable, Overloaded):
+                await asyncio.sleep(0.1)
+            else:
+                return

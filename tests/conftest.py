@@ -1,0 +1,5 @@
+"""Fixtures that tests of several rooms share."""
+
+from support.brokers import apache_kafka, embedded_broker
+
+__all__ = ["apache_kafka", "embedded_broker"]

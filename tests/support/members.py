@@ -1,0 +1,78 @@
+"""What tests of group members need: settings of their own, a handler that takes notes, a member that runs for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from support.brokers import Broker
+
+from pipeline.bus import KafkaSettings, Outgoing, Record, Runner, create_topics
+from pipeline.bus.protocols import Lease
+from pipeline.contracts import Topic
+
+TOPIC = Topic.BATCH_REQUESTED
+
+
+async def fresh_settings(broker: Broker) -> KafkaSettings:
+    prefix = f"t-{uuid.uuid4().hex[:12]}."
+    settings = KafkaSettings(
+        bootstrap_servers=broker.bootstrap_servers,
+        topic_prefix=prefix,
+        group_prefix=prefix,
+        replication_factor=1,
+        ack_timeout=10.0,
+    )
+    if broker.kind == "apache":
+        await create_topics(settings)
+    return settings
+
+
+class Notebook:
+    """A handler that writes down what it is called with, and does what the test says."""
+
+    def __init__(self, act: Callable[[Record, Lease], Coroutine[Any, Any, None]] | None = None) -> None:
+        self.arrived: list[Record] = []
+        self.handled: list[Record] = []
+        self.done: list[Record] = []
+        self.act = act
+
+    async def arrive(self, record: Record) -> None:
+        self.arrived.append(record)
+
+    async def handle(self, record: Record, lease: Lease) -> None:
+        self.handled.append(record)
+        await lease.ensure()
+        if self.act:
+            await self.act(record, lease)
+        self.done.append(record)
+
+    def values(self) -> list[bytes]:
+        return [record.value for record in self.done]
+
+
+def outgoing(key: str, value: bytes, topic: Topic = TOPIC) -> Outgoing:
+    return Outgoing(topic, key, value, (("ce_id", value),))
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until something has become true; fail after so many seconds."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - a test looks from outside
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(runner: Runner) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a member; stop it at the end and let its error out."""
+    task = asyncio.create_task(runner.run())
+    try:
+        yield task
+        runner.stop()
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

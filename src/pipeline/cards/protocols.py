@@ -66,8 +66,8 @@ class Split(Protocol):
     """The header record with its line end, as it stands in the file; None before it was seen.
 
     For a format without header it is made up (``column_1,column_2,...``), as wide as the first record; ``b""`` for a
-    file without any record. It holds no card data (a file whose first line is a card under settings that expect a header is
-    refused by the layout), so it may be stored, and is all that a restart needs to know of the file's beginning.
+    file without any record. It is all that a restart needs to know of the file's beginning. Once a layout has accepted
+    it, it holds no card data and may be stored.
     """
 
     def feed(self, data: bytes) -> Sequence[Chunk]:

@@ -109,9 +109,16 @@ def _cards(records: Records, layout: Layout, context: JobContext, start: int) ->
 def _outcomes(results: list[CardResult], layout: Layout) -> Outcomes:
     return Outcomes(
         status=pa.array([result.status for result in results], pa.string()).dictionary_encode(),
-        message=pa.array([result.message for result in results], pa.string()),
-        own=tuple(pa.array([result.columns.get(name, "") for result in results], pa.string()) for name in layout.own),
+        message=_texts([result.message for result in results]),
+        own=tuple(_texts([result.columns.get(name, "") for result in results]) for name in layout.own),
     )
+
+
+def _texts(values: list[str]) -> pa.StringArray:
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:  # half of a surrogate pair, e.g. out of someone's JSON
+        return pa.array([value.encode("utf-8", "replace").decode() for value in values], pa.string())
 
 
 def _first(group: BaseExceptionGroup[PipelineError]) -> PipelineError:

@@ -29,7 +29,8 @@ class Splitter:
     alone, so a splitter that begins at the end of any chunk finds the same chunks.
 
     A fault fails the file at the same record with the same code and line however the input is cut: chunks that ended
-    before it are returned first, by the call that finds it; the next call raises.
+    before it are returned first, by the :meth:`feed` that finds it; the next call raises. (A fault in a file that is
+    shorter than :data:`SNIFF_BYTES` is always found by :meth:`finish`, which raises at once.)
 
     Args:
         settings: How the file looks.
@@ -69,9 +70,9 @@ class Splitter:
 
     def finish(self) -> Sequence[Chunk]:
         """Return the last chunks. Blank lines alone make a chunk only where they are the whole file."""
-        return self._collect(self._finish())
+        return self._collect(self._finish(), last_call=True)
 
-    def _collect(self, chunks: Iterator[Chunk]) -> Sequence[Chunk]:
+    def _collect(self, chunks: Iterator[Chunk], *, last_call: bool = False) -> Sequence[Chunk]:
         if self._error is not None:
             raise self._error
         complete: list[Chunk] = []
@@ -79,7 +80,7 @@ class Splitter:
             complete.extend(chunks)
         except CsvError as error:
             self._error = error
-            if not complete:
+            if last_call or not complete:
                 raise
         return complete
 

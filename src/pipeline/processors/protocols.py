@@ -79,7 +79,7 @@ class TransientCardError(Exception):
 class RowProcessor(Protocol):
     """Processes one card at a time; up to ``concurrency`` cards of a chunk at once."""
 
-    async def process(self, card: Card, context: JobContext) -> CardResult:
+    async def process(self, card: Card, context: JobContext, /) -> CardResult:
         """Return what became of the card.
 
         Raises:
@@ -94,7 +94,7 @@ class RowProcessor(Protocol):
 class ColumnarProcessor(Protocol):
     """Processes one chunk at a time, in a worker thread: plain code, no await."""
 
-    def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:
+    def process_batch(self, batch: pa.RecordBatch, context: JobContext, /) -> pa.RecordBatch:
         """Return a batch of as many rows, in order: ``status`` (``ok``/``failed``), ``message``, own result columns.
 
         The input holds all columns as strings by header name, and three more under the names ``__record`` (int64),

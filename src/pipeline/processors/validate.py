@@ -71,7 +71,7 @@ class Validate:
     def __init__(self, options: ValidateOptions) -> None:
         self._options = options
 
-    def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:  # noqa: ARG002 - the protocol's
+    def process_batch(self, batch: pa.RecordBatch, _context: JobContext) -> pa.RecordBatch:
         """Return status and message of every card.
 
         Raises:

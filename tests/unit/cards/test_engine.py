@@ -1,0 +1,630 @@
+"""From bytes to result bytes: what is echoed, what is added, which records fail, and how processors are run."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cards import ChunkEngine, CsvLimits, CsvSettings, Layout, Splitter, Summary, run_stream
+from pipeline.cards.identity import idempotency_key
+from pipeline.errors import PermanentError, TransientError
+from pipeline.processors import Card, CardError, CardResult, JobContext, ProcessorSettings, TransientCardError, adopt
+from pipeline.testing import job_context
+
+
+async def fine(card: Card, context: JobContext) -> None:
+    """Find every card ok."""
+
+
+class Fine:
+    """Find every card ok, whole chunks at once."""
+
+    def process_batch(self, batch: pa.RecordBatch, _context: JobContext) -> pa.RecordBatch:
+        """Say ok."""
+        return verdicts(["ok"] * batch.num_rows)
+
+
+def verdicts(status: Sequence[str | None], **columns: Sequence[str | None]) -> pa.RecordBatch:
+    """Return what a columnar processor returns."""
+    arrays = {"status": status, "message": [""] * len(status), **columns}
+    return pa.RecordBatch.from_pydict({name: pa.array(values, pa.string()) for name, values in arrays.items()})
+
+
+async def run(
+    data: bytes,
+    target: object = fine,
+    settings: CsvSettings | None = None,
+    limits: CsvLimits | None = None,
+    **processor: Any,
+) -> tuple[bytes, Summary]:
+    """Return the result of a file."""
+    pauses = {"backoff_seconds": 0, "backoff_limit_seconds": 0}
+    loaded = adopt(target, ProcessorSettings(name="mine", **(pauses | processor)))
+    result: list[bytes] = []
+
+    async def source() -> AsyncIterator[bytes]:
+        yield data
+
+    async def sink(piece: bytes) -> None:
+        result.append(piece)
+
+    summary = await run_stream(
+        source(),
+        sink,
+        settings=settings or CsvSettings(),
+        limits=limits or CsvLimits(chunk_records=3),
+        processor=loaded,
+        context=job_context(),
+    )
+    return b"".join(result), summary
+
+
+BOTH = pytest.mark.parametrize("target", [fine, Fine], ids=["rowwise", "columnar"])
+
+
+@BOTH
+async def test_input_columns_are_echoed_byte_for_byte(target: object) -> None:
+    """Nothing is re-quoted, rounded, trimmed or re-ended; formulas and leading zeros stay as they are."""
+    lines = [
+        b'"card_number",a,b\r\n',
+        b"0001, x ,=1+1\r\n",
+        b'"2","a""b",""\n',
+        b'3,"l\r\nf,\n",1234567890123456789\r\n',
+        b"4,\x0b\x1c,\xe2\x80\xa8\xc2\x85\n",
+    ]
+    result, summary = await run(b"".join(lines), target)
+    expected = [line.replace(b"\r\n", b"") if line.endswith(b"\r\n") else line[:-1] for line in lines]
+    expected[3] = b'3,"l\r\nf,\n",1234567890123456789'
+    added = [b",status,message\r\n", b",ok,\r\n", b",ok,\n", b",ok,\r\n", b",ok,\n"]
+    assert result == b"".join(line + end for line, end in zip(expected, added, strict=True))
+    assert summary == Summary(records=4, ok=4, failed=0)
+
+
+@BOTH
+async def test_a_last_record_without_line_end_gets_the_headers(target: object) -> None:
+    """The result always ends with a line end."""
+    assert (await run(b"card_number\r\n1\n2", target))[0] == b"card_number,status,message\r\n1,ok,\n2,ok,\r\n"
+
+
+@BOTH
+async def test_blank_lines_are_left_out(target: object) -> None:
+    """They are no records: not processed, not counted, not echoed."""
+    result, summary = await run(b"\ncard_number,b\n\n1,2\r\n\r\n\n3,4\n\n", target)
+    assert result == b"card_number,b,status,message\n1,2,ok,\r\n3,4,ok,\n"
+    assert summary.records == 2
+
+
+@BOTH
+async def test_an_empty_value_in_a_file_of_one_column_is_a_record_only_when_quoted(target: object) -> None:
+    """As a bare line it is blank."""
+    result, summary = await run(b'card_number\n""\n\n', target)
+    assert result == b'card_number,status,message\n"",ok,\n'
+    assert summary.records == 1
+
+
+@BOTH
+async def test_short_and_long_records_fail_named_and_the_file_goes_on(target: object) -> None:
+    """Padded or cut to the header's width, so that the result has as many fields in every line."""
+    result, summary = await run(b'card_number,b,c\n1,2\n3,4,5\n6,7,8,"9,"\n\n10\r\n', target)
+    assert result == (
+        b"card_number,b,c,status,message\n"
+        b"1,2,,failed,line 2: 2 fields instead of 3\n"
+        b"3,4,5,ok,\n"
+        b"6,7,8,failed,line 4: 4 fields instead of 3\n"
+        b"10,,,failed,line 6: 1 fields instead of 3\r\n"
+    )
+    assert summary == Summary(records=4, ok=1, failed=3)
+
+
+@BOTH
+async def test_text_after_a_closing_quote_fails_that_record(target: object) -> None:
+    """It is echoed as it stands; the next record is fine."""
+    result, _ = await run(b'card_number,b\n"1"x,2\n3,"4" \n5,"6"\n', target)
+    assert result == (
+        b"card_number,b,status,message\n"
+        b'"1"x,2,failed,line 2: text after a closing quote\n'
+        b'3,"4" ,failed,line 3: text after a closing quote\n'
+        b'5,"6",ok,\n'
+    )
+
+
+@BOTH
+async def test_bytes_that_are_no_text_fail_that_record(target: object) -> None:
+    """A character is never cut: whole records are decoded, and the others of the chunk are unharmed."""
+    seen: list[str] = []
+
+    async def look(card: Card, _context: JobContext) -> None:
+        seen.append(card.columns["b"])
+
+    data = b"card_number,b\n1,\xe9\xff\n2,\xc3\xa9\n3,\xf0\x9f\x92\xb3\n"
+    result, _ = await run(data, look if target is fine else target)
+    assert result == (
+        b"card_number,b,status,message\n"
+        b"1,\xe9\xff,failed,line 2: not valid utf-8\n2,\xc3\xa9,ok,\n3,\xf0\x9f\x92\xb3,ok,\n"
+    )
+    assert seen == (["é", "💳"] if target is fine else [])
+
+
+async def test_a_file_in_a_one_byte_encoding_is_decoded_for_the_processor_and_echoed_as_it_is() -> None:
+    """What the result adds is in that encoding, with ``?`` for what it lacks; undefined bytes fail their record."""
+
+    async def echo(card: Card, _context: JobContext) -> CardResult:
+        return CardResult(message=card.columns["name"] + "→")
+
+    settings = CsvSettings(encoding="windows-1252", delimiter=";")
+    result, _ = await run(b'card_number;name\n1;"Zo\xeb;\x80"\n2;\x81\n', echo, settings)
+    assert result == (
+        b'card_number;name;status;message\n1;"Zo\xeb;\x80";ok;"Zo\xeb;\x80?"\n'
+        b"2;\x81;failed;line 3: not valid windows-1252\n"
+    )
+
+
+async def test_bad_records_never_reach_the_processor_and_keep_their_numbers() -> None:
+    """Record numbers count every record of the file, over chunk edges too."""
+    seen: list[tuple[int, str, str]] = []
+
+    async def look(card: Card, _context: JobContext) -> None:
+        seen.append((card.record, card.number, card.idempotency_key))
+
+    await run(b"a,card_number\n1,x\n2\n3,y\n4,z\n5\n6,w\n", look)
+    job = job_context().job_guid
+    assert sorted(seen) == [
+        (n, card, idempotency_key("test", job, n)) for n, card in [(1, "x"), (3, "y"), (4, "z"), (6, "w")]
+    ]
+
+
+async def test_the_columnar_form_gets_the_same_cards() -> None:
+    """Every column as strings, and record number, card number and idempotency key besides."""
+    seen: list[dict[str, Any]] = []
+
+    class Look(Fine):
+        def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:
+            seen.extend(batch.to_pylist())
+            return super().process_batch(batch, context)
+
+    await run(b'card_number,b\n"1""",2\n3\n4,5\n6,7\n', Look)
+    job = job_context().job_guid
+    assert sorted(seen, key=lambda card: int(card["__record"])) == [
+        {
+            "card_number": card,
+            "b": b,
+            "__record": record,
+            "__card_number": card,
+            "__idempotency_key": idempotency_key("test", job, record),
+        }
+        for record, card, b in [(1, '1"', "2"), (3, "4", "5"), (4, "6", "7")]
+    ]
+
+
+@BOTH
+async def test_dropped_columns_are_seen_by_the_processor_and_removed_from_the_result(target: object) -> None:
+    """Bytewise: the columns beside them stay as they are."""
+    seen: list[str] = []
+
+    async def look(card: Card, _context: JobContext) -> None:
+        seen.append(card.columns["cvv"])
+
+    result, _ = await run(
+        b'pin,card_number,cvv,name\n1,"41",123,"a,b"\n2,42,"4""5",c\r\n', look if target is fine else target
+    )
+    assert result == b'card_number,name,status,message\n"41","a,b",ok,\n42,c,ok,\r\n'
+    assert seen == (["123", '4"5'] if target is fine else [])
+
+
+async def test_all_columns_may_be_dropped() -> None:
+    """Then the result is what it adds."""
+    assert (await run(b"card_number\n1\n", settings=CsvSettings(drop_columns=("card_number",))))[
+        0
+    ] == b"status,message\nok,\n"
+
+
+@pytest.mark.parametrize(
+    ("record", "echoed"),
+    [
+        (b"4111,Doe,Town,123,9", b"4111,Doe,Town,9,ok,"),
+        (b"4111,Doe,123,9", b"4111,Doe,,,failed,line 2: 4 fields instead of 5"),
+        (b"4111,123,9", b"4111,,,,failed,line 2: 3 fields instead of 5"),
+        (b"4111,Doe,Jr,Town,123,9", b"4111,Doe,Jr,,failed,line 2: 6 fields instead of 5"),
+    ],
+)
+async def test_in_a_record_of_the_wrong_width_whatever_could_be_a_dropped_value_is_left_out(
+    record: bytes, echoed: bytes
+) -> None:
+    """A comma too many or too few moves the verification value under another name."""
+    result, _ = await run(b"card_number,name,city,cvv,x\n" + record + b"\n")
+    assert result.splitlines()[1] == echoed
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("plain", b"plain"),
+        ("a,b", b'"a,b"'),
+        ('say "no"', b'"say ""no"""'),
+        ("two\nlines", b'"two\nlines"'),
+        ("=1+1", b"'=1+1"),
+        ("+1", b"'+1"),
+        ("-1", b"'-1"),
+        ("@x", b"'@x"),
+        ("\tx", b"'\tx"),
+        ("\r=1", b'"\'\r=1"'),
+        ("=a,b", b'"\'=a,b"'),
+        ("nul\0", b"nul"),
+        ("\ud800", b"?"),
+    ],
+)
+async def test_text_that_the_result_adds_is_quoted_where_needed_and_never_a_formula(text: str, written: bytes) -> None:
+    """Messages and own columns alike; input columns are echoed, formulas and all."""
+
+    class Says:
+        result_columns = ("own",)
+
+        async def process(self, _card: Card, _context: JobContext) -> CardResult:
+            return CardResult("failed", text, {"own": text})
+
+    result, _ = await run(b"card_number\n=1\n", Says)
+    assert result == b"card_number,status,message,own\n=1,failed," + written + b"," + written + b"\n"
+
+
+async def test_a_long_message_is_cut() -> None:
+    """It is for a person, and bounds the result."""
+
+    async def talk(_card: Card, _context: JobContext) -> CardResult:
+        return CardResult(message="x" * 5000)
+
+    result, _ = await run(b"card_number\n1\n", talk)
+    assert result.splitlines()[1].decode() == "1,ok," + "x" * 999 + "…"
+
+
+async def test_own_columns_stand_in_their_order_under_their_new_names() -> None:
+    """A value that a card does not have is empty."""
+
+    class Own:
+        result_columns = ("b", "a")
+
+        async def process(self, card: Card, _context: JobContext) -> CardResult:
+            return CardResult(columns={"a": "1", "b": "2"} if card.number == "x" else {"a": "3"})
+
+    settings = CsvSettings(rename_result_columns={"a": "card"})
+    result, _ = await run(b"card_number,a\nx,0\ny,0\n", Own, settings)
+    assert result == b"card_number,a,status,message,b,card\nx,0,ok,,2,1\ny,0,ok,,,3\n"
+
+
+async def test_a_columnar_processor_may_return_nulls_and_dictionaries_for_text() -> None:
+    """Null is empty."""
+
+    class Nulls:
+        result_columns = ("own",)
+
+        def process_batch(self, batch: pa.RecordBatch, _context: JobContext) -> pa.RecordBatch:
+            result = verdicts(["failed", "ok"], own=[None, "=x"])
+            columns = [result.column("status").dictionary_encode(), pa.array([None, "m"]), result.column("own")]
+            assert batch.num_rows == 2
+            return pa.RecordBatch.from_arrays(columns, names=["status", "message", "own"])
+
+    result, summary = await run(b"card_number\n1\n2\n", Nulls)
+    assert result == b"card_number,status,message,own\n1,failed,,\n2,ok,m,'=x\n"
+    assert summary == Summary(2, 1, 1)
+
+
+async def test_without_header_the_result_has_none() -> None:
+    """The processor sees numbered columns."""
+    seen: list[object] = []
+
+    async def look(card: Card, _context: JobContext) -> None:
+        seen.append(dict(card.columns))
+
+    result, _ = await run(b"a,1\nb\n", look, CsvSettings(header=False, card_column="2"))
+    assert result == b"a,1,ok,\nb,,failed,line 2: 1 fields instead of 2\n"
+    assert seen == [{"column_1": "a", "column_2": "1"}]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", b""),
+        (b"card_number,b", b"card_number,b,status,message\n"),
+        (b"card_number,b\r\n\r\n", b"card_number,b,status,message\r\n"),
+    ],
+)
+async def test_files_without_records_have_a_result_without_records(
+    data: bytes, expected: bytes, target: object
+) -> None:
+    """Whether that is fine is a policy of the job, not of the engine."""
+    assert await run(data, target) == (expected, Summary(0, 0, 0))
+
+
+async def test_a_card_error_fails_that_card_with_its_message() -> None:
+    """Others go on."""
+
+    async def refuse(card: Card, _context: JobContext) -> None:
+        if card.number == "2":
+            raise CardError("no such account")
+        if card.number == "3":
+            raise CardError
+
+    result, summary = await run(b"card_number\n1\n2\n3\n", refuse)
+    assert result == b"card_number,status,message\n1,ok,\n2,failed,no such account\n3,failed,refused\n"
+    assert summary == Summary(3, 1, 2)
+
+
+async def test_a_transient_error_repeats_only_that_card_boundedly() -> None:
+    """After the last attempt the card fails, saying how often it was tried."""
+    tries: list[str] = []
+
+    async def flaky(card: Card, _context: JobContext) -> None:
+        tries.append(card.number)
+        if card.number == "2" and tries.count("2") < 3:
+            raise TransientCardError("busy")
+        if card.number == "3":
+            raise TransientCardError("busy")
+        if card.number == "4":
+            raise TransientCardError
+
+    result, _ = await run(b"card_number\n1\n2\n3\n4\n", flaky, attempts=3)
+    assert sorted(tries) == ["1", *["2"] * 3, *["3"] * 3, *["4"] * 3]
+    assert result.splitlines()[1:] == [
+        b"1,ok,",
+        b"2,ok,",
+        b"3,failed,busy (after 3 attempts)",
+        b"4,failed,no answer (after 3 attempts)",
+    ]
+
+
+async def test_a_transient_error_repeats_a_columnar_batch_boundedly() -> None:
+    """Then the cards of that batch fail."""
+    tries: list[str] = []
+
+    class Flaky(Fine):
+        def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:
+            first = batch.column("card_number")[0].as_py()
+            tries.append(first)
+            if first == "4" or tries.count(first) < 2:
+                raise TransientCardError("busy")
+            return super().process_batch(batch, context)
+
+    result, summary = await run(b"card_number\n1\n2\n3\n4\n5\n", Flaky, attempts=2)
+    assert sorted(tries) == ["1", "1", "4", "4"]
+    assert summary == Summary(5, 3, 2)
+    assert result.splitlines()[4:] == [b"4,failed,busy (after 2 attempts)", b"5,failed,busy (after 2 attempts)"]
+
+
+async def test_pauses_double_up_to_their_limit_and_grant_what_the_other_side_asks() -> None:
+    """Each is drawn from the upper half, so that cards do not come back together."""
+    pauses: list[float] = []
+    wishes = [None, None, None, 0.4, 100.0]
+
+    async def busy(_card: Card, _context: JobContext) -> None:
+        raise TransientCardError("busy", retry_after=wishes[len(pauses)] if len(pauses) < 5 else None)
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    settings = ProcessorSettings(name="mine", attempts=6, backoff_seconds=1, backoff_limit_seconds=5)
+    csv_settings = CsvSettings()
+    splitter = Splitter(csv_settings, CsvLimits())
+    splitter.feed(b"card_number\n1\n")
+    (chunk,) = splitter.finish()
+    layout = Layout.of(splitter.header or b"", csv_settings)
+    await ChunkEngine(layout, adopt(busy, settings), job_context(), pause=pause).run(chunk)
+    assert [0.5 <= pauses[0] <= 1, 1 <= pauses[1] <= 2, 2 <= pauses[2] <= 4, 2.5 <= pauses[3] <= 5] == [True] * 4
+    assert pauses[4:] == [5]
+
+
+SECRET = "4111111111111111"
+
+
+class Leak(Exception):
+    pass
+
+
+def _leaks(*_: object) -> None:
+    raise Leak(SECRET)
+
+
+class LeaksByRow:
+    """Raise what nobody expects."""
+
+    async def process(self, card: Card, context: JobContext) -> CardResult:
+        """Raise."""
+        _leaks(card, context)
+        return CardResult()
+
+
+class LeaksByBatch(Fine):
+    """Raise what nobody expects."""
+
+    def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:
+        """Raise."""
+        _leaks(batch)
+        return super().process_batch(batch, context)
+
+
+@pytest.mark.parametrize("target", [LeaksByRow, LeaksByBatch])
+async def test_an_unexpected_error_fails_the_job_by_its_type_alone(target: object) -> None:
+    """Its message, and the values in the frames behind it, may be card data: neither is kept nor chained."""
+    with pytest.raises(PermanentError) as caught:
+        await run(b"card_number\n" + SECRET.encode() + b"\n", target)
+    error: BaseException | None = caught.value
+    assert str(error) == "processor_failed: Processor mine raised Leak."
+    while error is not None:
+        assert SECRET not in str(error)
+        assert not isinstance(error, Leak)
+        error = error.__cause__ or error.__context__
+
+
+def _row(result: object) -> object:
+    async def misbehave(_card: Card, _context: JobContext) -> Any:
+        return result
+
+    return misbehave
+
+
+def _batch(result: object) -> object:
+    class Misbehave:
+        result_columns = ("own",)
+
+        def process_batch(self, _batch: pa.RecordBatch, _context: JobContext) -> Any:
+            return result
+
+    return Misbehave()
+
+
+@pytest.mark.parametrize(
+    ("target", "what"),
+    [
+        (_row("ok"), "returned str instead of CardResult"),
+        (_row(CardResult("fine")), "returned a status that is neither ok nor failed"),  # type: ignore[arg-type]
+        (_row(CardResult(message=7)), "returned a message or a result column that is no text"),  # type: ignore[arg-type]
+        (_row(CardResult(columns={"x": "1"})), "returned a column that its result_columns do not name"),
+        (_batch(None), "returned NoneType instead of a RecordBatch"),
+        (_batch(verdicts(["ok"], own=["x"])), "returned 1 rows for 2 cards"),
+        (_batch(verdicts(["ok", "ok"])), "returned a batch without exactly one column own"),
+        (_batch(verdicts(["ok", "OK"], own=["", ""])), "returned a status that is neither ok nor failed"),
+        (_batch(verdicts(["ok", None], own=["", ""])), "returned a status that is neither ok nor failed"),
+        (
+            _batch(pa.RecordBatch.from_pydict({"status": ["ok", "ok"], "message": ["", ""], "own": [1, 2]})),
+            "returned column own as int64 instead of string",
+        ),
+    ],
+)
+async def test_a_processor_that_breaks_its_contract_fails_the_job(target: object, what: str) -> None:
+    """The message says what it did, never with which card."""
+    with pytest.raises(PermanentError) as caught:
+        await run(b"card_number\n1\n2\n", target)
+    assert str(caught.value) == f"processor_failed: Processor mine {what}."
+
+
+@pytest.mark.parametrize("error", [PermanentError("gone", "No such programme."), TransientError("later", "Busy.")])
+async def test_errors_about_the_job_pass_through(error: Exception) -> None:
+    """A processor may fail or put off the whole job."""
+
+    async def stop(_card: Card, _context: JobContext) -> None:
+        raise error
+
+    class Stop(Fine):
+        def process_batch(self, _batch: pa.RecordBatch, _context: JobContext) -> pa.RecordBatch:
+            raise error
+
+    for target in (stop, Stop):
+        with pytest.raises(type(error)) as caught:
+            await run(b"card_number\n1\n2\n", target)
+        assert caught.value is error
+
+
+async def test_no_more_cards_run_at_once_than_configured() -> None:
+    """Per chunk; and one that waits does not hold up the others."""
+    running = most = 0
+
+    async def count(_card: Card, _context: JobContext) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+
+    result, _ = await run(
+        b"card_number\n" + b"".join(b"%d\n" % n for n in range(200)), count, limits=CsvLimits(), concurrency=7
+    )
+    assert most == 7
+    assert [line.split(b",")[0] for line in result.splitlines()[1:]] == [b"%d" % n for n in range(200)]
+
+
+async def test_a_cancelled_run_is_cancelled() -> None:
+    """Cancellation is neither swallowed nor taken for a failure of the processor."""
+    begun = asyncio.Event()
+
+    async def hang(_card: Card, _context: JobContext) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(run(b"card_number\n1\n", hang))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_failing_chunk_stops_those_behind_it() -> None:
+    """Nothing of a later chunk is delivered, and nothing is left running."""
+
+    async def fail_first(card: Card, _context: JobContext) -> None:
+        if card.number == "1":
+            await asyncio.sleep(0)
+            raise PermanentError("gone", "No such programme.")
+        await asyncio.Event().wait()
+
+    with pytest.raises(PermanentError):
+        await run(b"card_number\n1\n2\n3\n4\n", fail_first, limits=CsvLimits(chunk_records=1))
+    assert len(asyncio.all_tasks()) == 1
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[list[str]], bytes, CsvSettings]:
+    """Make a table and a valid CSV of it, written by the stdlib in one of many ways."""
+    settings = CsvSettings(
+        delimiter=draw(st.sampled_from([",", ";", "\t", "|"])),
+        encoding=draw(st.sampled_from(["utf-8", "latin-1", "windows-1252"])),
+        header=draw(st.booleans()),
+        card_column="1",
+    )
+    letters = st.characters(codec="ascii", exclude_characters="\0<{[") | st.sampled_from('",;\t|\r\nàß\x0b')
+    if settings.encoding == "utf-8":
+        letters |= st.sampled_from("\u2028\x85💳")
+    width = draw(st.integers(1, 4))
+    rows = draw(st.lists(st.lists(st.text(letters, max_size=6), min_size=width, max_size=width), max_size=12))
+    names = [f"n{index}" for index in range(width)]
+    text = io.StringIO()
+    for row in [names] * settings.header + rows:
+        bare_return = any("\r" in field for field in row)  # which the stdlib leaves unquoted before a line feed
+        csv.writer(
+            text,
+            delimiter=settings.delimiter,
+            lineterminator=draw(st.sampled_from(["\n", "\r\n"])),
+            quoting=csv.QUOTE_ALL if bare_return else draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])),
+        ).writerow(row)
+        text.write(draw(st.sampled_from(["", "", "", "\n", "\r\n"])))
+    data = text.getvalue()
+    if draw(st.booleans()):
+        data = data.removesuffix("\n").removesuffix("\r")
+    return rows, data.encode(settings.encoding), settings
+
+
+@given(tables(), st.integers(1, 5), st.sampled_from(["rowwise", "columnar"]))
+async def test_the_stdlib_reads_the_input_columns_and_the_added_ones_from_the_result(
+    table: tuple[list[list[str]], bytes, CsvSettings], chunk_records: int, target: str
+) -> None:
+    """An independent reader sees the same fields, whatever the quoting, line ends, blank lines and chunks."""
+    rows, data, settings = table
+    seen: list[list[str]] = []
+
+    class Look(Fine):
+        def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:
+            names = [name for name in batch.schema.names if not name.startswith("__")]
+            seen.extend([row[name] for name in names] for row in batch.to_pylist())
+            return super().process_batch(batch, context)
+
+    async def look(card: Card, _context: JobContext) -> None:
+        seen.append(list(card.columns.values()))
+
+    limits = CsvLimits(chunk_records=chunk_records)
+    result, summary = await run(data, Look if target == "columnar" else look, settings, limits, concurrency=1)
+    read = csv.reader(
+        io.StringIO(result.decode(settings.encoding), newline=""), delimiter=settings.delimiter, strict=True
+    )
+    names = [f"n{index}" for index in range(len(rows[0]))] if rows else []
+    header, *records = list(read) if settings.header else [[], *read]
+    if settings.header and rows:
+        assert header == [*names, "status", "message"]
+    assert records == [[*row, "ok", ""] for row in rows]
+    assert sorted(seen) == sorted(rows)
+    assert summary == Summary(len(rows), len(rows), 0)

@@ -1,0 +1,216 @@
+"""Columns of a file: names, the card number, what is dropped, what the result adds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.cards import CsvError, CsvSettings, Layout
+from pipeline.cards.layout import looks_secret
+from pipeline.errors import PermanentError
+
+
+def layout(header: bytes, /, *own: str, **settings: Any) -> Layout:
+    """Return the layout of a header."""
+    return Layout.of(header, CsvSettings(**settings), result_columns=own)
+
+
+def code(header: bytes, /, *own: str, **settings: Any) -> tuple[str, str]:
+    """Return code and message of the refusal."""
+    with pytest.raises(PermanentError) as caught:
+        layout(header, *own, **settings)
+    return caught.value.code, caught.value.message
+
+
+def test_result_header_is_the_input_header_byte_for_byte_and_the_added_columns() -> None:
+    """Quotes stay as they are; the line end is the header's own."""
+    found = layout(b'"card_number",name, x \r\n', "reference")
+    assert found.columns == ("card_number", "name", " x ")
+    assert found.result_header == b'"card_number",name, x ,status,message,reference\r\n'
+    assert found.line_end == b"\r\n"
+
+
+def test_a_header_without_line_end_gets_one() -> None:
+    """Otherwise the first result line would be glued to it."""
+    assert layout(b"card_number").result_header == b"card_number,status,message\n"
+
+
+def test_without_header_nothing_is_put_before_the_first_record() -> None:
+    """The made-up names are for the processor."""
+    found = layout(b"column_1,column_2\n", header=False, card_column="2")
+    assert found.result_header == b""
+    assert found.columns == ("column_1", "column_2")
+    assert found.card == 1
+
+
+def test_a_file_without_any_record_has_an_empty_result() -> None:
+    """No header came, so none goes out, and no card column is missed."""
+    found = layout(b"", "reference")
+    assert (found.columns, found.result_header) == ((), b"")
+
+
+def test_names_are_unquoted_and_decoded() -> None:
+    """Doubled quotes are halved, the file's encoding counts."""
+    assert layout('"card_number";"n ""é"""\n'.encode("latin-1"), encoding="latin-1", delimiter=";").columns == (
+        "card_number",
+        'n "é"',
+    )
+
+
+@pytest.mark.parametrize("header", [b"card_number,a,b,a\n", b'card_number,a,"a"\n'])
+def test_doubled_names_refuse_the_file(header: bytes) -> None:
+    """Otherwise the last would win, silently."""
+    assert code(header) == ("csv_header_duplicate", "Names that stand twice in the header: 'a'.")
+
+
+@pytest.mark.parametrize("header", [b"card_number,,b\n", b"card_number, ,b\n", b'card_number,""\n'])
+def test_empty_names_refuse_the_file(header: bytes) -> None:
+    """The message says which column."""
+    assert code(header) == ("csv_header_empty_name", "Column 2 has no name in the header.")
+
+
+@pytest.mark.parametrize("header", [b'card_number,"a"b\n', b'card_number,"a" \n'])
+def test_text_after_a_name_s_closing_quote_refuses_the_file(header: bytes) -> None:
+    """In the header it is no matter of one record."""
+    assert code(header)[0] == "csv_header_invalid"
+
+
+def test_a_header_in_another_encoding_refuses_the_file() -> None:
+    """The message names the column and the encoding that was expected."""
+    assert code("card_number,é\n".encode("latin-1")) == ("csv_header_invalid", "Column name 2 is not valid utf-8.")
+
+
+def test_names_that_the_engine_uses_refuse_the_file() -> None:
+    """A columnar processor could not tell them apart."""
+    assert code(b"card_number,__record\n")[0] == "csv_header_invalid"
+
+
+def test_the_card_column_is_found_by_name_or_number() -> None:
+    """A name that is a number is a name first."""
+    assert layout(b"id,card_number\n").card == 1
+    assert layout(b"id,pan\n", card_column="2").card == 1
+    assert layout(b"2,pan\n", card_column="2").card == 0
+
+
+@pytest.mark.parametrize("column", ["pan", "0", "3", "²"])
+def test_a_missing_card_column_lists_what_is_there(column: str) -> None:
+    """So that the settings can be put right without opening the file."""
+    found, message = code(b"id,number\n", card_column=column)
+    assert found == "csv_card_column_missing"
+    assert message == f"The file has no column {column!r} (card_column). It has 2: 'id', 'number'."
+
+
+def test_long_and_many_names_are_cut_in_messages() -> None:
+    """A message is read by people, and sent to a partner."""
+    _, message = code(b",".join(b"%c%s" % (65 + n % 26, b"x" * n) for n in range(90)) + b"\n")
+    assert "and 60 more" in message
+    assert len(message) < 1200
+
+
+def test_a_first_line_with_a_card_number_is_no_header() -> None:
+    """Else the first card would become column names: lost, echoed and shown in errors."""
+    for header in (b"4111111111111111,Doe\n", b"4111 1111 1111 1111,Doe\n", b'1,"%B4111-1111-1111-1111^DOE"\n'):
+        found, message = code(header, card_column="1")
+        assert found == "csv_header_looks_like_data"
+        assert "4111" not in message
+        assert "Doe" not in message
+
+
+def test_names_that_may_be_data_are_not_shown() -> None:
+    """Short numbers do not refuse a header, but are kept out of errors."""
+    _, message = code(b"41111111,Doe\n")
+    assert "4111" not in message
+    assert "Doe" not in message
+    assert "header = false" in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cvv", "CVV2", "cvc", "CVC 2", "cid", "csc", "Security Code", "card_security_code", "card-verification-value",
+        "pin", "PIN Block", "pin_block", "card_pin", "track", "Track1", "track_2", "track2_data", "magstripe", "swipe",
+        "encrypted_pin_block", "Card CVV",
+    ],
+)  # fmt: skip
+def test_columns_that_must_not_be_stored_are_recognised(name: str) -> None:
+    """Verification values, PINs and track data, however written."""
+    assert looks_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["card_number", "pincode_area", "tracking", "tracking_number", "track_name", "spin", "incident", "city", "pint"],
+)
+def test_other_columns_are_not_dropped_by_accident(name: str) -> None:
+    """A whole name must match, not a part of it."""
+    assert not looks_secret(name)
+
+
+def test_dropped_columns_are_in_the_layout_but_not_in_the_result_header() -> None:
+    """Their names are there for the log line that says so."""
+    found = layout(b"cvv,card_number,PIN,name,track1\n")
+    assert found.dropped_names == ("cvv", "PIN", "track1")
+    assert found.kept_runs == ((1, 1), (3, 3))
+    assert found.result_header == b"card_number,name,status,message\n"
+
+
+def test_configured_drops_replace_the_default_ones() -> None:
+    """By name without regard to case; none drops none."""
+    assert layout(b"cvv,card_number,Name\n", drop_columns=("NAME ",)).dropped_names == ("Name",)
+    assert layout(b"cvv,card_number\n", drop_columns=()).dropped_names == ()
+
+
+def test_the_card_column_is_not_dropped_by_its_looks() -> None:
+    """Only a configuration that says so drops it."""
+    assert layout(b"pin,cvv\n", card_column="pin").dropped_names == ("cvv",)
+    assert layout(b"pin,cvv\n", card_column="pin", drop_columns=("pin",)).dropped_names == ("pin",)
+
+
+@pytest.mark.parametrize("name", [b"status", b"message", b"reference"])
+def test_a_result_column_that_collides_is_refused(name: bytes) -> None:
+    """Two columns of one name are a trap for whoever reads the result."""
+    found, message = code(b"card_number," + name + b"\n", "reference")
+    assert found == "result_column_collision"
+    assert name.decode() in message
+
+
+def test_renaming_ends_a_collision() -> None:
+    """Each result column can be renamed."""
+    found = layout(
+        b"card_number,status,message,reference\n",
+        "reference",
+        status_column="result",
+        message_column="why",
+        rename_result_columns={"reference": "their, reference"},
+    )
+    assert found.result_header == b'card_number,status,message,reference,result,why,"their, reference"\n'
+    assert found.own == ("reference",)
+
+
+def test_result_columns_may_not_collide_with_each_other() -> None:
+    """A processor's own column may be called status only under another name."""
+    assert code(b"card_number\n", "status")[0] == "result_column_collision"
+
+
+def test_a_rename_of_nothing_is_refused() -> None:
+    """A typo would otherwise go unnoticed."""
+    found, message = code(b"card_number\n", "reference", rename_result_columns={"refrence": "x"})
+    assert found == "result_column_unknown"
+    assert "'refrence'" in message
+    assert "'reference'" in message
+
+
+@pytest.mark.parametrize("delimiter", ['"', "\n", "\r", "\0", "é", "", ",,"])
+def test_delimiters_that_cannot_work_are_refused_by_the_settings(delimiter: str) -> None:
+    """One ASCII character that is no quote and no line end."""
+    with pytest.raises(ValidationError):
+        CsvSettings(delimiter=delimiter)
+
+
+def test_a_csv_error_carries_its_line() -> None:
+    """Scripts get it as a field."""
+    with pytest.raises(CsvError) as caught:
+        layout(b"card_number,\n")
+    assert caught.value.line == 1

@@ -208,7 +208,7 @@ class World:
         self.process = ProcessStage(jobs, bus, {"acme": files}, clock=clock, metrics=metrics)
         uploads = UploadRules(self.limits, self.policies, _Uploads(self.objects))
         self.upload = UploadStage(jobs, bus, {"acme": uploads}, clock=clock, metrics=metrics)
-        confirms = ConfirmRules(self.policies, self.ecs, timedelta(days=7))
+        confirms = ConfirmRules(self.policies, self.ecs, float, timedelta(days=7))
         self.confirm = ConfirmStage(jobs, bus, {"acme": confirms}, clock=clock, metrics=metrics)
         self.watch = DeadlineWatch(jobs, bus, {"acme": files}, clock=clock, metrics=metrics, interval=0.01)
 

@@ -16,6 +16,7 @@ from pipeline.observability import LoggingSettings, ManagementSettings
 from pipeline.settings.errors import ConfigError
 from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.retention import RetentionSettings
+from pipeline.stages.settings import WatchSettings
 from pipeline.store.settings import LocalSettings, StoreSettings
 from pipeline.transfer import NetworkSettings, TransferSettings
 
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
     audit: AuditSettings = Field(default=AuditSettings(), description="How the audit log is written")
     management: ManagementSettings = Field(default=ManagementSettings(), description="Probes and metrics")
     logging: LoggingSettings = Field(default=LoggingSettings(), description="Log lines")
+    watch: WatchSettings = Field(default=WatchSettings(), description="The deadline watch")
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long things are kept")
     ecs: dict[IntegrationName, EcsIntegration] = Field(default={}, description="ECS integrations by name")
 

@@ -36,11 +36,13 @@ class ConfirmRules:
     """What CONFIRM knows of one integration.
 
     Attributes:
+        pause: Seconds to wait after so many tries, where the answer asks for nothing else.
         keep_failed_parts: How long the parts of a failed or parked job stay, for ``pipeline job result``.
     """
 
     policies: JobPolicies
     caller: Caller
+    pause: Callable[[int], float]
     keep_failed_parts: timedelta
 
 
@@ -123,7 +125,8 @@ class ConfirmStage:
             log.warning("callback_not_accepted", attempt_number=number, code=error.code, message=error.message)
             if error.code != _UNANSWERED:
                 await self._note_answer(telling, number, _no_answer(error.code, error.message))
-            raise
+            pause = rules.pause(number) if error.retry_after is None else error.retry_after
+            raise TransientError(error.code, error.message, retry_after=pause) from error
         except PermanentError as error:
             answer = _no_answer(error.code, error.message)
         if answer.verdict == "accepted" or (answer.code == "callback_conflict" and unanswered):

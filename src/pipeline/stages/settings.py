@@ -62,3 +62,16 @@ class JobPolicies(BaseModel):
         ge=0,
         description="How long after expires_at the callback is still tried (the expiry concerns the file URLs)",
     )
+
+
+class WatchSettings(BaseModel):
+    """The deadline watch, which runs inside CONFIRM."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    interval_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=60,
+        description="Seconds between two looks at the open jobs; less than limits.deadline_margin_seconds, so that a failure is told before the expiry",
+    )

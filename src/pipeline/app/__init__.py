@@ -1,0 +1,7 @@
+"""The composition root: the only place that knows concrete classes. From settings to a running process."""
+
+from pipeline.app.assembly import open_jobs
+from pipeline.app.running import STAGES, Ready, run_dev, run_ingress, run_stage
+from pipeline.app.signals import stop_on_signals
+
+__all__ = ["STAGES", "Ready", "open_jobs", "run_dev", "run_ingress", "run_stage", "stop_on_signals"]

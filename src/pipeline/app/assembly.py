@@ -1,0 +1,264 @@
+"""From settings to parts."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
+
+from pydantic import SecretStr
+
+from pipeline.app.parts import Part, Service, Web, Worker
+from pipeline.audit import Signer, Writing, record_of
+from pipeline.bus import (
+    BatchConsumer,
+    Consumer,
+    ConsumerSettings,
+    DeadLetter,
+    DeadLetters,
+    Handler,
+    KafkaPublisher,
+    KafkaSettings,
+)
+from pipeline.callback import CallbackSettings, open_callbacks, pause_seconds
+from pipeline.contracts import AuditAction, AuditEvent, Topic
+from pipeline.ingress import Ingress, IngressServer, RefusalCounts, Source
+from pipeline.observability import Check, Metrics
+from pipeline.processors import load
+from pipeline.providers import EcsProvider
+from pipeline.settings import EcsIntegration, Settings
+from pipeline.signatures import scheme_of
+from pipeline.stages.audit import AuditStage
+from pipeline.stages.chunks import FileRules
+from pipeline.stages.confirm import ConfirmRules, ConfirmStage
+from pipeline.stages.process import ProcessStage
+from pipeline.stages.upload import UploadRules, UploadStage
+from pipeline.stages.watch import DeadlineWatch
+from pipeline.store import ObjectStore, open_store
+from pipeline.store.jobs import JobStore
+from pipeline.transfer.download import HttpDownloader
+from pipeline.transfer.guard import open_session
+from pipeline.transfer.upload import HttpUploader
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all parts of a process share.
+
+    Attributes:
+        kafka: The cluster: the configured one, or the embedded broker.
+        remember: Takes secrets that become known, so that logs mask them.
+        stack: Closes what the parts opened.
+    """
+
+    settings: Settings
+    kafka: KafkaSettings
+    consumer: ConsumerSettings
+    publisher: KafkaPublisher
+    objects: ObjectStore
+    metrics: Metrics
+    remember: Callable[[SecretStr], None]
+    stack: AsyncExitStack
+
+    @property
+    def jobs(self) -> JobStore:
+        """The job store."""
+        return JobStore(self.objects)
+
+
+@asynccontextmanager
+async def open_jobs(settings: Settings) -> AsyncIterator[JobStore]:
+    """Open the configured job store, for commands that look at jobs."""
+    objects = open_store(settings.store)
+    try:
+        yield JobStore(objects)
+    finally:
+        await objects.close()
+
+
+def make_ingress(around: Surroundings) -> Part:
+    """Return the web server with all configured webhooks."""
+    settings = around.settings
+    refusals = RefusalCounts(
+        around.publisher,
+        clock=now,
+        instance=secrets.token_hex(8),
+        interval=settings.ingress.refusals_interval_seconds,
+        deadline=settings.ingress.deadline_seconds,
+    )
+    ingress = Ingress(
+        sources=[_source(name, one) for name, one in settings.ecs.items()],
+        publisher=around.publisher,
+        settings=settings.ingress,
+        metrics=around.metrics,
+        refusals=refusals,
+        clock=now,
+    )
+    server = IngressServer(ingress, refusals, settings.ingress)
+    return Web(server, settings.ingress, lambda: around.publisher.ready)
+
+
+def _source(name: str, integration: EcsIntegration) -> Source:
+    return Source(
+        integration=name,
+        path=integration.webhook_path,
+        scheme=scheme_of(integration.webhook, integration.webhook_secrets()),
+        provider=EcsProvider(name, integration.hosts),
+        success_status=integration.success_status,
+    )
+
+
+async def make_process(around: Surroundings) -> Part:
+    """Return the worker of PROCESS; processors are opened."""
+    rules = {name: await _file_rules(around, one) for name, one in around.settings.ecs.items()}
+    stage = ProcessStage(around.jobs, around.publisher, rules, clock=now, metrics=around.metrics)
+    return Worker("process", [_consumer(around, stage, "process", Topic.BATCH_REQUESTED)])
+
+
+async def _file_rules(around: Surroundings, integration: EcsIntegration) -> FileRules:
+    settings = around.settings
+    processor = await around.stack.enter_async_context(load(integration.processor))
+    session = await around.stack.enter_async_context(
+        open_session(
+            integration.hosts,
+            settings.network,
+            "input",
+            read_buffer_bytes=settings.transfer.read_ahead_bytes // 2,
+        )
+    )
+    return FileRules(
+        csv=integration.csv,
+        csv_limits=integration.limits,
+        limits=integration.limits,
+        policies=integration.policies,
+        processor=processor,
+        downloader=HttpDownloader(session, settings.transfer, clock=now, metrics=around.metrics),
+    )
+
+
+async def make_upload(around: Surroundings) -> Part:
+    """Return the worker of UPLOAD."""
+    settings = around.settings
+    rules: dict[str, UploadRules] = {}
+    for name, one in settings.ecs.items():
+        session = await around.stack.enter_async_context(open_session(one.hosts, settings.network, "result"))
+        uploader = HttpUploader(session, settings.transfer, clock=now, metrics=around.metrics)
+        rules[name] = UploadRules(one.limits, one.policies, uploader)
+    stage = UploadStage(around.jobs, around.publisher, rules, clock=now, metrics=around.metrics)
+    return Worker("upload", [_consumer(around, stage, "upload", Topic.BATCH_PROCESSED)])
+
+
+async def make_confirm(around: Surroundings) -> Part:
+    """Return the worker of CONFIRM, with the deadline watch and an eye on every callback token."""
+    settings = around.settings
+    rules: dict[str, ConfirmRules] = {}
+    services: list[Service] = []
+    checks: dict[str, Check] = {}
+    for name, one in settings.ecs.items():
+        callbacks = await around.stack.enter_async_context(
+            open_callbacks(
+                one.callback,
+                integration=name,
+                rules=one.hosts,
+                network=settings.network,
+                metrics=around.metrics,
+                clock=now,
+                remember=around.remember,
+            )
+        )
+        keep = timedelta(days=settings.retention.failed_parts_days)
+
+        def pause(tries: int, settings: CallbackSettings = one.callback) -> float:
+            return pause_seconds(settings, tries, jitter=random.random())  # noqa: S311 - jitter, no secret
+
+        rules[name] = ConfirmRules(one.policies, callbacks.caller, pause, keep)
+        services.append(callbacks.watch.run)
+        checks[f"token-{name}"] = callbacks.watch.check
+    stage = ConfirmStage(around.jobs, around.publisher, rules, clock=now, metrics=around.metrics)
+    watch = DeadlineWatch(
+        around.jobs,
+        around.publisher,
+        settings.ecs,
+        clock=now,
+        metrics=around.metrics,
+        interval=settings.watch.interval_seconds,
+    )
+    runners = [
+        _consumer(around, stage, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED),
+        _consumer(around, watch, "watch", Topic.BATCH_REQUESTED),
+    ]
+    return Worker("confirm", runners, [watch.run, *services], checks)
+
+
+async def make_audit(around: Surroundings) -> Part:
+    """Return the worker of AUDIT."""
+    settings = around.settings.audit
+    key = settings.signing_key
+    writing = Writing(
+        store=around.objects,
+        settings=settings,
+        signer=Signer(key.get_secret_value().encode()) if key else None,
+        clock=now,
+        nonce=partial(secrets.token_hex, 16),
+    )
+    dead_letters = DeadLetters(around.publisher, group="audit", metrics=around.metrics, clock=now)
+    stage = AuditStage(writing, dead_letters, around.metrics)
+    member = BatchConsumer(
+        stage,
+        group="audit",
+        topics=[Topic.AUDIT_EVENTS],
+        kafka=around.kafka,
+        settings=around.consumer,
+        publisher=around.publisher,
+        metrics=around.metrics,
+    )
+    return Worker("audit", [member])
+
+
+STAGE_MAKERS: Final[Mapping[str, Callable[[Surroundings], Awaitable[Part]]]] = {
+    "process": make_process,
+    "upload": make_upload,
+    "confirm": make_confirm,
+    "audit": make_audit,
+}
+
+
+def _consumer(around: Surroundings, handler: Handler, group: str, *topics: Topic) -> Consumer:
+    async def note(letter: DeadLetter) -> None:
+        record = letter.record
+        place = (record.topic.value, str(record.partition), str(record.offset))
+        event = AuditEvent(
+            id=AuditEvent.id_of(AuditAction.RECORD_DEAD_LETTERED, group, *place),
+            action=AuditAction.RECORD_DEAD_LETTERED,
+            at=letter.at,
+            actor=group,
+            detail={
+                "topic": record.topic.value,
+                "partition": record.partition,
+                "offset": record.offset,
+                "code": letter.error.code,
+            },
+        )
+        await around.publisher.publish(record_of(event))
+
+    return Consumer(
+        handler,
+        group=group,
+        topics=topics,
+        kafka=around.kafka,
+        settings=around.consumer,
+        publisher=around.publisher,
+        metrics=around.metrics,
+        on_dead_letter=note,
+        clock=now,
+    )

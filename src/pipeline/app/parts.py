@@ -1,0 +1,171 @@
+"""What one process runs: parts that start, serve, and stop in an orderly way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from pipeline.bus.protocols import Runner
+from pipeline.errors import FatalError, PipelineError
+from pipeline.ingress import IngressServer, IngressSettings
+from pipeline.observability import Check, Health
+
+log = structlog.get_logger(__name__)
+
+Service = Callable[[], Coroutine[Any, Any, Any]]
+"""Runs beside a part until it is cancelled; an error in it stops the process."""
+
+
+class Part(Protocol):
+    """One component of a process."""
+
+    @property
+    def name(self) -> str:
+        """For health checks and log lines."""
+        ...
+
+    @property
+    def checks(self) -> Mapping[str, Check]:
+        """Readiness, by name. Those of other dependencies than Kafka do not hold up :attr:`started`."""
+        ...
+
+    @property
+    def alive(self) -> Check:
+        """Liveness: that its loop turns."""
+        ...
+
+    @property
+    def started(self) -> bool:
+        """Whether it does its work now."""
+        ...
+
+    async def serve(self) -> None:
+        """Work until :meth:`stop` has done its work; raises what stops the process."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop in an orderly way; returns when no more work is taken and what was in work is finished or given up."""
+        ...
+
+
+@dataclass
+class Worker:
+    """Members of consumer groups with the services beside them."""
+
+    name: str
+    runners: Sequence[Runner]
+    services: Sequence[Service] = ()
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    _done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """Add the check that every stage has."""
+        self.checks = {f"{self.name}-group": self._check_group, **self.checks}
+
+    @property
+    def started(self) -> bool:
+        """Whether every member has joined its group."""
+        return all(runner.ready for runner in self.runners)
+
+    @property
+    def alive(self) -> Check:
+        """Return the check that every poll loop turns."""
+        return lambda: Health(ok=all(runner.alive for runner in self.runners), message="the poll loop turns")
+
+    def _check_group(self) -> Health:
+        return Health(ok=self.started, message="joined, heartbeat fresh" if self.started else "not in its group")
+
+    async def serve(self) -> None:
+        """Run members and services; the services end when the last member has stopped."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                services = [group.create_task(service()) for service in self.services]
+                runners = [group.create_task(runner.run()) for runner in self.runners]
+                await asyncio.wait(runners)
+                for service in services:
+                    service.cancel()
+        except* PipelineError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self._done.set()
+
+    async def stop(self) -> None:
+        """Ask the members to stop and wait for them: each bounds its own stop by ``consumer.stop_grace``."""
+        for runner in self.runners:
+            runner.stop()
+        await self._done.wait()
+
+
+@dataclass
+class Web:
+    """The ingress as a part."""
+
+    server: IngressServer
+    settings: IngressSettings
+    connected: Callable[[], bool]
+    name: str = "ingress"
+
+    @property
+    def started(self) -> bool:
+        """Whether requests are served and the broker is there."""
+        return self.server.ready and self.connected()
+
+    @property
+    def alive(self) -> Check:
+        """Return the check that always passes where the process answers at all."""
+        return lambda: Health(ok=True)
+
+    @property
+    def checks(self) -> Mapping[str, Check]:
+        """Listening and not draining; the broker connected."""
+        return {
+            "ingress": lambda: Health(ok=self.server.ready, message="serving" if self.server.ready else "not serving"),
+            "kafka": lambda: Health(ok=self.connected(), message="connected" if self.connected() else "no broker"),
+        }
+
+    async def serve(self) -> None:
+        """Serve until stopped."""
+        await self.server.start()
+        await self.server.wait()
+
+    async def stop(self) -> None:
+        """Be not ready, go on serving while proxies learn it, then finish what is in work."""
+        self.server.begin_drain()
+        await asyncio.sleep(self.settings.drain_seconds)
+        await self.server.stop(self.settings.stop_grace_seconds)
+
+
+async def run_parts(parts: Sequence[Part], stop: asyncio.Event, on_started: Callable[[], None]) -> None:
+    """Serve all parts until ``stop`` is set, then stop them all; ``on_started`` is called once, when all have started.
+
+    Raises:
+        FatalError: A part could not go on, or ended without being asked.
+        Exception: Whatever a part did not expect.
+    """
+    stopping = False
+
+    async def serve(part: Part) -> None:
+        await part.serve()
+        if not stopping:
+            raise FatalError("part_ended", f"{part.name} ended without being asked to")
+
+    async def announce() -> None:
+        while not all(part.started for part in parts):  # noqa: ASYNC110 - parts answer a question, they have no event
+            await asyncio.sleep(0.05)
+        on_started()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(serve(part), name=part.name)
+            starting = group.create_task(announce())
+            await stop.wait()
+            stopping = True
+            starting.cancel()
+            await asyncio.gather(*(part.stop() for part in parts))
+    except* PipelineError as errors:
+        raise errors.exceptions[0] from None

@@ -1,0 +1,155 @@
+"""Running a process from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+
+import structlog
+
+from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
+from pipeline.app.parts import Part, Web, run_parts
+from pipeline.bus import ConsumerSettings, EmbeddedBroker, KafkaPublisher, KafkaSettings
+from pipeline.errors import TransientError
+from pipeline.observability import ManagementServer, Metrics, Redaction, configure_logging, watch_loop_lag
+from pipeline.settings import Settings
+from pipeline.store import ObjectStore, open_store
+
+log = structlog.get_logger(__name__)
+
+STAGES: Final = tuple(STAGE_MAKERS)
+"""What ``pipeline work`` runs, one process each."""
+
+_STORE_RETRY_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A server has started.
+
+    Attributes:
+        name: ``ingress``, a stage, or ``dev``.
+        url: Where webhooks are received; None for stages.
+        management_url: Where health and metrics are served.
+    """
+
+    name: str
+    url: str | None
+    management_url: str
+
+
+OnReady = Callable[[Ready], None]
+
+
+async def run_ingress(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event) -> None:
+    """Receive webhooks until ``stop`` is set.
+
+    Raises:
+        FatalError: The process cannot do its work.
+    """
+
+    async def make(around: Surroundings) -> list[Part]:
+        return [make_ingress(around)]
+
+    await _run("ingress", settings, settings.cluster, settings.consumer, make, on_ready=on_ready, stop=stop)
+
+
+async def run_stage(name: str, settings: Settings, *, on_ready: OnReady, stop: asyncio.Event) -> None:
+    """Run one of :data:`STAGES` until ``stop`` is set.
+
+    Raises:
+        FatalError: The process cannot do its work.
+    """
+
+    async def make(around: Surroundings) -> list[Part]:
+        return [await STAGE_MAKERS[name](around)]
+
+    await _run(name, settings, settings.cluster, settings.consumer, make, on_ready=on_ready, stop=stop)
+
+
+async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event) -> None:
+    """Run everything in this process on an embedded broker until ``stop`` is set.
+
+    Promise 1 (a 2xx means that every replica has it) does not hold here: the broker keeps its records in memory, 5 MB a
+    partition, and drops the oldest beyond that; gaps are reported as ``records_lost``.
+
+    Raises:
+        FatalError: As for the single processes.
+    """
+
+    async def make(around: Surroundings) -> list[Part]:
+        return [make_ingress(around), *[await make_stage(around) for make_stage in STAGE_MAKERS.values()]]
+
+    with EmbeddedBroker() as broker:
+        base = settings.kafka or KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+        kafka = base.model_copy(
+            update={"bootstrap_servers": broker.bootstrap_servers, "tls": None, "sasl": None, "security_protocol": None}
+        )
+        consumer = settings.consumer.model_copy(update={"lost_records": "report"})
+        log.warning("embedded_broker", kept="in memory only: an accepted webhook is lost when this process ends")
+        await _run("dev", settings, kafka, consumer, make, on_ready=on_ready, stop=stop)
+
+
+async def _run(
+    name: str,
+    settings: Settings,
+    kafka: KafkaSettings,
+    consumer: ConsumerSettings,
+    make: Callable[[Surroundings], Awaitable[list[Part]]],
+    *,
+    on_ready: OnReady,
+    stop: asyncio.Event,
+) -> None:
+    redaction = Redaction(settings.secrets())
+    configure_logging(settings.logging, redaction)
+    metrics = Metrics(version=version("card-pipeline"))
+    async with AsyncExitStack() as stack, ManagementServer(settings.management, metrics.registry) as management:
+        objects = await stack.enter_async_context(_store(settings))
+        publisher = await stack.enter_async_context(
+            KafkaPublisher(kafka, client_id=f"card-pipeline-{name}", metrics=metrics)
+        )
+        around = Surroundings(settings, kafka, consumer, publisher, objects, metrics, redaction.add, stack)
+        parts = await make(around)
+        for part in parts:
+            management.add_liveness(part.name, part.alive)
+            for check, health in part.checks.items():
+                management.add_readiness(check, health)
+        if name != "ingress":
+            await _await_store(objects, stop)
+        lag = asyncio.create_task(watch_loop_lag(metrics.loop_lag_seconds))
+        try:
+            await run_parts(parts, stop, lambda: on_ready(Ready(name, _url(parts), management.url)))
+        finally:
+            lag.cancel()
+            await asyncio.wait([lag])
+
+
+def _url(parts: Sequence[Part]) -> str | None:
+    return next((part.server.url for part in parts if isinstance(part, Web)), None)
+
+
+@asynccontextmanager
+async def _store(settings: Settings) -> AsyncIterator[ObjectStore]:
+    objects = open_store(settings.store)
+    try:
+        yield objects
+    finally:
+        await objects.close()
+
+
+async def _await_store(objects: ObjectStore, stop: asyncio.Event) -> None:
+    """Wait until the store can be used; a store that lacks what we need is fatal, one that is away is not."""
+    while not stop.is_set():
+        try:
+            await objects.check()
+        except TransientError as error:
+            log.warning("store_awaited", code=error.code, message=error.message)
+            try:
+                await asyncio.wait_for(stop.wait(), _STORE_RETRY_SECONDS)
+            except TimeoutError:
+                continue
+        return

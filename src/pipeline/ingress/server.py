@@ -19,8 +19,8 @@ log = structlog.get_logger(__name__)
 _LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused body is still read, so that its sender gets to see the answer."""
 
-_CLOSE_SECONDS: Final = 1.0
-"""For connections that are still open after everything was answered or given up."""
+_CLOSE_SECONDS: Final = 0.25
+"""For the last answers to be written, after everything was answered or given up."""
 
 
 class IngressServer:
@@ -39,20 +39,20 @@ class IngressServer:
         self._refusals = refusals
         self._settings = settings
         self._runner: web.ServerRunner | None = None
+        self._url: str | None = None
         self._server: _Server | None = None
         self._flusher: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
-        """``http://host:port``, with the port that was really taken.
+        """``http://host:port``, with the port that was really taken; stays after a stop.
 
         Raises:
             RuntimeError: Not started.
         """
-        if self._runner is None:
+        if self._url is None:
             raise RuntimeError("The ingress is not started")
-        host, port = self._runner.addresses[0][:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return self._url
 
     @property
     def ready(self) -> bool:
@@ -77,6 +77,8 @@ class IngressServer:
             self._runner = None
             address = f"{self._settings.host}:{self._settings.port}"
             raise FatalError("ingress_address", f"Cannot listen on {address} (ingress.host, ingress.port)") from error
+        host, port = self._runner.addresses[0][:2]
+        self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._flusher = asyncio.create_task(self._refusals.run(), name="ingress-refusals")
 
     async def wait(self) -> None:
@@ -110,9 +112,9 @@ class IngressServer:
             async with asyncio.timeout(grace):
                 await self._ingress.in_flight.idle()
         await self._runner.cleanup()
-        self._flusher.cancel()
-        await asyncio.wait([self._flusher])
-        await self._refusals.flush()
+        if self._flusher.cancel():  # else it has failed, which whoever waits has been told
+            await asyncio.wait([self._flusher])
+            await self._refusals.flush()
         log.info("stop_ingress")
 
 

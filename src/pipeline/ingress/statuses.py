@@ -73,8 +73,8 @@ STATUSES: Final[tuple[Status, ...]] = (
         (400,),
         "Malformed request",
         _NOTHING,
-        "The bytes are not an HTTP request, or a header line is too long.",
-        "Send a well-formed HTTP/1.1 request with header lines of at most 8,190 bytes",
+        "The bytes are not an HTTP request, or a header is too long, or stands there twice that may stand once.",
+        "Send a well-formed HTTP/1.1 request with at most 128 headers of at most 8,190 bytes",
     ),
     Status(
         Answer.BODY_INCOMPLETE,

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import pytest
+
+from pipeline.bus import Outgoing, Record
+from pipeline.bus.testing import MemoryPublisher
+from pipeline.contracts import AuditAction, Topic, event_id, first_values
+from pipeline.errors import PoisonRecord
+from pipeline.ingress import Quarantined, findings_now, read_quarantined, release, shown
+from pipeline.ingress.testing import SECRET_HEADERS, ecs_source, serving
+from pipeline.providers import EcsProvider, InvalidBody
+from pipeline.transfer import HostRules
+
+GUID = "cffde776-1d2a-4614-8023-a5148e411462"
+CARD = "4111111111111111"
+ANNOUNCEMENT: dict[str, Any] = {
+    "job_guid": GUID,
+    "partner_reference_id": f"location two, {CARD}",
+    "merchant_guid": "4933e450-d3c4-406f-9b9b-3afb812a5b7c",
+    "external_location_ids": [CARD],
+    "record_count": 200,
+    "input_file_url": f"https://files.example.com/input.csv?X-Amz-Signature={CARD}",
+    "result_upload_url": f"https://user:{CARD}@files.example.com/output.csv",
+    "expires_at": "2026-01-22T22:43:59.295Z",
+    "callback_url": "https://new.example.org/told?token=sesame",
+    CARD: CARD,
+    "note": CARD,
+}
+VALID = ANNOUNCEMENT | {"result_upload_url": "https://files.example.com/output.csv?X-Amz-Signature=x"}
+RECEIVED = datetime(2026, 1, 21, 22, 43, 59, tzinfo=UTC)
+LATER = datetime(2026, 1, 21, 23, 0, tzinfo=UTC)
+FIXED = EcsProvider(
+    "acme", HostRules(input=("*.example.com",), result=("*.example.com",), callback=("new.example.org",))
+)
+
+
+def _record(outgoing: Outgoing) -> Record:
+    return Record(outgoing.topic, 0, 7, outgoing.key, outgoing.value, outgoing.headers, 0)
+
+
+async def _posted(body: bytes, *, hosts: HostRules | None = None) -> list[Outgoing]:
+    publisher = MemoryPublisher()
+    source = ecs_source() if hosts is None else ecs_source(hosts=hosts)
+    async with (
+        serving(publisher, sources=[source], clock=lambda: RECEIVED) as here,
+        aiohttp.ClientSession() as client,
+        client.post(here.server.url + source.path, data=body, headers=SECRET_HEADERS),
+    ):
+        return publisher.published
+
+
+async def _quarantined(body: bytes) -> Quarantined:
+    record, _ = await _posted(body)
+    assert record.topic is Topic.BATCH_QUARANTINE
+    return read_quarantined(_record(record))
+
+
+async def test_record_of_the_ingress_is_read_back() -> None:
+    """Record of the ingress is read back."""
+    body = json.dumps(VALID).encode()
+    item = await _quarantined(body)
+    assert item.id == event_id("acme", body)
+    assert (item.integration, item.path, item.at) == ("acme", "/webhooks/ecs/acme", RECEIVED)
+    assert item.reasons == ("callback_url:host_not_allowed",)
+    assert item.body == body
+    assert item.kept == (("pipeline_integration", b"acme"),)
+    assert CARD not in repr(item)
+
+
+async def test_display_holds_no_secret_and_no_card() -> None:
+    """Display holds no secret and no card."""
+    view = shown(await _quarantined(json.dumps(ANNOUNCEMENT).encode()))
+    assert view["body"] == {
+        "job_guid": GUID,
+        "merchant_guid": ANNOUNCEMENT["merchant_guid"],
+        "partner_reference_id": "location two, [digits]",
+        "external_location_ids": "1 elements",
+        "record_count": 200,
+        "expires_at": "2026-01-22T22:43:59.295Z",
+        "input_file_url": "https://files.example.com/input.csv",
+        "result_upload_url": "(malformed URL)",
+        "callback_url": "https://new.example.org/told",
+        "other_fields": 2,
+    }
+    text = json.dumps(view)
+    assert CARD not in text
+    assert "sesame" not in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("job_guid", CARD, "(not shown)"),
+        ("merchant_guid", 5, "(int, not shown)"),
+        ("record_count", int(CARD), "(not shown)"),
+        ("record_count", -3, -3),
+        ("record_count", CARD, "(str, not shown)"),
+        ("partner_reference_id", [CARD], "(list, not shown)"),
+        ("expires_at", "tomorrow", "tomorrow"),
+        ("external_location_ids", {"a": CARD}, "(dict, not shown)"),
+        ("input_file_url", f"ftp//x?{CARD}", "(malformed URL)"),
+        ("callback_url", None, "(NoneType, not shown)"),
+    ],
+)
+async def test_value_of_another_shape_is_not_shown(field: str, value: Any, expected: Any) -> None:
+    """Value of another shape is not shown."""
+    view = shown(await _quarantined(json.dumps(ANNOUNCEMENT | {field: value}).encode()))
+    assert isinstance(view["body"], dict)
+    assert view["body"][field] == expected
+
+
+@pytest.mark.parametrize("body", [b"not json " + CARD.encode(), b"[4111111111111111]", b"[" * 100_000, b"\xff"])
+async def test_body_that_is_no_object_is_shown_by_size_and_digest_only(body: bytes) -> None:
+    """Body that is no object is shown by size and digest only."""
+    view = shown(await _quarantined(body))
+    assert view["body"] is None
+    assert view["bytes"] == len(body)
+    assert CARD not in json.dumps(view)
+
+
+async def test_findings_are_those_of_the_present_configuration() -> None:
+    """Findings are those of the present configuration."""
+    item = await _quarantined(json.dumps(VALID).encode())
+    strict = EcsProvider("acme", HostRules())
+    assert [finding.field for finding in findings_now(item, strict)] == [
+        "input_file_url",
+        "result_upload_url",
+        "callback_url",
+    ]
+    assert findings_now(item, FIXED) == ()
+
+
+async def test_release_is_the_event_that_the_sender_would_cause_by_repeating() -> None:
+    """Release is the event that the sender would cause by repeating."""
+    body = json.dumps(VALID).encode()
+    released = release(await _quarantined(body), FIXED, now=LATER, actor="cli:ann").record
+    hosts = HostRules(input=("*.example.com",), result=("*.example.com",), callback=("new.example.org",))
+    repeated, _ = await _posted(body, hosts=hosts)
+
+    def known(record: Outgoing) -> dict[str, str]:
+        return {name: value for name, value in first_values(record.headers).items() if name != "traceparent"}
+
+    assert replace(released, headers=()) == replace(repeated, headers=())
+    assert known(released) == known(repeated)
+    assert first_values(released.headers)["ce_id"] == event_id("acme", GUID, body)
+
+
+async def test_release_keeps_trace_and_signature_headers_and_is_repeatable() -> None:
+    """Release keeps trace and signature headers and is repeatable."""
+    item = await _quarantined(json.dumps(VALID).encode())
+    item = replace(item, kept=(*item.kept, ("x-webhook-signature", b"sha256=ab")))
+    first, second = (release(item, FIXED, now=LATER, actor="cli:ann") for _ in range(2))
+    assert first == second
+    known = first_values(first.record.headers)
+    assert known["traceparent"] == item.traceparent
+    assert known["x-webhook-signature"] == "sha256=ab"
+    assert "pipeline_quarantine_reasons" not in known
+
+
+async def test_release_is_audited_once_however_often_it_is_repeated() -> None:
+    """Release is audited once however often it is repeated."""
+    item = await _quarantined(json.dumps(VALID).encode())
+    event = release(item, FIXED, now=LATER, actor="cli:ann").event
+    again = release(item, FIXED, now=RECEIVED, actor="cli:bob").event
+    assert (event.action, event.at, event.actor) == (AuditAction.QUARANTINE_RELEASED, LATER, "cli:ann")
+    assert event.id == again.id
+    assert str(event.job_guid) == GUID
+    assert event.detail["quarantine_id"] == item.id
+    assert CARD not in event.model_dump_json()
+
+
+async def test_what_is_still_invalid_is_not_released() -> None:
+    """What is still invalid is not released."""
+    item = await _quarantined(json.dumps(ANNOUNCEMENT).encode())
+    with pytest.raises(InvalidBody) as caught:
+        release(item, FIXED, now=LATER, actor="cli:ann")
+    assert [finding.rule for finding in caught.value.findings] == ["url_userinfo"]
+
+
+@pytest.mark.parametrize("missing", ["ce_id", "ce_source", "ce_time", "content-type", "pipeline_integration"])
+async def test_record_of_someone_else_is_poison(missing: str) -> None:
+    """Record of someone else is poison."""
+    record, _ = await _posted(b"{}")
+    headers = tuple(header for header in record.headers if header[0] != missing)
+    with pytest.raises(PoisonRecord, match="quarantine_unreadable"):
+        read_quarantined(_record(replace(record, headers=headers)))
+
+
+async def test_time_that_is_none_is_poison() -> None:
+    """Time that is none is poison."""
+    record, _ = await _posted(b"{}")
+    headers = tuple((name, b"soon" if name == "ce_time" else value) for name, value in record.headers)
+    with pytest.raises(PoisonRecord):
+        read_quarantined(_record(replace(record, headers=headers)))

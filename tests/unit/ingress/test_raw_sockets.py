@@ -1,0 +1,199 @@
+"""What no HTTP client would send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from pipeline.bus.testing import MemoryPublisher
+from pipeline.ingress import IngressSettings
+from pipeline.ingress.testing import SECRET, Serving, serving
+
+SMALL = IngressSettings(port=0, max_body_bytes=1024, read_timeout_seconds=0.04)
+HEAD = (
+    b"POST /webhooks/ecs/acme HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+    b"X-Webhook-Secret: " + SECRET.encode() + b"\r\n"
+)
+
+
+async def _sent(here: Serving, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """Send the pieces, read until the server closes or has answered once."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            return head + await reader.readexactly(int(length.partition(b":")[2]))
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def _problem(answer: bytes) -> dict[str, Any]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Content-Type: application/problem+json" in head
+    document = json.loads(body)
+    assert isinstance(document, dict)
+    assert head.split()[1].decode() == str(document["status"])
+    return document
+
+
+async def test_body_that_comes_too_slowly_is_408() -> None:
+    """Body that comes too slowly is 408."""
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        answer = await _sent(here, HEAD + b"Content-Length: 100\r\n\r\n", b"{", pause=0.01)
+        assert _problem(answer)["rule"] == "body_timeout"
+        assert _problem(answer)["status"] == 408
+        assert b"Connection: close" in answer
+
+
+async def test_steady_trickle_does_not_extend_the_time() -> None:
+    """Steady trickle does not extend the time."""
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        answer = await _sent(here, HEAD + b"Content-Length: 100\r\n\r\n", *[b" "] * 8, pause=0.01)
+        assert _problem(answer)["status"] == 408
+
+
+async def test_chunked_body_is_cut_off_at_the_limit() -> None:
+    """Chunked body is cut off at the limit."""
+    chunk = b"200\r\n" + b" " * 512 + b"\r\n"
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        answer = await _sent(here, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", chunk, chunk, b"1\r\n \r\n")
+        assert (_problem(answer)["status"], _problem(answer)["rule"]) == (413, "body_too_large")
+
+
+async def test_chunked_body_within_the_limit_is_read() -> None:
+    """Chunked body within the limit is read."""
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        answer = await _sent(here, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"2\r\n{}\r\n", b"0\r\n\r\n")
+        assert _problem(answer)["status"] == 422
+
+
+async def test_announced_oversize_is_refused_before_the_body_and_without_continue() -> None:
+    """Announced oversize is refused before the body and without continue."""
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        answer = await _sent(here, HEAD + b"Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_sender_that_waits_for_continue_gets_it() -> None:
+    """Sender that waits for continue gets it."""
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
+        writer.write(HEAD + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"{}")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 422 ")
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "chunks", [b"zz\r\n{}\r\n", b"2\r\n{}!\r\n0\r\n\r\n", b"-2\r\n{}\r\n"], ids=["size", "end", "negative"]
+)
+async def test_broken_chunks_are_400(chunks: bytes) -> None:
+    """Broken chunks are 400."""
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        answer = await _sent(here, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+        assert _problem(answer)["status"] == 400
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"hello\r\n\r\n",
+        HEAD.replace(b"POST", b"BREW") + b"\r\n",
+        HEAD + HEAD.partition(b"\r\n")[2] + b"Content-Length: 0\r\n\r\n",
+        HEAD + b"Content-Length: -1\r\n\r\n",
+        HEAD + b"Content-Length: 2x\r\n\r\n{}",
+        HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
+        HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"X-Long: " + b"4" * 9000 + b"\r\n\r\n",
+        HEAD + b"4111 1111: x\r\n\r\n",
+        HEAD + b"Many: x\r\n" * 200 + b"\r\n",
+    ],
+    ids=["tls", "word", "method", "twice", "negative", "no-number", "two-lengths", "smuggling", "long", "name", "many"],
+)
+async def test_malformed_request_is_400_without_an_echo(request_: bytes) -> None:
+    """Malformed request is 400 without an echo."""
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        answer = await _sent(here, request_)
+        assert _problem(answer)["rule"] == "malformed"
+        assert b"4111" not in answer
+        assert b"4444" not in answer
+        labels = {"integration": "unknown", "status": "400", "reason": "malformed"}
+        assert here.metrics.registry.get_sample_value("pipeline_ingress_requests_total", labels) == 1
+
+
+async def test_garbage_behind_a_good_request_is_refused_too() -> None:
+    """Each answer is a problem document, the last one a 400; then the connection is closed."""
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
+        writer.write(HEAD + b"Content-Length: 2\r\n\r\n{}")
+        writer.write(b"\x00garbage\r\n\r\n")
+        async with asyncio.timeout(5):
+            everything = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        answers = [line for line in everything.split(b"\r\n") if line.startswith(b"HTTP/1.")]
+        assert answers[-1].endswith(b" 400 Bad Request")
+        assert everything.count(b"application/problem+json") == len(answers)
+
+
+async def test_two_requests_in_one_packet_are_both_answered() -> None:
+    """Two requests in one packet are both answered."""
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
+        one = HEAD + b"Content-Length: 2\r\n\r\n{}"
+        writer.write(one + one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        async with asyncio.timeout(5):
+            everything = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        assert everything.count(b"HTTP/1.1 422 ") == 2
+
+
+async def test_sender_that_goes_away_in_mid_body_leaves_nothing_behind() -> None:
+    """Sender that goes away in mid body leaves nothing behind."""
+    publisher = MemoryPublisher()
+    settings = SMALL.model_copy(update={"read_timeout_seconds": 5.0})
+    async with serving(publisher, settings=settings) as here:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
+        writer.write(HEAD + b"Content-Length: 100\r\n\r\n{")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        writer.close()
+        await writer.wait_closed()
+        async with asyncio.timeout(5):
+            await here.ingress.in_flight.idle()
+        labels = {"integration": "acme", "status": "400", "reason": "body_incomplete"}
+        assert here.metrics.registry.get_sample_value("pipeline_ingress_requests_total", labels) == 1
+    assert publisher.published == []
+
+
+async def test_connection_without_a_request_is_closed() -> None:
+    """Connection without a request is closed."""
+    async with serving(MemoryPublisher(), settings=SMALL.model_copy(update={"idle_timeout_seconds": 0.03})) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
+        writer.write(b"POST /webh")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("target", [b"*", b"//", b"/%ff%00", b"http://elsewhere/webhooks", b"/" + b"a" * 8000])
+async def test_odd_targets_are_unknown_paths(target: bytes) -> None:
+    """Odd targets are unknown paths."""
+    async with serving(MemoryPublisher(), settings=SMALL) as here:
+        answer = await _sent(here, b"OPTIONS " + target + b" HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n")
+        assert _problem(answer)["status"] == 404

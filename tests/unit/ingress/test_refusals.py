@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipeline.bus import BrokerUnavailable, Outgoing
+from pipeline.bus.testing import MemoryPublisher
+from pipeline.contracts import Topic
+from pipeline.ingress import RefusalCounts
+
+START = datetime(2026, 1, 21, tzinfo=UTC)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=60)
+        return self.now
+
+
+def _counts(publisher: MemoryPublisher, *, interval: float = 60.0, deadline: float = 1.0) -> RefusalCounts:
+    return RefusalCounts(publisher, clock=_Clock(), instance="pod-1", interval=interval, deadline=deadline)
+
+
+def _details(publisher: MemoryPublisher) -> list[dict[str, Any]]:
+    return [json.loads(record.value)["detail"] for record in publisher.on(Topic.AUDIT_EVENTS)]
+
+
+async def test_one_event_per_interval_tells_all_counts() -> None:
+    """One event per interval tells all counts."""
+    publisher = MemoryPublisher()
+    counts = _counts(publisher)
+    for reason in ("not_verified", "not_verified", "header_missing"):
+        counts.count("acme", reason)
+    counts.count("other", "not_verified")
+    await counts.flush()
+    (record,) = publisher.published
+    event = json.loads(record.value)
+    assert (record.key, event["action"], event["actor"]) == ("-", "webhook.refusals", "ingress")
+    assert event["detail"] == {
+        "instance": "pod-1",
+        "since": "2026-01-21T00:01:00+00:00",
+        "until": "2026-01-21T00:02:00+00:00",
+        "counts": {"acme/header_missing": 1, "acme/not_verified": 2, "other/not_verified": 1},
+    }
+
+
+async def test_nothing_refused_is_nothing_told() -> None:
+    """Nothing refused is nothing told."""
+    publisher = MemoryPublisher()
+    counts = _counts(publisher)
+    await counts.flush()
+    counts.count("acme", "not_verified")
+    await counts.flush()
+    await counts.flush()
+    assert len(publisher.published) == 1
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_event_that_could_not_be_sent_is_sent_again_as_it_was(*, hangs: bool) -> None:
+    """Event that could not be sent is sent again as it was."""
+    away = True
+
+    async def broker(_: Outgoing) -> None:
+        if away and hangs:
+            await asyncio.Event().wait()
+        if away:
+            raise BrokerUnavailable("broker_unavailable", "gone")
+
+    publisher = MemoryPublisher(broker)
+    counts = _counts(publisher, deadline=0.01)
+    counts.count("acme", "not_verified")
+    await counts.flush()
+    counts.count("acme", "not_verified")
+    counts.count("acme", "not_verified")
+    await counts.flush()
+    assert publisher.published == []
+    away = False
+    await counts.flush()
+    assert [detail["counts"]["acme/not_verified"] for detail in _details(publisher)] == [1, 2]
+    assert len({json.loads(record.value)["id"] for record in publisher.published}) == 2
+
+
+async def test_counts_are_told_by_themselves() -> None:
+    """Counts are told by themselves."""
+    told = asyncio.Event()
+
+    async def tell(_: Outgoing) -> None:
+        told.set()
+
+    publisher = MemoryPublisher(tell)
+    counts = _counts(publisher, interval=0.01)
+    counts.count("acme", "not_verified")
+    task = asyncio.create_task(counts.run())
+    async with asyncio.timeout(5):
+        await told.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert _details(publisher)[0]["counts"] == {"acme/not_verified": 1}

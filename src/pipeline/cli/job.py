@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +11,10 @@ from uuid import uuid4
 
 import click
 
+from pipeline.app import open_jobs
 from pipeline.audit import record_of
 from pipeline.bus import KafkaPublisher
+from pipeline.cli.actor import actor
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.job_view import (
@@ -23,7 +24,6 @@ from pipeline.cli.job_view import (
     decided_parts,
     find_job,
     job_name,
-    job_store,
     parse_job,
     view_job,
 )
@@ -236,7 +236,7 @@ async def _purge(setup: Setup, jobs: JobStore, latest: JobRef) -> dict[str, Any]
             id=AuditEvent.id_of(AuditAction.JOB_PURGED, job_name(latest), now.isoformat()),
             action=AuditAction.JOB_PURGED,
             at=now,
-            actor=f"cli:{getpass.getuser()}",
+            actor=actor(),
             integration=latest.integration,
             job_guid=latest.job_guid,
             detail={"objects": gone},
@@ -262,12 +262,12 @@ def _publisher(setup: Setup) -> KafkaPublisher:
 
 
 async def _with_jobs(setup: Setup, work: Callable[[JobStore], Awaitable[R]]) -> R:
-    async with job_store(setup.settings()) as jobs:
+    async with open_jobs(setup.settings()) as jobs:
         return await work(jobs)
 
 
 async def _with_job(setup: Setup, text: str, work: Callable[[JobStore, JobRef], Awaitable[R]]) -> R:
-    async with job_store(setup.settings()) as jobs:
+    async with open_jobs(setup.settings()) as jobs:
         return await work(jobs, await find_job(jobs, _wanted(setup, text)))
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
 from pipeline.cli.exits import UsageRefused
 from pipeline.errors import PermanentError
-from pipeline.settings import Settings
-from pipeline.store import open_store
 from pipeline.store.jobs import JobStore
 from pipeline.store.receipts import Announcement, Manifest, Outcome, Processed, Told, Uploaded
 from pipeline.store.tree import JobRef
@@ -74,16 +71,6 @@ class JobView:
             "tries": self.tries,
             "told": self.told and self.told.model_dump(mode="json", exclude=hidden),
         }
-
-
-@asynccontextmanager
-async def job_store(settings: Settings) -> AsyncIterator[JobStore]:
-    """Open the configured job store."""
-    objects = open_store(settings.store)
-    try:
-        yield JobStore(objects)
-    finally:
-        await objects.close()
 
 
 def job_name(ref: JobRef) -> str:

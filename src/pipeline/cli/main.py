@@ -7,12 +7,16 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli.audit import audit
 from pipeline.cli.cards import cards
 from pipeline.cli.config import config
 from pipeline.cli.context import make_setup
 from pipeline.cli.exits import Cli
 from pipeline.cli.integration import integration
 from pipeline.cli.job import job
+from pipeline.cli.quarantine import quarantine
+from pipeline.cli.sandbox import sandbox
+from pipeline.cli.serve import dev, ingress, work
 from pipeline.cli.topics import topics
 from pipeline.observability import LoggingSettings, Redaction, configure_logging
 
@@ -40,7 +44,7 @@ def cli(ctx: click.Context, config_file: Path | None) -> None:
     ctx.obj = make_setup(config_file)
 
 
-for command in (cards, config, integration, job, topics):
+for command in (audit, cards, config, dev, ingress, integration, job, quarantine, sandbox, topics, work):
     cli.add_command(command)
 
 

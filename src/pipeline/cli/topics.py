@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 
 import click
 
-from pipeline.bus import KafkaSettings, Names
+from pipeline.bus import KafkaSettings, check_topics, create_topics, topic_table
 from pipeline.cli.context import Setup, pass_setup
-from pipeline.contracts import TOPICS, TopicSpec
+from pipeline.cli.exits import ExitCode
+from pipeline.cli.output import json_option, print_json, print_table
 
 
 @click.group()
@@ -16,27 +19,42 @@ def topics() -> None:
     """Create, check and export the Kafka topics."""
 
 
+@topics.command(epilog="Example: pipeline --config prod.toml topics create")
+@json_option
+@pass_setup
+def create(setup: Setup, *, as_json: bool) -> None:
+    """Create the topics that are missing; leave the others as they are. May be repeated."""
+    results = asyncio.run(create_topics(setup.settings().cluster))
+    if as_json:
+        print_json([dataclasses.asdict(one) for one in results])
+        return
+    print_table(("topic", "created"), [(one.name, "yes" if one.created else "was there") for one in results])
+
+
+@topics.command(epilog="Example: pipeline topics check --json | jq '.findings[] | select(.breaks)'")
+@json_option
+@pass_setup
+@click.pass_context
+def check(ctx: click.Context, setup: Setup, *, as_json: bool) -> None:
+    """Compare the cluster's topics with the table. Exit 1 if a difference breaks a promise (docs/topics.md)."""
+    findings = asyncio.run(check_topics(setup.settings().cluster))
+    broken = any(one.breaks for one in findings)
+    if as_json:
+        print_json({"ok": not broken, "findings": [dataclasses.asdict(one) for one in findings]})
+    elif findings:
+        columns = ("topic", "rule", "expected", "found", "breaks a promise")
+        rows = [(one.name, one.rule, one.expected, one.found, "yes" if one.breaks else "no") for one in findings]
+        print_table(columns, rows)
+    else:
+        click.echo("ok: all topics are as they should be")
+    ctx.exit(ExitCode.FINDING if broken else ExitCode.OK)
+
+
 @topics.command(epilog="Example: pipeline topics export --format json > topics.json")
 @click.option("--format", "as_format", type=click.Choice(["json"]), default="json", show_default=True)
 @pass_setup
 def export(setup: Setup, *, as_format: str) -> None:
-    """Print all topics, with their names in the cluster, for tools that create topics themselves."""
+    """Print all topics as they should be, for other tools that create them. Without [kafka]: by its defaults."""
     del as_format  # the only one so far; scripts name it, so that a second one changes nothing for them
-    kafka = setup.settings().kafka
-    click.echo(json.dumps([exported(spec, kafka) for spec in TOPICS], indent=2))
-
-
-def exported(spec: TopicSpec, kafka: KafkaSettings | None) -> dict[str, object]:
-    """Return one topic as JSON values; without a cluster under its logical name."""
-    names = Names(kafka) if kafka else None
-    return {
-        "topic": spec.topic.value,
-        "name": names.topic(spec.topic) if names else spec.topic.value,
-        "partitions": spec.partitions,
-        "replication_factor": kafka.replication_factor if kafka else None,
-        "retention_ms": spec.retention_ms,
-        "cleanup_policy": "delete",
-        "sensitive": spec.sensitive,
-        "dead_letter": spec.dead_letter.value if spec.dead_letter else None,
-        "about": spec.about,
-    }
+    kafka = setup.settings().kafka or KafkaSettings(bootstrap_servers="none")
+    click.echo(json.dumps(topic_table(kafka), indent=2))

@@ -1,0 +1,200 @@
+"""``pipeline sandbox``: an ECS, an object store and a card API to try everything against, and a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import click
+
+from pipeline.app import stop_on_signals
+from pipeline.bus import EmbeddedBroker
+from pipeline.cli.exits import ExitCode, UsageRefused
+from pipeline.cli.output import json_option, print_fields, print_json
+from pipeline.errors import FatalError
+from pipeline.sandbox import (
+    CardFile,
+    HmacScheme,
+    JobRequest,
+    ObjectStoreSettings,
+    Sandbox,
+    SandboxSettings,
+    SharedSecretScheme,
+    send_job,
+    settings_snippet,
+)
+from pipeline.sandbox.inputs import Content
+
+Mode = Literal["aws-like", "value-enforcing"]
+
+
+@click.group()
+def sandbox() -> None:
+    """Try the pipeline without an ECS account, without Kafka, without S3 (docs/sandbox.md)."""
+
+
+@sandbox.command(
+    epilog="""\b
+Example:
+  pipeline sandbox serve --webhook-url http://127.0.0.1:8080/webhooks/ecs/acme --write-settings acme/
+prints, once it is ready,
+  {"ready": "sandbox", "url": "...", "control_url": "...", "settings": "acme/pipeline.toml"}"""
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8090, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--public-url", help="Base of the URLs it hands out, where it is reached under another name.")
+@click.option(
+    "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of objects. Default: a new one."
+)
+@click.option("--webhook-url", help="Where jobs are announced.")
+@click.option("--scheme", type=click.Choice(["shared-secret", "hmac"]), default="shared-secret", show_default=True)
+@click.option(
+    "--store",
+    "mode",
+    type=click.Choice(get_args(Mode)),
+    default="aws-like",
+    show_default=True,
+    help="Whether the CRC32 of an empty body in upload URLs is ignored, as by S3, or enforced, as by others.",
+)
+@click.option(
+    "--write-settings",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write pipeline.toml and secrets of an integration with this sandbox into a folder.",
+)
+@click.option("--integration", default="acme", show_default=True, help="Name of that integration.")
+def serve(
+    *,
+    host: str,
+    port: int,
+    public_url: str | None,
+    data_dir: Path | None,
+    webhook_url: str | None,
+    scheme: str,
+    mode: Mode,
+    folder: Path | None,
+    integration: str,
+) -> None:
+    """Run an ECS that announces jobs, an object store that enforces S3's rules, and a card API, on one port."""
+    settings = SandboxSettings(
+        data_dir=data_dir or Path(tempfile.mkdtemp(prefix="card-pipeline-sandbox-")),
+        host=host,
+        port=port,
+        public_url=public_url,
+        webhook_url=webhook_url,
+        scheme=HmacScheme() if scheme == "hmac" else SharedSecretScheme(),
+        object_store=ObjectStoreSettings(mode=mode),
+    )
+    asyncio.run(_serve(settings, folder, integration))
+
+
+@sandbox.command(
+    "send-job",
+    epilog="""\b
+Examples:
+  pipeline sandbox send-job --records 200 --wait 60
+  pipeline sandbox send-job --content html --wait 60 --json
+Exit 0: announced (with --wait: completed). Exit 1: not taken, or failed. Exit 4: no callback in time.""",
+)
+@click.option(
+    "--control-url", default="http://127.0.0.1:8090/control", show_default=True, help="Of the running sandbox."
+)
+@click.option("--records", type=click.IntRange(min=0), default=200, show_default=True, help="Cards in the file.")
+@click.option("--bad-share", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of bad cards.")
+@click.option("--gzip", "compressed", is_flag=True, help="Compress the input file.")
+@click.option("--content", type=click.Choice(get_args(Content)), default="cards", show_default=True)
+@click.option("--expires-in", type=float, default=3600.0, show_default=True, help="Seconds until the URLs expire.")
+@click.option("--webhook-url", help="Where to announce it. Default: as the sandbox was started.")
+@click.option("--wait", type=click.FloatRange(min=0), help="Seconds to wait for the callback.")
+@json_option
+@click.pass_context
+def send(
+    ctx: click.Context,
+    *,
+    control_url: str,
+    records: int,
+    bad_share: float,
+    compressed: bool,
+    content: Content,
+    expires_in: float,
+    webhook_url: str | None,
+    wait: float | None,
+    as_json: bool,
+) -> None:
+    """Have the sandbox's ECS make a card file and announce a job."""
+    request = JobRequest(
+        cards=CardFile(records=records, bad_share=bad_share, gzip=compressed),
+        content=content,
+        expires_in_seconds=expires_in,
+        webhook_url=webhook_url,
+    )
+    view = asyncio.run(send_job(control_url, request, wait_seconds=wait or 0))
+    accepted = any(one["accepted"] for one in view["announcements"])
+    if as_json:
+        print_json(view)
+    else:
+        print_fields({name: view[name] for name in ("job_guid", "status", "success", "record_count", "callbacks")})
+    ctx.exit(_judged(view, accepted=accepted, waited=wait is not None))
+
+
+@sandbox.command(
+    epilog="""\b
+Example:
+  pipeline sandbox broker
+prints
+  {"ready": "broker", "bootstrap_servers": "127.0.0.1:40123"}"""
+)
+@click.option("--until-eof", is_flag=True, help="Stop also when standard input ends, so as not to outlive a parent.")
+def broker(*, until_eof: bool) -> None:
+    """Run the embedded Kafka broker as its own process: in memory, one member per group, 5 MB a partition."""
+    with EmbeddedBroker() as embedded:
+        print_json({"ready": "broker", "bootstrap_servers": embedded.bootstrap_servers})
+        asyncio.run(_until_stopped(until_eof=until_eof))
+
+
+async def _serve(settings: SandboxSettings, folder: Path | None, integration: str) -> None:
+    try:
+        with stop_on_signals() as stop:
+            async with Sandbox(settings) as running:
+                written = _written(running, folder, integration) if folder else None
+                print_json(
+                    {"ready": "sandbox", "url": running.url, "control_url": running.control_url, "settings": written}
+                )
+                await stop.wait()
+    except OSError as error:
+        address = f"{settings.host}:{settings.port}"
+        raise FatalError(
+            "sandbox_failed", f"cannot listen on {address} or write its files ({error.strerror})"
+        ) from error
+
+
+def _written(running: Sandbox, folder: Path, integration: str) -> str:
+    file = folder / "pipeline.toml"
+    if file.exists():
+        raise UsageRefused("settings_exist", f"{file} is there already and is not overwritten")
+    snippet = settings_snippet(running, integration, folder=folder / "secrets")
+    file.write_text(snippet.toml, "utf-8")
+    return str(file)
+
+
+async def _until_stopped(*, until_eof: bool) -> None:
+    with stop_on_signals() as stop:
+        if until_eof:
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _on_input, stop)
+        await stop.wait()
+
+
+def _on_input(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 1024):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        stop.set()
+
+
+def _judged(view: dict[str, Any], *, accepted: bool, waited: bool) -> ExitCode:
+    if not accepted or view["success"] is False:
+        return ExitCode.FINDING
+    return ExitCode.UNAVAILABLE if waited and view["success"] is None else ExitCode.OK

@@ -1,0 +1,111 @@
+"""``pipeline dev``, ``ingress`` and ``work ...``: the servers. One JSON line on stdout says that one is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import click
+import structlog
+import uvloop
+
+from pipeline.app import Ready, run_dev, run_ingress, run_stage, stop_on_signals
+from pipeline.cli.context import Setup, pass_setup
+from pipeline.cli.output import print_json
+from pipeline.observability import Redaction, configure_logging
+from pipeline.settings import Settings
+
+_READY = """\b
+Prints one line on stdout once it is ready:
+  {{"ready": "{name}", "url": {url}, "management_url": "http://..."}}
+Logs go to stderr. SIGTERM or SIGINT: an orderly stop, exit 0."""
+
+log = structlog.get_logger(__name__)
+
+
+class Server(Protocol):
+    """Runs until ``stop`` is set."""
+
+    def __call__(
+        self, settings: Settings, *, on_ready: Callable[[Ready], None], stop: asyncio.Event
+    ) -> Coroutine[Any, Any, None]:
+        """Return the coroutine that does it."""
+        ...
+
+
+@click.command(epilog=_READY.format(name="dev", url='"http://..."'))
+@pass_setup
+def dev(setup: Setup) -> None:
+    """Run ingress and all stages in one process, on an embedded broker.
+
+    For trying and developing: the broker keeps records in memory, so an accepted webhook is lost when this process
+    ends. [kafka] is not needed; the store and everything else are as configured.
+    """
+    _run(setup, run_dev, webhook_secrets=True)
+
+
+@click.command(epilog=_READY.format(name="ingress", url='"http://..."'))
+@pass_setup
+def ingress(setup: Setup) -> None:
+    """Receive webhooks: verify, validate, publish, answer."""
+    _run(setup, run_ingress, webhook_secrets=True)
+
+
+@click.group()
+def work() -> None:
+    """Run one stage; scale it by running more of it, up to the partitions of its topic."""
+
+
+@work.command(epilog=_READY.format(name="process", url="null"))
+@pass_setup
+def process(setup: Setup) -> None:
+    """Download, split and process the cards of announced jobs."""
+    _run_stage(setup, "process")
+
+
+@work.command(epilog=_READY.format(name="upload", url="null"))
+@pass_setup
+def upload(setup: Setup) -> None:
+    """Upload results and decide that their jobs are completed."""
+    _run_stage(setup, "upload")
+
+
+@work.command(epilog=_READY.format(name="confirm", url="null"))
+@pass_setup
+def confirm(setup: Setup) -> None:
+    """Tell ECS the outcome of jobs, and fail those that nobody came to in time."""
+    _run_stage(setup, "confirm")
+
+
+@work.command(epilog=_READY.format(name="audit", url="null"))
+@pass_setup
+def audit(setup: Setup) -> None:
+    """Append every step of every job to the audit log."""
+    _run_stage(setup, "audit")
+
+
+def _run_stage(setup: Setup, name: str) -> None:
+    def run(settings: Settings, *, on_ready: Callable[[Ready], None], stop: asyncio.Event) -> Coroutine[Any, Any, None]:
+        return run_stage(name, settings, on_ready=on_ready, stop=stop)
+
+    _run(setup, run, webhook_secrets=False)
+
+
+def _run(setup: Setup, server: Server, *, webhook_secrets: bool) -> None:
+    warnings: list[str] = []
+    settings = setup.settings(webhook_secrets=webhook_secrets, warn=warnings.append)
+    configure_logging(settings.logging, Redaction(settings.secrets()))
+    for warning in warnings:
+        log.warning("settings_doubtful", detail=warning)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(server, settings))
+
+
+async def _serve(server: Server, settings: Settings) -> None:
+    with stop_on_signals() as stop:
+        await server(settings, on_ready=_print_ready, stop=stop)
+
+
+def _print_ready(ready: Ready) -> None:
+    print_json({"ready": ready.name, "url": ready.url, "management_url": ready.management_url})

@@ -1,4 +1,4 @@
-"""What tests of group members need: settings of their own, a handler that takes notes, a member that runs for a while."""
+"""What tests of group members need: topics of their own, a handler that takes notes, a member that runs a while."""
 
 from __future__ import annotations
 

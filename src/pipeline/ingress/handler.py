@@ -35,6 +35,8 @@ _UNKNOWN: Final = "unknown"
 _METHOD: Final = "POST"
 _SERVER: Final = "card-pipeline"
 _SERVER_ERROR: Final = 500
+_CHALLENGE: Final = {"WWW-Authenticate": "Webhook"}
+"""RFC 9110, section 15.5.2, wants one with each 401; there is no registered scheme for webhooks."""
 
 
 class Ingress:
@@ -103,9 +105,9 @@ class Ingress:
                 _log_refusal(integration, response.status, reason, client)
         return self._sent_off(response, close=self.draining or not request.content.at_eof())
 
-    def malformed(self) -> web.Response:
-        """Return the answer to bytes that are no HTTP request."""
-        problem = Problem(Answer.MALFORMED)
+    def outside(self, answer: Answer) -> web.Response:
+        """Return the answer to what never got as far as :meth:`answer`, or broke it: bytes that are no HTTP request."""
+        problem = Problem(answer)
         self._count(_UNKNOWN, problem.status, problem.reason, 0.0)
         _log_refusal(_UNKNOWN, problem.status, problem.reason, "-")
         return self._sent_off(problem.response(), close=True)
@@ -157,7 +159,7 @@ class Ingress:
                 retry_after = {"Retry-After": str(self._settings.retry_after_seconds)}
                 raise Problem(Answer.NO_ACTIVE_SECRET, reason=reason, headers=retry_after) from None
             self._refusals.count(source.integration, reason)
-            raise Problem(Answer.UNAUTHENTICATED, reason=reason) from None
+            raise Problem(Answer.UNAUTHENTICATED, reason=reason, headers=_CHALLENGE) from None
 
     async def _take(self, received: Received) -> None:
         """Make the event durable; or, where its body is invalid, make it durable in quarantine and refuse it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
@@ -13,6 +14,7 @@ from pipeline.errors import FatalError
 from pipeline.ingress.handler import Ingress
 from pipeline.ingress.refusals import RefusalCounts
 from pipeline.ingress.settings import IngressSettings
+from pipeline.ingress.statuses import Answer
 
 log = structlog.get_logger(__name__)
 
@@ -100,18 +102,19 @@ class IngressServer:
     async def stop(self, grace: float) -> None:
         """Take no more connections, let requests in work finish for ``grace`` seconds, cut the rest, flush the counts.
 
-        A request that is cut was not answered: its sender repeats it.
+        A request that is cut was not answered: its sender repeats it. Stopping again does nothing.
         """
-        if self._runner is None or self._server is None or self._flusher is None:
+        runner, self._runner = self._runner, None
+        if runner is None or self._server is None or self._flusher is None:
             return
         self._ingress.draining = True
-        for site in self._runner.sites:
+        for site in runner.sites:
             await site.stop()
         self._server.pre_shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._ingress.in_flight.idle()
-        await self._runner.cleanup()
+        await runner.cleanup()
         if self._flusher.cancel():  # else it has failed, which whoever waits has been told
             await asyncio.wait([self._flusher])
             await self._refusals.flush()
@@ -145,9 +148,12 @@ class _Connection(web.RequestHandler):
     def handle_error(
         self,
         request: web.BaseRequest,  # noqa: ARG002 - the library's signature; nothing of it may be shown
-        status: int = 500,  # noqa: ARG002 - every other fault was answered by the handler already
-        exc: BaseException | None = None,  # noqa: ARG002 - its text holds the received bytes
-        message: str | None = None,  # noqa: ARG002 - the same
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - holds the received bytes
     ) -> web.StreamResponse:
-        """Return the answer to a request that could not be parsed."""
-        return self._ingress.malformed()
+        """Return the answer to a request that could not be parsed, or whose handling broke."""
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return self._ingress.outside(Answer.MALFORMED)
+        log.error("answer_failed", error=type(exc).__name__)
+        return self._ingress.outside(Answer.UNEXPECTED)

@@ -19,7 +19,7 @@ class IngressSettings(BaseModel):
     max_body_bytes: int = Field(
         default=262_144,
         ge=1024,
-        le=104_857_600,
+        le=16_777_216,
         description="Size of a request's body in bytes, above which it is refused with 413; less than the broker's record limit",
     )
     read_timeout_seconds: float = Field(

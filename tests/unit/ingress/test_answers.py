@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client import generate_latest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -284,6 +285,7 @@ async def test_unauthenticated_callers_learn_nothing_but_metric_and_log_do(
         async with serving(publisher) as here:
             answer = await _post(client, here, headers=sent)
             assert _requests(here, "acme", 401, reason) == 1
+            assert answer.headers["WWW-Authenticate"] == "Webhook"
             problem = answer.problem
             del problem["trace_id"]
             assert problem == {
@@ -466,6 +468,53 @@ async def test_two_integrations_cannot_have_one_path() -> None:
     with pytest.raises(ValueError, match=PATH):
         async with serving(MemoryPublisher(), sources=[ecs_source(), ecs_source()]):
             pass  # pragma: no cover
+
+
+async def test_fault_before_anything_was_looked_at_is_500_not_400(
+    client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even what breaks outside of the outermost frame is our own fault, and says nothing."""
+
+    def broken(_: int) -> str:
+        raise ZeroDivisionError(SECRET)
+
+    with capture_logs() as logs:
+        async with serving(MemoryPublisher()) as here:
+            monkeypatch.setattr(here.ingress, "_new_hex", broken)
+            answer = await _post(client, here)
+            assert (answer.status, answer.problem["rule"]) == (500, "unexpected")
+    assert {"event": "answer_failed", "error": "ZeroDivisionError", "log_level": "error"} in logs
+    assert SECRET not in repr(logs) + answer.body.decode()
+
+
+CARD = "4111111111111111"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body"),
+    [
+        (f"/{CARD}?pin={CARD}", {}, BODY),
+        (PATH, {"X-Webhook-Secret": CARD, CARD: CARD, "traceparent": CARD, "X-Forwarded-For": CARD}, BODY),
+        (PATH, {"Content-Type": f"text/{CARD}"}, BODY),
+        (PATH, {"Content-Encoding": CARD}, BODY),
+        (PATH, {CARD: CARD}, CARD.encode()),
+        (PATH, {}, json.dumps(ANNOUNCEMENT | dict.fromkeys(ANNOUNCEMENT, CARD) | {CARD: CARD}).encode()),
+        (PATH, {}, b'{"%b": 1, "%b": 1}' % (CARD.encode(), CARD.encode())),
+        (PATH, {}, json.dumps(ANNOUNCEMENT | {CARD: CARD, "input_file_url": f"https://{CARD}.example.com/"}).encode()),
+    ],
+)
+async def test_planted_card_number_shows_nowhere_but_in_the_body_that_is_kept(
+    client: aiohttp.ClientSession, path: str, headers: dict[str, str], body: bytes
+) -> None:
+    """Planted card number shows nowhere but in the body that is kept."""
+    publisher = MemoryPublisher()
+    with capture_logs() as logs:
+        async with serving(publisher) as here:
+            answer = await _post(client, here, body, SECRET_HEADERS | headers, path=path)
+            metrics = generate_latest(here.metrics.registry)
+    audits = [record.value for record in publisher.on(Topic.AUDIT_EVENTS)]
+    around = [(record.key, record.headers) for record in publisher.published]
+    assert CARD not in repr((answer.body, answer.headers, logs, metrics, audits, around))
 
 
 async def test_time_of_each_request_is_measured(client: aiohttp.ClientSession) -> None:

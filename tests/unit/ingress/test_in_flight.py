@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pipeline.ingress.in_flight import InFlight
+from pipeline.ingress.problems import Problem
+
+
+async def test_idle_only_when_the_last_of_several_has_ended() -> None:
+    """The slots are counted, and a refused request takes none."""
+    in_flight = InFlight(2, retry_after=1)
+    with in_flight.slot():
+        with in_flight.slot(), pytest.raises(Problem), in_flight.slot():
+            pass  # pragma: no cover
+        waiting = asyncio.create_task(in_flight.idle())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await waiting

@@ -106,7 +106,10 @@ class ObjectStore:
                 await self._admit(request)
             response = await (self._put(request, key) if request.method == "PUT" else self._get(request, key))
         except S3Error as error:
-            return self._refusal(request, error)
+            response = self._refusal(request, error)
+            if error.code == "RequestTimeout":
+                await _close_after(request, response)
+            return response
         except (ConnectionError, web.RequestPayloadError):
             self.traffic.answered(request.method, key, DROPPED)
             return drop(request)
@@ -172,6 +175,13 @@ class ObjectStore:
     async def _change(self, key: str) -> None:
         if self.on_change is not None:
             await self.on_change(key)
+
+
+async def _close_after(request: web.Request, response: web.StreamResponse) -> None:
+    """Send an answer and hang up: the rest of the body is not awaited, as it would be otherwise."""
+    await response.prepare(request)
+    await response.write_eof()
+    request.protocol.force_close()
 
 
 def job_of(path: str) -> UUID | None:

@@ -66,7 +66,7 @@ class Sandbox:
                 faults=self.faults,
                 clock=self._clock,
             )
-            runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0)
+            runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0, lingering_time=2.0)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, self.settings.host, self.settings.port).start()

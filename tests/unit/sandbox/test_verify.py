@@ -1,0 +1,160 @@
+"""The verifier accepts a right result and convicts a wrong one."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.sandbox.cards import CardFile, Ledger, write_cards
+from pipeline.sandbox.verify import Finding, ResultRules, expected_counts, verify_result
+
+Rows = list[list[str]]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return write_cards(tmp_path / "input.csv", CardFile(records=50, bad_share=0.2, cvv=True))
+
+
+def right_rows(ledger: Ledger) -> Rows:
+    """What a right pipeline makes of the cards: columns without cvv, padded, status, message."""
+    rows: Rows = [["card_number", "expiry", "amount", "holder", "location_id", "note", "status", "message"]]
+    for card in ledger.cards():
+        fields = [*card.fields, *[""] * (7 - len(card.fields))]
+        rows.append([*fields[:5], fields[6], *(["failed", "not a card"] if card.bad else ["ok", ""])])
+    return rows
+
+
+def check(tmp_path: Path, ledger: Ledger, rows: Rows, rules: ResultRules | None = None) -> list[str]:
+    path = tmp_path / "result.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    return [str(finding) for finding in verify_result(path, ledger, rules)]
+
+
+def test_a_right_result_has_no_findings(tmp_path: Path, ledger: Ledger) -> None:
+    """Nothing is found in what a right pipeline writes."""
+    assert check(tmp_path, ledger, right_rows(ledger)) == []
+
+
+def _swap(rows: Rows) -> None:
+    rows[3], rows[4] = rows[4], rows[3]
+
+
+def _change_note(rows: Rows) -> None:
+    rows[2][5] = "changed"
+
+
+def _change_number(rows: Rows) -> None:
+    rows[2][0] = "9999990000000000"
+
+
+def _lose(rows: Rows) -> None:
+    del rows[-1]
+
+
+def _double(rows: Rows) -> None:
+    rows.append(rows[-1])
+
+
+def _wrong_header(rows: Rows) -> None:
+    rows[0][-1] = "reason"
+
+
+def _all_ok(rows: Rows) -> None:
+    for row in rows[1:]:
+        row[6:] = ["ok", ""]
+
+
+def _no_message(rows: Rows) -> None:
+    for row in rows[1:]:
+        row[7] = ""
+
+
+def _leak(rows: Rows) -> None:
+    rows[1][7] = f"card {rows[1][0]} is fine"
+
+
+def _widen(rows: Rows) -> None:
+    rows[5].append("more")
+
+
+def _empty(rows: Rows) -> None:
+    rows.clear()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (_swap, "column card_number was changed"),
+        (_change_note, "record 2: column note was changed: 'changed' instead of"),
+        (_change_number, "record 2: column card_number was changed"),
+        (_lose, "ends after 49 records; 50 were sent"),
+        (_double, "1 records more than the 50"),
+        (_wrong_header, "the header is"),
+        (_all_ok, "status is 'ok', not 'failed'"),
+        (_no_message, "failed without a message"),
+        (_leak, "record 1: the message holds a card number"),
+        (_widen, "record 5: 9 fields instead of 8"),
+        (_empty, "not even a header"),
+    ],
+)
+def test_a_wrong_result_is_convicted(tmp_path: Path, ledger: Ledger, spoil: Callable[[Rows], None], found: str) -> None:
+    """Each damage is named where it is."""
+    rows = right_rows(ledger)
+    spoil(rows)
+    findings = check(tmp_path, ledger, rows)
+    assert any(found in finding for finding in findings), findings
+    assert not any("9999990000000000" in finding for finding in findings)
+
+
+def test_findings_end_after_the_asked_number(tmp_path: Path, ledger: Ledger) -> None:
+    """A file that is wrong everywhere does not fill the screen."""
+    rows = [[*row[:5], "x", *row[6:]] for row in right_rows(ledger)]
+    rows[0] = right_rows(ledger)[0]
+    findings = check(tmp_path, ledger, rows, ResultRules(max_findings=3))
+    assert len(findings) == 4
+    assert findings[-1] == "stopped after 3 findings"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (None, "cannot be read"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b'card_number,expiry\n"a"b,c\n', "header"),
+        (b'"a"b\n', "not a CSV"),
+    ],
+)
+def test_what_is_no_result_file_is_named(tmp_path: Path, ledger: Ledger, content: bytes | None, found: str) -> None:
+    """A missing file, another encoding, a broken CSV."""
+    path = tmp_path / "other.csv"
+    if content is not None:
+        path.write_bytes(content)
+    assert found in str(verify_result(path, ledger)[0])
+
+
+def test_expectations_and_own_columns_can_be_given(tmp_path: Path) -> None:
+    """For a processor with rules of its own: who must fail, and which columns it adds."""
+    ledger = write_cards(tmp_path / "input.csv", CardFile(records=4))
+    rules = ResultRules(extra_columns=("issuer",), expected=lambda card: "failed" if card.record == 2 else "ok")
+    rows = [[*card.fields, *(["failed", "no"] if card.record == 2 else ["ok", ""]), "X"] for card in ledger.cards()]
+    header = [*ledger.spec.columns, "status", "message", "issuer"]
+    assert check(tmp_path, ledger, [header, *rows], rules) == []
+    assert expected_counts(ledger, rules) == (3, 1)
+
+
+def test_a_file_without_header_has_a_result_without_header(tmp_path: Path) -> None:
+    """Without a header record, the first row is the first card."""
+    ledger = write_cards(tmp_path / "input.csv", CardFile(records=4, header=False))
+    assert check(tmp_path, ledger, [[*card.fields, "ok", ""] for card in ledger.cards()]) == []
+    assert expected_counts(ledger) == (4, 0)
+
+
+def test_a_finding_about_the_file_names_no_record() -> None:
+    """Only findings about a card begin with its number."""
+    assert str(Finding(None, "all wrong")) == "all wrong"
+    assert str(Finding(3, "wrong")) == "record 3: wrong"

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from pipeline.audit.damage import Damage
 from pipeline.audit.reading import read_segment
 from pipeline.audit.segments import GENESIS, Built, Entry, Place, build
 from pipeline.audit.settings import AuditSettings
@@ -250,12 +251,12 @@ class Chain:
     async def _read_ids_of(self, place: Place) -> _Ids | None:
         ids: list[str] = []
         try:
-            reader = await read_segment(self._writing.store, place, ids.append)
+            reader, found = await read_segment(self._writing.store, place, ids.append)
         except ObjectNotFound:
             log.error("read_audit_segment", segment=place.key, damage="missing")  # noqa: TRY400 - nothing to trace
             return None
-        if reader.damage is not None:
-            log.error("read_audit_segment", segment=place.key, damage=reader.damage.kind.value)
+        if isinstance(found, Damage):
+            log.error("read_audit_segment", segment=place.key, damage=found.kind.value)
         return _Ids(reader.at, ids) if reader.at is not None else None
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from pipeline.audit.segments import ROOT
+from pipeline.audit.segments import ROOT, parse_partition
 from pipeline.audit.tail import find_tail
 from pipeline.errors import PermanentError
 from pipeline.store import ObjectStore
@@ -45,7 +45,8 @@ async def read_heads(store: ObjectStore) -> list[Head]:
     found = []
     for topic in await store.folders(ROOT):
         for name in await store.folders(f"{ROOT}{topic}/"):
-            tail = await find_tail(store, topic, int(name)) if name.isdigit() else None
+            partition = parse_partition(name)
+            tail = None if partition is None else await find_tail(store, topic, partition)
             if tail is not None:
                 found.append(
                     Head(

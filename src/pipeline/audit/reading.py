@@ -68,10 +68,8 @@ class SegmentReader:
         on_event: Called with the id of each event that is sound.
 
     Attributes:
-        damage: The first damage, once there is one; later bytes are looked at only to name it better.
         previous: What the header names as the closing hash before; None until the header was read.
         at: When the segment was written; None until the header was read.
-        closing: The closing line, once it was read.
     """
 
     def __init__(self, place: Place, on_event: Callable[[str], None] | None = None) -> None:
@@ -85,10 +83,10 @@ class SegmentReader:
         self._first: int | None = None
         self._last: int | None = None
         self._signed: tuple[str, str] | None = None
-        self.damage: Damage | None = None
+        self._damage: Damage | None = None  # the first; later lines are looked at only to name it better
+        self._closing: Closing | None = None
         self.previous: str | None = None
         self.at: datetime | None = None
-        self.closing: Closing | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes. CPU work: call it in a thread."""
@@ -99,18 +97,17 @@ class SegmentReader:
             self._harm(DamageKind.CHANGED, "the line is longer than any that is ever written")
             self._rest = b""
 
-    def finish(self) -> Damage | None:
-        """Say what is wrong with the segment, if anything is; call it after the last byte."""
-        self._lines += 1
-        if self.closing is None:
-            self._harm(DamageKind.CUT, "the segment ends before the end of its closing line")
-        elif self._rest:
-            self._harm(DamageKind.CHANGED, "something follows the closing line")
-        return self.damage
+    def finish(self) -> Closing | Damage:
+        """Return the closing line of a sound segment, or what is wrong; call it after the last byte."""
+        if self._closing is None:
+            return self._harm(DamageKind.CUT, "the segment ends before the end of its closing line", self._lines + 1)
+        if self._rest:
+            return self._harm(DamageKind.CHANGED, "something follows the closing line", self._lines + 1)
+        return self._damage or self._closing
 
     def signature_damage(self, keys: PublicKeys) -> Damage | None:
         """Say what is wrong with the signature of a sound, signed segment."""
-        closing = self.closing
+        closing = self._closing
         if closing is None or closing.signed_by is None or self._signed is None:
             return Damage(DamageKind.SIGNATURE, self._lines, "the segment is not signed")
         key = keys.get(closing.signed_by)
@@ -121,11 +118,11 @@ class SegmentReader:
         return None
 
     def _take(self, raw: bytes) -> None:
-        if self.damage is not None:
+        if self._damage is not None:
             self._name_better(raw)
             return
         self._lines += 1
-        if self.closing is not None:
+        if self._closing is not None:
             self._harm(DamageKind.CHANGED, "something follows the closing line")
             return
         text, digest = raw[:-_HASH_BYTES], _HASH.fullmatch(raw[-_HASH_BYTES:])
@@ -184,7 +181,7 @@ class SegmentReader:
         signature = _SIGNATURE.fullmatch(text[-_SIGNATURE_BYTES:])
         if signature:
             self._signed = digest_of(text[:-_SIGNATURE_BYTES], running), signature[1].decode()
-        self.closing = Closing(**said.model_dump(exclude={"line", "kind"}))
+        self._closing = Closing(**said.model_dump(exclude={"line", "kind"}))
 
     def _name(self, raw: bytes) -> None:
         """Tell from the line's own number what happened, as far as that can be believed."""
@@ -198,17 +195,18 @@ class SegmentReader:
 
     def _name_better(self, raw: bytes) -> None:
         """A line that seemed to be missing turns up later: two were swapped."""
-        if self.damage and self.damage.kind is DamageKind.MISSING and _number_of(raw) == self.damage.line:
-            self.damage = Damage(DamageKind.SWAPPED, self.damage.line, "the line stands further down")
+        if self._damage and self._damage.kind is DamageKind.MISSING and _number_of(raw) == self._damage.line:
+            self._damage = Damage(DamageKind.SWAPPED, self._damage.line, "the line stands further down")
 
-    def _harm(self, kind: DamageKind, detail: str) -> None:
-        self.damage = self.damage or Damage(kind, max(self._lines, 1), detail)
+    def _harm(self, kind: DamageKind, detail: str, line: int | None = None) -> Damage:
+        self._damage = self._damage or Damage(kind, line or max(self._lines, 1), detail)
+        return self._damage
 
 
 async def read_segment(
     store: ObjectStore, place: Place, on_event: Callable[[str], None] | None = None
-) -> SegmentReader:
-    """Read a whole segment and return its reader, finished.
+) -> tuple[SegmentReader, Closing | Damage]:
+    """Read a whole segment and return its reader and what it found.
 
     Raises:
         ObjectNotFound: There is none at this place.
@@ -217,8 +215,7 @@ async def read_segment(
     reader = SegmentReader(place, on_event)
     async for piece in store.stream(place.key):
         await asyncio.to_thread(reader.feed, piece)
-    reader.finish()
-    return reader
+    return reader, reader.finish()
 
 
 def _previous_of(header: bytes) -> str:

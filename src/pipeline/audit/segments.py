@@ -34,7 +34,8 @@ MAX_LINE_BYTES: Final = 8 * MAX_EVENT_BYTES
 """No line is longer (JSON may grow when it is written in ASCII), so readers need no more memory."""
 
 ROOT: Final = "audit/"
-_KEY: Final = re.compile(r"audit/([a-zA-Z0-9._-]+)/(\d{5})/(\d{5})/(\d{12})\.jsonl")
+_KEY: Final = re.compile(r"audit/([a-zA-Z0-9._-]+)/([0-9]{5})/([0-9]{5})/([0-9]{12})\.jsonl")
+_PARTITION: Final = re.compile(r"[0-9]{5}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -67,6 +68,11 @@ class Place:
         """Return the place that a key names, or None for a key that names none."""
         match = _KEY.fullmatch(key)
         return Place(match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
+
+
+def parse_partition(folder: str) -> int | None:
+    """Return the partition that a folder's name stands for, or None."""
+    return int(folder) if _PARTITION.fullmatch(folder) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.audit.damage import Damage
 from pipeline.audit.reading import read_segment
 from pipeline.audit.segments import ROOT, Closing, Place
 from pipeline.errors import FatalError
@@ -42,13 +43,13 @@ async def find_tail(store: ObjectStore, topic: str, partition: int) -> Tail | No
     while await _exists(store, first):
         epochs.append(first.number)
         last = await _last_of_epoch(store, first)
-        segment = await read_segment(store, last)
-        if segment.closing is None or segment.damage is not None:
+        _, closing = await read_segment(store, last)
+        if isinstance(closing, Damage):
             raise _damaged(last)
-        tail = Tail(last, segment.closing, epochs)
-        if segment.closing.next_epoch is None:
+        tail = Tail(last, closing, epochs)
+        if closing.next_epoch is None:
             return tail
-        first = Place(topic, partition, segment.closing.next_epoch, last.number + 1)
+        first = Place(topic, partition, closing.next_epoch, last.number + 1)
     if tail is None and await store.folders(f"{ROOT}{topic}/{partition:05d}/"):
         raise _damaged(first)
     return tail

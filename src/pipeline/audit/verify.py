@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.audit.damage import Damage, DamageKind
 from pipeline.audit.heads import Head
 from pipeline.audit.reading import SegmentReader, read_segment
-from pipeline.audit.segments import GENESIS, ROOT, Place
+from pipeline.audit.segments import GENESIS, ROOT, Closing, Place, parse_partition
 from pipeline.audit.signing import PublicKeys
 from pipeline.store import ObjectNotFound, ObjectStore
 
@@ -66,7 +66,10 @@ async def verify(store: ObjectStore, *, keys: PublicKeys | None = None, heads: S
     try:
         for topic in await store.folders(ROOT):
             for name in await store.folders(f"{ROOT}{topic}/"):
-                partition = _numbered(topic, name)
+                partition = parse_partition(name)
+                if partition is None:
+                    place, key = Place(topic, 0, 0, 0), f"{ROOT}{topic}/{name}/"
+                    raise _found(place, DamageKind.FORKED, "a folder stands here that is no partition", key=key)
                 await walk.partition(topic, partition, by_partition.pop((topic, partition), []))
         for (topic, partition), left in sorted(by_partition.items()):
             await walk.partition(topic, partition, left)
@@ -104,11 +107,15 @@ class _Link:
 class _Found(Exception):
     """The first damage."""
 
-    def __init__(self, place: Place, kind: DamageKind, detail: str, *, line: int | None = None, key: str = "") -> None:
-        super().__init__(detail)
+    def __init__(self, place: Place, damage: Damage, key: str = "") -> None:
+        super().__init__(damage.detail)
         self.place = place
-        self.damage = Damage(kind, line, detail)
+        self.damage = damage
         self.key = key or place.key
+
+
+def _found(place: Place, kind: DamageKind, detail: str, *, key: str = "") -> _Found:
+    return _Found(place, Damage(kind, None, detail), key)
 
 
 @dataclass(slots=True)
@@ -129,36 +136,35 @@ class _Walk:
                 await self._segment(info.key, link)
                 self._compare(waiting.pop(link.place.number - 1, None), link)
         if waiting:
-            raise _Found(
+            raise _found(
                 link.place, DamageKind.MISSING, f"a head kept elsewhere knows segments up to {max(waiting)} here"
             )
         if self.keys is not None and link.sound and not link.signed:
-            raise _Found(Place(topic, partition, 0, 0), DamageKind.SIGNATURE, "no segment of the partition is signed")
+            raise _found(Place(topic, partition, 0, 0), DamageKind.SIGNATURE, "no segment of the partition is signed")
 
     async def _segment(self, key: str, link: _Link) -> None:
         place = Place.parse(key)
         if place is None:
-            raise _Found(link.place, DamageKind.FORKED, "an object stands here that is no segment", key=key)
+            raise _found(link.place, DamageKind.FORKED, "an object stands here that is no segment", key=key)
         _check_place(place, link.place)
         try:
-            reader = await read_segment(self.store, place)
+            reader, found = await read_segment(self.store, place)
         except ObjectNotFound:
-            raise _Found(place, DamageKind.MISSING, "the segment vanished") from None
-        damage = reader.damage or _link_damage(reader, link) or self._signature_damage(reader, link)
+            raise _found(place, DamageKind.MISSING, "the segment vanished") from None
+        if isinstance(found, Damage):
+            raise _Found(place, found)
+        damage = _link_damage(reader, found, link) or self._signature_damage(reader, found, link)
         if damage is not None:
-            raise _Found(place, damage.kind, damage.detail, line=damage.line)
-        self._go_on(reader, link)
+            raise _Found(place, damage)
+        self._go_on(found, link)
 
-    def _signature_damage(self, reader: SegmentReader, link: _Link) -> Damage | None:
-        closing = reader.closing
-        if self.keys is None or closing is None or (closing.signed_by is None and not link.signed):
+    def _signature_damage(self, reader: SegmentReader, closing: Closing, link: _Link) -> Damage | None:
+        if self.keys is None or (closing.signed_by is None and not link.signed):
             return None
         return reader.signature_damage(self.keys)
 
-    def _go_on(self, reader: SegmentReader, link: _Link) -> None:
-        closing, place = reader.closing, link.place
-        if closing is None:  # a sound segment has one
-            raise AssertionError(place.key)
+    def _go_on(self, closing: Closing, link: _Link) -> None:
+        place = link.place
         ended = closing.next_epoch is not None
         epoch = place.epoch if closing.next_epoch is None else closing.next_epoch
         link.place = Place(place.topic, place.partition, epoch, place.number + 1)
@@ -175,33 +181,23 @@ class _Walk:
         self.heads += 1
         if (head.hash, head.events) != (link.previous, link.total):
             place = Place(head.topic, head.partition, head.epoch, head.segment)
-            raise _Found(place, DamageKind.FORKED, "the head kept elsewhere knows another segment of this number")
-
-
-def _numbered(topic: str, name: str) -> int:
-    if len(name) != 5 or not name.isdigit():  # noqa: PLR2004 - as Place.folder writes it
-        place = Place(topic, 0, 0, 0)
-        raise _Found(
-            place, DamageKind.FORKED, "a folder stands here that is no partition", key=f"{ROOT}{topic}/{name}/"
-        )
-    return int(name)
+            raise _found(place, DamageKind.FORKED, "the head kept elsewhere knows another segment of this number")
 
 
 def _check_place(place: Place, wanted: Place) -> None:
     if place == wanted:
         return
     if place.number > wanted.number:
-        raise _Found(wanted, DamageKind.MISSING, f"segment {place.number} follows")
+        raise _found(wanted, DamageKind.MISSING, f"segment {place.number} follows")
     if place.number < wanted.number:
-        raise _Found(place, DamageKind.FORKED, "a second segment of this number")
-    raise _Found(place, DamageKind.SWAPPED, f"the chain goes on in epoch {wanted.epoch}")
+        raise _found(place, DamageKind.FORKED, "a second segment of this number")
+    raise _found(place, DamageKind.SWAPPED, f"the chain goes on in epoch {wanted.epoch}")
 
 
-def _link_damage(reader: SegmentReader, link: _Link) -> Damage | None:
-    closing = reader.closing
+def _link_damage(reader: SegmentReader, closing: Closing, link: _Link) -> Damage | None:
     if reader.previous != link.previous:
         return Damage(DamageKind.FORKED, 1, "the segment does not go on from the one before")
-    if closing is None or closing.total != link.total + closing.events:
+    if closing.total != link.total + closing.events:
         return Damage(DamageKind.CHANGED, None, "the closing line's total is not that of the chain")
     if link.last_offset is not None and closing.first_offset is not None and closing.first_offset <= link.last_offset:
         return Damage(DamageKind.FORKED, None, f"offset {closing.first_offset} follows offset {link.last_offset}")

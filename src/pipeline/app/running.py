@@ -18,6 +18,7 @@ from pipeline.errors import TransientError
 from pipeline.observability import ManagementServer, Metrics, Redaction, configure_logging, watch_loop_lag
 from pipeline.settings import Settings
 from pipeline.store import ObjectStore, open_store
+from pipeline.store.metered import MeteredStore
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +109,7 @@ async def _run(
     configure_logging(settings.logging, redaction)
     metrics = Metrics(version=version("card-pipeline"))
     async with AsyncExitStack() as stack, ManagementServer(settings.management, metrics.registry) as management:
-        objects = await stack.enter_async_context(_store(settings))
+        objects = await stack.enter_async_context(_store(settings, metrics))
         publisher = await stack.enter_async_context(
             KafkaPublisher(kafka, client_id=f"card-pipeline-{name}", metrics=metrics)
         )
@@ -133,8 +134,8 @@ def _url(parts: Sequence[Part]) -> str | None:
 
 
 @asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[ObjectStore]:
-    objects = open_store(settings.store)
+async def _store(settings: Settings, metrics: Metrics) -> AsyncIterator[ObjectStore]:
+    objects = MeteredStore(open_store(settings.store), metrics.store_op_seconds)
     try:
         yield objects
     finally:

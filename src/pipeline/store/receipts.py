@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID, uuid4
 
-from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from pipeline.contracts import BatchRequested
 
@@ -18,7 +18,7 @@ def _nonce() -> str:
 class Receipt(BaseModel):
     """Base of all stored objects; the nonce tells one's own write, whose answer was lost, from another's."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
 
     nonce: str = Field(default_factory=_nonce)
 
@@ -83,7 +83,7 @@ class Source(Receipt):
     etag: str
     size: int | None
     encoding: Literal["identity", "gzip"]
-    header: Base64Bytes | None = None
+    header: bytes | None = None
 
 
 class Processed(Receipt):

@@ -1,0 +1,230 @@
+"""The job store: creation decides, whoever races."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from pipeline.contracts import BatchRequested
+from pipeline.errors import FatalError
+from pipeline.store import ObjectNotFound
+from pipeline.store.jobs import Announced, JobStore
+from pipeline.store.receipts import Manifest, Outcome, Place, Source, Told, Try, TryAnswer
+from pipeline.store.testing import MemoryStore
+from pipeline.store.tree import JobRef, parse_marker
+
+JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
+NOW = datetime(2026, 1, 21, 12, 0, tzinfo=UTC)
+REF = JobRef("acme", JOB)
+
+
+def request(**changes: object) -> BatchRequested:
+    return BatchRequested.model_validate(
+        {
+            "job_guid": str(JOB),
+            "partner_reference_id": "acme-1",
+            "merchant_guid": "4933e450-d3c4-406f-9b9b-3afb812a5b7c",
+            "external_location_ids": [],
+            "record_count": 3,
+            "input_file_url": "https://files.example/in.csv?sig=1",
+            "result_upload_url": "https://files.example/out.csv?sig=1",
+            "expires_at": "2026-01-21T13:00:00Z",
+            "callback_url": "https://ecs.example/callback",
+        }
+        | changes
+    )
+
+
+async def announce(
+    jobs: JobStore,
+    name: str = "a",
+    *,
+    hours: int = 1,
+    new_attempt: bool = False,
+    changes: dict[str, object] | None = None,
+) -> Announced:
+    return await jobs.announce(
+        "acme",
+        request(**(changes or {})),
+        announcement=name,
+        deadline=NOW + timedelta(hours=hours),
+        now=NOW,
+        new_attempt_after_failure=new_attempt,
+    )
+
+
+def outcome(verdict: str = "failed", body: str = "{}") -> Outcome:
+    return Outcome.model_validate(
+        {
+            "outcome": verdict,
+            "reason": None,
+            "message": None,
+            "body": body,
+            "request_id": "r",
+            "announcement": "a",
+            "generation": None,
+            "records": 0,
+            "ok": 0,
+            "failed": 0,
+            "result_bytes": 0,
+            "result_etag": "",
+            "decided_by": "process",
+            "at": NOW,
+        }
+    )
+
+
+def manifest(number: int, data: str = "x") -> Manifest:
+    place = Place(byte=0, record=0, line=0)
+    return Manifest(number=number, start=place, end=place, ok=1, failed=0, size=4, crc32=0, data=data)
+
+
+async def test_the_first_announcement_is_new_its_repeat_known_and_another_one_renewed() -> None:
+    jobs = JobStore(MemoryStore())
+    assert [(await announce(jobs, name, hours=hours)).news for name, hours in [("a", 1), ("a", 1), ("b", 2)]] == [
+        "new",
+        "known",
+        "renewed",
+    ]
+    assert (await jobs.newest(REF)).id == "b"
+
+
+async def test_the_latest_deadline_counts_not_the_latest_arrival() -> None:
+    jobs = JobStore(MemoryStore())
+    await announce(jobs, "late", hours=5)
+    await announce(jobs, "early", hours=2)
+    assert (await jobs.newest(REF)).id == "late"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("record_count", 4), ("merchant_guid", "99999999-9999-4999-8999-999999999999")]
+)
+async def test_another_merchant_or_count_is_a_conflict_and_is_not_stored(field: str, value: object) -> None:
+    jobs = JobStore(MemoryStore())
+    await announce(jobs)
+    assert (await announce(jobs, "b", hours=9, changes={field: value})).news == "conflict"
+    assert (await jobs.newest(REF)).id == "a"
+
+
+async def test_two_groups_that_announce_at_once_agree() -> None:
+    jobs = JobStore(MemoryStore())
+    both = await asyncio.gather(announce(jobs), announce(jobs))
+    assert both[0].announcement == both[1].announcement
+    assert {one.news for one in both} <= {"new", "known"}
+
+
+async def test_a_new_attempt_begins_only_after_a_failure_and_has_receipts_of_its_own() -> None:
+    jobs = JobStore(MemoryStore())
+    await announce(jobs, new_attempt=True)
+    assert (await announce(jobs, "b", hours=2, new_attempt=True)).ref.attempt == 1
+    await jobs.decide(REF, outcome())
+    second = await announce(jobs, "c", hours=3, new_attempt=True)
+    assert second.ref.attempt == 2
+    assert await jobs.outcome(second.ref) is None
+    assert (await jobs.newest(REF)).id == "b"
+    assert (await jobs.newest(second.ref)).id == "c"
+    assert (await announce(jobs, "c", hours=3, new_attempt=True)).ref == second.ref
+    assert second.ref.work.endswith("/attempts/2/")
+
+
+async def test_a_completed_job_gets_no_new_attempt() -> None:
+    jobs = JobStore(MemoryStore())
+    await announce(jobs, new_attempt=True)
+    await jobs.decide(REF, outcome("completed"))
+    assert (await announce(jobs, "b", hours=2, new_attempt=True)).ref.attempt == 1
+
+
+async def test_the_first_outcome_stands() -> None:
+    jobs = JobStore(MemoryStore())
+    first, second = outcome(body="1"), outcome("completed", body="2")
+    assert (await jobs.decide(REF, first)).body == "1"
+    assert (await jobs.decide(REF, second)).body == "1"
+
+
+async def test_a_creation_whose_answer_was_lost_is_ones_own_when_read_back() -> None:
+    """The nonce tells one's own write from another's, so a retry of the same receipt wins, another one does not."""
+    store = MemoryStore()
+    jobs = JobStore(store)
+    mine = manifest(0)
+    store.objects[REF.manifest("g", 0)] = mine.model_dump_json().encode()
+    assert await jobs.record_manifest(REF, "g", mine)
+    assert not await jobs.record_manifest(REF, "g", manifest(0))
+
+
+async def test_the_checkpoint_is_the_furthest_generation_of_the_same_plan() -> None:
+    jobs = JobStore(MemoryStore())
+    for name, plan, numbers in [("g1", "p", [0]), ("g2", "p", [0, 1, 3]), ("g3", "other", [0, 1, 2, 3])]:
+        await jobs.record_source(REF, name, Source(plan=plan, etag=name, size=1, encoding="identity", header=b"h"))
+        for number in numbers:
+            await jobs.record_manifest(REF, name, manifest(number))
+    found = await jobs.checkpoint(REF, "p")
+    assert found is not None
+    assert (found.generation, found.gapless, sorted(found.manifests)) == ("g2", 2, [0, 1, 3])
+    named = await jobs.checkpoint(REF, "p", "g1")
+    assert named is not None
+    assert named.generation == "g1"
+    assert named.source.header == b"h"
+    assert await jobs.checkpoint(REF, "nobody's") is None
+
+
+async def test_parts_are_streamed_in_order_and_a_damaged_one_is_noticed() -> None:
+    store = MemoryStore()
+    jobs = JobStore(store)
+    written = [await jobs.write_part(REF, "g", number, b"part%d" % number) for number in range(2)]
+    manifests = [
+        manifest(number).model_copy(update={"data": key, "crc32": crc}) for number, (key, crc) in enumerate(written)
+    ]
+    assert b"".join([piece async for piece in jobs.stream(manifests)]) == b"part0part1"
+    store.objects[written[1][0]] = b"xxxxx"
+    with pytest.raises(FatalError, match="part_damaged"):
+        _ = [piece async for piece in jobs.stream(manifests)]
+
+
+async def test_tries_know_whether_an_answer_is_missing() -> None:
+    jobs = JobStore(MemoryStore())
+    assert await jobs.tries(REF) == (0, False)
+    assert await jobs.record_try(REF, Try(number=1, at=NOW))
+    assert not await jobs.record_try(REF, Try(number=1, at=NOW))
+    assert await jobs.tries(REF) == (1, True)
+    await jobs.record_answer(REF, TryAnswer(number=1, status=503, code="busy", detail="", at=NOW))
+    assert await jobs.tries(REF) == (1, False)
+    assert await jobs.tries(REF, "again") == (0, False)
+
+
+async def test_a_confirmation_counts_before_a_refusal() -> None:
+    jobs = JobStore(MemoryStore())
+    for told in ("refused", "confirmed"):
+        receipt = Told.model_validate({"told": told, "tries": 1, "status": 1, "code": "", "detail": "", "at": NOW})
+        await jobs.record_told(REF, receipt)
+        found = await jobs.told(REF)
+        assert found is not None
+        assert found.told == told
+
+
+async def test_filed_jobs_come_by_minute_and_can_be_taken_out() -> None:
+    jobs = JobStore(MemoryStore())
+    later = JobRef("beta", JOB, 2)
+    await jobs.file("open", later, NOW + timedelta(minutes=5))
+    await jobs.file("open", REF, NOW)
+    await jobs.file("open", REF, NOW)
+    assert [one.ref async for one in jobs.filed("open")] == [REF, later]
+    assert [one.ref async for one in jobs.filed("open", until=NOW)] == [REF]
+    marker = parse_marker(REF.marker("open", NOW))
+    assert marker.over == NOW + timedelta(minutes=1)
+    await jobs.unfile(marker.key)
+    assert [one.ref async for one in jobs.filed("open")] == [later]
+
+
+async def test_an_unreadable_object_stops_the_process_and_names_its_key() -> None:
+    store = MemoryStore()
+    store.objects[f"{REF.work}outcome.json"] = b"{"
+    with pytest.raises(FatalError, match=r"outcome\.json is not a Outcome"):
+        await JobStore(store).outcome(REF)
+
+
+async def test_an_unknown_job_has_no_newest_announcement() -> None:
+    with pytest.raises(ObjectNotFound):
+        await JobStore(MemoryStore()).newest(REF)

@@ -79,10 +79,10 @@ class Delivery:
         position = start
         for edge in sorted({mark for mark in marks if mark < end} | {end}):
             async for data in pieces(self._file, position, edge, self._piece_bytes()):
-                await self._head.response.write(data)
-                yield len(data)
                 if self._rate:
                     await asyncio.sleep(len(data) / self._rate)
+                await self._head.response.write(data)
+                yield len(data)
             position = edge
             if await self._interrupted(position - start):
                 return

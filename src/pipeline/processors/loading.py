@@ -23,8 +23,11 @@ from pipeline.processors.protocols import (
     RowProcessor,
 )
 from pipeline.processors.settings import ProcessorSettings
+from pipeline.transfer.settings import NetworkSettings
 
 ENTRY_POINT_GROUP: Final = "card_pipeline.processors"
+
+_NETWORK: Final = NetworkSettings()
 
 PlainFunction = Callable[[Card, JobContext], Awaitable[CardResult | None]]
 """The shortest processor: ``async def name(card, context)``; None means ok."""
@@ -79,20 +82,24 @@ class _Function:
         return CardResult() if result is None else result
 
 
-def load(settings: ProcessorSettings) -> LoadedProcessor:
+def load(settings: ProcessorSettings, network: NetworkSettings = _NETWORK) -> LoadedProcessor:
     """Find the processor of that name and construct it with its options.
+
+    Args:
+        settings: Its name and options.
+        network: The way out, for a class whose constructor has a parameter ``network``.
 
     Raises:
         FatalError: There is no such processor (the message lists what is installed), it is none, or its options are
             wrong (the message names the option).
     """
-    return adopt(_find(settings.name), settings)
+    return adopt(_find(settings.name), settings, network)
 
 
-def adopt(target: object, settings: ProcessorSettings) -> LoadedProcessor:
+def adopt(target: object, settings: ProcessorSettings, network: NetworkSettings = _NETWORK) -> LoadedProcessor:
     """Make a processor of a class, a plain async function or an instance. Raises as :func:`load`."""
     if inspect.isclass(target):
-        processor: object = _construct(target, settings)
+        processor: object = _construct(target, settings, network)
     elif inspect.iscoroutinefunction(target):
         function = partial(target, **settings.options)
         _check_options(lambda: inspect.signature(target).bind(None, None, **settings.options), settings)
@@ -129,21 +136,22 @@ def _import(point: EntryPoint) -> object:
         raise FatalError("processor_unknown", f"Processor {point.value} cannot be imported: {error}.") from error
 
 
-def _construct(target: type, settings: ProcessorSettings) -> object:
+def _construct(target: type, settings: ProcessorSettings, network: NetworkSettings) -> object:
+    given: dict[str, Any] = {"network": network} if "network" in inspect.signature(target).parameters else {}
     model: Any = getattr(target, "Options", None)
     if inspect.isclass(model) and issubclass(model, BaseModel):
         try:
             options = model(**settings.options)
         except ValidationError as error:
-            faults = "; ".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_input=False))
+            faults = "; ".join(
+                f"{_path(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
+                for fault in error.errors(include_input=False)
+            )
             raise FatalError("processor_options", f"Options of processor {settings.name}: {faults}.") from error
-        return target(options)
-    if "__init__" in {name for kind in target.__mro__[:-1] for name in vars(kind)}:
-        _check_options(lambda: inspect.signature(target).bind(**settings.options), settings)
-    elif settings.options:
-        raise FatalError("processor_options", f"Processor {settings.name} takes no options.")
+        return target(options, **given)
+    _check_options(lambda: inspect.signature(target).bind(**settings.options, **given), settings)
     try:
-        return target(**settings.options)
+        return target(**settings.options, **given)
     except (TypeError, ValueError) as error:
         raise FatalError("processor_options", f"Options of processor {settings.name}: {error}.") from error
 
@@ -178,7 +186,7 @@ def _checked(processor: object, name: str) -> Processor:
 
 def _result_columns(processor: Processor, name: str) -> tuple[str, ...]:
     columns = getattr(processor, "result_columns", ())
-    fine = not isinstance(columns, str) and all(isinstance(column, str) and column.strip() for column in columns)
-    if not fine or len(set(columns)) != len(tuple(columns)):
+    fine = isinstance(columns, list | tuple) and all(isinstance(column, str) and column.strip() for column in columns)
+    if not fine or len(set(columns)) != len(columns):
         raise FatalError("processor_invalid", f"result_columns of {name} must be different, non-empty names.")
     return tuple(columns)

@@ -1,0 +1,44 @@
+"""What is taken out of a service's answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import aiohttp
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
+    """Return the body, or None where it has more than ``limit`` bytes (the connection is then closed)."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            response.close()
+            return None
+    return bytes(body)
+
+
+def parse(body: bytes | None) -> Any:
+    """Return the JSON document, or None where the body is none. Numbers stay the text they are."""
+    if not body:
+        return None
+    try:
+        return json.loads(body, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return None
+
+
+def point(document: Any, pointer: str) -> str:
+    """Return the text that a JSON pointer (RFC 6901) leads to; empty where it leads nowhere or to null."""
+    for step in pointer.split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(document, dict):
+            document = document.get(key)
+        elif isinstance(document, list) and key.isascii() and key.isdigit() and int(key) < len(document):
+            document = document[int(key)]
+        else:
+            return ""
+    if document is None:
+        return ""
+    return document if isinstance(document, str) else json.dumps(document, ensure_ascii=False, separators=(",", ":"))

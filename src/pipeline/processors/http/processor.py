@@ -1,0 +1,137 @@
+"""Asks a service about each card; its answer decides."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+from urllib.parse import quote
+
+import aiohttp
+
+from pipeline.errors import PermanentError, TransientError
+from pipeline.processors.http.answer import parse, point, read_bounded
+from pipeline.processors.http.options import HttpOptions, matches
+from pipeline.processors.http.template import BodyTemplate, refuse_empty, refuse_steps
+from pipeline.processors.http.token import FileToken
+from pipeline.processors.protocols import Card, CardResult, JobContext, TransientCardError
+from pipeline.transfer.errors import AddressRefused
+from pipeline.transfer.guard import open_session
+from pipeline.transfer.settings import HostRules, NetworkSettings
+from pipeline.transfer.urls import request_url
+
+_NETWORK: Final = NetworkSettings()
+
+
+class Http:
+    """One request per card, with the card's idempotency key; row-wise.
+
+    Only the configured host is talked to, redirects are not followed, and an answer is read to a bound. Messages say
+    which status came, never what was sent or answered; what the result shall hold of the answer is named in
+    ``result_columns``.
+    """
+
+    Options = HttpOptions
+    version = "1"
+
+    def __init__(self, options: HttpOptions, *, network: NetworkSettings = _NETWORK) -> None:
+        self.result_columns = tuple(options.result_columns)
+        self._options = options
+        self._network = network
+        self._rules = HostRules(
+            callback=(options.parts.authority,), allow_http=options.allow_http, allow_private=options.allow_private
+        )
+        self._path, self._query = options.templates
+        self._body = None if options.body is None else BodyTemplate(options.body)
+        self._token = None if options.token_file is None else FileToken(options.token_file)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Open the connection pool; how many cards go at once is the engine's matter."""
+        timeout = aiohttp.ClientTimeout(total=self._options.timeout_seconds)
+        self._session = open_session(self._rules, self._network, "callback", timeout=timeout)
+
+    async def close(self) -> None:
+        """Close it."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def process(self, card: Card, context: JobContext) -> CardResult:
+        """Ask about one card.
+
+        Raises:
+            CardError: The card has no value that the URL needs.
+            TransientCardError: No answer, or one that means: again.
+            TransientError: Our token cannot be read or is not accepted: the job is put off.
+            PermanentError: The address is not allowed, or the file lacks a column.
+        """
+        url = self._url(card, context)
+        body = None if self._body is None else json.dumps(self._body.fill(card, context)).encode()
+        token = None if self._token is None else await self._token.value()
+        status, retry_after, answer = await self._ask(url, body, self._headers(card, token, body))
+        return await self._judge(status, retry_after, answer, token)
+
+    def _url(self, card: Card, context: JobContext) -> str:
+        def in_path(name: str, value: str) -> str:
+            refuse_empty(name, value)
+            return quote(value, safe="")
+
+        path = self._path.fill(card, context, write=in_path)
+        refuse_steps(path)
+        return path + self._query.fill(card, context, write=lambda _name, value: quote(value, safe=""))
+
+    def _headers(self, card: Card, token: str | None, body: bytes | None) -> dict[str, str]:
+        options = self._options
+        headers = dict(options.headers)
+        if body is not None:
+            headers.setdefault("Content-Type", "application/json")
+        if token is not None:
+            headers[options.token_header] = options.token_prefix + token
+        if options.idempotency_header:
+            headers[options.idempotency_header] = card.idempotency_key
+        return headers
+
+    async def _ask(self, url: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, str | None, bytes | None]:
+        if self._session is None:
+            raise RuntimeError("process was called before open")
+        try:
+            async with self._session.request(
+                self._options.method, request_url(url), data=body, headers=headers, allow_redirects=False
+            ) as response:
+                answer = await read_bounded(response, self._options.max_answer_bytes)
+                return response.status, response.headers.get("Retry-After"), answer
+        except AddressRefused as refused:
+            raise PermanentError(
+                refused.code,
+                "The url of processor http leads to an address that is not allowed"
+                " (its option allow_private = true would allow a private one).",
+            ) from refused
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            kind = type(error).__name__
+        # outside the handler: the errors of the client hold the URL, and a URL may hold a card number
+        raise TransientCardError(f"the card service gave no answer ({kind})")
+
+    async def _judge(self, status: int, retry_after: str | None, answer: bytes | None, token: str | None) -> CardResult:
+        options = self._options
+        failed = matches(status, options.failed_statuses)
+        if not failed and matches(status, options.credentials_statuses):
+            if self._token is not None and await self._token.value() != token:
+                raise TransientCardError("the card service's token was replaced meanwhile")
+            raise TransientError(
+                "http_credentials_refused", f"The card service refuses our credentials (it answered {status})."
+            )
+        if not failed and matches(status, options.retry_statuses):
+            raise TransientCardError(f"the card service answered {status}", retry_after=_seconds(retry_after))
+        document = parse(answer) if options.result_columns else None
+        columns = {name: point(document, pointer) for name, pointer in options.result_columns.items()}
+        if failed or not matches(status, options.ok_statuses):
+            return CardResult("failed", f"the card service answered {status}", columns)
+        unread = bool(columns) and document is None
+        return CardResult("ok", "the card service's answer could not be read" if unread else "", columns)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Return the seconds of a Retry-After field; a date, which some services send, is left to our own backoff."""
+    if retry_after is None or not retry_after.isascii() or not retry_after.isdigit():
+        return None
+    return float(retry_after)

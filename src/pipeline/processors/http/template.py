@@ -1,0 +1,117 @@
+"""Texts with ``{column}`` in them, filled in per card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from pydantic import JsonValue
+
+from pipeline.errors import PermanentError
+from pipeline.processors.protocols import Card, CardError, JobContext
+
+_PARTS: Final = re.compile(r"(\{\{|\}\}|\{[^{}]+\}|[{}])")
+
+_FACTS: Final[dict[str, Callable[[Card, JobContext], str]]] = {
+    "__card_number": lambda card, _context: card.number,
+    "__record": lambda card, _context: str(card.record),
+    "__idempotency_key": lambda card, _context: card.idempotency_key,
+    "__integration": lambda _card, context: context.integration,
+    "__job_guid": lambda _card, context: str(context.job_guid),
+    "__merchant_guid": lambda _card, context: str(context.merchant_guid),
+    "__partner_reference_id": lambda _card, context: context.partner_reference_id,
+}
+"""What can stand in braces besides the columns' names."""
+
+
+class Template:
+    """A text in which ``{name}`` stands for a column, or for one of the job's facts; ``{{`` and ``}}`` are braces.
+
+    Raises:
+        ValueError: A brace stands alone.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._parts: list[tuple[str, str | None]] = []
+        for part in _PARTS.split(text):
+            if part in {"{", "}"}:
+                raise ValueError(f"a lone {part}; double it where it stands for itself")
+            name = part[1:-1] if part.startswith("{") and part != "{{" else None
+            self._parts.append((part[0] if part in {"{{", "}}"} else part, name))
+
+    def fill(self, card: Card, context: JobContext, *, write: Callable[[str, str], str] | None = None) -> str:
+        """Return the text for a card; ``write`` gets each name and value, and returns what stands there.
+
+        Raises:
+            PermanentError: ``http_column_missing``: the file has no such column.
+        """
+        filled: list[str] = []
+        for text, name in self._parts:
+            if name is None:
+                filled.append(text)
+                continue
+            value = _value(name, card, context)
+            filled.append(value if write is None else write(name, value))
+        return "".join(filled)
+
+
+def _value(name: str, card: Card, context: JobContext) -> str:
+    if name in card.columns:
+        return card.columns[name]
+    if name in _FACTS:
+        return _FACTS[name](card, context)
+    raise PermanentError(
+        "http_column_missing", f"Processor http needs a column {name!r}, which the file does not have."
+    )
+
+
+class BodyTemplate:
+    """A JSON document whose strings are templates; what is filled in stays inside its string, whatever it holds."""
+
+    def __init__(self, document: JsonValue) -> None:
+        self._document = _compiled(document)
+
+    def fill(self, card: Card, context: JobContext) -> object:
+        """Return the document for a card. Raises as :meth:`Template.fill`."""
+        return _filled(self._document, card, context)
+
+
+def _compiled(value: object) -> object:
+    if isinstance(value, str):
+        return Template(value)
+    if isinstance(value, dict):
+        return {key: _compiled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_compiled(item) for item in value]
+    return value
+
+
+def _filled(value: object, card: Card, context: JobContext) -> object:
+    if isinstance(value, Template):
+        return value.fill(card, context)
+    if isinstance(value, dict):
+        return {key: _filled(item, card, context) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, card, context) for item in value]
+    return value
+
+
+def refuse_empty(name: str, value: str) -> None:
+    """Keep a card from being about another resource than meant: ``/cards/`` is all cards.
+
+    Raises:
+        CardError: The value is empty.
+    """
+    if not value:
+        raise CardError(f"column {name} is empty and cannot stand in the URL")
+
+
+def refuse_steps(path: str) -> None:
+    """Keep a card from leading out of the path that is configured: ``/cards/..`` is no card.
+
+    Raises:
+        CardError: A value makes a step of dots.
+    """
+    if any(step in {".", ".."} for step in path.split("/")):
+        raise CardError("a column's value of dots cannot stand in the URL")

@@ -1,0 +1,208 @@
+"""From a name to a processor: what is found, what is refused, and with which words."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import FatalError
+from pipeline.processors import Card, CardResult, JobContext, ProcessorSettings, adopt, installed, load
+from pipeline.processors.http import Http
+from pipeline.processors.validate import Validate
+from pipeline.testing import job_context, run_processor
+from pipeline.transfer.settings import NetworkSettings
+
+
+def refused(target: object, **options: Any) -> tuple[str, str]:
+    """Return code and message of the refusal."""
+    with pytest.raises(FatalError) as caught:
+        adopt(target, ProcessorSettings(name="mine", options=options))
+    return caught.value.code, caught.value.message
+
+
+def refused_name(name: str) -> str:
+    """Return the message of the refusal."""
+    with pytest.raises(FatalError) as caught:
+        load(ProcessorSettings(name=name))
+    assert caught.value.code == "processor_unknown"
+    return caught.value.message
+
+
+class Plain:
+    """Takes options as keywords."""
+
+    def __init__(self, programme: str, limit: int = 3) -> None:
+        if limit < 0:
+            raise ValueError("limit must not be negative")
+        self.programme = programme
+
+    async def process(self, _card: Card, _context: JobContext) -> CardResult:
+        """Say which programme."""
+        return CardResult(message=self.programme)
+
+
+def test_the_built_in_processors_are_found_by_name() -> None:
+    """Through the same entry points as anyone's."""
+    assert set(installed()) >= {"validate", "http"}
+    assert isinstance(load(ProcessorSettings()).processor, Validate)
+    http = load(ProcessorSettings(name="http", options={"url": "https://cards.example.com/"}))
+    assert isinstance(http.processor, Http)
+
+
+def test_an_unknown_name_lists_what_is_installed() -> None:
+    """And says how to name one's own."""
+    message = refused_name("valdiate")
+    assert "'valdiate'" in message
+    assert "http, validate" in message
+    assert "module:name" in message
+
+
+def test_a_module_and_name_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file on the path is enough; names within names too."""
+    (tmp_path / "my_cards_module.py").write_text("async def check(card, context): ...\nclass A:\n    b = check\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    load(ProcessorSettings(name="my_cards_module:check"))
+    load(ProcessorSettings(name="my_cards_module:A.b"))
+    assert "cannot be imported" in refused_name("my_cards_module:missing")
+    assert "cannot be imported" in refused_name("no_such_module:check")
+    assert "cannot be imported" in refused_name(":check")
+    sys.modules.pop("my_cards_module")
+
+
+async def test_a_class_gets_its_options_as_keywords() -> None:
+    """Defaults are its own."""
+    rows = await run_processor(Plain, [{"card_number": "1"}], programme="gold")
+    assert rows == [{"card_number": "1", "status": "ok", "message": "gold"}]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "missing a required argument: 'programme'"),
+        ({"programme": "x", "limits": 1}, "unexpected keyword argument 'limits'"),
+        ({"programme": "x", "limit": -1}, "limit must not be negative"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
+    """Before any card."""
+    code, message = refused(Plain, **options)
+    assert code == "processor_options"
+    assert said in message
+
+
+def test_options_for_what_takes_none_are_refused() -> None:
+    """A class without constructor, a function without keywords, an instance."""
+
+    class Bare:
+        async def process(self, _card: Card, _context: JobContext) -> CardResult:
+            return CardResult()
+
+    async def function(card: Card, context: JobContext) -> None: ...
+
+    for target in (Bare, function, Bare()):
+        assert refused(target, x=1)[0] == "processor_options"
+
+
+async def test_a_plain_function_may_have_options_result_columns_and_a_version() -> None:
+    """Options are keywords behind card and context; the others are attributes."""
+
+    async def function(card: Card, _context: JobContext, *, factor: int = 2) -> CardResult:
+        return CardResult(columns={"points": str(int(card.columns["n"]) * factor)})
+
+    function.result_columns = ("points",)  # type: ignore[attr-defined]
+    function.version = 7  # type: ignore[attr-defined]
+    assert adopt(function, ProcessorSettings()).version == "7"
+    rows = await run_processor(function, [{"card_number": "1", "n": "4"}], factor=3)
+    assert [row["points"] for row in rows] == ["12"]
+
+
+def test_what_is_no_processor_is_refused_with_what_it_needs() -> None:
+    """Neither form, both forms, or a process that is not async."""
+
+    class Neither: ...
+
+    class Both:
+        async def process(self, _card: Card, _context: JobContext) -> CardResult:
+            return CardResult()
+
+        def process_batch(self, batch: object, context: JobContext) -> object: ...
+
+    class NotAsync:
+        def process(self, _card: Card, _context: JobContext) -> CardResult:
+            return CardResult()
+
+    def function(card: Card, context: JobContext) -> None: ...
+
+    for target, what in (
+        (Neither, "neither"),
+        (Both, "both"),
+        (NotAsync, "neither"),
+        (function, "neither"),
+        (7, "neither"),
+    ):
+        code, message = refused(target)
+        assert code == "processor_invalid"
+        assert what in message
+
+
+@pytest.mark.parametrize("columns", ["points", ("a", "a"), ("",), (1,), 7])
+def test_result_columns_must_be_different_names(columns: Any) -> None:
+    """One string is a common slip."""
+
+    class Mine(Plain):
+        result_columns = columns
+
+    assert refused(Mine, programme="x")[0] == "processor_invalid"
+
+
+async def test_open_and_close_surround_the_work() -> None:
+    """Once each, close also after a failure; what has neither needs neither."""
+    steps: list[str] = []
+
+    class Opens(Plain):
+        async def open(self) -> None:
+            steps.append("open")
+
+        async def close(self) -> None:
+            steps.append("close")
+
+        async def process(self, card: Card, _context: JobContext) -> CardResult:
+            steps.append(card.number)
+            return CardResult()
+
+    await run_processor(Opens, [{"card_number": "1"}], programme="x")
+    assert steps == ["open", "1", "close"]
+    with pytest.raises(ZeroDivisionError):
+        async with adopt(Opens, ProcessorSettings(options={"programme": "x"})):
+            raise ZeroDivisionError
+    assert steps[3:] == ["open", "close"]
+
+
+def test_a_constructor_that_asks_for_the_network_gets_it() -> None:
+    """CA bundle and proxy are settings of the whole process."""
+
+    class Wants(Plain):
+        def __init__(self, *, network: NetworkSettings, programme: str = "") -> None:
+            super().__init__(programme)
+            self.network = network
+
+    network = NetworkSettings(ca_file=Path("ca.pem"))
+    found = adopt(Wants, ProcessorSettings(options={"programme": "x"}), network).processor
+    assert isinstance(found, Wants)
+    assert found.network is network
+
+
+async def test_context_and_name_reach_the_processor() -> None:
+    """As ``pipeline.testing`` makes them."""
+    seen: list[JobContext] = []
+
+    async def look(_card: Card, context: JobContext) -> None:
+        seen.append(context)
+
+    context = job_context(integration="acme")
+    await run_processor(look, "card_number\n1\n", context=context)
+    assert seen == [context]
+    assert await run_processor(look, []) == []

@@ -1,0 +1,46 @@
+"""The Luhn formula over a column, against the formula digit by digit."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.processors.luhn import digits_and_luhn
+
+
+def plain(number: str) -> bool:
+    """Return whether the check digit is right, the way the standard describes it."""
+    total = 0
+    for distance, letter in enumerate(reversed(number)):
+        digit = int(letter) * (1 + distance % 2)
+        total += digit - 9 if digit > 9 else digit
+    return total % 10 == 0
+
+
+@given(st.lists(st.text("0123456789", max_size=24) | st.text(max_size=20), max_size=30), st.integers(0, 5))
+def test_a_column_is_judged_as_its_values_are(numbers: list[str], skipped: int) -> None:
+    """Whatever their lengths and letters, and wherever the column begins in its buffer."""
+    digits, right = digits_and_luhn(pa.array(numbers, pa.string()).slice(skipped))
+    wanted = [all("0" <= letter <= "9" for letter in number) for number in numbers[skipped:]]
+    assert digits.tolist() == wanted
+    assert right.tolist() == [
+        bool(number) and fine and plain(number) for number, fine in zip(numbers[skipped:], wanted, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "number", ["4111111111111111", "5555555555554444", "378282246310005", "0" * 16, "9" * 160 + "0"]
+)
+def test_known_numbers_are_right(number: str) -> None:
+    """Test numbers of the card brands, zeros, and sums beyond one byte."""
+    _, right = digits_and_luhn(pa.array([number]))
+    assert right.tolist() == [plain(number)]
+
+
+def test_a_check_digit_finds_every_wrong_digit() -> None:
+    """That is what it is for."""
+    number = "4111111111111111"
+    wrong = [number[:i] + d + number[i + 1 :] for i in range(16) for d in "0123456789" if d != number[i]]
+    assert not digits_and_luhn(pa.array(wrong))[1].any()

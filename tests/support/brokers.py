@@ -165,6 +165,9 @@ def _properties(data: Path, port: int, controller: int) -> str:
         "log.retention.check.interval.ms": "1000",
         "log.initial.task.delay.ms": "500",
         "file.delete.delay.ms": "100",
+        # a killed broker is let in again only when its former session is over
+        "broker.session.timeout.ms": "2000",
+        "broker.heartbeat.interval.ms": "500",
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 

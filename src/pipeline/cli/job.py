@@ -113,7 +113,8 @@ def follow(ctx: click.Context, setup: Setup, *, job_text: str, timeout: float | 
         if as_json:
             print_json(view.as_json())
         else:
-            click.echo("  ".join(f"{name}={value}" for name, value in zip(_COLUMNS, _row(view), strict=True)))
+            pairs = zip(_COLUMNS, _row(view), strict=True)
+            click.echo("  ".join(f"{name}={'-' if value is None else value}" for name, value in pairs))
 
     view = asyncio.run(_with_jobs(setup, lambda jobs: follow_job(jobs, _wanted(setup, job_text), tell, timeout)))
     fine = view.state == "confirmed" and view.outcome is not None and view.outcome.outcome == "completed"

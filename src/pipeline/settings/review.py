@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
 
 from pipeline.errors import FatalError
 from pipeline.processors import load
 from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.model import Settings
 from pipeline.settings.retention import retention_problems
+from pipeline.settings.shape import Loc, dotted
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Review:
 
 
 def review(settings: Settings) -> Review:
-    """Compare retention times, construct every processor, and look whether token files are there."""
+    """Compare retention times, construct every processor, and look whether files are there."""
     problems = list(retention_problems(settings.retention, settings.audit))
     warnings: list[str] = []
     if settings.kafka is None:
@@ -34,7 +39,8 @@ def review(settings: Settings) -> Review:
         warnings.append("ecs: no integration is configured; run: pipeline integration new ecs NAME")
     for integration in settings.ecs.values():
         problems += _processor(integration)
-        warnings += _integration(integration)
+        warnings += _hosts(integration)
+    warnings += _absent(settings)
     return Review(tuple(problems), tuple(warnings))
 
 
@@ -46,15 +52,22 @@ def _processor(integration: EcsIntegration) -> list[str]:
     return []
 
 
-def _integration(integration: EcsIntegration) -> list[str]:
-    where = f"ecs.{integration.name}"
-    found = [
-        f"{where}.hosts.{purpose}: is empty, so every announcement is refused; "
-        f'write e.g. {purpose} = ["files.example.com"]'
-        for purpose in ("input", "result", "callback")
-        if not getattr(integration.hosts, purpose)
-    ]
-    token = integration.callback.token_file
-    if token is not None and not token.exists():
-        found.append(f"{where}.callback.token_file: there is no file {token}; put the bearer token from ECS there")
-    return found
+def _hosts(integration: EcsIntegration) -> Iterator[str]:
+    for purpose in ("input", "result", "callback"):
+        if not getattr(integration.hosts, purpose):
+            yield (
+                f"ecs.{integration.name}.hosts.{purpose}: is empty, so every announcement is refused; "
+                f'write e.g. {purpose} = ["files.example.com"]'
+            )
+
+
+def _absent(value: object, loc: Loc = ()) -> Iterator[str]:
+    """Yield one line for every file that a room will open by itself and that is not there."""
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _absent(getattr(value, name), (*loc, name))
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _absent(inner, (*loc, name))
+    elif isinstance(value, Path) and str(loc[-1]).endswith("_file") and not value.exists():
+        yield f"{dotted(loc)}: there is no file {value} yet"

@@ -98,6 +98,12 @@ async def test_the_body_is_json_whatever_the_columns_hold(service: Service) -> N
     }
 
 
+async def test_the_body_may_be_written_as_text(service: Service) -> None:
+    """JSON first, templates then: a value cannot break out of its string."""
+    await service.run(body='{"number": "{card_number}", "holder": ["{name}"]}')
+    assert json.loads(service.asked[0][3]) == {"number": NUMBER, "holder": ['a"b\\/é']}
+
+
 async def test_columns_in_the_url_are_percent_encoded(service: Service) -> None:
     """A value is one step of the path, or one value of the query, whatever it holds."""
     await service.run("4/../x?y#z", url=f"{service.url}/cards/{{card_number}}/load?name={{name}}&x={{__record}}")
@@ -329,6 +335,8 @@ async def test_cards_before_open_are_a_fault_of_the_caller() -> None:
         ({"url": "https://cards.example.com/{a?b}"}, "a lone {"),
         ({"url": "https://cards.example.com/a b"}, "percent-encoded"),
         ({"url": "https://c.example", "body": {"a": "}"}}, "body: a lone }"),
+        ({"url": "https://c.example", "body": '{"a": {b}}'}, "body: no JSON document"),
+        ({"url": "https://c.example", "body": "7"}, "body"),
         ({"url": "https://c.example", "headers": {"a b": "c"}}, "'a b' is no header field"),
         ({"url": "https://c.example", "headers": {"a": "b\r\nc"}}, "'a' is no header field"),
         ({"url": "https://c.example", "headers": {"idempotency-key": "1"}}, "headers must not set idempotency-key"),

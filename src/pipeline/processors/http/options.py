@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -36,7 +37,7 @@ class HttpOptions(BaseModel):
     )
     body: dict[str, JsonValue] | list[JsonValue] | None = Field(
         default=None,
-        description="JSON document sent with each card; {column} in its strings stands for a column's value",
+        description="JSON document sent with each card, as a table or as text; {column} in its strings stands for a column's value",
     )
     token_file: Path | None = Field(
         default=None, description="File with the service's token; read again when it changes"
@@ -70,6 +71,16 @@ class HttpOptions(BaseModel):
     allow_private: bool = Field(
         default=False, description="Whether the service may be at a private or loopback address"
     )
+
+    @field_validator("body", mode="before")
+    @classmethod
+    def _body_parsed(cls, body: object) -> object:
+        if not isinstance(body, str):
+            return body
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise ValueError(f"no JSON document: {error}") from error
 
     @field_validator("body")
     @classmethod

@@ -3,6 +3,7 @@
 from pipeline.transfer.download import HttpDownloader
 from pipeline.transfer.errors import AddressRefused, SourceChanged, SourceRefused, UploadRefused
 from pipeline.transfer.guard import open_session
+from pipeline.transfer.opening import Transfers, open_transfers
 from pipeline.transfer.protocols import Download, Downloader, SignedUrl, SourceInfo, Uploader, UrlSource
 from pipeline.transfer.rules import check_url
 from pipeline.transfer.settings import HostRules, NetworkSettings, Purpose, TransferSettings
@@ -24,12 +25,14 @@ __all__ = [
     "SourceInfo",
     "SourceRefused",
     "TransferSettings",
+    "Transfers",
     "UploadRefused",
     "Uploader",
     "UrlSource",
     "check_url",
     "job_deadline",
     "open_session",
+    "open_transfers",
     "redact",
     "request_url",
     "signed_url",

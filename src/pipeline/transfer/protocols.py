@@ -84,7 +84,7 @@ class Downloader(Protocol):
         Raises:
             SourceChanged: 412, or another ETag or size than asked for: start over at 0.
             AddressRefused: The host is not configured, the scheme or the address is not allowed (PermanentError).
-            UploadRefused, SourceRefused, TransientError: As in :meth:`Download.chunks`.
+            SourceRefused, TransientError: As in :meth:`Download.chunks`.
         """
         ...
 

@@ -36,7 +36,7 @@ class Tries:
         """Forget failures: enough was done since the last one."""
         self._failed = 0
 
-    async def after(self, failure: TransientError, deadline: datetime | None) -> None:
+    async def after(self, failure: TransientError, deadline: datetime) -> None:
         """Wait before the next try.
 
         Raises:
@@ -50,9 +50,7 @@ class Tries:
                 raise self._direction.refused(failure.code, failure.message)
         elif self._failed - self._not_found >= self._settings.max_tries:
             raise failure
-        pause = self._pause(failure)
-        if deadline is not None:
-            pause = min(pause, max(0.0, (deadline - self._clock()).total_seconds()))
+        pause = min(self._pause(failure), max(0.0, (deadline - self._clock()).total_seconds()))
         log.warning(
             "transfer_repeated",
             direction=self._direction.name,

@@ -77,7 +77,7 @@ class Wire:
         self._complete = False
         self._crc: int | None = None
         self._expected_crc: int | None = None
-        self._used: SignedUrl | None = None
+        self._signed: SignedUrl | None = None
         self._link: _Link | None = None
         self._skip = 0
         self._idle: asyncio.TimerHandle | None = None
@@ -94,12 +94,15 @@ class Wire:
         self._wake()
         while not self._complete:
             failure: TransientError
+            if self._link is None or self._signed is None:
+                self._signed = await next_url(self._source, DOWNLOAD, self._means.clock)
+            signed = self._signed
             try:
-                data = await self._read_once()
+                data = await self._read_once(signed)
             except SourceChanged:
                 raise
             except SourceRefused as refused:
-                if self._used is None or not await renewed(self._source, self._used):
+                if not await renewed(self._source, signed):
                     raise
                 failure = as_transient(refused)
             except TransientError as error:
@@ -111,7 +114,7 @@ class Wire:
                 continue
             self._disconnect()
             self._since_failure = 0
-            await self._tries.after(failure, self._used.deadline if self._used else None)
+            await self._tries.after(failure, signed.deadline)
         return b""
 
     def seek(self, start: int) -> None:
@@ -127,8 +130,8 @@ class Wire:
         self._wake()
         self._disconnect()
 
-    async def _read_once(self) -> bytes:
-        link = self._link = self._link or await self._connect()
+    async def _read_once(self, signed: SignedUrl) -> bytes:
+        link = self._link = self._link or await self._connect(signed)
         if link is None:
             return b""
         data = await translated(link.pace.take(link.response.content.read(PIECE_BYTES), DOWNLOAD), DOWNLOAD)
@@ -168,13 +171,11 @@ class Wire:
         self._disconnect()
         return b""
 
-    async def _connect(self) -> _Link | None:
+    async def _connect(self, signed: SignedUrl) -> _Link | None:
         """Return a connection that delivers from the offset on, or None where nothing is left to be delivered."""
-        self._used = None
         if self._offset and not self.etag:
             raise _changed("without an ETag nothing tells that the object is still the same")
         means = self._means
-        signed = self._used = await next_url(self._source, DOWNLOAD, means.clock)
         url = signed.url.get_secret_value()
         headers = self._headers()
         pace = Pace(means.settings, (signed.deadline - means.clock()).total_seconds())

@@ -90,6 +90,8 @@ def cards_options(sandbox: Sandbox, name: str, *, folder: Path) -> dict[str, Jso
         "url": sandbox.cards_url,
         "body": {"card_number": "{card_number}", "amount": "{amount}", "location_id": "{location_id}"},
         "token_file": str((folder / f"{name}-card-api").resolve()),
+        "allow_http": True,
+        "allow_private": True,
     }
 
 

@@ -1,0 +1,76 @@
+"""The settings block that makes a pipeline talk to the sandbox."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.sandbox_world import Start
+
+from pipeline.sandbox import HmacScheme, Sandbox, SharedSecretScheme, cards_options, settings_snippet
+from pipeline.settings import EcsIntegration, load_settings
+
+
+def loaded(tmp_path: Path, toml: str) -> EcsIntegration:
+    file = tmp_path / "pipeline.toml"
+    file.write_text(toml, encoding="utf-8")
+    return load_settings(file, {}).ecs["acme"]
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        SharedSecretScheme(prefix="Bearer "),
+        HmacScheme(hash="sha512", encoding="base64"),
+        HmacScheme(timestamp_header="X-Time", separator=""),
+    ],
+)
+async def test_the_pipeline_accepts_the_block_of_any_scheme(start: Start, tmp_path: Path, scheme: Any) -> None:
+    """Header, prefix, hash and encoding agree on both sides."""
+    sandbox = await start(scheme=scheme)
+    snippet = settings_snippet(sandbox, "acme", folder=tmp_path / "secrets")
+    settings = loaded(tmp_path, snippet.toml)
+    assert (settings.webhook.header, settings.webhook.prefix) == (scheme.header, scheme.prefix)
+    secret = sandbox.settings.webhook_secret.get_secret_value()
+    assert settings.webhook_secrets()[0].value.get_secret_value() == secret
+    if isinstance(scheme, HmacScheme):
+        assert settings.webhook.scheme == "hmac"
+        assert (settings.webhook.hash, settings.webhook.encoding) == (scheme.hash, scheme.encoding)
+        assert settings.webhook.timestamp_header == scheme.timestamp_header
+
+
+async def test_secrets_are_in_files_of_their_own(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Mode 0600, replaced on the next call, never in the block."""
+    for _ in range(2):
+        snippet = settings_snippet(sandbox, "acme", folder=tmp_path / "secrets")
+    for path in (snippet.webhook_secret_file, snippet.token_file, snippet.card_api_token_file):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.read_text() not in snippet.toml
+    assert snippet.token_file.read_text() == sandbox.token()
+
+
+async def test_tables_can_be_added_and_oauth_chosen(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Limits, policies and whatever else an integration has; values merge into the block's own tables."""
+    snippet = settings_snippet(
+        sandbox,
+        "acme",
+        folder=tmp_path / "secrets",
+        oauth=True,
+        tables={"limits": {"chunk_records": 7}, "processor": {"concurrency": 3}, "csv": {"drop_columns": ["cvv"]}},
+    )
+    settings = loaded(tmp_path, snippet.toml)
+    assert settings.limits.chunk_records == 7
+    assert (settings.processor.name, settings.processor.concurrency) == ("validate", 3)
+    assert settings.csv.drop_columns == ("cvv",)
+    assert settings.callback.oauth is not None
+    assert settings.callback.oauth.token_url == sandbox.token_url
+
+
+async def test_the_http_processor_gets_the_card_api(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Its options load as they are."""
+    options = cards_options(sandbox, "acme", folder=tmp_path / "secrets")
+    snippet = settings_snippet(sandbox, "acme", folder=tmp_path / "secrets", processor="http", options=options)
+    assert tomllib.loads(snippet.toml)["ecs"]["acme"]["processor"]["options"] == options
+    assert loaded(tmp_path, snippet.toml).processor.options == options

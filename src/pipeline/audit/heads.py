@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from pipeline.audit.segments import ROOT, parse_partition
+from pipeline.audit.segments import ROOT, parse_folder
 from pipeline.audit.tail import find_tail
 from pipeline.errors import PermanentError
 from pipeline.store import ObjectStore
@@ -45,7 +45,7 @@ async def read_heads(store: ObjectStore) -> list[Head]:
     found = []
     for topic in await store.folders(ROOT):
         for name in await store.folders(f"{ROOT}{topic}/"):
-            partition = parse_partition(name)
+            partition = parse_folder(name)
             tail = None if partition is None else await find_tail(store, topic, partition)
             if tail is not None:
                 found.append(

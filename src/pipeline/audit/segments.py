@@ -35,7 +35,7 @@ MAX_LINE_BYTES: Final = 8 * MAX_EVENT_BYTES
 
 ROOT: Final = "audit/"
 _KEY: Final = re.compile(r"audit/([a-zA-Z0-9._-]+)/([0-9]{5})/([0-9]{5})/([0-9]{12})\.jsonl")
-_PARTITION: Final = re.compile(r"[0-9]{5}")
+_FOLDER: Final = re.compile(r"[0-9]{5}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,9 +70,9 @@ class Place:
         return Place(match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
 
 
-def parse_partition(folder: str) -> int | None:
-    """Return the partition that a folder's name stands for, or None."""
-    return int(folder) if _PARTITION.fullmatch(folder) else None
+def parse_folder(name: str) -> int | None:
+    """Return the partition or epoch that a folder's name stands for, or None."""
+    return int(name) if _FOLDER.fullmatch(name) else None
 
 
 @dataclass(frozen=True, slots=True)

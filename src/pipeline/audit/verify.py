@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.audit.damage import Damage, DamageKind
 from pipeline.audit.heads import Head
 from pipeline.audit.reading import SegmentReader, read_segment
-from pipeline.audit.segments import GENESIS, ROOT, Closing, Place, parse_partition
+from pipeline.audit.segments import GENESIS, ROOT, Closing, Place, parse_folder
 from pipeline.audit.signing import PublicKeys
 from pipeline.store import ObjectNotFound, ObjectStore
 
@@ -64,13 +64,8 @@ async def verify(store: ObjectStore, *, keys: PublicKeys | None = None, heads: S
     for head in heads:
         by_partition.setdefault((head.topic, head.partition), []).append(head)
     try:
-        for topic in await store.folders(ROOT):
-            for name in await store.folders(f"{ROOT}{topic}/"):
-                partition = parse_partition(name)
-                if partition is None:
-                    place, key = Place(topic, 0, 0, 0), f"{ROOT}{topic}/{name}/"
-                    raise _found(place, DamageKind.FORKED, "a folder stands here that is no partition", key=key)
-                await walk.partition(topic, partition, by_partition.pop((topic, partition), []))
+        async for topic, partition in _partitions(store):
+            await walk.partition(topic, partition, by_partition.pop((topic, partition), []))
         for (topic, partition), left in sorted(by_partition.items()):
             await walk.partition(topic, partition, left)
     except _Found as found:
@@ -129,12 +124,16 @@ class _Walk:
     async def partition(self, topic: str, partition: int, heads: Iterable[Head]) -> None:
         """Follow one chain to its end."""
         link = _Link(Place(topic, partition, 0, 0))
-        waiting = {head.segment: head for head in heads}
+        waiting: dict[int, list[Head]] = {}
+        for head in heads:
+            waiting.setdefault(head.segment, []).append(head)
         folder = f"{ROOT}{topic}/{partition:05d}/"
         for epoch in await self.store.folders(folder):
+            if parse_folder(epoch) is None:
+                raise _found(link.place, DamageKind.FORKED, "a folder stands here that is no epoch", key=folder + epoch)
             async for info in self.store.list(f"{folder}{epoch}/"):
                 await self._segment(info.key, link)
-                self._compare(waiting.pop(link.place.number - 1, None), link)
+                self._compare(waiting.pop(link.place.number - 1, []), link)
         if waiting:
             raise _found(
                 link.place, DamageKind.MISSING, f"a head kept elsewhere knows segments up to {max(waiting)} here"
@@ -175,13 +174,25 @@ class _Walk:
         self.segments += 1
         self.events += closing.events
 
-    def _compare(self, head: Head | None, link: _Link) -> None:
-        if head is None:
-            return
-        self.heads += 1
-        if (head.hash, head.events) != (link.previous, link.total):
-            place = Place(head.topic, head.partition, head.epoch, head.segment)
-            raise _found(place, DamageKind.FORKED, "the head kept elsewhere knows another segment of this number")
+    def _compare(self, heads: Iterable[Head], link: _Link) -> None:
+        for head in heads:
+            self.heads += 1
+            if (head.hash, head.events) != (link.previous, link.total):
+                place = Place(head.topic, head.partition, head.epoch, head.segment)
+                raise _found(place, DamageKind.FORKED, "the head kept elsewhere knows another segment of this number")
+
+
+async def _partitions(store: ObjectStore) -> AsyncIterator[tuple[str, int]]:
+    for topic in await store.folders(ROOT):
+        place = Place(topic, 0, 0, 0)
+        if Place.parse(place.key) is None:
+            raise _found(place, DamageKind.FORKED, "a folder stands here that is no topic", key=f"{ROOT}{topic}/")
+        for name in await store.folders(f"{ROOT}{topic}/"):
+            partition = parse_folder(name)
+            if partition is None:
+                key = f"{ROOT}{topic}/{name}/"
+                raise _found(place, DamageKind.FORKED, "a folder stands here that is no partition", key=key)
+            yield topic, partition
 
 
 def _check_place(place: Place, wanted: Place) -> None:

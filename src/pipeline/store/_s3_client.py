@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from obstore.store import S3Store
@@ -22,7 +24,7 @@ def client_of(settings: S3Settings, *, total: timedelta) -> S3Store:
         total: Limit on one request with its whole answer.
 
     Raises:
-        FatalError: ``ca_file`` cannot be read.
+        FatalError: ``ca_file`` cannot be used (``store_ca_unreadable``).
     """
     limit = timedelta(seconds=settings.request_timeout_seconds)
     options: ClientConfig = {
@@ -35,10 +37,7 @@ def client_of(settings: S3Settings, *, total: timedelta) -> S3Store:
     if settings.proxy is not None:
         options["proxy_url"] = settings.proxy
     if settings.ca_file is not None:
-        try:
-            options["root_certificate"] = settings.ca_file.read_bytes()
-        except OSError as error:
-            raise FatalError("store_ca_unreadable", f"store.ca_file: {settings.ca_file}: {error.strerror}") from error
+        options["root_certificate"] = _certificates(settings.ca_file)
     retry: RetryConfig = {"max_retries": settings.retries, "retry_timeout": limit * (settings.retries + 1)}
     return S3Store(
         settings.bucket,
@@ -47,6 +46,16 @@ def client_of(settings: S3Settings, *, total: timedelta) -> S3Store:
         client_options=options,
         retry_config=retry,
     )
+
+
+def _certificates(file: Path) -> bytes:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+        return file.read_bytes()
+    except OSError as error:  # SSLError is one
+        raise FatalError(
+            "store_ca_unreadable", f"store.ca_file: {file}: missing, not readable, or no certificate in PEM"
+        ) from error
 
 
 def _config(settings: S3Settings) -> S3Config:

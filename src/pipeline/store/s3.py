@@ -28,9 +28,6 @@ T = TypeVar("T")
 _PAGE: Final = 1000
 """Objects in one answer to a listing; the server's own limit."""
 
-_STREAM_REOPENINGS: Final = 5
-"""How often a read is taken up again where it was cut, without a byte in between, before it is given up."""
-
 _CLOSE_PAUSE_SECONDS: Final = 0.1
 """The client's Rust runtime aborts the interpreter (exit code 134) in up to a fifth of the runs that end right after
 its last call; measured with obstore 0.12: none in 60 with this pause."""
@@ -104,16 +101,20 @@ class S3Store:
                 raise
 
     async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
-        """See ObjectStore; a read that is cut is taken up again where it was, which is safe as objects never change."""
-        done = tries = 0
+        """See ObjectStore.
+
+        A read that is cut is taken up again where it was, as long as each attempt brings at least a byte; that is safe,
+        since objects never change.
+        """
+        done = 0
         while True:
+            begun = done
             try:
                 async for piece in self._stream_from(check_key(key), done, chunk_bytes):
-                    done, tries = done + len(piece), 0
+                    done += len(piece)
                     yield piece
             except StoreUnavailable:
-                tries += 1
-                if tries > _STREAM_REOPENINGS:
+                if done == begun:
                     raise
             else:
                 return
@@ -190,8 +191,9 @@ class S3Store:
         with self._translated("delete", check_key(key)):
             try:
                 await self._within(obstore.delete_async(self._client, key))
-            except FileNotFoundError:
-                return
+            except FileNotFoundError as error:
+                if not missing_object(error):
+                    raise
 
     async def check(self) -> None:
         """See ObjectStore; about six requests."""
@@ -218,9 +220,10 @@ class S3Store:
         except AlreadyExistsError as error:
             raise _Refused from error
         except (BaseError, FileNotFoundError) as error:
+            # without its cause: the client's text may hold what was signed
             if missing_object(error):
-                raise ObjectNotFound(key) from error
-            raise unavailable(error, verb, key, self._name) from None  # its text may hold what was signed
+                raise ObjectNotFound(key) from None
+            raise unavailable(error, verb, key, self._name) from None
         except TimeoutError as error:
             raise StoreUnavailable(f"Could not {verb} {key!r} in {self._name}: no answer in time") from error
 

@@ -168,11 +168,19 @@ async def test_an_event_of_another_partition_is_found() -> None:
     assert (await verify(log.store)).kind is DamageKind.CHANGED
 
 
-async def test_a_folder_that_is_no_partition_is_found() -> None:
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("audit/audit.events/zero/00000/000000000000.jsonl", "audit/audit.events/zero/"),
+        ("audit/audit.events/00000/00000-old/000000000000.jsonl", "audit/audit.events/00000/00000-old"),
+        ("audit/a b/00000/00000/000000000000.jsonl", "audit/a b/"),
+    ],
+)
+async def test_a_folder_that_is_none_of_ours_is_found(key: str, named: str) -> None:
     log = await three_segments()
-    log.store.objects["audit/audit.events/zero/00000/000000000000.jsonl"] = b""
+    log.store.objects[key] = b""
     report = await verify(log.store)
-    assert (report.kind, report.key) == ("forked", "audit/audit.events/zero/")
+    assert (report.kind, report.key) == ("forked", named)
 
 
 async def test_a_segment_that_vanishes_between_listing_and_reading() -> None:

@@ -26,6 +26,7 @@ from pipeline.bus import (
     KafkaSettings,
 )
 from pipeline.callback import CallbackSettings, open_callbacks, pause_seconds
+from pipeline.cards import settle_memory
 from pipeline.contracts import AuditAction, AuditEvent, Topic
 from pipeline.ingress import Ingress, IngressServer, RefusalCounts, Source
 from pipeline.observability import Check, Metrics
@@ -120,6 +121,7 @@ def _source(name: str, integration: EcsIntegration) -> Source:
 
 async def make_process(around: Surroundings) -> Part:
     """Return the worker of PROCESS; processors are opened."""
+    settle_memory()
     rules = {name: await _file_rules(around, one) for name, one in around.settings.ecs.items()}
     stage = ProcessStage(around.jobs, around.publisher, rules, clock=now, metrics=around.metrics)
     return Worker("process", [_consumer(around, stage, "process", Topic.BATCH_REQUESTED)])

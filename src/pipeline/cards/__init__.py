@@ -4,6 +4,7 @@ from pipeline.cards.engine import ChunkEngine
 from pipeline.cards.errors import CsvError
 from pipeline.cards.identity import generation, idempotency_key, plan_hash
 from pipeline.cards.layout import Layout
+from pipeline.cards.memory import settle_memory
 from pipeline.cards.protocols import Chunk, ChunkResult, Position, Split
 from pipeline.cards.settings import CsvLimits, CsvSettings
 from pipeline.cards.splitter import Splitter
@@ -25,4 +26,5 @@ __all__ = [
     "idempotency_key",
     "plan_hash",
     "run_stream",
+    "settle_memory",
 ]

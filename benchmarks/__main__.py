@@ -1,0 +1,94 @@
+"""Run every row, print a table, write ``build/bench.json``.
+
+Ours and the peer run in turn, several rounds each; the ratio is the median of the rounds' ratios, so it holds when the
+machine's speed drifts. ``spread`` is the lowest and highest ratio of a round. ``floor`` is the ratio below which a row
+fails; null until a target is set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import ingress, job, process
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+OUT = Path("build/bench.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One round: what ours and the peer reached, both in the row's unit, larger is better."""
+
+    ours: float
+    peer: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured row, as in ``build/bench.json``."""
+
+    row: str
+    ours: float
+    peer: float
+    ratio: float
+    spread: tuple[float, float]
+    floor: float | None
+
+
+def summarise(name: str, pairs: list[Pair], floor: float | None = None) -> Row:
+    """Return medians over the rounds."""
+    ratios = [pair.ours / pair.peer for pair in pairs]
+    return Row(
+        row=name,
+        ours=round(statistics.median(pair.ours for pair in pairs), 3),
+        peer=round(statistics.median(pair.peer for pair in pairs), 3),
+        ratio=round(statistics.median(ratios), 3),
+        spread=(round(min(ratios), 3), round(max(ratios), 3)),
+        floor=floor,
+    )
+
+
+SUITES: dict[str, Callable[[int], dict[str, list[tuple[float, float]]]]] = {
+    "ingress": ingress.measure,
+    "process": process.measure,
+    "job": job.measure,
+}
+
+
+def main() -> None:
+    """Measure what was asked for; exit 1 where a row is below its floor."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; default: all")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    rows: list[Row] = []
+    for name in options.suites or SUITES:
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        for row, pairs in SUITES[name](options.rounds).items():
+            rows.append(summarise(row, [Pair(*pair) for pair in pairs]))
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    table = Table(title="ours beside the peer, larger is better")
+    for heading in ("row", "ours", "peer", "ratio", "spread", "floor"):
+        table.add_column(heading, justify="left" if heading == "row" else "right")
+    for row in rows:
+        spread = f"{row.spread[0]:.2f}-{row.spread[1]:.2f}"
+        table.add_row(
+            row.row, f"{row.ours:,.1f}", f"{row.peer:,.1f}", f"{row.ratio:.2f}", spread, str(row.floor or "-")
+        )
+    Console(width=130).print(table)
+    sys.exit(any(row.floor is not None and row.ratio < row.floor for row in rows))
+
+
+if __name__ == "__main__":
+    main()

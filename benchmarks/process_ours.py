@@ -1,0 +1,133 @@
+"""Ours: the PROCESS stage's work on one file, without a broker and without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+import structlog
+
+from benchmarks.process import RECORDS, report
+from pipeline.bus.testing import MemoryPublisher
+from pipeline.cards import CsvLimits, CsvSettings, settle_memory
+from pipeline.contracts import BatchRequested
+from pipeline.observability import Metrics
+from pipeline.processors import ProcessorSettings, load
+from pipeline.stages.chunks import FileRules, FileWork
+from pipeline.stages.messages import Delivery
+from pipeline.stages.settings import JobLimits, JobPolicies
+from pipeline.stages.trail import Trail
+from pipeline.store.jobs import JobStore
+from pipeline.store.local import LocalStore
+from pipeline.store.tree import JobRef
+from pipeline.transfer import Download, SourceInfo, UrlSource
+
+JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
+
+
+class LocalFile:
+    """A downloader and a download that read a local file in pieces of 1 MiB."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.info = SourceInfo('"local"', path.stat().st_size, "identity")
+
+    @asynccontextmanager
+    async def open(
+        self,
+        source: UrlSource,
+        *,
+        start: int = 0,
+        etag: str | None = None,
+        encoding: Literal["identity", "gzip"] | None = None,
+    ) -> AsyncIterator[Download]:
+        """Open it from the beginning."""
+        del source, start, etag, encoding
+        yield self
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the file."""
+        with await asyncio.to_thread(self._path.open, "rb") as file:
+            while piece := await asyncio.to_thread(file.read, 1 << 20):
+                yield piece
+
+
+class Always:
+    """A lease that is never lost."""
+
+    async def ensure(self) -> None:
+        """Allow it."""
+
+
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+async def work(path: Path, folder: Path) -> float:
+    """Do the job; return the seconds it took."""
+    jobs = JobStore(LocalStore(folder))
+    request = BatchRequested(
+        job_guid=JOB,
+        partner_reference_id="bench",
+        merchant_guid=JOB,
+        external_location_ids=(),
+        record_count=RECORDS,
+        input_file_url="https://bench.example/in",
+        result_upload_url="https://bench.example/out",
+        expires_at=utc_now() + timedelta(days=1),
+        callback_url="https://bench.example/told",
+    )
+    await jobs.announce(
+        "bench",
+        request,
+        announcement="a",
+        deadline=request.expires_at,
+        now=utc_now(),
+        new_attempt_after_failure=False,
+    )
+    rules = FileRules(
+        csv=CsvSettings(),
+        csv_limits=CsvLimits(),
+        limits=JobLimits(chunks_in_flight=2),
+        policies=JobPolicies(),
+        processor=load(ProcessorSettings(name="validate")),
+        downloader=LocalFile(path),
+    )
+    publisher = MemoryPublisher()
+    file = FileWork(
+        jobs,
+        rules,
+        Delivery(JobRef("bench", JOB), Always(), None),
+        trail=Trail(publisher, "bench", utc_now),
+        clock=utc_now,
+        metrics=Metrics(),
+    )
+    begun = time.perf_counter()
+    receipt = await file.run()
+    seconds = time.perf_counter() - begun
+    if receipt is None or receipt.records != RECORDS:
+        raise SystemExit("the job was not done")
+    return seconds
+
+
+def main() -> None:
+    """Run it once."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    settle_memory()
+    source, target = map(Path, sys.argv[1:])
+    shutil.rmtree(target, ignore_errors=True)
+    seconds = asyncio.run(work(source, target))
+    report(seconds)
+
+
+if __name__ == "__main__":
+    main()

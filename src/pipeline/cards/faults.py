@@ -51,7 +51,7 @@ def faults(lines: Lines, limits: CsvLimits, *, delimiter: int, room: int, final:
     lone = scanning.lone_carriage_return(data, quotes, final=final)
     if lone is not None:
         yield Fault(lone, lone, errors.lone_carriage_return)
-    stray = scanning.stray_quote(data, quotes, delimiter)
+    stray = scanning.stray_quote(data, quotes, delimiter) if quotes.size else None
     if stray is not None:
         yield Fault(stray, stray, errors.quote_in_unquoted_field)
     if final and quotes.size & 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.cards.fields import Fields, folded
 from pipeline.cards.header import split_fields
 from pipeline.cards.layout import Layout
 from pipeline.cards.records import Records, slices
@@ -65,26 +66,22 @@ def _sound_rows(records: Records, outcomes: Outcomes, layout: Layout) -> pa.Bina
         slices(records.data, records.bounds, first=first, last=last, kind=pa.binary())
         for first, last in layout.kept_runs
     ]
-    added = [_written(outcomes.status, author.field), _written(outcomes.message, author.message)]
-    added += [_written(column, author.field) for column in outcomes.own]
-    rows = pc.binary_join_element_wise(*echoed, *added, author.delimiter)
-    return pc.binary_join_element_wise(rows, _line_ends(records, layout), b"")
+    added = [Fields.of(outcomes.status, author.field), Fields.of(outcomes.message, author.message)]
+    added += [Fields.of(column, author.field) for column in outcomes.own]
+    *others, last_field = folded(added, author.delimiter)
+    line_ends = _line_ends(records, layout)
+    closed = last_field.beside(line_ends, b"")
+    fields = [*others, closed or last_field]
+    rows = pc.binary_join_element_wise(*echoed, *(field.rows() for field in fields), author.delimiter)
+    return rows if closed else pc.binary_join_element_wise(rows, line_ends.rows(), b"")
 
 
-def _written(values: pa.Array, write: Callable[[str], bytes]) -> pa.BinaryArray:
-    """Write each distinct value once."""
-    encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-    written = [write(value or "") for value in encoded.dictionary.to_pylist()]
-    null = len(written)
-    return pa.array([*written, b""], pa.binary()).take(encoded.indices.fill_null(null))
-
-
-def _line_ends(records: Records, layout: Layout) -> pa.BinaryArray | pa.BinaryScalar:
+def _line_ends(records: Records, layout: Layout) -> Fields:
     widths: NDArray[np.int64] = (records.ends - records.stops)[records.sound]
     widths[widths == 0] = len(layout.line_end)
     if (widths == widths[0]).all():
-        return pa.scalar(_ENDS[int(widths[0])], pa.binary())
-    return pa.array(_ENDS, pa.binary()).take(pa.array(widths))
+        return Fields([_ENDS[int(widths[0])]], np.zeros_like(widths))
+    return Fields(list(_ENDS), widths)
 
 
 def _faulty_row(records: Records, index: int, reason: str, layout: Layout) -> bytes:

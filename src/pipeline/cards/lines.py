@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.cards import scanning
-from pipeline.cards.scanning import CR, LF, QUOTE, Positions
+from pipeline.cards.scanning import CR, LF, QUOTE, Flags, Positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,7 @@ class Lines:
         starts: Where each whole line begins.
         ends: Where each whole line ends, its line end included.
         stops: Where the content of each whole line ends, its line end excluded.
+        blank: Which whole lines have no content.
     """
 
     data: bytes
@@ -30,6 +30,7 @@ class Lines:
     starts: Positions
     ends: Positions
     stops: Positions
+    blank: Flags
 
     @classmethod
     def of(cls, data: bytes, *, final: bool) -> Lines:
@@ -40,12 +41,8 @@ class Lines:
         if final and not quotes.size & 1 and len(data) > (ends[-1] if ends.size else 0):
             ends = np.append(ends, len(data))
         starts = np.concatenate((scanning.NONE if not ends.size else np.zeros(1, np.int64), ends[:-1]))
-        return cls(data, quotes, feeds, starts, ends, _stops(data, starts, ends))
-
-    @property
-    def blank(self) -> NDArray[np.bool_]:
-        """Which lines have no byte before their line end."""
-        return np.equal(self.starts, self.stops)
+        stops = _stops(data, starts, ends)
+        return cls(data, quotes, feeds, starts, ends, stops, np.equal(starts, stops))
 
     def before(self, offset: int) -> int:
         """Return the number of line feeds before ``offset``."""

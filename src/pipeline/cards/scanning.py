@@ -68,10 +68,9 @@ def text_after_quote(data: bytes, quotes: Positions, delimiter: int) -> Position
 
 def lone_carriage_return(data: bytes, quotes: Positions, *, final: bool) -> int | None:
     """Return the first CR outside quotes that no LF follows; one at the very end counts only when it is ``final``."""
-    if data.count(b"\r") == data.count(b"\r\n"):
-        return None
-    returns = outside(find(data, CR), quotes)
+    returns = find(data, CR)
     if not final:
         returns = returns[returns + 1 < len(data)]
     after = bytes_of(data)[np.minimum(returns + 1, len(data) - 1)]
-    return first(returns, after != LF)
+    lone = outside(returns[after != LF], quotes)
+    return int(lone[0]) if lone.size else None

@@ -315,6 +315,49 @@ async def test_a_columnar_processor_may_return_nulls_and_dictionaries_for_text()
     assert summary == Summary(2, 1, 1)
 
 
+@pytest.mark.parametrize("ends", [(b"\n", b"\n"), (b"\n", b"\r\n")], ids=["equal", "mixed"])
+@pytest.mark.parametrize("values", [2, 3000], ids=["few", "many"])
+async def test_many_different_values_are_written_like_few(ends: tuple[bytes, bytes], values: int) -> None:
+    """Neighbouring columns are put together where they have few values, which must not show."""
+
+    class Own:
+        result_columns = ("a", "b")
+
+        async def process(self, card: Card, _context: JobContext) -> CardResult:
+            text = str(card.record % values)
+            return CardResult("ok" if card.record % 3 else "failed", f"m{text}", {"a": f"a,{text}", "b": text})
+
+    lines = [b"%d" % number for number in range(1, 4001)]
+    data = b"card_number\n" + b"".join(line + ends[index % 2] for index, line in enumerate(lines))
+    result, _ = await run(data, Own, limits=CsvLimits())
+    expected = [b"card_number,status,message,a,b\n"]
+    for index, line in enumerate(lines):
+        status, value = "ok" if int(line) % 3 else "failed", int(line) % values
+        expected += [line, f',{status},m{value},"a,{value}",{value}'.encode(), ends[index % 2]]
+    assert result == b"".join(expected)
+
+
+async def test_a_processor_that_never_waits_lets_others_have_the_loop() -> None:
+    """Heartbeats go on while thousands of cards are computed."""
+    turns = 0
+
+    async def beat() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    seen: list[int] = []
+
+    async def compute(_card: Card, _context: JobContext) -> None:
+        seen.append(turns)
+
+    heart = asyncio.create_task(beat())
+    await run(b"card_number\n" + b"1\n" * 500, compute, limits=CsvLimits(), concurrency=1)
+    heart.cancel()
+    assert len(set(seen)) >= 500 // 64
+
+
 async def test_without_header_the_result_has_none() -> None:
     """The processor sees numbered columns."""
     seen: list[object] = []

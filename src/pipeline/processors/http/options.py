@@ -37,7 +37,7 @@ class HttpOptions(BaseModel):
     )
     body: dict[str, JsonValue] | list[JsonValue] | None = Field(
         default=None,
-        description="JSON document sent with each card, as a table or as text; {column} in its strings stands for a column's value",
+        description="JSON document sent with each card, a table or text; {column} in its strings is a column's value",
     )
     token_file: Path | None = Field(
         default=None, description="File with the service's token; read again when it changes"

@@ -45,7 +45,8 @@ class ResultRules:
     """How the result file of an integration must look.
 
     Attributes:
-        dropped: Input columns that must not be there.
+        dropped: Input columns that must not be there. In a record with fields missing, any field may stand under
+            another column's name: those that could be a dropped one's value must be empty (docs/csv.md).
         extra_columns: The processor's own columns, after the message.
         expected: What must have become of each card.
         max_findings: Stop after so many.
@@ -124,7 +125,7 @@ def _compare_card(row: Sequence[str], card: PlantedCard, spec: CardFile, rules: 
     if len(row) != width:
         yield Finding(card.record, f"{len(row)} fields instead of {width}")
         return
-    planted = dict(zip(spec.columns, card.fields, strict=False))
+    planted = _echoed(card, spec, rules)
     kept = rules.kept(spec)
     for name, found in zip(kept, row, strict=False):
         wanted = planted.get(name, "")
@@ -138,6 +139,18 @@ def _compare_card(row: Sequence[str], card: PlantedCard, spec: CardFile, rules: 
         yield Finding(card.record, "failed without a message")
     if _LONG_NUMBER.search(message) or (len(card.number) >= 6 and card.number in message):  # noqa: PLR2004 - ECS numbers have six digits or more
         yield Finding(card.record, "the message holds a card number")
+
+
+def _echoed(card: PlantedCard, spec: CardFile, rules: ResultRules) -> dict[str, str]:
+    """Return what the result must say under each input column that the record has."""
+    named = dict(zip(spec.columns, card.fields, strict=False))
+    missing = len(spec.columns) - len(card.fields)
+    if missing:
+        # each missing field may have been left out before this one, which then stands so many columns too far left
+        for place, name in enumerate(list(named)):
+            if not set(rules.dropped).isdisjoint(spec.columns[place : place + missing + 1]):
+                named[name] = ""
+    return named
 
 
 def _shown(name: str, wanted: str, found: str) -> str:

@@ -1,0 +1,90 @@
+"""What the demo does: which jobs, and what must come of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pipeline.sandbox.card_api import declined
+from pipeline.sandbox.cards import CardFile, PlantedCard
+from pipeline.sandbox.inputs import Content
+from pipeline.sandbox.settings import CardApiSettings
+from pipeline.sandbox.verify import ResultRules, as_planted
+
+_DECLINED_SHARE: Final = CardApiSettings().declined_share
+
+STEPS_OF_SUCCESS: Final = (
+    "webhook.accepted",
+    "job.announced",
+    "job.started",
+    "job.processed",
+    "result.uploaded",
+    "outcome.decided",
+    "callback.confirmed",
+)
+STEPS_OF_FAILURE: Final = ("webhook.accepted", "job.announced", "job.started", "outcome.decided", "callback.confirmed")
+"""The job begins with its download; only its content shows that it is none to be done."""
+
+
+def as_loaded(card: PlantedCard) -> Literal["ok", "failed"]:
+    """Expect what the card API's own rule says."""
+    return "failed" if card.bad or declined(card.number, _DECLINED_SHARE) else "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoJob:
+    """One job of the demo.
+
+    Attributes:
+        integration: Its name in the settings.
+        title: What a person reads.
+        processor: Name of the processor.
+        success: What ECS must be told.
+        steps: Steps that the audit log must hold, each once.
+        reason: What a failure's message must name.
+    """
+
+    integration: str
+    title: str
+    processor: Literal["http", "validate"]
+    cards: CardFile
+    content: Content
+    rules: ResultRules
+    success: bool
+    steps: tuple[str, ...]
+    reason: str = ""
+
+
+PLAN: Final = (
+    DemoJob(
+        integration="loading",
+        title="load 200 cards, one by one",
+        processor="http",
+        cards=CardFile(records=200, cvv=True, seed=20),
+        content="cards",
+        rules=ResultRules(expected=as_loaded),
+        success=True,
+        steps=STEPS_OF_SUCCESS,
+    ),
+    DemoJob(
+        integration="checking",
+        title="validate 100,000 cards",
+        processor="validate",
+        cards=CardFile(records=100_000, bad_share=0.02, cvv=True, seed=100),
+        content="cards",
+        rules=ResultRules(expected=as_planted),
+        success=True,
+        steps=STEPS_OF_SUCCESS,
+    ),
+    DemoJob(
+        integration="refusing",
+        title="refuse a file that is no CSV",
+        processor="validate",
+        cards=CardFile(records=50),
+        content="html",
+        rules=ResultRules(),
+        success=False,
+        steps=STEPS_OF_FAILURE,
+        reason="HTML",
+    ),
+)

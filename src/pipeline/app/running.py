@@ -90,7 +90,8 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event)
         kafka = base.model_copy(
             update={"bootstrap_servers": broker.bootstrap_servers, "tls": None, "sasl": None, "security_protocol": None}
         )
-        consumer = settings.consumer.model_copy(update={"lost_records": "report"})
+        # this broker holds back an answer for the whole time, records or not
+        consumer = settings.consumer.model_copy(update={"lost_records": "report", "fetch_wait": 0.02})
         log.warning("embedded_broker", kept="in memory only: an accepted webhook is lost when this process ends")
         await _run("dev", settings, kafka, consumer, make, on_ready=on_ready, stop=stop)
 

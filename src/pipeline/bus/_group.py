@@ -133,6 +133,7 @@ class AioGroup:
             max_poll_interval_ms=round(max(300.0, settings.stop_grace + 60.0) * 1000),
             max_partition_fetch_bytes=max(1 << 20, 2 * kafka_settings.max_record_bytes),
             fetch_max_bytes=16 << 20,
+            fetch_max_wait_ms=round(settings.fetch_wait * 1000),
         )
 
     @classmethod

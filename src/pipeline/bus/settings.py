@@ -189,6 +189,12 @@ class ConsumerSettings(BaseModel):
     poll_interval: float = Field(
         default=0.5, gt=0, le=5, description="Most seconds between two looks for records, for lost leases, for a stop"
     )
+    fetch_wait: float = Field(
+        default=0.5,
+        gt=0,
+        le=5,
+        description="Most seconds that a broker holds back an empty answer; records are sent at once all the same",
+    )
     liveness_timeout: float = Field(
         default=60.0, gt=0, description="Seconds without a turn of the member's loop until it counts as dead"
     )

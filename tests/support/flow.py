@@ -1,0 +1,253 @@
+"""The whole flow as real processes: a broker, the sandbox, and the installed CLI's ingress and four stages.
+
+::
+
+    async with running_flow(broker, tmp_path) as flow:         # everything started and ready
+        job = await flow.send(cards=CardFile(records=200, bad_share=0.1))
+        await flow.told(job)                                   # ECS has accepted the callback
+        await flow.caught_up()                                 # no record is left that a stage has not finished with
+        assert_completed(flow, job)                            # support.flow_checks
+
+Topics, groups, store and sandbox are the flow's own, so flows can share a broker. The sandbox runs in the test's event
+loop: ``flow.sandbox.faults``, ``flow.sandbox.ecs`` and ``flow.sandbox.store`` are at hand. Each stage can be stopped,
+killed (``flow.processes[name]``) and started again (``flow.start(name, env={...})``); a second member of a stage is
+``flow.start("process", key="second")``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import JsonValue
+from support.brokers import Broker
+from support.flow_process import FlowProcess, run_cli
+from support.offsets import Offsets
+
+from pipeline.bus import KafkaSettings, Record, create_topics, read_topic
+from pipeline.contracts import Topic
+from pipeline.sandbox import Job, JobRequest, Sandbox, SandboxSettings, settings_snippet
+from pipeline.sandbox.callbacks import CallbackRecord
+
+STAGES: Final = ("process", "upload", "confirm", "audit")
+EVERYTHING: Final = ("ingress", *STAGES)
+INTEGRATION: Final = "acme"
+
+Tables = Mapping[str, Mapping[str, JsonValue]]
+
+_LENT_SESSION = 6.0
+"""Seconds; the least that a broker with its own defaults accepts (group.min.session.timeout.ms)."""
+_OWN_SESSION = 4.0
+
+_GROUPS: Final[Mapping[str, tuple[Topic, ...]]] = {
+    "watch": (Topic.BATCH_REQUESTED,),
+    "process": (Topic.BATCH_REQUESTED,),
+    "upload": (Topic.BATCH_PROCESSED,),
+    "confirm": (Topic.BATCH_UPLOADED, Topic.BATCH_FAILED),
+    "audit": (Topic.AUDIT_EVENTS,),
+}
+"""What each group reads; in the order of the flow, so that who comes later has nothing new to expect from before."""
+
+
+class Flow:
+    """A running flow.
+
+    Attributes:
+        folder: Everything of this flow: config, secrets, store, logs.
+        config: The settings file.
+        kafka: How to reach the flow's topics.
+        processes: The running (or ended) processes by key: the stage's name unless started under another.
+    """
+
+    def __init__(self, broker: Broker, folder: Path, sandbox: Sandbox) -> None:
+        prefix = f"t-{uuid.uuid4().hex[:12]}."
+        self.folder = folder
+        self.sandbox = sandbox
+        self.config = folder / "pipeline.toml"
+        self.store = folder / "store"
+        self.kafka = KafkaSettings(
+            bootstrap_servers=broker.bootstrap_servers,
+            topic_prefix=prefix,
+            group_prefix=prefix,
+            replication_factor=1,
+            ack_timeout=20.0,
+        )
+        self.session = _LENT_SESSION if broker.process is None else _OWN_SESSION
+        self.processes: dict[str, FlowProcess] = {}
+        self._started = 0
+        self._url = ""
+
+    # processes
+
+    async def start(self, name: str, *, key: str | None = None, env: Mapping[str, str] | None = None) -> FlowProcess:
+        """Start ``ingress`` or a stage and wait until it is ready. A restarted ingress has the address of the first."""
+        process = self.launch(name, key=key, env=env)
+        ready = await process.ready()
+        if name == "ingress":
+            self._url = ready["url"]
+        return process
+
+    def launch(self, name: str, *, key: str | None = None, env: Mapping[str, str] | None = None) -> FlowProcess:
+        """Start it without waiting."""
+        self._started += 1
+        arguments = ["--config", str(self.config), *([name] if name == "ingress" else ["work", name])]
+        extra = dict(env or {})
+        if name == "ingress" and self._url:
+            extra["PIPELINE_INGRESS__PORT"] = self._url.rpartition(":")[2]
+        process = FlowProcess(name, arguments, self.folder / f"{self._started:02d}-{key or name}", extra)
+        self.processes[key or name] = process
+        return process
+
+    async def stop(self, *keys: str) -> None:
+        """Stop these (default: all that run) in an orderly way; each must end with code 0."""
+        running = [self.processes[key] for key in keys or self.processes if self.processes[key].code is None]
+        codes = await asyncio.gather(*(process.stop() for process in running))
+        assert set(codes) <= {0}, [(one.name, one.code, one.log[-2000:]) for one in running if one.code]
+
+    def kill_all(self) -> None:
+        """End what still runs."""
+        for process in self.processes.values():
+            process.kill()
+
+    async def cli(self, *arguments: str) -> tuple[int, str]:
+        """Run a command with the flow's settings; return its code and stdout."""
+        return await run_cli("--config", str(self.config), *arguments)
+
+    # jobs
+
+    async def send(self, **request: Any) -> Job:
+        """Let ECS create a job (fields of ``JobRequest``) and announce it; return it once the ingress has answered."""
+        return await self.sandbox.ecs.create(JobRequest(webhook_url=self.webhook_url, **request))
+
+    @property
+    def webhook_url(self) -> str:
+        """Where ECS announces jobs."""
+        return f"{self._url}/webhooks/ecs/{INTEGRATION}"
+
+    async def told(self, job: Job, seconds: float = 60.0) -> None:
+        """Wait until ECS has accepted the job's callback."""
+        assert await self.sandbox.ecs.wait_told(job.guid, seconds), f"not told within {seconds} s:{self._logs()}"
+
+    async def caught_up(self, seconds: float = 60.0, *, groups: Iterable[str] = _GROUPS) -> None:
+        """Wait until every group has committed all its topics hold: then nothing is left to happen."""
+        async with Offsets(self.kafka) as offsets:
+            for group in groups:
+                try:
+                    await offsets.caught_up(group, _GROUPS[group], seconds)
+                except TimeoutError:
+                    raise AssertionError(f"{group} did not catch up within {seconds} s:{self._logs()}") from None
+
+    def _logs(self) -> str:
+        return "".join(f"\n--- {key} ({one.code})\n{one.log[-1500:]}" for key, one in self.processes.items())
+
+    # what came of them
+
+    def result(self, job: Job) -> bytes | None:
+        """Return the result file that lies at ECS."""
+        stored = self.sandbox.store.disk.get(job.result_key)
+        return stored.path.read_bytes() if stored else None
+
+    def callbacks(self, job: Job) -> list[CallbackRecord]:
+        """Return every callback of a job, as ECS got it."""
+        return self.sandbox.ecs.desk.of_job(job.guid)
+
+    def stored(self, job: Job) -> dict[str, bytes]:
+        """Return what lies in the job store for a job: the names below its folder, with their content."""
+        root = self.store / "jobs" / INTEGRATION / str(job.guid)
+        return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+    async def records(self, topic: Topic, job: Job | None = None) -> list[Record]:
+        """Return all records of a topic, or those of one job."""
+        key = f"{INTEGRATION}/{job.guid}" if job else None
+        return [record async for record in read_topic(self.kafka, topic) if key in (None, record.key)]
+
+    def audit_lines(self) -> list[dict[str, Any]]:
+        """Return the event lines of the audit log, chain by chain."""
+        paths = sorted((self.store / "audit").rglob("*.jsonl"))
+        lines = [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+        return [line for line in lines if line["kind"] == "event"]
+
+    def audit_trail(self, job: Job) -> list[dict[str, Any]]:
+        """Return a job's events of the audit log, in the order of its chain."""
+        return [line["event"] for line in self.audit_lines() if line["event"]["job_guid"] == str(job.guid)]
+
+
+@asynccontextmanager
+async def running_flow(
+    broker: Broker,
+    folder: Path,
+    *,
+    start: Iterable[str] = EVERYTHING,
+    processor: str = "validate",
+    options: Mapping[str, JsonValue] | None = None,
+    tables: Tables | None = None,
+    integration: Tables | None = None,
+    sandbox: Mapping[str, Any] | None = None,
+) -> AsyncIterator[Flow]:
+    """Run a flow while the context lasts; at the end everything still running is killed.
+
+    Args:
+        broker: A running one (fixtures ``embedded_broker``, ``apache_kafka``).
+        folder: Empty.
+        start: What to start, all at once, and wait for.
+        processor: Name of the processor.
+        options: Its options.
+        tables: Changes to tables of the settings, e.g. ``{"consumer": {"slots": 1}}``.
+        integration: Changes to tables of the integration, e.g. ``{"limits": {"chunk_records": 10}}``.
+        sandbox: Changes to the sandbox's settings.
+    """
+    sandbox_settings = SandboxSettings(data_dir=folder / "sandbox", port=0, **(sandbox or {}))
+    async with Sandbox(sandbox_settings) as ecs:
+        flow = Flow(broker, folder, ecs)
+        snippet = settings_snippet(
+            ecs, INTEGRATION, folder=folder / "secrets", processor=processor, options=options, tables=integration
+        )
+        flow.config.write_text(_toml(_merged(_quick(flow), tables or {})) + snippet.toml)
+        if broker.kind == "apache":
+            await create_topics(flow.kafka)
+        try:
+            await asyncio.gather(*(flow.start(name) for name in start))
+            yield flow
+        finally:
+            flow.kill_all()
+
+
+def _quick(flow: Flow) -> Tables:
+    """Return settings by which everything happens soon."""
+    kafka = flow.kafka.model_dump(mode="json", exclude_unset=True)
+    return {
+        "kafka": kafka,
+        "consumer": {
+            "session_timeout": flow.session,
+            "commit_timeout": flow.session / 2,
+            "poll_interval": 0.2,
+            "commit_interval": 0.1,
+            "backoff_min": 0.1,
+            "backoff_max": 1.0,
+            "batch_linger": 0.1,
+            "stop_grace": 20.0,
+        },
+        "store": {"kind": "local", "path": str(flow.store)},
+        "ingress": {"port": 0, "drain_seconds": 0.0},
+        "management": {"port": 0},
+        "logging": {"level": "info", "format": "json"},
+        "watch": {"interval_seconds": 1.0},
+    }
+
+
+def _merged(under: Tables, over: Tables) -> Tables:
+    return {name: {**under.get(name, {}), **over.get(name, {})} for name in (*under, *(over.keys() - under.keys()))}
+
+
+def _toml(tables: Tables) -> str:
+    """Render tables of strings, numbers, booleans and lists, which JSON writes as TOML does."""
+    blocks = []
+    for name, values in tables.items():
+        lines = (f"{key} = {json.dumps(value)}" for key, value in values.items())
+        blocks.append("\n".join((f"[{name}]", *lines, "")))
+    return "\n".join(blocks)

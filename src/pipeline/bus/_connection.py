@@ -23,7 +23,8 @@ def connection_options(settings: KafkaSettings, *, client_id: str) -> dict[str, 
         "client_id": client_id,
         "request_timeout_ms": round(settings.request_timeout * 1000),
         "security_protocol": settings.protocol,
-        "retry_backoff_ms": 100,
+        # aiokafka logs each try: during an outage this is the rate of its lines
+        "retry_backoff_ms": 300,
         # a broker that came back under another address is found within this time even if nothing fails
         "metadata_max_age_ms": 60_000,
     }

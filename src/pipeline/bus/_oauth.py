@@ -68,7 +68,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
     def _basic(self) -> str:
         # RFC 6749, 2.3.1: both parts are form-urlencoded first
         secret = self._sasl.client_secret.get_secret_value() if self._sasl.client_secret else ""
-        return aiohttp.BasicAuth(quote_plus(self._sasl.client_id or ""), quote_plus(secret)).encode()
+        return aiohttp.encode_basic_auth(quote_plus(self._sasl.client_id or ""), quote_plus(secret))
 
 
 def _judged(body: bytes) -> tuple[str, float]:

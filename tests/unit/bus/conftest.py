@@ -1,0 +1,5 @@
+"""Fixtures of the bus."""
+
+from support.bus_bench import bench
+
+__all__ = ["bench"]

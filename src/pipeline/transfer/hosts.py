@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -92,6 +93,7 @@ def split_url(url: str) -> UrlParts:
     return UrlParts(scheme, host, port, tail)
 
 
+@lru_cache(maxsize=1024)  # the same few hosts stand in all announcements
 def split_authority(authority: str) -> tuple[str, int | None]:
     """Return normalised host and explicit port of ``host``, ``host:port``, ``[v6]`` or ``[v6]:port``.
 
@@ -128,6 +130,7 @@ def normal_host(host: str) -> str:
     return name
 
 
+@lru_cache(maxsize=1024)
 def ip_literal(host: str) -> IpAddress | None:
     """Return the address that a host is written as, brackets or not, or None for a name."""
     inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -148,6 +151,7 @@ class HostPattern:
     below: bool
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def parse(cls, text: str) -> HostPattern:
         """Read ``host``, ``host:port``, ``*.suffix``, ``*.suffix:port``, an IPv4 or IPv6 address.
 

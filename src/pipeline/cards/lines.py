@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Lines:
         blank: Which whole lines have no content.
     """
 
-    data: bytes
+    data: bytes = field(repr=False)
     quotes: Positions
     feeds: Positions
     starts: Positions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -34,7 +34,7 @@ class Chunk:
     """
 
     number: int
-    data: bytes
+    data: bytes = field(repr=False)
     start: Position
     end: Position
 
@@ -54,7 +54,7 @@ class ChunkResult:
         failed: Cards whose status is failed.
     """
 
-    data: bytes
+    data: bytes = field(repr=False)
     ok: int
     failed: int
 
@@ -73,6 +73,8 @@ class Split(Protocol):
     def feed(self, data: bytes) -> Sequence[Chunk]:
         """Take the next bytes and return the chunks they complete. CPU work: call it in a thread.
 
+        Chunks that end before a fault are returned first; the next call raises.
+
         Raises:
             CsvError: Not a CSV (named by what it looks like), an encoding that is refused, a quote that never ends, a
                 quote inside an unquoted field, a field, record, file or record count over its limit; with the line.
@@ -80,5 +82,8 @@ class Split(Protocol):
         ...
 
     def finish(self) -> Sequence[Chunk]:
-        """Return the last chunks; at least one chunk comes out of every file. Raises as :meth:`feed`."""
+        """Return the last chunks; at least one chunk comes out of every file. Raises as :meth:`feed`.
+
+        Lines behind the last chunk's end are blank: nothing is left to do there.
+        """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -34,13 +34,13 @@ class Records:
         faulty: Index and reason of each other record, in order.
     """
 
-    data: bytes
+    data: bytes = field(repr=False)
     starts: Positions
     stops: Positions
     ends: Positions
     sound: Positions
     bounds: Bounds
-    values: tuple[pa.StringArray, ...]
+    values: tuple[pa.StringArray, ...] = field(repr=False)
     faulty: tuple[tuple[int, str], ...]
 
 

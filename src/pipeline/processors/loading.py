@@ -168,6 +168,11 @@ def _check_options(bind: Callable[[], object], settings: ProcessorSettings) -> N
 
 
 def _checked(processor: object, name: str) -> Processor:
+    ends = [getattr(processor, end, None) for end in ("open", "close")]
+    if len({end is not None for end in ends} | {inspect.iscoroutinefunction(end) for end in ends}) > 1:
+        raise FatalError(
+            "processor_invalid", f"{name} needs `async def open(self)` and `async def close(self)`, or none."
+        )
     row = inspect.iscoroutinefunction(getattr(processor, "process", None))
     columnar = callable(getattr(processor, "process_batch", None))
     if row == columnar:

@@ -53,7 +53,7 @@ class CardResult:
 
     status: Literal["ok", "failed"] = "ok"
     message: str = ""
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class CardError(Exception):

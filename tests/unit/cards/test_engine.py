@@ -10,11 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cards import ChunkEngine, CsvLimits, CsvSettings, Layout, Splitter, Summary, run_stream
 from pipeline.cards.identity import idempotency_key
+from pipeline.cards.lines import Lines
+from pipeline.cards.records import parse
 from pipeline.errors import PermanentError, TransientError
 from pipeline.processors import Card, CardError, CardResult, JobContext, ProcessorSettings, TransientCardError, adopt
 from pipeline.testing import job_context
@@ -611,6 +613,26 @@ async def test_a_failing_chunk_stops_those_behind_it() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_card_data_stands_in_no_representation() -> None:
+    """What a log line or a traceback shows of an object is its shape."""
+    seen: list[str] = []
+
+    async def look(card: Card, _context: JobContext) -> CardResult:
+        result = CardResult(columns={"echo": card.number})
+        seen.extend([repr(card), repr(result)])
+        return CardResult()
+
+    await run(b"card_number\n" + SECRET.encode() + b"\n", look)
+    splitter = Splitter(CsvSettings(), CsvLimits())
+    splitter.feed(b"card_number\n" + SECRET.encode() + b"\n")
+    (chunk,) = splitter.finish()
+    layout = Layout.of(splitter.header or b"", CsvSettings())
+    result = await ChunkEngine(layout, adopt(fine, ProcessorSettings()), job_context()).run(chunk)
+    seen += [repr(chunk), repr(result), repr(parse(chunk, layout)), repr(Lines.of(chunk.data, final=True))]
+    assert len(seen) == 6
+    assert not any(SECRET in text for text in seen)
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[list[list[str]], bytes, CsvSettings]:
     """Make a table and a valid CSV of it, written by the stdlib in one of many ways."""
@@ -642,6 +664,7 @@ def tables(draw: st.DrawFn) -> tuple[list[list[str]], bytes, CsvSettings]:
     return rows, data.encode(settings.encoding), settings
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(tables(), st.integers(1, 5), st.sampled_from(["rowwise", "columnar"]))
 async def test_the_stdlib_reads_the_input_columns_and_the_added_ones_from_the_result(
     table: tuple[list[list[str]], bytes, CsvSettings], chunk_records: int, target: str

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cards import Chunk, CsvError, CsvLimits, CsvSettings, Position, Splitter
@@ -320,6 +320,7 @@ def told(error: CsvError | None) -> tuple[str, str, int | None] | None:
     return None if error is None else (error.code, error.message, error.line)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(files(), st.lists(st.integers(0, 700)), LIMITS, st.sampled_from([CsvSettings(), HEADLESS]))
 def test_any_cutting_gives_the_same_chunks_and_the_same_error(
     data: bytes, cuts: Sequence[int], limits: CsvLimits, settings: CsvSettings
@@ -333,6 +334,7 @@ def test_any_cutting_gives_the_same_chunks_and_the_same_error(
         assert cut_header == whole_header
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(files(), LIMITS, st.sampled_from([CsvSettings(), HEADLESS]), st.data())
 def test_any_restart_gives_the_same_chunks_and_the_same_error(
     data: bytes, limits: CsvLimits, settings: CsvSettings, draw: st.DataObject
@@ -355,6 +357,7 @@ def test_any_restart_gives_the_same_chunks_and_the_same_error(
     assert splitter.header == found
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(files(odd=False))
 def test_chunks_are_the_file_less_header_and_trailing_blank_lines(data: bytes) -> None:
     """No byte is lost or doubled between chunks."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.cards import CsvSettings
 from pipeline.errors import FatalError
 from pipeline.processors import Card, CardResult, JobContext, ProcessorSettings, adopt, installed, load
 from pipeline.processors.http import Http
@@ -179,6 +180,31 @@ async def test_open_and_close_surround_the_work() -> None:
         async with adopt(Opens, ProcessorSettings(options={"programme": "x"})):
             raise ZeroDivisionError
     assert steps[3:] == ["open", "close"]
+
+
+def test_half_a_life_cycle_is_refused() -> None:
+    """A close that is never called would leak; one that is not async would never be awaited."""
+
+    class OnlyOpen(Plain):
+        async def open(self) -> None: ...
+
+    class OnlyClose(Plain):
+        async def close(self) -> None: ...
+
+    class NotAsync(OnlyClose):
+        def open(self) -> None: ...
+
+    for target in (OnlyOpen, OnlyClose, NotAsync):
+        code, message = refused(target, programme="x")
+        assert code == "processor_invalid"
+        assert "async def open(self)" in message
+
+
+async def test_cards_may_be_given_for_a_format_without_header() -> None:
+    """Then their names count for nothing."""
+    settings = CsvSettings(header=False, card_column="2")
+    rows = await run_processor("validate", [{"x": "1", "y": "4111111111111111"}], csv_settings=settings)
+    assert rows == [{"column_1": "1", "column_2": "4111111111111111", "status": "ok", "message": ""}]
 
 
 def test_a_constructor_that_asks_for_the_network_gets_it() -> None:

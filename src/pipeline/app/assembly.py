@@ -42,9 +42,7 @@ from pipeline.stages.upload import UploadRules, UploadStage
 from pipeline.stages.watch import DeadlineWatch
 from pipeline.store import ObjectStore, open_store
 from pipeline.store.jobs import JobStore
-from pipeline.transfer.download import HttpDownloader
-from pipeline.transfer.guard import open_session
-from pipeline.transfer.upload import HttpUploader
+from pipeline.transfer import Transfers, open_transfers
 
 
 def now() -> datetime:
@@ -128,36 +126,33 @@ async def make_process(around: Surroundings) -> Part:
 
 
 async def _file_rules(around: Surroundings, integration: EcsIntegration) -> FileRules:
-    settings = around.settings
-    processor = await around.stack.enter_async_context(load(integration.processor))
-    session = await around.stack.enter_async_context(
-        open_session(
-            integration.hosts,
-            settings.network,
-            "input",
-            read_buffer_bytes=settings.transfer.read_ahead_bytes // 2,
-        )
-    )
     return FileRules(
         csv=integration.csv,
         csv_limits=integration.limits,
         limits=integration.limits,
         policies=integration.policies,
-        processor=processor,
-        downloader=HttpDownloader(session, settings.transfer, clock=now, metrics=around.metrics),
+        processor=await around.stack.enter_async_context(load(integration.processor)),
+        downloader=(await _transfers(around, integration)).downloader,
     )
 
 
 async def make_upload(around: Surroundings) -> Part:
     """Return the worker of UPLOAD."""
-    settings = around.settings
-    rules: dict[str, UploadRules] = {}
-    for name, one in settings.ecs.items():
-        session = await around.stack.enter_async_context(open_session(one.hosts, settings.network, "result"))
-        uploader = HttpUploader(session, settings.transfer, clock=now, metrics=around.metrics)
-        rules[name] = UploadRules(one.limits, one.policies, uploader)
+    rules = {
+        name: UploadRules(one.limits, one.policies, (await _transfers(around, one)).uploader)
+        for name, one in around.settings.ecs.items()
+    }
     stage = UploadStage(around.jobs, around.publisher, rules, clock=now, metrics=around.metrics)
     return Worker("upload", [_consumer(around, stage, "upload", Topic.BATCH_PROCESSED)])
+
+
+async def _transfers(around: Surroundings, integration: EcsIntegration) -> Transfers:
+    settings = around.settings
+    return await around.stack.enter_async_context(
+        open_transfers(
+            settings.transfer, rules=integration.hosts, network=settings.network, clock=now, metrics=around.metrics
+        )
+    )
 
 
 async def make_confirm(around: Surroundings) -> Part:

@@ -74,7 +74,7 @@ class OutcomeMessage(JobMessage):
     ``again`` names one more telling of the same outcome, asked for by a later announcement or by a command.
     """
 
-    again: str | None = None
+    again: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
 
 
 class BatchUploaded(OutcomeMessage):

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from pipeline.bus.protocols import Lease, Publisher, Record
 from pipeline.callback import Answer, Caller
 from pipeline.contracts import AuditAction, OutcomeMessage
-from pipeline.errors import FatalError, LeaseLost, PermanentError, TransientError
+from pipeline.errors import LeaseLost, PermanentError, TransientError
 from pipeline.observability import Metrics
 from pipeline.stages.announcements import rules_for
-from pipeline.stages.messages import Delivery, completed_record, decode, ref_of
+from pipeline.stages.messages import Delivery, completed_record, decode, receipt_missing, ref_of
 from pipeline.stages.settings import JobPolicies
 from pipeline.stages.trail import Trail
 from pipeline.store.jobs import JobStore
@@ -94,7 +94,7 @@ class ConfirmStage:
         ):
             outcome = await self._jobs.outcome(ref)
             if outcome is None:
-                raise FatalError("receipt_missing", f"{ref.work}outcome.json is gone: check the store's retention")
+                raise receipt_missing(ref, "outcome.json")
             delivery = Delivery.of(record, ref, lease)
             telling = _Telling(delivery, outcome, await self._jobs.newest(ref), message.again)
             told = await self._jobs.told(ref, message.again)

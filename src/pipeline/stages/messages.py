@@ -60,6 +60,19 @@ def decode(record: Record, model: type[M]) -> M:
         raise PoisonRecord("message_invalid", f"not a {model.__name__}: {where}: {first['msg']}") from None
 
 
+def receipt_missing(ref: JobRef, name: str) -> PoisonRecord:
+    """Return the error for a message about something that never happened, or whose receipt was deleted too early.
+
+    It goes to the dead letters: one mistaken record must not stop a partition, and the deadline watch keeps the job
+    from ending in silence.
+    """
+    return PoisonRecord(
+        "receipt_missing",
+        f"{ref.work}{name} does not exist, so this record speaks of what was never done; was the store emptied, or who "
+        "else writes to this topic?",
+    )
+
+
 def ref_of(message: JobMessage) -> JobRef:
     """Return which attempt of which job a message is about."""
     return JobRef(message.integration, message.job_guid, message.attempt)

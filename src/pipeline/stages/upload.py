@@ -11,11 +11,11 @@ import structlog
 
 from pipeline.bus.protocols import Lease, Publisher, Record
 from pipeline.contracts import AuditAction, BatchProcessed
-from pipeline.errors import FatalError, PermanentError, TransientError
+from pipeline.errors import PermanentError, TransientError
 from pipeline.observability import Metrics
 from pipeline.stages.announcements import rules_for
 from pipeline.stages.deadline import within_deadline
-from pipeline.stages.messages import Delivery, decode, ref_of
+from pipeline.stages.messages import Delivery, decode, receipt_missing, ref_of
 from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.stages.trail import Trail
 from pipeline.stages.verdict import Counts, Judge
@@ -75,7 +75,7 @@ class UploadStage:
                 return
             processed = await self._jobs.processed(ref)
             if processed is None:
-                raise FatalError("receipt_missing", f"{ref.work}processed.json is gone: check the store's retention")
+                raise receipt_missing(ref, "processed.json")
             await self._finish(delivery, processed, rules)
 
     async def _finish(self, delivery: Delivery, processed: Processed, rules: UploadRules) -> None:

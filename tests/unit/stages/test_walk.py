@@ -149,3 +149,14 @@ async def test_the_result_keeps_the_input_columns_byte_for_byte() -> None:
     await world.run(world.announce())
     lines = world.objects.put[0][1].splitlines()
     assert [line.startswith(before) for line, before in zip(lines, CARDS.splitlines(), strict=True)] == [True] * 4
+
+
+async def test_a_message_about_something_that_never_happened_is_poison_and_stops_nobody() -> None:
+    """Whoever else writes to the topics, by mistake or intent, cannot stop a worker with one record."""
+    real, empty = World(), World()
+    await real.run(real.announce())
+    empty.announce()
+    with pytest.raises(PoisonRecord, match="receipt_missing"):
+        await empty.upload.handle(real.records(Topic.BATCH_PROCESSED)[0], empty.lease)
+    with pytest.raises(PoisonRecord, match="receipt_missing"):
+        await empty.confirm.handle(real.records(Topic.BATCH_UPLOADED)[0], empty.lease)

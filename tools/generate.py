@@ -10,13 +10,14 @@ from pathlib import Path
 from tools import errors_page, schemas, settings_page, statuses_page, topics_page
 
 ROOT = Path(__file__).parent.parent
+SRC = ROOT / "src"
 COMMAND = "make generate"
 
 
 def generated() -> dict[str, str]:
     """Return the text of every generated file by its path in the project."""
     return {
-        "docs/errors.md": errors_page.render(ROOT / "src"),
+        "docs/errors.md": errors_page.render(SRC),
         "docs/settings.md": settings_page.render(),
         "docs/statuses.md": statuses_page.render(),
         "docs/topics.md": topics_page.render(),

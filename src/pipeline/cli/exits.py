@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import click
 
@@ -27,13 +27,17 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+_SETTINGS_CODES: Final = frozenset({"processor_unknown", "processor_options", "processor_invalid"})
+"""Errors of other rooms that only another setting can mend."""
+
+
 class UsageRefused(PipelineError):
     """The command cannot be carried out as given."""
 
 
 def exit_code(error: PipelineError) -> ExitCode:
     """Return how a process ends that ends by this error."""
-    if isinstance(error, ConfigError | UsageRefused):
+    if isinstance(error, ConfigError | UsageRefused) or error.code in _SETTINGS_CODES:
         return ExitCode.USAGE
     if isinstance(error, CsvError):
         return ExitCode.REFUSED

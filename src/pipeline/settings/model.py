@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from pipeline.contracts import IntegrationName
 from pipeline.ingress.settings import IngressSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
 from pipeline.settings.errors import ConfigError
+from pipeline.settings.files import SecretUnreadable
 from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.retention import RetentionSettings
 from pipeline.stages.settings import WatchSettings
@@ -95,8 +97,11 @@ class Settings(BaseSettings):
         return self.kafka
 
     def secrets(self) -> Iterator[SecretStr]:
-        """Yield every secret value held here, for the redaction of logs."""
+        """Yield every secret value held here, for the redaction of logs; of webhooks those whose files are there."""
         yield from _secrets(self)
+        for integration in self.ecs.values():
+            with contextlib.suppress(SecretUnreadable):
+                yield from [secret.value for secret in integration.webhook_secrets()]
 
 
 def _secrets(value: object) -> Iterator[SecretStr]:

@@ -1,0 +1,41 @@
+"""Running the command line in the test's own process, with a broker that only remembers."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from click.testing import Result
+
+from pipeline.bus import KafkaSettings
+from pipeline.bus.testing import MemoryPublisher
+
+
+class Run(Protocol):
+    """Runs one command line; what it prints, and its exit code, are in the result."""
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> Result: ...
+
+
+class RememberingPublisher(MemoryPublisher):
+    """Stands in for KafkaPublisher.
+
+    Attributes:
+        made: All that were made; a test empties it.
+    """
+
+    made: list[RememberingPublisher] = []  # noqa: RUF012 - shared on purpose: commands make their own
+
+    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+        super().__init__()
+        self.settings = settings
+        self.client_id = client_id
+        self.made.append(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""

@@ -1,0 +1,80 @@
+"""The command line in a folder of its own, with one integration."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+from support.command_line import Run
+
+from pipeline.cli import cli
+
+SETTINGS = """\
+[kafka]
+bootstrap_servers = "127.0.0.1:1"
+request_timeout = 0.1
+
+[ecs.acme]
+partner_guid = "4933e450-d3c4-406f-9b9b-3afb812a5b7c"
+
+[ecs.acme.webhook]
+scheme = "shared-secret"
+secrets = [{ file = "webhook" }]
+
+[ecs.acme.callback]
+token_file = "token"
+
+[ecs.acme.hosts]
+input = ["files.example.com"]
+result = ["files.example.com"]
+callback = ["api.example.com"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _logging_restored() -> Iterator[None]:
+    root, own = logging.getLogger(), logging.getLogger("pipeline")
+    before = root.handlers[:], root.level, own.level, sys.excepthook, threading.excepthook
+    yield
+    root.handlers[:], root_level, own_level, sys.excepthook, threading.excepthook = before
+    root.setLevel(root_level)
+    own.setLevel(own_level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no variable of ours."""
+    for name in os.environ:
+        if name.startswith("PIPELINE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def home(empty: Path) -> Path:
+    """A working directory with settings that are right."""
+    (empty / "pipeline.toml").write_text(SETTINGS)
+    for name in ("webhook", "token"):
+        (empty / name).write_text(f"the-{name}-secret\n")
+        (empty / name).chmod(0o600)
+    return empty
+
+
+@pytest.fixture
+def run() -> Run:
+    """Run the CLI in this process."""
+
+    def invoke(*arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(cli, arguments, input=stdin, prog_name="pipeline")
+
+    return invoke

@@ -1,0 +1,115 @@
+"""`pipeline config`, as its user sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from support.command_line import Run
+
+from pipeline.cli.config import masked
+from pipeline.settings import Settings
+
+
+def test_check_says_ok_and_names_the_file(home: Path, run: Run) -> None:
+    del home
+    result = run("config", "check")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "ok: pipeline.toml\n", "")
+
+
+def test_check_without_a_file_checks_the_defaults(empty: Path, run: Run) -> None:
+    del empty
+    result = run("config", "check")
+    assert result.exit_code == 0
+    assert result.stdout == "ok: no settings file: defaults\n"
+    assert result.stderr.startswith("warning: kafka: is missing; ")
+
+
+def test_check_prints_one_line_per_problem_and_ends_with_2(home: Path, run: Run) -> None:
+    (home / "webhook").unlink()
+    (home / "pipeline.toml").write_text((home / "pipeline.toml").read_text() + "\n[logging]\nlvl = 1\n")
+    result = run("config", "check")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        (
+            f"error: config_invalid: ecs.acme.webhook.secrets.0.file: there is no file {home}/webhook; create it with "
+            f"the secret as its only line: (umask 077; printf %s SECRET > {home}/webhook)"
+        ),
+        "error: config_invalid: logging.lvl: is no setting; did you mean level?",
+    ]
+
+
+def test_check_finds_what_no_single_key_shows(home: Path, run: Run) -> None:
+    (home / "pipeline.toml").write_text((home / "pipeline.toml").read_text() + "\n[retention]\nreceipts_days = 7\n")
+    result = run("config", "check", "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout) == {
+        "ok": False,
+        "file": "pipeline.toml",
+        "problems": [
+            (
+                "retention.receipts_days: 7 days are not longer than the 7 days that audit.events keeps a record, "
+                "so a job could be done twice; write e.g. receipts_days = 8"
+            )
+        ],
+        "warnings": [],
+    }
+
+
+def test_check_warns_of_readable_secrets(home: Path, run: Run) -> None:
+    (home / "webhook").chmod(0o644)
+    result = run("config", "check")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"warning: ecs.acme.webhook.secrets.0.file: {home}/webhook can be read by everybody; "
+        f"run: chmod 600 {home}/webhook\n"
+    )
+
+
+def test_another_command_with_wrong_settings_ends_with_2(home: Path, run: Run) -> None:
+    (home / "pipeline.toml").write_text("[logging]\nlvl = 1\n")
+    result = run("config", "show")
+    assert result.exit_code == 2
+    assert result.stderr == "error: config_invalid: logging.lvl: is no setting; did you mean level?\n"
+
+
+def test_show_prints_every_setting_with_its_default(home: Path, run: Run) -> None:
+    result = run("--config", str(home / "pipeline.toml"), "config", "show")
+    lines = result.stdout.splitlines()
+    assert 'kafka.bootstrap_servers = "127.0.0.1:1"' in lines
+    assert "ecs.acme.limits.chunk_bytes = 1048576" in lines
+    assert 'ecs.acme.hosts.input = ["files.example.com"]' in lines
+
+
+def test_show_as_json(home: Path, run: Run) -> None:
+    del home
+    shown = json.loads(run("config", "show", "--json").stdout)
+    assert shown["ecs"]["acme"]["webhook_path"] == "/webhooks/ecs/acme"
+
+
+def test_show_masks_every_kind_of_secret(home: Path, run: Run) -> None:
+    (home / "pipeline.toml").write_text(
+        (home / "pipeline.toml").read_text()
+        + """
+[kafka.sasl]
+mechanism = "PLAIN"
+username = "me"
+password = "planted-1"
+
+[network]
+proxy = "http://me:planted-2@proxy.example.com:3128"
+
+[ecs.acme.processor]
+options = { api_token = "planted-3", url = "https://me:planted-4@api.example.com", list = [{ password = "planted-5" }] }
+"""
+    )
+    for arguments in (("config", "show"), ("config", "show", "--json")):
+        result = run(*arguments)
+        assert result.exit_code == 0, result.stderr
+        assert "planted" not in result.stdout
+        assert "the-webhook-secret" not in result.stdout
+        assert "https://***@api.example.com" in result.stdout
+
+
+def test_masking_keeps_what_is_no_secret() -> None:
+    assert masked(Settings())["ingress"]["port"] == 8080

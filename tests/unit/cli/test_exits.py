@@ -1,0 +1,76 @@
+"""How each kind of error ends a command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cards import CsvError
+from pipeline.cli.exits import Cli, UsageRefused, exit_code
+from pipeline.errors import FatalError, PermanentError, PipelineError, TransientError
+from pipeline.settings import ConfigError
+from pipeline.store import StoreUnavailable
+
+
+def ending_by(work: Callable[[], object]) -> click.Group:
+    group = Cli(name="x", callback=lambda: None)
+    group.add_command(click.Command("go", callback=work))
+    return group
+
+
+def raising(error: BaseException) -> Callable[[], object]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError(["a"]), 2),
+        (UsageRefused("a_code", "a"), 2),
+        (FatalError("processor_unknown", "a"), 2),
+        (CsvError("csv_fault", "a"), 3),
+        (StoreUnavailable("a"), 4),
+        (TransientError("a_code", "a"), 4),
+        (PermanentError("a_code", "a"), 1),
+        (FatalError("a_code", "a"), 1),
+    ],
+)
+def test_the_kind_of_error_decides_the_exit_code(error: PipelineError, code: int) -> None:
+    assert exit_code(error) == code
+    result = CliRunner().invoke(ending_by(raising(error)), ["go"])
+    assert result.exit_code == code
+    assert result.stderr == f"error: {error.code}: a\n"
+
+
+def test_each_problem_is_a_line() -> None:
+    result = CliRunner().invoke(ending_by(raising(ConfigError(["a: b", "c: d"]))), ["go"])
+    assert result.stderr == "error: config_invalid: a: b\nerror: config_invalid: c: d\n"
+
+
+def test_an_error_of_a_task_group_is_told_as_itself() -> None:
+    async def fail() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(0))
+            raise StoreUnavailable("away")
+
+    result = CliRunner().invoke(ending_by(lambda: asyncio.run(fail())), ["go"])
+    assert (result.exit_code, result.stderr) == (4, "error: store_unavailable: away\n")
+
+
+def test_what_nobody_expected_passes_with_its_traceback() -> None:
+    for error in (ValueError("x"), ExceptionGroup("x", [StoreUnavailable("away"), ValueError("x")])):
+        result = CliRunner().invoke(ending_by(raising(error)), ["go"])
+        assert result.exit_code == 1
+        assert result.exception is error
+
+
+def test_an_interrupted_command_is_130() -> None:
+    result = CliRunner().invoke(ending_by(raising(KeyboardInterrupt())), ["go"])
+    assert result.exit_code == 130

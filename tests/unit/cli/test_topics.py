@@ -1,0 +1,98 @@
+"""`pipeline topics`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from support.command_line import Run
+
+from pipeline.bus import BrokerUnavailable, KafkaSettings, TopicFinding, TopicResult
+from pipeline.contracts import TOPICS
+
+
+def checked(*findings: TopicFinding) -> Callable[[KafkaSettings], Awaitable[list[TopicFinding]]]:
+    async def check(_: KafkaSettings) -> list[TopicFinding]:
+        return list(findings)
+
+    return check
+
+
+MORE = TopicFinding("card-batch.requested", "partitions", "12", "24", breaks=False)
+GONE = TopicFinding("audit.events", "missing", "the topic", "nothing", breaks=True)
+
+
+def test_create_says_what_was_done(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    del home
+
+    async def create(settings: KafkaSettings) -> list[TopicResult]:
+        assert settings.bootstrap_servers == "127.0.0.1:1"
+        return [TopicResult("a", created=True), TopicResult("b", created=False)]
+
+    monkeypatch.setattr("pipeline.cli.topics.create_topics", create)
+    assert run("topics", "create").stdout == "topic\tcreated\na\tyes\nb\twas there\n"
+    assert json.loads(run("topics", "create", "--json").stdout) == [
+        {"name": "a", "created": True},
+        {"name": "b", "created": False},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("findings", "code", "output"),
+    [
+        ((), 0, "ok: all topics are as they should be\n"),
+        ((MORE,), 0, "topic\trule\texpected\tfound\tbreaks a promise\ncard-batch.requested\tpartitions\t12\t24\tno\n"),
+        (
+            (GONE,),
+            1,
+            "topic\trule\texpected\tfound\tbreaks a promise\naudit.events\tmissing\tthe topic\tnothing\tyes\n",
+        ),
+    ],
+)
+def test_check_ends_with_1_if_a_promise_breaks(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, *, findings: tuple[TopicFinding, ...], code: int, output: str
+) -> None:
+    del home
+    monkeypatch.setattr("pipeline.cli.topics.check_topics", checked(*findings))
+    result = run("topics", "check")
+    assert (result.exit_code, result.stdout) == (code, output)
+    document = json.loads(run("topics", "check", "--json").stdout)
+    assert document["ok"] is (code == 0)
+    assert [one["name"] for one in document["findings"]] == [one.name for one in findings]
+
+
+def test_a_broker_that_is_away_is_exit_4(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    del home
+
+    async def create(_: KafkaSettings) -> list[TopicResult]:
+        raise BrokerUnavailable("broker_unavailable", "No answer about topics.")
+
+    monkeypatch.setattr("pipeline.cli.topics.create_topics", create)
+    result = run("topics", "create")
+    assert (result.exit_code, result.stderr) == (4, "error: broker_unavailable: No answer about topics.\n")
+
+
+def test_without_a_cluster_the_setting_is_named(empty: Path, run: Run) -> None:
+    del empty
+    result = run("topics", "create")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        'error: config_invalid: kafka: is missing; write [kafka] with e.g. bootstrap_servers = "kafka-0:9092"\n'
+    )
+
+
+def test_export_prints_every_topic_by_the_clusters_names(home: Path, run: Run) -> None:
+    with (home / "pipeline.toml").open("a") as file:
+        file.write('[kafka.topics]\n"audit.events" = "trail"\n')
+    exported = json.loads(run("topics", "export", "--format", "json").stdout)
+    names = {one["logical"]: one["name"] for one in exported}
+    assert set(names) == {spec.topic.value for spec in TOPICS}
+    assert names["audit.events"] == "trail"
+
+
+def test_export_works_without_a_cluster(empty: Path, run: Run) -> None:
+    del empty
+    exported = json.loads(run("topics", "export").stdout)
+    assert [one["name"] for one in exported] == [spec.topic.value for spec in TOPICS]

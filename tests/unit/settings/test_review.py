@@ -1,0 +1,69 @@
+"""What `config check` finds beyond single keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.settings import Settings, review
+
+ACME: dict[str, Any] = {
+    "partner_guid": "4933e450-d3c4-406f-9b9b-3afb812a5b7c",
+    "webhook": {"scheme": "hmac", "secrets": [{"file": "w"}]},
+    "callback": {"token_file": "/nowhere/token"},
+    "hosts": {"input": ["a.example"], "result": ["a.example"], "callback": ["a.example"]},
+}
+KAFKA = {"bootstrap_servers": "a:1"}
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings.model_validate({"kafka": KAFKA, "ecs": {"acme": ACME}} | changes)
+
+
+def test_good_settings_have_no_problem() -> None:
+    assert review(settings()).problems == ()
+
+
+def test_receipts_must_outlive_every_topic_that_redelivers() -> None:
+    found = review(settings(retention={"receipts_days": 3})).problems
+    assert found[0] == (
+        "retention.receipts_days: 3 days are not longer than the 3 days that card-batch.requested keeps a record, "
+        "so a job could be done twice; write e.g. receipts_days = 4"
+    )
+    assert len(found) == 5
+    assert review(settings(retention={"receipts_days": 8})).problems == ()
+
+
+def test_audit_ids_are_remembered_as_long_as_events_may_come_again() -> None:
+    assert review(settings(audit={"id_window_days": 9})).problems == (
+        (
+            "audit.id_window_days: 9 days are shorter than the 10 days in which an audit event may come again, "
+            "so it could stand in the log twice; write e.g. id_window_days = 10"
+        ),
+    )
+
+
+def test_processors_are_found_and_their_options_checked() -> None:
+    other = ACME | {"processor": {"name": "nix"}}
+    (problem,) = review(settings(ecs={"acme": other})).problems
+    assert problem.startswith("ecs.acme.processor: There is no processor 'nix'. Installed: ")
+
+
+def test_what_may_be_meant_so_is_a_warning() -> None:
+    bare = {**ACME, "hosts": {"input": ["a.example"]}}
+    assert review(Settings.model_validate({"ecs": {"acme": bare}})).warnings == (
+        "kafka: is missing; only `pipeline dev` and `pipeline cards run` work without it",
+        'ecs.acme.hosts.result: is empty, so every announcement is refused; write e.g. result = ["files.example.com"]',
+        (
+            "ecs.acme.hosts.callback: is empty, so every announcement is refused; "
+            'write e.g. callback = ["files.example.com"]'
+        ),
+        "ecs.acme.callback.token_file: there is no file /nowhere/token yet",
+    )
+
+
+def test_no_integration_is_a_warning(tmp_path: Path) -> None:
+    kafka = KAFKA | {"tls": {"ca_file": tmp_path}}
+    assert review(Settings.model_validate({"kafka": kafka})).warnings == (
+        "ecs: no integration is configured; run: pipeline integration new ecs NAME",
+    )

@@ -1,0 +1,74 @@
+"""Generated files are fresh, and staleness is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.contracts import TOPICS
+from pipeline.ingress.statuses import STATUSES
+from tools import generate
+from tools.markdown import table
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The generated files, in a folder of their own."""
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "SRC", ROOT / "src")
+    generate.write(tmp_path)
+    return tmp_path
+
+
+def test_the_projects_files_are_fresh() -> None:
+    assert generate.stale(ROOT) == []
+
+
+def test_a_stale_file_is_named_with_the_command(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate.main(["--check"]) == 0
+    (copy / "docs" / "topics.md").write_text("old")
+    (copy / "docs" / "errors.md").unlink()
+    (copy / "schemas" / "gone.json").write_text("{}")
+    assert generate.main(["--check"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "docs/errors.md is stale; run: make generate",
+        "docs/topics.md is stale; run: make generate",
+        "schemas/gone.json is stale; run: make generate",
+    ]
+
+
+def test_generating_makes_them_fresh(copy: Path) -> None:
+    (copy / "docs" / "topics.md").write_text("old")
+    (copy / "schemas" / "gone.json").write_text("{}")
+    assert generate.main([]) == 0
+    assert generate.main(["--check"]) == 0
+
+
+def test_each_topic_status_and_key_has_a_row() -> None:
+    files = generate.generated()
+    assert all(f"`{spec.topic}`" in files["docs/topics.md"] for spec in TOPICS)
+    assert all(f"`{row.answer}`" in files["docs/statuses.md"] for row in STATUSES)
+    for key in ("`bootstrap_servers`", "`chunks_in_flight`", "`password` or `password_file`", "[ecs.NAME.hosts]"):
+        assert key in files["docs/settings.md"]
+
+
+def test_error_codes_are_read_from_the_source() -> None:
+    page = generate.generated()["docs/errors.md"]
+    assert "| `csv_unterminated_quote` | permanent | cards |" in page
+    assert "| `config_invalid` | fatal | settings |" in page
+    assert "| `kafka_records_lost` | fatal | bus |" in page
+    assert "| `url_userinfo` | permanent | transfer |" in page
+
+
+def test_schemas_are_schemas() -> None:
+    schema = json.loads(generate.generated()["schemas/card-batch.requested.json"])
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert "job_guid" in schema["required"]
+
+
+def test_cells_cannot_break_a_table() -> None:
+    assert table(("a",), [("x | y\nz",)]) == "| a |\n| --- |\n| x \\| y z |"

@@ -84,9 +84,8 @@ def apache_kafka() -> Iterator[Broker]:
 @contextmanager
 def running_embedded_broker() -> Iterator[Broker]:
     """Run the embedded broker as a process that ends with this one at the latest."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.bus.embedded", "--until-eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "pipeline.bus.embedded_process", "--until-eof"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         broker = Broker("embedded", json.loads(process.stdout.readline())["bootstrap_servers"])

@@ -21,6 +21,8 @@ from pipeline.bus.settings import KafkaSettings
 from pipeline.contracts import TOPICS, TopicSpec
 from pipeline.errors import FatalError
 
+_LOOK_AGAIN: Final = 0.1
+"""Seconds between two looks whether created topics are there."""
 _SAFE_REPLICAS: Final = 3
 """From so many replicas on, one may be missing without stopping publications."""
 
@@ -78,8 +80,7 @@ async def create_topics(settings: KafkaSettings) -> list[TopicResult]:
         there = {topic["topic"] for topic in await client.describe_topics()}
         missing = [spec for spec in TOPICS if names.topic(spec.topic) not in there]
         if missing:
-            answer = await client.create_topics([_new(spec, names, settings) for spec in missing])
-            _raise_refusal(answer.topic_errors)
+            await _create(client, [_new(spec, names, settings) for spec in missing])
     return [TopicResult(names.topic(spec.topic), created=spec in missing) for spec in TOPICS]
 
 
@@ -142,6 +143,20 @@ def _new(spec: TopicSpec, names: Names, settings: KafkaSettings) -> Any:
         replication_factor=settings.replication_factor,
         topic_configs=_configs(spec, settings),
     )
+
+
+async def _create(client: Any, topics: Sequence[Any]) -> None:
+    """Create topics and wait until a broker shows them: other components may be started right after."""
+    cluster = await client.describe_cluster()
+    if cluster["controller_id"] not in {broker["node_id"] for broker in cluster["brokers"]}:
+        raise FatalError("admin_unsupported", "This cluster names no controller: topics cannot be created here.")
+    answer = await client.create_topics(topics)
+    _raise_refusal(answer.topic_errors)
+    names = {topic.name for topic in topics}
+    while not names <= {  # noqa: ASYNC110 - only the cluster knows when
+        topic["topic"] for topic in await client.describe_topics() if topic["partitions"]
+    }:
+        await asyncio.sleep(_LOOK_AGAIN)
 
 
 def _raise_refusal(errors: Sequence[Any]) -> None:

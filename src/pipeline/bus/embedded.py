@@ -3,16 +3,12 @@
 It speaks the Kafka protocol from memory. One member per group; no admin calls; 4 partitions per topic, made on first
 use; each partition keeps 5 MB and then drops the oldest records, so nothing it acknowledged is safe.
 
-``python -m pipeline.bus.embedded`` runs it as a process of its own: one JSON line on stdout when it is ready, until
-SIGTERM or SIGINT; with ``--until-eof`` also until its standard input ends, so that it never outlives its parent.
+``python -m pipeline.bus.embedded_process`` runs it as a process of its own.
 """
 
 from __future__ import annotations
 
-import json
-import signal
-import sys
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Self
 
 from pipeline.bus.errors import EmbeddedMissing
@@ -61,25 +57,3 @@ class EmbeddedBroker:
     ) -> None:
         """Stop it and forget all records."""
         self._cluster = None
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
-
-
-def main() -> None:
-    """Run until told to stop."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    with EmbeddedBroker() as broker:
-        ready = {"ready": "embedded-broker", "bootstrap_servers": broker.bootstrap_servers}
-        sys.stdout.write(json.dumps(ready) + "\n")
-        sys.stdout.flush()
-        if "--until-eof" in sys.argv[1:]:
-            sys.stdin.buffer.read()
-        else:
-            signal.pause()
-
-
-if __name__ == "__main__":
-    main()

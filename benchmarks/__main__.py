@@ -74,8 +74,8 @@ def main() -> None:
     rows: list[Row] = []
     for name in options.suites or SUITES:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        for row, pairs in SUITES[name](options.rounds).items():
-            rows.append(summarise(row, [Pair(*pair) for pair in pairs]))
+        measured = SUITES[name](options.rounds)
+        rows += [summarise(title, [Pair(*pair) for pair in pairs]) for title, pairs in measured.items()]
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     table = Table(title="ours beside the peer, larger is better")

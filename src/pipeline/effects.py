@@ -1,8 +1,9 @@
 """Every effect on the outside world has a name, and can be made to crash before or after itself.
 
-The names are the crash points that the acceptance tests enumerate: with
-``PIPELINE_CRASH_AT=before:publish.card-batch.processed`` in its environment a process kills itself (SIGKILL, so nothing is
-flushed or cleaned up) when it gets there for the first time; ``...#3`` means the third time. Without the variable this costs one comparison.
+The names are the crash points that the acceptance tests enumerate. With, for example,
+``PIPELINE_CRASH_AT=before:publish.card-batch.processed`` in its environment a process kills itself (SIGKILL, so nothing
+is flushed or cleaned up) when it gets there for the first time; ``...#3`` means the third time. Without the variable
+this costs one comparison.
 """
 
 from __future__ import annotations

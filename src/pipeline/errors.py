@@ -1,8 +1,8 @@
 """Errors, sorted by what the runner does with them, not by who raised them.
 
-Each edge room translates foreign exceptions once, with ``raise ... from``. A ``message`` is read by operators and may be
-sent to a partner: it names the field, the limit, the rule and what to do, and never holds a card number, a token, or
-the query of a URL.
+Each edge room translates foreign exceptions once, with ``raise ... from``. A ``message`` is read by operators and may
+be sent to a partner: it names the field, the limit, the rule and what to do, and never holds a card number, a token,
+or the query of a URL.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Overloaded(PipelineError):
 class LeaseLost(PipelineError):
     """Someone else may own this work by now: stop before the next effect, without a trace in the store.
 
-    Raised when the partition was revoked, the member has had no successful heartbeat for too long, or another worker won
-    the creation of an object that decides. The runner drops the work silently; it is not a failure of the job.
+    Raised when the partition was revoked, the member has had no successful heartbeat for too long, or another worker
+    won the creation of an object that decides. The runner drops the work silently; it is not a failure of the job.
     """
 
 

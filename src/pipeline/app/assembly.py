@@ -131,7 +131,7 @@ async def _file_rules(around: Surroundings, integration: EcsIntegration) -> File
         csv_limits=integration.limits,
         limits=integration.limits,
         policies=integration.policies,
-        processor=await around.stack.enter_async_context(load(integration.processor)),
+        processor=await around.stack.enter_async_context(load(integration.processor, around.settings.network)),
         downloader=(await _transfers(around, integration)).downloader,
     )
 

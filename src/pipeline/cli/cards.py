@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import click
 
-from pipeline.cards import CsvError, Summary, run_stream
+from pipeline.cards import CsvError, Summary, run_stream, settle_memory
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import UsageRefused, exit_code
 from pipeline.cli.local_files import Aside, plain_bytes
@@ -18,6 +18,7 @@ from pipeline.cli.output import json_option, print_json
 from pipeline.errors import PipelineError
 from pipeline.processors import JobContext, load
 from pipeline.settings import EcsIntegration, Settings
+from pipeline.transfer import NetworkSettings
 
 _NOBODY: Final = UUID(int=0)
 
@@ -70,9 +71,11 @@ def run(
 ) -> None:
     """Process the cards of one file as the pipeline would, and print what became of them (always as JSON)."""
     del as_json
-    chosen = find_integration(setup.settings(), integration)
+    settings = setup.settings()
+    chosen = find_integration(settings, integration)
+    settle_memory()
     try:
-        summary, sha256 = asyncio.run(_run(chosen, source, target, job_guid or uuid4()))
+        summary, sha256 = asyncio.run(_run(chosen, settings.network, source, target, job_guid or uuid4()))
     except PipelineError as error:
         print_json(_report(Summary(0, 0, 0), None, error))
         click.echo(f"error: {error.code}: {error.message}", err=True)
@@ -99,7 +102,9 @@ def _report(summary: Summary, sha256: str | None, error: PipelineError | None) -
     }
 
 
-async def _run(integration: EcsIntegration, source: Path, target: Path, job_guid: UUID) -> tuple[Summary, str]:
+async def _run(
+    integration: EcsIntegration, network: NetworkSettings, source: Path, target: Path, job_guid: UUID
+) -> tuple[Summary, str]:
     context = JobContext(
         integration=integration.name,
         job_guid=job_guid,
@@ -109,7 +114,7 @@ async def _run(integration: EcsIntegration, source: Path, target: Path, job_guid
         deadline=datetime.now(UTC) + timedelta(days=1),
     )
     with Aside(target) as aside, source.open("rb") as file:
-        async with load(integration.processor) as processor:
+        async with load(integration.processor, network) as processor:
             summary = await run_stream(
                 plain_bytes(file),
                 aside.write,

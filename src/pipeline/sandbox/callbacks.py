@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -26,11 +26,17 @@ _MEDIA_TYPES: Final = frozenset({"application/json", "application/vnd.api+json"}
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What ECS decided, before any fault changes the answer."""
+    """What ECS decided, before any fault changes the answer.
+
+    Attributes:
+        success: What an accepted callback said; None where it was refused.
+        replayed: The first answer to this X-Request-Id, once more.
+    """
 
     status: int
     document: Mapping[str, object]
     reason: str
+    success: bool | None = None
     replayed: bool = False
 
 
@@ -123,7 +129,8 @@ class CallbackDesk:
         if said is not None and said.payload != payload:
             return self._error(self._conflict_status, "this X-Request-Id was used with another payload")
         if said is not None:
-            return Verdict(said.verdict.status, said.verdict.document, said.verdict.reason, replayed=True)
+            self._settle_again(guid, said.verdict)
+            return replace(said.verdict, replayed=True)
         verdict = self._decide(guid, partner, body)
         self._said[partner, request_id] = _Said(payload, self._clock(), verdict)
         return verdict
@@ -171,9 +178,14 @@ class CallbackDesk:
             return self._error(409, "this job's result was confirmed before")
         if success and not self._uploaded(job):
             return self._error(409, "no result file was uploaded")
-        job.success = success
-        job.told.set()
+        job.settle(success=success)
         return self._accepted(guid, success=success)
+
+    def _settle_again(self, guid: str, verdict: Verdict) -> None:
+        """Settle a job that was announced anew after a failure: the same failure is told with the same id."""
+        job = self._job(guid)
+        if job is not None and job.success is None and verdict.success is not None:
+            job.settle(success=verdict.success)
 
     def _accepted(self, guid: str, *, success: bool) -> Verdict:
         now = self._clock()
@@ -182,7 +194,7 @@ class CallbackDesk:
             "message": "Result upload confirmed" if success else "Failure recorded",
             "received_at": iso(now),
         }
-        return Verdict(200, data_document("batch-job-result", guid, attributes, at=now), "accepted")
+        return Verdict(200, data_document("batch-job-result", guid, attributes, at=now), "accepted", success)
 
     def _error(self, status: int, reason: str) -> Verdict:
         return Verdict(status, error_document(str(status), reason, at=self._clock()), reason)

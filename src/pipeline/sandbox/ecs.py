@@ -95,6 +95,8 @@ class Ecs:
     ) -> Announcement:
         """Send the webhook: with fresh URLs and a new expiry, or (``repeat``) the last body once more.
 
+        Fresh URLs reopen a job that failed: its next callback counts.
+
         Raises:
             KeyError: There is no such job.
             ValueError: No webhook URL is known.
@@ -105,6 +107,8 @@ class Ecs:
             raise ValueError("no webhook URL: neither the job nor the sandbox's settings name one")
         again = job.announcements[-1] if repeat and job.announcements else None
         announcement = again or self.prepare(job, expires_in_seconds=expires_in_seconds, override=override)
+        if again is None:
+            job.reopen()
         job.announcements.append(announcement)
         attempts = await self._webhook.send(url, announcement.body, job.request.scheme)
         sent = replace(announcement, attempts=tuple(attempts))

@@ -108,6 +108,17 @@ class Job:
             return self.request.record_count
         return self.ledger.records if self.ledger else (self.request.cards.records or 0)
 
+    def settle(self, *, success: bool) -> None:
+        """Take the integrator's word."""
+        self.success = success
+        self.told.set()
+
+    def reopen(self) -> None:
+        """Forget a failure: the job is announced anew, and another callback is awaited."""
+        if self.success is False:
+            self.success = None
+            self.told.clear()
+
     def body(self, *, base: str, urls: tuple[str, str], expires_at: datetime, override: Mapping[str, object]) -> bytes:
         """Return the announcement, fields in the order of ECS's page."""
         fields: dict[str, object] = {

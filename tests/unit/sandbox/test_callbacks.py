@@ -313,6 +313,25 @@ class TestRequestIds:
         assert (await tell(http, job, token=token, request_id="r-2"))[0] == 409
         assert (await tell(http, job, token=token))[0] == 409
 
+    async def test_a_failed_job_that_is_announced_anew_is_open_again(
+        self, sandbox: Sandbox, http: aiohttp.ClientSession
+    ) -> None:
+        """The same failure under the same id settles it again; or a success does."""
+        job = await prepare(sandbox, webhook_url="http://127.0.0.1:9/")
+        token = sandbox.token()
+        first = await tell(http, job, token=token, request_id="r-1")
+        await sandbox.ecs.announce(job.job.guid, repeat=True)
+        assert sandbox.ecs.status(job.job) == "FAILURE_RECEIVED"
+        await sandbox.ecs.announce(job.job.guid)
+        assert sandbox.ecs.status(job.job) == "NOT_ANNOUNCED"
+        assert await tell(http, job, token=token, request_id="r-1") == first
+        assert await sandbox.ecs.wait_told(job.job.guid, 1)
+        await sandbox.ecs.announce(job.job.guid)
+        await upload(http, job)
+        assert (await tell(http, job, SUCCESS, token=token, request_id="r-2"))[0] == 200
+        await sandbox.ecs.announce(job.job.guid)
+        assert sandbox.ecs.status(job.job) == "RESULT_RECEIVED"
+
     async def test_a_lost_answer_was_processed(self, sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
         """The job is settled; the repeat under the same id hears the first answer."""
         job, token = await prepare(sandbox), sandbox.token()

@@ -20,10 +20,13 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def right_rows(ledger: Ledger) -> Rows:
-    """What a right pipeline makes of the cards: columns without cvv, padded, status, message."""
+    """What a right pipeline makes of the cards: columns without cvv, status, message.
+
+    Where fields are missing, what is left might be the cvv.
+    """
     rows: Rows = [["card_number", "expiry", "amount", "holder", "location_id", "note", "status", "message"]]
     for card in ledger.cards():
-        fields = [*card.fields, *[""] * (7 - len(card.fields))]
+        fields = list(card.fields) if len(card.fields) == 7 else [""] * 7
         rows.append([*fields[:5], fields[6], *(["failed", "not a card"] if card.bad else ["ok", ""])])
     return rows
 
@@ -38,6 +41,27 @@ def check(tmp_path: Path, ledger: Ledger, rows: Rows, rules: ResultRules | None 
 def test_a_right_result_has_no_findings(tmp_path: Path, ledger: Ledger) -> None:
     """Nothing is found in what a right pipeline writes."""
     assert check(tmp_path, ledger, right_rows(ledger)) == []
+
+
+def test_short_records_are_padded_where_nothing_is_dropped(tmp_path: Path) -> None:
+    """Without a column that must not be kept, the fields that are there stay."""
+    ledger = write_cards(tmp_path / "input.csv", CardFile(records=9, bad_share=1, bad_kinds=("missing",)))
+    rows = [[*card.fields, "", "", "", "", "failed", "too short"] for card in ledger.cards()]
+    assert check(tmp_path, ledger, [[*ledger.spec.columns, "status", "message"], *rows]) == []
+    rows[4][1] = ""
+    findings = check(tmp_path, ledger, [[*ledger.spec.columns, "status", "message"], *rows])
+    assert findings == [f"record 5: column expiry was changed: '' instead of {ledger.card(5).fields[1]!r}"]
+
+
+def test_in_short_records_only_what_might_be_a_dropped_value_is_left_out(tmp_path: Path) -> None:
+    """Five fields are missing: what stands first may be the sixth, which is not the last one."""
+    ledger = write_cards(tmp_path / "input.csv", CardFile(records=3, bad_share=1, bad_kinds=("missing",)))
+    row = ["", "", "", "", "", "failed", "too short"]
+    header = [*ledger.spec.columns[:5], "status", "message"]
+    assert check(tmp_path, ledger, [header, row, row, row], ResultRules(dropped=("note",))) != []
+    row = [ledger.card(1).fields[0], "", "", "", "", "failed", "too short"]
+    findings = check(tmp_path, ledger, [header, row, row, row], ResultRules(dropped=("note",)))
+    assert not any(finding.startswith("record 1:") for finding in findings)
 
 
 def _swap(rows: Rows) -> None:
@@ -75,7 +99,7 @@ def _no_message(rows: Rows) -> None:
 
 
 def _leak(rows: Rows) -> None:
-    rows[1][7] = f"card {rows[1][0]} is fine"
+    rows[1][7] = "card 9999991234567890 is fine"
 
 
 def _widen(rows: Rows) -> None:

@@ -46,7 +46,10 @@ def main(out: Path) -> None:
     seconds = time.monotonic() - began
     _write(out / "demo.json", outcomes, findings, seconds)
     show_table(console, outcomes)
-    _conclude(console, findings, seconds, folder=folder, log=log)
+    if findings:
+        _accuse(console, findings, log)
+    else:
+        _conclude(console, outcomes[0], seconds, folder)
     sys.exit(1 if findings else 0)
 
 
@@ -68,14 +71,16 @@ def _write(file: Path, outcomes: Sequence[Outcome], findings: Sequence[str], sec
     file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _conclude(console: Console, findings: Sequence[str], seconds: float, *, folder: Path, log: Path) -> None:
-    if not findings:
-        console.print(f"Verified in {seconds:.1f} s: result files, ECS's record of callbacks, audit log.")
-        console.print(f"Look around: pipeline --config {folder}/pipeline.toml job list", soft_wrap=True)
-        return
+def _accuse(console: Console, findings: Sequence[str], log: Path) -> None:
     for finding in findings:
         console.print(f"NOT AS IT MUST BE: {finding}", soft_wrap=True, markup=False)
     console.print(f"The log is in {log}", soft_wrap=True)
+
+
+def _conclude(console: Console, first: Outcome, seconds: float, folder: Path) -> None:
+    console.print(f"Verified in {seconds:.1f} s: result files, ECS's record of callbacks, audit log.")
+    command = f"pipeline --config {folder}/pipeline.toml job show {first.integration}/{first.job_guid}"
+    console.print(f"Look around: {command}", soft_wrap=True)
 
 
 if __name__ == "__main__":

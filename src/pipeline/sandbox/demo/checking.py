@@ -13,15 +13,25 @@ from pipeline.sandbox.server import Sandbox
 from pipeline.sandbox.verify import expected_counts, verify_result
 
 
-def check_job(sandbox: Sandbox, plan: DemoJob, job: Job, steps: Sequence[str]) -> list[str]:
-    """Return everything that is not as it must be, one sentence each. Blocking: call it in a thread."""
+def check_job(
+    sandbox: Sandbox, plan: DemoJob, job: Job, *, expected: tuple[int, int], steps: Sequence[str]
+) -> list[str]:
+    """Return everything that is not as it must be, one sentence each. Blocking: call it in a thread.
+
+    Args:
+        sandbox: Where the job ran.
+        plan: What was to come of it.
+        job: The job.
+        expected: Cards that must be ok, and failed: :func:`counts`.
+        steps: What the audit log says of it.
+    """
     callbacks = sandbox.ecs.desk.of_job(job.guid)
     return [
         f"{plan.title}: {finding}"
         for part in (
-            _callback_findings(plan, job, callbacks),
+            _callback_findings(plan, expected, callbacks),
             _result_findings(sandbox, plan, job),
-            _card_api_findings(sandbox, plan, job),
+            _card_api_findings(sandbox, plan, expected),
             _audit_findings(plan, steps),
             _traffic_findings(sandbox, job),
         )
@@ -36,7 +46,7 @@ def counts(plan: DemoJob, job: Job) -> tuple[int, int]:
     return expected_counts(job.ledger, plan.rules)
 
 
-def _callback_findings(plan: DemoJob, job: Job, callbacks: Sequence[CallbackRecord]) -> Iterator[str]:
+def _callback_findings(plan: DemoJob, expected: tuple[int, int], callbacks: Sequence[CallbackRecord]) -> Iterator[str]:
     accepted = [record for record in callbacks if record.reason == "accepted" and not record.replayed]
     if len(accepted) != 1:
         reasons = ", ".join(f"{record.verdict} {record.reason}" for record in callbacks) or "none came"
@@ -48,7 +58,7 @@ def _callback_findings(plan: DemoJob, job: Job, callbacks: Sequence[CallbackReco
     if accepted[0].unknown:
         yield f"its callback has fields that ECS does not know: {', '.join(accepted[0].unknown)}"
     if plan.success:
-        ok, failed = counts(plan, job)
+        ok, failed = expected
         wanted = {"success": True, "records_processed": ok + failed, "records_failed": failed, "error_message": None}
         if told != wanted:
             yield f"ECS was told {json.dumps(told)}, not {json.dumps(wanted)}"
@@ -70,10 +80,10 @@ def _result_findings(sandbox: Sandbox, plan: DemoJob, job: Job) -> Iterator[str]
     yield from map(str, verify_result(stored.path, job.ledger, plan.rules))
 
 
-def _card_api_findings(sandbox: Sandbox, plan: DemoJob, job: Job) -> Iterator[str]:
+def _card_api_findings(sandbox: Sandbox, plan: DemoJob, expected: tuple[int, int]) -> Iterator[str]:
     if plan.processor != "http":
         return
-    ok, failed = counts(plan, job)
+    ok, failed = expected
     found = sandbox.card_api.view()
     wanted: Mapping[str, int] = {"loaded": ok, "declined": failed, "repeats": 0, "without_key": 0, "unauthorized": 0}
     for name, number in wanted.items():

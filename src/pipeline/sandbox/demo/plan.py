@@ -28,7 +28,7 @@ STEPS_OF_FAILURE: Final = ("webhook.accepted", "job.announced", "job.started", "
 
 def as_loaded(card: PlantedCard) -> Literal["ok", "failed"]:
     """Expect what the card API's own rule says."""
-    return "failed" if card.bad or declined(card.number, _DECLINED_SHARE) else "ok"
+    return "failed" if declined(card.number, _DECLINED_SHARE) else "ok"
 
 
 @dataclass(frozen=True, slots=True)

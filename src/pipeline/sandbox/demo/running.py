@@ -63,6 +63,7 @@ class Outcome:
     """
 
     job: str
+    integration: str
     job_guid: str
     cards: int
     ok: int
@@ -188,6 +189,7 @@ def _outcome(sandbox: Sandbox, plan: DemoJob, job: Job, steps: Sequence[str]) ->
     sent = job.announcements[0].attempts[0].at if job.announcements else job.created_at
     return Outcome(
         job=plan.title,
+        integration=plan.integration,
         job_guid=str(job.guid),
         cards=ok + failed,
         ok=ok,
@@ -196,5 +198,5 @@ def _outcome(sandbox: Sandbox, plan: DemoJob, job: Job, steps: Sequence[str]) ->
         seconds=(accepted[0].at - sent).total_seconds() if accepted else None,
         told=accepted[0].body.decode() if accepted else None,
         answer=f"{accepted[0].answered} RESULT_RECEIVED" if accepted else "no callback came",
-        findings=tuple(check_job(sandbox, plan, job, steps)),
+        findings=tuple(check_job(sandbox, plan, job, expected=(ok, failed), steps=steps)),
     )

@@ -1,0 +1,302 @@
+"""The demo convicts a pipeline that does anything else than it must."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+from support.sandbox_world import Prepared, prepare
+
+from pipeline.errors import FatalError
+from pipeline.sandbox import CardFile, Sandbox
+from pipeline.sandbox.demo import PLAN, DemoFailed, DemoJob, Outcome
+from pipeline.sandbox.demo import __main__ as program
+from pipeline.sandbox.demo.checking import check_job, counts
+from pipeline.sandbox.demo.running import Watch
+from pipeline.sandbox.demo.showing import new_console, show_table, watching
+
+LOAD, VALIDATE, REFUSE = PLAN
+SMALL = CardFile(records=30, bad_share=0.2, cvv=True, seed=20)
+GOOD = CardFile(records=30, cvv=True, seed=20)
+
+
+class Pipeline:
+    """Does a job as it must be done, or with one thing changed."""
+
+    def __init__(self, sandbox: Sandbox, http: aiohttp.ClientSession, plan: DemoJob) -> None:
+        self.sandbox, self.http, self.plan = (
+            sandbox,
+            http,
+            replace(plan, cards=GOOD if plan.processor == "http" else SMALL),
+        )
+        self.request_id = "r-1"
+        self.result: str | None = None
+        self.steps: Sequence[str] = plan.steps
+        self.body: dict[str, Any] = {}
+
+    async def job(self) -> Prepared:
+        job = await prepare(self.sandbox, cards=self.plan.cards, content=self.plan.content)
+        self.ok, self.failed = counts(self.plan, job.job)
+        self.body = {"success": True, "records_processed": 30, "records_failed": self.failed, "error_message": None}
+        if not self.plan.success:
+            message = "The file is no CSV: it looks like an HTML page."
+            self.body = {"success": False, "records_processed": 0, "records_failed": 0, "error_message": message}
+            return job
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([*(name for name in SMALL.columns if name != "cvv"), "status", "message"])
+        assert job.job.ledger is not None
+        for card in job.job.ledger.cards():
+            fields = [*card.fields[:5], card.fields[6]] if len(card.fields) == 7 else [""] * 6
+            status = self.plan.rules.expected(card)
+            writer.writerow([*fields, status, "" if status == "ok" else "no"])
+        self.result = out.getvalue()
+        return job
+
+    async def load(self, job: Prepared) -> None:
+        """Load every card once."""
+        assert job.job.ledger is not None
+        token = self.sandbox.settings.card_api.token.get_secret_value()
+        for card in job.job.ledger.cards():
+            headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": str(card.record)}
+            body = {"card_number": card.number}
+            async with self.http.post(self.sandbox.cards_url, json=body, headers=headers) as response:
+                assert response.status in {201, 422}
+
+    async def tell(self, job: Prepared) -> None:
+        headers = {"Authorization": f"Bearer {self.sandbox.token()}", "X-Request-Id": self.request_id}
+        async with self.http.post(job.callback_url, json=self.body, headers=headers) as response:
+            await response.read()
+
+    async def run(self, job: Prepared) -> list[str]:
+        async with self.http.get(job.input_url) as response:
+            await response.read()
+        if self.plan.processor == "http":
+            await self.load(job)
+        if self.result is not None:
+            async with self.http.put(job.result_url, data=self.result.encode()) as response:
+                assert response.status == 200
+        await self.tell(job)
+        return self.check(job)
+
+    def check(self, job: Prepared) -> list[str]:
+        return check_job(self.sandbox, self.plan, job.job, expected=(self.ok, self.failed), steps=self.steps)
+
+
+@pytest.mark.parametrize("plan", PLAN)
+async def test_a_right_pipeline_is_not_accused(sandbox: Sandbox, http: aiohttp.ClientSession, plan: DemoJob) -> None:
+    """All three jobs, done as they must be."""
+    pipeline = Pipeline(sandbox, http, plan)
+    job = await pipeline.job()
+    assert await pipeline.run(job) == []
+
+
+async def test_nothing_at_all_is_noticed(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+    """No callback, no result, no step, no download."""
+    pipeline = Pipeline(sandbox, http, VALIDATE)
+    job = await pipeline.job()
+    pipeline.steps = ()
+    findings = pipeline.check(job)
+    assert "ECS accepted 0 callbacks instead of 1 (none came)" in findings[0]
+    assert "no result was uploaded" in findings[1]
+    assert "the audit log lacks webhook.accepted, job.announced" in findings[2]
+    assert "asked for 0 times" in findings[3]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"records_failed": 0}, "ECS was told"),
+        ({"records_processed": 29}, "ECS was told"),
+        ({"success": False, "error_message": "no"}, "ECS was told"),
+        ({"job": "mine"}, "fields that ECS does not know: job"),
+    ],
+)
+async def test_a_wrong_callback_is_convicted(
+    sandbox: Sandbox, http: aiohttp.ClientSession, change: dict[str, object], found: str
+) -> None:
+    """Wrong counts, a wrong verdict, fields of its own."""
+    pipeline = Pipeline(sandbox, http, VALIDATE)
+    job = await pipeline.job()
+    pipeline.body |= change
+    assert any(found in finding for finding in await pipeline.run(job))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"success": True, "error_message": None}, "accepted 0 callbacks"),
+        ({"records_processed": 3}, "not a failure without a processed record"),
+        ({"error_message": "something went wrong"}, "does not name HTML"),
+    ],
+)
+async def test_a_failure_that_is_told_wrong_is_convicted(
+    sandbox: Sandbox, http: aiohttp.ClientSession, change: dict[str, object], found: str
+) -> None:
+    """Success, progress or another reason where none was."""
+    pipeline = Pipeline(sandbox, http, REFUSE)
+    job = await pipeline.job()
+    pipeline.body |= change
+    assert any(found in finding for finding in await pipeline.run(job))
+
+
+async def test_a_result_for_a_failed_job_is_convicted(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+    """Nothing must lie at ECS."""
+    pipeline = Pipeline(sandbox, http, REFUSE)
+    job = await pipeline.job()
+    pipeline.result = "a,b\n"
+    assert any("a result of 4 bytes was uploaded" in finding for finding in await pipeline.run(job))
+
+
+async def test_a_changed_result_is_convicted(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+    """By record and column."""
+    pipeline = Pipeline(sandbox, http, VALIDATE)
+    job = await pipeline.job()
+    assert pipeline.result is not None
+    pipeline.result = pipeline.result.replace("card 1,", "card one,")
+    assert any("record 1: column note" in finding for finding in await pipeline.run(job))
+
+
+async def test_a_card_that_is_loaded_twice_is_convicted(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+    """The card API counts repeats."""
+    pipeline = Pipeline(sandbox, http, LOAD)
+    job = await pipeline.job()
+    await pipeline.load(job)
+    assert any("the card API counts 30 repeats, not 0" in finding for finding in await pipeline.run(job))
+
+
+async def test_callbacks_that_differ_are_convicted(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+    """One body and one X-Request-Id per job, however often."""
+    pipeline = Pipeline(sandbox, http, VALIDATE)
+    job = await pipeline.job()
+    await pipeline.run(job)
+    pipeline.request_id = "r-2"
+    await pipeline.tell(job)
+    assert any("differ in body or X-Request-Id" in finding for finding in pipeline.check(job))
+
+
+async def test_a_step_too_many_and_a_rewritten_url_are_convicted(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+    """The audit log has each step once; URLs are used as they were given."""
+    pipeline = Pipeline(sandbox, http, VALIDATE)
+    job = await pipeline.job()
+    pipeline.steps = (*VALIDATE.steps, "job.started")
+    job.input_url = type(job.input_url)(str(job.input_url).replace("%2F", "/"), encoded=True)
+    findings = await pipeline.run(job)
+    assert any("too many job.started" in finding for finding in findings)
+    assert any("input.csv was sent with another encoding" in finding for finding in findings)
+
+
+OUTCOME = Outcome(
+    job="validate",
+    integration="checking",
+    job_guid="cffde776-1d2a-4614-8023-a5148e411462",
+    cards=1000,
+    ok=990,
+    failed=10,
+    result_bytes=12_345,
+    seconds=1.25,
+    told='{"success": true}',
+    answer="200 RESULT_RECEIVED",
+    findings=(),
+)
+
+
+class TestProgram:
+    """Exit status, demo.json and what is printed."""
+
+    def run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome | BaseException, *, general: str = ""
+    ) -> tuple[int, str, dict[str, Any]]:
+        async def demo(folder: Path, watch: Watch) -> tuple[list[Outcome], list[str]]:
+            assert list(folder.iterdir()) == [folder / "pipeline.log"]  # noqa: ASYNC240 - a handful of files
+            watch([])
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return [outcome], [general] if general else []
+
+        (tmp_path / "demo").mkdir()
+        (tmp_path / "demo" / "old").touch()
+        monkeypatch.setattr(program, "run_demo", demo)
+        found = CliRunner().invoke(program.main, ["--out", str(tmp_path)])
+        return found.exit_code, found.output, json.loads((tmp_path / "demo.json").read_text())
+
+    def test_exit_0_only_when_verified(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a table, and where to look around."""
+        code, output, document = self.run(tmp_path, monkeypatch, OUTCOME)
+        assert code == 0
+        assert re.search(
+            r"validate .* 1,000 .* 990 .* 10 .* 12,345 .* 1\.2 .* completed -> 200 RESULT_RECEIVED", output
+        )
+        assert "job show checking/cffde776-1d2a-4614-8023-a5148e411462" in output
+        assert document["verified"] is True
+        assert document["jobs"][0]["result_bytes"] == 12_345
+
+    def test_a_finding_is_exit_1_and_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a job, or of the audit log as a whole."""
+        wrong = replace(OUTCOME, findings=("record 7: column note was changed [x]",))
+        code, output, document = self.run(tmp_path, monkeypatch, wrong, general="audit log broken")
+        assert code == 1
+        assert "NOT AS IT MUST BE: record 7: column note was changed [x]" in output
+        assert document["findings"] == ["audit log broken", "record 7: column note was changed [x]"]
+        assert document["verified"] is False
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            DemoFailed("not ready"),
+            ExceptionGroup("many", [ExceptionGroup("inner", [FatalError("broker", "not ready")])]),
+        ],
+    )
+    def test_a_demo_that_does_not_run_is_exit_1(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        """With the reason."""
+        code, output, document = self.run(tmp_path, monkeypatch, error)
+        assert code == 1
+        assert "the demo did not come to its end:" in output
+        assert "not ready" in document["findings"][0]
+
+
+def test_the_table_shows_what_did_not_happen() -> None:
+    """No result, no callback, a failure's message."""
+    console = Console(width=160, record=True, file=io.StringIO())
+    failed = replace(OUTCOME, told='{"success": false, "error_message": "an HTML page"}', result_bytes=None)
+    show_table(console, [failed, replace(OUTCOME, told=None, seconds=None, answer="no callback came")])
+    text = console.export_text()
+    assert "failed: an HTML page -> 200" in text
+    assert "no callback came" in text
+
+
+def test_without_a_terminal_each_quarter_is_a_line() -> None:
+    """Never the same line twice."""
+    console = Console(file=io.StringIO(), width=100, record=True)
+    job: Any = object()
+    with watching(console) as watch:
+        for done in (0.0, 0.1, 0.3, 0.31, 0.99, 1.0):
+            watch([(VALIDATE, job, done), (LOAD, None, 0.0)])
+    lines = console.export_text().splitlines()
+    assert lines == [f"validate 100,000 cards: {share}" for share in ("0%", "25%", "75%", "100%")]
+
+
+def test_on_a_terminal_there_is_a_bar_per_job() -> None:
+    """All three titles, and the percentage."""
+    out = io.StringIO()
+    with watching(Console(file=out, width=100, force_terminal=True)) as watch:
+        watch([(plan, None, 1.0) for plan in PLAN])
+    assert all(plan.title in out.getvalue() for plan in PLAN)
+    assert "100 %" in out.getvalue()
+
+
+def test_the_console_is_wide_enough_without_a_terminal() -> None:
+    """So that no row of the table is broken into many."""
+    assert new_console().width >= 80

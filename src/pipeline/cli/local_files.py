@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +12,10 @@ from typing import BinaryIO, Final, Self
 
 from pipeline.cards import CsvError
 from pipeline.cli.exits import UsageRefused
+from pipeline.transfer import SourceRefused
+from pipeline.transfer.gunzip import MAGIC, Gunzip
 
 _PIECE: Final = 1 << 20
-_GZIP: Final = b"\x1f\x8b"
-_WITH_GZIP_HEADER: Final = 31
 
 
 class Aside:
@@ -76,30 +75,18 @@ async def plain_bytes(file: BinaryIO) -> AsyncIterator[bytes]:
         CsvError: The gzip data are damaged or end too early.
     """
     piece = await asyncio.to_thread(file.read, _PIECE)
-    if piece.startswith(_GZIP):
-        async for inflated in _inflated(file, piece):
-            yield inflated
-        return
-    while piece:
-        yield piece
-        piece = await asyncio.to_thread(file.read, _PIECE)
-
-
-async def _inflated(file: BinaryIO, piece: bytes) -> AsyncIterator[bytes]:
-    inflater = zlib.decompressobj(_WITH_GZIP_HEADER)
-    while piece:
-        try:
-            yield await asyncio.to_thread(inflater.decompress, piece, _PIECE)
-        except zlib.error:
-            raise CsvError("csv_gzip_damaged", "The file begins like gzip, but its data are damaged.") from None
-        if inflater.eof:
-            # gzip files may be joined, and padded with zeros
-            piece = inflater.unused_data.lstrip(b"\0") or (await asyncio.to_thread(file.read, _PIECE)).lstrip(b"\0")
-            if not piece:
-                return
-            inflater = zlib.decompressobj(_WITH_GZIP_HEADER)
-        else:
-            piece = inflater.unconsumed_tail or await asyncio.to_thread(file.read, _PIECE)
-    yield inflater.flush()
-    if not inflater.eof:
-        raise CsvError("csv_gzip_cut", "The file is gzip and ends before its data do: it was cut on its way.")
+    gunzip = Gunzip(_PIECE) if piece.startswith(MAGIC) else None
+    try:
+        while piece:
+            if gunzip is None:
+                yield piece
+            else:
+                gunzip.feed(piece)
+                while plain := await asyncio.to_thread(gunzip.piece):
+                    yield plain
+            piece = await asyncio.to_thread(file.read, _PIECE)
+        if gunzip is not None:
+            gunzip.finish()
+    except SourceRefused as error:
+        # the same fault as of a download, in words for a file at hand
+        raise CsvError(error.code, "The file begins like gzip, but its data are damaged or end too early.") from error

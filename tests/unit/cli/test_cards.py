@@ -72,13 +72,13 @@ def test_a_large_gzip_is_inflated_in_pieces(home: Path, run: Run) -> None:
         ),
         (
             gzip.compress(GOOD)[:-12],
-            {"code": "csv_gzip_cut", "line": None},
-            "The file is gzip and ends before its data do: it was cut on its way.",
+            {"code": "source_gzip_truncated", "line": None},
+            "The file begins like gzip, but its data are damaged or end too early.",
         ),
         (
             b"\x1f\x8b" + b"\x00" * 40,
-            {"code": "csv_gzip_damaged", "line": None},
-            "The file begins like gzip, but its data are damaged.",
+            {"code": "source_gzip_broken", "line": None},
+            "The file begins like gzip, but its data are damaged or end too early.",
         ),
     ],
 )

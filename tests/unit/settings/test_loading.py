@@ -170,6 +170,16 @@ def test_a_name_in_a_table_must_be_that_of_the_table(file: Path) -> None:
     assert problems(file) == ("ecs.acme.name: 'other' is not the key of its table; leave name out",)
 
 
+def test_a_list_in_a_variable_is_json(file: Path) -> None:
+    env = {"PIPELINE_ECS__ACME__CSV__DROP_COLUMNS": "pin,cvv"}
+    assert problems(file, env) == (
+        (
+            "ecs.acme.csv.drop_columns: 'pin,cvv' is not a list (in an environment variable: as JSON); "
+            'write e.g. drop_columns = ["..."] (environment variable PIPELINE_ECS__ACME__CSV__DROP_COLUMNS)'
+        ),
+    )
+
+
 def test_settings_are_frozen(file: Path) -> None:
     settings = load_settings(file, {})
     with pytest.raises(ValueError, match="frozen"):

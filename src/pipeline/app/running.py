@@ -83,6 +83,7 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event)
     """
 
     async def make(around: Surroundings) -> list[Part]:
+        log.warning("embedded_broker", kept="in memory only: an accepted webhook is lost when this process ends")
         return [make_ingress(around), *[await make_stage(around) for make_stage in STAGE_MAKERS.values()]]
 
     with EmbeddedBroker() as broker:
@@ -92,7 +93,6 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event)
         )
         # this broker holds back an answer for the whole time, records or not
         consumer = settings.consumer.model_copy(update={"lost_records": "report", "fetch_wait": 0.02})
-        log.warning("embedded_broker", kept="in memory only: an accepted webhook is lost when this process ends")
         await _run("dev", settings, kafka, consumer, make, on_ready=on_ready, stop=stop)
 
 

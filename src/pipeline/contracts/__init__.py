@@ -1,7 +1,7 @@
 """What crosses a wire: event models, topics, keys, record headers. Pure."""
 
 from pipeline.contracts.audit_events import AuditAction, AuditEvent
-from pipeline.contracts.headers import EventHeaders, Headers, first_values
+from pipeline.contracts.headers import INTEGRATION_HEADER, EventHeaders, Headers, first_values
 from pipeline.contracts.jobs import (
     BatchCompleted,
     BatchFailed,
@@ -18,6 +18,7 @@ from pipeline.contracts.jobs import (
 from pipeline.contracts.topics import SPECS, TOPICS, Topic, TopicSpec
 
 __all__ = [
+    "INTEGRATION_HEADER",
     "SPECS",
     "TOPICS",
     "AuditAction",

@@ -11,6 +11,9 @@ Headers = tuple[tuple[str, bytes], ...]
 
 SPEC_VERSION = "1.0"
 
+INTEGRATION_HEADER = "pipeline_integration"
+"""Record header that names the integration a webhook came in by."""
+
 
 @dataclass(frozen=True, slots=True)
 class EventHeaders:

@@ -13,9 +13,9 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from pipeline.bus.protocols import Outgoing, Record
-from pipeline.contracts import AuditAction, AuditEvent, EventHeaders, Headers, first_values
+from pipeline.contracts import INTEGRATION_HEADER, AuditAction, AuditEvent, EventHeaders, Headers, first_values
 from pipeline.errors import PoisonRecord
-from pipeline.ingress.records import INTEGRATION, REASONS
+from pipeline.ingress.records import REASONS
 from pipeline.observability import FOREIGN_DIGITS, mask_text
 from pipeline.providers import Finding, InvalidBody, Provider
 from pipeline.transfer import redact
@@ -78,7 +78,7 @@ def read_quarantined(record: Record) -> Quarantined:
     try:
         return Quarantined(
             id=headers["ce_id"],
-            integration=headers[INTEGRATION],
+            integration=headers[INTEGRATION_HEADER],
             path=headers["ce_source"],
             at=datetime.fromisoformat(headers["ce_time"]),
             reasons=tuple(reason for reason in headers[REASONS].split(",") if reason),

@@ -8,11 +8,10 @@ from typing import Final
 from pydantic import JsonValue
 
 from pipeline.bus.protocols import Outgoing
-from pipeline.contracts import AuditAction, AuditEvent, EventHeaders, event_id
+from pipeline.contracts import INTEGRATION_HEADER, AuditAction, AuditEvent, EventHeaders, event_id
 from pipeline.ingress.sources import Received
 from pipeline.providers import Identified, InvalidBody
 
-INTEGRATION: Final = "pipeline_integration"
 REASONS: Final = "pipeline_quarantine_reasons"
 QUARANTINED_TYPE: Final = "webhook.quarantined"
 ACTOR: Final = "ingress"
@@ -53,7 +52,7 @@ def quarantined(received: Received, invalid: InvalidBody) -> Outgoing:
 
 
 def _extra(received: Received) -> tuple[tuple[str, bytes], ...]:
-    return ((INTEGRATION, received.source.integration.encode()), *received.signature_headers)
+    return ((INTEGRATION_HEADER, received.source.integration.encode()), *received.signature_headers)
 
 
 def _reasons(invalid: InvalidBody) -> list[str]:

@@ -10,14 +10,11 @@ from typing import Protocol, TypeVar
 from pydantic import ValidationError
 
 from pipeline.bus.protocols import Record
-from pipeline.contracts import BatchRequested, first_values
+from pipeline.contracts import INTEGRATION_HEADER, BatchRequested, first_values
 from pipeline.errors import PermanentError, PoisonRecord
 from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.store.jobs import Announced, JobStore
 from pipeline.transfer import job_deadline
-
-INTEGRATION_HEADER = "pipeline_integration"
-"""Record header that names the integration a webhook came in by."""
 
 
 class JobRules(Protocol):

@@ -170,7 +170,7 @@ class ConfirmStage:
         await telling.delivery.lease.ensure()
         if not (confirmed and outcome.outcome == "completed"):
             await self._jobs.file("purge", ref, told.at + rules.keep_failed_parts)
-        elif telling.again is None:
+        else:
             await self._jobs.drop_parts(ref)
         if confirmed:
             await self._jobs.close(ref)

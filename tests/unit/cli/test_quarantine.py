@@ -13,8 +13,8 @@ from support.command_line import RememberingPublisher, Run
 
 from pipeline.bus import KafkaSettings, Outgoing, Record
 from pipeline.cli.actor import actor
-from pipeline.contracts import EventHeaders, Topic, event_id
-from pipeline.ingress.records import INTEGRATION, QUARANTINED_TYPE, REASONS
+from pipeline.contracts import INTEGRATION_HEADER, EventHeaders, Topic, event_id
+from pipeline.ingress.records import QUARANTINED_TYPE, REASONS
 
 CARD = "4111111111111111"
 BODY: dict[str, Any] = {
@@ -41,7 +41,7 @@ def quarantined(body: bytes, *, integration: str = "acme", offset: int = 0) -> R
         time=datetime(2026, 1, 21, 12, tzinfo=UTC),
         partition_key=integration,
     )
-    extra = ((INTEGRATION, integration.encode()), (REASONS, b"callback_url:host_not_allowed"))
+    extra = ((INTEGRATION_HEADER, integration.encode()), (REASONS, b"callback_url:host_not_allowed"))
     return Record(Topic.BATCH_QUARANTINE, 0, offset, integration, body, headers.encode(extra), 0)
 
 

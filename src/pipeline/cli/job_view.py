@@ -129,7 +129,7 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
         uploaded=await jobs.uploaded(ref),
         outcome=await jobs.outcome(ref),
         tries=(await jobs.tries(ref))[0],
-        told=await jobs.told(ref),
+        told=await jobs.ended(ref),
     )
 
 

@@ -268,6 +268,17 @@ class JobStore:
                 return found
         return None
 
+    async def ended(self, ref: JobRef) -> Told | None:
+        """Return how telling ended, whichever telling it was; a later confirmation counts before an earlier refusal."""
+        first = await self.told(ref)
+        if first is None or first.told == "confirmed":
+            return first
+        for again in await self.objects.folders(f"{ref.work}again/"):
+            later = await self.told(ref, again)
+            if later is not None and later.told == "confirmed":
+                return later
+        return first
+
     async def record_told(self, ref: JobRef, receipt: Told, again: str | None = None) -> Told:
         """Record how telling ended; return what stands."""
         return (await self._create("confirmed", f"{ref.telling(again)}{receipt.told}.json", receipt))[1]

@@ -102,6 +102,20 @@ async def test_a_job_announced_again_after_its_outcome_is_told_again_the_same() 
     assert world.ecs.calls[0] == world.ecs.calls[1]
 
 
+async def test_a_refused_job_that_is_told_again_with_success_ends_as_confirmed_and_leaves_no_card_data() -> None:
+    world = World()
+    assert await told_after(world, Answer("refused", 401, "callback_unauthorized", "bad token")) == "refused"
+    ended = await world.jobs.ended(world.ref)
+    assert ended is not None
+    assert ended.told == "refused"
+    world.clock.forward(minutes=5)
+    await world.run(world.announce(expires_at="2026-01-21T15:00:00Z"))
+    ended = await world.jobs.ended(world.ref)
+    assert ended is not None
+    assert ended.told == "confirmed"
+    assert not any("/parts/" in key for key in world.memory.objects)
+
+
 async def test_a_failed_job_announced_again_is_tried_anew_where_configured() -> None:
     world = World(policies={"reannouncement_after_failure": "new_attempt"})
     await world.run(world.announce(b"<html>"))

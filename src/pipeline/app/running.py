@@ -36,11 +36,13 @@ class Ready:
         name: ``ingress``, a stage, or ``dev``.
         url: Where webhooks are received; None for stages.
         management_url: Where health and metrics are served.
+        bootstrap_servers: The embedded broker of ``dev``, for commands that look into topics; else None.
     """
 
     name: str
     url: str | None
     management_url: str
+    bootstrap_servers: str | None = None
 
 
 OnReady = Callable[[Ready], None]
@@ -92,7 +94,9 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event)
             update={"bootstrap_servers": broker.bootstrap_servers, "tls": None, "sasl": None, "security_protocol": None}
         )
         # this broker holds back an answer for the whole time, records or not
-        consumer = settings.consumer.model_copy(update={"lost_records": "report", "fetch_wait": 0.02})
+        consumer = settings.consumer.model_copy(
+            update={"lost_records": "report", "fetch_wait": 0.02, "batch_linger": 0.2}
+        )
         await _run("dev", settings, kafka, consumer, make, on_ready=on_ready, stop=stop)
 
 
@@ -116,6 +120,7 @@ async def _run(
         )
         around = Surroundings(settings, kafka, consumer, publisher, objects, metrics, redaction.add, stack)
         parts = await make(around)
+        embedded = kafka.bootstrap_servers if name == "dev" else None
         for part in parts:
             management.add_liveness(part.name, part.alive)
             for check, health in part.checks.items():
@@ -124,7 +129,7 @@ async def _run(
             await _await_store(objects, stop)
         lag = asyncio.create_task(watch_loop_lag(metrics.loop_lag_seconds))
         try:
-            await run_parts(parts, stop, lambda: on_ready(Ready(name, _url(parts), management.url)))
+            await run_parts(parts, stop, lambda: on_ready(Ready(name, _url(parts), management.url, embedded)))
         finally:
             lag.cancel()
             await asyncio.wait([lag])

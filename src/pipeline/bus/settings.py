@@ -200,7 +200,10 @@ class ConsumerSettings(BaseModel):
     )
     batch_records: int = Field(default=500, ge=1, le=100_000, description="Most records in one batch (audit)")
     batch_linger: float = Field(
-        default=0.2, ge=0, le=60, description="Seconds that a batch waits for more records after its first (audit)"
+        default=2.0,
+        ge=0,
+        le=60,
+        description="Seconds that a batch waits for more records after its first (audit); longer: fewer segments",
     )
     lost_records: Literal["stop", "report"] = Field(
         default="stop",

@@ -108,4 +108,7 @@ async def _serve(server: Server, settings: Settings) -> None:
 
 
 def _print_ready(ready: Ready) -> None:
-    print_json({"ready": ready.name, "url": ready.url, "management_url": ready.management_url})
+    line = {"ready": ready.name, "url": ready.url, "management_url": ready.management_url}
+    if ready.bootstrap_servers is not None:
+        line["bootstrap_servers"] = ready.bootstrap_servers
+    print_json(line)

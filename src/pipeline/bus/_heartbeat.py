@@ -1,6 +1,6 @@
 """When the group coordinator last heard of this member. aiokafka knows, but tells nobody.
 
-Everything taken from inside aiokafka's coordinator stands here; tests/broker/test_heartbeat.py fails when it changes.
+Everything taken from inside aiokafka's coordinator stands here; tests/unit/bus/test_heartbeat.py fails when it changes.
 """
 
 from __future__ import annotations

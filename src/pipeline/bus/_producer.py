@@ -66,7 +66,6 @@ class AioProducer:
             linger_ms=0,
             max_batch_size=limit,
             max_request_size=limit,
-            compression_type=None if settings.compression == "none" else settings.compression,
         )
         self._sending: set[asyncio.Task[Any]] = set()
 

@@ -44,8 +44,8 @@ class SaslSettings(BaseModel):
     password: SecretStr | None = Field(default=None, description="Password of PLAIN and SCRAM")
     token_url: str | None = Field(
         default=None,
-        pattern=r"^https?://",
-        description="OAUTHBEARER: token endpoint for OAuth 2.0 client credentials (RFC 6749, 4.4), https",
+        pattern=r"^(https://|http://(127\.0\.0\.1|localhost)[:/])",
+        description="OAUTHBEARER: token endpoint for OAuth 2.0 client credentials (RFC 6749, 4.4); https, except on loopback",
     )
     client_id: str | None = Field(default=None, min_length=1, description="OAUTHBEARER: client identifier")
     client_secret: SecretStr | None = Field(default=None, description="OAUTHBEARER: client secret")
@@ -111,7 +111,6 @@ class KafkaSettings(BaseModel):
     request_timeout: float = Field(
         default=10.0, gt=0, le=300, description="Seconds for one request to a broker, then the connection is given up"
     )
-    compression: Literal["none", "gzip"] = Field(default="none", description="Compression of published batches")
 
     @property
     def protocol(self) -> Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]:

@@ -65,6 +65,7 @@ async def test_oauthbearer_gets_a_token_provider() -> None:
         (PLAIN | {"client_id": "x"}, "has no use for client_id"),
         (OAUTH | {"client_secret": None, "token_url": None}, "needs token_url and client_secret"),
         (OAUTH | {"username": "x"}, "has no use for username"),
+        (OAUTH | {"token_url": "http://id.example.com/token"}, "token_url"),
     ],
 )
 def test_sasl_needs_what_its_mechanism_needs(given: dict[str, str], message: str) -> None:

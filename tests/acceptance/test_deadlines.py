@@ -1,0 +1,191 @@
+"""A deadline in each stage, and URLs renewed in mid-job: no job ends in silence, and ECS hears of it in time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from pydantic import JsonValue
+from support.brokers import Broker
+from support.flow import EVERYTHING, Flow, running_flow
+from support.flow_checks import assert_completed, assert_one_outcome, told_body
+from support.gated import open_gate
+from support.members import until
+
+from pipeline.contracts import Topic
+from pipeline.sandbox import CardFile, Fault, Job
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WORK_SECONDS = 8.0
+"""From the announcement to the deadline: enough to reach the stage that the deadline is to meet, on a slow machine."""
+MARGIN_SECONDS = 40.0
+"""From the deadline to the expiry: the failure must be told within it."""
+EXPIRES_SECONDS = WORK_SECONDS + MARGIN_SECONDS
+
+HOLD_FROM = 101
+LIMITS: dict[str, JsonValue] = {"deadline_margin_seconds": MARGIN_SECONDS, "chunk_records": 50}
+SOON = {"backoff_seconds": 0.05, "read_ahead_bytes": 65_536, "idle_close_seconds": 0.3}
+
+
+@pytest.fixture(scope="module")
+def gates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gates")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def flow(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory, gates: Path) -> AsyncIterator[Flow]:
+    """All stages, with a processor that stops at the third chunk until a job's gate is open."""
+    async with running_flow(
+        embedded_broker,
+        tmp_path_factory.mktemp("flow"),
+        processor="support.gated:Gated",
+        options={"folder": str(gates), "hold_from": HOLD_FROM},
+        tables={"transfer": SOON},
+        integration={"limits": LIMITS},
+    ) as running:
+        yield running
+        await running.stop(*EVERYTHING)
+
+
+def assert_told_in_time(flow: Flow, job: Job) -> str:
+    """ECS was told of a failure before its URLs expired; returns the message."""
+    body = told_body(flow, job)
+    assert body["success"] is False
+    first = flow.callbacks(job)[0]
+    assert first.at < job.announcements[-1].expires_at
+    assert flow.result(job) is None
+    message: str = body["error_message"]
+    return message
+
+
+def decided(flow: Flow, job: Job) -> tuple[str, str]:
+    """Return why the job failed, and which stage said so."""
+    outcome = json.loads(flow.stored(job)["outcome.json"])
+    return outcome["reason"], outcome["decided_by"]
+
+
+async def test_no_worker_at_all(embedded_broker: Broker, tmp_path: Path) -> None:
+    """PROCESS and UPLOAD do not run: the deadline watch in CONFIRM tells ECS that nobody came."""
+    limits = LIMITS | {"deadline_margin_seconds": EXPIRES_SECONDS - 1}
+    running = running_flow(embedded_broker, tmp_path, start=("ingress", "confirm"), integration={"limits": limits})
+    async with running as flow:
+        job = await flow.send(expires_in_seconds=EXPIRES_SECONDS)
+        await flow.told(job)
+        assert "expired" in assert_told_in_time(flow, job)
+        assert decided(flow, job) == ("deadline_passed", "watch")
+
+        # a worker that comes too late finds the decision, touches no card and changes nothing
+        await flow.caught_up(groups=("watch", "confirm"))
+        before = flow.stored(job)
+        await flow.start("process")
+        await flow.caught_up(groups=("watch", "process", "confirm"))
+        assert flow.stored(job) == before
+        assert flow.sandbox.store.traffic.round_trips(job.input_key) == 0
+        await assert_one_outcome(flow, job, "failed")
+        await flow.stop()
+
+
+async def test_in_mid_process(flow: Flow, gates: Path) -> None:
+    """The processor hangs: what was decided until then is counted, the worker is free for other jobs."""
+    job = await flow.send(cards=CardFile(records=300), expires_in_seconds=EXPIRES_SECONDS)
+    await flow.told(job)
+    assert "expired" in assert_told_in_time(flow, job)
+    reason, by = decided(flow, job)
+    assert reason == "deadline_passed"
+    assert by in {"process", "watch"}
+    body = told_body(flow, job)
+    assert (body["records_processed"], body["records_failed"]) == ((HOLD_FROM - 1, 0) if by == "process" else (0, 0))
+
+    open_gate(gates, job.guid)  # too late
+    other = await flow.send(cards=CardFile(seed=2, records=20))
+    await flow.told(other)
+    await flow.caught_up()
+    assert_completed(flow, other)
+    assert await flow.records(Topic.BATCH_PROCESSED, job) == []
+    assert len(flow.callbacks(job)) == 1
+
+
+async def test_in_upload(flow: Flow) -> None:
+    """The object store answers SlowDown until the end: all cards are done, yet the job fails, and ECS is told why."""
+    guid = UUID(int=1)
+    flow.sandbox.faults.add(Fault(target="result", kind="status", status=503, code="SlowDown", job=guid, times=0))
+    job = await flow.send(cards=CardFile(records=20), expires_in_seconds=EXPIRES_SECONDS, job_guid=guid)
+    await flow.told(job)
+    assert "expired" in assert_told_in_time(flow, job)
+    assert decided(flow, job)[0] == "deadline_passed"
+    assert decided(flow, job)[1] in {"upload", "watch"}
+    assert len(await flow.records(Topic.BATCH_PROCESSED, job)) == 1
+    assert flow.sandbox.store.traffic.requests["PUT", job.result_key, HTTPStatus.SERVICE_UNAVAILABLE] > 1
+    await flow.caught_up()
+    await assert_one_outcome(flow, job, "failed")
+
+
+async def test_urls_that_expire_before_they_are_said_to(flow: Flow) -> None:
+    """The deadline is that of the URLs' own signatures where they end before ``expires_at``."""
+    job = await flow.send(
+        cards=CardFile(records=300), expires_in_seconds=3600, url_expires_in_seconds=round(EXPIRES_SECONDS)
+    )
+    await flow.told(job)
+    assert "expired" in assert_told_in_time(flow, job)
+    assert flow.callbacks(job)[0].at.timestamp() < job.created_at.timestamp() + EXPIRES_SECONDS
+
+
+async def test_expired_at_arrival(flow: Flow) -> None:
+    """An announcement whose expiry is past is accepted, and ends in a failure callback without a single request."""
+    job = await flow.send(cards=CardFile(records=20), expires_in_seconds=-10)
+    assert job.announcements[0].accepted
+    await flow.told(job)
+    await flow.caught_up()
+    assert told_body(flow, job)["success"] is False
+    assert decided(flow, job)[0] == "deadline_passed"
+    assert flow.sandbox.store.traffic.round_trips(job.input_key) == 0
+    assert flow.sandbox.store.traffic.round_trips(job.result_key) == 0
+    await assert_one_outcome(flow, job, "failed")
+
+
+async def test_renewed_in_mid_download(flow: Flow, gates: Path) -> None:
+    """Old URLs die while the file is being read: the download goes on by Range with the new one, the PUT uses the new.
+
+    The worker holds at record 101 and lets go of the connection meanwhile, as a slow processor makes it do.
+    """
+    guid = UUID(int=2)
+    flow.sandbox.faults.add(Fault(target="input", kind="rate", bytes_per_second=20_000, job=guid))
+    cards = CardFile(seed=3, records=5000)
+    job = await flow.send(cards=cards, expires_in_seconds=EXPIRES_SECONDS + 20, job_guid=guid)
+    requests = flow.sandbox.store.traffic.requests
+    await until(lambda: requests["GET", job.input_key, 0] == 1)  # the connection was let go of
+
+    old = job.announcements[0]
+    await flow.sandbox.ecs.announce(job.guid, expires_in_seconds=3600)
+    await until(lambda: sum(name.startswith("announcements/") for name in flow.stored(job)) == 2)
+    for url in old.urls:
+        flow.sandbox.store.revoke(url)
+    open_gate(gates, job.guid)
+
+    await flow.told(job)
+    await flow.caught_up()
+    assert_completed(
+        flow,
+        job,
+        steps=(
+            "webhook.accepted",
+            "webhook.accepted",
+            "job.announced",
+            "job.announced",
+            "job.started",
+            "job.processed",
+            "result.uploaded",
+            "outcome.decided",
+            "callback.confirmed",
+        ),
+    )
+    assert requests["GET", job.input_key, HTTPStatus.PARTIAL_CONTENT] >= 1
+    assert requests["PUT", job.result_key, HTTPStatus.OK] == 1
+    assert requests["PUT", job.result_key, HTTPStatus.FORBIDDEN] == 0
+    assert flow.sandbox.store.traffic.rewritten[job.input_key] == 0

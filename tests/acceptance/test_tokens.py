@@ -1,0 +1,159 @@
+"""Callback tokens that are wrong, expired, replaced in mid-run, or fetched by OAuth: three integrations, one flow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import jwt
+import pytest
+import pytest_asyncio
+from support.brokers import Broker
+from support.flow import EVERYTHING, INTEGRATION, Flow, running_flow
+from support.members import until
+
+from pipeline.sandbox import CardFile, Fault, Job, JobRequest, settings_snippet
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+EXPIRED = "expired"
+OAUTH = "oauth"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def flow(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Flow]:
+    """``acme`` begins with a token of a stranger, ``expired`` with one of yesterday; ``oauth`` has a client."""
+    folder = tmp_path_factory.mktemp("flow")
+    async with running_flow(embedded_broker, folder, start=()) as running:
+        blocks = [
+            settings_snippet(running.sandbox, name, folder=folder / "secrets", oauth=name == OAUTH).toml
+            for name in (EXPIRED, OAUTH)
+        ]
+        with running.config.open("a") as config:
+            config.writelines(blocks)
+        replace_token(running, INTEGRATION, wrong_token(running))
+        replace_token(running, EXPIRED, running.sandbox.token(lifetime=timedelta(days=-1)))
+        await asyncio.gather(*(running.start(name) for name in EVERYTHING))
+        yield running
+        await running.stop()
+
+
+def wrong_token(flow: Flow) -> str:
+    """Return a token like ECS's in everything but the key it is signed with."""
+    claims = jwt.decode(flow.sandbox.token(), options={"verify_signature": False})
+    return jwt.encode(claims, "the platform secret of somebody else, of 32 bytes", algorithm="HS256")
+
+
+def replace_token(flow: Flow, integration: str, token: str) -> None:
+    """Put another token in place as a whole, as whoever rotates secrets does."""
+    fresh = flow.folder / "fresh-token"
+    fresh.write_text(token + "\n")
+    fresh.chmod(0o600)
+    fresh.replace(flow.folder / "secrets" / f"{integration}-token")
+
+
+async def send(flow: Flow, integration: str, **request: Any) -> Job:
+    url = flow.webhook_url.removesuffix(INTEGRATION) + integration
+    cards = CardFile(records=20)
+    job = await flow.sandbox.ecs.create(JobRequest(webhook_url=url, cards=cards, **request))
+    assert job.announcements[0].accepted
+    return job
+
+
+def folder_of(flow: Flow, integration: str, job: Job) -> Path:
+    return flow.store / "jobs" / integration / str(job.guid)
+
+
+async def health(flow: Flow, name: str) -> tuple[int, dict[str, Any]]:
+    """Return what a process says of its readiness."""
+    url = (await flow.processes[name].ready())["management_url"]
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/healthz/ready") as response:
+        body = await response.json()
+        return response.status, body["checks"]
+
+
+async def test_readiness_names_the_expired_token_and_the_ingress_does_not_care(flow: Flow) -> None:
+    """CONFIRM is not ready, for the one reason; it lives on, and shows when which token ends; the ingress is ready."""
+    status, checks = await health(flow, "confirm")
+    assert status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert [name for name, check in checks.items() if not check["ok"]] == [f"token-{EXPIRED}"]
+    said = checks[f"token-{EXPIRED}"]["message"]
+    assert "expired at" in said
+    assert "ask eCard Systems for a new one" in said
+    assert "expires at" in checks[f"token-{OAUTH}"]["message"]
+
+    status, checks = await health(flow, "ingress")
+    assert status == HTTPStatus.OK
+    assert set(checks) == {"ingress", "kafka"}
+
+    url = (await flow.processes["confirm"].ready())["management_url"]
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{url}/healthz/live") as response:
+            assert response.status == HTTPStatus.OK
+        async with session.get(f"{url}/metrics") as response:
+            lines = (await response.text()).splitlines()
+    left = {line.split('"')[1]: float(line.split()[-1]) for line in lines if "token_seconds_left{" in line}
+    assert left[EXPIRED] < 0 < left[OAUTH]
+
+
+async def test_by_oauth(flow: Flow) -> None:
+    """The token comes from ECS's endpoint, in its JSON:API form."""
+    job = await send(flow, OAUTH)
+    await flow.told(job)
+    await until((folder_of(flow, OAUTH, job) / "confirmed.json").exists)
+    assert job.success
+
+
+@pytest.mark.parametrize("integration", [INTEGRATION, EXPIRED])
+async def test_a_token_that_is_not_accepted(flow: Flow, integration: str) -> None:
+    """401: the callback is parked with an alarm, result and parts are kept; after the rotation `job tell` confirms."""
+    job = await send(flow, integration)
+    folder = folder_of(flow, integration, job)
+    await until((folder / "refused.json").exists, 60)
+    refused = json.loads((folder / "refused.json").read_text())
+    assert (refused["status"], refused["code"], refused["tries"]) == (401, "callback_unauthorized", 1)
+    assert len(flow.callbacks(job)) == 1  # the same token is not sent twice
+    assert '"callback_token_rejected"' in flow.processes["confirm"].log
+    assert flow.result(job) is not None
+    assert any((folder / "parts").rglob("*.csv"))
+
+    replace_token(flow, integration, flow.sandbox.token())
+    code, _ = await flow.cli("job", "tell", f"{integration}/{job.guid}")
+    assert code == 0
+    await flow.told(job)
+    await until(lambda: not (folder / "parts").exists())
+    first, second = flow.callbacks(job)
+    assert (first.verdict, second.verdict) == (401, 200)
+    assert (first.body, first.request_id) == (second.body, second.request_id)
+
+
+async def test_rotated_in_mid_run(flow: Flow) -> None:
+    """A token that dies while it is being used: the new one is read from the file and sent at once, in the same try."""
+    replace_token(flow, INTEGRATION, flow.sandbox.token())
+    guid = UUID(int=401)
+    flow.sandbox.faults.add(Fault(target="callback", kind="delay", job=guid, seconds=2))
+    flow.sandbox.faults.add(Fault(target="callback", kind="status", status=401, job=guid))
+    job = await send(flow, INTEGRATION, job_guid=guid)
+    # the request with the old token is under way: now it is replaced
+    await until(lambda: all(one.get("job") != str(guid) for one in flow.sandbox.faults.waiting()), 60)
+    replace_token(flow, INTEGRATION, flow.sandbox.token(lifetime=timedelta(days=30)))
+    await flow.told(job)
+    confirmed = folder_of(flow, INTEGRATION, job) / "confirmed.json"
+    await until(confirmed.exists)
+    assert json.loads(confirmed.read_text())["tries"] == 1
+    assert [one.answered for one in flow.callbacks(job)] == [401, 200]
+
+
+async def test_readiness_comes_back_by_itself(flow: Flow) -> None:
+    """The replaced token is found within a minute, without a restart."""
+    replace_token(flow, EXPIRED, flow.sandbox.token())
+    async with asyncio.timeout(90):
+        while (await health(flow, "confirm"))[0] != HTTPStatus.OK:  # noqa: ASYNC110 - a test looks from outside
+            await asyncio.sleep(0.5)

@@ -1,0 +1,249 @@
+"""The project's conventions, executable: each test is one of them."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+import pipeline
+from pipeline.contracts import Topic
+from pipeline.effects import EFFECTS
+from pipeline.errors import PipelineError
+from pipeline.observability import Metrics
+
+ROOT: Final = Path(__file__).parents[2]
+SRC: Final = ROOT / "src" / "pipeline"
+WRITTEN: Final = ("src", "tests", "tools", "benchmarks", "examples", "docs", "deploy", "schemas", ".ci")
+MOST_LINES: Final = 400
+MOST_LINES_OF_A_DECISION: Final = 60
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """Every module of the package, parsed."""
+    return {path: ast.parse(path.read_text("utf-8")) for path in sorted(SRC.rglob("*.py"))}
+
+
+def nodes(*, without: str) -> Iterator[ast.AST]:
+    """Every node of the package's modules, but for those of the named file."""
+    return (node for path, tree in trees().items() if path != SRC / without for node in ast.walk(tree))
+
+
+def texts(*, without: str) -> set[str]:
+    """Every string literal of the package."""
+    found = (node.value for node in nodes(without=without) if isinstance(node, ast.Constant))
+    return {value for value in found if isinstance(value, str)}
+
+
+def name_of(node: ast.expr) -> str:
+    """The last name of what is called or referred to."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+@cache
+def all_calls() -> dict[str, list[ast.Call]]:
+    """Every call of the package, by the name of what is called."""
+    found: dict[str, list[ast.Call]] = {}
+    for node in nodes(without=""):
+        if isinstance(node, ast.Call):
+            found.setdefault(name_of(node.func), []).append(node)
+    return found
+
+
+def calls(name: str) -> list[ast.Call]:
+    """Every call of the name."""
+    return all_calls().get(name, [])
+
+
+def files(*suffixes: str) -> Iterator[Path]:
+    """Every file that somebody wrote, by the ends of their names; none for all."""
+    found = [path for folder in WRITTEN for path in sorted((ROOT / folder).rglob("*"))]
+    for path in [*found, *(path for path in sorted(ROOT.iterdir()) if path.suffix or path.name == "Makefile")]:
+        if path.is_file() and "__pycache__" not in path.parts and (not suffixes or path.suffix in suffixes):
+            yield path
+
+
+def documents() -> list[str]:
+    """Every Markdown page, by its path in the project."""
+    return [str(path.relative_to(ROOT)) for path in files(".md")]
+
+
+# Code
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    assert _longer(trees(), MOST_LINES) == {}
+
+
+def test_every_room_and_module_says_what_it_is() -> None:
+    assert [str(path) for path, tree in trees().items() if not ast.get_docstring(tree)] == []
+
+
+def test_no_room_is_called_by_what_says_nothing() -> None:
+    nothing = {"utils", "util", "helpers", "common", "base", "misc", "manager"}
+    assert [str(path) for path in trees() if path.stem in nothing or path.parent.name in nothing] == []
+
+
+def test_nothing_is_printed_past_the_command_lines_own_output() -> None:
+    assert [node.lineno for node in calls("print") if isinstance(node.func, ast.Name)] == []
+
+
+def test_modules_with_an_underscore_are_imported_by_their_own_room_alone() -> None:
+    strangers = []
+    for path, tree in trees().items():
+        imports = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+        for module in imports:
+            room, private, _ = module.partition("._")
+            if private and not f"{'.'.join(path.relative_to(SRC.parent).parts)}".startswith(f"{room}."):
+                strangers.append(f"{path.name} imports {module}")
+    assert strangers == []
+
+
+def test_every_name_that_a_room_offers_exists() -> None:
+    rooms = [importlib.import_module(name) for name in _modules()]
+    missing = [
+        f"{room.__name__}.{name}" for room in rooms for name in getattr(room, "__all__", ()) if not hasattr(room, name)
+    ]
+    assert missing == []
+
+
+def test_unknown_exceptions_are_caught_in_named_places_alone() -> None:
+    """Everywhere else `except Exception` would hide what should stop a process; each place gives its reason."""
+    silent = []
+    for path, tree in trees().items():
+        lines = path.read_text("utf-8").splitlines()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler) and (node.type is None or name_of(node.type) == "Exception"):
+                explained = "# noqa: BLE001 - " in lines[node.lineno - 1]
+                raised = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+                if not explained and not raised:
+                    silent.append(f"{path.relative_to(SRC)}:{node.lineno}")
+    assert silent == []
+
+
+# What the outside relies on
+
+
+def test_every_error_code_is_on_the_page_of_errors() -> None:
+    """The codes are looked for by the classes as they are at run time, not as the page's generator finds them."""
+    for name in _modules():
+        importlib.import_module(name)
+    kinds = {cls.__name__ for cls in _descendants(PipelineError)}
+    kinds = {kind for kind in kinds if not kind.startswith("_")}  # those never leave their module
+    code = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
+    raised = {
+        argument.value
+        for kind in kinds
+        for call in calls(kind)
+        for argument in [*call.args[:1], *(one.value for one in call.keywords if one.arg == "code")]
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and code.fullmatch(argument.value)
+    }
+    page = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    assert len(raised) > 50
+    assert sorted(one for one in raised if f"| `{one}` |" not in page) == []
+
+
+def test_every_effect_is_had_somewhere_and_every_effect_that_is_had_is_named() -> None:
+    literal = {
+        argument.value
+        for call in calls("effect")
+        for argument in call.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    }
+    written = texts(without="effects.py")
+    had = {name for name in EFFECTS if name in literal or name.partition(".")[2] in written}
+    assert set(EFFECTS) - had == set()
+    assert literal - set(EFFECTS) == set()
+
+
+def test_every_topic_can_be_published_as_an_effect() -> None:
+    published = {name.removeprefix("publish.") for name in EFFECTS if name.startswith("publish.")}
+    assert published == {topic.value for topic in Topic}
+
+
+def test_every_metric_is_written_somewhere() -> None:
+    metrics = Metrics(registry=CollectorRegistry())
+    names = {name for name in vars(metrics) if not name.startswith("_")} - {"registry", "build_info"}
+    used = {node.attr for node in nodes(without="observability/metrics.py") if isinstance(node, ast.Attribute)}
+    assert names - used == set()
+
+
+# Words
+
+
+def test_decision_records_are_short() -> None:
+    assert _longer((ROOT / "docs/decisions").glob("*.md"), MOST_LINES_OF_A_DECISION) == {}
+
+
+def test_decision_records_are_numbered_without_gap() -> None:
+    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs/decisions").glob("*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("page", documents())
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    path = ROOT / page
+    assert [link for link in _links(path.read_text("utf-8")) if not _leads(path, link)] == []
+
+
+def test_nothing_names_a_folder_of_somebodys_machine() -> None:
+    """Absolute paths that exist on one machine alone help no reader."""
+    homes = re.compile(r"(?<![\w./}])/(work|root|home|farm|Users)/")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in files(".py", ".md", ".toml", ".yaml", ".json", ".sh", "")
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if homes.search(line) and path != Path(__file__)
+    ]
+    assert found == []
+
+
+def test_pages_for_readers_name_no_temporary_folder() -> None:
+    assert [page for page in documents() if re.search(r"(?<![\w./])/tmp/", (ROOT / page).read_text("utf-8"))] == []
+
+
+def _longer(paths: Iterable[Path], most: int) -> dict[str, int]:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in paths}
+    return {name: lines for name, lines in lengths.items() if lines > most}
+
+
+def _modules() -> list[str]:
+    found = pkgutil.walk_packages(pipeline.__path__, "pipeline.")
+    return ["pipeline", *(one.name for one in found if not one.name.endswith("__main__"))]
+
+
+def _descendants(cls: type[PipelineError]) -> Iterator[type[PipelineError]]:
+    yield cls
+    for child in cls.__subclasses__():
+        yield from _descendants(child)
+
+
+def _links(text: str) -> list[str]:
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", prose)
+
+
+def _leads(page: Path, link: str) -> bool:
+    if link.startswith(("https://", "mailto:")):
+        return True
+    target, _, anchor = link.partition("#")
+    path = (page.parent / target).resolve() if target else page
+    if not path.exists():
+        return False
+    return not anchor or anchor in _anchors(path.read_text("utf-8"))
+
+
+def _anchors(text: str) -> set[str]:
+    titles = re.findall(r"^#+ +(.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -93,11 +93,15 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event)
         kafka = base.model_copy(
             update={"bootstrap_servers": broker.bootstrap_servers, "tls": None, "sasl": None, "security_protocol": None}
         )
+        # no proxy stands before this ingress that would have to learn that it stops
+        ingress = settings.ingress.model_copy(update={"drain_seconds": 0.0})
         # this broker holds back an answer for the whole time, records or not
         consumer = settings.consumer.model_copy(
             update={"lost_records": "report", "fetch_wait": 0.02, "batch_linger": 0.2}
         )
-        await _run("dev", settings, kafka, consumer, make, on_ready=on_ready, stop=stop)
+        await _run(
+            "dev", settings.model_copy(update={"ingress": ingress}), kafka, consumer, make, on_ready=on_ready, stop=stop
+        )
 
 
 async def _run(

@@ -15,7 +15,7 @@ from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Part, Web, run_parts
 from pipeline.bus import ConsumerSettings, EmbeddedBroker, KafkaPublisher, KafkaSettings
 from pipeline.errors import TransientError
-from pipeline.observability import ManagementServer, Metrics, Redaction, configure_logging, watch_loop_lag
+from pipeline.observability import Health, ManagementServer, Metrics, Redaction, configure_logging, watch_loop_lag
 from pipeline.settings import Settings
 from pipeline.store import ObjectStore, open_store
 from pipeline.store.metered import MeteredStore
@@ -117,7 +117,10 @@ async def _run(
     redaction = Redaction(settings.secrets())
     configure_logging(settings.logging, redaction)
     metrics = Metrics(version=version("card-pipeline"))
+    begun = asyncio.Event()
     async with AsyncExitStack() as stack, ManagementServer(settings.management, metrics.registry) as management:
+        # from the first answer on: without a check a probe would call a process ready that has no part yet
+        management.add_readiness("start", lambda: _begun(begun))
         objects = await stack.enter_async_context(_store(settings, metrics))
         publisher = await stack.enter_async_context(
             KafkaPublisher(kafka, client_id=f"card-pipeline-{name}", metrics=metrics)
@@ -131,12 +134,21 @@ async def _run(
                 management.add_readiness(check, health)
         if name != "ingress":
             await _await_store(objects, stop)
+
+        def started() -> None:
+            begun.set()
+            on_ready(Ready(name, _url(parts), management.url, embedded))
+
         lag = asyncio.create_task(watch_loop_lag(metrics.loop_lag_seconds))
         try:
-            await run_parts(parts, stop, lambda: on_ready(Ready(name, _url(parts), management.url, embedded)))
+            await run_parts(parts, stop, started)
         finally:
             lag.cancel()
             await asyncio.wait([lag])
+
+
+def _begun(event: asyncio.Event) -> Health:
+    return Health(ok=event.is_set(), message="started" if event.is_set() else "not started yet")
 
 
 def _url(parts: Sequence[Part]) -> str | None:

@@ -1,0 +1,178 @@
+"""A process from start to stop, without a cluster: nothing here waits for a broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import pytest
+import structlog
+from pydantic import SecretStr
+from support.logging_state import logging_restored
+
+from pipeline.app import STAGES, Ready, open_jobs, run_ingress, run_stage, running
+from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
+from pipeline.app.parts import Worker
+from pipeline.bus import KafkaPublisher
+from pipeline.errors import TransientError
+from pipeline.observability import ManagementServer, Metrics
+from pipeline.settings import ConfigError, Settings
+from pipeline.store.testing import MemoryStore
+
+__all__ = ["logging_restored"]
+
+pytestmark = pytest.mark.usefixtures("logging_restored")
+
+GROUPS = {"process": 1, "upload": 1, "confirm": 2, "audit": 1}
+"""Members of groups in each stage: CONFIRM has the deadline watch beside itself."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    for name in ("webhook", "token"):
+        (tmp_path / name).write_text(f"the-{name}-secret")
+    return Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": "127.0.0.1:1", "request_timeout": 0.1},
+            "store": {"kind": "local", "path": tmp_path / "store"},
+            "ingress": {"port": 0, "drain_seconds": 0},
+            "management": {"port": 0},
+            "ecs": {
+                "acme": {
+                    "partner_guid": "4933e450-d3c4-406f-9b9b-3afb812a5b7c",
+                    "webhook": {"scheme": "shared-secret", "secrets": [{"file": tmp_path / "webhook"}]},
+                    "callback": {"token_file": tmp_path / "token"},
+                }
+            },
+        }
+    )
+
+
+def refuse(_: Ready) -> None:
+    pytest.fail("nothing is ready without a broker")
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[str]:
+    """Where management servers listen: a process itself tells it only when it is ready."""
+    bound: asyncio.Queue[str] = asyncio.Queue()
+
+    class Telling(ManagementServer):
+        async def __aenter__(self) -> Self:
+            await super().__aenter__()
+            bound.put_nowait(self.url)
+            return self
+
+    monkeypatch.setattr(running, "ManagementServer", Telling)
+    return bound
+
+
+async def checks_without_broker(
+    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], addresses: asyncio.Queue[str]
+) -> dict[str, dict[str, Any]]:
+    """Run a process until its probes know their parts, and stop it; return its checks of readiness."""
+    stop = asyncio.Event()
+    checks: dict[str, dict[str, Any]] = {}
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group, aiohttp.ClientSession() as client:
+        group.create_task(run(stop))
+        url = await addresses.get()
+        while len(checks) < 2:
+            async with client.get(f"{url}/healthz/ready") as answer:
+                checks = (await answer.json())["checks"]
+                assert (answer.status, checks["start"]["ok"]) == (503, False)
+        async with client.get(f"{url}/healthz/live") as answer:
+            assert answer.status == 200
+        stop.set()
+    return checks
+
+
+@asynccontextmanager
+async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
+    """What the parts of a process share, with a publisher that was never started and a store in memory."""
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        publisher = KafkaPublisher(settings.cluster, metrics=metrics)
+        remembered: list[SecretStr] = []
+        yield Surroundings(
+            settings,
+            settings.cluster,
+            settings.consumer,
+            publisher,
+            MemoryStore(),
+            metrics,
+            remembered.append,
+            stack,
+        )
+
+
+async def test_the_ingress_answers_probes_before_its_broker_is_there_and_can_be_stopped(
+    settings: Settings, addresses: asyncio.Queue[str]
+) -> None:
+    checks = await checks_without_broker(lambda stop: run_ingress(settings, on_ready=refuse, stop=stop), addresses)
+    assert checks["kafka"] == {"ok": False, "message": "no broker"}
+
+
+@pytest.mark.parametrize("name", ["upload", "confirm"])
+async def test_a_stage_answers_probes_before_its_broker_is_there_and_can_be_stopped(
+    settings: Settings, addresses: asyncio.Queue[str], name: str
+) -> None:
+    checks = await checks_without_broker(lambda stop: run_stage(name, settings, on_ready=refuse, stop=stop), addresses)
+    assert checks[f"{name}-group"] == {"ok": False, "message": "not in its group"}
+    assert ("token-acme" in checks) == (name == "confirm")
+
+
+async def test_without_a_cluster_nothing_is_begun(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="kafka: is missing"):
+        await run_ingress(settings.model_copy(update={"kafka": None}), on_ready=refuse, stop=asyncio.Event())
+
+
+async def test_every_stage_is_made_of_its_members(settings: Settings) -> None:
+    assert set(STAGES) == set(GROUPS)
+    async with surroundings(settings) as around:
+        for name in STAGES:
+            part = await STAGE_MAKERS[name](around)
+            assert isinstance(part, Worker)
+            assert (part.name, len(part.runners)) == (name, GROUPS[name])
+        ingress = make_ingress(around)
+        assert set(ingress.checks) == {"ingress", "kafka"}
+
+
+async def test_commands_open_the_configured_store(settings: Settings, tmp_path: Path) -> None:
+    async with open_jobs(settings) as jobs:
+        assert await jobs.objects.create("jobs/x", b"1")
+    assert [path.name for path in (tmp_path / "store" / "jobs").iterdir()] == ["x"]
+
+
+class AwayStore(MemoryStore):
+    """A store that does not answer the first times."""
+
+    def __init__(self, away: int) -> None:
+        super().__init__()
+        self.away = away
+
+    async def check(self) -> None:
+        if self.away:
+            self.away -= 1
+            raise TransientError("store_unavailable", "no answer")
+
+
+async def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_STORE_RETRY_SECONDS", 0.01)
+    store = AwayStore(2)
+    with structlog.testing.capture_logs() as logs:
+        await asyncio.wait_for(running._await_store(store, asyncio.Event()), 5)
+    assert store.away == 0
+    assert [line["event"] for line in logs] == ["store_awaited"] * 2
+
+
+async def test_a_stop_ends_the_wait_for_the_store() -> None:
+    stop = asyncio.Event()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        waiting = group.create_task(running._await_store(AwayStore(10**9), stop))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        stop.set()

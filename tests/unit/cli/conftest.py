@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 from support.command_line import Run
+from support.logging_state import logging_restored
 
 from pipeline.cli import cli
+
+__all__ = ["logging_restored"]
 
 SETTINGS = """\
 [kafka]
@@ -39,15 +37,8 @@ callback = ["api.example.com"]
 
 
 @pytest.fixture(autouse=True)
-def _logging_restored() -> Iterator[None]:
-    root, own = logging.getLogger(), logging.getLogger("pipeline")
-    before = root.handlers[:], root.level, own.level, sys.excepthook, threading.excepthook
-    yield
-    root.handlers[:], root_level, own_level, sys.excepthook, threading.excepthook = before
-    root.setLevel(root_level)
-    own.setLevel(own_level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+def _logging(logging_restored: None) -> None:
+    """Commands configure logging."""
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from uuid import UUID
 from pipeline.cards import CsvLimits, CsvSettings, run_stream
 from pipeline.processors import JobContext, LoadedProcessor, ProcessorSettings, adopt, load
 
+__all__ = ["job_context", "run_processor"]
+
 _CSV: Final = CsvSettings()
 
 

@@ -10,7 +10,8 @@ MAX_MESSAGE: Final = 1200
 _KNOWN: Final = ("success", "records_processed", "records_failed", "error_message")
 _LONG_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){11,18}")
 _SIX_DIGITS: Final = re.compile(r"(?<!\d)\d{6}(?!\d)")
-_URL: Final = re.compile(r"https?://|X-Amz-", re.IGNORECASE)
+_URL: Final = re.compile(r"https?://|X-Amz-[A-Za-z0-9-]*=", re.IGNORECASE)
+"""A URL, or a parameter of a signed one with its value; the name alone says only what is wrong."""
 
 
 class BodyRefused(Exception):

@@ -80,11 +80,14 @@ async def test_failure_needs_no_result_and_no_failed_count(sandbox: Sandbox, htt
     assert sandbox.ecs.status(job.job) == "FAILURE_RECEIVED"
 
 
-@pytest.mark.parametrize("message", ["é" * 1200, "expired at 2026-01-21T22:43:59Z", "line 123456: 12 fields"])
+@pytest.mark.parametrize(
+    "message",
+    ["é" * 1200, "expired at 2026-01-21T22:43:59Z", "line 123456: 12 fields", "x-amz-checksum-crc32 cannot be met"],
+)
 async def test_messages_within_the_rules_are_accepted(
     sandbox: Sandbox, http: aiohttp.ClientSession, message: str
 ) -> None:
-    """1,200 characters, not bytes; times and line numbers are no card numbers."""
+    """1,200 characters, not bytes; times and line numbers are no card numbers; a parameter may be named."""
     job = await prepare(sandbox)
     assert (await tell(http, job, FAILURE | {"error_message": message}, token=sandbox.token()))[0] == 200
 

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 from support.brokers import Broker
-from support.flow_process import FlowProcess, run_cli
+from support.flow_process import FlowProcess, Launch, launch_installed, run_cli
 from support.offsets import Offsets
 
 from pipeline.bus import KafkaSettings, Record, create_topics, read_topic
@@ -40,9 +40,8 @@ INTEGRATION: Final = "acme"
 
 Tables = Mapping[str, Mapping[str, JsonValue]]
 
-_LENT_SESSION = 6.0
-"""Seconds; the least that a broker with its own defaults accepts (group.min.session.timeout.ms)."""
-_OWN_SESSION = 4.0
+SESSION: Final = 6.0
+"""Seconds after which a killed member is given up: the least that a broker with its own defaults accepts."""
 
 _GROUPS: Final[Mapping[str, tuple[Topic, ...]]] = {
     "watch": (Topic.BATCH_REQUESTED,),
@@ -64,7 +63,7 @@ class Flow:
         processes: The running (or ended) processes by key: the stage's name unless started under another.
     """
 
-    def __init__(self, broker: Broker, folder: Path, sandbox: Sandbox) -> None:
+    def __init__(self, broker: Broker, folder: Path, sandbox: Sandbox, launch: Launch = launch_installed) -> None:
         prefix = f"t-{uuid.uuid4().hex[:12]}."
         self.folder = folder
         self.sandbox = sandbox
@@ -77,8 +76,8 @@ class Flow:
             replication_factor=1,
             ack_timeout=20.0,
         )
-        self.session = _LENT_SESSION if broker.process is None else _OWN_SESSION
         self.processes: dict[str, FlowProcess] = {}
+        self._launch = launch
         self._started = 0
         self._url = ""
 
@@ -99,7 +98,8 @@ class Flow:
         extra = dict(env or {})
         if name == "ingress" and self._url:
             extra["PIPELINE_INGRESS__PORT"] = self._url.rpartition(":")[2]
-        process = FlowProcess(name, arguments, self.folder / f"{self._started:02d}-{key or name}", extra)
+        base = self.folder / f"{self._started:02d}-{key or name}"
+        process = FlowProcess(name, arguments, base, extra, self._launch)
         self.processes[key or name] = process
         return process
 
@@ -188,6 +188,7 @@ async def running_flow(
     tables: Tables | None = None,
     integration: Tables | None = None,
     sandbox: Mapping[str, Any] | None = None,
+    launch: Launch = launch_installed,
 ) -> AsyncIterator[Flow]:
     """Run a flow while the context lasts; at the end everything still running is killed.
 
@@ -200,10 +201,11 @@ async def running_flow(
         tables: Changes to tables of the settings, e.g. ``{"consumer": {"slots": 1}}``.
         integration: Changes to tables of the integration, e.g. ``{"limits": {"chunk_records": 10}}``.
         sandbox: Changes to the sandbox's settings.
+        launch: How processes are started; the fixture ``prefork`` makes it ten times cheaper.
     """
     sandbox_settings = SandboxSettings(data_dir=folder / "sandbox", port=0, **(sandbox or {}))
     async with Sandbox(sandbox_settings) as ecs:
-        flow = Flow(broker, folder, ecs)
+        flow = Flow(broker, folder, ecs, launch)
         snippet = settings_snippet(
             ecs, INTEGRATION, folder=folder / "secrets", processor=processor, options=options, tables=integration
         )
@@ -223,8 +225,8 @@ def _quick(flow: Flow) -> Tables:
     return {
         "kafka": kafka,
         "consumer": {
-            "session_timeout": flow.session,
-            "commit_timeout": flow.session / 2,
+            "session_timeout": SESSION,
+            "commit_timeout": SESSION / 2,
             "poll_interval": 0.2,
             "commit_interval": 0.1,
             "backoff_min": 0.1,

@@ -8,9 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from support.members import until
 
@@ -23,7 +23,34 @@ _TESTS = Path(__file__).parents[1]
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment without settings of the pipeline; processors of ``support`` can be imported."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
-    return {**kept, "PYTHONPATH": str(_TESTS), **(extra or {})}
+    path = os.pathsep.join(filter(None, (str(_TESTS), os.environ.get("PYTHONPATH"))))
+    return {**kept, "PYTHONPATH": path, **(extra or {})}
+
+
+class Child(Protocol):
+    """What a flow needs of ``subprocess.Popen``."""
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> int: ...
+
+
+class Launch(Protocol):
+    """Starts the CLI with some arguments; stdout and stderr go to files that exist."""
+
+    def __call__(self, argv: Sequence[str], *, out: Path, err: Path, env: Mapping[str, str]) -> Child: ...
+
+
+def launch_installed(argv: Sequence[str], *, out: Path, err: Path, env: Mapping[str, str]) -> Child:
+    """Start the installed command."""
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        return subprocess.Popen(
+            [str(PIPELINE), *argv], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=dict(env)
+        )
 
 
 class FlowProcess:
@@ -34,14 +61,20 @@ class FlowProcess:
         log_file: What it wrote to stderr.
     """
 
-    def __init__(self, name: str, arguments: list[str], base: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        base: Path,
+        env: Mapping[str, str] | None = None,
+        launch: Launch = launch_installed,
+    ) -> None:
         self.name = name
         self.log_file = base.with_suffix(".err")
         self._out_file = base.with_suffix(".out")
-        with self._out_file.open("wb") as out, self.log_file.open("wb") as err:
-            self._process = subprocess.Popen(
-                [str(PIPELINE), *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment(env)
-            )
+        for file in (self._out_file, self.log_file):
+            file.touch()
+        self._process = launch(argv, out=self._out_file, err=self.log_file, env=environment(env))
 
     @property
     def log(self) -> str:

@@ -1,0 +1,211 @@
+"""kill -9 right before and right after every effect; the process is started again; the job ends as if nothing had been.
+
+The effects are enumerated in ``pipeline.effects``. Each case kills one process of a running flow by
+``PIPELINE_CRASH_AT``, sees it die of SIGKILL (so a point that is never reached fails), starts it again without the
+variable, and compares what came of the job with an undisturbed run. All points on Apache Kafka; one of each kind on the
+embedded broker, for machines without Java.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import pytest
+import pytest_asyncio
+from support.brokers import Broker
+from support.crashes import CHUNK_RECORDS, CHUNKS_IN_FLIGHT, POISON, Case, Kind, Run, run_cases
+from support.flow_checks import (
+    COMPLETED_STEPS,
+    assert_audit_intact,
+    assert_completed,
+    assert_one_outcome,
+    assert_steps,
+    told_body,
+)
+from support.prefork import Prefork
+
+from pipeline.contracts import Topic
+from pipeline.effects import CRASH_POINTS
+
+FLOWS: Final = 6
+EMBEDDED_FLOWS: Final = 3
+
+FAILED_STEPS: Final = tuple(step for step in COMPLETED_STEPS if step not in {"job.processed", "result.uploaded"})
+
+
+class Place(NamedTuple):
+    """Where an effect is passed; see :class:`support.crashes.Case`."""
+
+    stage: str
+    kind: Kind = "good"
+    nth: int = 1
+    absent: str = ""
+
+
+_process, _upload, _confirm, _audit = (Place(stage) for stage in ("process", "upload", "confirm", "audit"))
+
+PLACES: Final[Mapping[str, Sequence[Place]]] = {
+    # PROCESS and the watch inside CONFIRM both announce: the first to come stores it
+    "store.job": [_process, _confirm],
+    "store.announcement": [Place("process", absent="confirm"), Place("confirm", absent="process")],
+    "store.source": [_process],
+    "store.part": [_process, Place("process", "failing", 2)],
+    "store.manifest": [_process, Place("process", nth=3)],
+    "store.processed": [_process],
+    "store.uploaded": [_upload],
+    "store.outcome": [_upload, Place("process", "failing")],
+    "store.told": [_confirm, Place("confirm", "retried", 2), Place("confirm", "retried", 3)],
+    "store.confirmed": [_confirm, Place("confirm", "failing")],
+    "store.open": [_confirm],
+    "store.purge": [Place("confirm", "failing")],
+    "store.segment": [_audit],
+    "publish.card-batch.requested": [Place("ingress")],
+    "publish.card-batch.quarantine": [Place("ingress", "invalid")],
+    "publish.card-batch.processed": [_process],
+    "publish.card-batch.uploaded": [_upload],
+    "publish.card-batch.failed": [Place("process", "failing")],
+    "publish.card-batch.completed": [_confirm, Place("confirm", "failing")],
+    "publish.card-batch.dead-letter": [Place("process", "poison")],
+    "publish.audit.events": [Place("ingress"), Place("process", nth=2), _upload, _confirm],
+    "publish.audit.dead-letter": [Place("audit", "audit-poison")],
+    "commit.process": [_process],
+    "commit.upload": [_upload],
+    "commit.confirm": [_confirm],
+    "commit.watch": [_confirm],
+    "commit.audit": [_audit],
+    "put.result": [_upload],
+    "post.callback": [_confirm],
+}
+"""Which process passes an effect, in which job, at which time. Every effect of ``pipeline.effects`` must be here."""
+
+CASES: Final = [Case(point, *place) for point in CRASH_POINTS for place in PLACES[point.partition(":")[2]]]
+
+EMBEDDED: Final = [
+    Case("after:publish.card-batch.requested", "ingress", broker="embedded"),
+    Case("before:store.manifest", "process", nth=2, broker="embedded"),
+    Case("after:put.result", "upload", broker="embedded"),
+    Case("after:post.callback", "confirm", broker="embedded"),
+    Case("before:commit.confirm", "confirm", broker="embedded"),
+    Case("after:store.segment", "audit", broker="embedded"),
+]
+
+Results = Mapping[Case, BaseException | None]
+
+
+def test_every_effect_has_its_places() -> None:
+    """An effect that somebody adds is named here, or this fails."""
+    assert {case.point for case in CASES} == set(CRASH_POINTS)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prefork: Prefork
+) -> Results:
+    """Run all selected cases, side by side; each test then looks at its own."""
+    params = [_params(item) for item in request.session.items if item.path == request.path]
+    selected = [cast("Case", one["case"]) for one in params if "case" in one]
+    folder = tmp_path_factory.mktemp("crashes")
+    both = (("apache", "apache_kafka", FLOWS), ("embedded", "embedded_broker", EMBEDDED_FLOWS))
+    runs = []
+    found: dict[Case, BaseException | None] = {}
+    for kind, fixture, flows in both:
+        cases = [case for case in selected if case.broker == kind]
+        try:
+            broker = cast("Broker", request.getfixturevalue(fixture)) if cases else None
+        except pytest.skip.Exception as reason:
+            found |= dict.fromkeys(cases, reason)
+            continue
+        if broker:
+            runs.append(run_cases(broker, folder, cases, flows=flows, check=check, launch=prefork))
+    for one in await asyncio.gather(*runs):
+        found |= one
+    return found
+
+
+def _params(item: pytest.Item) -> Mapping[str, object]:
+    found: Any = getattr(item, "callspec", None)
+    return dict(found.params) if found else {}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("case", [*EMBEDDED, *CASES], ids=str)
+async def test_kill_and_restart(case: Case, results: Results) -> None:
+    """The process dies at the point; started again, the flow ends as an undisturbed one does."""
+    error = results[case]
+    if error is not None:
+        raise error
+
+
+async def check(case: Case, run: Run, undisturbed: Run) -> None:
+    """Compare a disturbed run with an undisturbed one."""
+    await assert_audit_intact(run.flow)
+    if case.kind == "invalid":
+        await _check_quarantine(run)
+        return
+    flow, job = run.flow, run.job
+    assert flow.result(job) == undisturbed.flow.result(undisturbed.job)
+    assert told_body(flow, job) == told_body(undisturbed.flow, undisturbed.job)
+    if case.kind == "failing":
+        assert_steps(flow, job, FAILED_STEPS)
+    else:
+        assert_completed(flow, job)
+    await assert_one_outcome(flow, job, "failed" if case.kind == "failing" else "completed")
+    for topic in (Topic.BATCH_REQUESTED, Topic.BATCH_PROCESSED):
+        records = [record for record in await flow.records(topic, job) if record.value != POISON]
+        assert len({(record.value, dict(record.headers)["ce_id"]) for record in records}) <= 1
+    _check_repeats(case, run, undisturbed)
+    if case.kind in {"poison", "audit-poison"}:
+        await _check_poison(case, run)
+
+
+def _check_repeats(case: Case, run: Run, undisturbed: Run) -> None:
+    """One death repeats at most: the chunks in flight, one PUT, one POST; and only the dead stage's own effect."""
+    often = run.processed()
+    assert often.keys() == undisturbed.processed().keys()
+    twice = sorted(record for record, times in often.items() if times > 1)
+    assert max(often.values()) <= 2
+    chunks = {(record - 1) // CHUNK_RECORDS for record in twice}
+    assert len(chunks) <= (CHUNKS_IN_FLIGHT if case.stage == "process" else 0)
+    puts = run.flow.sandbox.store.traffic.round_trips(run.job.result_key, "PUT")
+    wanted = 0 if case.kind == "failing" else 1
+    assert wanted <= puts <= wanted + (case.stage == "upload")
+    callbacks = len(run.flow.callbacks(run.job))
+    wanted = 2 if case.kind == "retried" else 1
+    assert wanted <= callbacks <= wanted + (case.stage == "confirm")
+
+
+async def _check_quarantine(run: Run) -> None:
+    """ECS was told 422 in the end, and what it sent is in quarantine under one id."""
+    announcement = run.job.announcements[-1]
+    assert announcement.attempts[-1].status == 422
+    kept = [record for record in await run.flow.records(Topic.BATCH_QUARANTINE) if record.value == announcement.body]
+    assert len({dict(record.headers)["ce_id"] for record in kept}) == 1
+    digest = hashlib.sha256(announcement.body).hexdigest()
+    events = [line["event"] for line in run.flow.audit_lines()]
+    assert [event["action"] for event in events if event["detail"].get("body_sha256") == digest] == [
+        "webhook.quarantined"
+    ]
+    assert run.flow.stored(run.job) == {}
+
+
+async def _check_poison(case: Case, run: Run) -> None:
+    """The record nobody can read is kept, unchanged, by each group that met it; the job behind it was not held up."""
+    audit = case.kind == "audit-poison"
+    topic = Topic.AUDIT_DEAD_LETTER if audit else Topic.BATCH_DEAD_LETTER
+    letters = [dict(record.headers) | {"value": record.value} for record in await run.flow.records(topic, run.job)]
+    assert {letter["value"] for letter in letters} == {POISON}
+    assert {letter["dlq_group"] for letter in letters} == ({b"audit"} if audit else {b"process", b"watch"})
+    places = {(letter["dlq_partition"].decode(), letter["dlq_offset"].decode()) for letter in letters}
+    assert len(places) == 1
+    if not audit:
+        [place] = places
+        events = [line["event"] for line in run.flow.audit_lines()]
+        told = [event for event in events if event["action"] == "record.dead_lettered" and place == _place_of(event)]
+        assert sorted(event["actor"] for event in told) == ["process", "watch"]
+
+
+def _place_of(event: Mapping[str, Any]) -> tuple[str, str]:
+    return str(event["detail"]["partition"]), str(event["detail"]["offset"])

@@ -1,0 +1,185 @@
+"""Killing one process of a flow at a named point, and starting it again: what happens then, case by case.
+
+A case needs two starts and a session timeout, nearly all of it waiting; so several flows work off the cases side by
+side (:func:`run_cases`), each case with a job of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from support.brokers import Broker
+from support.counting import seen
+from support.flow import INTEGRATION, Flow, running_flow
+from support.flow_process import Launch
+
+from pipeline.bus import KafkaPublisher, Outgoing
+from pipeline.contracts import Topic, job_key
+from pipeline.sandbox import CardFile, Fault, Job
+
+Kind = Literal["good", "failing", "retried", "invalid", "poison", "audit-poison"]
+"""``good``: completes. ``failing``: holds more records than announced. ``retried``: ECS answers the first callback with
+500. ``invalid``: the announcement goes to quarantine. ``poison``: a record nobody can read precedes the job's, in its
+partition and under its key; or one among the audit events."""
+
+CARDS: Final = CardFile(records=60, bad_share=0.1)
+CHUNK_RECORDS: Final = 15
+CHUNKS_IN_FLIGHT: Final = 1
+ANNOUNCED_OF_FAILING: Final = 40
+POISON: Final = b"no JSON at all"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One crash.
+
+    Attributes:
+        point: One of ``pipeline.effects.CRASH_POINTS``.
+        stage: Which process dies.
+        kind: The job that leads there.
+        nth: The process dies when it is there for the n-th time.
+        absent: A process that does not run meanwhile: it could get there first.
+        broker: ``apache`` or ``embedded``.
+    """
+
+    point: str
+    stage: str
+    kind: Kind = "good"
+    nth: int = 1
+    absent: str = ""
+    broker: str = "apache"
+
+    def __str__(self) -> str:
+        """Name it for the test report."""
+        times = f"#{self.nth}" if self.nth > 1 else ""
+        kind = "" if self.kind == "good" else f"-{self.kind}"
+        return f"{self.broker}-{self.stage}-{self.point}{times}{kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of a job, disturbed or not; looked at when its flow had caught up."""
+
+    flow: Flow
+    job: Job
+
+    def processed(self) -> dict[int, int]:
+        """Return how often the processor was given each record."""
+        return dict(seen(_notes(self.flow), self.job.guid))
+
+
+Check = Callable[[Case, Run, Run], Awaitable[None]]
+"""Raises AssertionError where a disturbed run differs from the undisturbed one (the last argument)."""
+
+
+async def run_cases(
+    broker: Broker, folder: Path, cases: Iterable[Case], *, flows: int, check: Check, launch: Launch
+) -> dict[Case, BaseException | None]:
+    """Run all cases on so many flows at once; return what went wrong with each."""
+    waiting = list(cases)
+    found: dict[Case, BaseException | None] = {}
+
+    async def work_off(number: int) -> None:
+        async with running_flow(
+            broker,
+            folder / f"{broker.kind}-{number}",
+            processor="support.counting:Counting",
+            options={"file": str(_notes_in(folder / f"{broker.kind}-{number}"))},
+            integration={
+                "limits": {"chunk_records": CHUNK_RECORDS, "chunks_in_flight": CHUNKS_IN_FLIGHT},
+                "callback": {"retry_first_seconds": 0.2},
+            },
+            sandbox={"webhook_pauses_seconds": (0.5,) * 120},
+            launch=launch,
+        ) as flow:
+            undisturbed = {kind: await _finished(flow, await _drive(flow, kind)) for kind in ("good", "failing")}
+            while waiting:
+                case = waiting.pop(0)
+                try:
+                    run = await _crash(flow, case)
+                    await check(case, run, undisturbed["failing" if case.kind == "failing" else "good"])
+                except (AssertionError, TimeoutError) as error:
+                    found[case] = error
+                    await _restored(flow, case)
+                else:
+                    found[case] = None
+            await flow.stop()
+
+    await asyncio.gather(*(work_off(number) for number in range(min(flows, len(waiting)))))
+    return found
+
+
+async def _crash(flow: Flow, case: Case) -> Run:
+    others = [case.absent] if case.absent else []
+    await flow.stop(case.stage, *others)
+    point = f"{case.point}#{case.nth}" if case.nth > 1 else case.point
+    victim = await flow.start(case.stage, env={"PIPELINE_CRASH_AT": point})
+    driving = asyncio.create_task(
+        _drive(flow, case.kind)
+    )  # the announcement is not answered while its receiver is dead
+    try:
+        try:
+            code = await victim.ended()
+        except TimeoutError:
+            raise AssertionError(f"{case.stage} was never at {point}:\n{victim.log[-3000:]}") from None
+        assert code == -signal.SIGKILL, f"{case.stage} ended with {code}:\n{victim.log[-3000:]}"
+        await asyncio.gather(*(flow.start(name) for name in (case.stage, *others)))
+        job = await driving
+    finally:
+        driving.cancel()
+        await asyncio.wait([driving])
+    return await _finished(flow, job)
+
+
+async def _finished(flow: Flow, job: Job) -> Run:
+    if any(announcement.accepted for announcement in job.announcements):
+        await flow.told(job)
+    await flow.caught_up()
+    return Run(flow, job)
+
+
+async def _restored(flow: Flow, case: Case) -> None:
+    """Let the next case find healthy processes."""
+    for stage in filter(None, (case.stage, case.absent)):
+        flow.processes[stage].kill()
+        await flow.start(stage)
+
+
+async def _drive(flow: Flow, kind: Kind) -> Job:
+    guid = uuid.uuid4()
+    match kind:
+        case "good":
+            return await flow.send(job_guid=guid, cards=CARDS)
+        case "failing":
+            return await flow.send(job_guid=guid, cards=CARDS, record_count=ANNOUNCED_OF_FAILING)
+        case "retried":
+            flow.sandbox.faults.add(Fault(target="callback", kind="status", job=guid, status=500))
+            return await flow.send(job_guid=guid, cards=CARDS)
+        case "invalid":
+            return await flow.send(job_guid=guid, cards=CARDS, override={"expires_at": "tomorrow"})
+        case "poison":
+            await _publish(flow, [Outgoing(Topic.BATCH_REQUESTED, job_key(INTEGRATION, guid), POISON, ())])
+            return await flow.send(job_guid=guid, cards=CARDS)
+        case "audit-poison":
+            await _publish(flow, [Outgoing(Topic.AUDIT_EVENTS, job_key(INTEGRATION, guid), POISON, ())])
+            return await flow.send(job_guid=guid, cards=CARDS)
+
+
+async def _publish(flow: Flow, records: Sequence[Outgoing]) -> None:
+    async with KafkaPublisher(flow.kafka) as publisher:
+        for record in records:
+            await publisher.publish(record)
+
+
+def _notes(flow: Flow) -> Path:
+    return _notes_in(flow.folder)
+
+
+def _notes_in(folder: Path) -> Path:
+    return folder / "cards"

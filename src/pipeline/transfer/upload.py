@@ -187,9 +187,9 @@ class _Attempt:
         if failure.code == "upload_checksum_refused" and demands_empty_body(self._url):
             return UploadRefused(
                 failure.code,
-                "result_upload_url carries x-amz-checksum-crc32 with AAAAAA==, the checksum of an empty body; the store "
-                f"enforces it ({refusal.status} {refusal.code}), so no result can be put there. Sign the URL without a "
-                "checksum (AWS SDK: requestChecksumCalculation WHEN_REQUIRED).",
+                "result_upload_url carries x-amz-checksum-crc32 with AAAAAA==, the checksum of an empty body; the "
+                f"store enforces it ({refusal.status} {refusal.code}), so no result can be put there. Sign the URL "
+                "without a checksum (AWS SDK: requestChecksumCalculation WHEN_REQUIRED).",
             )
         return failure
 

@@ -24,10 +24,13 @@ def _refuse(rule: str, remedy: str, field: str = "") -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        _refuse("duplicate_key", "Send each key of an object once", speakable(twice))
+        _refuse("duplicate_key", "Send each key of an object once", speakable(_first_repeated(pairs)))
     return found
+
+
+def _first_repeated(pairs: list[tuple[str, Any]]) -> str:
+    seen: set[str] = set()
+    return next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
 
 
 def _constant(_: str) -> NoReturn:

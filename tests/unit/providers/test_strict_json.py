@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -108,3 +109,12 @@ def test_no_bytes_lead_to_anything_but_an_object_or_a_refusal(body: bytes) -> No
     except InvalidBody:
         parsed = {}
     assert isinstance(parsed, dict)
+
+
+def test_a_key_that_stands_twice_behind_many_others_is_found_at_once() -> None:
+    """Comparing each key with all others took 23 s of the whole ingress's time for this body of 256 KiB."""
+    keys = [*(f"{number:x}" for number in range(25_000)), "last", "last"]
+    body = "{" + ",".join(f'"{key}":1' for key in keys) + "}"
+    begun = time.process_time()
+    assert _finding(body.encode()).field == "last"
+    assert time.process_time() - begun < 5

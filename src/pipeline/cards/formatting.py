@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -103,11 +104,18 @@ def _fitted(fields: Sequence[bytes], layout: Layout) -> list[bytes]:
     shift = width - len(fields)
     padded = [*fields, *[b""] * shift][:width]
     low, high = min(0, shift), max(0, shift)
+    dropped = layout.dropped
     return [
-        b"" if any(index + low <= dropped <= index + high for dropped in layout.dropped) else field
+        b"" if _any_within(dropped, index + low, index + high) else field
         for index, field in enumerate(padded)
-        if index not in layout.dropped
+        if not _any_within(dropped, index, index)
     ]
+
+
+def _any_within(ascending: Sequence[int], low: int, high: int) -> bool:
+    """Return whether a number lies between two others; this is asked per field of a faulty record."""
+    place = bisect_left(ascending, low)
+    return place < len(ascending) and ascending[place] <= high
 
 
 def _joined(rows: pa.BinaryArray) -> bytes:

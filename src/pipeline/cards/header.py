@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from pipeline.cards.errors import CsvError
 from pipeline.cards.settings import CsvSettings
+
+MAX_COLUMNS: Final = 1024
+"""A record that lacks fields is echoed at full width: with 100,000 columns two bytes would become 100,000."""
 
 _SHOWN_NAMES: Final = 30
 _SHOWN_LETTERS: Final = 40
@@ -22,15 +26,18 @@ def line_end(record: bytes) -> bytes:
 
 def split_fields(record: bytes, delimiter: bytes) -> list[bytes]:
     """Return the fields of one record as they stand, quotes and all; the record comes without its line end."""
-    fields = [b""]
+    fields: list[bytes] = []
+    pieces: list[bytes] = []
     for index, part in enumerate(record.split(b'"')):
         if index & 1:
-            fields[-1] += b'"' + part + b'"'
-        else:
-            head, *others = part.split(delimiter)
-            fields[-1] += head
-            fields += others
-    return fields
+            pieces += (b'"', part, b'"')
+            continue
+        head, *others = part.split(delimiter)
+        pieces.append(head)
+        for other in others:
+            fields.append(b"".join(pieces))
+            pieces = [other]
+    return [*fields, b"".join(pieces)]
 
 
 def content(record: bytes) -> bytes:
@@ -51,11 +58,17 @@ def names_of(header: bytes, settings: CsvSettings) -> tuple[str, ...]:
     """Return the column names of a header record.
 
     Raises:
-        CsvError: A name is empty, stands twice, is no text in the file's encoding, has text after its closing quote, or
+        CsvError: There are more than 1,024 names;
+            a name is empty, stands twice, is no text in the file's encoding, has text after its closing quote, or
             holds what looks like a card number: the file has no header, and its first card would be lost and shown.
     """
+    fields = split_fields(content(header), settings.delimiter.encode())
+    if len(fields) > MAX_COLUMNS:
+        raise CsvError(
+            "csv_too_many_columns", f"The header names {len(fields)} columns; at most {MAX_COLUMNS} are read.", line=1
+        )
     names: list[str] = []
-    for number, field in enumerate(split_fields(content(header), settings.delimiter.encode()), start=1):
+    for number, field in enumerate(fields, start=1):
         try:
             name = field.decode(settings.encoding)
         except UnicodeDecodeError as error:
@@ -75,7 +88,7 @@ def names_of(header: bytes, settings: CsvSettings) -> tuple[str, ...]:
             "The first line holds a card number, not column names: set header = false for files without header.",
             line=1,
         )
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    doubled = sorted(name for name, times in Counter(names).items() if times > 1)
     if doubled:
         raise CsvError("csv_header_duplicate", f"Names that stand twice in the header: {shown(doubled)}.", line=1)
     return tuple(names)

@@ -214,3 +214,14 @@ def test_a_csv_error_carries_its_line() -> None:
     with pytest.raises(CsvError) as caught:
         layout(b"card_number,\n")
     assert caught.value.line == 1
+
+
+def test_a_header_of_very_many_columns_is_refused() -> None:
+    """A record that lacks fields is echoed at full width: 100,000 columns make a gigabyte of 20 kB."""
+    names = ["card_number", *(f"c{number}" for number in range(1023))]
+    assert len(layout(",".join(names).encode()).columns) == 1024
+    names.append("one")
+    assert code(",".join(names).encode()) == (
+        "csv_too_many_columns",
+        "The header names 1025 columns; at most 1024 are read.",
+    )

@@ -13,6 +13,9 @@ MAGIC: Final = b"\x1f\x8b"
 _GZIP_FORMAT: Final = 31
 """zlib's wbits for a gzip header and trailer with any window."""
 
+_WINDOW: Final = 65_536
+"""Bytes given to zlib at once: it copies what is left of them behind each member, and members may be tiny."""
+
 
 class Gunzip:
     """Decompresses concatenated gzip members (RFC 1952), padding of zeros after the last one allowed.
@@ -25,11 +28,13 @@ class Gunzip:
         self._max_piece = max_piece
         self._member = zlib.decompressobj(_GZIP_FORMAT)
         self._pending = b""
+        self._at = 0
         self._padding = False
 
     def feed(self, data: bytes) -> None:
         """Take compressed bytes."""
-        self._pending += data
+        self._pending = self._pending[self._at :] + data
+        self._at = 0
 
     def piece(self) -> bytes:
         """Return the next decompressed bytes, at most ``max_piece``; b"" when more must be fed. CPU work.
@@ -37,14 +42,16 @@ class Gunzip:
         Raises:
             SourceRefused: This is no gzip, or it is damaged.
         """
-        while self._pending:
+        while self._at < len(self._pending):
             if self._member.eof and not self._next_member():
-                return b""
+                continue
+            window = self._pending[self._at : self._at + _WINDOW]
             try:
-                out = self._member.decompress(self._pending, self._max_piece)
+                out = self._member.decompress(window, self._max_piece)
             except zlib.error as error:
                 raise _broken() from error
-            self._pending = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            left = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            self._at += len(window) - len(left)
             if out:
                 return out
         return b""
@@ -61,10 +68,11 @@ class Gunzip:
             )
 
     def _next_member(self) -> bool:
-        """Say whether another member begins in what is pending; drop padding."""
-        rest = self._pending.lstrip(b"\0")
-        self._padding = self._padding or len(rest) < len(self._pending)
-        self._pending = rest
+        """Say whether another member begins in the next window; drop padding."""
+        window = self._pending[self._at : self._at + _WINDOW]
+        rest = window.lstrip(b"\0")
+        self._padding = self._padding or len(rest) < len(window)
+        self._at += len(window) - len(rest)
         if not rest:
             return False
         if self._padding:

@@ -352,3 +352,12 @@ def test_wrong_options_are_refused_by_name(options: dict[str, Any], said: str) -
     with pytest.raises(FatalError) as caught:
         adopt(Http, ProcessorSettings(name="http", options=options))
     assert said in caught.value.message
+
+
+async def test_a_column_cannot_pass_for_a_fact_of_the_job(service: Service) -> None:
+    """A file with a column named __merchant_guid must not load cards in another merchant's name."""
+    names = ("__merchant_guid", "__integration", "__job_guid", "__partner_reference_id")
+    card = {"card_number": NUMBER} | dict.fromkeys(names, "forged")
+    body = {name: f"{{{name}}}" for name in names}
+    await run_processor("http", [card], url=f"{service.url}/cards", allow_http=True, allow_private=True, body=body)
+    assert "forged" not in json.loads(service.asked[0][3]).values()

@@ -57,10 +57,11 @@ class Template:
 
 
 def _value(name: str, card: Card, context: JobContext) -> str:
-    if name in card.columns:
-        return card.columns[name]
+    # facts first: a file that has a column named __merchant_guid must not speak for another merchant
     if name in _FACTS:
         return _FACTS[name](card, context)
+    if name in card.columns:
+        return card.columns[name]
     raise PermanentError(
         "http_column_missing", f"Processor http needs a column {name!r}, which the file does not have."
     )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
-from typing import Annotated, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 IntegrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 """Lower case letters, digits and dashes: it stands in URLs, topic keys and store paths."""
+
+
+_TIMES: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+"""Between them a margin can be taken off, a retry added, and the minute written as a store key of twelve digits."""
 
 
 class BatchRequested(BaseModel):
@@ -26,7 +30,7 @@ class BatchRequested(BaseModel):
     partner_reference_id: str = Field(max_length=1024)
     merchant_guid: UUID
     external_location_ids: tuple[str, ...] = Field(max_length=10_000)
-    record_count: int = Field(ge=0, strict=True)
+    record_count: int = Field(ge=0, le=10**12, strict=True)
     input_file_url: str = Field(repr=False, max_length=8192)
     result_upload_url: str = Field(repr=False, max_length=8192)
     expires_at: AwareDatetime
@@ -40,6 +44,13 @@ class BatchRequested(BaseModel):
             raise ValueError("an ISO 8601 timestamp with a zone is needed, e.g. 2026-01-22T22:43:59.295Z")  # noqa: TRY004 - pydantic turns ValueError into a finding
         return value
 
+    @field_validator("expires_at")
+    @classmethod
+    def _calculable(cls, value: datetime) -> datetime:
+        if not _TIMES[0] <= value < _TIMES[1]:
+            raise ValueError("a time between the years 2000 and 2200 is needed")
+        return value
+
 
 class JobMessage(BaseModel):
     """What every later card-batch record says about its job. Free of URLs and card data."""
@@ -48,7 +59,7 @@ class JobMessage(BaseModel):
 
     integration: IntegrationName
     job_guid: UUID
-    attempt: int = Field(default=1, ge=1)
+    attempt: int = Field(default=1, ge=1, le=1_000_000)
     """1, or more where the integration asks for a new attempt after a failed one was announced again."""
     merchant_guid: UUID
     partner_reference_id: str

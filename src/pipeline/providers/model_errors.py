@@ -25,6 +25,7 @@ _RULES: Final[Mapping[str, tuple[str, _Remedy]]] = {
     "too_long": ("too_many", lambda context: f"Send at most {context['max_length']} elements"),
     "int_type": ("integer", lambda _: "Send a whole number without quotes or fraction"),
     "greater_than_equal": ("too_small", lambda context: f"Send at least {context['ge']}"),
+    "less_than_equal": ("too_large", lambda context: f"Send at most {context['le']}"),
     "timezone_aware": ("timestamp_zone", lambda _: _TIME),
     "datetime_type": ("timestamp", lambda _: _TIME),
     "datetime_parsing": ("timestamp", lambda _: _TIME),

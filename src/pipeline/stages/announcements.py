@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from pipeline.bus.protocols import Record
 from pipeline.contracts import INTEGRATION_HEADER, BatchRequested, first_values
 from pipeline.errors import PermanentError, PoisonRecord
+from pipeline.providers import InvalidBody
+from pipeline.providers.strict_json import parse_object
 from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.store.jobs import Announced, JobStore
 from pipeline.transfer import job_deadline
@@ -38,6 +41,8 @@ class Request:
 
 R = TypeVar("R")
 
+_EVENT_ID: Final = re.compile(r"[0-9a-f]{32}")
+
 
 def rules_for(integrations: Mapping[str, R], name: str) -> R:
     """Return an integration's rules.
@@ -61,10 +66,15 @@ def decode_request(record: Record) -> Request:
     """
     headers = first_values(record.headers)
     integration, event = headers.get(INTEGRATION_HEADER), headers.get("ce_id")
-    if not integration or not event:
-        raise PoisonRecord("announcement_invalid", f"the headers {INTEGRATION_HEADER} and ce_id are needed")
+    # the id becomes part of a store key
+    if not integration or not event or not _EVENT_ID.fullmatch(event):
+        raise PoisonRecord(
+            "announcement_invalid", f"the headers {INTEGRATION_HEADER} and ce_id (32 hex digits) are needed"
+        )
     try:
-        body = BatchRequested.model_validate_json(record.value)
+        body = BatchRequested.model_validate(parse_object(record.value))
+    except InvalidBody as error:
+        raise PoisonRecord("announcement_invalid", error.message) from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "value"

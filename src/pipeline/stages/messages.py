@@ -21,6 +21,7 @@ from pipeline.contracts import (
     job_key,
 )
 from pipeline.errors import PoisonRecord
+from pipeline.observability import parse_traceparent
 from pipeline.store.receipts import Announcement, Outcome, Processed, Told
 from pipeline.store.tree import JobRef
 
@@ -43,7 +44,9 @@ class Delivery:
     @classmethod
     def of(cls, record: Record, ref: JobRef, lease: Lease) -> Delivery:
         """Return the delivery of a record."""
-        return cls(ref, lease, first_values(record.headers).get("traceparent"))
+        # any text may stand there, and every record of the job repeats it: only what is one is carried on
+        trace = parse_traceparent(first_values(record.headers).get("traceparent"))
+        return cls(ref, lease, trace.traceparent if trace else None)
 
 
 def decode(record: Record, model: type[M]) -> M:

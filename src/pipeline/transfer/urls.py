@@ -19,6 +19,7 @@ from pipeline.transfer.protocols import SignedUrl
 
 _EMPTY_CRC32: Final = "AAAAAA=="
 _MAX_PARAMETERS: Final = 200
+_FIRST_EXPIRY: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def request_url(url: str) -> yarl.URL:
@@ -50,9 +51,13 @@ def signed_url(url: str, *, expires_at: datetime, margin_seconds: float) -> Sign
 
 
 def job_deadline(*urls: str, expires_at: datetime, margin_seconds: float) -> datetime:
-    """Return the earliest of ``expires_at`` and the URLs' X-Amz-Date + X-Amz-Expires, less the margin."""
+    """Return the earliest of ``expires_at`` and the URLs' X-Amz-Date + X-Amz-Expires, less the margin.
+
+    A URL that claims to have expired before S3 began counts as expired then: nothing can be taken off the year 1.
+    """
     expiries = (url_expiry(url) for url in urls)
-    return min([expires_at, *(one for one in expiries if one is not None)]) - timedelta(seconds=margin_seconds)
+    earliest = min([expires_at, *(one for one in expiries if one is not None)])
+    return max(earliest, _FIRST_EXPIRY) - timedelta(seconds=margin_seconds)
 
 
 def url_expiry(url: str) -> datetime | None:

@@ -66,6 +66,10 @@ def test_no_url_is_in_its_representation() -> None:
         ("expires_at", "2026-01-22T22:43:59"),
         ("expires_at", 1769122000),
         ("expires_at", None),
+        ("expires_at", "0001-01-01T00:00:00Z"),
+        ("expires_at", "1999-12-31T23:59:59Z"),
+        ("expires_at", "9999-12-31T23:59:59-12:00"),
+        ("record_count", 10**12 + 1),
         ("external_location_ids", "store-1"),
         ("partner_reference_id", "x" * 1025),
         ("input_file_url", None),
@@ -139,3 +143,9 @@ def test_parts_cut_elsewhere_are_another_event(parts: list[str], data: st.DataOb
 @given(st.text(max_size=20))
 def test_text_and_its_bytes_are_the_same_part(text: str) -> None:
     assert event_id(text) == event_id(text.encode())
+
+
+@pytest.mark.parametrize("attempt", [0, -1, 1_000_001, 10**300])
+def test_an_attempt_has_a_number_that_fits_into_a_store_key(attempt: int) -> None:
+    with pytest.raises(ValidationError, match="attempt"):
+        BatchFailed.model_validate({**DECIDED, "attempt": attempt, "reason": "r", "error_message": "m"})

@@ -53,6 +53,13 @@ def test_deadline_is_the_earliest() -> None:
     assert job_deadline("https://plain.example.com/", expires_at=late, margin_seconds=1) == late - timedelta(seconds=1)
 
 
+def test_a_url_that_expired_before_there_were_any_has_a_deadline() -> None:
+    """Nothing can be taken off the year 1: that would be an error nobody expects, at every try anew."""
+    ancient = SIGNED.replace("20260121T224359Z", "00010101T000000Z")
+    deadline = job_deadline(ancient, expires_at=AT, margin_seconds=30)
+    assert deadline == datetime(1999, 12, 31, 23, 59, 30, tzinfo=UTC)
+
+
 def test_signed_url_hides_itself() -> None:
     """The URL is a secret, its deadline is not."""
     signed = signed_url(SIGNED, expires_at=AT, margin_seconds=10)

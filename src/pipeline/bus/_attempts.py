@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from pipeline.bus._lease import Tenure
+from pipeline.bus.protocols import Record
 from pipeline.bus.settings import ConsumerSettings
 from pipeline.errors import LeaseLost, Overloaded, PipelineError, TransientError
 from pipeline.observability import Metrics
@@ -50,9 +51,17 @@ class Attempts:
         return self._running
 
     async def until_done(
-        self, call: Callable[[int], Awaitable[None]], slot: Callable[[], AbstractAsyncContextManager[None]]
+        self,
+        call: Callable[[int], Awaitable[None]],
+        slot: Callable[[], AbstractAsyncContextManager[None]],
+        record: Record | None = None,
     ) -> None:
         """Await ``call(attempt)`` in a slot until it returns.
+
+        Args:
+            call: What to do.
+            slot: Entered for each call, never held while waiting.
+            record: What the call is about (the first of a batch), for the log.
 
         Raises:
             LeaseLost: The partition is lost, or the process stops.
@@ -68,16 +77,16 @@ class Attempts:
             except TransientError as error:
                 attempt += 1
                 pause = self._pause(attempt, error.retry_after)
-                self._note(error, attempt, pause)
+                self._note(error, attempt, pause, record)
             except Overloaded as error:
                 pause = self._pause(2, None)
-                self._note(error, attempt, pause)
+                self._note(error, attempt, pause, record)
             except LeaseLost as error:
                 # another worker decided something first, yet the partition is ours: look again at what stands now
                 if self._lease.lost or self._closed:
                     raise
                 pause = self._pause(2, None)
-                self._note(error, attempt, pause)
+                self._note(error, attempt, pause, record)
             else:
                 return
             await asyncio.sleep(pause)
@@ -106,6 +115,18 @@ class Attempts:
         doubled = self._settings.backoff_min * 2.0 ** min(attempt - 2, _EXPONENT_LIMIT)
         return min(doubled, self._settings.backoff_max) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
-    def _note(self, error: PipelineError, attempt: int, pause: float) -> None:
+    def _note(self, error: PipelineError, attempt: int, pause: float, record: Record | None) -> None:
         self._metrics.consumer_retries.labels(stage=self._group, code=error.code).inc()
-        log.warning("retry_later", group=self._group, code=error.code, attempt=attempt, seconds=round(pause, 3))
+        place = {}
+        if record is not None:
+            # the key is the job: who asks why a job hangs looks for it in the log
+            place = {"topic": record.topic, "partition": record.partition, "offset": record.offset, "key": record.key}
+        log.warning(
+            "retry_later",
+            group=self._group,
+            code=error.code,
+            message=error.message,
+            try_number=attempt,
+            seconds=round(pause, 3),
+            **place,
+        )

@@ -190,7 +190,8 @@ class GroupMember(ABC):
         if not _continues(before, self._membership):
             self._lose_all("membership_changed")
         for gone in self._held.keys() - partitions:
-            self._lose(gone, "partition_lost")
+            log.info("lose_partition", group=self._group, topic=gone.topic, partition=gone.number)
+            self._lose(gone)
         for partition in partitions & self._held.keys():
             self._come_back(partition)
         for partition in partitions - self._held.keys():
@@ -271,15 +272,17 @@ class GroupMember(ABC):
             self._the_client.seek(partition, held.work.offsets.next_offset)
         self._pause_full(partition, held)
 
-    def _lose(self, partition: Partition, why: str) -> None:
+    def _lose(self, partition: Partition) -> None:
         held = self._held.pop(partition)
         held.lease.lose()
         held.work.cancel()
-        log.info("lose_partition", group=self._group, topic=partition.topic, partition=partition.number, why=why)
 
     def _lose_all(self, why: str) -> None:
+        if self._held:
+            age = round(self._the_client.heartbeat_age, 1)
+            log.warning("lose_partitions", group=self._group, partitions=len(self._held), why=why, heartbeat_age=age)
         for partition in list(self._held):
-            self._lose(partition, why)
+            self._lose(partition)
 
     def _full(self, held: _Held) -> bool:
         offsets = held.work.offsets

@@ -134,7 +134,7 @@ class _BatchWork:
             await self._consumer._handler.handle_batch(tried, self._lease)  # noqa: SLF001 - one module
 
         try:
-            await self._attempts.until_done(handle, self._slot)
+            await self._attempts.until_done(handle, self._slot, batch[0])
         except PermanentError as error:
             if len(batch) == 1:
                 await self._bury(batch[0], error)
@@ -146,4 +146,4 @@ class _BatchWork:
         async def bury(_attempt: int) -> None:
             await self._consumer._dead_letters.bury(record, error)  # noqa: SLF001 - one module
 
-        await self._attempts.until_done(bury, self._slot)
+        await self._attempts.until_done(bury, self._slot, record)

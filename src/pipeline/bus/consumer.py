@@ -157,9 +157,9 @@ class _KeyedWork:
             await handler.handle(tried, self._lease)
 
         try:
-            await self._attempts.until_done(arrive, self._arrival)
+            await self._attempts.until_done(arrive, self._arrival, record)
             await _turn(before)
-            await self._attempts.until_done(handle, self._slot)
+            await self._attempts.until_done(handle, self._slot, record)
         except PermanentError as error:
             await _turn(before)
             await self._bury(tried, error)
@@ -168,7 +168,7 @@ class _KeyedWork:
         async def bury(_attempt: int) -> None:
             await self._consumer._dead_letters.bury(record, error)  # noqa: SLF001 - one module
 
-        await self._attempts.until_done(bury, self._slot)
+        await self._attempts.until_done(bury, self._slot, record)
 
 
 async def _turn(before: asyncio.Event | None) -> None:

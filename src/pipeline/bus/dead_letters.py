@@ -67,8 +67,9 @@ class DeadLetters:
             FatalError: It can be kept nowhere.
         """
         letter = DeadLetter(record, error, self._group, self._clock())
+        outgoing = _addressed(letter)
         try:
-            await self._publisher.publish(_addressed(letter))
+            await self._publisher.publish(outgoing)
         except RecordTooLarge as too_large:
             raise FatalError(
                 "dead_letter_too_large",
@@ -83,8 +84,11 @@ class DeadLetters:
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
+            key=record.key,
             attempt=record.attempt,
             code=error.code,
+            message=error.message,
+            kept_in=outgoing.topic.value,
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, TextIO
 
@@ -18,12 +20,19 @@ _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": loggi
 
 OWN_LOGGER: Final = "pipeline"
 
+_REPEATS: Final = 3
+"""How often a library may say the same in :data:`_REPEATS_SECONDS`: without a broker aiokafka logs 30 lines/s."""
+_REPEATS_SECONDS: Final = 60.0
+_REPEATS_KNOWN: Final = 1000
+"""Messages kept in mind; a library that makes a new one each time must not fill the memory."""
+
 
 def configure_logging(settings: LoggingSettings, redaction: Redaction, stream: TextIO | None = None) -> None:
     """Send every log line of this process, those of libraries, warnings and uncaught exceptions too, to one stream.
 
     Safe to call again: the last call counts. Tracebacks carry no local variables. Libraries (aiohttp, aiokafka,
-    obstore, a processor's own) never log below info, whatever the level: their debug lines hold raw payloads.
+    obstore, a processor's own) never log below info, whatever the level: their debug lines hold raw payloads. What
+    one of them repeats is cut to three times a minute, and the next line says how many were left out.
 
     Args:
         settings: Level and format.
@@ -33,6 +42,7 @@ def configure_logging(settings: LoggingSettings, redaction: Redaction, stream: T
     level = _LEVELS[settings.level]
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_formatter(settings, redaction))
+    handler.addFilter(FewRepeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.INFO))
@@ -45,6 +55,30 @@ def configure_logging(settings: LoggingSettings, redaction: Redaction, stream: T
         cache_logger_on_first_use=False,  # loggers are module globals; a second configuration must reach them
     )
     _catch_uncaught()
+
+
+class FewRepeats(logging.Filter):
+    """Lets a library say the same (logger, level, message before its arguments) only so often; our lines all pass."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is written."""
+        if record.name.partition(".")[0] == OWN_LOGGER:
+            return True
+        what, now = (record.name, record.levelno, str(record.msg)), self._clock()
+        since, count = self._said.get(what, (now, 0))
+        if now - since >= _REPEATS_SECONDS:
+            if count > _REPEATS:
+                record.msg = f"{record.msg} [{count - _REPEATS} like this were left out]"
+            since, count = now, 0
+        if len(self._said) >= _REPEATS_KNOWN:
+            self._said.clear()
+        self._said[what] = (since, count + 1)
+        return count < _REPEATS
 
 
 def _shared() -> list[Processor]:

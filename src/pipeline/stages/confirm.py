@@ -98,9 +98,11 @@ class ConfirmStage:
             delivery = Delivery.of(record, ref, lease)
             telling = _Telling(delivery, outcome, await self._jobs.newest(ref), message.again)
             told = await self._jobs.told(ref, message.again)
+            repeated = told is not None
             if told is None:
                 told = await self._tell(telling, rules)
             await self._end(telling, told, rules)
+            log.info("callback_told", verdict=told.told, outcome=outcome.outcome, tries=told.tries, repeated=repeated)
 
     async def _tell(self, telling: _Telling, rules: ConfirmRules) -> Told:
         """Send the callback once and record how that ended; raises TransientError if it must be sent again."""
@@ -174,7 +176,6 @@ class ConfirmStage:
             await self._jobs.drop_parts(ref)
         if confirmed:
             await self._jobs.close(ref)
-        log.info("callback_told", verdict=told.told, outcome=outcome.outcome, tries=told.tries)
 
 
 def _no_answer(code: str, detail: str) -> Answer:

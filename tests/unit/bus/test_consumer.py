@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 from support.bus_bench import KAFKA, NOON, QUICK, Bench, until
 
 from pipeline.bus import BrokerUnavailable, Consumer, DeadLetter, Outgoing, Record, RecordTooLarge
@@ -140,6 +141,26 @@ async def test_a_decision_lost_to_another_worker_is_looked_at_again(bench: Bench
         await until(lambda: bench.handler.done == [b"1"])
     assert [record.attempt for record in bench.handler.begun] == [1, 1]
     assert bench.publisher.published == []
+
+
+async def test_the_log_says_which_job_waits_and_why(bench: Bench) -> None:
+    """The key is the job: without it and the message, nobody knows which job hangs, and on what."""
+
+    async def act(record: Record, _lease: Lease) -> None:
+        if record.attempt == 1:
+            raise TransientError("store_unavailable", "the disk is full")
+        raise PermanentError("bad", "no such field")
+
+    bench.handler.on_handle = act
+    with capture_logs() as lines:
+        async with bench.running(0):
+            bench.group.send(("acme/1", b"1"))
+            await until(lambda: {0: 1} in bench.group.commits)
+    about = {line["event"]: line for line in lines}
+    place = {"topic": "card-batch.requested", "partition": 0, "offset": 0, "key": "acme/1"}
+    assert about["retry_later"].items() >= {**place, "message": "the disk is full", "try_number": 2}.items()
+    kept = {"message": "no such field", "kept_in": "card-batch.dead-letter"}
+    assert about["dead_letter_record"].items() >= {**place, **kept}.items()
 
 
 async def test_a_permanent_error_becomes_a_dead_letter(bench: Bench) -> None:

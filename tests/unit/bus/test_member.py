@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from structlog.testing import capture_logs
 from support.bus_bench import KAFKA, QUICK, Bench, until
 from support.fake_group import FakeGroup
 
@@ -181,8 +182,11 @@ async def test_without_a_fresh_heartbeat_all_work_is_cancelled_then_begins_anew(
     async with bench.running(0) as consumer:
         records = bench.group.send(("a", b"1"))
         await until(lambda: len(bench.handler.begun) == 1)
-        bench.group.age = 8.1
-        await until(lambda: held.refused == [b"1"])
+        with capture_logs() as lines:
+            bench.group.age = 8.1
+            await until(lambda: held.refused == [b"1"])
+        loss = {"group": "process", "partitions": 1, "why": "heartbeat_stale", "heartbeat_age": 8.1}
+        assert lines == [{"event": "lose_partitions", "log_level": "warning", **loss}]
         assert not consumer.ready
         bench.group.age = 0.0
         await asyncio.sleep(0.02)

@@ -16,6 +16,7 @@ import structlog
 from pydantic import SecretStr
 
 from pipeline.observability import LoggingSettings, Redaction, configure_logging
+from pipeline.observability.logging import FewRepeats
 
 CARD = "4111111111111111"
 
@@ -194,3 +195,40 @@ def test_a_dying_thread_is_logged() -> None:
     assert CARD not in stream.getvalue()
     threading.excepthook(threading.ExceptHookArgs((ValueError, ValueError(), None, None)))
     assert lines(stream)[1]["thread"] is None
+
+
+def test_a_library_that_repeats_itself_is_cut_short() -> None:
+    """The Kafka client says the same thirty times a second while the broker is away: three a minute tell as much."""
+    now = 0.0
+    few = FewRepeats(lambda: now)
+
+    def said(name: str, node: int) -> str | None:
+        record = logging.LogRecord(name, logging.ERROR, "", 0, "no way to node %s", (node,), None)
+        return record.getMessage() if few.filter(record) else None
+
+    assert [said("aiokafka", node) for node in range(5)] == [
+        *(f"no way to node {node}" for node in range(3)),
+        None,
+        None,
+    ]
+    assert said("aiokafka.client", 0) == "no way to node 0"
+    now = 60.0
+    assert said("aiokafka", 9) == "no way to node 9 [2 like this were left out]"
+    now = 120.0
+    assert said("aiokafka", 9) == "no way to node 9"
+
+
+def test_our_own_lines_are_never_left_out() -> None:
+    """Each tells of another job."""
+    stream = configure()
+    for _ in range(10):
+        structlog.get_logger("pipeline.room").warning("retry_later")
+    assert len(lines(stream)) == 10
+
+
+def test_messages_that_are_always_new_do_not_fill_the_memory() -> None:
+    """What was said is forgotten when it becomes too much."""
+    few = FewRepeats(lambda: 0.0)
+    for number in range(2500):
+        assert few.filter(logging.LogRecord("lib", logging.INFO, "", 0, f"number {number}", (), None))
+    assert len(few._said) <= 1000

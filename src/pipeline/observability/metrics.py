@@ -125,8 +125,10 @@ class Metrics:
         )
         self.deadline_seconds_left_min = self._gauge(
             "deadline_seconds_left_min",
-            "Seconds before the nearest deadline of an open job, negative when passed, NaN when no job is open",
+            "Seconds before the nearest deadline of a job that nobody has decided, negative when passed; NaN when "
+            "there is none, and where no deadline watch runs",
         )
+        self.deadline_seconds_left_min.set(float("nan"))  # 0 would raise an alarm in every other process
         self.open_jobs = self._gauge("open_jobs", "Jobs filed under a deadline and not yet told")
 
     def _edges(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
@@ -77,10 +78,15 @@ class DeadlineWatch:
         nearest, count = float("nan"), 0
         async for marker in self._jobs.filed("open"):
             count += 1
-            if count == 1:
-                nearest = (marker.minute - now).total_seconds()
+            undecided = marker.key not in self._repeated
             if marker.minute <= now:
-                await self._judge_due(marker)
+                with structlog.contextvars.bound_contextvars(
+                    integration=marker.ref.integration, job_guid=str(marker.ref.job_guid), attempt=marker.ref.attempt
+                ):
+                    undecided = await self._judge_due(marker)
+            # what is decided and waits for ECS, or was refused, has no deadline any more that somebody could meet
+            if math.isnan(nearest) and undecided:
+                nearest = (marker.minute - now).total_seconds()
         self._metrics.open_jobs.set(count)
         self._metrics.deadline_seconds_left_min.set(nearest)
         async for marker in self._jobs.filed("purge", until=now):
@@ -89,23 +95,26 @@ class DeadlineWatch:
                 await self._jobs.unfile(marker.key)
                 log.info("parts_deleted", job_guid=str(marker.ref.job_guid), objects=gone)
 
-    async def _judge_due(self, marker: Marker) -> None:
+    async def _judge_due(self, marker: Marker) -> bool:
+        """Decide a job whose minute has come; return whether it is left undecided under this marker."""
         ref = marker.ref
         rules = self._integrations.get(ref.integration)
         if rules is None:
-            return  # another deployment's job; its own watch, or the next configuration, will find it
+            return True  # another deployment's job; its own watch, or the next configuration, will find it
         newest = await self._jobs.newest(ref)
         if newest.deadline > self._clock():
-            if ref.marker("open", newest.deadline) != marker.key:
-                await self._jobs.file("open", ref, newest.deadline)
-                await self._jobs.unfile(marker.key)
-            return
+            if ref.marker("open", newest.deadline) == marker.key:
+                return True
+            await self._jobs.file("open", ref, newest.deadline)
+            await self._jobs.unfile(marker.key)
+            return False
         outcome = await self._jobs.outcome(ref)
         if outcome is None:
-            log.warning("deadline_passed", integration=ref.integration, job_guid=str(ref.job_guid))
+            log.warning("deadline_passed")
             await self._judge.fail(ref, deadline_passed(newest.deadline), rules.policies)
             self._repeated.add(marker.key)
         elif marker.key not in self._repeated:
             # decided, but perhaps the message was lost with its sender; once per process is enough
             await self._judge.repeat(ref, outcome, None)
             self._repeated.add(marker.key)
+        return False

@@ -70,3 +70,8 @@ async def test_loop_lag_is_observed_until_cancelled() -> None:
     samples = {sample.name: sample.value for metric in metrics.loop_lag_seconds.collect() for sample in metric.samples}
     assert samples["pipeline_loop_lag_seconds_count"] >= 1
     assert samples["pipeline_loop_lag_seconds_sum"] >= 0
+
+
+def test_a_process_without_a_watch_says_nothing_of_deadlines() -> None:
+    """Zero seconds left would raise an alarm in each of them."""
+    assert "pipeline_deadline_seconds_left_min NaN" in generate_latest(Metrics().registry).decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 
 from support.job_world import World
 
@@ -78,6 +79,21 @@ async def test_jobs_of_an_integration_that_is_not_configured_here_are_left_alone
     world.clock.forward(hours=9)
     await world.watch.look()
     assert world.bus.published == []
+
+
+async def test_the_nearest_deadline_is_one_that_somebody_could_still_meet() -> None:
+    """A decided job that ECS was not told of yet, or refuses to hear of, would hide all others behind it."""
+    world = World()
+    nearest = world.metrics.deadline_seconds_left_min
+    await world.deliver(world.watch, world.announce())
+    await world.watch.look()
+    assert 3500 < nearest._value.get() <= 3600
+    world.clock.forward(hours=1)
+    await world.watch.look()
+    assert math.isnan(nearest._value.get())
+    assert world.metrics.open_jobs._value.get() == 1
+    await world.watch.look()
+    assert math.isnan(nearest._value.get())
 
 
 async def test_a_store_that_is_away_does_not_end_the_watch() -> None:

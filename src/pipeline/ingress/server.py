@@ -78,7 +78,9 @@ class IngressServer:
             await self._runner.cleanup()
             self._runner = None
             address = f"{self._settings.host}:{self._settings.port}"
-            raise FatalError("ingress_address", f"Cannot listen on {address} (ingress.host, ingress.port)") from error
+            raise FatalError(
+                "ingress_address", f"Cannot listen on {address} (ingress.host, ingress.port): {error.strerror}"
+            ) from error
         host, port = self._runner.addresses[0][:2]
         self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._flusher = asyncio.create_task(self._refusals.run(), name="ingress-refusals")

@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from pipeline.errors import FatalError
 from pipeline.observability.masking import mask_text
 from pipeline.observability.settings import ManagementSettings
 
@@ -70,7 +71,7 @@ class ManagementServer:
         """Bind and serve.
 
         Raises:
-            OSError: The address cannot be bound.
+            FatalError: The address cannot be bound.
         """
         app = web.Application()
         app.router.add_get("/healthz/live", self._answer_live)
@@ -80,9 +81,14 @@ class ManagementServer:
         await runner.setup()
         try:
             await web.TCPSite(runner, self._settings.host, self._settings.port).start()
-        except OSError:
+        except OSError as error:
             await runner.cleanup()
-            raise
+            address = f"{self._settings.host}:{self._settings.port}"
+            raise FatalError(
+                "management_address",
+                f"Cannot listen on {address} (management.host, management.port): {error.strerror}. Several processes "
+                "on one machine need a port each; PIPELINE_MANAGEMENT__PORT=0 takes a free one",
+            ) from error
         self._runner = runner
         return self
 

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from pipeline.errors import FatalError
 from pipeline.observability import Health, ManagementServer, ManagementSettings, Metrics
 
 SETTINGS = ManagementSettings(port=0)
@@ -92,10 +93,10 @@ async def test_url_is_known_only_while_it_serves() -> None:
 
 
 async def test_a_taken_port_is_an_error_and_leaves_nothing_open() -> None:
-    """The operator sees the system's own words."""
+    """The operator reads which keys to change, and the system's own words."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = ManagementSettings(port=taken.getsockname()[1])
-        with pytest.raises(OSError, match="address already in use"):
+        with pytest.raises(FatalError, match=r"management\.port.*address already in use"):
             await ManagementServer(settings, Metrics().registry).__aenter__()
 
 

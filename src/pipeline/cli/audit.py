@@ -52,6 +52,8 @@ def verify(
         print_json(report.model_dump(mode="json"))
     elif report.ok:
         click.echo(f"ok: {report.events} events in {report.segments} segments; {report.heads} heads compared")
+        if not report.events:
+            click.echo("warning: the log is empty; does [store] of the settings name the right one?", err=True)
     else:
         print_fields(report.model_dump(mode="json"))
     ctx.exit(ExitCode.OK if report.ok else ExitCode.FINDING)

@@ -72,6 +72,12 @@ class Cli(click.Group):
             raise Failed(error) from error
         except KeyboardInterrupt:
             ctx.exit(ExitCode.INTERRUPTED)
+        except click.Abort as abort:
+            if isinstance(abort.__context__, EOFError):
+                raise Failed(UsageRefused("nobody_answers", "there is nobody to ask here; give --yes")) from abort
+            if isinstance(abort.__context__, KeyboardInterrupt):
+                ctx.exit(ExitCode.INTERRUPTED)
+            raise  # the answer was no
         except BaseExceptionGroup as group:
             expected = _first(group)
             if expected is None:

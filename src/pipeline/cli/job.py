@@ -80,6 +80,8 @@ def list_jobs(setup: Setup, *, limit: int, integration: str | None, as_json: boo
             print_json(view.as_json())
         return
     print_table(_COLUMNS, [_row(view) for view in views])
+    if not views:
+        click.echo("no open jobs; `pipeline job show JOB` also finds those that ECS has confirmed", err=True)
 
 
 @job.command(epilog="Example: pipeline job show acme/cffde776-1d2a-4614-8023-a5148e411462 --json")

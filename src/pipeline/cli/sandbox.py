@@ -137,7 +137,9 @@ def send(
     if as_json:
         print_json(view)
     else:
-        print_fields({name: view[name] for name in ("job_guid", "status", "success", "record_count", "callbacks")})
+        fields = {name: view[name] for name in ("job_guid", "status", "success", "record_count", "callbacks")}
+        told = view.get("callback")
+        print_fields(fields | {"told": told["body"] if told else None})
     ctx.exit(_judged(view, accepted=accepted, waited=wait is not None))
 
 
@@ -177,7 +179,7 @@ def _written(running: Sandbox, folder: Path, integration: str) -> str:
     if file.exists():
         raise UsageRefused("settings_exist", f"{file} is there already and is not overwritten")
     snippet = settings_snippet(running, integration, folder=folder / "secrets")
-    file.write_text(snippet.toml, "utf-8")
+    file.write_text(f'[logging]\nformat = "console"\n\n{snippet.toml.lstrip()}', "utf-8")
     return str(file)
 
 

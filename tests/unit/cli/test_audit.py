@@ -108,4 +108,6 @@ def test_heads_are_shown_to_people_too(home: Path, run: Run, log: Log) -> None:
 
 def test_an_empty_log_is_sound(home: Path, run: Run) -> None:
     del home
-    assert run("audit", "verify").stdout == "ok: 0 events in 0 segments; 0 heads compared\n"
+    result = run("audit", "verify")
+    assert result.stdout == "ok: 0 events in 0 segments; 0 heads compared\n"
+    assert "does [store] of the settings name the right one?" in result.stderr

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cards import CsvError
-from pipeline.cli.exits import Cli, UsageRefused, exit_code
+from pipeline.cli.exits import Cli, ExitCode, UsageRefused, exit_code
 from pipeline.errors import FatalError, PermanentError, PipelineError, TransientError
 from pipeline.settings import ConfigError
 from pipeline.store import StoreUnavailable
@@ -62,6 +62,32 @@ def test_an_error_of_a_task_group_is_told_as_itself() -> None:
 
     result = CliRunner().invoke(ending_by(lambda: asyncio.run(fail())), ["go"])
     assert (result.exit_code, result.stderr) == (4, "error: store_unavailable: away\n")
+
+
+def asking() -> None:
+    """Ask as `job purge` does."""
+    click.confirm("Sure?", abort=True)
+
+
+def test_an_interrupted_question_ends_like_any_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    runner = CliRunner()
+    with runner.isolation():
+        monkeypatch.setattr("click.termui.visible_prompt_func", interrupt)
+        assert ending_by(asking).main(["go"], prog_name="x", standalone_mode=False) == ExitCode.INTERRUPTED
+
+
+def test_a_question_that_nobody_can_answer_is_refused() -> None:
+    """A script without --yes learns what to give."""
+    result = CliRunner().invoke(ending_by(asking), ["go"], input="")
+    assert result.exit_code == 2
+    assert "error: nobody_answers: there is nobody to ask here; give --yes" in result.stderr
+
+
+def test_the_answer_no_is_no_interruption() -> None:
+    assert CliRunner().invoke(ending_by(asking), ["go"], input="n\n").exit_code == 1
 
 
 def test_what_nobody_expected_passes_with_its_traceback() -> None:

@@ -107,6 +107,7 @@ def test_a_confirmed_job_is_shown_and_listed_no_more(home: Path, run: Run) -> No
     asyncio.run(done(world))
     save(world, home)
     assert run("job", "list", "--json").stdout == ""
+    assert run("job", "list").stderr.startswith("no open jobs; ")
     view = shown(run, "job", "show", NAME)
     assert view["state"] == "confirmed"
     assert view["merchant_guid"] == str(MERCHANT)

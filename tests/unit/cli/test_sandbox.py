@@ -62,6 +62,7 @@ def test_serve_writes_settings_that_load(empty: Path, run: Run) -> None:
     }
     settings = load_settings(empty / "try" / "pipeline.toml", {})
     assert settings.ecs["me"].webhook.scheme == "hmac"
+    assert settings.logging.format == "console"  # somebody sits before it
     assert len(settings.ecs["me"].webhook_secrets()) == 1
 
 

@@ -79,8 +79,9 @@ def _accuse(console: Console, findings: Sequence[str], log: Path) -> None:
 
 def _conclude(console: Console, first: Outcome, seconds: float, folder: Path) -> None:
     console.print(f"Verified in {seconds:.1f} s: result files, ECS's record of callbacks, audit log.")
-    command = f"pipeline --config {folder}/pipeline.toml job show {first.integration}/{first.job_guid}"
-    console.print(f"Look around: {command}", soft_wrap=True)
+    command = Path(sys.executable).with_name("pipeline")  # an environment that nobody activated
+    job = f"{first.integration}/{first.job_guid}"
+    console.print(f"Look around: {command} --config {folder}/pipeline.toml job show {job}", soft_wrap=True)
 
 
 if __name__ == "__main__":

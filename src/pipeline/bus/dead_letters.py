@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -11,7 +12,7 @@ import structlog
 
 from pipeline.bus.errors import RecordTooLarge
 from pipeline.bus.protocols import Outgoing, Publisher, Record
-from pipeline.contracts import SPECS, Topic
+from pipeline.contracts import SPECS, Headers, Topic
 from pipeline.errors import FatalError, PermanentError
 from pipeline.observability import Metrics
 
@@ -37,6 +38,8 @@ OnDeadLetter = Callable[[DeadLetter], Awaitable[None]]
 
 class DeadLetters:
     """Writes dead letters: value, key and headers unchanged, plus ``dlq_*`` headers that say where from and why.
+
+    Of a record that is too large for that, the ``dlq_*`` headers alone, with the value's length and hash.
 
     Args:
         publisher: Where to.
@@ -64,18 +67,15 @@ class DeadLetters:
 
         Raises:
             TransientError, Overloaded: Repeat it: the record must not be finished before it is kept.
-            FatalError: It can be kept nowhere.
+            FatalError: Not even a notice of it can be kept.
         """
         letter = DeadLetter(record, error, self._group, self._clock())
         outgoing = _addressed(letter)
         try:
             await self._publisher.publish(outgoing)
-        except RecordTooLarge as too_large:
-            raise FatalError(
-                "dead_letter_too_large",
-                f"{record.topic}, partition {record.partition}, offset {record.offset} can neither be handled nor "
-                "kept: let the dead-letter topic take larger records than kafka.max_record_bytes (by 16384 bytes).",
-            ) from too_large
+        except RecordTooLarge:
+            # whoever may write to a topic must not be able to stop its readers: the record itself stays where it is
+            await self._give_notice(letter)
         if self._on_dead_letter:
             await self._on_dead_letter(letter)
         self._metrics.consumer_dead_letters.labels(stage=self._group, topic=record.topic, code=error.code).inc()
@@ -91,6 +91,17 @@ class DeadLetters:
             kept_in=outgoing.topic.value,
         )
 
+    async def _give_notice(self, letter: DeadLetter) -> None:
+        record = letter.record
+        try:
+            await self._publisher.publish(_notice(letter))
+        except RecordTooLarge as too_large:
+            raise FatalError(
+                "dead_letter_too_large",
+                f"Of {record.topic}, partition {record.partition}, offset {record.offset} not even a notice can be "
+                "kept: let the dead-letter topic take larger records than kafka.max_record_bytes (by 16384 bytes).",
+            ) from too_large
+
 
 def dead_letter_topic(topic: Topic) -> Topic:
     """Return where dead letters of a topic go. Raises ValueError for a topic that is not there to be consumed."""
@@ -101,8 +112,25 @@ def dead_letter_topic(topic: Topic) -> Topic:
 
 
 def _addressed(letter: DeadLetter) -> Outgoing:
+    record = letter.record
+    headers = (*record.headers, *_encoded(_facts(letter)))
+    return Outgoing(dead_letter_topic(record.topic), record.key, record.value, headers)
+
+
+def _notice(letter: DeadLetter) -> Outgoing:
+    """Return what is kept of a record that is too large for its dead-letter topic: where it is, and why."""
+    record = letter.record
+    cut = {"dlq_value_bytes": str(len(record.value)), "dlq_value_sha256": hashlib.sha256(record.value).hexdigest()}
+    return Outgoing(dead_letter_topic(record.topic), "", b"", _encoded(_facts(letter) | cut))
+
+
+def _encoded(facts: Mapping[str, str]) -> Headers:
+    return tuple((name, value.encode()) for name, value in facts.items())
+
+
+def _facts(letter: DeadLetter) -> dict[str, str]:
     record, error = letter.record, letter.error
-    facts = {
+    return {
         "dlq_topic": record.topic,
         "dlq_partition": str(record.partition),
         "dlq_offset": str(record.offset),
@@ -113,5 +141,3 @@ def _addressed(letter: DeadLetter) -> Outgoing:
         "dlq_message": error.message[:_MESSAGE_LIMIT],
         "dlq_at": letter.at.isoformat().replace("+00:00", "Z"),
     }
-    headers = (*record.headers, *((name, value.encode()) for name, value in facts.items()))
-    return Outgoing(dead_letter_topic(record.topic), record.key, record.value, headers)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import pytest
 from structlog.testing import capture_logs
@@ -245,6 +246,28 @@ async def test_a_hook_that_fails_is_repeated_with_its_dead_letter(bench: Bench) 
         bench.group.send(("a", b"1"))
         await until(lambda: {0: 1} in bench.group.commits)
     assert len(bench.publisher.published) == 2
+
+
+async def test_of_a_record_too_large_for_the_dead_letters_a_notice_is_kept(bench: Bench) -> None:
+    """Thousands of tiny headers count more than they take: one such record must not stop its partition for good."""
+
+    async def before(record: Outgoing) -> None:
+        if record.value:
+            raise RecordTooLarge("record_too_large", "too large")
+
+    async def act(_record: Record, _lease: Lease) -> None:
+        raise PermanentError("bad", "bad")
+
+    bench.publisher.before = before
+    bench.handler.on_handle = act
+    async with bench.running(0):
+        bench.group.send(("a", b"1"))
+        await until(lambda: {0: 1} in bench.group.commits)
+    [notice] = bench.publisher.published
+    headers = dict(notice.headers)
+    assert (notice.topic, notice.key, notice.value) == (Topic.BATCH_DEAD_LETTER, "", b"")
+    assert (headers["dlq_offset"], headers["dlq_code"], headers["dlq_value_bytes"]) == (b"0", b"bad", b"1")
+    assert headers["dlq_value_sha256"] == hashlib.sha256(b"1").hexdigest().encode()
 
 
 async def test_a_dead_letter_that_fits_nowhere_is_fatal(bench: Bench) -> None:

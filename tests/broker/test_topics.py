@@ -76,11 +76,13 @@ async def test_differences_from_the_table_are_named(apache_kafka: Broker) -> Non
         (events, "retention.ms"): (str(7 * 86_400_000), "1000", True),
         (events, "cleanup.policy"): ("delete", "compact", True),
         (events, "max.message.bytes"): ("1016384", "20000000", False),
+        (events, "compression.type"): ("uncompressed", "producer", True),
         (letters, "partitions"): ("1", "3", False),
         (letters, "replication"): ("3", "1", True),
         (letters, "min.insync.replicas"): ("2", "1", True),
         (letters, "retention.ms"): (str(30 * 86_400_000), "-1", False),
         (letters, "max.message.bytes"): ("1016384", "1048588", False),
+        (letters, "compression.type"): ("uncompressed", "producer", True),
     }
 
 
@@ -117,6 +119,7 @@ def test_the_table_is_exported_for_other_tools() -> None:
         "retention.ms": str(3 * 86_400_000),
         "min.insync.replicas": "2",
         "max.message.bytes": "1016384",
+        "compression.type": "uncompressed",
     }
     assert (table[0]["partitions"], table[0]["replication_factor"], table[0]["sensitive"]) == (12, 3, True)
 

@@ -133,6 +133,9 @@ def _configs(spec: TopicSpec, settings: KafkaSettings) -> dict[str, str]:
         "retention.ms": str(spec.retention_ms),
         "min.insync.replicas": "2" if settings.replication_factor >= _SAFE_REPLICAS else "1",
         "max.message.bytes": str(settings.max_record_bytes + DEAD_LETTER_ROOM),
+        # the broker unpacks what others compress: our client cannot read every codec, and one batch that it cannot
+        # read would stop its partition for good; nor can a small batch be a large one for our memory
+        "compression.type": "uncompressed",
     }
 
 

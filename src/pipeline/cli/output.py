@@ -24,20 +24,27 @@ def print_fields(values: Mapping[str, object]) -> None:
     """Print ``name  value`` lines, aligned."""
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        click.echo(f"{name:<{width}}  {'-' if value is None else value}")
+        click.echo(f"{name:<{width}}  {_shown(value)}")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table: drawn on a terminal, tab-separated elsewhere."""
     if not sys.stdout.isatty():
         for row in (columns, *rows):
-            click.echo("\t".join("-" if cell is None else str(cell) for cell in row))
+            click.echo("\t".join(map(_shown, row)))
         return
     # rich takes a fifth of a second to import: only a terminal pays for it
     from rich.console import Console  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(*columns)
     for row in rows:
-        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+        table.add_row(*(escape(_shown(cell)) for cell in row))
     Console().print(table)
+
+
+def _shown(value: object) -> str:
+    """Return a value as text that cannot steer a terminal: ids and names may have been written by anybody."""
+    text = "-" if value is None else str(value)
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

@@ -31,3 +31,20 @@ def test_fields_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": "é\n"})
     assert capsys.readouterr().out == '{"a": "é\\n"}\n'
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_what_others_wrote_cannot_steer_the_terminal(
+    tty: bool,  # noqa: FBT001 - a parameter of the test
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ids of quarantined records come from a topic: control sequences and markup are shown as what they are."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: tty)
+    print_table(("a",), [("x\x1b[2Jy",), ("[/b]\u202e\n",)])
+    print_fields({"a": "x\x1b]0;t\x07 é"})
+    shown = capsys.readouterr().out
+    assert "\\x1b[2Jy" in shown
+    assert "[/b]\\u202e\\n" in shown
+    assert "\\x1b]0;t\\x07 é" in shown
+    assert not {"\x07", "\u202e"} & set(shown)

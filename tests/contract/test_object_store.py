@@ -12,13 +12,11 @@ from typing import cast
 import pytest
 from pydantic import SecretStr
 from support.audit_log import Log, entries, entry
-from support.seaweedfs import SeaweedFS, seaweedfs
+from support.seaweedfs import SeaweedFS
 
 from pipeline.audit import read_heads, verify
 from pipeline.store import LocalSettings, ObjectNotFound, ObjectStore, S3Settings, open_store
 from pipeline.store.testing import MemoryStore
-
-__all__ = ["seaweedfs"]
 
 RANDOM = random.Random(7)  # noqa: S311 - test data, the same each time
 KINDS = ("memory", "local", "s3")

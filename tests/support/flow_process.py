@@ -114,10 +114,10 @@ class FlowProcess:
         self._process.wait()
 
 
-async def run_cli(*arguments: str, seconds: float = 60.0) -> tuple[int, str]:
+async def run_cli(*arguments: str, seconds: float = 60.0, env: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Run a command to its end; return its code and what it printed on stdout."""
     process = await asyncio.create_subprocess_exec(
-        str(PIPELINE), *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment()
+        str(PIPELINE), *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment(env)
     )
     try:
         async with asyncio.timeout(seconds):

@@ -1,0 +1,62 @@
+"""What the pages show works: settings load, names exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+from prometheus_client import generate_latest
+from support.command_line import Run
+
+from pipeline.cli.main import cli
+from pipeline.observability import Metrics
+
+ROOT = Path(__file__).parents[3]
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+CODE = "\n".join(file.read_text("utf-8") for file in (ROOT / "src").rglob("*.py"))
+
+
+def put_secrets(toml: str, folder: Path) -> None:
+    """Make every file that settings name."""
+    for name in re.findall(r'"(secrets/[^"]+)"', toml):
+        file = folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("0123456789abcdef0123456789abcdef")
+        file.chmod(0o600)
+
+
+def test_the_configuration_of_the_readme_is_one(empty: Path, run: Run) -> None:
+    found = re.search(r"```toml\n# pipeline.toml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    (empty / "pipeline.toml").write_text(found[1])
+    put_secrets(found[1], empty)
+    result = run("config", "check", "--json")
+    assert json.loads(result.stdout) == {"ok": True, "file": "pipeline.toml", "problems": [], "warnings": []}
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")))])
+def test_every_command_of_a_page_exists(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    for words in re.findall(r"(?:^|`)pipeline(?: --config \S+)?((?: [a-z][a-z-]*)+)", text, re.MULTILINE):
+        command: click.Command = cli
+        for word in words.split():
+            if not isinstance(command, click.Group):
+                break
+            assert word in command.commands, f"pipeline{words}"
+            command = command.commands[word]
+
+
+def test_every_metric_of_the_runbook_exists() -> None:
+    exposed = generate_latest(Metrics().registry).decode()
+    for name in set(re.findall(r"pipeline_[a-z_]+", RUNBOOK)):
+        family = name.removesuffix("_count")
+        assert f"# TYPE {family} " in exposed, name
+
+
+def test_every_name_in_the_runbook_stands_in_the_code() -> None:
+    """Log actions, codes, checks: whoever looks for one at night must find it."""
+    for name in set(re.findall(r"`([a-z]+_[a-z_]+)`", RUNBOOK)) - set(re.findall(r"pipeline_[a-z_]+", RUNBOOK)):
+        assert name.startswith("dlq_") or name in CODE, name

@@ -10,6 +10,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
+from pipeline.bus import _unreadable
 from pipeline.bus._connection import connection_options
 from pipeline.bus._heartbeat import Pulse
 from pipeline.bus.errors import RecordsLost
@@ -20,6 +21,8 @@ from pipeline.contracts import Topic
 from pipeline.errors import FatalError
 
 log = structlog.get_logger(__name__)
+
+_unreadable.install()
 
 RAW_KEY: Final = "kafka_key"
 """Header put on a record whose key is not UTF-8: the key's bytes. Its ``key`` is empty then."""

@@ -192,7 +192,9 @@ async def test_without_a_fresh_heartbeat_all_work_is_cancelled_then_begins_anew(
         await asyncio.sleep(0.02)
         assert bench.group.seeks == []  # the committed offset cannot be learnt yet
         bench.group.start_offsets[0] = 0
-        await until(lambda: consumer.ready)
+        with capture_logs() as lines:
+            await until(lambda: consumer.ready)
+        assert [(line["event"], line["partitions"]) for line in lines] == [("resume_partitions", 1)]
         assert bench.group.seeks == [(0, 0)]
         bench.group.deliver(*records)
         held.release.set()

@@ -7,6 +7,8 @@ or the query of a URL.
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 
 class PipelineError(Exception):
     """Base of all expected errors.
@@ -63,3 +65,24 @@ class LeaseLost(PipelineError):
 
 class FatalError(PipelineError):
     """This process cannot do its work: stop it, non-zero, with this message."""
+
+
+def most_severe(group: BaseExceptionGroup[Any]) -> BaseException:
+    """Return the one error of a group of tasks that decides what is done about all of them.
+
+    What nobody expected comes first, so that it is never hidden by an expected error; then what stops the process, what
+    forbids every further effect, what no repetition helps against, what one may help against.
+    """
+    found = (most_severe(one) if isinstance(one, BaseExceptionGroup) else one for one in group.exceptions)
+    return min(found, key=_mildness)
+
+
+_BY_SEVERITY: Final = (FatalError, LeaseLost, PermanentError, TransientError, Overloaded)
+
+
+def _mildness(error: BaseException) -> int:
+    rank = next((rank for rank, kind in enumerate(_BY_SEVERITY) if isinstance(error, kind)), None)
+    if rank is None:
+        # kinds of its own that a room never lets out end its work as a lost lease does
+        return _BY_SEVERITY.index(LeaseLost) if isinstance(error, PipelineError) else -1
+    return rank

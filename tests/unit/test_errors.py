@@ -12,6 +12,7 @@ from pipeline.errors import (
     PipelineError,
     PoisonRecord,
     TransientError,
+    most_severe,
 )
 
 
@@ -34,3 +35,31 @@ def test_what_is_done_about_one_kind_is_done_about_no_other(kind: type[PipelineE
 
 def test_a_poison_record_is_permanent() -> None:
     assert issubclass(PoisonRecord, PermanentError)
+
+
+def test_of_a_group_the_most_severe_error_decides_however_deep_it_stands() -> None:
+    mild_first: list[Exception] = [
+        Overloaded("full", "x"),
+        TransientError("away", "x"),
+        PermanentError("broken", "x"),
+        LeaseLost("lost", "x"),
+        FatalError("unusable", "x"),
+        ZeroDivisionError("nobody expected it"),
+    ]
+    for count in range(1, len(mild_first) + 1):
+        *others, worst = mild_first[:count]
+        assert most_severe(ExceptionGroup("", [*others, ExceptionGroup("", [worst])])) is worst
+
+
+def test_of_equally_severe_errors_the_first_decides() -> None:
+    first, second = PermanentError("a", "x"), PoisonRecord("b", "x")
+    assert most_severe(ExceptionGroup("", [first, second])) is first
+
+
+def test_an_error_of_a_rooms_own_kind_counts_as_a_lost_lease() -> None:
+    class Own(PipelineError):
+        """Never leaves its room."""
+
+    own = Own("own", "x")
+    assert most_severe(ExceptionGroup("", [PermanentError("a", "x"), own])) is own
+    assert most_severe(ExceptionGroup("", [own, fatal := FatalError("b", "x")])) is fatal

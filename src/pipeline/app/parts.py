@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import structlog
 
 from pipeline.bus.protocols import Runner
-from pipeline.errors import FatalError, PipelineError
+from pipeline.errors import FatalError, most_severe
 from pipeline.ingress import IngressServer, IngressSettings
 from pipeline.observability import Check, Health
 
@@ -88,8 +88,8 @@ class Worker:
                 await asyncio.wait(runners)
                 for service in services:
                     service.cancel()
-        except* PipelineError as errors:
-            raise errors.exceptions[0] from None
+        except BaseExceptionGroup as errors:
+            raise most_severe(errors) from None
         finally:
             self._done.set()
 
@@ -167,5 +167,5 @@ async def run_parts(parts: Sequence[Part], stop: asyncio.Event, on_started: Call
             stopping = True
             starting.cancel()
             await asyncio.gather(*(part.stop() for part in parts))
-    except* PipelineError as errors:
-        raise errors.exceptions[0] from None
+    except BaseExceptionGroup as errors:
+        raise most_severe(errors) from None

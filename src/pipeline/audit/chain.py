@@ -19,7 +19,7 @@ from pipeline.audit.tail import Tail, find_tail
 from pipeline.audit.window import KnownIds
 from pipeline.bus.protocols import Lease
 from pipeline.effects import effect
-from pipeline.errors import LeaseLost
+from pipeline.errors import LeaseLost, most_severe
 from pipeline.store import ObjectNotFound, ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -245,7 +245,7 @@ class Chain:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._read_ids_of(place)) for place in places]
         except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None  # the runner sorts single errors
+            raise most_severe(errors) from None  # the runner sorts single errors
         return [read for task in tasks if (read := task.result()) is not None]
 
     async def _read_ids_of(self, place: Place) -> _Ids | None:

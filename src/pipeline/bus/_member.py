@@ -22,6 +22,7 @@ from pipeline.bus.protocols import Record
 from pipeline.bus.settings import ConsumerSettings, KafkaSettings
 from pipeline.contracts import Topic
 from pipeline.effects import effect
+from pipeline.errors import most_severe
 from pipeline.observability import Metrics
 
 log = structlog.get_logger(__name__)
@@ -128,7 +129,7 @@ class GroupMember(ABC):
                 for service in services:
                     service.cancel()
         except BaseExceptionGroup as errors:
-            raise _first(errors) from errors
+            raise most_severe(errors) from errors
         finally:
             await self._leave(self._client)
 
@@ -391,10 +392,3 @@ class GroupMember(ABC):
 def _continues(before: tuple[str, int] | None, after: tuple[str, int] | None) -> bool:
     """Return whether nobody else can have had our partitions: same member, and no generation in between."""
     return before is not None and after is not None and before[0] == after[0] and before[1] + 1 == after[1]
-
-
-def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found

@@ -13,7 +13,7 @@ from pipeline.cards.identity import key_prefix
 from pipeline.cards.layout import Layout
 from pipeline.cards.records import Records
 from pipeline.cards.trying import Tries, misbehaved
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, most_severe
 from pipeline.processors.protocols import Card, CardError, CardResult, JobContext, RowProcessor, TransientCardError
 
 _TURN: Final = 64
@@ -27,13 +27,13 @@ async def run_rowwise(
     run = _Run(processor, layout, context, tries)
     cards = enumerate(await asyncio.to_thread(_cards, records, layout, context, start))
     results: list[CardResult | None] = [None] * records.sound.size
-    failure: PipelineError | None = None
+    failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(tries.settings.concurrency, records.sound.size)):
                 workers.create_task(run.work(cards, results))
     except* PipelineError as group:
-        failure = _first(group)
+        failure = most_severe(group)
     if failure is not None:
         raise failure
     return await asyncio.to_thread(_outcomes, [result for result in results if result is not None], layout)
@@ -119,11 +119,3 @@ def _texts(values: list[str]) -> pa.StringArray:
         return pa.array(values, pa.string())
     except UnicodeEncodeError:  # half of a surrogate pair, e.g. out of someone's JSON
         return pa.array([value.encode("utf-8", "replace").decode() for value in values], pa.string())
-
-
-def _first(group: BaseExceptionGroup[PipelineError]) -> PipelineError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, PipelineError)  # noqa: S101 - for the type checker: except* lets nothing else through
-    return error

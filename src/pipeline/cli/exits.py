@@ -8,7 +8,7 @@ from typing import IO, Any, Final
 import click
 
 from pipeline.cards import CsvError
-from pipeline.errors import PipelineError, TransientError
+from pipeline.errors import PipelineError, TransientError, most_severe
 from pipeline.settings import ConfigError
 
 
@@ -79,16 +79,7 @@ class Cli(click.Group):
                 ctx.exit(ExitCode.INTERRUPTED)
             raise  # the answer was no
         except BaseExceptionGroup as group:
-            expected = _first(group)
-            if expected is None:
+            expected = most_severe(group)
+            if not isinstance(expected, PipelineError):
                 raise
             raise Failed(expected) from group
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> PipelineError | None:
-    """Return the error that ended a group of tasks, if all that ended it was expected."""
-    _, unexpected = group.split(PipelineError)
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found if unexpected is None and isinstance(found, PipelineError) else None

@@ -14,7 +14,7 @@ import structlog
 
 from pipeline.cards import Chunk, ChunkEngine, CsvLimits, CsvSettings, Layout, Position, Splitter, generation, plan_hash
 from pipeline.contracts import AuditAction
-from pipeline.errors import LeaseLost, PermanentError, PipelineError, TransientError
+from pipeline.errors import LeaseLost, PermanentError, PipelineError, TransientError, most_severe
 from pipeline.observability import Metrics
 from pipeline.processors import JobContext, LoadedProcessor
 from pipeline.stages.messages import Delivery
@@ -166,8 +166,8 @@ class FileWork:
                         group.create_task(self._do(chunk, engine, checkpoint.generation, slots))
                 except (PermanentError, TransientError) as error:
                     end = error  # chunks in flight are finished first: what they did is paid for, and counts
-        except* PipelineError as errors:
-            raise errors.exceptions[0] from None
+        except BaseExceptionGroup as errors:
+            raise most_severe(BaseExceptionGroup("", [*errors.exceptions, end]) if end else errors) from None
         if end is not None:
             raise end
 

@@ -177,7 +177,7 @@ async def test_renewed_in_mid_download(flow: Flow, gates: Path) -> None:
             "webhook.accepted",
             "webhook.accepted",
             "job.announced",
-            "job.announced",
+            "job.renewed",
             "job.started",
             "job.processed",
             "result.uploaded",

@@ -57,6 +57,10 @@ class Lease:
     def __init__(self) -> None:
         self.left: int | None = None
 
+    @property
+    def lost(self) -> bool:
+        return self.left is not None and self.left < 0
+
     async def ensure(self) -> None:
         if self.left is not None:
             self.left -= 1

@@ -69,6 +69,11 @@ class Publisher(Protocol):
 class Lease(Protocol):
     """The right to do effects for one record; lost with its partition."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether it is known to be lost for good; the record is somebody else's then."""
+        ...
+
     async def ensure(self) -> None:
         """Return if effects are allowed now; call it right before each effect.
 

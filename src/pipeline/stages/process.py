@@ -27,6 +27,15 @@ log = structlog.get_logger(__name__)
 
 STAGE: Final = "process"
 
+_ARRIVALS_KEPT: Final = 2000
+"""Some records are never handled here, since their partition goes to another worker first: theirs must not pile up."""
+
+_ACTIONS: Final = {
+    "new": AuditAction.JOB_ANNOUNCED,
+    "renewed": AuditAction.JOB_RENEWED,
+    "conflict": AuditAction.JOB_CONFLICT,
+}
+
 
 class ProcessStage:
     """Handler of ``card-batch.requested``: one call does one job's file, chunk by chunk, restartable at each."""
@@ -53,6 +62,8 @@ class ProcessStage:
     async def arrive(self, record: Record) -> None:
         """Store the announcement at once, so that fresh URLs reach a job that is in work."""
         self._arrived[record.partition, record.offset] = await self._announce(decode_request(record))
+        if len(self._arrived) > _ARRIVALS_KEPT:
+            del self._arrived[next(iter(self._arrived))]
 
     async def handle(self, record: Record, lease: Lease) -> None:
         """Bring the announced job to ``processed`` or ``failed``, or find that it is there already."""
@@ -73,9 +84,8 @@ class ProcessStage:
         return await announce(self._jobs, request, rules_for(self._integrations, request.integration), self._clock())
 
     async def _note_arrival(self, request: Request, announced: Announced, delivery: Delivery) -> None:
-        action = AuditAction.JOB_CONFLICT if announced.news == "conflict" else AuditAction.JOB_ANNOUNCED
         await self._trail.note(
-            action,
+            _ACTIONS[announced.news],
             announced.ref,
             request.announcement,
             traceparent=delivery.traceparent,
@@ -116,7 +126,7 @@ class ProcessStage:
         try:
             receipt = await within_deadline(self._jobs, ref, self._clock, work.run)
         except TransientError as error:
-            too_many = self._waiting.add(ref, rules.limits.waiting_jobs)
+            too_many = self._waiting.add(ref, delivery.lease, rules.limits.waiting_jobs)
             if too_many is None:
                 raise
             log.warning("job_given_up", after=error.code)

@@ -87,7 +87,7 @@ class UploadStage:
                     self._jobs, ref, self._clock, lambda: self._upload(delivery, processed, rules)
                 )
         except TransientError as error:
-            too_many = self._waiting.add(ref, rules.limits.waiting_jobs)
+            too_many = self._waiting.add(ref, delivery.lease, rules.limits.waiting_jobs)
             if too_many is None:
                 raise
             log.warning("upload_given_up", after=error.code)
@@ -115,6 +115,7 @@ class UploadStage:
             return self._jobs.stream(manifests)
 
         async def url() -> SignedUrl:
+            await lease.ensure()  # asked for before each try
             newest = await self._jobs.newest(ref)
             return signed_url(
                 newest.request.result_upload_url,
@@ -122,7 +123,6 @@ class UploadStage:
                 margin_seconds=rules.limits.deadline_margin_seconds,
             )
 
-        await lease.ensure()
         etag = await rules.uploader.put(url, size=processed.result_bytes, body=body)
         log.info("result_uploaded", bytes=processed.result_bytes)
         await lease.ensure()

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from pipeline.bus.protocols import Lease
 from pipeline.errors import PermanentError
 from pipeline.store.tree import JobRef
 
 
 class Waiting:
-    """The jobs that wait for a retry, by integration. Bounded, so that one broken partner cannot fill a worker."""
+    """The jobs that wait for a retry, by integration. Bounded, so that one broken partner cannot fill a worker.
+
+    A job whose lease is lost waits no longer: it is another worker's, or comes again under a new lease.
+    """
 
     def __init__(self) -> None:
-        self._jobs: dict[str, set[JobRef]] = {}
+        self._jobs: dict[str, dict[JobRef, Lease]] = {}
 
-    def add(self, ref: JobRef, limit: int) -> PermanentError | None:
+    def add(self, ref: JobRef, lease: Lease, limit: int) -> PermanentError | None:
         """Note that a job waits; return the error to fail it with where ``limit`` jobs wait already."""
-        waiting = self._jobs.setdefault(ref.integration, set())
+        waiting = self._jobs.setdefault(ref.integration, {})
+        if ref not in waiting and len(waiting) >= limit:
+            for gone in [one for one, held in waiting.items() if held.lost]:
+                del waiting[gone]
         if ref in waiting or len(waiting) < limit:
-            waiting.add(ref)
+            waiting[ref] = lease
             return None
         return PermanentError(
             "too_many_waiting_jobs",
@@ -26,4 +33,4 @@ class Waiting:
 
     def discard(self, ref: JobRef) -> None:
         """Note that a job no longer waits."""
-        self._jobs.get(ref.integration, set()).discard(ref)
+        self._jobs.get(ref.integration, {}).pop(ref, None)

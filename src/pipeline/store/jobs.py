@@ -42,13 +42,13 @@ class Announced:
     """What became of an announcement.
 
     Attributes:
-        news: ``new``: the job's first. ``renewed``: one more for a known job. ``known``: stored before, a repeat.
-            ``conflict``: another merchant or record count than the first; it is not stored, the first stands.
+        news: ``new``: the job's first. ``renewed``: one more for a known job. ``conflict``: another merchant or record
+            count than the first; it is not stored, the first stands. A repeat gets the same answer.
     """
 
     ref: JobRef
     announcement: Announcement
-    news: Literal["new", "renewed", "known", "conflict"]
+    news: Literal["new", "renewed", "conflict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +108,18 @@ class JobStore:
         wanted = Announcement(id=announcement, attempt=1, deadline=deadline, stored_at=now, request=request)
         if (stands.merchant_guid, stands.record_count) != (request.merchant_guid, request.record_count):
             return Announced(first, wanted, "conflict")
-        key = f"{first.root}announcements/{millis(deadline):015d}-{announcement}.json"
         earlier = [] if won else [info.key async for info in self.objects.list(f"{first.root}announcements/")]
-        if key in earlier:
-            known = await self._get(key, Announcement)
-            return Announced(JobRef(integration, request.job_guid, known.attempt), known, "known")
-        if earlier and new_attempt_after_failure:
-            wanted = wanted.model_copy(update={"attempt": await self._attempt_for(first, earlier)})
-        won, stored = await self._create("announcement", key, wanted)
+        # by its name alone: with another margin configured meanwhile the same announcement has another deadline
+        known = next((key for key in earlier if key.endswith(f"-{announcement}.json")), None)
+        if known is not None:
+            stored = await self._get(known, Announcement)
+        else:
+            if earlier and new_attempt_after_failure:
+                wanted = wanted.model_copy(update={"attempt": await self._attempt_for(first, earlier)})
+            key = f"{first.root}announcements/{millis(deadline):015d}-{announcement}.json"
+            _, stored = await self._create("announcement", key, wanted)
         ref = JobRef(integration, request.job_guid, stored.attempt)
-        if not won:
-            return Announced(ref, stored, "known")
-        return Announced(ref, stored, "renewed" if earlier else "new")
+        return Announced(ref, stored, "new" if stands.announcement == announcement else "renewed")
 
     async def _attempt_for(self, first: JobRef, earlier: Sequence[str]) -> int:
         attempts = [(await self._get(key, Announcement)).attempt for key in earlier]

@@ -1,4 +1,4 @@
-"""Where each object of a job lies (docs/decisions/0002-job-store.md shows the whole tree)."""
+"""Where each object of a job lies (docs/decisions/0002-job-store-tree.md shows the whole tree)."""
 
 from __future__ import annotations
 

@@ -100,3 +100,17 @@ async def test_renewed_urls_reach_a_job_that_is_waiting() -> None:
     await world.run(first)
     assert world.objects.opened[-1][0].endswith("second")
     assert world.ecs.calls[0][2].startswith(b'{"success":true')
+
+
+async def test_the_audit_log_tells_the_first_announcement_from_later_ones_however_often_they_come() -> None:
+    world = World()
+    first, second = world.announce(), world.announce(expires_at="2026-01-21T18:00:00Z")
+    await world.run(first)
+    for record in (second, world.again(first), world.again(second)):
+        await world.deliver(world.process, record)
+    assert [action for action in world.bus.audit() if action.startswith("job.")] == [
+        "job.announced",
+        "job.started",
+        "job.processed",
+        "job.renewed",
+    ]

@@ -82,11 +82,11 @@ def manifest(number: int, data: str = "x") -> Manifest:
     return Manifest(number=number, start=place, end=place, ok=1, failed=0, size=4, crc32=0, data=data)
 
 
-async def test_the_first_announcement_is_new_its_repeat_known_and_another_one_renewed() -> None:
+async def test_the_first_announcement_is_new_its_repeat_too_and_another_one_renewed() -> None:
     jobs = JobStore(MemoryStore())
     assert [(await announce(jobs, name, hours=hours)).news for name, hours in [("a", 1), ("a", 1), ("b", 2)]] == [
         "new",
-        "known",
+        "new",
         "renewed",
     ]
     assert (await jobs.newest(REF)).id == "b"
@@ -113,7 +113,16 @@ async def test_two_groups_that_announce_at_once_agree() -> None:
     jobs = JobStore(MemoryStore())
     both = await asyncio.gather(announce(jobs), announce(jobs))
     assert both[0].announcement == both[1].announcement
-    assert {one.news for one in both} <= {"new", "known"}
+    assert {one.news for one in both} == {"new"}
+
+
+async def test_a_repeat_is_known_by_its_name_when_another_margin_gives_it_another_deadline() -> None:
+    """Else a record delivered again after a change of settings would begin a new attempt of a failed job."""
+    jobs = JobStore(MemoryStore())
+    first = await announce(jobs, new_attempt=True)
+    await jobs.decide(REF, outcome())
+    again = await announce(jobs, hours=2, new_attempt=True)
+    assert (again.ref.attempt, again.announcement) == (1, first.announcement)
 
 
 async def test_a_new_attempt_begins_only_after_a_failure_and_has_receipts_of_its_own() -> None:

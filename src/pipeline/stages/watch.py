@@ -17,6 +17,7 @@ from pipeline.stages.announcements import JobRules, announce, decode_request, ru
 from pipeline.stages.deadline import deadline_passed
 from pipeline.stages.trail import Trail
 from pipeline.stages.verdict import Judge
+from pipeline.store import ObjectNotFound
 from pipeline.store.jobs import JobStore
 from pipeline.store.tree import Marker
 
@@ -76,6 +77,7 @@ class DeadlineWatch:
         """Fail what is due, and delete what has been kept long enough."""
         now = self._clock()
         nearest, count = float("nan"), 0
+        repeated: set[str] = set()
         async for marker in self._jobs.filed("open"):
             count += 1
             undecided = marker.key not in self._repeated
@@ -84,9 +86,12 @@ class DeadlineWatch:
                     integration=marker.ref.integration, job_guid=str(marker.ref.job_guid), attempt=marker.ref.attempt
                 ):
                     undecided = await self._judge_due(marker)
+            if marker.key in self._repeated:
+                repeated.add(marker.key)
             # what is decided and waits for ECS, or was refused, has no deadline any more that somebody could meet
             if math.isnan(nearest) and undecided:
                 nearest = (marker.minute - now).total_seconds()
+        self._repeated = repeated
         self._metrics.open_jobs.set(count)
         self._metrics.deadline_seconds_left_min.set(nearest)
         async for marker in self._jobs.filed("purge", until=now):
@@ -101,7 +106,13 @@ class DeadlineWatch:
         rules = self._integrations.get(ref.integration)
         if rules is None:
             return True  # another deployment's job; its own watch, or the next configuration, will find it
-        newest = await self._jobs.newest(ref)
+        try:
+            newest = await self._jobs.newest(ref)
+        except ObjectNotFound:
+            # a lifecycle rule took its announcements, which are older than this marker: nothing is left to be told
+            log.warning("job_forgotten")
+            await self._jobs.unfile(marker.key)
+            return False
         if newest.deadline > self._clock():
             if ref.marker("open", newest.deadline) == marker.key:
                 return True

@@ -115,3 +115,19 @@ async def test_a_store_that_is_away_does_not_end_the_watch() -> None:
     task.cancel()
     assert len(looks) >= 2
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_job_whose_announcements_are_gone_is_forgotten_and_holds_up_nobody() -> None:
+    """A lifecycle rule deletes by age, and announcements are older than the marker; CONFIRM must not stop over it."""
+    world = World()
+    await world.deliver(world.watch, world.announce())
+    for key in [key for key in world.memory.objects if key.startswith("jobs/")]:
+        del world.memory.objects[key]
+    other = world.announce(job_guid="11111111-1111-4111-8111-111111111111")
+    await world.deliver(world.watch, other)
+    world.clock.forward(hours=1)
+    await world.watch.look()
+    assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
+    assert [key for key in world.memory.objects if key.startswith("open/")] == [
+        "open/202601211259/acme/11111111-1111-4111-8111-111111111111.1"
+    ]

@@ -30,7 +30,6 @@ partition and under its key; or one among the audit events."""
 
 CARDS: Final = CardFile(records=60, bad_share=0.1)
 CHUNK_RECORDS: Final = 15
-CHUNKS_IN_FLIGHT: Final = 1
 ANNOUNCED_OF_FAILING: Final = 40
 POISON: Final = b"no JSON at all"
 
@@ -57,7 +56,7 @@ class Case:
 
     def __str__(self) -> str:
         """Name it for the test report."""
-        times = f"#{self.nth}" if self.nth > 1 else ""
+        times = f"-{self.nth}" if self.nth > 1 else ""
         kind = "" if self.kind == "good" else f"-{self.kind}"
         return f"{self.broker}-{self.stage}-{self.point}{times}{kind}"
 
@@ -92,7 +91,7 @@ async def run_cases(
             processor="support.counting:Counting",
             options={"file": str(_notes_in(folder / f"{broker.kind}-{number}"))},
             integration={
-                "limits": {"chunk_records": CHUNK_RECORDS, "chunks_in_flight": CHUNKS_IN_FLIGHT},
+                "limits": {"chunk_records": CHUNK_RECORDS, "chunks_in_flight": 1},
                 "callback": {"retry_first_seconds": 0.2},
             },
             sandbox={"webhook_pauses_seconds": (0.5,) * 120},

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools import errors_page, schemas, settings_page, statuses_page, topics_page
+from tools import errors_page, logging_page, schemas, settings_page, statuses_page, topics_page
 
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src"
@@ -18,6 +18,7 @@ def generated() -> dict[str, str]:
     """Return the text of every generated file by its path in the project."""
     return {
         "docs/errors.md": errors_page.render(SRC),
+        "docs/logging.md": logging_page.render(SRC),
         "docs/settings.md": settings_page.render(),
         "docs/statuses.md": statuses_page.render(),
         "docs/topics.md": topics_page.render(),

@@ -156,7 +156,7 @@ async def test_no_broker_at_the_start(embedded_broker: Broker, tmp_path: Path) -
         embedded_broker.freeze()
         try:
             ingress = flow.launch("ingress")
-            await until(lambda: "connect_failed" in ingress.log, 60)
+            await until(lambda: "connection_failed" in ingress.log, 60)
             assert ingress.code is None
         finally:
             embedded_broker.thaw()

@@ -85,7 +85,7 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event)
     """
 
     async def make(around: Surroundings) -> list[Part]:
-        log.warning("embedded_broker", kept="in memory only: an accepted webhook is lost when this process ends")
+        log.warning("embedded_broker_used", kept="in memory only: an accepted webhook is lost when this process ends")
         return [make_ingress(around), *[await make_stage(around) for make_stage in STAGE_MAKERS.values()]]
 
     with EmbeddedBroker() as broker:

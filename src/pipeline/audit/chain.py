@@ -102,7 +102,7 @@ class Chain:
         if tail is not None:
             await chain._read_back(tail)
         log.info(
-            "open_audit_chain",
+            "audit_chain_opened",
             topic=topic,
             partition=partition,
             epoch=chain._epoch,
@@ -131,7 +131,7 @@ class Chain:
         result.repeated = len(entries) - len(fresh)
         if fresh and self._last_offset is not None and fresh[0].offset <= self._last_offset:
             log.warning(
-                "open_audit_epoch",
+                "audit_epoch_opened",
                 topic=self._topic,
                 partition=self._partition,
                 epoch=self._epoch + 1,
@@ -206,7 +206,7 @@ class Chain:
         forgotten = self._known.add(ids, at)
         if forgotten:
             log.warning(
-                "cut_audit_window",
+                "audit_window_cut",
                 topic=self._topic,
                 partition=self._partition,
                 forgotten=forgotten,
@@ -253,10 +253,10 @@ class Chain:
         try:
             reader, found = await read_segment(self._writing.store, place, ids.append)
         except ObjectNotFound:
-            log.error("read_audit_segment", segment=place.key, damage="missing")  # noqa: TRY400 - nothing to trace
+            log.error("audit_segment_damaged", segment=place.key, damage="missing")  # noqa: TRY400 - nothing to trace
             return None
         if isinstance(found, Damage):
-            log.error("read_audit_segment", segment=place.key, damage=found.kind.value)
+            log.error("audit_segment_damaged", segment=place.key, damage=found.kind.value)
         return _Ids(reader.at, ids) if reader.at is not None else None
 
 

@@ -122,7 +122,7 @@ class Attempts:
             # the key is the job: who asks why a job hangs looks for it in the log
             place = {"topic": record.topic, "partition": record.partition, "offset": record.offset, "key": record.key}
         log.warning(
-            "retry_later",
+            "work_put_off",
             group=self._group,
             code=error.code,
             message=error.message,

@@ -267,7 +267,7 @@ class AioGroup:
             async with asyncio.timeout(timeout):
                 await self._consumer.stop()
         except (kafka.KafkaError, OSError, TimeoutError) as error:
-            log.warning("leave_failed", why=type(error).__name__)
+            log.warning("group_leave_failed", why=type(error).__name__)
         await self._drop()
 
     async def _drop(self) -> None:

@@ -191,7 +191,7 @@ class GroupMember(ABC):
         if not _continues(before, self._membership):
             self._lose_all("membership_changed")
         for gone in self._held.keys() - partitions:
-            log.info("lose_partition", group=self._group, topic=gone.topic, partition=gone.number)
+            log.info("partition_lost", group=self._group, topic=gone.topic, partition=gone.number)
             self._lose(gone)
         for partition in partitions & self._held.keys():
             self._come_back(partition)
@@ -200,7 +200,7 @@ class GroupMember(ABC):
         self._limbo_since, self._expired = None, False
         self._epoch += 1
         self._metrics.consumer_rebalances.labels(stage=self._group).inc()
-        log.info("assign_partitions", group=self._group, partitions=len(partitions))
+        log.info("partitions_assigned", group=self._group, partitions=len(partitions))
 
     # tasks
 
@@ -258,7 +258,7 @@ class GroupMember(ABC):
             self._the_client.seek(partition, offset)
             self._begin(partition)
         self._expired = False
-        log.info("resume_partitions", group=self._group, partitions=len(self._held))
+        log.info("partitions_resumed", group=self._group, partitions=len(self._held))
 
     # partitions
 
@@ -282,7 +282,7 @@ class GroupMember(ABC):
     def _lose_all(self, why: str) -> None:
         if self._held:
             age = round(self._the_client.heartbeat_age, 1)
-            log.warning("lose_partitions", group=self._group, partitions=len(self._held), why=why, heartbeat_age=age)
+            log.warning("partitions_lost", group=self._group, partitions=len(self._held), why=why, heartbeat_age=age)
         for partition in list(self._held):
             self._lose(partition)
 
@@ -332,7 +332,7 @@ class GroupMember(ABC):
             try:
                 return await self._connect()
             except (KafkaError, OSError, TimeoutError) as error:
-                log.warning("connect_failed", component=self._group, why=type(error).__name__)
+                log.warning("connection_failed", component=self._group, why=type(error).__name__)
             try:
                 async with asyncio.timeout(_RECONNECT):
                     await self._stopping.wait()

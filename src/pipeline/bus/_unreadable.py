@@ -50,7 +50,7 @@ class ReadableRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokaf
             except _UNREADABLE as error:
                 following = batches.current.next_offset
                 log.error(  # noqa: TRY400 - a traceback through the client says nothing more
-                    "pass_over_batch",
+                    "batch_passed_over",
                     topic=self._tp.topic,
                     partition=self._tp.partition,
                     first=self.next_fetch_offset,

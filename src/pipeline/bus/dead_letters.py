@@ -80,7 +80,7 @@ class DeadLetters:
             await self._on_dead_letter(letter)
         self._metrics.consumer_dead_letters.labels(stage=self._group, topic=record.topic, code=error.code).inc()
         log.error(
-            "dead_letter_record",
+            "record_dead_lettered",
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,

@@ -173,13 +173,14 @@ class KafkaPublisher:
                 self._producer = await self._connect()
             except (kafka.KafkaError, OSError, TimeoutError, FatalError) as error:
                 # a certificate that cannot be used may be in the middle of its rotation
-                log.warning("connect_failed", component="publisher", why=getattr(error, "code", type(error).__name__))
+                why = getattr(error, "code", type(error).__name__)
+                log.warning("connection_failed", component="publisher", why=why)
                 await asyncio.sleep(_RECONNECT)
                 continue
             self._broken.clear()
             self._connected.set()
             await self._broken.wait()
-            log.error("replace_producer")
+            log.error("producer_replaced")
             producer, self._producer = self._producer, None
             await producer.close(0)
 

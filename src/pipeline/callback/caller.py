@@ -129,7 +129,7 @@ class HttpCaller:
     def _log(self, job: UUID, request_id: str, answer: HttpAnswer, found: Judgement) -> None:
         level = log.info if found.verdict is Verdict.ACCEPTED and found.warning is None else log.warning
         level(
-            "posted_callback",
+            "callback_posted",
             integration=self._integration,
             job_guid=job,
             request_id=request_id,

@@ -45,7 +45,7 @@ class FileTokenProvider:
         self._remember(value)
         token = Token(value, read_expiry(value.get_secret_value()))
         if token.expires_at is None:
-            log.warning("read_token", integration=self._integration, expiry="unknown")
+            log.warning("token_read", integration=self._integration, expiry="unknown")
         else:
-            log.info("read_token", integration=self._integration, expiry=token.expires_at)
+            log.info("token_read", integration=self._integration, expiry=token.expires_at)
         return token

@@ -88,7 +88,7 @@ class OAuthTokenProvider:
         except TokenUnavailable as error:
             if current is None or (current.expires_at is not None and current.expires_at <= self._clock()):
                 raise
-            log.warning("kept_old_token", integration=self._integration, code=error.code, message=error.message)
+            log.warning("old_token_kept", integration=self._integration, code=error.code, message=error.message)
             return current
 
     async def renew(self, rejected: Token) -> Token:
@@ -131,7 +131,7 @@ class OAuthTokenProvider:
             return failure
         self._remember(token.value)
         self._token, self._fetched_at = token, self._clock()
-        log.info("fetched_token", integration=self._integration, expiry=token.expires_at or "unknown")
+        log.info("token_fetched", integration=self._integration, expiry=token.expires_at or "unknown")
         return token
 
     async def _ask(self) -> Token:

@@ -53,7 +53,7 @@ class TokenWatch:
         if health.ok is not self._was_ok:
             self._was_ok = health.ok
             level = log.info if health.ok else log.error
-            level("watched_token", integration=self._integration, ok=health.ok, message=health.message)
+            level("token_health_changed", integration=self._integration, ok=health.ok, message=health.message)
 
     def check(self) -> Health:
         """Return whether callbacks can be authenticated; an expired token cannot, an unknown expiry can."""

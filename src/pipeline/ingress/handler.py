@@ -171,11 +171,11 @@ class Ingress:
             await self._publishing.all(
                 records.quarantined(received, invalid), record_of(event, traceparent=traceparent)
             )
-            log.warning("quarantine_webhook", **_told(received), reasons=event.detail["reasons"])
+            log.warning("webhook_quarantined", **_told(received), reasons=event.detail["reasons"])
             raise Problem(Answer.INVALID, findings=invalid.findings) from None
         event = records.accepted_event(received, found)
         await self._publishing.all(records.accepted(received, found), record_of(event, traceparent=traceparent))
-        log.info("accept_webhook", **_told(received), subject=found.subject, event_id=found.id)
+        log.info("webhook_accepted", **_told(received), subject=found.subject, event_id=found.id)
 
 
 def _checked_route(request: web.BaseRequest, source: Source | None) -> Source:
@@ -196,7 +196,7 @@ def _told(received: Received) -> dict[str, str]:
 
 def _log_refusal(integration: str, status: int, reason: str, client: str) -> None:
     write = log.error if status >= _SERVER_ERROR else log.warning
-    write("refuse_webhook", integration=integration, status=status, reason=reason, client=client)
+    write("webhook_refused", integration=integration, status=status, reason=reason, client=client)
 
 
 def _where(error: Exception) -> str:

@@ -76,7 +76,7 @@ class RefusalCounts:
             async with asyncio.timeout(self._deadline):
                 await self._publisher.publish(record_of(self._unsent))
         except (TransientError, Overloaded, TimeoutError) as error:
-            log.warning("flush_refusals_failed", reason=getattr(error, "code", "deadline"))
+            log.warning("refusal_counts_unsent", reason=getattr(error, "code", "deadline"))
             return False
         self._unsent = None
         return True

@@ -99,7 +99,7 @@ class IngressServer:
     def begin_drain(self) -> None:
         """Be not ready, but go on serving; each answer closes its connection."""
         self._ingress.draining = True
-        log.info("drain_ingress")
+        log.info("ingress_draining")
 
     async def stop(self, grace: float) -> None:
         """Take no more connections, let requests in work finish for ``grace`` seconds, cut the rest, flush the counts.
@@ -120,7 +120,7 @@ class IngressServer:
         if self._flusher.cancel():  # else it has failed, which whoever waits has been told
             await asyncio.wait([self._flusher])
             await self._refusals.flush()
-        log.info("stop_ingress")
+        log.info("ingress_stopped")
 
 
 class _Server(web.Server):

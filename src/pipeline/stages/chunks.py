@@ -299,7 +299,7 @@ class FileWork:
                     f"The file holds {records} records, but record_count announces {announced}. "
                     "Announce the number of data records, not counting the header.",
                 )
-            log.warning("record_count_mismatch", announced=announced, records=records)
+            log.warning("record_count_mismatched", announced=announced, records=records)
         failed = self.counts.failed
         if records and failed / records > policies.max_failed_share:
             raise PermanentError(

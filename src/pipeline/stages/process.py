@@ -76,7 +76,7 @@ class ProcessStage:
         ):
             await self._note_arrival(request, announced, delivery)
             if announced.news == "conflict":
-                log.warning("announcement_conflicts", announcement=request.announcement)
+                log.warning("announcement_ignored", announcement=request.announcement)
             elif not await self._find_done(announced, delivery):
                 await self._do(delivery, rules)
 

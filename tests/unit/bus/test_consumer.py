@@ -159,9 +159,9 @@ async def test_the_log_says_which_job_waits_and_why(bench: Bench) -> None:
             await until(lambda: {0: 1} in bench.group.commits)
     about = {line["event"]: line for line in lines}
     place = {"topic": "card-batch.requested", "partition": 0, "offset": 0, "key": "acme/1"}
-    assert about["retry_later"].items() >= {**place, "message": "the disk is full", "try_number": 2}.items()
+    assert about["work_put_off"].items() >= {**place, "message": "the disk is full", "try_number": 2}.items()
     kept = {"message": "no such field", "kept_in": "card-batch.dead-letter"}
-    assert about["dead_letter_record"].items() >= {**place, **kept}.items()
+    assert about["record_dead_lettered"].items() >= {**place, **kept}.items()
 
 
 async def test_a_permanent_error_becomes_a_dead_letter(bench: Bench) -> None:

@@ -186,7 +186,7 @@ async def test_without_a_fresh_heartbeat_all_work_is_cancelled_then_begins_anew(
             bench.group.age = 8.1
             await until(lambda: held.refused == [b"1"])
         loss = {"group": "process", "partitions": 1, "why": "heartbeat_stale", "heartbeat_age": 8.1}
-        assert lines == [{"event": "lose_partitions", "log_level": "warning", **loss}]
+        assert lines == [{"event": "partitions_lost", "log_level": "warning", **loss}]
         assert not consumer.ready
         bench.group.age = 0.0
         await asyncio.sleep(0.02)
@@ -194,7 +194,7 @@ async def test_without_a_fresh_heartbeat_all_work_is_cancelled_then_begins_anew(
         bench.group.start_offsets[0] = 0
         with capture_logs() as lines:
             await until(lambda: consumer.ready)
-        assert [(line["event"], line["partitions"]) for line in lines] == [("resume_partitions", 1)]
+        assert [(line["event"], line["partitions"]) for line in lines] == [("partitions_resumed", 1)]
         assert bench.group.seeks == [(0, 0)]
         bench.group.deliver(*records)
         held.release.set()

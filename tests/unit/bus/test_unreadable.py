@@ -54,7 +54,7 @@ def test_what_stands_before_and_behind_an_unreadable_batch_is_read(bad: bytearra
         assert [(one.offset, one.value) for one in found] == [(0, b"a"), (1, b"b"), (4, b"c")]
     [line] = lines
     assert (line["event"], line["topic"], line["partition"], line["first"], line["next"]) == (
-        "pass_over_batch",
+        "batch_passed_over",
         "t",
         3,
         2,

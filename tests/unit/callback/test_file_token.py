@@ -187,8 +187,8 @@ async def test_no_token_is_not_ready_until_there_is_one(tmp_path: Path) -> None:
         await found.look()
         assert found.check().ok
     assert [(line["event"], line["ok"]) for line in logs if "ok" in line] == [
-        ("watched_token", False),
-        ("watched_token", True),
+        ("token_health_changed", False),
+        ("token_health_changed", True),
     ]
 
 

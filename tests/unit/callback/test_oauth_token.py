@@ -219,7 +219,7 @@ async def test_a_failed_renewal_keeps_the_old_token_while_it_is_good() -> None:
             assert await w.value() == "token-1"
             assert await w.value() == "token-1"
         assert len(w.server.seen) == 2
-        assert [line["event"] for line in logs] == ["kept_old_token"] * 2
+        assert [line["event"] for line in logs] == ["old_token_kept"] * 2
         w.wait(6)
         w.server.status = 200
         assert await w.value() == "token-3"

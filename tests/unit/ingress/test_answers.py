@@ -300,7 +300,7 @@ async def test_unauthenticated_callers_learn_nothing_but_metric_and_log_do(
                 "if it worked before, compare secrets and clocks",
             }
             assert publisher.published == []
-    refusals = [line for line in logs if line["event"] == "refuse_webhook"]
+    refusals = [line for line in logs if line["event"] == "webhook_refused"]
     assert [(line["reason"], line["client"], line["log_level"]) for line in refusals] == [
         (reason, "127.0.0.1", "warning")
     ]

@@ -1,0 +1,80 @@
+"""``docs/logging.md``: every log action, read from the source: where a line is written, its name and fields stand."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tools.markdown import page, table
+
+_INTRO: Final = """\
+Lines on stderr, as JSON objects or as text for people (`[logging]`, [settings.md](settings.md)). `event` is the action:
+a closed set, the table below. An action is named as in the audit log: the thing first, then what became of it. Scripts
+may match on it; fields are only added.
+
+Every line has `timestamp` (UTC), `level`, `logger` and `event`. Lines about a job have `integration`, `job_guid` and
+`attempt`, those about a webhook `trace_id` and `span_id`; `code` is one of [errors.md](errors.md). Libraries write
+lines of their own, whose `event` is a sentence. No line holds a card number, a secret, a token or the query of a URL:
+what looks like one is masked ([security.md](security.md))."""
+
+_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+_LOGGERS: Final = ("log", "_log")
+
+
+@dataclass
+class _Action:
+    """One action: at which levels it is written, by which rooms, with which fields of its own."""
+
+    levels: set[str] = field(default_factory=set)
+    rooms: set[str] = field(default_factory=set)
+    fields: dict[str, None] = field(default_factory=dict)
+
+
+def render(src: Path) -> str:
+    """Return the page."""
+    found: dict[str, _Action] = {}
+    for path in sorted(src.rglob("*.py")):
+        room = path.relative_to(src / "pipeline").parts[0].removesuffix(".py")
+        for name, levels, call in _lines(ast.parse(path.read_text("utf-8"))):
+            action = found.setdefault(name, _Action())
+            action.levels |= levels
+            action.rooms.add(room)
+            action.fields |= dict.fromkeys(one.arg for one in call.keywords if one.arg and one.arg != "exc_info")
+    return page("Log lines", _INTRO, table(("Action", "Level", "Room", "Fields"), _rows(found)))
+
+
+def _rows(found: Mapping[str, _Action]) -> Iterator[tuple[str, str, str, str]]:
+    for name, action in sorted(found.items()):
+        levels = " or ".join(level for level in _LEVELS if level in action.levels)
+        yield f"`{name}`", levels, ", ".join(sorted(action.rooms)), ", ".join(f"`{one}`" for one in action.fields)
+
+
+def _lines(tree: ast.Module) -> Iterator[tuple[str, set[str], ast.Call]]:
+    """Yield each line that is written: its action, its levels, the call."""
+    for scope in ast.walk(tree):
+        if not isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        chosen = _chosen_levels(scope)
+        for call in ast.walk(scope):
+            if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant):
+                levels = chosen.get(call.func.id, set()) if isinstance(call.func, ast.Name) else _levels(call.func)
+                if levels:
+                    yield str(call.args[0].value), levels, call
+
+
+def _chosen_levels(scope: ast.AST) -> dict[str, set[str]]:
+    """Return the levels behind names such as ``write`` in ``write = log.error if grave else log.warning``."""
+    found = {}
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.IfExp) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = _levels(node.value.body) | _levels(node.value.orelse)
+    return found
+
+
+def _levels(node: ast.expr) -> set[str]:
+    """Return the level of ``log.error`` or its like; nothing for any other expression."""
+    of_a_logger = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in _LOGGERS
+    return {node.attr} & {*_LEVELS} if of_a_logger and isinstance(node, ast.Attribute) else set()

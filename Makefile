@@ -14,8 +14,12 @@ help:  ## what can be done here
 demo: $(VENV)/.demo  ## run three real jobs on an embedded broker, and verify every result
 	@$(BIN)/python -m pipeline.sandbox.demo --out build
 
-test: $(VENV)/.dev  ## set up and run all tests
-	$(PYTEST)
+test: $(VENV)/.dev  ## set up and run all tests, with coverage of lines and branches
+	@mkdir -p build
+	$(PYTEST) $(TRACED) --cov --cov-report=
+	$(BIN)/python -m tools.coverage_gate
+	$(PYTEST) tests $(TRACED:%=--ignore=%)
+TRACED := tests/unit tests/contract
 
 check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh
 	$(BIN)/ruff check .

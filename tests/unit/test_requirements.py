@@ -1,0 +1,87 @@
+"""The compiled requirements go with pyproject.toml; `make lock` makes them so. No network is asked."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT: Final = Path(__file__).parents[2]
+PYPROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+RUNTIME: Final = PYPROJECT["project"]["dependencies"]
+EMBEDDED: Final = PYPROJECT["project"]["optional-dependencies"]["embedded"]
+GROUPS: Final = PYPROJECT["dependency-groups"]
+WANTED: Final = {
+    "runtime.txt": RUNTIME,
+    "demo.txt": [*RUNTIME, *EMBEDDED, *GROUPS["build"]],
+    "dev.txt": [*RUNTIME, *EMBEDDED, *GROUPS["build"], *GROUPS["dev"]],
+}
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One requirement of a compiled file.
+
+    Attributes:
+        requirement: Name, exact version, marker.
+        hashes: How many hashes it may have.
+        direct: Whether the project itself asks for it.
+    """
+
+    requirement: Requirement
+    hashes: int
+    direct: bool
+
+
+def pins(name: str) -> dict[str, Pin]:
+    """The requirements of a compiled file, by their normalised names."""
+    text = (ROOT / "requirements" / name).read_text("utf-8")
+    found = {}
+    for block in re.split(r"\n(?=\S)", text.strip()):
+        first, *rest = block.splitlines()
+        requirement = Requirement(first.removesuffix("\\").strip())
+        hashes = sum(line.strip().startswith("--hash=sha256:") for line in rest)
+        found[canonicalize_name(requirement.name)] = Pin(requirement, hashes, "card-pipeline (pyproject.toml" in block)
+    return found
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_the_project_asks_for_what_is_pinned_and_for_nothing_else(name: str) -> None:
+    wanted = {canonicalize_name(Requirement(text).name) for text in WANTED[name]}
+    assert wanted == {key for key, pin in pins(name).items() if pin.direct}, "run: make lock"
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_what_is_pinned_is_what_the_project_can_work_with(name: str) -> None:
+    locked = pins(name)
+    for requirement in map(Requirement, WANTED[name]):
+        (pinned,) = locked[canonicalize_name(requirement.name)].requirement.specifier
+        assert requirement.specifier.contains(pinned.version), f"{requirement} is pinned to {pinned}; run: make lock"
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_every_version_is_exact_and_has_hashes(name: str) -> None:
+    for pin in pins(name).values():
+        assert [specifier.operator for specifier in pin.requirement.specifier] == ["=="]
+        assert pin.hashes > 0
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_no_line_names_where_packages_come_from(name: str) -> None:
+    """Whoever installs decides about that: a mirror, a proxy, an index of his own."""
+    text = (ROOT / "requirements" / name).read_text("utf-8")
+    assert re.findall(r"^\s*-(?!-hash=)\S+|\w+://\S+", text, flags=re.MULTILINE) == []
+
+
+def test_all_environments_run_the_same_versions() -> None:
+    runtime, demo, dev = (pins(name) for name in WANTED)
+    for smaller, larger in ((runtime, demo), (demo, dev)):
+        assert {name: str(pin.requirement.specifier) for name, pin in smaller.items()} == {
+            name: str(larger[name].requirement.specifier) for name in smaller
+        }

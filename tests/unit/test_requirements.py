@@ -42,7 +42,7 @@ class Pin:
 def pins(name: str) -> dict[str, Pin]:
     """The requirements of a compiled file, by their normalised names."""
     text = (ROOT / "requirements" / name).read_text("utf-8")
-    found = {}
+    found: dict[str, Pin] = {}
     for block in re.split(r"\n(?=\S)", text.strip()):
         first, *rest = block.splitlines()
         requirement = Requirement(first.removesuffix("\\").strip())

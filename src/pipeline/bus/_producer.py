@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.partitioner import murmur2
 
 from pipeline.bus._connection import connection_options
 from pipeline.bus.names import Names
-from pipeline.bus.protocols import Outgoing, RecordPlace
+from pipeline.bus.protocols import Outgoing
 from pipeline.bus.settings import KafkaSettings
 
 DEAD_LETTER_ROOM: Final = 16_384
@@ -29,11 +31,35 @@ def record_size(record: Outgoing) -> int:
     return _BATCH_OVERHEAD + len(record.key.encode()) + len(record.value) + headers
 
 
+_hash = lru_cache(maxsize=1024)(murmur2)
+"""A webhook's record and its audit event have one key, and the hash is written in Python."""
+
+
+def partition_of(key: bytes, every: list[int], _available: list[int]) -> int:
+    """Return the partition of a key, as every Kafka client in Java would (aiokafka's form of a partitioner)."""
+    hashed: int = _hash(key)
+    return every[(hashed & 0x7FFFFFFF) % len(every)]
+
+
+class Placed(Protocol):
+    """Where a record stands within its topic."""
+
+    @property
+    def partition(self) -> int:
+        """Its partition."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """Its offset."""
+        ...
+
+
 class Producer(Protocol):
     """A connected producer. Errors are aiokafka's KafkaError."""
 
-    async def send(self, record: Outgoing) -> asyncio.Future[RecordPlace]:
-        """Hand one record over; the future is done when every in-sync replica has it, or never."""
+    async def send(self, record: Outgoing) -> asyncio.Future[Placed]:
+        """Hand one record over; the future is done when every in-sync replica has it, or never. Never cancel it."""
         ...
 
     @property
@@ -66,6 +92,7 @@ class AioProducer:
             linger_ms=0,
             max_batch_size=limit,
             max_request_size=limit,
+            partitioner=partition_of,
         )
         self._sending: set[asyncio.Task[Any]] = set()
 
@@ -104,15 +131,15 @@ class AioProducer:
 
         sender._send_produce_req = watched  # noqa: SLF001
 
-    async def send(self, record: Outgoing) -> asyncio.Future[RecordPlace]:
+    async def send(self, record: Outgoing) -> asyncio.Future[Placed]:
         """Append to the batch of the record's partition, waiting for metadata or for room."""
-        future: asyncio.Future[Any] = await self._producer.send(
+        future: asyncio.Future[Placed] = await self._producer.send(
             self._names.topic(record.topic),
             value=record.value,
             key=record.key.encode(),
             headers=list(record.headers),
         )
-        return _placed(record, future)
+        return future
 
     @property
     def broken(self) -> bool:
@@ -150,24 +177,3 @@ class AioProducer:
                 await producer.client.close()
         except (KafkaError, OSError, TimeoutError):
             pass  # the connections are closed by the operating system at the latest when the process ends
-
-
-def _placed(record: Outgoing, source: asyncio.Future[Any]) -> asyncio.Future[RecordPlace]:
-    """Translate the result of aiokafka's future, which must not be cancelled from our side."""
-    target: asyncio.Future[RecordPlace] = asyncio.get_running_loop().create_future()
-
-    def copy(done: asyncio.Future[Any]) -> None:
-        if target.done():
-            return
-        if done.cancelled():
-            target.cancel()
-            return
-        error = done.exception()
-        if error is not None:
-            target.set_exception(error)
-        else:
-            metadata = done.result()
-            target.set_result(RecordPlace(record.topic, metadata.partition, metadata.offset))
-
-    source.add_done_callback(copy)
-    return target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -11,7 +12,7 @@ import structlog
 from aiokafka import errors as kafka
 
 from pipeline.bus._connection import connection_options
-from pipeline.bus._producer import DEAD_LETTER_ROOM, AioProducer, Producer, ProducerFactory, record_size
+from pipeline.bus._producer import DEAD_LETTER_ROOM, AioProducer, Placed, Producer, ProducerFactory, record_size
 from pipeline.bus.errors import BrokerUnavailable, RecordTooLarge
 from pipeline.bus.protocols import Outgoing, RecordPlace
 from pipeline.bus.settings import KafkaSettings
@@ -60,6 +61,7 @@ class KafkaPublisher:
     ) -> None:
         self._settings = settings
         self._metrics = metrics or Metrics()
+        self._seconds = cache(lambda topic: self._metrics.publish_seconds.labels(topic=topic))
         self._connect: ProducerFactory = connect or (
             lambda: AioProducer.connect(settings, client_id, within=settings.request_timeout)
         )
@@ -106,7 +108,7 @@ class KafkaPublisher:
         except PipelineError as error:
             self._metrics.publish_failures.labels(topic=record.topic, code=error.code).inc()
             raise
-        self._metrics.publish_seconds.labels(topic=record.topic).observe(time.perf_counter() - started)
+        self._seconds(record.topic).observe(time.perf_counter() - started)
         return place
 
     def _admit(self, record: Outgoing) -> None:
@@ -125,8 +127,7 @@ class KafkaPublisher:
         deadline = asyncio.get_running_loop().time() + self._settings.ack_timeout
         try:
             async with asyncio.timeout_at(deadline):
-                future = await self._handed_over(record)
-                return await asyncio.shield(future)
+                place = await asyncio.shield(await self._handed_over(record))
         except TimeoutError as error:
             raise _unavailable(record.topic, "no confirmation in time", self._settings.ack_timeout) from error
         except _TOO_LARGE as error:
@@ -136,8 +137,9 @@ class KafkaPublisher:
         except kafka.KafkaError as error:
             self._judge(error)
             raise _unavailable(record.topic, type(error).__name__, self._settings.ack_timeout) from error
+        return RecordPlace(record.topic, place.partition, place.offset)
 
-    async def _handed_over(self, record: Outgoing) -> asyncio.Future[RecordPlace]:
+    async def _handed_over(self, record: Outgoing) -> asyncio.Future[Placed]:
         self._count(+1)
         try:
             future = await (await self._current()).send(record)
@@ -153,7 +155,7 @@ class KafkaPublisher:
             raise kafka.ProducerClosed
         return self._producer
 
-    def _settle(self, future: asyncio.Future[RecordPlace]) -> None:
+    def _settle(self, future: asyncio.Future[Placed]) -> None:
         self._count(-1)
         if not future.cancelled():
             future.exception()  # nobody else may be waiting any more

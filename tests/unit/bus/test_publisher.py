@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import errors as kafka
+from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bus import BrokerUnavailable, KafkaPublisher, KafkaSettings, Outgoing, RecordPlace, RecordTooLarge
-from pipeline.bus._producer import DEAD_LETTER_ROOM, record_size
+from pipeline.bus._producer import DEAD_LETTER_ROOM, Placed, partition_of, record_size
 from pipeline.bus.settings import TlsSettings
 from pipeline.contracts import Topic
 from pipeline.errors import FatalError, Overloaded, PipelineError
@@ -28,15 +29,15 @@ class FakeProducer:
     def __init__(self) -> None:
         self.answers: list[RecordPlace | Exception | None] = []
         self.refuse: Exception | None = None
-        self.silent: list[asyncio.Future[RecordPlace]] = []
+        self.silent: list[asyncio.Future[Placed]] = []
         self.broken = False
         self.closed_within: float | None = None
 
-    async def send(self, record: Outgoing) -> asyncio.Future[RecordPlace]:
+    async def send(self, record: Outgoing) -> asyncio.Future[Placed]:
         assert record.value
         if self.refuse:
             raise self.refuse
-        future: asyncio.Future[RecordPlace] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Placed] = asyncio.get_running_loop().create_future()
         answer = self.answers.pop(0) if self.answers else PLACE
         if isinstance(answer, Exception):
             future.set_exception(answer)
@@ -194,7 +195,7 @@ async def test_size_is_checked_before_sending_and_dead_letters_have_more_room() 
         larger = _with(fits.value + b"x", headers)
         assert isinstance(await _error(publisher, larger), RecordTooLarge)
         letter = Outgoing(Topic.BATCH_DEAD_LETTER, "key", larger.value, (*headers, ("dlq", b"x" * 16_000)))
-        assert await publisher.publish(letter) == PLACE
+        assert (await publisher.publish(letter)).topic is Topic.BATCH_DEAD_LETTER
         worse = Outgoing(Topic.BATCH_DEAD_LETTER, "key", larger.value, (("dlq", b"x" * (DEAD_LETTER_ROOM + 6000)),))
         assert isinstance(await _error(publisher, worse), RecordTooLarge)
 
@@ -210,3 +211,11 @@ def test_the_size_is_never_underestimated(key: str, value: bytes, headers: list[
     batch.append(timestamp=1_700_000_000_000, key=key.encode(), value=value, headers=headers)
     batch.close()
     assert batch.size() <= record_size(Outgoing(Topic.BATCH_REQUESTED, key, value, tuple(headers)))
+
+
+@given(st.binary(max_size=80), st.integers(min_value=1, max_value=64))
+def test_a_key_goes_where_every_client_sends_it(key: bytes, partitions: int) -> None:
+    """Law: the partition is that of the default partitioner, the first time and from then on."""
+    every = list(range(partitions))
+    expected = DefaultPartitioner()(key, every, every)
+    assert [expected, expected] == [partition_of(key, every, []) for _ in range(2)]

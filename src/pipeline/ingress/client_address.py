@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 _Address = IPv4Address | IPv6Address
@@ -31,6 +32,7 @@ def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Sequ
     return str(current)
 
 
+@lru_cache(maxsize=1024)  # the same few senders and proxies all day
 def _parsed(text: str) -> _Address | None:
     text = text.strip().split("%")[0]
     if text.startswith("["):  # [2001:db8::1]:443

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Final
 
 import structlog
@@ -76,7 +77,10 @@ class Ingress:
                 raise ValueError(f"Two integrations have the webhook path {source.path}")
             self._sources[source.path] = source
         self._settings = settings
-        self._metrics = metrics
+        self._answered = cache(
+            lambda integration, status, reason: metrics.ingress_requests.labels(integration, str(status), reason)
+        )
+        self._seconds = cache(metrics.ingress_request_seconds.labels)
         self._refusals = refusals
         self._clock = clock
         self._new_hex = new_hex
@@ -120,8 +124,8 @@ class Ingress:
         return response
 
     def _count(self, integration: str, status: int, reason: str, seconds: float) -> None:
-        self._metrics.ingress_requests.labels(integration=integration, status=str(status), reason=reason).inc()
-        self._metrics.ingress_request_seconds.labels(integration=integration).observe(seconds)
+        self._answered(integration, status, reason).inc()
+        self._seconds(integration).observe(seconds)
 
     async def _outcome(
         self, request: web.BaseRequest, source: Source | None, headers: Headers, client: str, trace: TraceContext

@@ -62,6 +62,8 @@ async def read_body(request: web.BaseRequest, *, limit: int, timeout: float) -> 
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
+    if request.content.is_eof() and request.content.exception() is None:
+        return await _read(request, limit)  # it came with the head: nothing to wait for
     try:
         async with asyncio.timeout(timeout):
             if request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":

@@ -38,11 +38,6 @@ class OffsetTracker:
         return next(iter(self._unfinished), self._next)
 
     @property
-    def unfinished(self) -> int:
-        """Number of records in work."""
-        return len(self._unfinished)
-
-    @property
     def span(self) -> int:
         """Offsets between the lowest unfinished and the next to fetch."""
         if self._next is None or self.to_commit is None:

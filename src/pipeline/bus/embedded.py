@@ -15,8 +15,6 @@ from pipeline.bus.errors import EmbeddedMissing
 from pipeline.errors import FatalError
 
 _UP_WITHIN: Final = 10.0
-PARTITIONS: Final = 4
-"""Of every topic of the embedded broker."""
 
 
 class EmbeddedBroker:

@@ -2,6 +2,7 @@
 
 from pipeline.callback.caller import HttpCaller
 from pipeline.callback.errors import TokenUnavailable
+from pipeline.callback.exchange import UNANSWERED
 from pipeline.callback.file_token import FileTokenProvider
 from pipeline.callback.oauth_token import OAuthTokenProvider
 from pipeline.callback.opening import Callbacks, open_callbacks
@@ -13,6 +14,7 @@ from pipeline.callback.token_watch import TokenWatch
 from pipeline.callback.wording import quote, shorten
 
 __all__ = [
+    "UNANSWERED",
     "Answer",
     "CallbackSettings",
     "Callbacks",

@@ -23,6 +23,7 @@ _ANY_ZLIB: Final = 47
 
 NOT_SENT: Final = "callback_not_sent"
 UNANSWERED: Final = "callback_unanswered"
+"""Code of a request that may have reached the other side though no answer came back."""
 
 
 @dataclass(frozen=True, slots=True)

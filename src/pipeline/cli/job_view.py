@@ -124,7 +124,7 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
     return JobView(
         ref=ref,
         announcements=await jobs.announcements(ref),
-        chunks=processed.parts if processed else max(map(len, (await _numbers(jobs, ref)).values()), default=0),
+        chunks=processed.parts if processed else max(map(len, (await jobs.finished_chunks(ref)).values()), default=0),
         processed=processed,
         uploaded=await jobs.uploaded(ref),
         outcome=await jobs.outcome(ref),
@@ -135,7 +135,7 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
 
 async def decided_parts(jobs: JobStore, ref: JobRef) -> list[Manifest]:
     """Return the manifests of what was decided from the first card on without a gap; empty where nothing is left."""
-    numbers = await _numbers(jobs, ref)
+    numbers = await jobs.finished_chunks(ref)
     processed = await jobs.processed(ref)
     if processed is not None:
         numbers = {processed.generation: numbers.get(processed.generation, set())}
@@ -144,14 +144,3 @@ async def decided_parts(jobs: JobStore, ref: JobRef) -> list[Manifest]:
         gapless = next(number for number in range(len(found) + 1) if number not in found)
         best = max(best, (generation, gapless), key=lambda one: one[1])
     return await jobs.manifests(ref, best[0], range(best[1]))
-
-
-async def _numbers(jobs: JobStore, ref: JobRef) -> dict[str, set[int]]:
-    """Return the numbers of finished chunks by generation."""
-    numbers: dict[str, set[int]] = {}
-    async for info in jobs.objects.list(ref.parts()):
-        generation, _, name = info.key.removeprefix(ref.parts()).partition("/")
-        stem, _, suffix = name.partition(".")
-        if suffix == "json" and stem.isdigit():
-            numbers.setdefault(generation, set()).add(int(stem))
-    return numbers

@@ -19,6 +19,7 @@ from pipeline.ingress.records import REASONS
 from pipeline.observability import FOREIGN_DIGITS, mask_text
 from pipeline.providers import Finding, InvalidBody, Provider
 from pipeline.transfer import redact
+from pipeline.transfer.rules import FIELDS
 
 _CORE: Final = frozenset(
     {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_partitionkey"}
@@ -27,7 +28,7 @@ _CORE: Final = frozenset(
 """Headers that a release writes anew, or leaves behind."""
 
 _HIDDEN: Final = "(not shown)"
-_URLS: Final = frozenset({"input_file_url", "result_upload_url", "callback_url"})
+_URLS: Final = frozenset(FIELDS.values())
 _GUIDS: Final = frozenset({"job_guid", "merchant_guid"})
 _TEXTS: Final = frozenset({"partner_reference_id", "expires_at"})
 _MAX_TEXT: Final = 200

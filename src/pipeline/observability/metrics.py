@@ -105,7 +105,7 @@ class Metrics:
     def _jobs(self) -> None:
         self.jobs = self._counter(
             "jobs",
-            "Jobs that left a stage by outcome (done, repeated, or the error code of a failure)",
+            "Jobs decided by a stage, by outcome (done, or the error code of a failure)",
             "integration",
             "stage",
             "outcome",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
@@ -121,7 +121,5 @@ class Opens(Protocol):
 
 
 Processor = RowProcessor | ColumnarProcessor
-
-ResultColumns = Sequence[str]
-"""A processor may have an attribute ``result_columns`` naming its own result columns, and ``version`` (default "1"): a
-new version never meets the parts of an old one."""
+"""It may have an attribute ``result_columns`` naming its own result columns, and ``version`` (default "1"): a new
+version never meets the parts of an old one."""

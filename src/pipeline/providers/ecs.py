@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -14,12 +14,7 @@ from pipeline.providers.model_errors import findings_of
 from pipeline.providers.protocols import Identified
 from pipeline.providers.strict_json import parse_object
 from pipeline.transfer import AddressRefused, HostRules, Purpose, check_url
-
-URL_FIELDS: Final[Mapping[str, Purpose]] = {
-    "input_file_url": "input",
-    "result_upload_url": "result",
-    "callback_url": "callback",
-}
+from pipeline.transfer.rules import FIELDS
 
 _ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
 """A number in quotes would pass for a Unix time, whose unit nobody has agreed on."""
@@ -97,7 +92,7 @@ class EcsProvider:
         expires_at = data.get("expires_at")
         if isinstance(expires_at, str) and not _ISO.fullmatch(expires_at):
             yield Finding("expires_at", "timestamp", _ISO_REMEDY)
-        for field, purpose in URL_FIELDS.items():
+        for purpose, field in FIELDS.items():
             url = data.get(field)
             if isinstance(url, str):
                 yield from self._url_findings(field, url, purpose)

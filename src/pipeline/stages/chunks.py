@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -23,12 +24,9 @@ from pipeline.stages.trail import Trail
 from pipeline.stages.verdict import Counts
 from pipeline.store.jobs import Checkpoint, JobStore
 from pipeline.store.receipts import Announcement, Manifest, Place, Processed, Source
-from pipeline.transfer import Download, Downloader, SignedUrl, SourceChanged, signed_url
+from pipeline.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUrl, SourceChanged, signed_url
 
 log = structlog.get_logger(__name__)
-
-MAX_RESULT_BYTES: Final = 5_000_000_000
-"""One PUT to S3 takes at most 5 GB (facts: EntityTooLarge)."""
 
 _LEAST_ADDED: Final = len(",ok,")
 """Bytes that the result adds to a record at the least: the status, an empty message, two delimiters."""
@@ -156,14 +154,15 @@ class FileWork:
         try:
             async with asyncio.TaskGroup() as group:
                 try:
-                    async for chunk, header in self._chunks(download, resumed):
-                        if engine is None:
-                            engine = await self._begin(checkpoint, header, announcement)
-                        if chunk.number in self._done:
-                            continue
-                        self._judge_chunk(chunk, announcement)
-                        await slots.acquire()
-                        group.create_task(self._do(chunk, engine, checkpoint.generation, slots))
+                    async with aclosing(self._chunks(download, resumed)) as chunks:
+                        async for chunk, header in chunks:
+                            if engine is None:
+                                engine = await self._begin(checkpoint, header, announcement)
+                            if chunk.number in self._done:
+                                continue
+                            self._judge_chunk(chunk, announcement)
+                            await slots.acquire()
+                            group.create_task(self._do(chunk, engine, checkpoint.generation, slots))
                 except (PermanentError, TransientError) as error:
                     end = error  # chunks in flight are finished first: what they did is paid for, and counts
         except BaseExceptionGroup as errors:
@@ -171,7 +170,9 @@ class FileWork:
         if end is not None:
             raise end
 
-    async def _chunks(self, download: Download, resumed: Checkpoint | None) -> AsyncIterator[tuple[Chunk, bytes]]:
+    async def _chunks(
+        self, download: Download, resumed: Checkpoint | None
+    ) -> AsyncGenerator[tuple[Chunk, bytes], None]:
         """Yield the chunks that are left and the file's header; splitting happens in a thread, a piece at a time."""
         rules = self._rules
         splitter = (
@@ -240,7 +241,7 @@ class FileWork:
             self._metrics.chunks.labels(self._ref.integration, "done").inc()
             self._metrics.cards.labels(self._ref.integration, "ok").inc(result.ok)
             self._metrics.cards.labels(self._ref.integration, "failed").inc(result.failed)
-            if self._result_bytes > MAX_RESULT_BYTES:
+            if self._result_bytes > MAX_PUT_BYTES:
                 raise _result_too_large(self._result_bytes)
         finally:
             slots.release()
@@ -271,7 +272,7 @@ class FileWork:
         if source.encoding != "identity" or source.size is None or layout.dropped:
             return
         least = source.size + announcement.request.record_count * _LEAST_ADDED
-        if least > MAX_RESULT_BYTES:
+        if least > MAX_PUT_BYTES:
             raise _result_too_large(least)
 
     def _judge_chunk(self, chunk: Chunk, announcement: Announcement) -> None:
@@ -312,7 +313,7 @@ class FileWork:
 def _result_too_large(size: int) -> PermanentError:
     return PermanentError(
         "result_too_large",
-        f"The result would be at least {size} bytes, but one upload takes at most {MAX_RESULT_BYTES} bytes (5 GB). "
+        f"The result would be at least {size} bytes, but one upload takes at most {MAX_PUT_BYTES} bytes (5 GB). "
         "Split the batch into several jobs.",
     )
 

@@ -11,7 +11,7 @@ import structlog
 from pydantic import SecretStr
 
 from pipeline.bus.protocols import Lease, Publisher, Record
-from pipeline.callback import Answer, Caller
+from pipeline.callback import UNANSWERED, Answer, Caller
 from pipeline.contracts import AuditAction, OutcomeMessage
 from pipeline.errors import LeaseLost, PermanentError, TransientError
 from pipeline.observability import Metrics
@@ -26,9 +26,6 @@ from pipeline.store.tree import JobRef
 log = structlog.get_logger(__name__)
 
 STAGE: Final = "confirm"
-
-_UNANSWERED: Final = "callback_unanswered"
-"""Code of the callback room for a request that may have reached ECS though no answer came back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +122,7 @@ class ConfirmStage:
             )
         except TransientError as error:
             log.warning("callback_not_accepted", attempt_number=number, code=error.code, message=error.message)
-            if error.code != _UNANSWERED:
+            if error.code != UNANSWERED:
                 await self._note_answer(telling, number, _no_answer(error.code, error.message))
             pause = rules.pause(number) if error.retry_after is None else error.retry_after
             raise TransientError(error.code, error.message, retry_after=pause) from error

@@ -170,12 +170,7 @@ class JobStore:
 
     async def checkpoint(self, ref: JobRef, plan: str, generation: str | None = None) -> Checkpoint | None:
         """Return the furthest generation of parts that was made by the same plan (or the named one), or None."""
-        numbers: dict[str, list[int]] = {}
-        async for info in self.objects.list(ref.parts()):
-            found, _, name = info.key.removeprefix(ref.parts()).partition("/")
-            stem, _, suffix = name.partition(".")
-            if suffix == "json" and stem.isdigit():
-                numbers.setdefault(found, []).append(int(stem))
+        numbers = await self.finished_chunks(ref)
         for found in sorted(numbers, key=lambda name: len(numbers[name]), reverse=True):
             if generation not in (None, found):
                 continue
@@ -184,6 +179,16 @@ class JobStore:
                 manifests = await self.manifests(ref, found, sorted(numbers[found]))
                 return Checkpoint(found, source, {one.number: one for one in manifests})
         return None
+
+    async def finished_chunks(self, ref: JobRef) -> dict[str, set[int]]:
+        """Return the numbers of the chunks that have a manifest, by generation."""
+        numbers: dict[str, set[int]] = {}
+        async for info in self.objects.list(ref.parts()):
+            generation, _, name = info.key.removeprefix(ref.parts()).partition("/")
+            stem, _, suffix = name.partition(".")
+            if suffix == "json" and stem.isdigit():
+                numbers.setdefault(generation, set()).add(int(stem))
+        return numbers
 
     async def record_source(self, ref: JobRef, generation: str, source: Source) -> None:
         """Note what a generation is made from, before its first manifest."""

@@ -15,6 +15,7 @@ from support.brokers import Broker
 from support.flow import EVERYTHING, Flow, running_flow
 from support.flow_checks import assert_completed, assert_no_card_data, told_body
 from support.members import until
+from support.prefork import Prefork
 
 from pipeline.contracts import Topic
 from pipeline.sandbox import CardFile, Fault, Job
@@ -89,11 +90,14 @@ CARDS = 30
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def flow(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Flow]:
+async def flow(
+    embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory, prefork: Prefork
+) -> AsyncIterator[Flow]:
     async with running_flow(
         embedded_broker,
         tmp_path_factory.mktemp("flow"),
         integration={"callback": CALLBACKS, "limits": {"deadline_margin_seconds": 1}},
+        launch=prefork,
     ) as running:
         yield running
         await running.stop(*EVERYTHING)

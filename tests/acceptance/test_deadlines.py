@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID
@@ -16,6 +16,7 @@ from support.flow import EVERYTHING, Flow, running_flow
 from support.flow_checks import assert_completed, assert_one_outcome, told_body
 from support.gated import open_gate
 from support.members import until
+from support.prefork import Prefork
 
 from pipeline.contracts import Topic
 from pipeline.sandbox import CardFile, Fault, Job
@@ -39,7 +40,9 @@ def gates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def flow(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory, gates: Path) -> AsyncIterator[Flow]:
+async def flow(
+    embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory, gates: Path, prefork: Prefork
+) -> AsyncIterator[Flow]:
     """All stages, with a processor that stops at the third chunk until a job's gate is open."""
     async with running_flow(
         embedded_broker,
@@ -48,9 +51,25 @@ async def flow(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory
         options={"folder": str(gates), "hold_from": HOLD_FROM},
         tables={"transfer": SOON},
         integration={"limits": LIMITS},
+        launch=prefork,
     ) as running:
         yield running
         await running.stop(*EVERYTHING)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def late(flow: Flow) -> Mapping[str, Job]:
+    """Jobs that will come too late, all announced at once: what each test waits for happens side by side."""
+    slow = UUID(int=1)
+    flow.sandbox.faults.add(Fault(target="result", kind="status", status=503, code="SlowDown", job=slow, times=0))
+    soon = round(EXPIRES_SECONDS)
+    return {
+        "held": await flow.send(cards=CardFile(records=300), expires_in_seconds=EXPIRES_SECONDS),
+        "slow store": await flow.send(cards=CardFile(records=20), expires_in_seconds=EXPIRES_SECONDS, job_guid=slow),
+        "short URLs": await flow.send(
+            cards=CardFile(records=300), expires_in_seconds=3600, url_expires_in_seconds=soon
+        ),
+    }
 
 
 def assert_told_in_time(flow: Flow, job: Job) -> str:
@@ -70,10 +89,12 @@ def decided(flow: Flow, job: Job) -> tuple[str, str]:
     return outcome["reason"], outcome["decided_by"]
 
 
-async def test_no_worker_at_all(embedded_broker: Broker, tmp_path: Path) -> None:
+async def test_no_worker_at_all(embedded_broker: Broker, tmp_path: Path, prefork: Prefork) -> None:
     """PROCESS and UPLOAD do not run: the deadline watch in CONFIRM tells ECS that nobody came."""
     limits = LIMITS | {"deadline_margin_seconds": EXPIRES_SECONDS - 1}
-    running = running_flow(embedded_broker, tmp_path, start=("ingress", "confirm"), integration={"limits": limits})
+    running = running_flow(
+        embedded_broker, tmp_path, start=("ingress", "confirm"), integration={"limits": limits}, launch=prefork
+    )
     async with running as flow:
         job = await flow.send(expires_in_seconds=EXPIRES_SECONDS)
         await flow.told(job)
@@ -91,9 +112,9 @@ async def test_no_worker_at_all(embedded_broker: Broker, tmp_path: Path) -> None
         await flow.stop()
 
 
-async def test_in_mid_process(flow: Flow, gates: Path) -> None:
+async def test_in_mid_process(flow: Flow, late: Mapping[str, Job], gates: Path) -> None:
     """The processor hangs: what was decided until then is counted, the worker is free for other jobs."""
-    job = await flow.send(cards=CardFile(records=300), expires_in_seconds=EXPIRES_SECONDS)
+    job = late["held"]
     await flow.told(job)
     assert "expired" in assert_told_in_time(flow, job)
     reason, by = decided(flow, job)
@@ -111,11 +132,9 @@ async def test_in_mid_process(flow: Flow, gates: Path) -> None:
     assert len(flow.callbacks(job)) == 1
 
 
-async def test_in_upload(flow: Flow) -> None:
+async def test_in_upload(flow: Flow, late: Mapping[str, Job]) -> None:
     """The object store answers SlowDown until the end: all cards are done, yet the job fails, and ECS is told why."""
-    guid = UUID(int=1)
-    flow.sandbox.faults.add(Fault(target="result", kind="status", status=503, code="SlowDown", job=guid, times=0))
-    job = await flow.send(cards=CardFile(records=20), expires_in_seconds=EXPIRES_SECONDS, job_guid=guid)
+    job = late["slow store"]
     await flow.told(job)
     assert "expired" in assert_told_in_time(flow, job)
     assert decided(flow, job)[0] == "deadline_passed"
@@ -126,11 +145,9 @@ async def test_in_upload(flow: Flow) -> None:
     await assert_one_outcome(flow, job, "failed")
 
 
-async def test_urls_that_expire_before_they_are_said_to(flow: Flow) -> None:
+async def test_urls_that_expire_before_they_are_said_to(flow: Flow, late: Mapping[str, Job]) -> None:
     """The deadline is that of the URLs' own signatures where they end before ``expires_at``."""
-    job = await flow.send(
-        cards=CardFile(records=300), expires_in_seconds=3600, url_expires_in_seconds=round(EXPIRES_SECONDS)
-    )
+    job = late["short URLs"]
     await flow.told(job)
     assert "expired" in assert_told_in_time(flow, job)
     assert flow.callbacks(job)[0].at.timestamp() < job.created_at.timestamp() + EXPIRES_SECONDS

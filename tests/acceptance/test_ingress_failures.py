@@ -17,7 +17,9 @@ import aiohttp
 import pytest
 from support.brokers import Broker
 from support.flow import INTEGRATION, Flow, running_flow
+from support.flow_process import Launch
 from support.members import until
+from support.prefork import Prefork
 
 from pipeline.contracts import Topic, first_values
 from pipeline.sandbox import CardFile, JobRequest
@@ -91,10 +93,12 @@ def assert_refused_for_now(sent: Sent) -> None:
 
 
 @asynccontextmanager
-async def running_ingress(broker: Broker, folder: Path, tables: dict[str, Any]) -> AsyncIterator[tuple[Flow, Ecs]]:
+async def running_ingress(
+    broker: Broker, folder: Path, tables: dict[str, Any], launch: Launch
+) -> AsyncIterator[tuple[Flow, Ecs]]:
     timeout = aiohttp.ClientTimeout(total=60)
     async with (
-        running_flow(broker, folder, start=("ingress",), tables=tables) as flow,
+        running_flow(broker, folder, start=("ingress",), tables=tables, launch=launch) as flow,
         aiohttp.ClientSession(timeout=timeout) as session,
     ):
         yield flow, Ecs(flow, session)
@@ -113,10 +117,10 @@ async def until_shown(flow: Flow, path: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["embedded", "apache"])
-async def test_a_silent_broker(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+async def test_a_silent_broker(request: pytest.FixtureRequest, tmp_path: Path, kind: str, prefork: Prefork) -> None:
     """It takes connections and says nothing: 503 with Retry-After in time; back by itself when it speaks again."""
     broker: Broker = request.getfixturevalue("embedded_broker" if kind == "embedded" else "apache_kafka")
-    async with running_ingress(broker, tmp_path, QUICK) as (flow, ecs):
+    async with running_ingress(broker, tmp_path, QUICK, prefork) as (flow, ecs):
         assert [(await ecs.post()).status for _ in range(3)] == [HTTPStatus.ACCEPTED] * 3
         broker.freeze()
         try:
@@ -133,9 +137,9 @@ async def test_a_silent_broker(request: pytest.FixtureRequest, tmp_path: Path, k
         assert await flow.processes["ingress"].stop() == 0
 
 
-async def test_a_broker_that_dies_and_comes_back(apache_kafka: Broker, tmp_path: Path) -> None:
+async def test_a_broker_that_dies_and_comes_back(apache_kafka: Broker, tmp_path: Path, prefork: Prefork) -> None:
     """Connections are refused, then the same broker is there again: all of it under steady traffic."""
-    async with running_ingress(apache_kafka, tmp_path, QUICK) as (flow, ecs):
+    async with running_ingress(apache_kafka, tmp_path, QUICK, prefork) as (flow, ecs):
         await ecs.accepted_at_last()
         apache_kafka.stop()
         try:
@@ -150,9 +154,9 @@ async def test_a_broker_that_dies_and_comes_back(apache_kafka: Broker, tmp_path:
         assert await flow.processes["ingress"].stop() == 0
 
 
-async def test_no_broker_at_the_start(embedded_broker: Broker, tmp_path: Path) -> None:
+async def test_no_broker_at_the_start(embedded_broker: Broker, tmp_path: Path, prefork: Prefork) -> None:
     """Started before its broker answers, the ingress goes on trying, and is ready by itself when the broker is."""
-    async with running_flow(embedded_broker, tmp_path, start=(), tables=QUICK) as flow:
+    async with running_flow(embedded_broker, tmp_path, start=(), tables=QUICK, launch=prefork) as flow:
         embedded_broker.freeze()
         try:
             ingress = flow.launch("ingress")
@@ -164,13 +168,13 @@ async def test_no_broker_at_the_start(embedded_broker: Broker, tmp_path: Path) -
         assert (await probe(flow, "/healthz/ready"))[0] == HTTPStatus.OK
 
 
-async def test_stop_in_mid_request(embedded_broker: Broker, tmp_path: Path) -> None:
+async def test_stop_in_mid_request(embedded_broker: Broker, tmp_path: Path, prefork: Prefork) -> None:
     """SIGTERM: not ready at once, yet served on; then no new connections, what is in work is answered; exit 0."""
     patient = {
         "kafka": {"ack_timeout": 30.0},
         "ingress": {"port": 0, "deadline_seconds": 30.0, "drain_seconds": 4.0, "stop_grace_seconds": 40.0},
     }
-    async with running_ingress(embedded_broker, tmp_path, patient) as (flow, ecs):
+    async with running_ingress(embedded_broker, tmp_path, patient, prefork) as (flow, ecs):
         ingress = flow.processes["ingress"]
         await ecs.accepted_at_last()
         embedded_broker.freeze()

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 import pytest_asyncio
 from support.brokers import Broker
+from support.prefork import Prefork
 from support.secrecy import CARDS, POISON, World, everything_happened
 
 from pipeline.bus import Record, read_topic
@@ -29,8 +30,10 @@ POISONED: Final = set(Topic) - {Topic.BATCH_COMPLETED, Topic.BATCH_QUARANTINE}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    async with everything_happened(embedded_broker, tmp_path_factory.mktemp("flow")) as world:
+async def world(
+    embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory, prefork: Prefork
+) -> AsyncIterator[World]:
+    async with everything_happened(embedded_broker, tmp_path_factory.mktemp("flow"), prefork) as world:
         yield world
 
 

@@ -22,7 +22,7 @@ from uuid import uuid4
 import aiohttp
 from support.brokers import Broker
 from support.flow import EVERYTHING, INTEGRATION, Flow, Tables, running_flow
-from support.flow_process import PIPELINE, environment
+from support.flow_process import PIPELINE, Launch, environment
 from support.loud_ecs import LoudEcs
 from support.members import until
 from support.plants import Plants, cvv, pin
@@ -60,13 +60,13 @@ class World:
 
 
 @asynccontextmanager
-async def everything_happened(broker: Broker, folder: Path) -> AsyncIterator[World]:
+async def everything_happened(broker: Broker, folder: Path, launch: Launch) -> AsyncIterator[World]:
     """Let everything happen, then stop all processes; what they left behind can be looked at."""
     loud = LoudEcs()
     tables: Tables = {"logging": {"level": "debug", "format": "json"}, "ingress": {"port": 0, "max_body_bytes": 50_000}}
     async with (
         loud.running() as loud_host,
-        running_flow(broker, folder, start=(), tables=tables, integration={"callback": _QUICK}) as flow,
+        running_flow(broker, folder, start=(), tables=tables, integration={"callback": _QUICK}, launch=launch) as flow,
     ):
         _configure(flow, loud_host)
         world = World(flow)

@@ -129,11 +129,12 @@ async def _run(
         parts = await make(around)
         embedded = kafka.bootstrap_servers if name == "dev" else None
         for part in parts:
-            management.add_liveness(part.name, part.alive)
             for check, health in part.checks.items():
                 management.add_readiness(check, health)
         if name != "ingress":
             await _await_store(objects, stop)
+        for part in parts:  # only now: no loop turns while the store is awaited, and a restart would not bring it back
+            management.add_liveness(part.name, part.alive)
 
         def started() -> None:
             begun.set()

@@ -169,6 +169,19 @@ async def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatc
     assert [line["event"] for line in logs] == ["store_awaited"] * 2
 
 
+async def test_a_process_that_waits_for_its_store_is_alive_and_not_ready(
+    settings: Settings, addresses: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restarting it would not bring the store back, however long it is away."""
+    monkeypatch.setattr(running, "open_store", lambda _: AwayStore(10**9))
+    impatient = settings.consumer.model_copy(update={"liveness_timeout": 0.001})
+    settings = settings.model_copy(update={"consumer": impatient})
+    checks = await checks_without_broker(
+        lambda stop: run_stage("upload", settings, on_ready=refuse, stop=stop), addresses
+    )
+    assert not checks["upload-group"]["ok"]
+
+
 async def test_a_stop_ends_the_wait_for_the_store() -> None:
     stop = asyncio.Event()
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:

@@ -22,7 +22,7 @@ from uuid import uuid4
 import aiohttp
 from support.brokers import Broker
 from support.flow import EVERYTHING, INTEGRATION, Flow, Tables, running_flow
-from support.flow_process import PIPELINE, Launch, environment
+from support.flow_process import FlowProcess, Launch
 from support.loud_ecs import LoudEcs
 from support.members import until
 from support.plants import Plants, cvv, pin
@@ -47,12 +47,14 @@ class World:
     """What happened.
 
     Attributes:
+        launch: Starts the CLI.
         jobs: By what is the matter with them.
         folders: Each job's folder in the job store.
         said: What the system answered or printed, by to whom.
     """
 
     flow: Flow
+    launch: Launch
     plants: Plants = field(default_factory=Plants)
     jobs: dict[str, Job] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
@@ -69,7 +71,7 @@ async def everything_happened(broker: Broker, folder: Path, launch: Launch) -> A
         running_flow(broker, folder, start=(), tables=tables, integration={"callback": _QUICK}, launch=launch) as flow,
     ):
         _configure(flow, loud_host)
-        world = World(flow)
+        world = World(flow, launch)
         _plant(world, loud)
         await asyncio.gather(*(flow.start(name) for name in EVERYTHING))
         await _do_jobs(world, loud_host)
@@ -312,18 +314,12 @@ async def _ask(world: World) -> None:
 
 
 async def _run(world: World, command: list[str]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        str(PIPELINE),
-        "--config",
-        str(world.flow.config),
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=environment({"PIPELINE_LOGGING__LEVEL": "debug"}),
-    )
-    async with asyncio.timeout(60):
-        out, _ = await process.communicate()
-    assert process.returncode in {0, 1, 3}, out
-    assert out
-    world.said[f"pipeline {' '.join(command)}"] = out
+    """Run a command; keep what it prints on stdout and stderr."""
+    base = world.flow.folder / f"command-{uuid4()}"
+    argv = ["--config", str(world.flow.config), *command]
+    process = FlowProcess("command", argv, base, {"PIPELINE_LOGGING__LEVEL": "debug"}, world.launch)
+    code = await process.ended()
+    printed = base.with_suffix(".out").read_bytes() + process.log_file.read_bytes()
+    assert code in {0, 1, 3}, printed
+    assert printed
+    world.said[f"pipeline {' '.join(command)}"] = printed

@@ -33,7 +33,10 @@ class EcsIntegration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
-    partner_guid: UUID = Field(description="Your partner GUID at ECS: on the sheet of the initial configuration")
+    partner_guid: UUID = Field(
+        description="Your partner GUID at ECS: on the sheet of the initial configuration. No announcement carries it, "
+        "so nothing is compared with it"
+    )
     webhook_path: str = Field(
         default="/webhooks/ecs/NAME",
         pattern=r"^(/[A-Za-z0-9._~-]+)+$",

@@ -30,7 +30,7 @@ class Review:
 
 
 def review(settings: Settings) -> Review:
-    """Compare retention times, construct every processor, and look whether files are there."""
+    """Compare retention times and bounds, construct every processor, and look whether files are there."""
     problems = list(retention_problems(settings.retention, settings.audit))
     warnings: list[str] = []
     if settings.kafka is None:
@@ -40,6 +40,7 @@ def review(settings: Settings) -> Review:
     for integration in settings.ecs.values():
         problems += _processor(integration)
         warnings += _hosts(integration)
+    warnings += _mismatched(settings)
     warnings += _absent(settings)
     return Review(tuple(problems), tuple(warnings))
 
@@ -58,6 +59,28 @@ def _hosts(integration: EcsIntegration) -> Iterator[str]:
             yield (
                 f"ecs.{integration.name}.hosts.{purpose}: is empty, so every announcement is refused; "
                 f'write e.g. {purpose} = ["files.example.com"]'
+            )
+
+
+def _mismatched(settings: Settings) -> Iterator[str]:
+    """Yield one line for every bound that another setting, of another room, makes useless."""
+    ingress, interval = settings.ingress, settings.watch.interval_seconds
+    if ingress.stop_grace_seconds <= ingress.deadline_seconds:
+        yield (
+            f"ingress.stop_grace_seconds: {ingress.stop_grace_seconds:g} is not longer than deadline_seconds "
+            f"({ingress.deadline_seconds:g}), so a stop cuts requests that could still be answered"
+        )
+    if settings.kafka is not None and ingress.max_body_bytes >= settings.kafka.max_record_bytes:
+        yield (
+            f"ingress.max_body_bytes: {ingress.max_body_bytes} is not less than kafka.max_record_bytes "
+            f"({settings.kafka.max_record_bytes}), so bodies are read that no record can hold"
+        )
+    for name, integration in settings.ecs.items():
+        margin = integration.limits.deadline_margin_seconds
+        if interval >= margin:
+            yield (
+                f"ecs.{name}.limits.deadline_margin_seconds: {margin:g} is not longer than watch.interval_seconds "
+                f"({interval:g}), so a failure may be told after the URLs expired"
             )
 
 

@@ -67,3 +67,18 @@ def test_no_integration_is_a_warning(tmp_path: Path) -> None:
     assert review(Settings.model_validate({"kafka": kafka})).warnings == (
         "ecs: no integration is configured; run: pipeline integration new ecs NAME",
     )
+
+
+def test_bounds_that_make_each_other_useless_are_warned_of() -> None:
+    found = review(
+        settings(
+            ingress={"stop_grace_seconds": 8, "max_body_bytes": 1_000_000},
+            watch={"interval_seconds": 30},
+            ecs={"acme": ACME | {"callback": {"token_file": __file__}}},
+        )
+    )
+    assert [warning.split(":")[0] for warning in found.warnings] == [
+        "ingress.stop_grace_seconds",
+        "ingress.max_body_bytes",
+        "ecs.acme.limits.deadline_margin_seconds",
+    ]

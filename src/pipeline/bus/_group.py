@@ -206,8 +206,12 @@ class AioGroup:
             return False  # taken away meanwhile
 
     async def _out_of_range(self, place: Any, offset: int) -> None:
-        first = (await self._consumer.beginning_offsets([place]))[place]
-        end = (await self._consumer.end_offsets([place]))[place]
+        try:
+            first = (await self._consumer.beginning_offsets([place]))[place]
+            end = (await self._consumer.end_offsets([place]))[place]
+        except kafka.KafkaError as error:
+            log.warning("fetch_failed", why=type(error).__name__)
+            return  # the next fetch finds it out of range again
         lost = RecordsLost(place.topic, place.partition, offset, first if offset < first else end)
         if not self._report_lost:
             raise lost

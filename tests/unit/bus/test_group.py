@@ -32,6 +32,7 @@ class Client:
         self.committed_offset: int | None = 5
         self.committed_error: Exception | None = None
         self.first, self.end = 7, 9
+        self.offsets_error: Exception | None = None
         self.rewound: list[TopicPartition] = []
         self.rewind_error: Exception | None = None
         self.stop_error: Exception | None = None
@@ -53,6 +54,8 @@ class Client:
         return True
 
     async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        if self.offsets_error:
+            raise self.offsets_error
         return dict.fromkeys(places, self.first)
 
     async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
@@ -132,6 +135,17 @@ async def test_lost_records_are_named(group: AioGroup, client: Client, offset: i
         await group.fetch(10, 0.0)
     assert (caught.value.first, caught.value.next_kept) == (offset, next_kept)
     assert client.rewound == []
+
+
+async def test_a_broker_that_cannot_say_what_was_lost_is_asked_again_by_the_next_fetch(
+    group: AioGroup, client: Client
+) -> None:
+    client.getmany_result = kafka.OffsetOutOfRangeError({PLACE: 5})
+    client.offsets_error = kafka.KafkaTimeoutError("no answer")
+    assert await group.fetch(10, 0.0) == {}
+    client.offsets_error = None
+    with pytest.raises(RecordsLost):
+        await group.fetch(10, 0.0)
 
 
 async def test_lost_records_may_only_be_reported(client: Client) -> None:

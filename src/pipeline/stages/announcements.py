@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
 from pydantic import ValidationError
@@ -37,11 +37,16 @@ class Request:
     integration: str
     announcement: str
     body: BatchRequested
+    appended: datetime | None
+    """When the record was appended to its topic; None where the broker keeps no times (the embedded one)."""
 
 
 R = TypeVar("R")
 
 _EVENT_ID: Final = re.compile(r"[0-9a-f]{32}")
+_FIRST_MS: Final = 946_684_800_000
+_LAST_MS: Final = 7_258_118_400_000
+"""The years 2000 to 2199: other timestamps are no times."""
 
 
 def rules_for(integrations: Mapping[str, R], name: str) -> R:
@@ -79,7 +84,13 @@ def decode_request(record: Record) -> Request:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "value"
         raise PoisonRecord("announcement_invalid", f"{where}: {first['msg']}") from None
-    return Request(integration, event[:16], body)
+    return Request(integration, event[:16], body, _appended(record))
+
+
+def _appended(record: Record) -> datetime | None:
+    if not _FIRST_MS <= record.timestamp_ms <= _LAST_MS:
+        return None
+    return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
 
 
 async def announce(jobs: JobStore, request: Request, rules: JobRules, now: datetime) -> Announced:
@@ -90,6 +101,9 @@ async def announce(jobs: JobStore, request: Request, rules: JobRules, now: datet
         expires_at=request.body.expires_at,
         margin_seconds=rules.limits.deadline_margin_seconds,
     )
+    if request.appended is not None:
+        # a job that waits longer than its topic keeps its record would be lost with the next restart
+        deadline = min(deadline, request.appended + timedelta(hours=rules.limits.max_job_hours))
     return await jobs.announce(
         request.integration,
         request.body,

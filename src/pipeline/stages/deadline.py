@@ -55,6 +55,6 @@ def deadline_passed(deadline: datetime) -> DeadlinePassed:
     """Return the error that ECS's support will read."""
     return DeadlinePassed(
         "deadline_passed",
-        f"The job could not be finished before its URLs expired (work had to end at {deadline:%Y-%m-%d %H:%M:%S} UTC). "
-        "Announce the job again with fresh URLs.",
+        "The job could not be finished in time, before its URLs expired: "
+        f"work had to end at {deadline:%Y-%m-%d %H:%M:%S} UTC. Announce the job again with fresh URLs.",
     )

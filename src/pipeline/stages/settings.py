@@ -23,6 +23,12 @@ class JobLimits(BaseModel):
         ge=1,
         description="Jobs of this integration that may wait for a retry at once in one worker; one more ends in a failure callback",
     )
+    max_job_hours: float = Field(
+        default=48.0,
+        gt=0,
+        le=60,
+        description="A job must be done this many hours after its announcement was accepted, however late its URLs expire; less than the 72 hours that card-batch.requested keeps a record",
+    )
     deadline_margin_seconds: float = Field(
         default=30.0,
         ge=0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from dataclasses import replace
 
 from support.job_world import World
 
@@ -131,3 +132,17 @@ async def test_a_job_whose_announcements_are_gone_is_forgotten_and_holds_up_nobo
     assert [key for key in world.memory.objects if key.startswith("open/")] == [
         "open/202601211259/acme/11111111-1111-4111-8111-111111111111.1"
     ]
+
+
+async def test_a_job_whose_urls_expire_in_a_year_is_failed_before_its_record_leaves_the_topic() -> None:
+    """Waiting longer than the topic keeps the record would lose the job with the next restart."""
+    world = World(limits={"max_job_hours": 48})
+    announced = world.announce(expires_at="2027-01-21T13:00:00Z")
+    record = replace(announced, timestamp_ms=int(world.clock().timestamp() * 1000))
+    await world.deliver(world.watch, record)
+    world.clock.forward(hours=47, minutes=58)
+    await world.watch.look()
+    assert world.bus.published == []
+    world.clock.forward(minutes=3)
+    await world.watch.look()
+    assert len(world.bus.on(Topic.BATCH_FAILED)) == 1

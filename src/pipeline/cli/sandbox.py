@@ -6,7 +6,9 @@ import asyncio
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, get_args
 
 import click
@@ -186,14 +188,16 @@ def _written(running: Sandbox, folder: Path, integration: str) -> str:
 async def _until_stopped(*, until_eof: bool) -> None:
     with stop_on_signals() as stop:
         if until_eof:
-            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _on_input, stop)
+            # a thread, since a file and /dev/null cannot be polled; it ends with the process at the latest
+            Thread(target=_stop_at_eof, args=(asyncio.get_running_loop(), stop), daemon=True).start()
         await stop.wait()
 
 
-def _on_input(stop: asyncio.Event) -> None:
-    if not os.read(sys.stdin.fileno(), 1024):
-        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-        stop.set()
+def _stop_at_eof(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        continue
+    with suppress(RuntimeError):  # the loop was closed by then: stopped otherwise
+        loop.call_soon_threadsafe(stop.set)
 
 
 def _judged(view: dict[str, Any], *, accepted: bool, waited: bool) -> ExitCode:

@@ -152,11 +152,19 @@ async def test_input_that_is_not_the_end_does_not_stop_the_broker(monkeypatch: p
         monkeypatch.setattr(sys, "stdin", stdin)
         stop = asyncio.Event()
         os.write(writing, b"x")
-        commands._on_input(stop)
+        watching = asyncio.create_task(asyncio.to_thread(commands._stop_at_eof, asyncio.get_running_loop(), stop))
+        await asyncio.sleep(0.01)
         assert not stop.is_set()
         os.close(writing)
-        commands._on_input(stop)
-        assert stop.is_set()
+        await watching
+        await asyncio.wait_for(stop.wait(), 5)
+
+
+def test_the_broker_ends_at_once_where_its_input_is_nothing() -> None:
+    """Neither a file nor /dev/null can be polled by the event loop."""
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "sandbox", "broker", "--until-eof"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_the_broker_stops_on_sigterm(empty: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

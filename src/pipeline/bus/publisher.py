@@ -150,6 +150,8 @@ class KafkaPublisher:
         return future
 
     async def _current(self) -> Producer:
+        if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
+            self._keeper.result()  # what nobody expected ended it: nothing would ever connect again
         await self._connected.wait()
         if self._producer is None:
             raise kafka.ProducerClosed

@@ -167,6 +167,16 @@ async def test_without_a_connection_the_deadline_holds() -> None:
     assert isinstance(await _error(publisher), BrokerUnavailable)  # closed
 
 
+async def test_what_ended_the_connecting_for_good_is_raised_by_the_next_publication() -> None:
+    """Else every publication would run into its deadline until somebody restarts the process."""
+    cluster = Cluster()
+    cluster.errors = [ZeroDivisionError("nobody expected it")]
+    async with _publishing(cluster) as publisher:
+        await asyncio.sleep(0)
+        with pytest.raises(ZeroDivisionError):
+            await publisher.publish(RECORD)
+
+
 async def test_a_cancelled_send_frees_its_place() -> None:
     cluster, metrics = Cluster(), Metrics()
     cluster.errors = [kafka.KafkaConnectionError()]

@@ -30,6 +30,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 class Child(Protocol):
     """What a flow needs of ``subprocess.Popen``."""
 
+    @property
+    def pid(self) -> int: ...
+
     def poll(self) -> int | None: ...
 
     def send_signal(self, number: int, /) -> None: ...
@@ -75,6 +78,11 @@ class FlowProcess:
         for file in (self._out_file, self.log_file):
             file.touch()
         self._process = launch(argv, out=self._out_file, err=self.log_file, env=environment(env))
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     @property
     def log(self) -> str:

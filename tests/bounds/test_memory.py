@@ -1,0 +1,98 @@
+"""Memory does not grow with the file: a real process of PROCESS does 10 MB and 1 GB."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from support.brokers import Broker
+from support.flow import INTEGRATION, Flow, running_flow
+from support.members import until
+
+from pipeline.bus import KafkaPublisher, Outgoing
+from pipeline.contracts import Topic, job_key
+from pipeline.sandbox import CardFile, JobRequest, write_cards
+
+MEGABYTE: Final = 1_000_000
+MOST: Final = 1.15
+"""Peak of 1 GB compared with the peak of 10 MB. Both hold the interpreter with its libraries, 127 MB of them."""
+
+BLOCK: Final = CardFile(size_bytes=MEGABYTE, note_bytes=300, bad_share=0.01)
+"""What the files repeat: about 2,700 cards with notes of some length, one in a hundred bad."""
+
+SECONDS: Final = 600.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one job took. Peak in KiB, of physical memory."""
+
+    peak: int
+    records: int
+    parts: int
+
+
+def write_file(path: Path, block: bytes, size: int) -> int:
+    """Write a file of at least ``size`` bytes; return how often the block's records stand in it."""
+    header, _, records = block.partition(b"\n")
+    times = 0
+    with path.open("wb") as file:
+        file.write(header + b"\n")
+        while file.tell() < size:
+            file.write(records)
+            times += 1
+    return times
+
+
+async def run(flow: Flow, size: int) -> Run:
+    """Let a fresh process do one job of this size, chunks as by default; its files are deleted afterwards."""
+    sandbox = flow.sandbox
+    path = sandbox.store.disk.new_path()
+    ledger = await asyncio.to_thread(write_cards, path, BLOCK)
+    times = await asyncio.to_thread(write_file, path, path.read_bytes(), size)
+    count = times * ledger.records
+    job = await sandbox.ecs.create(JobRequest(announce=False, content="nothing", record_count=count))
+    await sandbox.store.disk.adopt(job.input_key, path, modified=job.created_at)
+    folder = flow.store / "jobs" / INTEGRATION / str(job.guid)
+    process = await flow.start("process")
+    try:
+        headers = (("ce_id", job.guid.hex.encode()), ("pipeline_integration", INTEGRATION.encode()))
+        async with KafkaPublisher(flow.kafka) as publisher:
+            value = sandbox.ecs.prepare(job, expires_in_seconds=3 * SECONDS).body
+            await publisher.publish(Outgoing(Topic.BATCH_REQUESTED, job_key(INTEGRATION, job.guid), value, headers))
+        ends = [folder / "processed.json", folder / "outcome.json"]
+        await until(lambda: process.code is not None or any(end.exists() for end in ends), SECONDS)
+        assert ends[0].exists(), process.log[-3000:]
+        receipt = json.loads(ends[0].read_text())
+        assert (receipt["records"], receipt["failed"]) == (count, times * ledger.bad_total)
+        peak = peak_of(process.pid)
+        await flow.stop("process")
+    finally:
+        process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+        path.unlink()
+    return Run(peak, receipt["records"], receipt["parts"])
+
+
+def peak_of(pid: int) -> int:
+    """Return the most physical memory that a process ever had, in KiB."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc: Linux only")
+async def test_peak_of_process(embedded_broker: Broker, tmp_path: Path) -> None:
+    """A hundred times the file, the same memory."""
+    async with running_flow(embedded_broker, tmp_path, start=()) as flow:
+        small = await run(flow, 10 * MEGABYTE)
+        large = await run(flow, 1000 * MEGABYTE)
+    assert large.records > 90 * small.records
+    assert large.parts > 90 * small.parts
+    assert large.peak <= MOST * small.peak, f"{large} against {small}"

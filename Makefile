@@ -40,6 +40,7 @@ generate: $(VENV)/.dev  ## write the generated files anew (settings reference, t
 
 lock: $(VENV)/.dev  ## compile the hashed requirements anew
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/runtime.txt
+	$(BIN)/uv pip compile $(LOCK) --group pyproject.toml:build -o requirements/build.txt
 	$(BIN)/uv pip compile $(LOCK) --extra embedded --group build pyproject.toml -o requirements/demo.txt
 	$(BIN)/uv pip compile $(LOCK) --extra embedded --group build --group dev pyproject.toml -o requirements/dev.txt
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

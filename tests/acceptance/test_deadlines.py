@@ -23,7 +23,7 @@ from pipeline.sandbox import CardFile, Fault, Job
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-WORK_SECONDS = 8.0
+WORK_SECONDS = 10.0
 """From the announcement to the deadline: enough to reach the stage that the deadline is to meet, on a slow machine."""
 MARGIN_SECONDS = 40.0
 """From the deadline to the expiry: the failure must be told within it."""

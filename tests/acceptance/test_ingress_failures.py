@@ -27,7 +27,10 @@ from pipeline.sandbox import CardFile, JobRequest
 DEADLINE_SECONDS = 2.0
 SLACK_SECONDS = 4.0
 """What a slow machine may add to the deadline."""
-QUICK = {"kafka": {"ack_timeout": 1.5}, "ingress": {"port": 0, "deadline_seconds": DEADLINE_SECONDS}}
+QUICK = {
+    "kafka": {"ack_timeout": 1.5, "request_timeout": 2.0},
+    "ingress": {"port": 0, "deadline_seconds": DEADLINE_SECONDS},
+}
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from pipeline.store.walk import Entry, walk
 _ASIDE: Final = ".incoming"
 """Folder of files that are being written; no key can name it. On the same file system, so that ``link`` works."""
 
-_STALE_SECONDS: Final = 3600.0
-"""Writing one object takes seconds: an older file was left by a process that was killed."""
+_STALE_SECONDS: Final = 600.0
+"""Writing one object takes seconds: an older file was left by a process that was killed, card data perhaps in it."""
 
 _NAMES_AT_ONCE: Final = 50_000
 """Names of one folder held in memory while listing; a larger folder is read several times."""
@@ -62,13 +62,17 @@ class LocalStore:
         """Remember the folder; nothing is touched before the first call."""
         self._root = root.absolute()
         self._aside = self._root / _ASIDE
+        self._cleaned = float("-inf")
 
     def __repr__(self) -> str:
         """Name the folder."""
         return f"LocalStore({str(self._root)!r})"
 
     async def create(self, key: str, data: bytes) -> bool:
-        """See ObjectStore; one thread call, two fsyncs where the folder exists."""
+        """See ObjectStore; one thread call, two fsyncs where the folder exists.
+
+        Every ten minutes it also removes what killed processes left ten minutes ago or earlier.
+        """
         return await asyncio.to_thread(self._create, check_key(key), data)
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
@@ -101,7 +105,7 @@ class LocalStore:
         await asyncio.to_thread(self._delete, check_key(key))
 
     async def check(self) -> None:
-        """See ObjectStore; also removes what killed processes left behind an hour ago or earlier."""
+        """See ObjectStore; also removes what killed processes left behind ten minutes ago or earlier."""
         await asyncio.to_thread(self._clean)
         await probe(self)
 
@@ -110,6 +114,8 @@ class LocalStore:
 
     def _create(self, key: str, data: bytes) -> bool:
         target = self._root / key
+        if time.monotonic() - self._cleaned > _STALE_SECONDS:
+            self._clean()
         with self._translated("write", key):
             aside = self._write_aside(data)
             try:
@@ -178,6 +184,7 @@ class LocalStore:
                     return  # not empty, or another worker's: it may stay
 
     def _clean(self) -> None:
+        self._cleaned = time.monotonic()
         with self._translated("clean", _ASIDE):
             self._make_folder(self._aside)
             for left in self._aside.iterdir():

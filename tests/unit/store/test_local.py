@@ -257,6 +257,19 @@ async def test_old_leftovers_of_killed_processes_are_cleaned_and_young_ones_stay
     assert await store.folders("") == []
 
 
+async def test_a_worker_that_only_writes_cleans_up_too(root: Path, store: LocalStore) -> None:
+    """What a killed process left may hold card data: it must not wait for the next start of a worker."""
+    await store.create("a", b"1")
+    old = root / ".incoming" / "killed"
+    old.write_bytes(b"9999990000000006,ok\n")
+    os.utime(old, (time.time() - 4000, time.time() - 4000))
+    await store.create("b", b"2")
+    assert old.exists()
+    store._cleaned -= 601
+    await store.create("c", b"3")
+    assert not old.exists()
+
+
 async def test_files_that_vanish_during_a_listing_are_left_out(root: Path, store: LocalStore) -> None:
     for name in "abc":
         await store.create(name, b"")

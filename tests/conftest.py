@@ -2,8 +2,9 @@
 
 from hypothesis import HealthCheck, settings
 from support.brokers import apache_kafka, embedded_broker
+from support.seaweedfs import seaweedfs
 
-__all__ = ["apache_kafka", "embedded_broker"]
+__all__ = ["apache_kafka", "embedded_broker", "seaweedfs"]
 
 # A busy machine is no failure, and the same commit passes or fails each time. To look for new examples:
 # pytest --hypothesis-profile=explore

@@ -82,6 +82,7 @@ def _command(weed: Path, folder: Path, ports: list[int]) -> list[str]:
     names = ("s3", "master", "volume", "filer")
     return [
         str(weed),
+        f"-logdir={folder}",  # else its logs stay behind in the folder of temporary files
         "server",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",

@@ -63,6 +63,8 @@ class LocalFile:
 class Always:
     """A lease that is never lost."""
 
+    lost = False
+
     async def ensure(self) -> None:
         """Allow it."""
 

@@ -16,7 +16,7 @@ from pipeline.observability import Metrics
 from pipeline.stages.announcements import JobRules, announce, decode_request, rules_for
 from pipeline.stages.deadline import deadline_passed
 from pipeline.stages.trail import Trail
-from pipeline.stages.verdict import Judge
+from pipeline.stages.verdict import Counts, Judge
 from pipeline.store import ObjectNotFound
 from pipeline.store.jobs import JobStore
 from pipeline.store.tree import Marker
@@ -122,7 +122,8 @@ class DeadlineWatch:
         outcome = await self._jobs.outcome(ref)
         if outcome is None:
             log.warning("deadline_passed")
-            await self._judge.fail(ref, deadline_passed(newest.deadline), rules.policies)
+            counts = Counts(*await self._jobs.decided_cards(ref))
+            await self._judge.fail(ref, deadline_passed(newest.deadline), rules.policies, counts=counts)
             self._repeated.add(marker.key)
         elif marker.key not in self._repeated:
             # decided, but perhaps the message was lost with its sender; once per process is enough

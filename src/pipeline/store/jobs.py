@@ -190,6 +190,18 @@ class JobStore:
                 numbers.setdefault(generation, set()).add(int(stem))
         return numbers
 
+    async def decided_cards(self, ref: JobRef) -> tuple[int, int]:
+        """Return how many cards came out ok and how many failed so far, by the furthest generation of parts."""
+        receipt = await self.processed(ref)
+        if receipt is not None:
+            return receipt.ok, receipt.failed
+        numbers = await self.finished_chunks(ref)
+        if not numbers:
+            return 0, 0
+        furthest = max(numbers, key=lambda name: len(numbers[name]))
+        found = await self.manifests(ref, furthest, sorted(numbers[furthest]))
+        return sum(one.ok for one in found), sum(one.failed for one in found)
+
     async def record_source(self, ref: JobRef, generation: str, source: Source) -> None:
         """Note what a generation is made from, before its first manifest."""
         await self._create("source", f"{ref.parts(generation)}source.json", source)

@@ -7,9 +7,11 @@ import json
 import math
 from dataclasses import replace
 
-from support.job_world import World
+import pytest
+from support.job_world import CARDS, World
 
 from pipeline.contracts import Topic
+from pipeline.errors import TransientError
 
 
 async def test_a_job_that_nobody_started_is_failed_when_its_deadline_comes_and_told_in_time() -> None:
@@ -28,6 +30,37 @@ async def test_a_job_that_nobody_started_is_failed_when_its_deadline_comes_and_t
     await world.watch.look()
     assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
     assert not [key for key in world.memory.objects if key.startswith("open/")]
+
+
+async def test_cards_that_were_decided_before_the_worker_died_are_counted() -> None:
+    """The same counts whoever comes first at the deadline, the watch or the stage that had the job."""
+    world = World(csv_limits={"chunk_records": 10, "chunk_bytes": 1024})
+    rows = CARDS + 100 * CARDS.splitlines(keepends=True)[1]
+    record = world.announce(rows, record_count=103)
+    await world.deliver(world.watch, record)
+    world.objects.fail_after = [(len(rows) - 10, TransientError("source_cut", "the connection broke"))]
+    with pytest.raises(TransientError):
+        await world.deliver(world.process, record)
+    chunks = sum(key.endswith(".json") and "/parts/" in key and "source" not in key for key in world.memory.objects)
+    world.clock.forward(hours=1)
+    await world.watch.look()
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert chunks > 0
+    assert (outcome.decided_by, outcome.ok, outcome.failed) == ("watch", 10 * chunks - 1, 1)
+    assert json.loads(outcome.body)["records_processed"] == 10 * chunks
+
+
+async def test_cards_of_a_job_that_was_not_uploaded_in_time_are_counted() -> None:
+    world = World()
+    record = world.announce()
+    await world.deliver(world.watch, record)
+    await world.deliver(world.process, record)
+    world.clock.forward(hours=1)
+    await world.watch.look()
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert (outcome.ok, outcome.failed) == (2, 1)
 
 
 async def test_a_later_announcement_moves_the_job_to_its_new_minute() -> None:

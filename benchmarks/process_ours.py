@@ -65,6 +65,8 @@ class Always:
 
     lost = False
 
+    lost = False
+
     async def ensure(self) -> None:
         """Allow it."""
 

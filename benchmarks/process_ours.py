@@ -65,8 +65,6 @@ class Always:
 
     lost = False
 
-    lost = False
-
     async def ensure(self) -> None:
         """Allow it."""
 

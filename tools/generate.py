@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from tools import errors_page, logging_page, schemas, settings_page, statuses_page, topics_page
@@ -14,8 +15,9 @@ SRC = ROOT / "src"
 COMMAND = "make generate"
 
 
-def generated() -> dict[str, str]:
-    """Return the text of every generated file by its path in the project."""
+@cache
+def generated() -> Mapping[str, str]:
+    """Return the text of every generated file by its path in the project; it is made once, and takes seconds."""
     return {
         "docs/errors.md": errors_page.render(SRC),
         "docs/logging.md": logging_page.render(SRC),

@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[3]
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The generated files, in a folder of their own."""
     monkeypatch.setattr(generate, "ROOT", tmp_path)
-    monkeypatch.setattr(generate, "SRC", ROOT / "src")
     generate.write(tmp_path)
     return tmp_path
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from support.brokers import Broker
 from support.prefork import Prefork
-from support.secrecy import CARDS, POISON, World, everything_happened
+from support.secrecy import CARDS, POISON, World, card_rows, everything_happened
 
 from pipeline.bus import Record, read_topic
 from pipeline.contracts import Topic
@@ -71,6 +71,18 @@ async def test_the_search_finds_what_was_planted_where_it_must_be(world: World) 
     assert len(plants.found(stored)["url"]) == 4  # the signatures of three URLs, and the key that signed two of them
     files = b"".join(path.read_bytes() for path in (world.flow.folder / "secrets").iterdir())
     assert len(plants.found(files)["secret"]) == len(plants.secrets)
+
+
+async def test_the_search_is_not_fooled(world: World) -> None:
+    """A card number is found grouped, cut, glued to other digits; a six-digit one in any sentence."""
+    card = card_rows()[1][0]
+    grouped = " ".join(card[at : at + 4] for at in range(0, 16, 4))
+    disguises = [f'"{card}"', grouped, grouped.replace(" ", "-"), f"77{card}77", card[:12], card[4:], f"/x/{card}?y"]
+    for text in disguises:
+        assert world.plants.found(text.encode())["card"] == {card.encode()}, text
+    for text in ("card 100001 is bad", '{"number":100001}', "=100001", "100001-100009"):
+        assert b"100001" in world.plants.found(text.encode())["six-digit card"], text
+    assert world.plants.found(b"1100001 bytes in 0.100001 s, id ab100001, 2026-11-23T10:00:01.100001Z") == {}
 
 
 async def test_everything_happened(world: World) -> None:

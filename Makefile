@@ -54,14 +54,15 @@ $(VENV)/bin/python:
 	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
+# --no-deps: the files are complete, and an older pip would resolve `coverage[toml]` anew, to a version without a hash
 $(VENV)/.demo: $(VENV)/bin/python requirements/demo.txt pyproject.toml
 	@echo "installing the pinned requirements (once)"
-	@$(PIP) install --require-hashes -r requirements/demo.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/demo.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 	@echo "installing the pinned development requirements (once)"
-	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.demo

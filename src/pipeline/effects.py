@@ -37,6 +37,8 @@ _PUBLISH: Final = (
     "card-batch.failed",
     "card-batch.completed",
     "card-batch.dead-letter",
+    "events",
+    "events.quarantine",
     "audit.events",
     "audit.dead-letter",
 )

@@ -17,7 +17,7 @@ from pipeline.bus import (
     read_topic,
 )
 from pipeline.bus.protocols import Lease
-from pipeline.contracts import Topic
+from pipeline.contracts import Topic, TopicName
 from pipeline.errors import FatalError, PermanentError, TransientError
 
 
@@ -227,7 +227,7 @@ class _Batches:
         self.assigned_to: list[int] = []
         self.batches: list[list[Record]] = []
 
-    async def assigned(self, topic: Topic, partition: int) -> None:
+    async def assigned(self, topic: TopicName, partition: int) -> None:
         assert topic is Topic.AUDIT_EVENTS
         self.assigned_to.append(partition)
 

@@ -30,7 +30,7 @@ from support.flow_process import FlowProcess, Launch, launch_installed, run_cli
 from support.offsets import Offsets
 
 from pipeline.bus import KafkaSettings, Record, create_topics, read_topic
-from pipeline.contracts import Topic
+from pipeline.contracts import TOPICS, Topic
 from pipeline.sandbox import Job, JobRequest, Sandbox, SandboxSettings, settings_snippet
 from pipeline.sandbox.callbacks import CallbackRecord
 
@@ -42,6 +42,9 @@ Tables = Mapping[str, Mapping[str, JsonValue]]
 
 SESSION: Final = 6.0
 """Seconds after which a killed member is given up: the least that a broker with its own defaults accepts."""
+
+JOB_TOPICS: Final = [spec for spec in TOPICS if "-events." not in spec.topic]
+"""Those of card batch jobs and the audit log: most flows need no others, and each costs the broker files."""
 
 _GROUPS: Final[Mapping[str, tuple[Topic, ...]]] = {
     "watch": (Topic.BATCH_REQUESTED,),
@@ -211,7 +214,7 @@ async def running_flow(
         )
         flow.config.write_text(_toml(_merged(_quick(flow), tables or {})) + snippet.toml)
         if broker.kind == "apache":
-            await create_topics(flow.kafka)
+            await create_topics(flow.kafka, JOB_TOPICS)
         try:
             await asyncio.gather(*(flow.start(name) for name in start))
             yield flow

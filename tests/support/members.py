@@ -12,7 +12,7 @@ from support.brokers import Broker
 
 from pipeline.bus import KafkaSettings, Outgoing, Record, Runner, create_topics
 from pipeline.bus.protocols import Lease
-from pipeline.contracts import Topic
+from pipeline.contracts import TOPICS, Topic
 
 TOPIC = Topic.BATCH_REQUESTED
 
@@ -27,7 +27,7 @@ async def fresh_settings(broker: Broker) -> KafkaSettings:
         ack_timeout=10.0,
     )
     if broker.kind == "apache":
-        await create_topics(settings)
+        await create_topics(settings, [spec for spec in TOPICS if "-events." not in spec.topic])
     return settings
 
 

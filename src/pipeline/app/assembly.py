@@ -233,14 +233,14 @@ STAGE_MAKERS: Final[Mapping[str, Callable[[Surroundings], Awaitable[Part]]]] = {
 def _consumer(around: Surroundings, handler: Handler, group: str, *topics: Topic) -> Consumer:
     async def note(letter: DeadLetter) -> None:
         record = letter.record
-        place = (record.topic.value, str(record.partition), str(record.offset))
+        place = (record.topic, str(record.partition), str(record.offset))
         event = AuditEvent(
             id=AuditEvent.id_of(AuditAction.RECORD_DEAD_LETTERED, group, *place),
             action=AuditAction.RECORD_DEAD_LETTERED,
             at=letter.at,
             actor=group,
             detail={
-                "topic": record.topic.value,
+                "topic": record.topic,
                 "partition": record.partition,
                 "offset": record.offset,
                 "code": letter.error.code,

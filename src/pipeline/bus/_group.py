@@ -17,7 +17,7 @@ from pipeline.bus.errors import RecordsLost
 from pipeline.bus.names import Names
 from pipeline.bus.protocols import Record
 from pipeline.bus.settings import ConsumerSettings, KafkaSettings
-from pipeline.contracts import Topic
+from pipeline.contracts import TopicName
 from pipeline.errors import FatalError
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ RAW_KEY: Final = "kafka_key"
 class Partition(NamedTuple):
     """One partition of a logical topic."""
 
-    topic: Topic
+    topic: TopicName
     number: int
 
 
@@ -110,7 +110,7 @@ class AioGroup:
     def __init__(
         self,
         group: str,
-        topics: Sequence[Topic],
+        topics: Sequence[TopicName],
         kafka_settings: KafkaSettings,
         settings: ConsumerSettings,
         options: Any,
@@ -141,7 +141,7 @@ class AioGroup:
 
     @classmethod
     async def connect(
-        cls, group: str, topics: Sequence[Topic], kafka_settings: KafkaSettings, settings: ConsumerSettings
+        cls, group: str, topics: Sequence[TopicName], kafka_settings: KafkaSettings, settings: ConsumerSettings
     ) -> AioGroup:
         """Return a connected client that has not joined yet.
 

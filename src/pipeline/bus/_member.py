@@ -20,7 +20,7 @@ from pipeline.bus._lease import Tenure
 from pipeline.bus._offsets import OffsetTracker
 from pipeline.bus.protocols import Record
 from pipeline.bus.settings import ConsumerSettings, KafkaSettings
-from pipeline.contracts import Topic
+from pipeline.contracts import TopicName
 from pipeline.effects import effect
 from pipeline.errors import most_severe
 from pipeline.observability import Metrics
@@ -84,7 +84,7 @@ class GroupMember(ABC):
         self,
         *,
         group: str,
-        topics: Sequence[Topic],
+        topics: Sequence[TopicName],
         kafka: KafkaSettings,
         settings: ConsumerSettings,
         metrics: Metrics | None = None,

@@ -18,7 +18,7 @@ from pipeline.bus._producer import DEAD_LETTER_ROOM
 from pipeline.bus.errors import BrokerUnavailable
 from pipeline.bus.names import Names
 from pipeline.bus.settings import KafkaSettings
-from pipeline.contracts import TOPICS, TopicSpec
+from pipeline.contracts import TOPICS, TopicSpec, segment_ms
 from pipeline.errors import FatalError
 
 _LOOK_AGAIN: Final = 0.1
@@ -51,24 +51,24 @@ class TopicFinding:
     breaks: bool
 
 
-def topic_table(settings: KafkaSettings) -> list[dict[str, JsonValue]]:
+def topic_table(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) -> list[dict[str, JsonValue]]:
     """Return the topics as they should be, for other tools that create them (Terraform, Strimzi)."""
     names = Names(settings)
     return [
         {
             "name": names.topic(spec.topic),
-            "logical": spec.topic.value,
+            "logical": str(spec.topic),
             "partitions": spec.partitions,
             "replication_factor": settings.replication_factor,
             "configs": dict(_configs(spec, settings)),
             "sensitive": spec.sensitive,
             "about": spec.about,
         }
-        for spec in TOPICS
+        for spec in specs
     ]
 
 
-async def create_topics(settings: KafkaSettings) -> list[TopicResult]:
+async def create_topics(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) -> list[TopicResult]:
     """Create the topics that are missing; leave the others as they are. Repeating is safe.
 
     Raises:
@@ -78,20 +78,20 @@ async def create_topics(settings: KafkaSettings) -> list[TopicResult]:
     names = Names(settings)
     async with _admin(settings) as client:
         there = {topic["topic"] for topic in await client.describe_topics()}
-        missing = [spec for spec in TOPICS if names.topic(spec.topic) not in there]
+        missing = [spec for spec in specs if names.topic(spec.topic) not in there]
         if missing:
             await _create(client, [_new(spec, names, settings) for spec in missing])
-    return [TopicResult(names.topic(spec.topic), created=spec in missing) for spec in TOPICS]
+    return [TopicResult(names.topic(spec.topic), created=spec in missing) for spec in specs]
 
 
-async def check_topics(settings: KafkaSettings) -> list[TopicFinding]:
+async def check_topics(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) -> list[TopicFinding]:
     """Return how the topics of the cluster differ from the table. Raises as :func:`create_topics`."""
     names = Names(settings)
     async with _admin(settings) as client:
         there = {topic["topic"]: topic["partitions"] for topic in await client.describe_topics()}
-        configs = await _described(client, [name for spec in TOPICS if (name := names.topic(spec.topic)) in there])
+        configs = await _described(client, [name for spec in specs if (name := names.topic(spec.topic)) in there])
     findings: list[TopicFinding] = []
-    for spec in TOPICS:
+    for spec in specs:
         name = names.topic(spec.topic)
         if name in there:
             findings += _shape(name, spec, settings, there[name])
@@ -128,7 +128,9 @@ def _differences(name: str, spec: TopicSpec, settings: KafkaSettings, found: Map
 
 
 def _configs(spec: TopicSpec, settings: KafkaSettings) -> dict[str, str]:
+    segment = segment_ms(spec)
     return {
+        **({"segment.ms": str(segment)} if segment else {}),
         "cleanup.policy": "delete",
         "retention.ms": str(spec.retention_ms),
         "min.insync.replicas": "2" if settings.replication_factor >= _SAFE_REPLICAS else "1",

@@ -17,7 +17,7 @@ from pipeline.bus._offsets import OffsetTracker
 from pipeline.bus.dead_letters import DeadLetters, OnDeadLetter, dead_letter_topic
 from pipeline.bus.protocols import BatchHandler, Publisher, Record
 from pipeline.bus.settings import ConsumerSettings, KafkaSettings
-from pipeline.contracts import Topic
+from pipeline.contracts import TopicName
 from pipeline.errors import LeaseLost, PermanentError
 from pipeline.observability import Metrics
 
@@ -34,7 +34,7 @@ class BatchConsumer(GroupMember):
         handler: BatchHandler,
         *,
         group: str,
-        topics: Sequence[Topic],
+        topics: Sequence[TopicName],
         kafka: KafkaSettings,
         settings: ConsumerSettings,
         publisher: Publisher,

@@ -12,7 +12,7 @@ import structlog
 
 from pipeline.bus.errors import RecordTooLarge
 from pipeline.bus.protocols import Outgoing, Publisher, Record
-from pipeline.contracts import SPECS, Headers, Topic
+from pipeline.contracts import SPECS, Headers, TopicName
 from pipeline.errors import FatalError, PermanentError
 from pipeline.observability import Metrics
 
@@ -88,7 +88,7 @@ class DeadLetters:
             attempt=record.attempt,
             code=error.code,
             message=error.message,
-            kept_in=outgoing.topic.value,
+            kept_in=outgoing.topic,
         )
 
     async def _give_notice(self, letter: DeadLetter) -> None:
@@ -103,9 +103,9 @@ class DeadLetters:
             ) from too_large
 
 
-def dead_letter_topic(topic: Topic) -> Topic:
+def dead_letter_topic(topic: TopicName) -> TopicName:
     """Return where dead letters of a topic go. Raises ValueError for a topic that is not there to be consumed."""
-    found = SPECS[topic].dead_letter
+    found = SPECS[topic].dead_letter if topic in SPECS else None
     if found is None:
         raise ValueError(f"{topic} has no dead-letter topic: nothing here consumes it")
     return found

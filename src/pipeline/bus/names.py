@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.bus.settings import KafkaSettings
-from pipeline.contracts import Topic
+from pipeline.contracts import Topic, TopicName
 
 
 class Names:
@@ -12,15 +12,20 @@ class Names:
     def __init__(self, settings: KafkaSettings) -> None:
         self._real = {topic: settings.topics.get(topic, settings.topic_prefix + topic) for topic in Topic}
         self._logical = {name: topic for topic, name in self._real.items()}
+        self._topic_prefix = settings.topic_prefix
         self._group_prefix = settings.group_prefix
 
-    def topic(self, topic: Topic) -> str:
+    def topic(self, topic: TopicName) -> str:
         """Return a topic's name in the cluster."""
-        return self._real[topic]
+        return self._real[Topic(topic)] if topic in self._real else self._topic_prefix + topic
 
-    def logical(self, name: str) -> Topic:
-        """Return the topic of a name in the cluster. Raises KeyError for a foreign topic."""
-        return self._logical[name]
+    def logical(self, name: str) -> TopicName:
+        """Return the topic of a name in the cluster. Raises KeyError for a topic without our prefix."""
+        if name in self._logical:
+            return self._logical[name]
+        if not name.startswith(self._topic_prefix):
+            raise KeyError(name)
+        return name.removeprefix(self._topic_prefix)
 
     def group(self, name: str) -> str:
         """Return the consumer group of a stage, e.g. ``card-pipeline.process``."""

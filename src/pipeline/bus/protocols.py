@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.contracts import Headers, Topic
+from pipeline.contracts import Headers, TopicName
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Record:
         attempt: 1 on the first delivery to a handler, counted up by retries within this process.
     """
 
-    topic: Topic
+    topic: TopicName
     partition: int
     offset: int
     key: str
@@ -34,7 +34,7 @@ class Record:
 class Outgoing:
     """One record to publish."""
 
-    topic: Topic
+    topic: TopicName
     key: str
     value: bytes
     headers: Headers
@@ -44,7 +44,7 @@ class Outgoing:
 class RecordPlace:
     """Where a published record stands."""
 
-    topic: Topic
+    topic: TopicName
     partition: int
     offset: int
 
@@ -113,7 +113,7 @@ class Handler(Protocol):
 class BatchHandler(Protocol):
     """Does one stage's work for runs of consecutive records of one partition."""
 
-    async def assigned(self, topic: Topic, partition: int) -> None:
+    async def assigned(self, topic: TopicName, partition: int) -> None:
         """Prepare for a partition that this member has just been given: load what its work needs."""
         ...
 

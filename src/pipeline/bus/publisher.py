@@ -16,7 +16,7 @@ from pipeline.bus._producer import DEAD_LETTER_ROOM, AioProducer, Placed, Produc
 from pipeline.bus.errors import BrokerUnavailable, RecordTooLarge
 from pipeline.bus.protocols import Outgoing, RecordPlace
 from pipeline.bus.settings import KafkaSettings
-from pipeline.contracts import SPECS, Topic
+from pipeline.contracts import DEAD_LETTER_ENDING, TopicName, publish_effect
 from pipeline.effects import effect
 from pipeline.errors import FatalError, Overloaded, PipelineError
 from pipeline.observability import Metrics
@@ -34,7 +34,6 @@ _SEQUENCE_LOST: Final = (
     kafka.UnknownProducerId,
 )
 """After these an idempotent producer fails every later batch of the partition: only a new producer id helps."""
-_DEAD_LETTERS: Final = frozenset(spec.dead_letter for spec in SPECS.values() if spec.dead_letter)
 
 
 class KafkaPublisher:
@@ -103,7 +102,7 @@ class KafkaPublisher:
         try:
             self._admit(record)
             started = time.perf_counter()
-            with effect(f"publish.{record.topic}"):
+            with effect(publish_effect(record.topic)):
                 place = await self._sent(record)
         except PipelineError as error:
             self._metrics.publish_failures.labels(topic=record.topic, code=error.code).inc()
@@ -112,7 +111,7 @@ class KafkaPublisher:
         return place
 
     def _admit(self, record: Outgoing) -> None:
-        limit = self._settings.max_record_bytes + (DEAD_LETTER_ROOM if record.topic in _DEAD_LETTERS else 0)
+        limit = self._settings.max_record_bytes + (DEAD_LETTER_ROOM if record.topic.endswith(DEAD_LETTER_ENDING) else 0)
         size = record_size(record)
         if size > limit:
             raise RecordTooLarge(
@@ -189,7 +188,7 @@ class KafkaPublisher:
             await producer.close(0)
 
 
-def _unavailable(topic: Topic, why: str, seconds: float) -> BrokerUnavailable:
+def _unavailable(topic: TopicName, why: str, seconds: float) -> BrokerUnavailable:
     return BrokerUnavailable(
         "broker_unavailable", f"{topic}: {why}; the record may or may not have been written (within {seconds:g} s)."
     )

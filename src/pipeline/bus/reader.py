@@ -16,7 +16,7 @@ from pipeline.bus.errors import BrokerUnavailable
 from pipeline.bus.names import Names
 from pipeline.bus.protocols import Record
 from pipeline.bus.settings import KafkaSettings
-from pipeline.contracts import Topic
+from pipeline.contracts import TopicName
 
 _AT_ONCE: Final = 500
 
@@ -28,7 +28,7 @@ class Bounds(NamedTuple):
     end: int
 
 
-async def topic_bounds(settings: KafkaSettings, topic: Topic) -> dict[int, Bounds]:
+async def topic_bounds(settings: KafkaSettings, topic: TopicName) -> dict[int, Bounds]:
     """Return what each partition of a topic holds now.
 
     Raises:
@@ -39,7 +39,7 @@ async def topic_bounds(settings: KafkaSettings, topic: Topic) -> dict[int, Bound
 
 
 async def read_topic(
-    settings: KafkaSettings, topic: Topic, *, ranges: Mapping[int, Bounds] | None = None
+    settings: KafkaSettings, topic: TopicName, *, ranges: Mapping[int, Bounds] | None = None
 ) -> AsyncIterator[Record]:
     """Yield the records of a topic, in offset order within each partition; memory is bounded by one fetch.
 
@@ -99,7 +99,7 @@ async def _bounds(consumer: Any, name: str) -> dict[int, Bounds]:
 
 
 @asynccontextmanager
-async def _reading(settings: KafkaSettings, topic: Topic) -> AsyncIterator[Any]:
+async def _reading(settings: KafkaSettings, topic: TopicName) -> AsyncIterator[Any]:
     options = await asyncio.to_thread(connection_options, settings, client_id="card-pipeline-reader")
     consumer = AIOKafkaConsumer(
         Names(settings).topic(topic),

@@ -1,7 +1,7 @@
 """What crosses a wire: event models, topics, keys, record headers. Pure."""
 
 from pipeline.contracts.audit_events import AuditAction, AuditEvent
-from pipeline.contracts.headers import INTEGRATION_HEADER, EventHeaders, Headers, first_values
+from pipeline.contracts.headers import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, Headers, first_values
 from pipeline.contracts.jobs import (
     BatchCompleted,
     BatchFailed,
@@ -15,10 +15,24 @@ from pipeline.contracts.jobs import (
     event_id,
     job_key,
 )
-from pipeline.contracts.topics import SPECS, TOPICS, Topic, TopicSpec
+from pipeline.contracts.topics import (
+    DEAD_LETTER_ENDING,
+    SOURCE_TOPICS,
+    SPECS,
+    TOPICS,
+    Topic,
+    TopicName,
+    TopicSpec,
+    event_topic,
+    publish_effect,
+    segment_ms,
+)
 
 __all__ = [
+    "DEAD_LETTER_ENDING",
     "INTEGRATION_HEADER",
+    "PATH_HEADER",
+    "SOURCE_TOPICS",
     "SPECS",
     "TOPICS",
     "AuditAction",
@@ -35,8 +49,12 @@ __all__ = [
     "JobMessage",
     "OutcomeMessage",
     "Topic",
+    "TopicName",
     "TopicSpec",
     "event_id",
+    "event_topic",
     "first_values",
     "job_key",
+    "publish_effect",
+    "segment_ms",
 ]

@@ -14,6 +14,9 @@ SPEC_VERSION = "1.0"
 INTEGRATION_HEADER = "pipeline_integration"
 """Record header that names the integration a webhook came in by."""
 
+PATH_HEADER = "pipeline_path"
+"""Record header with the path below the webhook's own, e.g. ``/managed_cards/watch``; absent where there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class EventHeaders:
@@ -28,6 +31,7 @@ class EventHeaders:
         partition_key: Equal to the record's key (CloudEvents partitioning extension).
         content_type: Media type of the value.
         traceparent: W3C trace context, or None.
+        dataschema: URI of the value's schema (``$id`` of a file in ``schemas/``), or None.
     """
 
     id: str
@@ -38,6 +42,7 @@ class EventHeaders:
     partition_key: str
     content_type: str = "application/json"
     traceparent: str | None = None
+    dataschema: str | None = None
 
     def encode(self, extra: Iterable[tuple[str, bytes]] = ()) -> Headers:
         """Return the record headers, ``extra`` last."""
@@ -51,6 +56,8 @@ class EventHeaders:
             "ce_partitionkey": self.partition_key,
             "content-type": self.content_type,
         }
+        if self.dataschema:
+            named["ce_dataschema"] = self.dataschema
         if self.traceparent:
             named["traceparent"] = self.traceparent
         return (*((name, value.encode()) for name, value in named.items()), *extra)

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-_HOUR: Final = 3_600_000
-_DAY: Final = 24 * _HOUR
+_MINUTE: Final = 60_000
+_DAY: Final = 24 * 60 * _MINUTE
+
+TopicName = str
+"""A logical topic name: a :class:`Topic`, or one that configuration makes: ``webhook-events.<source>`` for a configured
+source, ``<group>.dead-letter`` for a subscriber's group."""
 
 
 class Topic(StrEnum):
@@ -20,6 +24,27 @@ class Topic(StrEnum):
     BATCH_COMPLETED = "card-batch.completed"
     BATCH_QUARANTINE = "card-batch.quarantine"
     BATCH_DEAD_LETTER = "card-batch.dead-letter"
+    EVENTS_CORPORATES = "card-events.corporates"
+    EVENTS_CONSUMERS = "card-events.consumers"
+    EVENTS_MANAGED_CARDS = "card-events.managed-cards"
+    EVENTS_MANAGED_ACCOUNTS = "card-events.managed-accounts"
+    EVENTS_LINKED_ACCOUNTS = "card-events.linked-accounts"
+    EVENTS_TRANSFERS = "card-events.transfers"
+    EVENTS_SEND = "card-events.send"
+    EVENTS_OUTGOING_WIRE_TRANSFERS = "card-events.outgoing-wire-transfers"
+    EVENTS_MANUAL_TRANSACTIONS = "card-events.manual-transactions"
+    EVENTS_FEES = "card-events.fees"
+    EVENTS_LOGIN = "card-events.login"
+    EVENTS_STEPUP = "card-events.stepup"
+    EVENTS_AUTHENTICATION_FACTORS = "card-events.authentication-factors"
+    EVENTS_BENEFICIARIES = "card-events.beneficiaries"
+    EVENTS_BULK_OPERATIONS = "card-events.bulk-operations"
+    EVENTS_AUTH_USERS = "card-events.auth-users"
+    EVENTS_IBANS = "card-events.ibans"
+    EVENTS_CORRESPONDENT_BANK_TRANSFERS = "card-events.correspondent-bank-transfers"
+    EVENTS_QUARANTINE = "card-events.quarantine"
+    EVENTS_STEPUP_QUARANTINE = "card-events.stepup.quarantine"
+    WEBHOOK_QUARANTINE = "webhook-events.quarantine"
     AUDIT_EVENTS = "audit.events"
     AUDIT_DEAD_LETTER = "audit.dead-letter"
 
@@ -34,15 +59,85 @@ class TopicSpec:
         sensitive: Values hold bearer URLs or tokens: tight access, short retention.
         dead_letter: Where a record of this topic goes that can never be handled; None for topics nobody here consumes.
         about: One line for the docs.
+        key: What the partition key is, for the docs.
     """
 
-    topic: Topic
+    topic: TopicName
     partitions: int
     retention_ms: int
     sensitive: bool
     dead_letter: Topic | None
     about: str
+    key: str = "job"
 
+
+def event_topic(topic: TopicName, about: str, key: str, *, partitions: int = 3) -> TopicSpec:
+    """Return the row of a topic of events that other services subscribe to."""
+    return TopicSpec(topic, partitions, 7 * _DAY, sensitive=False, dead_letter=None, about=about, key=key)
+
+
+_EVENTS: Final = (
+    event_topic(Topic.EVENTS_CORPORATES, "KYB, activation and deactivation of corporates", "corporate"),
+    event_topic(Topic.EVENTS_CONSUMERS, "KYC, activation and deactivation of consumers", "consumer"),
+    event_topic(
+        Topic.EVENTS_MANAGED_CARDS,
+        "Cards: state, authorisations, settlements, adjustments, expiries, replacements, payments",
+        "card",
+        partitions=12,
+    ),
+    event_topic(
+        Topic.EVENTS_MANAGED_ACCOUNTS, "Managed accounts: state, deposits, low balance", "account", partitions=6
+    ),
+    event_topic(Topic.EVENTS_LINKED_ACCOUNTS, "Linked accounts and their verification", "linked account"),
+    event_topic(Topic.EVENTS_TRANSFERS, "Transfers between accounts of one owner", "transfer", partitions=6),
+    event_topic(Topic.EVENTS_SEND, "Sends between accounts of different owners", "send", partitions=6),
+    event_topic(Topic.EVENTS_OUTGOING_WIRE_TRANSFERS, "Outgoing wire transfers", "wire transfer", partitions=6),
+    event_topic(Topic.EVENTS_MANUAL_TRANSACTIONS, "Adjustments of balances by hand", "card or account"),
+    event_topic(Topic.EVENTS_FEES, "Fees charged", "card or account", partitions=6),
+    event_topic(Topic.EVENTS_LOGIN, "Logins", "credential", partitions=6),
+    TopicSpec(
+        Topic.EVENTS_STEPUP,
+        6,
+        15 * _MINUTE,
+        sensitive=True,
+        dead_letter=None,
+        about="Step-up challenges; holds `authToken`, which is a bearer secret",
+        key="credential",
+    ),
+    event_topic(Topic.EVENTS_AUTHENTICATION_FACTORS, "Enrolment of authentication factors", "credential"),
+    event_topic(Topic.EVENTS_BENEFICIARIES, "Batches of trusted beneficiaries", "beneficiary batch"),
+    event_topic(Topic.EVENTS_BULK_OPERATIONS, "Ends of bulk processes", "bulk process"),
+    event_topic(Topic.EVENTS_AUTH_USERS, "Deactivation of users", "user"),
+    event_topic(Topic.EVENTS_IBANS, "IBANs: state and details", "IBAN"),
+    event_topic(Topic.EVENTS_CORRESPONDENT_BANK_TRANSFERS, "Correspondent bank transfers", "correspondent transfer"),
+    TopicSpec(
+        Topic.EVENTS_QUARANTINE,
+        3,
+        7 * _DAY,
+        sensitive=True,
+        dead_letter=None,
+        about="Authentic Weavr events that fit no model, or of a kind that nobody knows yet, body as received",
+        key="integration",
+    ),
+    TopicSpec(
+        Topic.EVENTS_STEPUP_QUARANTINE,
+        1,
+        15 * _MINUTE,
+        sensitive=True,
+        dead_letter=None,
+        about="The same for step-up challenges: guarded and kept as their topic is",
+        key="integration",
+    ),
+    TopicSpec(
+        Topic.WEBHOOK_QUARANTINE,
+        1,
+        7 * _DAY,
+        sensitive=True,
+        dead_letter=None,
+        about="Authentic webhooks of configured sources that could not be identified, body as received",
+        key="source",
+    ),
+)
 
 TOPICS: Final[tuple[TopicSpec, ...]] = (
     TopicSpec(
@@ -92,6 +187,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         sensitive=True,
         dead_letter=None,
         about="Authentic but invalid announcements, body as received: holds pre-signed URLs",
+        key="integration",
     ),
     TopicSpec(
         Topic.BATCH_DEAD_LETTER,
@@ -101,6 +197,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         dead_letter=None,
         about="Records of the card-batch topics that can never be handled, with the reason",
     ),
+    *_EVENTS,
     TopicSpec(
         Topic.AUDIT_EVENTS,
         6,
@@ -108,6 +205,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         sensitive=False,
         dead_letter=Topic.AUDIT_DEAD_LETTER,
         about="Every step of every job; the audit stage appends them to the hash chain",
+        key="job, or what the step is about",
     ),
     TopicSpec(
         Topic.AUDIT_DEAD_LETTER,
@@ -120,4 +218,28 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
 )
 """All topics. Replication is a property of the cluster (``kafka.replication_factor``), not of the topic."""
 
-SPECS: Final[dict[Topic, TopicSpec]] = {spec.topic: spec for spec in TOPICS}
+SPECS: Final[dict[TopicName, TopicSpec]] = {spec.topic: spec for spec in TOPICS}
+
+SOURCE_TOPICS: Final = "webhook-events."
+"""Configured sources have a topic each: this and the source's name, unless its settings name another."""
+
+DEAD_LETTER_ENDING: Final = ".dead-letter"
+"""Every dead-letter topic ends so, also those of subscribers' groups."""
+_QUARANTINES: Final = frozenset({Topic.EVENTS_QUARANTINE, Topic.EVENTS_STEPUP_QUARANTINE, Topic.WEBHOOK_QUARANTINE})
+
+
+def publish_effect(topic: TopicName) -> str:
+    """Return the name (``pipeline.effects``) of publishing to a topic; topics of events share one, quarantines too."""
+    if topic in _QUARANTINES:
+        return "publish.events.quarantine"
+    if topic in SPECS and not topic.startswith("card-events."):
+        return f"publish.{topic}"
+    return "publish.subscriber.dead-letter" if topic.endswith(DEAD_LETTER_ENDING) else "publish.events"
+
+
+def segment_ms(spec: TopicSpec) -> int | None:
+    """Return after how many milliseconds a segment of the topic must be closed, or None for the broker's default.
+
+    Kafka deletes closed segments only: at its default of seven days a busy topic would keep minutes for days.
+    """
+    return max(_MINUTE, spec.retention_ms // 5) if spec.retention_ms < _DAY else None

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
-from pipeline.contracts import Topic
+from pipeline.contracts import Topic, TopicName
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Identified:
         facts: What the audit log says about it: counts, ids, times; no URL, no card data.
     """
 
-    topic: Topic
+    topic: TopicName
     key: str
     id: str
     type: str

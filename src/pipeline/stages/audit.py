@@ -11,7 +11,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from pipeline.audit import MAX_EVENT_BYTES, Appended, Chain, Entry, Writing
 from pipeline.bus.dead_letters import DeadLetters
 from pipeline.bus.protocols import Lease, Record
-from pipeline.contracts import AuditEvent, Topic
+from pipeline.contracts import AuditEvent, TopicName
 from pipeline.errors import LeaseLost, PoisonRecord
 from pipeline.observability import Metrics
 
@@ -35,9 +35,9 @@ class AuditStage:
         self._writing = writing
         self._dead_letters = dead_letters
         self._metrics = metrics
-        self._chains: dict[tuple[Topic, int], Chain] = {}
+        self._chains: dict[tuple[TopicName, int], Chain] = {}
 
-    async def assigned(self, topic: Topic, partition: int) -> None:
+    async def assigned(self, topic: TopicName, partition: int) -> None:
         """Find the end of the partition's chain, which others may have moved since this member had it last.
 
         Raises:
@@ -45,7 +45,7 @@ class AuditStage:
             StoreUnavailable: Try again.
         """
         self._chains.pop((topic, partition), None)
-        self._chains[topic, partition] = await Chain.open(self._writing, topic.value, partition)
+        self._chains[topic, partition] = await Chain.open(self._writing, str(topic), partition)
 
     async def handle_batch(self, records: Sequence[Record], lease: Lease) -> None:
         """Append the events of one partition's records, in offset order; see BatchHandler."""

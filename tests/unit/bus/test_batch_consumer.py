@@ -11,7 +11,7 @@ from support.fake_group import FakeGroup
 from pipeline.bus import BatchConsumer, ConsumerSettings, Record
 from pipeline.bus.protocols import Lease
 from pipeline.bus.testing import MemoryPublisher
-from pipeline.contracts import Topic
+from pipeline.contracts import Topic, TopicName
 from pipeline.errors import LeaseLost, PermanentError, TransientError
 
 
@@ -27,7 +27,7 @@ class Batches:
         self.release = asyncio.Event()
         self.release.set()
 
-    async def assigned(self, topic: Topic, partition: int) -> None:
+    async def assigned(self, topic: TopicName, partition: int) -> None:
         assert topic is Topic.AUDIT_EVENTS
         if self.prepare_errors:
             raise self.prepare_errors.pop()

@@ -22,12 +22,16 @@ def test_what_could_not_be_handled_is_guarded_like_what_it_came_from() -> None:
             assert letters.dead_letter is None
 
 
-def test_topics_that_hold_urls_are_sensitive_and_kept_for_a_week_at_most() -> None:
+def test_topics_that_hold_urls_or_tokens_are_sensitive_and_kept_for_a_week_at_most() -> None:
     sensitive = [spec for spec in TOPICS if spec.sensitive]
     assert {spec.topic for spec in sensitive} == {
         Topic.BATCH_REQUESTED,
         Topic.BATCH_QUARANTINE,
         Topic.BATCH_DEAD_LETTER,
+        Topic.EVENTS_STEPUP,
+        Topic.EVENTS_QUARANTINE,
+        Topic.EVENTS_STEPUP_QUARANTINE,
+        Topic.WEBHOOK_QUARANTINE,
     }
     assert all(timedelta(milliseconds=spec.retention_ms) <= timedelta(days=7) for spec in sensitive)
 

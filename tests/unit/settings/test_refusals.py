@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.contracts import Topic
 from pipeline.settings import ConfigError, load_settings, toml_value
 from pipeline.settings.refusals import shown
 from pipeline.settings.units import converted, unit_of
@@ -94,9 +95,9 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         (
             '[kafka]\nbootstrap_servers = "a:1"\ntopics = { "card-batch.requestd" = "x" }',
             (
-                "kafka.topics.card-batch.requestd: is not known; known here: 'card-batch.requested', "
-                "'card-batch.processed', 'card-batch.uploaded', 'card-batch.failed', 'card-batch.completed', "
-                "'card-batch.quarantine', 'card-batch.dead-letter', 'audit.events' or 'audit.dead-letter'"
+                "kafka.topics.card-batch.requestd: is not known; known here: "
+                + ", ".join(f"'{topic}'" for topic in list(Topic)[:-1])
+                + " or 'audit.dead-letter'"
             ),
         ),
         # a room's own rule, in its own words

@@ -1,0 +1,167 @@
+"""The table of Weavr's events: path, type, topic, and what each is about."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.contracts.topics import Topic
+from pipeline.contracts.weavr.event import WeavrEvent
+
+SCHEMA_URN: Final = "urn:card-pipeline:schema"
+_INSTRUMENTS: Final[Mapping[str, str]] = {"managed_cards": "card", "managed_accounts": "account"}
+_HASH_DIGITS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """Where an event names what it is about.
+
+    Attributes:
+        name: Such as ``card``; ``instrument``: card or account, by the ``type`` that stands beside the id.
+        place: Field names from the body to the id, a string.
+        personal: The id is an e-mail address: 16 hex digits of its SHA-256 stand in keys instead, which only hides it
+            from a glance.
+    """
+
+    name: str
+    place: tuple[str, ...]
+    personal: bool = False
+
+    def find(self, body: Mapping[str, Any]) -> str | None:
+        """Return ``name/id`` as it stands in the body, or None where it does not."""
+        holder: Any = body
+        for step in self.place[:-1]:
+            holder = holder.get(step) if isinstance(holder, Mapping) else None
+        found = holder.get(self.place[-1]) if isinstance(holder, Mapping) else None
+        if isinstance(found, int) and not isinstance(found, bool):
+            found = str(found)  # ids are text on the wire, today
+        if not isinstance(found, str) or not found:
+            return None
+        name = self.name
+        if name == "instrument":
+            name = _INSTRUMENTS.get(str(holder.get("type")), name)
+        if self.personal:
+            found = hashlib.sha256(found.encode()).hexdigest()[:_HASH_DIGITS]
+        return f"{name}/{found}"
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """One kind of event.
+
+    Attributes:
+        path: What Weavr puts behind the base URL, such as ``/managed_cards/authorisations/watch``; it is the kind.
+        topic: Where its records go.
+        model: How its body reads.
+        entities: What it is about: the first that the body names decides.
+        signed: Whether Weavr declares a signature for it.
+        version: Version of the schema; a breaking change makes a new one.
+    """
+
+    path: str
+    topic: Topic
+    model: type[WeavrEvent]
+    entities: tuple[Entity, ...]
+    signed: bool = True
+    version: int = 1
+
+    @property
+    def type(self) -> str:
+        """The event's type (``ce_type``), such as ``weavr.managed_cards.authorisations``."""
+        return "weavr." + self.path.strip("/").removesuffix("/watch").replace("/", ".")
+
+    @property
+    def category(self) -> str:
+        """The topic's last part, such as ``managed-cards``."""
+        return self.topic.rpartition(".")[2]
+
+    @property
+    def dataschema(self) -> str:
+        """``$id`` of its JSON schema (``ce_dataschema``)."""
+        return f"{SCHEMA_URN}:{self.type}:v{self.version}"
+
+    def subject(self, body: Mapping[str, Any]) -> str:
+        """Return what the event is about (``ce_subject``), such as ``card/1234``; the type where it does not say."""
+        found = (entity.find(body) for entity in self.entities)
+        return next((subject for subject in found if subject), self.type)
+
+    def key(self, integration: str, body: Mapping[str, Any]) -> str:
+        """Return the partition key: events of one entity stay in order."""
+        return f"{integration}/{self.subject(body)}"
+
+
+def _kind(path: str, topic: Topic, *entities: Entity, signed: bool = True) -> EventKind:
+    return EventKind(f"/{path}/watch", topic, WeavrEvent, entities, signed)
+
+
+def _at(name: str, *place: str, personal: bool = False) -> Entity:
+    return Entity(name, place, personal=personal)
+
+
+_CARD: Final = _at("card", "id", "id")
+_CORPORATE_EMAIL: Final = _at("corporate-email", "emailAddress", personal=True)
+_CONSUMER_EMAIL: Final = _at("consumer-email", "emailAddress", personal=True)
+
+KINDS: Final[tuple[EventKind, ...]] = (
+    _kind(
+        "corporates/kyb",
+        Topic.EVENTS_CORPORATES,
+        _at("corporate", "corporateId"),
+        _at("corporate-email", "corporateEmail", personal=True),
+    ),
+    _kind(
+        "corporates/kyb/beneficiaries",
+        Topic.EVENTS_CORPORATES,
+        _at("corporate", "additionalInformation", "corporateId"),
+    ),
+    _kind("corporates/corporate_activated", Topic.EVENTS_CORPORATES, _CORPORATE_EMAIL),
+    _kind("corporates/corporate_deactivated", Topic.EVENTS_CORPORATES, _CORPORATE_EMAIL),
+    _kind(
+        "consumers/kyc",
+        Topic.EVENTS_CONSUMERS,
+        _at("consumer", "consumerId"),
+        _at("consumer-email", "consumerEmail", personal=True),
+    ),
+    _kind("consumers/consumer_activated", Topic.EVENTS_CONSUMERS, _CONSUMER_EMAIL),
+    _kind("consumers/consumer_deactivated", Topic.EVENTS_CONSUMERS, _CONSUMER_EMAIL),
+    _kind("managed_cards/state_change", Topic.EVENTS_MANAGED_CARDS, _CARD),
+    _kind("managed_cards/authorisations", Topic.EVENTS_MANAGED_CARDS, _CARD),
+    _kind("managed_cards/adjustments", Topic.EVENTS_MANAGED_CARDS, _CARD),
+    _kind("managed_cards/settlements", Topic.EVENTS_MANAGED_CARDS, _CARD),
+    _kind("managed_cards/expiries", Topic.EVENTS_MANAGED_CARDS, _CARD),
+    _kind("managed_cards/physical_cards_upgrade", Topic.EVENTS_MANAGED_CARDS, _CARD),
+    _kind("managed_cards/replacement", Topic.EVENTS_MANAGED_CARDS, _CARD),
+    _kind("managed_cards/payments", Topic.EVENTS_MANAGED_CARDS, _at("card", "cardPayment", "card", "id")),
+    _kind("managed_accounts", Topic.EVENTS_MANAGED_ACCOUNTS, _at("account", "account", "id", "id")),
+    _kind("managed_accounts/deposits", Topic.EVENTS_MANAGED_ACCOUNTS, _at("account", "id", "id")),
+    _kind("managed_accounts/low_balance", Topic.EVENTS_MANAGED_ACCOUNTS, _at("account", "id", "id")),
+    _kind("linked_accounts", Topic.EVENTS_LINKED_ACCOUNTS, _at("linked-account", "linkedAccount", "id")),
+    _kind("transfers", Topic.EVENTS_TRANSFERS, _at("transfer", "transfer", "id", "id")),
+    _kind("send", Topic.EVENTS_SEND, _at("send", "send", "id", "id")),
+    _kind(
+        "outgoing_wire_transfers",
+        Topic.EVENTS_OUTGOING_WIRE_TRANSFERS,
+        _at("wire-transfer", "transfer", "id", "id"),
+    ),
+    _kind("manual_transactions", Topic.EVENTS_MANUAL_TRANSACTIONS, _at("instrument", "targetInstrument", "id")),
+    _kind("fees", Topic.EVENTS_FEES, _at("instrument", "chargeFee", "source", "id")),
+    _kind("login", Topic.EVENTS_LOGIN, _at("credential", "credential", "id")),
+    _kind("stepup", Topic.EVENTS_STEPUP, _at("credential", "credential", "id")),
+    _kind("authentication_factors", Topic.EVENTS_AUTHENTICATION_FACTORS, _at("credential", "credentialId", "id")),
+    _kind("beneficiaries/batch", Topic.EVENTS_BENEFICIARIES, _at("beneficiary-batch", "id")),
+    _kind("bulk_process_end", Topic.EVENTS_BULK_OPERATIONS, _at("bulk-process", "bulkId"), signed=False),
+    _kind("auth/users/user_deactivated", Topic.EVENTS_AUTH_USERS, _at("user-email", "emailAddress", personal=True)),
+    _kind("ibans", Topic.EVENTS_IBANS, _at("iban", "iban", "id")),
+    _kind(
+        "correspondent_bank_transfers",
+        Topic.EVENTS_CORRESPONDENT_BANK_TRANSFERS,
+        _at("correspondent-transfer", "transfer", "id"),
+    ),
+)
+"""All 32, in the order of Weavr's webhook description v2."""
+
+BY_PATH: Final[Mapping[str, EventKind]] = {kind.path: kind for kind in KINDS}
+BY_TYPE: Final[Mapping[str, EventKind]] = {kind.type: kind for kind in KINDS}

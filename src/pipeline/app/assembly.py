@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from pipeline.app.parts import Part, Service, Web, Worker
+from pipeline.app.sources import open_sources
 from pipeline.audit import Signer, Writing, record_of
 from pipeline.bus import (
     BatchConsumer,
@@ -28,12 +29,10 @@ from pipeline.bus import (
 from pipeline.callback import CallbackSettings, open_callbacks, pause_seconds
 from pipeline.cards import settle_memory
 from pipeline.contracts import AuditAction, AuditEvent, Topic
-from pipeline.ingress import Ingress, IngressServer, RefusalCounts, Source
+from pipeline.ingress import Ingress, IngressServer, RefusalCounts
 from pipeline.observability import Check, Metrics
 from pipeline.processors import load
-from pipeline.providers import EcsProvider
 from pipeline.settings import EcsIntegration, Settings
-from pipeline.signatures import scheme_of
 from pipeline.stages.audit import AuditStage
 from pipeline.stages.chunks import FileRules
 from pipeline.stages.confirm import ConfirmRules, ConfirmStage
@@ -96,7 +95,7 @@ def make_ingress(around: Surroundings) -> Part:
         deadline=settings.ingress.deadline_seconds,
     )
     ingress = Ingress(
-        sources=[_source(name, one) for name, one in settings.ecs.items()],
+        sources=open_sources(settings),
         publisher=around.publisher,
         settings=settings.ingress,
         metrics=around.metrics,
@@ -105,16 +104,6 @@ def make_ingress(around: Surroundings) -> Part:
     )
     server = IngressServer(ingress, refusals, settings.ingress)
     return Web(server, settings.ingress, lambda: around.publisher.ready)
-
-
-def _source(name: str, integration: EcsIntegration) -> Source:
-    return Source(
-        integration=name,
-        path=integration.webhook_path,
-        scheme=scheme_of(integration.webhook, integration.webhook_secrets()),
-        provider=EcsProvider(name, integration.hosts),
-        success_status=integration.success_status,
-    )
 
 
 async def make_process(around: Surroundings) -> Part:

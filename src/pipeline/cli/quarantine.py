@@ -123,7 +123,7 @@ def _find(items: Sequence[Quarantined], item_id: str) -> Quarantined:
 
 def _provider(item: Quarantined, integrations: Mapping[str, EcsIntegration]) -> EcsProvider | None:
     integration = integrations.get(item.integration)
-    return EcsProvider(integration.name, integration.hosts) if integration else None
+    return EcsProvider(integration.name, integration.hosts, integration.success_status) if integration else None
 
 
 def _findings(item: Quarantined, integrations: Mapping[str, EcsIntegration]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pipeline.ingress.quarantine import Quarantined, Release, findings_now, read
 from pipeline.ingress.refusals import RefusalCounts
 from pipeline.ingress.server import IngressServer
 from pipeline.ingress.settings import IngressSettings
-from pipeline.ingress.sources import Source, SuccessStatus
+from pipeline.ingress.sources import Source
 from pipeline.ingress.statuses import STATUS, STATUSES, Answer, Status
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Release",
     "Source",
     "Status",
-    "SuccessStatus",
     "findings_now",
     "read_quarantined",
     "release",

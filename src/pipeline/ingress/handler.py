@@ -27,7 +27,7 @@ from pipeline.ingress.settings import IngressSettings
 from pipeline.ingress.sources import Received, Source
 from pipeline.ingress.statuses import Answer
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
-from pipeline.providers import InvalidBody
+from pipeline.providers import Delivery, InvalidBody, Verified
 from pipeline.signatures import Fault, SignatureRefused
 
 log = structlog.get_logger(__name__)
@@ -140,7 +140,7 @@ class Ingress:
         except Exception as error:  # noqa: BLE001 - the outermost frame of a request: a fault of ours becomes a bare 500
             log.error("answer_failed", error=type(error).__name__, where=_where(error))  # noqa: TRY400 - see _where
             return Problem(Answer.UNEXPECTED).response(trace.trace_id), Answer.UNEXPECTED.value
-        return web.Response(status=accepting.success_status), Answer.ACCEPTED.value
+        return web.Response(status=accepting.policy.success), Answer.ACCEPTED.value
 
     async def _received(
         self, request: web.BaseRequest, source: Source, headers: Headers, client: str, trace: TraceContext
@@ -150,13 +150,14 @@ class Ingress:
             request, limit=self._settings.max_body_bytes, timeout=self._settings.read_timeout_seconds
         )
         now = self._clock()
-        verified_by = self._verify(source, headers, body, now)
-        kept = tuple((name.lower(), value) for name, value in headers if name.lower() in source.scheme.stored_headers)
-        return Received(source, body, content_type, kept, verified_by, now, client, trace)
+        verified = self._verify(source, Delivery("", headers, body, client), now)
+        kept = tuple(header for header in headers if header[0] in source.verifier.stored_headers)
+        delivery = Delivery(verified.path, kept, body, client)
+        return Received(source, delivery, content_type, verified.by, now, trace)
 
-    def _verify(self, source: Source, headers: Headers, body: bytes, now: datetime) -> str:
+    def _verify(self, source: Source, delivery: Delivery, now: datetime) -> Verified:
         try:
-            return source.scheme.verify(headers, body, now)
+            return source.verifier.verify(delivery, now)
         except SignatureRefused as refused:
             reason = refused.reason.value
             if refused.fault is Fault.CONFIGURATION:
@@ -169,7 +170,7 @@ class Ingress:
         """Make the event durable; or, where its body is invalid, make it durable in quarantine and refuse it."""
         traceparent = received.trace.traceparent
         try:
-            found = received.source.provider.identify(received.body)
+            found = received.source.provider.identify(received.delivery)
         except InvalidBody as invalid:
             event = records.quarantined_event(received, invalid)
             await self._publishing.all(
@@ -193,7 +194,7 @@ def _checked_route(request: web.BaseRequest, source: Source | None) -> Source:
 def _told(received: Received) -> dict[str, str]:
     return {
         "integration": received.source.integration,
-        "client": received.client,
+        "client": received.delivery.client,
         "verified_by": received.verified_by,
     }
 

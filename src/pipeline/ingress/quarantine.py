@@ -12,18 +12,26 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
-from pipeline.bus.protocols import Outgoing, Record
-from pipeline.contracts import INTEGRATION_HEADER, AuditAction, AuditEvent, EventHeaders, Headers, first_values
+from pipeline.bus.protocols import Outgoing, Record, RecordPlace
+from pipeline.contracts import (
+    INTEGRATION_HEADER,
+    PATH_HEADER,
+    AuditAction,
+    AuditEvent,
+    EventHeaders,
+    Headers,
+    first_values,
+)
 from pipeline.errors import PoisonRecord
 from pipeline.ingress.records import REASONS
 from pipeline.observability import FOREIGN_DIGITS, mask_text
-from pipeline.providers import Finding, InvalidBody, Provider
+from pipeline.providers import Delivery, Finding, InvalidBody, Provider
 from pipeline.transfer import redact
 from pipeline.transfer.rules import FIELDS
 
 _CORE: Final = frozenset(
     {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_partitionkey"}
-    | {"content-type", "traceparent", REASONS}
+    | {"ce_dataschema", "content-type", "traceparent", REASONS}
 )
 """Headers that a release writes anew, or leaves behind."""
 
@@ -44,10 +52,11 @@ class Quarantined:
         path: That webhook's path.
         at: When it was received.
         reasons: ``field:rule`` of what was wrong then.
-        body: As received: holds bearer URLs.
+        delivery: What was received, as far as the record keeps it. Holds bearer URLs, personal data, tokens.
         content_type: As received.
         traceparent: Of the request.
-        kept: The record's other headers: integration and signature.
+        kept: The record's other headers: integration, path, signature.
+        place: Where its record stands.
     """
 
     id: str
@@ -55,10 +64,11 @@ class Quarantined:
     path: str
     at: datetime
     reasons: tuple[str, ...]
-    body: bytes = field(repr=False)
+    delivery: Delivery
     content_type: str
     traceparent: str | None
     kept: Headers = field(repr=False)
+    place: RecordPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,8 @@ def read_quarantined(record: Record) -> Quarantined:
         PoisonRecord: It was not written by the ingress: a header is missing or unreadable.
     """
     headers = first_values(record.headers)
+    kept = tuple((name, value) for name, value in record.headers if name not in _CORE)
+    received = tuple(header for header in kept if header[0] not in (INTEGRATION_HEADER, PATH_HEADER))
     try:
         return Quarantined(
             id=headers["ce_id"],
@@ -83,10 +95,11 @@ def read_quarantined(record: Record) -> Quarantined:
             path=headers["ce_source"],
             at=datetime.fromisoformat(headers["ce_time"]),
             reasons=tuple(reason for reason in headers[REASONS].split(",") if reason),
-            body=record.value,
+            delivery=Delivery(headers.get(PATH_HEADER, ""), received, record.value),
             content_type=headers["content-type"],
             traceparent=headers.get("traceparent"),
-            kept=tuple((name, value) for name, value in record.headers if name not in _CORE),
+            kept=kept,
+            place=RecordPlace(record.topic, record.partition, record.offset),
         )
     except (KeyError, ValueError) as error:
         raise PoisonRecord(
@@ -102,16 +115,16 @@ def shown(item: Quarantined) -> dict[str, JsonValue]:
         "path": item.path,
         "at": item.at.isoformat(),
         "reasons": [*item.reasons],
-        "bytes": len(item.body),
-        "sha256": hashlib.sha256(item.body).hexdigest(),
-        "body": _masked_body(item.body),
+        "bytes": len(item.delivery.body),
+        "sha256": hashlib.sha256(item.delivery.body).hexdigest(),
+        "body": _masked_body(item.delivery.body),
     }
 
 
 def findings_now(item: Quarantined, provider: Provider) -> tuple[Finding, ...]:
     """Return what is wrong with it by the present configuration; empty: it can be released."""
     try:
-        provider.identify(item.body)
+        provider.identify(item.delivery)
     except InvalidBody as invalid:
         return invalid.findings
     return ()
@@ -132,7 +145,7 @@ def release(item: Quarantined, provider: Provider, *, now: datetime, actor: str)
     Raises:
         InvalidBody: It is still invalid.
     """
-    found = provider.identify(item.body)
+    found = provider.identify(item.delivery)
     headers = EventHeaders(
         id=found.id,
         source=item.path,
@@ -142,6 +155,7 @@ def release(item: Quarantined, provider: Provider, *, now: datetime, actor: str)
         partition_key=found.key,
         content_type=item.content_type,
         traceparent=item.traceparent,
+        dataschema=found.dataschema,
     )
     event = AuditEvent(
         id=AuditEvent.id_of(AuditAction.QUARANTINE_RELEASED, item.integration, found.id),
@@ -152,7 +166,7 @@ def release(item: Quarantined, provider: Provider, *, now: datetime, actor: str)
         job_guid=found.job_guid,
         detail={"event_id": found.id, "quarantine_id": item.id, "received_at": item.at.isoformat(), **found.facts},
     )
-    return Release(Outgoing(found.topic, found.key, item.body, headers.encode(item.kept)), event)
+    return Release(Outgoing(found.topic, found.key, item.delivery.body, headers.encode(item.kept)), event)
 
 
 def _masked_body(body: bytes) -> dict[str, JsonValue] | None:

@@ -14,13 +14,13 @@ from pipeline.ingress.statuses import Answer
 
 
 def headers_of(request: web.BaseRequest) -> Headers:
-    """Return the headers as received, repetitions included."""
-    return tuple((name.decode("latin-1"), value) for name, value in request.raw_headers)
+    """Return the headers, names in lower case, values as received, repetitions included."""
+    return tuple((name.decode("latin-1").lower(), value) for name, value in request.raw_headers)
 
 
 def values_of(headers: Headers, name: str) -> Sequence[str]:
     """Return all values of a header, by its lower-case name."""
-    return [value.decode("latin-1") for header, value in headers if header.lower() == name]
+    return [value.decode("latin-1") for header, value in headers if header == name]
 
 
 def check_head(headers: Headers) -> str:

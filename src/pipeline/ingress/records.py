@@ -8,7 +8,15 @@ from typing import Final
 from pydantic import JsonValue
 
 from pipeline.bus.protocols import Outgoing
-from pipeline.contracts import INTEGRATION_HEADER, AuditAction, AuditEvent, EventHeaders, event_id
+from pipeline.contracts import (
+    INTEGRATION_HEADER,
+    PATH_HEADER,
+    AuditAction,
+    AuditEvent,
+    EventHeaders,
+    Headers,
+    event_id,
+)
 from pipeline.ingress.sources import Received
 from pipeline.providers import Identified, InvalidBody
 
@@ -30,15 +38,16 @@ def accepted(received: Received, found: Identified) -> Outgoing:
         partition_key=found.key,
         content_type=received.content_type,
         traceparent=received.trace.traceparent,
+        dataschema=found.dataschema,
     )
-    return Outgoing(found.topic, found.key, received.body, headers.encode(_extra(received)))
+    return Outgoing(found.topic, found.key, received.delivery.body, headers.encode(_extra(received)))
 
 
 def quarantined(received: Received, invalid: InvalidBody) -> Outgoing:
-    """Return the record of quarantine. Its id is that of the body, so that a repeat is recognised."""
+    """Return the record of quarantine. Its id is that of the delivery, so that a repeat is recognised."""
     integration = received.source.integration
     headers = EventHeaders(
-        id=event_id(integration, received.body),
+        id=_quarantine_id(received, invalid),
         source=received.source.path,
         type=QUARANTINED_TYPE,
         subject=integration,
@@ -48,11 +57,19 @@ def quarantined(received: Received, invalid: InvalidBody) -> Outgoing:
         traceparent=received.trace.traceparent,
     )
     extra = (*_extra(received), (REASONS, ",".join(_reasons(invalid)).encode()))
-    return Outgoing(received.source.provider.quarantine, integration, received.body, headers.encode(extra))
+    topic = received.source.provider.quarantine(received.delivery)
+    return Outgoing(topic, integration, received.delivery.body, headers.encode(extra))
 
 
-def _extra(received: Received) -> tuple[tuple[str, bytes], ...]:
-    return ((INTEGRATION_HEADER, received.source.integration.encode()), *received.signature_headers)
+def _quarantine_id(received: Received, invalid: InvalidBody) -> str:
+    return invalid.id or event_id(received.source.integration, received.delivery.body)
+
+
+def _extra(received: Received) -> Headers:
+    delivery = received.delivery
+    integration = (INTEGRATION_HEADER, received.source.integration.encode())
+    path = ((PATH_HEADER, delivery.path.encode()),) if delivery.path else ()
+    return (integration, *path, *delivery.headers)
 
 
 def _reasons(invalid: InvalidBody) -> list[str]:
@@ -74,10 +91,10 @@ def accepted_event(received: Received, found: Identified) -> AuditEvent:
 
 
 def quarantined_event(received: Received, invalid: InvalidBody) -> AuditEvent:
-    """Return the audit event of an authentic but invalid webhook; a repeat of the same body has the same id."""
+    """Return the audit event of an authentic but invalid webhook; its repeat has the same id."""
     integration = received.source.integration
     return AuditEvent(
-        id=AuditEvent.id_of(AuditAction.WEBHOOK_QUARANTINED, integration, event_id(integration, received.body)),
+        id=AuditEvent.id_of(AuditAction.WEBHOOK_QUARANTINED, integration, _quarantine_id(received, invalid)),
         action=AuditAction.WEBHOOK_QUARANTINED,
         at=received.at,
         actor=ACTOR,
@@ -88,8 +105,8 @@ def quarantined_event(received: Received, invalid: InvalidBody) -> AuditEvent:
 
 def _detail(received: Received) -> dict[str, JsonValue]:
     return {
-        "body_sha256": hashlib.sha256(received.body).hexdigest(),
-        "bytes": len(received.body),
-        "client": received.client,
+        "body_sha256": hashlib.sha256(received.delivery.body).hexdigest(),
+        "bytes": len(received.delivery.body),
+        "client": received.delivery.client,
         "verified_by": received.verified_by,
     }

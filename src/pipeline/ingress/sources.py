@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
-from pipeline.contracts import Headers
 from pipeline.observability import TraceContext
-from pipeline.providers import Provider
-from pipeline.signatures import Scheme
-
-SuccessStatus = Literal[200, 202, 204]
-"""What a sender takes for success, by its integration's configuration."""
+from pipeline.providers import Delivery, Policy, Provider, Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +15,23 @@ class Source:
 
     Attributes:
         integration: Its name.
-        path: Exact path, such as ``/webhooks/ecs/acme``; a query behind it is ignored.
-        scheme: Decides whether a request is authentic.
+        kind: Whose webhook it is: ``ecs``, ``weavr``, or the name of a provider.
+        path: Its path, such as ``/webhooks/ecs/acme``; a query behind it is ignored. The provider's policy says whether
+            paths below it belong to it too.
+        verifier: Decides whether a request is authentic.
         provider: Decides what it is.
     """
 
     integration: str
+    kind: str
     path: str
-    scheme: Scheme
+    verifier: Verifier
     provider: Provider
-    success_status: SuccessStatus = 202
+
+    @property
+    def policy(self) -> Policy:
+        """How its requests are answered."""
+        return self.provider.policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +39,16 @@ class Received:
     """An authentic request.
 
     Attributes:
-        body: The raw bytes.
+        delivery: Its path without any secret, its body, and those of its headers that are kept with the record.
         content_type: As received.
-        signature_headers: Those that a subscriber needs to verify the body again; never a shared secret.
-        verified_by: Id of the secret.
+        verified_by: What proved it.
         at: When its body was complete.
-        client: Address of the sender.
         trace: Where it stands in a trace.
     """
 
     source: Source
-    body: bytes = field(repr=False)
+    delivery: Delivery
     content_type: str
-    signature_headers: Headers = field(repr=False)
     verified_by: str
     at: datetime
-    client: str
     trace: TraceContext

@@ -14,9 +14,9 @@ from pipeline.ingress.handler import Ingress
 from pipeline.ingress.refusals import RefusalCounts
 from pipeline.ingress.server import IngressServer
 from pipeline.ingress.settings import IngressSettings
-from pipeline.ingress.sources import Source, SuccessStatus
+from pipeline.ingress.sources import Source
 from pipeline.observability import Metrics
-from pipeline.providers import EcsProvider
+from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus
 from pipeline.signatures import Secret, SharedSecretSettings, scheme_of
 from pipeline.transfer import HostRules
 
@@ -31,10 +31,10 @@ def ecs_source(integration: str = "acme", *, success_status: SuccessStatus = 202
     settings = SharedSecretSettings.model_validate({"scheme": "shared-secret", "secrets": [{"file": "unread"}]})
     return Source(
         integration=integration,
+        kind="ecs",
         path=f"/webhooks/ecs/{integration}",
-        scheme=scheme_of(settings, [Secret("current", SecretStr(SECRET))]),
-        provider=EcsProvider(integration, hosts),
-        success_status=success_status,
+        verifier=SchemeVerifier(scheme_of(settings, [Secret("current", SecretStr(SECRET))])),
+        provider=EcsProvider(integration, hosts, success_status),
     )
 
 

@@ -1,11 +1,33 @@
-"""One module per source: body to topic, key, identity. Pure.
+"""One module per source: delivery to topic, key, identity. Pure.
 
-To add a source: 1. its models in ``contracts``, 2. a module here with a class that is a ``Provider``, 3. its findings
-in the words of ``model_errors``, 4. its table in ``pipeline.settings``, 5. tests with the bodies of its documentation.
+To add a source, see docs/providers.md.
 """
 
 from pipeline.providers.ecs import EcsProvider
 from pipeline.providers.findings import Finding, InvalidBody
-from pipeline.providers.protocols import Identified, Provider
+from pipeline.providers.protocols import (
+    Delivery,
+    Identified,
+    Policy,
+    Provider,
+    SchemeVerifier,
+    SuccessStatus,
+    UnverifiedStatus,
+    Verified,
+    Verifier,
+)
 
-__all__ = ["EcsProvider", "Finding", "Identified", "InvalidBody", "Provider"]
+__all__ = [
+    "Delivery",
+    "EcsProvider",
+    "Finding",
+    "Identified",
+    "InvalidBody",
+    "Policy",
+    "Provider",
+    "SchemeVerifier",
+    "SuccessStatus",
+    "UnverifiedStatus",
+    "Verified",
+    "Verifier",
+]

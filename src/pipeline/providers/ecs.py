@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pipeline.contracts import BatchRequested, Topic, event_id, job_key
 from pipeline.providers.findings import Finding, InvalidBody
 from pipeline.providers.model_errors import findings_of
-from pipeline.providers.protocols import Identified
+from pipeline.providers.protocols import Delivery, Identified, Policy, SuccessStatus
 from pipeline.providers.strict_json import parse_object
 from pipeline.transfer import AddressRefused, HostRules, Purpose, check_url
 from pipeline.transfer.rules import FIELDS
@@ -43,22 +43,26 @@ class EcsProvider:
     Args:
         integration: Name of the integration.
         hosts: Where its URLs may lead.
+        success: Status that tells ECS that an announcement is safe.
     """
 
-    quarantine: Topic = Topic.BATCH_QUARANTINE
-
-    def __init__(self, integration: str, hosts: HostRules) -> None:
+    def __init__(self, integration: str, hosts: HostRules, success: SuccessStatus = 202) -> None:
         self._integration = integration
         self._hosts = hosts
+        self.policy: Final = Policy(success)
 
-    def identify(self, body: bytes) -> Identified:
+    def quarantine(self, _delivery: Delivery) -> Topic:
         """See Provider."""
-        job = self.announcement(body)
+        return Topic.BATCH_QUARANTINE
+
+    def identify(self, delivery: Delivery) -> Identified:
+        """See Provider."""
+        job = self.announcement(delivery.body)
         key = job_key(self._integration, job.job_guid)
         return Identified(
             topic=Topic.BATCH_REQUESTED,
             key=key,
-            id=event_id(self._integration, str(job.job_guid), body),
+            id=event_id(self._integration, str(job.job_guid), delivery.body),
             type=Topic.BATCH_REQUESTED.value,
             subject=str(job.job_guid),
             job_guid=job.job_guid,

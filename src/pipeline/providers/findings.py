@@ -28,10 +28,12 @@ class InvalidBody(PermanentError):
 
     Attributes:
         findings: At least one, in the order of the body.
+        id: Identity of the delivery, where it is known although the body is not understood; None: the body alone is it.
     """
 
-    def __init__(self, findings: Sequence[Finding]) -> None:
+    def __init__(self, findings: Sequence[Finding], *, id: str | None = None) -> None:  # noqa: A002 - as ce_id
         """Name the broken rules."""
         rules = ", ".join(f"{finding.field or 'body'}: {finding.rule}" for finding in findings)
         super().__init__("webhook_invalid", f"The body breaks {len(findings)} rule(s): {rules}")
         self.findings = tuple(findings)
+        self.id = id

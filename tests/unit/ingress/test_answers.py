@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,9 +21,8 @@ from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import AuditAction, Topic, event_id, first_values
 from pipeline.errors import FatalError, Overloaded
 from pipeline.ingress import IngressSettings, Source
-from pipeline.ingress.sources import SuccessStatus
 from pipeline.ingress.testing import SECRET, SECRET_HEADERS, Serving, ecs_source, serving
-from pipeline.providers import EcsProvider
+from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus
 from pipeline.signatures import HmacSettings, Secret, scheme_of
 from pipeline.transfer import HostRules
 
@@ -158,12 +158,12 @@ def _hmac_source() -> Source:
             "scheme": "hmac",
             "secrets": [{"file": "unread"}],
             "header": "X-Signature",
-            "over": "timestamp+body",
-            "timestamp_header": "X-Time",
+            "signed": ["timestamp", "text:.", "body"],
+            "timestamp": "header:X-Time",
         }
     )
     scheme = scheme_of(settings, [Secret("k", SecretStr("whsec-synthetic-1"))])
-    return Source("acme", PATH, scheme, EcsProvider("acme", HostRules()))
+    return Source("acme", "ecs", PATH, SchemeVerifier(scheme), EcsProvider("acme", HostRules()))
 
 
 async def test_signature_headers_are_kept_so_that_a_subscriber_can_verify_again(client: aiohttp.ClientSession) -> None:
@@ -311,7 +311,7 @@ async def test_without_an_active_secret_the_sender_is_asked_to_come_again(client
     source = ecs_source()
     settings = HmacSettings.model_validate({"scheme": "hmac", "secrets": [{"file": "unread"}]})
     expired = Secret("old", SecretStr(SECRET), not_after=NOW)
-    source = Source("acme", PATH, scheme_of(settings, [expired]), source.provider)
+    source = replace(source, verifier=SchemeVerifier(scheme_of(settings, [expired])))
     async with serving(MemoryPublisher(), sources=[source], clock=lambda: NOW + timedelta(days=1)) as here:
         answer = await _post(client, here)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")

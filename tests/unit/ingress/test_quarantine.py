@@ -68,7 +68,7 @@ async def test_record_of_the_ingress_is_read_back() -> None:
     assert item.id == event_id("acme", body)
     assert (item.integration, item.path, item.at) == ("acme", "/webhooks/ecs/acme", RECEIVED)
     assert item.reasons == ("callback_url:host_not_allowed",)
-    assert item.body == body
+    assert item.delivery.body == body
     assert item.kept == (("pipeline_integration", b"acme"),)
     assert CARD not in repr(item)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.contracts import Topic, event_id
-from pipeline.providers import EcsProvider, Finding, InvalidBody
+from pipeline.providers import Delivery, EcsProvider, Finding, Identified, InvalidBody, Policy
 from pipeline.transfer import HostRules
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
@@ -31,16 +31,20 @@ def _body(**changes: Any) -> bytes:
     return json.dumps(SEED | changes).encode()
 
 
+def _identified(body: bytes, provider: EcsProvider = PROVIDER) -> Identified:
+    return provider.identify(Delivery("", (), body))
+
+
 def _findings(body: bytes, provider: EcsProvider = PROVIDER) -> tuple[Finding, ...]:
     with pytest.raises(InvalidBody) as caught:
-        provider.identify(body)
+        _identified(body, provider)
     return caught.value.findings
 
 
 def test_example_of_the_documentation_is_identified() -> None:
     """Example of the documentation is identified."""
     body = _body()
-    found = PROVIDER.identify(body)
+    found = _identified(body)
     assert found.topic is Topic.BATCH_REQUESTED
     assert found.key == f"acme/{GUID}"
     assert found.id == event_id("acme", GUID, body)
@@ -56,15 +60,15 @@ def test_example_of_the_documentation_is_identified() -> None:
 def test_same_body_is_the_same_event_and_a_renewed_one_another() -> None:
     """Same body is the same event and a renewed one another."""
     renewed = _body(expires_at="2026-01-23T22:43:59.295Z")
-    assert PROVIDER.identify(_body()).id == PROVIDER.identify(_body()).id
-    assert PROVIDER.identify(_body()).id != PROVIDER.identify(renewed).id
-    assert PROVIDER.identify(_body()).key == PROVIDER.identify(renewed).key
-    assert EcsProvider("other", HOSTS).identify(_body()).id != PROVIDER.identify(_body()).id
+    assert _identified(_body()).id == _identified(_body()).id
+    assert _identified(_body()).id != _identified(renewed).id
+    assert _identified(_body()).key == _identified(renewed).key
+    assert _identified(_body(), EcsProvider("other", HOSTS)).id != _identified(_body()).id
 
 
 def test_spelling_of_the_guid_does_not_change_the_key() -> None:
     """Spelling of the guid does not change the key."""
-    assert PROVIDER.identify(_body(job_guid=GUID.upper())).key == f"acme/{GUID}"
+    assert _identified(_body(job_guid=GUID.upper())).key == f"acme/{GUID}"
 
 
 def test_unknown_fields_are_accepted() -> None:
@@ -76,7 +80,7 @@ def test_unknown_fields_are_accepted() -> None:
 @pytest.mark.parametrize("expires_at", ["2001-01-01T00:00:00Z", "2026-01-22T22:43:59+05:30", "2026-01-22 22:43Z"])
 def test_any_time_with_a_zone_is_accepted_even_if_past(expires_at: str) -> None:
     """Any time with a zone is accepted even if past."""
-    assert PROVIDER.identify(_body(expires_at=expires_at)).subject == GUID
+    assert _identified(_body(expires_at=expires_at)).subject == GUID
 
 
 @pytest.mark.parametrize(
@@ -131,13 +135,13 @@ def test_listed_address_is_refused_while_private_ones_are() -> None:
     (finding,) = _findings(_body(callback_url="https://127.0.0.1/cb"), EcsProvider("acme", hosts))
     assert finding == Finding("callback_url", "address_not_allowed", "Send a URL with a public host")
     allowed = hosts.model_copy(update={"allow_private": True})
-    assert EcsProvider("acme", allowed).identify(_body(callback_url="https://127.0.0.1/cb")).subject == GUID
+    assert _identified(_body(callback_url="https://127.0.0.1/cb"), EcsProvider("acme", allowed)).subject == GUID
 
 
 def test_plain_http_is_accepted_where_allowed() -> None:
     """Plain http is accepted where allowed."""
     hosts = HOSTS.model_copy(update={"allow_http": True})
-    assert EcsProvider("acme", hosts).identify(_body(callback_url="http://ecs.example.com/cb")).subject == GUID
+    assert _identified(_body(callback_url="http://ecs.example.com/cb"), EcsProvider("acme", hosts)).subject == GUID
 
 
 def test_every_missing_field_is_named() -> None:
@@ -174,7 +178,7 @@ def test_nothing_received_stands_in_the_error() -> None:
         callback_url=f"https://user:{planted}@ecs.example.com/",
     )
     with pytest.raises(InvalidBody) as caught:
-        PROVIDER.identify(body)
+        _identified(body)
     assert planted not in f"{caught.value!r} {caught.value} {caught.value.findings}"
     assert caught.value.__cause__ is None
 
@@ -187,4 +191,11 @@ def test_body_that_is_no_strict_json_is_invalid() -> None:
 
 def test_invalid_bodies_have_their_own_topic() -> None:
     """Invalid bodies have their own topic."""
-    assert PROVIDER.quarantine is Topic.BATCH_QUARANTINE
+    assert PROVIDER.quarantine(Delivery("", (), _body())) is Topic.BATCH_QUARANTINE
+
+
+def test_invalid_announcements_are_refused_and_accepted_ones_audited() -> None:
+    """ECS takes any success status that was agreed on; what it sends wrongly it can send again."""
+    assert EcsProvider("acme", HOSTS, 204).policy == Policy(
+        success=204, unverified=401, invalid="refuse", any_media_type=False, below=False, audit_accepted=True
+    )

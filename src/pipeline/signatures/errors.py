@@ -13,7 +13,7 @@ class Fault(StrEnum):
     SENDER = "sender"
     """Nothing shows that the request is authentic: 401, whatever the reason."""
     CONFIGURATION = "configuration"
-    """No secret counts at this time: our own fault, which must never cost the sender its event."""
+    """No secret counts at this time, or none can: our own fault, which must never cost the sender its event."""
 
 
 class Reason(StrEnum):
@@ -23,18 +23,22 @@ class Reason(StrEnum):
     HEADER_MISSING = "header_missing"
     HEADER_REPEATED = "header_repeated"
     PREFIX_MISSING = "prefix_missing"
+    SIGNATURE_MISSING = "signature_missing"
     SIGNATURE_MALFORMED = "signature_malformed"
+    ID_MALFORMED = "id_malformed"
     TIMESTAMP_MISSING = "timestamp_missing"
     TIMESTAMP_REPEATED = "timestamp_repeated"
     TIMESTAMP_MALFORMED = "timestamp_malformed"
     TIMESTAMP_TOO_OLD = "timestamp_too_old"
     TIMESTAMP_IN_FUTURE = "timestamp_in_future"
     NOT_VERIFIED = "not_verified"
+    UNSIGNED_PATH = "unsigned_path"
+    """Its sender declares no signature here, and no configuration says what protects the path instead."""
 
     @property
     def fault(self) -> Fault:
         """Whose fault it is."""
-        return Fault.CONFIGURATION if self is Reason.NO_ACTIVE_SECRET else Fault.SENDER
+        return Fault.CONFIGURATION if self in {Reason.NO_ACTIVE_SECRET, Reason.UNSIGNED_PATH} else Fault.SENDER
 
 
 class SignatureRefused(PermanentError):

@@ -1,0 +1,269 @@
+"""Bodies of Weavr's events, built from ``events.json`` and nothing else: they can convict the models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import Any, Final, Literal
+
+from pipeline.sandbox.weavr.facts import Field, weavr_kinds
+from pipeline.sandbox.weavr.values import iban, value_of
+
+Fields = Literal["all", "required", "some"]
+NEW_ENUM_VALUE: Final = "SANDBOX_NEW_VALUE"
+"""What stands in an enum whose values have grown."""
+
+_SHARES: Final[Mapping[Fields, float]] = {"all": 1.0, "some": 0.5, "required": 0.0}
+_Build = Callable[[Random, float], Any]
+
+_CARD: Final = "managed_cards"
+_ACCOUNT: Final = "managed_accounts"
+_PLACES: Final[Mapping[str, str]] = {
+    "/corporates/kyb/watch": "corporateId",
+    "/corporates/kyb/beneficiaries/watch": "additionalInformation.corporateId",
+    "/corporates/corporate_activated/watch": "emailAddress",
+    "/corporates/corporate_deactivated/watch": "emailAddress",
+    "/consumers/kyc/watch": "consumerId",
+    "/consumers/consumer_activated/watch": "emailAddress",
+    "/consumers/consumer_deactivated/watch": "emailAddress",
+    "/managed_cards/payments/watch": "cardPayment.card.id",
+    "/managed_accounts/watch": "account.id.id",
+    "/linked_accounts/watch": "linkedAccount.id",
+    "/transfers/watch": "transfer.id.id",
+    "/send/watch": "send.id.id",
+    "/outgoing_wire_transfers/watch": "transfer.id.id",
+    "/manual_transactions/watch": "targetInstrument.id",
+    "/fees/watch": "chargeFee.source.id",
+    "/login/watch": "credential.id",
+    "/stepup/watch": "credential.id",
+    "/authentication_factors/watch": "credentialId.id",
+    "/beneficiaries/batch/watch": "id",
+    "/bulk_process_end/watch": "bulkId",
+    "/auth/users/user_deactivated/watch": "emailAddress",
+    "/ibans/watch": "iban.id",
+    "/correspondent_bank_transfers/watch": "transfer.id",
+}
+"""Where a body says what it is about; everywhere else it is ``id.id``."""
+
+_CHOSEN_BY: Final[Mapping[str, str]] = {"categoryResult": "category"}
+"""Alternatives that follow the value of a field beside them: the first word of it begins the alternative's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A body whose sensitive-looking leaves can be recognised wherever they turn up.
+
+    Attributes:
+        body: The event's.
+        markers: Where each planted value stands, by the value. Those of fewer than six characters are planted, but
+            not listed: chance would find them anywhere.
+    """
+
+    body: dict[str, Any]
+    markers: Mapping[str, str]
+
+
+def body_of(
+    path: str,
+    rng: Random,
+    *,
+    fields: Fields = "all",
+    new_fields: int = 0,
+    new_enum_values: bool = False,
+    entity: str | None = None,
+) -> dict[str, Any]:
+    """Return a body of the kind of ``path``; the same ``rng`` makes the same one.
+
+    Args:
+        path: As Weavr sends it, e.g. ``/managed_cards/authorisations/watch``.
+        rng: Decides everything that is open.
+        fields: Every field, the required ones alone, or each optional one as often as not.
+        new_fields: How many fields are added that the description does not know.
+        new_enum_values: One enum, if it has any, gets a value that the description does not know. Never the ``type``
+            beside an id.
+        entity: What it is about: an id, or, where a person's e-mail address stands there, the part before the ``@``.
+            Given, it stands there even where the description requires no such field.
+
+    Raises:
+        KeyError: There is no such kind.
+    """
+    body: dict[str, Any] = _builder(path)(rng, _SHARES[fields])
+    _settle(path, body, entity)
+    if new_enum_values:
+        _grow_enum(path, body, rng)
+    for number in range(new_fields):
+        _objects(body)[int(rng.random() * len(_objects(body)))][f"sandboxAdded{number}"] = _unknown(rng)
+    return body
+
+
+def planted(path: str, rng: Random, *, fields: Fields = "all", entity: str | None = None) -> Planted:
+    """Return a body with markers in the place of names, addresses, account and card numbers, dates of birth, tokens."""
+    body = body_of(path, rng, fields=fields, entity=entity)
+    markers: dict[str, str] = {}
+    _plant(body, "", rng, markers)
+    return Planted(body, markers)
+
+
+def entity_place(path: str) -> tuple[str, ...]:
+    """Return the field names that lead to what an event is about."""
+    return tuple(_PLACES.get(path, "id.id").split("."))
+
+
+def entity_in(path: str, body: Mapping[str, Any]) -> str:
+    """Return what a body is about; empty where it does not say."""
+    found: Any = body
+    for step in entity_place(path):
+        found = found.get(step, {}) if isinstance(found, Mapping) else {}
+    return found if isinstance(found, str) else ""
+
+
+@cache
+def _builder(path: str) -> _Build:
+    return _build(weavr_kinds()[path].body)
+
+
+def _build(field: Field) -> _Build:
+    if field.alternatives:
+        return _alternatives(field)
+    if field.kind == "object":
+        return _object(field)
+    if field.kind in ("array", "map"):
+        return _collection(field)
+    make = value_of(field)
+    return lambda rng, _share: make(rng)
+
+
+def _object(field: Field) -> _Build:
+    followers = {one.name for one in field.fields if one.alternatives and one.name in _CHOSEN_BY}
+    parts = [(one.name, one.required, _build(one)) for one in field.fields if one.name not in followers]
+    chosen = [_following(field, name) for name in followers]
+
+    def build(rng: Random, share: float) -> dict[str, Any]:
+        made = {
+            name: make(rng, share)
+            for name, required, make in parts
+            if required or share == 1.0 or (share and rng.random() < share)
+        }
+        for follow in chosen:
+            follow(rng, share, made)
+        return made
+
+    return build
+
+
+def _following(parent: Field, name: str) -> Callable[[Random, float, dict[str, Any]], None]:
+    leader = next(one for one in parent.fields if one.name == _CHOSEN_BY[name])
+    follower = next(one for one in parent.fields if one.name == name)
+    builds = {
+        value: _build(next(one for one in follower.alternatives if one.name.startswith(value.partition("_")[0])))
+        for value in leader.values
+    }
+
+    def follow(rng: Random, share: float, made: dict[str, Any]) -> None:
+        made[name] = builds[made[leader.name]](rng, share)
+
+    return follow
+
+
+def _alternatives(field: Field) -> _Build:
+    builds = [_build(one) for one in field.alternatives]
+    return lambda rng, share: builds[int(rng.random() * len(builds))](rng, share)
+
+
+def _collection(field: Field) -> _Build:
+    if field.item is None:
+        raise ValueError(f"{field.name}: a list or map of nothing")
+    make = _build(field.item)
+
+    def number(rng: Random, share: float) -> int:
+        return 1 + (share > 0 and rng.random() < 0.5)  # noqa: PLR2004 - one or two
+
+    if field.kind == "map":
+        return lambda rng, share: {str(one + 1): make(rng, share) for one in range(number(rng, share))}
+    return lambda rng, share: [make(rng, share) for _ in range(number(rng, share))]
+
+
+def _settle(path: str, body: dict[str, Any], entity: str | None) -> None:
+    """Put the entity where it belongs, and let an instrument's type agree with its kind and id."""
+    *steps, last = entity_place(path)
+    holder = body
+    for step in steps:
+        if step not in holder and entity is None:
+            return
+        holder = holder.setdefault(step, {})
+    if entity is not None:
+        holder[last] = f"{entity}@example.com" if last == "emailAddress" else entity
+    if holder.get("type") in (_CARD, _ACCOUNT):
+        family = path.split("/")[1]
+        # fees and adjustments are of both: one id must always be of one type, so its last sign decides
+        holder["type"] = family if family in (_CARD, _ACCOUNT) else (_ACCOUNT, _CARD)[ord(holder[last][-1]) % 2]
+
+
+def _grow_enum(path: str, body: dict[str, Any], rng: Random) -> None:
+    found = list(_enum_places(weavr_kinds()[path].body, body))
+    if found:
+        holder, name = found[int(rng.random() * len(found))]
+        holder[name] = [NEW_ENUM_VALUE] if isinstance(holder[name], list) else NEW_ENUM_VALUE
+
+
+def _enum_places(field: Field, value: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """Give holder and name of every enum in the body; alternatives are left alone: their enums tell them apart."""
+    if field.kind in ("array", "map") and field.item:
+        for one in value.values() if field.kind == "map" else value:
+            yield from _enum_places(field.item, one)
+        return
+    for one in field.fields:
+        if one.name not in value or (one.name == "type" and "id" in value) or one.name in _CHOSEN_BY.values():
+            continue
+        if one.values or (one.item and one.item.values):
+            yield value, one.name
+        elif one.kind in ("object", "array", "map") and not one.alternatives:
+            yield from _enum_places(one, value[one.name])
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """Return the object and all objects in it that are fields; not items, nor maps, whose keys are numbers."""
+    inner = (one for one in value.values() if isinstance(one, dict) and "1" not in one)
+    return [value, *(found for one in inner for found in _objects(one))]
+
+
+def _unknown(rng: Random) -> Any:
+    values: tuple[Any, ...] = ("a text", int(rng.random() * 2**63), 0.25, None, True, ["ä", 1], {"inner": {"deep": []}})
+    return values[int(rng.random() * len(values))]
+
+
+_SENSITIVE: Final = re.compile(
+    r"email|address|street|postcode|postalcode|name|beneficiary$|iban|accountnumber|^account$|descriptor|sortcode|token"
+    r"|birth|mmyy|cardnumber|telephone|contact|documentnumber|reference",
+    re.IGNORECASE,
+)
+_SHORTEST_MARKER: Final = 6
+
+
+def _plant(value: Any, place: str, rng: Random, markers: dict[str, str]) -> None:
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(pairs):
+        name = place.rpartition(".")[2] if isinstance(key, int) else key
+        where = f"{place}.{key}".lstrip(".")
+        if isinstance(inner, dict | list):
+            _plant(inner, where, rng, markers)
+        elif isinstance(inner, str) and _SENSITIVE.search(name):
+            value[key] = marker = _marker(name, inner, rng)
+            if len(marker) >= _SHORTEST_MARKER:
+                markers[marker] = where
+
+
+def _marker(name: str, old: str, rng: Random) -> str:
+    """Return a value of the same shape that stands nowhere else."""
+    if re.fullmatch(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}", old):
+        return iban(rng)
+    if re.fullmatch(r"\+?\d+", old):
+        return re.sub(r"\d", lambda _: str(int(rng.random() * 10)), old)
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", old):
+        return f"19{int(rng.random() * 10):02d}-{1 + int(rng.random() * 12):02d}-{1 + int(rng.random() * 28):02d}"
+    if "@" in old:
+        return f"planted{rng.getrandbits(32):08x}@example.com"
+    return f"PL{rng.getrandbits(32):08x}" if "post" in name.lower() else f"planted{rng.getrandbits(32):08x}"

@@ -101,11 +101,8 @@ def _scheme(scheme: Scheme, secret: Path) -> dict[str, JsonValue]:
         return {"scheme": "shared-secret", **table}
     table |= {"scheme": "hmac", "hash": scheme.hash, "encoding": scheme.encoding}
     if scheme.timestamp_header is not None:
-        table |= {
-            "over": "timestamp+body",
-            "timestamp_header": scheme.timestamp_header,
-            "separator": scheme.separator,
-        }
+        between = [f"text:{scheme.separator}"] if scheme.separator else []
+        table |= {"signed": ["timestamp", *between, "body"], "timestamp": f"header:{scheme.timestamp_header}"}
     return table
 
 

@@ -2,12 +2,24 @@
 
 from pipeline.signatures.build import scheme_of
 from pipeline.signatures.errors import Fault, Reason, SignatureRefused
+from pipeline.signatures.places import Place, SignedPart, value_at
 from pipeline.signatures.protocols import Scheme, Secret
-from pipeline.signatures.settings import HmacSettings, SchemeSettings, SecretSettings, SharedSecretSettings
+from pipeline.signatures.settings import (
+    FieldSettings,
+    HmacSettings,
+    PublicKeySettings,
+    SchemeSettings,
+    SecretSettings,
+    SharedSecretSettings,
+    StandardWebhooksSettings,
+)
 
 __all__ = [
     "Fault",
+    "FieldSettings",
     "HmacSettings",
+    "Place",
+    "PublicKeySettings",
     "Reason",
     "Scheme",
     "SchemeSettings",
@@ -15,5 +27,8 @@ __all__ = [
     "SecretSettings",
     "SharedSecretSettings",
     "SignatureRefused",
+    "SignedPart",
+    "StandardWebhooksSettings",
     "scheme_of",
+    "value_at",
 ]

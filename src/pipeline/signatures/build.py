@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.signatures.hmac_of_body import HmacOfBody
+from pipeline.signatures.hmac_of_parts import HmacOfParts
 from pipeline.signatures.protocols import Scheme, Secret
-from pipeline.signatures.settings import HmacSettings, SharedSecretSettings
+from pipeline.signatures.settings import HmacSettings, SharedSecretSettings, StandardWebhooksSettings
 from pipeline.signatures.shared_secret import SharedSecret
+from pipeline.signatures.standard_webhooks import StandardWebhooks
 
 
-def scheme_of(settings: SharedSecretSettings | HmacSettings, secrets: Sequence[Secret]) -> Scheme:
-    """Return the scheme that the settings describe, with the secrets that their files held."""
+def scheme_of(
+    settings: SharedSecretSettings | HmacSettings | StandardWebhooksSettings, secrets: Sequence[Secret]
+) -> Scheme:
+    """Return the scheme that the settings describe, with the secrets that their files held.
+
+    Raises:
+        FatalError: A secret is not written as the settings say (``secret_malformed``).
+    """
     if isinstance(settings, SharedSecretSettings):
         return SharedSecret(settings, secrets)
-    return HmacOfBody(settings, secrets)
+    if isinstance(settings, HmacSettings):
+        return HmacOfParts(settings, secrets)
+    return StandardWebhooks(settings, secrets)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pipeline.contracts import Headers
-from pipeline.signatures.errors import Reason
-from pipeline.signatures.matching import active_secrets, matching_secret
+from pipeline.signatures.keys import counting, keys_of
+from pipeline.signatures.matching import matching_key
 from pipeline.signatures.one_header import one_header, without_prefix
 from pipeline.signatures.protocols import Secret
 from pipeline.signatures.settings import SharedSecretSettings
+from pipeline.signatures.trail import Note, unnoted
 
 
 class SharedSecret:
@@ -24,12 +25,19 @@ class SharedSecret:
         """Take the resolved secrets, in the order in which they are tried."""
         self._name = settings.header
         self._prefix = settings.prefix.encode()
-        self._secrets = tuple(secrets)
+        self._keys = keys_of(secrets)
 
-    def verify(self, headers: Headers, body: bytes, now: datetime) -> str:  # noqa: ARG002 - the body is not signed
+    def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
         """See Scheme."""
-        secrets = active_secrets(self._secrets, now)
-        value = one_header(headers, self._name, missing=Reason.HEADER_MISSING, repeated=Reason.HEADER_REPEATED)
-        received = without_prefix(value, self._prefix, self._name)
+        return self.follow(headers, body, now, unnoted)
+
+    def follow(self, headers: Headers, body: bytes, now: datetime, note: Note) -> str:  # noqa: ARG002 - the body is not signed
+        """Verify, and note each step; see :class:`~pipeline.signatures.trail.Followed`."""
+        keys = counting(self._keys, now)
+        note("secrets", f"{len(keys)} of {len(self._keys)} count at this time")
+        received = without_prefix(one_header(headers, self._name), self._prefix, self._name)
+        note("header", f"{self._name} stands there once")
         # compare_digest stops early where lengths differ: digests have one length, so that of the secret stays ours
-        return matching_secret(secrets, hashlib.sha256(received).digest(), lambda key: hashlib.sha256(key).digest())
+        found = matching_key(keys, [hashlib.sha256(received).digest()], lambda key: hashlib.sha256(key).digest())
+        note("secret", f"equal to {found}; tried: {', '.join(key.id for key in keys)}")
+        return found

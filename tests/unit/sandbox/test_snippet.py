@@ -11,6 +11,7 @@ from support.sandbox_world import Start
 
 from pipeline.sandbox import HmacScheme, Sandbox, SharedSecretScheme, cards_options, settings_snippet
 from pipeline.settings import EcsIntegration, load_settings
+from pipeline.signatures import StandardWebhooksSettings
 
 
 def loaded(tmp_path: Path, toml: str) -> EcsIntegration:
@@ -19,11 +20,18 @@ def loaded(tmp_path: Path, toml: str) -> EcsIntegration:
     return load_settings(file, {}).ecs["acme"]
 
 
+def signed(scheme: HmacScheme) -> tuple[str, ...]:
+    if scheme.timestamp_header is None:
+        return ("body",)
+    return ("timestamp", f"text:{scheme.separator}", "body") if scheme.separator else ("timestamp", "body")
+
+
 @pytest.mark.parametrize(
     "scheme",
     [
         SharedSecretScheme(prefix="Bearer "),
         HmacScheme(hash="sha512", encoding="base64"),
+        HmacScheme(timestamp_header="X-Time"),
         HmacScheme(timestamp_header="X-Time", separator=""),
     ],
 )
@@ -32,13 +40,15 @@ async def test_the_pipeline_accepts_the_block_of_any_scheme(start: Start, tmp_pa
     sandbox = await start(scheme=scheme)
     snippet = settings_snippet(sandbox, "acme", folder=tmp_path / "secrets")
     settings = loaded(tmp_path, snippet.toml)
+    assert not isinstance(settings.webhook, StandardWebhooksSettings)
     assert (settings.webhook.header, settings.webhook.prefix) == (scheme.header, scheme.prefix)
     secret = sandbox.settings.webhook_secret.get_secret_value()
     assert settings.webhook_secrets()[0].value.get_secret_value() == secret
     if isinstance(scheme, HmacScheme):
         assert settings.webhook.scheme == "hmac"
         assert (settings.webhook.hash, settings.webhook.encoding) == (scheme.hash, scheme.encoding)
-        assert settings.webhook.timestamp_header == scheme.timestamp_header
+        assert settings.webhook.signed == signed(scheme)
+        assert settings.webhook.timestamp == (scheme.timestamp_header and f"header:{scheme.timestamp_header}")
 
 
 async def test_secrets_are_in_files_of_their_own(sandbox: Sandbox, tmp_path: Path) -> None:

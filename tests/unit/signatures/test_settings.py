@@ -5,9 +5,16 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from pipeline.signatures import HmacSettings, SchemeSettings, Secret, SecretSettings, SharedSecretSettings
+from pipeline.signatures import (
+    HmacSettings,
+    SchemeSettings,
+    Secret,
+    SecretSettings,
+    SharedSecretSettings,
+    StandardWebhooksSettings,
+)
 
-ADAPTER: TypeAdapter[HmacSettings | SharedSecretSettings] = TypeAdapter(SchemeSettings)
+ADAPTER: TypeAdapter[SharedSecretSettings | HmacSettings | StandardWebhooksSettings] = TypeAdapter(SchemeSettings)
 SECRETS = [{"file": "secrets/one"}]
 
 
@@ -26,15 +33,15 @@ def test_scheme_tells_the_settings_apart() -> None:
         ({"scheme": "hmac", "secrets": SECRETS, "haeder": "X"}, "Extra inputs"),
         ({"scheme": "hmac", "secrets": SECRETS, "header": "X Sig"}, "pattern"),
         ({"scheme": "hmac", "secrets": SECRETS, "header": "Content-Type"}, "content-type cannot hold"),
-        ({"scheme": "hmac", "secrets": SECRETS, "over": "timestamp+body"}, "set timestamp_header if"),
-        ({"scheme": "hmac", "secrets": SECRETS, "timestamp_header": "X-T"}, "proves nothing"),
+        ({"scheme": "hmac", "secrets": SECRETS, "signed": ["timestamp", "body"]}, "say where it stands"),
+        ({"scheme": "hmac", "secrets": SECRETS, "timestamp": "header:X-T"}, "proves nothing"),
         (
             {
                 "scheme": "hmac",
                 "secrets": SECRETS,
-                "over": "timestamp+body",
+                "signed": ["timestamp", "body"],
                 "header": "X-T",
-                "timestamp_header": "x-t",
+                "timestamp": "header:x-t",
             },
             "must differ",
         ),

@@ -1,0 +1,121 @@
+"""What `pipeline events` relies on, on Apache Kafka: the embedded broker has no real times, and tells of no groups."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from support.brokers import Broker
+from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
+
+from pipeline.bus import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings
+from pipeline.bus.groups import GroupBusy, GroupUnknown, TopicUnknown, plan_rewind, rewind
+from pipeline.bus.tail import tail
+from pipeline.contracts import Topic, TopicName
+
+
+@pytest.fixture
+async def kafka(apache_kafka: Broker) -> KafkaSettings:
+    """Topics and groups of this test's own, on Apache Kafka alone."""
+    return await fresh_settings(apache_kafka)
+
+
+def _fail(topic: TopicName) -> None:
+    raise AssertionError(topic)
+
+
+async def _handled(kafka: KafkaSettings, quick: ConsumerSettings, publisher: KafkaPublisher, count: int) -> list[bytes]:
+    """Run a member of the group until it has handled so many."""
+    notebook = Notebook()
+    consumer = Consumer(notebook, group="process", topics=[TOPIC], kafka=kafka, settings=quick, publisher=publisher)
+    async with running(consumer):
+        await until(lambda: len(notebook.done) >= count)
+    return notebook.values()
+
+
+async def test_topics_are_read_in_the_order_of_arrival(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
+    """Across topics and partitions, from a time in the middle, without making the topics that are not there."""
+    values = []
+    half = datetime.now(UTC)
+    for number in range(40):
+        if number == 20:
+            await asyncio.sleep(0.01)
+            half = datetime.now(UTC)
+        topic = Topic.BATCH_COMPLETED if number % 3 else Topic.BATCH_FAILED
+        await publisher.publish(outgoing(f"k{number}", b"%d" % number, topic))
+        values.append(b"%d" % number)
+        await asyncio.sleep(0.002)
+    topics = [Topic.BATCH_COMPLETED, Topic.BATCH_FAILED]
+
+    everything = tail(kafka, topics, since="earliest", follow=False, missing=_fail)
+    assert [record.value async for record in everything] == values
+    later = tail(kafka, topics, since=half, follow=False, missing=_fail)
+    assert [record.value async for record in later] == values[20:]
+    missing: list[TopicName] = []
+    nothing = tail(kafka, ["webhook-events.none"], since="earliest", follow=False, missing=missing.append)
+    assert [record.value async for record in nothing] == []
+    assert missing == ["webhook-events.none"]
+
+
+async def test_following_brings_what_comes(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
+    await publisher.publish(outgoing("k", b"before"))
+    records = tail(kafka, [TOPIC, Topic.BATCH_FAILED], since="latest", follow=True, missing=_fail)
+    async with aclosing(records):
+        first = asyncio.ensure_future(anext(records))
+        while not first.done():  # the reader begins at some moment that only it knows
+            await publisher.publish(outgoing("k", b"after"))
+            await asyncio.sleep(0.1)
+        assert first.result().value == b"after"
+
+
+async def test_a_stopped_group_goes_on_from_where_it_was_put(
+    kafka: KafkaSettings, quick: ConsumerSettings, publisher: KafkaPublisher
+) -> None:
+    """By a time, then to the beginning, then to the end; the plan changes nothing."""
+    for number in range(3):
+        await publisher.publish(outgoing("k", b"%d" % number))
+    await asyncio.sleep(0.01)
+    moment = datetime.now(UTC)
+    for number in range(3, 6):
+        await publisher.publish(outgoing("k", b"%d" % number))
+    assert len(await _handled(kafka, quick, publisher, 6)) == 6
+
+    plan = await plan_rewind(kafka, "process", moment)
+    assert {(move.committed, move.becomes, move.again) for move in plan if move.again} == {(6, 3, 3)}
+    assert len(plan) == 12
+    assert await plan_rewind(kafka, "process", moment) == plan
+    assert await rewind(kafka, "process", moment) == plan
+    assert await _handled(kafka, quick, publisher, 3) == [b"3", b"4", b"5"]
+
+    await rewind(kafka, "process", "earliest", topics=[TOPIC])
+    assert await _handled(kafka, quick, publisher, 6) == [b"%d" % number for number in range(6)]
+
+    await rewind(kafka, "process", "earliest")
+    await rewind(kafka, "process", "latest")
+    await publisher.publish(outgoing("k", b"new"))
+    assert await _handled(kafka, quick, publisher, 1) == [b"new"]
+
+
+async def test_a_group_at_work_is_not_moved(
+    kafka: KafkaSettings, quick: ConsumerSettings, publisher: KafkaPublisher
+) -> None:
+    await publisher.publish(outgoing("k", b"0"))
+    await _handled(kafka, quick, publisher, 1)
+    consumer = Consumer(Notebook(), group="process", topics=[TOPIC], kafka=kafka, settings=quick, publisher=publisher)
+    async with running(consumer):
+        await until(lambda: consumer.ready)
+        with pytest.raises(GroupBusy, match="1 live member"):
+            await rewind(kafka, "process", "earliest")
+
+
+async def test_what_is_not_there_is_named(
+    kafka: KafkaSettings, quick: ConsumerSettings, publisher: KafkaPublisher
+) -> None:
+    await publisher.publish(outgoing("k", b"0"))
+    await _handled(kafka, quick, publisher, 1)
+    with pytest.raises(GroupUnknown):
+        await plan_rewind(kafka, "nobody", "earliest")
+    with pytest.raises(TopicUnknown):
+        await plan_rewind(kafka, "process", datetime.now(UTC) - timedelta(days=1), topics=["webhook-events.none"])

@@ -7,8 +7,16 @@ from datetime import datetime
 from typing import Final
 
 from pipeline.ingress import Source
-from pipeline.providers import Delivery, EcsProvider, SchemeVerifier, Verified, Verifier
-from pipeline.settings import EcsIntegration, Settings
+from pipeline.providers import (
+    Delivery,
+    EcsProvider,
+    SchemeVerifier,
+    Verified,
+    Verifier,
+    WeavrProvider,
+    WeavrVerifier,
+)
+from pipeline.settings import EcsIntegration, Settings, WeavrIntegration
 from pipeline.signatures import Reason, SignatureRefused, scheme_of
 
 
@@ -23,6 +31,8 @@ class _Unable:
 
 
 _UNABLE: Final = _Unable()
+
+_Opening = Callable[[Callable[[], Verifier]], Verifier]
 
 
 def open_sources(settings: Settings, *, secrets: bool = True) -> list[Source]:
@@ -40,14 +50,25 @@ def open_sources(settings: Settings, *, secrets: bool = True) -> list[Source]:
     def verifier(make: Callable[[], Verifier]) -> Verifier:
         return make() if secrets else _UNABLE
 
-    return [_ecs(one, verifier) for one in settings.ecs.values()]
+    ecs = [_ecs(one, verifier) for one in settings.ecs.values()]
+    return [*ecs, *[_weavr(one, verifier) for one in settings.weavr.values()]]
 
 
-def _ecs(settings: EcsIntegration, verifier: Callable[[Callable[[], Verifier]], Verifier]) -> Source:
+def _ecs(settings: EcsIntegration, verifier: _Opening) -> Source:
     return Source(
         integration=settings.name,
         kind="ecs",
         path=settings.webhook_path,
         verifier=verifier(lambda: SchemeVerifier(scheme_of(settings.webhook, settings.webhook_secrets()))),
         provider=EcsProvider(settings.name, settings.hosts, settings.success_status),
+    )
+
+
+def _weavr(settings: WeavrIntegration, verifier: _Opening) -> Source:
+    return Source(
+        integration=settings.name,
+        kind="weavr",
+        path=settings.webhook_path,
+        verifier=verifier(lambda: WeavrVerifier(settings, settings.webhook_secrets())),
+        provider=WeavrProvider(settings.name, settings),
     )

@@ -6,6 +6,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Final
@@ -17,35 +18,54 @@ from pipeline.audit import record_of
 from pipeline.bus.protocols import Publisher
 from pipeline.contracts import Headers
 from pipeline.ingress import records
+from pipeline.ingress.alarms import AlarmKind, Alarms
+from pipeline.ingress.capture import Capture, Refused
 from pipeline.ingress.client_address import client_address
 from pipeline.ingress.in_flight import InFlight
 from pipeline.ingress.problems import Problem
 from pipeline.ingress.publishing import DurablePublishing
-from pipeline.ingress.reading import check_head, headers_of, read_body, values_of
+from pipeline.ingress.reading import check_head, content_type_of, headers_of, read_body, values_of
 from pipeline.ingress.refusals import RefusalCounts
+from pipeline.ingress.routing import Routes
 from pipeline.ingress.settings import IngressSettings
 from pipeline.ingress.sources import Received, Source
 from pipeline.ingress.statuses import Answer
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
-from pipeline.providers import Delivery, InvalidBody, Verified
-from pipeline.signatures import Fault, SignatureRefused
+from pipeline.providers import UNKNOWN_PATH, Delivery, InvalidBody, Verified
+from pipeline.signatures import Fault, Reason, SignatureRefused
 
 log = structlog.get_logger(__name__)
 
 _UNKNOWN: Final = "unknown"
 _METHOD: Final = "POST"
 _SERVER: Final = "card-pipeline"
+_UNAUTHORIZED: Final = 401
+_TOO_LARGE: Final = 413
 _SERVER_ERROR: Final = 500
+_TOLD_ELSEWHERE: Final = frozenset({Answer.ACCEPTED, Answer.KEPT, Answer.UNVERIFIED, Answer.UNSIGNED_PATH})
+"""Answers that have log lines of their own; those of alarms are written now and then only, whoever floods us."""
 _CHALLENGE: Final = {"WWW-Authenticate": "Webhook"}
 """RFC 9110, section 15.5.2, wants one with each 401; there is no registered scheme for webhooks."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request with what was read of its head."""
+
+    request: web.BaseRequest
+    behind: str
+    headers: Headers
+    client: str
+    trace: TraceContext
+
+
 class Ingress:
-    """Answers requests. A 2xx means that every in-sync replica has the event and its audit entry.
+    """Answers requests. A 2xx means that every in-sync replica has the event, and its audit entry where it has one.
 
     The checks, in order: path 404, method 405, requests in flight 503, media type 415, size 413, time 408, signature
     401, body 422 (once it is durable in quarantine), record size 413, publication 503. Whatever nobody foresaw is a 500
-    that says nothing.
+    that says nothing. A source's policy may leave out the media type, answer 503 to what no secret verifies, and
+    success to what is durable in quarantine.
 
     Args:
         sources: The webhooks; two cannot have one path.
@@ -55,6 +75,8 @@ class Ingress:
         refusals: Where unauthenticated requests are counted.
         clock: Aware UTC time.
         new_hex: Returns so many random bytes in hex, for trace ids.
+        monotonic: Seconds of a clock that never goes back, for how often an alarm is logged.
+        capture: Keeps refused requests while somebody asks for them.
 
     Raises:
         ValueError: Two sources have the same path.
@@ -70,18 +92,18 @@ class Ingress:
         refusals: RefusalCounts,
         clock: Callable[[], datetime],
         new_hex: Callable[[int], str] = secrets.token_hex,
+        monotonic: Callable[[], float] = time.monotonic,
+        capture: Capture | None = None,
     ) -> None:
-        self._sources: dict[str, Source] = {}
-        for source in sources:
-            if source.path in self._sources:
-                raise ValueError(f"Two integrations have the webhook path {source.path}")
-            self._sources[source.path] = source
+        self._routes = Routes(sources)
         self._settings = settings
         self._answered = cache(
             lambda integration, status, reason: metrics.ingress_requests.labels(integration, str(status), reason)
         )
         self._seconds = cache(metrics.ingress_request_seconds.labels)
         self._refusals = refusals
+        self._alarms = Alarms(metrics, interval=settings.alarm_interval_seconds, monotonic=monotonic)
+        self._capture = capture
         self._clock = clock
         self._new_hex = new_hex
         self._publishing = DurablePublishing(
@@ -97,15 +119,16 @@ class Ingress:
         """Return the answer to any request; never raises, except for cancellation."""
         started = time.perf_counter()
         headers = headers_of(request)
-        source = self._sources.get(request.path)
+        source, behind = self._routes.find(request.path)
         client = client_address(request.remote, values_of(headers, "x-forwarded-for"), self._settings.trusted_proxies)
         traceparents = values_of(headers, "traceparent")
         trace = continue_trace(traceparents[0] if len(traceparents) == 1 else None, self._new_hex)
         with bound_trace(trace):
-            response, reason = await self._outcome(request, source, headers, client, trace)
+            asked = _Asked(request, behind, headers, client, trace)
+            response, answer, reason = await self._outcome(asked, source)
             integration = source.integration if source else _UNKNOWN
             self._count(integration, response.status, reason, time.perf_counter() - started)
-            if reason != Answer.ACCEPTED:
+            if answer not in _TOLD_ELSEWHERE:
                 _log_refusal(integration, response.status, reason, client)
         return self._sent_off(response, close=self.draining or not request.content.at_eof())
 
@@ -127,60 +150,94 @@ class Ingress:
         self._answered(integration, status, reason).inc()
         self._seconds(integration).observe(seconds)
 
-    async def _outcome(
-        self, request: web.BaseRequest, source: Source | None, headers: Headers, client: str, trace: TraceContext
-    ) -> tuple[web.Response, str]:
+    async def _outcome(self, asked: _Asked, source: Source | None) -> tuple[web.Response, Answer, str]:
         try:
-            accepting = _checked_route(request, source)
+            accepting = _checked_route(asked.request, source)
             with self.in_flight.slot():
-                received = await self._received(request, accepting, headers, client, trace)
-                await self._take(received)
+                answer = await self._take(await self._received(asked, accepting))
         except Problem as problem:
-            return problem.response(trace.trace_id), problem.reason
+            if source is not None and problem.status == _TOO_LARGE and source.policy.invalid == "keep":
+                self._alarm(source, AlarmKind.TOO_LARGE, problem.reason)
+            return problem.response(asked.trace.trace_id), problem.row.answer, problem.reason
         except Exception as error:  # noqa: BLE001 - the outermost frame of a request: a fault of ours becomes a bare 500
             log.error("answer_failed", error=type(error).__name__, where=_where(error))  # noqa: TRY400 - see _where
-            return Problem(Answer.UNEXPECTED).response(trace.trace_id), Answer.UNEXPECTED.value
-        return web.Response(status=accepting.policy.success), Answer.ACCEPTED.value
+            unexpected = Answer.UNEXPECTED
+            return Problem(unexpected).response(asked.trace.trace_id), unexpected, unexpected.value
+        return web.Response(status=accepting.policy.success), answer, answer.value
 
-    async def _received(
-        self, request: web.BaseRequest, source: Source, headers: Headers, client: str, trace: TraceContext
-    ) -> Received:
-        content_type = check_head(headers)
-        body = await read_body(
-            request, limit=self._settings.max_body_bytes, timeout=self._settings.read_timeout_seconds
-        )
+    async def _received(self, asked: _Asked, source: Source) -> Received:
+        any_type = source.policy.any_media_type
+        content_type = content_type_of(asked.headers) if any_type else check_head(asked.headers)
+        body = await self._body(asked.request, source)
         now = self._clock()
-        verified = self._verify(source, Delivery("", headers, body, client), now)
-        kept = tuple(header for header in headers if header[0] in source.verifier.stored_headers)
-        delivery = Delivery(verified.path, kept, body, client)
-        return Received(source, delivery, content_type, verified.by, now, trace)
+        verified = self._verify(source, Delivery(asked.behind, asked.headers, body, asked.client), now)
+        kept = tuple(header for header in asked.headers if header[0] in source.verifier.stored_headers)
+        delivery = Delivery(verified.path, kept, body, asked.client)
+        return Received(source, delivery, content_type, verified.by, now, asked.trace)
+
+    async def _body(self, request: web.BaseRequest, source: Source) -> bytes:
+        limit, timeout = self._settings.max_body_bytes, self._settings.read_timeout_seconds
+        try:
+            return await read_body(request, limit=limit, timeout=timeout)
+        except Problem as problem:
+            if problem.row.answer is Answer.BODY_INCOMPLETE and source.policy.invalid == "keep":
+                # a sender that never repeats after 400 may do so after 408
+                raise Problem(Answer.BODY_TIMEOUT, reason=problem.reason, detail=problem.row.cause) from None
+            raise
 
     def _verify(self, source: Source, delivery: Delivery, now: datetime) -> Verified:
         try:
             return source.verifier.verify(delivery, now)
         except SignatureRefused as refused:
             reason = refused.reason.value
-            if refused.fault is Fault.CONFIGURATION:
-                retry_after = {"Retry-After": str(self._settings.retry_after_seconds)}
-                raise Problem(Answer.NO_ACTIVE_SECRET, reason=reason, headers=retry_after) from None
-            self._refusals.count(source.integration, reason)
-            raise Problem(Answer.UNAUTHENTICATED, reason=reason, headers=_CHALLENGE) from None
+            if self._capture is not None:
+                request = Refused(now, reason, delivery.path, delivery.client, delivery.headers, delivery.body)
+                self._capture.refused(f"{source.kind}.{source.integration}", request)
+            raise self._refusal(source, refused) from None
 
-    async def _take(self, received: Received) -> None:
-        """Make the event durable; or, where its body is invalid, make it durable in quarantine and refuse it."""
+    def _refusal(self, source: Source, refused: SignatureRefused) -> Problem:
+        reason = refused.reason.value
+        again = {"Retry-After": str(self._settings.retry_after_seconds)}
+        if refused.reason is Reason.UNSIGNED_PATH:
+            self._alarm(source, AlarmKind.UNSIGNED_PATH, reason)
+            return Problem(Answer.UNSIGNED_PATH, headers=again)
+        if refused.fault is Fault.CONFIGURATION:
+            return Problem(Answer.NO_ACTIVE_SECRET, reason=reason, headers=again)
+        self._refusals.count(source.integration, reason)
+        if refused.reason is Reason.NOT_VERIFIED and source.policy.unverified != _UNAUTHORIZED:
+            self._alarm(source, AlarmKind.UNVERIFIED, reason)
+            return Problem(Answer.UNVERIFIED, reason=reason, headers=again)
+        return Problem(Answer.UNAUTHENTICATED, reason=reason, headers=_CHALLENGE)
+
+    async def _take(self, received: Received) -> Answer:
+        """Make the event durable; or, where it does not fit, make it durable in quarantine, and refuse or keep it."""
+        source = received.source
         traceparent = received.trace.traceparent
         try:
-            found = received.source.provider.identify(received.delivery)
+            found = source.provider.identify(received.delivery)
         except InvalidBody as invalid:
             event = records.quarantined_event(received, invalid)
             await self._publishing.all(
                 records.quarantined(received, invalid), record_of(event, traceparent=traceparent)
             )
             log.warning("webhook_quarantined", **_told(received), reasons=event.detail["reasons"])
-            raise Problem(Answer.INVALID, findings=invalid.findings) from None
-        event = records.accepted_event(received, found)
-        await self._publishing.all(records.accepted(received, found), record_of(event, traceparent=traceparent))
-        log.info("webhook_accepted", **_told(received), subject=found.subject, event_id=found.id)
+            if source.policy.invalid == "refuse":
+                raise Problem(Answer.INVALID, findings=invalid.findings) from None
+            rules = {finding.rule for finding in invalid.findings}
+            kind = AlarmKind.UNKNOWN_PATH if UNKNOWN_PATH in rules else AlarmKind.QUARANTINED
+            self._alarm(source, kind, min(rules))
+            return Answer.KEPT
+        if source.policy.audit_accepted:
+            event = records.accepted_event(received, found)
+            await self._publishing.all(records.accepted(received, found), record_of(event, traceparent=traceparent))
+            log.info("webhook_accepted", **_told(received), subject=found.subject, event_id=found.id)
+        else:
+            await self._publishing.all(records.accepted(received, found))
+            log.debug("webhook_taken", integration=source.integration, event_id=found.id)
+        return Answer.ACCEPTED
+
+    def _alarm(self, source: Source, kind: AlarmKind, reason: str) -> None:
+        self._alarms.sound(source.kind, source.integration, kind, reason)
 
 
 def _checked_route(request: web.BaseRequest, source: Source | None) -> Source:

@@ -38,6 +38,12 @@ def check_head(headers: Headers) -> str:
     return types[0]
 
 
+def content_type_of(headers: Headers) -> str:
+    """Return the content type as received, the first one, or ``application/octet-stream`` where none stands there."""
+    types = values_of(headers, "content-type")
+    return types[0] if types else "application/octet-stream"
+
+
 def _is_json(content_type: str) -> bool:
     media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [

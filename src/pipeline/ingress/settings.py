@@ -53,6 +53,11 @@ class IngressSettings(BaseModel):
         gt=0,
         description="Unauthenticated requests are counted, and told to the audit log once in so many seconds",
     )
+    alarm_interval_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="Every alarm is counted, but logged at most once in so many seconds for each source and kind",
+    )
     drain_seconds: float = Field(
         default=5.0,
         ge=0,

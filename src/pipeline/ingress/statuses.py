@@ -11,6 +11,7 @@ class Answer(StrEnum):
     """Every kind of answer. The value is part of the problem document's ``type`` and the ``rule`` of a refusal."""
 
     ACCEPTED = "accepted"
+    KEPT = "kept"
     MALFORMED = "malformed"
     BODY_INCOMPLETE = "body_incomplete"
     UNAUTHENTICATED = "unauthenticated"
@@ -26,6 +27,8 @@ class Answer(StrEnum):
     OVERLOADED = "overloaded"
     BROKER_UNAVAILABLE = "broker_unavailable"
     NO_ACTIVE_SECRET = "no_active_secret"  # noqa: S105 - a kind of answer, no secret
+    UNVERIFIED = "unverified"
+    UNSIGNED_PATH = "unsigned_path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,19 @@ STATUSES: Final[tuple[Status, ...]] = (
         Answer.ACCEPTED,
         (200, 202, 204),
         "Accepted",
-        "Event and audit entry are on every in-sync replica. The integration decides which of the three it is.",
+        "The event is on every in-sync replica; so is its audit entry, unless the source is configured to have none. "
+        "The source decides which of the three it is.",
         "The request is authentic and valid.",
         "Nothing. Sending it again is harmless: the same body is the same event.",
+    ),
+    Status(
+        Answer.KEPT,
+        (200, 202, 204),
+        "Kept for the receiver",
+        "The body is on every in-sync replica of the quarantine topic; the receiver is alarmed and can release it.",
+        "The request is authentic, but of an unknown kind or not understood, and its source is configured to lose "
+        "nothing (Weavr, configured sources).",
+        "Nothing. Sending it again is harmless.",
     ),
     Status(
         Answer.MALFORMED,
@@ -117,7 +130,8 @@ STATUSES: Final[tuple[Status, ...]] = (
         (408,),
         "Body too slow",
         _NOTHING,
-        "The body did not come within ingress.read_timeout_seconds.",
+        "The body did not come within ingress.read_timeout_seconds; or, where a 400 would lose the event (Weavr, "
+        "configured sources), the connection ended before all of it had come.",
         "Send it again, without pauses between its parts",
         "body",
         retry=True,
@@ -145,7 +159,8 @@ STATUSES: Final[tuple[Status, ...]] = (
         (415,),
         "Unsupported media type",
         _NOTHING,
-        "Content-Type is missing, repeated, or not application/json in UTF-8.",
+        "Content-Type is missing, repeated, or not application/json in UTF-8. Weavr and configured sources are not "
+        "asked: a refusal would lose the event.",
         "Send Content-Type: application/json",
         "Content-Type",
     ),
@@ -154,7 +169,7 @@ STATUSES: Final[tuple[Status, ...]] = (
         (415,),
         "Unsupported content encoding",
         _NOTHING,
-        "The body is compressed.",
+        "The body is compressed. Weavr and configured sources are not asked.",
         "Send the body without Content-Encoding",
         "Content-Encoding",
     ),
@@ -201,6 +216,25 @@ STATUSES: Final[tuple[Status, ...]] = (
         "Verification not possible",
         f"{_NOTHING} It is a fault of the receiver, who is alarmed.",
         "None of the secrets configured for this webhook is valid today.",
+        "Send it again after Retry-After",
+        retry=True,
+    ),
+    Status(
+        Answer.UNVERIFIED,
+        (503,),
+        "Not verified",
+        f"{_NOTHING} The receiver is alarmed: maybe its keys are out of date.",
+        "The request is well-formed and fresh, but none of the secrets configured for this source verifies it, and "
+        "the source is configured to have it sent again (unverified_status = 503).",
+        "Send it again after Retry-After; if it worked before, compare secrets",
+        retry=True,
+    ),
+    Status(
+        Answer.UNSIGNED_PATH,
+        (503,),
+        "Unsigned path",
+        f"{_NOTHING} The receiver is alarmed: its configuration does not say what protects this path.",
+        "The path's events have no signature, and unsigned_paths does not name it.",
         "Send it again after Retry-After",
         retry=True,
     ),

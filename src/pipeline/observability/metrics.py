@@ -33,6 +33,7 @@ class Metrics:
         self.registry: Final = registry if registry is not None else CollectorRegistry(auto_describe=True)
         self._ingress()
         self._bus()
+        self._subscriber()
         self._jobs()
         self._edges()
         self._audit()
@@ -57,6 +58,13 @@ class Metrics:
         )
         self.ingress_request_seconds = self._histogram(
             "ingress_request_seconds", "From the first byte of a webhook's body to the answer", "integration"
+        )
+        self.ingress_alarms = self._counter(
+            "ingress_alarms",
+            "What somebody must look at, lest events be lost: unverified, unsigned_path, unknown_path, quarantined, "
+            "too_large",
+            "integration",
+            "kind",
         )
 
     def _bus(self) -> None:
@@ -97,9 +105,37 @@ class Metrics:
         self.consumer_rebalances = self._counter(
             "consumer_rebalances", "Assignments of partitions that this member was given", "stage"
         )
+        self.consumer_left_uncommitted = self._counter(
+            "consumer_left_uncommitted",
+            "Offsets begun and not committed when a partition was lost: their records may be handled again",
+            "stage",
+        )
         self.consumer_paused = self._gauge("consumer_paused", "Partitions paused by back-pressure", "stage")
         self.consumer_heartbeat_age_seconds = self._gauge(
             "consumer_heartbeat_age_seconds", "Seconds since the group coordinator last answered a heartbeat", "stage"
+        )
+
+    def _subscriber(self) -> None:
+        self.subscriber_repeats = self._counter(
+            "subscriber_repeats", "Repeats of events, not handled again (the repeat rule)", "stage", "topic"
+        )
+        self.subscriber_passed_over = self._counter(
+            "subscriber_passed_over", "Events of a type that has no handler", "stage", "topic"
+        )
+        self.subscriber_window_cuts = self._counter(
+            "subscriber_window_cuts",
+            "Event ids forgotten by number before their time was over: a later repeat is handled again",
+            "stage",
+            "topic",
+        )
+        self.subscriber_window_ids = self._gauge(
+            "subscriber_window_ids", "Event ids remembered of a partition", "stage", "topic", "partition"
+        )
+        self.subscriber_window_seconds = self._histogram(
+            "subscriber_window_seconds",
+            "Time to read again what a partition's window needs, before its first record is handled",
+            "stage",
+            buckets=_SLOW,
         )
 
     def _jobs(self) -> None:

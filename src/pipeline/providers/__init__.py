@@ -4,7 +4,7 @@ To add a source, see docs/providers.md.
 """
 
 from pipeline.providers.ecs import EcsProvider
-from pipeline.providers.findings import Finding, InvalidBody
+from pipeline.providers.findings import UNKNOWN_PATH, Finding, InvalidBody
 from pipeline.providers.protocols import (
     Delivery,
     Identified,
@@ -16,8 +16,10 @@ from pipeline.providers.protocols import (
     Verified,
     Verifier,
 )
+from pipeline.providers.weavr import WeavrProvider, WeavrVerifier
 
 __all__ = [
+    "UNKNOWN_PATH",
     "Delivery",
     "EcsProvider",
     "Finding",
@@ -30,4 +32,6 @@ __all__ = [
     "UnverifiedStatus",
     "Verified",
     "Verifier",
+    "WeavrProvider",
+    "WeavrVerifier",
 ]

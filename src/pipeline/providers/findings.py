@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pipeline.errors import PermanentError
+
+UNKNOWN_PATH: Final = "unknown_path"
+"""Rule of a delivery whose path means no kind of event that is known: a kind that its sender has added, maybe."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pipeline.settings.model import Settings
 from pipeline.settings.refusals import toml_value
 from pipeline.settings.retention import RetentionSettings
 from pipeline.settings.review import Review, review
+from pipeline.settings.weavr import WeavrIntegration
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -19,6 +20,7 @@ __all__ = [
     "Review",
     "SecretUnreadable",
     "Settings",
+    "WeavrIntegration",
     "config_path",
     "load_settings",
     "review",

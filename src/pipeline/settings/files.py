@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import SecretStr
+from pydantic.fields import FieldInfo
 
 from pipeline.settings.refusals import shown
 from pipeline.settings.shape import Loc, dotted, fields, is_path, is_secret, item, models
-from pipeline.signatures import SecretSettings
+from pipeline.signatures import Secret, SecretSettings
 
 _MAX_BYTES: Final = 65_536
 _SUFFIX: Final = "_file"
-_UNREAD: Final = SecretStr("unread")
+_UNREAD: Final = SecretStr("unread-by-this-process")
 
 
 class SecretUnreadable(Exception):
@@ -47,6 +48,15 @@ def read_secret(path: Path) -> SecretStr:
     raise SecretUnreadable(
         f"{fault}; create it with the secret as its only line: (umask 077; printf %s SECRET > {named})"
     ) from None
+
+
+def resolved(secrets: Iterable[SecretSettings]) -> tuple[Secret, ...]:
+    """Return the secrets as their files hold them now.
+
+    Raises:
+        SecretUnreadable: A file went away since the settings were loaded.
+    """
+    return tuple(Secret(one.name, read_secret(one.file), one.not_before, one.not_after) for one in secrets)
 
 
 class Files:
@@ -82,7 +92,10 @@ class Files:
         for key, value in data.items():
             secret = key.removesuffix(_SUFFIX)
             if secret != key and key not in known and secret in known and is_secret(known[secret].annotation):
-                resolved[secret] = self._secret(value, (*loc, key), (*loc, secret), taken=secret in data)
+                if self._webhook_secrets or not _of_ingress(known[secret]):
+                    resolved[secret] = self._secret(value, (*loc, key), (*loc, secret), taken=secret in data)
+                else:
+                    resolved[secret] = _UNREAD
                 continue
             inner = known[key].annotation if key in known else item(annotation)
             resolved[key] = self.resolve(inner, value, (*loc, key))
@@ -113,3 +126,9 @@ class Files:
         if path.stat().st_mode & stat.S_IROTH:
             self.warnings.append(f"{dotted(written)}: {path} can be read by everybody; run: chmod 600 {path}")
         return value
+
+
+def _of_ingress(field: FieldInfo) -> bool:
+    """Return whether only the ingress reads this secret, so that no other process needs its file."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and extra.get("read_by") == "ingress"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.callback.settings import CallbackSettings
 from pipeline.cards.settings import CsvLimits, CsvSettings
 from pipeline.processors.settings import ProcessorSettings
-from pipeline.settings.files import read_secret
+from pipeline.providers.settings import Success
+from pipeline.settings.files import resolved
 from pipeline.signatures import SchemeSettings, Secret
 from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.transfer import HostRules
 
+WEBHOOK_PATH = r"^(/[A-Za-z0-9._~-]+)+$"
 
-def _number_of_text(value: object) -> object:
-    # an environment variable is always text, and Literal compares without converting
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+def with_default_path(data: Any, root: str, key: str = "webhook_path") -> Any:
+    """Return a table with the path that its name makes, where it names none."""
+    return {**data, key: f"{root}{data.get('name')}"} if isinstance(data, dict) and key not in data else data
 
 
 class Limits(CsvLimits, JobLimits):
@@ -39,12 +42,10 @@ class EcsIntegration(BaseModel):
     )
     webhook_path: str = Field(
         default="/webhooks/ecs/NAME",
-        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        pattern=WEBHOOK_PATH,
         description="Path that ECS posts announcements to; NAME is the table's",
     )
-    success_status: Annotated[Literal[200, 202, 204], BeforeValidator(_number_of_text)] = Field(
-        default=202, description="HTTP status that tells ECS the announcement is safe"
-    )
+    success_status: Success = Field(default=202, description="HTTP status that tells ECS the announcement is safe")
     webhook: SchemeSettings = Field(description="How announcements are verified")
     callback: CallbackSettings = Field(description="How ECS is told the outcome")
     hosts: HostRules = Field(default=HostRules(), description="Hosts that an announcement's URLs may name")
@@ -56,9 +57,7 @@ class EcsIntegration(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_path(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "webhook_path" not in data:
-            return {**data, "webhook_path": f"/webhooks/ecs/{data.get('name')}"}
-        return data
+        return with_default_path(data, "/webhooks/ecs/")
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
         """Return the webhook secrets as their files hold them now.
@@ -66,6 +65,4 @@ class EcsIntegration(BaseModel):
         Raises:
             SecretUnreadable: A file went away since the settings were loaded.
         """
-        return tuple(
-            Secret(one.name, read_secret(one.file), one.not_before, one.not_after) for one in self.webhook.secrets
-        )
+        return resolved(self.webhook.secrets)

@@ -18,12 +18,16 @@ from pipeline.settings.errors import ConfigError
 from pipeline.settings.files import SecretUnreadable
 from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.retention import RetentionSettings
+from pipeline.settings.weavr import WeavrIntegration
 from pipeline.stages.settings import WatchSettings
 from pipeline.store.settings import LocalSettings, StoreSettings
 from pipeline.transfer import NetworkSettings, TransferSettings
 
 ENV_PREFIX = "PIPELINE_"
 ENV_DELIMITER = "__"
+
+_SOURCES = ("ecs", "weavr")
+"""Tables of sources of webhooks."""
 
 
 class Settings(BaseSettings):
@@ -49,6 +53,7 @@ class Settings(BaseSettings):
     watch: WatchSettings = Field(default=WatchSettings(), description="The deadline watch")
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long things are kept")
     ecs: dict[IntegrationName, EcsIntegration] = Field(default={}, description="ECS integrations by name")
+    weavr: dict[IntegrationName, WeavrIntegration] = Field(default={}, description="Weavr integrations by name")
 
     @classmethod
     def settings_customise_sources(
@@ -66,24 +71,35 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _name_integrations(cls, data: Any) -> Any:
-        tables = data.get("ecs") if isinstance(data, dict) else None
-        if not isinstance(tables, dict):
+        if not isinstance(data, dict):
             return data
-        named = {name: {"name": name, **table} if isinstance(table, dict) else table for name, table in tables.items()}
-        return {**data, "ecs": named}
+        return {**data, **{key: _named(data[key]) for key in _SOURCES if isinstance(data.get(key), dict)}}
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         paths: dict[str, str] = {}
-        for name, integration in self.ecs.items():
-            if integration.name != name:
-                raise ValueError(f"ecs.{name}.name: {integration.name!r} is not the key of its table; leave name out")
-            other = paths.setdefault(integration.webhook_path, name)
-            if other != name:
+        for place, name, source in self._sources():
+            if source.name != name:
+                raise ValueError(f"{place}.name: {source.name!r} is not the key of its table; leave name out")
+            other = paths.setdefault(source.webhook_path, place)
+            if other != place:
                 raise ValueError(
-                    f"ecs.{name}.webhook_path: {integration.webhook_path!r} is also that of ecs.{other}; write another"
+                    f"{place}.webhook_path: {source.webhook_path!r} is also that of {other}; write another"
                 )
+        for path, place in paths.items():
+            for above in _above(path):
+                if above in paths and paths[above].startswith("weavr."):
+                    raise ValueError(
+                        f"{place}.webhook_path: {path!r} lies below that of {paths[above]}, whose events come to paths "
+                        "below its own; write another"
+                    )
         return self
+
+    def _sources(self) -> Iterator[tuple[str, str, EcsIntegration | WeavrIntegration]]:
+        """Yield place, key and table of every source of webhooks."""
+        for kind in _SOURCES:
+            for name, source in getattr(self, kind).items():
+                yield f"{kind}.{name}", name, source
 
     @property
     def cluster(self) -> KafkaSettings:
@@ -99,9 +115,18 @@ class Settings(BaseSettings):
     def secrets(self) -> Iterator[SecretStr]:
         """Yield every secret value held here, for the redaction of logs; of webhooks those whose files are there."""
         yield from _secrets(self)
-        for integration in self.ecs.values():
+        for _, _, source in self._sources():
             with contextlib.suppress(SecretUnreadable):
-                yield from [secret.value for secret in integration.webhook_secrets()]
+                yield from [secret.value for secret in source.webhook_secrets()]
+
+
+def _named(tables: dict[str, Any]) -> dict[str, Any]:
+    return {name: {"name": name, **table} if isinstance(table, dict) else table for name, table in tables.items()}
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _secrets(value: object) -> Iterator[SecretStr]:

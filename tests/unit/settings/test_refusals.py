@@ -125,7 +125,10 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
             ),
         ),
         (ACME, "ecs.acme.webhook: is missing; write a table: [ecs.acme.webhook]"),
-        (f"{ACME}webhook = {{}}", "ecs.acme.webhook: scheme is missing; write scheme = one of 'shared-secret', 'hmac'"),
+        (
+            f"{ACME}webhook = {{}}",
+            "ecs.acme.webhook: scheme is missing; write scheme = one of 'shared-secret', 'hmac', 'standard-webhooks'",
+        ),
         (
             f'{ACME}webhook = {{ scheme = "hmac" }}',
             "ecs.acme.webhook.secrets: is missing; write a table for each: [[ecs.acme.webhook.secrets]]",

@@ -1,0 +1,106 @@
+"""What can be said about a source in its table of the settings, beyond its name, its path and its secrets."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork, SecretStr, model_validator
+
+from pipeline.contracts.weavr import BY_PATH
+from pipeline.providers.protocols import SuccessStatus, UnverifiedStatus
+
+WEAVR_RETRIES_SECONDS: Final = 10 + 60 + 360 + 2160 + 12_960
+"""How long Weavr goes on repeating a delivery, maybe under its first timestamp: 4 h 19 min."""
+
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]{16,128}")
+
+
+def number_of_text(value: object) -> object:
+    """Return a number for a text of digits: a variable is always text, and Literal compares without converting."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+Success = Annotated[SuccessStatus, BeforeValidator(number_of_text)]
+Unverified = Annotated[UnverifiedStatus, BeforeValidator(number_of_text)]
+
+
+class UnsignedPath(BaseModel):
+    """A path whose events Weavr does not sign, and what protects it instead. All that is named must hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        examples=["/bulk_process_end/watch"],
+        description="The path, such as /bulk_process_end/watch",
+    )
+    source_addresses: tuple[IPvAnyNetwork, ...] = Field(
+        default=(),
+        examples=[["192.0.2.0/24"]],
+        description="Networks (CIDR) that these events may come from; behind a proxy set ingress.trusted_proxies too",
+    )
+    require_path_secret: bool = Field(
+        default=False, description="Whether the request's path must hold the secret of path_secret_file"
+    )
+
+    @model_validator(mode="after")
+    def _protected(self) -> Self:
+        kind = BY_PATH.get(self.path)
+        if kind is not None and kind.signed:
+            raise ValueError(f"{self.path} is signed by Weavr: nothing else is needed there; leave this table out")
+        if not self.source_addresses and not self.require_path_secret:
+            raise ValueError(
+                f"nothing protects {self.path}: name source_addresses, or set require_path_secret = true, or both"
+            )
+        return self
+
+
+class WeavrOptions(BaseModel):
+    """How Weavr's webhooks are verified and answered."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    tolerance_seconds: float = Field(
+        default=18_000.0,
+        gt=0,
+        description="How far published-timestamp may lie in the past or future, in seconds; longer than Weavr's retries (4 h 19 min), which may keep it",
+    )
+    missing_call_ref: Literal["empty", "refuse"] = Field(
+        default="empty",
+        description="What a request without call-ref is: signed over an empty one, or refused with 401, which loses it",
+    )
+    legacy_signature: bool = Field(
+        default=False,
+        description="Whether the deprecated header signature counts where signature-v2 is missing; it covers the timestamp only and proves nothing about the body",
+    )
+    unverified_status: Unverified = Field(
+        default=503,
+        description="Answer to a well-formed, fresh request that no key verifies: 503 comes again for 4 h, 401 loses the event; 503 raises an alarm",
+    )
+    success_status: Success = Field(default=204, description="HTTP status that tells Weavr that the event is safe")
+    audit_accepted: bool = Field(
+        default=False,
+        description="Whether each accepted event has an audit event too; its record alone can be verified again at any time",
+    )
+    path_secret: SecretStr | None = Field(
+        default=None,
+        json_schema_extra={"read_by": "ingress"},
+        description="Secret path segment between the webhook's own path and the event's, 16 to 128 letters, digits and ._~-",
+    )
+    unsigned_paths: tuple[UnsignedPath, ...] = Field(
+        default=(),
+        description="Paths that Weavr sends without a signature, with their protection; others of them are answered 503",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        secret = self.path_secret
+        if secret is not None and not _SEGMENT.fullmatch(secret.get_secret_value()):
+            raise ValueError("path_secret must be 16 to 128 letters, digits and ._~-: it stands in a URL")
+        if secret is None and any(one.require_path_secret for one in self.unsigned_paths):
+            raise ValueError("unsigned_paths requires a path secret: name it by path_secret_file")
+        paths = [one.path for one in self.unsigned_paths]
+        if len(set(paths)) < len(paths):
+            raise ValueError("unsigned_paths names a path twice")
+        return self

@@ -1,0 +1,199 @@
+"""Weavr: events on cards, accounts, transfers and identities (its webhook description v2)."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from datetime import datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from pipeline.contracts import Headers, Topic, event_id
+from pipeline.contracts.weavr import BY_PATH, EventKind
+from pipeline.providers.findings import UNKNOWN_PATH, Finding, InvalidBody
+from pipeline.providers.model_errors import findings_of
+from pipeline.providers.protocols import Delivery, Identified, Policy, Verified
+from pipeline.providers.settings import UnsignedPath, WeavrOptions
+from pipeline.providers.strict_json import parse_object
+from pipeline.signatures import HmacSettings, Reason, Scheme, Secret, SecretSettings, SignatureRefused, scheme_of
+
+CALL_REF: Final = "call-ref"
+REQUEST_REF: Final = "request-ref"
+TIMESTAMP: Final = "published-timestamp"
+SIGNATURE: Final = "signature-v2"
+LEGACY_SIGNATURE: Final = "signature"
+
+_STEPUP: Final = "stepup"
+
+
+class WeavrProvider:
+    """Knows the 32 kinds of events by their paths; see :class:`~pipeline.providers.protocols.Provider`.
+
+    Models are lenient, and an event that does not fit is kept, never refused: a refusal would lose it.
+
+    Args:
+        integration: Name of the integration.
+        options: Statuses.
+    """
+
+    def __init__(self, integration: str, options: WeavrOptions) -> None:
+        self._integration = integration
+        self.policy: Final = Policy(
+            success=options.success_status,
+            unverified=options.unverified_status,
+            invalid="keep",
+            any_media_type=True,
+            below=True,
+            audit_accepted=options.audit_accepted,
+        )
+
+    def quarantine(self, delivery: Delivery) -> Topic:
+        """See Provider. Whatever may be about a step-up goes where step-ups are guarded: it may hold ``authToken``."""
+        return Topic.EVENTS_STEPUP_QUARANTINE if _STEPUP in delivery.path.lower() else Topic.EVENTS_QUARANTINE
+
+    def identify(self, delivery: Delivery) -> Identified:
+        """See Provider."""
+        kind = BY_PATH.get(delivery.path)
+        identity = self._identity(delivery, kind)
+        if kind is None:
+            remedy = "Add the kind of event to the receiver's table, then release it from quarantine"
+            raise InvalidBody([Finding("path", UNKNOWN_PATH, remedy)], id=identity)
+        data = _read(kind, delivery.body, identity)
+        return Identified(
+            topic=kind.topic,
+            key=kind.key(self._integration, data),
+            id=identity,
+            type=kind.type,
+            subject=kind.subject(data),
+            dataschema=kind.dataschema,
+            facts={"event_type": kind.type},
+        )
+
+    def _identity(self, delivery: Delivery, kind: EventKind | None) -> str:
+        """Return the event's id: what names the call and the body; where nothing names it, when it was published too.
+
+        Neither body nor transaction alone would do: two events can be equal byte for byte, and one object has several.
+        """
+        name = CALL_REF if kind is None or kind.signed else REQUEST_REF
+        reference = _first(delivery.headers, name)
+        if reference:
+            return event_id(self._integration, delivery.path, reference, delivery.body)
+        published = _first(delivery.headers, TIMESTAMP)
+        return event_id(self._integration, delivery.path, b"", published, delivery.body)
+
+
+def _read(kind: EventKind, body: bytes, identity: str) -> dict[str, Any]:
+    """Return the body, which fits the kind's model."""
+    try:
+        data = parse_object(body)
+        kind.model.model_validate(data)
+    except InvalidBody as invalid:
+        raise InvalidBody(invalid.findings, id=identity) from None
+    except ValidationError as error:
+        raise InvalidBody(findings_of(error), id=identity) from None
+    return data
+
+
+def _first(headers: Headers, name: str) -> bytes:
+    return next((value for header, value in headers if header == name), b"")
+
+
+class WeavrVerifier:
+    """Verifies ``signature-v2`` over call reference, raw body and timestamp; see Verifier.
+
+    A path that Weavr does not sign is taken only where the options say what protects it instead.
+
+    Args:
+        options: Freshness, exceptions, protection of unsigned paths.
+        secrets: API keys, with the dates on which they count.
+    """
+
+    def __init__(self, options: WeavrOptions, secrets: Sequence[Secret]) -> None:
+        required = "?" if options.missing_call_ref == "empty" else ""
+        self._scheme = _scheme(options, secrets, SIGNATURE, (f"header{required}:{CALL_REF}", "body", "timestamp"))
+        legacy = options.legacy_signature
+        self._legacy = _scheme(options, secrets, LEGACY_SIGNATURE, ("timestamp",)) if legacy else None
+        self._path_secret = options.path_secret.get_secret_value().encode() if options.path_secret else None
+        self._unsigned = {one.path: one for one in options.unsigned_paths}
+        self.stored_headers: Final = frozenset(
+            {CALL_REF, REQUEST_REF, TIMESTAMP, SIGNATURE} | ({LEGACY_SIGNATURE} if legacy else set())
+        )
+
+    def verify(self, delivery: Delivery, now: datetime) -> Verified:
+        """See Verifier."""
+        path, secret_given = self._event_path(delivery.path)
+        signed = _has(delivery.headers, SIGNATURE)
+        if not signed and self._goes_unsigned(path):
+            return Verified(self._protection(path, delivery, secret_given=secret_given), path)
+        if not signed and self._legacy is not None and _has(delivery.headers, LEGACY_SIGNATURE):
+            return Verified(f"{self._legacy.verify(delivery.headers, delivery.body, now)} (timestamp only)", path)
+        return Verified(self._scheme.verify(delivery.headers, delivery.body, now), path)
+
+    def _event_path(self, path: str) -> tuple[str, bool]:
+        """Return the event's path, and whether the secret segment stood before it.
+
+        A wrong segment before a known path is taken off too: the signature decides, not the segment, and after a change
+        of the secret deliveries may still come by the old URL.
+        """
+        if self._path_secret is None:
+            return path, False
+        segment, slash, rest = path[1:].partition("/")
+        behind = slash + rest
+        given = hmac.compare_digest(segment.encode(), self._path_secret)
+        return (behind, given) if given or (path not in BY_PATH and behind in BY_PATH) else (path, False)
+
+    def _goes_unsigned(self, path: str) -> bool:
+        kind = BY_PATH.get(path)
+        return path in self._unsigned if kind is None else not kind.signed
+
+    def _protection(self, path: str, delivery: Delivery, *, secret_given: bool) -> str:
+        """Return the names of what protects an unsigned delivery.
+
+        Raises:
+            SignatureRefused: Nothing is configured, or not all of it holds.
+        """
+        rule = self._unsigned.get(path)
+        if rule is None:
+            raise SignatureRefused(
+                Reason.UNSIGNED_PATH, "unsigned_paths does not name this path, which has no signature"
+            )
+        for name in (REQUEST_REF, TIMESTAMP, CALL_REF):
+            if sum(header == name for header, _ in delivery.headers) > 1:
+                raise SignatureRefused(Reason.HEADER_REPEATED, f"The header {name} stands there more than once")
+        if not _address_allowed(rule, delivery.client) or (rule.require_path_secret and not secret_given):
+            raise SignatureRefused(Reason.NOT_VERIFIED, "What protects this path by configuration does not hold")
+        proofs = {"source-address": bool(rule.source_addresses), "path-secret": rule.require_path_secret}
+        return "+".join(name for name, used in proofs.items() if used)
+
+
+def _scheme(options: WeavrOptions, secrets: Sequence[Secret], header: str, signed: tuple[str, ...]) -> Scheme:
+    settings = HmacSettings(
+        scheme="hmac",
+        secrets=(SecretSettings(file=Path("resolved already")),),
+        header=header,
+        hash="sha256",
+        encoding="base64",
+        signed=signed,
+        body_unsigned="body" not in signed,
+        timestamp=f"header:{TIMESTAMP}",
+        timestamp_unit="ms",
+        tolerance_seconds=options.tolerance_seconds,
+    )
+    return scheme_of(settings, secrets)
+
+
+def _has(headers: Headers, name: str) -> bool:
+    return any(header == name for header, _ in headers)
+
+
+def _address_allowed(rule: UnsignedPath, client: str) -> bool:
+    if not rule.source_addresses:
+        return True
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return False  # nobody knows where it came from
+    return any(address in network for network in rule.source_addresses)

@@ -2,7 +2,9 @@
 
 from pipeline.signatures.build import scheme_of
 from pipeline.signatures.errors import Fault, Reason, SignatureRefused
+from pipeline.signatures.explaining import Explanation, Step, explain
 from pipeline.signatures.places import Place, SignedPart, value_at
+from pipeline.signatures.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset
 from pipeline.signatures.protocols import Scheme, Secret
 from pipeline.signatures.settings import (
     FieldSettings,
@@ -13,12 +15,19 @@ from pipeline.signatures.settings import (
     SharedSecretSettings,
     StandardWebhooksSettings,
 )
+from pipeline.signatures.trying import Match, matching
 
 __all__ = [
+    "PRESETS",
+    "WEAVR",
+    "WEAVR_LEGACY",
+    "Explanation",
     "Fault",
     "FieldSettings",
     "HmacSettings",
+    "Match",
     "Place",
+    "Preset",
     "PublicKeySettings",
     "Reason",
     "Scheme",
@@ -29,6 +38,9 @@ __all__ = [
     "SignatureRefused",
     "SignedPart",
     "StandardWebhooksSettings",
+    "Step",
+    "explain",
+    "matching",
     "scheme_of",
     "value_at",
 ]

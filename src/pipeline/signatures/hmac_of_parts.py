@@ -62,7 +62,7 @@ class HmacOfParts:
     def follow(self, headers: Headers, body: bytes, now: datetime, note: Note) -> str:
         """Verify, and note each step; see :class:`~pipeline.signatures.trail.Followed`."""
         keys = counting(self._keys, now)
-        note("secrets", f"{len(keys)} of {len(self._keys)} count at this time")
+        note("secrets", f"{len(keys)} of {len(self._keys)} count at this time: {', '.join(key.id for key in keys)}")
         value = self._header(headers)
         note("header", f"{self._settings.header} stands there once")
         signatures = self._well_formed(value)
@@ -73,7 +73,7 @@ class HmacOfParts:
         message = b"".join(self._part(part, headers, body, timestamp or b"") for part in self._parts)
         note("signed", f"{' + '.join(self._settings.signed)}: {len(message)} bytes")
         found = matching_key(keys, signatures, lambda key: self._encode(hmac.digest(key, message, self._settings.hash)))
-        note("signature", f"verified by {found}; tried: {', '.join(key.id for key in keys)}")
+        note("match", f"verified by {found}")
         if self._place is not None and self._place.kind == "json":
             # read only now: nothing of a body is parsed before it is known to be authentic
             self._judge(_time_inside(body, self._place.value), now, note)

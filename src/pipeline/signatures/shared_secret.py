@@ -34,10 +34,10 @@ class SharedSecret:
     def follow(self, headers: Headers, body: bytes, now: datetime, note: Note) -> str:  # noqa: ARG002 - the body is not signed
         """Verify, and note each step; see :class:`~pipeline.signatures.trail.Followed`."""
         keys = counting(self._keys, now)
-        note("secrets", f"{len(keys)} of {len(self._keys)} count at this time")
+        note("secrets", f"{len(keys)} of {len(self._keys)} count at this time: {', '.join(key.id for key in keys)}")
         received = without_prefix(one_header(headers, self._name), self._prefix, self._name)
         note("header", f"{self._name} stands there once")
         # compare_digest stops early where lengths differ: digests have one length, so that of the secret stays ours
         found = matching_key(keys, [hashlib.sha256(received).digest()], lambda key: hashlib.sha256(key).digest())
-        note("secret", f"equal to {found}; tried: {', '.join(key.id for key in keys)}")
+        note("match", f"equal to {found}")
         return found

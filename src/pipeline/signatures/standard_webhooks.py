@@ -59,7 +59,7 @@ class StandardWebhooks:
     def follow(self, headers: Headers, body: bytes, now: datetime, note: Note) -> str:
         """Verify, and note each step; see :class:`~pipeline.signatures.trail.Followed`."""
         keys = counting(self._keys, now)
-        note("secrets", f"{len(keys)} of {len(self._keys)} count at this time")
+        note("secrets", f"{len(keys)} of {len(self._keys)} count at this time: {', '.join(key.id for key in keys)}")
         value = one_header(headers, _SIGNATURE)
         note("header", f"{_SIGNATURE} stands there once")
         signatures = _signatures(value)
@@ -72,7 +72,7 @@ class StandardWebhooks:
         message = b".".join((_identity(headers), timestamp, body))
         note("signed", f"{_ID} + {_TIMESTAMP} + body with full stops between: {len(message)} bytes")
         found = first_matching(keys, lambda key: _matches(key, signatures, message))
-        note("signature", f"verified by {found}; tried: {', '.join(key.id for key in keys)}")
+        note("match", f"verified by {found}")
         return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pipeline.contracts import Headers
 
@@ -16,6 +16,7 @@ def unnoted(_step: str, _detail: str) -> None:
     """Keep nothing."""
 
 
+@runtime_checkable
 class Followed(Protocol):
     """A scheme whose steps can be followed."""
 

@@ -1,0 +1,219 @@
+"""The books: what was sent, how it was answered, and whether that is what must be."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self, TextIO
+
+from pipeline.sandbox.weavr.events import Broken, Event, Expected, Verdict
+
+RETRIED: Final = frozenset({408, 409, 425, *range(500, 600)})
+"""Answers after which Weavr sends an event again; no answer at all is another reason."""
+_SUCCESS: Final = range(200, 300)
+_UNVERIFIED: Final = 503
+_MOST_FINDINGS: Final = 20
+
+
+def retried(status: int | None) -> bool:
+    """Tell whether Weavr sends an event again after such an answer, or after none."""
+    return status is None or status in RETRIED
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request.
+
+    Attributes:
+        at: When it began, in seconds since 1970; differences are exact.
+        seconds: How long it took.
+        status: None where no answer came.
+    """
+
+    at: float
+    seconds: float
+    status: int | None
+
+    @property
+    def end(self) -> float:
+        """When the answer was there."""
+        return self.at + self.seconds
+
+
+@dataclass(slots=True)
+class Entry:
+    """What became of one event.
+
+    Attributes:
+        deliveries: The attempts of its delivery and, where it was repeated, of the repeat.
+    """
+
+    index: int
+    path: str
+    category: str
+    entity: str
+    sequence: int
+    reference: str
+    ce_id: str
+    expected: Expected
+    broken: Broken | None = None
+    late: bool = False
+    deliveries: list[list[Attempt]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """Return the entry of an event that was not sent yet."""
+        return cls(
+            index=event.index,
+            path=event.path,
+            category=event.category,
+            entity=event.entity,
+            sequence=event.sequence,
+            reference=event.reference,
+            ce_id=event.ce_id,
+            expected=event.expected,
+            broken=event.broken,
+            late=event.late,
+        )
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """How each delivery ended."""
+        return [_verdict(attempts) for attempts in self.deliveries]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether any delivery was."""
+        return "accepted" in self.verdicts
+
+    def finding(self) -> str | None:
+        """Return what is not as it must be, or None."""
+        wanted = "refused" if self.expected == "refused" else "given up"
+        for attempts, verdict in zip(self.deliveries, self.verdicts, strict=True):
+            right = verdict == ("accepted" if self.expected in ("accepted", "quarantined") else wanted)
+            if self.expected == "unverified":
+                right = right and {attempt.status for attempt in attempts} == {_UNVERIFIED}
+            if not right:
+                answers = ", ".join(str(attempt.status or "none") for attempt in attempts)
+                what = f", {self.broken}" if self.broken else ""
+                return f"event {self.index} ({self.path}{what}) must be {self.expected}; answers: {answers}"
+        return None
+
+
+def _verdict(attempts: list[Attempt]) -> Verdict:
+    status = attempts[-1].status
+    if status in _SUCCESS:
+        return "accepted"
+    return "given up" if retried(status) else "refused"
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums of all entries so far.
+
+    Attributes:
+        events: Number of events that are done with.
+        sent: Deliveries, repeats included: each counts once, however often it was tried.
+        requests: Attempts.
+        repeats: Deliveries of events that had been accepted before.
+        statuses: Attempts by answer; None: without one.
+        verdicts: Deliveries by verdict.
+        quarantined: Accepted deliveries of events that belong into quarantine.
+        broken: Broken events by kind.
+        findings: The first twenty things that are not as they must be.
+        wrong: How many there are.
+    """
+
+    events: int = 0
+    sent: int = 0
+    requests: int = 0
+    repeats: int = 0
+    statuses: Counter[int | None] = field(default_factory=Counter)
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    quarantined: int = 0
+    broken: Counter[str] = field(default_factory=Counter)
+    findings: list[str] = field(default_factory=list)
+    wrong: int = 0
+
+    def add(self, entry: Entry) -> None:
+        """Count an entry that is done with."""
+        self.events += 1
+        self.sent += len(entry.deliveries)
+        self.repeats += len(entry.deliveries) - 1
+        for attempts in entry.deliveries:
+            self.requests += len(attempts)
+            self.statuses.update(attempt.status for attempt in attempts)
+        self.verdicts.update(entry.verdicts)
+        if entry.expected == "quarantined":
+            self.quarantined += entry.verdicts.count("accepted")
+        if entry.broken:
+            self.broken[entry.broken] += 1
+        finding = entry.finding()
+        if finding:
+            self.wrong += 1
+            if len(self.findings) < _MOST_FINDINGS:
+                self.findings.append(finding)
+
+    def view(self) -> dict[str, object]:
+        """Return everything for JSON."""
+        return {
+            "events": self.events,
+            "sent": self.sent,
+            "requests": self.requests,
+            "repeats": self.repeats,
+            "answers": {str(status or "none"): number for status, number in sorted(self.statuses.items(), key=str)},
+            "accepted": self.verdicts["accepted"],
+            "quarantined": self.quarantined,
+            "refused": self.verdicts["refused"],
+            "given_up": self.verdicts["given up"],
+            "broken": dict(sorted(self.broken.items())),
+            "wrong": self.wrong,
+            "findings": self.findings,
+        }
+
+
+def write_entry(file: TextIO, entry: Entry) -> None:
+    """Append an entry as a line of JSON; bodies and headers are not in it."""
+    file.write(json.dumps(asdict(entry)) + "\n")
+
+
+def read_ledger(path: Path) -> Iterator[Entry]:
+    """Give the entries of a ledger file, in the order in which their events were done with."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            found: dict[str, Any] = json.loads(line)
+            found["deliveries"] = [[Attempt(**one) for one in attempts] for attempts in found["deliveries"]]
+            found["broken"] = Broken(found["broken"]) if found["broken"] else None
+            yield Entry(**found)
+
+
+def order_findings(entries: Iterable[Entry], places: Mapping[str, int]) -> list[str]:
+    """Return where the order of an entity was lost.
+
+    An event whose acceptance was known before another of its entity was first sent must stand before it. Nothing is
+    promised of two that were under way at the same time.
+
+    Args:
+        entries: Of the ledger.
+        places: Offset of the first record of each ``ce_id``; those of one entity are of one partition.
+    """
+    entities: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.sequence and entry.accepted and entry.ce_id in places:
+            entities.setdefault(entry.entity, []).append(entry)
+    return [finding for found in entities.values() for finding in _order(found, places)]
+
+
+def _order(entries: list[Entry], places: Mapping[str, int]) -> Iterator[str]:
+    begun = sorted(entries, key=lambda entry: entry.deliveries[0][0].at)
+    ended = sorted(entries, key=lambda entry: entry.deliveries[0][-1].end)
+    latest, known = -1, 0
+    for entry in begun:
+        while ended[known].deliveries[0][-1].end < entry.deliveries[0][0].at:
+            latest = max(latest, places[ended[known].ce_id])
+            known += 1
+        if places[entry.ce_id] < latest:
+            yield f"event {entry.index} of {entry.entity} stands before one that was accepted before it was sent"

@@ -6,21 +6,25 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import SecretStr
 
 from pipeline.bus.protocols import Publisher
+from pipeline.ingress.capture import Capture
 from pipeline.ingress.handler import Ingress
 from pipeline.ingress.refusals import RefusalCounts
 from pipeline.ingress.server import IngressServer
 from pipeline.ingress.settings import IngressSettings
 from pipeline.ingress.sources import Source
 from pipeline.observability import Metrics
-from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus
+from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus, WeavrProvider, WeavrVerifier
+from pipeline.providers.settings import WeavrOptions
 from pipeline.signatures import Secret, SharedSecretSettings, scheme_of
 from pipeline.transfer import HostRules
 
 SECRET = "synthetic-webhook-secret"  # noqa: S105 - of tests only
+API_KEY = "synthetic-api-key-1"
 SECRET_HEADERS = {"X-Webhook-Secret": SECRET, "Content-Type": "application/json"}
 
 _HOSTS = HostRules(input=("*.example.com",), result=("*.example.com",), callback=("ecs.example.com",))
@@ -35,6 +39,23 @@ def ecs_source(integration: str = "acme", *, success_status: SuccessStatus = 202
         path=f"/webhooks/ecs/{integration}",
         verifier=SchemeVerifier(scheme_of(settings, [Secret("current", SecretStr(SECRET))])),
         provider=EcsProvider(integration, hosts, success_status),
+    )
+
+
+def weavr_source(integration: str = "acme", **options: Any) -> Source:
+    """Return a Weavr webhook whose API key is :data:`API_KEY`.
+
+    Args:
+        integration: Its name.
+        **options: Settings of its table, beyond name, path and secrets.
+    """
+    settings = WeavrOptions.model_validate(options)
+    return Source(
+        integration=integration,
+        kind="weavr",
+        path=f"/webhooks/weavr/{integration}",
+        verifier=WeavrVerifier(settings, [Secret("oldest-client", SecretStr(API_KEY))]),
+        provider=WeavrProvider(integration, settings),
     )
 
 
@@ -59,6 +80,7 @@ async def serving(
     sources: Sequence[Source] | None = None,
     settings: IngressSettings | None = None,
     clock: Callable[[], datetime] = _now,
+    capture: Capture | None = None,
 ) -> AsyncIterator[Serving]:
     """Serve on a free port of the loopback until the block ends; then stop without grace."""
     settings = settings or IngressSettings(port=0)
@@ -77,6 +99,7 @@ async def serving(
         metrics=metrics,
         refusals=refusals,
         clock=clock,
+        capture=capture,
     )
     server = IngressServer(ingress, refusals, settings)
     await server.start()

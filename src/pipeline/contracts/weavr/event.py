@@ -2,10 +2,64 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from pipeline.contracts.sensitive import MASK, SENSITIVE_MARK, is_sensitive
+
+_VALUES: Final = frozenset({"string", "integer", "number", "boolean"})
 
 
-class WeavrEvent(BaseModel):
-    """One event, leniently: unknown fields and enum values survive. Its fields are named as on the wire."""
+class WeavrObject(BaseModel):
+    """An object of Weavr's, leniently: unknown fields and values survive.
 
-    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+    Attributes are named in snake case, the wire's fields in camel case. Fields that the model does not know are
+    attributes by their name on the wire. Never changes.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="allow",
+        frozen=True,
+        hide_input_in_errors=True,
+        serialize_by_alias=True,
+    )
+
+    def as_received(self) -> dict[str, Any]:
+        """Return the JSON object that this was read from: same names, same values in the form that they had."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Show what is set; sensitive values masked, since representations end in logs and tracebacks."""
+        for name, field in self.__class__.model_fields.items():
+            if name in self.model_fields_set:
+                value = getattr(self, name)
+                hidden = is_sensitive(field.alias or name) and not isinstance(value, WeavrObject)
+                yield name, MASK if hidden else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core)
+        for name, value in handler.resolve_ref_schema(schema).get("properties", {}).items():
+            if is_sensitive(name) and _holds_values(value):
+                value[SENSITIVE_MARK] = True
+        return schema
+
+
+class WeavrEvent(WeavrObject):
+    """The body of one event."""
+
+
+def _holds_values(node: Mapping[str, Any]) -> bool:
+    """Tell whether a field holds values, or a list of them, and no objects: those have fields to be marked."""
+    if "anyOf" in node:
+        return any(map(_holds_values, node["anyOf"]))
+    if node.get("type") == "array":
+        return _holds_values(node.get("items", {}))
+    kinds = node.get("type", ())
+    return not _VALUES.isdisjoint([kinds] if isinstance(kinds, str) else kinds)

@@ -8,7 +8,39 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.contracts.topics import Topic
+from pipeline.contracts.weavr.authentication import EnrolmentEvent, LoginEvent, StepupEvent
+from pipeline.contracts.weavr.beneficiaries import BeneficiaryBatchEvent
+from pipeline.contracts.weavr.bulk_operations import BulkProcessProgressEvent
+from pipeline.contracts.weavr.card_payments import ManagedCardsCardPaymentEvent
+from pipeline.contracts.weavr.correspondent_bank_transfers import CorrespondentBankTransferEvent
 from pipeline.contracts.weavr.event import WeavrEvent
+from pipeline.contracts.weavr.fees import ChargeFeeEvent
+from pipeline.contracts.weavr.ibans import IbanEvent
+from pipeline.contracts.weavr.identities import (
+    BeneficiaryVerifiedEvent,
+    IdentityActivatedEvent,
+    IdentityDeactivatedEvent,
+    KybEvent,
+    KycEvent,
+)
+from pipeline.contracts.weavr.linked_accounts import LinkedAccountEvent
+from pipeline.contracts.weavr.managed_accounts import (
+    ManagedAccountEvent,
+    ManagedAccountLowBalanceEvent,
+    ManagedAccountsDepositEvent,
+    ManualTransactionEvent,
+)
+from pipeline.contracts.weavr.managed_cards import (
+    ManagedCardsAdjustmentEvent,
+    ManagedCardsAuthorisationEvent,
+    ManagedCardsExpiryAndRenewalEvent,
+    ManagedCardsReplacementEvent,
+    ManagedCardsSettlementEvent,
+    ManagedCardsStateChangeEvent,
+    ManagedCardsUpgradeToPhysicalEvent,
+)
+from pipeline.contracts.weavr.outgoing_wire_transfers import OutgoingWireTransferEvent
+from pipeline.contracts.weavr.transfers import SendEvent, TransferEvent
 
 SCHEMA_URN: Final = "urn:card-pipeline:schema"
 _INSTRUMENTS: Final[Mapping[str, str]] = {"managed_cards": "card", "managed_accounts": "account"}
@@ -93,8 +125,8 @@ class EventKind:
         return f"{integration}/{self.subject(body)}"
 
 
-def _kind(path: str, topic: Topic, *entities: Entity, signed: bool = True) -> EventKind:
-    return EventKind(f"/{path}/watch", topic, WeavrEvent, entities, signed)
+def _kind(path: str, topic: Topic, model: type[WeavrEvent], *entities: Entity, signed: bool = True) -> EventKind:
+    return EventKind(f"/{path}/watch", topic, model, entities, signed)
 
 
 def _at(name: str, *place: str, personal: bool = False) -> Entity:
@@ -109,55 +141,105 @@ KINDS: Final[tuple[EventKind, ...]] = (
     _kind(
         "corporates/kyb",
         Topic.EVENTS_CORPORATES,
+        KybEvent,
         _at("corporate", "corporateId"),
         _at("corporate-email", "corporateEmail", personal=True),
     ),
     _kind(
         "corporates/kyb/beneficiaries",
         Topic.EVENTS_CORPORATES,
+        BeneficiaryVerifiedEvent,
         _at("corporate", "additionalInformation", "corporateId"),
     ),
-    _kind("corporates/corporate_activated", Topic.EVENTS_CORPORATES, _CORPORATE_EMAIL),
-    _kind("corporates/corporate_deactivated", Topic.EVENTS_CORPORATES, _CORPORATE_EMAIL),
+    _kind("corporates/corporate_activated", Topic.EVENTS_CORPORATES, IdentityActivatedEvent, _CORPORATE_EMAIL),
+    _kind("corporates/corporate_deactivated", Topic.EVENTS_CORPORATES, IdentityDeactivatedEvent, _CORPORATE_EMAIL),
     _kind(
         "consumers/kyc",
         Topic.EVENTS_CONSUMERS,
+        KycEvent,
         _at("consumer", "consumerId"),
         _at("consumer-email", "consumerEmail", personal=True),
     ),
-    _kind("consumers/consumer_activated", Topic.EVENTS_CONSUMERS, _CONSUMER_EMAIL),
-    _kind("consumers/consumer_deactivated", Topic.EVENTS_CONSUMERS, _CONSUMER_EMAIL),
-    _kind("managed_cards/state_change", Topic.EVENTS_MANAGED_CARDS, _CARD),
-    _kind("managed_cards/authorisations", Topic.EVENTS_MANAGED_CARDS, _CARD),
-    _kind("managed_cards/adjustments", Topic.EVENTS_MANAGED_CARDS, _CARD),
-    _kind("managed_cards/settlements", Topic.EVENTS_MANAGED_CARDS, _CARD),
-    _kind("managed_cards/expiries", Topic.EVENTS_MANAGED_CARDS, _CARD),
-    _kind("managed_cards/physical_cards_upgrade", Topic.EVENTS_MANAGED_CARDS, _CARD),
-    _kind("managed_cards/replacement", Topic.EVENTS_MANAGED_CARDS, _CARD),
-    _kind("managed_cards/payments", Topic.EVENTS_MANAGED_CARDS, _at("card", "cardPayment", "card", "id")),
-    _kind("managed_accounts", Topic.EVENTS_MANAGED_ACCOUNTS, _at("account", "account", "id", "id")),
-    _kind("managed_accounts/deposits", Topic.EVENTS_MANAGED_ACCOUNTS, _at("account", "id", "id")),
-    _kind("managed_accounts/low_balance", Topic.EVENTS_MANAGED_ACCOUNTS, _at("account", "id", "id")),
-    _kind("linked_accounts", Topic.EVENTS_LINKED_ACCOUNTS, _at("linked-account", "linkedAccount", "id")),
-    _kind("transfers", Topic.EVENTS_TRANSFERS, _at("transfer", "transfer", "id", "id")),
-    _kind("send", Topic.EVENTS_SEND, _at("send", "send", "id", "id")),
+    _kind("consumers/consumer_activated", Topic.EVENTS_CONSUMERS, IdentityActivatedEvent, _CONSUMER_EMAIL),
+    _kind("consumers/consumer_deactivated", Topic.EVENTS_CONSUMERS, IdentityDeactivatedEvent, _CONSUMER_EMAIL),
+    _kind("managed_cards/state_change", Topic.EVENTS_MANAGED_CARDS, ManagedCardsStateChangeEvent, _CARD),
+    _kind("managed_cards/authorisations", Topic.EVENTS_MANAGED_CARDS, ManagedCardsAuthorisationEvent, _CARD),
+    _kind("managed_cards/adjustments", Topic.EVENTS_MANAGED_CARDS, ManagedCardsAdjustmentEvent, _CARD),
+    _kind("managed_cards/settlements", Topic.EVENTS_MANAGED_CARDS, ManagedCardsSettlementEvent, _CARD),
+    _kind("managed_cards/expiries", Topic.EVENTS_MANAGED_CARDS, ManagedCardsExpiryAndRenewalEvent, _CARD),
+    _kind(
+        "managed_cards/physical_cards_upgrade", Topic.EVENTS_MANAGED_CARDS, ManagedCardsUpgradeToPhysicalEvent, _CARD
+    ),
+    _kind("managed_cards/replacement", Topic.EVENTS_MANAGED_CARDS, ManagedCardsReplacementEvent, _CARD),
+    _kind(
+        "managed_cards/payments",
+        Topic.EVENTS_MANAGED_CARDS,
+        ManagedCardsCardPaymentEvent,
+        _at("card", "cardPayment", "card", "id"),
+    ),
+    _kind(
+        "managed_accounts", Topic.EVENTS_MANAGED_ACCOUNTS, ManagedAccountEvent, _at("account", "account", "id", "id")
+    ),
+    _kind(
+        "managed_accounts/deposits",
+        Topic.EVENTS_MANAGED_ACCOUNTS,
+        ManagedAccountsDepositEvent,
+        _at("account", "id", "id"),
+    ),
+    _kind(
+        "managed_accounts/low_balance",
+        Topic.EVENTS_MANAGED_ACCOUNTS,
+        ManagedAccountLowBalanceEvent,
+        _at("account", "id", "id"),
+    ),
+    _kind(
+        "linked_accounts",
+        Topic.EVENTS_LINKED_ACCOUNTS,
+        LinkedAccountEvent,
+        _at("linked-account", "linkedAccount", "id"),
+    ),
+    _kind("transfers", Topic.EVENTS_TRANSFERS, TransferEvent, _at("transfer", "transfer", "id", "id")),
+    _kind("send", Topic.EVENTS_SEND, SendEvent, _at("send", "send", "id", "id")),
     _kind(
         "outgoing_wire_transfers",
         Topic.EVENTS_OUTGOING_WIRE_TRANSFERS,
+        OutgoingWireTransferEvent,
         _at("wire-transfer", "transfer", "id", "id"),
     ),
-    _kind("manual_transactions", Topic.EVENTS_MANUAL_TRANSACTIONS, _at("instrument", "targetInstrument", "id")),
-    _kind("fees", Topic.EVENTS_FEES, _at("instrument", "chargeFee", "source", "id")),
-    _kind("login", Topic.EVENTS_LOGIN, _at("credential", "credential", "id")),
-    _kind("stepup", Topic.EVENTS_STEPUP, _at("credential", "credential", "id")),
-    _kind("authentication_factors", Topic.EVENTS_AUTHENTICATION_FACTORS, _at("credential", "credentialId", "id")),
-    _kind("beneficiaries/batch", Topic.EVENTS_BENEFICIARIES, _at("beneficiary-batch", "id")),
-    _kind("bulk_process_end", Topic.EVENTS_BULK_OPERATIONS, _at("bulk-process", "bulkId"), signed=False),
-    _kind("auth/users/user_deactivated", Topic.EVENTS_AUTH_USERS, _at("user-email", "emailAddress", personal=True)),
-    _kind("ibans", Topic.EVENTS_IBANS, _at("iban", "iban", "id")),
+    _kind(
+        "manual_transactions",
+        Topic.EVENTS_MANUAL_TRANSACTIONS,
+        ManualTransactionEvent,
+        _at("instrument", "targetInstrument", "id"),
+    ),
+    _kind("fees", Topic.EVENTS_FEES, ChargeFeeEvent, _at("instrument", "chargeFee", "source", "id")),
+    _kind("login", Topic.EVENTS_LOGIN, LoginEvent, _at("credential", "credential", "id")),
+    _kind("stepup", Topic.EVENTS_STEPUP, StepupEvent, _at("credential", "credential", "id")),
+    _kind(
+        "authentication_factors",
+        Topic.EVENTS_AUTHENTICATION_FACTORS,
+        EnrolmentEvent,
+        _at("credential", "credentialId", "id"),
+    ),
+    _kind("beneficiaries/batch", Topic.EVENTS_BENEFICIARIES, BeneficiaryBatchEvent, _at("beneficiary-batch", "id")),
+    _kind(
+        "bulk_process_end",
+        Topic.EVENTS_BULK_OPERATIONS,
+        BulkProcessProgressEvent,
+        _at("bulk-process", "bulkId"),
+        signed=False,
+    ),
+    _kind(
+        "auth/users/user_deactivated",
+        Topic.EVENTS_AUTH_USERS,
+        IdentityDeactivatedEvent,
+        _at("user-email", "emailAddress", personal=True),
+    ),
+    _kind("ibans", Topic.EVENTS_IBANS, IbanEvent, _at("iban", "iban", "id")),
     _kind(
         "correspondent_bank_transfers",
         Topic.EVENTS_CORRESPONDENT_BANK_TRANSFERS,
+        CorrespondentBankTransferEvent,
         _at("correspondent-transfer", "transfer", "id"),
     ),
 )

@@ -1,0 +1,98 @@
+"""Events of money that goes by way of correspondent banks."""
+
+from __future__ import annotations
+
+from pipeline.contracts.weavr import known_values as known
+from pipeline.contracts.weavr.bank_accounts import PayeeValidation
+from pipeline.contracts.weavr.event import WeavrEvent, WeavrObject
+from pipeline.contracts.weavr.money import Money
+from pipeline.contracts.weavr.references import TypedId
+from pipeline.contracts.weavr.wire import AccountNumber, Bic, Country, Date, Iban, Id, Instant, SortCode, Tag
+
+
+class SourceAccount(WeavrObject):
+    """The account that the money comes from."""
+
+    type: known.InstrumentType
+    id: Id
+
+
+class OriginatorAccount(WeavrObject):
+    """The originator's account and bank."""
+
+    account: str
+    financial_institution: Bic
+
+
+class SupplementaryInformation(WeavrObject):
+    """Papers of the originator. What it holds of persons, Weavr does not say."""
+
+    document_type: known.DocumentType | None = None
+    document_number: str | None = None
+
+
+class Originator(WeavrObject):
+    """Who sends the money: a person has an address and a country, a business those of its registration."""
+
+    tag: Tag | None = None
+    name: str | None = None
+    address: str | None = None
+    country: Country | None = None
+    bank_account_details: OriginatorAccount | None = None
+    supplementary_information: SupplementaryInformation | None = None
+    registration_address: str | None = None
+    registration_country: Country | None = None
+
+
+class Beneficiary(WeavrObject):
+    """Who gets the money, by IBAN (SEPA, RIX) or by number and sort code (Faster Payments)."""
+
+    name: str | None = None
+    iban: Iban | None = None
+    bank_identifier_code: Bic | None = None
+    address: str | None = None
+    bank_name: str | None = None
+    bank_address: str | None = None
+    bank_country: Country | None = None
+    nationality: Country | None = None
+    date_of_birth: Date | None = None
+    type: known.AccountType | None = None
+    account_number: AccountNumber | None = None
+    sort_code: SortCode | None = None
+    secondary_reference: str | None = None
+
+
+class ExternalData(WeavrObject):
+    """One pair that the sender wants to be told on."""
+
+    name: str
+    value: str
+
+
+class CorrespondentBankTransfer(WeavrObject):
+    """Money sent to a bank account by way of a correspondent bank."""
+
+    id: Id
+    profile_id: Id
+    tag: Tag | None = None
+    source_instrument: SourceAccount
+    amount: Money
+    originator: Originator
+    beneficiary: Beneficiary
+    purpose: str
+    description: str | None = None
+    external_data: tuple[ExternalData, ...] | None = None
+    state: known.CorrespondentBankingOwtState
+    creation_timestamp: Instant
+    scheduled_timestamp: Instant | None = None
+    cancellation_reason: str | None = None
+    validation_outcomes: tuple[PayeeValidation, ...] | None = None
+
+
+class CorrespondentBankTransferEvent(WeavrEvent):
+    """A correspondent bank transfer has another state."""
+
+    owner: TypedId
+    transfer: CorrespondentBankTransfer
+    published_timestamp: Instant
+    event_type: known.CorrespondentBankTransferEventType

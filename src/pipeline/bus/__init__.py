@@ -6,9 +6,13 @@ from pipeline.bus.consumer import Consumer
 from pipeline.bus.dead_letters import DeadLetter, DeadLetters, OnDeadLetter
 from pipeline.bus.embedded import EmbeddedBroker
 from pipeline.bus.errors import BrokerUnavailable, EmbeddedMissing, RecordsLost, RecordTooLarge
+from pipeline.bus.event_consumer import EventConsumer
 from pipeline.bus.names import Names
 from pipeline.bus.protocols import (
     BatchHandler,
+    Gate,
+    GateFactory,
+    Handle,
     Handler,
     Lease,
     Outgoing,
@@ -18,7 +22,7 @@ from pipeline.bus.protocols import (
     Runner,
 )
 from pipeline.bus.publisher import KafkaPublisher
-from pipeline.bus.reader import Bounds, read_topic, topic_bounds
+from pipeline.bus.reader import Bounds, missing_topics, read_back, read_topic, topic_bounds
 from pipeline.bus.settings import ConsumerSettings, KafkaSettings, SaslSettings, TlsSettings
 
 __all__ = [
@@ -32,6 +36,10 @@ __all__ = [
     "DeadLetters",
     "EmbeddedBroker",
     "EmbeddedMissing",
+    "EventConsumer",
+    "Gate",
+    "GateFactory",
+    "Handle",
     "Handler",
     "KafkaPublisher",
     "KafkaSettings",
@@ -51,6 +59,8 @@ __all__ = [
     "TopicResult",
     "check_topics",
     "create_topics",
+    "missing_topics",
+    "read_back",
     "read_topic",
     "topic_bounds",
     "topic_table",

@@ -110,23 +110,35 @@ class Attempts:
             self._changed()
 
     def _pause(self, attempt: int, retry_after: float | None) -> float:
-        if retry_after is not None:
-            return max(retry_after, self._settings.backoff_min)
-        doubled = self._settings.backoff_min * 2.0 ** min(attempt - 2, _EXPONENT_LIMIT)
-        return min(doubled, self._settings.backoff_max) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        return pause_before(attempt, retry_after, self._settings)
 
     def _note(self, error: PipelineError, attempt: int, pause: float, record: Record | None) -> None:
-        self._metrics.consumer_retries.labels(stage=self._group, code=error.code).inc()
-        place = {}
-        if record is not None:
-            # the key is the job: who asks why a job hangs looks for it in the log
-            place = {"topic": record.topic, "partition": record.partition, "offset": record.offset, "key": record.key}
-        log.warning(
-            "work_put_off",
-            group=self._group,
-            code=error.code,
-            message=error.message,
-            try_number=attempt,
-            seconds=round(pause, 3),
-            **place,
-        )
+        note_put_off(self._metrics, self._group, error, attempt=attempt, pause=pause, record=record)
+
+
+def pause_before(attempt: int, retry_after: float | None, settings: ConsumerSettings) -> float:
+    """Return the seconds to wait before an attempt (2 is the first repetition)."""
+    if retry_after is not None:
+        return max(retry_after, settings.backoff_min)
+    doubled = settings.backoff_min * 2.0 ** min(attempt - 2, _EXPONENT_LIMIT)
+    return min(doubled, settings.backoff_max) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+
+
+def note_put_off(
+    metrics: Metrics, group: str, error: PipelineError, *, attempt: int, pause: float, record: Record | None
+) -> None:
+    """Count and log that work will be tried again."""
+    metrics.consumer_retries.labels(stage=group, code=error.code).inc()
+    place = {}
+    if record is not None:
+        # the key is the job: who asks why a job hangs looks for it in the log
+        place = {"topic": record.topic, "partition": record.partition, "offset": record.offset, "key": record.key}
+    log.warning(
+        "work_put_off",
+        group=group,
+        code=error.code,
+        message=error.message,
+        try_number=attempt,
+        seconds=round(pause, 3),
+        **place,
+    )

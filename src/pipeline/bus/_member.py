@@ -10,15 +10,14 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 from aiokafka.errors import KafkaError
 
 from pipeline.bus._group import AioGroup, Group, GroupFactory, Partition
+from pipeline.bus._held import Held, PartitionWork
 from pipeline.bus._lease import Tenure
-from pipeline.bus._offsets import OffsetTracker
-from pipeline.bus.protocols import Record
 from pipeline.bus.settings import ConsumerSettings, KafkaSettings
 from pipeline.contracts import TopicName
 from pipeline.effects import effect
@@ -33,42 +32,6 @@ _RECONNECT: Final = 1.0
 """Seconds between two attempts to connect."""
 _CLOSE_WITHIN: Final = 5.0
 """Seconds to leave the group."""
-
-
-class PartitionWork(Protocol):
-    """The records of one partition, in work."""
-
-    @property
-    def offsets(self) -> OffsetTracker:
-        """What is fetched and what is finished."""
-        ...
-
-    def take(self, records: Sequence[Record]) -> None:
-        """Begin with these, except those taken before."""
-        ...
-
-    @property
-    def busy(self) -> int:
-        """How many calls of the handler run now."""
-        ...
-
-    def wind_down(self) -> None:
-        """Begin nothing more; calls that run now may finish."""
-        ...
-
-    def cancel(self) -> None:
-        """End everything at once."""
-        ...
-
-
-class _Held:
-    """A partition of this member."""
-
-    def __init__(self, work: PartitionWork, lease: Tenure) -> None:
-        self.work = work
-        self.lease = lease
-        self.committed = -1
-        self.paused = False
 
 
 class GroupMember(ABC):
@@ -95,7 +58,7 @@ class GroupMember(ABC):
         self._metrics = metrics or Metrics()
         self._connect: GroupFactory = connect or (lambda: AioGroup.connect(group, topics, kafka, settings))
         self._client: Group | None = None
-        self._held: dict[Partition, _Held] = {}
+        self._held: dict[Partition, Held] = {}
         self._membership: tuple[str, int] | None = None
         self._limbo_since: float | None = None
         self._expired = False
@@ -103,6 +66,7 @@ class GroupMember(ABC):
         self._turned = time.monotonic()
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
+        self._commit_wanted = asyncio.Event()
         self._commit_lock = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
         self._failure: Exception | None = None
@@ -160,7 +124,7 @@ class GroupMember(ABC):
     def _progressed(self, partition: Partition) -> None:
         """Take note that records were finished, or that a call of the handler ended."""
         held = self._held.get(partition)
-        if held and held.paused and self._limbo_since is None and not self._full(held):
+        if held and held.paused and self._limbo_since is None and self._has_room(held):
             held.paused = False
             self._the_client.resume(partition)
         self._idle.set()
@@ -217,7 +181,12 @@ class GroupMember(ABC):
 
     async def _commit_often(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.commit_interval)
+            try:
+                async with asyncio.timeout(self._settings.commit_interval):
+                    await self._commit_wanted.wait()
+            except TimeoutError:
+                pass  # the usual case: nobody waits for a commit
+            self._commit_wanted.clear()
             if self._limbo_since is None:
                 await self._commit()
 
@@ -264,7 +233,7 @@ class GroupMember(ABC):
 
     def _begin(self, partition: Partition) -> None:
         lease = Tenure(self._fresh)
-        self._held[partition] = _Held(self._open(partition, lease), lease)
+        self._held[partition] = Held(self._open(partition, lease), lease)
 
     def _come_back(self, partition: Partition) -> None:
         held = self._held[partition]
@@ -286,11 +255,15 @@ class GroupMember(ABC):
         for partition in list(self._held):
             self._lose(partition)
 
-    def _full(self, held: _Held) -> bool:
+    def _full(self, held: Held) -> bool:
         offsets = held.work.offsets
         return offsets.span >= self._settings.max_span or offsets.held_bytes >= self._settings.max_span_bytes
 
-    def _pause_full(self, partition: Partition, held: _Held) -> None:
+    def _has_room(self, held: Held) -> bool:
+        """Return whether a paused partition may be fetched again."""
+        return not self._full(held)
+
+    def _pause_full(self, partition: Partition, held: Held) -> None:
         if not held.paused and self._full(held):
             held.paused = True
             self._the_client.pause(partition)
@@ -307,9 +280,10 @@ class GroupMember(ABC):
             log.warning("commit_timed_out", group=self._group)
 
     async def _commit_due(self) -> None:
+        held_now = dict(self._held)
         due = {
             partition: held.work.offsets.to_commit
-            for partition, held in self._held.items()
+            for partition, held in held_now.items()
             if held.work.offsets.to_commit is not None and held.work.offsets.to_commit > held.committed
         }
         if not due or not self._fresh() or self._the_client.membership is None:
@@ -318,8 +292,12 @@ class GroupMember(ABC):
             done = await self._the_client.commit(due)
         self._count_commit("ok" if done else "failed")
         for partition, offset in due.items() if done else ():
-            if partition in self._held:
-                self._held[partition].committed = offset
+            # lost meanwhile and begun anew, it is another partition's time with us
+            if self._held.get(partition) is held_now[partition]:
+                self._note_commit(held_now[partition], offset)
+
+    def _note_commit(self, held: Held, offset: int) -> None:
+        held.committed = offset
 
     def _count_commit(self, result: str) -> None:
         self._metrics.consumer_commits.labels(stage=self._group, result=result).inc()

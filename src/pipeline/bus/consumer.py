@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 
 from pipeline.bus._attempts import Attempts
 from pipeline.bus._group import GroupFactory, Partition
+from pipeline.bus._held import PartitionWork
 from pipeline.bus._lease import Tenure
-from pipeline.bus._member import GroupMember, PartitionWork
+from pipeline.bus._member import GroupMember
 from pipeline.bus._offsets import OffsetTracker
 from pipeline.bus.dead_letters import DeadLetters, OnDeadLetter, dead_letter_topic
 from pipeline.bus.protocols import Handler, Publisher, Record

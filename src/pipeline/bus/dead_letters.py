@@ -45,6 +45,7 @@ class DeadLetters:
         publisher: Where to.
         group: The consumer group that gives up, e.g. ``process``.
         on_dead_letter: Told about each.
+        address: Returns the dead-letter topic of a topic.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class DeadLetters:
         metrics: Metrics,
         on_dead_letter: OnDeadLetter | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        address: Callable[[TopicName], TopicName] | None = None,
     ) -> None:
+        self._address = address or dead_letter_topic
         self._publisher = publisher
         self._group = group
         self._metrics = metrics
@@ -70,7 +73,7 @@ class DeadLetters:
             FatalError: Not even a notice of it can be kept.
         """
         letter = DeadLetter(record, error, self._group, self._clock())
-        outgoing = _addressed(letter)
+        outgoing = _whole(letter, self._address(record.topic))
         try:
             await self._publisher.publish(outgoing)
         except RecordTooLarge:
@@ -94,7 +97,7 @@ class DeadLetters:
     async def _give_notice(self, letter: DeadLetter) -> None:
         record = letter.record
         try:
-            await self._publisher.publish(_notice(letter))
+            await self._publisher.publish(_notice(letter, self._address(record.topic)))
         except RecordTooLarge as too_large:
             raise FatalError(
                 "dead_letter_too_large",
@@ -111,17 +114,17 @@ def dead_letter_topic(topic: TopicName) -> TopicName:
     return found
 
 
-def _addressed(letter: DeadLetter) -> Outgoing:
+def _whole(letter: DeadLetter, topic: TopicName) -> Outgoing:
     record = letter.record
     headers = (*record.headers, *_encoded(_facts(letter)))
-    return Outgoing(dead_letter_topic(record.topic), record.key, record.value, headers)
+    return Outgoing(topic, record.key, record.value, headers)
 
 
-def _notice(letter: DeadLetter) -> Outgoing:
+def _notice(letter: DeadLetter, topic: TopicName) -> Outgoing:
     """Return what is kept of a record that is too large for its dead-letter topic: where it is, and why."""
     record = letter.record
     cut = {"dlq_value_bytes": str(len(record.value)), "dlq_value_sha256": hashlib.sha256(record.value).hexdigest()}
-    return Outgoing(dead_letter_topic(record.topic), "", b"", _encoded(_facts(letter) | cut))
+    return Outgoing(topic, "", b"", _encoded(_facts(letter) | cut))
 
 
 def _encoded(facts: Mapping[str, str]) -> Headers:

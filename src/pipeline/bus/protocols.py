@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -123,6 +123,36 @@ class BatchHandler(Protocol):
         A TransientError repeats the whole batch.
         """
         ...
+
+
+Handle = Callable[[Record], Awaitable[None]]
+"""Does the work of one record; errors as :meth:`Handler.handle`."""
+
+
+class Gate(Protocol):
+    """Decides which records of one partition are handed on. It lives as long as the member has the partition."""
+
+    async def open(self, first: Record) -> None:
+        """Prepare, knowing the first record that was fetched; none is handed on before this returns.
+
+        May take long: other partitions go on meanwhile.
+
+        Raises:
+            TransientError: Called again later.
+            FatalError: The process stops. So does any other exception.
+        """
+        ...
+
+    def admit(self, record: Record) -> bool:
+        """Return whether a record is to be handled; if not, it counts as finished.
+
+        Called exactly once per record, in offset order, beginning with the first. Must not fail.
+        """
+        ...
+
+
+GateFactory = Callable[[TopicName, int], Gate]
+"""Makes the gate of a partition that the member was just given."""
 
 
 class Runner(Protocol):

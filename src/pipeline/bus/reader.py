@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -19,6 +19,9 @@ from pipeline.bus.settings import KafkaSettings
 from pipeline.contracts import TopicName
 
 _AT_ONCE: Final = 500
+_LOOKS: Final = 5
+_LOOK_AGAIN: Final = 0.3
+"""Seconds between two looks whether a topic is there: one that is made on first use takes a moment."""
 
 
 class Bounds(NamedTuple):
@@ -26,6 +29,27 @@ class Bounds(NamedTuple):
 
     first: int
     end: int
+
+
+async def missing_topics(settings: KafkaSettings, topics: Sequence[TopicName]) -> list[str]:
+    """Return the cluster's names of those topics that are not there, or that may not be described.
+
+    A cluster that makes topics on first use makes them now.
+
+    Raises:
+        BrokerUnavailable: No answer in time.
+    """
+    names = [Names(settings).topic(topic) for topic in topics]
+    async with _connected(settings, "Metadata") as consumer:
+        for look in range(_LOOKS):
+            for name in names:
+                await consumer._client.add_topic(name)  # noqa: SLF001 - nothing public asks about one topic
+            await consumer._client.force_metadata_update()  # noqa: SLF001
+            missing = [name for name in names if not consumer.partitions_for_topic(name)]
+            if not missing or look + 1 == _LOOKS:
+                return missing
+            await asyncio.sleep(_LOOK_AGAIN)
+    return names
 
 
 async def topic_bounds(settings: KafkaSettings, topic: TopicName) -> dict[int, Bounds]:
@@ -36,6 +60,38 @@ async def topic_bounds(settings: KafkaSettings, topic: TopicName) -> dict[int, B
     """
     async with _reading(settings, topic) as consumer:
         return await _bounds(consumer, Names(settings).topic(topic))
+
+
+async def read_back(settings: KafkaSettings, first: Record, *, most: int, milliseconds: int) -> AsyncIterator[Record]:
+    """Yield the records of one partition that stand right before a given one, in offset order.
+
+    Those that are older, by their timestamps, and at the beginning of the range are left out. Memory is bounded by one
+    fetch.
+
+    Args:
+        settings: The cluster.
+        first: The record where it ends; it is not yielded.
+        most: Offsets to go back at most.
+        milliseconds: How much older than ``first`` a record may be, as far as the broker can look that up.
+
+    Raises:
+        BrokerUnavailable: No answer in time.
+    """
+    place = TopicPartition(Names(settings).topic(first.topic), first.partition)
+    async with _connected(settings, first.topic) as consumer:
+        consumer.assign([place])
+        start = max((await consumer.beginning_offsets([place]))[place], first.offset - most)
+        since = first.timestamp_ms - milliseconds
+        found = (await consumer.offsets_for_times({place: since}))[place] if since > 0 else None
+        # a broker that keeps no times answers anything: then the number alone bounds the range
+        if found is not None and found.offset <= first.offset:
+            start = max(start, found.offset)
+        if start >= first.offset:
+            return
+        consumer.seek(place, start)
+        async for raw in _until(consumer, {place: first.offset}, settings):
+            key, headers = decoded(raw.key, raw.headers)
+            yield Record(first.topic, raw.partition, raw.offset, key, raw.value or b"", headers, raw.timestamp)
 
 
 async def read_topic(
@@ -98,11 +154,16 @@ async def _bounds(consumer: Any, name: str) -> dict[int, Bounds]:
     return {place.partition: Bounds(first[place], end[place]) for place in sorted(places)}
 
 
+def _reading(settings: KafkaSettings, topic: TopicName) -> AbstractAsyncContextManager[Any]:
+    return _connected(settings, topic, Names(settings).topic(topic))
+
+
 @asynccontextmanager
-async def _reading(settings: KafkaSettings, topic: TopicName) -> AsyncIterator[Any]:
+async def _connected(settings: KafkaSettings, topic: TopicName, *assigned: str) -> AsyncIterator[Any]:
+    """Give a client without group that has all partitions of the ``assigned`` topics."""
     options = await asyncio.to_thread(connection_options, settings, client_id="card-pipeline-reader")
     consumer = AIOKafkaConsumer(
-        Names(settings).topic(topic),
+        *assigned,
         **options,
         enable_auto_commit=False,
         auto_offset_reset="earliest",

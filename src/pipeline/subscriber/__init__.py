@@ -1,0 +1,20 @@
+"""For teams that subscribe to topics of events: a typed, safe consumer in five lines. Public API."""
+
+from pipeline.bus import KafkaSettings, SaslSettings, TlsSettings
+from pipeline.subscriber.errors import Poison, Retry
+from pipeline.subscriber.event import Event
+from pipeline.subscriber.settings import SubscriberSettings
+from pipeline.subscriber.subscriber import Subscriber
+from pipeline.subscriber.topics import dead_letter_topics
+
+__all__ = [
+    "Event",
+    "KafkaSettings",
+    "Poison",
+    "Retry",
+    "SaslSettings",
+    "Subscriber",
+    "SubscriberSettings",
+    "TlsSettings",
+    "dead_letter_topics",
+]

@@ -1,0 +1,127 @@
+"""An event as a handler sees it, and how a record becomes one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.bus import Record
+from pipeline.contracts import Headers, first_values
+from pipeline.errors import PoisonRecord
+
+Data = TypeVar("Data", covariant=True)  # noqa: PLC0105 - the name is read in signatures
+
+_LAST_MS: Final = 253_402_300_799_000
+"""The last millisecond that a datetime can say, about: producers may write any number."""
+_MOST_FINDINGS: Final = 5
+_FIELD_NAME: Final = re.compile(r"[A-Za-z_]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[Data]):
+    """One event. Its representation shows nothing of what it holds.
+
+    Attributes:
+        id: Equal ids are the same event (``ce_id``).
+        type: Such as ``weavr.managed_cards.authorisations`` (``ce_type``).
+        subject: What it is about, such as ``card/1234`` (``ce_subject``).
+        time: When it was received (``ce_time``), with a zone.
+        key: The record's key; events of one key are handled one after another.
+        source: Where it came in, such as ``/webhooks/weavr/acme`` (``ce_source``).
+        data: The body as the type's model; of a type without one, the JSON value, or None where it is not JSON.
+        raw: The body as received, byte for byte: what a signature was made over.
+        headers: All headers of the record, the provider's signature among them.
+        topic: Logical name, without the cluster's prefix.
+        attempt: 1 at first, counted up while this process tries again.
+        timestamp_ms: The record's time in Kafka, epoch milliseconds.
+    """
+
+    id: str
+    type: str
+    subject: str
+    time: datetime
+    key: str
+    source: str
+    data: Data = field(repr=False)
+    raw: bytes = field(repr=False)
+    headers: Headers = field(repr=False)
+    topic: str
+    partition: int
+    offset: int
+    attempt: int
+    timestamp_ms: int
+
+
+def event_of_record(record: Record, models: Mapping[str, type[BaseModel]]) -> Event[Any]:
+    """Return the event that a record carries.
+
+    Args:
+        record: As consumed.
+        models: Models by event type.
+
+    Raises:
+        PoisonRecord: It carries none, or the body does not fit the model.
+    """
+    named = first_values(record.headers)
+    ident, kind = named.get("ce_id"), named.get("ce_type")
+    if not ident or not kind:
+        raise PoisonRecord("event_not_named", "The record has no header ce_id or ce_type: it carries no event.")
+    model = models.get(kind)
+    data: Any = _modelled(record.value, model) if model else _plain(record.value, named.get("content-type", ""))
+    return Event(
+        id=ident,
+        type=kind,
+        subject=named.get("ce_subject", ""),
+        time=_time(named.get("ce_time"), record.timestamp_ms),
+        key=record.key,
+        source=named.get("ce_source", ""),
+        data=data,
+        raw=record.value,
+        headers=record.headers,
+        topic=str(record.topic),
+        partition=record.partition,
+        offset=record.offset,
+        attempt=record.attempt,
+        timestamp_ms=record.timestamp_ms,
+    )
+
+
+def _modelled(body: bytes, model: type[BaseModel]) -> BaseModel:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        # the errors' own texts may quote what was received
+        findings = "; ".join(
+            f"{'.'.join(map(_speakable, one['loc'])) or 'body'}: {one['type']}"
+            for one in error.errors(include_input=False, include_url=False, include_context=False)[:_MOST_FINDINGS]
+        )
+    raise PoisonRecord("event_unfit", f"The body does not fit {model.__name__}: {findings}.")
+
+
+def _speakable(place: int | str) -> str:
+    return str(place) if isinstance(place, int) or _FIELD_NAME.fullmatch(place) else "?"
+
+
+def _plain(body: bytes, content_type: str) -> Any:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        pass  # the text of the error may quote the body
+    raise PoisonRecord("event_not_json", "The body says that it is JSON and is not.")
+
+
+def _time(text: str | None, timestamp_ms: int) -> datetime:
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        found = datetime.fromtimestamp(min(max(0, timestamp_ms), _LAST_MS) / 1000, UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,126 @@
+"""What of a partition is handed to handlers: first occurrences, of types that somebody handles."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol
+
+import structlog
+
+from pipeline.bus import Record
+from pipeline.contracts import TopicName
+from pipeline.observability import Metrics
+from pipeline.subscriber.window import RepeatWindow
+
+log = structlog.get_logger(__name__)
+
+ReadBack = Callable[[Record], AsyncIterator[Record]]
+"""Yields the records before a given one that a window needs, in offset order."""
+
+_AT_ONCE: Final = 2
+"""Partitions whose windows are read at the same time: each takes a connection and the loop's time."""
+
+
+class Wanted(Protocol):
+    """Who knows what is handled."""
+
+    def handles(self, event_type: str) -> bool:
+        """Return whether events of a type have a handler."""
+        ...
+
+
+class RepeatGates:
+    """Makes the gates of a subscriber's partitions."""
+
+    def __init__(
+        self, wanted: Wanted, read_back: ReadBack, *, seconds: float, records: int, group: str, metrics: Metrics
+    ) -> None:
+        self.wanted = wanted
+        self.read_back = read_back
+        self.group = group
+        self.metrics = metrics
+        self.reading = asyncio.Semaphore(_AT_ONCE)
+        self._seconds = seconds
+        self._records = records
+
+    def window(self) -> RepeatWindow:
+        """Return an empty window."""
+        return RepeatWindow(self._seconds, self._records)
+
+    def __call__(self, topic: TopicName, partition: int) -> RepeatGate:
+        """Return the gate of a partition that was just given to this member."""
+        return RepeatGate(self, topic, partition)
+
+
+class RepeatGate:
+    """Implements :class:`pipeline.bus.Gate`: passes over repeats, and types without handler.
+
+    The log is the state: before the first record the window is read again from the partition itself, so it is the same
+    wherever the partition was before.
+    """
+
+    def __init__(self, gates: RepeatGates, topic: TopicName, partition: int) -> None:
+        labels = {"stage": gates.group, "topic": str(topic)}
+        metrics = gates.metrics
+        self._gates = gates
+        self._repeats = metrics.subscriber_repeats.labels(**labels)
+        self._passed_over = metrics.subscriber_passed_over.labels(**labels)
+        self._cut = metrics.subscriber_window_cuts.labels(**labels)
+        self._ids = metrics.subscriber_window_ids.labels(**labels, partition=str(partition))
+        self._window = gates.window()
+        self._cuts = 0
+
+    async def open(self, first: Record) -> None:
+        """See Gate."""
+        async with self._gates.reading:
+            began = time.perf_counter()
+            window = self._gates.window()
+            read = 0
+            async for record in self._gates.read_back(first):
+                ident, _ = _named(record)
+                if ident:
+                    window.repeats(ident, record.offset, record.timestamp_ms)
+                read += 1
+        self._window, self._cuts = window, window.cuts
+        seconds = time.perf_counter() - began
+        self._gates.metrics.subscriber_window_seconds.labels(stage=self._gates.group).observe(seconds)
+        self._ids.set(len(window))
+        log.info(
+            "window_read",
+            topic=first.topic,
+            partition=first.partition,
+            before=first.offset,
+            records=read,
+            seconds=round(seconds, 3),
+        )
+
+    def admit(self, record: Record) -> bool:
+        """See Gate."""
+        ident, event_type = _named(record)
+        if not ident or not event_type:
+            return True  # no event: the handler's side says so in a dead letter
+        repeats = self._window.repeats(ident, record.offset, record.timestamp_ms)
+        self._ids.set(len(self._window))
+        if self._window.cuts > self._cuts:
+            self._cut.inc(self._window.cuts - self._cuts)
+            self._cuts = self._window.cuts
+        if repeats:
+            self._repeats.inc()
+            return False
+        if not self._gates.wanted.handles(event_type.decode("utf-8", "replace")):
+            self._passed_over.inc()
+            return False
+        return True
+
+
+def _named(record: Record) -> tuple[bytes, bytes]:
+    """Return the first ``ce_id`` and ``ce_type``, empty where there is none."""
+    ident = kind = None
+    for name, value in record.headers:
+        if name == "ce_id" and ident is None:
+            ident = value
+        elif name == "ce_type" and kind is None:
+            kind = value
+    return ident or b"", kind or b""

@@ -1,0 +1,68 @@
+"""Which function handles which events."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.subscriber.event import Event
+from pipeline.subscriber.models import MODELS, types_of
+
+Function = Callable[[Event[Any]], Awaitable[None]]
+"""Handles one event; returns when it is done."""
+
+
+class Handlers:
+    """The handlers of one subscriber, one per event type at most, and one for the rest.
+
+    Attributes:
+        models: Models by event type: the known ones and those that handlers were declared with.
+    """
+
+    def __init__(self) -> None:
+        self.models: dict[str, type[BaseModel]] = dict(MODELS)
+        self._by_type: dict[str, Function] = {}
+        self._rest: Function | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._by_type) or self._rest is not None
+
+    def add(self, what: type[BaseModel] | str, handler: Function, model: type[BaseModel] | None) -> None:
+        """Take a handler for a model's types, or for one type.
+
+        Raises:
+            TypeError: It is no ``async def`` function.
+            ValueError: The type has a handler already, or the model belongs to no type.
+        """
+        _ensure_async(handler)
+        types = [what] if isinstance(what, str) else types_of(what)
+        for one in types:
+            if one in self._by_type:
+                raise ValueError(f"{one} has a handler already: an event has one handler")
+        self._by_type.update(dict.fromkeys(types, handler))
+        if isinstance(what, str) and model is not None:
+            self.models[what] = model
+
+    def add_rest(self, handler: Function) -> None:
+        """Take the handler for types that have none of their own. Raises as :meth:`add`."""
+        _ensure_async(handler)
+        if self._rest is not None:
+            raise ValueError("on_any has a handler already: an event has one handler")
+        self._rest = handler
+
+    def find(self, event_type: str) -> Function | None:
+        """Return the handler of a type, or None."""
+        return self._by_type.get(event_type, self._rest)
+
+    def handles(self, event_type: str) -> bool:
+        """Return whether events of a type have a handler."""
+        return self._rest is not None or event_type in self._by_type
+
+
+def _ensure_async(handler: object) -> None:
+    call = getattr(handler, "__call__", None)  # noqa: B004 - an object with an async __call__ is a handler too
+    if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)):
+        raise TypeError(f"a handler is an `async def` function of one event, not {handler!r}")

@@ -1,0 +1,28 @@
+"""Which model the body of an event type has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import BaseModel
+
+from pipeline.contracts import BatchCompleted, BatchFailed, BatchProcessed, BatchUploaded, Topic
+from pipeline.contracts.weavr import KINDS
+
+MODELS: Final[Mapping[str, type[BaseModel]]] = {
+    **{kind.type: kind.model for kind in KINDS},
+    Topic.BATCH_PROCESSED.value: BatchProcessed,
+    Topic.BATCH_UPLOADED.value: BatchUploaded,
+    Topic.BATCH_FAILED.value: BatchFailed,
+    Topic.BATCH_COMPLETED.value: BatchCompleted,
+}
+"""Models by event type (``ce_type``)."""
+
+
+def types_of(model: type[BaseModel]) -> list[str]:
+    """Return the event types whose body a model is. Raises ValueError where there is none."""
+    found = [kind for kind, one in MODELS.items() if one is model]
+    if not found:
+        raise ValueError(f"{model.__name__} is the model of no event type; name the type: on('the.type', model=...)")
+    return found

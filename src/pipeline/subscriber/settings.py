@@ -1,0 +1,79 @@
+"""How a subscriber works. Every setting has a default that suits a handler that writes to a database."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.bus import ConsumerSettings
+
+
+class SubscriberSettings(BaseModel):
+    """How one member of a subscriber's group works; docs/subscribers.md explains them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_attempts: int = Field(
+        default=5, ge=1, le=1000, description="How often a handler is called for one event before it is a dead letter"
+    )
+    backoff_min: float = Field(default=1.0, gt=0, description="Seconds until the second attempt; doubles, with jitter")
+    backoff_max: float = Field(default=60.0, gt=0, description="Most seconds between two attempts")
+    concurrency: int = Field(
+        default=16, ge=1, le=1000, description="Events of one partition, of different keys, handled at the same time"
+    )
+    slots: int = Field(default=64, ge=1, le=10_000, description="The same, over all partitions of this process")
+    max_span: int = Field(
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Offsets from the committed one on of which events are handled: at most so many of a partition are handled again after a crash",
+    )
+    max_span_bytes: int = Field(
+        default=8_000_000, ge=1, description="Bytes of fetched and unfinished events of a partition, then it is paused"
+    )
+    repeat_seconds: float = Field(
+        default=21_600.0, ge=0, le=604_800, description="Window of the repeat rule: how much older the first may be"
+    )
+    repeat_records: int = Field(
+        default=100_000,
+        ge=0,
+        le=5_000_000,
+        description="Window of the repeat rule: how many offsets before the first may be; 200 bytes of memory each, per partition",
+    )
+    stop_grace: float = Field(
+        default=25.0, ge=0, le=86_400, description="Seconds that handlers get to finish when the process is stopped"
+    )
+    session_timeout: float = Field(
+        default=10.0, ge=1, le=300, description="Seconds without a heartbeat until others get this member's partitions"
+    )
+    commit_interval: float = Field(default=1.0, gt=0, le=60, description="Most seconds between two commits")
+    fetch_wait: float = Field(
+        default=0.5, gt=0, le=5, description="Most seconds that a broker holds back an empty answer"
+    )
+    lost_records: Literal["stop", "report"] = Field(
+        default="stop",
+        description="Records expired before they were read: stop, naming them, or log records_lost and go on behind the gap",
+    )
+    signals: bool = Field(
+        default=True, description="Whether SIGTERM and SIGINT stop the subscriber; not for use outside the main thread"
+    )
+
+    def for_consumer(self) -> ConsumerSettings:
+        """Return what the group member needs."""
+        return ConsumerSettings(
+            session_timeout=self.session_timeout,
+            concurrency=self.concurrency,
+            slots=self.slots,
+            max_span=self.max_span,
+            max_span_bytes=self.max_span_bytes,
+            max_poll_records=min(500, 10 * self.max_span),
+            stop_grace=self.stop_grace,
+            backoff_min=self.backoff_min,
+            backoff_max=self.backoff_max,
+            commit_interval=self.commit_interval,
+            commit_timeout=min(3.0, self.session_timeout / 2),
+            poll_interval=min(0.5, self.session_timeout / 5),
+            fetch_wait=self.fetch_wait,
+            lost_records=self.lost_records,
+        )

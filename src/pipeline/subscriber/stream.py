@@ -1,0 +1,84 @@
+"""Between the consumer, which pushes, and ``async for``, which pulls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from pipeline.errors import LeaseLost
+from pipeline.subscriber.event import Event
+
+
+class _Offer:
+    """An event that waits to be taken, or is in the loop's body."""
+
+    def __init__(self, event: Event[Any]) -> None:
+        self.event = event
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class EventStream:
+    """Hands events over one by one; each is finished when the next is asked for."""
+
+    def __init__(self) -> None:
+        self._offers: deque[_Offer] = deque()
+        self._current: _Offer | None = None
+        self._more = asyncio.Event()
+        self._closed = False
+
+    async def put(self, event: Event[Any]) -> None:
+        """Offer an event and wait until it is finished.
+
+        Raises:
+            LeaseLost: The stream was closed before; the event must come again.
+        """
+        offer = _Offer(event)
+        if self._closed:
+            raise _left()
+        self._offers.append(offer)
+        self._more.set()
+        try:
+            await offer.finished
+        finally:
+            if offer in self._offers:
+                self._offers.remove(offer)
+
+    async def next(self) -> Event[Any] | None:
+        """Finish the event that was given last and return the next one, or None when there will be none."""
+        self._finish()
+        while not self._offers and not self._closed:
+            self._more.clear()
+            await self._more.wait()
+        if self._closed:
+            return None
+        self._current = self._offers.popleft()
+        return self._current.event
+
+    def close(self) -> None:
+        """Give nothing out any more; what nobody took comes again. The event in the loop's body may be finished."""
+        self._closed = True
+        self._more.set()
+        for offer in self._offers:
+            _withdraw(offer)
+
+    def abandon(self) -> None:
+        """Close, and do not count the event in the loop's body as finished."""
+        self.close()
+        if self._current is not None:
+            _withdraw(self._current)
+
+    def _finish(self) -> None:
+        # its partition may have been lost meanwhile: then nobody waits for it
+        if self._current is not None and not self._current.finished.done():
+            self._current.finished.set_result(None)
+        self._current = None
+
+
+def _withdraw(offer: _Offer) -> None:
+    if not offer.finished.done():
+        offer.finished.set_exception(_left())
+
+
+def _left() -> LeaseLost:
+    return LeaseLost("stopping", "The loop was left; the event will be handled after the next start.")

@@ -1,0 +1,259 @@
+"""A subscriber: reads topics of events in a group of its own and hands each event to a handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar, overload
+
+import structlog
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+
+from pipeline.bus import (
+    BrokerUnavailable,
+    DeadLetters,
+    EventConsumer,
+    KafkaPublisher,
+    KafkaSettings,
+    Record,
+    missing_topics,
+    read_back,
+)
+from pipeline.contracts import TopicSpec
+from pipeline.errors import FatalError
+from pipeline.observability import Metrics
+from pipeline.subscriber._signals import stopped_by_signals
+from pipeline.subscriber.delivery import Delivery
+from pipeline.subscriber.event import Event
+from pipeline.subscriber.gate import RepeatGates
+from pipeline.subscriber.handlers import Function, Handlers
+from pipeline.subscriber.settings import SubscriberSettings
+from pipeline.subscriber.stream import EventStream
+from pipeline.subscriber.topics import checked_group, dead_letter_topic, dead_letter_topics, topic_of
+
+log = structlog.get_logger(__name__)
+
+Model = TypeVar("Model", bound=BaseModel)
+TypedFunction = Callable[[Event[Model]], Awaitable[None]]
+
+_ONE_AT_A_TIME: Final = {"concurrency": 1, "slots": 1}
+_CLOCK_TOLERANCE_MS: Final = 3_600_000
+"""Times of records may run backwards by so much (ingress processes with wrong clocks) without a repeat being missed."""
+_LOOK_AGAIN: Final = 1.0
+
+
+class Subscriber:
+    """Hands events to handlers, or to ``async for``: at least once, repeats by the provider left out.
+
+    An offset is committed when its event and all before it are finished: handled, dead-lettered, a repeat, or of a type
+    without handler. Events of one key are handled one after another. An event whose handler fails is tried again while
+    other keys go on, then put into the group's dead-letter topic. After a crash or a lost partition at most
+    ``max_span`` offsets behind the committed one are handled again. One subscriber runs once.
+
+    Args:
+        bootstrap_servers: Brokers to ask first; or ``kafka``, where more is to be said (TLS, SASL, topic prefix).
+        group: The consumer group. Members of one group share the partitions; each group gets every event.
+        topics: Categories (``managed-cards``) or names of topics.
+        kafka: How to reach the cluster. Its ``group_prefix`` is not used: the name of the group is yours.
+        settings: How to work.
+
+    Raises:
+        ValueError: An unknown category, or a group name that cannot be used.
+        TypeError: Neither or both of ``bootstrap_servers`` and ``kafka``.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str | None = None,
+        *,
+        group: str,
+        topics: Sequence[str],
+        kafka: KafkaSettings | None = None,
+        settings: SubscriberSettings | None = None,
+    ) -> None:
+        if (bootstrap_servers is None) == (kafka is None):
+            raise TypeError("name the brokers, or give kafka=KafkaSettings(...): one of the two")
+        if isinstance(topics, str) or not topics:
+            raise ValueError("topics is a list of at least one category or topic")
+        cluster = kafka or KafkaSettings(bootstrap_servers=bootstrap_servers or "")
+        self._kafka = cluster.model_copy(update={"group_prefix": ""})
+        self._group = checked_group(group)
+        self._topics = list(dict.fromkeys(map(topic_of, topics)))
+        self._settings = settings or SubscriberSettings()
+        self._handlers = Handlers()
+        self._metrics = Metrics()
+        self._consumer: EventConsumer | None = None
+        self._stream: EventStream | None = None
+        self._stopping = asyncio.Event()
+        self._started = False
+
+    # declaring
+
+    @overload
+    def on(self, what: type[Model]) -> Callable[[TypedFunction[Model]], TypedFunction[Model]]: ...
+
+    @overload
+    def on(self, what: str, *, model: type[Model]) -> Callable[[TypedFunction[Model]], TypedFunction[Model]]: ...
+
+    @overload
+    def on(self, what: str) -> Callable[[Function], Function]: ...
+
+    def on(self, what: type[BaseModel] | str, *, model: type[BaseModel] | None = None) -> Callable[[Any], Any]:
+        """Return a decorator that makes an ``async def`` function the handler of an event type.
+
+        Args:
+            what: The model of the event's body (all types that have it), or a type (``ce_type``).
+            model: For a type without a published model: what the body is read as.
+        """
+
+        def declare(handler: Function) -> Function:
+            self._handlers.add(what, handler, model)
+            return handler
+
+        return declare
+
+    def on_any(self, handler: Function) -> Function:
+        """Make an ``async def`` function the handler of all types that have none of their own (a decorator)."""
+        self._handlers.add_rest(handler)
+        return handler
+
+    def topics_needed(self) -> list[TopicSpec]:
+        """Return the dead-letter topics that must be there before it runs: ``pipeline topics create --group NAME``."""
+        return dead_letter_topics(self._group, self._topics)
+
+    # running
+
+    async def run(self) -> None:
+        """Hand events to the handlers until :meth:`stop`, SIGTERM or SIGINT; returns after the last commit.
+
+        Brokers that are away are waited for.
+
+        Raises:
+            RuntimeError: There is no handler, or it ran before.
+            FatalError: It can never work: a topic is missing, rights are, records were lost.
+        """
+        if not self._handlers:
+            raise RuntimeError("there is no handler: declare one with `on` or `on_any`, or use `async for`")
+        await self._run(Delivery(self._handlers, max_attempts=self._settings.max_attempts), self._settings)
+
+    async def __aiter__(self) -> AsyncGenerator[Event[Any], None]:
+        """Yield event after event of all types. An event is finished when the next one is asked for.
+
+        An exception in the loop's body, ``break`` and ``return`` leave it unfinished: it comes again after the next
+        start. To end in order call :meth:`stop` and let the loop run out.
+
+        Raises:
+            RuntimeError: There are handlers, or it ran before.
+            FatalError: As :meth:`run`.
+        """
+        if self._handlers:
+            raise RuntimeError("there are handlers: use `run`, or `async for` without handlers")
+        stream = self._stream = EventStream()
+        self._handlers.add_rest(stream.put)
+        settings = self._settings.model_copy(update=_ONE_AT_A_TIME)
+        delivery = Delivery(self._handlers, max_attempts=settings.max_attempts)
+        runner = asyncio.create_task(self._run(delivery, settings), name=f"subscriber-{self._group}")
+        runner.add_done_callback(lambda _: stream.close())
+        try:
+            while (event := await stream.next()) is not None:
+                yield event
+            await runner
+        finally:
+            stream.abandon()
+            self.stop()
+            await asyncio.wait([runner])
+            if not runner.cancelled():
+                runner.exception()  # what the body raised is not to be covered by it
+
+    def stop(self) -> None:
+        """Hand out nothing more, give handlers ``stop_grace`` seconds, then cancel them, commit and leave the group."""
+        self._stopping.set()
+        if self._stream is not None:
+            self._stream.close()
+        if self._consumer is not None:
+            self._consumer.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has joined its group and its heartbeat is fresh: for a readiness probe."""
+        return self._consumer is not None and self._consumer.ready
+
+    @property
+    def alive(self) -> bool:
+        """Whether the event loop turned within the last minute: for a liveness probe."""
+        return self._consumer is None or self._consumer.alive
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Its metrics: ``prometheus_client.start_http_server(9464, registry=subscriber.registry)``."""
+        return self._metrics.registry
+
+    async def _run(self, delivery: Delivery, settings: SubscriberSettings) -> None:
+        if self._started:
+            raise RuntimeError("a subscriber runs once: make another")
+        self._started = True
+        if settings.signals:
+            with stopped_by_signals(self.stop):
+                await self._consume(delivery, settings)
+        else:
+            await self._consume(delivery, settings)
+
+    async def _consume(self, delivery: Delivery, settings: SubscriberSettings) -> None:
+        await self._ensure_topics()
+        if self._stopping.is_set():
+            return
+        client_id = f"card-pipeline-{self._group}"
+        async with KafkaPublisher(self._kafka, client_id=client_id, metrics=self._metrics) as publisher:
+            self._consumer = EventConsumer(
+                delivery,
+                gate=self._gates(settings),
+                dead_letters=DeadLetters(
+                    publisher,
+                    group=self._group,
+                    metrics=self._metrics,
+                    address=lambda topic: dead_letter_topic(self._group, topic),
+                ),
+                group=self._group,
+                topics=self._topics,
+                kafka=self._kafka,
+                settings=settings.for_consumer(),
+                metrics=self._metrics,
+            )
+            await self._consumer.run()
+
+    def _gates(self, settings: SubscriberSettings) -> RepeatGates:
+        milliseconds = round(settings.repeat_seconds * 1000) + _CLOCK_TOLERANCE_MS
+
+        def before(first: Record) -> AsyncIterator[Record]:
+            return read_back(self._kafka, first, most=settings.repeat_records, milliseconds=milliseconds)
+
+        return RepeatGates(
+            self._handlers,
+            before,
+            seconds=settings.repeat_seconds,
+            records=settings.repeat_records,
+            group=self._group,
+            metrics=self._metrics,
+        )
+
+    async def _ensure_topics(self) -> None:
+        needed = [*self._topics, *(spec.topic for spec in self.topics_needed())]
+        while not self._stopping.is_set():
+            try:
+                missing = await missing_topics(self._kafka, needed)
+            except BrokerUnavailable as error:
+                log.warning("connection_failed", component=self._group, why=error.code)
+            else:
+                if missing:
+                    raise FatalError(
+                        "subscriber_topics_missing",
+                        f"Not there, or not to be described with these rights: {', '.join(missing)}. "
+                        f"`pipeline topics create --group {self._group}` makes what is missing.",
+                    )
+                return
+            try:
+                async with asyncio.timeout(_LOOK_AGAIN):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue

@@ -1,0 +1,146 @@
+"""For tests of handlers, without Kafka. Public API.
+
+event = event_of(ManagedCardsAuthorisationEvent, {"id": {"id": "1234"}})
+assert (await run_handler(subscriber, event)).verdict == "done"
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TypeVar, overload
+
+from pydantic import BaseModel
+
+from pipeline.bus import Record
+from pipeline.contracts import EventHeaders, Topic, event_id
+from pipeline.contracts.weavr import BY_TYPE
+from pipeline.errors import PermanentError, TransientError
+from pipeline.subscriber.delivery import Delivery
+from pipeline.subscriber.event import Event, event_of_record
+from pipeline.subscriber.models import MODELS, types_of
+from pipeline.subscriber.subscriber import Subscriber
+
+__all__ = ["Outcome", "event_of", "run_handler"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_NOON: Final = datetime(2026, 1, 22, 12, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of an event.
+
+    Attributes:
+        verdict: ``done``; ``retry``: it would be tried again; ``dead-letter``: it would be given up;
+            ``passed-over``: no handler takes its type.
+        code: Stable name of the reason (docs/errors.md), or None.
+        message: The reason, or None.
+        retry_after: Seconds that the handler asked to wait, or None.
+    """
+
+    verdict: Literal["done", "retry", "dead-letter", "passed-over"]
+    code: str | None = None
+    message: str | None = None
+    retry_after: float | None = None
+
+
+@overload
+def event_of(
+    what: type[Model],
+    body: Mapping[str, Any] | bytes,
+    *,
+    key: str | None = ...,
+    integration: str = ...,
+    time: datetime = ...,
+    attempt: int = ...,
+) -> Event[Model]: ...
+
+
+@overload
+def event_of(
+    what: str,
+    body: Mapping[str, Any] | bytes,
+    *,
+    key: str | None = ...,
+    integration: str = ...,
+    time: datetime = ...,
+    attempt: int = ...,
+    model: type[BaseModel] | None = ...,
+) -> Event[Any]: ...
+
+
+def event_of(
+    what: type[BaseModel] | str,
+    body: Mapping[str, Any] | bytes,
+    *,
+    key: str | None = None,
+    integration: str = "test",
+    time: datetime = _NOON,
+    attempt: int = 1,
+    model: type[BaseModel] | None = None,
+) -> Event[Any]:
+    """Return an event as a handler would get it.
+
+    Args:
+        what: The model of its body, or its type.
+        body: Its fields as they are named on the wire, or the bytes.
+        key: By default what the ingress would give it.
+        integration: Where it came in.
+        time: When it was received.
+        attempt: Which attempt this is.
+        model: Of a type without a published one.
+
+    Raises:
+        ValueError: The model belongs to no event type.
+        PoisonRecord: The body does not fit: a subscriber would put it into the dead letters.
+    """
+    kind = what if isinstance(what, str) else types_of(what)[0]
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    known = BY_TYPE.get(kind)
+    fields = {} if isinstance(body, bytes) else body
+    subject = known.subject(fields) if known else kind
+    headers = EventHeaders(
+        id=event_id(integration, kind, raw),
+        source=f"/webhooks/weavr/{integration}",
+        type=kind,
+        subject=subject,
+        time=time,
+        partition_key=key or f"{integration}/{subject}",
+    )
+    topic = known.topic.value if known else kind if kind in set(Topic) else f"webhook-events.{integration}"
+    record = Record(topic, 0, 0, headers.partition_key, raw, headers.encode(), round(time.timestamp() * 1000), attempt)
+    return event_of_record(record, {**MODELS, **({kind: model} if model else {})})
+
+
+async def run_handler(subscriber: Subscriber, event: Event[Any]) -> Outcome:
+    """Give an event to the handler that a subscriber has for it, decoding it anew as in production.
+
+    One attempt, ``event.attempt``: with the last (``max_attempts``) an error becomes a dead letter.
+
+    Raises:
+        FatalError: Whatever stops a subscriber.
+    """
+    handlers = subscriber._handlers  # noqa: SLF001 - one room
+    if not handlers.handles(event.type):
+        return Outcome("passed-over")
+    record = Record(
+        event.topic,
+        event.partition,
+        event.offset,
+        event.key,
+        event.raw,
+        event.headers,
+        event.timestamp_ms,
+        event.attempt,
+    )
+    try:
+        await Delivery(handlers, max_attempts=subscriber._settings.max_attempts)(record)  # noqa: SLF001 - one room
+    except TransientError as error:
+        return Outcome("retry", error.code, error.message, error.retry_after)
+    except PermanentError as error:
+        return Outcome("dead-letter", error.code, error.message)
+    return Outcome("done")

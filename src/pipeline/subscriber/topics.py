@@ -1,0 +1,69 @@
+"""Which topics a subscriber reads, and where its dead letters go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from pipeline.contracts import DEAD_LETTER_ENDING, SPECS, Topic, TopicName, TopicSpec
+
+_EVENTS: Final = "card-events."
+_GROUP: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_STEPUP: Final = ".stepup"
+_STEPUP_TOPICS: Final = frozenset({Topic.EVENTS_STEPUP, Topic.EVENTS_STEPUP_QUARANTINE})
+_RETENTION_MS: Final = SPECS[Topic.BATCH_DEAD_LETTER].retention_ms
+
+
+def topic_of(name: str) -> TopicName:
+    """Return the topic of a category (``managed-cards``), or of a topic's own name.
+
+    Raises:
+        ValueError: No such category or topic.
+    """
+    if _EVENTS + name in SPECS:
+        return _EVENTS + name
+    if name in SPECS or ("." in name and not name.startswith(_EVENTS)):
+        return name
+    categories = ", ".join(sorted(topic.removeprefix(_EVENTS) for topic in SPECS if topic.startswith(_EVENTS)))
+    raise ValueError(f"{name!r} is no category and no topic. Categories: {categories}")
+
+
+def checked_group(group: str) -> str:
+    """Return a group's name if its dead-letter topics can be named by it. Raises ValueError."""
+    if not _GROUP.fullmatch(group):
+        raise ValueError("a group's name has letters, digits, dots, dashes and underscores, at most 200")
+    if group.endswith(_STEPUP) or group + DEAD_LETTER_ENDING in SPECS:
+        raise ValueError(f"the group {group!r} would have the dead-letter topic of another: choose another name")
+    return group
+
+
+def dead_letter_topic(group: str, topic: TopicName) -> TopicName:
+    """Return where a group's dead letters of a topic go: those of step-up challenges to a topic of their own."""
+    return f"{group}{_STEPUP if topic in _STEPUP_TOPICS else ''}{DEAD_LETTER_ENDING}"
+
+
+def dead_letter_topics(group: str, topics: Sequence[TopicName] | None = None) -> list[TopicSpec]:
+    """Return the dead-letter topics that a group needs: to be created before it starts (``pipeline topics create``).
+
+    Args:
+        group: The group's name.
+        topics: What it reads; by default whatever there is.
+
+    Raises:
+        ValueError: The group's name cannot be used.
+    """
+    checked_group(group)
+    read = tuple(SPECS) if topics is None else topics
+    specs = {dead_letter_topic(group, topic): _spec(group, topic) for topic in read}
+    return [specs[name] for name in sorted(specs)]
+
+
+def _spec(group: str, topic: TopicName) -> TopicSpec:
+    name = dead_letter_topic(group, topic)
+    if topic in _STEPUP_TOPICS:
+        source = SPECS[Topic.EVENTS_STEPUP]
+        about = f"Step-up challenges that {group} could not handle: guarded and kept as their topic is"
+        return TopicSpec(name, 1, source.retention_ms, sensitive=True, dead_letter=None, about=about, key=source.key)
+    about = f"Events that {group} could not handle, with the reason"
+    return TopicSpec(name, 3, _RETENTION_MS, sensitive=True, dead_letter=None, about=about, key="as it was")

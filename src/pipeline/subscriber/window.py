@@ -1,0 +1,73 @@
+"""The repeat rule: which records tell an event that was told before. Pure; docs/subscribers.md states it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+_TIME_BITS: Final = 48
+_TIME_MASK: Final = (1 << _TIME_BITS) - 1
+_SWEEPS: Final = 8
+"""So many times per full window what has left it is thrown away."""
+
+
+class RepeatWindow:
+    """The event ids of one partition's last records.
+
+    A record is a repeat if the last record before it with the same id is at most ``records`` offsets before it and at
+    most ``seconds`` older. Records must be shown in offset order; what is shown depends on the log alone, so any two
+    windows that saw the last ``records`` offsets agree.
+
+    Memory: about 200 bytes for each of at most ``records`` ids and an eighth more.
+    """
+
+    def __init__(self, seconds: float, records: int) -> None:
+        self._milliseconds = round(seconds * 1000)
+        self._records = records
+        # id -> offset and time of its last record in one number; ordered by offset
+        self._last: dict[bytes, int] = {}
+        self._sweep_every = max(1, records // _SWEEPS)
+        self._sweep_at: int | None = None
+        self._cuts = 0
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    @property
+    def cuts(self) -> int:
+        """How many ids were forgotten by number although their time was not over."""
+        return self._cuts
+
+    def repeats(self, event_id: bytes, offset: int, timestamp_ms: int) -> bool:
+        """Take note of a record; return whether it is a repeat.
+
+        Args:
+            event_id: The bytes of ``ce_id``.
+            offset: Higher than all before.
+            timestamp_ms: The record's time in Kafka. Negative where the broker keeps none.
+        """
+        short = hashlib.blake2b(event_id, digest_size=16).digest()
+        time = min(max(timestamp_ms + 1, 0), _TIME_MASK)
+        before = self._last.pop(short, None)
+        self._last[short] = offset << _TIME_BITS | time
+        if self._sweep_at is None:
+            self._sweep_at = offset + self._records + self._sweep_every
+        elif offset >= self._sweep_at:
+            self._sweep(offset, time)
+        if before is None:
+            return False
+        near = offset - (before >> _TIME_BITS) <= self._records
+        return near and time - (before & _TIME_MASK) <= self._milliseconds
+
+    def _sweep(self, offset: int, time: int) -> None:
+        """Forget what no later record can repeat. Dicts keep the order of insertion: the oldest come first."""
+        end = (offset - self._records) << _TIME_BITS
+        gone = []
+        for short, last in self._last.items():
+            if last >= end:
+                break
+            gone.append(short)
+            self._cuts += time - (last & _TIME_MASK) <= self._milliseconds
+        for short in gone:
+            del self._last[short]
+        self._sweep_at = offset + self._sweep_every

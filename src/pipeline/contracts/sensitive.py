@@ -18,7 +18,7 @@ UNKNOWN: Final = "[unknown]"
 SENSITIVE_MARK: Final = "x-sensitive"
 """Stands in a JSON schema at what no log may hold."""
 
-_TOKENS: Final = frozenset({"authToken", "input_file_url", "result_upload_url", "callback_url"})
+_TOKENS: Final = frozenset({"authToken", "input_file_url", "result_upload_url"})
 _CARDS: Final = frozenset(
     {"cardNumberFirstSix", "cardNumberLastFour", "expiryMmyy", "nameOnCard", "nameOnCardLine2", "friendlyName"}
 )

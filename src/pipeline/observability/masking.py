@@ -6,7 +6,8 @@ six digits, which no pattern can tell from a count. What the patterns here do ca
 - runs of 13 or more digits, also grouped by spaces or dashes, whether or not their check digit is right (loyalty
   and gift cards need none). Numbers of 13 digits are also what Unix milliseconds look like: write times in ISO 8601;
 - in text of partners (``digits=FOREIGN_DIGITS``) every run of six or more;
-- bearer and basic credentials, JWTs, ``name=value`` and ``"name": "value"`` where the name says that it is secret;
+- bearer and basic credentials, JWTs, ``name=value`` and ``"name": "value"`` where the name says that it is secret, or
+  is one of the sensitive fields of events (``contracts.sensitive``);
 - the query, the fragment and the credentials of any URL.
 
 UUIDs, digests in hex (16, 32, 40 or 64 characters) and ``traceparent`` values stay readable.
@@ -16,10 +17,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
-MASK: Final = "[masked]"
+from pipeline.contracts import sensitive
+
+MASK: Final = sensitive.MASK
 DIGITS_MASK: Final = "[digits]"
 URL_MASK: Final = "[url]"
 
@@ -36,17 +39,25 @@ _SECRET_WORDS: Final = frozenset(
 )
 _SECRET_ENDINGS: Final = ("api_key", "private_key", "access_key", "card_number")
 
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).strip("_").lower()
+
+
+_SENSITIVE_ENDINGS: Final = tuple(f"_{_snake(name)}" for name in sorted(sensitive.SENSITIVE_IN_LOGS))
+_TEXT_ENDINGS: Final = (
+    *("token", "secret", "password", "passwd", "signature", "credential", "apikey", "authorization", "cookie"),
+    *(ending.replace("_", "") for ending in _SENSITIVE_ENDINGS),
+)
+"""In a text any name that ends so is secret: what stands before may be glued to it."""
+
 # Every repetition is bounded or consumes what it has seen, so that hostile text costs time linear in its length.
 _URL: Final = re.compile(r"\b(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{1,15}://)(?P<rest>[^\s\"'<>`]*)")
 _PATH: Final = re.compile(r"(?P<path>/[^\s\"'<>`?]*)(?P<query>\?(?!…)[^\s\"'<>`]+)?")
 _JWT: Final = re.compile(r"eyJ[\w-]{4,}(?:\.[\w-]*){0,4}")
 _SCHEME_CREDENTIALS: Final = re.compile(r"\b(?P<scheme>bearer|basic)\s{1,4}(?!\[masked\])[\w.~+/=-]{6,}", re.IGNORECASE)
-_ASSIGNED: Final = re.compile(
-    r"(?P<name>token|secret|password|passwd|signature|credential|api[_-]?key|authorization|cookie"
-    r"|(?<![a-z])(?:pin|cvv2?|cvc2?|pan|card(?:[_-]?number)?))"
-    r"(?P<sep>=[\"']?|[\"']\s{0,4}[:=]\s{0,4}[\"']?)(?!\[)(?P<value>[^\s\"',;&}\]]+)",
-    re.IGNORECASE,
-)
+_NAMED: Final = re.compile(r"(?<![\w-])(?P<name>[\w-]++)(?:=[\"']?|[\"']\s{0,4}[:=]\s{0,4}[\"']?)(?!\[)")
+_VALUE: Final = re.compile(r"(?<=\")(?:[^\"\\]|\\.)+|(?<=')(?:[^'\\]|\\.)+|[^\s\"',;&}\]]+")
 _HEADER: Final = re.compile(
     r"(?P<name>authorization|cookie|(?<=-)(?:token|secret|key))\s{0,2}:\s{0,4}(?!\[)[^\s\"',]+", re.IGNORECASE
 )
@@ -88,14 +99,32 @@ def _cut_url(match: re.Match[str]) -> str:
     return f"{match['scheme']}{host}{slash}{path}{'?…' if end < len(rest) else ''}"
 
 
-_STEPS: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]] = (
-    (_URL, _cut_url),
-    (_PATH, lambda match: f"{match['path']}?…" if match["query"] else match["path"]),
-    (_SCHEME_CREDENTIALS, lambda match: f"{match['scheme']} {MASK}"),
-    (_JWT, lambda _: MASK),
-    (_ASSIGNED, lambda match: f"{match['name']}{match['sep']}{MASK}"),
-    (_HEADER, lambda match: f"{match['name']}: {MASK}"),
-    (_PIN, lambda match: f"{match['name']}{match['sep']}{MASK}"),
+def _mask_assigned(text: str) -> str:
+    """Mask what stands behind ``name=`` or ``"name":``, whole where it is quoted."""
+    if not any(sign in text for sign in "='\""):
+        return text
+    pieces: list[str] = []
+    done = 0
+    for match in _NAMED.finditer(text):
+        value = _VALUE.match(text, match.end()) if match.start() >= done and _is_secret_in_text(match["name"]) else None
+        if value:
+            pieces += (text[done : match.end()], MASK)
+            done = value.end()
+    return "".join((*pieces, text[done:]))
+
+
+def _is_secret_in_text(name: str) -> bool:
+    return is_secret_name(name) or name.replace("_", "").replace("-", "").lower().endswith(_TEXT_ENDINGS)
+
+
+_STEPS: Final[tuple[Callable[[str], str], ...]] = (
+    partial(_URL.sub, _cut_url),
+    partial(_PATH.sub, lambda match: f"{match['path']}?…" if match["query"] else match["path"]),
+    partial(_SCHEME_CREDENTIALS.sub, lambda match: f"{match['scheme']} {MASK}"),
+    partial(_JWT.sub, MASK),
+    _mask_assigned,
+    partial(_HEADER.sub, lambda match: f"{match['name']}: {MASK}"),
+    partial(_PIN.sub, lambda match: f"{match['name']}{match['sep']}{MASK}"),
 )
 
 
@@ -111,8 +140,8 @@ def mask_text(text: str, *, digits: int = CARD_DIGITS) -> str:
     """
     if _HARMLESS.fullmatch(text):
         return text
-    for pattern, replacement in _STEPS:
-        text = pattern.sub(replacement, text)
+    for step in _STEPS:
+        text = step(text)
     return _PATTERNS[digits].sub(_masked_run, text)
 
 
@@ -123,12 +152,15 @@ def drop_urls(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
-    """Return whether a field, header or column of this name holds a secret or card data.
+    """Return whether a field, header or column of this name holds a secret, card data or personal data.
 
-    The last word decides: ``access_token``, ``authToken`` and ``X-Webhook-Secret`` do, ``token_seconds_left`` does not.
+    The last words decide: ``access_token``, ``authToken``, ``X-Webhook-Secret`` and ``merchant_telephone`` do,
+    ``token_seconds_left`` does not.
     """
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).strip("_").lower()
-    return snake.rpartition("_")[2] in _SECRET_WORDS or snake.endswith(_SECRET_ENDINGS)
+    snake = _snake(name)
+    if snake.rpartition("_")[2] in _SECRET_WORDS or snake.endswith(_SECRET_ENDINGS):
+        return True
+    return f"_{snake}".endswith(_SENSITIVE_ENDINGS)
 
 
 def looks_like_card(number: int) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.contracts.sensitive import SENSITIVE, SENSITIVE_IN_LOGS
 from pipeline.observability.masking import (
     FOREIGN_DIGITS,
     drop_urls,
@@ -117,6 +119,9 @@ def test_url_queries_are_cut(text: str, expected: str) -> None:
         ("CVV 123", "CVV [masked]"),
         ("card_number=100001", "card_number=[masked]"),
         ("the PIN is 1234", "the PIN is [masked]"),
+        ("mytoken=abc", "mytoken=[masked]"),
+        ('{"token": "a \\"b\\" c=d", "n": 1}', '{"token": "[masked]", "n": 1}'),
+        ("token='a b", "token='[masked]"),
     ],
 )
 def test_credentials_are_masked(text: str, expected: str) -> None:
@@ -124,7 +129,23 @@ def test_credentials_are_masked(text: str, expected: str) -> None:
     assert mask_text(text) == expected
 
 
-@given(st.text(alphabet=st.sampled_from("4195 -?/:.=&'\"{}aefyJ[]…BearerbasictokenpinhttpsX@#\n"), max_size=200))
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("emailAddress=ada@example.com", "emailAddress=[masked]"),
+        ("{'fullName': 'Ada Example', 'n': 1}", "{'fullName': '[masked]', 'n': 1}"),
+        ('"senderIban" : "GB00TEST00000000000000"', '"senderIban" : "[masked]"'),
+        ("KycEvent(consumer_email='ada@example.com')", "KycEvent(consumer_email='[masked]')"),
+        ("date-of-birth=1990-12-31", "date-of-birth=[masked]"),
+        ('{"cardNumberLastFour":"1111","mode":"debit"}', '{"cardNumberLastFour":"[masked]","mode":"debit"}'),
+    ],
+)
+def test_sensitive_fields_of_events_are_masked(text: str, expected: str) -> None:
+    """As they stand on the wire and as Python writes them, whole where they are quoted."""
+    assert mask_text(text) == expected
+
+
+@given(st.text(alphabet=st.sampled_from("4195 -?/:.=&'\"\\{}aefyJ[]…BearerbasictokenpinhttpsX@#\n"), max_size=200))
 def test_masking_is_idempotent(text: str) -> None:
     """Text may pass several nets: the second changes nothing."""
     once = mask_text(text)
@@ -139,7 +160,10 @@ def test_no_card_like_number_survives(number: int, before: str, after: str) -> N
 
 @pytest.mark.parametrize(
     "unit",
-    ["eyJ", "a-", "1 ", "12 ", "token", "x-", "https://", "/", "?", "bearer ", "00-", "'", "pin ", "a.", "card_"],
+    [
+        *("eyJ", "a-", "1 ", "12 ", "token", "x-", "https://", "/", "?", "bearer ", "00-", "'", "pin ", "a.", "card_"),
+        *("token='", "token=", "iban='\\", "='", "' : "),
+    ],
 )
 def test_hostile_text_costs_linear_time(unit: str) -> None:
     """64 KiB of any repetition is masked in well under a second."""
@@ -181,6 +205,24 @@ def test_secret_names(name: str) -> None:
     assert is_secret_name(name)
 
 
+@pytest.mark.parametrize("name", sorted(SENSITIVE_IN_LOGS))
+def test_sensitive_fields_are_secret_names(name: str) -> None:
+    """The list of events' sensitive fields counts in logs too, in camel and in snake case."""
+    assert is_secret_name(name)
+    assert is_secret_name(re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name))
+
+
+def test_a_sensitive_field_may_have_words_before_it() -> None:
+    """Whose e-mail address it is makes no difference."""
+    assert is_secret_name("newEmailAddress")
+
+
+@pytest.mark.parametrize("name", sorted(SENSITIVE - SENSITIVE_IN_LOGS))
+def test_words_that_mean_something_else_in_logs_stay_readable(name: str) -> None:
+    """The name of a source and the address of a broker are no secrets."""
+    assert not is_secret_name(name)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -194,6 +236,9 @@ def test_secret_names(name: str) -> None:
         "mapping",
         "token_file",
         "discard",
+        "email_count",
+        "state",
+        "merchant_id",
         "",
     ],
 )

@@ -91,7 +91,10 @@ def _signatures(value: bytes) -> _Signatures:
         raise SignatureRefused(
             Reason.SIGNATURE_MALFORMED, f"The header {_SIGNATURE} holds more than {MOST_SIGNATURES} signatures"
         )
-    known = [(version, text) for version, comma, text in (one.partition(b",") for one in listed) if version in _BYTES]
+    pairs = [one.partition(b",") for one in listed]
+    if not all(comma for _, comma, _ in pairs):
+        raise SignatureRefused(Reason.SIGNATURE_MALFORMED, f"The header {_SIGNATURE} is no list of signatures")
+    known = [(version, text) for version, _, text in pairs if version in _BYTES]
     for version, text in known:
         decoded = _decoded(text)
         if len(decoded) == _BYTES[version]:

@@ -11,6 +11,7 @@ from pipeline.cli.audit import audit
 from pipeline.cli.cards import cards
 from pipeline.cli.config import config
 from pipeline.cli.context import make_setup
+from pipeline.cli.events import events
 from pipeline.cli.exits import Cli
 from pipeline.cli.integration import integration
 from pipeline.cli.job import job
@@ -44,7 +45,7 @@ def cli(ctx: click.Context, config_file: Path | None) -> None:
     ctx.obj = make_setup(config_file)
 
 
-for command in (audit, cards, config, dev, ingress, integration, job, quarantine, sandbox, topics, work):
+for command in (audit, cards, config, dev, events, ingress, integration, job, quarantine, sandbox, topics, work):
     cli.add_command(command)
 
 

@@ -27,6 +27,12 @@ def print_fields(values: Mapping[str, object]) -> None:
         click.echo(f"{name:<{width}}  {_shown(value)}")
 
 
+def print_line(text: str) -> None:
+    """Print one line, and flush: whoever reads it may wait for it."""
+    click.echo(_shown(text))
+    sys.stdout.flush()
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table: drawn on a terminal, tab-separated elsewhere."""
     if not sys.stdout.isatty():

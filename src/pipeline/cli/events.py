@@ -1,0 +1,148 @@
+"""``pipeline events``: look at events as they come, verify them again, let a group handle them again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict
+
+import click
+
+from pipeline.bus import Record
+from pipeline.bus.groups import Move, Point, plan_rewind, rewind
+from pipeline.bus.tail import tail as read_on
+from pipeline.cli.context import Setup, pass_setup
+from pipeline.cli.event_topics import Choice
+from pipeline.cli.event_view import Filter, document, head
+from pipeline.cli.moments import Moment
+from pipeline.cli.output import json_option, print_json, print_line, print_table
+from pipeline.settings import Settings
+
+_MOVE_COLUMNS = ("topic", "partition", "committed", "becomes", "again", "skipped")
+
+topic_option = click.option(
+    "--topic",
+    "topics",
+    multiple=True,
+    metavar="TOPIC|CATEGORY",
+    help="A topic, or a category such as managed-cards; may be repeated. Default: all open topics of events.",
+)
+count_option = click.option("--count", type=click.IntRange(min=1), help="End after so many records.")
+
+
+@click.group()
+def events() -> None:
+    """Look at events in their topics, verify their signatures again, let a group handle them again."""
+
+
+@events.command(
+    "tail",
+    epilog="""\b
+Examples:
+  pipeline events tail --topic managed-cards --since 10m
+  pipeline events tail --type 'weavr.managed_cards.*' --no-follow --json | jq .ce_id
+Ends by --count, --no-follow or Ctrl-C (exit 130).""",
+)
+@topic_option
+@click.option("--type", "types", multiple=True, help="Only this ce_type; * stands for anything; may be repeated.")
+@click.option("--key", help="Only records of this key.")
+@click.option("--integration", help="Only events that came by this integration's webhook.")
+@click.option("--subject", help="Only events about this, e.g. card/1234.")
+@click.option(
+    "--since",
+    type=Moment(),
+    help="Begin at this time: ISO 8601 with a zone, or a duration before now such as 2h. "
+    "Default: now, or with --no-follow the first record.",
+)
+@count_option
+@click.option("--follow/--no-follow", default=True, help="Wait for new records, or end where the topics end now.")
+@json_option
+@pass_setup
+def tail(
+    setup: Setup,
+    *,
+    topics: tuple[str, ...],
+    types: tuple[str, ...],
+    key: str | None,
+    integration: str | None,
+    subject: str | None,
+    since: Point | None,
+    count: int | None,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    """Print events as they arrive, all topics merged, bodies masked. With --json one per line.
+
+    Nothing is committed: no group notices. Step-ups and quarantines are read only where --topic names them.
+    """
+    settings = setup.settings()
+    wanted = Filter(types, key, integration, subject)
+    start = since or ("latest" if follow else "earliest")
+    records = _records(settings, Choice(topics), since=start, follow=follow)
+    asyncio.run(_print(records, wanted, count, as_json=as_json))
+
+
+@events.command(
+    "rewind",
+    epilog="""\b
+Examples:
+  pipeline events rewind --group billing --to 2h
+  pipeline events rewind --group billing --to 2026-01-22T22:43:59Z --execute
+Without --execute nothing is changed. Stop the group first.""",
+)
+@click.option("--group", required=True, help="The consumer group, with or without kafka.group_prefix.")
+@click.option(
+    "--to",
+    required=True,
+    type=Moment(edges=True),
+    metavar="TIME|earliest|latest",
+    help="Where it shall stand: ISO 8601 with a zone, a duration before now such as 2h, or an end of the topics.",
+)
+@topic_option
+@click.option("--execute", is_flag=True, help="Do it. Default: only say what would be done.")
+@json_option
+@pass_setup
+def rewind_group(setup: Setup, *, group: str, to: Point, topics: tuple[str, ...], execute: bool, as_json: bool) -> None:
+    """Let a stopped group go on from another place in its topics: a dry run, unless --execute is given.
+
+    A subscriber handles the events from there on again: its window of repeats is rebuilt from the records before that
+    place. Exit 1 if the group has live members, or there is no such group or topic.
+    """
+    settings = setup.settings()
+    chosen = Choice(topics).topics if topics else []
+    act = rewind if execute else plan_rewind
+    moves = asyncio.run(act(settings.cluster, group, to, topics=chosen))
+    if as_json:
+        print_json({"group": group, "executed": execute, "moves": [asdict(move) for move in moves]})
+        return
+    _print_moves(moves, executed=execute)
+
+
+def _records(settings: Settings, choice: Choice, *, since: Point, follow: bool) -> AsyncGenerator[Record, None]:
+    return read_on(settings.cluster, choice.topics, since=since, follow=follow, missing=choice.missing)
+
+
+async def _print(records: AsyncGenerator[Record, None], wanted: Filter, count: int | None, *, as_json: bool) -> None:
+    printed = 0
+    async with aclosing(records):
+        async for record in records:
+            if not wanted.lets_through(record):
+                continue
+            shown = document(record)
+            if as_json:
+                print_json(shown)
+            else:
+                print_line(head(record))
+                print_line(f"    {json.dumps(shown['body'])}")
+            printed += 1
+            if printed == count:
+                return
+
+
+def _print_moves(moves: Sequence[Move], *, executed: bool) -> None:
+    print_table(_MOVE_COLUMNS, [[getattr(move, name) for name in _MOVE_COLUMNS] for move in moves])
+    again, skipped = sum(move.again for move in moves), sum(move.skipped for move in moves)
+    done = "done" if executed else "dry run, nothing was changed; --execute does it"
+    click.echo(f"{again} records again, {skipped} skipped ({done})", err=True)

@@ -1,0 +1,83 @@
+"""Times and durations on a command line."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import click
+
+from pipeline.bus.groups import Point
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SPAN: Final = re.compile(r"(\d{1,7})([smhd])")
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+def parse_span(text: str) -> timedelta | None:
+    """Return the duration that a text such as ``90s``, ``10m``, ``2h`` or ``3d`` means; None if it is none."""
+    found = _SPAN.fullmatch(text)
+    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]]) if found else None
+
+
+class Span(click.ParamType):  # type: ignore[type-arg]  # not generic at run time before click 8.3
+    """A duration, such as ``10m``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Return a timedelta above zero."""
+        span = value if isinstance(value, timedelta) else parse_span(value)
+        if not span:
+            self.fail(f"{value!r} is no duration such as 90s, 10m, 2h or 3d", param, ctx)
+        return span
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A time: ISO 8601 with a zone, or a duration before now.
+
+    Args:
+        edges: Whether ``earliest`` and ``latest`` will do too.
+        future: Whether it may lie ahead.
+    """
+
+    name = "time"
+
+    def __init__(self, *, edges: bool = False, future: bool = False) -> None:
+        self._edges = edges
+        self._future = future
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Point:
+        """Return an aware datetime, or an edge."""
+        if isinstance(value, datetime):
+            return value
+        if self._edges and value == "earliest":
+            return "earliest"
+        if self._edges and value == "latest":
+            return "latest"
+        moment = _moment(value)
+        if moment is None:
+            edges = ", earliest or latest" if self._edges else ""
+            self.fail(
+                f"{value!r} is no time: ISO 8601 with a zone such as 2026-01-22T22:43:59Z, "
+                f"a duration before now such as 2h{edges}",
+                param,
+                ctx,
+            )
+        if moment > now() and not self._future:
+            self.fail(f"{value!r} lies in the future", param, ctx)
+        return moment
+
+
+def _moment(text: str) -> datetime | None:
+    span = parse_span(text)
+    try:
+        moment = datetime.fromisoformat(text) if span is None else now() - span
+    except (ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo is not None else None

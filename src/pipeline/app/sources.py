@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from pydantic import BaseModel
+
+from pipeline.contracts import Topic, TopicName
 from pipeline.ingress import Source
-from pipeline.providers import (
-    Delivery,
-    EcsProvider,
-    SchemeVerifier,
-    Verified,
-    Verifier,
-    WeavrProvider,
-    WeavrVerifier,
-)
-from pipeline.settings import EcsIntegration, Settings, WeavrIntegration
-from pipeline.signatures import Reason, SignatureRefused, scheme_of
+from pipeline.providers import Delivery, Ecs, Identified, Provider, ProviderKind, Verified, Verifier, Weavr
+from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookSource
+from pipeline.signatures import Reason, SignatureRefused
 
 
 class _Unable:
@@ -32,6 +28,30 @@ class _Unable:
 
 _UNABLE: Final = _Unable()
 
+
+class _Governed:
+    """A provider under the settings of its table: they say topic and statuses, the provider says the rest."""
+
+    def __init__(self, provider: Provider, settings: WebhookSource) -> None:
+        self._provider = provider
+        self._topic = settings.topic
+        self.policy: Final = replace(
+            provider.policy,
+            success=settings.success_status,
+            unverified=settings.unverified_status,
+            audit_accepted=settings.audit_accepted,
+        )
+
+    def identify(self, delivery: Delivery) -> Identified:
+        """See Provider."""
+        found = self._provider.identify(delivery)
+        return found if found.topic == self._topic else replace(found, topic=self._topic)
+
+    def quarantine(self, _delivery: Delivery) -> TopicName:
+        """See Provider. It is where the commands look for what came in by such a table."""
+        return Topic.WEBHOOK_QUARANTINE
+
+
 _Opening = Callable[[Callable[[], Verifier]], Verifier]
 
 
@@ -44,31 +64,39 @@ def open_sources(settings: Settings, *, secrets: bool = True) -> list[Source]:
             ask what a delivery is.
 
     Raises:
+        ConfigError: A provider is not installed, or refuses its options.
+        FatalError: A secret cannot be used as the source's scheme needs it.
         SecretUnreadable: A file went away since the settings were loaded.
     """
 
     def verifier(make: Callable[[], Verifier]) -> Verifier:
         return make() if secrets else _UNABLE
 
-    ecs = [_ecs(one, verifier) for one in settings.ecs.values()]
-    return [*ecs, *[_weavr(one, verifier) for one in settings.weavr.values()]]
+    return [
+        *(_source("ecs", Ecs(), one, one, verifier) for one in settings.ecs.values()),
+        *(_source("weavr", Weavr(), one, one, verifier) for one in settings.weavr.values()),
+        *(_configured(one, verifier) for one in settings.webhooks.values()),
+    ]
 
 
-def _ecs(settings: EcsIntegration, verifier: _Opening) -> Source:
+def _source(
+    kind: str,
+    provider: ProviderKind,
+    settings: EcsIntegration | WeavrIntegration | WebhookSource,
+    options: BaseModel,
+    verifier: _Opening,
+) -> Source:
+    name = settings.name
     return Source(
-        integration=settings.name,
-        kind="ecs",
+        integration=name,
+        kind=kind,
         path=settings.webhook_path,
-        verifier=verifier(lambda: SchemeVerifier(scheme_of(settings.webhook, settings.webhook_secrets()))),
-        provider=EcsProvider(settings.name, settings.hosts, settings.success_status),
+        verifier=verifier(lambda: provider.verifier(name, options, settings.webhook_secrets())),
+        provider=provider.provider(name, options),
     )
 
 
-def _weavr(settings: WeavrIntegration, verifier: _Opening) -> Source:
-    return Source(
-        integration=settings.name,
-        kind="weavr",
-        path=settings.webhook_path,
-        verifier=verifier(lambda: WeavrVerifier(settings, settings.webhook_secrets())),
-        provider=WeavrProvider(settings.name, settings),
-    )
+def _configured(settings: WebhookSource, verifier: _Opening) -> Source:
+    kind, options = settings.opened()
+    source = _source(settings.kind_name, kind, settings, options, verifier)
+    return replace(source, provider=_Governed(source.provider, settings))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from pipeline.contracts import BatchRequested, Topic, event_id, job_key
 from pipeline.providers.findings import Finding, InvalidBody
 from pipeline.providers.model_errors import findings_of
-from pipeline.providers.protocols import Delivery, Identified, Policy, SuccessStatus
+from pipeline.providers.protocols import Delivery, Identified, Policy, SchemeVerifier, SuccessStatus
+from pipeline.providers.settings import EcsOptions
 from pipeline.providers.strict_json import parse_object
+from pipeline.signatures import Secret, scheme_of
 from pipeline.transfer import AddressRefused, HostRules, Purpose, check_url
 from pipeline.transfer.rules import FIELDS
 
@@ -107,3 +109,17 @@ class EcsProvider:
         except AddressRefused as error:
             # the error's own text names the host, and settings that are none of the sender's business
             yield Finding(field, error.code, _URL_REMEDIES.get(error.code, "Send another URL"))
+
+
+class Ecs:
+    """The entry point."""
+
+    Options = EcsOptions
+
+    def provider(self, name: str, options: EcsOptions) -> EcsProvider:
+        """See ProviderKind."""
+        return EcsProvider(name, options.hosts, options.success_status)
+
+    def verifier(self, _name: str, options: EcsOptions, secrets: Sequence[Secret]) -> SchemeVerifier:
+        """See ProviderKind."""
+        return SchemeVerifier(scheme_of(options.webhook, secrets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -31,8 +32,19 @@ _RULES: Final[Mapping[str, tuple[str, _Remedy]]] = {
     "datetime_parsing": ("timestamp", lambda _: _TIME),
     "datetime_from_date_parsing": ("timestamp", lambda _: _TIME),
     "value_error": ("timestamp", lambda _: _TIME),
+    "id": ("id", lambda _: "Send an id as text, or as a whole number"),
+    "whole_number": ("integer", lambda _: "Send a whole number, in quotes or without"),
+    "epoch_ms": ("timestamp", lambda _: "Send milliseconds since 1970, in quotes or without"),
+    "model_type": ("object", lambda _: "Send an object"),
+    "model_attributes_type": ("object", lambda _: "Send an object"),
+    "dict_type": ("object", lambda _: "Send an object"),
+    "list_type": ("array", lambda _: "Send an array"),
+    "bool_type": ("boolean", lambda _: "Send true or false"),
 }
-"""Error type of pydantic -> rule and remedy. The contracts' one validator of its own concerns timestamps."""
+"""Error type of pydantic, or of the contracts' own -> rule and remedy; ECS's one validator concerns timestamps."""
+
+_NAME: Final = re.compile(r"[A-Za-z_-]{1,64}[0-9]{0,2}")
+"""What names of fields look like; a key of a map may be anything, also a card number."""
 
 _MOST: Final = 20
 """Findings told at once: an array of 10,000 wrong elements must not make an answer of a megabyte."""
@@ -48,4 +60,8 @@ def findings_of(error: ValidationError) -> list[Finding]:
 
 def _finding(place: tuple[int | str, ...], kind: str, context: _Context) -> Finding:
     rule, remedy = _RULES.get(kind, _OTHER)
-    return Finding(".".join(map(str, place)), rule, remedy(context))
+    return Finding(".".join(map(_speakable, place)), rule, remedy(context))
+
+
+def _speakable(step: int | str) -> str:
+    return str(step) if isinstance(step, int) or _NAME.fullmatch(step) else "?"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from pipeline.contracts import Headers, TopicName
-from pipeline.signatures import Scheme
+from pipeline.signatures import Scheme, Secret
 
 SuccessStatus = Literal[200, 202, 204]
 """What a sender takes for success, by its source's configuration."""
@@ -75,6 +75,15 @@ class Verifier(Protocol):
         ...
 
 
+@runtime_checkable
+class Explainable(Protocol):
+    """A verifier that can say which scheme it asks, for commands that explain step by step."""
+
+    def scheme_for(self, delivery: Delivery) -> Scheme | None:
+        """Return the scheme that decides about this delivery; None where something else than a signature does."""
+        ...
+
+
 class SchemeVerifier:
     """Asks a signature scheme, which knows neither path nor sender.
 
@@ -90,6 +99,10 @@ class SchemeVerifier:
     def verify(self, delivery: Delivery, now: datetime) -> Verified:
         """See Verifier."""
         return Verified(self._scheme.verify(delivery.headers, delivery.body, now), delivery.path)
+
+    def scheme_for(self, _delivery: Delivery) -> Scheme:
+        """See Explainable."""
+        return self._scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,4 +170,35 @@ class Provider(Protocol):
 
     def quarantine(self, delivery: Delivery) -> TopicName:
         """Return where an authentic delivery goes that cannot be taken."""
+        ...
+
+
+class ProviderKind(Protocol):
+    """What an entry point of the group ``card_pipeline.providers`` names: a class without constructor parameters."""
+
+    @property
+    def Options(self) -> type[BaseModel]:  # noqa: N802 - a class inside the class
+        """Model of what ``options`` of its table may hold; it should refuse what it does not know."""
+        ...
+
+    def provider(self, name: str, options: Any) -> Provider:
+        """Return the provider of one source.
+
+        Args:
+            name: The source's name: part of every key and id.
+            options: An instance of ``Options``.
+        """
+        ...
+
+    def verifier(self, name: str, options: Any, secrets: Sequence[Secret]) -> Verifier:
+        """Return what verifies the requests to one source.
+
+        Args:
+            name: The source's name.
+            options: An instance of ``Options``.
+            secrets: As their files hold them, with the dates on which they count.
+
+        Raises:
+            FatalError: A secret cannot be used.
+        """
         ...

@@ -5,10 +5,21 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    model_validator,
+)
 
 from pipeline.contracts.weavr import BY_PATH
 from pipeline.providers.protocols import SuccessStatus, UnverifiedStatus
+from pipeline.signatures import HmacSettings, Place, SchemeSettings, SecretSettings, StandardWebhooksSettings
+from pipeline.transfer import HostRules
 
 WEAVR_RETRIES_SECONDS: Final = 10 + 60 + 360 + 2160 + 12_960
 """How long Weavr goes on repeating a delivery, maybe under its first timestamp: 4 h 19 min."""
@@ -23,6 +34,89 @@ def number_of_text(value: object) -> object:
 
 Success = Annotated[SuccessStatus, BeforeValidator(number_of_text)]
 Unverified = Annotated[UnverifiedStatus, BeforeValidator(number_of_text)]
+
+
+def _is_place(text: str) -> str:
+    if Place.parse(text).kind == "field":
+        raise ValueError("'field' names no place of an event: write 'header:NAME' or 'json:/pointer'")
+    return text
+
+
+def _is_place_or_text(text: str) -> str:
+    return text if re.fullmatch(r"text:[A-Za-z0-9._:/-]{1,128}", text) else _is_place(text)
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Places = Annotated[tuple[Annotated[str, AfterValidator(_is_place)], ...], BeforeValidator(_listed)]
+"""Places of which the first that a request has counts; one alone may be written without brackets."""
+
+PlacesOrText = Annotated[tuple[Annotated[str, AfterValidator(_is_place_or_text)], ...], BeforeValidator(_listed)]
+"""The same, or ``text:LITERAL``, which every request has."""
+
+
+class EcsOptions(BaseModel):
+    """What the provider of ECS's webhooks needs of an integration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    webhook: SchemeSettings = Field(description="How announcements are verified")
+    hosts: HostRules = Field(default=HostRules(), description="Hosts that an announcement's URLs may name")
+    success_status: Success = Field(default=202, description="HTTP status that tells ECS the announcement is safe")
+
+
+class EventPlaces(BaseModel):
+    """Where a configured source's events say what they are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    id: Places = Field(
+        default=(),
+        examples=["header:X-Event-Id"],
+        description="Where the sender's id of the event or delivery stands, equal in its repeats: 'header:NAME' or 'json:/pointer', or several, of which the first that a request has counts; default: the body and its timestamp are the identity",
+    )
+    type: PlacesOrText = Field(
+        default=("text:event",),
+        examples=["header:X-Event-Type"],
+        description="Where the type of event stands, as for id; 'text:LITERAL' for one that is always the same. An event without type goes to quarantine",
+    )
+    key: Places = Field(
+        default=(),
+        examples=["json:/account/id"],
+        description="Where the id of what the event is about stands, as for id: events of one key stay in order; default: those of the source do",
+    )
+
+
+_EVENT_HERE: Final = "Where events say what they are; written beside the options: id, type, key of the table itself"
+
+
+class HmacOptions(HmacSettings):
+    """Options of ``provider = "hmac"``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    scheme: Literal["hmac"] = Field(default="hmac", description="Always hmac")
+    secrets: tuple[SecretSettings, ...] = Field(default=(), max_length=0, description="They stand beside the options")
+    event: EventPlaces = Field(default=EventPlaces(), description=_EVENT_HERE)
+
+
+class StandardWebhooksOptions(StandardWebhooksSettings):
+    """Options of ``provider = "standard-webhooks"``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    scheme: Literal["standard-webhooks"] = Field(default="standard-webhooks", description="Always standard-webhooks")
+    secrets: tuple[SecretSettings, ...] = Field(default=(), max_length=0, description="They stand beside the options")
+    event: EventPlaces = Field(
+        default=EventPlaces(id=("header:webhook-id",), type=("json:/type", "text:event")), description=_EVENT_HERE
+    )
+
+    @model_validator(mode="after")
+    def _some_key(self) -> Self:
+        # the secrets stand beside the options: whether there is any key is known there
+        return self
 
 
 class UnsignedPath(BaseModel):

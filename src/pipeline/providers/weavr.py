@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -18,7 +17,7 @@ from pipeline.providers.model_errors import findings_of
 from pipeline.providers.protocols import Delivery, Identified, Policy, Verified
 from pipeline.providers.settings import UnsignedPath, WeavrOptions
 from pipeline.providers.strict_json import parse_object
-from pipeline.signatures import HmacSettings, Reason, Scheme, Secret, SecretSettings, SignatureRefused, scheme_of
+from pipeline.signatures import WEAVR, WEAVR_LEGACY, HmacSettings, Reason, Scheme, Secret, SignatureRefused, scheme_of
 
 CALL_REF: Final = "call-ref"
 REQUEST_REF: Final = "request-ref"
@@ -112,10 +111,11 @@ class WeavrVerifier:
     """
 
     def __init__(self, options: WeavrOptions, secrets: Sequence[Secret]) -> None:
-        required = "?" if options.missing_call_ref == "empty" else ""
-        self._scheme = _scheme(options, secrets, SIGNATURE, (f"header{required}:{CALL_REF}", "body", "timestamp"))
+        refuse = options.missing_call_ref == "refuse"
+        changes = {"signed": [part.replace("header?", "header") for part in WEAVR["signed"]]} if refuse else {}
+        self._scheme = _scheme(options, secrets, WEAVR, **changes)
         legacy = options.legacy_signature
-        self._legacy = _scheme(options, secrets, LEGACY_SIGNATURE, ("timestamp",)) if legacy else None
+        self._legacy = _scheme(options, secrets, WEAVR_LEGACY) if legacy else None
         self._path_secret = options.path_secret.get_secret_value().encode() if options.path_secret else None
         self._unsigned = {one.path: one for one in options.unsigned_paths}
         self.stored_headers: Final = frozenset(
@@ -125,12 +125,22 @@ class WeavrVerifier:
     def verify(self, delivery: Delivery, now: datetime) -> Verified:
         """See Verifier."""
         path, secret_given = self._event_path(delivery.path)
-        signed = _has(delivery.headers, SIGNATURE)
-        if not signed and self._goes_unsigned(path):
+        scheme = self._scheme_of(path, delivery.headers)
+        if scheme is None:
             return Verified(self._protection(path, delivery, secret_given=secret_given), path)
-        if not signed and self._legacy is not None and _has(delivery.headers, LEGACY_SIGNATURE):
-            return Verified(f"{self._legacy.verify(delivery.headers, delivery.body, now)} (timestamp only)", path)
-        return Verified(self._scheme.verify(delivery.headers, delivery.body, now), path)
+        by = scheme.verify(delivery.headers, delivery.body, now)
+        return Verified(by if scheme is self._scheme else f"{by} (timestamp only)", path)
+
+    def scheme_for(self, delivery: Delivery) -> Scheme | None:
+        """See Explainable."""
+        return self._scheme_of(self._event_path(delivery.path)[0], delivery.headers)
+
+    def _scheme_of(self, path: str, headers: Headers) -> Scheme | None:
+        if _has(headers, SIGNATURE):
+            return self._scheme
+        if self._goes_unsigned(path):
+            return None
+        return self._legacy if self._legacy is not None and _has(headers, LEGACY_SIGNATURE) else self._scheme
 
     def _event_path(self, path: str) -> tuple[str, bool]:
         """Return the event's path, and whether the secret segment stood before it.
@@ -169,20 +179,9 @@ class WeavrVerifier:
         return "+".join(name for name, used in proofs.items() if used)
 
 
-def _scheme(options: WeavrOptions, secrets: Sequence[Secret], header: str, signed: tuple[str, ...]) -> Scheme:
-    settings = HmacSettings(
-        scheme="hmac",
-        secrets=(SecretSettings(file=Path("resolved already")),),
-        header=header,
-        hash="sha256",
-        encoding="base64",
-        signed=signed,
-        body_unsigned="body" not in signed,
-        timestamp=f"header:{TIMESTAMP}",
-        timestamp_unit="ms",
-        tolerance_seconds=options.tolerance_seconds,
-    )
-    return scheme_of(settings, secrets)
+def _scheme(options: WeavrOptions, secrets: Sequence[Secret], form: Mapping[str, Any], **changes: Any) -> Scheme:
+    resolved = {"secrets": [{"file": "resolved already"}], "tolerance_seconds": options.tolerance_seconds}
+    return scheme_of(HmacSettings.model_validate({**form, **resolved, **changes}), secrets)
 
 
 def _has(headers: Headers, name: str) -> bool:
@@ -197,3 +196,17 @@ def _address_allowed(rule: UnsignedPath, client: str) -> bool:
     except ValueError:
         return False  # nobody knows where it came from
     return any(address in network for network in rule.source_addresses)
+
+
+class Weavr:
+    """The entry point."""
+
+    Options = WeavrOptions
+
+    def provider(self, name: str, options: WeavrOptions) -> WeavrProvider:
+        """See ProviderKind."""
+        return WeavrProvider(name, options)
+
+    def verifier(self, _name: str, options: WeavrOptions, secrets: Sequence[Secret]) -> WeavrVerifier:
+        """See ProviderKind."""
+        return WeavrVerifier(options, secrets)

@@ -9,6 +9,7 @@ from pipeline.settings.refusals import toml_value
 from pipeline.settings.retention import RetentionSettings
 from pipeline.settings.review import Review, review
 from pipeline.settings.weavr import WeavrIntegration
+from pipeline.settings.webhooks import WebhookSource
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -21,6 +22,7 @@ __all__ = [
     "SecretUnreadable",
     "Settings",
     "WeavrIntegration",
+    "WebhookSource",
     "config_path",
     "load_settings",
     "review",

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.callback.settings import CallbackSettings
 from pipeline.cards.settings import CsvLimits, CsvSettings
 from pipeline.processors.settings import ProcessorSettings
-from pipeline.providers.settings import Success
+from pipeline.providers.settings import EcsOptions
 from pipeline.settings.files import resolved
-from pipeline.signatures import SchemeSettings, Secret
+from pipeline.signatures import Secret
 from pipeline.stages.settings import JobLimits, JobPolicies
-from pipeline.transfer import HostRules
 
 WEBHOOK_PATH = r"^(/[A-Za-z0-9._~-]+)+$"
 
@@ -30,7 +29,7 @@ class Limits(CsvLimits, JobLimits):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class EcsIntegration(BaseModel):
+class EcsIntegration(EcsOptions):
     """One eCard Systems integration. Its name is the key of its table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -45,10 +44,7 @@ class EcsIntegration(BaseModel):
         pattern=WEBHOOK_PATH,
         description="Path that ECS posts announcements to; NAME is the table's",
     )
-    success_status: Success = Field(default=202, description="HTTP status that tells ECS the announcement is safe")
-    webhook: SchemeSettings = Field(description="How announcements are verified")
     callback: CallbackSettings = Field(description="How ECS is told the outcome")
-    hosts: HostRules = Field(default=HostRules(), description="Hosts that an announcement's URLs may name")
     csv: CsvSettings = Field(default=CsvSettings(), description="Format of the input and result files")
     limits: Limits = Field(default=Limits(), description="Bounds of a job")
     policies: JobPolicies = Field(default=JobPolicies(), description="What counts where the documents are silent")

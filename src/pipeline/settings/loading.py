@@ -63,6 +63,8 @@ def load_settings(
         settings = Settings(**data)
     except ValidationError as error:
         problems += _refusals(error, files.problems, variables.places)
+    if settings is not None and webhook_secrets:
+        problems += _options(settings)
     if problems or settings is None:
         raise ConfigError(problems) from None
     for warning in files.warnings:
@@ -88,6 +90,15 @@ def _refusals(error: ValidationError, unread: Container[Loc], variables: Mapping
             continue
         name = variables.get(place)
         yield refusal(one, Settings) + (f" (environment variable {name})" if name else "")
+
+
+def _options(settings: Settings) -> Iterator[str]:
+    """Yield what providers refuse of their options. Only the ingress asks: a stage need not have them installed."""
+    for source in settings.webhooks.values():
+        try:
+            source.opened()
+        except ConfigError as error:
+            yield from error.problems
 
 
 def _warn(warning: str) -> None:

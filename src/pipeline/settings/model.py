@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pipeline.audit.settings import AuditSettings
 from pipeline.bus.settings import ConsumerSettings, KafkaSettings
-from pipeline.contracts import IntegrationName
+from pipeline.contracts import TOPICS, IntegrationName, TopicSpec
 from pipeline.ingress.settings import IngressSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
 from pipeline.settings.errors import ConfigError
@@ -19,6 +19,7 @@ from pipeline.settings.files import SecretUnreadable
 from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.retention import RetentionSettings
 from pipeline.settings.weavr import WeavrIntegration
+from pipeline.settings.webhooks import WebhookSource
 from pipeline.stages.settings import WatchSettings
 from pipeline.store.settings import LocalSettings, StoreSettings
 from pipeline.transfer import NetworkSettings, TransferSettings
@@ -26,7 +27,7 @@ from pipeline.transfer import NetworkSettings, TransferSettings
 ENV_PREFIX = "PIPELINE_"
 ENV_DELIMITER = "__"
 
-_SOURCES = ("ecs", "weavr")
+_SOURCES = ("ecs", "weavr", "webhooks")
 """Tables of sources of webhooks."""
 
 
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long things are kept")
     ecs: dict[IntegrationName, EcsIntegration] = Field(default={}, description="ECS integrations by name")
     weavr: dict[IntegrationName, WeavrIntegration] = Field(default={}, description="Weavr integrations by name")
+    webhooks: dict[IntegrationName, WebhookSource] = Field(default={}, description="Other sources by name")
 
     @classmethod
     def settings_customise_sources(
@@ -95,7 +97,23 @@ class Settings(BaseSettings):
                     )
         return self
 
-    def _sources(self) -> Iterator[tuple[str, str, EcsIntegration | WeavrIntegration]]:
+    @model_validator(mode="after")
+    def _own_topics(self) -> Self:
+        topics: dict[str, str] = {}
+        for name, source in self.webhooks.items():
+            other = topics.setdefault(source.topic, name)
+            if other != name:
+                raise ValueError(
+                    f"webhooks.{name}.topic: {source.topic!r} is also that of webhooks.{other}; write another"
+                )
+        return self
+
+    @property
+    def topics(self) -> tuple[TopicSpec, ...]:
+        """All topics: those of the one table, and those of configured sources."""
+        return (*TOPICS, *(source.topic_spec() for source in self.webhooks.values()))
+
+    def _sources(self) -> Iterator[tuple[str, str, EcsIntegration | WeavrIntegration | WebhookSource]]:
         """Yield place, key and table of every source of webhooks."""
         for kind in _SOURCES:
             for name, source in getattr(self, kind).items():

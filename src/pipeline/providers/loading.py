@@ -1,0 +1,60 @@
+"""From the name in the settings to a kind of provider."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, cast
+
+from pydantic import BaseModel
+
+from pipeline.errors import FatalError
+from pipeline.providers.protocols import ProviderKind
+
+ENTRY_POINT_GROUP: Final = "card_pipeline.providers"
+
+
+def load_kind(name: str) -> ProviderKind:
+    """Return the installed kind of provider of that name.
+
+    Raises:
+        FatalError: There is none (the message lists what is installed), it cannot be imported, or it is none.
+    """
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        return _checked(_import(point), point)
+    raise FatalError(
+        "provider_unknown", f"There is no provider {name!r}. Installed: {', '.join(installed()) or 'none'}."
+    )
+
+
+def installed() -> tuple[str, ...]:
+    """Return the names of all installed kinds of providers."""
+    return tuple(sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}))
+
+
+def _import(point: EntryPoint) -> object:
+    try:
+        importlib.import_module(point.module)
+        return point.load()
+    except Exception as error:  # a stranger's module may raise anything, and none of it is worth a traceback
+        raise FatalError(
+            "provider_unknown", f"Provider {point.name} ({point.value}) cannot be imported: {type(error).__name__}."
+        ) from error
+
+
+def _checked(target: object, point: EntryPoint) -> ProviderKind:
+    options = getattr(target, "Options", None)
+    callables = [callable(getattr(target, name, None)) for name in ("provider", "verifier")]
+    if not inspect.isclass(target) or not inspect.isclass(options) or not issubclass(options, BaseModel):
+        fault = "it must be a class with a pydantic model `Options`"
+    elif not all(callables):
+        fault = "it needs `provider(self, name, options)` and `verifier(self, name, options, secrets)`"
+    else:
+        try:
+            kind = cast("ProviderKind", target())
+        except TypeError:
+            fault = "its constructor must take no parameters"
+        else:
+            return kind
+    raise FatalError("provider_invalid", f"{point.name} ({point.value}) is no provider: {fault}.")

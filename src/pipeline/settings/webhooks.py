@@ -1,0 +1,168 @@
+"""Everything that is configured for one other source of webhooks: the table ``[webhooks.NAME]``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from pipeline.contracts import DEAD_LETTER_ENDING, SOURCE_TOPICS, Topic, TopicSpec
+from pipeline.errors import FatalError
+from pipeline.providers.loading import load_kind
+from pipeline.providers.protocols import ProviderKind
+from pipeline.providers.settings import EventPlaces, Places, PlacesOrText, Success, Unverified
+from pipeline.settings.errors import ConfigError
+from pipeline.settings.files import resolved
+from pipeline.settings.integration import WEBHOOK_PATH, with_default_path
+from pipeline.settings.refusals import refusal
+from pipeline.signatures import PRESETS, Secret, SecretSettings
+
+_OWN_TABLES: Final = frozenset({"ecs", "weavr"})
+_PLACES: Final = tuple(EventPlaces.model_fields)
+_DAY_MS: Final = 86_400_000
+
+
+class WebhookSource(BaseModel):
+    """One source of webhooks that needs configuration only. Its name is the key of its table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str
+    preset: Literal["github", "stripe", "slack", "shopify", "paystack"] | None = Field(
+        default=None, description="A well-known sender, whose rules are built in; its options can be changed one by one"
+    )
+    provider: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        examples=["standard-webhooks"],
+        description="Kind of sender, where there is no preset: hmac, standard-webhooks, or an installed one",
+    )
+    options: dict[str, JsonValue] = Field(
+        default={}, description="What the provider needs to know; see docs/providers.md for those that are built in"
+    )
+    secrets: tuple[SecretSettings, ...] = Field(
+        default=(), max_length=16, description="Every secret that counts at the time of a request is tried"
+    )
+    webhook_path: str = Field(
+        default="/webhooks/sources/NAME",
+        pattern=WEBHOOK_PATH,
+        description="Path that the sender posts to; NAME is the table's",
+    )
+    id: Places | None = Field(
+        default=None,
+        description=str(EventPlaces.model_fields["id"].description),
+        examples=["header:X-Event-Id"],
+    )
+    type: PlacesOrText | None = Field(
+        default=None,
+        description=str(EventPlaces.model_fields["type"].description),
+        examples=["header:X-Event-Type"],
+    )
+    key: Places | None = Field(
+        default=None,
+        description=str(EventPlaces.model_fields["key"].description),
+        examples=["json:/account/id"],
+    )
+    topic: str = Field(
+        default="webhook-events.NAME",
+        pattern=r"^webhook-events\.[A-Za-z0-9._-]{1,200}$",
+        description="Logical name of the topic; NAME is the table's",
+    )
+    partitions: int = Field(default=3, ge=1, le=1000, description="Partitions of the topic, for `topics create`")
+    retention_days: float = Field(
+        default=7.0, gt=0, description="Days that the topic keeps an event, for `topics create`"
+    )
+    success_status: Success = Field(default=200, description="HTTP status that tells the sender that the event is safe")
+    unverified_status: Unverified = Field(
+        default=401,
+        description="Answer to a well-formed, fresh request that no secret verifies; 503 for a sender that repeats "
+        "after it but not after 401; it raises an alarm",
+    )
+    audit_accepted: bool = Field(
+        default=False,
+        description="Whether each accepted event has an audit event too; its record alone can be verified again",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        data = with_default_path(data, "/webhooks/sources/")
+        return with_default_path(data, SOURCE_TOPICS, "topic")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.preset is None) == (self.provider is None):
+            raise ValueError(f'write either preset = one of {", ".join(PRESETS)}, or provider = "hmac" or another')
+        if self.provider in _OWN_TABLES:
+            raise ValueError(
+                f"provider = {self.provider!r} has a table of its own: write [{self.provider}.{self.name}]"
+            )
+        names = [secret.name for secret in self.secrets]
+        if len(set(names)) < len(names):
+            raise ValueError("two secrets have the same name: give each an id of its own")
+        if not self.secrets and not self.options.get("public_keys"):
+            raise ValueError('secrets is missing; write e.g. secrets = [{ file = "secrets/NAME" }]')
+        if self.topic == Topic.WEBHOOK_QUARANTINE or self.topic.endswith(DEAD_LETTER_ENDING):
+            raise ValueError(f"topic = {self.topic!r} is taken; write another, such as {SOURCE_TOPICS}{self.name}")
+        return self
+
+    @property
+    def kind_name(self) -> str:
+        """Name of the kind of provider."""
+        return self.provider or "hmac"
+
+    def webhook_secrets(self) -> tuple[Secret, ...]:
+        """Return the secrets as their files hold them now.
+
+        Raises:
+            SecretUnreadable: A file went away since the settings were loaded.
+        """
+        return resolved(self.secrets)
+
+    def topic_spec(self) -> TopicSpec:
+        """Return how its topic is created and checked."""
+        return TopicSpec(
+            self.topic,
+            self.partitions,
+            round(self.retention_days * _DAY_MS),
+            sensitive=False,
+            dead_letter=None,
+            about=f"Webhooks of {self.name}, body as received",
+            key="as configured",
+        )
+
+    def opened(self) -> tuple[ProviderKind, BaseModel]:
+        """Return the kind of provider with the options that it has validated.
+
+        Raises:
+            ConfigError: There is no such provider, it is broken, or it refuses an option.
+        """
+        place = f"webhooks.{self.name}"
+        try:
+            kind = load_kind(self.kind_name)
+        except FatalError as error:
+            raise ConfigError([f"{place}.provider: {error.message}"]) from error
+        try:
+            return kind, kind.Options.model_validate(self._options())
+        except ValidationError as error:
+            raise ConfigError(list(_refused(error, kind.Options, place))) from None
+
+    def _options(self) -> dict[str, Any]:
+        preset = PRESETS[self.preset] if self.preset else None
+        given = {name: value for name in _PLACES if (value := getattr(self, name)) is not None}
+        built_in = {name: getattr(preset, name) for name in _PLACES if getattr(preset, name)} if preset else {}
+        event = {"event": {**built_in, **given}} if given or built_in else {}
+        return {**(preset.scheme if preset else {}), **self.options, **event}
+
+
+def _refused(error: ValidationError, model: type[BaseModel], place: str) -> Iterator[str]:
+    """Yield one line per validation error, with the key as it is written in the settings."""
+    for one in error.errors(include_url=False):
+        line = refusal(one, model)
+        if one["loc"][:1] == ("event",):
+            yield f"{place}.{line.removeprefix('event.')}"
+        elif one["loc"]:
+            yield f"{place}.options.{line}"
+        else:
+            yield f"{place}.options: {line}"

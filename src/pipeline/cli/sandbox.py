@@ -1,4 +1,4 @@
-"""``pipeline sandbox``: an ECS, an object store and a card API to try everything against, and a broker."""
+"""``pipeline sandbox``: an ECS, an object store, a card API and a Weavr to try everything against, and a broker."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pipeline.app import stop_on_signals
 from pipeline.bus import EmbeddedBroker
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_fields, print_json
+from pipeline.cli.sandbox_events import send_weavr_events
 from pipeline.errors import FatalError
 from pipeline.sandbox import (
     CardFile,
@@ -30,13 +31,17 @@ from pipeline.sandbox import (
     settings_snippet,
 )
 from pipeline.sandbox.inputs import Content
+from pipeline.sandbox.weavr import weavr_snippet
 
 Mode = Literal["aws-like", "value-enforcing"]
 
 
 @click.group()
 def sandbox() -> None:
-    """Try the pipeline without an ECS account, without Kafka, without S3 (docs/sandbox.md)."""
+    """Try the pipeline without an account at ECS or Weavr, without Kafka, without S3 (docs/sandbox.md)."""
+
+
+sandbox.add_command(send_weavr_events)
 
 
 @sandbox.command(
@@ -180,8 +185,9 @@ def _written(running: Sandbox, folder: Path, integration: str) -> str:
     file = folder / "pipeline.toml"
     if file.exists():
         raise UsageRefused("settings_exist", f"{file} is there already and is not overwritten")
-    snippet = settings_snippet(running, integration, folder=folder / "secrets")
-    file.write_text(f'[logging]\nformat = "console"\n\n{snippet.toml.lstrip()}', "utf-8")
+    ecs = settings_snippet(running, integration, folder=folder / "secrets")
+    weavr = weavr_snippet(integration, folder=folder / "secrets")
+    file.write_text(f'[logging]\nformat = "console"\n\n{ecs.toml.lstrip()}\n{weavr.toml}', "utf-8")
     return str(file)
 
 

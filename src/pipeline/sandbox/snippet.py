@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
+from pipeline.sandbox.secret_files import write_secret
 from pipeline.sandbox.server import Sandbox
 from pipeline.sandbox.settings import HmacScheme, Scheme
 
@@ -62,7 +62,7 @@ def settings_snippet(
         settings.card_api.token.get_secret_value(),
     )
     for path, value in zip(files, values, strict=True):
-        _write_secret(path, value)
+        write_secret(path, value)
     host = urlsplit(sandbox.ecs.base_url).netloc
     blocks: dict[str, Mapping[str, JsonValue]] = {
         "": {"partner_guid": str(settings.partner_guid)},
@@ -118,9 +118,3 @@ def _toml(value: JsonValue) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(inner) for inner in value) + "]"
     return json.dumps(value)
-
-
-def _write_secret(path: Path, value: str) -> None:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(value)

@@ -64,6 +64,7 @@ def test_serve_writes_settings_that_load(empty: Path, run: Run) -> None:
     assert settings.ecs["me"].webhook.scheme == "hmac"
     assert settings.logging.format == "console"  # somebody sits before it
     assert len(settings.ecs["me"].webhook_secrets()) == 1
+    assert len(settings.weavr["me"].webhook_secrets()) == 2
 
 
 def test_serve_does_not_overwrite_settings(empty: Path, run: Run) -> None:

@@ -10,6 +10,7 @@ from pipeline.sandbox.weavr.ledger import Attempt, Entry, Totals, order_findings
 from pipeline.sandbox.weavr.plan import SendPlan, SigningKeys, mix
 from pipeline.sandbox.weavr.sending import Pace, Sender, integration_in, send_events
 from pipeline.sandbox.weavr.signing import expected_id, legacy_signature, signature_v2
+from pipeline.sandbox.weavr.snippet import WeavrSnippet, weavr_snippet
 
 __all__ = [
     "EXPECTED",
@@ -25,6 +26,7 @@ __all__ = [
     "SigningKeys",
     "Totals",
     "WeavrKind",
+    "WeavrSnippet",
     "body_of",
     "entity_in",
     "expected_id",
@@ -37,5 +39,6 @@ __all__ = [
     "send_events",
     "signature_v2",
     "weavr_kinds",
+    "weavr_snippet",
     "write_entry",
 ]

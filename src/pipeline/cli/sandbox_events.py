@@ -1,0 +1,250 @@
+"""``pipeline sandbox send-events``: Weavr's events, signed, repeated, spoilt, and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import click
+
+from pipeline.cli.exits import ExitCode, UsageRefused
+from pipeline.cli.output import json_option, print_fields, print_json, print_table
+from pipeline.sandbox.weavr import (
+    Entry,
+    Pace,
+    SendPlan,
+    SigningKeys,
+    Totals,
+    integration_in,
+    mix,
+    send_events,
+    weavr_snippet,
+    write_entry,
+)
+
+_SHARE: Final = click.FloatRange(0, 1)
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The options, as click gives them."""
+
+    url: str | None
+    key_file: Path | None
+    count: int
+    rate: float | None
+    connections: int
+    weights: str | None
+    entities: int
+    call_refs: float
+    repeats: float
+    out_of_order: float
+    new_fields: float
+    broken: float
+    rotate_to: Path | None
+    compress_retries: float
+    seed: int
+    ledger: Path | None
+    folder: Path | None
+    integration: str | None
+    as_json: bool
+
+
+def _share(name: str, default: str, usual: str, text: str) -> Callable[..., Any]:
+    """Return an option with a share that may be left out."""
+    return click.option(
+        name, type=_SHARE, is_flag=False, flag_value=usual, default=default, show_default=True, help=text
+    )
+
+
+@click.command(
+    "send-events",
+    epilog="""\b
+Examples:
+  pipeline sandbox send-events --write-settings acme
+  pipeline sandbox send-events --url http://127.0.0.1:8080/webhooks/weavr/acme \\
+      --key-file acme/secrets/acme-weavr-key --count 10000 --repeats 0.05 --broken
+  pipeline sandbox send-events ... --mix 'managed_cards/*=3,login=1' --rate 200 --out-of-order --json
+Exit 0: every answer was as it must be. Exit 1: one was not. Exit 2: a wrong option.""",
+)
+@click.option("--url", help="Of the webhook: .../webhooks/weavr/NAME, with its secret segment where it has one.")
+@click.option("--key-file", type=_FILE, help="Holds the API key that signs.")
+@click.option("--count", type=click.IntRange(1), default=1000, show_default=True, help="Events, without repeats.")
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), help="Events per second. Default: as fast as answered."
+)
+@click.option("--connections", type=click.IntRange(1, 1000), default=16, show_default=True, help="At a time.")
+@click.option("--mix", "weights", help="PATH=WEIGHT,...; paths may hold *. Default: all 32 kinds equally often.")
+@click.option("--entities", type=click.IntRange(1), default=500, show_default=True, help="Cards, accounts, ... each.")
+@click.option("--call-refs", type=_SHARE, default=0.8, show_default=True, help="Share with a call-ref.")
+@_share("--repeats", "0", "0.05", "Share that is sent once more after it was accepted.")
+@_share("--out-of-order", "0", "0.05", "Share that comes after the next event of its entity.")
+@_share("--new-fields", "0", "0.1", "Share with fields, and share with enum values, that nobody knows yet.")
+@_share("--broken", "0", "0.01", "Share of broken events, of all kinds.")
+@click.option("--rotate-to", type=_FILE, help="Holds the key that signs the second half.")
+@click.option(
+    "--compress-retries",
+    type=click.FloatRange(1),
+    default=1000.0,
+    show_default=True,
+    help="By this Weavr's pauses of 10 s to 3.6 h before retries are divided.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same events.")
+@click.option("--ledger", type=_FILE, help="Write what became of each event, a JSON document a line.")
+@click.option(
+    "--write-settings",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Only write pipeline.toml and keys for this Weavr into a folder.",
+)
+@click.option("--integration", help="Name of the integration. Default: as in the URL, or acme.")
+@json_option
+@click.pass_context
+def send_weavr_events(ctx: click.Context, /, **options: Any) -> None:
+    """Send Weavr's events as Weavr does, and check every answer."""
+    asked = _Asked(**options)
+    if asked.folder is not None:
+        print_fields(_write_settings(asked.folder, asked.integration or "acme"))
+        return
+    url, integration = _webhook(asked)
+    plan, keys = _plan(asked), _keys(asked)
+    pace = Pace(asked.connections, asked.rate, asked.compress_retries)
+    events = plan.events(integration, keys, now_ms=time.time_ns() // 1_000_000)
+    began = time.monotonic()
+    with ExitStack() as stack:
+        record = stack.enter_context(_recorder(asked.ledger))
+        watch = stack.enter_context(_watching(plan.count))
+        totals = asyncio.run(send_events(url, events, pace, record, watch=watch))
+    seconds = time.monotonic() - began
+    if asked.as_json:
+        print_json(totals.view() | {"seconds": round(seconds, 2), "ok": not totals.wrong})
+    else:
+        _show(totals, seconds)
+    ctx.exit(ExitCode.FINDING if totals.wrong else ExitCode.OK)
+
+
+def _write_settings(folder: Path, integration: str) -> dict[str, object]:
+    if not _NAME.fullmatch(integration):
+        raise UsageRefused(
+            "integration_name", f"{integration!r} is no name; write 1 to 63 lower case letters, digits and dashes"
+        )
+    file = folder / "pipeline.toml"
+    if file.exists():
+        raise UsageRefused("settings_exist", f"{file} is there already and is not overwritten")
+    snippet = weavr_snippet(integration, folder=folder / "secrets")
+    file.write_text(f'[logging]\nformat = "console"\n\n{snippet.toml}', "utf-8")
+    return {"settings": file, "key file": snippet.key_file, "next key file": snippet.next_key_file}
+
+
+def _webhook(asked: _Asked) -> tuple[str, str]:
+    if not asked.url:
+        raise UsageRefused("url_missing", "give --url, such as http://127.0.0.1:8080/webhooks/weavr/acme")
+    parts = urlsplit(asked.url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise UsageRefused("url_invalid", "--url must be http:// or https:// with a host, and without ? and #")
+    name = asked.integration or integration_in(asked.url)
+    if not name:
+        raise UsageRefused("url_invalid", "--url names no integration (.../webhooks/weavr/NAME); give --integration")
+    return asked.url, name
+
+
+def _plan(asked: _Asked) -> SendPlan:
+    try:
+        weights = mix(dict(_weights(asked.weights or "")))
+    except ValueError as error:
+        raise UsageRefused("mix_invalid", f"--mix: {error}") from error
+    return SendPlan(
+        count=asked.count,
+        weights=weights,
+        seed=asked.seed,
+        entities=asked.entities,
+        call_refs=asked.call_refs,
+        repeats=asked.repeats,
+        out_of_order=asked.out_of_order,
+        new_fields=asked.new_fields,
+        new_enum_values=asked.new_fields,
+        broken=asked.broken,
+    )
+
+
+def _keys(asked: _Asked) -> SigningKeys:
+    if asked.key_file is None:
+        raise UsageRefused("key_missing", "give --key-file, the file of the API key that signs")
+    then = _key(asked.rotate_to) if asked.rotate_to else None
+    return SigningKeys(_key(asked.key_file), then, rotate_at=asked.count // 2)
+
+
+def _weights(text: str) -> Iterator[tuple[str, float]]:
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        pattern, equals, weight = part.rpartition("=")
+        try:
+            yield pattern if equals else part, float(weight) if equals else 1.0
+        except ValueError:
+            raise ValueError(f"{part!r} is not PATH=WEIGHT, such as managed_cards/*=3") from None
+
+
+def _key(file: Path) -> bytes:
+    try:
+        key = file.read_bytes().removesuffix(b"\n")
+    except OSError as error:
+        raise UsageRefused("key_unreadable", f"{file} cannot be read ({error.strerror})") from error
+    if not key:
+        raise UsageRefused("key_unreadable", f"{file} is empty")
+    return key
+
+
+@contextmanager
+def _recorder(file: Path | None) -> Iterator[Callable[[Entry], None]]:
+    """Give a function that writes entries to the file, if there is one."""
+    if file is None:
+        yield lambda _entry: None
+        return
+    try:
+        opened = file.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageRefused("ledger_unwritable", f"{file} cannot be written ({error.strerror})") from error
+    with opened:
+        yield lambda entry: write_entry(opened, entry)
+
+
+@contextmanager
+def _watching(count: int) -> Iterator[Callable[[Totals], None] | None]:
+    """Give a function that shows how far it is, on a terminal."""
+    if not _at_terminal():
+        yield None
+        return
+    with click.progressbar(length=count, label="events", file=sys.stderr, show_pos=True) as bar:
+        yield lambda totals: bar.update(totals.events - bar.pos)
+
+
+def _at_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def _show(totals: Totals, seconds: float) -> None:
+    print_fields(
+        {
+            "events": totals.events,
+            "sent": f"{totals.sent} ({totals.repeats} repeats)",
+            "requests": f"{totals.requests} ({totals.requests / max(seconds, 1e-9):.0f} per second)",
+            "accepted": f"{totals.verdicts['accepted']} ({totals.quarantined} of them for quarantine)",
+            "refused": totals.verdicts["refused"],
+            "given up": totals.verdicts["given up"],
+        }
+    )
+    answers = sorted(totals.statuses.items(), key=str)
+    print_table(("answer", "requests"), [(status or "none", number) for status, number in answers])
+    for finding in totals.findings:
+        click.echo(f"NOT AS IT MUST BE: {finding}")
+    if totals.wrong > len(totals.findings):
+        click.echo(f"and {totals.wrong - len(totals.findings)} more")

@@ -48,6 +48,7 @@ class HmacOfParts:
         """
         self._settings = settings
         self._keys = keys_of(secrets, settings.key)
+        self._prefix = settings.prefix.encode()
         self._parts = settings.parts
         self._place = settings.time_place
         self._fields = None if settings.fields is None else Fields(settings.fields, settings.header)
@@ -81,7 +82,7 @@ class HmacOfParts:
 
     def _header(self, headers: Headers) -> bytes:
         name = self._settings.header
-        return without_prefix(one_header(headers, name), self._settings.prefix.encode(), name)
+        return without_prefix(one_header(headers, name), self._prefix, name)
 
     def _well_formed(self, value: bytes) -> list[bytes]:
         found = [value] if self._fields is None else self._fields.signatures(value)

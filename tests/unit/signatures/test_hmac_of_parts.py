@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from pipeline.contracts import Headers
-from pipeline.signatures import Fault, HmacSettings, Reason, Secret, SignatureRefused, scheme_of
+from pipeline.errors import FatalError
+from pipeline.signatures import WEAVR, Fault, HmacSettings, Reason, Secret, SignatureRefused, scheme_of
 
 BODY = b'{"job_guid":"cffde776-1d2a-4614-8023-a5148e411462","record_count":200}'
 KEY = "whsec-synthetic-1"
@@ -207,6 +210,130 @@ def test_neither_secret_nor_signature_stands_in_the_error() -> None:
         _verify((("X-Sig", HEX["sha256"].encode()),), body=b"other")
     assert KEY not in f"{caught.value!r}{_secret()!r}"
     assert HEX["sha256"] not in f"{caught.value!r}"
+
+
+def _inside(document: bytes, pointer: str, **settings: Any) -> Reason | str:
+    """Return by which secret a body is verified whose time stands inside, or why it is refused."""
+    signature = hmac.new(KEY.encode(), document, hashlib.sha256).hexdigest().encode()
+    try:
+        return _verify((("X-Sig", signature),), body=document, timestamp=f"json:{pointer}", **settings)
+    except SignatureRefused as refused:
+        return refused.reason
+
+
+@pytest.mark.parametrize(
+    ("document", "pointer", "expected"),
+    [
+        (b'{"at":1769121839}', "/at", "current"),
+        (b'{"at":"1769121839"}', "/at", "current"),
+        (b'{"list":[{"at":1769121839}]}', "/list/0/at", "current"),
+        (b'{"at":1769121000}', "/at", Reason.TIMESTAMP_TOO_OLD),
+        (b'{"at":1769129999}', "/at", Reason.TIMESTAMP_IN_FUTURE),
+        (b'{"at":1769121839.5}', "/at", Reason.TIMESTAMP_MALFORMED),
+        (b'{"at":true}', "/at", Reason.TIMESTAMP_MALFORMED),
+        (b'{"at":null}', "/at", Reason.TIMESTAMP_MALFORMED),
+        (b'{"at":"\\ud800"}', "/at", Reason.TIMESTAMP_MALFORMED),
+        (b'{"at":-1}', "/at", Reason.TIMESTAMP_MALFORMED),
+        (b"{}", "/at", Reason.TIMESTAMP_MISSING),
+        (b"[1]", "/at", Reason.TIMESTAMP_MISSING),
+        (b"no json", "/at", Reason.TIMESTAMP_MISSING),
+        (b"\xff", "/at", Reason.TIMESTAMP_MISSING),
+        (b"", "/at", Reason.TIMESTAMP_MISSING),
+        (b"[" * 200_000, "/at", Reason.TIMESTAMP_MISSING),
+        (b'{"at":' + b"1" * 5000 + b"}", "/at", Reason.TIMESTAMP_MISSING),
+    ],
+)
+def test_a_time_inside_the_body_is_judged_too(document: bytes, pointer: str, expected: Reason | str) -> None:
+    """A time inside the body is judged too."""
+    assert _inside(document, pointer) == expected
+
+
+def test_a_body_is_parsed_only_when_it_is_authentic() -> None:
+    """A body is parsed only when it is authentic: a time inside decides nothing before."""
+    headers: Headers = (("X-Sig", b"0" * 64),)
+    for document in (b"no json", b'{"at":1}'):
+        assert _refusal(headers, body=document, timestamp="json:/at") is Reason.NOT_VERIFIED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"2026-01-22T22:43:59",
+        b"2026-01-22 22:43:59Z",
+        b"2026-01-22",
+        b"2026-01-22T22:43:59z",
+        b"2026-01-22T22:43:60Z",
+        b"2026-13-22T22:43:59Z",
+        b"0000-01-01T00:00:00Z",
+        b"2026-W04-4T22:43:59Z",
+        b"20260122T224359Z",
+        b" 2026-01-22T22:43:59Z",
+        b"2026-01-22T22:43:59+25:00",
+        b"1769121839",
+    ],
+)
+def test_a_moment_without_a_zone_or_written_otherwise_is_malformed(text: bytes) -> None:
+    """A moment without a zone or written otherwise is malformed."""
+    assert _refusal(_timed(text), **TIMED, timestamp_unit="iso8601") is Reason.TIMESTAMP_MALFORMED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"2026-01-22T22:43:59Z",
+        b"2026-01-22T22:43:59.123456789Z",
+        b"2026-01-23T00:43:59+02:00",
+        b"2026-01-23T00:43:59+0200",
+        b"2026-01-22T20:43:59-02:00",
+    ],
+)
+def test_zones_and_fractions_of_a_moment_are_understood(text: bytes) -> None:
+    """Zones and fractions of a moment are understood: fresh, so that the signature decides."""
+    assert _refusal(_timed(text), **TIMED, timestamp_unit="iso8601", tolerance_seconds=1) is Reason.NOT_VERIFIED
+
+
+def test_headers_are_signed_in_their_order_and_needed_unless_marked() -> None:
+    """Headers are signed in their order and needed unless marked."""
+    headers = (("X-A", b"1"), ("x-b", b"\xe9 2"))
+    message = b"1|\xe9 2" + BODY
+    signature = ("X-Sig", hmac.new(KEY.encode(), message, hashlib.sha256).hexdigest().encode())
+    signed: dict[str, Any] = {"signed": ["header:x-a", "text:|", "header?:X-B", "body"]}
+    assert _verify((*headers, signature), **signed) == "current"
+    assert _refusal((headers[1], signature), **signed) is Reason.HEADER_MISSING
+    assert _refusal((headers[0], signature), **signed) is Reason.NOT_VERIFIED
+    assert _refusal((*headers, ("X-B", b"\xe9 2"), signature), **signed) is Reason.HEADER_REPEATED
+
+
+def test_fields_may_be_parted_by_semicolons_behind_a_prefix() -> None:
+    """Fields may be parted by semicolons behind a prefix."""
+    fields = {"signature": "h1", "timestamp": "ts", "separator": ";"}
+    settings: dict[str, Any] = {
+        "fields": fields,
+        "signed": ["timestamp", "text:.", "body"],
+        "timestamp": "field",
+        "prefix": "V ",
+    }
+    value = f"V ts=1769121839;h1={OVER_SECONDS}".encode()
+    assert _verify((("X-Sig", value),), **settings) == "current"
+    assert _refusal((("X-Sig", value.replace(b";", b",")),), **settings) is Reason.SIGNATURE_MISSING
+    assert _refusal((("X-Sig", value[2:]),), **settings) is Reason.PREFIX_MISSING
+
+
+@pytest.mark.parametrize(
+    ("writing", "value"), [("hex", "abc"), ("hex", "zz"), ("hex", "é"), ("base64", "a"), ("base64", "a-_b")]
+)
+def test_a_secret_that_is_written_otherwise_is_named_when_the_scheme_is_built(writing: str, value: str) -> None:
+    """A secret that is written otherwise is named when the scheme is built; its value is not."""
+    with pytest.raises(FatalError) as caught:
+        _verify((), _secret(value), key=writing)
+    assert caught.value.code == "secret_malformed"
+    assert caught.value.message == f"The secret 'current' is not written in {writing}, as its scheme says"
+
+
+def test_all_headers_that_are_read_are_stored() -> None:
+    """All headers that are read are stored."""
+    settings = HmacSettings.model_validate({**WEAVR, "secrets": [{"file": "s"}]})
+    assert scheme_of(settings, []).stored_headers == {"signature-v2", "published-timestamp", "call-ref"}
 
 
 @given(body=st.binary(max_size=200), forged=st.text("0123456789abcdef", min_size=64, max_size=64))

@@ -10,7 +10,7 @@ import pytest
 from support.brokers import Broker
 from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
 
-from pipeline.bus import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings
+from pipeline.bus import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names
 from pipeline.bus.groups import GroupBusy, GroupUnknown, TopicUnknown, plan_rewind, rewind
 from pipeline.bus.tail import tail
 from pipeline.contracts import Topic, TopicName
@@ -83,8 +83,8 @@ async def test_a_stopped_group_goes_on_from_where_it_was_put(
     assert len(await _handled(kafka, quick, publisher, 6)) == 6
 
     plan = await plan_rewind(kafka, "process", moment)
-    assert {(move.committed, move.becomes, move.again) for move in plan if move.again} == {(6, 3, 3)}
-    assert len(plan) == 12
+    assert {(move.committed, move.becomes, move.again) for move in plan.moves if move.again} == {(6, 3, 3)}
+    assert (plan.group, len(plan.moves)) == (Names(kafka).group("process"), 12)
     assert await plan_rewind(kafka, "process", moment) == plan
     assert await rewind(kafka, "process", moment) == plan
     assert await _handled(kafka, quick, publisher, 3) == [b"3", b"4", b"5"]

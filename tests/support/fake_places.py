@@ -16,7 +16,8 @@ class FakePlaces:
     """A cluster that does what the test says.
 
     Attributes:
-        committed_offsets: Of the one group there is.
+        group: The one group there is.
+        committed_offsets: Its offsets.
         live: Its members.
         joins: Whether one joins right before a commit.
         commits: What was committed.
@@ -25,6 +26,7 @@ class FakePlaces:
     """
 
     def __init__(self, *, at_once: int = 500) -> None:
+        self.group = "g"
         self.committed_offsets: dict[Partition, int] = {}
         self.live = 0
         self.joins = False
@@ -129,7 +131,7 @@ class FakePlaces:
         return self.live
 
     async def committed(self) -> dict[Partition, int]:
-        return self.committed_offsets
+        return self.committed_offsets if self.groups[-1] == self.group else {}
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         if self.joins:

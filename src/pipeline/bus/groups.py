@@ -16,7 +16,7 @@ from pipeline.bus.settings import KafkaSettings
 from pipeline.contracts import TopicName
 from pipeline.errors import PermanentError
 
-__all__ = ["Client", "GroupBusy", "GroupUnknown", "Move", "Point", "TopicUnknown", "plan_rewind", "rewind"]
+__all__ = ["Client", "GroupBusy", "GroupUnknown", "Move", "Point", "Rewind", "TopicUnknown", "plan_rewind", "rewind"]
 
 
 class GroupUnknown(PermanentError):
@@ -66,9 +66,17 @@ class Move:
     skipped: int
 
 
-def group_name(settings: KafkaSettings, group: str) -> str:
-    """Return a group's name in the cluster, for the name with or without ``kafka.group_prefix``."""
-    return group if group.startswith(settings.group_prefix) else Names(settings).group(group)
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """What becomes of a group.
+
+    Attributes:
+        group: Its name in the cluster.
+        moves: By topic and partition.
+    """
+
+    group: str
+    moves: tuple[Move, ...]
 
 
 async def plan_rewind(
@@ -78,12 +86,12 @@ async def plan_rewind(
     *,
     topics: Sequence[TopicName] = (),
     connect: Connect = _connected,
-) -> list[Move]:
-    """Return what :func:`rewind` would do now, by topic and partition; nothing is changed.
+) -> Rewind:
+    """Return what :func:`rewind` would do now; nothing is changed.
 
     Args:
         settings: The cluster.
-        group: With or without the prefix.
+        group: Its name in the cluster; of a stage, the name alone will do, without ``kafka.group_prefix``.
         to: Where the group shall stand.
         topics: Default: all in which it has committed something.
         connect: Opens a client.
@@ -94,8 +102,7 @@ async def plan_rewind(
         GroupBusy: It has live members.
         BrokerUnavailable: No answer in time.
     """
-    async with connect(settings, group_name(settings, group)) as client:
-        return await _plan(client, group_name(settings, group), to, topics)
+    return await _rewound(settings, group, to, topics, connect, execute=False)
 
 
 async def rewind(
@@ -105,22 +112,32 @@ async def rewind(
     *,
     topics: Sequence[TopicName] = (),
     connect: Connect = _connected,
-) -> list[Move]:
+) -> Rewind:
     """Let a stopped group go on from another place; return what was done. Repeating is safe.
 
     A member that joins at the same moment is not overrun: the broker refuses then, and nothing is changed. Arguments
     and errors as of :func:`plan_rewind`.
     """
-    async with connect(settings, group_name(settings, group)) as client:
-        moves = await _plan(client, group_name(settings, group), to, topics)
-        await client.commit({Partition(move.topic, move.partition): move.becomes for move in moves})
-        return moves
+    return await _rewound(settings, group, to, topics, connect, execute=True)
+
+
+async def _rewound(
+    settings: KafkaSettings, group: str, to: Point, topics: Sequence[TopicName], connect: Connect, *, execute: bool
+) -> Rewind:
+    # subscribers' groups are called as they please, those of stages have our prefix
+    for name in dict.fromkeys((group, Names(settings).group(group))):
+        async with connect(settings, name) as client:
+            if not await client.committed():
+                continue
+            moves = await _plan(client, name, to, topics)
+            if execute:
+                await client.commit({Partition(move.topic, move.partition): move.becomes for move in moves})
+            return Rewind(name, tuple(moves))
+    raise GroupUnknown("group_unknown", f"{group} has committed nothing in this cluster; is the name right?")
 
 
 async def _plan(client: Client, group: str, to: Point, topics: Sequence[TopicName]) -> list[Move]:
     committed = await client.committed()
-    if not committed:
-        raise GroupUnknown("group_unknown", f"{group} has committed nothing in this cluster; is the name right?")
     if members := await client.members():
         raise GroupBusy(group, f"{members} live member{'s' if members > 1 else ''}")
     wanted = sorted(set(topics) or {one.topic for one in committed})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
 
 import click
 
 from pipeline.bus import Record
-from pipeline.bus.groups import Move, Point, plan_rewind, rewind
+from pipeline.bus.groups import Point, Rewind, plan_rewind, rewind
 from pipeline.bus.tail import tail as read_on
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.event_topics import Choice
@@ -92,7 +92,7 @@ Examples:
   pipeline events rewind --group billing --to 2026-01-22T22:43:59Z --execute
 Without --execute nothing is changed. Stop the group first.""",
 )
-@click.option("--group", required=True, help="The consumer group, with or without kafka.group_prefix.")
+@click.option("--group", required=True, help="The consumer group; of a stage its name alone will do.")
 @click.option(
     "--to",
     required=True,
@@ -113,11 +113,11 @@ def rewind_group(setup: Setup, *, group: str, to: Point, topics: tuple[str, ...]
     settings = setup.settings()
     chosen = Choice(topics).topics if topics else []
     act = rewind if execute else plan_rewind
-    moves = asyncio.run(act(settings.cluster, group, to, topics=chosen))
+    found = asyncio.run(act(settings.cluster, group, to, topics=chosen))
     if as_json:
-        print_json({"group": group, "executed": execute, "moves": [asdict(move) for move in moves]})
+        print_json({"executed": execute, **asdict(found)})
         return
-    _print_moves(moves, executed=execute)
+    _print_moves(found, executed=execute)
 
 
 def _records(settings: Settings, choice: Choice, *, since: Point, follow: bool) -> AsyncGenerator[Record, None]:
@@ -141,8 +141,9 @@ async def _print(records: AsyncGenerator[Record, None], wanted: Filter, count: i
                 return
 
 
-def _print_moves(moves: Sequence[Move], *, executed: bool) -> None:
+def _print_moves(found: Rewind, *, executed: bool) -> None:
+    moves = found.moves
     print_table(_MOVE_COLUMNS, [[getattr(move, name) for name in _MOVE_COLUMNS] for move in moves])
     again, skipped = sum(move.again for move in moves), sum(move.skipped for move in moves)
     done = "done" if executed else "dry run, nothing was changed; --execute does it"
-    click.echo(f"{again} records again, {skipped} skipped ({done})", err=True)
+    click.echo(f"{found.group}: {again} records again, {skipped} skipped ({done})", err=True)

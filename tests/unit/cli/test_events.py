@@ -12,7 +12,7 @@ import pytest
 from support.command_line import Run
 
 from pipeline.bus import KafkaSettings, Record
-from pipeline.bus.groups import GroupBusy, Move, Point
+from pipeline.bus.groups import GroupBusy, Move, Point, Rewind
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, SPECS, EventHeaders, Headers, Topic, TopicName
 
 PLANTED = "planted-value"
@@ -262,7 +262,7 @@ def test_ctrl_c_is_exit_130(run: Run, topics: Topics) -> None:
 # rewind
 
 
-MOVES = [Move("card-events.login", 0, 7, 3, again=4, skipped=0), Move("card-events.login", 1, None, 3, 0, 0)]
+MOVES = (Move("card-events.login", 0, 7, 3, again=4, skipped=0), Move("card-events.login", 1, None, 3, 0, 0))
 
 
 class Group:
@@ -276,11 +276,11 @@ class Group:
         monkeypatch.setattr("pipeline.cli.events.rewind", self._taking(self.moved))
 
     def _taking(self, calls: list[tuple[str, Point, list[TopicName]]]) -> Callable[..., Any]:
-        async def take(_: KafkaSettings, group: str, to: Point, *, topics: Sequence[TopicName]) -> list[Move]:
+        async def take(_: KafkaSettings, group: str, to: Point, *, topics: Sequence[TopicName]) -> Rewind:
             calls.append((group, to, list(topics)))
             if self.error:
                 raise self.error
-            return MOVES
+            return Rewind(group, MOVES)
 
         return take
 
@@ -302,7 +302,7 @@ def test_a_rewind_is_a_dry_run_first(run: Run, group: Group) -> None:
             "card-events.login\t1\t-\t3\t0\t0",
         ],
     )
-    assert result.stderr == "4 records again, 0 skipped (dry run, nothing was changed; --execute does it)\n"
+    assert result.stderr == "billing: 4 records again, 0 skipped (dry run, nothing was changed; --execute does it)\n"
     assert (group.planned, group.moved) == ([("billing", AT, [])], [])
 
 

@@ -30,6 +30,7 @@ from pipeline.callback import CallbackSettings, open_callbacks, pause_seconds
 from pipeline.cards import settle_memory
 from pipeline.contracts import AuditAction, AuditEvent, Topic
 from pipeline.ingress import Ingress, IngressServer, RefusalCounts
+from pipeline.ingress.capture import Capture
 from pipeline.observability import Check, Metrics
 from pipeline.processors import load
 from pipeline.settings import EcsIntegration, Settings
@@ -94,6 +95,8 @@ def make_ingress(around: Surroundings) -> Part:
         interval=settings.ingress.refusals_interval_seconds,
         deadline=settings.ingress.deadline_seconds,
     )
+    folder = settings.ingress.capture_dir
+    capture = Capture(folder, clock=now) if folder else None
     ingress = Ingress(
         sources=open_sources(settings),
         publisher=around.publisher,
@@ -101,9 +104,10 @@ def make_ingress(around: Surroundings) -> Part:
         metrics=around.metrics,
         refusals=refusals,
         clock=now,
+        capture=capture,
     )
     server = IngressServer(ingress, refusals, settings.ingress)
-    return Web(server, settings.ingress, lambda: around.publisher.ready)
+    return Web(server, settings.ingress, lambda: around.publisher.ready, [capture.run] if capture else [])
 
 
 async def make_process(around: Surroundings) -> Part:

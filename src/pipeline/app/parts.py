@@ -102,11 +102,12 @@ class Worker:
 
 @dataclass
 class Web:
-    """The ingress as a part."""
+    """The ingress as a part, with the services beside it."""
 
     server: IngressServer
     settings: IngressSettings
     connected: Callable[[], bool]
+    services: Sequence[Service] = ()
     name: str = "ingress"
 
     @property
@@ -128,9 +129,16 @@ class Web:
         }
 
     async def serve(self) -> None:
-        """Serve until stopped."""
+        """Serve until stopped; the services end with the server."""
         await self.server.start()
-        await self.server.wait()
+        try:
+            async with asyncio.TaskGroup() as group:
+                services = [group.create_task(service()) for service in self.services]
+                await self.server.wait()
+                for service in services:
+                    service.cancel()
+        except BaseExceptionGroup as errors:
+            raise most_severe(errors) from None
 
     async def stop(self) -> None:
         """Be not ready, go on serving while proxies learn it, then finish what is in work."""

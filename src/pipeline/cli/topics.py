@@ -1,4 +1,4 @@
-"""``pipeline topics``: the one table of topics, in the cluster and on paper."""
+"""``pipeline topics``: the topics, those of configured sources too, in the cluster and on paper."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ def topics() -> None:
 @json_option
 @pass_setup
 def create(setup: Setup, *, as_json: bool) -> None:
-    """Create the topics that are missing; leave the others as they are. May be repeated."""
-    results = asyncio.run(create_topics(setup.settings().cluster))
+    """Create the topics that are missing, those of configured sources too; leave the others as they are.
+
+    May be repeated.
+    """
+    settings = setup.settings()
+    results = asyncio.run(create_topics(settings.cluster, settings.topics))
     if as_json:
         print_json([dataclasses.asdict(one) for one in results])
         return
@@ -37,7 +41,8 @@ def create(setup: Setup, *, as_json: bool) -> None:
 @click.pass_context
 def check(ctx: click.Context, setup: Setup, *, as_json: bool) -> None:
     """Compare the cluster's topics with the table. Exit 1 if a difference breaks a promise (docs/topics.md)."""
-    findings = asyncio.run(check_topics(setup.settings().cluster))
+    settings = setup.settings()
+    findings = asyncio.run(check_topics(settings.cluster, settings.topics))
     broken = any(one.breaks for one in findings)
     if as_json:
         print_json({"ok": not broken, "findings": [dataclasses.asdict(one) for one in findings]})
@@ -56,5 +61,6 @@ def check(ctx: click.Context, setup: Setup, *, as_json: bool) -> None:
 def export(setup: Setup, *, as_format: str) -> None:
     """Print all topics as they should be, for other tools that create them. Without [kafka]: by its defaults."""
     del as_format  # the only one so far; scripts name it, so that a second one changes nothing for them
-    kafka = setup.settings().kafka or KafkaSettings(bootstrap_servers="none")
-    click.echo(json.dumps(topic_table(kafka), indent=2))
+    settings = setup.settings()
+    kafka = settings.kafka or KafkaSettings(bootstrap_servers="none")
+    click.echo(json.dumps(topic_table(kafka, settings.topics), indent=2))

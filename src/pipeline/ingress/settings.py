@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
 
@@ -52,6 +54,10 @@ class IngressSettings(BaseModel):
         default=60.0,
         gt=0,
         description="Unauthenticated requests are counted, and told to the audit log once in so many seconds",
+    )
+    capture_dir: Path | None = Field(
+        default=None,
+        description="Folder where `pipeline sources capture` and the ingress processes of this machine meet; default: nothing can be captured. What is captured may hold secrets: a folder of the ingress's user alone",
     )
     alarm_interval_seconds: float = Field(
         default=60.0,

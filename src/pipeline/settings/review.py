@@ -14,6 +14,7 @@ from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.model import Settings
 from pipeline.settings.retention import retention_problems
 from pipeline.settings.shape import Loc, dotted
+from pipeline.settings.source_review import source_warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,12 @@ def review(settings: Settings) -> Review:
     warnings: list[str] = []
     if settings.kafka is None:
         warnings.append("kafka: is missing; only `pipeline dev` and `pipeline cards run` work without it")
-    if not settings.ecs:
+    if not settings.ecs and not settings.weavr and not settings.webhooks:
         warnings.append("ecs: no integration is configured; run: pipeline integration new ecs NAME")
     for integration in settings.ecs.values():
         problems += _processor(integration)
         warnings += _hosts(integration)
+    warnings += source_warnings(settings)
     warnings += _mismatched(settings)
     warnings += _absent(settings)
     return Review(tuple(problems), tuple(warnings))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 from support.command_line import Run
 
 from pipeline.bus import BrokerUnavailable, KafkaSettings, TopicFinding, TopicResult
-from pipeline.contracts import TOPICS
+from pipeline.contracts import TOPICS, TopicSpec
 
 
-def checked(*findings: TopicFinding) -> Callable[[KafkaSettings], Awaitable[list[TopicFinding]]]:
-    async def check(_: KafkaSettings) -> list[TopicFinding]:
+def checked(*findings: TopicFinding) -> Callable[[KafkaSettings, Sequence[TopicSpec]], Awaitable[list[TopicFinding]]]:
+    async def check(_: KafkaSettings, specs: Sequence[TopicSpec]) -> list[TopicFinding]:
+        assert specs == TOPICS
         return list(findings)
 
     return check
@@ -27,7 +28,8 @@ GONE = TopicFinding("audit.events", "missing", "the topic", "nothing", breaks=Tr
 def test_create_says_what_was_done(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     del home
 
-    async def create(settings: KafkaSettings) -> list[TopicResult]:
+    async def create(settings: KafkaSettings, specs: Sequence[TopicSpec]) -> list[TopicResult]:
+        assert specs == TOPICS
         assert settings.bootstrap_servers == "127.0.0.1:1"
         return [TopicResult("a", created=True), TopicResult("b", created=False)]
 
@@ -66,7 +68,7 @@ def test_check_ends_with_1_if_a_promise_breaks(
 def test_a_broker_that_is_away_is_exit_4(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     del home
 
-    async def create(_: KafkaSettings) -> list[TopicResult]:
+    async def create(_: KafkaSettings, _specs: Sequence[TopicSpec]) -> list[TopicResult]:
         raise BrokerUnavailable("broker_unavailable", "No answer about topics.")
 
     monkeypatch.setattr("pipeline.cli.topics.create_topics", create)
@@ -96,3 +98,24 @@ def test_export_works_without_a_cluster(empty: Path, run: Run) -> None:
     del empty
     exported = json.loads(run("topics", "export").stdout)
     assert [one["name"] for one in exported] == [str(spec.topic) for spec in TOPICS]
+
+
+def test_topics_of_configured_sources_are_topics_too(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With their own partitions and retention."""
+    with (home / "pipeline.toml").open("a") as file:
+        file.write(
+            '[webhooks.shop]\npreset = "shopify"\nsecrets = [{ file = "s" }]\npartitions = 5\nretention_days = 0.5\n'
+        )
+    created: list[TopicSpec] = []
+
+    async def create(_: KafkaSettings, specs: Sequence[TopicSpec]) -> list[TopicResult]:
+        created.extend(specs)
+        return []
+
+    monkeypatch.setattr("pipeline.cli.topics.create_topics", create)
+    run("topics", "create")
+    spec = created[-1]
+    assert len(created) == len(TOPICS) + 1
+    assert (spec.topic, spec.partitions, spec.retention_ms) == ("webhook-events.shop", 5, 43_200_000)
+    exported = {one["logical"]: one for one in json.loads(run("topics", "export").stdout)}
+    assert exported["webhook-events.shop"]["partitions"] == 5

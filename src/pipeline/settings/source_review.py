@@ -1,0 +1,53 @@
+"""What may lose events, or prove less than it seems, in the settings of sources of webhooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.contracts.weavr import KINDS
+from pipeline.providers.settings import WEAVR_RETRIES_SECONDS, HmacOptions
+from pipeline.settings.model import Settings
+from pipeline.settings.weavr import WeavrIntegration
+from pipeline.settings.webhooks import WebhookSource
+
+_PROVES_LITTLE = "the signature proves nothing about the body, so whoever sees one request can send any body"
+
+
+def source_warnings(settings: Settings) -> Iterator[str]:
+    """Yield one line for each."""
+    for name, integration in settings.weavr.items():
+        for warning in _weavr(integration):
+            yield f"weavr.{name}.{warning}"
+    for name, source in settings.webhooks.items():
+        for warning in _configured(source):
+            yield f"webhooks.{name}.{warning}"
+
+
+def _weavr(integration: WeavrIntegration) -> Iterator[str]:
+    if integration.tolerance_seconds < WEAVR_RETRIES_SECONDS:
+        yield (
+            f"tolerance_seconds: {integration.tolerance_seconds:g} is shorter than Weavr's retries "
+            f"({WEAVR_RETRIES_SECONDS} s), which may keep their first timestamp, so events that waited are lost; write "
+            "e.g. tolerance_seconds = 18000"
+        )
+    if integration.legacy_signature:
+        yield f"legacy_signature: {_PROVES_LITTLE}; set it to false as soon as Weavr sends signature-v2"
+    if integration.unverified_status != 503:  # noqa: PLR2004 - the status
+        yield (
+            f"unverified_status: Weavr never repeats after {integration.unverified_status}, so every event is lost "
+            "from when its key changes (with its oldest API client) until you know; write unverified_status = 503"
+        )
+    if integration.missing_call_ref == "refuse":
+        yield "missing_call_ref: call-ref is optional for Weavr, and an event that is refused for it is lost"
+    named = {one.path for one in integration.unsigned_paths}
+    for path in (kind.path for kind in KINDS if not kind.signed and kind.path not in named):
+        yield (
+            f"unsigned_paths: does not name {path}, which Weavr does not sign: its events are answered 503, and lost "
+            "after 4 h; name it with what protects it, or do not subscribe to it at Weavr"
+        )
+
+
+def _configured(source: WebhookSource) -> Iterator[str]:
+    options = source.opened()[1]
+    if isinstance(options, HmacOptions) and options.body_unsigned:
+        yield f"options.body_unsigned: {_PROVES_LITTLE}"

@@ -19,7 +19,7 @@ class LoginEvent(WeavrEvent):
 
 
 class StepupEvent(WeavrEvent):
-    """A step-up challenge was verified, declined, or expired. ``auth_token`` is a bearer secret."""
+    """A step-up challenge was verified, declined, or expired. Its token is a bearer secret."""
 
     credential: CredentialId
     identity: TypedId

@@ -71,7 +71,7 @@ class CardPaymentFee(WeavrObject):
 
 
 class CardPaymentStep(WeavrObject):
-    """One step of a payment. ``type`` tells what kind: the comments say which kinds have a field."""
+    """One step of a payment. Its ``type`` tells what kind it is, and so which fields it has."""
 
     type: known.CardPaymentEventType
     id: Id | None = None

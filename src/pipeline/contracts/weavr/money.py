@@ -11,7 +11,7 @@ from pipeline.contracts.weavr.wire import Amount, Currency, Integer, Scale
 
 
 class Money(WeavrObject):
-    """An amount of a currency. ``minor_units`` is the wire's ``amount``: 1050 of EUR is 10.50 euros."""
+    """An amount of a currency in its minor units: 1050 of EUR is 10.50 euros."""
 
     currency: Currency
     minor_units: Amount = Field(alias="amount")

@@ -83,6 +83,7 @@ class _IdForm:
 
 @dataclass(frozen=True, slots=True)
 class _NumberForm:
+    about: str | None = None
     least: int | None = None
     most: int | None = None
 
@@ -95,9 +96,9 @@ class _NumberForm:
         )
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        bounds = {"minimum": self.least, "maximum": self.most}
-        told = {name: bound for name, bound in bounds.items() if bound is not None}
-        return {"type": ["string", "integer"], "pattern": "^-?[0-9]{1,38}$", **told}
+        told = {"description": self.about, "minimum": self.least, "maximum": self.most}
+        said = {name: value for name, value in told.items() if value is not None}
+        return {"type": ["string", "integer"], "pattern": "^-?[0-9]{1,38}$", **said}
 
     def _number_of(self, text: str) -> _WrittenAsText:
         number = _WrittenAsText(_whole(text))
@@ -192,9 +193,9 @@ Id = Annotated[str, _IdForm()]
 """Never a number: ids exceed what a JSON reader that knows doubles only can hold."""
 Integer = Annotated[int, _NumberForm()]
 """A whole number, also where the wire has text."""
-Amount = Annotated[int, _NumberForm()]
-"""Minor units (cents) of the currency that stands beside it, or of the account. May be negative."""
-Scale = Annotated[int, _NumberForm(-128, 127)]
+Amount = Annotated[int, _NumberForm("Minor units of the currency, such as cents. May be negative.")]
+"""Minor units (cents) of the currency that stands beside it, or of the account. May be negative, whatever is written."""
+Scale = Annotated[int, _NumberForm("Digits behind the decimal point.", -128, 127)]
 Currency = Annotated[str, Written("^[A-Z]{3}$")]
 Country = Annotated[str, Written("^[A-Z]{2}$")]
 Tag = Annotated[str, Written("^[a-zA-Z0-9_-]{0,50}$")]

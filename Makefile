@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fix lock generate clean
+.PHONY: help demo test check bench fix lock generate release clean
 
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -21,12 +21,13 @@ test: $(VENV)/.dev  ## set up and run all tests, with coverage of lines and bran
 	$(PYTEST) tests $(TRACED:%=--ignore=%)
 TRACED := tests/unit tests/contract
 
-check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh
+check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh, contracts kept
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.generate --check
+	$(BIN)/python -m tools.compatibility
 
 bench: $(VENV)/.dev  ## measure speed and memory beside a peer; writes build/bench.json
 	$(BIN)/python -m benchmarks
@@ -37,6 +38,9 @@ fix: $(VENV)/.dev  ## format, and mend what the linter can mend
 
 generate: $(VENV)/.dev  ## write the generated files anew (settings reference, topics, schemas)
 	$(BIN)/python -m tools.generate
+
+release: $(VENV)/.dev  ## take the contracts in schemas/ for released, unless one breaks what was released before
+	$(BIN)/python -m tools.compatibility --release
 
 lock: $(VENV)/.dev  ## compile the hashed requirements anew
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/runtime.txt

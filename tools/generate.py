@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from tools import errors_page, logging_page, schemas, settings_page, statuses_page, topics_page
+from tools import errors_page, events_page, logging_page, schemas, settings_page, statuses_page, topics_page
 
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src"
 COMMAND = "make generate"
+_RELEASED = f"{schemas.FOLDER}/released/"
+"""Written by a release alone (``tools.compatibility``)."""
 
 
 @cache
@@ -20,6 +22,7 @@ def generated() -> Mapping[str, str]:
     """Return the text of every generated file by its path in the project; it is made once, and takes seconds."""
     return {
         "docs/errors.md": errors_page.render(SRC),
+        "docs/events.md": events_page.render(),
         "docs/logging.md": logging_page.render(SRC),
         "docs/settings.md": settings_page.render(),
         "docs/statuses.md": statuses_page.render(),
@@ -32,8 +35,8 @@ def stale(root: Path) -> list[str]:
     """Return the files that are not as they would be written now: changed, missing, or no longer generated."""
     wanted = generated()
     found = [name for name, text in wanted.items() if _text(root / name) != text]
-    known = {root / name for name in wanted}
-    return sorted(found + [str(path.relative_to(root)) for path in root.glob("schemas/*.json") if path not in known])
+    there = (str(path.relative_to(root)) for path in root.glob(f"{schemas.FOLDER}/**/*.json"))
+    return sorted(found + [name for name in there if name not in wanted and not name.startswith(_RELEASED)])
 
 
 def write(root: Path) -> None:

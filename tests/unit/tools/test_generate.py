@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.contracts import TOPICS
+from pipeline.contracts.weavr import KINDS
 from pipeline.ingress.statuses import STATUSES
 from tools import generate
 from tools.markdown import table
@@ -31,20 +32,32 @@ def test_a_stale_file_is_named_with_the_command(copy: Path, capsys: pytest.Captu
     assert generate.main(["--check"]) == 0
     (copy / "docs" / "topics.md").write_text("old")
     (copy / "docs" / "errors.md").unlink()
-    (copy / "schemas" / "gone.json").write_text("{}")
+    (copy / "schemas" / "events" / "gone.v1.json").write_text("{}")
     assert generate.main(["--check"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "docs/errors.md is stale; run: make generate",
         "docs/topics.md is stale; run: make generate",
-        "schemas/gone.json is stale; run: make generate",
+        "schemas/events/gone.v1.json is stale; run: make generate",
     ]
 
 
 def test_generating_makes_them_fresh(copy: Path) -> None:
     (copy / "docs" / "topics.md").write_text("old")
-    (copy / "schemas" / "gone.json").write_text("{}")
+    (copy / "schemas" / "events" / "gone.v1.json").write_text("{}")
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0
+
+
+def test_what_was_released_is_not_stale(copy: Path) -> None:
+    (copy / "schemas" / "released" / "events").mkdir(parents=True)
+    (copy / "schemas" / "released" / "events" / "former.v1.json").write_text("{}")
+    assert generate.main(["--check"]) == 0
+
+
+def test_each_event_has_its_section() -> None:
+    page = generate.generated()["docs/events.md"]
+    assert [kind.type for kind in KINDS if f"\n## {kind.type}\n" not in page or f"`{kind.path}`" not in page] == []
+    assert "| `authToken` | string | no | **Sensitive.** |" in page
 
 
 def test_each_topic_status_and_key_has_a_row() -> None:
@@ -64,7 +77,7 @@ def test_error_codes_are_read_from_the_source() -> None:
 
 
 def test_schemas_are_schemas() -> None:
-    schema = json.loads(generate.generated()["schemas/card-batch.requested.json"])
+    schema = json.loads(generate.generated()["schemas/events/card-batch.requested.v1.json"])
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert "job_guid" in schema["required"]
 

@@ -1,0 +1,145 @@
+"""The published schemas: valid, plain, and true of what the partners send and of what we write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import pytest
+from jsonschema import Draft202012Validator, FormatChecker
+
+from pipeline.contracts import TOPICS, AuditAction
+from pipeline.contracts.sensitive import is_sensitive
+from pipeline.contracts.weavr import KINDS, EventKind
+from pipeline.ingress.problems import Problem
+from pipeline.ingress.statuses import Answer
+from pipeline.sandbox.weavr.bodies import Fields, body_of
+from tools.contract_table import CONTRACTS, Contract
+
+SCHEMAS: Final = Path(__file__).parents[2] / "schemas"
+INDEX: Final = json.loads((SCHEMAS / "index.json").read_text("utf-8"))
+
+
+def read(name: str) -> Any:
+    """A file of the folder."""
+    return json.loads((SCHEMAS / name).read_text("utf-8"))
+
+
+def validator(name: str) -> Draft202012Validator:
+    """What checks values by a schema."""
+    return Draft202012Validator(read(name), format_checker=FormatChecker())
+
+
+def objects(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Every object in a document."""
+    if isinstance(node, Mapping):
+        yield node
+    if isinstance(node, Mapping | list):
+        for inner in node.values() if isinstance(node, Mapping) else node:
+            yield from objects(inner)
+
+
+def all_schemas() -> list[str]:
+    """Every schema's file."""
+    return [*(contract.schema for contract in CONTRACTS), "problem.v1.json"]
+
+
+@pytest.mark.parametrize("name", all_schemas())
+def test_a_schema_is_valid_draft_2020_12(name: str) -> None:
+    schema = read(name)
+    Draft202012Validator.check_schema(schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.mark.parametrize("name", all_schemas())
+def test_a_schema_uses_no_word_that_code_generators_fail_at(name: str) -> None:
+    words = {word for node in objects(read(name)) for word in node}
+    assert words & {"anyOf", "oneOf", "allOf", "not", "if", "const", "prefixItems", "$anchor", "$dynamicRef"} == set()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.type)
+def test_the_schema_of_a_weavr_event_is_what_its_records_name(kind: EventKind) -> None:
+    entry = INDEX["events"][kind.type]
+    assert read(entry["schema"])["$id"] == kind.dataschema == entry["dataschema"]
+    assert (entry["path"], entry["topic"], entry["version"]) == (kind.path, kind.topic, kind.version)
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.name)
+def test_an_example_fits_schema_and_model(contract: Contract) -> None:
+    example = read(contract.example)
+    assert [error.message for error in validator(contract.schema).iter_errors(example)] == []
+    contract.model.model_validate(example)
+
+
+@pytest.mark.parametrize("fields", ["all", "some", "required"])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.type)
+def test_what_weavr_describes_fits_the_schema(kind: EventKind, fields: Fields) -> None:
+    """Bodies are made from Weavr's description, not from the models that the schemas are made from."""
+    checks = validator(INDEX["events"][kind.type]["schema"])
+    for seed in range(5):
+        rng = Random(seed)  # noqa: S311 - the same each time
+        body = body_of(kind.path, rng, fields=fields, new_fields=2, new_enum_values=True)
+        assert [error.message for error in checks.iter_errors(body)] == []
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.type)
+def test_a_schema_describes_every_field_that_weavr_does(kind: EventKind) -> None:
+    checks = Draft202012Validator(_closed(read(INDEX["events"][kind.type]["schema"])))
+    body = body_of(kind.path, Random(7))  # noqa: S311 - the same each time
+    assert [error.message for error in checks.iter_errors(body)] == []
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.name)
+def test_sensitive_values_are_marked_and_nothing_else_is(contract: Contract) -> None:
+    schema = read(contract.schema)
+    for node in objects(schema):
+        for name, value in node.get("properties", {}).items():
+            assert value.get("x-sensitive", False) == (is_sensitive(name) and not _holds_fields(value, schema)), name
+
+
+def test_the_index_has_every_type_of_record_and_every_topic() -> None:
+    types = {kind.type for kind in KINDS} | {f"audit.{action}" for action in AuditAction}
+    assert types <= {*INDEX["events"]}
+    assert [*INDEX["topics"]] == [spec.topic for spec in TOPICS]
+
+
+def test_the_index_names_files_that_are_there() -> None:
+    entries = [*INDEX["events"].values(), *INDEX["bodies"].values()]
+    named = {entry[kind] for entry in entries for kind in ("schema", "example")}
+    assert [name for name in sorted(named) if not (SCHEMAS / name).is_file()] == []
+
+
+def test_the_step_up_token_is_marked_in_index_and_topic() -> None:
+    stepup = INDEX["events"]["weavr.stepup"]
+    assert (stepup["sensitive"], stepup["sensitive_fields"]) == (True, ["authToken"])
+    assert INDEX["topics"]["card-events.stepup"] == {
+        "partitions": 6,
+        "retention_ms": 900_000,
+        "sensitive": True,
+        "key": "credential",
+        "value": ["weavr.stepup"],
+        "dead_letter": None,
+    }
+
+
+@pytest.mark.parametrize("answer", [answer for answer in Answer if answer is not Answer.ACCEPTED])
+def test_a_refusal_fits_the_schema_of_problems(answer: Answer) -> None:
+    document = Problem(answer).document("4bf92f3577b34da6a3ce929d0e0e4736")
+    assert [error.message for error in validator("problem.v1.json").iter_errors(document)] == []
+
+
+def _closed(schema: Any) -> Any:
+    """The schema, refusing fields that it does not name."""
+    if isinstance(schema, Mapping):
+        inner = {key: _closed(value) for key, value in schema.items()}
+        return inner | {"additionalProperties": False} if "properties" in schema and "type" in schema else inner
+    return [_closed(one) for one in schema] if isinstance(schema, list) else schema
+
+
+def _holds_fields(node: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
+    if "$ref" in node:
+        return _holds_fields(root["$defs"][node["$ref"].rpartition("/")[2]], root)
+    return "properties" in node or ("items" in node and _holds_fields(node["items"], root))

@@ -14,7 +14,8 @@ class Preset:
     """One sender's rules.
 
     Places are written ``header:NAME`` or ``json:/pointer`` (RFC 6901), see :class:`~pipeline.signatures.places.Place`.
-    Of several, the first that a request has counts; none means that the sender names no such thing.
+    Of several, the first that a request has counts; none means that the sender names no such thing. A header among them is
+    signed only if ``scheme`` says so: of these five, none is.
 
     Attributes:
         scheme: What :class:`HmacSettings` takes, without ``secrets``.

@@ -14,8 +14,8 @@ class Preset:
     """One sender's rules.
 
     Places are written ``header:NAME`` or ``json:/pointer`` (RFC 6901), see :class:`~pipeline.signatures.places.Place`.
-    Of several, the first that a request has counts; none means that the sender names no such thing. A header among them is
-    signed only if ``scheme`` says so: of these five, none is.
+    Of several, the first that a request has counts; none means that the sender names no such thing. None of the headers
+    among them is signed: these senders sign the body, at most with its time.
 
     Attributes:
         scheme: What :class:`HmacSettings` takes, without ``secrets``.

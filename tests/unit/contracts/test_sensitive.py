@@ -41,7 +41,7 @@ HARMLESS: Final = frozenset(
     upgrade upgradedTimestamp url userExchangeRate userId validationFailure
     """.split()  # noqa: SIM905 - prose of names reads better than 170 lines
 )
-"""Decided not to be sensitive, for the reasons that the list gives; a field that Weavr adds is decided here or there."""
+"""Decided not to be sensitive, for the reasons that the list gives; a new field is decided here or there."""
 
 
 def test_every_field_is_decided() -> None:

@@ -194,7 +194,7 @@ Id = Annotated[str, _IdForm()]
 Integer = Annotated[int, _NumberForm()]
 """A whole number, also where the wire has text."""
 Amount = Annotated[int, _NumberForm("Minor units of the currency, such as cents. May be negative.")]
-"""Minor units (cents) of the currency that stands beside it, or of the account. May be negative, whatever is written."""
+"""In the currency that stands beside it, or that of the account."""
 Scale = Annotated[int, _NumberForm("Digits behind the decimal point.", -128, 127)]
 Currency = Annotated[str, Written("^[A-Z]{3}$")]
 Country = Annotated[str, Written("^[A-Z]{2}$")]

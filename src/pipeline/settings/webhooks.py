@@ -143,14 +143,19 @@ class WebhookSource(BaseModel):
             kind = load_kind(self.kind_name)
         except FatalError as error:
             raise ConfigError([f"{place}.provider: {error.message}"]) from error
+        if "event" not in kind.Options.model_fields and (names := self._places()):
+            raise ConfigError([f"{place}.{name}: is no setting of provider {self.kind_name}" for name in names])
         try:
             return kind, kind.Options.model_validate(self._options())
         except ValidationError as error:
             raise ConfigError(list(_refused(error, kind.Options, place))) from None
 
+    def _places(self) -> dict[str, tuple[str, ...]]:
+        return {name: value for name in _PLACES if (value := getattr(self, name)) is not None}
+
     def _options(self) -> dict[str, Any]:
         preset = PRESETS[self.preset] if self.preset else None
-        given = {name: value for name in _PLACES if (value := getattr(self, name)) is not None}
+        given = self._places()
         built_in = {name: getattr(preset, name) for name in _PLACES if getattr(preset, name)} if preset else {}
         event = {"event": {**built_in, **given}} if given or built_in else {}
         return {**(preset.scheme if preset else {}), **self.options, **event}

@@ -1,0 +1,170 @@
+"""Sources that need configuration only."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from pipeline.contracts import Headers, Topic, event_id
+from pipeline.providers import Delivery, Identified, InvalidBody, Policy
+from pipeline.providers.configured import Hmac, StandardWebhooks
+from pipeline.providers.settings import EventPlaces, HmacOptions, StandardWebhooksOptions
+from pipeline.signatures import Secret
+
+EVENT = {"id": "evt_1", "type": "paid", "account": {"id": 42}, "odd": {"a/b~c": "deep"}, "list": ["x"]}
+BODY = json.dumps(EVENT).encode()
+PLACES = {"id": "json:/id", "type": "json:/type", "key": "json:/account/id"}
+
+
+def _identify(event: dict[str, Any], body: bytes = BODY, headers: Headers = (), **options: Any) -> Identified:
+    settings = HmacOptions.model_validate({"event": event, **options})
+    return Hmac().provider("shop", settings).identify(Delivery("", headers, body))
+
+
+def _invalid(event: dict[str, Any], body: bytes = BODY, headers: Headers = ()) -> InvalidBody:
+    with pytest.raises(InvalidBody) as caught:
+        _identify(event, body, headers)
+    return caught.value
+
+
+def test_places_say_what_an_event_is() -> None:
+    found = _identify(PLACES)
+    assert found == Identified(
+        topic="webhook-events.shop",
+        key="shop/42",
+        id=event_id("shop", "evt_1"),
+        type="shop.paid",
+        subject="42",
+        facts={"event_type": "paid"},
+    )
+
+
+def test_places_may_be_headers() -> None:
+    headers = (("x-id", b"7"), ("x-type", b"sold"), ("x-shop", b"north"))
+    found = _identify({"id": "header:X-Id", "type": "header:X-Type", "key": "header:X-Shop"}, b"no json", headers)
+    assert (found.id, found.type, found.key) == (event_id("shop", "7"), "shop.sold", "shop/north")
+
+
+@pytest.mark.parametrize(
+    ("places", "key"),
+    [
+        (["json:/nothing", "json:/account/id"], "shop/42"),
+        (["json:/odd/a~1b~0c"], "shop/deep"),
+        (["json:/list/0"], "shop/x"),
+        (["json:/account", "header:X-None"], "shop"),
+        ([], "shop"),
+    ],
+)
+def test_the_first_place_that_a_request_has_counts(places: list[str], key: str) -> None:
+    """Without any the key is that of the source: its events stay in order."""
+    assert _identify(PLACES | {"key": places}).key == key
+
+
+@pytest.mark.parametrize("value", [None, True, 1.5, "", {}, []])
+def test_only_text_and_whole_numbers_are_ids(value: Any) -> None:
+    body = json.dumps(EVENT | {"account": {"id": value}}).encode()
+    assert _identify(PLACES, body).key == "shop"
+
+
+def test_a_long_key_is_shortened_to_its_digest() -> None:
+    body = json.dumps(EVENT | {"account": {"id": "x" * 257}}).encode()
+    assert _identify(PLACES, body).key == f"shop/{event_id('x' * 257)}"
+
+
+def test_a_type_may_be_the_same_for_all() -> None:
+    assert _identify({"type": ["json:/kind", "text:changed"]}).type == "shop.changed"
+    assert _identify({}).type == "shop.event"
+
+
+def test_without_an_id_the_body_is_the_identity() -> None:
+    assert _identify({}).id == event_id("shop", BODY, b"")
+
+
+@pytest.mark.parametrize(
+    ("options", "headers"),
+    [
+        ({"signed": ["timestamp", "body"], "timestamp": "header:X-Time"}, (("x-time", b"99"),)),
+        (
+            {
+                "header": "X-Sig",
+                "fields": {"signature": "v1", "timestamp": "t"},
+                "signed": ["timestamp", "body"],
+                "timestamp": "field",
+            },
+            (("x-sig", b"t=99,v1=ab"),),
+        ),
+    ],
+)
+def test_without_an_id_the_time_of_signing_is_part_of_it(options: dict[str, Any], headers: Headers) -> None:
+    """Two events can be equal byte for byte."""
+    assert _identify({}, BODY, headers, **options).id == event_id("shop", BODY, b"99")
+    assert _identify({}, BODY, (), **options).id == event_id("shop", BODY, b"")
+
+
+def test_an_event_without_a_type_is_kept() -> None:
+    kept = _invalid(PLACES | {"type": "json:/kind"})
+    assert [(one.field, one.rule) for one in kept.findings] == [("type", "required")]
+    assert kept.id == event_id("shop", "evt_1")
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"), [(b"planted", "not_json"), (b'{"type": 1, "type": 2}', "duplicate_key"), (b"[]", "not_an_object")]
+)
+def test_a_body_that_is_not_understood_is_kept_where_the_type_is_in_it(body: bytes, rule: str) -> None:
+    kept = _invalid(PLACES, body)
+    assert [one.rule for one in kept.findings] == [rule]
+    assert kept.id == event_id("shop", body, b"")
+    assert "planted" not in str(kept)
+
+
+def test_a_type_that_is_too_long_is_kept() -> None:
+    assert _invalid(PLACES, json.dumps({"type": "x" * 257}).encode()).findings[0].field == "type"
+
+
+def test_nothing_is_refused_for_what_it_is() -> None:
+    provider = Hmac().provider("shop", HmacOptions())
+    assert provider.quarantine(Delivery("", (), b"")) is Topic.WEBHOOK_QUARANTINE
+    assert provider.policy == Policy(
+        success=200, unverified=401, invalid="keep", any_media_type=True, below=False, audit_accepted=False
+    )
+
+
+def test_headers_of_signature_and_places_are_kept() -> None:
+    options = HmacOptions.model_validate({"event": {"id": ["header:X-Id", "json:/id"], "type": "text:x"}})
+    verifier = Hmac().verifier("shop", options, [Secret("k", SecretStr("synthetic"))])
+    assert verifier.stored_headers == {"x-webhook-signature", "x-id"}
+
+
+def test_standard_webhooks_needs_no_places() -> None:
+    """The vector is that of the specification's reference library; it was checked with openssl."""
+    secret = Secret("k", SecretStr("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
+    options = StandardWebhooksOptions()
+    headers = (
+        ("webhook-id", b"msg_p5jXN8AQM9LWM0D4loKWxJek"),
+        ("webhook-timestamp", b"1614265330"),
+        ("webhook-signature", b"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+    )
+    delivery = Delivery("", headers, b'{"test": 2432232314}')
+    verifier = StandardWebhooks().verifier("svc", options, [secret])
+    now = datetime.fromtimestamp(1614265331, UTC)
+    assert verifier.verify(delivery, now).by == "k"
+    assert verifier.stored_headers == {"webhook-id", "webhook-timestamp", "webhook-signature"}
+    found = StandardWebhooks().provider("svc", options).identify(delivery)
+    assert (found.type, found.id) == ("svc.event", event_id("svc", "msg_p5jXN8AQM9LWM0D4loKWxJek"))
+
+
+@pytest.mark.parametrize("place", ["field", "body:/x", "json:x", "header:a b", "text:", "text:a b", ""])
+def test_what_names_no_place_is_refused(place: str) -> None:
+    with pytest.raises(ValidationError):
+        EventPlaces.model_validate({"type": place})
+    with pytest.raises(ValidationError):
+        EventPlaces.model_validate({"id": place})
+
+
+def test_an_id_cannot_be_the_same_for_all() -> None:
+    with pytest.raises(ValidationError):
+        EventPlaces.model_validate({"id": "text:same"})

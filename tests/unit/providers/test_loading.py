@@ -1,0 +1,65 @@
+"""From a name to a kind of provider."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import FatalError
+from pipeline.providers import Ecs, Weavr
+from pipeline.providers.configured import Hmac, StandardWebhooks
+from pipeline.providers.loading import installed, load_kind
+
+PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Somebody's package, installed."""
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    yield
+    sys.modules.pop("parcel_provider", None)
+
+
+def _refusal(name: str) -> tuple[str, str]:
+    with pytest.raises(FatalError) as caught:
+        load_kind(name)
+    return caught.value.code, caught.value.message
+
+
+def test_the_built_in_ones_are_found_as_anybodys() -> None:
+    kinds = [type(load_kind(name)) for name in ("ecs", "hmac", "standard-webhooks", "weavr")]
+    assert kinds == [Ecs, Hmac, StandardWebhooks, Weavr]
+
+
+def test_an_unknown_name_lists_what_is_installed() -> None:
+    code, message = _refusal("weaver")
+    assert code == "provider_unknown"
+    assert message == "There is no provider 'weaver'. Installed: ecs, hmac, standard-webhooks, weavr."
+
+
+@pytest.mark.usefixtures("package")
+def test_an_installed_package_brings_its_own() -> None:
+    assert "parcels" in installed()
+    assert type(load_kind("parcels")).__name__ == "Parcels"
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("parcels-broken", "provider_invalid", "a class with a pydantic model `Options`"),
+        ("parcels-half", "provider_invalid", "`verifier(self, name, options, secrets)`"),
+        ("parcels-needy", "provider_invalid", "must take no parameters"),
+        ("parcels-missing", "provider_unknown", "cannot be imported: AttributeError"),
+        ("parcels-no-module", "provider_unknown", "cannot be imported: ModuleNotFoundError"),
+    ],
+)
+def test_a_broken_one_is_named_with_what_it_lacks(name: str, code: str, words: str) -> None:
+    found, message = _refusal(name)
+    assert found == code
+    assert f"{name} (" in message
+    assert words in message

@@ -1,5 +1,6 @@
 """Kafka: publishing, consumer groups, dead letters, topics. The only room that imports a Kafka client."""
 
+from pipeline.bus._group import GroupFactory
 from pipeline.bus.admin import TopicFinding, TopicResult, check_topics, create_topics, topic_table
 from pipeline.bus.batch_consumer import BatchConsumer
 from pipeline.bus.consumer import Consumer
@@ -39,6 +40,7 @@ __all__ = [
     "EventConsumer",
     "Gate",
     "GateFactory",
+    "GroupFactory",
     "Handle",
     "Handler",
     "KafkaPublisher",

@@ -8,10 +8,11 @@ from pathlib import PurePath
 from typing import NoReturn
 
 from pipeline.bus import Record
-from pipeline.errors import FatalError, LeaseLost, PermanentError, TransientError
+from pipeline.errors import FatalError, PermanentError, TransientError
 from pipeline.subscriber.errors import Poison, Retry
 from pipeline.subscriber.event import event_of_record
 from pipeline.subscriber.handlers import Handlers
+from pipeline.subscriber.stream import Left
 
 
 class Delivery:
@@ -32,7 +33,8 @@ class Delivery:
         Raises:
             TransientError: It must be tried again.
             PermanentError: It belongs into the dead-letter topic.
-            FatalError, LeaseLost: As the handler raised them.
+            FatalError: As the handler raised it.
+            Left: The loop that handled it was left.
         """
         event = event_of_record(record, self._handlers.models)
         handler = self._handlers.find(event.type)
@@ -40,7 +42,7 @@ class Delivery:
             return
         try:
             await handler(event)
-        except (FatalError, LeaseLost):
+        except (FatalError, Left):
             raise
         except Poison as error:
             raise PermanentError("handler_poison", str(error) or "The handler says that it is poison.") from error

@@ -10,6 +10,13 @@ from pipeline.errors import LeaseLost
 from pipeline.subscriber.event import Event
 
 
+class Left(LeaseLost):
+    """The loop was left before the event was finished: it comes again after the next start."""
+
+    def __init__(self) -> None:
+        super().__init__("stopping", "The loop was left; the event will be handled after the next start.")
+
+
 class _Offer:
     """An event that waits to be taken, or is in the loop's body."""
 
@@ -31,11 +38,11 @@ class EventStream:
         """Offer an event and wait until it is finished.
 
         Raises:
-            LeaseLost: The stream was closed before; the event must come again.
+            Left: The stream was closed before; the event must come again.
         """
         offer = _Offer(event)
         if self._closed:
-            raise _left()
+            raise Left
         self._offers.append(offer)
         self._more.set()
         try:
@@ -77,8 +84,4 @@ class EventStream:
 
 def _withdraw(offer: _Offer) -> None:
     if not offer.finished.done():
-        offer.finished.set_exception(_left())
-
-
-def _left() -> LeaseLost:
-    return LeaseLost("stopping", "The loop was left; the event will be handled after the next start.")
+        offer.finished.set_exception(Left())

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar, overload
 
 import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
-from pipeline.bus import (
-    BrokerUnavailable,
-    DeadLetters,
-    EventConsumer,
-    KafkaPublisher,
-    KafkaSettings,
-    Record,
-    missing_topics,
-    read_back,
-)
+from pipeline.bus import BrokerUnavailable, DeadLetters, EventConsumer, GroupFactory, KafkaSettings
 from pipeline.contracts import TopicSpec
 from pipeline.errors import FatalError
 from pipeline.observability import Metrics
 from pipeline.subscriber._signals import stopped_by_signals
+from pipeline.subscriber.cluster import Cluster, KafkaCluster
 from pipeline.subscriber.delivery import Delivery
 from pipeline.subscriber.event import Event
 from pipeline.subscriber.gate import RepeatGates
@@ -38,8 +30,6 @@ Model = TypeVar("Model", bound=BaseModel)
 TypedFunction = Callable[[Event[Model]], Awaitable[None]]
 
 _ONE_AT_A_TIME: Final = {"concurrency": 1, "slots": 1}
-_CLOCK_TOLERANCE_MS: Final = 3_600_000
-"""Times of records may run backwards by so much (ingress processes with wrong clocks) without a repeat being missed."""
 _LOOK_AGAIN: Final = 1.0
 
 
@@ -57,6 +47,8 @@ class Subscriber:
         topics: Categories (``managed-cards``) or names of topics.
         kafka: How to reach the cluster. Its ``group_prefix`` is not used: the name of the group is yours.
         settings: How to work.
+        cluster: Stands for Kafka in tests, with ``connect``.
+        connect: Makes a member of the group.
 
     Raises:
         ValueError: An unknown category, or a group name that cannot be used.
@@ -71,18 +63,24 @@ class Subscriber:
         topics: Sequence[str],
         kafka: KafkaSettings | None = None,
         settings: SubscriberSettings | None = None,
+        cluster: Cluster | None = None,
+        connect: GroupFactory | None = None,
     ) -> None:
         if (bootstrap_servers is None) == (kafka is None):
             raise TypeError("name the brokers, or give kafka=KafkaSettings(...): one of the two")
         if isinstance(topics, str) or not topics:
             raise ValueError("topics is a list of at least one category or topic")
-        cluster = kafka or KafkaSettings(bootstrap_servers=bootstrap_servers or "")
-        self._kafka = cluster.model_copy(update={"group_prefix": ""})
+        named = kafka or KafkaSettings(bootstrap_servers=bootstrap_servers or "")
+        self._kafka = named.model_copy(update={"group_prefix": ""})
         self._group = checked_group(group)
         self._topics = list(dict.fromkeys(map(topic_of, topics)))
         self._settings = settings or SubscriberSettings()
         self._handlers = Handlers()
         self._metrics = Metrics()
+        self._cluster: Cluster = cluster or KafkaCluster(
+            self._kafka, self._settings, group=self._group, metrics=self._metrics
+        )
+        self._connect = connect
         self._consumer: EventConsumer | None = None
         self._stream: EventStream | None = None
         self._stopping = asyncio.Event()
@@ -203,11 +201,17 @@ class Subscriber:
         await self._ensure_topics()
         if self._stopping.is_set():
             return
-        client_id = f"card-pipeline-{self._group}"
-        async with KafkaPublisher(self._kafka, client_id=client_id, metrics=self._metrics) as publisher:
+        async with self._cluster.publisher() as publisher:
             self._consumer = EventConsumer(
                 delivery,
-                gate=self._gates(settings),
+                gate=RepeatGates(
+                    self._handlers,
+                    self._cluster.read_back,
+                    seconds=settings.repeat_seconds,
+                    records=settings.repeat_records,
+                    group=self._group,
+                    metrics=self._metrics,
+                ),
                 dead_letters=DeadLetters(
                     publisher,
                     group=self._group,
@@ -219,29 +223,15 @@ class Subscriber:
                 kafka=self._kafka,
                 settings=settings.for_consumer(),
                 metrics=self._metrics,
+                connect=self._connect,
             )
             await self._consumer.run()
-
-    def _gates(self, settings: SubscriberSettings) -> RepeatGates:
-        milliseconds = round(settings.repeat_seconds * 1000) + _CLOCK_TOLERANCE_MS
-
-        def before(first: Record) -> AsyncIterator[Record]:
-            return read_back(self._kafka, first, most=settings.repeat_records, milliseconds=milliseconds)
-
-        return RepeatGates(
-            self._handlers,
-            before,
-            seconds=settings.repeat_seconds,
-            records=settings.repeat_records,
-            group=self._group,
-            metrics=self._metrics,
-        )
 
     async def _ensure_topics(self) -> None:
         needed = [*self._topics, *(spec.topic for spec in self.topics_needed())]
         while not self._stopping.is_set():
             try:
-                missing = await missing_topics(self._kafka, needed)
+                missing = await self._cluster.missing(needed)
             except BrokerUnavailable as error:
                 log.warning("connection_failed", component=self._group, why=error.code)
             else:

@@ -2,7 +2,8 @@
 
 The effects are enumerated in ``pipeline.effects``. Each case kills one process of a running flow by
 ``PIPELINE_CRASH_AT``, sees it die of SIGKILL (so a point that is never reached fails), starts it again without the
-variable, and compares what came of the job with an undisturbed run. All points on Apache Kafka; one of each kind on the
+variable, and compares what came of the job with an undisturbed run; or looks whether every event that Weavr sent is in
+its topic, under one id. All points on Apache Kafka; one of each kind on the
 embedded broker, for machines without Java.
 """
 
@@ -17,6 +18,7 @@ import pytest
 import pytest_asyncio
 from support.brokers import Broker
 from support.crashes import CHUNK_RECORDS, POISON, Case, Kind, Run, run_cases
+from support.event_crashes import EventRun, check_events
 from support.flow_checks import (
     COMPLETED_STEPS,
     assert_audit_intact,
@@ -69,7 +71,15 @@ PLACES: Final[Mapping[str, Sequence[Place]]] = {
     "publish.card-batch.failed": [Place("process", "failing")],
     "publish.card-batch.completed": [_confirm, Place("confirm", "failing")],
     "publish.card-batch.dead-letter": [Place("process", "poison")],
-    "publish.audit.events": [Place("ingress"), Place("process", nth=2), _upload, _confirm],
+    "publish.events": [Place("ingress", "event"), Place("ingress", "burst", 3)],
+    "publish.events.quarantine": [Place("ingress", "misfit")],
+    "publish.audit.events": [
+        Place("ingress"),
+        Place("ingress", "misfit"),
+        Place("process", nth=2),
+        _upload,
+        _confirm,
+    ],
     "publish.audit.dead-letter": [Place("audit", "audit-poison")],
     "commit.process": [_process],
     "commit.upload": [_upload],
@@ -79,7 +89,7 @@ PLACES: Final[Mapping[str, Sequence[Place]]] = {
     "put.result": [_upload],
     "post.callback": [_confirm],
 }
-"""Which process passes an effect, in which job, at which time. Every effect of ``pipeline.effects`` must be here."""
+"""Which process passes an effect, for what, at which time. Every effect of ``pipeline.effects`` must be here."""
 
 CASES: Final = [Case(point, *place) for point in CRASH_POINTS for place in PLACES.get(point.partition(":")[2], ())]
 
@@ -100,6 +110,7 @@ BESIDE_WATCH: Final = {
 
 EMBEDDED: Final = [
     Case("after:publish.card-batch.requested", "ingress", broker="embedded"),
+    Case("after:publish.events", "ingress", "event", broker="embedded"),
     Case("before:store.manifest", "process", nth=2, broker="embedded"),
     Case("after:put.result", "upload", broker="embedded"),
     Case("after:post.callback", "confirm", broker="embedded"),
@@ -155,9 +166,12 @@ async def test_kill_and_restart(case: Case, results: Results) -> None:
         raise error
 
 
-async def check(case: Case, run: Run, undisturbed: Run) -> None:
+async def check(case: Case, run: Run | EventRun, undisturbed: Run) -> None:
     """Compare a disturbed run with an undisturbed one."""
     await assert_audit_intact(run.flow)
+    if isinstance(run, EventRun):
+        await check_events(run, kept=case.point not in {"before:publish.events", "before:publish.events.quarantine"})
+        return
     if case.kind == "invalid":
         await _check_quarantine(run)
         return

@@ -16,22 +16,25 @@ from typing import Final, Literal
 
 from support.brokers import Broker
 from support.counting import seen
-from support.flow import INTEGRATION, Flow, running_flow
+from support.event_crashes import TOPICS, EventKind, EventRun, add_weavr, drive_events
+from support.flow import EVERYTHING, INTEGRATION, Flow, running_flow
 from support.flow_process import Launch
 
 from pipeline.bus import KafkaPublisher, Outgoing
 from pipeline.contracts import Topic, job_key
 from pipeline.sandbox import CardFile, Fault, Job
 
-Kind = Literal["good", "failing", "retried", "invalid", "poison", "audit-poison"]
+JobKind = Literal["good", "failing", "retried", "invalid", "poison", "audit-poison"]
 """``good``: completes. ``failing``: holds more records than announced. ``retried``: ECS answers the first callback with
 500. ``invalid``: the announcement goes to quarantine. ``poison``: a record nobody can read precedes the job's, in its
 partition and under its key; or one among the audit events."""
+Kind = JobKind | EventKind
 
 CARDS: Final = CardFile(records=60, bad_share=0.1)
 CHUNK_RECORDS: Final = 15
 ANNOUNCED_OF_FAILING: Final = 40
 POISON: Final = b"no JSON at all"
+_UNDISTURBED: Final[Sequence[JobKind]] = ("good", "failing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Case:
     Attributes:
         point: One of ``pipeline.effects.CRASH_POINTS``.
         stage: Which process dies.
-        kind: The job that leads there.
+        kind: The job, or the events, that lead there.
         nth: The process dies when it is there for the n-th time.
         absent: A process that does not run meanwhile: it could get there first.
         broker: ``apache`` or ``embedded``.
@@ -73,8 +76,8 @@ class Run:
         return dict(seen(_notes(self.flow), self.job.guid))
 
 
-Check = Callable[[Case, Run, Run], Awaitable[None]]
-"""Raises AssertionError where a disturbed run differs from the undisturbed one (the last argument)."""
+Check = Callable[[Case, Run | EventRun, Run], Awaitable[None]]
+"""Raises AssertionError where a disturbed run differs from the undisturbed one of a job (the last argument)."""
 
 
 async def run_cases(
@@ -88,6 +91,8 @@ async def run_cases(
         async with running_flow(
             broker,
             folder / f"{broker.kind}-{number}",
+            start=(),
+            topics=TOPICS,
             processor="support.counting:Counting",
             options={"file": str(_notes_in(folder / f"{broker.kind}-{number}"))},
             integration={
@@ -97,7 +102,9 @@ async def run_cases(
             sandbox={"webhook_pauses_seconds": (0.5,) * 120},
             launch=launch,
         ) as flow:
-            undisturbed = {kind: await _finished(flow, await _drive(flow, kind)) for kind in ("good", "failing")}
+            add_weavr(flow)
+            await asyncio.gather(*(flow.start(name) for name in EVERYTHING))
+            undisturbed = {kind: await _finished(flow, await _drive(flow, kind)) for kind in _UNDISTURBED}
             while waiting:
                 case = waiting.pop(0)
                 try:
@@ -114,14 +121,13 @@ async def run_cases(
     return found
 
 
-async def _crash(flow: Flow, case: Case) -> Run:
+async def _crash(flow: Flow, case: Case) -> Run | EventRun:
     others = [case.absent] if case.absent else []
     await flow.stop(case.stage, *others)
     point = f"{case.point}#{case.nth}" if case.nth > 1 else case.point
     victim = await flow.start(case.stage, env={"PIPELINE_CRASH_AT": point})
-    driving = asyncio.create_task(
-        _drive(flow, case.kind)
-    )  # the announcement is not answered while its receiver is dead
+    # what is sent is not answered while its receiver is dead
+    driving = asyncio.create_task(_driven(flow, case.kind))
     try:
         try:
             code = await victim.ended()
@@ -129,11 +135,22 @@ async def _crash(flow: Flow, case: Case) -> Run:
             raise AssertionError(f"{case.stage} was never at {point}:\n{victim.log[-3000:]}") from None
         assert code == -signal.SIGKILL, f"{case.stage} ended with {code}:\n{victim.log[-3000:]}"
         await asyncio.gather(*(flow.start(name) for name in (case.stage, *others)))
-        job = await driving
+        sent = await driving
     finally:
         driving.cancel()
         await asyncio.wait([driving])
-    return await _finished(flow, job)
+    if isinstance(sent, Job):
+        return await _finished(flow, sent)
+    await flow.caught_up(groups=["audit"])
+    return sent
+
+
+async def _driven(flow: Flow, kind: Kind) -> Job | EventRun:
+    match kind:
+        case "event" | "misfit" | "burst":
+            return await drive_events(flow, kind)
+        case _:
+            return await _drive(flow, kind)
 
 
 async def _finished(flow: Flow, job: Job) -> Run:
@@ -150,7 +167,7 @@ async def _restored(flow: Flow, case: Case) -> None:
         await flow.start(stage)
 
 
-async def _drive(flow: Flow, kind: Kind) -> Job:
+async def _drive(flow: Flow, kind: JobKind) -> Job:
     guid = uuid.uuid4()
     match kind:
         case "good":

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ from support.flow_process import FlowProcess, Launch, launch_installed, run_cli
 from support.offsets import Offsets
 
 from pipeline.bus import KafkaSettings, Record, create_topics, read_topic
-from pipeline.contracts import TOPICS, Topic
+from pipeline.contracts import TOPICS, Topic, TopicName, TopicSpec
 from pipeline.sandbox import Job, JobRequest, Sandbox, SandboxSettings, settings_snippet
 from pipeline.sandbox.callbacks import CallbackRecord
 
@@ -43,7 +43,7 @@ Tables = Mapping[str, Mapping[str, JsonValue]]
 SESSION: Final = 6.0
 """Seconds after which a killed member is given up: the least that a broker with its own defaults accepts."""
 
-JOB_TOPICS: Final = [spec for spec in TOPICS if "-events." not in spec.topic]
+JOB_TOPICS: Final[Sequence[TopicSpec]] = [spec for spec in TOPICS if "-events." not in spec.topic]
 """Those of card batch jobs and the audit log: most flows need no others, and each costs the broker files."""
 
 _GROUPS: Final[Mapping[str, tuple[Topic, ...]]] = {
@@ -132,6 +132,11 @@ class Flow:
         """Where ECS announces jobs."""
         return f"{self._url}/webhooks/ecs/{INTEGRATION}"
 
+    @property
+    def events_url(self) -> str:
+        """What Weavr puts the paths of its events behind, where the settings know a Weavr of the same name."""
+        return f"{self._url}/webhooks/weavr/{INTEGRATION}"
+
     async def told(self, job: Job, seconds: float = 60.0) -> None:
         """Wait until ECS has accepted the job's callback."""
         assert await self.sandbox.ecs.wait_told(job.guid, seconds), f"not told within {seconds} s:{self._logs()}"
@@ -164,7 +169,7 @@ class Flow:
         root = self.store / "jobs" / INTEGRATION / str(job.guid)
         return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
-    async def records(self, topic: Topic, job: Job | None = None) -> list[Record]:
+    async def records(self, topic: TopicName, job: Job | None = None) -> list[Record]:
         """Return all records of a topic, or those of one job."""
         key = f"{INTEGRATION}/{job.guid}" if job else None
         return [record async for record in read_topic(self.kafka, topic) if key in (None, record.key)]
@@ -191,6 +196,7 @@ async def running_flow(
     tables: Tables | None = None,
     integration: Tables | None = None,
     sandbox: Mapping[str, Any] | None = None,
+    topics: Sequence[TopicSpec] = JOB_TOPICS,
     launch: Launch = launch_installed,
 ) -> AsyncIterator[Flow]:
     """Run a flow while the context lasts; at the end everything still running is killed.
@@ -204,6 +210,7 @@ async def running_flow(
         tables: Changes to tables of the settings, e.g. ``{"consumer": {"slots": 1}}``.
         integration: Changes to tables of the integration, e.g. ``{"limits": {"chunk_records": 10}}``.
         sandbox: Changes to the sandbox's settings.
+        topics: What there is on Apache Kafka; the embedded broker has them all.
         launch: How processes are started; the fixture ``prefork`` makes it ten times cheaper.
     """
     sandbox_settings = SandboxSettings(data_dir=folder / "sandbox", port=0, **(sandbox or {}))
@@ -214,7 +221,7 @@ async def running_flow(
         )
         flow.config.write_text(_toml(_merged(_quick(flow), tables or {})) + snippet.toml)
         if broker.kind == "apache":
-            await create_topics(flow.kafka, JOB_TOPICS)
+            await create_topics(flow.kafka, topics)
         try:
             await asyncio.gather(*(flow.start(name) for name in start))
             yield flow

@@ -1,4 +1,4 @@
-"""Announcements that were authentic but invalid: look at them, and let them go after a fix. Pure."""
+"""What was authentic but did not fit: look at it, and let it go after a fix. Pure."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pipeline.contracts import (
     AuditEvent,
     EventHeaders,
     Headers,
+    Topic,
     first_values,
 )
 from pipeline.errors import PoisonRecord
@@ -47,7 +48,7 @@ class Quarantined:
     """One record of quarantine.
 
     Attributes:
-        id: Identifier of the body, equal for its repeats; commands name it.
+        id: Identifier of the delivery, equal for its repeats; commands name it.
         integration: Whose webhook it came to.
         path: That webhook's path.
         at: When it was received.
@@ -73,7 +74,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What lets an announcement go: publish the record, then the event."""
+    """What lets a delivery go: publish the record, then the event."""
 
     record: Outgoing
     event: AuditEvent
@@ -117,7 +118,7 @@ def shown(item: Quarantined) -> dict[str, JsonValue]:
         "reasons": [*item.reasons],
         "bytes": len(item.delivery.body),
         "sha256": hashlib.sha256(item.delivery.body).hexdigest(),
-        "body": _masked_body(item.delivery.body),
+        "body": _masked_body(item),
     }
 
 
@@ -131,10 +132,10 @@ def findings_now(item: Quarantined, provider: Provider) -> tuple[Finding, ...]:
 
 
 def release(item: Quarantined, provider: Provider, *, now: datetime, actor: str) -> Release:
-    """Return the records that let an announcement go, as if it had been accepted when it was received.
+    """Return the records that let a delivery go, as if it had been accepted when it was received.
 
-    Deterministic but for the event's time: the record's id is the one that the ingress gives the same body today, so a
-    release, its repetition and a repeat by the sender are one event.
+    Deterministic but for the event's time: the record's id is the one that the ingress gives the same delivery today,
+    so a release, its repetition and a repeat by the sender are one event.
 
     Args:
         item: What was quarantined.
@@ -169,15 +170,19 @@ def release(item: Quarantined, provider: Provider, *, now: datetime, actor: str)
     return Release(Outgoing(found.topic, found.key, item.delivery.body, headers.encode(item.kept)), event)
 
 
-def _masked_body(body: bytes) -> dict[str, JsonValue] | None:
-    """Return the known fields of a JSON object, masked, and the number of others; None where it is none."""
+def _masked_body(item: Quarantined) -> dict[str, JsonValue] | None:
+    """Return the known fields of an announcement, masked, and the number of others; None where it is no JSON object.
+
+    Of other bodies no field is known here.
+    """
     try:
-        data = json.loads(body)
+        data = json.loads(item.delivery.body)
     except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict):
         return None
-    known: dict[str, JsonValue] = {name: _masked(name, data[name]) for name in _KNOWN if name in data}
+    names = _KNOWN if item.place.topic == Topic.BATCH_QUARANTINE else {}
+    known: dict[str, JsonValue] = {name: _masked(name, data[name]) for name in names if name in data}
     return known | {"other_fields": len(data) - len(known)}
 
 

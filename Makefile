@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 help:  ## what can be done here
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.demo  ## run three real jobs on an embedded broker, and verify every result
+demo: $(VENV)/.demo  ## run three real jobs and 10,000 events on an embedded broker, and verify everything
 	@$(BIN)/python -m pipeline.sandbox.demo --out build
 
 test: $(VENV)/.dev  ## set up and run all tests, with coverage of lines and branches

@@ -19,11 +19,13 @@ from support.sandbox_world import Prepared, prepare
 
 from pipeline.errors import FatalError
 from pipeline.sandbox import CardFile, Sandbox
-from pipeline.sandbox.demo import PLAN, DemoFailed, DemoJob, Outcome
+from pipeline.sandbox.demo import PLAN, DemoFailed, DemoJob, DemoResult, EventsOutcome, Outcome
 from pipeline.sandbox.demo import __main__ as program
+from pipeline.sandbox.demo.books import Row
 from pipeline.sandbox.demo.checking import check_job, counts
+from pipeline.sandbox.demo.events import WatchEvents
 from pipeline.sandbox.demo.running import Watch
-from pipeline.sandbox.demo.showing import new_console, show_table, watching
+from pipeline.sandbox.demo.showing import new_console, show_events, show_table, watching
 
 LOAD, VALIDATE, REFUSE = PLAN
 SMALL = CardFile(records=30, bad_share=0.2, cvv=True, seed=20)
@@ -210,19 +212,29 @@ OUTCOME = Outcome(
     findings=(),
 )
 
+ROW = Row("managed-cards", sent=2572, accepted=2566, refused=6, quarantined=4, repeats=133, delivered=2429)
+EVENTS_OUTCOME = EventsOutcome(rows=(ROW,), total=replace(ROW, category="total"), sending={}, seconds=8.4, findings=())
+
 
 class TestProgram:
     """Exit status, demo.json and what is printed."""
 
     def run(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome | BaseException, *, general: str = ""
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        outcome: Outcome | BaseException,
+        *,
+        general: str = "",
+        events: EventsOutcome = EVENTS_OUTCOME,
     ) -> tuple[int, str, dict[str, Any]]:
-        async def demo(folder: Path, watch: Watch) -> tuple[list[Outcome], list[str]]:
+        async def demo(folder: Path, watch: Watch, watch_events: WatchEvents) -> DemoResult:
             assert list(folder.iterdir()) == [folder / "pipeline.log"]  # noqa: ASYNC240 - a handful of files
             watch([])
+            watch_events(0.5)
             if isinstance(outcome, BaseException):
                 raise outcome
-            return [outcome], [general] if general else []
+            return DemoResult((outcome,), events, (general,) if general else ())
 
         (tmp_path / "demo").mkdir()
         (tmp_path / "demo" / "old").touch()
@@ -240,6 +252,8 @@ class TestProgram:
         assert "job show checking/cffde776-1d2a-4614-8023-a5148e411462" in output
         assert document["verified"] is True
         assert document["jobs"][0]["result_bytes"] == 12_345
+        assert re.search(r"managed-cards .* 2,572 .* 2,566 .* 6 .* 4 .* 133 .* 2,429", output)
+        assert document["events"]["total"]["delivered"] == 2429
 
     def test_a_finding_is_exit_1_and_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of a job, or of the audit log as a whole."""
@@ -249,6 +263,14 @@ class TestProgram:
         assert "NOT AS IT MUST BE: record 7: column note was changed [x]" in output
         assert document["findings"] == ["audit log broken", "record 7: column note was changed [x]"]
         assert document["verified"] is False
+
+    def test_a_finding_of_the_second_act_is_exit_1_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both acts must be verified."""
+        wrong = replace(EVENTS_OUTCOME, findings=("event 3 was accepted, and handled 0 times",))
+        code, output, document = self.run(tmp_path, monkeypatch, OUTCOME, events=wrong)
+        assert code == 1
+        assert "NOT AS IT MUST BE: event 3 was accepted, and handled 0 times" in output
+        assert (document["verified"], document["findings"]) == (False, list(wrong.findings))
 
     @pytest.mark.parametrize(
         "error",
@@ -265,6 +287,7 @@ class TestProgram:
         assert code == 1
         assert "the demo did not come to its end:" in output
         assert "not ready" in document["findings"][0]
+        assert (document["jobs"], document["events"]) == ([], None)
 
 
 def test_the_table_shows_what_did_not_happen() -> None:
@@ -281,20 +304,33 @@ def test_without_a_terminal_each_quarter_is_a_line() -> None:
     """Never the same line twice."""
     console = Console(file=io.StringIO(), width=100, record=True)
     job: Any = object()
-    with watching(console) as watch:
+    with watching(console) as (watch, watch_events):
         for done in (0.0, 0.1, 0.3, 0.31, 0.99, 1.0):
             watch([(VALIDATE, job, done), (LOAD, None, 0.0)])
+        for done in (0.0, 0.9, 0.95):
+            watch_events(done)
     lines = console.export_text().splitlines()
-    assert lines == [f"validate 100,000 cards: {share}" for share in ("0%", "25%", "75%", "100%")]
+    jobs = [f"validate 100,000 cards: {share}" for share in ("0%", "25%", "75%", "100%")]
+    assert lines == [*jobs, *(f"deliver 10,000 events of 32 kinds: {share}" for share in ("0%", "75%"))]
 
 
-def test_on_a_terminal_there_is_a_bar_per_job() -> None:
-    """All three titles, and the percentage."""
+def test_on_a_terminal_there_is_a_bar_per_job_and_one_for_all_events() -> None:
+    """All titles, and the percentage."""
     out = io.StringIO()
-    with watching(Console(file=out, width=100, force_terminal=True)) as watch:
+    with watching(Console(file=out, width=100, force_terminal=True)) as (watch, watch_events):
         watch([(plan, None, 1.0) for plan in PLAN])
-    assert all(plan.title in out.getvalue() for plan in PLAN)
+        watch_events(1.0)
+    titles = [*(plan.title for plan in PLAN), "deliver 10,000 events of 32 kinds"]
+    assert all(title in out.getvalue() for title in titles)
     assert "100 %" in out.getvalue()
+
+
+def test_the_events_have_a_row_per_category_and_a_sum() -> None:
+    console = Console(width=120, record=True, file=io.StringIO())
+    show_events(console, EVENTS_OUTCOME)
+    text = console.export_text()
+    assert re.search(r"managed-cards .* 2,572 .* 2,566 .* 6 .* 4 .* 133 .* 2,429", text)
+    assert re.search(r"total .* 2,572 ", text)
 
 
 def test_the_console_is_wide_enough_without_a_terminal() -> None:

@@ -23,7 +23,8 @@ from pipeline.audit.segments import GENESIS, Entry, Place, build
 from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.errors import FatalError
 from pipeline.sandbox import CardFile
-from pipeline.sandbox.demo import PLAN, DemoFailed, run_demo, running
+from pipeline.sandbox.demo import PLAN, DemoFailed, EventsOutcome, run_demo, running
+from pipeline.sandbox.demo.books import Row
 from pipeline.settings import Settings
 from pipeline.store.settings import LocalSettings
 
@@ -111,10 +112,23 @@ async def small_dev(settings: Settings, *, on_ready: Callable[[Ready], None], st
     application.router.add_post("/webhooks/ecs/{name}", pipeline.webhook)
     async with TestServer(application) as server:
         working = asyncio.create_task(pipeline.run())
-        on_ready(Ready("dev", str(server.make_url("/")).rstrip("/"), ""))
+        on_ready(Ready("dev", str(server.make_url("/")).rstrip("/"), "", "broker:1"))
         await stop.wait()
         working.cancel()
         await asyncio.wait([working])
+
+
+EVENTS = EventsOutcome((), Row("total", 0, 0, 0, 0, 0, 0), {}, 1.0, ("a finding of the second act",))
+
+
+async def small_events(
+    url: str, bootstrap_servers: str, key_files: tuple[Path, Path], watch: Callable[[float], None]
+) -> EventsOutcome:
+    assert url.startswith("http://127.0.0.1:")
+    assert bootstrap_servers in {"broker:1", ""}
+    assert [file.stat().st_mode & 0o777 for file in key_files] == [0o600, 0o600]
+    watch(1.0)
+    return EVENTS
 
 
 @pytest.fixture
@@ -123,6 +137,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     plan = [replace(plan, cards=SMALL) for plan in PLAN]
     monkeypatch.setattr(running, "PLAN", plan)
     monkeypatch.setattr(running, "run_dev", small_dev)
+    monkeypatch.setattr(running, "run_events", small_events)
     monkeypatch.setattr(running, "configure_logging", lambda *_: None)
     monkeypatch.setattr(running, "_POLL_SECONDS", 0.01)
     return monkeypatch
@@ -132,8 +147,11 @@ async def test_three_jobs_run_and_are_verified(small: pytest.MonkeyPatch, tmp_pa
     """Each from webhook to callback; the watch sees them begin and end."""
     del small
     seen: list[list[float]] = []
-    outcomes, findings = await run_demo(tmp_path, lambda jobs: seen.append([done for _, _, done in jobs]))
-    assert findings == []
+    shares: list[float] = []
+    result = await run_demo(tmp_path, lambda jobs: seen.append([done for _, _, done in jobs]), shares.append)
+    outcomes = result.jobs
+    assert (result.findings, result.events, shares) == ((), EVENTS, [1.0])
+    assert result.all_findings() == ["a finding of the second act"]
     assert [one.findings for one in outcomes] == [(), (), ()]
     assert [(one.cards, one.ok + one.failed) for one in outcomes] == [(20, 20), (20, 20), (0, 0)]
     assert all(one.seconds is not None and one.answer == "200 RESULT_RECEIVED" for one in outcomes)
@@ -157,7 +175,7 @@ async def test_a_pipeline_that_does_nothing_is_convicted(small: pytest.MonkeyPat
     small.setattr(running, "run_dev", idle)
     small.setattr(running, "_JOB_SECONDS", 0.05)
     small.setattr(running, "_AUDIT_SECONDS", 0.02)
-    outcomes, _ = await run_demo(tmp_path, lambda _jobs: None)
+    outcomes = (await run_demo(tmp_path, lambda _jobs: None, lambda _share: None)).jobs
     assert all(one.findings for one in outcomes)
     assert {one.answer for one in outcomes} == {"no callback came"}
 
@@ -176,7 +194,7 @@ async def test_a_pipeline_that_does_not_start_is_told(
     small.setattr(running, "run_dev", late)
     small.setattr(running, "_START_SECONDS", 0.02)
     with pytest.RaisesGroup(DemoFailed):
-        await run_demo(tmp_path, lambda _jobs: None)
+        await run_demo(tmp_path, lambda _jobs: None, lambda _share: None)
 
 
 async def test_a_pipeline_that_dies_ends_the_demo(small: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -188,4 +206,4 @@ async def test_a_pipeline_that_dies_ends_the_demo(small: pytest.MonkeyPatch, tmp
 
     small.setattr(running, "run_dev", dies)
     with pytest.RaisesGroup(FatalError):
-        await run_demo(tmp_path, lambda _jobs: None)
+        await run_demo(tmp_path, lambda _jobs: None, lambda _share: None)

@@ -1,6 +1,10 @@
-"""Three real jobs through the whole pipeline, shown and verified: ``python -m pipeline.sandbox.demo``."""
+"""Three real jobs and ten thousand events through the whole pipeline, shown and verified.
 
-from pipeline.sandbox.demo.plan import PLAN, DemoJob
-from pipeline.sandbox.demo.running import DemoFailed, Outcome, run_demo
+``python -m pipeline.sandbox.demo``.
+"""
 
-__all__ = ["PLAN", "DemoFailed", "DemoJob", "Outcome", "run_demo"]
+from pipeline.sandbox.demo.events import EventsOutcome
+from pipeline.sandbox.demo.plan import EVENTS, PLAN, DemoJob
+from pipeline.sandbox.demo.running import DemoFailed, DemoResult, Outcome, run_demo
+
+__all__ = ["EVENTS", "PLAN", "DemoFailed", "DemoJob", "DemoResult", "EventsOutcome", "Outcome", "run_demo"]

@@ -1,4 +1,4 @@
-"""What the demo does: which jobs, and what must come of each."""
+"""What the demo does: which jobs and what must come of each, and which events."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pipeline.sandbox.cards import CardFile, PlantedCard
 from pipeline.sandbox.inputs import Content
 from pipeline.sandbox.settings import CardApiSettings
 from pipeline.sandbox.verify import ResultRules, as_planted
+from pipeline.sandbox.weavr import SendPlan
 
 _DECLINED_SHARE: Final = CardApiSettings().declined_share
 
@@ -88,3 +89,17 @@ PLAN: Final = (
         reason="HTML",
     ),
 )
+
+WEAVR: Final = "events"
+"""The integration whose webhook takes Weavr's events."""
+
+EVENTS: Final = SendPlan(
+    count=10_000,
+    seed=32,
+    repeats=0.05,
+    out_of_order=0.02,
+    new_fields=0.05,
+    new_enum_values=0.05,
+    broken=0.0028,
+)
+"""The second act: all 32 kinds, four broken events of each kind of fault; the key changes in the middle."""

@@ -1,4 +1,4 @@
-"""Running the demo: sandbox and pipeline in one process, three jobs, then the verification."""
+"""Running the demo: sandbox and pipeline in one process, three jobs, ten thousand events, and the verification."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from pipeline.app import Ready, run_dev
 from pipeline.observability import Redaction, configure_logging
 from pipeline.sandbox.audit_log import read_audit_log
 from pipeline.sandbox.demo.checking import check_job, counts
-from pipeline.sandbox.demo.plan import PLAN, DemoJob
+from pipeline.sandbox.demo.events import EventsOutcome, WatchEvents, run_events
+from pipeline.sandbox.demo.plan import PLAN, WEAVR, DemoJob
 from pipeline.sandbox.jobs import Job, JobRequest
 from pipeline.sandbox.server import Sandbox
 from pipeline.sandbox.settings import SandboxSettings
 from pipeline.sandbox.snippet import cards_options, settings_snippet
+from pipeline.sandbox.weavr import weavr_snippet
 from pipeline.settings import Settings, load_settings
 
 _START_SECONDS: Final = 30.0
@@ -79,26 +81,48 @@ Watch = Callable[[Sequence[tuple[DemoJob, Job | None, float]]], None]
 """Shows how far each job is: its plan, the job once it exists, and the share that is done (0 to 1)."""
 
 
-async def run_demo(folder: Path, watch: Watch) -> tuple[list[Outcome], list[str]]:
-    """Run all jobs in an empty folder; return what became of them, and findings that concern none of them.
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What became of both acts.
+
+    Attributes:
+        jobs: The first act; empty where it did not come to its end.
+        events: The second act; None where it did not come to its end.
+        findings: What concerns none of them.
+    """
+
+    jobs: tuple[Outcome, ...] = ()
+    events: EventsOutcome | None = None
+    findings: tuple[str, ...] = ()
+
+    def all_findings(self) -> list[str]:
+        """Return everything that is not as it must be."""
+        of_jobs = [finding for one in self.jobs for finding in one.findings]
+        return [*self.findings, *of_jobs, *(self.events.findings if self.events else ())]
+
+
+async def run_demo(folder: Path, watch: Watch, watch_events: WatchEvents) -> DemoResult:
+    """Run all jobs, then all events, in an empty folder.
 
     Raises:
         DemoFailed: The pipeline did not start, or ended.
     """
     async with Sandbox(SandboxSettings(data_dir=folder / "sandbox", port=0)) as sandbox:
-        settings = _settings(sandbox, folder)
-        async with _pipeline(settings) as url:
+        settings, key_files = _settings(sandbox, folder)
+        async with _pipeline(settings) as (url, bootstrap_servers):
             jobs = await _run_jobs(sandbox, url, watch)
             await _await_audit(folder / "store", jobs)
+            events = await run_events(url, bootstrap_servers, key_files, watch_events)
         steps, findings = await asyncio.to_thread(read_audit_log, folder / "store")
         outcomes = [
             await asyncio.to_thread(_outcome, sandbox, plan, job, steps.get(str(job.guid), []))
             for plan, job in zip(PLAN, jobs, strict=True)
         ]
-        return outcomes, [str(finding) for finding in findings]
+        return DemoResult(tuple(outcomes), events, tuple(map(str, findings)))
 
 
-def _settings(sandbox: Sandbox, folder: Path) -> Settings:
+def _settings(sandbox: Sandbox, folder: Path) -> tuple[Settings, tuple[Path, Path]]:
+    """Write the settings; return them and the files of Weavr's keys."""
     text = _GENERAL
     for plan in PLAN:
         options: dict[str, JsonValue] = {}
@@ -108,16 +132,16 @@ def _settings(sandbox: Sandbox, folder: Path) -> Settings:
             sandbox, plan.integration, folder=folder / "secrets", processor=plan.processor, options=options
         )
         text += snippet.toml + "\n"
+    weavr = weavr_snippet(WEAVR, folder=folder / "secrets")
     file = folder / "pipeline.toml"
-    file.write_text(text, encoding="utf-8")
-    return load_settings(
-        file, {name: value for name, value in os.environ.items() if name.startswith("PIPELINE_LOGGING")}
-    )
+    file.write_text(text + weavr.toml, encoding="utf-8")
+    logging = {name: value for name, value in os.environ.items() if name.startswith("PIPELINE_LOGGING")}
+    return load_settings(file, logging), (weavr.key_file, weavr.next_key_file)
 
 
 @asynccontextmanager
-async def _pipeline(settings: Settings) -> AsyncIterator[str]:
-    """Run the whole pipeline; give the ingress's URL once every stage has started."""
+async def _pipeline(settings: Settings) -> AsyncIterator[tuple[str, str]]:
+    """Run the whole pipeline; give the ingress's URL and the broker's address once every stage has started."""
     configure_logging(settings.logging, Redaction(settings.secrets()))
     ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
@@ -127,7 +151,7 @@ async def _pipeline(settings: Settings) -> AsyncIterator[str]:
             await asyncio.wait([ready], timeout=_START_SECONDS)
             if not ready.done() or (url := ready.result().url) is None:
                 raise DemoFailed(f"the pipeline was not ready within {_START_SECONDS:.0f} seconds")
-            yield url
+            yield url, ready.result().bootstrap_servers or ""
         finally:
             stop.set()
 

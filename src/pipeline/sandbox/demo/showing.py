@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipeline.sandbox.demo.plan import PLAN, DemoJob
+from pipeline.sandbox.demo.events import EventsOutcome, WatchEvents
+from pipeline.sandbox.demo.plan import EVENTS, PLAN, DemoJob
 from pipeline.sandbox.demo.running import Outcome, Watch
 from pipeline.sandbox.jobs import Job
 
 _WIDTH_WITHOUT_TERMINAL: Final = 120
 _QUARTER: Final = 0.25
+_EVENTS_TITLE: Final = f"deliver {EVENTS.count:,} events of 32 kinds"
 
 
 def new_console() -> Console:
@@ -26,10 +28,11 @@ def new_console() -> Console:
 
 
 @contextmanager
-def watching(console: Console) -> Iterator[Watch]:
-    """Give a function that shows how far the jobs are: bars on a terminal, else a line where something has changed."""
+def watching(console: Console) -> Iterator[tuple[Watch, WatchEvents]]:
+    """Give functions that show how far jobs and events are: bars on a terminal, else a line where something changed."""
     if not console.is_terminal:
-        yield _Lines(console)
+        lines = _Lines(console)
+        yield lines.jobs, lines.events
         return
     columns = (
         TextColumn("{task.description}"),
@@ -39,27 +42,41 @@ def watching(console: Console) -> Iterator[Watch]:
     )
     with Progress(*columns, console=console) as progress:
         bars = {plan.integration: progress.add_task(plan.title, total=1.0) for plan in PLAN}
+        events = progress.add_task(_EVENTS_TITLE, total=1.0, start=False)
 
         def show(jobs: Sequence[tuple[DemoJob, Job | None, float]]) -> None:
             for plan, _, done in jobs:
                 progress.update(bars[plan.integration], completed=done)
 
-        yield show
+        def show_share(done: float) -> None:
+            progress.start_task(events)
+            progress.update(events, completed=done)
+
+        yield show, show_share
 
 
 class _Lines:
-    """One line per job and quarter."""
+    """One line per job, and for all events, and quarter."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown: dict[str, float] = {}
 
-    def __call__(self, jobs: Sequence[tuple[DemoJob, Job | None, float]]) -> None:
+    def jobs(self, jobs: Sequence[tuple[DemoJob, Job | None, float]]) -> None:
+        """Show the jobs that have begun."""
         for plan, job, done in jobs:
-            step = done // _QUARTER * _QUARTER
-            if job is not None and step > self._shown.get(plan.integration, -1.0):
-                self._shown[plan.integration] = step
-                self._console.print(f"{plan.title}: {step:.0%}")
+            if job is not None:
+                self._show(plan.title, done)
+
+    def events(self, done: float) -> None:
+        """Show the events."""
+        self._show(_EVENTS_TITLE, done)
+
+    def _show(self, title: str, done: float) -> None:
+        step = done // _QUARTER * _QUARTER
+        if step > self._shown.get(title, -1.0):
+            self._shown[title] = step
+            self._console.print(f"{title}: {step:.0%}")
 
 
 def show_table(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -87,3 +104,14 @@ def _told(outcome: Outcome) -> str:
     body = json.loads(outcome.told)
     words = "completed" if body["success"] else f"failed: {body['error_message']}"
     return f"{words} -> {outcome.answer}"
+
+
+def show_events(console: Console, outcome: EventsOutcome) -> None:
+    """Print one row per category, and their sum."""
+    table = Table("events", title_justify="left")
+    for name in ("sent", "accepted", "refused", "quarantined", "repeats found", "delivered"):
+        table.add_column(name, justify="right")
+    for row in (*outcome.rows, outcome.total):
+        numbers = (row.sent, row.accepted, row.refused, row.quarantined, row.repeats, row.delivered)
+        table.add_row(row.category, *(f"{number:,}" for number in numbers), end_section=row is outcome.rows[-1])
+    console.print(table)

@@ -1,0 +1,118 @@
+package example.subscriber;
+
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.Collection;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Properties;
+import org.apache.kafka.clients.consumer.ConsumerConfig;
+import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+
+/**
+ * A member of a consumer group that shows each event to a handler: at least once, repeats left out, in order per
+ * partition and therefore per key.
+ *
+ * <p>The log is the state: on assignment a partition is read again from before its committed offset, and what stands there
+ * is only noted. Offsets are committed after the handler, so a crash shows again at most what one poll returned.
+ *
+ * <p>A record that cannot be read, or a handler that fails, stops the program, and nothing is lost. In production such a
+ * record is better written to the group's own topic, {@code <group>.dead-letter}, with value and headers unchanged and
+ * headers that say where from and why; the example leaves that out.
+ */
+final class Subscriber implements AutoCloseable, ConsumerRebalanceListener {
+  /** At most so many events are handled again after a crash. */
+  static final int IN_FLIGHT = 100;
+
+  interface Handler {
+    void handle(String id, String type, Object event) throws IOException;
+  }
+
+  private static final Duration POLL = Duration.ofMillis(200);
+
+  private final KafkaConsumer<byte[], byte[]> consumer;
+  private final EventTypes types;
+  private final Handler handler;
+  private final Map<TopicPartition, RepeatWindow> windows = new HashMap<>();
+  private final Map<TopicPartition, Long> resumed = new HashMap<>();
+
+  Subscriber(String bootstrap, String group, String topic, EventTypes types, Handler handler) {
+    Properties settings = new Properties();
+    settings.put(ConsumerConfig.BOOTSTRAP_SERVERS_CONFIG, bootstrap);
+    settings.put(ConsumerConfig.GROUP_ID_CONFIG, group);
+    settings.put(ConsumerConfig.ENABLE_AUTO_COMMIT_CONFIG, false);
+    settings.put(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "earliest");
+    settings.put(ConsumerConfig.MAX_POLL_RECORDS_CONFIG, IN_FLIGHT);
+    settings.put(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG, 6_000);
+    settings.put(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG, 2_000);
+    consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+    this.types = types;
+    this.handler = handler;
+    consumer.subscribe(List.of(topic), this);
+  }
+
+  /** Handles events until none has come for so long. */
+  void run(Duration idle) throws IOException {
+    long last = System.nanoTime();
+    while (System.nanoTime() - last < idle.toNanos()) {
+      ConsumerRecords<byte[], byte[]> records = consumer.poll(POLL);
+      for (TopicPartition partition : records.partitions()) {
+        long next = 0;
+        for (ConsumerRecord<byte[], byte[]> record : records.records(partition)) {
+          take(partition, record);
+          next = record.offset() + 1;
+        }
+        if (next > resumed.get(partition)) {
+          consumer.commitSync(Map.of(partition, new OffsetAndMetadata(next)));
+        }
+      }
+      if (!records.isEmpty()) {
+        last = System.nanoTime();
+      }
+    }
+  }
+
+  @Override
+  public void onPartitionsAssigned(Collection<TopicPartition> partitions) {
+    Map<TopicPartition, Long> beginnings = consumer.beginningOffsets(partitions);
+    for (TopicPartition partition : partitions) {
+      long committed = consumer.position(partition);
+      resumed.put(partition, committed);
+      windows.put(partition, new RepeatWindow());
+      consumer.seek(partition, Math.max(beginnings.get(partition), committed - RepeatWindow.RECORDS));
+    }
+  }
+
+  @Override
+  public void onPartitionsRevoked(Collection<TopicPartition> partitions) {
+    windows.keySet().removeAll(partitions); // everything that was polled is handled and committed
+  }
+
+  @Override
+  public void close() {
+    consumer.close();
+  }
+
+  private void take(TopicPartition partition, ConsumerRecord<byte[], byte[]> record) throws IOException {
+    String id = header(record, "ce_id");
+    boolean repeat = windows.get(partition).repeats(id, record.offset(), record.timestamp());
+    if (repeat || record.offset() < resumed.get(partition)) {
+      return;
+    }
+    handler.handle(id, header(record, "ce_type"), types.read(header(record, "ce_dataschema"), record.value()));
+  }
+
+  private static String header(ConsumerRecord<byte[], byte[]> record, String name) {
+    Header found = record.headers().lastHeader(name);
+    return found == null ? "" : new String(found.value(), StandardCharsets.UTF_8);
+  }
+}

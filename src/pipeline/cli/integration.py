@@ -1,11 +1,7 @@
-"""``pipeline integration new ecs NAME``: the settings block, a secret, and the sheet to hand to ECS."""
+"""``pipeline integration new``: the settings block, secrets, and the sheet to hand to the partner."""
 
 from __future__ import annotations
 
-import os
-import re
-import secrets
-import tomllib
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
@@ -13,14 +9,12 @@ from uuid import UUID, uuid4
 import click
 
 from pipeline.cli.context import Setup, pass_setup
-from pipeline.cli.exits import UsageRefused
+from pipeline.cli.integration_weavr import weavr
 from pipeline.cli.output import json_option, print_fields, print_json
+from pipeline.cli.settings_file import BASE_URL, append_block, settings_without, write_secret
 from pipeline.settings import toml_value
 
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_SECRET_BYTES: Final = 32
 _HEADERS: Final = {"shared-secret": "X-Webhook-Secret", "hmac": "X-Webhook-Signature"}
-_BASE_URL: Final = "https://YOUR-HOST"
 
 _BLOCK: Final = """\
 [ecs.{name}]
@@ -58,6 +52,9 @@ def new() -> None:
     """Add an integration to the settings file."""
 
 
+new.add_command(weavr)
+
+
 @new.command(
     epilog="""\b
 Examples:
@@ -66,7 +63,7 @@ Examples:
 )
 @click.argument("name")
 @click.option("--partner-guid", type=click.UUID, help="Your partner GUID at ECS. Default: a new one.")
-@click.option("--base-url", default=_BASE_URL, help="Public URL of the ingress, without a path.")
+@click.option("--base-url", default=BASE_URL, help="Public URL of the ingress, without a path.")
 @click.option(
     "--scheme",
     type=click.Choice(tuple(_HEADERS)),
@@ -98,14 +95,10 @@ def ecs(
     The block is appended to the settings file; what stands there stays as it is. The secret goes to
     secrets/NAME-webhook beside that file, readable by you alone, and is never overwritten.
     """
-    if not _NAME.fullmatch(name):
-        raise UsageRefused(
-            "integration_name", f"{name!r} is no name; write 1 to 63 lower case letters, digits and dashes"
-        )
     file = setup.target
-    text = _settings_without(name, file)
+    text = settings_without("ecs", name, file)
     secret_file = file.parent / "secrets" / f"{name}-webhook"
-    secret = _write_secret(secret_file)
+    secret = write_secret(secret_file)
     guid = partner_guid or uuid4()
     block = _BLOCK.format(
         name=name,
@@ -118,8 +111,7 @@ def ecs(
         result=toml_value(result_host),
         callback=toml_value(callback_host),
     )
-    with file.open("a", encoding="utf-8") as settings:
-        settings.write(block if not text else f"\n{block}" if text.endswith("\n") else f"\n\n{block}")
+    append_block(file, text, block)
     sheet = {
         "name": name,
         "partner_guid": str(guid),
@@ -134,36 +126,6 @@ def ecs(
         print_json(sheet)
         return
     _print_sheet(sheet, token_file=file.parent / "secrets" / f"{name}-token")
-
-
-def _settings_without(name: str, file: Path) -> str:
-    """Return the settings file's text, if an integration of that name can be added to it."""
-    try:
-        text = file.read_text("utf-8")
-        tables = tomllib.loads(text)
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise UsageRefused("config_unreadable", f"{file}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageRefused("config_unreadable", f"{file}: is not TOML: {error}") from None
-    if name in tables.get("ecs", {}):
-        raise UsageRefused("integration_exists", f"{file} has an [ecs.{name}] already; choose another name or edit it")
-    return text
-
-
-def _write_secret(path: Path) -> str:
-    secret = secrets.token_urlsafe(_SECRET_BYTES)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise UsageRefused(
-            "secret_exists", f"{path} is there already and is not overwritten; move it away or choose another name"
-        ) from None
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(secret)
-    return secret
 
 
 def _print_sheet(sheet: dict[str, str | None], token_file: Path) -> None:

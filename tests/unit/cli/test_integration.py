@@ -1,4 +1,4 @@
-"""`pipeline integration new ecs NAME`."""
+"""`pipeline integration new`: ecs and weavr."""
 
 from __future__ import annotations
 
@@ -126,3 +126,67 @@ def test_a_file_that_cannot_be_read_is_left_alone(empty: Path, run: Run, content
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: config_unreadable: pipeline.toml: {message}")
     assert not (empty / "secrets").exists()
+
+
+def test_weavr_gets_settings_that_wait_for_its_key(empty: Path, run: Run) -> None:
+    result = run("integration", "new", "weavr", "acme", "--base-url", "https://hooks.example.com/", "--json")
+    assert json.loads(result.stdout) == {
+        "name": "acme",
+        "webhook_url": "https://hooks.example.com/webhooks/weavr/acme",
+        "key_file": "secrets/acme-weavr-key",
+        "path_secret_file": None,
+        "settings_file": "pipeline.toml",
+    }
+    assert "weavr.acme.secrets.0.file: there is no file" in run("config", "check").stderr
+    (empty / "secrets").mkdir()
+    (empty / "secrets" / "acme-weavr-key").write_text("synthetic-api-key-1\n")
+    (empty / "secrets" / "acme-weavr-key").chmod(0o600)
+    checked = run("config", "check")
+    assert checked.exit_code == 0
+    assert "weavr.acme.unsigned_paths: does not name /bulk_process_end/watch" in checked.stderr
+
+
+def test_the_sheet_for_weavr_says_which_key_and_where(empty: Path, run: Run) -> None:
+    del empty
+    output = run("integration", "new", "weavr", "acme").stdout
+    assert "Webhook URL  https://YOUR-HOST/webhooks/weavr/acme\n" in output
+    assert "API key of your OLDEST API client" in output
+    assert "cat > secrets/acme-weavr-key" in output
+
+
+def test_a_secret_in_the_path_protects_what_weavr_does_not_sign(empty: Path, run: Run) -> None:
+    """It is printed only when asked for."""
+    arguments = ("integration", "new", "weavr", "acme", "--path-secret", "--source-address", "192.0.2.0/24")
+    output = run(*arguments).stdout
+    file = empty / "secrets" / "acme-weavr-path"
+    secret = file.read_text()
+    assert (len(secret), file.stat().st_mode & 0o777) == (43, 0o600)
+    assert secret not in output
+    assert "SECRET-OF-THE-PATH = what stands in secrets/acme-weavr-path" in output
+    (empty / "secrets" / "acme-weavr-key").write_text("synthetic-api-key-1")
+    acme = load_settings(empty / "pipeline.toml", {}).weavr["acme"]
+    assert acme.path_secret is not None
+    assert acme.path_secret.get_secret_value() == secret
+    (rule,) = acme.unsigned_paths
+    assert (rule.path, rule.require_path_secret) == ("/bulk_process_end/watch", True)
+    assert [str(network) for network in rule.source_addresses] == ["192.0.2.0/24"]
+
+
+def test_the_url_is_shown_with_its_secret_when_asked_for(empty: Path, run: Run) -> None:
+    output = run("integration", "new", "weavr", "acme", "--path-secret", "--show-secret").stdout
+    assert f"/webhooks/weavr/acme/{(empty / 'secrets' / 'acme-weavr-path').read_text()}\n" in output
+
+
+def test_both_partners_may_have_one_name(empty: Path, run: Run) -> None:
+    run("integration", "new", "ecs", "acme")
+    assert run("integration", "new", "weavr", "acme").exit_code == 0
+    assert run("integration", "new", "weavr", "acme").stderr == (
+        "error: integration_exists: pipeline.toml has an [weavr.acme] already; choose another name or edit it\n"
+    )
+    assert (empty / "secrets" / "acme-webhook").exists()
+
+
+def test_an_address_that_is_no_network_is_refused(empty: Path, run: Run) -> None:
+    result = run("integration", "new", "weavr", "acme", "--source-address", "192.0.2.7/24")
+    assert (result.exit_code, result.stderr.split(":")[1]) == (2, " source_address")
+    assert list(empty.iterdir()) == []

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.app import open_sources
 from pipeline.settings import Settings, load_settings, review
 from pipeline.store import LocalSettings, S3Settings
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-SECRETS = ("acme-webhook", "acme-token", "kafka-password", "kafka-ca.pem", "s3-key-id", "s3-secret-key")
+SECRETS = (
+    *("acme-webhook", "acme-token", "kafka-password", "kafka-ca.pem", "s3-key-id", "s3-secret-key"),
+    *("acme-weavr-key", "acme-weavr-key-new", "acme-weavr-path", "github", "kyc"),
+)
 
 
 def example(name: str, folder: Path) -> Settings:
@@ -19,7 +23,7 @@ def example(name: str, folder: Path) -> Settings:
     (folder / "secrets").mkdir()
     for secret in SECRETS:
         path = folder / "secrets" / secret
-        path.write_text(f"synthetic {secret}\n")
+        path.write_text(f"synthetic-secret-{secret}\n")
         path.chmod(0o600)
     return load_settings(folder / name, {}, warn=pytest.fail)
 
@@ -32,10 +36,22 @@ def test_external_names_servers_of_the_readers_own(tmp_path: Path) -> None:
     assert (found.problems, found.warnings) == ((), ())
 
 
-def test_every_line_of_external_that_holds_a_readers_value_says_so() -> None:
+def test_weavr_and_other_senders_need_no_ecs(tmp_path: Path) -> None:
+    settings = example("weavr.toml", tmp_path)
+    assert [(source.kind, source.integration) for source in open_sources(settings)] == [
+        ("weavr", "acme"),
+        ("hmac", "code"),
+        ("hmac", "kyc"),
+    ]
+    found = review(settings)
+    assert (found.problems, found.warnings) == ((), ())
+
+
+@pytest.mark.parametrize("name", ["external.toml", "weavr.toml"])
+def test_every_line_that_holds_a_readers_value_says_so(name: str) -> None:
     unmarked = [
         line
-        for line in (EXAMPLES / "external.toml").read_text("utf-8").splitlines()
+        for line in (EXAMPLES / name).read_text("utf-8").splitlines()
         if ("example.com" in line or "secrets/" in line or "amazonaws" in line) and "CHANGE" not in line
     ]
     assert unmarked == []

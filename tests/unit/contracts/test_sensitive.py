@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.contracts import BatchRequested
 from pipeline.contracts.sensitive import SENSITIVE, SENSITIVE_IN_LOGS, is_sensitive
-from pipeline.contracts.weavr import BY_PATH
+from pipeline.contracts.weavr import BY_PATH, WeavrObject
 from pipeline.sandbox.weavr.facts import leaves, weavr_kinds
 
 PATHS: Final = sorted(BY_PATH)
@@ -86,3 +86,16 @@ def test_schemas_mark_what_is_on_the_list(path: str) -> None:
 def holds_objects(field: dict[str, Any]) -> bool:
     branches = [field, *field.get("anyOf", ())]
     return any("$ref" in branch or holds_objects(branch.get("items", {})) for branch in branches if branch)
+
+
+def test_lists_of_values_are_marked_and_lists_of_objects_are_not() -> None:
+    class Inner(WeavrObject):
+        iban: str
+
+    class Outer(WeavrObject):
+        email: tuple[str, ...] | None = None
+        account: tuple[Inner, ...] | None = None
+        beneficiary: Inner | None = None
+
+    fields = Outer.model_json_schema()["properties"]
+    assert [name for name, field in fields.items() if field.get("x-sensitive")] == ["email"]

@@ -18,6 +18,7 @@ from pipeline.cli.job import job
 from pipeline.cli.quarantine import quarantine
 from pipeline.cli.sandbox import sandbox
 from pipeline.cli.serve import dev, ingress, work
+from pipeline.cli.sources import sources
 from pipeline.cli.topics import topics
 from pipeline.observability import LoggingSettings, Redaction, configure_logging
 
@@ -36,7 +37,10 @@ from pipeline.observability import LoggingSettings, Redaction, configure_logging
 @click.version_option(version("card-pipeline"), prog_name="pipeline")
 @click.pass_context
 def cli(ctx: click.Context, config_file: Path | None) -> None:
-    """Receive card batch jobs of eCard Systems, process every card, upload the result, tell ECS, keep an audit log.
+    """Receive webhooks, make them durable in Kafka, do what they ask for, keep an audit log.
+
+    Events of Weavr, and of senders that are configured, go to topics for subscribers. Card batch jobs of eCard Systems
+    are done here: every card is processed, the result uploaded, ECS told.
 
     Start with `pipeline dev`: everything in one process, on an embedded broker.
     """
@@ -45,7 +49,8 @@ def cli(ctx: click.Context, config_file: Path | None) -> None:
     ctx.obj = make_setup(config_file)
 
 
-for command in (audit, cards, config, dev, events, ingress, integration, job, quarantine, sandbox, topics, work):
+_COMMANDS = (audit, cards, config, dev, events, ingress, integration, job, quarantine, sandbox, sources, topics, work)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

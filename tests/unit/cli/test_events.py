@@ -205,6 +205,16 @@ def test_without_a_name_all_open_topics_are_read(run: Run, topics: Topics) -> No
     assert Topic.EVENTS_STEPUP not in topics.asked[0]
 
 
+def test_topics_of_configured_sources_are_open_too(run: Run, topics: Topics, home: Path) -> None:
+    with (home / "pipeline.toml").open("a") as file:
+        file.write(
+            '[webhooks.shop]\nprovider = "hmac"\nsecrets = [{ file = "webhook" }]\ntopic = "webhook-events.sales"\n'
+        )
+    lines(run)
+    assert topics.asked is not None
+    assert topics.asked[0][-1] == "webhook-events.sales"
+
+
 def test_topics_are_named_by_category_or_in_full(run: Run, topics: Topics) -> None:
     names = ("managed_cards", "managed-cards", "stepup", "webhook-events.shop", "billing.dead-letter", "audit.events")
     lines(run, *[word for name in names for word in ("--topic", name)])

@@ -33,6 +33,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "dev",
         "events rewind",
         "events tail",
+        "events verify",
         "ingress",
         "integration new ecs",
         "integration new weavr",

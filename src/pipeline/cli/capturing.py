@@ -1,0 +1,114 @@
+"""Waiting for refused requests of a source, and cleaning up behind oneself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import click
+
+from pipeline.cli.exits import UsageRefused
+from pipeline.cli.local_files import Aside
+from pipeline.cli.moments import now
+from pipeline.errors import PermanentError
+from pipeline.ingress.capture import CaptureBusy, Refused, Wanted, ask, captured_file, end, read_captured
+
+_PAUSE: Final = 0.5
+_PATIENCE: Final = 10
+"""After so many pauses without an ingress process that notices, the command says so."""
+
+
+class SourceBusy(PermanentError):
+    """Another command captures requests of this source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What to capture.
+
+    Attributes:
+        folder: Where command and ingress meet.
+        source: Kind and name, such as ``ecs.acme``.
+        until: When it ends.
+        limit: Most requests.
+        output: Where they are kept; None: nowhere, when it ends they are gone.
+    """
+
+    folder: Path
+    source: str
+    until: datetime
+    limit: int
+    output: Path | None
+
+
+Show = Callable[[Path, int, Refused], object]
+"""Takes the file, the number of a request in it, and the request."""
+
+
+async def capture(errand: Errand, show: Show, *, pause: float = _PAUSE) -> int:
+    """Wait for refused requests and show each; return how many there were.
+
+    It ends when its time is over; with ``output`` also when there are enough. However it ends, the file that the
+    ingress wrote is deleted; if this process is killed, the ingress deletes it when its time is over.
+
+    Raises:
+        SourceBusy: Another command captures this source.
+        UsageRefused: The folder cannot be used.
+    """
+    wanted = _ask(errand)
+    file = captured_file(errand.folder, wanted)
+    try:
+        requests = await _collected(errand, file, show, pause)
+        if errand.output is not None and requests:
+            with Aside(errand.output) as aside:
+                await aside.write(await asyncio.to_thread(file.read_bytes))
+                await aside.keep()
+    finally:
+        end(errand.folder, wanted)
+    return len(requests)
+
+
+def _ask(errand: Errand) -> Wanted:
+    try:
+        return ask(errand.folder, errand.source, until=errand.until, limit=errand.limit)
+    except CaptureBusy:
+        raise SourceBusy(
+            "source_busy", f"requests of {errand.source} are being captured by another command; wait for its end"
+        ) from None
+    except OSError as error:
+        raise UsageRefused("capture_folder", f"{errand.folder} cannot be used ({error.strerror})") from None
+
+
+async def _collected(errand: Errand, file: Path, show: Show, pause: float) -> list[Refused]:
+    requests: list[Refused] = []
+    size = looks = 0
+    while now() < errand.until:
+        there = await asyncio.to_thread(_size, file)
+        if there > size:
+            size = there
+            known = len(requests)
+            requests = await asyncio.to_thread(read_captured, file)
+            for number, request in enumerate(requests[known : errand.limit], known + 1):
+                show(file, number, request)
+        if errand.output is not None and len(requests) >= errand.limit:
+            break
+        looks += 1
+        if looks == _PATIENCE and not size:
+            click.echo(
+                "warning: no ingress process has noticed: one must run on this machine, as this user, "
+                "with the same ingress.capture_dir",
+                err=True,
+            )
+        await asyncio.sleep(pause)
+    return requests[: errand.limit]
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,152 @@
+"""The configured webhooks, as settings and ingress know them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import JsonValue
+
+from pipeline.app.sources import open_sources
+from pipeline.cli.job_view import NotFound
+from pipeline.contracts import Topic
+from pipeline.contracts.weavr import KINDS
+from pipeline.ingress import Source
+from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookSource
+from pipeline.signatures import PublicKeySettings, SecretSettings
+
+Key = SecretSettings | PublicKeySettings
+Table = EcsIntegration | WeavrIntegration | WebhookSource
+
+SEGMENT: Final = "{secret}"
+"""Stands in a path where the secret segment stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """One webhook.
+
+    Attributes:
+        table: Its table's name in the settings, such as ``weavr.acme``.
+        settings: What stands there.
+        source: What the ingress makes of it.
+        scheme: How requests are verified, as its settings name it.
+        body_unsigned: Whether a signature proves nothing about the body.
+        keys: Secrets and public keys, in the order in which they are tried.
+    """
+
+    table: str
+    settings: Table
+    source: Source
+    scheme: str
+    body_unsigned: bool
+    keys: tuple[Key, ...]
+
+    @property
+    def path(self) -> str:
+        """The webhook's path; a secret segment is not shown."""
+        hidden = isinstance(self.settings, WeavrIntegration) and self.settings.path_secret is not None
+        return f"{self.source.path}/{SEGMENT}" if hidden else self.source.path
+
+    @property
+    def preset(self) -> str | None:
+        """The well-known sender that it is set up for by one word."""
+        return self.settings.preset if isinstance(self.settings, WebhookSource) else None
+
+    @property
+    def topics(self) -> list[str]:
+        """Where its events go."""
+        if isinstance(self.settings, EcsIntegration):
+            return [Topic.BATCH_REQUESTED]
+        if isinstance(self.settings, WeavrIntegration):
+            return list(dict.fromkeys(kind.topic for kind in KINDS))
+        return [self.settings.topic]
+
+    def document(self, now: datetime) -> dict[str, JsonValue]:
+        """Return it as JSON; no secret is read for it."""
+        policy = self.source.policy
+        return {
+            "name": self.source.integration,
+            "table": self.table,
+            "kind": self.source.kind,
+            "preset": self.preset,
+            "path": self.path,
+            "scheme": self.scheme,
+            "keys": [_key(one, now) for one in self.keys],
+            "topics": [*self.topics],
+            "success_status": policy.success,
+            "unverified_status": policy.unverified,
+            "invalid": policy.invalid,
+            "audit_accepted": policy.audit_accepted,
+        }
+
+
+def configured(settings: Settings, *, secrets: bool = False) -> list[Configured]:
+    """Return all webhooks, in the order of the settings.
+
+    Args:
+        settings: As loaded.
+        secrets: Whether to read the secrets, for verifying.
+
+    Raises:
+        ConfigError: A provider is not installed, or refuses its options.
+    """
+    tables = _tables(settings)
+    return [
+        Configured(table, one, source, *_scheme(one))
+        for (table, one), source in zip(tables, open_sources(settings, secrets=secrets), strict=True)
+    ]
+
+
+def find_source(sources: Sequence[Configured], name: str) -> Configured:
+    """Return the webhook that a command line names: by its name, or by its table where several have the name.
+
+    Raises:
+        NotFound: None, or several.
+    """
+    found = [one for one in sources if name in (one.table, one.source.integration)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(one.table for one in found or sources)
+    why = f"several sources are called {name!r}: say which of" if found else f"there is no source {name!r}; there are"
+    raise NotFound("source_unknown", f"{why} {names or 'none'}")
+
+
+def _tables(settings: Settings) -> Iterator[tuple[str, Table]]:
+    for kind, tables in (("ecs", settings.ecs), ("weavr", settings.weavr), ("webhooks", settings.webhooks)):
+        for name, one in tables.items():
+            yield f"{kind}.{name}", one
+
+
+def _scheme(table: Table) -> tuple[str, bool, tuple[Key, ...]]:
+    if isinstance(table, WeavrIntegration):
+        return "signature-v2" + (", signature" if table.legacy_signature else ""), False, table.secrets
+    if isinstance(table, EcsIntegration):
+        scheme: Any = table.webhook
+        return scheme.scheme, bool(getattr(scheme, "body_unsigned", False)), _keys(scheme.secrets, scheme)
+    _, options = table.opened()
+    name = getattr(options, "scheme", table.kind_name)
+    return name, bool(getattr(options, "body_unsigned", False)), _keys(table.secrets, options)
+
+
+def _keys(secrets: tuple[SecretSettings, ...], options: object) -> tuple[Key, ...]:
+    public = getattr(options, "public_keys", ())
+    return (*secrets, *(one for one in public if isinstance(one, PublicKeySettings)))
+
+
+def _key(key: Key, now: datetime) -> dict[str, JsonValue]:
+    return {
+        "id": key.name,
+        "kind": "secret" if isinstance(key, SecretSettings) else "public key",
+        "not_before": key.not_before.isoformat() if key.not_before else None,
+        "not_after": key.not_after.isoformat() if key.not_after else None,
+        "active": is_active(key, now),
+    }
+
+
+def is_active(key: Key, now: datetime) -> bool:
+    """Return whether a key counts at this moment."""
+    begun = key.not_before is None or key.not_before <= now
+    return begun and (key.not_after is None or now < key.not_after)

@@ -1,0 +1,254 @@
+"""``pipeline sources``: which webhooks there are, and why a request to one is not taken."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import click
+
+from pipeline.bus.groups import Point
+from pipeline.cli.capturing import Errand, capture
+from pipeline.cli.context import Setup, pass_setup
+from pipeline.cli.exits import ExitCode, UsageRefused
+from pipeline.cli.job_view import NotFound
+from pipeline.cli.moments import Moment, Span, now
+from pipeline.cli.output import json_option, print_json, print_line, print_table
+from pipeline.cli.request_files import read_bytes, read_headers
+from pipeline.cli.source_trial import Request, Trial, try_request
+from pipeline.cli.source_view import Configured, Key, configured, find_source, is_active
+from pipeline.ingress.capture import MOST_REQUESTS, MOST_TIME, Refused, read_captured
+from pipeline.signatures import Match, matching
+
+_COLUMNS = ("name", "kind", "path", "scheme", "keys", "topics", "success", "unverified", "invalid")
+_FEW = 2
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def sources() -> None:
+    """Look at the configured webhooks, and find out why a request to one is refused."""
+
+
+@sources.command(
+    "list", epilog="Example: pipeline sources list --json | jq 'select(.keys | all(.active | not)) | .name'"
+)
+@json_option
+@pass_setup
+def list_sources(setup: Setup, *, as_json: bool) -> None:
+    """Print every configured webhook: path, verification, keys with their dates, topics. With --json one per line.
+
+    No secret is read or shown; a secret path segment stands there as {secret}.
+    """
+    found = configured(setup.settings())
+    if as_json:
+        for one in found:
+            print_json(one.document(now()))
+        return
+    print_table(_COLUMNS, [_row(one) for one in found])
+
+
+@sources.command(
+    "test",
+    epilog="""\b
+Examples:
+  pipeline sources test acme --headers headers.txt --body body.json --at 2026-01-22T22:43:59Z
+  pipeline sources test weavr.acme --path /managed_cards/watch --headers headers.txt --body body.json --json
+  pipeline sources test acme --captured FILE --number 1 --try-all""",
+)
+@click.argument("name", metavar="SOURCE")
+@click.option("--path", default="", help="Path behind the webhook's own, such as /managed_cards/watch.")
+@click.option("--headers", "headers_file", type=_file, help="Headers: lines `Name: value` as of curl -D, or JSON.")
+@click.option("--body", "body_file", type=_file, help="The body, raw.")
+@click.option("--client", default="-", help="Address of the sender, where that decides.")
+@click.option("--at", "at", type=Moment(future=True), help="When it came: ISO 8601 with a zone. Default: now.")
+@click.option("--captured", "captured_file", type=_file, help="File of `sources capture`, instead of the above.")
+@click.option("--number", default=1, show_default=True, type=click.IntRange(min=1), help="Which request of that file.")
+@click.option("--try-all", is_flag=True, help="Try all known ways of applying the secrets; exit 0 if one matches.")
+@json_option
+@pass_setup
+@click.pass_context
+def test(
+    ctx: click.Context,
+    setup: Setup,
+    *,
+    name: str,
+    path: str,
+    headers_file: Path | None,
+    body_file: Path | None,
+    client: str,
+    at: Point | None,
+    captured_file: Path | None,
+    number: int,
+    try_all: bool,
+    as_json: bool,
+) -> None:
+    """Try a request on a source, offline: is it authentic, what is it, and which step fails.
+
+    SOURCE is a name, or its table where several sources have that name (weavr.acme). Secrets are read from their
+    files; nothing secret, nothing computed and no body is printed. Exit 0 if the ingress would take it, else 1.
+    """
+    given = _Given(path, headers_file, body_file, client, at if isinstance(at, datetime) else None)
+    one = find_source(configured(setup.settings(webhook_secrets=True), secrets=True), name)
+    request = given.request() if captured_file is None else given.captured(captured_file, number)
+    trial = try_request(one, request)
+    matches = _matches(one, request) if try_all else None
+    if as_json:
+        more = {} if matches is None else {"matches": [match.document() for match in matches]}
+        print_json(trial.document() | more)
+    else:
+        _print_trial(trial)
+        if matches is not None:
+            _print_matches(one, matches)
+    ctx.exit(ExitCode.OK if (trial.ok if matches is None else matches) else ExitCode.FINDING)
+
+
+@sources.command(
+    "capture",
+    epilog="""\b
+Examples:
+  pipeline sources capture acme --for 10m
+  pipeline sources capture acme --for 10m --limit 1 --output refused.jsonl
+Exit 0: something was captured. Exit 1: nothing was.""",
+)
+@click.argument("name", metavar="SOURCE")
+@click.option("--for", "span", required=True, type=Span(), help="How long, at most 1h, such as 10m.")
+@click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(1, MOST_REQUESTS), help="Most requests to keep."
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the requests in this file (0600), and end when there are enough. Deleting it is up to you.",
+)
+@json_option
+@pass_setup
+@click.pass_context
+def capture_requests(
+    ctx: click.Context, setup: Setup, *, name: str, span: timedelta, limit: int, output: Path | None, as_json: bool
+) -> None:
+    """Have the ingress processes of this machine keep what they refuse of a source, for a while, to try on it.
+
+    The file is its owner's alone, bounded, and deleted when the time is over, or by Ctrl-C: it may hold a secret, as
+    a header or in the path. Needs ingress.capture_dir, and the user that the ingress runs as.
+    """
+    settings = setup.settings()
+    one = find_source(configured(settings), name)
+    if settings.ingress.capture_dir is None:
+        raise UsageRefused(
+            "capture_off",
+            'ingress.capture_dir is not set: write [ingress] capture_dir = "capture" into the settings of the ingress, '
+            "start it anew, and give this command the same settings",
+        )
+    if span > MOST_TIME:
+        raise UsageRefused("capture_span", "--for takes at most 1h: what is captured may hold a secret")
+    errand = Errand(
+        folder=settings.ingress.capture_dir,
+        source=f"{one.source.kind}.{one.source.integration}",
+        until=now() + span,
+        limit=limit,
+        output=output,
+    )
+    kept = output.absolute() if output else None
+
+    def show(file: Path, number: int, request: Refused) -> None:
+        _show(kept or file, number, request, one.table, as_json=as_json)
+
+    count = asyncio.run(capture(errand, show))
+    left = "nothing is left of them" if kept is None else f"they are in {kept}: delete it when you are done"
+    click.echo(f"{count} requests captured; {left}" if count else "nothing was refused", err=True)
+    ctx.exit(ExitCode.OK if count else ExitCode.FINDING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the command line says of a request."""
+
+    path: str
+    headers_file: Path | None
+    body_file: Path | None
+    client: str
+    at: datetime | None
+
+    def request(self) -> Request:
+        if self.headers_file is None or self.body_file is None:
+            raise click.UsageError("give --headers and --body, or --captured")
+        headers, body = read_headers(self.headers_file), read_bytes(self.body_file)
+        return Request(self.path, headers, body, self.client, self.at or now())
+
+    def captured(self, file: Path, number: int) -> Request:
+        if self.headers_file is not None or self.body_file is not None or self.path:
+            raise click.UsageError("--captured stands instead of --path, --headers and --body")
+        try:
+            requests = read_captured(file)
+        except (OSError, ValueError):
+            raise UsageRefused("input_unreadable", f"{file} is no file of `sources capture`") from None
+        if number > len(requests):
+            raise NotFound("request_unknown", f"{file} holds {len(requests)} requests")
+        found = requests[number - 1]
+        return Request(found.path, found.headers, found.body, found.client, self.at or found.at)
+
+
+def _matches(one: Configured, request: Request) -> list[Match]:
+    return matching(request.headers, request.body, request.at, one.settings.webhook_secrets())
+
+
+def _print_trial(trial: Trial) -> None:
+    for step in trial.steps:
+        print_line(f"{'ok  ' if step.ok else 'FAIL'}  {step.step}: {step.detail}")
+    found = trial.identified
+    told = f"verified by {trial.verified.by}" if trial.verified else f"not verified ({trial.reason})"
+    print_line(f"{told}; {f'{found.type}, key {found.key}, ce_id {found.id}' if found else 'not identified'}")
+
+
+def _print_matches(one: Configured, matches: Sequence[Match]) -> None:
+    place = "[webhooks.NAME.options]" if one.table.startswith("weavr.") else f"[{one.table}.options]"
+    place = f"[{one.table}.webhook]" if one.table.startswith("ecs.") else place
+    for match in matches:
+        remark = f" ({match.remark})" if match.remark else ""
+        click.echo(f"\n# {match.name}, with secret {match.secret}{remark}")
+        if match.preset is not None and one.table.startswith("webhooks."):
+            click.echo(f'[{one.table}]\npreset = "{match.preset}"')
+        else:
+            click.echo(f"{place}\n{match.toml}", nl=False)
+    if not matches:
+        click.echo("no known way of applying these secrets matches", err=True)
+
+
+def _show(file: Path, number: int, request: Refused, name: str, *, as_json: bool) -> None:
+    told = {"number": number, "at": request.at.isoformat(timespec="milliseconds"), "reason": request.reason}
+    command = f"pipeline sources test {name} --captured {shlex.quote(str(file))} --number {number}"
+    if as_json:
+        print_json({**told, "client": request.client, "bytes": len(request.body), "file": str(file), "try": command})
+    else:
+        print_line(f"{number}  {told['at']}  {request.reason}  {len(request.body)} bytes from {request.client}")
+        print_line(f"    {command}")
+
+
+def _row(one: Configured) -> list[object]:
+    policy = one.source.policy
+    topics = ", ".join(one.topics) if len(one.topics) <= _FEW else f"{len(one.topics)} topics"
+    keys = ", ".join(f"{key.name} ({_validity(key)})" for key in one.keys)
+    kind = f"{one.source.kind} ({one.preset})" if one.preset else one.source.kind
+    return [
+        one.source.integration,
+        kind,
+        one.path,
+        one.scheme,
+        keys,
+        topics,
+        policy.success,
+        policy.unverified,
+        policy.invalid,
+    ]
+
+
+def _validity(key: Key) -> str:
+    until = f" until {key.not_after.isoformat()}" if key.not_after else ""
+    begun = f" from {key.not_before.isoformat()}" if key.not_before else ""
+    return f"{'active' if is_active(key, now()) else 'not active'}{begun}{until}"

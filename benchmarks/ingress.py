@@ -1,8 +1,9 @@
 """INGRESS, verified and durable, against a bare aiohttp no-op.
 
-Ours is ``pipeline ingress`` as a process: HMAC verified, body validated, record and audit event on Apache Kafka with
-acks=all. The peer answers 202 to any POST and does nothing. The load generator is a third process with keep-alive
-connections, each sending its next request when the last one is answered; all share this machine's cores.
+Ours is ``pipeline ingress`` as a process, twice over: announcements of ECS (HMAC verified, body validated, record and
+audit event on Apache Kafka with acks=all, one after the other) and events of Weavr (all 32 kinds; one record each). The
+peer answers 202 to any POST and does nothing. The load generator is a third process with keep-alive connections, each
+sending its next request when the last one is answered; all share this machine's cores.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import Any
 
 REQUESTS = {64: 6_000, 256: 8_000}
 """Requests of one round by number of connections."""
+
+WEBHOOKS = {"ecs": "announcements of jobs", "weavr": "events"}
+"""What is sent, by kind of source."""
 
 SECRET = "benchmark-webhook-secret-0123456789"  # noqa: S105 - of nobody
 _HOSTS = 'input = ["files.example"]\nresult = ["files.example"]\ncallback = ["ecs.example"]'
@@ -35,12 +39,14 @@ def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
             _server([sys.executable, "-m", "benchmarks.ingress_noop"]) as peer,
             _server([_cli(), "--config", str(config), "ingress"]) as ours,
         ):
-            for connections, requests in REQUESTS.items():
-                name = f"ingress, {connections} connections: requests/s, peer aiohttp no-op"
-                _load(ours, connections, requests // 4)
-                rows[name] = [
-                    (_load(ours, connections, requests), _load(peer, connections, requests)) for _ in range(rounds)
-                ]
+            for kind, what in WEBHOOKS.items():
+                for connections, requests in REQUESTS.items():
+                    name = f"ingress, {what}, {connections} connections: requests/s, peer aiohttp no-op"
+                    _load(ours, kind, connections, requests // 4)
+                    rows[name] = [
+                        (_load(ours, kind, connections, requests), _load(peer, kind, connections, requests))
+                        for _ in range(rounds)
+                    ]
     return rows
 
 
@@ -74,6 +80,11 @@ secrets = [{{ file = "{folder}/secret" }}]
 token_file = "{folder}/token"
 [ecs.bench.hosts]
 {_HOSTS}
+[weavr.bench]
+secrets = [{{ file = "{folder}/secret" }}]
+[[weavr.bench.unsigned_paths]]
+path = "/bulk_process_end/watch"
+source_addresses = ["127.0.0.1/32"]
 """
     )
     return path
@@ -94,7 +105,7 @@ def _server(command: list[str]) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ourselves
     try:
         ready: dict[str, Any] = json.loads(process.stdout.readline() if process.stdout else "")
-        yield f"{ready['url']}/webhooks/ecs/bench"
+        yield str(ready["url"])
     finally:
         process.terminate()
         process.wait(30)
@@ -102,9 +113,9 @@ def _server(command: list[str]) -> Iterator[str]:
             process.stdout.close()
 
 
-def _load(url: str, connections: int, requests: int) -> float:
+def _load(url: str, kind: str, connections: int, requests: int) -> float:
     """Return requests per second."""
-    command = [sys.executable, "-m", "benchmarks.ingress_load", url, str(connections), str(requests)]
+    command = [sys.executable, "-m", "benchmarks.ingress_load", url, kind, str(connections), str(requests)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
     result: dict[str, float] = json.loads(done.stdout)
     return result["per_second"]

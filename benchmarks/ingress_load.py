@@ -1,4 +1,4 @@
-"""The load generator: so many signed announcements over so many keep-alive connections to loopback, then it stops."""
+"""The load generator: so many signed webhooks over so many keep-alive connections to loopback, then it stops."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import hmac
 import json
 import sys
 import time
+from collections.abc import Iterable
+from typing import Final
 from uuid import UUID
 
 import uvloop
 import yarl
 
 from benchmarks.ingress import SECRET
+from pipeline.sandbox.weavr import SendPlan, SigningKeys
 
 
-def requests(url: yarl.URL, count: int) -> list[bytes]:
+def announcements(url: yarl.URL, count: int) -> list[bytes]:
     """Return whole HTTP requests, each another job of about 600 bytes."""
     made = []
     for number in range(count):
@@ -34,12 +37,26 @@ def requests(url: yarl.URL, count: int) -> list[bytes]:
             }
         ).encode()
         signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
-        head = (
-            f"POST {url.raw_path} HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\n"
-            f"X-Signature: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        made.append(head.encode() + body)
+        headers = (("Content-Type", "application/json"), ("X-Signature", signature))
+        made.append(request(url, "/webhooks/ecs/bench", headers, body))
     return made
+
+
+def events(url: yarl.URL, count: int) -> list[bytes]:
+    """Return whole HTTP requests, each another event of Weavr's 32 kinds."""
+    now_ms = time.time_ns() // 1_000_000
+    plan = SendPlan(count=count, seed=now_ms)
+    made = plan.events("bench", SigningKeys(SECRET.encode()), now_ms=now_ms)
+    return [request(url, f"/webhooks/weavr/bench{event.path}", event.headers, event.body) for event in made]
+
+
+MAKERS: Final = {"ecs": announcements, "weavr": events}
+
+
+def request(url: yarl.URL, path: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    """Return an HTTP request as it is sent."""
+    lines = (f"POST {path} HTTP/1.1", f"Host: {url.host}", *(f"{name}: {value}" for name, value in headers))
+    return "\r\n".join((*lines, f"Content-Length: {len(body)}", "", "")).encode() + body
 
 
 async def connection(url: yarl.URL, queue: list[bytes]) -> None:
@@ -48,7 +65,7 @@ async def connection(url: yarl.URL, queue: list[bytes]) -> None:
     while queue:
         writer.write(queue.pop())
         head = await reader.readuntil(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 202"):
+        if not head.startswith(b"HTTP/1.1 20"):
             raise SystemExit(f"the server answered {head.splitlines()[0]!r}")
         length = next((int(line[15:]) for line in head.lower().splitlines() if line.startswith(b"content-length:")), 0)
         if length:
@@ -56,9 +73,9 @@ async def connection(url: yarl.URL, queue: list[bytes]) -> None:
     writer.close()
 
 
-async def load(url: yarl.URL, connections: int, count: int) -> float:
+async def load(url: yarl.URL, kind: str, connections: int, count: int) -> float:
     """Return requests per second."""
-    queue = requests(url, count)
+    queue = MAKERS[kind](url, count)
     begun = time.perf_counter()
     async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         for _ in range(connections):
@@ -68,5 +85,5 @@ async def load(url: yarl.URL, connections: int, count: int) -> float:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        reached = runner.run(load(yarl.URL(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+        reached = runner.run(load(yarl.URL(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     print(json.dumps({"per_second": reached}))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.bus import Record
 from pipeline.contracts import Headers, first_values
 from pipeline.errors import PoisonRecord
+from pipeline.subscriber.models import MODELS, SCHEMAS
 
 Data = TypeVar("Data", covariant=True)  # noqa: PLC0105 - the name is read in signatures
 
@@ -66,13 +67,15 @@ def event_of_record(record: Record, models: Mapping[str, type[BaseModel]]) -> Ev
         models: Models by event type.
 
     Raises:
-        PoisonRecord: It carries none, or the body does not fit the model.
+        PoisonRecord: It carries none, one of a version that the model does not read, or a body that does not fit it.
     """
     named = first_values(record.headers)
     ident, kind = named.get("ce_id"), named.get("ce_type")
     if not ident or not kind:
         raise PoisonRecord("event_not_named", "The record has no header ce_id or ce_type: it carries no event.")
     model = models.get(kind)
+    if model is not None and model is MODELS.get(kind):
+        _ensure_known(kind, named.get("ce_dataschema"))
     data: Any = _modelled(record.value, model) if model else _plain(record.value, named.get("content-type", ""))
     return Event(
         id=ident,
@@ -90,6 +93,14 @@ def event_of_record(record: Record, models: Mapping[str, type[BaseModel]]) -> Ev
         attempt=record.attempt,
         timestamp_ms=record.timestamp_ms,
     )
+
+
+def _ensure_known(kind: str, schema: str | None) -> None:
+    known = SCHEMAS.get(kind)
+    if schema is not None and known is not None and schema != known:
+        raise PoisonRecord(
+            "event_version_unknown", f"The event has another schema than {known}: update this library, then replay it."
+        )
 
 
 def _modelled(body: bytes, model: type[BaseModel]) -> BaseModel:

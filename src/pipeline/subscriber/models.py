@@ -19,6 +19,9 @@ MODELS: Final[Mapping[str, type[BaseModel]]] = {
 }
 """Models by event type (``ce_type``)."""
 
+SCHEMAS: Final[Mapping[str, str]] = {kind.type: kind.dataschema for kind in KINDS}
+"""Schemas (``ce_dataschema``) that the models read, by event type."""
+
 
 def types_of(model: type[BaseModel]) -> list[str]:
     """Return the event types whose body a model is. Raises ValueError where there is none."""

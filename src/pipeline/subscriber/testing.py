@@ -101,19 +101,26 @@ def event_of(
     kind = what if isinstance(what, str) else types_of(what)[0]
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     known = BY_TYPE.get(kind)
-    fields = {} if isinstance(body, bytes) else body
-    subject = known.subject(fields) if known else kind
+    about = known.subject(_fields(body)) if known else kind
     headers = EventHeaders(
         id=event_id(integration, kind, raw),
         source=f"/webhooks/weavr/{integration}",
         type=kind,
-        subject=subject,
+        subject=about,
         time=time,
-        partition_key=key or f"{integration}/{subject}",
+        partition_key=key or f"{integration}/{about}",
     )
     topic = known.topic.value if known else kind if kind in set(Topic) else f"webhook-events.{integration}"
     record = Record(topic, 0, 0, headers.partition_key, raw, headers.encode(), round(time.timestamp() * 1000), attempt)
     return event_of_record(record, {**MODELS, **({kind: model} if model else {})})
+
+
+def _fields(body: Mapping[str, Any] | bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(body) if isinstance(body, bytes) else body
+    except ValueError:
+        return {}
+    return found if isinstance(found, Mapping) else {}
 
 
 async def run_handler(subscriber: Subscriber, event: Event[Any]) -> Outcome:

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from pipeline.bus import Record
+from pipeline.errors import FatalError, PermanentError, PipelineError, TransientError
+from pipeline.subscriber import Event, Poison, Retry
+from pipeline.subscriber.delivery import Delivery
+from pipeline.subscriber.handlers import Handlers
+
+
+def raising(error: BaseException) -> Callable[[Event[Any]], Awaitable[None]]:
+    async def handler(_event: Event[Any]) -> None:
+        raise error
+
+    return handler
+
+
+async def outcome(handler: Callable[[Event[Any]], Awaitable[None]], attempt: int = 1) -> PipelineError | None:
+    """What becomes of an event that this handler gets; three attempts are the most."""
+    handlers = Handlers()
+    handlers.add("acme.fee", handler, None)
+    record = Record("t", 0, 0, "k", b"", (("ce_id", b"1"), ("ce_type", b"acme.fee")), 0, attempt)
+    try:
+        await Delivery(handlers, max_attempts=3)(record)
+    except PipelineError as error:
+        return error
+    return None
+
+
+async def test_a_handler_that_returns_is_done() -> None:
+    async def handler(_event: Event[Any]) -> None:
+        pass
+
+    assert await outcome(handler) is None
+
+
+async def test_whatever_a_handler_raises_is_an_attempt() -> None:
+    """The reason names the error's kind and place, never its text."""
+    error = await outcome(raising(ValueError("card 4111")))
+    assert isinstance(error, TransientError)
+    assert (error.code, error.retry_after) == ("handler_failed", None)
+    assert error.message.startswith("ValueError at test_delivery.py:")
+    assert error.message.endswith(", in handler")
+
+
+@pytest.mark.parametrize("failure", [ValueError("x"), Retry("away"), TransientError("store", "away")])
+async def test_the_last_attempt_ends_in_the_dead_letters(failure: Exception) -> None:
+    assert isinstance(await outcome(raising(failure), attempt=2), TransientError)
+    error = await outcome(raising(failure), attempt=3)
+    assert isinstance(error, PermanentError)
+    assert error.code == "attempts_exhausted"
+
+
+async def test_a_wish_for_a_pause_is_carried_on() -> None:
+    error = await outcome(raising(Retry("the bank is closed", retry_after=7.5)))
+    assert isinstance(error, TransientError)
+    assert (error.code, error.message, error.retry_after) == ("handler_retry", "the bank is closed", 7.5)
+
+
+async def test_poison_goes_to_the_dead_letters_at_once() -> None:
+    error = await outcome(raising(Poison("no such programme")))
+    assert isinstance(error, PermanentError)
+    assert (error.code, error.message) == ("handler_poison", "no such programme")
+
+
+async def test_poison_without_a_word_has_a_reason_all_the_same() -> None:
+    error = await outcome(raising(Poison()))
+    assert error is not None
+    assert error.message == "The handler says that it is poison."
+
+
+async def test_what_stops_a_process_passes_through() -> None:
+    fatal = FatalError("no_disk", "full")
+    assert await outcome(raising(fatal), attempt=3) is fatal
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_an_attempt() -> None:
+    """Something that the handler awaited was cancelled; a worker that ended with it would hang the partition."""
+
+    async def handler(_event: Event[Any]) -> None:
+        inner = asyncio.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        inner.cancel()
+        await inner
+
+    error = await outcome(handler)
+    assert isinstance(error, TransientError)
+    assert error.message.startswith("CancelledError")
+
+
+async def test_a_cancellation_from_outside_is_one() -> None:
+    begun = asyncio.Event()
+
+    async def handler(_event: Event[Any]) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(outcome(handler))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -18,10 +18,9 @@ from pipeline.contracts import (
     BatchUploaded,
     CallbackBody,
     Topic,
+    schema_uri,
 )
 from pipeline.contracts.weavr import KINDS, Entity, EventKind
-
-_URN: Final = "urn:card-pipeline:schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +56,8 @@ class Contract:
 
     @property
     def ident(self) -> str:
-        """``$id`` of its schema; records of Weavr's events have it as ``ce_dataschema``."""
-        return f"{_URN}:{self.name}:v{self.version}"
+        """``$id`` of its schema; records have it as ``ce_dataschema``."""
+        return schema_uri(self.name, self.version)
 
     @property
     def schema(self) -> str:

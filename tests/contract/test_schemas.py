@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
+from pydantic import ValidationError
+from support.job_world import World
 
-from pipeline.contracts import TOPICS, AuditAction
+from pipeline.contracts import TOPICS, AuditAction, first_values
 from pipeline.contracts.sensitive import is_sensitive
 from pipeline.contracts.weavr import KINDS, EventKind
 from pipeline.ingress.problems import Problem
@@ -20,6 +23,8 @@ from pipeline.sandbox.weavr.bodies import Fields, body_of
 from tools.contract_table import CONTRACTS, Contract
 
 SCHEMAS: Final = Path(__file__).parents[2] / "schemas"
+STRANGE: Final[tuple[Any, ...]] = (None, "", "x", "007", -5, 2**70, 1.5, True, [], {})
+"""Of every type, as some partner may send it one day."""
 INDEX: Final = json.loads((SCHEMAS / "index.json").read_text("utf-8"))
 
 
@@ -92,6 +97,39 @@ def test_a_schema_describes_every_field_that_weavr_does(kind: EventKind) -> None
     assert [error.message for error in checks.iter_errors(body)] == []
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.type)
+def test_what_a_model_takes_fits_the_schema(kind: EventKind) -> None:
+    """Whatever is accepted is published, so a schema must never be narrower than its model."""
+    checks = validator(INDEX["events"][kind.type]["schema"])
+    body = body_of(kind.path, Random(3))  # noqa: S311 - the same each time
+    refused = 0
+    for changed in _spoilt(body):
+        try:
+            kind.model.model_validate(changed)
+        except ValidationError:
+            refused += 1
+        else:
+            assert [error.message for error in checks.iter_errors(changed)] == []
+    assert refused > 0
+
+
+async def test_what_the_stages_write_fits_the_schema_that_it_names() -> None:
+    world = World()
+    await world.run(world.announce())
+    by_ident = {contract.ident: contract for contract in CONTRACTS}
+    written = [(by_ident[first_values(one.headers)["ce_dataschema"]], one) for one in world.bus.published]
+    for contract, record in written:
+        assert first_values(record.headers)["ce_type"] in contract.types
+        errors = validator(contract.schema).iter_errors(json.loads(record.value))
+        assert [error.message for error in errors] == []
+    assert {contract.name for contract, _ in written} == {
+        "card-batch.processed",
+        "card-batch.uploaded",
+        "card-batch.completed",
+        "audit.events",
+    }
+
+
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.name)
 def test_sensitive_values_are_marked_and_nothing_else_is(contract: Contract) -> None:
     schema = read(contract.schema)
@@ -129,6 +167,28 @@ def test_the_step_up_token_is_marked_in_index_and_topic() -> None:
 def test_a_refusal_fits_the_schema_of_problems(answer: Answer) -> None:
     document = Problem(answer).document("4bf92f3577b34da6a3ce929d0e0e4736")
     assert [error.message for error in validator("problem.v1.json").iter_errors(document)] == []
+
+
+def _spoilt(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The body with one field at a time gone, or with another value."""
+    for place in _places(body):
+        for value in (..., *STRANGE):
+            changed = deepcopy(body)
+            holder = changed
+            for step in place[:-1]:
+                holder = holder[step]
+            if value is ...:
+                del holder[place[-1]]
+            else:
+                holder[place[-1]] = value
+            yield changed
+
+
+def _places(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for step, value in inner:
+        yield (*place, step)
+        yield from _places(value, (*place, step))
 
 
 def _closed(schema: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from pipeline.bus.protocols import Outgoing
-from pipeline.contracts import AuditEvent, EventHeaders, Topic, job_key
+from pipeline.contracts import AuditEvent, EventHeaders, Topic, job_key, schema_uri
 
 
 def record_of(event: AuditEvent, *, traceparent: str | None = None) -> Outgoing:
@@ -27,6 +27,7 @@ def record_of(event: AuditEvent, *, traceparent: str | None = None) -> Outgoing:
         time=event.at,
         partition_key=key,
         traceparent=traceparent,
+        dataschema=schema_uri(Topic.AUDIT_EVENTS),
     )
     return Outgoing(Topic.AUDIT_EVENTS, key, event.model_dump_json().encode(), headers.encode())
 

@@ -1,7 +1,7 @@
 """What crosses a wire: event models, topics, keys, record headers. Pure."""
 
 from pipeline.contracts.audit_events import AuditAction, AuditEvent
-from pipeline.contracts.headers import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, Headers, first_values
+from pipeline.contracts.headers import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, Headers, first_values, schema_uri
 from pipeline.contracts.jobs import (
     BatchCompleted,
     BatchFailed,
@@ -56,5 +56,6 @@ __all__ = [
     "first_values",
     "job_key",
     "publish_effect",
+    "schema_uri",
     "segment_ms",
 ]

@@ -18,6 +18,11 @@ PATH_HEADER = "pipeline_path"
 """Record header with the path below the webhook's own, e.g. ``/managed_cards/watch``; absent where there is none."""
 
 
+def schema_uri(name: str, version: int = 1) -> str:
+    """Return the URI of a published schema (``ce_dataschema``), the ``$id`` of its file in ``schemas/``."""
+    return f"urn:card-pipeline:schema:{name}:v{version}"
+
+
 @dataclass(frozen=True, slots=True)
 class EventHeaders:
     """The CloudEvents attributes of one record (Kafka protocol binding, binary content mode).

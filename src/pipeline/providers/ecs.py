@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from pipeline.contracts import BatchRequested, Topic, event_id, job_key
+from pipeline.contracts import BatchRequested, Topic, event_id, job_key, schema_uri
 from pipeline.providers.findings import Finding, InvalidBody
 from pipeline.providers.model_errors import findings_of
 from pipeline.providers.protocols import Delivery, Identified, Policy, SchemeVerifier, SuccessStatus
@@ -67,6 +67,7 @@ class EcsProvider:
             id=event_id(self._integration, str(job.job_guid), delivery.body),
             type=Topic.BATCH_REQUESTED.value,
             subject=str(job.job_guid),
+            dataschema=schema_uri(Topic.BATCH_REQUESTED),
             job_guid=job.job_guid,
             facts={
                 "merchant_guid": str(job.merchant_guid),

@@ -19,6 +19,7 @@ from pipeline.contracts import (
     event_id,
     first_values,
     job_key,
+    schema_uri,
 )
 from pipeline.errors import PoisonRecord
 from pipeline.observability import parse_traceparent
@@ -163,5 +164,6 @@ def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | 
         time=message.at,
         partition_key=key,
         traceparent=traceparent,
+        dataschema=schema_uri(topic),
     )
     return Outgoing(topic, key, message.model_dump_json().encode(), headers.encode())

@@ -18,6 +18,7 @@ def test_an_event_of_a_job_has_the_jobs_key_and_its_id_as_ce_id() -> None:
     assert headers["ce_type"] == "audit.job.processed"
     assert headers["ce_source"] == "/pipeline/process"
     assert headers["ce_subject"] == str(JOB)
+    assert headers["ce_dataschema"] == "urn:card-pipeline:schema:audit.events:v1"
     assert headers["traceparent"].startswith("00-0af7")
     assert AuditEvent.model_validate_json(record.value) == event
     assert b"\n" not in record.value

@@ -117,6 +117,7 @@ async def test_record_is_the_body_as_received_with_everything_known_in_headers(c
         "ce_subject": GUID,
         "ce_time": "2026-01-21T22:43:59Z",
         "ce_partitionkey": f"acme/{GUID}",
+        "ce_dataschema": "urn:card-pipeline:schema:card-batch.requested:v1",
         "content-type": "application/json; charset=UTF-8",
         "pipeline_integration": "acme",
     }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pipeline.contracts.headers import schema_uri
 from pipeline.contracts.topics import Topic
 from pipeline.contracts.weavr.authentication import EnrolmentEvent, LoginEvent, StepupEvent
 from pipeline.contracts.weavr.beneficiaries import BeneficiaryBatchEvent
@@ -42,7 +43,6 @@ from pipeline.contracts.weavr.managed_cards import (
 from pipeline.contracts.weavr.outgoing_wire_transfers import OutgoingWireTransferEvent
 from pipeline.contracts.weavr.transfers import SendEvent, TransferEvent
 
-SCHEMA_URN: Final = "urn:card-pipeline:schema"
 _INSTRUMENTS: Final[Mapping[str, str]] = {"managed_cards": "card", "managed_accounts": "account"}
 _HASH_DIGITS: Final = 16
 
@@ -113,7 +113,7 @@ class EventKind:
     @property
     def dataschema(self) -> str:
         """``$id`` of its JSON schema (``ce_dataschema``)."""
-        return f"{SCHEMA_URN}:{self.type}:v{self.version}"
+        return schema_uri(self.type, self.version)
 
     def subject(self, body: Mapping[str, Any]) -> str:
         """Return what the event is about (``ce_subject``), such as ``card/1234``; the type where it does not say."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from pipeline.bus.testing import MemoryPublisher
+from pipeline.contracts import Topic
 from pipeline.ingress import IngressSettings
-from pipeline.ingress.testing import SECRET, Serving, serving
+from pipeline.ingress.testing import API_KEY, SECRET, Serving, serving, weavr_source
 
 SMALL = IngressSettings(port=0, max_body_bytes=1024, read_timeout_seconds=0.04)
 HEAD = (
@@ -197,3 +201,105 @@ async def test_odd_targets_are_unknown_paths(target: bytes) -> None:
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         answer = await _sent(here, b"OPTIONS " + target + b" HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n")
         assert _problem(answer)["status"] == 404
+
+
+NOW = datetime(2026, 1, 22, 22, 44, tzinfo=UTC)
+TIME = str(int(NOW.timestamp() * 1000)).encode()
+WEAVR = b"POST /webhooks/weavr/acme/novelties/watch HTTP/1.1\r\nHost: here\r\n"
+EVENT = b'{"note": "Zo\xc3\xab"}'
+SIZED = b"Content-Length: 16\r\n\r\n" + EVENT
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def _signed(call_ref: bytes = b"") -> bytes:
+    digest = hmac.digest(API_KEY.encode(), call_ref + EVENT + TIME, "sha256")
+    return b"signature-v2: " + base64.b64encode(digest) + b"\r\nPUBLISHED-TIMESTAMP: " + TIME + b"\r\n"
+
+
+async def _weavr(*pieces: bytes, publisher: MemoryPublisher | None = None, pause: float = 0.0) -> int:
+    """Return the status that a request to a Weavr webhook is answered."""
+    sources = [weavr_source()]
+    async with serving(publisher or MemoryPublisher(), sources=sources, settings=SMALL, clock=lambda: NOW) as here:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(pause)
+        async with asyncio.timeout(5):
+            line = await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+        return int(line.split()[1])
+
+
+@pytest.mark.parametrize(
+    ("head", "call_ref"),
+    [
+        (b"", b""),
+        (b"call-ref:\r\n", b""),
+        (b"call-ref: \t \r\n", b""),
+        (b"CALL-REF: ref-1\r\n", b"ref-1"),
+        (b"call-ref:ref-1\r\n", b"ref-1"),
+        (b"call-ref:  ref 1 \t\r\n", b"ref 1"),
+        (b"call-ref: Zo\xeb\r\n", b"Zo\xeb"),
+        (b"call-ref: Zo\xc3\xab\r\n", b"Zo\xc3\xab"),
+        (b"call-ref: " + b"r" * 255 + b"\r\n", b"r" * 255),
+        (b"call-ref: 0042\r\n", b"0042"),
+    ],
+)
+async def test_a_call_ref_is_signed_as_its_bytes_came(head: bytes, call_ref: bytes) -> None:
+    """Names in any case; whitespace around a value is no part of it (RFC 9110, section 5.5)."""
+    publisher = MemoryPublisher()
+    assert await _weavr(WEAVR + head + _signed(call_ref) + SIZED, publisher=publisher) == 204
+    record = publisher.published[0]
+    assert (record.topic, record.value) == (Topic.EVENTS_QUARANTINE, EVENT)
+    assert dict(record.headers).get("call-ref", b"") == call_ref
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"call-ref: ref-1\r\ncall-ref: ref-1\r\n",
+        b"call-ref: ref-1\r\nCall-Ref: other\r\n",
+        b"call-ref: ref-1\r\npublished-timestamp: " + TIME + b"\r\n",
+        b"call-ref: ref-1\r\nSignature-V2: AAAA\r\n",
+    ],
+    ids=["call-ref", "another-call-ref", "time", "signature"],
+)
+async def test_a_header_that_stands_there_twice_is_401(head: bytes) -> None:
+    """Two programs on the way may each look at another one."""
+    assert await _weavr(WEAVR + head + _signed(b"ref-1") + SIZED) == 401
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"call-ref: ref\x00-1\r\n",
+        b"call-ref: ref\r\n -1\r\n",
+        b"call-ref : ref-1\r\n",
+        b"call-ref: " + b"r" * 9000 + b"\r\n",
+    ],
+    ids=["zero", "folded", "space", "long"],
+)
+async def test_a_head_that_is_none_is_400(head: bytes) -> None:
+    """Nothing else can be done with it, and no sender that keeps to HTTP writes it."""
+    assert await _weavr(WEAVR + head + _signed(b"ref-1") + SIZED) == 400
+
+
+async def test_a_body_that_ends_early_is_asked_for_again() -> None:
+    """A 400 would lose the event; 408 brings it again."""
+    assert await _weavr(WEAVR + _signed() + CHUNKED, b"zz\r\n" + EVENT, pause=0.01) == 408
+    assert await _weavr(WEAVR + _signed() + SIZED[:-3], pause=0.01) == 408
+
+
+async def test_a_chunked_body_is_signed_without_its_chunks() -> None:
+    chunks = b"5\r\n" + EVENT[:5] + b"\r\nb\r\n" + EVENT[5:] + b"\r\n0\r\n\r\n"
+    assert await _weavr(WEAVR + _signed() + CHUNKED + chunks) == 204
+
+
+@pytest.mark.parametrize("target", [b"%2e%2e/ecs/acme", b"..%2f..", b"%ff", b"a//b", b"a?b=c", b"a%0d%0ab", b""])
+async def test_an_odd_path_below_is_an_unknown_kind(target: bytes) -> None:
+    """It is kept with its path as text that a header can hold."""
+    publisher = MemoryPublisher()
+    head = b"POST /webhooks/weavr/acme/" + target + b" HTTP/1.1\r\nHost: here\r\n"
+    assert await _weavr(head + _signed() + SIZED, publisher=publisher) == 204
+    assert dict(publisher.published[0].headers)["pipeline_path"].decode().startswith("/")

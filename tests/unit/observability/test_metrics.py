@@ -14,6 +14,7 @@ CLOSED = {
     "integration",
     "status",
     "reason",
+    "kind",
     "topic",
     "code",
     "stage",

@@ -14,6 +14,7 @@ from pipeline.bus import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettin
 from pipeline.bus.groups import GroupBusy, GroupUnknown, TopicUnknown, plan_rewind, rewind
 from pipeline.bus.tail import tail
 from pipeline.contracts import Topic, TopicName
+from pipeline.errors import FatalError
 
 
 @pytest.fixture
@@ -96,6 +97,11 @@ async def test_a_stopped_group_goes_on_from_where_it_was_put(
     await rewind(kafka, "process", "latest")
     await publisher.publish(outgoing("k", b"new"))
     assert await _handled(kafka, quick, publisher, 1) == [b"new"]
+
+
+async def test_the_embedded_broker_tells_of_no_group(embedded_broker: Broker) -> None:
+    with pytest.raises(FatalError, match="admin_unsupported"):
+        await plan_rewind(await fresh_settings(embedded_broker), "process", "earliest")
 
 
 async def test_a_group_at_work_is_not_moved(

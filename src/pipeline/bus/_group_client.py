@@ -54,7 +54,11 @@ class GroupClient:
 
     async def committed(self) -> dict[Partition, int]:
         """Return every offset that the group has committed, in topics of ours."""
-        answer = await self._admin.list_consumer_group_offsets(self._group)
+        try:
+            answer = await self._admin.list_consumer_group_offsets(self._group)
+        except TypeError:
+            # the embedded broker answers nothing, which the client takes for a list
+            raise FatalError("admin_unsupported", "This broker does not tell the offsets of groups.") from None
         found = {}
         for place, committed in answer.items():
             try:

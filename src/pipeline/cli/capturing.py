@@ -88,6 +88,8 @@ async def _collected(errand: Errand, file: Path, show: Show, pause: float) -> li
     size = looks = 0
     while now() < errand.until:
         there = await asyncio.to_thread(_size, file)
+        if there and not size:
+            click.echo(f"capturing what is refused of {errand.source} until {errand.until:%H:%M:%S} UTC", err=True)
         if there > size:
             size = there
             known = len(requests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,6 +13,7 @@ from pipeline.contracts import Headers
 from pipeline.ingress.problems import Problem
 from pipeline.ingress.reading import check_head
 from pipeline.providers import Delivery, Identified, InvalidBody, Verified
+from pipeline.providers.findings import UNKNOWN_PATH
 from pipeline.signatures import SignatureRefused, Step, explain
 
 
@@ -76,8 +78,8 @@ def try_request(one: Configured, request: Request) -> Trial:
     delivery = Delivery(behind, request.headers, request.body, request.client)
     verified, reason = _verified(one, delivery, request.at, steps)
     kept = tuple(header for header in request.headers if header[0] in one.source.verifier.stored_headers)
-    path = verified.path if verified else behind
-    found = _identified(one, Delivery(path, kept, request.body, request.client), steps)
+    paths = [verified.path] if verified else _possible(one, behind)
+    found = _identified(one, [Delivery(path, kept, request.body, request.client) for path in paths], steps)
     return Trial(tuple(steps), verified, found, reason)
 
 
@@ -125,14 +127,25 @@ def _verified(
     return verified, None
 
 
-def _identified(one: Configured, delivery: Delivery, steps: list[Step]) -> Identified | None:
-    try:
-        found = one.source.provider.identify(delivery)
-    except InvalidBody as invalid:
-        steps += [
-            Step("identify", ok=False, detail=f"{finding.field or 'body'}: {finding.rule}: {finding.remedy}")
-            for finding in invalid.findings
-        ]
-        return None
-    steps.append(Step("identify", ok=True, detail=f"{found.type} for {found.topic}"))
-    return found
+def _possible(one: Configured, behind: str) -> list[str]:
+    """Return what an unproved delivery's path may be: as it came, or without a first segment that may be a secret."""
+    _, _, rest = behind[1:].partition("/")
+    return [behind, f"/{rest}"] if one.source.policy.below and rest else [behind]
+
+
+def _identified(one: Configured, possible: Sequence[Delivery], steps: list[Step]) -> Identified | None:
+    faults: list[InvalidBody] = []
+    for delivery in possible:
+        try:
+            found = one.source.provider.identify(delivery)
+        except InvalidBody as invalid:
+            faults.append(invalid)
+        else:
+            steps.append(Step("identify", ok=True, detail=f"{found.type} for {found.topic}"))
+            return found
+    known = [fault for fault in faults if all(finding.rule != UNKNOWN_PATH for finding in fault.findings)]
+    steps += [
+        Step("identify", ok=False, detail=f"{finding.field or 'body'}: {finding.rule}: {finding.remedy}")
+        for finding in (known or faults)[0].findings
+    ]
+    return None

@@ -66,6 +66,12 @@ async def test_each_request_is_shown_once_with_its_number(errand: Errand) -> Non
     assert (count, shown) == (2, [(1, "0"), (2, "1")])
 
 
+async def test_it_says_from_when_on_requests_are_kept(errand: Errand, capsys: pytest.CaptureFixture[str]) -> None:
+    async with refusing(errand.folder, 2):
+        await capture(errand, lambda *_: None, pause=0)
+    assert capsys.readouterr().err == f"capturing what is refused of ecs.acme until {errand.until:%H:%M:%S} UTC\n"
+
+
 async def test_afterwards_only_the_wanted_copy_is_left_and_it_is_its_owners_alone(errand: Errand) -> None:
     async with refusing(errand.folder, 2):
         await capture(errand, lambda *_: None, pause=0)

@@ -193,6 +193,15 @@ def test_the_step_that_fails_is_named(run: Run, ground: Path) -> None:
     assert trial["event_type"] == "weavr.login"
 
 
+def test_what_is_not_proved_is_identified_behind_a_secret_segment_too(run: Run, ground: Path) -> None:
+    del ground
+    headers = weavr_headers(key="another")
+    trial = tried(run, "weavr.acme", "--path", f"/{SEGMENT}{PATH}", *files(headers), *NOW, code=1)
+    assert (trial["verified"], trial["event_type"]) == (False, "weavr.login")
+    trial = tried(run, "weavr.acme", "--path", f"/{SEGMENT}{PATH}", *files(headers, b"{}"), *NOW, code=1)
+    assert ("identify", "credential: required: Send this field") in failed(trial)
+
+
 def test_time_decides_about_keys_and_age(run: Run, ground: Path) -> None:
     """By default it is now: the key of the request counts no more, or the request is too old."""
     del ground

@@ -130,8 +130,9 @@ def test_a_processor_is_found_in_the_installed_package(environment: Path, tmp_pa
 def test_the_wheel_holds_the_package_and_nothing_else(built: tuple[Path, Path]) -> None:
     names = contents(built[1])
     assert "pipeline/py.typed" in names
+    assert [name for name in names if name.endswith(".json")] == ["pipeline/sandbox/weavr/events.json"]
     assert {name.partition("/")[0] for name in names} == {"pipeline", f"card_pipeline-{PROJECT['version']}.dist-info"}
-    assert {Path(name).suffix for name in names if name.startswith("pipeline/")} == {".py", ".typed"}
+    assert {Path(name).suffix for name in names if name.startswith("pipeline/")} == {".py", ".typed", ".json"}
 
 
 def test_the_metadata_say_what_the_project_says(built: tuple[Path, Path]) -> None:

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import hmac
+import json
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from support.brokers import Broker
+from support.logging_state import logging_restored
 from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
 
-from pipeline.bus import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names
+from pipeline.bus import (
+    Consumer,
+    ConsumerSettings,
+    KafkaPublisher,
+    KafkaSettings,
+    Names,
+    Outgoing,
+    create_topics,
+)
 from pipeline.bus.groups import GroupBusy, GroupUnknown, TopicUnknown, plan_rewind, rewind
 from pipeline.bus.tail import tail
-from pipeline.contracts import Topic, TopicName
+from pipeline.cli import cli
+from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, TOPICS, EventHeaders, Topic, TopicName
 from pipeline.errors import FatalError
+
+__all__ = ["logging_restored"]
 
 
 @pytest.fixture
@@ -125,3 +144,89 @@ async def test_what_is_not_there_is_named(
         await plan_rewind(kafka, "nobody", "earliest")
     with pytest.raises(TopicUnknown):
         await plan_rewind(kafka, "process", datetime.now(UTC) - timedelta(days=1), topics=["webhook-events.none"])
+
+
+SETTINGS = """
+[kafka]
+bootstrap_servers = "{servers}"
+topic_prefix = "{prefix}"
+group_prefix = "{prefix}"
+replication_factor = 1
+
+[weavr.acme]
+secrets = [{{ file = "key" }}]
+"""
+KEY = b"synthetic-api-key"
+LOGIN = (
+    b'{"credential": {"id": "1", "type": "root_users"}, "type": "LOGIN", "status": "VERIFIED", '
+    b'"publishedTimestamp": "1769121839000"}'
+)
+
+
+@pytest.fixture
+def home(apache_kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KafkaSettings:
+    """A working directory whose settings lead to topics of this test's own."""
+    settings = asyncio.run(fresh_settings(apache_kafka))
+    asyncio.run(create_topics(settings, [spec for spec in TOPICS if spec.topic == Topic.EVENTS_LOGIN]))
+    text = SETTINGS.format(servers=settings.bootstrap_servers, prefix=settings.topic_prefix)
+    (tmp_path / "pipeline.toml").write_text(text)
+    (tmp_path / "key").write_bytes(KEY)
+    (tmp_path / "key").chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    return settings
+
+
+def _login(call_ref: bytes) -> Outgoing:
+    """Return the record of a signed login that has just been received."""
+    at = datetime.now(UTC)
+    published = b"%d" % round(at.timestamp() * 1000)
+    signature = base64.b64encode(hmac.digest(KEY, call_ref + LOGIN + published, hashlib.sha256))
+    headers = EventHeaders(
+        id=call_ref.decode(),
+        source="/webhooks/weavr/acme",
+        type="weavr.login",
+        subject="credential/1",
+        time=at,
+        partition_key="acme/credential/1",
+    ).encode(
+        (
+            (INTEGRATION_HEADER, b"acme"),
+            (PATH_HEADER, b"/login/watch"),
+            ("call-ref", call_ref),
+            ("published-timestamp", published),
+            ("signature-v2", signature),
+        )
+    )
+    return Outgoing(Topic.EVENTS_LOGIN, "acme/credential/1", LOGIN, headers)
+
+
+async def _publish(settings: KafkaSettings, *records: Outgoing) -> None:
+    async with KafkaPublisher(settings) as publisher:
+        for one in records:
+            await publisher.publish(one)
+
+
+def _run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["events", *arguments], prog_name="pipeline")
+
+
+@pytest.mark.usefixtures("logging_restored")
+def test_the_commands_on_a_cluster(home: KafkaSettings) -> None:
+    """What was published is shown, proved, and found changed where it was changed."""
+    good, bad = _login(b"ref-1"), replace(_login(b"ref-2"), value=LOGIN + b" ")
+    asyncio.run(_publish(home, good))
+    told = _run("tail", "--topic", "login", "--no-follow", "--json")
+    assert [json.loads(line)["ce_id"] for line in told.stdout.splitlines()] == ["ref-1"]
+    assert _run("verify", "--topic", "login").exit_code == 0
+
+    asyncio.run(_publish(home, bad))
+    proved = _run("verify", "--topic", "login", "--json")
+    report = json.loads(proved.stdout)
+    assert (proved.exit_code, report["checked"], report["verified"]) == (1, 2, 1)
+    assert [(one["topic"], one["offset"], one["reason"]) for one in report["failures"]] == [
+        ("card-events.login", 1, "not_verified")
+    ]
+    missing = _run("tail", "--no-follow", "--json")
+    assert (missing.exit_code, len(missing.stdout.splitlines())) == (0, 2)
+    assert "there is no topic card-events.fees in this cluster" in missing.stderr
+    assert _run("rewind", "--group", "nobody", "--to", "earliest").exit_code == 1

@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +18,8 @@ from tools import schemas
 from tools.schema_changes import Change, breaking
 
 COMMAND: Final = "make release"
-_RELEASED: Final = ("events/", "examples/", "callback.", "problem.", "index.json")
-"""What is compared, and what is only kept; AsyncAPI and OpenAPI follow from these."""
+_RELEASED: Final = ("events/", "examples/", "callback.", "problem.", "index.json", "asyncapi.json")
+"""What is kept of a release; OpenAPI follows from it and from the code."""
 _REMEDIES: Final[Mapping[str, str]] = {
     "field-removed": "keep it, optional; or publish a new version",
     "required-dropped": "publish a new version",
@@ -57,11 +58,21 @@ def findings(released: Path, files: Mapping[str, str]) -> list[str]:
         former = json.loads(path.read_text("utf-8"))
         text = files.get(f"{schemas.FOLDER}/{name}")
         current = json.loads(text) if text else {}
-        if name == "index.json":
-            found += [_line(name, change) for change in index_changes(former, current)]
-        elif not name.startswith("examples/"):
-            found += [_line(name, change) for change in breaking(former, current)]
+        found += [_line(name, change) for change in _changes(name, former, current)]
     return found
+
+
+def _changes(name: str, former: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[Change]:
+    """Yield what breaks in one file: a schema, the index, or the headers that AsyncAPI describes."""
+    if name == "index.json":
+        yield from index_changes(former, current)
+    elif name == "asyncapi.json":
+        headers = current.get("components", {}).get("schemas", {})
+        for kind, schema in former["components"]["schemas"].items():
+            for change in breaking(schema, headers.get(kind, {})):
+                yield replace(change, pointer=f"/components/schemas/{kind}{change.pointer}")
+    elif not name.startswith("examples/"):
+        yield from breaking(former, current)
 
 
 def index_changes(released: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[Change]:

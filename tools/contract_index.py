@@ -50,6 +50,7 @@ def _topic(spec: TopicSpec) -> dict[str, Any]:
         "retention_ms": spec.retention_ms,
         "sensitive": spec.sensitive,
         "key": spec.key,
-        "value": types or "any bytes: a record as it was received, or the record that was given up",
+        "value": "json" if types else "bytes",
+        "types": types,
         "dead_letter": spec.dead_letter,
     }

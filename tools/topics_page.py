@@ -26,9 +26,11 @@ e-mail address, 16 hex digits of its SHA-256 stand in the key, which hides it fr
 **Headers.** CloudEvents 1.0 in binary mode, UTF-8; then the provider's own, as received."""
 
 _AGAIN = """\
-A shared secret is never kept. **To verify an event of Weavr's again**, compute the HMAC over the bytes as they stand in
-the record: `call-ref` (nothing where it is missing), value, `published-timestamp`, without anything between them; its
-base64 text is `signature-v2`. `pipeline events verify` does that. How old the timestamp is says nothing by then.
+Signature headers of other sources are kept likewise; a shared secret never is.
+
+**To verify an event of Weavr's again**, compute the HMAC over the bytes as they stand in the record: `call-ref`
+(nothing where it is missing), value, `published-timestamp`, without anything between them; its base64 text is
+`signature-v2`. `pipeline events verify` does that. How old the timestamp is says nothing by then.
 
 ## Table
 

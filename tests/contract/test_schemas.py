@@ -158,7 +158,8 @@ def test_the_step_up_token_is_marked_in_index_and_topic() -> None:
         "retention_ms": 900_000,
         "sensitive": True,
         "key": "credential",
-        "value": ["weavr.stepup"],
+        "value": "json",
+        "types": ["weavr.stepup"],
         "dead_letter": None,
     }
 

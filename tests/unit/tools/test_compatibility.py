@@ -22,6 +22,7 @@ EVENT: dict[str, Any] = {
 }
 TOPIC: dict[str, Any] = {"key": "card", "partitions": 3, "retention_ms": 1000, "sensitive": True}
 INDEX: dict[str, Any] = {"events": {"weavr.test": EVENT}, "bodies": {}, "topics": {"card-events.test": TOPIC}}
+HEADERS: dict[str, Any] = {"type": "object", "properties": {"ce_id": {"type": "string"}}, "required": []}
 SCHEMA: dict[str, Any] = {
     "$id": EVENT["dataschema"],
     "type": "object",
@@ -30,13 +31,16 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def files(schema: Mapping[str, Any] = SCHEMA, index: Mapping[str, Any] = INDEX) -> dict[str, str]:
-    """Generated files: one schema, its example, the index, and a page that is no contract."""
+def files(
+    schema: Mapping[str, Any] = SCHEMA, index: Mapping[str, Any] = INDEX, headers: Mapping[str, Any] = HEADERS
+) -> dict[str, str]:
+    """Generated files: one schema, its example, the index, the headers, and a page that is no contract."""
     return {
         "schemas/events/weavr.test.v1.json": schemas.text(schema),
         "schemas/examples/weavr.test.v1.json": schemas.text({"id": "1"}),
         "schemas/index.json": schemas.text(index),
-        "schemas/asyncapi.json": "{}\n",
+        "schemas/asyncapi.json": schemas.text({"components": {"schemas": {"Headers": headers}}}),
+        "schemas/openapi.json": "{}\n",
         "docs/topics.md": "# Topics",
     }
 
@@ -50,7 +54,7 @@ def released(tmp_path: Path) -> Path:
 
 def test_a_release_keeps_schemas_examples_and_index(released: Path) -> None:
     kept = sorted(str(path.relative_to(released)) for path in released.rglob("*") if path.is_file())
-    assert kept == ["events/weavr.test.v1.json", "examples/weavr.test.v1.json", "index.json"]
+    assert kept == ["asyncapi.json", "events/weavr.test.v1.json", "examples/weavr.test.v1.json", "index.json"]
 
 
 def test_what_did_not_change_breaks_nothing(released: Path) -> None:
@@ -74,6 +78,11 @@ def test_a_finding_names_file_place_rule_and_remedy(released: Path) -> None:
 def test_a_schema_that_is_gone_is_a_finding(released: Path) -> None:
     without = {name: text for name, text in files().items() if not name.endswith("events/weavr.test.v1.json")}
     assert any(": field-removed: " in line for line in compatibility.findings(released, without))
+
+
+def test_a_header_that_is_gone_is_a_finding(released: Path) -> None:
+    (line,) = compatibility.findings(released, files(headers=HEADERS | {"properties": {}}))
+    assert line.startswith("schemas/asyncapi.json#/components/schemas/Headers/properties/ce_id: field-removed: ")
 
 
 def test_a_release_that_breaks_something_changes_nothing(released: Path) -> None:

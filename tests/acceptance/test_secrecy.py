@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 import pytest_asyncio
 from support.brokers import Broker
+from support.flow import JOB_TOPICS
 from support.prefork import Prefork
 from support.secrecy import CARDS, POISON, World, card_rows, everything_happened
 
@@ -25,10 +26,8 @@ ALLOWED: Final[dict[str, set[str]]] = {
 }
 """What the values of a topic may hold; others nothing, and no key and no header anything."""
 
-POISONED: Final = {topic for topic in Topic if "-events." not in topic} - {
-    Topic.BATCH_COMPLETED,
-    Topic.BATCH_QUARANTINE,
-}
+TOPICS: Final = {spec.topic for spec in JOB_TOPICS}
+POISONED: Final = TOPICS - {Topic.BATCH_COMPLETED, Topic.BATCH_QUARANTINE}
 """Where poisoned records were published, and their dead-letter topics."""
 
 
@@ -111,7 +110,7 @@ async def test_everything_happened(world: World) -> None:
         "loud": ("completed", False),
     }
     found = await records(world)
-    assert {record.topic for record in found} == set(Topic)
+    assert {record.topic for record in found} == TOPICS
     assert '"callback_refused"' in world.flow.processes["confirm"].log
     assert '"card_seen"' in world.flow.processes["process"].log
 

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.bus import KafkaSettings
 from pipeline.bus.names import Names
-from pipeline.contracts import Topic
+from pipeline.contracts import TopicName
 
 
 class Offsets:
@@ -31,7 +31,7 @@ class Offsets:
         for client in self._clients.values():
             await client.stop()
 
-    async def caught_up(self, group: str, topics: Sequence[Topic], seconds: float) -> None:
+    async def caught_up(self, group: str, topics: Sequence[TopicName], seconds: float) -> None:
         """Wait until a group has committed every record that its topics hold now. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             client = await self._client(group)
@@ -53,7 +53,7 @@ class Offsets:
             await client.start()
         return self._clients[group]
 
-    async def _places(self, client: Any, topic: Topic) -> list[Any]:
+    async def _places(self, client: Any, topic: TopicName) -> list[Any]:
         name = self._names.topic(topic)
         await client._client.force_metadata_update()
         client._client.add_topic(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -200,12 +200,3 @@ def _pattern(constraint: str) -> str | None:
     if match is None or match[1].endswith("…"):
         return None
     return match[1].replace(r"\|", "|")  # the file escapes it for its tables
-
-
-def leaves(field: Field) -> Iterator[Field]:
-    """Give all fields below one that have no fields of their own."""
-    for one in (*field.fields, *field.alternatives, *((field.item,) if field.item else ())):
-        if one.kind in ("object", "array", "map"):
-            yield from leaves(one)
-        else:
-            yield one

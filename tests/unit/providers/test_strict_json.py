@@ -41,6 +41,7 @@ def _finding(body: bytes) -> Finding:
         (b'{"a": ' + b"9" * 21 + b"}", "number_too_large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "number_too_large"),
         (rb'{"a": "\ud800"}', "broken_unicode"),
+        (rb'{"a": "\uDC00"}', "broken_unicode"),
         (rb'{"\udc00": 1}', "broken_unicode"),
         (rb'{"a": [["\ud83d"]]}', "broken_unicode"),
         (b'{"a": ' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}", "too_deep"),

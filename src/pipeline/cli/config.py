@@ -70,12 +70,14 @@ def masked(settings: Settings) -> dict[str, Any]:
     dumped = settings.model_dump(mode="json")
     for integration in dumped["ecs"].values():
         integration["processor"]["options"] = _options(integration["processor"]["options"])
+    for source in dumped["webhooks"].values():
+        source["options"] = _options(source["options"])
     cleaned: dict[str, Any] = _without_credentials(dumped)
     return cleaned
 
 
 def _options(value: Any, name: str = "") -> Any:
-    # a processor's options are its own: only their names tell which of them are secrets
+    # options of a processor or provider are its own: only their names tell which of them are secrets
     if isinstance(value, dict):
         return {key: _options(inner, key) for key, inner in value.items()}
     if isinstance(value, list):

@@ -101,6 +101,15 @@ proxy = "http://me:planted-2@proxy.example.com:3128"
 
 [ecs.acme.processor]
 options = { api_token = "planted-3", url = "https://me:planted-4@api.example.com", list = [{ password = "planted-5" }] }
+
+[weavr.acme]
+secrets = [{ file = "webhook" }]
+path_secret = "planted-path-segment-6"
+
+[webhooks.shop]
+provider = "hmac"
+secrets = [{ file = "webhook" }]
+options = { api_key = "planted-7" }
 """
     )
     for arguments in (("config", "show"), ("config", "show", "--json")):

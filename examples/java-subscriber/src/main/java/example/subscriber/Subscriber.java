@@ -103,16 +103,39 @@ final class Subscriber implements AutoCloseable, ConsumerRebalanceListener {
   }
 
   private void take(TopicPartition partition, ConsumerRecord<byte[], byte[]> record) throws IOException {
+    boolean before = record.offset() < resumed.get(partition);
     String id = header(record, "ce_id");
-    boolean repeat = windows.get(partition).repeats(id, record.offset(), record.timestamp());
-    if (repeat || record.offset() < resumed.get(partition)) {
+    if (id.isEmpty() && before) {
       return;
     }
-    handler.handle(id, header(record, "ce_type"), types.read(header(record, "ce_dataschema"), record.value()));
+    if (id.isEmpty()) {
+      throw new IllegalStateException(record.topic() + " " + place(record) + " has no ce_id");
+    }
+    boolean repeat = windows.get(partition).repeats(id, record.offset(), record.timestamp());
+    if (!repeat && !before) {
+      handler.handle(id, header(record, "ce_type"), read(record));
+    }
   }
 
+  private Object read(ConsumerRecord<byte[], byte[]> record) {
+    try {
+      return types.read(header(record, "ce_dataschema"), record.value());
+    } catch (IOException unreadable) {
+      // without its text, which repeats what stands in the value
+      String why = unreadable.getClass().getSimpleName();
+      throw new IllegalStateException(record.topic() + " " + place(record) + " cannot be read: " + why);
+    }
+  }
+
+  private static String place(ConsumerRecord<byte[], byte[]> record) {
+    return "partition " + record.partition() + ", offset " + record.offset();
+  }
+
+  /** The first header of the name, a character per byte: the attributes that are compared are ASCII. */
   private static String header(ConsumerRecord<byte[], byte[]> record, String name) {
-    Header found = record.headers().lastHeader(name);
-    return found == null ? "" : new String(found.value(), StandardCharsets.UTF_8);
+    for (Header found : record.headers().headers(name)) {
+      return new String(found.value(), StandardCharsets.ISO_8859_1);
+    }
+    return "";
   }
 }

@@ -237,7 +237,7 @@ def _unknown(rng: Random) -> Any:
 
 _SENSITIVE: Final = re.compile(
     r"email|address|street|postcode|postalcode|name|beneficiary$|iban|accountnumber|^account$|descriptor|sortcode|token"
-    r"|birth|mmyy|cardnumber|telephone|contact|documentnumber|reference",
+    r"|birth|mmyy|cardnumber|telephone|contact|documentnumber|(?<!product)reference",
     re.IGNORECASE,
 )
 _SHORTEST_MARKER: Final = 6

@@ -103,7 +103,7 @@ def release(
 
 
 def _tell(item: Quarantined, sources: Sources, now: datetime, *, done: bool, as_json: bool) -> None:
-    late = lateness(item, sources.topic(item), now) if done else None
+    late = lateness(item, sources, now) if done else None
     if as_json:
         findings = told(sources.findings(item))
         print_json({"id": item.id, "released": done, "late": late is not None, "findings": findings})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -15,12 +14,12 @@ from pipeline.app import open_sources
 from pipeline.bus import Record, read_topic
 from pipeline.cli.event_body import masked_body
 from pipeline.cli.job_view import NotFound
-from pipeline.contracts import SPECS, Topic, TopicName
+from pipeline.contracts import SPECS, Topic
 from pipeline.contracts.weavr import BY_PATH
 from pipeline.errors import PoisonRecord, TransientError
 from pipeline.ingress import Source
 from pipeline.ingress.quarantine import Quarantined, findings_now, read_quarantined, shown
-from pipeline.providers import Finding, InvalidBody
+from pipeline.providers import Finding
 from pipeline.settings import Settings
 
 _KINDS: Final[dict[Topic, str]] = {
@@ -56,36 +55,15 @@ class Sources:
             return "integration unknown"
         return "invalid" if self.findings(item) else "valid"
 
-    def topic(self, item: Quarantined) -> TopicName | None:
-        """Return where a release would go, or None where it cannot."""
-        source = self.of(item)
-        if source is None:
-            return None
-        try:
-            return source.provider.identify(item.delivery).topic
-        except InvalidBody:
-            return None
 
-
-@dataclass(frozen=True, slots=True)
-class Lateness:
-    """How long after its reception something is released, where its topic would have forgotten it by then."""
-
-    age: timedelta
-    topic: TopicName
-
-    def __str__(self) -> str:
-        hours = self.age.total_seconds() / 3600
-        return f"received {hours:.1f} h ago, longer than {self.topic} keeps a record"
-
-
-def lateness(item: Quarantined, topic: TopicName | None, now: datetime) -> Lateness | None:
-    """Return how late the release of an item is, or None where it is not: a step-up may be of no use any more."""
-    spec = SPECS.get(topic or "")
+def lateness(item: Quarantined, sources: Sources, now: datetime) -> str | None:
+    """Return how late the release of a fitting item is, or None: a step-up may be of no use any more."""
+    source = sources.of(item)
+    spec = SPECS.get(source.provider.identify(item.delivery).topic) if source else None
     age = now - item.at
-    if spec is None or topic is None or age <= timedelta(milliseconds=spec.retention_ms):
+    if spec is None or age <= timedelta(milliseconds=spec.retention_ms):
         return None
-    return Lateness(age, topic)
+    return f"received {age.total_seconds() / 3600:.1f} h ago, longer than {spec.topic} keeps a record"
 
 
 async def read_all(settings: Settings) -> list[Quarantined]:

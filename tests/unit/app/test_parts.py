@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -73,6 +73,29 @@ async def test_all_parts_serve_until_they_are_asked_to_stop() -> None:
     await asyncio.wait_for(run_parts(parts, stop, stop.set), 5)
     assert all(member.stopped.is_set() for member in members)
     assert server.told == ["drain", "stop within 9 s"]
+
+
+async def test_services_of_the_ingress_end_with_it() -> None:
+    """One that fails stops the process."""
+    stop = asyncio.Event()
+    told: list[str] = []
+
+    async def service() -> None:
+        told.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            told.append("ended")
+
+    served = replace(web(Server()), services=[service])
+    await asyncio.wait_for(run_parts([served], stop, stop.set), 5)
+    assert told == ["begun", "ended"]
+
+    async def fails() -> None:
+        raise FatalError("planted", "a service that cannot go on")
+
+    with pytest.raises(FatalError, match="planted"):
+        await asyncio.wait_for(run_parts([replace(web(Server()), services=[fails])], asyncio.Event(), stop.set), 5)
 
 
 async def test_being_started_is_told_once_when_the_last_part_has_started() -> None:

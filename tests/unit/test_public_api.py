@@ -15,7 +15,7 @@ ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs" / "public-api.md").read_text("utf-8")
 PROMISED: Final = [
     (module, name)
-    for module, names in re.findall(r"^\| `(pipeline\.\w+)` \| (.+?) \|", PAGE, flags=re.MULTILINE)
+    for module, names in re.findall(r"^\| `(pipeline\.[\w.]+)` \| (.+?) \|", PAGE, flags=re.MULTILINE)
     for name in re.findall(r"`(\w+)`", names)
 ]
 

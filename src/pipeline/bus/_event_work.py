@@ -81,7 +81,7 @@ class EventWork:
     def full(self) -> bool:
         """Whether enough is fetched."""
         settings = self._around.settings
-        return len(self._waiting) >= settings.max_span or self.offsets.held_bytes >= settings.max_span_bytes
+        return len(self._waiting) >= 2 * settings.max_span or self.offsets.held_bytes >= settings.max_span_bytes
 
     @property
     def roomy(self) -> bool:

@@ -25,7 +25,7 @@ class EventConsumer(GroupMember):
     again; workers take from queues instead of one task per record (several times faster for a handler that does
     little). Records without a key are in no order.
 
-    Memory: records of at most ``max_span_bytes`` bytes and two ``max_span`` of each partition, plus one fetch.
+    Memory: records of at most ``max_span_bytes`` bytes and three ``max_span`` of each partition, plus one fetch.
 
     Args:
         handle: Does the work of one record.

@@ -99,7 +99,7 @@ class RepeatGate:
     def admit(self, record: Record) -> bool:
         """See Gate."""
         ident, event_type = _named(record)
-        if not ident or not event_type:
+        if not ident:
             return True  # no event: the handler's side says so in a dead letter
         repeats = self._window.repeats(ident, record.offset, record.timestamp_ms)
         self._ids.set(len(self._window))
@@ -109,7 +109,7 @@ class RepeatGate:
         if repeats:
             self._repeats.inc()
             return False
-        if not self._gates.wanted.handles(event_type.decode("utf-8", "replace")):
+        if event_type and not self._gates.wanted.handles(event_type.decode("utf-8", "replace")):
             self._passed_over.inc()
             return False
         return True

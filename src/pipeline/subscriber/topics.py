@@ -40,7 +40,12 @@ def checked_group(group: str) -> str:
 
 def dead_letter_topic(group: str, topic: TopicName) -> TopicName:
     """Return where a group's dead letters of a topic go: those of step-up challenges to a topic of their own."""
-    return f"{group}{_STEPUP if topic in _STEPUP_TOPICS else ''}{DEAD_LETTER_ENDING}"
+    return f"{group}{_STEPUP if _guarded(topic) else ''}{DEAD_LETTER_ENDING}"
+
+
+def _guarded(topic: TopicName) -> bool:
+    """Tell whether a topic holds step-up challenges; the dead letters of another group may, too."""
+    return topic in _STEPUP_TOPICS or topic.endswith(_STEPUP + DEAD_LETTER_ENDING)
 
 
 def dead_letter_topics(group: str, topics: Sequence[TopicName] | None = None) -> list[TopicSpec]:
@@ -61,7 +66,7 @@ def dead_letter_topics(group: str, topics: Sequence[TopicName] | None = None) ->
 
 def _spec(group: str, topic: TopicName) -> TopicSpec:
     name = dead_letter_topic(group, topic)
-    if topic in _STEPUP_TOPICS:
+    if _guarded(topic):
         source = SPECS[Topic.EVENTS_STEPUP]
         about = f"Step-up challenges that {group} could not handle: guarded and kept as their topic is"
         return TopicSpec(name, 1, source.retention_ms, sensitive=True, dead_letter=None, about=about, key=source.key)

@@ -170,6 +170,15 @@ async def test_a_slow_event_holds_up_others_at_the_span_only(events: EventBench)
         await until(lambda: {0: 12} in events.group.commits)
 
 
+async def test_a_gap_wider_than_the_span_stops_nothing(events: EventBench) -> None:
+    """Transaction markers, or records that retention took."""
+    events.set(max_span=4)
+    async with events.running(0):
+        events.group.deliver(*(events.group.record("a", b"x", offset=offset) for offset in (0, 1, 500, 501, 90_000)))
+        await until(lambda: {0: 90_001} in events.group.commits)
+    assert len(events.done) == 5
+
+
 async def test_a_transient_error_counts_and_frees_the_slot(events: EventBench) -> None:
     """With one slot, another key is done before the repetition; the failing event's own key waits."""
 
@@ -368,10 +377,10 @@ async def test_a_partition_is_paused_while_enough_waits_and_fetched_again(events
     events.on_handle = act
     events.set(max_span=4)
     async with events.running(0):
-        events.group.send(*((f"{n}", b"%d" % n) for n in range(9)))
+        events.group.send(*((f"{n}", b"%d" % n) for n in range(14)))
         await until(lambda: events.group.paused == {0})
         release.set()
-        await until(lambda: len(events.done) == 9 and events.group.paused == set())
+        await until(lambda: len(events.done) == 14 and events.group.paused == set())
 
 
 async def test_a_handler_that_never_waits_lets_the_loop_turn(events: EventBench) -> None:

@@ -35,7 +35,7 @@ STEPS = st.lists(
     st.builds(
         Step,
         ident=st.sampled_from(["a", "b", "c", "d", "e", "f", "g"]),
-        skip=st.sampled_from([0, 0, 0, 1, 5]),
+        skip=st.sampled_from([0, 0, 0, 1, 5, 20]),
         later_ms=st.sampled_from([0, 10, 1000, 9000, 11_000, -50, -3000]),
     ),
     max_size=40,

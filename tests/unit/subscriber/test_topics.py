@@ -36,8 +36,10 @@ def test_dead_letters_of_step_up_challenges_are_guarded_and_kept_as_their_topic(
     assert [publish_effect(spec.topic) for spec in (plain, stepup)] == ["publish.subscriber.dead-letter"] * 2
 
 
-@pytest.mark.parametrize("topic", [Topic.EVENTS_STEPUP, Topic.EVENTS_STEPUP_QUARANTINE])
-def test_only_step_up_goes_there(topic: Topic) -> None:
+@pytest.mark.parametrize(
+    "topic", [Topic.EVENTS_STEPUP, Topic.EVENTS_STEPUP_QUARANTINE, "another.group.stepup.dead-letter"]
+)
+def test_only_step_up_goes_there(topic: str) -> None:
     assert dead_letter_topic("fraud", topic) == "fraud.stepup.dead-letter"
     assert dead_letter_topic("fraud", Topic.EVENTS_LOGIN) == "fraud.dead-letter"
 

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from pipeline.bus import Record
+from pipeline.contracts import Headers
+from pipeline.observability import Metrics
+from pipeline.subscriber.gate import RepeatGate, RepeatGates
+
+
+class Fees:
+    """Handles fees."""
+
+    def handles(self, event_type: str) -> bool:
+        return event_type == "acme.fee"
+
+
+def record(offset: int, *headers: tuple[str, bytes]) -> Record:
+    return Record("webhook-events.acme", 0, offset, "k", b"", headers, 1_000)
+
+
+def fee(ident: bytes) -> Headers:
+    return ("ce_id", ident), ("ce_type", b"acme.fee")
+
+
+def gate_over(*log: Record, metrics: Metrics | None = None) -> RepeatGate:
+    async def read_back(first: Record) -> AsyncIterator[Record]:
+        for one in log:
+            assert one.offset < first.offset
+            yield one
+
+    gates = RepeatGates(Fees(), read_back, seconds=60, records=100, group="fraud", metrics=metrics or Metrics())
+    return gates("webhook-events.acme", 0)
+
+
+async def test_what_was_read_back_makes_repeats() -> None:
+    gate = gate_over(record(0, *fee(b"a")), record(1, *fee(b"b")))
+    await gate.open(record(2, *fee(b"c")))
+    assert [gate.admit(record(2, *fee(b"c"))), gate.admit(record(3, *fee(b"a")))] == [True, False]
+
+
+async def test_an_opening_that_failed_half_way_leaves_nothing_behind() -> None:
+    """Read again from the start, the same records are no repeats of themselves, and none is counted twice."""
+    metrics = Metrics()
+    gate = gate_over(record(0, *fee(b"a")), metrics=metrics)
+    for _ in range(2):
+        await gate.open(record(1, *fee(b"b")))
+    assert gate.admit(record(1, *fee(b"b")))
+    labels = {"stage": "fraud", "topic": "webhook-events.acme", "partition": "0"}
+    assert metrics.registry.get_sample_value("pipeline_subscriber_window_ids", labels) == 2
+
+
+def test_types_without_handler_are_passed_over_and_known() -> None:
+    """A repeat is one whether its type is handled or not: the window depends on the log alone."""
+    gate = gate_over()
+    other = (("ce_id", b"a"), ("ce_type", b"acme.other"))
+    assert [gate.admit(record(0, *other)), gate.admit(record(1, *fee(b"a")))] == [False, False]
+
+
+def test_a_record_without_an_id_is_handed_on_and_never_a_repeat() -> None:
+    gate = gate_over()
+    nameless = ("ce_type", b"acme.fee")
+    assert [gate.admit(record(number, nameless)) for number in range(2)] == [True, True]
+    assert gate.admit(record(2, ("ce_id", b""), nameless))
+
+
+def test_a_record_without_a_type_is_handed_on_once() -> None:
+    gate = gate_over()
+    assert [gate.admit(record(number, ("ce_id", b"a"))) for number in range(2)] == [True, False]
+
+
+def test_the_first_header_of_a_name_counts() -> None:
+    gate = gate_over()
+    assert gate.admit(record(0, ("ce_id", b"a"), ("ce_id", b"b"), ("ce_type", b"acme.fee")))
+    assert gate.admit(record(1, *fee(b"b")))
+    assert not gate.admit(record(2, *fee(b"a")))
+
+
+def test_ids_are_bytes() -> None:
+    """Neither letter case nor what is no UTF-8 makes two ids one."""
+    gate = gate_over()
+    assert [gate.admit(record(number, *fee(one))) for number, one in enumerate([b"\xff", b"\xfe", b"a", b"A"])] == [
+        True
+    ] * 4

@@ -14,7 +14,7 @@ from pipeline.cli.actor import actor
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_json, print_table
-from pipeline.cli.quarantine_items import Sources, document, find, in_order, lateness, listed, read_all, told
+from pipeline.cli.quarantine_items import Sources, document, each, find, in_order, lateness, listed, read_all, told
 from pipeline.ingress.quarantine import Quarantined
 from pipeline.ingress.quarantine import release as released
 from pipeline.settings import Settings
@@ -88,41 +88,65 @@ def release(
     if bool(item_ids) == everything or everything != (integration is not None):
         raise UsageRefused("release_what", "name IDs, or --all with --integration NAME")
     settings = setup.settings()
-    sources = Sources(settings)
-    items = asyncio.run(read_all(settings))
-    chosen = list(dict.fromkeys(find(items, item_id) for item_id in item_ids))
-    if everything:
-        chosen = in_order([item for item in items if item.integration == integration])
-    fitting = [item for item in in_order(chosen) if sources.now(item) == "valid"]
-    now = datetime.now(UTC)
-    asyncio.run(_release(settings, fitting, sources, now))
-    done = {item.id for item in fitting}
-    for item in chosen:
-        _tell(item, sources, now, done=item.id in done, as_json=as_json)
-    ctx.exit(ExitCode.OK if len(fitting) == len(chosen) else ExitCode.FINDING)
+    letting_go = _LettingGo(settings, as_json=as_json)
+    done = letting_go.all_of(integration) if integration else letting_go.some(item_ids)
+    ctx.exit(ExitCode.OK if asyncio.run(done) else ExitCode.FINDING)
 
 
-def _tell(item: Quarantined, sources: Sources, now: datetime, *, done: bool, as_json: bool) -> None:
-    late = lateness(item, sources, now) if done else None
-    if as_json:
-        findings = told(sources.findings(item))
-        print_json({"id": item.id, "released": done, "late": late is not None, "findings": findings})
-        return
-    text = "released" if done else "still invalid, see `pipeline quarantine show`"
-    click.echo(f"{item.id}: {text}{f' ({late})' if late else ''}")
+class _LettingGo:
+    """Publishes what fits by now, one after another, and says what became of each."""
 
+    def __init__(self, settings: Settings, *, as_json: bool) -> None:
+        self._settings = settings
+        self._sources = Sources(settings)
+        self._now = datetime.now(UTC)
+        self._as_json = as_json
 
-async def _release(settings: Settings, items: Sequence[Quarantined], sources: Sources, now: datetime) -> None:
-    if items:
-        async with KafkaPublisher(settings.cluster, client_id="card-pipeline-cli") as publisher:
-            for item in items:
-                await _let_go(item, sources, publisher, now)
+    async def some(self, item_ids: Sequence[str]) -> bool:
+        """Release those with the given ids, tell in the given order; return whether all of them fit."""
+        items = await read_all(self._settings)
+        chosen = list(dict.fromkeys(find(items, item_id) for item_id in item_ids))
+        fitting = [item for item in in_order(chosen) if self._fits(item)]
+        if fitting:
+            async with self._publisher() as publisher:
+                for item in fitting:
+                    await self._publish(item, publisher)
+        done = {item.id for item in fitting}
+        for item in chosen:
+            self._tell(item, done=item.id in done)
+        return len(fitting) == len(chosen)
 
+    async def all_of(self, integration: str) -> bool:
+        """Release all of an integration, telling as it goes: there may be more than memory holds."""
+        complete = True
+        async with self._publisher() as publisher:
+            async for item in each(self._settings, integration):
+                fits = self._fits(item)
+                if fits:
+                    await self._publish(item, publisher)
+                self._tell(item, done=fits)
+                complete = complete and fits
+        return complete
 
-async def _let_go(item: Quarantined, sources: Sources, publisher: Publisher, now: datetime) -> None:
-    """Publish a delivery, wait until it is durable, and tell the audit log: the next one comes after it."""
-    source = sources.of(item)
-    if source is not None:
-        both = released(item, source.provider, now=now, actor=actor())
-        await publisher.publish(both.record)
-        await publisher.publish(record_of(both.event))
+    def _publisher(self) -> KafkaPublisher:
+        return KafkaPublisher(self._settings.cluster, client_id="card-pipeline-cli")
+
+    def _fits(self, item: Quarantined) -> bool:
+        return self._sources.now(item) == "valid"
+
+    async def _publish(self, item: Quarantined, publisher: Publisher) -> None:
+        """Publish a delivery, wait until it is durable, and tell the audit log: the next one comes after it."""
+        source = self._sources.of(item)
+        if source is not None:
+            both = released(item, source.provider, now=self._now, actor=actor())
+            await publisher.publish(both.record)
+            await publisher.publish(record_of(both.event))
+
+    def _tell(self, item: Quarantined, *, done: bool) -> None:
+        late = lateness(item, self._sources, self._now) if done else None
+        if self._as_json:
+            findings = told(self._sources.findings(item))
+            print_json({"id": item.id, "released": done, "late": late is not None, "findings": findings})
+            return
+        text = "released" if done else "still invalid, see `pipeline quarantine show`"
+        click.echo(f"{item.id}: {text}{f' ({late})' if late else ''}")

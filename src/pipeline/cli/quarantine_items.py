@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -74,14 +74,13 @@ async def read_all(settings: Settings) -> list[Quarantined]:
     Raises:
         TransientError: None can be read.
     """
-    found = await asyncio.gather(*(_read(settings, topic) for topic in _KINDS), return_exceptions=True)
+    found = await asyncio.gather(*(_listed(settings, topic) for topic in _KINDS), return_exceptions=True)
     items: list[Quarantined] = []
     errors: list[TransientError] = []
     for topic, one in zip(_KINDS, found, strict=True):
         if isinstance(one, TransientError):
             errors.append(one)
-            if getattr(settings, _KINDS[topic]):
-                click.echo(f"warning: {one.message}", err=True)
+            _warn(settings, topic, one)
         elif isinstance(one, BaseException):
             raise one
         else:
@@ -91,17 +90,45 @@ async def read_all(settings: Settings) -> list[Quarantined]:
     return items
 
 
-async def _read(settings: Settings, topic: Topic) -> list[Quarantined]:
-    items: dict[str, Quarantined] = {}
+async def each(settings: Settings, integration: str) -> AsyncIterator[Quarantined]:
+    """Yield what an integration has in quarantine, as it came, each delivery once. Memory is bounded, but for ids.
+
+    Topics that cannot be read, and errors, are as in :func:`read_all`.
+    """
+    errors: list[TransientError] = []
+    for topic in _KINDS:
+        try:
+            async for item in _read(settings, topic):
+                if item.integration == integration:
+                    yield item
+        except TransientError as error:
+            errors.append(error)
+            _warn(settings, topic, error)
+    if len(errors) == len(_KINDS):
+        raise errors[0]
+
+
+def _warn(settings: Settings, topic: Topic, error: TransientError) -> None:
+    if getattr(settings, _KINDS[topic]):
+        click.echo(f"warning: {error.message}", err=True)
+
+
+async def _listed(settings: Settings, topic: Topic) -> list[Quarantined]:
+    return [item async for item in _read(settings, topic)]
+
+
+async def _read(settings: Settings, topic: Topic) -> AsyncIterator[Quarantined]:
+    known: set[str] = set()
     async for record in read_topic(settings.cluster, topic):
         try:
             item = read_quarantined(record)
         except PoisonRecord as error:
             place = f"{topic}, partition {record.partition}, offset {record.offset}"
             click.echo(f"warning: {place}: {error.message}", err=True)
-        else:
-            items.setdefault(item.id, item)
-    return list(items.values())
+            continue
+        if item.id not in known:
+            known.add(item.id)
+            yield item
 
 
 def find(items: Sequence[Quarantined], item_id: str) -> Quarantined:

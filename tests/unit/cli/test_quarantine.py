@@ -246,8 +246,15 @@ def test_releases_come_in_the_order_in_which_they_were_received(run: Run, record
 def test_all_of_an_integration_can_be_released(run: Run, records: list[Record]) -> None:
     """Its records are as the ingress would have written them: path, signature and schema included."""
     body = event()
-    records += [kept(CARD_EVENT, body, call_ref="1", offset=3), quarantined(FIXED, integration="other")]
-    assert run("quarantine", "release", "--all", "--integration", "acme").exit_code == 0
+    records += [
+        kept(CARD_EVENT, body, call_ref="1", offset=3),
+        kept(CARD_EVENT, body, call_ref="1", offset=4),
+        kept(CARD_EVENT, b"{}", call_ref="2", offset=5),
+        quarantined(FIXED, integration="other"),
+    ]
+    result = run("quarantine", "release", "--all", "--integration", "acme", "--json")
+    assert result.exit_code == 1
+    assert [json.loads(line)["released"] for line in result.stdout.splitlines()] == [True, False]
     record, _ = published()
     headers = {name: value.decode() for name, value in record.headers}
     assert (record.value, headers["ce_id"]) == (body, event_id("acme", CARD_EVENT, "1", body))
@@ -298,15 +305,18 @@ def test_show_holds_known_harmless_values_alone(run: Run, records: list[Record])
 
 
 @pytest.mark.usefixtures("weavr")
-def test_a_topic_that_cannot_be_read_is_warned_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_topic_that_cannot_be_read_is_warned_of(
+    run: Run, records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not everybody may read step-ups; without any topic there is no answer."""
+    del records
 
     def only(*readable: Topic) -> None:
         async def read_topic(_: KafkaSettings, topic: Topic) -> AsyncIterator[Record]:
             if topic not in readable:
                 raise BrokerUnavailable("broker_unavailable", f"{topic} cannot be read: Denied.")
-            for record in [quarantined(FIXED)]:
-                yield record
+            if topic is Topic.BATCH_QUARANTINE:
+                yield quarantined(FIXED)
 
         monkeypatch.setattr("pipeline.cli.quarantine_items.read_topic", read_topic)
 
@@ -316,8 +326,12 @@ def test_a_topic_that_cannot_be_read_is_warned_of(run: Run, monkeypatch: pytest.
         0,
         "warning: card-events.stepup.quarantine cannot be read: Denied.\n",
     )
+    result = run("quarantine", "release", "--all", "--integration", "acme")
+    assert (result.exit_code, [one.topic for one in published()]) == (0, [Topic.BATCH_REQUESTED, Topic.AUDIT_EVENTS])
+    assert "warning: card-events.stepup.quarantine cannot be read" in result.stderr
     only()
     assert run("quarantine", "list").exit_code == 4
+    assert run("quarantine", "release", "--all", "--integration", "acme").exit_code == 4
 
 
 def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from pipeline.bus import (
     topic_bounds,
 )
 from pipeline.contracts import SPECS, EventHeaders, Topic, event_id
+from pipeline.errors import FatalError
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings, dead_letter_topics
 
 TOPIC: Final = Topic.EVENTS_FEES
@@ -139,6 +140,20 @@ async def test_a_loop_that_is_stopped_has_committed_what_it_finished(kafka: Kafk
             if event.id == last:
                 subscriber.stop()
     assert seen == [f"id-{number}" for number in range(5)]
+
+
+async def test_a_missing_dead_letter_topic_is_named_and_not_made(apache_kafka: Broker) -> None:
+    """Kafka would make it on first use, with a retention that step-up challenges must not have."""
+    kafka = await fresh_settings(apache_kafka)
+    await create_topics(kafka, [SPECS[Topic.EVENTS_STEPUP]])
+    for _ in range(2):
+        subscriber = Subscriber(kafka=kafka, group="fraud", topics=["stepup", "fees"], settings=SETTINGS)
+        subscriber.on_any(Notes())
+        with pytest.raises(FatalError) as raised:
+            await subscriber.run()
+        prefix = kafka.topic_prefix
+        missing = f"{prefix}card-events.fees, {prefix}fraud.dead-letter, {prefix}fraud.stepup.dead-letter"
+        assert missing in raised.value.message
 
 
 async def test_a_window_is_read_back_so_many_offsets_and_not_more(kafka: KafkaSettings) -> None:

@@ -84,7 +84,17 @@ async def test_everything_happened(world: World) -> None:
     """Each kind of event was answered in every way, and each topic has its records; nothing is vacuous."""
     ways = Counter(knock.way for knock in world.knocks)
     assert [way for way, number in ways.items() if number >= len(KINDS)] == [
-        *("right", "wrong key", "malformed", "stale", "misfit", "unknown path", "broken JSON", "a name twice"),
+        *(
+            "right",
+            "wrong key",
+            "malformed",
+            "stale",
+            "misfit",
+            "deep misfit",
+            "unknown path",
+            "broken JSON",
+            "a name twice",
+        ),
         *("new fields", "huge"),
     ]
     assert {record.topic for record in await records_of(world, BODIES)} == set(BODIES)

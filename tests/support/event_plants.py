@@ -99,6 +99,25 @@ def misfit(body: dict[str, Any], rng: Random) -> dict[str, Any]:
     }
 
 
+def deep_misfit(value: Any, rng: Random, *, spoil: bool = True) -> Any:
+    """Return a body of the same shape in which no text or number is one, and the keys of maps are markers.
+
+    Args:
+        value: The body.
+        rng: Makes the markers.
+        spoil: Whether all of it is spoilt; else its maps alone, if it has any.
+    """
+    if isinstance(value, dict):
+        # keys of maps are numbers; all others are names of fields
+        return {
+            odd_name(rng) if name.isdecimal() else name: deep_misfit(one, rng, spoil=spoil or name.isdecimal())
+            for name, one in value.items()
+        }
+    if isinstance(value, list):
+        return [deep_misfit(one, rng, spoil=spoil) for one in value]
+    return {odd_name(rng): value} if spoil else value
+
+
 def _noted(kind: set[bytes], text: str) -> str:
     kind.add(text.encode())
     return text

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from support.event_plants import EventPlants, marker, misfit, odd_name
+from support.event_plants import EventPlants, deep_misfit, marker, misfit, odd_name
 
 from pipeline.sandbox.weavr import signature_v2, weavr_kinds
 
@@ -107,6 +107,9 @@ class Knocks:
     def _misfit(self, path: str) -> Knock:
         return self._weavr("misfit", path, misfit(self._body(path), self._rng), _KEPT)
 
+    def _deep(self, path: str) -> Knock:
+        return self._weavr("deep misfit", path, deep_misfit(self._body(path), self._rng), _KEPT)
+
     def _unknown_path(self, path: str) -> Knock:
         return self._weavr("unknown path", path.replace("/watch", "/renewed/watch"), self._body(path), _KEPT)
 
@@ -198,4 +201,4 @@ class Knocks:
         yield Knock("below shop", f"/sources/shop/{marker(rng)}", bare, marker(rng).encode(), 404)
 
 
-_WAYS: Final = ("wrong_key", "malformed", "stale", "misfit", "unknown_path", "broken", "twice", "new", "huge")
+_WAYS: Final = ("wrong_key", "malformed", "stale", "misfit", "deep", "unknown_path", "broken", "twice", "new", "huge")

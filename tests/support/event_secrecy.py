@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import aiohttp
 from support.brokers import Broker
-from support.event_plants import EventPlants, misfit
+from support.event_plants import EventPlants, deep_misfit, misfit
 from support.event_requests import API_KEYS, LIMIT, PATH_SECRET, RELAY_SECRET, SHOP_SECRET, Knock, Knocks
 from support.flow import INTEGRATION, Flow, Tables, running_flow
 from support.flow_process import Child, FlowProcess, Launch
@@ -30,7 +30,7 @@ from yarl import URL
 
 from pipeline.bus import KafkaPublisher, KafkaSettings, Outgoing, Record, read_topic
 from pipeline.contracts import Topic, TopicName
-from pipeline.contracts.weavr import BY_PATH
+from pipeline.contracts.weavr import KINDS
 
 GROUP: Final = "loud"
 SERVERS: Final = ("ingress", "audit")
@@ -163,12 +163,15 @@ async def _knock(world: World) -> None:
 
 async def _poison(world: World) -> None:
     """Publish what no subscriber can read: right by its headers, but its body fits no model."""
-    kind, rng = BY_PATH[_TRIED[0]], Random("poison")  # noqa: S311 - test data
-    value = json.dumps(misfit(world.plants.body(kind.path, rng), rng)).encode()
+    rng = Random("poison")  # noqa: S311 - test data
     async with KafkaPublisher(world.flow.kafka) as publisher:
-        for body in (value, value[:-2]):
-            headers = (("ce_id", uuid4().hex.encode()), ("ce_type", kind.type.encode()))
-            await publisher.publish(Outgoing(kind.topic, "acme/card/1", body, headers))
+        for kind in KINDS:
+            body = world.plants.body(kind.path, rng)
+            spoilt = (misfit(body, rng), deep_misfit(body, rng), deep_misfit(body, rng, spoil=False))
+            values = [json.dumps(one).encode() for one in spoilt]
+            for text in (*values, values[0][:-2]):
+                headers = (("ce_id", uuid4().hex.encode()), ("ce_type", kind.type.encode()))
+                await publisher.publish(Outgoing(kind.topic, "acme/card/1", text, headers))
 
 
 # subscribing

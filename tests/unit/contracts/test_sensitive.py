@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
@@ -9,7 +10,17 @@ import pytest
 from pipeline.contracts import BatchRequested
 from pipeline.contracts.sensitive import SENSITIVE, SENSITIVE_IN_LOGS, is_sensitive
 from pipeline.contracts.weavr import BY_PATH, WeavrObject
-from pipeline.sandbox.weavr.facts import leaves, weavr_kinds
+from pipeline.sandbox.weavr.facts import Field, weavr_kinds
+
+
+def leaves(field: Field) -> Iterator[Field]:
+    """Every field below one that has no fields of its own."""
+    for one in (*field.fields, *field.alternatives, *((field.item,) if field.item else ())):
+        if one.kind in ("object", "array", "map"):
+            yield from leaves(one)
+        else:
+            yield one
+
 
 PATHS: Final = sorted(BY_PATH)
 NAMES: Final = {field.name for kind in weavr_kinds().values() for field in leaves(kind.body)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.bus import ConsumerSettings
 
@@ -58,6 +58,12 @@ class SubscriberSettings(BaseModel):
     signals: bool = Field(
         default=True, description="Whether SIGTERM and SIGINT stop the subscriber; not for use outside the main thread"
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.backoff_min > self.backoff_max:
+            raise ValueError("backoff_min must not exceed backoff_max")
+        return self
 
     def for_consumer(self) -> ConsumerSettings:
         """Return what the group member needs."""

@@ -119,3 +119,25 @@ def test_topics_of_configured_sources_are_topics_too(home: Path, run: Run, monke
     assert (spec.topic, spec.partitions, spec.retention_ms) == ("webhook-events.shop", 5, 43_200_000)
     exported = {one["logical"]: one for one in json.loads(run("topics", "export").stdout)}
     assert exported["webhook-events.shop"]["partitions"] == 5
+
+
+def test_a_subscribers_dead_letter_topics_are_among_them_where_its_group_is_named(empty: Path, run: Run) -> None:
+    del empty
+    exported = json.loads(run("topics", "export", "--group", "fraud", "--group", "ledger").stdout)
+    added = {one["name"]: one["configs"]["retention.ms"] for one in exported[len(TOPICS) :]}
+    assert added == {
+        "fraud.dead-letter": "604800000",
+        "fraud.stepup.dead-letter": "900000",
+        "ledger.dead-letter": "604800000",
+        "ledger.stepup.dead-letter": "900000",
+    }
+
+
+def test_a_group_whose_dead_letters_would_be_ours_is_refused(empty: Path, run: Run) -> None:
+    del empty
+    result = run("topics", "export", "--group", "card-batch")
+    assert result.code == 2
+    assert result.stderr == (
+        "error: group_refused: --group: the group 'card-batch' would have the dead-letter topic of another: "
+        "choose another name\n"
+    )

@@ -136,7 +136,7 @@ def test_a_subscribers_dead_letter_topics_are_among_them_where_its_group_is_name
 def test_a_group_whose_dead_letters_would_be_ours_is_refused(empty: Path, run: Run) -> None:
     del empty
     result = run("topics", "export", "--group", "card-batch")
-    assert result.code == 2
+    assert result.exit_code == 2
     assert result.stderr == (
         "error: group_refused: --group: the group 'card-batch' would have the dead-letter topic of another: "
         "choose another name\n"

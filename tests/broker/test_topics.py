@@ -30,7 +30,8 @@ from pipeline.errors import FatalError
 
 async def test_topics_are_created_once_and_pass_the_check(apache_kafka: Broker) -> None:
     """What the command makes is what the check wants; a second run changes nothing."""
-    settings = await fresh_settings(apache_kafka)  # creates them
+    settings = await fresh_settings(apache_kafka)
+    await create_topics(settings)
     assert [result.created for result in await create_topics(settings)] == [False] * len(TOPICS)
     assert await check_topics(settings) == []
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Literal
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka import errors as kafka
+from aiokafka import TopicPartition
 
-from pipeline.bus._connection import connection_options
 from pipeline.bus._group import Partition, decoded
-from pipeline.bus.errors import BrokerUnavailable
+from pipeline.bus._groupless import groupless
 from pipeline.bus.names import Names
 from pipeline.bus.protocols import Record
 from pipeline.bus.reader import Bounds
@@ -117,18 +114,5 @@ async def open_places(settings: KafkaSettings) -> AsyncIterator[Places]:
     Raises:
         BrokerUnavailable: No answer in time, also later on.
     """
-    options = await asyncio.to_thread(connection_options, settings, client_id="card-pipeline-reader")
-    consumer = AIOKafkaConsumer(
-        **options,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=max(1 << 20, 2 * settings.max_record_bytes),
-    )
-    try:
-        async with asyncio.timeout(settings.request_timeout):
-            await consumer.start()
+    async with groupless(settings, "Kafka") as consumer:
         yield Places(consumer, Names(settings))
-    except (kafka.KafkaError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable("broker_unavailable", f"No records can be read: {type(error).__name__}.") from error
-    finally:
-        await consumer.stop()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka import errors as kafka
+from aiokafka import TopicPartition
 
-from pipeline.bus._connection import connection_options
 from pipeline.bus._group import decoded
+from pipeline.bus._groupless import groupless
 from pipeline.bus.errors import BrokerUnavailable
 from pipeline.bus.names import Names
 from pipeline.bus.protocols import Record
@@ -41,7 +40,7 @@ async def missing_topics(settings: KafkaSettings, topics: Sequence[TopicName]) -
         BrokerUnavailable: No answer in time.
     """
     names = [Names(settings).topic(topic) for topic in topics]
-    async with _connected(settings, "Metadata") as consumer:
+    async with groupless(settings, "Metadata") as consumer:
         cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001 - whether there is a controller
         missing = [name for name in names if name not in cluster.topics()]
         if cluster.controller is not None:
@@ -86,7 +85,7 @@ async def read_back(settings: KafkaSettings, first: Record, *, most: int, millis
         BrokerUnavailable: No answer in time.
     """
     place = TopicPartition(Names(settings).topic(first.topic), first.partition)
-    async with _connected(settings, first.topic) as consumer:
+    async with groupless(settings, first.topic) as consumer:
         consumer.assign([place])
         start = max((await consumer.beginning_offsets([place]))[place], first.offset - most)
         since = first.timestamp_ms - milliseconds
@@ -163,25 +162,4 @@ async def _bounds(consumer: Any, name: str) -> dict[int, Bounds]:
 
 
 def _reading(settings: KafkaSettings, topic: TopicName) -> AbstractAsyncContextManager[Any]:
-    return _connected(settings, topic, Names(settings).topic(topic))
-
-
-@asynccontextmanager
-async def _connected(settings: KafkaSettings, topic: TopicName, *assigned: str) -> AsyncIterator[Any]:
-    """Give a client without group that has all partitions of the ``assigned`` topics."""
-    options = await asyncio.to_thread(connection_options, settings, client_id="card-pipeline-reader")
-    consumer = AIOKafkaConsumer(
-        *assigned,
-        **options,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=max(1 << 20, 2 * settings.max_record_bytes),
-    )
-    try:
-        async with asyncio.timeout(settings.request_timeout):
-            await consumer.start()
-        yield consumer
-    except (kafka.KafkaError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable("broker_unavailable", f"{topic} cannot be read: {type(error).__name__}.") from error
-    finally:
-        await consumer.stop()
+    return groupless(settings, topic, Names(settings).topic(topic))

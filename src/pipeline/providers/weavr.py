@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
@@ -26,6 +27,7 @@ SIGNATURE: Final = "signature-v2"
 LEGACY_SIGNATURE: Final = "signature"
 
 _STEPUP: Final = "stepup"
+_SLASHES: Final = re.compile("//+")
 
 
 class WeavrProvider:
@@ -146,14 +148,17 @@ class WeavrVerifier:
         """Return the event's path, and whether the secret segment stood before it.
 
         A wrong segment before a known path is taken off too: the signature decides, not the segment, and after a change
-        of the secret deliveries may still come by the old URL.
+        of the secret deliveries may still come by the old URL. Slashes that stand together count as one: a base URL
+        that was entered with a slash at its end would make every kind unknown for good.
         """
+        path = _SLASHES.sub("/", path)
         if self._path_secret is None:
             return path, False
         segment, slash, rest = path[1:].partition("/")
         behind = slash + rest
         given = hmac.compare_digest(segment.encode(), self._path_secret)
-        return (behind, given) if given or (path not in BY_PATH and behind in BY_PATH) else (path, False)
+        known = path not in BY_PATH and (behind in BY_PATH or behind in self._unsigned)
+        return (behind, given) if given or known else (path, False)
 
     def _goes_unsigned(self, path: str) -> bool:
         kind = BY_PATH.get(path)

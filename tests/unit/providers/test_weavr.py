@@ -273,6 +273,20 @@ def test_the_secret_segment_is_taken_off_an_unknown_path_too() -> None:
     assert verifier.verify(Delivery("/novelties/watch", SIGNED, BODY), NOW).path == "/novelties/watch"
 
 
+@pytest.mark.parametrize("before", ["/", f"/{SEGMENT}/", f"//{SEGMENT}", f"//{SEGMENT}//"])
+def test_a_slash_at_the_end_of_the_base_url_changes_no_event(before: str) -> None:
+    """The path would be unknown otherwise, with the segment in it, and no release could ever mend that."""
+    verified = _verifier(path_secret=SEGMENT).verify(Delivery(f"{before}{PATH}", SIGNED, BODY), NOW)
+    assert verified.path == PATH
+    assert _verifier(**_address_rule()).verify(Delivery(f"/{UNSIGNED}", (), b"{}", "192.0.2.7"), NOW).path == UNSIGNED
+
+
+def test_an_outdated_segment_before_a_named_path_brings_its_events_again() -> None:
+    """401 would lose them for good; so it is before the paths that are in the table."""
+    verifier = _verifier(path_secret=SEGMENT, unsigned_paths=[{"path": "/new/watch", "require_path_secret": True}])
+    assert _refusal(verifier, Delivery("/an-older-segment/new/watch", (), b"{}")) is Reason.NOT_VERIFIED
+
+
 def test_a_kind_that_weavr_adds_without_a_signature_can_be_named_too() -> None:
     verifier = _verifier(unsigned_paths=[{"path": "/novelties/watch", "source_addresses": ["192.0.2.7"]}])
     assert verifier.verify(Delivery("/novelties/watch", (), b"{}", "192.0.2.7"), NOW).by == "source-address"

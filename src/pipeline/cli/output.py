@@ -15,8 +15,12 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document on one line, and flush: whoever reads it may wait for it."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    """Print one JSON document on one line, and flush: whoever reads it may wait for it.
+
+    Characters that could steer a terminal, or that cannot be encoded (half a surrogate pair), stand there escaped.
+    """
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    click.echo(text if text.isprintable() else "".join(map(_escaped, text)))
     sys.stdout.flush()
 
 
@@ -54,3 +58,8 @@ def _shown(value: object) -> str:
     """Return a value as text that cannot steer a terminal: ids and names may have been written by anybody."""
     text = "-" if value is None else str(value)
     return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def _escaped(character: str) -> str:
+    """Return a character of a JSON document; outside of its texts all are printable."""
+    return character if character.isprintable() else json.dumps(character)[1:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -31,6 +32,15 @@ def test_fields_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": "é\n"})
     assert capsys.readouterr().out == '{"a": "é\\n"}\n'
+
+
+def test_json_steers_no_terminal_and_can_always_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """A parser gets what was there all the same: half a surrogate pair, C1 controls, text that turns round."""
+    received = {"a": "é\x1b[2J\x9b2J\x7f\u202e\ud800\U000e0001"}
+    print_json(received)
+    shown = capsys.readouterr().out.removesuffix("\n")
+    assert shown == '{"a": "é\\u001b[2J\\u009b2J\\u007f\\u202e\\ud800\\udb40\\udc01"}'
+    assert json.loads(shown) == received
 
 
 @pytest.mark.parametrize("tty", [True, False])

@@ -22,7 +22,8 @@ _TEXT: Final = "text:"
 class ConfiguredProvider:
     """Knows of a delivery what its places say; see :class:`~pipeline.providers.protocols.Provider`.
 
-    What it does not understand is kept, never refused. A body that is no strict JSON object has no places in it.
+    What it does not understand is kept, never refused. A body that is no strict JSON object has no places in it. A
+    header that stands there several times with different values is not understood: others may read another of them.
 
     Args:
         name: Name of the source.
@@ -48,12 +49,15 @@ class ConfiguredProvider:
     def identify(self, delivery: Delivery) -> Identified:
         """See Provider."""
         document, fault = self._document(delivery.body)
-        identity = self._identity(delivery, document)
-        kind = self._type.text(delivery.headers, document)
+        try:
+            identity = self._identity(delivery, document)
+            kind = self._type.text(delivery.headers, document)
+            key = self._key.text(delivery.headers, document)
+        except InvalidBody as doubtful:
+            raise InvalidBody(doubtful.findings, id=self._unnamed(delivery)) from None
         if kind is None or len(kind) > _LONGEST:
             findings = fault.findings if fault else [Finding("type", "required", "Send the type of event as agreed")]
             raise InvalidBody(findings, id=identity)
-        key = self._key.text(delivery.headers, document)
         if key is not None and len(key) > _LONGEST:
             key = event_id(key)
         return Identified(
@@ -75,8 +79,9 @@ class ConfiguredProvider:
 
     def _identity(self, delivery: Delivery, document: Mapping[str, Any]) -> str:
         found = self._id.text(delivery.headers, document)
-        if found is not None:
-            return event_id(self._name, found)
+        return self._unnamed(delivery) if found is None else event_id(self._name, found)
+
+    def _unnamed(self, delivery: Delivery) -> str:
         return event_id(self._name, delivery.body, self._signed_at(delivery.headers))
 
 
@@ -98,8 +103,10 @@ class _Chosen:
 
 def _found(place: Place, headers: Headers, document: Mapping[str, Any]) -> str | None:
     if place.kind == "header":
-        name = place.value.lower()
-        return next((value.decode("latin-1") for header, value in headers if header == name), None)
+        values = {value for header, value in headers if header == place.value.lower()}
+        if len(values) > 1:
+            raise InvalidBody([Finding("headers", "header_repeated", f"Send the header {place.value} once")])
+        return next((value.decode("latin-1") for value in values), None)
     try:
         value = value_at(dict(document), place.value)
     except LookupError:

@@ -49,11 +49,18 @@ _NAME: Final = re.compile(r"[A-Za-z_-]{1,64}[0-9]{0,2}")
 _MOST: Final = 20
 """Findings told at once: an array of 10,000 wrong elements must not make an answer of a megabyte."""
 
+_COUNTED: Final = 10_000
+"""From so many errors on none is listed: 250 kB of wrong elements would stop the process for seconds."""
+
 _OTHER: Final = ("invalid", lambda _: "Compare this field with the data contract")
 
 
 def findings_of(error: ValidationError) -> list[Finding]:
     """Return a finding per error, the first 20 of them, without what was received."""
+    if error.error_count() > _COUNTED:
+        return [
+            Finding("", "too_many_faults", f"Compare the body with the data contract: it breaks it {_COUNTED} times")
+        ]
     found = error.errors(include_input=False, include_url=False)[:_MOST]
     return [_finding(item["loc"], item["type"], item.get("ctx", {})) for item in found]
 

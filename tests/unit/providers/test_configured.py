@@ -75,6 +75,18 @@ def test_a_long_key_is_shortened_to_its_digest() -> None:
     assert _identify(PLACES, body).key == f"shop/{event_id('x' * 257)}"
 
 
+@pytest.mark.parametrize("what", ["id", "type", "key"])
+def test_a_header_with_two_values_is_kept_and_one_that_is_doubled_is_taken(what: str) -> None:
+    """No signature covers it: a proxy may double it, but who adds a second value must not choose the event's id."""
+    places = PLACES | {what: "header:X-What"}
+    assert _identify(places, headers=(("x-what", b"1"), ("x-what", b"1"))) == _identify(
+        places, headers=(("x-what", b"1"),)
+    )
+    kept = _invalid(places, headers=(("x-what", b"1"), ("x-what", b"2")))
+    assert [(one.field, one.rule) for one in kept.findings] == [("headers", "header_repeated")]
+    assert kept.id == event_id("shop", BODY, b"")
+
+
 def test_a_type_may_be_the_same_for_all() -> None:
     assert _identify({"type": ["json:/kind", "text:changed"]}).type == "shop.changed"
     assert _identify({}).type == "shop.event"

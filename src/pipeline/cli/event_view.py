@@ -14,6 +14,8 @@ from pipeline.cli.event_body import masked_body
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, first_values
 
 _ATTRIBUTES: Final = "ce_"
+_LAST_MS: Final = 253_402_300_799_000
+"""The last millisecond that a datetime can say, about: producers may write any number."""
 _SHOWN: Final = {"integration": INTEGRATION_HEADER, "path": PATH_HEADER, "traceparent": "traceparent"}
 
 
@@ -55,7 +57,7 @@ def place(record: Record) -> dict[str, JsonValue]:
 def document(record: Record) -> dict[str, JsonValue]:
     """Return a record as JSON: no signature, no value that is not known to be harmless."""
     headers = first_values(record.headers)
-    at = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    at = datetime.fromtimestamp(min(max(0, record.timestamp_ms), _LAST_MS) / 1000, UTC)
     return {
         **place(record),
         "at": at.isoformat(timespec="milliseconds"),

@@ -13,7 +13,7 @@ from pipeline.bus import KafkaPublisher, Publisher
 from pipeline.cli.actor import actor
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
-from pipeline.cli.output import json_option, print_json, print_table
+from pipeline.cli.output import json_option, print_json, print_line, print_table
 from pipeline.cli.quarantine_items import Sources, document, each, find, in_order, lateness, listed, read_all, told
 from pipeline.ingress.quarantine import Quarantined
 from pipeline.ingress.quarantine import release as released
@@ -149,4 +149,4 @@ class _LettingGo:
             print_json({"id": item.id, "released": done, "late": late is not None, "findings": findings})
             return
         text = "released" if done else "still invalid, see `pipeline quarantine show`"
-        click.echo(f"{item.id}: {text}{f' ({late})' if late else ''}")
+        print_line(f"{item.id}: {text}{f' ({late})' if late else ''}")

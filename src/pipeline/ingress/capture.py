@@ -250,14 +250,19 @@ def _drop(file: Path) -> None:
 def _lasts(file: Path, now: datetime) -> bool:
     """Return whether a file's first line says that it may stay."""
     try:
-        with file.open("rb") as opened:
+        with open(file, "rb", opener=_unfollowed) as opened:
             return Wanted.model_validate_json(opened.readline(_FIRST_LINE)).until > now
     except (OSError, ValidationError):
         return False
 
 
+def _unfollowed(path: str, flags: int) -> int:
+    """Open without following a link, or waiting for a pipe, that somebody put there."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def _owned_bytes(file: Path) -> bytes:
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    descriptor = _unfollowed(str(file), os.O_RDONLY)
     try:
         if not _is_ours(os.fstat(descriptor)):
             return b""

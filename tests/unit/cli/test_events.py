@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,15 @@ def test_people_get_two_lines_that_cannot_steer_their_terminal(run: Run, topics:
         ),
         '    {"a": null}',
     ]
+
+
+@pytest.mark.parametrize(("at_ms", "year"), [(-1, "1970"), (10**18, "9999")])
+def test_a_record_time_that_no_calendar_has_does_no_harm(run: Run, topics: Topics, at_ms: int, year: str) -> None:
+    """Whoever writes a record says its time: one of them must not hide all that come after it."""
+    topics.records = [replace(record(), timestamp_ms=at_ms), record(offset=1)]
+    first, second = run("events", "tail", "--json").stdout.splitlines()
+    assert json.loads(first)["at"].startswith(year)
+    assert json.loads(second)["offset"] == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -168,6 +169,20 @@ def test_a_wish_that_no_command_of_this_user_wrote_is_ignored(ground: Ground, sp
     spoil(ground.folder / f"{SOURCE}.wanted")
     ground.capture.look()
     assert not captured_file(ground.folder, wanted).exists()
+
+
+def test_a_pipe_in_a_files_place_holds_up_nobody(ground: Ground) -> None:
+    """Whoever may write into the folder must not stop the looking: expired files would stay."""
+    ground.folder.mkdir()
+    for name in (f"{SOURCE}.wanted", f"{SOURCE}.0123456789abcdef.captured"):
+        os.mkfifo(ground.folder / name, 0o600)
+    ground.capture.look()
+    assert ground.files() == [f"{SOURCE}.wanted"]
+    (ground.folder / f"{SOURCE}.wanted").unlink()
+    wanted = ask(ground.folder, SOURCE, until=ground.now + MINUTE, limit=10)
+    os.mkfifo(captured_file(ground.folder, wanted), 0o600)
+    ground.capture.look()
+    assert stat.S_ISREG(captured_file(ground.folder, wanted).stat().st_mode)
 
 
 def test_a_wish_for_ever_is_deleted(ground: Ground) -> None:

@@ -15,7 +15,7 @@ from pipeline.contracts import Topic
 from pipeline.contracts.weavr import KINDS
 from pipeline.ingress import Source
 from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookSource
-from pipeline.signatures import PublicKeySettings, SecretSettings
+from pipeline.signatures import PublicKeySettings, SecretSettings, is_active
 
 Key = SecretSettings | PublicKeySettings
 Table = EcsIntegration | WeavrIntegration | WebhookSource
@@ -144,9 +144,3 @@ def _key(key: Key, now: datetime) -> dict[str, JsonValue]:
         "not_after": key.not_after.isoformat() if key.not_after else None,
         "active": is_active(key, now),
     }
-
-
-def is_active(key: Key, now: datetime) -> bool:
-    """Return whether a key counts at this moment."""
-    begun = key.not_before is None or key.not_before <= now
-    return begun and (key.not_after is None or now < key.not_after)

@@ -17,6 +17,8 @@ class AlarmKind(StrEnum):
 
     UNVERIFIED = "unverified"
     """Well-formed, fresh requests that no secret verifies: the keys are out of date, or somebody guesses."""
+    NO_ACTIVE_SECRET = "no_active_secret"  # noqa: S105 - a kind of alarm, no secret
+    """Requests that cannot be verified, since every secret of the source is out of its dates."""
     UNSIGNED_PATH = "unsigned_path"
     """Events without signature, whose path no configuration names."""
     UNKNOWN_PATH = "unknown_path"

@@ -42,7 +42,9 @@ _SERVER: Final = "card-pipeline"
 _UNAUTHORIZED: Final = 401
 _TOO_LARGE: Final = 413
 _SERVER_ERROR: Final = 500
-_TOLD_ELSEWHERE: Final = frozenset({Answer.ACCEPTED, Answer.KEPT, Answer.UNVERIFIED, Answer.UNSIGNED_PATH})
+_TOLD_ELSEWHERE: Final = frozenset(
+    {Answer.ACCEPTED, Answer.KEPT, Answer.UNVERIFIED, Answer.UNSIGNED_PATH, Answer.NO_ACTIVE_SECRET}
+)
 """Answers that have log lines of their own; those of alarms are written now and then only, whoever floods us."""
 _CHALLENGE: Final = {"WWW-Authenticate": "Webhook"}
 """RFC 9110, section 15.5.2, wants one with each 401; there is no registered scheme for webhooks."""
@@ -202,6 +204,7 @@ class Ingress:
             self._alarm(source, AlarmKind.UNSIGNED_PATH, reason)
             return Problem(Answer.UNSIGNED_PATH, headers=again)
         if refused.fault is Fault.CONFIGURATION:
+            self._alarm(source, AlarmKind.NO_ACTIVE_SECRET, reason)
             return Problem(Answer.NO_ACTIVE_SECRET, reason=reason, headers=again)
         self._refusals.count(source.integration, reason)
         if refused.reason is Reason.NOT_VERIFIED and source.policy.unverified != _UNAUTHORIZED:

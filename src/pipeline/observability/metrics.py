@@ -61,8 +61,8 @@ class Metrics:
         )
         self.ingress_alarms = self._counter(
             "ingress_alarms",
-            "What somebody must look at, lest events be lost: unverified, unsigned_path, unknown_path, quarantined, "
-            "too_large",
+            "What somebody must look at, lest events be lost: unverified, no_active_secret, unsigned_path, "
+            "unknown_path, quarantined, too_large",
             "integration",
             "kind",
         )

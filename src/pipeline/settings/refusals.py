@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from pipeline.settings.shape import Spot, dotted, holds, is_secret, item, locate, members, models
+from pipeline.settings.shape import Spot, dotted, fields, holds, is_secret, item, locate, members, models
 from pipeline.settings.units import converted, unit_of
 
 _SHOWN_CHARS: Final = 60
@@ -70,7 +70,8 @@ def _remedy(spot: Spot) -> str:
     if spot.annotation is not None and models(spot.annotation):
         return f"write a table: [{dotted(spot.loc)}]"
     if spot.annotation is not None and models(item(spot.annotation)):
-        return f"write a table for each: [[{dotted(spot.loc)}]]"
+        needed = [name for name, field in fields(item(spot.annotation)).items() if field.is_required()]
+        return f"write a table for each: [[{dotted(spot.loc)}]]" + (f" with {', '.join(needed)}" if needed else "")
     return f"write e.g. {_key(spot)} = {_example(spot.field, spot.annotation)}"
 
 
@@ -142,8 +143,8 @@ def _choice(error: ErrorDetails, spot: Spot) -> str:
 def _bound(word: str, key: str) -> Callable[[ErrorDetails, Spot], str]:
     def explain(error: ErrorDetails, spot: Spot) -> str:
         unit = unit_of(_key(spot), spot.field.description if spot.field else None)
-        limit = error.get("ctx", {})[key]
-        return f"{_value(error, spot)} is not {word} {limit:g}{f' {unit}' if unit else ''}; {_remedy(spot)}"
+        limit = str(error.get("ctx", {})[key]).removesuffix(".0")
+        return f"{_value(error, spot)} is not {word} {limit}{f' {unit}' if unit else ''}; {_remedy(spot)}"
 
     return explain
 
@@ -153,6 +154,10 @@ def _kind(words: str) -> Callable[[ErrorDetails, Spot], str]:
         return f"{_value(error, spot)} is not {words}; {_remedy(spot)}"
 
     return explain
+
+
+def _network(error: ErrorDetails, spot: Spot) -> str:
+    return f'{_value(error, spot)} is no network; write e.g. "192.0.2.0/24": behind the prefix all bits are zero'
 
 
 def _listed(error: ErrorDetails, spot: Spot) -> str:
@@ -226,6 +231,7 @@ _EXPLAINED: Final[Mapping[str, Callable[[ErrorDetails, Spot], str]]] = {
     "datetime_parsing": _kind("a moment with a zone"),
     "timezone_aware": _kind("a moment with a zone"),
     "too_short": _few,
+    "ip_any_network": _network,
     "uuid_parsing": _kind("a GUID"),
     "uuid_type": _kind("a GUID"),
     "path_type": _kind("a path in quotes"),

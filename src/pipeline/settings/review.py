@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -30,8 +31,13 @@ class Review:
     warnings: tuple[str, ...]
 
 
-def review(settings: Settings) -> Review:
-    """Compare retention times and bounds, construct every processor, and look whether files are there."""
+def review(settings: Settings, *, now: datetime | None = None) -> Review:
+    """Compare retention times and bounds, construct every processor, and look whether files are there, and keys count.
+
+    Args:
+        settings: As loaded.
+        now: When keys must count (aware); by default now.
+    """
     problems = list(retention_problems(settings.retention, settings.audit))
     warnings: list[str] = []
     if settings.kafka is None:
@@ -41,7 +47,7 @@ def review(settings: Settings) -> Review:
     for integration in settings.ecs.values():
         problems += _processor(integration)
         warnings += _hosts(integration)
-    warnings += source_warnings(settings)
+    warnings += source_warnings(settings, now or datetime.now(UTC))
     warnings += _mismatched(settings)
     warnings += _absent(settings)
     return Review(tuple(problems), tuple(warnings))

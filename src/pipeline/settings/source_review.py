@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from pipeline.contracts.weavr import KINDS
 from pipeline.providers.settings import WEAVR_RETRIES_SECONDS, HmacOptions
 from pipeline.settings.model import Settings
 from pipeline.settings.weavr import WeavrIntegration
 from pipeline.settings.webhooks import WebhookSource
+from pipeline.signatures import PublicKeySettings, SecretSettings, is_active
 
 _PROVES_LITTLE = "the signature proves nothing about the body, so whoever sees one request can send any body"
 
 
-def source_warnings(settings: Settings) -> Iterator[str]:
-    """Yield one line for each."""
+def source_warnings(settings: Settings, now: datetime) -> Iterator[str]:
+    """Yield one line for each; ``now`` (aware) says which keys count."""
+    for table, keys in _keys(settings):
+        if not any(is_active(key, now) for key in keys):
+            yield (
+                f"{table}: no secret counts at this time, so every webhook is answered 503; add the one that counts "
+                "now, or mend not_before and not_after"
+            )
     for name, integration in settings.weavr.items():
         for warning in _weavr(integration):
             yield f"weavr.{name}.{warning}"
@@ -44,6 +52,19 @@ def _weavr(integration: WeavrIntegration) -> Iterator[str]:
         yield (
             f"unsigned_paths: does not name {path}, which Weavr does not sign: its events are answered 503, and lost "
             "after 4 h; name it with what protects it, or do not subscribe to it at Weavr"
+        )
+
+
+def _keys(settings: Settings) -> Iterator[tuple[str, tuple[SecretSettings | PublicKeySettings, ...]]]:
+    for name, ecs in settings.ecs.items():
+        yield f"ecs.{name}.webhook.secrets", (*ecs.webhook.secrets, *getattr(ecs.webhook, "public_keys", ()))
+    for name, weavr in settings.weavr.items():
+        yield f"weavr.{name}.secrets", weavr.secrets
+    for name, source in settings.webhooks.items():
+        public = getattr(source.opened()[1], "public_keys", ())
+        yield (
+            f"webhooks.{name}.secrets",
+            (*source.secrets, *(one for one in public if isinstance(one, PublicKeySettings))),
         )
 
 

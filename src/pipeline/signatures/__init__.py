@@ -14,6 +14,7 @@ from pipeline.signatures.settings import (
     SecretSettings,
     SharedSecretSettings,
     StandardWebhooksSettings,
+    is_active,
 )
 from pipeline.signatures.trying import Match, matching
 
@@ -40,6 +41,7 @@ __all__ = [
     "StandardWebhooksSettings",
     "Step",
     "explain",
+    "is_active",
     "matching",
     "scheme_of",
     "value_at",

@@ -88,6 +88,12 @@ class PublicKeySettings(BaseModel):
         return self
 
 
+def is_active(key: SecretSettings | PublicKeySettings, now: datetime) -> bool:
+    """Return whether a secret or key counts at this moment (aware datetime)."""
+    begun = key.not_before is None or key.not_before <= now
+    return begun and (key.not_after is None or now < key.not_after)
+
+
 def _distinct(keys: tuple[SecretSettings | PublicKeySettings, ...]) -> None:
     names = [key.name for key in keys]
     if len(set(names)) < len(names):

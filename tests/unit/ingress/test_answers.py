@@ -308,7 +308,7 @@ async def test_unauthenticated_callers_learn_nothing_but_metric_and_log_do(
 
 
 async def test_without_an_active_secret_the_sender_is_asked_to_come_again(client: aiohttp.ClientSession) -> None:
-    """Without an active secret the sender is asked to come again."""
+    """It is our fault, so we are alarmed."""
     source = ecs_source()
     settings = HmacSettings.model_validate({"scheme": "hmac", "secrets": [{"file": "unread"}]})
     expired = Secret("old", SecretStr(SECRET), not_after=NOW)
@@ -318,6 +318,8 @@ async def test_without_an_active_secret_the_sender_is_asked_to_come_again(client
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
         assert answer.problem["rule"] == "no_active_secret"
         assert _requests(here, "acme", 503, "no_active_secret") == 1
+        alarm = {"integration": "acme", "kind": "no_active_secret"}
+        assert here.metrics.registry.get_sample_value("pipeline_ingress_alarms_total", alarm) == 1
 
 
 async def test_invalid_body_is_durable_before_it_is_refused(client: aiohttp.ClientSession) -> None:

@@ -59,6 +59,17 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
             "ingress.max_body_bytes: 1 is not at least 1024 bytes; write e.g. max_body_bytes = 262144",
         ),
         (
+            "[ingress]\nmax_body_bytes = 20_000_000",
+            "ingress.max_body_bytes: 20000000 is not at most 16777216 bytes; write e.g. max_body_bytes = 262144",
+        ),
+        (
+            '[ingress]\ntrusted_proxies = ["10.1.2.3/8"]',
+            (
+                "ingress.trusted_proxies.0: '10.1.2.3/8' is no network; "
+                'write e.g. "192.0.2.0/24": behind the prefix all bits are zero'
+            ),
+        ),
+        (
             '[retention]\nreceipts_days = "2 hours"',
             "retention.receipts_days: '2 hours' has a unit; write the number of days alone: receipts_days = 0.083333",
         ),
@@ -131,11 +142,14 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         ),
         (
             f'{ACME}webhook = {{ scheme = "hmac" }}',
-            "ecs.acme.webhook.secrets: is missing; write a table for each: [[ecs.acme.webhook.secrets]]",
+            "ecs.acme.webhook.secrets: is missing; write a table for each: [[ecs.acme.webhook.secrets]] with file",
         ),
         (
             f'{ACME}webhook = {{ scheme = "hmac", secrets = [] }}',
-            "ecs.acme.webhook.secrets: needs at least 1; write a table for each: [[ecs.acme.webhook.secrets]]",
+            (
+                "ecs.acme.webhook.secrets: needs at least 1; "
+                "write a table for each: [[ecs.acme.webhook.secrets]] with file"
+            ),
         ),
         (
             f'{ACME}webhook = {{ scheme = "hmac", secrets = [{{ file = "w", not_after = "soon" }}] }}',

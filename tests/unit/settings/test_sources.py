@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[weavr.acme]", "weavr.acme.secrets: is missing; write a table for each: [[weavr.acme.secrets]]"),
+        ("[weavr.acme]", "weavr.acme.secrets: is missing; write a table for each: [[weavr.acme.secrets]] with file"),
         (
             f"{WEAVR}unverified_status = 429",
             "weavr.acme.unverified_status: 429 is none of 401, 503; write e.g. unverified_status = 503",
@@ -233,6 +234,23 @@ def test_what_loses_events_is_warned_of(tmp_path: Path) -> None:
         "weavr.acme.unsigned_paths",
         "webhooks.shop.options.body_unsigned",
     ]
+
+
+@pytest.mark.parametrize(
+    ("dates", "warned"),
+    [
+        ('not_after = "2026-01-01T00:00:00Z"', True),
+        ('not_before = "2026-01-01T00:00:01Z"', True),
+        ('not_after = "2026-01-01T00:00:01Z"', False),
+    ],
+)
+def test_keys_of_which_none_counts_are_warned_of(tmp_path: Path, dates: str, *, warned: bool) -> None:
+    """Then whatever comes is answered 503."""
+    secrets = f'secrets = [{{ file = "key", {dates} }}]\n'
+    text = f'[weavr.acme]\n{secrets}[webhooks.shop]\npreset = "slack"\n{secrets}'
+    warnings = review(loaded(tmp_path, text), now=datetime(2026, 1, 1, tzinfo=UTC)).warnings
+    found = [warning.split(":")[0] for warning in warnings if "no secret counts at this time" in warning]
+    assert found == (["weavr.acme.secrets", "webhooks.shop.secrets"] if warned else [])
 
 
 def test_good_settings_of_sources_have_no_warning(tmp_path: Path) -> None:

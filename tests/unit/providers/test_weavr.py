@@ -180,6 +180,16 @@ def test_what_is_not_signed_by_a_known_key_is_refused(headers: Headers, reason: 
     assert _refusal(_verifier(), Delivery(PATH, headers, BODY)) is reason
 
 
+def test_neither_the_path_nor_the_seam_of_call_ref_and_body_is_signed() -> None:
+    """Weavr's scheme, not ours (docs/security.md): what was cut elsewhere is no JSON, and so never an event."""
+    verifier = _verifier()
+    assert verifier.verify(Delivery("/managed_cards/settlements/watch", SIGNED, BODY), NOW).by
+    rest = tuple(header for header in SIGNED if header[0] != "call-ref")
+    moved = Delivery(PATH, rest, b"ref-001" + BODY)
+    assert verifier.verify(moved, NOW).by
+    assert _findings(moved) == [("", "not_json")]
+
+
 def test_another_body_is_not_verified() -> None:
     assert _refusal(_verifier(), Delivery(PATH, SIGNED, BODY + b" ")) is Reason.NOT_VERIFIED
 

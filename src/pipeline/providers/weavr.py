@@ -53,7 +53,8 @@ class WeavrProvider:
 
     def quarantine(self, delivery: Delivery) -> Topic:
         """See Provider. Whatever may be about a step-up goes where step-ups are guarded: it may hold ``authToken``."""
-        return Topic.EVENTS_STEPUP_QUARANTINE if _STEPUP in delivery.path.lower() else Topic.EVENTS_QUARANTINE
+        words = delivery.path.lower().replace("_", "").replace("-", "")
+        return Topic.EVENTS_STEPUP_QUARANTINE if _STEPUP in words else Topic.EVENTS_QUARANTINE
 
     def identify(self, delivery: Delivery) -> Identified:
         """See Provider."""

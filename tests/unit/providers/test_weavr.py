@@ -147,6 +147,8 @@ def test_a_body_that_two_readers_could_understand_differently_is_kept(body: byte
         ("/novelties/watch", Topic.EVENTS_QUARANTINE),
         ("/stepup/watch", Topic.EVENTS_STEPUP_QUARANTINE),
         ("/stepup/v2/watch", Topic.EVENTS_STEPUP_QUARANTINE),
+        ("/step_up/watch", Topic.EVENTS_STEPUP_QUARANTINE),
+        ("/challenges/Step-Up/watch", Topic.EVENTS_STEPUP_QUARANTINE),
     ],
 )
 def test_what_may_hold_a_token_has_a_quarantine_of_its_own(path: str, topic: Topic) -> None:

@@ -45,6 +45,9 @@ from pipeline.contracts.weavr.transfers import SendEvent, TransferEvent
 
 _INSTRUMENTS: Final[Mapping[str, str]] = {"managed_cards": "card", "managed_accounts": "account"}
 _HASH_DIGITS: Final = 16
+_LONGEST: Final = 256
+"""Characters of an id that stand in keys as they are. One that fills the body would stand in the record four times: no
+broker would take it, and the event would be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Entity:
         name: Such as ``card``; ``instrument``: card or account, by the ``type`` that stands beside the id.
         place: Field names from the body to the id, a string.
         personal: The id is an e-mail address: 16 hex digits of its SHA-256 stand in keys instead, which only hides it
-            from a glance.
+            from a glance. So it is with an id of more than 256 characters.
     """
 
     name: str
@@ -63,7 +66,7 @@ class Entity:
     personal: bool = False
 
     def find(self, body: Mapping[str, Any]) -> str | None:
-        """Return ``name/id`` as it stands in the body, or None where it does not."""
+        """Return ``name/id`` as it stands in the body (or its digest), or None where it does not."""
         holder: Any = body
         for step in self.place[:-1]:
             holder = holder.get(step) if isinstance(holder, Mapping) else None
@@ -75,7 +78,7 @@ class Entity:
         name = self.name
         if name == "instrument":
             name = _INSTRUMENTS.get(str(holder.get("type")), name)
-        if self.personal:
+        if self.personal or len(found) > _LONGEST:
             found = hashlib.sha256(found.encode()).hexdigest()[:_HASH_DIGITS]
         return f"{name}/{found}"
 

@@ -95,3 +95,11 @@ def test_what_is_no_id_is_none(found: object) -> None:
     kind = BY_PATH["/login/watch"]
     assert kind.subject({"credential": {"id": found}}) == kind.type
     assert kind.subject({"credential": found}) == (kind.type if not isinstance(found, dict) else "credential/7")
+
+
+def test_an_id_that_is_too_long_for_a_key_is_hashed() -> None:
+    """A key, a subject and a partition key as long as the body would make a record that no broker takes."""
+    kind = BY_PATH["/login/watch"]
+    assert kind.subject({"credential": {"id": "7" * 256}}) == "credential/" + "7" * 256
+    expected = hashlib.sha256(b"7" * 257).hexdigest()[:16]
+    assert kind.subject({"credential": {"id": "7" * 257}}) == f"credential/{expected}"

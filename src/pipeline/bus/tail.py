@@ -16,6 +16,9 @@ from pipeline.bus.reader import Bounds
 from pipeline.bus.settings import KafkaSettings
 from pipeline.contracts import TopicName
 
+_AHEAD: Final = 500
+"""Records of a partition that may wait before no more is fetched of it. To fetch of the hungry alone would be slow: the
+client holds back a fetch while it has records of others that nobody took."""
 _LIVE_WAIT: Final = 1.0
 """Seconds that one wait for new records lasts; only how soon a lost connection is noticed depends on it."""
 
@@ -101,11 +104,11 @@ async def _backlog(
             yield record
         if not merge.hungry:
             return
-        hungry = merge.hungry
-        got = await client.fetch(hungry, patience)
+        short = merge.short
+        got = await client.fetch(short, patience)
         for one, records in got.items():
             merge.put(one, [record for record in records if beyond or record.offset < ends[one]])
-        over = [one for one in hungry if await client.position(one) >= ends[one]]
+        over = [one for one in short if await client.position(one) >= ends[one]]
         for one in over:
             client.pause(one)
             merge.finish(one)
@@ -130,6 +133,13 @@ class Merge:
     def hungry(self) -> list[Partition]:
         """Partitions whose next record is not known yet; nothing can be said before it is, or they are finished."""
         return sorted(self._hungry)
+
+    @property
+    def short(self) -> list[Partition]:
+        """Partitions of which few records wait and more are expected; the hungry are among them."""
+        return sorted(
+            one for one, waiting in self._waiting.items() if one not in self._finished and len(waiting) < _AHEAD
+        )
 
     def put(self, partition: Partition, records: Sequence[Record]) -> None:
         """Take the next records of a partition, in their order."""

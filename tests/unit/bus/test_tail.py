@@ -45,7 +45,7 @@ async def test_a_partition_keeps_its_order_whatever_its_times_say() -> None:
 
 
 async def test_the_order_does_not_depend_on_how_much_one_fetch_brings() -> None:
-    """Only partitions whose next record is not known are fetched from."""
+    """Partitions that have ended are fetched from no more."""
     places = FakePlaces(at_once=1)
     places.topic("a")
     places.topic("b")
@@ -127,6 +127,18 @@ async def test_following_from_now_leaves_out_what_is_there() -> None:
     records = tail(SETTINGS, ["a"], since="latest", follow=True, missing=_fail, connect=places.connect)
     async with aclosing(records):
         assert (await anext(records)).offset == 1
+
+
+def test_of_a_partition_that_many_records_wait_of_no_more_is_fetched() -> None:
+    """Of those that few wait of it is: to fetch of the hungry alone would be slow."""
+    first, second, third = (Partition("a", number) for number in range(3))
+    merge = Merge([first, second, third])
+    merge.put(first, [Record("a", 0, offset, "k", b"", (), 10) for offset in range(500)])
+    merge.put(second, [Record("a", 1, 0, "k", b"", (), 20)])
+    assert (merge.hungry, merge.short) == ([third], [second, third])
+    merge.finish(third)
+    assert merge.pop() is not None
+    assert merge.short == [first, second]
 
 
 def test_a_merge_says_nothing_before_it_knows_the_next_record_of_each_partition() -> None:

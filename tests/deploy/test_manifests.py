@@ -53,7 +53,7 @@ def settings_in(manifest: Manifest, folder: Path) -> Settings:
     (folder / "secrets").mkdir()
     for key in secret_keys_of(manifest):
         (folder / "secrets" / key).touch(mode=0o600)
-        (folder / "secrets" / key).write_text("synthetic")
+        (folder / "secrets" / key).write_text("synthetic-secret-1")
     env = {name: value.replace(secrets, here) for name, value in environment_of(manifest).items()}
     assert env.pop("PIPELINE_CONFIG") == f"{config}/pipeline.toml"
     path = folder / "pipeline.toml"
@@ -94,7 +94,7 @@ def test_the_settings_load_with_the_secrets_that_are_mounted(manifest: Manifest,
 def test_it_gets_no_secret_but_its_own(manifest: Manifest) -> None:
     """docs/security.md, "Least privilege", and what each process does."""
     own = {
-        "ingress": {"acme-webhook"},
+        "ingress": {"acme-webhook", "acme-weavr-key", "acme-weavr-path"},
         "process": set(),
         "upload": set(),
         "confirm": {"acme-token"},

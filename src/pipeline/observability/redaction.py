@@ -38,11 +38,15 @@ class Redaction:
             self._secrets.append(value)
 
     def text(self, text: str) -> str:
-        """Return the text without secrets, masked, at most 16,384 characters of it."""
+        """Return the text without secrets, masked, at most 16,384 characters of it; none of them steers a terminal.
+
+        Keys and subjects of events may hold what their sender likes; only line ends and tabs stay, for tracebacks.
+        """
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, MASK)
         masked = mask_text(text)
-        return masked if len(masked) <= _MAX_TEXT else f"{masked[:_MAX_TEXT]}…"
+        cut = masked if len(masked) <= _MAX_TEXT else f"{masked[:_MAX_TEXT]}…"
+        return cut if cut.isprintable() else "".join(map(_escaped, cut))
 
     def value(self, value: object, *, name: str = "", depth: int = 0) -> Any:
         """Return a JSON value that may be shown, for a field of the given name."""
@@ -75,3 +79,7 @@ class Redaction:
     def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Mask one event (a structlog processor)."""
         return {name: self.value(value, name=name) for name, value in event.items()}
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]

@@ -93,6 +93,12 @@ def test_long_text_is_cut() -> None:
     assert shown.endswith("…")
 
 
+def test_what_others_wrote_steers_no_terminal() -> None:
+    """Keys and subjects of events are their senders'; at a terminal (``console``) nothing else would escape them."""
+    assert redact(key="card/\x1b[2J\x9b2J\u202e\x7f é")["key"] == "card/\\x1b[2J\\x9b2J\\u202e\\x7f é"
+    assert redact(exception="one\n\ttwo")["exception"] == "one\n\ttwo"
+
+
 def test_secrets_can_become_known_later() -> None:
     """Tokens rotate: a new one is masked from when it is added, an old one still."""
     redaction = Redaction()

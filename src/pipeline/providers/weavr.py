@@ -149,17 +149,22 @@ class WeavrVerifier:
         """Return the event's path, and whether the secret segment stood before it.
 
         A wrong segment before a known path is taken off too: the signature decides, not the segment, and after a change
-        of the secret deliveries may still come by the old URL. Slashes that stand together count as one: a base URL
-        that was entered with a slash at its end would make every kind unknown for good.
+        of the secret deliveries may still come by the old URL. The right one is taken off wherever it stands, since the
+        path is kept with the event; it protects an unsigned path only where it belongs, at the beginning. Slashes that
+        stand together count as one: a base URL with a slash at its end would make every kind unknown for good.
         """
         path = _SLASHES.sub("/", path)
         if self._path_secret is None:
             return path, False
-        segment, slash, rest = path[1:].partition("/")
+        segments = path.split("/")[1:]
+        secret = [hmac.compare_digest(segment.encode(), self._path_secret) for segment in segments]
+        path = "".join(f"/{segment}" for segment, hidden in zip(segments, secret, strict=True) if not hidden)
+        if secret[:1] == [True]:
+            return path, True
+        _, slash, rest = path[1:].partition("/")
         behind = slash + rest
-        given = hmac.compare_digest(segment.encode(), self._path_secret)
-        known = path not in BY_PATH and (behind in BY_PATH or behind in self._unsigned)
-        return (behind, given) if given or known else (path, False)
+        outdated = path not in BY_PATH and (behind in BY_PATH or behind in self._unsigned)
+        return behind if outdated else path, False
 
     def _goes_unsigned(self, path: str) -> bool:
         kind = BY_PATH.get(path)

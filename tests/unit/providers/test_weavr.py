@@ -293,6 +293,16 @@ def test_a_slash_at_the_end_of_the_base_url_changes_no_event(before: str) -> Non
     assert _verifier(**_address_rule()).verify(Delivery(f"/{UNSIGNED}", (), b"{}", "192.0.2.7"), NOW).path == UNSIGNED
 
 
+@pytest.mark.parametrize(
+    "path", [f"/{SEGMENT}/{SEGMENT}{PATH}", f"{PATH}/{SEGMENT}", f"/novelties/{SEGMENT}/watch", f"/{SEGMENT}"]
+)
+def test_the_secret_segment_stands_in_no_kept_path(path: str) -> None:
+    """Nor does it protect an unsigned path from behind, where nobody is told to put it."""
+    verifier = _verifier(path_secret=SEGMENT, unsigned_paths=[{"path": UNSIGNED, "require_path_secret": True}])
+    assert SEGMENT not in verifier.verify(Delivery(path, SIGNED, BODY), NOW).path
+    assert _refusal(verifier, Delivery(f"{UNSIGNED}/{SEGMENT}", (), b"{}")) is Reason.NOT_VERIFIED
+
+
 def test_an_outdated_segment_before_a_named_path_brings_its_events_again() -> None:
     """401 would lose them for good; so it is before the paths that are in the table."""
     verifier = _verifier(path_secret=SEGMENT, unsigned_paths=[{"path": "/new/watch", "require_path_secret": True}])

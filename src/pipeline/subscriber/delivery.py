@@ -21,11 +21,14 @@ class Delivery:
     Args:
         handlers: What to call.
         max_attempts: How often one event is tried before it is given up.
+        max_dead_letters: How many events in a row may be given up; None: any number.
     """
 
-    def __init__(self, handlers: Handlers, *, max_attempts: int) -> None:
+    def __init__(self, handlers: Handlers, *, max_attempts: int, max_dead_letters: int | None = None) -> None:
         self._handlers = handlers
         self._max_attempts = max_attempts
+        self._max_dead_letters = max_dead_letters
+        self._given_up = 0
 
     async def __call__(self, record: Record) -> None:
         """Handle a record.
@@ -33,9 +36,23 @@ class Delivery:
         Raises:
             TransientError: It must be tried again.
             PermanentError: It belongs into the dead-letter topic.
-            FatalError: As the handler raised it.
+            FatalError: As the handler raised it; or too many in a row belong there: it is not them that are at fault.
             Left: The loop that handled it was left.
         """
+        try:
+            await self._handled(record)
+        except PermanentError as error:
+            self._given_up += 1
+            if self._max_dead_letters is not None and self._given_up > self._max_dead_letters:
+                raise FatalError(
+                    "dead_letters_in_a_row",
+                    f"{self._given_up} events in a row could not be handled, the last for {error.code}: the handler "
+                    "or what it needs is at fault. This event is not given up; mend that, or raise max_dead_letters.",
+                ) from error
+            raise
+        self._given_up = 0
+
+    async def _handled(self, record: Record) -> None:
         event = event_of_record(record, self._handlers.models)
         handler = self._handlers.find(event.type)
         if handler is None:

@@ -17,6 +17,11 @@ class SubscriberSettings(BaseModel):
     max_attempts: int = Field(
         default=5, ge=1, le=1000, description="How often a handler is called for one event before it is a dead letter"
     )
+    max_dead_letters: int = Field(
+        default=100,
+        ge=0,
+        description="Dead letters in a row until the subscriber ends instead: when everything fails, it is not the events",
+    )
     backoff_min: float = Field(default=1.0, gt=0, description="Seconds until the second attempt; doubles, with jitter")
     backoff_max: float = Field(default=60.0, gt=0, description="Most seconds between two attempts")
     concurrency: int = Field(

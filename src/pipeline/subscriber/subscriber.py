@@ -129,11 +129,15 @@ class Subscriber:
 
         Raises:
             RuntimeError: There is no handler, or it ran before.
-            FatalError: It can never work: a topic is missing, rights are, records were lost.
+            FatalError: It can never work: a topic is missing, rights are, records were lost, everything fails.
         """
         if not self._handlers:
             raise RuntimeError("there is no handler: declare one with `on` or `on_any`, or use `async for`")
-        await self._run(Delivery(self._handlers, max_attempts=self._settings.max_attempts), self._settings)
+        await self._run(self._delivery(), self._settings)
+
+    def _delivery(self) -> Delivery:
+        settings = self._settings
+        return Delivery(self._handlers, max_attempts=settings.max_attempts, max_dead_letters=settings.max_dead_letters)
 
     async def __aiter__(self) -> AsyncGenerator[Event[Any], None]:
         """Yield event after event of all types. An event is finished when the next one is asked for.
@@ -150,8 +154,7 @@ class Subscriber:
         stream = self._stream = EventStream()
         self._handlers.add_rest(stream.put)
         settings = self._settings.model_copy(update=_ONE_AT_A_TIME)
-        delivery = Delivery(self._handlers, max_attempts=settings.max_attempts)
-        runner = asyncio.create_task(self._run(delivery, settings), name=f"subscriber-{self._group}")
+        runner = asyncio.create_task(self._run(self._delivery(), settings), name=f"subscriber-{self._group}")
         runner.add_done_callback(lambda _: stream.close())
         try:
             while (event := await stream.next()) is not None:

@@ -105,3 +105,30 @@ async def test_a_cancellation_from_outside_is_one() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_when_everything_fails_the_subscriber_ends_and_the_event_stays() -> None:
+    """An event that is handled in between shows that the handler works."""
+    broken = True
+
+    async def handler(_event: Event[Any]) -> None:
+        if broken:
+            raise Poison("no such column")
+
+    handlers = Handlers()
+    handlers.add("acme.fee", handler, None)
+    record = Record("t", 0, 0, "k", b"", (("ce_id", b"1"), ("ce_type", b"acme.fee")), 0)
+    delivery = Delivery(handlers, max_attempts=3, max_dead_letters=2)
+
+    async def given_up(times: int) -> None:
+        for _ in range(times):
+            with pytest.raises(PermanentError, match="handler_poison"):
+                await delivery(record)
+
+    await given_up(2)
+    broken = False
+    await delivery(record)
+    broken = True
+    await given_up(2)
+    with pytest.raises(FatalError, match=r"dead_letters_in_a_row: 3 events in a row .* the last for handler_poison"):
+        await delivery(record)

@@ -5,7 +5,8 @@ Text has no required form and enumerations are open, since lengths, patterns and
 most; schemas tell them as ``x-pattern`` and ``x-known-values``. Ids, times and amounts fit as text and as integers,
 whichever the description names for the event; fractions never do. Unknown fields are kept. Where the description has
 several shapes for one object, the members overlap and more may come: one model holds the fields of all, and requires
-none of them but the ``type`` that tells payments' steps and fees apart. ``null`` fits where a field may be missing.
+none of them but the ``type`` that tells payments' steps and fees apart. What is deprecated is not required, whatever
+the description says. ``null`` fits where a field may be missing.
 """
 
 from pipeline.contracts.weavr.authentication import EnrolmentEvent, LoginEvent, StepupEvent

@@ -156,7 +156,8 @@ class ManagedCardsAuthorisationEvent(WeavrEvent):
     transaction_timestamp: Instant
     source_amount: Money
     merchant_data: MerchantData
-    merchant_name: Annotated[str, DEPRECATED]
+    # described as required and as deprecated: an event that comes without it one day must not be unreadable
+    merchant_name: Annotated[str | None, DEPRECATED] = None
     merchant_category_code: Annotated[str | None, DEPRECATED] = None
     merchant_id: Annotated[Id | None, DEPRECATED] = None
     approved: StrictBool | None = None

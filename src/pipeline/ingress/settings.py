@@ -19,10 +19,10 @@ class IngressSettings(BaseModel):
     )
     port: int = Field(default=8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one")
     max_body_bytes: int = Field(
-        default=262_144,
+        default=524_288,
         ge=1024,
         le=16_777_216,
-        description="Size of a request's body in bytes, above which it is refused with 413; less than the broker's record limit",
+        description="Size of a request's body in bytes, above which it is refused with 413; less than the broker's record limit. Memory is bounded by it times max_in_flight",
     )
     read_timeout_seconds: float = Field(
         default=10.0, gt=0, description="Time in which the whole body must have come, in seconds; else 408"

@@ -56,11 +56,11 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         ),
         (
             "[ingress]\nmax_body_bytes = 1",
-            "ingress.max_body_bytes: 1 is not at least 1024 bytes; write e.g. max_body_bytes = 262144",
+            "ingress.max_body_bytes: 1 is not at least 1024 bytes; write e.g. max_body_bytes = 524288",
         ),
         (
             "[ingress]\nmax_body_bytes = 20_000_000",
-            "ingress.max_body_bytes: 20000000 is not at most 16777216 bytes; write e.g. max_body_bytes = 262144",
+            "ingress.max_body_bytes: 20000000 is not at most 16777216 bytes; write e.g. max_body_bytes = 524288",
         ),
         (
             '[ingress]\ntrusted_proxies = ["10.1.2.3/8"]',

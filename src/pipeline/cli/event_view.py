@@ -12,8 +12,11 @@ from pydantic import JsonValue
 from pipeline.bus import Record
 from pipeline.cli.event_body import masked_body
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, first_values
+from pipeline.observability import mask_text
 
 _ATTRIBUTES: Final = "ce_"
+_DEAD_LETTER: Final = "dlq_"
+"""Of dead letters: where from, and why."""
 _LAST_MS: Final = 253_402_300_799_000
 """The last millisecond that a datetime can say, about: producers may write any number."""
 _SHOWN: Final = {"integration": INTEGRATION_HEADER, "path": PATH_HEADER, "traceparent": "traceparent"}
@@ -63,6 +66,7 @@ def document(record: Record) -> dict[str, JsonValue]:
         "at": at.isoformat(timespec="milliseconds"),
         "key": record.key,
         **{name: value for name, value in headers.items() if name.startswith(_ATTRIBUTES)},
+        **{name: mask_text(value) for name, value in headers.items() if name.startswith(_DEAD_LETTER)},
         **{name: headers[header] for name, header in _SHOWN.items() if header in headers},
         "bytes": len(record.value),
         "body": masked_body(record),
@@ -72,6 +76,12 @@ def document(record: Record) -> dict[str, JsonValue]:
 def head(record: Record) -> str:
     """Return when, where and what a record is, for people."""
     shown = document(record)
-    attributes = {"type": shown.get("ce_type"), "subject": shown.get("ce_subject"), "key": shown["key"]}
+    attributes = {
+        "type": shown.get("ce_type"),
+        "subject": shown.get("ce_subject"),
+        "key": shown["key"],
+        "dlq_code": shown.get("dlq_code"),
+        "dlq_message": shown.get("dlq_message"),
+    }
     told = "  ".join(f"{name}={value}" for name, value in attributes.items() if value)
     return f"{shown['at']}  {record.topic}/{record.partition}/{record.offset}  {told}"

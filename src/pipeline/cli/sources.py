@@ -22,6 +22,7 @@ from pipeline.cli.request_files import read_bytes, read_headers
 from pipeline.cli.source_trial import Request, Trial, try_request
 from pipeline.cli.source_view import Configured, Key, configured, find_source
 from pipeline.ingress.capture import MOST_REQUESTS, MOST_TIME, Refused, read_captured
+from pipeline.settings import DEFAULT_FILE
 from pipeline.signatures import Match, is_active, matching
 
 _COLUMNS = ("name", "kind", "path", "scheme", "keys", "topics", "success", "unverified", "invalid")
@@ -157,7 +158,8 @@ def capture_requests(
     kept = output.absolute() if output else None
 
     def show(file: Path, number: int, request: Refused) -> None:
-        _show(kept or file, number, request, one.table, as_json=as_json)
+        tried = f"{_program(setup)} sources test {one.table} --captured {shlex.quote(str(kept or file))}"
+        _show(kept or file, number, request, f"{tried} --number {number}", as_json=as_json)
 
     count = asyncio.run(capture(errand, show))
     left = "nothing is left of them" if kept is None else f"they are in {kept}: delete it when you are done"
@@ -220,9 +222,15 @@ def _print_matches(one: Configured, matches: Sequence[Match]) -> None:
         click.echo("no known way of applying these secrets matches", err=True)
 
 
-def _show(file: Path, number: int, request: Refused, name: str, *, as_json: bool) -> None:
+def _program(setup: Setup) -> str:
+    """Return the command with this run's settings, as it can be typed anywhere."""
+    if setup.path is None or setup.path == Path(DEFAULT_FILE):
+        return "pipeline"
+    return f"pipeline --config {shlex.quote(str(setup.path))}"
+
+
+def _show(file: Path, number: int, request: Refused, command: str, *, as_json: bool) -> None:
     told = {"number": number, "at": request.at.isoformat(timespec="milliseconds"), "reason": request.reason}
-    command = f"pipeline sources test {name} --captured {shlex.quote(str(file))} --number {number}"
     if as_json:
         print_json({**told, "client": request.client, "bytes": len(request.body), "file": str(file), "try": command})
     else:

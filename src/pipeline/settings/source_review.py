@@ -47,6 +47,9 @@ def _weavr(integration: WeavrIntegration) -> Iterator[str]:
         )
     if integration.missing_call_ref == "refuse":
         yield "missing_call_ref: call-ref is optional for Weavr, and an event that is refused for it is lost"
+    for one in integration.unsigned_paths:
+        if not one.require_path_secret and any(network.prefixlen == 0 for network in one.source_addresses):
+            yield f"unsigned_paths: {one.path} is open to every address, so anybody can write events; name Weavr's"
     named = {one.path for one in integration.unsigned_paths}
     for path in (kind.path for kind in KINDS if not kind.signed and kind.path not in named):
         yield (

@@ -201,6 +201,15 @@ def test_each_request_comes_with_the_command_that_tries_it(
     assert timedelta(minutes=9) < errand.until - now() <= timedelta(minutes=10)
 
 
+def test_the_command_names_the_settings_that_were_named(
+    run: Run, captured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Waiting(monkeypatch, [REQUEST])
+    config = captured.parent.parent / "pipeline.toml"
+    result = run("--config", str(config), "sources", "capture", "acme", "--for", "10m")
+    assert result.stdout.splitlines()[1].startswith(f"    pipeline --config {config} sources test ecs.acme --captured ")
+
+
 def test_for_scripts_it_is_a_line_of_json_each(run: Run, captured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Waiting(monkeypatch, [REQUEST])
     output = captured.parent.parent / "refused.jsonl"

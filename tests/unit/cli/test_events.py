@@ -238,6 +238,19 @@ def test_topics_are_named_by_category_or_in_full(run: Run, topics: Topics) -> No
     ]
 
 
+def test_a_dead_letter_says_why_it_is_one(run: Run, topics: Topics) -> None:
+    why = (("dlq_code", b"handler_poison"), ("dlq_message", b"no such card 4111111111111111"), ("dlq_offset", b"17"))
+    topics.records = [record(topic="fraud.dead-letter", extra=why)]
+    [shown] = lines(run, "--topic", "fraud.dead-letter")
+    assert (shown["dlq_code"], shown["dlq_message"], shown["dlq_offset"]) == (
+        "handler_poison",
+        "no such card [digits]",
+        "17",
+    )
+    printed = run("events", "tail", "--topic", "fraud.dead-letter").stdout.splitlines()[0]
+    assert printed.endswith("dlq_code=handler_poison  dlq_message=no such card [digits]")
+
+
 def test_a_name_that_means_nothing_is_refused_with_those_that_do(run: Run, topics: Topics) -> None:
     result = run("events", "tail", "--topic", "card-events.cards")
     assert result.exit_code == 2

@@ -236,6 +236,13 @@ def test_what_loses_events_is_warned_of(tmp_path: Path) -> None:
     ]
 
 
+def test_a_path_that_is_open_to_the_world_is_warned_of(tmp_path: Path) -> None:
+    text = f'{WEAVR}unsigned_paths = [{{ path = "{BULK}", source_addresses = ["192.0.2.0/24", "::/0"] }}]\n'
+    assert [warning for warning in review(loaded(tmp_path, text)).warnings if warning.startswith("weavr")] == [
+        f"weavr.acme.unsigned_paths: {BULK} is open to every address, so anybody can write events; name Weavr's"
+    ]
+
+
 @pytest.mark.parametrize(
     ("dates", "warned"),
     [

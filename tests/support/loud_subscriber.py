@@ -20,7 +20,13 @@ from pipeline.subscriber import Event, Poison, Retry, Subscriber, SubscriberSett
 
 HANDLED: Final = "weavr.login"
 _SETTINGS: Final = SubscriberSettings(
-    max_attempts=2, backoff_min=0.05, backoff_max=0.1, session_timeout=6.0, commit_interval=0.2, fetch_wait=0.2
+    max_attempts=2,
+    max_dead_letters=100_000,
+    backoff_min=0.05,
+    backoff_max=0.1,
+    session_timeout=6.0,
+    commit_interval=0.2,
+    fetch_wait=0.2,
 )
 
 

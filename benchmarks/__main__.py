@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ingress, job, process
+from benchmarks import ingress, job, process, subscriber
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -60,6 +60,7 @@ def summarise(name: str, pairs: list[Pair], floor: float | None = None) -> Row:
 
 SUITES: dict[str, Callable[[int], dict[str, list[tuple[float, float]]]]] = {
     "ingress": ingress.measure,
+    "subscriber": subscriber.measure,
     "process": process.measure,
     "job": job.measure,
 }

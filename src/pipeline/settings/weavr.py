@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pipeline.providers.settings import WeavrOptions
 from pipeline.settings.files import resolved
 from pipeline.settings.integration import WEBHOOK_PATH, with_default_path
-from pipeline.signatures import Secret, SecretSettings
+from pipeline.signatures import Secret, SecretSettings, check_named_apart
 
 
 class WeavrIntegration(WeavrOptions):
@@ -37,9 +37,7 @@ class WeavrIntegration(WeavrOptions):
 
     @model_validator(mode="after")
     def _named_apart(self) -> WeavrIntegration:
-        names = [secret.name for secret in self.secrets]
-        if len(set(names)) < len(names):
-            raise ValueError("two secrets have the same name: give each an id of its own")
+        check_named_apart(self.secrets)
         return self
 
     def webhook_secrets(self) -> tuple[Secret, ...]:

@@ -16,7 +16,7 @@ from pipeline.settings.errors import ConfigError
 from pipeline.settings.files import resolved
 from pipeline.settings.integration import WEBHOOK_PATH, with_default_path
 from pipeline.settings.refusals import refusal
-from pipeline.signatures import PRESETS, Secret, SecretSettings
+from pipeline.signatures import PRESETS, Secret, SecretSettings, check_named_apart
 
 _OWN_TABLES: Final = frozenset({"ecs", "weavr"})
 _PLACES: Final = tuple(EventPlaces.model_fields)
@@ -98,9 +98,7 @@ class WebhookSource(BaseModel):
             raise ValueError(
                 f"provider = {self.provider!r} has a table of its own: write [{self.provider}.{self.name}]"
             )
-        names = [secret.name for secret in self.secrets]
-        if len(set(names)) < len(names):
-            raise ValueError("two secrets have the same name: give each an id of its own")
+        check_named_apart(self.secrets)
         if not self.secrets and not self.options.get("public_keys"):
             raise ValueError('secrets is missing; write e.g. secrets = [{ file = "secrets/NAME" }]')
         if self.topic == Topic.WEBHOOK_QUARANTINE or self.topic.endswith(DEAD_LETTER_ENDING):

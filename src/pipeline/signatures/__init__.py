@@ -14,6 +14,7 @@ from pipeline.signatures.settings import (
     SecretSettings,
     SharedSecretSettings,
     StandardWebhooksSettings,
+    check_named_apart,
     is_active,
 )
 from pipeline.signatures.trying import Match, matching
@@ -40,6 +41,7 @@ __all__ = [
     "SignedPart",
     "StandardWebhooksSettings",
     "Step",
+    "check_named_apart",
     "explain",
     "is_active",
     "matching",

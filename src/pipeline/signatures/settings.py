@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -94,7 +94,8 @@ def is_active(key: SecretSettings | PublicKeySettings, now: datetime) -> bool:
     return begun and (key.not_after is None or now < key.not_after)
 
 
-def _distinct(keys: tuple[SecretSettings | PublicKeySettings, ...]) -> None:
+def check_named_apart(keys: Sequence[SecretSettings | PublicKeySettings]) -> None:
+    """Return if no two keys have one name, by which logs tell them apart. Raises ValueError."""
     names = [key.name for key in keys]
     if len(set(names)) < len(names):
         raise ValueError("two secrets have the same name: give each an id of its own")
@@ -109,7 +110,7 @@ class _SchemeSettings(BaseModel):
 
     @model_validator(mode="after")
     def _named_apart(self) -> Self:
-        _distinct(self.secrets)
+        check_named_apart(self.secrets)
         return self
 
 
@@ -267,7 +268,7 @@ class StandardWebhooksSettings(_SchemeSettings):
 
     @model_validator(mode="after")
     def _some_key(self) -> Self:
-        _distinct((*self.secrets, *self.public_keys))
+        check_named_apart((*self.secrets, *self.public_keys))
         if not self.secrets and not self.public_keys:
             raise ValueError("name at least one of secrets (v1) and public_keys (v1a)")
         return self

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from pipeline.contracts import Headers, Topic, event_id
-from pipeline.contracts.weavr import BY_PATH, EventKind
+from pipeline.contracts.weavr import BY_PATH, EventKind, entity_key
 from pipeline.providers.findings import UNKNOWN_PATH, Finding, InvalidBody
 from pipeline.providers.model_errors import findings_of
 from pipeline.providers.protocols import Delivery, Identified, Policy, Verified
@@ -63,13 +63,13 @@ class WeavrProvider:
         if kind is None:
             remedy = "Add the kind of event to the receiver's table, then release it from quarantine"
             raise InvalidBody([Finding("path", UNKNOWN_PATH, remedy)], id=identity)
-        data = _read(kind, delivery.body, identity)
+        subject = kind.subject(_read(kind, delivery.body, identity))
         return Identified(
             topic=kind.topic,
-            key=kind.key(self._integration, data),
+            key=entity_key(self._integration, subject),
             id=identity,
             type=kind.type,
-            subject=kind.subject(data),
+            subject=subject,
             dataschema=kind.dataschema,
             facts={"event_type": kind.type},
         )

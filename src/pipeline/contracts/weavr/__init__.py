@@ -25,7 +25,7 @@ from pipeline.contracts.weavr.identities import (
     KybEvent,
     KycEvent,
 )
-from pipeline.contracts.weavr.kinds import BY_PATH, BY_TYPE, KINDS, Entity, EventKind
+from pipeline.contracts.weavr.kinds import BY_PATH, BY_TYPE, KINDS, Entity, EventKind, entity_key
 from pipeline.contracts.weavr.linked_accounts import LinkedAccountEvent
 from pipeline.contracts.weavr.managed_accounts import (
     ManagedAccountEvent,
@@ -91,5 +91,6 @@ __all__ = [
     "TypedId",
     "WeavrEvent",
     "WeavrObject",
+    "entity_key",
     "masked",
 ]

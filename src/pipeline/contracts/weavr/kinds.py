@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from pipeline.contracts.headers import schema_uri
@@ -83,7 +84,7 @@ class Entity:
         return f"{name}/{found}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: its names are made once, and asked for with every event
 class EventKind:
     """One kind of event.
 
@@ -103,7 +104,7 @@ class EventKind:
     signed: bool = True
     version: int = 1
 
-    @property
+    @cached_property
     def type(self) -> str:
         """The event's type (``ce_type``), such as ``weavr.managed_cards.authorisations``."""
         return "weavr." + self.path.strip("/").removesuffix("/watch").replace("/", ".")
@@ -113,7 +114,7 @@ class EventKind:
         """The topic's last part, such as ``managed-cards``."""
         return self.topic.rpartition(".")[2]
 
-    @property
+    @cached_property
     def dataschema(self) -> str:
         """``$id`` of its JSON schema (``ce_dataschema``)."""
         return schema_uri(self.type, self.version)
@@ -125,7 +126,12 @@ class EventKind:
 
     def key(self, integration: str, body: Mapping[str, Any]) -> str:
         """Return the partition key: events of one entity stay in order."""
-        return f"{integration}/{self.subject(body)}"
+        return entity_key(integration, self.subject(body))
+
+
+def entity_key(integration: str, subject: str) -> str:
+    """Return the partition key of what an event is about."""
+    return f"{integration}/{subject}"
 
 
 def _kind(path: str, topic: Topic, model: type[WeavrEvent], *entities: Entity, signed: bool = True) -> EventKind:

@@ -145,7 +145,7 @@ class _LettingGo:
     def _tell(self, item: Quarantined, *, done: bool) -> None:
         late = lateness(item, self._sources, self._now) if done else None
         if self._as_json:
-            findings = told(self._sources.findings(item))
+            findings = [] if done else told(self._sources.findings(item))
             print_json({"id": item.id, "released": done, "late": late is not None, "findings": findings})
             return
         text = "released" if done else "still invalid, see `pipeline quarantine show`"

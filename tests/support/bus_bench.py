@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Generic, TypeVar
 
 import pytest
 from support.fake_group import FakeGroup
 
-from pipeline.bus import Consumer, ConsumerSettings, KafkaSettings, OnDeadLetter, Record
+from pipeline.bus import Consumer, ConsumerSettings, GroupFactory, KafkaSettings, OnDeadLetter, Record
+from pipeline.bus._member import GroupMember
 from pipeline.bus.protocols import Lease
 from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import Topic
@@ -53,39 +55,82 @@ class Acting:
         self.done.append(record.value)
 
 
-class Bench:
-    """A consumer on a fake group, with all that a test may want to look at or to turn."""
+M = TypeVar("M", bound=GroupMember)
 
-    def __init__(self) -> None:
-        self.group = FakeGroup()
-        self.handler = Acting()
+
+class MemberBench(Generic[M]):
+    """A member on a fake group, with all that a test may want to look at or to turn.
+
+    Attributes:
+        stage: Its group.
+    """
+
+    stage: str
+
+    def __init__(self, group: FakeGroup) -> None:
+        self.group = group
         self.publisher = MemoryPublisher()
         self.metrics = Metrics()
         self.settings = QUICK
-        self.on_dead_letter: OnDeadLetter | None = None
         self.task: asyncio.Task[None] | None = None
-        self.consumer: Consumer | None = None
         self._error_taken = False
 
+    def make(self, connect: GroupFactory) -> M:
+        """Return the member."""
+        raise NotImplementedError
+
     def set(self, **changes: object) -> None:
-        """Change settings, before the consumer starts."""
+        """Change settings, before the member starts."""
         self.settings = self.settings.model_copy(update=changes)
 
     def count(self, name: str, **labels: str) -> float:
         """Return the value of a metric of this stage."""
-        found = self.metrics.registry.get_sample_value(f"pipeline_consumer_{name}", {"stage": "process", **labels})
+        found = self.metrics.registry.get_sample_value(f"pipeline_consumer_{name}", {"stage": self.stage, **labels})
         return found or 0.0
 
     @asynccontextmanager
-    async def running(self, *partitions: int) -> AsyncIterator[Consumer]:
-        """Run the consumer with these partitions; stop it at the end, and let out an error that no test asked for."""
+    async def running(self, *partitions: int) -> AsyncIterator[M]:
+        """Run the member with these partitions; stop it at the end, and let out an error that no test asked for."""
 
         async def connect() -> FakeGroup:
             return self.group
 
-        consumer = self.consumer = Consumer(
+        member = self.make(connect)
+        task = self.task = asyncio.create_task(member.run())
+        try:
+            await self.group.assign(*partitions)
+            yield member
+            member.stop()
+            if not self._error_taken:
+                await task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def raised(self) -> BaseException | None:
+        """Wait for the end of the member and return its error."""
+        assert self.task
+        await asyncio.wait([self.task], timeout=2)
+        assert self.task.done()
+        self._error_taken = True
+        return self.task.exception()
+
+
+class Bench(MemberBench[Consumer]):
+    """A consumer on a fake group."""
+
+    stage = "process"
+
+    def __init__(self) -> None:
+        super().__init__(FakeGroup())
+        self.handler = Acting()
+        self.on_dead_letter: OnDeadLetter | None = None
+        self.consumer: Consumer | None = None
+
+    def make(self, connect: GroupFactory) -> Consumer:
+        self.consumer = Consumer(
             self.handler,
-            group="process",
+            group=self.stage,
             topics=[Topic.BATCH_REQUESTED],
             kafka=KAFKA,
             settings=self.settings,
@@ -95,24 +140,7 @@ class Bench:
             clock=lambda: NOON,
             connect=connect,
         )
-        task = self.task = asyncio.create_task(consumer.run())
-        try:
-            await self.group.assign(*partitions)
-            yield consumer
-            consumer.stop()
-            if not self._error_taken:
-                await task
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def raised(self) -> BaseException | None:
-        """Wait for the end of the consumer and return its error."""
-        assert self.task
-        await asyncio.wait([self.task], timeout=2)
-        assert self.task.done()
-        self._error_taken = True
-        return self.task.exception()
+        return self.consumer
 
 
 @pytest.fixture

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
-from support.bus_bench import KAFKA, NOON, QUICK, until
+from support.bus_bench import KAFKA, NOON, MemberBench, until
 from support.fake_group import FakeGroup
 
-from pipeline.bus import DeadLetters, EventConsumer, Record
-from pipeline.bus.testing import MemoryPublisher
+from pipeline.bus import DeadLetters, EventConsumer, GroupFactory, Record
 from pipeline.contracts import Topic
-from pipeline.observability import Metrics
 
 TOPIC = Topic.EVENTS_FEES
 
@@ -34,35 +30,24 @@ class ListedGate:
         return record.value not in self._bench.refused
 
 
-class EventBench:
-    """All that a test may want to look at or to turn.
+class EventBench(MemberBench[EventConsumer]):
+    """An event consumer on a fake group.
 
     Attributes:
         gates: One per time that a partition was given to the member.
         refused: Values that no gate admits.
     """
 
+    stage = "fraud"
+
     def __init__(self) -> None:
-        self.group = FakeGroup(TOPIC)
+        super().__init__(FakeGroup(TOPIC))
         self.gates: list[ListedGate] = []
         self.refused: set[bytes] = set()
-        self.publisher = MemoryPublisher()
-        self.metrics = Metrics()
-        self.settings = QUICK
         self.begun: list[Record] = []
         self.done: list[bytes] = []
         self.on_handle: Callable[[Record], Awaitable[None]] | None = None
         self.on_open: Callable[[Record], Awaitable[None]] = _at_once
-        self.task: asyncio.Task[None] | None = None
-        self._error_taken = False
-
-    def set(self, **changes: object) -> None:
-        """Change settings, before the consumer starts."""
-        self.settings = self.settings.model_copy(update=changes)
-
-    def count(self, name: str, **labels: str) -> float:
-        found = self.metrics.registry.get_sample_value(f"pipeline_consumer_{name}", {"stage": "fraud", **labels})
-        return found or 0.0
 
     async def handle(self, record: Record) -> None:
         self.begun.append(record)
@@ -75,48 +60,24 @@ class EventBench:
         self.gates.append(made)
         return made
 
-    @asynccontextmanager
-    async def running(self, *partitions: int) -> AsyncIterator[EventConsumer]:
-        """Run it with these partitions; stop it at the end, and let out an error that no test asked for."""
-
-        async def connect() -> FakeGroup:
-            return self.group
-
-        consumer = EventConsumer(
+    def make(self, connect: GroupFactory) -> EventConsumer:
+        return EventConsumer(
             self.handle,
             gate=self.gate,
             dead_letters=DeadLetters(
                 self.publisher,
-                group="fraud",
+                group=self.stage,
                 metrics=self.metrics,
                 clock=lambda: NOON,
                 address=lambda topic: f"fraud.of.{topic}.dead-letter",
             ),
-            group="fraud",
+            group=self.stage,
             topics=[TOPIC],
             kafka=KAFKA,
             settings=self.settings,
             metrics=self.metrics,
             connect=connect,
         )
-        task = self.task = asyncio.create_task(consumer.run())
-        try:
-            await self.group.assign(*partitions)
-            yield consumer
-            consumer.stop()
-            if not self._error_taken:
-                await task
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def raised(self) -> BaseException | None:
-        """Wait for the end of the consumer and return its error."""
-        assert self.task
-        await asyncio.wait([self.task], timeout=2)
-        assert self.task.done()
-        self._error_taken = True
-        return self.task.exception()
 
 
 async def _at_once(_first: Record) -> None:

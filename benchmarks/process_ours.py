@@ -16,9 +16,9 @@ from uuid import UUID
 import structlog
 
 from benchmarks.process import RECORDS, report
-from pipeline.bus.testing import MemoryPublisher
 from pipeline.cards import CsvLimits, CsvSettings, settle_memory
 from pipeline.contracts import BatchRequested
+from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 from pipeline.processors import ProcessorSettings, load
 from pipeline.stages.chunks import FileRules, FileWork

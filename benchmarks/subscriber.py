@@ -18,9 +18,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 
-from pipeline.bus import KafkaPublisher, KafkaSettings, Outgoing, create_topics
 from pipeline.contracts import SPECS, EventHeaders, Topic
 from pipeline.contracts.weavr import BY_PATH
+from pipeline.kafka import KafkaPublisher, KafkaSettings, Outgoing, create_topics
 from pipeline.sandbox.weavr import SendPlan, SigningKeys, mix
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings
 

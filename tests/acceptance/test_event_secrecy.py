@@ -21,9 +21,9 @@ from support.event_secrecy import (
 )
 from support.prefork import Prefork
 
-from pipeline.bus import Record
 from pipeline.contracts import Topic, TopicName
 from pipeline.contracts.weavr import KINDS
+from pipeline.kafka import Record
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -20,8 +20,8 @@ from support.flow_checks import assert_audit_intact
 from support.flow_process import FlowProcess, Launch
 from support.prefork import Prefork
 
-from pipeline.bus import KafkaPublisher, Outgoing
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, Topic
+from pipeline.kafka import KafkaPublisher, Outgoing
 from pipeline.sandbox.weavr import Event, SendPlan, SigningKeys, mix
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -15,8 +15,8 @@ from support.brokers import Broker
 from support.flow import INTEGRATION, Flow, running_flow
 from support.members import until
 
-from pipeline.bus import KafkaPublisher, Outgoing
 from pipeline.contracts import Topic, job_key
+from pipeline.kafka import KafkaPublisher, Outgoing
 from pipeline.sandbox import CardFile, JobRequest, write_cards
 
 MEGABYTE: Final = 1_000_000

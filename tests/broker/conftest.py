@@ -8,7 +8,7 @@ import pytest
 from support.brokers import Broker
 from support.members import fresh_settings
 
-from pipeline.bus import ConsumerSettings, KafkaPublisher, KafkaSettings
+from pipeline.kafka import ConsumerSettings, KafkaPublisher, KafkaSettings
 
 
 @pytest.fixture(params=["embedded", "apache"])

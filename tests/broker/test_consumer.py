@@ -7,18 +7,10 @@ from collections.abc import Sequence
 import pytest
 from support.members import TOPIC, Notebook, outgoing, running, until
 
-from pipeline.bus import (
-    BatchConsumer,
-    Consumer,
-    ConsumerSettings,
-    KafkaPublisher,
-    KafkaSettings,
-    Record,
-    read_topic,
-)
-from pipeline.bus.protocols import Lease
 from pipeline.contracts import Topic, TopicName
 from pipeline.errors import FatalError, PermanentError, TransientError
+from pipeline.kafka import BatchConsumer, Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Record, read_topic
+from pipeline.kafka.protocols import Lease
 
 
 async def test_all_records_are_handled_and_never_again(

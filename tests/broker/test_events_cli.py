@@ -18,20 +18,12 @@ from support.brokers import Broker
 from support.logging_state import logging_restored
 from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
 
-from pipeline.bus import (
-    Consumer,
-    ConsumerSettings,
-    KafkaPublisher,
-    KafkaSettings,
-    Names,
-    Outgoing,
-    create_topics,
-)
-from pipeline.bus.groups import GroupBusy, GroupUnknown, TopicUnknown, plan_rewind, rewind
-from pipeline.bus.tail import tail
 from pipeline.cli import cli
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, TOPICS, EventHeaders, Topic, TopicName
 from pipeline.errors import FatalError
+from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names, Outgoing, create_topics
+from pipeline.kafka.groups import GroupBusy, GroupUnknown, TopicUnknown, plan_rewind, rewind
+from pipeline.kafka.tail import tail
 
 __all__ = ["logging_restored"]
 

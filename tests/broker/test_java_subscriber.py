@@ -14,9 +14,9 @@ from support.brokers import Broker
 from support.java_subscriber import java_subscriber, running
 from support.members import fresh_settings
 
-from pipeline.bus import KafkaPublisher, KafkaSettings, Outgoing, Record, create_topics, read_topic
 from pipeline.contracts import EventHeaders, Topic, event_id, event_topic, first_values
 from pipeline.contracts.weavr import BY_PATH
+from pipeline.kafka import KafkaPublisher, KafkaSettings, Outgoing, Record, create_topics, read_topic
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.subscriber.window import RepeatWindow
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from support.brokers import Broker
 from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
 
-from pipeline.bus import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names, RecordsLost
+from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names, RecordsLost
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from support.brokers import Broker, running_embedded_broker
 from support.members import TOPIC, fresh_settings, outgoing
 
-from pipeline.bus import BrokerUnavailable, KafkaPublisher, KafkaSettings, Outgoing, read_topic, topic_bounds
 from pipeline.errors import Overloaded, PipelineError
+from pipeline.kafka import BrokerUnavailable, KafkaPublisher, KafkaSettings, Outgoing, read_topic, topic_bounds
 
 
 async def test_records_come_out_as_they_went_in(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:

@@ -17,7 +17,9 @@ from support.members import fresh_settings, running, until
 from support.subscriber_bench import Notes, count
 from support.subscriber_process import subscriber_process
 
-from pipeline.bus import (
+from pipeline.contracts import SPECS, EventHeaders, Topic, event_id
+from pipeline.errors import FatalError
+from pipeline.kafka import (
     KafkaPublisher,
     KafkaSettings,
     Outgoing,
@@ -27,8 +29,6 @@ from pipeline.bus import (
     read_topic,
     topic_bounds,
 )
-from pipeline.contracts import SPECS, EventHeaders, Topic, event_id
-from pipeline.errors import FatalError
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings, dead_letter_topics
 
 TOPIC: Final = Topic.EVENTS_FEES

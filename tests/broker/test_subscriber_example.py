@@ -17,8 +17,8 @@ from typing import Final
 
 from support.brokers import Broker
 
-from pipeline.bus import KafkaPublisher, KafkaSettings, Outgoing
 from pipeline.contracts.weavr import BY_TYPE
+from pipeline.kafka import KafkaPublisher, KafkaSettings, Outgoing
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.subscriber.testing import event_of
 

@@ -16,9 +16,9 @@ import pytest
 from support.brokers import Broker
 from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
 
-from pipeline.bus import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Record
-from pipeline.bus.protocols import Lease
 from pipeline.errors import LeaseLost
+from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Record
+from pipeline.kafka.protocols import Lease
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from support.brokers import Broker
 from support.members import TOPIC, fresh_settings, outgoing
 
-from pipeline.bus import (
+from pipeline.contracts import TOPICS, Topic
+from pipeline.errors import FatalError
+from pipeline.kafka import (
     Bounds,
     BrokerUnavailable,
     KafkaPublisher,
@@ -24,8 +26,6 @@ from pipeline.bus import (
     topic_bounds,
     topic_table,
 )
-from pipeline.contracts import TOPICS, Topic
-from pipeline.errors import FatalError
 
 
 async def test_topics_are_created_once_and_pass_the_check(apache_kafka: Broker) -> None:
@@ -153,7 +153,7 @@ async def test_reading_ends_where_it_cannot_succeed() -> None:
 def test_the_embedded_broker_as_a_process_says_where_it_is_and_stops_when_told() -> None:
     """One JSON line on stdout, exit 0 on SIGTERM, also without a standard input."""
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline.bus.embedded_process"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        [sys.executable, "-m", "pipeline.kafka.embedded_process"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
@@ -166,7 +166,7 @@ def test_the_embedded_broker_as_a_process_says_where_it_is_and_stops_when_told()
 def test_the_embedded_broker_does_not_outlive_its_parent() -> None:
     """With --until-eof it ends when its standard input does."""
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline.bus.embedded_process", "--until-eof"],
+        [sys.executable, "-m", "pipeline.kafka.embedded_process", "--until-eof"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:

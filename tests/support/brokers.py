@@ -84,7 +84,7 @@ def apache_kafka() -> Iterator[Broker]:
 @contextmanager
 def running_embedded_broker() -> Iterator[Broker]:
     """Run the embedded broker as a process that ends with this one at the latest."""
-    command = [sys.executable, "-m", "pipeline.bus.embedded_process", "--until-eof"]
+    command = [sys.executable, "-m", "pipeline.kafka.embedded_process", "--until-eof"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

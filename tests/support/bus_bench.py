@@ -11,11 +11,11 @@ from typing import Generic, TypeVar
 import pytest
 from support.fake_group import FakeGroup
 
-from pipeline.bus import Consumer, ConsumerSettings, GroupFactory, KafkaSettings, OnDeadLetter, Record
-from pipeline.bus._member import GroupMember
-from pipeline.bus.protocols import Lease
-from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import Topic
+from pipeline.kafka import Consumer, ConsumerSettings, GroupFactory, KafkaSettings, OnDeadLetter, Record
+from pipeline.kafka._member import GroupMember
+from pipeline.kafka.protocols import Lease
+from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 
 QUICK = ConsumerSettings(

@@ -7,8 +7,8 @@ from typing import Protocol, Self
 
 from click.testing import Result
 
-from pipeline.bus import KafkaSettings
-from pipeline.bus.testing import MemoryPublisher
+from pipeline.kafka import KafkaSettings
+from pipeline.kafka.testing import MemoryPublisher
 
 
 class Run(Protocol):

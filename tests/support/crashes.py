@@ -20,8 +20,8 @@ from support.event_crashes import TOPICS, EventKind, EventRun, add_weavr, drive_
 from support.flow import EVERYTHING, INTEGRATION, Flow, running_flow
 from support.flow_process import Launch
 
-from pipeline.bus import KafkaPublisher, Outgoing
 from pipeline.contracts import Topic, job_key
+from pipeline.kafka import KafkaPublisher, Outgoing
 from pipeline.sandbox import CardFile, Fault, Job
 
 JobKind = Literal["good", "failing", "retried", "invalid", "poison", "audit-poison"]

@@ -28,9 +28,9 @@ from support.members import until
 from support.offsets import Offsets
 from yarl import URL
 
-from pipeline.bus import KafkaPublisher, KafkaSettings, Outgoing, Record, read_topic
 from pipeline.contracts import Topic, TopicName
 from pipeline.contracts.weavr import KINDS
+from pipeline.kafka import KafkaPublisher, KafkaSettings, Outgoing, Record, read_topic
 
 GROUP: Final = "loud"
 SERVERS: Final = ("ingress", "audit")

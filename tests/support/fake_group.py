@@ -1,4 +1,4 @@
-"""A Kafka client for group members that does what the test says: see ``pipeline.bus._group.Group``."""
+"""A Kafka client for group members that does what the test says: see ``pipeline.kafka._group.Group``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from pipeline.bus._group import Partition, Rebalances
-from pipeline.bus.protocols import Record
 from pipeline.contracts import Topic
+from pipeline.kafka._group import Partition, Rebalances
+from pipeline.kafka.protocols import Record
 
 
 class FakeGroup:

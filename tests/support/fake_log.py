@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from pipeline.bus import Publisher, Record
-from pipeline.bus._group import Partition, Rebalances
-from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import TopicName
+from pipeline.kafka import Publisher, Record
+from pipeline.kafka._group import Partition, Rebalances
+from pipeline.kafka.testing import MemoryPublisher
 
 FEES: Final = "card-events.fees"
 NOON_MS: Final = 1_769_083_200_000

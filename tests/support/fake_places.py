@@ -1,15 +1,15 @@
-"""Topics in memory, as readers without a group and as rewinds see them: see ``pipeline.bus._places.Places``."""
+"""Topics in memory, as readers without a group and as rewinds see them: see ``pipeline.kafka._places.Places``."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from pipeline.bus import Bounds, KafkaSettings, Record
-from pipeline.bus._group import Partition
-from pipeline.bus._group_client import GroupBusy
-from pipeline.bus._places import Point
 from pipeline.contracts import TopicName
+from pipeline.kafka import Bounds, KafkaSettings, Record
+from pipeline.kafka._group import Partition
+from pipeline.kafka._group_client import GroupBusy
+from pipeline.kafka._places import Point
 
 
 class FakePlaces:

@@ -13,11 +13,11 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from pipeline.bus.protocols import Outgoing, Record, RecordPlace
 from pipeline.callback.protocols import Answer
 from pipeline.cards import CsvLimits, CsvSettings
 from pipeline.contracts import Topic, first_values
 from pipeline.errors import LeaseLost, PipelineError
+from pipeline.kafka.protocols import Outgoing, Record, RecordPlace
 from pipeline.observability import Metrics
 from pipeline.processors import LoadedProcessor, ProcessorSettings, load
 from pipeline.stages.chunks import FileRules

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from prometheus_client import generate_latest
 
-from pipeline.bus import KafkaSettings
+from pipeline.kafka import KafkaSettings
 from pipeline.subscriber import Event, Poison, Retry, Subscriber, SubscriberSettings
 
 HANDLED: Final = "weavr.login"

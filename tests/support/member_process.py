@@ -11,8 +11,8 @@ import sys
 
 from support.members import TOPIC
 
-from pipeline.bus import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Record
-from pipeline.bus.protocols import Lease
+from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Record
+from pipeline.kafka.protocols import Lease
 
 
 class _Waiting:

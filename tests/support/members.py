@@ -10,9 +10,9 @@ from typing import Any
 
 from support.brokers import Broker
 
-from pipeline.bus import KafkaSettings, Outgoing, Record, Runner, create_topics
-from pipeline.bus.protocols import Lease
 from pipeline.contracts import TOPICS, Topic
+from pipeline.kafka import KafkaSettings, Outgoing, Record, Runner, create_topics
+from pipeline.kafka.protocols import Lease
 
 TOPIC = Topic.BATCH_REQUESTED
 

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.bus import KafkaSettings
-from pipeline.bus.names import Names
 from pipeline.contracts import TopicName
+from pipeline.kafka import KafkaSettings
+from pipeline.kafka.names import Names
 
 
 class Offsets:

@@ -27,8 +27,8 @@ from support.loud_ecs import LoudEcs
 from support.members import until
 from support.plants import Plants, cvv, pin
 
-from pipeline.bus import KafkaPublisher, Outgoing
 from pipeline.contracts import Topic
+from pipeline.kafka import KafkaPublisher, Outgoing
 from pipeline.sandbox import CardFile, Fault, Job, JobRequest, cards_options, settings_snippet
 from pipeline.sandbox.cards import plant
 

@@ -16,7 +16,12 @@ from pydantic import SecretStr
 from pipeline.app.parts import Part, Service, Web, Worker
 from pipeline.app.sources import open_sources
 from pipeline.audit import Signer, Writing, record_of
-from pipeline.bus import (
+from pipeline.callback import CallbackSettings, open_callbacks, pause_seconds
+from pipeline.cards import settle_memory
+from pipeline.contracts import AuditAction, AuditEvent, Topic
+from pipeline.ingress import Ingress, IngressServer, RefusalCounts
+from pipeline.ingress.capture import Capture
+from pipeline.kafka import (
     BatchConsumer,
     Consumer,
     ConsumerSettings,
@@ -26,11 +31,6 @@ from pipeline.bus import (
     KafkaPublisher,
     KafkaSettings,
 )
-from pipeline.callback import CallbackSettings, open_callbacks, pause_seconds
-from pipeline.cards import settle_memory
-from pipeline.contracts import AuditAction, AuditEvent, Topic
-from pipeline.ingress import Ingress, IngressServer, RefusalCounts
-from pipeline.ingress.capture import Capture
 from pipeline.observability import Check, Metrics
 from pipeline.processors import load
 from pipeline.settings import EcsIntegration, Settings

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from pipeline.bus.protocols import Runner
 from pipeline.errors import FatalError, most_severe
 from pipeline.ingress import IngressServer, IngressSettings
+from pipeline.kafka.protocols import Runner
 from pipeline.observability import Check, Health
 
 log = structlog.get_logger(__name__)

@@ -13,8 +13,8 @@ import structlog
 
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Part, Web, run_parts
-from pipeline.bus import ConsumerSettings, EmbeddedBroker, KafkaPublisher, KafkaSettings
 from pipeline.errors import TransientError
+from pipeline.kafka import ConsumerSettings, EmbeddedBroker, KafkaPublisher, KafkaSettings
 from pipeline.observability import Health, ManagementServer, Metrics, Redaction, configure_logging, watch_loop_lag
 from pipeline.settings import Settings
 from pipeline.store import ObjectStore, open_store

@@ -17,9 +17,9 @@ from pipeline.audit.settings import AuditSettings
 from pipeline.audit.signing import Signer
 from pipeline.audit.tail import Tail, find_tail
 from pipeline.audit.window import KnownIds
-from pipeline.bus.protocols import Lease
 from pipeline.effects import effect
 from pipeline.errors import LeaseLost, most_severe
+from pipeline.kafka.protocols import Lease
 from pipeline.store import ObjectNotFound, ObjectStore
 
 log = structlog.get_logger(__name__)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from pipeline.bus.protocols import Outgoing
 from pipeline.contracts import AuditEvent, EventHeaders, Topic, job_key, schema_uri
+from pipeline.kafka.protocols import Outgoing
 
 
 def record_of(event: AuditEvent, *, traceparent: str | None = None) -> Outgoing:

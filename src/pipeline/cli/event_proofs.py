@@ -11,10 +11,10 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from pipeline.bus import Record
 from pipeline.cli.event_view import place
 from pipeline.cli.source_view import Configured
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, first_values
+from pipeline.kafka import Record
 from pipeline.providers import Delivery
 from pipeline.providers.weavr import LEGACY_SIGNATURE, SIGNATURE
 from pipeline.signatures import Reason, SignatureRefused

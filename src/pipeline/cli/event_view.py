@@ -9,9 +9,9 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from pipeline.bus import Record
 from pipeline.cli.event_body import masked_body
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, first_values
+from pipeline.kafka import Record
 from pipeline.observability import mask_text
 
 _ATTRIBUTES: Final = "ce_"

@@ -10,9 +10,6 @@ from dataclasses import asdict
 
 import click
 
-from pipeline.bus import Record
-from pipeline.bus.groups import Point, Rewind, plan_rewind, rewind
-from pipeline.bus.tail import tail as read_on
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.event_proofs import Prover, Report, Verdict
 from pipeline.cli.event_topics import Choice
@@ -21,6 +18,9 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.moments import Moment
 from pipeline.cli.output import json_option, print_fields, print_json, print_line, print_table
 from pipeline.cli.source_view import configured
+from pipeline.kafka import Record
+from pipeline.kafka.groups import Point, Rewind, plan_rewind, rewind
+from pipeline.kafka.tail import tail as read_on
 from pipeline.settings import Settings
 
 _MOVE_COLUMNS = ("topic", "partition", "committed", "becomes", "again", "skipped")

@@ -13,7 +13,6 @@ import click
 
 from pipeline.app import open_jobs
 from pipeline.audit import record_of
-from pipeline.bus import KafkaPublisher
 from pipeline.cli.actor import actor
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode
@@ -31,6 +30,7 @@ from pipeline.cli.local_files import Aside
 from pipeline.cli.output import json_option, print_fields, print_json, print_table
 from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.errors import PermanentError, TransientError
+from pipeline.kafka import KafkaPublisher
 from pipeline.stages.messages import outcome_record
 from pipeline.store.jobs import JobStore
 from pipeline.store.tree import JobRef

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import click
 
 from pipeline.audit import record_of
-from pipeline.bus import KafkaPublisher, Publisher
 from pipeline.cli.actor import actor
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
@@ -17,6 +16,7 @@ from pipeline.cli.output import json_option, print_json, print_line, print_table
 from pipeline.cli.quarantine_items import Sources, document, each, find, in_order, lateness, listed, read_all, told
 from pipeline.ingress.quarantine import Quarantined
 from pipeline.ingress.quarantine import release as released
+from pipeline.kafka import KafkaPublisher, Publisher
 from pipeline.settings import Settings
 
 _COLUMNS = ("id", "integration", "topic", "at", "reasons", "now")

@@ -11,7 +11,6 @@ import click
 from pydantic import JsonValue
 
 from pipeline.app import open_sources
-from pipeline.bus import Record, read_topic
 from pipeline.cli.event_body import masked_body
 from pipeline.cli.job_view import NotFound
 from pipeline.contracts import SPECS, Topic
@@ -19,6 +18,7 @@ from pipeline.contracts.weavr import BY_PATH
 from pipeline.errors import PoisonRecord, TransientError
 from pipeline.ingress import Source
 from pipeline.ingress.quarantine import Quarantined, findings_now, read_quarantined, shown
+from pipeline.kafka import Record, read_topic
 from pipeline.providers import Finding
 from pipeline.settings import Settings
 

@@ -14,11 +14,11 @@ from typing import Any, Literal, get_args
 import click
 
 from pipeline.app import stop_on_signals
-from pipeline.bus import EmbeddedBroker
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_fields, print_json
 from pipeline.cli.sandbox_events import send_weavr_events
 from pipeline.errors import FatalError
+from pipeline.kafka import EmbeddedBroker
 from pipeline.sandbox import (
     CardFile,
     HmacScheme,

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 
-from pipeline.bus.groups import Point
 from pipeline.cli.capturing import Errand, capture
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
@@ -22,6 +21,7 @@ from pipeline.cli.request_files import read_bytes, read_headers
 from pipeline.cli.source_trial import Request, Trial, try_request
 from pipeline.cli.source_view import Configured, Key, configured, find_source
 from pipeline.ingress.capture import MOST_REQUESTS, MOST_TIME, Refused, read_captured
+from pipeline.kafka.groups import Point
 from pipeline.settings import DEFAULT_FILE
 from pipeline.signatures import Match, is_active, matching
 

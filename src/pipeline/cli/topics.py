@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from pipeline.bus import KafkaSettings, check_topics, create_topics, topic_table
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_json, print_table
 from pipeline.contracts import TopicSpec
+from pipeline.kafka import KafkaSettings, check_topics, create_topics, topic_table
 from pipeline.settings import Settings
 from pipeline.subscriber import dead_letter_topics
 

@@ -15,7 +15,6 @@ import structlog
 from aiohttp import web
 
 from pipeline.audit import record_of
-from pipeline.bus.protocols import Publisher
 from pipeline.contracts import Headers
 from pipeline.ingress import records
 from pipeline.ingress.alarms import AlarmKind, Alarms
@@ -30,6 +29,7 @@ from pipeline.ingress.routing import Routes
 from pipeline.ingress.settings import IngressSettings
 from pipeline.ingress.sources import Received, Source
 from pipeline.ingress.statuses import Answer
+from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
 from pipeline.providers import UNKNOWN_PATH, Delivery, InvalidBody, Verified
 from pipeline.signatures import Fault, Reason, SignatureRefused

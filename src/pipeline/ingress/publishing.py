@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.bus.errors import RecordTooLarge
-from pipeline.bus.protocols import Outgoing, Publisher
 from pipeline.errors import Overloaded, TransientError
 from pipeline.ingress.problems import Problem
 from pipeline.ingress.statuses import Answer
+from pipeline.kafka.errors import RecordTooLarge
+from pipeline.kafka.protocols import Outgoing, Publisher
 
 
 class DurablePublishing:

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
-from pipeline.bus.protocols import Outgoing, Record, RecordPlace
 from pipeline.contracts import (
     INTEGRATION_HEADER,
     PATH_HEADER,
@@ -25,6 +24,7 @@ from pipeline.contracts import (
 )
 from pipeline.errors import PoisonRecord
 from pipeline.ingress.records import REASONS
+from pipeline.kafka.protocols import Outgoing, Record, RecordPlace
 from pipeline.observability import FOREIGN_DIGITS, mask_text
 from pipeline.providers import Delivery, Finding, InvalidBody, Provider
 from pipeline.transfer import redact

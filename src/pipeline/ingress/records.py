@@ -7,7 +7,6 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from pipeline.bus.protocols import Outgoing
 from pipeline.contracts import (
     INTEGRATION_HEADER,
     PATH_HEADER,
@@ -18,6 +17,7 @@ from pipeline.contracts import (
     event_id,
 )
 from pipeline.ingress.sources import Received
+from pipeline.kafka.protocols import Outgoing
 from pipeline.providers import Identified, InvalidBody
 
 REASONS: Final = "pipeline_quarantine_reasons"

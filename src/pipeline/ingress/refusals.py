@@ -11,10 +11,10 @@ import structlog
 from pydantic import JsonValue
 
 from pipeline.audit import record_of
-from pipeline.bus.protocols import Publisher
 from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.errors import Overloaded, TransientError
 from pipeline.ingress.records import ACTOR
+from pipeline.kafka.protocols import Publisher
 
 log = structlog.get_logger(__name__)
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from pipeline.bus.protocols import Publisher
 from pipeline.ingress.capture import Capture
 from pipeline.ingress.handler import Ingress
 from pipeline.ingress.refusals import RefusalCounts
 from pipeline.ingress.server import IngressServer
 from pipeline.ingress.settings import IngressSettings
 from pipeline.ingress.sources import Source
+from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics
 from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus, WeavrProvider, WeavrVerifier
 from pipeline.providers.settings import WeavrOptions

@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.audit.settings import AuditSettings
-from pipeline.bus.settings import ConsumerSettings, KafkaSettings
 from pipeline.contracts import TOPICS, IntegrationName, TopicSpec
 from pipeline.ingress.settings import IngressSettings
+from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
 from pipeline.settings.errors import ConfigError
 from pipeline.settings.files import SecretUnreadable

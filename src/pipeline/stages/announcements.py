@@ -10,9 +10,9 @@ from typing import Final, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.bus.protocols import Record
 from pipeline.contracts import INTEGRATION_HEADER, BatchRequested, first_values
 from pipeline.errors import PermanentError, PoisonRecord
+from pipeline.kafka.protocols import Record
 from pipeline.providers import InvalidBody
 from pipeline.providers.strict_json import parse_object
 from pipeline.stages.settings import JobLimits, JobPolicies

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from pipeline.audit import MAX_EVENT_BYTES, Appended, Chain, Entry, Writing
-from pipeline.bus.dead_letters import DeadLetters
-from pipeline.bus.protocols import Lease, Record
 from pipeline.contracts import AuditEvent, TopicName
 from pipeline.errors import LeaseLost, PoisonRecord
+from pipeline.kafka.dead_letters import DeadLetters
+from pipeline.kafka.protocols import Lease, Record
 from pipeline.observability import Metrics
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
 
 class AuditStage:
-    """A :class:`~pipeline.bus.protocols.BatchHandler`: a batch becomes a segment.
+    """A :class:`~pipeline.kafka.protocols.BatchHandler`: a batch becomes a segment.
 
     When a batch returns, each of its events stands in the chain, by this batch or an earlier one; those that are no
     audit events are in the dead-letter topic. A batch can be repeated at any time, by this process or another.

@@ -10,10 +10,10 @@ from typing import Final, Literal
 import structlog
 from pydantic import SecretStr
 
-from pipeline.bus.protocols import Lease, Publisher, Record
 from pipeline.callback import UNANSWERED, Answer, Caller
 from pipeline.contracts import AuditAction, OutcomeMessage
 from pipeline.errors import LeaseLost, PermanentError, TransientError
+from pipeline.kafka.protocols import Lease, Publisher, Record
 from pipeline.observability import Metrics
 from pipeline.stages.announcements import rules_for
 from pipeline.stages.messages import Delivery, completed_record, decode, receipt_missing, ref_of

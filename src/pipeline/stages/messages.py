@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.bus.protocols import Lease, Outgoing, Record
 from pipeline.contracts import (
     BatchCompleted,
     BatchFailed,
@@ -22,6 +21,7 @@ from pipeline.contracts import (
     schema_uri,
 )
 from pipeline.errors import PoisonRecord
+from pipeline.kafka.protocols import Lease, Outgoing, Record
 from pipeline.observability import parse_traceparent
 from pipeline.store.receipts import Announcement, Outcome, Processed, Told
 from pipeline.store.tree import JobRef

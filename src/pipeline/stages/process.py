@@ -9,9 +9,9 @@ from typing import Final
 
 import structlog
 
-from pipeline.bus.protocols import Lease, Publisher, Record
 from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, TransientError
+from pipeline.kafka.protocols import Lease, Publisher, Record
 from pipeline.observability import Metrics
 from pipeline.stages.announcements import Request, announce, decode_request, rules_for
 from pipeline.stages.chunks import FileRules, FileWork

@@ -8,8 +8,8 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from pipeline.audit import record_of
-from pipeline.bus.protocols import Publisher
 from pipeline.contracts import AuditAction, AuditEvent
+from pipeline.kafka.protocols import Publisher
 from pipeline.store.tree import JobRef
 
 

@@ -8,10 +8,10 @@ from datetime import datetime
 
 import structlog
 
-from pipeline.bus.protocols import Publisher
 from pipeline.callback import request_id, shorten
 from pipeline.contracts import AuditAction, CallbackBody
 from pipeline.errors import PermanentError
+from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics
 from pipeline.stages.messages import Delivery, outcome_record
 from pipeline.stages.settings import JobPolicies

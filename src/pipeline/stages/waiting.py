@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.bus.protocols import Lease
 from pipeline.errors import PermanentError
+from pipeline.kafka.protocols import Lease
 from pipeline.store.tree import JobRef
 
 

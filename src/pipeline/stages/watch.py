@@ -10,8 +10,8 @@ from typing import Final
 
 import structlog
 
-from pipeline.bus.protocols import Lease, Publisher, Record
 from pipeline.errors import TransientError
+from pipeline.kafka.protocols import Lease, Publisher, Record
 from pipeline.observability import Metrics
 from pipeline.stages.announcements import JobRules, announce, decode_request, rules_for
 from pipeline.stages.deadline import deadline_passed

@@ -1,6 +1,6 @@
 """For teams that subscribe to topics of events: a typed, safe consumer in five lines. Public API."""
 
-from pipeline.bus import KafkaSettings, SaslSettings, TlsSettings
+from pipeline.kafka import KafkaSettings, SaslSettings, TlsSettings
 from pipeline.subscriber.errors import Poison, Retry
 from pipeline.subscriber.event import Event
 from pipeline.subscriber.settings import SubscriberSettings

@@ -9,8 +9,8 @@ from typing import Final, Protocol
 
 import structlog
 
-from pipeline.bus import Record
 from pipeline.contracts import TopicName
+from pipeline.kafka import Record
 from pipeline.observability import Metrics
 from pipeline.subscriber.window import RepeatWindow
 
@@ -55,7 +55,7 @@ class RepeatGates:
 
 
 class RepeatGate:
-    """Implements :class:`pipeline.bus.Gate`: passes over repeats, and types without handler.
+    """Implements :class:`pipeline.kafka.Gate`: passes over repeats, and types without handler.
 
     The log is the state: before the first record the window is read again from the partition itself, so it is the same
     wherever the partition was before.

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.bus import ConsumerSettings
+from pipeline.kafka import ConsumerSettings
 
 
 class SubscriberSettings(BaseModel):

@@ -10,9 +10,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
-from pipeline.bus import BrokerUnavailable, DeadLetters, EventConsumer, GroupFactory, KafkaSettings
 from pipeline.contracts import TopicSpec
 from pipeline.errors import FatalError
+from pipeline.kafka import BrokerUnavailable, DeadLetters, EventConsumer, GroupFactory, KafkaSettings
 from pipeline.observability import Metrics
 from pipeline.subscriber._signals import stopped_by_signals
 from pipeline.subscriber.cluster import Cluster, KafkaCluster

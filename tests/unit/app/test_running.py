@@ -17,8 +17,8 @@ from support.logging_state import logging_restored
 from pipeline.app import STAGES, Ready, open_jobs, run_ingress, run_stage, running
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Worker
-from pipeline.bus import KafkaPublisher
 from pipeline.errors import TransientError
+from pipeline.kafka import KafkaPublisher
 from pipeline.observability import ManagementServer, Metrics
 from pipeline.settings import ConfigError, Settings
 from pipeline.store.testing import MemoryStore

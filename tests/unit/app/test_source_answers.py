@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 
 from pipeline.app import open_sources
-from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import Topic, event_id, first_values
 from pipeline.ingress.testing import Serving, serving
+from pipeline.kafka.testing import MemoryPublisher
 from pipeline.settings import load_settings
 
 PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from support.command_line import Run
 
-from pipeline.bus import Record
 from pipeline.cli.event_proofs import Prover, Verdict
 from pipeline.cli.source_view import Configured, configured
 from pipeline.contracts import Headers
 from pipeline.ingress.records import accepted
 from pipeline.ingress.sources import Received
+from pipeline.kafka import Record
 from pipeline.observability import TraceContext
 from pipeline.providers import Delivery
 from pipeline.sandbox.weavr.bodies import body_of

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from support.command_line import Run
 
-from pipeline.bus import KafkaSettings, Record
-from pipeline.bus.groups import GroupBusy, Move, Point, Rewind
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, SPECS, EventHeaders, Headers, Topic, TopicName
+from pipeline.kafka import KafkaSettings, Record
+from pipeline.kafka.groups import GroupBusy, Move, Point, Rewind
 
 PLANTED = "planted-value"
 AT = datetime(2026, 1, 22, 22, 43, 59, tzinfo=UTC)

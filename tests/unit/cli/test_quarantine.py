@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from support.command_line import RememberingPublisher, Run
 
-from pipeline.bus import BrokerUnavailable, KafkaSettings, Outgoing, Record
 from pipeline.cli.actor import actor
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, Topic, event_id
 from pipeline.ingress.records import QUARANTINED_TYPE, REASONS
+from pipeline.kafka import BrokerUnavailable, KafkaSettings, Outgoing, Record
 from pipeline.sandbox.weavr.bodies import body_of
 
 CARD = "4111111111111111"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from support.command_line import Run
 
-from pipeline.bus import BrokerUnavailable, KafkaSettings, TopicFinding, TopicResult
 from pipeline.contracts import TOPICS, TopicSpec
+from pipeline.kafka import BrokerUnavailable, KafkaSettings, TopicFinding, TopicResult
 
 
 def checked(*findings: TopicFinding) -> Callable[[KafkaSettings, Sequence[TopicSpec]], Awaitable[list[TopicFinding]]]:

@@ -16,12 +16,12 @@ from prometheus_client import generate_latest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from pipeline.bus import BrokerUnavailable, Outgoing, RecordTooLarge
-from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import AuditAction, Topic, event_id, first_values
 from pipeline.errors import FatalError, Overloaded
 from pipeline.ingress import IngressSettings, Source
 from pipeline.ingress.testing import SECRET, SECRET_HEADERS, Serving, ecs_source, serving
+from pipeline.kafka import BrokerUnavailable, Outgoing, RecordTooLarge
+from pipeline.kafka.testing import MemoryPublisher
 from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus
 from pipeline.signatures import HmacSettings, Secret, scheme_of
 from pipeline.transfer import HostRules

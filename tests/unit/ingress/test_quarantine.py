@@ -8,12 +8,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from pipeline.bus import Outgoing, Record
-from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import AuditAction, Topic, event_id, first_values
 from pipeline.errors import PoisonRecord
 from pipeline.ingress import Quarantined, findings_now, read_quarantined, release, shown
 from pipeline.ingress.testing import SECRET_HEADERS, ecs_source, serving
+from pipeline.kafka import Outgoing, Record
+from pipeline.kafka.testing import MemoryPublisher
 from pipeline.providers import EcsProvider, InvalidBody
 from pipeline.transfer import HostRules
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import Topic
 from pipeline.ingress import IngressSettings
 from pipeline.ingress.testing import API_KEY, SECRET, Serving, serving, weavr_source
+from pipeline.kafka.testing import MemoryPublisher
 
 SMALL = IngressSettings(port=0, max_body_bytes=1024, read_timeout_seconds=0.04)
 HEAD = (

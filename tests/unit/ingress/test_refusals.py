@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.bus import BrokerUnavailable, Outgoing
-from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import Topic
 from pipeline.ingress import RefusalCounts
+from pipeline.kafka import BrokerUnavailable, Outgoing
+from pipeline.kafka.testing import MemoryPublisher
 
 START = datetime(2026, 1, 21, tzinfo=UTC)
 

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import aiohttp
 import pytest
 
-from pipeline.bus import Outgoing
-from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import Topic
 from pipeline.errors import FatalError
 from pipeline.ingress import Ingress, IngressServer, IngressSettings, RefusalCounts
 from pipeline.ingress.testing import SECRET_HEADERS, Serving, serving
+from pipeline.kafka import Outgoing
+from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 
 

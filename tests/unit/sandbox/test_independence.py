@@ -13,7 +13,7 @@ ROOM = Path(str(pipeline.sandbox.__file__)).parent
 ALLOWED = {"pipeline.sandbox", "pipeline.errors"}
 ALLOWED_IN = {
     ROOM / "demo" / "running.py": {"pipeline.app", "pipeline.settings", "pipeline.observability"},
-    ROOM / "demo" / "subscribing.py": {"pipeline.subscriber", "pipeline.bus"},
+    ROOM / "demo" / "subscribing.py": {"pipeline.subscriber", "pipeline.kafka"},
 }
 """The demo runs the pipeline, and reads its topics as a subscriber does."""
 

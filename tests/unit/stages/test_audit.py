@@ -9,11 +9,11 @@ import pytest
 from support.audit_log import Log, entry
 
 from pipeline.audit import MAX_EVENT_BYTES, record_of, verify
-from pipeline.bus.dead_letters import DeadLetters
-from pipeline.bus.protocols import Outgoing, Record
-from pipeline.bus.testing import MemoryPublisher
 from pipeline.contracts import Topic, first_values
 from pipeline.errors import LeaseLost, TransientError
+from pipeline.kafka.dead_letters import DeadLetters
+from pipeline.kafka.protocols import Outgoing, Record
+from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 from pipeline.stages.audit import AuditStage
 from pipeline.store import StoreUnavailable

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from pipeline.bus import Record
 from pipeline.contracts import Headers
+from pipeline.kafka import Record
 from pipeline.observability import Metrics
 from pipeline.subscriber.gate import RepeatGate, RepeatGates
 

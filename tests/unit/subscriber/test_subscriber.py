@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from support.fake_log import NOON_MS, FakeLog
 from support.subscriber_bench import QUICK, Notes, count, kill, running, subscriber_of, until
 
-from pipeline.bus import BrokerUnavailable
 from pipeline.errors import FatalError
+from pipeline.kafka import BrokerUnavailable
 from pipeline.subscriber import Event, KafkaSettings, Poison, Retry, Subscriber
 
 

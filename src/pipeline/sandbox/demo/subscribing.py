@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from pipeline.bus import KafkaSettings, read_topic
+from pipeline.kafka import KafkaSettings, read_topic
 from pipeline.sandbox.weavr import expected_id
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings
 

@@ -1,0 +1,69 @@
+"""Kafka: publishing, consumer groups, dead letters, topics. The only room that imports a Kafka client."""
+
+from pipeline.kafka._group import GroupFactory
+from pipeline.kafka.admin import TopicFinding, TopicResult, check_topics, create_topics, topic_table
+from pipeline.kafka.batch_consumer import BatchConsumer
+from pipeline.kafka.consumer import Consumer
+from pipeline.kafka.dead_letters import DeadLetter, DeadLetters, OnDeadLetter
+from pipeline.kafka.embedded import EmbeddedBroker
+from pipeline.kafka.errors import BrokerUnavailable, EmbeddedMissing, RecordsLost, RecordTooLarge
+from pipeline.kafka.event_consumer import EventConsumer
+from pipeline.kafka.names import Names
+from pipeline.kafka.protocols import (
+    BatchHandler,
+    Gate,
+    GateFactory,
+    Handle,
+    Handler,
+    Lease,
+    Outgoing,
+    Publisher,
+    Record,
+    RecordPlace,
+    Runner,
+)
+from pipeline.kafka.publisher import KafkaPublisher
+from pipeline.kafka.reader import Bounds, missing_topics, read_back, read_topic, topic_bounds
+from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, SaslSettings, TlsSettings
+
+__all__ = [
+    "BatchConsumer",
+    "BatchHandler",
+    "Bounds",
+    "BrokerUnavailable",
+    "Consumer",
+    "ConsumerSettings",
+    "DeadLetter",
+    "DeadLetters",
+    "EmbeddedBroker",
+    "EmbeddedMissing",
+    "EventConsumer",
+    "Gate",
+    "GateFactory",
+    "GroupFactory",
+    "Handle",
+    "Handler",
+    "KafkaPublisher",
+    "KafkaSettings",
+    "Lease",
+    "Names",
+    "OnDeadLetter",
+    "Outgoing",
+    "Publisher",
+    "Record",
+    "RecordPlace",
+    "RecordTooLarge",
+    "RecordsLost",
+    "Runner",
+    "SaslSettings",
+    "TlsSettings",
+    "TopicFinding",
+    "TopicResult",
+    "check_topics",
+    "create_topics",
+    "missing_topics",
+    "read_back",
+    "read_topic",
+    "topic_bounds",
+    "topic_table",
+]

@@ -1,0 +1,66 @@
+"""The options that every Kafka client of this process is made with."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from pipeline.errors import FatalError
+from pipeline.kafka._oauth import ClientCredentials
+from pipeline.kafka.settings import KafkaSettings, SaslSettings, TlsSettings
+
+
+def connection_options(settings: KafkaSettings, *, client_id: str) -> dict[str, Any]:
+    """Return keyword arguments common to aiokafka's producer, consumer and admin client.
+
+    Files are read here, so call it anew for each client: a rotated certificate is used by the next connection.
+
+    Raises:
+        FatalError: A certificate file is missing or is not what it should be.
+    """
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "client_id": client_id,
+        "request_timeout_ms": round(settings.request_timeout * 1000),
+        "security_protocol": settings.protocol,
+        # aiokafka logs each try: during an outage this is the rate of its lines
+        "retry_backoff_ms": 300,
+        # a broker that came back under another address is found within this time even if nothing fails
+        "metadata_max_age_ms": 60_000,
+    }
+    context = ssl_context(settings.tls) if "SSL" in settings.protocol else None
+    if context:
+        options["ssl_context"] = context
+    if settings.sasl:
+        options |= _sasl_options(settings.sasl, context)
+    return options
+
+
+def ssl_context(tls: TlsSettings | None) -> ssl.SSLContext:
+    """Return a context that verifies the broker's certificate and name, with our certificate where there is one."""
+    ca_file = tls.ca_file if tls else None
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if tls and tls.cert_file and tls.key_file:
+            context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_password)
+    except (OSError, ValueError) as error:
+        # ssl.SSLError is an OSError; its text names no content of the files
+        raise FatalError(
+            "kafka_tls_files", f"kafka.tls: ca_file, cert_file or key_file cannot be used: {error}"
+        ) from error
+    return context
+
+
+def _no_password() -> str:
+    # without this OpenSSL asks on the terminal, and the process hangs
+    raise ValueError("key_file is encrypted; give it without a passphrase")
+
+
+def _sasl_options(sasl: SaslSettings, context: ssl.SSLContext | None) -> dict[str, Any]:
+    if sasl.mechanism == "OAUTHBEARER":
+        return {"sasl_mechanism": sasl.mechanism, "sasl_oauth_token_provider": ClientCredentials(sasl, context)}
+    return {
+        "sasl_mechanism": sasl.mechanism,
+        "sasl_plain_username": sasl.username,
+        "sasl_plain_password": sasl.password.get_secret_value() if sasl.password else None,
+    }

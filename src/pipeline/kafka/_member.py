@@ -1,0 +1,372 @@
+"""A member of a consumer group: fetching, committing, rebalances, heartbeats, stopping.
+
+Tasks: one fetches, one commits, one watches the heartbeat; the work of partitions adds its own. One failing ends all.
+What is done with records is not here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from pipeline.contracts import TopicName
+from pipeline.effects import effect
+from pipeline.errors import most_severe
+from pipeline.kafka._group import AioGroup, Group, GroupFactory, Partition
+from pipeline.kafka._held import Held, PartitionWork
+from pipeline.kafka._lease import Tenure
+from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
+from pipeline.observability import Metrics
+
+log = structlog.get_logger(__name__)
+
+_FRESH_SHARE: Final = 0.8
+"""Work stops when the last heartbeat is older than this share of the session timeout."""
+_RECONNECT: Final = 1.0
+"""Seconds between two attempts to connect."""
+_CLOSE_WITHIN: Final = 5.0
+"""Seconds to leave the group."""
+
+
+class GroupMember(ABC):
+    """Implements :class:`pipeline.kafka.protocols.Runner` around the work of partitions.
+
+    Offsets are committed up to the lowest unfinished one. In a rebalance, work on partitions goes on and waits before
+    its next effect; it is kept where the same membership got the partition back in the very next generation, else
+    cancelled. Without a heartbeat for 0.8 of the session timeout all work is cancelled, and begins anew from the
+    committed offsets if the group still counts on this member.
+    """
+
+    def __init__(
+        self,
+        *,
+        group: str,
+        topics: Sequence[TopicName],
+        kafka: KafkaSettings,
+        settings: ConsumerSettings,
+        metrics: Metrics | None = None,
+        connect: GroupFactory | None = None,
+    ) -> None:
+        self._group = group
+        self._settings = settings
+        self._metrics = metrics or Metrics()
+        self._connect: GroupFactory = connect or (lambda: AioGroup.connect(group, topics, kafka, settings))
+        self._client: Group | None = None
+        self._held: dict[Partition, Held] = {}
+        self._membership: tuple[str, int] | None = None
+        self._limbo_since: float | None = None
+        self._expired = False
+        self._epoch = 0
+        self._turned = time.monotonic()
+        self._stopping = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._commit_wanted = asyncio.Event()
+        self._commit_lock = asyncio.Lock()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._failure: Exception | None = None
+
+    @abstractmethod
+    def _open(self, partition: Partition, lease: Tenure) -> PartitionWork:
+        """Return the work of a partition that this member was just given."""
+
+    # what others call
+
+    async def run(self) -> None:
+        """See :meth:`pipeline.kafka.protocols.Runner.run`."""
+        self._client = await self._connected()
+        if self._client is None:
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._client.subscribe(self)
+                services = [tasks.create_task(service()) for service in (self._fetch, self._commit_often, self._watch)]
+                await self._stopping.wait()
+                services[0].cancel()
+                await self._drain()
+                for service in services:
+                    service.cancel()
+        except BaseExceptionGroup as errors:
+            raise most_severe(errors) from errors
+        finally:
+            await self._leave(self._client)
+
+    def stop(self) -> None:
+        """See :meth:`pipeline.kafka.protocols.Runner.stop`."""
+        self._stopping.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the member has joined its group and its heartbeat is fresh."""
+        joined = self._membership is not None and not self._stopping.is_set()
+        return joined and not self._expired and (self._limbo_since is not None or self._fresh())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop turned lately."""
+        return time.monotonic() - self._turned < self._settings.liveness_timeout
+
+    # what works call
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine that may fail the whole member."""
+        if self._tasks is None:
+            work.close()
+            raise RuntimeError("the member does not run")
+        return self._tasks.create_task(work)
+
+    def _progressed(self, partition: Partition) -> None:
+        """Take note that records were finished, or that a call of the handler ended."""
+        held = self._held.get(partition)
+        if held and held.paused and self._limbo_since is None and self._has_room(held):
+            held.paused = False
+            self._the_client.resume(partition)
+        self._idle.set()
+
+    # what the client calls
+
+    async def on_revoked(self) -> None:
+        """A rebalance begins."""
+        self._limbo_since = time.monotonic()
+        if not self._fresh() or self._the_client.membership is None:
+            self._lose_all("membership_lost")
+        for held in self._held.values():
+            held.lease.suspend()
+        try:
+            await self._commit()
+        except Exception as error:  # noqa: BLE001 - the client would only log it; the watch raises it
+            self._failure = error
+
+    async def on_assigned(self, partitions: frozenset[Partition]) -> None:
+        """A rebalance ended. Nothing is awaited: no record can be fetched before its partition is taken note of."""
+        try:
+            self._assign(partitions)
+        except Exception as error:  # noqa: BLE001 - the client would only log it; the watch raises it
+            self._failure = error
+
+    def _assign(self, partitions: frozenset[Partition]) -> None:
+        before, self._membership = self._membership, self._the_client.membership
+        if not _continues(before, self._membership):
+            self._lose_all("membership_changed")
+        for gone in self._held.keys() - partitions:
+            log.info("partition_lost", group=self._group, topic=gone.topic, partition=gone.number)
+            self._lose(gone)
+        for partition in partitions & self._held.keys():
+            self._come_back(partition)
+        for partition in partitions - self._held.keys():
+            self._begin(partition)
+        self._limbo_since, self._expired = None, False
+        self._epoch += 1
+        self._metrics.consumer_rebalances.labels(stage=self._group).inc()
+        log.info("partitions_assigned", group=self._group, partitions=len(partitions))
+
+    # tasks
+
+    async def _fetch(self) -> None:
+        while True:
+            fetched = await self._the_client.fetch(self._settings.max_poll_records, self._settings.poll_interval)
+            for partition, records in fetched.items():
+                held = self._held.get(partition)
+                if held is None:
+                    self._expired = True  # its work was cancelled: to be fetched again from the committed offset
+                    continue
+                held.work.take(records)
+                self._pause_full(partition, held)
+
+    async def _commit_often(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.commit_interval):
+                    await self._commit_wanted.wait()
+            except TimeoutError:
+                pass  # the usual case: nobody waits for a commit
+            self._commit_wanted.clear()
+            if self._limbo_since is None:
+                await self._commit()
+
+    async def _watch(self) -> None:
+        while True:
+            self._turned = time.monotonic()
+            if self._failure:
+                raise self._failure
+            self._check_heartbeat()
+            if self._expired and self._limbo_since is None and self._fresh():
+                await self._start_over()
+            self._measure()
+            await asyncio.sleep(self._settings.poll_interval)
+
+    # heartbeat
+
+    def _fresh(self) -> bool:
+        return self._the_client.heartbeat_age < _FRESH_SHARE * self._settings.session_timeout
+
+    def _check_heartbeat(self) -> None:
+        if self._limbo_since is not None:
+            # no effect is allowed in limbo; a group that cannot be joined for so long has given us up
+            waited = time.monotonic() - self._limbo_since
+            if self._held and waited > (1 + _FRESH_SHARE) * self._settings.session_timeout:
+                self._lose_all("rebalance_stuck")
+        elif self._held and (not self._fresh() or any(held.lease.lost for held in self._held.values())):
+            self._lose_all("heartbeat_stale")
+            self._expired = True
+
+    async def _start_over(self) -> None:
+        """The group still counts on us: nobody else has the partitions, so begin at the committed offsets."""
+        epoch = self._epoch
+        for partition in self._the_client.assignment() - self._held.keys():
+            offset = await self._the_client.start_offset(partition)
+            if offset is None or epoch != self._epoch or self._limbo_since is not None or not self._fresh():
+                return
+            # nothing may come between these two, or records are fetched that no work takes
+            self._the_client.seek(partition, offset)
+            self._begin(partition)
+        self._expired = False
+        log.info("partitions_resumed", group=self._group, partitions=len(self._held))
+
+    # partitions
+
+    def _begin(self, partition: Partition) -> None:
+        lease = Tenure(self._fresh)
+        self._held[partition] = Held(self._open(partition, lease), lease)
+
+    def _come_back(self, partition: Partition) -> None:
+        held = self._held[partition]
+        held.lease.hold()
+        held.paused = False
+        if held.work.offsets.next_offset is not None:
+            self._the_client.seek(partition, held.work.offsets.next_offset)
+        self._pause_full(partition, held)
+
+    def _lose(self, partition: Partition) -> None:
+        held = self._held.pop(partition)
+        held.lease.lose()
+        held.work.cancel()
+
+    def _lose_all(self, why: str) -> None:
+        if self._held:
+            age = round(self._the_client.heartbeat_age, 1)
+            log.warning("partitions_lost", group=self._group, partitions=len(self._held), why=why, heartbeat_age=age)
+        for partition in list(self._held):
+            self._lose(partition)
+
+    def _full(self, held: Held) -> bool:
+        offsets = held.work.offsets
+        return offsets.span >= self._settings.max_span or offsets.held_bytes >= self._settings.max_span_bytes
+
+    def _has_room(self, held: Held) -> bool:
+        """Return whether a paused partition may be fetched again."""
+        return not self._full(held)
+
+    def _pause_full(self, partition: Partition, held: Held) -> None:
+        if not held.paused and self._full(held):
+            held.paused = True
+            self._the_client.pause(partition)
+
+    # committing
+
+    async def _commit(self) -> None:
+        """Commit what is finished; a failure is tried again later, and may be redone by whoever gets the partition."""
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout), self._commit_lock:
+                await self._commit_due()
+        except TimeoutError:
+            self._count_commit("failed")
+            log.warning("commit_timed_out", group=self._group)
+
+    async def _commit_due(self) -> None:
+        held_now = dict(self._held)
+        due = {
+            partition: held.work.offsets.to_commit
+            for partition, held in held_now.items()
+            if held.work.offsets.to_commit is not None and held.work.offsets.to_commit > held.committed
+        }
+        if not due or not self._fresh() or self._the_client.membership is None:
+            return
+        with effect(f"commit.{self._group}"):
+            done = await self._the_client.commit(due)
+        self._count_commit("ok" if done else "failed")
+        for partition, offset in due.items() if done else ():
+            # lost meanwhile and begun anew, it is another partition's time with us
+            if self._held.get(partition) is held_now[partition]:
+                self._note_commit(held_now[partition], offset)
+
+    def _note_commit(self, held: Held, offset: int) -> None:
+        held.committed = offset
+
+    def _count_commit(self, result: str) -> None:
+        self._metrics.consumer_commits.labels(stage=self._group, result=result).inc()
+
+    # beginning and end
+
+    async def _connected(self) -> Group | None:
+        while not self._stopping.is_set():
+            self._turned = time.monotonic()
+            try:
+                return await self._connect()
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning("connection_failed", component=self._group, why=type(error).__name__)
+            try:
+                async with asyncio.timeout(_RECONNECT):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+        return None
+
+    async def _drain(self) -> None:
+        """Let running calls finish within the grace, then end what is left."""
+        for held in self._held.values():
+            held.work.wind_down()
+        try:
+            async with asyncio.timeout(self._settings.stop_grace):
+                while any(held.work.busy for held in self._held.values()):
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            log.warning("stop_grace_over", group=self._group)
+        for held in self._held.values():
+            held.lease.lose()
+            held.work.cancel()
+
+    async def _leave(self, client: Group) -> None:
+        if self._limbo_since is None:
+            await self._commit()
+        for held in self._held.values():
+            held.lease.lose()
+        await client.close(_CLOSE_WITHIN)
+        self._membership = None
+        self._measure_nothing()
+
+    @property
+    def _the_client(self) -> Group:
+        if self._client is None:
+            raise RuntimeError("the member does not run")
+        return self._client
+
+    # metrics
+
+    def _measure(self) -> None:
+        stage, metrics = self._group, self._metrics
+        metrics.consumer_heartbeat_age_seconds.labels(stage=stage).set(self._the_client.heartbeat_age)
+        metrics.consumer_paused.labels(stage=stage).set(sum(held.paused for held in self._held.values()))
+        metrics.consumer_in_flight.labels(stage=stage).set(sum(held.work.busy for held in self._held.values()))
+        for partition, held in self._held.items():
+            labels = {"stage": stage, "topic": partition.topic, "partition": str(partition.number)}
+            metrics.consumer_span.labels(**labels).set(held.work.offsets.span)
+            end, done = self._the_client.end(partition), held.work.offsets.to_commit
+            if end is not None and done is not None:
+                metrics.consumer_lag.labels(**labels).set(max(0, end - done))
+
+    def _measure_nothing(self) -> None:
+        self._metrics.consumer_paused.labels(stage=self._group).set(0)
+        self._metrics.consumer_in_flight.labels(stage=self._group).set(0)
+
+
+def _continues(before: tuple[str, int] | None, after: tuple[str, int] | None) -> bool:
+    """Return whether nobody else can have had our partitions: same member, and no generation in between."""
+    return before is not None and after is not None and before[0] == after[0] and before[1] + 1 == after[1]

@@ -1,0 +1,179 @@
+"""The one place that holds aiokafka's producer, and what must be known of its inside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.partitioner import murmur2
+
+from pipeline.kafka._connection import connection_options
+from pipeline.kafka.names import Names
+from pipeline.kafka.protocols import Outgoing
+from pipeline.kafka.settings import KafkaSettings
+
+DEAD_LETTER_ROOM: Final = 16_384
+"""Bytes that a dead letter may exceed ``max_record_bytes`` by: the headers that say why."""
+
+_BATCH_OVERHEAD: Final = 61 + 21
+"""Bytes of a record batch's header and of the largest record header (Kafka message format v2)."""
+_HEADER_OVERHEAD: Final = 10
+"""Bytes of the two length prefixes of one header, at most."""
+
+
+def record_size(record: Outgoing) -> int:
+    """Return an upper bound of the bytes that a record takes on the wire when it is alone in its batch."""
+    headers = sum(len(name.encode()) + len(value) + _HEADER_OVERHEAD for name, value in record.headers)
+    return _BATCH_OVERHEAD + len(record.key.encode()) + len(record.value) + headers
+
+
+_hash = lru_cache(maxsize=1024)(murmur2)
+"""A webhook's record and its audit event have one key, and the hash is written in Python."""
+
+
+def partition_of(key: bytes, every: list[int], _available: list[int]) -> int:
+    """Return the partition of a key, as every Kafka client in Java would (aiokafka's form of a partitioner)."""
+    hashed: int = _hash(key)
+    return every[(hashed & 0x7FFFFFFF) % len(every)]
+
+
+class Placed(Protocol):
+    """Where a record stands within its topic."""
+
+    @property
+    def partition(self) -> int:
+        """Its partition."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """Its offset."""
+        ...
+
+
+class Producer(Protocol):
+    """A connected producer. Errors are aiokafka's KafkaError."""
+
+    async def send(self, record: Outgoing) -> asyncio.Future[Placed]:
+        """Hand one record over; the future is done when every in-sync replica has it, or never. Never cancel it."""
+        ...
+
+    @property
+    def broken(self) -> bool:
+        """Whether it can never send again."""
+        ...
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - two phases share the time
+        """Send what is pending if that works within ``timeout`` seconds, then let go of everything."""
+        ...
+
+
+ProducerFactory = Callable[[], Awaitable[Producer]]
+
+
+class AioProducer:
+    """Wraps AIOKafkaProducer: idempotent, acks=all.
+
+    Batches may grow to the size of the largest record, since brokers must take that anyway: a full small batch would
+    wake every waiting sender (measured: five times slower at 1,000 concurrent sends).
+    """
+
+    def __init__(self, settings: KafkaSettings, options: dict[str, Any]) -> None:
+        self._names = Names(settings)
+        limit = settings.max_record_bytes + DEAD_LETTER_ROOM
+        self._producer: Any = AIOKafkaProducer(
+            **options,
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=0,
+            max_batch_size=limit,
+            max_request_size=limit,
+            partitioner=partition_of,
+        )
+        self._sending: set[asyncio.Task[Any]] = set()
+
+    @classmethod
+    async def connect(cls, settings: KafkaSettings, client_id: str, *, within: float) -> AioProducer:
+        """Return a producer that has its producer id.
+
+        Raises:
+            KafkaError, TimeoutError: No broker answered within ``within`` seconds.
+            FatalError: A certificate file cannot be used.
+        """
+        made = cls(settings, await asyncio.to_thread(connection_options, settings, client_id=client_id))
+        await made._start(within)
+        return made
+
+    async def _start(self, within: float) -> None:
+        try:
+            async with asyncio.timeout(within):
+                await self._producer.start()
+        except BaseException:
+            await self._drop()
+            raise
+        self._watch_sending()
+
+    def _watch_sending(self) -> None:
+        # the sender keeps its request tasks in a local variable; without them an orderly end is not possible
+        sender = self._producer._sender  # noqa: SLF001
+        original = sender._send_produce_req  # noqa: SLF001
+
+        async def watched(node_id: Any, batches: Any) -> None:
+            task = asyncio.current_task()
+            if task:
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
+            await original(node_id, batches)
+
+        sender._send_produce_req = watched  # noqa: SLF001
+
+    async def send(self, record: Outgoing) -> asyncio.Future[Placed]:
+        """Append to the batch of the record's partition, waiting for metadata or for room."""
+        future: asyncio.Future[Placed] = await self._producer.send(
+            self._names.topic(record.topic),
+            value=record.value,
+            key=record.key.encode(),
+            headers=list(record.headers),
+        )
+        return future
+
+    @property
+    def broken(self) -> bool:
+        """Whether the sending task ended."""
+        task: asyncio.Task[Any] | None = self._producer._sender.sender_task  # noqa: SLF001 - nothing public tells
+        return task is None or task.done()
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - see Producer
+        """Flush for half the time; then fail what is left and end every task."""
+        if not self.broken:
+            try:
+                async with asyncio.timeout(timeout / 2):
+                    await self._producer.flush()
+                    await self._producer.stop()
+            except (KafkaError, TimeoutError):
+                pass  # what was not sent is reported to its senders by _drop
+        await self._drop()
+
+    async def _drop(self) -> None:
+        """End without hanging, whatever state the client is in: ``stop`` waits for ever while a broker is gone."""
+        producer = self._producer
+        producer._message_accumulator.fail_all(KafkaTimeoutError("the producer was closed"))  # noqa: SLF001
+        sender_task: asyncio.Task[Any] | None = producer._sender.sender_task  # noqa: SLF001
+        tasks = {*self._sending, *((sender_task,) if sender_task else ())}
+        for _ in range(5):  # the sender swallows the first cancellation to wait for its requests
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                _, tasks = await asyncio.wait(tasks, timeout=0.2)
+            if not tasks:
+                break
+        producer._closed = True  # noqa: SLF001 - or its finalizer warns
+        try:
+            async with asyncio.timeout(1.0):
+                await producer.client.close()
+        except (KafkaError, OSError, TimeoutError):
+            pass  # the connections are closed by the operating system at the latest when the process ends

@@ -1,0 +1,146 @@
+"""Records that can never be handled: kept, with the reason, where they block nobody."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from pipeline.contracts import SPECS, Headers, TopicName
+from pipeline.errors import FatalError, PermanentError
+from pipeline.kafka.errors import RecordTooLarge
+from pipeline.kafka.protocols import Outgoing, Publisher, Record
+from pipeline.observability import Metrics
+
+log = structlog.get_logger(__name__)
+
+_MESSAGE_LIMIT: Final = 1000
+"""Characters of the reason that fit the room that dead letters have."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One record that was given up."""
+
+    record: Record
+    error: PermanentError
+    group: str
+    at: datetime
+
+
+OnDeadLetter = Callable[[DeadLetter], Awaitable[None]]
+"""Called after a dead letter was written and before its offset counts as finished; repeated after transient errors."""
+
+
+class DeadLetters:
+    """Writes dead letters: value, key and headers unchanged, plus ``dlq_*`` headers that say where from and why.
+
+    Of a record that is too large for that, the ``dlq_*`` headers alone, with the value's length and hash.
+
+    Args:
+        publisher: Where to.
+        group: The consumer group that gives up, e.g. ``process``.
+        on_dead_letter: Told about each.
+        address: Returns the dead-letter topic of a topic.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        group: str,
+        metrics: Metrics,
+        on_dead_letter: OnDeadLetter | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        address: Callable[[TopicName], TopicName] | None = None,
+    ) -> None:
+        self._address = address or dead_letter_topic
+        self._publisher = publisher
+        self._group = group
+        self._metrics = metrics
+        self._on_dead_letter = on_dead_letter
+        self._clock = clock
+
+    async def bury(self, record: Record, error: PermanentError) -> None:
+        """Write one dead letter; at least once, so repeating after an error is safe.
+
+        Raises:
+            TransientError, Overloaded: Repeat it: the record must not be finished before it is kept.
+            FatalError: Not even a notice of it can be kept.
+        """
+        letter = DeadLetter(record, error, self._group, self._clock())
+        outgoing = _whole(letter, self._address(record.topic))
+        try:
+            await self._publisher.publish(outgoing)
+        except RecordTooLarge:
+            # whoever may write to a topic must not be able to stop its readers: the record itself stays where it is
+            await self._give_notice(letter)
+        if self._on_dead_letter:
+            await self._on_dead_letter(letter)
+        self._metrics.consumer_dead_letters.labels(stage=self._group, topic=record.topic, code=error.code).inc()
+        log.error(
+            "record_dead_lettered",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            key=record.key,
+            attempt=record.attempt,
+            code=error.code,
+            message=error.message,
+            kept_in=outgoing.topic,
+        )
+
+    async def _give_notice(self, letter: DeadLetter) -> None:
+        record = letter.record
+        try:
+            await self._publisher.publish(_notice(letter, self._address(record.topic)))
+        except RecordTooLarge as too_large:
+            raise FatalError(
+                "dead_letter_too_large",
+                f"Of {record.topic}, partition {record.partition}, offset {record.offset} not even a notice can be "
+                "kept: let the dead-letter topic take larger records than kafka.max_record_bytes (by 16384 bytes).",
+            ) from too_large
+
+
+def dead_letter_topic(topic: TopicName) -> TopicName:
+    """Return where dead letters of a topic go. Raises ValueError for a topic that is not there to be consumed."""
+    found = SPECS[topic].dead_letter if topic in SPECS else None
+    if found is None:
+        raise ValueError(f"{topic} has no dead-letter topic: nothing here consumes it")
+    return found
+
+
+def _whole(letter: DeadLetter, topic: TopicName) -> Outgoing:
+    record = letter.record
+    headers = (*record.headers, *_encoded(_facts(letter)))
+    return Outgoing(topic, record.key, record.value, headers)
+
+
+def _notice(letter: DeadLetter, topic: TopicName) -> Outgoing:
+    """Return what is kept of a record that is too large for its dead-letter topic: where it is, and why."""
+    record = letter.record
+    cut = {"dlq_value_bytes": str(len(record.value)), "dlq_value_sha256": hashlib.sha256(record.value).hexdigest()}
+    return Outgoing(topic, "", b"", _encoded(_facts(letter) | cut))
+
+
+def _encoded(facts: Mapping[str, str]) -> Headers:
+    return tuple((name, value.encode()) for name, value in facts.items())
+
+
+def _facts(letter: DeadLetter) -> dict[str, str]:
+    record, error = letter.record, letter.error
+    return {
+        "dlq_topic": record.topic,
+        "dlq_partition": str(record.partition),
+        "dlq_offset": str(record.offset),
+        "dlq_timestamp": str(record.timestamp_ms),
+        "dlq_group": letter.group,
+        "dlq_attempts": str(record.attempt),
+        "dlq_code": error.code,
+        "dlq_message": error.message[:_MESSAGE_LIMIT],
+        "dlq_at": letter.at.isoformat().replace("+00:00", "Z"),
+    }

@@ -1,0 +1,194 @@
+"""Publishing with a hard deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import cache
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+from aiokafka import errors as kafka
+
+from pipeline.contracts import DEAD_LETTER_ENDING, TopicName, publish_effect
+from pipeline.effects import effect
+from pipeline.errors import FatalError, Overloaded, PipelineError
+from pipeline.kafka._connection import connection_options
+from pipeline.kafka._producer import DEAD_LETTER_ROOM, AioProducer, Placed, Producer, ProducerFactory, record_size
+from pipeline.kafka.errors import BrokerUnavailable, RecordTooLarge
+from pipeline.kafka.protocols import Outgoing, RecordPlace
+from pipeline.kafka.settings import KafkaSettings
+from pipeline.observability import Metrics
+
+log = structlog.get_logger(__name__)
+
+_RECONNECT: Final = 1.0
+"""Seconds between two attempts to connect."""
+_TOO_LARGE: Final = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+_SEQUENCE_LOST: Final = (
+    kafka.OutOfOrderSequenceNumber,
+    kafka.ProducerFenced,
+    kafka.InvalidProducerEpoch,
+    kafka.InvalidProducerIdMapping,
+    kafka.UnknownProducerId,
+)
+"""After these an idempotent producer fails every later batch of the partition: only a new producer id helps."""
+
+
+class KafkaPublisher:
+    """Appends records, idempotently and with acks=all. Use it as an async context manager.
+
+    It connects in the background and goes on trying, so a process can start before its brokers do. A record that was
+    not confirmed in time stays with the client and may still land when the brokers are back; it counts as in flight
+    until then, which bounds the memory that an outage takes. A producer that can never send again is replaced.
+
+    Args:
+        settings: Cluster and limits.
+        client_id: Shown in the brokers' logs and quotas.
+        metrics: Where times and failures are counted.
+        connect: Makes a connected producer; tests give their own.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        client_id: str = "card-pipeline",
+        metrics: Metrics | None = None,
+        connect: ProducerFactory | None = None,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics or Metrics()
+        self._seconds = cache(lambda topic: self._metrics.publish_seconds.labels(topic=topic))
+        self._connect: ProducerFactory = connect or (
+            lambda: AioProducer.connect(settings, client_id, within=settings.request_timeout)
+        )
+        self._producer: Producer | None = None
+        self._connected = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._in_flight = 0
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin to connect; does not wait for it.
+
+        Raises:
+            FatalError: A certificate file cannot be used.
+        """
+        await asyncio.to_thread(connection_options, self._settings, client_id="check")
+        self._keeper = asyncio.create_task(self._keep_connected(), name="kafka-publisher")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for pending confirmations, at most ``ack_timeout`` seconds, then let go of everything."""
+        if self._keeper:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        self._connected.clear()
+        producer, self._producer = self._producer, None
+        if producer:
+            await producer.close(self._settings.ack_timeout)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a producer is connected. It may lose its brokers any time; publications tell."""
+        return self._connected.is_set()
+
+    async def publish(self, record: Outgoing) -> RecordPlace:
+        """Append one record, see :class:`pipeline.kafka.protocols.Publisher`."""
+        try:
+            self._admit(record)
+            started = time.perf_counter()
+            with effect(publish_effect(record.topic)):
+                place = await self._sent(record)
+        except PipelineError as error:
+            self._metrics.publish_failures.labels(topic=record.topic, code=error.code).inc()
+            raise
+        self._seconds(record.topic).observe(time.perf_counter() - started)
+        return place
+
+    def _admit(self, record: Outgoing) -> None:
+        limit = self._settings.max_record_bytes + (DEAD_LETTER_ROOM if record.topic.endswith(DEAD_LETTER_ENDING) else 0)
+        size = record_size(record)
+        if size > limit:
+            raise RecordTooLarge(
+                "record_too_large", f"The record takes {size} bytes, {limit} are allowed (kafka.max_record_bytes)."
+            )
+        if self._in_flight >= self._settings.max_sends_in_flight:
+            raise Overloaded(
+                "sends_in_flight", f"{self._in_flight} records wait for their confirmation (kafka.max_sends_in_flight)."
+            )
+
+    async def _sent(self, record: Outgoing) -> RecordPlace:
+        deadline = asyncio.get_running_loop().time() + self._settings.ack_timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                place = await asyncio.shield(await self._handed_over(record))
+        except TimeoutError as error:
+            raise _unavailable(record.topic, "no confirmation in time", self._settings.ack_timeout) from error
+        except _TOO_LARGE as error:
+            raise RecordTooLarge(
+                "record_too_large", f"A broker refuses the record as too large for {record.topic} (message.max.bytes)."
+            ) from error
+        except kafka.KafkaError as error:
+            self._judge(error)
+            raise _unavailable(record.topic, type(error).__name__, self._settings.ack_timeout) from error
+        return RecordPlace(record.topic, place.partition, place.offset)
+
+    async def _handed_over(self, record: Outgoing) -> asyncio.Future[Placed]:
+        self._count(+1)
+        try:
+            future = await (await self._current()).send(record)
+        except BaseException:
+            self._count(-1)
+            raise
+        future.add_done_callback(self._settle)
+        return future
+
+    async def _current(self) -> Producer:
+        if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
+            self._keeper.result()  # what nobody expected ended it: nothing would ever connect again
+        await self._connected.wait()
+        if self._producer is None:
+            raise kafka.ProducerClosed
+        return self._producer
+
+    def _settle(self, future: asyncio.Future[Placed]) -> None:
+        self._count(-1)
+        if not future.cancelled():
+            future.exception()  # nobody else may be waiting any more
+
+    def _count(self, change: int) -> None:
+        self._in_flight += change
+        self._metrics.sends_in_flight.set(self._in_flight)
+
+    def _judge(self, error: kafka.KafkaError) -> None:
+        if isinstance(error, _SEQUENCE_LOST) or (self._producer and self._producer.broken):
+            self._connected.clear()
+            self._broken.set()
+
+    async def _keep_connected(self) -> None:
+        while True:
+            try:
+                self._producer = await self._connect()
+            except (kafka.KafkaError, OSError, TimeoutError, FatalError) as error:
+                # a certificate that cannot be used may be in the middle of its rotation
+                why = getattr(error, "code", type(error).__name__)
+                log.warning("connection_failed", component="publisher", why=why)
+                await asyncio.sleep(_RECONNECT)
+                continue
+            self._broken.clear()
+            self._connected.set()
+            await self._broken.wait()
+            log.error("producer_replaced")
+            producer, self._producer = self._producer, None
+            await producer.close(0)
+
+
+def _unavailable(topic: TopicName, why: str, seconds: float) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        "broker_unavailable", f"{topic}: {why}; the record may or may not have been written (within {seconds:g} s)."
+    )

@@ -1,0 +1,36 @@
+"""A publisher in memory: for tests of whatever publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from pipeline.contracts import Topic
+from pipeline.kafka.protocols import Outgoing, RecordPlace
+
+
+async def _nothing(_: Outgoing) -> None:
+    """Let the publication go through."""
+
+
+class MemoryPublisher:
+    """Remembers what was published, in order.
+
+    Attributes:
+        published: Every record that was confirmed. Tests may read it.
+        before: Awaited before each record is kept: raise there, or wait, as a broker would make it.
+    """
+
+    def __init__(self, before: Callable[[Outgoing], Awaitable[None]] = _nothing) -> None:
+        """Begin empty."""
+        self.published: list[Outgoing] = []
+        self.before = before
+
+    async def publish(self, record: Outgoing) -> RecordPlace:
+        """See Publisher."""
+        await self.before(record)
+        self.published.append(record)
+        return RecordPlace(record.topic, 0, len(self.published) - 1)
+
+    def on(self, topic: Topic) -> list[Outgoing]:
+        """Return the records of one topic."""
+        return [record for record in self.published if record.topic is topic]

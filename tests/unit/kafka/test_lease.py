@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pipeline.errors import LeaseLost
+from pipeline.kafka._lease import Tenure
+
+
+async def test_a_held_lease_allows_effects() -> None:
+    await Tenure(lambda: True).ensure()
+
+
+async def test_limbo_waits_until_the_partition_comes_back() -> None:
+    lease = Tenure(lambda: True)
+    lease.suspend()
+    waiting = asyncio.create_task(lease.ensure())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    lease.hold()
+    await waiting
+
+
+async def test_limbo_ends_in_loss() -> None:
+    lease = Tenure(lambda: True)
+    lease.suspend()
+    waiting = asyncio.create_task(lease.ensure())
+    await asyncio.sleep(0)
+    lease.lose()
+    with pytest.raises(LeaseLost):
+        await waiting
+
+
+async def test_a_stale_heartbeat_loses_the_lease_for_good() -> None:
+    """A heartbeat that succeeds later says nothing about the time in between."""
+    fresh = False
+    lease = Tenure(lambda: fresh)
+    with pytest.raises(LeaseLost):
+        await lease.ensure()
+    fresh = True
+    assert lease.lost
+    lease.hold()
+    lease.suspend()
+    with pytest.raises(LeaseLost):
+        await lease.ensure()

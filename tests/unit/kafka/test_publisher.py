@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiokafka import errors as kafka
+from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.producer.message_accumulator import BatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.contracts import Topic
+from pipeline.errors import FatalError, Overloaded, PipelineError
+from pipeline.kafka import BrokerUnavailable, KafkaPublisher, KafkaSettings, Outgoing, RecordPlace, RecordTooLarge
+from pipeline.kafka._producer import DEAD_LETTER_ROOM, Placed, partition_of, record_size
+from pipeline.kafka.settings import TlsSettings
+from pipeline.observability import Metrics
+
+SETTINGS = KafkaSettings(bootstrap_servers="127.0.0.1:1", ack_timeout=0.05, max_sends_in_flight=3)
+RECORD = Outgoing(Topic.BATCH_REQUESTED, "k", b"v", ())
+PLACE = RecordPlace(Topic.BATCH_REQUESTED, 0, 7)
+
+
+class FakeProducer:
+    """Confirms, fails or stays silent as the test says."""
+
+    def __init__(self) -> None:
+        self.answers: list[RecordPlace | Exception | None] = []
+        self.refuse: Exception | None = None
+        self.silent: list[asyncio.Future[Placed]] = []
+        self.broken = False
+        self.closed_within: float | None = None
+
+    async def send(self, record: Outgoing) -> asyncio.Future[Placed]:
+        assert record.value
+        if self.refuse:
+            raise self.refuse
+        future: asyncio.Future[Placed] = asyncio.get_running_loop().create_future()
+        answer = self.answers.pop(0) if self.answers else PLACE
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        elif answer is None:
+            self.silent.append(future)
+        else:
+            future.set_result(answer)
+        return future
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - as the protocol has it
+        self.closed_within = timeout
+
+
+class Cluster:
+    """Gives producers; may refuse."""
+
+    def __init__(self) -> None:
+        self.made: list[FakeProducer] = []
+        self.errors: list[Exception] = []
+
+    async def connect(self) -> FakeProducer:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.made.append(FakeProducer())
+        return self.made[-1]
+
+
+@asynccontextmanager
+async def _publishing(
+    cluster: Cluster, settings: KafkaSettings = SETTINGS, metrics: Metrics | None = None
+) -> AsyncIterator[KafkaPublisher]:
+    async with KafkaPublisher(settings, metrics=metrics, connect=cluster.connect) as publisher:
+        yield publisher
+
+
+async def _error(publisher: KafkaPublisher, record: Outgoing = RECORD) -> PipelineError:
+    with pytest.raises(PipelineError) as caught:
+        await publisher.publish(record)
+    return caught.value
+
+
+async def test_a_confirmed_record_has_its_place() -> None:
+    cluster, metrics = Cluster(), Metrics()
+    async with _publishing(cluster, metrics=metrics) as publisher:
+        before = publisher.ready
+        assert await publisher.publish(RECORD) == PLACE
+        assert (before, publisher.ready) == (False, True)
+    labels = {"topic": "card-batch.requested"}
+    assert metrics.registry.get_sample_value("pipeline_publish_seconds_count", labels) == 1
+    assert cluster.made[0].closed_within == SETTINGS.ack_timeout
+
+
+async def test_silence_ends_at_the_deadline_and_counts_as_in_flight_until_it_is_broken() -> None:
+    """An outage holds at most max_sends_in_flight records in memory; a late confirmation frees its place."""
+    cluster, metrics = Cluster(), Metrics()
+    async with _publishing(cluster, metrics=metrics) as publisher:
+        await publisher.publish(RECORD)
+        producer = cluster.made[0]
+        producer.answers = [None, None, None]
+        assert {type(await _error(publisher)) for _ in range(3)} == {BrokerUnavailable}
+        assert isinstance(await _error(publisher), Overloaded)
+        assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 3
+        producer.silent[0].set_result(PLACE)
+        producer.silent[1].set_exception(kafka.KafkaTimeoutError())
+        await asyncio.sleep(0)
+        assert await publisher.publish(RECORD) == PLACE
+        await asyncio.sleep(0)
+        assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 1
+        producer.silent[2].cancel()
+    failures = {"topic": "card-batch.requested", "code": "broker_unavailable"}
+    assert metrics.registry.get_sample_value("pipeline_publish_failures_total", failures) == 3
+
+
+@pytest.mark.parametrize("error", [kafka.MessageSizeTooLargeError(), kafka.RecordListTooLargeError()])
+async def test_a_broker_that_takes_less_than_configured_is_told_apart(error: Exception) -> None:
+    cluster = Cluster()
+    async with _publishing(cluster) as publisher:
+        await publisher.publish(RECORD)
+        cluster.made[0].answers = [error]
+        assert isinstance(await _error(publisher), RecordTooLarge)
+
+
+@pytest.mark.parametrize("error", [kafka.TopicAuthorizationFailedError("t"), kafka.UnknownTopicOrPartitionError()])
+async def test_any_other_refusal_may_be_repeated(error: Exception) -> None:
+    """It is never the caller's fault; the producer stays."""
+    cluster = Cluster()
+    async with _publishing(cluster) as publisher:
+        await publisher.publish(RECORD)
+        cluster.made[0].refuse = error
+        refused = await _error(publisher)
+        assert isinstance(refused, BrokerUnavailable)
+        assert type(error).__name__ in refused.message
+        cluster.made[0].refuse = None
+        assert await publisher.publish(RECORD) == PLACE
+    assert len(cluster.made) == 1
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_producer_that_can_never_send_again_is_replaced(broken: bool) -> None:  # noqa: FBT001 - a parameter
+    """Its sequence numbers are lost, or its sending task died."""
+    cluster = Cluster()
+    async with _publishing(cluster) as publisher:
+        await publisher.publish(RECORD)
+        first = cluster.made[0]
+        first.broken = broken
+        first.answers = [kafka.KafkaError() if broken else kafka.OutOfOrderSequenceNumber()]
+        assert isinstance(await _error(publisher), BrokerUnavailable)
+        assert not publisher.ready
+        assert await publisher.publish(RECORD) == PLACE
+    assert len(cluster.made) == 2
+    assert first.closed_within == 0
+
+
+async def test_it_goes_on_trying_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.kafka.publisher._RECONNECT", 0.001)
+    cluster = Cluster()
+    cluster.errors = [kafka.KafkaConnectionError(), TimeoutError(), FatalError("kafka_tls_files", "half rotated")]
+    async with _publishing(cluster) as publisher:
+        assert await publisher.publish(RECORD) == PLACE
+
+
+async def test_without_a_connection_the_deadline_holds() -> None:
+    cluster = Cluster()
+    cluster.errors = [kafka.KafkaConnectionError()]
+    async with _publishing(cluster) as publisher:
+        assert isinstance(await _error(publisher), BrokerUnavailable)
+    assert isinstance(await _error(publisher), BrokerUnavailable)  # closed
+
+
+async def test_what_ended_the_connecting_for_good_is_raised_by_the_next_publication() -> None:
+    """Else every publication would run into its deadline until somebody restarts the process."""
+    cluster = Cluster()
+    cluster.errors = [ZeroDivisionError("nobody expected it")]
+    async with _publishing(cluster) as publisher:
+        await asyncio.sleep(0)
+        with pytest.raises(ZeroDivisionError):
+            await publisher.publish(RECORD)
+
+
+async def test_a_cancelled_send_frees_its_place() -> None:
+    cluster, metrics = Cluster(), Metrics()
+    cluster.errors = [kafka.KafkaConnectionError()]
+    async with _publishing(cluster, metrics=metrics) as publisher:
+        sending = asyncio.create_task(publisher.publish(RECORD))
+        await asyncio.sleep(0)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 0
+
+
+async def test_certificates_that_cannot_be_used_are_refused_at_the_start() -> None:
+    settings = SETTINGS.model_copy(update={"tls": TlsSettings(ca_file="/nowhere/ca.pem")})
+    with pytest.raises(FatalError, match="kafka_tls_files"):
+        await KafkaPublisher(settings, connect=Cluster().connect).__aenter__()
+
+
+async def test_size_is_checked_before_sending_and_dead_letters_have_more_room() -> None:
+    cluster = Cluster()
+    settings = SETTINGS.model_copy(update={"max_record_bytes": 10_000})
+    async with _publishing(cluster, settings) as publisher:
+        headers = (("name", b"x" * 4000),)
+        fits = Outgoing(Topic.BATCH_REQUESTED, "key", b"x" * (10_000 - record_size(_with(b"", headers))), headers)
+        assert await publisher.publish(fits) == PLACE
+        larger = _with(fits.value + b"x", headers)
+        assert isinstance(await _error(publisher, larger), RecordTooLarge)
+        letter = Outgoing(Topic.BATCH_DEAD_LETTER, "key", larger.value, (*headers, ("dlq", b"x" * 16_000)))
+        assert (await publisher.publish(letter)).topic is Topic.BATCH_DEAD_LETTER
+        worse = Outgoing(Topic.BATCH_DEAD_LETTER, "key", larger.value, (("dlq", b"x" * (DEAD_LETTER_ROOM + 6000)),))
+        assert isinstance(await _error(publisher, worse), RecordTooLarge)
+
+
+def _with(value: bytes, headers: tuple[tuple[str, bytes], ...]) -> Outgoing:
+    return Outgoing(Topic.BATCH_REQUESTED, "key", value, headers)
+
+
+@given(st.text(max_size=50), st.binary(max_size=500), st.lists(st.tuples(st.text(max_size=20), st.binary(max_size=50))))
+def test_the_size_is_never_underestimated(key: str, value: bytes, headers: list[tuple[str, bytes]]) -> None:
+    """Law: alone in its batch, the record takes no more bytes on the wire than the check assumes."""
+    batch = BatchBuilder(1 << 20, 0, is_transactional=False)
+    batch.append(timestamp=1_700_000_000_000, key=key.encode(), value=value, headers=headers)
+    batch.close()
+    assert batch.size() <= record_size(Outgoing(Topic.BATCH_REQUESTED, key, value, tuple(headers)))
+
+
+@given(st.binary(max_size=80), st.integers(min_value=1, max_value=64))
+def test_a_key_goes_where_every_client_sends_it(key: bytes, partitions: int) -> None:
+    """Law: the partition is that of the default partitioner, the first time and from then on."""
+    every = list(range(partitions))
+    expected = DefaultPartitioner()(key, every, every)
+    assert [expected, expected] == [partition_of(key, every, []) for _ in range(2)]

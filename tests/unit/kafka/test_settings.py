@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from pipeline.contracts import Topic
+from pipeline.errors import FatalError
+from pipeline.kafka import ConsumerSettings, KafkaSettings, Names, SaslSettings, TlsSettings
+from pipeline.kafka._connection import connection_options
+from pipeline.kafka._oauth import ClientCredentials
+
+PLAIN = {"mechanism": "SCRAM-SHA-512", "username": "pipeline", "password": "secret-of-test"}
+OAUTH = {
+    "mechanism": "OAUTHBEARER",
+    "token_url": "https://id.example.com/token",
+    "client_id": "pipeline",
+    "client_secret": "secret-of-test",
+}
+
+
+@pytest.mark.parametrize(
+    ("tls", "sasl", "protocol"),
+    [(None, None, "PLAINTEXT"), ({}, None, "SSL"), (None, PLAIN, "SASL_PLAINTEXT"), ({}, PLAIN, "SASL_SSL")],
+)
+def test_the_security_protocol_follows_from_the_tables(tls: object, sasl: object, protocol: str) -> None:
+    settings = KafkaSettings.model_validate({"bootstrap_servers": "b:9092", "tls": tls, "sasl": sasl})
+    assert settings.protocol == protocol
+    options = connection_options(settings, client_id="me")
+    assert options["security_protocol"] == protocol
+    assert ("ssl_context" in options) == ("SSL" in protocol.removeprefix("SASL_"))
+    assert options.get("sasl_plain_password") == ("secret-of-test" if sasl else None)
+
+
+@pytest.mark.parametrize(
+    ("tls", "sasl", "protocol"),
+    [(None, None, "SASL_SSL"), ({}, None, "PLAINTEXT"), (None, PLAIN, "PLAINTEXT"), ({}, PLAIN, "SASL_PLAINTEXT")],
+)
+def test_an_explicit_protocol_must_not_contradict_the_tables(tls: object, sasl: object, protocol: str) -> None:
+    with pytest.raises(ValidationError, match="contradict"):
+        KafkaSettings.model_validate(
+            {"bootstrap_servers": "b:9092", "tls": tls, "sasl": sasl, "security_protocol": protocol}
+        )
+
+
+def test_tls_without_a_table_uses_the_authorities_of_the_system() -> None:
+    options = connection_options(KafkaSettings(bootstrap_servers="b:9092", security_protocol="SSL"), client_id="me")
+    assert options["ssl_context"].verify_mode is ssl.CERT_REQUIRED
+    assert options["ssl_context"].check_hostname
+
+
+async def test_oauthbearer_gets_a_token_provider() -> None:
+    settings = KafkaSettings.model_validate({"bootstrap_servers": "b:9092", "tls": {}, "sasl": OAUTH})
+    options = connection_options(settings, client_id="me")
+    assert isinstance(options["sasl_oauth_token_provider"], ClientCredentials)
+    assert "sasl_plain_password" not in options
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (PLAIN | {"password": None}, "needs password"),
+        (PLAIN | {"client_id": "x"}, "has no use for client_id"),
+        (OAUTH | {"client_secret": None, "token_url": None}, "needs token_url and client_secret"),
+        (OAUTH | {"username": "x"}, "has no use for username"),
+        (OAUTH | {"token_url": "http://id.example.com/token"}, "token_url"),
+    ],
+)
+def test_sasl_needs_what_its_mechanism_needs(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message) as caught:
+        SaslSettings.model_validate(given)
+    assert "secret-of-test" not in str(caught.value)
+
+
+def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="together"):
+        TlsSettings(cert_file=tmp_path / "cert.pem")
+
+
+def test_files_that_hold_no_certificate_are_named(tmp_path: Path) -> None:
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
+    settings = KafkaSettings(bootstrap_servers="b:9092", tls=TlsSettings(cert_file=nonsense, key_file=nonsense))
+    with pytest.raises(FatalError, match="kafka_tls_files"):
+        connection_options(settings, client_id="me")
+
+
+def test_secrets_are_not_shown() -> None:
+    settings = KafkaSettings(
+        bootstrap_servers="b:9092",
+        sasl=SaslSettings(mechanism="PLAIN", username="u", password=SecretStr("secret-of-test")),
+    )
+    assert "secret-of-test" not in repr(settings)
+
+
+def test_names_are_prefixed_or_replaced_and_found_again() -> None:
+    settings = KafkaSettings(
+        bootstrap_servers="b:9092", topic_prefix="prod.", topics={Topic.AUDIT_EVENTS: "audit"}, group_prefix="cards-"
+    )
+    names = Names(settings)
+    assert names.topic(Topic.BATCH_REQUESTED) == "prod.card-batch.requested"
+    assert names.topic(Topic.AUDIT_EVENTS) == "audit"
+    assert all(names.logical(names.topic(topic)) is topic for topic in Topic)
+    assert names.group("process") == "cards-process"
+    with pytest.raises(KeyError):
+        names.logical("foreign")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"topic_prefix": "with space"}, "Kafka allows"),
+        ({"group_prefix": "a/b"}, "Kafka allows"),
+        ({"topics": {"audit.events": "x" * 250}}, "Kafka allows"),
+        ({"topics": {"audit.events": "card-batch.requested"}}, "same name"),
+        ({"topics": {"no.such.topic": "x"}}, "topics"),
+        ({"replicas": 3}, "replicas"),
+    ],
+)
+def test_names_that_kafka_or_we_do_not_know_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        KafkaSettings.model_validate({"bootstrap_servers": "b:9092"} | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backoff_min": 5, "backoff_max": 1}, "backoff_min"),
+        ({"session_timeout": 4, "commit_timeout": 3, "poll_interval": 0.5}, "commit_timeout"),
+        ({"session_timeout": 6, "poll_interval": 2}, "poll_interval"),
+    ],
+)
+def test_consumer_times_must_fit_together(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ConsumerSettings.model_validate(change)

@@ -18,6 +18,8 @@ import structlog
 from benchmarks.process import RECORDS, report
 from pipeline.cards import CsvLimits, CsvSettings, settle_memory
 from pipeline.contracts import BatchRequested
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 from pipeline.processors import ProcessorSettings, load
@@ -25,9 +27,7 @@ from pipeline.stages.chunks import FileRules, FileWork
 from pipeline.stages.messages import Delivery
 from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.stages.trail import Trail
-from pipeline.store.jobs import JobStore
-from pipeline.store.local import LocalStore
-from pipeline.store.tree import JobRef
+from pipeline.storage.local import LocalStore
 from pipeline.transfer import Download, SourceInfo, UrlSource
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")

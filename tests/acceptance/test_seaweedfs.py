@@ -17,8 +17,8 @@ from support.partner_bucket import PartnerBucket
 from support.seaweedfs import SeaweedFS
 
 from pipeline.sandbox import CardFile, Job, JobRequest, ResultRules, expected_counts, settings_snippet, verify_result
-from pipeline.store import open_store
-from pipeline.store.settings import S3Settings
+from pipeline.storage import open_store
+from pipeline.storage.settings import S3Settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -15,8 +15,8 @@ from support.audit_log import Log, entries, entry
 from support.seaweedfs import SeaweedFS
 
 from pipeline.audit import read_heads, verify
-from pipeline.store import LocalSettings, ObjectNotFound, ObjectStore, S3Settings, open_store
-from pipeline.store.testing import MemoryStore
+from pipeline.storage import LocalSettings, ObjectNotFound, ObjectStore, S3Settings, open_store
+from pipeline.storage.testing import MemoryStore
 
 RANDOM = random.Random(7)  # noqa: S311 - test data, the same each time
 KINDS = ("memory", "local", "s3")

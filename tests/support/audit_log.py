@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pipeline.audit import AuditSettings, Chain, Entry, Signer, Writing
 from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.errors import LeaseLost
-from pipeline.store.testing import MemoryStore
+from pipeline.storage.testing import MemoryStore
 
 TOPIC = "audit.events"
 JOB = UUID("11111111-2222-3333-4444-555555555555")

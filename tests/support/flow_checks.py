@@ -11,8 +11,8 @@ from support.flow import INTEGRATION, Flow
 from pipeline.audit import verify
 from pipeline.contracts import Topic
 from pipeline.sandbox import Job, ResultRules, expected_counts, verify_result
-from pipeline.store import open_store
-from pipeline.store.settings import LocalSettings
+from pipeline.storage import open_store
+from pipeline.storage.settings import LocalSettings
 
 COMPLETED_STEPS: Final = (
     "webhook.accepted",

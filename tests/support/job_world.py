@@ -17,6 +17,8 @@ from pipeline.callback.protocols import Answer
 from pipeline.cards import CsvLimits, CsvSettings
 from pipeline.contracts import Topic, first_values
 from pipeline.errors import LeaseLost, PipelineError
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
 from pipeline.kafka.protocols import Outgoing, Record, RecordPlace
 from pipeline.observability import Metrics
 from pipeline.processors import LoadedProcessor, ProcessorSettings, load
@@ -26,9 +28,7 @@ from pipeline.stages.process import ProcessStage
 from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.stages.upload import UploadRules, UploadStage
 from pipeline.stages.watch import DeadlineWatch
-from pipeline.store.jobs import JobStore
-from pipeline.store.testing import MemoryStore
-from pipeline.store.tree import JobRef
+from pipeline.storage.testing import MemoryStore
 from pipeline.transfer import Download, SourceChanged, SourceInfo, UrlSource
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")

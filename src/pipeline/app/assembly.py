@@ -21,6 +21,7 @@ from pipeline.cards import settle_memory
 from pipeline.contracts import AuditAction, AuditEvent, Topic
 from pipeline.ingress import Ingress, IngressServer, RefusalCounts
 from pipeline.ingress.capture import Capture
+from pipeline.jobs.job_store import JobStore
 from pipeline.kafka import (
     BatchConsumer,
     Consumer,
@@ -40,8 +41,7 @@ from pipeline.stages.confirm import ConfirmRules, ConfirmStage
 from pipeline.stages.process import ProcessStage
 from pipeline.stages.upload import UploadRules, UploadStage
 from pipeline.stages.watch import DeadlineWatch
-from pipeline.store import ObjectStore, open_store
-from pipeline.store.jobs import JobStore
+from pipeline.storage import ObjectStore, open_store
 from pipeline.transfer import Transfers, open_transfers
 
 

@@ -17,8 +17,8 @@ from pipeline.errors import TransientError
 from pipeline.kafka import ConsumerSettings, EmbeddedBroker, KafkaPublisher, KafkaSettings
 from pipeline.observability import Health, ManagementServer, Metrics, Redaction, configure_logging, watch_loop_lag
 from pipeline.settings import Settings
-from pipeline.store import ObjectStore, open_store
-from pipeline.store.metered import MeteredStore
+from pipeline.storage import ObjectStore, open_store
+from pipeline.storage.metered import MeteredStore
 
 log = structlog.get_logger(__name__)
 

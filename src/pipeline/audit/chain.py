@@ -20,7 +20,7 @@ from pipeline.audit.window import KnownIds
 from pipeline.effects import effect
 from pipeline.errors import LeaseLost, most_severe
 from pipeline.kafka.protocols import Lease
-from pipeline.store import ObjectNotFound, ObjectStore
+from pipeline.storage import ObjectNotFound, ObjectStore
 
 log = structlog.get_logger(__name__)
 

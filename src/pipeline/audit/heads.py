@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pipeline.audit.segments import ROOT, parse_folder
 from pipeline.audit.tail import find_tail
 from pipeline.errors import PermanentError
-from pipeline.store import ObjectStore
+from pipeline.storage import ObjectStore
 
 
 class Head(BaseModel):

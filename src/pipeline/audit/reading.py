@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 from pipeline.audit.damage import Damage, DamageKind
 from pipeline.audit.segments import MAX_LINE_BYTES, Closing, Place, digest_of
 from pipeline.audit.signing import PublicKeys, is_signed
-from pipeline.store import ObjectStore
+from pipeline.storage import ObjectStore
 
 _HASH: Final = re.compile(rb',"hash":"([0-9a-f]{64})"}')
 _HASH_BYTES: Final = 75

@@ -9,7 +9,7 @@ from pipeline.audit.damage import Damage
 from pipeline.audit.reading import read_segment
 from pipeline.audit.segments import ROOT, Closing, Place
 from pipeline.errors import FatalError
-from pipeline.store import ObjectNotFound, ObjectStore
+from pipeline.storage import ObjectNotFound, ObjectStore
 
 
 @dataclass(frozen=True, slots=True)

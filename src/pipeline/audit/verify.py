@@ -12,7 +12,7 @@ from pipeline.audit.heads import Head
 from pipeline.audit.reading import SegmentReader, read_segment
 from pipeline.audit.segments import GENESIS, ROOT, Closing, Place, parse_folder
 from pipeline.audit.signing import PublicKeys
-from pipeline.store import ObjectNotFound, ObjectStore
+from pipeline.storage import ObjectNotFound, ObjectStore
 
 
 class Report(BaseModel):

@@ -15,7 +15,7 @@ from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_fields, print_json, print_table
 from pipeline.errors import PipelineError
 from pipeline.settings import Settings
-from pipeline.store import open_store
+from pipeline.storage import open_store
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -30,10 +30,10 @@ from pipeline.cli.local_files import Aside
 from pipeline.cli.output import json_option, print_fields, print_json, print_table
 from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.errors import PermanentError, TransientError
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
 from pipeline.kafka import KafkaPublisher
 from pipeline.stages.messages import outcome_record
-from pipeline.store.jobs import JobStore
-from pipeline.store.tree import JobRef
 
 _POLL_SECONDS: Final = 1.0
 _ENDS: Final = frozenset({"confirmed", "refused"})

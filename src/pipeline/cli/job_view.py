@@ -9,9 +9,9 @@ from uuid import UUID
 
 from pipeline.cli.exits import UsageRefused
 from pipeline.errors import PermanentError
-from pipeline.store.jobs import JobStore
-from pipeline.store.receipts import Announcement, Manifest, Outcome, Processed, Told, Uploaded
-from pipeline.store.tree import JobRef
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.receipts import Announcement, Manifest, Outcome, Processed, Told, Uploaded
 
 State = Literal["announced", "processing", "processed", "uploaded", "completed", "failed", "confirmed", "refused"]
 """How far a job is; ``completed`` and ``failed`` are decided and not told yet, ``confirmed`` and ``refused`` end it."""

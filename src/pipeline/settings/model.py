@@ -21,7 +21,7 @@ from pipeline.settings.retention import RetentionSettings
 from pipeline.settings.weavr import WeavrIntegration
 from pipeline.settings.webhooks import WebhookSource
 from pipeline.stages.settings import WatchSettings
-from pipeline.store.settings import LocalSettings, StoreSettings
+from pipeline.storage.settings import LocalSettings, StoreSettings
 from pipeline.transfer import NetworkSettings, TransferSettings
 
 ENV_PREFIX = "PIPELINE_"

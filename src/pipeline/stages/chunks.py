@@ -16,14 +16,14 @@ import structlog
 from pipeline.cards import Chunk, ChunkEngine, CsvLimits, CsvSettings, Layout, Position, Splitter, generation, plan_hash
 from pipeline.contracts import AuditAction
 from pipeline.errors import LeaseLost, PermanentError, PipelineError, TransientError, most_severe
+from pipeline.jobs.job_store import Checkpoint, JobStore
+from pipeline.jobs.receipts import Announcement, Manifest, Place, Processed, Source
 from pipeline.observability import Metrics
 from pipeline.processors import JobContext, LoadedProcessor
 from pipeline.stages.messages import Delivery
 from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.stages.trail import Trail
 from pipeline.stages.verdict import Counts
-from pipeline.store.jobs import Checkpoint, JobStore
-from pipeline.store.receipts import Announcement, Manifest, Place, Processed, Source
 from pipeline.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUrl, SourceChanged, signed_url
 
 log = structlog.get_logger(__name__)

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from pipeline.errors import PermanentError
-from pipeline.store.jobs import JobStore
-from pipeline.store.tree import JobRef
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
 
 T = TypeVar("T")
 

@@ -21,10 +21,10 @@ from pipeline.contracts import (
     schema_uri,
 )
 from pipeline.errors import PoisonRecord
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.receipts import Announcement, Outcome, Processed, Told
 from pipeline.kafka.protocols import Lease, Outgoing, Record
 from pipeline.observability import parse_traceparent
-from pipeline.store.receipts import Announcement, Outcome, Processed, Told
-from pipeline.store.tree import JobRef
 
 M = TypeVar("M", bound=JobMessage)
 

@@ -11,6 +11,8 @@ import structlog
 
 from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, TransientError
+from pipeline.jobs.job_store import Announced, JobStore
+from pipeline.jobs.receipts import Processed
 from pipeline.kafka.protocols import Lease, Publisher, Record
 from pipeline.observability import Metrics
 from pipeline.stages.announcements import Request, announce, decode_request, rules_for
@@ -20,8 +22,6 @@ from pipeline.stages.messages import Delivery, processed_record
 from pipeline.stages.trail import Trail
 from pipeline.stages.verdict import Counts, Judge
 from pipeline.stages.waiting import Waiting
-from pipeline.store.jobs import Announced, JobStore
-from pipeline.store.receipts import Processed
 
 log = structlog.get_logger(__name__)
 

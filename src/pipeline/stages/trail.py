@@ -9,8 +9,8 @@ from pydantic import JsonValue
 
 from pipeline.audit import record_of
 from pipeline.contracts import AuditAction, AuditEvent
+from pipeline.jobs.job_tree import JobRef
 from pipeline.kafka.protocols import Publisher
-from pipeline.store.tree import JobRef
 
 
 class Trail:

@@ -11,6 +11,8 @@ import structlog
 
 from pipeline.contracts import AuditAction, BatchProcessed
 from pipeline.errors import PermanentError, TransientError
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.receipts import Processed, Uploaded
 from pipeline.kafka.protocols import Lease, Publisher, Record
 from pipeline.observability import Metrics
 from pipeline.stages.announcements import rules_for
@@ -20,8 +22,6 @@ from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.stages.trail import Trail
 from pipeline.stages.verdict import Counts, Judge
 from pipeline.stages.waiting import Waiting
-from pipeline.store.jobs import JobStore
-from pipeline.store.receipts import Processed, Uploaded
 from pipeline.transfer import SignedUrl, Uploader, signed_url
 
 log = structlog.get_logger(__name__)

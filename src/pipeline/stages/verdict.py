@@ -11,14 +11,14 @@ import structlog
 from pipeline.callback import request_id, shorten
 from pipeline.contracts import AuditAction, CallbackBody
 from pipeline.errors import PermanentError
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.receipts import Outcome, Processed, Uploaded
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics
 from pipeline.stages.messages import Delivery, outcome_record
 from pipeline.stages.settings import JobPolicies
 from pipeline.stages.trail import Trail
-from pipeline.store.jobs import JobStore
-from pipeline.store.receipts import Outcome, Processed, Uploaded
-from pipeline.store.tree import JobRef
 
 log = structlog.get_logger(__name__)
 

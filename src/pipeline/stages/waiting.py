@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.errors import PermanentError
+from pipeline.jobs.job_tree import JobRef
 from pipeline.kafka.protocols import Lease
-from pipeline.store.tree import JobRef
 
 
 class Waiting:

@@ -21,7 +21,7 @@ from pipeline.errors import TransientError
 from pipeline.kafka import KafkaPublisher
 from pipeline.observability import ManagementServer, Metrics
 from pipeline.settings import ConfigError, Settings
-from pipeline.store.testing import MemoryStore
+from pipeline.storage.testing import MemoryStore
 
 __all__ = ["logging_restored"]
 

@@ -11,8 +11,8 @@ from support.audit_log import START, TOPIC, HeldLease, Log, entries, entry
 
 from pipeline.audit import AuditSettings, verify
 from pipeline.errors import FatalError, LeaseLost
-from pipeline.store import StoreUnavailable
-from pipeline.store.testing import MemoryStore
+from pipeline.storage import StoreUnavailable
+from pipeline.storage.testing import MemoryStore
 
 FOLDER = "audit/audit.events/00003/"
 

@@ -24,8 +24,8 @@ from pipeline.audit import (
 )
 from pipeline.audit.segments import MAX_LINE_BYTES, Place, build
 from pipeline.errors import FatalError, PermanentError
-from pipeline.store import ObjectNotFound
-from pipeline.store.testing import MemoryStore
+from pipeline.storage import ObjectNotFound
+from pipeline.storage.testing import MemoryStore
 
 Deed = Callable[[Log], None]
 

@@ -11,7 +11,7 @@ from support.audit_log import Log, entries, new_key
 from support.command_line import Run
 
 from pipeline.audit import Signer
-from pipeline.store import LocalStore
+from pipeline.storage import LocalStore
 
 
 @pytest.fixture

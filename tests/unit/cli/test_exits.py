@@ -13,7 +13,7 @@ from pipeline.cards import CsvError
 from pipeline.cli.exits import Cli, ExitCode, UsageRefused, exit_code
 from pipeline.errors import FatalError, PermanentError, PipelineError, TransientError
 from pipeline.settings import ConfigError
-from pipeline.store import StoreUnavailable
+from pipeline.storage import StoreUnavailable
 
 
 def ending_by(work: Callable[[], object]) -> click.Group:

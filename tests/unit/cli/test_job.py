@@ -18,9 +18,9 @@ from pipeline.callback.protocols import Answer
 from pipeline.cli.job import FollowTimeout, follow_job
 from pipeline.cli.job_view import JobView, parse_job
 from pipeline.contracts import Topic
-from pipeline.store import LocalStore
-from pipeline.store.jobs import JobStore
-from pipeline.store.tree import JobRef
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
+from pipeline.storage import LocalStore
 
 NAME = f"acme/{JOB}"
 REFUSAL = Answer("refused", 404, "callback_unknown_job", "No batch job found")

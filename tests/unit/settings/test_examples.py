@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.app import open_sources
 from pipeline.settings import Settings, load_settings, review
-from pipeline.store import LocalSettings, S3Settings
+from pipeline.storage import LocalSettings, S3Settings
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SECRETS = (

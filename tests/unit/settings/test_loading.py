@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from pipeline.settings import ConfigError, Settings, config_path, load_settings
-from pipeline.store import LocalSettings, S3Settings
+from pipeline.storage import LocalSettings, S3Settings
 
 MINIMAL = """
 [ecs.acme]

@@ -16,7 +16,7 @@ from pipeline.kafka.protocols import Outgoing, Record
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 from pipeline.stages.audit import AuditStage
-from pipeline.store import StoreUnavailable
+from pipeline.storage import StoreUnavailable
 
 
 class World:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from pipeline.store.errors import ObjectNotFound, StoreUnavailable
-from pipeline.store.keys import check_key, check_prefix
-from pipeline.store.protocols import ObjectInfo
+from pipeline.storage.errors import ObjectNotFound, StoreUnavailable
+from pipeline.storage.keys import check_key, check_prefix
+from pipeline.storage.protocols import ObjectInfo
 
 
 class MemoryStore:

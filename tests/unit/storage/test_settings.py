@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.store import LocalSettings, LocalStore, S3Settings, S3Store, StoreSettings, open_store
+from pipeline.storage import LocalSettings, LocalStore, S3Settings, S3Store, StoreSettings, open_store
 
 SETTINGS: TypeAdapter[LocalSettings | S3Settings] = TypeAdapter(StoreSettings)
 S3: dict[str, Any] = {"kind": "s3", "bucket": "cards"}

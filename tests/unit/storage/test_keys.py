@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.store.keys import MAX_KEY_CHARS, check_key, check_prefix
-from pipeline.store.walk import Entry, walk
+from pipeline.storage.keys import MAX_KEY_CHARS, check_key, check_prefix
+from pipeline.storage.walk import Entry, walk
 
 
 @pytest.mark.parametrize("key", ["a", "a/b", "jobs/acme/cffde776-1d2a/0001.json", "a=1,b+c@d:e~f_g", "x" * 255])

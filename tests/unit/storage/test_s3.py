@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import SecretStr
 
 from pipeline.errors import FatalError
-from pipeline.store import ObjectNotFound, S3Settings, S3Store, StoreUnavailable
-from pipeline.store import s3 as module
+from pipeline.storage import ObjectNotFound, S3Settings, S3Store, StoreUnavailable
+from pipeline.storage import s3 as module
 
 SECRET = "hush-not-shown"
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -286,7 +286,7 @@ def test_a_process_that_ends_right_after_close_ends_well(tmp_path: Path) -> None
     code = textwrap.dedent(
         """
         import asyncio
-        from pipeline.store import S3Settings, S3Store, StoreUnavailable
+        from pipeline.storage import S3Settings, S3Store, StoreUnavailable
         async def main():
             store = S3Store(S3Settings(kind="s3", bucket="cards", endpoint="http://127.0.0.1:9", allow_http=True,
                                        access_key_id="a", secret_access_key="b", retries=0))

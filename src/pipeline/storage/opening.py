@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.store.local import LocalStore
-from pipeline.store.protocols import ObjectStore
-from pipeline.store.s3 import S3Store
-from pipeline.store.settings import LocalSettings, S3Settings
+from pipeline.storage.local import LocalStore
+from pipeline.storage.protocols import ObjectStore
+from pipeline.storage.s3 import S3Store
+from pipeline.storage.settings import LocalSettings, S3Settings
 
 
 def open_store(settings: LocalSettings | S3Settings) -> ObjectStore:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from pipeline.store._s3_client import client_of
-from pipeline.store._s3_errors import lacks_range, missing_object, unavailable
-from pipeline.store.errors import ObjectNotFound, StoreUnavailable
-from pipeline.store.keys import check_key, check_prefix
-from pipeline.store.probe import probe
-from pipeline.store.protocols import ObjectInfo
-from pipeline.store.settings import S3Settings
-from pipeline.store.walk import Entry, walk
+from pipeline.storage._s3_client import client_of
+from pipeline.storage._s3_errors import lacks_range, missing_object, unavailable
+from pipeline.storage.errors import ObjectNotFound, StoreUnavailable
+from pipeline.storage.keys import check_key, check_prefix
+from pipeline.storage.probe import probe
+from pipeline.storage.protocols import ObjectInfo
+from pipeline.storage.settings import S3Settings
+from pipeline.storage.walk import Entry, walk
 
 if TYPE_CHECKING:
     from obstore import BytesStream, ListResult, ObjectMeta

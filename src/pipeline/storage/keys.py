@@ -20,7 +20,7 @@ def check_key(key: str) -> str:
     with a dot: that rules out ``..``, absolute paths, and the store's own working files.
     """
     if len(key) > MAX_KEY_CHARS or not _KEY.fullmatch(key):
-        raise ValueError(f"{key!r} is no store key: see pipeline.store.keys for the characters that are allowed")
+        raise ValueError(f"{key!r} is no store key: see pipeline.storage.keys for the characters that are allowed")
     return key
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from pipeline.store.protocols import ObjectInfo
+from pipeline.storage.protocols import ObjectInfo
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import FatalError
-from pipeline.store import LocalStore, ObjectNotFound, StoreUnavailable
-from pipeline.store import local as module
+from pipeline.storage import LocalStore, ObjectNotFound, StoreUnavailable
+from pipeline.storage import local as module
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ RACER = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
-    from pipeline.store import LocalStore
+    from pipeline.storage import LocalStore
 
     async def race(root, name, step):
         store = LocalStore(Path(root))
@@ -359,7 +359,7 @@ async def test_a_process_killed_while_writing_leaves_no_object(root: Path) -> No
         """
         import asyncio, os, signal, sys
         from pathlib import Path
-        from pipeline.store import LocalStore
+        from pipeline.storage import LocalStore
         os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         asyncio.run(LocalStore(Path(sys.argv[1])).create("a/b", b"x" * 100_000))
         """

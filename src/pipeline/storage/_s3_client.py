@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from obstore.store import S3Store
 
 from pipeline.errors import FatalError
-from pipeline.store.settings import S3Settings
+from pipeline.storage.settings import S3Settings
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config

@@ -15,9 +15,8 @@ from pydantic import ValidationError
 from pipeline.contracts import BatchRequested
 from pipeline.effects import effect
 from pipeline.errors import FatalError
-from pipeline.store.errors import ObjectNotFound
-from pipeline.store.protocols import ObjectStore
-from pipeline.store.receipts import (
+from pipeline.jobs.job_tree import JobRef, Marker, parse_marker
+from pipeline.jobs.receipts import (
     Announcement,
     JobIdentity,
     Manifest,
@@ -31,7 +30,8 @@ from pipeline.store.receipts import (
     Uploaded,
     millis,
 )
-from pipeline.store.tree import JobRef, Marker, parse_marker
+from pipeline.storage.errors import ObjectNotFound
+from pipeline.storage.protocols import ObjectStore
 
 R = TypeVar("R", bound=Receipt)
 _READS_AT_ONCE = 16

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from prometheus_client import Histogram
 
 from pipeline.errors import TransientError
-from pipeline.store.protocols import ObjectInfo, ObjectStore
+from pipeline.storage.protocols import ObjectInfo, ObjectStore
 
 
 class MeteredStore:
-    """Implements :class:`~pipeline.store.ObjectStore` by another, observing seconds by operation and result.
+    """Implements :class:`~pipeline.storage.ObjectStore` by another, observing seconds by operation and result.
 
     A stream or a listing is measured to its first piece: how long the rest takes is its reader's doing.
     """

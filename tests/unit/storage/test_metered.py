@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.observability import Metrics
-from pipeline.store import ObjectNotFound, StoreUnavailable
-from pipeline.store.metered import MeteredStore
-from pipeline.store.testing import MemoryStore
+from pipeline.storage import ObjectNotFound, StoreUnavailable
+from pipeline.storage.metered import MeteredStore
+from pipeline.storage.testing import MemoryStore
 
 
 def counted(metrics: Metrics, op: str, result: str) -> float:

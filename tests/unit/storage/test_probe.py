@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pipeline.errors import FatalError
-from pipeline.store import ObjectInfo, StoreUnavailable
-from pipeline.store.probe import probe
-from pipeline.store.testing import MemoryStore
+from pipeline.storage import ObjectInfo, StoreUnavailable
+from pipeline.storage.probe import probe
+from pipeline.storage.testing import MemoryStore
 
 
 class Overwriting(MemoryStore):

@@ -10,11 +10,11 @@ import pytest
 
 from pipeline.contracts import BatchRequested
 from pipeline.errors import FatalError
-from pipeline.store import ObjectNotFound
-from pipeline.store.jobs import Announced, JobStore
-from pipeline.store.receipts import Manifest, Outcome, Place, Source, Told, Try, TryAnswer
-from pipeline.store.testing import MemoryStore
-from pipeline.store.tree import JobRef, parse_marker
+from pipeline.jobs.job_store import Announced, JobStore
+from pipeline.jobs.job_tree import JobRef, parse_marker
+from pipeline.jobs.receipts import Manifest, Outcome, Place, Source, Told, Try, TryAnswer
+from pipeline.storage import ObjectNotFound
+from pipeline.storage.testing import MemoryStore
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 NOW = datetime(2026, 1, 21, 12, 0, tzinfo=UTC)

@@ -19,7 +19,7 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """Objects by key: slash-separated, no leading slash, no key a folder of another (``pipeline.store.keys``).
+    """Objects by key: slash-separated, no leading slash, no key a folder of another (``pipeline.storage.keys``).
 
     Every method raises StoreUnavailable (TransientError) on I/O failure, and ValueError for a key that is not allowed.
     """

@@ -16,11 +16,11 @@ from typing import Final
 import aiofiles
 
 from pipeline.errors import FatalError
-from pipeline.store.errors import ObjectNotFound, StoreUnavailable
-from pipeline.store.keys import check_key, check_prefix
-from pipeline.store.probe import probe
-from pipeline.store.protocols import ObjectInfo
-from pipeline.store.walk import Entry, walk
+from pipeline.storage.errors import ObjectNotFound, StoreUnavailable
+from pipeline.storage.keys import check_key, check_prefix
+from pipeline.storage.probe import probe
+from pipeline.storage.protocols import ObjectInfo
+from pipeline.storage.walk import Entry, walk
 
 _ASIDE: Final = ".incoming"
 """Folder of files that are being written; no key can name it. On the same file system, so that ``link`` works."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 
 from pipeline.errors import FatalError
-from pipeline.store.errors import StoreUnavailable
-from pipeline.store.protocols import ObjectStore
+from pipeline.storage.errors import StoreUnavailable
+from pipeline.storage.protocols import ObjectStore
 
 
 async def probe(store: ObjectStore) -> None:

@@ -18,15 +18,15 @@ import structlog
 from benchmarks.process import RECORDS, report
 from pipeline.cards import CsvLimits, CsvSettings, settle_memory
 from pipeline.contracts import BatchRequested
+from pipeline.jobs.audit_trail import Trail
+from pipeline.jobs.chunks import FileRules, FileWork
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.messages import Delivery
+from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 from pipeline.processors import ProcessorSettings, load
-from pipeline.stages.chunks import FileRules, FileWork
-from pipeline.stages.messages import Delivery
-from pipeline.stages.settings import JobLimits, JobPolicies
-from pipeline.stages.trail import Trail
 from pipeline.storage.local import LocalStore
 from pipeline.transfer import Download, SourceInfo, UrlSource
 

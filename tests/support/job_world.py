@@ -17,17 +17,17 @@ from pipeline.callback.protocols import Answer
 from pipeline.cards import CsvLimits, CsvSettings
 from pipeline.contracts import Topic, first_values
 from pipeline.errors import LeaseLost, PipelineError
+from pipeline.jobs.chunks import FileRules
+from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
+from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.process import ProcessStage
+from pipeline.jobs.settings import JobLimits, JobPolicies
+from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka.protocols import Outgoing, Record, RecordPlace
 from pipeline.observability import Metrics
 from pipeline.processors import LoadedProcessor, ProcessorSettings, load
-from pipeline.stages.chunks import FileRules
-from pipeline.stages.confirm import ConfirmRules, ConfirmStage
-from pipeline.stages.process import ProcessStage
-from pipeline.stages.settings import JobLimits, JobPolicies
-from pipeline.stages.upload import UploadRules, UploadStage
-from pipeline.stages.watch import DeadlineWatch
 from pipeline.storage.testing import MemoryStore
 from pipeline.transfer import Download, SourceChanged, SourceInfo, UrlSource
 

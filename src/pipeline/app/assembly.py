@@ -16,12 +16,18 @@ from pydantic import SecretStr
 from pipeline.app.parts import Part, Service, Web, Worker
 from pipeline.app.sources import open_sources
 from pipeline.audit import Signer, Writing, record_of
+from pipeline.audit.stage import AuditStage
 from pipeline.callback import CallbackSettings, open_callbacks, pause_seconds
 from pipeline.cards import settle_memory
 from pipeline.contracts import AuditAction, AuditEvent, Topic
 from pipeline.ingress import Ingress, IngressServer, RefusalCounts
 from pipeline.ingress.capture import Capture
+from pipeline.jobs.chunks import FileRules
+from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
+from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.process import ProcessStage
+from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka import (
     BatchConsumer,
     Consumer,
@@ -35,12 +41,6 @@ from pipeline.kafka import (
 from pipeline.observability import Check, Metrics
 from pipeline.processors import load
 from pipeline.settings import EcsIntegration, Settings
-from pipeline.stages.audit import AuditStage
-from pipeline.stages.chunks import FileRules
-from pipeline.stages.confirm import ConfirmRules, ConfirmStage
-from pipeline.stages.process import ProcessStage
-from pipeline.stages.upload import UploadRules, UploadStage
-from pipeline.stages.watch import DeadlineWatch
 from pipeline.storage import ObjectStore, open_store
 from pipeline.transfer import Transfers, open_transfers
 

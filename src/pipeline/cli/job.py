@@ -32,8 +32,8 @@ from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.errors import PermanentError, TransientError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.messages import outcome_record
 from pipeline.kafka import KafkaPublisher
-from pipeline.stages.messages import outcome_record
 
 _POLL_SECONDS: Final = 1.0
 _ENDS: Final = frozenset({"confirmed", "refused"})

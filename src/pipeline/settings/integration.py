@@ -9,11 +9,11 @@ from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.callback.settings import CallbackSettings
 from pipeline.cards.settings import CsvLimits, CsvSettings
+from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.processors.settings import ProcessorSettings
 from pipeline.providers.settings import EcsOptions
 from pipeline.settings.files import resolved
 from pipeline.signatures import Secret
-from pipeline.stages.settings import JobLimits, JobPolicies
 
 WEBHOOK_PATH = r"^(/[A-Za-z0-9._~-]+)+$"
 

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pipeline.audit.settings import AuditSettings
 from pipeline.contracts import TOPICS, IntegrationName, TopicSpec
 from pipeline.ingress.settings import IngressSettings
+from pipeline.jobs.settings import WatchSettings
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
 from pipeline.settings.errors import ConfigError
@@ -20,7 +21,6 @@ from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.retention import RetentionSettings
 from pipeline.settings.weavr import WeavrIntegration
 from pipeline.settings.webhooks import WebhookSource
-from pipeline.stages.settings import WatchSettings
 from pipeline.storage.settings import LocalSettings, StoreSettings
 from pipeline.transfer import NetworkSettings, TransferSettings
 

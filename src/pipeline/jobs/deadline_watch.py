@@ -11,14 +11,14 @@ from typing import Final
 import structlog
 
 from pipeline.errors import TransientError
+from pipeline.jobs.announcements import JobRules, announce, decode_request, rules_for
+from pipeline.jobs.audit_trail import Trail
+from pipeline.jobs.deadline import deadline_passed
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import Marker
+from pipeline.jobs.outcomes import Counts, Judge
 from pipeline.kafka.protocols import Lease, Publisher, Record
 from pipeline.observability import Metrics
-from pipeline.stages.announcements import JobRules, announce, decode_request, rules_for
-from pipeline.stages.deadline import deadline_passed
-from pipeline.stages.trail import Trail
-from pipeline.stages.verdict import Counts, Judge
 from pipeline.storage import ObjectNotFound
 
 log = structlog.get_logger(__name__)

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from pipeline.contracts import INTEGRATION_HEADER, BatchRequested, first_values
 from pipeline.errors import PermanentError, PoisonRecord
 from pipeline.jobs.job_store import Announced, JobStore
+from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.kafka.protocols import Record
 from pipeline.providers import InvalidBody
 from pipeline.providers.strict_json import parse_object
-from pipeline.stages.settings import JobLimits, JobPolicies
 from pipeline.transfer import job_deadline
 
 

@@ -9,13 +9,13 @@ import pytest
 from support.audit_log import Log, entry
 
 from pipeline.audit import MAX_EVENT_BYTES, record_of, verify
+from pipeline.audit.stage import AuditStage
 from pipeline.contracts import Topic, first_values
 from pipeline.errors import LeaseLost, TransientError
 from pipeline.kafka.dead_letters import DeadLetters
 from pipeline.kafka.protocols import Outgoing, Record
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
-from pipeline.stages.audit import AuditStage
 from pipeline.storage import StoreUnavailable
 
 

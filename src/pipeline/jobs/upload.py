@@ -11,17 +11,17 @@ import structlog
 
 from pipeline.contracts import AuditAction, BatchProcessed
 from pipeline.errors import PermanentError, TransientError
+from pipeline.jobs.announcements import rules_for
+from pipeline.jobs.audit_trail import Trail
+from pipeline.jobs.deadline import within_deadline
 from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.messages import Delivery, decode, receipt_missing, ref_of
+from pipeline.jobs.outcomes import Counts, Judge
 from pipeline.jobs.receipts import Processed, Uploaded
+from pipeline.jobs.settings import JobLimits, JobPolicies
+from pipeline.jobs.waiting import Waiting
 from pipeline.kafka.protocols import Lease, Publisher, Record
 from pipeline.observability import Metrics
-from pipeline.stages.announcements import rules_for
-from pipeline.stages.deadline import within_deadline
-from pipeline.stages.messages import Delivery, decode, receipt_missing, ref_of
-from pipeline.stages.settings import JobLimits, JobPolicies
-from pipeline.stages.trail import Trail
-from pipeline.stages.verdict import Counts, Judge
-from pipeline.stages.waiting import Waiting
 from pipeline.transfer import SignedUrl, Uploader, signed_url
 
 log = structlog.get_logger(__name__)

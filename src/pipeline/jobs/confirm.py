@@ -13,15 +13,15 @@ from pydantic import SecretStr
 from pipeline.callback import UNANSWERED, Answer, Caller
 from pipeline.contracts import AuditAction, OutcomeMessage
 from pipeline.errors import LeaseLost, PermanentError, TransientError
+from pipeline.jobs.announcements import rules_for
+from pipeline.jobs.audit_trail import Trail
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.messages import Delivery, completed_record, decode, receipt_missing, ref_of
 from pipeline.jobs.receipts import Announcement, Outcome, Told, Try, TryAnswer
+from pipeline.jobs.settings import JobPolicies
 from pipeline.kafka.protocols import Lease, Publisher, Record
 from pipeline.observability import Metrics
-from pipeline.stages.announcements import rules_for
-from pipeline.stages.messages import Delivery, completed_record, decode, receipt_missing, ref_of
-from pipeline.stages.settings import JobPolicies
-from pipeline.stages.trail import Trail
 
 log = structlog.get_logger(__name__)
 

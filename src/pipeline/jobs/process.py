@@ -11,17 +11,17 @@ import structlog
 
 from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, TransientError
+from pipeline.jobs.announcements import Request, announce, decode_request, rules_for
+from pipeline.jobs.audit_trail import Trail
+from pipeline.jobs.chunks import FileRules, FileWork
+from pipeline.jobs.deadline import within_deadline
 from pipeline.jobs.job_store import Announced, JobStore
+from pipeline.jobs.messages import Delivery, processed_record
+from pipeline.jobs.outcomes import Counts, Judge
 from pipeline.jobs.receipts import Processed
+from pipeline.jobs.waiting import Waiting
 from pipeline.kafka.protocols import Lease, Publisher, Record
 from pipeline.observability import Metrics
-from pipeline.stages.announcements import Request, announce, decode_request, rules_for
-from pipeline.stages.chunks import FileRules, FileWork
-from pipeline.stages.deadline import within_deadline
-from pipeline.stages.messages import Delivery, processed_record
-from pipeline.stages.trail import Trail
-from pipeline.stages.verdict import Counts, Judge
-from pipeline.stages.waiting import Waiting
 
 log = structlog.get_logger(__name__)
 

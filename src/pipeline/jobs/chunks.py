@@ -16,14 +16,14 @@ import structlog
 from pipeline.cards import Chunk, ChunkEngine, CsvLimits, CsvSettings, Layout, Position, Splitter, generation, plan_hash
 from pipeline.contracts import AuditAction
 from pipeline.errors import LeaseLost, PermanentError, PipelineError, TransientError, most_severe
+from pipeline.jobs.audit_trail import Trail
 from pipeline.jobs.job_store import Checkpoint, JobStore
+from pipeline.jobs.messages import Delivery
+from pipeline.jobs.outcomes import Counts
 from pipeline.jobs.receipts import Announcement, Manifest, Place, Processed, Source
+from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.observability import Metrics
 from pipeline.processors import JobContext, LoadedProcessor
-from pipeline.stages.messages import Delivery
-from pipeline.stages.settings import JobLimits, JobPolicies
-from pipeline.stages.trail import Trail
-from pipeline.stages.verdict import Counts
 from pipeline.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUrl, SourceChanged, signed_url
 
 log = structlog.get_logger(__name__)

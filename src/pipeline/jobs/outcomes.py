@@ -11,14 +11,14 @@ import structlog
 from pipeline.callback import request_id, shorten
 from pipeline.contracts import AuditAction, CallbackBody
 from pipeline.errors import PermanentError
+from pipeline.jobs.audit_trail import Trail
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.messages import Delivery, outcome_record
 from pipeline.jobs.receipts import Outcome, Processed, Uploaded
+from pipeline.jobs.settings import JobPolicies
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics
-from pipeline.stages.messages import Delivery, outcome_record
-from pipeline.stages.settings import JobPolicies
-from pipeline.stages.trail import Trail
 
 log = structlog.get_logger(__name__)
 

@@ -1,1 +1,0 @@
-"""Process, upload, confirm, audit: one handler each, none knows another."""

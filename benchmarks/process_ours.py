@@ -16,10 +16,10 @@ from uuid import UUID
 import structlog
 
 from benchmarks.process import RECORDS, report
-from pipeline.cards import CsvLimits, CsvSettings, settle_memory
 from pipeline.contracts import BatchRequested
 from pipeline.jobs.audit_trail import Trail
 from pipeline.jobs.chunks import FileRules, FileWork
+from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, settle_memory
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import Delivery

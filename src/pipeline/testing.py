@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from pipeline.cards import CsvLimits, CsvSettings, run_stream
+from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, run_stream
 from pipeline.processors import JobContext, LoadedProcessor, ProcessorSettings, adopt, load
 
 __all__ = ["job_context", "run_processor"]

@@ -14,11 +14,11 @@ from uuid import UUID
 from pydantic import SecretStr
 
 from pipeline.callback.protocols import Answer
-from pipeline.cards import CsvLimits, CsvSettings
 from pipeline.contracts import Topic, first_values
 from pipeline.errors import LeaseLost, PipelineError
 from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
+from pipeline.jobs.csv_engine import CsvLimits, CsvSettings
 from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef

@@ -7,8 +7,8 @@ from typing import IO, Any, Final
 
 import click
 
-from pipeline.cards import CsvError
 from pipeline.errors import PipelineError, TransientError, most_severe
+from pipeline.jobs.csv_engine import CsvError
 from pipeline.settings import ConfigError
 
 

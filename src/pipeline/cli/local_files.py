@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
-from pipeline.cards import CsvError
 from pipeline.cli.exits import UsageRefused
+from pipeline.jobs.csv_engine import CsvError
 from pipeline.transfer import SourceRefused
 from pipeline.transfer.gunzip import MAGIC, Gunzip
 

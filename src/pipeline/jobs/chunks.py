@@ -13,10 +13,20 @@ from uuid import uuid4
 
 import structlog
 
-from pipeline.cards import Chunk, ChunkEngine, CsvLimits, CsvSettings, Layout, Position, Splitter, generation, plan_hash
 from pipeline.contracts import AuditAction
 from pipeline.errors import LeaseLost, PermanentError, PipelineError, TransientError, most_severe
 from pipeline.jobs.audit_trail import Trail
+from pipeline.jobs.csv_engine import (
+    Chunk,
+    ChunkEngine,
+    CsvLimits,
+    CsvSettings,
+    Layout,
+    Position,
+    Splitter,
+    generation,
+    plan_hash,
+)
 from pipeline.jobs.job_store import Checkpoint, JobStore
 from pipeline.jobs.messages import Delivery
 from pipeline.jobs.outcomes import Counts

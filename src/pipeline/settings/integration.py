@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.callback.settings import CallbackSettings
-from pipeline.cards.settings import CsvLimits, CsvSettings
+from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.processors.settings import ProcessorSettings
 from pipeline.providers.settings import EcsOptions

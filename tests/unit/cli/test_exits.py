@@ -9,9 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cards import CsvError
 from pipeline.cli.exits import Cli, ExitCode, UsageRefused, exit_code
 from pipeline.errors import FatalError, PermanentError, PipelineError, TransientError
+from pipeline.jobs.csv_engine import CsvError
 from pipeline.settings import ConfigError
 from pipeline.storage import StoreUnavailable
 

@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from pipeline.cards import idempotency_key
 from pipeline.errors import FatalError, PermanentError, TransientError
+from pipeline.jobs.csv_engine import idempotency_key
 from pipeline.processors import Card, ProcessorSettings, TransientCardError, adopt
 from pipeline.processors.http import Http
 from pipeline.testing import job_context, run_processor

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.cards import CsvSettings
 from pipeline.errors import FatalError
+from pipeline.jobs.csv_engine import CsvSettings
 from pipeline.processors import Card, CardResult, JobContext, ProcessorSettings, adopt, installed, load
 from pipeline.processors.http import Http
 from pipeline.processors.validate import Validate

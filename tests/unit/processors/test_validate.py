@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.cards import CsvSettings
 from pipeline.errors import FatalError, PermanentError
+from pipeline.jobs.csv_engine import CsvSettings
 from pipeline.testing import run_processor
 
 GOOD = "4111111111111111"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pipeline.cards import errors
+from pipeline.jobs.csv_engine import errors
 
 SNIFF_BYTES: Final = 512
 """How much of the beginning decides. Fixed, so that the cutting of the input does not matter."""

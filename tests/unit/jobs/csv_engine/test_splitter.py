@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cards import Chunk, CsvError, CsvLimits, CsvSettings, Position, Splitter
+from pipeline.jobs.csv_engine import Chunk, CsvError, CsvLimits, CsvSettings, Position, Splitter
 
 SMALL = CsvLimits(chunk_bytes=1024, chunk_records=3)
 HEADLESS = CsvSettings(header=False)

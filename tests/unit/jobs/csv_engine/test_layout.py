@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.cards import CsvError, CsvSettings, Layout
-from pipeline.cards.layout import looks_secret
 from pipeline.errors import PermanentError
+from pipeline.jobs.csv_engine import CsvError, CsvSettings, Layout
+from pipeline.jobs.csv_engine.layout import looks_secret
 
 
 def layout(header: bytes, /, *own: str, **settings: Any) -> Layout:

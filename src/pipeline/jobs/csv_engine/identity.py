@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.cards.settings import CsvLimits, CsvSettings
 from pipeline.contracts import event_id
+from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
 from pipeline.processors.loading import LoadedProcessor
 
 _RECORD_DIGITS: Final = 12

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from pipeline.cards.columnar import run_columnar
-from pipeline.cards.formatting import format_records
-from pipeline.cards.layout import Layout
-from pipeline.cards.protocols import Chunk, ChunkResult
-from pipeline.cards.records import parse
-from pipeline.cards.rowwise import run_rowwise
-from pipeline.cards.trying import Tries
+from pipeline.jobs.csv_engine.columnar import run_columnar
+from pipeline.jobs.csv_engine.formatting import format_records
+from pipeline.jobs.csv_engine.layout import Layout
+from pipeline.jobs.csv_engine.protocols import Chunk, ChunkResult
+from pipeline.jobs.csv_engine.records import parse
+from pipeline.jobs.csv_engine.rowwise import run_rowwise
+from pipeline.jobs.csv_engine.trying import Tries
 from pipeline.processors.loading import LoadedProcessor
 from pipeline.processors.protocols import ColumnarProcessor, JobContext
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.cards import scanning
-from pipeline.cards.scanning import CR, LF, QUOTE, Flags, Positions
+from pipeline.jobs.csv_engine import scanning
+from pipeline.jobs.csv_engine.scanning import CR, LF, QUOTE, Flags, Positions
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from pipeline.cards.authored import Author
-from pipeline.cards.errors import CsvError
-from pipeline.cards.header import content, line_end, names_of, shown, split_fields
-from pipeline.cards.settings import CsvSettings
 from pipeline.errors import PermanentError
+from pipeline.jobs.csv_engine.authored import Author
+from pipeline.jobs.csv_engine.errors import CsvError
+from pipeline.jobs.csv_engine.header import content, line_end, names_of, shown, split_fields
+from pipeline.jobs.csv_engine.settings import CsvSettings
 
 _SECRET: Final = re.compile(
     r"(?:card)?(?:cvv|cvc|cvn|cid|csc|cav|cvd)[12]?(?:code|number|value)?"

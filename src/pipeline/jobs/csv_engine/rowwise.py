@@ -8,12 +8,12 @@ from typing import Final
 
 import pyarrow as pa
 
-from pipeline.cards.formatting import FAILED, OK, Outcomes
-from pipeline.cards.identity import key_prefix
-from pipeline.cards.layout import Layout
-from pipeline.cards.records import Records
-from pipeline.cards.trying import Tries, misbehaved
 from pipeline.errors import PipelineError, most_severe
+from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes
+from pipeline.jobs.csv_engine.identity import key_prefix
+from pipeline.jobs.csv_engine.layout import Layout
+from pipeline.jobs.csv_engine.records import Records
+from pipeline.jobs.csv_engine.trying import Tries, misbehaved
 from pipeline.processors.protocols import Card, CardError, CardResult, JobContext, RowProcessor, TransientCardError
 
 _TURN: Final = 64

@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.cards import errors, scanning
-from pipeline.cards.errors import CsvError
-from pipeline.cards.lines import Lines
-from pipeline.cards.scanning import CR
-from pipeline.cards.settings import CsvLimits
+from pipeline.jobs.csv_engine import errors, scanning
+from pipeline.jobs.csv_engine.errors import CsvError
+from pipeline.jobs.csv_engine.lines import Lines
+from pipeline.jobs.csv_engine.scanning import CR
+from pipeline.jobs.csv_engine.settings import CsvLimits
 
 
 @dataclass(frozen=True, slots=True)

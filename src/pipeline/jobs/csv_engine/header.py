@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.cards.errors import CsvError
-from pipeline.cards.settings import CsvSettings
+from pipeline.jobs.csv_engine.errors import CsvError
+from pipeline.jobs.csv_engine.settings import CsvSettings
 
 MAX_COLUMNS: Final = 1024
 """A record that lacks fields is echoed at full width: with 100,000 columns two bytes would become 100,000."""

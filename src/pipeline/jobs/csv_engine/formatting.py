@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.cards.fields import Fields, folded
-from pipeline.cards.header import split_fields
-from pipeline.cards.layout import Layout
-from pipeline.cards.records import Records, slices
+from pipeline.jobs.csv_engine.fields import Fields, folded
+from pipeline.jobs.csv_engine.header import split_fields
+from pipeline.jobs.csv_engine.layout import Layout
+from pipeline.jobs.csv_engine.records import Records, slices
 
 OK: Final = "ok"
 FAILED: Final = "failed"

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.cards import scanning
-from pipeline.cards.layout import Layout
-from pipeline.cards.lines import Lines
-from pipeline.cards.protocols import Chunk
-from pipeline.cards.scanning import QUOTE, Positions
+from pipeline.jobs.csv_engine import scanning
+from pipeline.jobs.csv_engine.layout import Layout
+from pipeline.jobs.csv_engine.lines import Lines
+from pipeline.jobs.csv_engine.protocols import Chunk
+from pipeline.jobs.csv_engine.scanning import QUOTE, Positions
 
 Bounds = NDArray[np.int32]
 """One row per sound record: begin and end of each field, side by side."""

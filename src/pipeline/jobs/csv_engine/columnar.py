@@ -7,12 +7,12 @@ import asyncio
 import numpy as np
 import pyarrow as pa
 
-from pipeline.cards.formatting import FAILED, OK, Outcomes
-from pipeline.cards.identity import idempotency_keys, key_prefix
-from pipeline.cards.layout import Layout
-from pipeline.cards.records import Records
-from pipeline.cards.trying import Tries, misbehaved
 from pipeline.errors import PipelineError
+from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes
+from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
+from pipeline.jobs.csv_engine.layout import Layout
+from pipeline.jobs.csv_engine.records import Records
+from pipeline.jobs.csv_engine.trying import Tries, misbehaved
 from pipeline.processors.protocols import ColumnarProcessor, JobContext, TransientCardError
 from pipeline.processors.settings import ProcessorSettings
 

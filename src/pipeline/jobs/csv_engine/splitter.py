@@ -7,21 +7,21 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.cards import errors
-from pipeline.cards.errors import CsvError
-from pipeline.cards.faults import Fault, faults
-from pipeline.cards.header import numbered_header
-from pipeline.cards.lines import Lines
-from pipeline.cards.protocols import Chunk, Position
-from pipeline.cards.settings import CsvLimits, CsvSettings
-from pipeline.cards.sniffing import BOM, SNIFF_BYTES, sniff
+from pipeline.jobs.csv_engine import errors
+from pipeline.jobs.csv_engine.errors import CsvError
+from pipeline.jobs.csv_engine.faults import Fault, faults
+from pipeline.jobs.csv_engine.header import numbered_header
+from pipeline.jobs.csv_engine.lines import Lines
+from pipeline.jobs.csv_engine.protocols import Chunk, Position
+from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
+from pipeline.jobs.csv_engine.sniffing import BOM, SNIFF_BYTES, sniff
 
 _PIECE: Final = 1 << 20
 """Larger inputs are scanned in pieces of this many bytes, so that the scan's arrays stay small."""
 
 
 class Splitter:
-    """Implements :class:`~pipeline.cards.protocols.Split`.
+    """Implements :class:`~pipeline.jobs.csv_engine.protocols.Split`.
 
     A record ends with LF or CR LF outside quotes, or with the file. A blank line (no byte between two line ends) is no
     record: it is counted as a line, kept in the chunk's bytes and left out of the result. A chunk is closed at the

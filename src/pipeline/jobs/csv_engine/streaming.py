@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.cards.engine import ChunkEngine
-from pipeline.cards.layout import Layout
-from pipeline.cards.protocols import Chunk, ChunkResult
-from pipeline.cards.settings import CsvLimits, CsvSettings
-from pipeline.cards.splitter import Splitter
+from pipeline.jobs.csv_engine.engine import ChunkEngine
+from pipeline.jobs.csv_engine.layout import Layout
+from pipeline.jobs.csv_engine.protocols import Chunk, ChunkResult
+from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
+from pipeline.jobs.csv_engine.splitter import Splitter
 from pipeline.processors.loading import LoadedProcessor
 from pipeline.processors.protocols import JobContext
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cards import ChunkEngine, CsvLimits, CsvSettings, Layout, Splitter, Summary, run_stream
-from pipeline.cards.identity import idempotency_key
-from pipeline.cards.lines import Lines
-from pipeline.cards.records import parse
 from pipeline.errors import PermanentError, TransientError
+from pipeline.jobs.csv_engine import ChunkEngine, CsvLimits, CsvSettings, Layout, Splitter, Summary, run_stream
+from pipeline.jobs.csv_engine.identity import idempotency_key
+from pipeline.jobs.csv_engine.lines import Lines
+from pipeline.jobs.csv_engine.records import parse
 from pipeline.processors import Card, CardError, CardResult, JobContext, ProcessorSettings, TransientCardError, adopt
 from pipeline.testing import job_context
 

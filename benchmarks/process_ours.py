@@ -23,10 +23,10 @@ from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, settle_memory
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import Delivery
+from pipeline.jobs.processors import ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
-from pipeline.processors import ProcessorSettings, load
 from pipeline.storage.local import LocalStore
 from pipeline.transfer import Download, SourceInfo, UrlSource
 

@@ -1,6 +1,6 @@
 """An own processor: credit loyalty points to each card, up to a limit. Explained in docs/processors.md."""
 
-from pipeline.processors import Card, CardError, CardResult, JobContext
+from pipeline.jobs.processors import Card, CardError, CardResult, JobContext
 
 
 class Loyalty:

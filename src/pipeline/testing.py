@@ -14,7 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, run_stream
-from pipeline.processors import JobContext, LoadedProcessor, ProcessorSettings, adopt, load
+from pipeline.jobs.processors import JobContext, LoadedProcessor, ProcessorSettings, adopt, load
 
 __all__ = ["job_context", "run_processor"]
 

@@ -123,7 +123,7 @@ def test_the_installed_command_decides_cards(environment: Path, tmp_path: Path) 
 
 
 def test_a_processor_is_found_in_the_installed_package(environment: Path, tmp_path: Path) -> None:
-    code = "from pipeline.processors import installed; print(*sorted(installed()))"
+    code = "from pipeline.jobs.processors import installed; print(*sorted(installed()))"
     assert run(environment, tmp_path, "python", "-c", code).split() == ["http", "validate"]
 
 

@@ -6,7 +6,7 @@ import logging
 
 import structlog
 
-from pipeline.processors import Card, CardResult, JobContext
+from pipeline.jobs.processors import Card, CardResult, JobContext
 
 LOGGED = 5
 

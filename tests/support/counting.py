@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from pipeline.processors import Card, CardError, CardResult, JobContext
+from pipeline.jobs.processors import Card, CardError, CardResult, JobContext
 from pipeline.sandbox import luhn_valid
 
 _SHORTEST = 12

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from pipeline.processors import Card, CardResult, JobContext
+from pipeline.jobs.processors import Card, CardResult, JobContext
 
 
 class Gated:

@@ -23,11 +23,11 @@ from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.process import ProcessStage
+from pipeline.jobs.processors import LoadedProcessor, ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka.protocols import Outgoing, Record, RecordPlace
 from pipeline.observability import Metrics
-from pipeline.processors import LoadedProcessor, ProcessorSettings, load
 from pipeline.storage.testing import MemoryStore
 from pipeline.transfer import Download, SourceChanged, SourceInfo, UrlSource
 

@@ -31,7 +31,7 @@ _NEEDED: Final = (
     "pipeline.cli",
     "pipeline.cli.serve",
     "pipeline.app",
-    "pipeline.processors.validate",
+    "pipeline.jobs.processors.validate",
     "support.counting",
 )
 

@@ -27,6 +27,7 @@ from pipeline.jobs.csv_engine import settle_memory
 from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.process import ProcessStage
+from pipeline.jobs.processors import load
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka import (
     BatchConsumer,
@@ -39,7 +40,6 @@ from pipeline.kafka import (
     KafkaSettings,
 )
 from pipeline.observability import Check, Metrics
-from pipeline.processors import load
 from pipeline.settings import EcsIntegration, Settings
 from pipeline.storage import ObjectStore, open_store
 from pipeline.transfer import Transfers, open_transfers

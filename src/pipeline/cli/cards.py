@@ -16,7 +16,7 @@ from pipeline.cli.local_files import Aside, plain_bytes
 from pipeline.cli.output import json_option, print_json
 from pipeline.errors import PipelineError
 from pipeline.jobs.csv_engine import CsvError, Summary, run_stream, settle_memory
-from pipeline.processors import JobContext, load
+from pipeline.jobs.processors import JobContext, load
 from pipeline.settings import EcsIntegration, Settings
 from pipeline.transfer import NetworkSettings
 

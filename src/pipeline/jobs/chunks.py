@@ -30,10 +30,10 @@ from pipeline.jobs.csv_engine import (
 from pipeline.jobs.job_store import Checkpoint, JobStore
 from pipeline.jobs.messages import Delivery
 from pipeline.jobs.outcomes import Counts
+from pipeline.jobs.processors import JobContext, LoadedProcessor
 from pipeline.jobs.receipts import Announcement, Manifest, Place, Processed, Source
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.observability import Metrics
-from pipeline.processors import JobContext, LoadedProcessor
 from pipeline.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUrl, SourceChanged, signed_url
 
 log = structlog.get_logger(__name__)

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.callback.settings import CallbackSettings
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
+from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.jobs.settings import JobLimits, JobPolicies
-from pipeline.processors.settings import ProcessorSettings
 from pipeline.providers.settings import EcsOptions
 from pipeline.settings.files import resolved
 from pipeline.signatures import Secret

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from pipeline.errors import FatalError
-from pipeline.processors import load
+from pipeline.jobs.processors import load
 from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.model import Settings
 from pipeline.settings.retention import retention_problems

@@ -13,8 +13,8 @@ from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.records import Records
 from pipeline.jobs.csv_engine.trying import Tries, misbehaved
-from pipeline.processors.protocols import ColumnarProcessor, JobContext, TransientCardError
-from pipeline.processors.settings import ProcessorSettings
+from pipeline.jobs.processors.protocols import ColumnarProcessor, JobContext, TransientCardError
+from pipeline.jobs.processors.settings import ProcessorSettings
 
 
 async def run_columnar(

@@ -12,8 +12,8 @@ from pipeline.jobs.csv_engine.protocols import Chunk, ChunkResult
 from pipeline.jobs.csv_engine.records import parse
 from pipeline.jobs.csv_engine.rowwise import run_rowwise
 from pipeline.jobs.csv_engine.trying import Tries
-from pipeline.processors.loading import LoadedProcessor
-from pipeline.processors.protocols import ColumnarProcessor, JobContext
+from pipeline.jobs.processors.loading import LoadedProcessor
+from pipeline.jobs.processors.protocols import ColumnarProcessor, JobContext
 
 
 class ChunkEngine:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.contracts import event_id
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
-from pipeline.processors.loading import LoadedProcessor
+from pipeline.jobs.processors.loading import LoadedProcessor
 
 _RECORD_DIGITS: Final = 12
 _KEY_LENGTH: Final = 36

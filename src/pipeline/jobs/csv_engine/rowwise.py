@@ -14,7 +14,7 @@ from pipeline.jobs.csv_engine.identity import key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.records import Records
 from pipeline.jobs.csv_engine.trying import Tries, misbehaved
-from pipeline.processors.protocols import Card, CardError, CardResult, JobContext, RowProcessor, TransientCardError
+from pipeline.jobs.processors.protocols import Card, CardError, CardResult, JobContext, RowProcessor, TransientCardError
 
 _TURN: Final = 64
 """Cards after which a worker lets others have the loop, should the processor never wait for anything."""

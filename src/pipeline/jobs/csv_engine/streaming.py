@@ -12,8 +12,8 @@ from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.protocols import Chunk, ChunkResult
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
 from pipeline.jobs.csv_engine.splitter import Splitter
-from pipeline.processors.loading import LoadedProcessor
-from pipeline.processors.protocols import JobContext
+from pipeline.jobs.processors.loading import LoadedProcessor
+from pipeline.jobs.processors.protocols import JobContext
 
 
 @dataclass(frozen=True, slots=True)

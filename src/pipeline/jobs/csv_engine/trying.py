@@ -6,8 +6,8 @@ import random
 from collections.abc import Awaitable, Callable
 
 from pipeline.errors import PermanentError
-from pipeline.processors.protocols import TransientCardError
-from pipeline.processors.settings import ProcessorSettings
+from pipeline.jobs.processors.protocols import TransientCardError
+from pipeline.jobs.processors.settings import ProcessorSettings
 
 
 class Tries:

@@ -18,7 +18,15 @@ from pipeline.jobs.csv_engine import ChunkEngine, CsvLimits, CsvSettings, Layout
 from pipeline.jobs.csv_engine.identity import idempotency_key
 from pipeline.jobs.csv_engine.lines import Lines
 from pipeline.jobs.csv_engine.records import parse
-from pipeline.processors import Card, CardError, CardResult, JobContext, ProcessorSettings, TransientCardError, adopt
+from pipeline.jobs.processors import (
+    Card,
+    CardError,
+    CardResult,
+    JobContext,
+    ProcessorSettings,
+    TransientCardError,
+    adopt,
+)
 from pipeline.testing import job_context
 
 

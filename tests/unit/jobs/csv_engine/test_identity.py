@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, generation, idempotency_key, plan_hash
 from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
-from pipeline.processors import ProcessorSettings, adopt
+from pipeline.jobs.processors import ProcessorSettings, adopt
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 

@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.errors import FatalError
 from pipeline.jobs.csv_engine import CsvSettings
-from pipeline.processors import Card, CardResult, JobContext, ProcessorSettings, adopt, installed, load
-from pipeline.processors.http import Http
-from pipeline.processors.validate import Validate
+from pipeline.jobs.processors import Card, CardResult, JobContext, ProcessorSettings, adopt, installed, load
+from pipeline.jobs.processors.http import Http
+from pipeline.jobs.processors.validate import Validate
 from pipeline.testing import job_context, run_processor
 from pipeline.transfer.settings import NetworkSettings
 

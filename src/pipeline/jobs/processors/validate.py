@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.errors import PermanentError
-from pipeline.processors.luhn import digits_and_luhn
-from pipeline.processors.protocols import JobContext
+from pipeline.jobs.processors.luhn import digits_and_luhn
+from pipeline.jobs.processors.protocols import JobContext
 
 Flags = NDArray[np.bool_]
 

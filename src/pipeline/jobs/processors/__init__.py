@@ -1,7 +1,7 @@
 """What is done with a chunk of cards: built in, or your own."""
 
-from pipeline.processors.loading import LoadedProcessor, adopt, installed, load
-from pipeline.processors.protocols import (
+from pipeline.jobs.processors.loading import LoadedProcessor, adopt, installed, load
+from pipeline.jobs.processors.protocols import (
     Card,
     CardError,
     CardResult,
@@ -11,7 +11,7 @@ from pipeline.processors.protocols import (
     RowProcessor,
     TransientCardError,
 )
-from pipeline.processors.settings import ProcessorSettings
+from pipeline.jobs.processors.settings import ProcessorSettings
 
 __all__ = [
     "Card",

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import FatalError
-from pipeline.processors.protocols import (
+from pipeline.jobs.processors.protocols import (
     Card,
     CardResult,
     ColumnarProcessor,
@@ -22,10 +22,10 @@ from pipeline.processors.protocols import (
     Processor,
     RowProcessor,
 )
-from pipeline.processors.settings import ProcessorSettings
+from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.transfer.settings import NetworkSettings
 
-ENTRY_POINT_GROUP: Final = "card_pipeline.processors"
+ENTRY_POINT_GROUP: Final = "card_pipeline.jobs.processors"
 
 _NETWORK: Final = NetworkSettings()
 

@@ -9,11 +9,11 @@ from urllib.parse import quote
 import aiohttp
 
 from pipeline.errors import PermanentError, TransientError
-from pipeline.processors.http.answer import parse, point, read_bounded
-from pipeline.processors.http.options import HttpOptions, matches
-from pipeline.processors.http.template import BodyTemplate, refuse_empty, refuse_steps
-from pipeline.processors.http.token import FileToken
-from pipeline.processors.protocols import Card, CardResult, JobContext, TransientCardError
+from pipeline.jobs.processors.http.answer import parse, point, read_bounded
+from pipeline.jobs.processors.http.options import HttpOptions, matches
+from pipeline.jobs.processors.http.template import BodyTemplate, refuse_empty, refuse_steps
+from pipeline.jobs.processors.http.token import FileToken
+from pipeline.jobs.processors.protocols import Card, CardResult, JobContext, TransientCardError
 from pipeline.transfer.errors import AddressRefused
 from pipeline.transfer.guard import open_session
 from pipeline.transfer.settings import HostRules, NetworkSettings

@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestServer
 
 from pipeline.errors import FatalError, PermanentError, TransientError
 from pipeline.jobs.csv_engine import idempotency_key
-from pipeline.processors import Card, ProcessorSettings, TransientCardError, adopt
-from pipeline.processors.http import Http
+from pipeline.jobs.processors import Card, ProcessorSettings, TransientCardError, adopt
+from pipeline.jobs.processors.http import Http
 from pipeline.testing import job_context, run_processor
 
 NUMBER = "4111111111111111"

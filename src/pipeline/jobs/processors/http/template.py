@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from pipeline.errors import PermanentError
-from pipeline.processors.protocols import Card, CardError, JobContext
+from pipeline.jobs.processors.protocols import Card, CardError, JobContext
 
 _PARTS: Final = re.compile(r"(\{\{|\}\}|\{[^{}]+\}|[{}])")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.processors.luhn import digits_and_luhn
+from pipeline.jobs.processors.luhn import digits_and_luhn
 
 
 def plain(number: str) -> bool:

@@ -1,6 +1,0 @@
-"""The built-in processor that asks a service about each card."""
-
-from pipeline.processors.http.options import HttpOptions
-from pipeline.processors.http.processor import Http
-
-__all__ = ["Http", "HttpOptions"]

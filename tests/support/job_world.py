@@ -13,13 +13,13 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from pipeline.callback.protocols import Answer
 from pipeline.contracts import Topic, first_values
 from pipeline.errors import LeaseLost, PipelineError
 from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings
 from pipeline.jobs.deadline_watch import DeadlineWatch
+from pipeline.jobs.ecs.protocols import Answer
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.process import ProcessStage

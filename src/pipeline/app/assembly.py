@@ -17,7 +17,6 @@ from pipeline.app.parts import Part, Service, Web, Worker
 from pipeline.app.sources import open_sources
 from pipeline.audit import Signer, Writing, record_of
 from pipeline.audit.stage import AuditStage
-from pipeline.callback import CallbackSettings, open_callbacks, pause_seconds
 from pipeline.contracts import AuditAction, AuditEvent, Topic
 from pipeline.ingress import Ingress, IngressServer, RefusalCounts
 from pipeline.ingress.capture import Capture
@@ -25,6 +24,7 @@ from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import settle_memory
 from pipeline.jobs.deadline_watch import DeadlineWatch
+from pipeline.jobs.ecs import CallbackSettings, open_callbacks, pause_seconds
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load

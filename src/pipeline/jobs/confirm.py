@@ -10,11 +10,11 @@ from typing import Final, Literal
 import structlog
 from pydantic import SecretStr
 
-from pipeline.callback import UNANSWERED, Answer, Caller
 from pipeline.contracts import AuditAction, OutcomeMessage
 from pipeline.errors import LeaseLost, PermanentError, TransientError
 from pipeline.jobs.announcements import rules_for
 from pipeline.jobs.audit_trail import Trail
+from pipeline.jobs.ecs import UNANSWERED, Answer, Caller
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import Delivery, completed_record, decode, receipt_missing, ref_of

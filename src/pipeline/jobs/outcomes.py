@@ -8,10 +8,10 @@ from datetime import datetime
 
 import structlog
 
-from pipeline.callback import request_id, shorten
 from pipeline.contracts import AuditAction, CallbackBody
 from pipeline.errors import PermanentError
 from pipeline.jobs.audit_trail import Trail
+from pipeline.jobs.ecs import request_id, shorten
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import Delivery, outcome_record

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
 
-from pipeline.callback.settings import CallbackSettings
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
+from pipeline.jobs.ecs.settings import CallbackSettings
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.providers.settings import EcsOptions

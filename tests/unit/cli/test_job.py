@@ -14,10 +14,10 @@ import pytest
 from support.command_line import RememberingPublisher, Run
 from support.job_world import CARDS, JOB, MERCHANT, World
 
-from pipeline.callback.protocols import Answer
 from pipeline.cli.job import FollowTimeout, follow_job
 from pipeline.cli.job_view import JobView, parse_job
 from pipeline.contracts import Topic
+from pipeline.jobs.ecs.protocols import Answer
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.storage import LocalStore

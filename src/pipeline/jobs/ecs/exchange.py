@@ -11,8 +11,8 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from pipeline.callback.settings import CallbackSettings
 from pipeline.errors import TransientError
+from pipeline.jobs.ecs.settings import CallbackSettings
 
 ANSWER_LIMIT: Final = 65_536
 """Bytes of an answer's body that are looked at; the rest is left unread, and the connection closed."""

@@ -10,8 +10,8 @@ from typing import Final, NoReturn
 
 import structlog
 
-from pipeline.callback.errors import TokenUnavailable
-from pipeline.callback.protocols import Token, TokenProvider
+from pipeline.jobs.ecs.errors import TokenUnavailable
+from pipeline.jobs.ecs.protocols import Token, TokenProvider
 from pipeline.observability import Health, Metrics
 
 log = structlog.get_logger(__name__)

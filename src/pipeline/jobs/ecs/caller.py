@@ -13,13 +13,13 @@ import structlog
 from pydantic import SecretStr
 from yarl import URL
 
-from pipeline.callback.answers import Judgement, Verdict, judge
-from pipeline.callback.exchange import HttpAnswer, exchange
-from pipeline.callback.protocols import Answer, Token, TokenProvider
-from pipeline.callback.retry import retry_after_seconds
-from pipeline.callback.settings import CallbackSettings
 from pipeline.effects import effect
 from pipeline.errors import TransientError
+from pipeline.jobs.ecs.answers import Judgement, Verdict, judge
+from pipeline.jobs.ecs.exchange import HttpAnswer, exchange
+from pipeline.jobs.ecs.protocols import Answer, Token, TokenProvider
+from pipeline.jobs.ecs.retry import retry_after_seconds
+from pipeline.jobs.ecs.settings import CallbackSettings
 from pipeline.observability import Metrics
 from pipeline.transfer import HostRules, check_url
 from pipeline.transfer.urls import request_url

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from pipeline.callback.protocols import Answer, Token
 from pipeline.errors import PipelineError
+from pipeline.jobs.ecs.protocols import Answer, Token
 
 ACCEPTED = Answer("accepted", 200, "callback_accepted", "RESULT_RECEIVED: Result upload confirmed")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.callback import quote, shorten
+from pipeline.jobs.ecs import quote, shorten
 
 
 def test_a_short_text_stays_as_it_is() -> None:

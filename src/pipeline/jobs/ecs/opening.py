@@ -10,12 +10,12 @@ from typing import cast
 
 from pydantic import SecretStr
 
-from pipeline.callback.caller import HttpCaller
-from pipeline.callback.file_token import FileTokenProvider
-from pipeline.callback.oauth_token import OAuthTokenProvider
-from pipeline.callback.protocols import Caller, TokenProvider
-from pipeline.callback.settings import CallbackSettings, OAuthSettings
-from pipeline.callback.token_watch import TokenWatch
+from pipeline.jobs.ecs.caller import HttpCaller
+from pipeline.jobs.ecs.file_token import FileTokenProvider
+from pipeline.jobs.ecs.oauth_token import OAuthTokenProvider
+from pipeline.jobs.ecs.protocols import Caller, TokenProvider
+from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
+from pipeline.jobs.ecs.token_watch import TokenWatch
 from pipeline.observability import Metrics
 from pipeline.transfer import HostRules, NetworkSettings
 from pipeline.transfer.guard import open_session

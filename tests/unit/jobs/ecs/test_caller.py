@@ -20,9 +20,9 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from pipeline.callback import Answer, CallbackSettings, HttpCaller, TokenProvider, TokenUnavailable, request_id
-from pipeline.callback.testing import ACCEPTED, Call, FakeCaller, FakeTokenProvider
 from pipeline.errors import TransientError
+from pipeline.jobs.ecs import Answer, CallbackSettings, HttpCaller, TokenProvider, TokenUnavailable, request_id
+from pipeline.jobs.ecs.testing import ACCEPTED, Call, FakeCaller, FakeTokenProvider
 from pipeline.observability import Metrics
 from pipeline.transfer import AddressRefused, HostRules, NetworkSettings
 from pipeline.transfer.guard import open_session

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from pipeline.callback.settings import CallbackSettings
+from pipeline.jobs.ecs.settings import CallbackSettings
 
 _DOUBLINGS: Final = 32
 _LONGEST: Final = 64

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.callback import CallbackSettings, OAuthSettings
+from pipeline.jobs.ecs import CallbackSettings, OAuthSettings
 
 OAUTH = {"token_url": "https://api.example.com/auth/token", "client_id": "c", "client_secret": "planted-secret"}
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from pipeline.callback.errors import TokenUnavailable
-from pipeline.callback.jwt_expiry import read_expiry
-from pipeline.callback.protocols import Token
-from pipeline.callback.secret_file import checked_secret
+from pipeline.jobs.ecs.errors import TokenUnavailable
+from pipeline.jobs.ecs.jwt_expiry import read_expiry
+from pipeline.jobs.ecs.protocols import Token
+from pipeline.jobs.ecs.secret_file import checked_secret
 
 _LONGEST_LIFE: Final = 10 * 365 * 86_400
 

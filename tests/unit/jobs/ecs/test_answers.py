@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.callback.answers import Verdict, describe, judge
+from pipeline.jobs.ecs.answers import Verdict, describe, judge
 
 GUID = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 

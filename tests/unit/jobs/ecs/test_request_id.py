@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.callback import request_id
+from pipeline.jobs.ecs import request_id
 
 GUID = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.callback import CallbackSettings, pause_seconds
-from pipeline.callback.retry import retry_after_seconds
+from pipeline.jobs.ecs import CallbackSettings, pause_seconds
+from pipeline.jobs.ecs.retry import retry_after_seconds
 
 NOW = datetime(2026, 1, 21, 22, 50, tzinfo=UTC)
 SETTINGS = CallbackSettings(token_file=Path("token"), retry_first_seconds=2, retry_max_seconds=60)

@@ -13,15 +13,15 @@ import aiohttp
 import structlog
 from pydantic import SecretStr
 
-from pipeline.callback.answers import describe
-from pipeline.callback.errors import TokenUnavailable
-from pipeline.callback.exchange import HttpAnswer, exchange
-from pipeline.callback.oauth_answers import read_token, token_request
-from pipeline.callback.protocols import Token
-from pipeline.callback.retry import retry_after_seconds
-from pipeline.callback.secret_file import read_secret_file
-from pipeline.callback.settings import CallbackSettings, OAuthSettings
 from pipeline.errors import TransientError
+from pipeline.jobs.ecs.answers import describe
+from pipeline.jobs.ecs.errors import TokenUnavailable
+from pipeline.jobs.ecs.exchange import HttpAnswer, exchange
+from pipeline.jobs.ecs.oauth_answers import read_token, token_request
+from pipeline.jobs.ecs.protocols import Token
+from pipeline.jobs.ecs.retry import retry_after_seconds
+from pipeline.jobs.ecs.secret_file import read_secret_file
+from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
 from pipeline.transfer import AddressRefused
 from pipeline.transfer.urls import request_url
 

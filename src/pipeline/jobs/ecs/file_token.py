@@ -8,9 +8,9 @@ from pathlib import Path
 import structlog
 from pydantic import SecretStr
 
-from pipeline.callback.jwt_expiry import read_expiry
-from pipeline.callback.protocols import Token
-from pipeline.callback.secret_file import read_secret_file
+from pipeline.jobs.ecs.jwt_expiry import read_expiry
+from pipeline.jobs.ecs.protocols import Token
+from pipeline.jobs.ecs.secret_file import read_secret_file
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from pipeline.callback.errors import TokenUnavailable
+from pipeline.jobs.ecs.errors import TokenUnavailable
 
 _LIMIT: Final = 16_384
 _TIMEOUT: Final = 10.0

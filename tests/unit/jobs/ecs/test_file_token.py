@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from pipeline.callback import FileTokenProvider, TokenUnavailable, TokenWatch
-from pipeline.callback.jwt_expiry import read_expiry
+from pipeline.jobs.ecs import FileTokenProvider, TokenUnavailable, TokenWatch
+from pipeline.jobs.ecs.jwt_expiry import read_expiry
 from pipeline.observability import Metrics
 
 KEY = "k" * 32
@@ -79,7 +79,7 @@ async def test_a_missing_file_is_transient(tmp_path: Path) -> None:
 
 async def test_a_file_system_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a secret is bounded in time."""
-    monkeypatch.setattr("pipeline.callback.secret_file._TIMEOUT", 0.0)
+    monkeypatch.setattr("pipeline.jobs.ecs.secret_file._TIMEOUT", 0.0)
     path = tmp_path / "token"
     path.write_text("abc")
     with pytest.raises(TokenUnavailable, match="took over"):

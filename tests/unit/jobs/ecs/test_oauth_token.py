@@ -18,9 +18,9 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from pipeline.callback import CallbackSettings, OAuthTokenProvider, TokenUnavailable, open_callbacks
-from pipeline.callback.oauth_answers import read_token
-from pipeline.callback.settings import OAuthSettings
+from pipeline.jobs.ecs import CallbackSettings, OAuthTokenProvider, TokenUnavailable, open_callbacks
+from pipeline.jobs.ecs.oauth_answers import read_token
+from pipeline.jobs.ecs.settings import OAuthSettings
 from pipeline.observability import Metrics
 from pipeline.transfer import HostRules, NetworkSettings
 from pipeline.transfer.guard import open_session

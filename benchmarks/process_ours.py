@@ -25,10 +25,10 @@ from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import Delivery
 from pipeline.jobs.processors import ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
+from pipeline.jobs.transfer import Download, SourceInfo, UrlSource
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 from pipeline.storage.local import LocalStore
-from pipeline.transfer import Download, SourceInfo, UrlSource
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 

@@ -25,11 +25,11 @@ from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import LoadedProcessor, ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
+from pipeline.jobs.transfer import Download, SourceChanged, SourceInfo, UrlSource
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka.protocols import Outgoing, Record, RecordPlace
 from pipeline.observability import Metrics
 from pipeline.storage.testing import MemoryStore
-from pipeline.transfer import Download, SourceChanged, SourceInfo, UrlSource
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 MERCHANT = UUID("4933e450-d3c4-406f-9b9b-3afb812a5b7c")

@@ -10,17 +10,10 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
+from pipeline.jobs.transfer import SignedUrl, SourceInfo, Transfers, TransferSettings, open_transfers
+from pipeline.jobs.transfer.testing import Act, Exchange, ScriptedServer, scripted_server
 from pipeline.observability import Metrics
-from pipeline.transfer import (
-    HostRules,
-    NetworkSettings,
-    SignedUrl,
-    SourceInfo,
-    Transfers,
-    TransferSettings,
-    open_transfers,
-)
-from pipeline.transfer.testing import Act, Exchange, ScriptedServer, scripted_server
+from pipeline.outbound import HostRules, NetworkSettings
 
 SECRET = "0123456789abcdef" * 4
 """The signature in every URL here; it must turn up nowhere."""

@@ -28,6 +28,7 @@ from pipeline.jobs.ecs import CallbackSettings, open_callbacks, pause_seconds
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load
+from pipeline.jobs.transfer import Transfers, open_transfers
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka import (
     BatchConsumer,
@@ -42,7 +43,6 @@ from pipeline.kafka import (
 from pipeline.observability import Check, Metrics
 from pipeline.settings import EcsIntegration, Settings
 from pipeline.storage import ObjectStore, open_store
-from pipeline.transfer import Transfers, open_transfers
 
 
 def now() -> datetime:

@@ -17,8 +17,8 @@ from pipeline.cli.output import json_option, print_json
 from pipeline.errors import PipelineError
 from pipeline.jobs.csv_engine import CsvError, Summary, run_stream, settle_memory
 from pipeline.jobs.processors import JobContext, load
+from pipeline.outbound import NetworkSettings
 from pipeline.settings import EcsIntegration, Settings
-from pipeline.transfer import NetworkSettings
 
 _NOBODY: Final = UUID(int=0)
 

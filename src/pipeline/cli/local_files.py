@@ -12,8 +12,8 @@ from typing import BinaryIO, Final, Self
 
 from pipeline.cli.exits import UsageRefused
 from pipeline.jobs.csv_engine import CsvError
-from pipeline.transfer import SourceRefused
-from pipeline.transfer.gunzip import MAGIC, Gunzip
+from pipeline.jobs.transfer import SourceRefused
+from pipeline.jobs.transfer.gunzip import MAGIC, Gunzip
 
 _PIECE: Final = 1 << 20
 

@@ -18,10 +18,10 @@ from pipeline.ingress.settings import IngressSettings
 from pipeline.ingress.sources import Source
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics
+from pipeline.outbound import HostRules
 from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus, WeavrProvider, WeavrVerifier
 from pipeline.providers.settings import WeavrOptions
 from pipeline.signatures import Secret, SharedSecretSettings, scheme_of
-from pipeline.transfer import HostRules
 
 SECRET = "synthetic-webhook-secret"  # noqa: S105 - of tests only
 API_KEY = "synthetic-api-key-1"

@@ -33,8 +33,8 @@ from pipeline.jobs.outcomes import Counts
 from pipeline.jobs.processors import JobContext, LoadedProcessor
 from pipeline.jobs.receipts import Announcement, Manifest, Place, Processed, Source
 from pipeline.jobs.settings import JobLimits, JobPolicies
+from pipeline.jobs.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUrl, SourceChanged, signed_url
 from pipeline.observability import Metrics
-from pipeline.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUrl, SourceChanged, signed_url
 
 log = structlog.get_logger(__name__)
 

@@ -19,10 +19,10 @@ from pipeline.jobs.messages import Delivery, decode, receipt_missing, ref_of
 from pipeline.jobs.outcomes import Counts, Judge
 from pipeline.jobs.receipts import Processed, Uploaded
 from pipeline.jobs.settings import JobLimits, JobPolicies
+from pipeline.jobs.transfer import SignedUrl, Uploader, signed_url
 from pipeline.jobs.waiting import Waiting
 from pipeline.kafka.protocols import Lease, Publisher, Record
 from pipeline.observability import Metrics
-from pipeline.transfer import SignedUrl, Uploader, signed_url
 
 log = structlog.get_logger(__name__)
 

@@ -1,6 +1,6 @@
 """When the group coordinator last heard of this member. aiokafka knows, but tells nobody.
 
-Everything taken from inside aiokafka's coordinator stands here; tests/unit/kafka/test_heartbeat.py fails when it changes.
+tests/unit/kafka/test_heartbeat.py fails when what this module reads inside aiokafka's coordinator changes.
 """
 
 from __future__ import annotations

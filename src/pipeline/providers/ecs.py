@@ -9,14 +9,14 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from pipeline.contracts import BatchRequested, Topic, event_id, job_key, schema_uri
+from pipeline.outbound import AddressRefused, HostRules, Purpose, check_url
+from pipeline.outbound.rules import FIELDS
 from pipeline.providers.findings import Finding, InvalidBody
 from pipeline.providers.model_errors import findings_of
 from pipeline.providers.protocols import Delivery, Identified, Policy, SchemeVerifier, SuccessStatus
 from pipeline.providers.settings import EcsOptions
 from pipeline.providers.strict_json import parse_object
 from pipeline.signatures import Secret, scheme_of
-from pipeline.transfer import AddressRefused, HostRules, Purpose, check_url
-from pipeline.transfer.rules import FIELDS
 
 _ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
 """A number in quotes would pass for a Unix time, whose unit nobody has agreed on."""

@@ -13,8 +13,10 @@ from pipeline.audit.settings import AuditSettings
 from pipeline.contracts import TOPICS, IntegrationName, TopicSpec
 from pipeline.ingress.settings import IngressSettings
 from pipeline.jobs.settings import WatchSettings
+from pipeline.jobs.transfer import TransferSettings
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
+from pipeline.outbound import NetworkSettings
 from pipeline.settings.errors import ConfigError
 from pipeline.settings.files import SecretUnreadable
 from pipeline.settings.integration import EcsIntegration
@@ -22,7 +24,6 @@ from pipeline.settings.retention import RetentionSettings
 from pipeline.settings.weavr import WeavrIntegration
 from pipeline.settings.webhooks import WebhookSource
 from pipeline.storage.settings import LocalSettings, StoreSettings
-from pipeline.transfer import NetworkSettings, TransferSettings
 
 ENV_PREFIX = "PIPELINE_"
 ENV_DELIMITER = "__"

@@ -22,9 +22,9 @@ from pipeline.ingress import IngressSettings, Source
 from pipeline.ingress.testing import SECRET, SECRET_HEADERS, Serving, ecs_source, serving
 from pipeline.kafka import BrokerUnavailable, Outgoing, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
+from pipeline.outbound import HostRules
 from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus
 from pipeline.signatures import HmacSettings, Secret, scheme_of
-from pipeline.transfer import HostRules
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
 SIGNED = "X-Amz-Signature=5d672d79c15b13162d9279b0855cfba6"

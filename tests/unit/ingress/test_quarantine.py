@@ -14,8 +14,8 @@ from pipeline.ingress import Quarantined, findings_now, read_quarantined, releas
 from pipeline.ingress.testing import SECRET_HEADERS, ecs_source, serving
 from pipeline.kafka import Outgoing, Record
 from pipeline.kafka.testing import MemoryPublisher
+from pipeline.outbound import HostRules
 from pipeline.providers import EcsProvider, InvalidBody
-from pipeline.transfer import HostRules
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
 CARD = "4111111111111111"

@@ -10,7 +10,7 @@ from support.job_world import CARDS, Lease, World
 
 from pipeline.contracts import Topic
 from pipeline.errors import LeaseLost, PermanentError, TransientError
-from pipeline.transfer import SourceRefused
+from pipeline.jobs.transfer import SourceRefused
 
 
 def told(world: World) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from pipeline.jobs.ecs.protocols import Answer, Token, TokenProvider
 from pipeline.jobs.ecs.retry import retry_after_seconds
 from pipeline.jobs.ecs.settings import CallbackSettings
 from pipeline.observability import Metrics
-from pipeline.transfer import HostRules, check_url
-from pipeline.transfer.urls import request_url
+from pipeline.outbound import HostRules, check_url
+from pipeline.outbound.urls import request_url
 
 log = structlog.get_logger(__name__)
 

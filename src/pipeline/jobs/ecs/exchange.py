@@ -41,7 +41,7 @@ async def exchange(
     """POST once and read the answer; redirects are not followed, since they would carry the body elsewhere.
 
     Args:
-        session: A guarded session (``pipeline.transfer``): it refuses addresses that are not allowed.
+        session: A guarded session (``pipeline.jobs.transfer``): it refuses addresses that are not allowed.
         url: Made by ``request_url``.
         body: Sent with its length.
         headers: The request's own headers.

@@ -22,8 +22,8 @@ from pipeline.jobs.ecs.protocols import Token
 from pipeline.jobs.ecs.retry import retry_after_seconds
 from pipeline.jobs.ecs.secret_file import read_secret_file
 from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
-from pipeline.transfer import AddressRefused
-from pipeline.transfer.urls import request_url
+from pipeline.outbound import AddressRefused
+from pipeline.outbound.urls import request_url
 
 log = structlog.get_logger(__name__)
 

@@ -17,9 +17,9 @@ from pipeline.jobs.ecs.protocols import Caller, TokenProvider
 from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
 from pipeline.jobs.ecs.token_watch import TokenWatch
 from pipeline.observability import Metrics
-from pipeline.transfer import HostRules, NetworkSettings
-from pipeline.transfer.guard import open_session
-from pipeline.transfer.hosts import split_url
+from pipeline.outbound import HostRules, NetworkSettings
+from pipeline.outbound.guard import open_session
+from pipeline.outbound.hosts import split_url
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from pipeline.transfer.hosts import MalformedUrl, split_url
+from pipeline.outbound.hosts import MalformedUrl, split_url
 
 
 class OAuthSettings(BaseModel):

@@ -23,7 +23,7 @@ from pipeline.jobs.processors.protocols import (
     RowProcessor,
 )
 from pipeline.jobs.processors.settings import ProcessorSettings
-from pipeline.transfer.settings import NetworkSettings
+from pipeline.outbound.settings import NetworkSettings
 
 ENTRY_POINT_GROUP: Final = "card_pipeline.jobs.processors"
 

@@ -24,8 +24,8 @@ from pipeline.errors import TransientError
 from pipeline.jobs.ecs import Answer, CallbackSettings, HttpCaller, TokenProvider, TokenUnavailable, request_id
 from pipeline.jobs.ecs.testing import ACCEPTED, Call, FakeCaller, FakeTokenProvider
 from pipeline.observability import Metrics
-from pipeline.transfer import AddressRefused, HostRules, NetworkSettings
-from pipeline.transfer.guard import open_session
+from pipeline.outbound import AddressRefused, HostRules, NetworkSettings
+from pipeline.outbound.guard import open_session
 
 GUID = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 BODY = b'{"success":true,"records_processed":200,"records_failed":0,"error_message":null}'

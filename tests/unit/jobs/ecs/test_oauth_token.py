@@ -22,8 +22,8 @@ from pipeline.jobs.ecs import CallbackSettings, OAuthTokenProvider, TokenUnavail
 from pipeline.jobs.ecs.oauth_answers import read_token
 from pipeline.jobs.ecs.settings import OAuthSettings
 from pipeline.observability import Metrics
-from pipeline.transfer import HostRules, NetworkSettings
-from pipeline.transfer.guard import open_session
+from pipeline.outbound import HostRules, NetworkSettings
+from pipeline.outbound.guard import open_session
 
 NOW = datetime(2026, 1, 21, 22, 50, tzinfo=UTC)
 SECRET = "planted-client-secret"

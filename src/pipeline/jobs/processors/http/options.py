@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from pipeline.jobs.processors.http.template import BodyTemplate, Template
-from pipeline.transfer.hosts import MalformedUrl, UrlParts, split_url
+from pipeline.outbound.hosts import MalformedUrl, UrlParts, split_url
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 

@@ -14,10 +14,10 @@ from pipeline.jobs.processors.http.options import HttpOptions, matches
 from pipeline.jobs.processors.http.template import BodyTemplate, refuse_empty, refuse_steps
 from pipeline.jobs.processors.http.token import FileToken
 from pipeline.jobs.processors.protocols import Card, CardResult, JobContext, TransientCardError
-from pipeline.transfer.errors import AddressRefused
-from pipeline.transfer.guard import open_session
-from pipeline.transfer.settings import HostRules, NetworkSettings
-from pipeline.transfer.urls import request_url
+from pipeline.outbound.errors import AddressRefused
+from pipeline.outbound.guard import open_session
+from pipeline.outbound.settings import HostRules, NetworkSettings
+from pipeline.outbound.urls import request_url
 
 _NETWORK: Final = NetworkSettings()
 

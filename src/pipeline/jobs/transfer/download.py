@@ -1,0 +1,128 @@
+"""Downloads of input files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from typing import Final, Literal
+
+import aiohttp
+
+from pipeline.jobs.transfer.errors import SourceChanged, SourceRefused
+from pipeline.jobs.transfer.gunzip import MAGIC, Gunzip
+from pipeline.jobs.transfer.protocols import Download, SourceInfo, UrlSource
+from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.wire import PIECE_BYTES, Means, Wire
+from pipeline.observability import Metrics
+
+Encoding = Literal["identity", "gzip"]
+
+_TRANSPARENT: Final = {"", "identity", "aws-chunked"}
+"""Content codings that leave the bytes as they are; SDKs leave ``aws-chunked`` behind in an object's metadata."""
+
+
+class HttpDownloader:
+    """Opens files behind pre-signed URLs.
+
+    Args:
+        session: Made by ``open_session(..., purpose="input", read_buffer_bytes=settings.read_ahead_bytes // 2)``.
+        settings: Timeouts, minimum rate, tries.
+        clock: Now, in UTC.
+        metrics: Where bytes and repeated tries are counted, if anywhere.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        settings: TransferSettings,
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._means = Means(session, settings, clock, metrics)
+
+    def open(
+        self, source: UrlSource, *, start: int = 0, etag: str | None = None, encoding: Encoding | None = None
+    ) -> AbstractAsyncContextManager[Download]:
+        """Open the file at byte ``start`` of its decompressed content; see ``Downloader``."""
+        return self._open(source, start, etag, encoding)
+
+    @asynccontextmanager
+    async def _open(
+        self, source: UrlSource, start: int, etag: str | None, encoding: Encoding | None
+    ) -> AsyncGenerator[Download, None]:
+        if start and not etag:
+            raise SourceChanged(
+                "source_changed", "Without an ETag nothing tells that the file behind input_file_url is still the same."
+            )
+        at_once = start if encoding == "identity" else 0
+        wire = Wire(self._means, source, start=at_once, etag=etag or "" if start else "")
+        try:
+            yield await _begin(wire, start, at_once)
+        finally:
+            wire.close()
+
+
+async def _begin(wire: Wire, start: int, at_once: int) -> HttpDownload:
+    """Read as much as says what the file is, and go to where the caller wants to begin."""
+    first = await wire.read()
+    if at_once:
+        return HttpDownload(wire, "identity", first, skip=0)
+    while 0 < len(first) < len(MAGIC) and (more := await wire.read()):
+        first += more
+    encoding = _encoding(wire.content_encoding, first)
+    if encoding == "identity" and start:
+        wire.seek(start)
+        return HttpDownload(wire, encoding, await wire.read(), skip=0)
+    return HttpDownload(wire, encoding, first, skip=start)
+
+
+def _encoding(header: str, first: bytes) -> Encoding:
+    codings = {coding.strip().lower() for coding in header.split(",")} - _TRANSPARENT
+    if codings - {"gzip", "x-gzip"}:
+        raise SourceRefused(
+            "source_encoding_unknown",
+            "The file behind input_file_url has a Content-Encoding other than gzip. Upload it plain or as gzip.",
+        )
+    # an empty object is an empty file, whatever its metadata say
+    return "gzip" if first and (codings or first.startswith(MAGIC)) else "identity"
+
+
+class HttpDownload:
+    """A running download: what was read to open it, then the rest of the wire."""
+
+    def __init__(self, wire: Wire, encoding: Encoding, first: bytes, *, skip: int) -> None:
+        self._wire = wire
+        self._first = first
+        self._skip = skip
+        self._info = SourceInfo(etag=wire.etag, size=wire.size, encoding=encoding)
+
+    @property
+    def info(self) -> SourceInfo:
+        """What the object store said of the file."""
+        return self._info
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the file's bytes from the asked position; call it once."""
+        return self._identity() if self._info.encoding == "identity" else self._decompressed()
+
+    async def _identity(self) -> AsyncIterator[bytes]:
+        data, self._first = self._first, b""
+        while data:
+            yield data
+            data = await self._wire.read()
+
+    async def _decompressed(self) -> AsyncIterator[bytes]:
+        gunzip = Gunzip(PIECE_BYTES)
+        async for data in self._identity():
+            gunzip.feed(data)
+            while piece := await asyncio.to_thread(gunzip.piece):
+                dropped = min(self._skip, len(piece))
+                self._skip -= dropped
+                if dropped < len(piece):
+                    yield piece[dropped:]
+        gunzip.finish()
+        if self._skip:
+            raise SourceChanged("source_changed", "The file behind input_file_url is shorter than it was before.")

@@ -1,0 +1,104 @@
+"""One try's failure in our words: of the network, or of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, TypeVar
+
+import aiohttp
+import structlog
+
+from pipeline.errors import PipelineError, TransientError
+from pipeline.jobs.transfer.answers import MAX_ERROR_BYTES, Refusal, Remedy, judge, read_refusal
+from pipeline.jobs.transfer.directions import DOWNLOAD, Direction
+from pipeline.jobs.transfer.errors import SourceChanged
+from pipeline.jobs.transfer.urls import signing_time
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_LATER_SECONDS: Final = 5.0
+"""Pause before a URL that is not yet valid is tried again, where neither side's clock says how long."""
+_SKEW_SECONDS: Final = 5.0
+"""Clocks that differ by less are not worth a word."""
+
+
+class NotFound(TransientError):
+    """There is no object (yet)."""
+
+
+class TooSlow(TransientError):
+    """Fewer bytes came through in a time window than the minimum rate asks for."""
+
+
+async def translated(exchange: Awaitable[T], direction: Direction) -> T:
+    """Return what one step of an exchange returns; a failure of the network becomes a TransientError.
+
+    The foreign exception is dropped, not chained: aiohttp's texts hold the URL with its signature.
+    """
+    try:
+        return await exchange
+    except (aiohttp.ClientError, OSError) as error:
+        failure = _network_failure(error, direction)
+    raise failure
+
+
+def _network_failure(error: Exception, direction: Direction) -> TransientError:
+    match error:
+        case aiohttp.ClientSSLError():
+            reason, about = "tls_failed", "TLS failed: check the certificate, and network.ca_file"
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            reason, about = "proxy_failed", "the egress proxy cannot be reached or refuses"
+        case TimeoutError():
+            reason, about = "timeout", "the other side does not answer in time"
+        case aiohttp.ClientConnectorError():
+            reason, about = "unreachable", "no connection can be made"
+        case _:
+            reason, about = "cut", f"the connection broke ({type(error).__name__})"
+    return TransientError(f"{direction.prefix}_{reason}", f"Host of {direction.field}: {about}.")
+
+
+async def refusal_of(response: aiohttp.ClientResponse, clock: Callable[[], datetime]) -> Refusal:
+    """Return what an error answer says, reading a bounded part of its body; one that breaks off will do."""
+    document = b""
+    try:
+        while len(document) < MAX_ERROR_BYTES and (piece := await response.content.read(MAX_ERROR_BYTES)):
+            document += piece
+    except (aiohttp.ClientError, OSError):
+        log.debug("error_document_cut", status=response.status)
+    return read_refusal(response.status, response.headers, document[:MAX_ERROR_BYTES], clock())
+
+
+def failure_of(refusal: Refusal, direction: Direction, url: str, now: datetime) -> PipelineError:
+    """Return the error that a refusal means. It names the cause in our words, never in the document's."""
+    verdict = judge(refusal)
+    code = f"{direction.prefix}_{verdict.reason}"
+    answer = f"{refusal.status} {refusal.code}".strip()
+    skew = _skew(refusal, now) if verdict.reason in {"expired", "not_yet_valid"} else ""
+    message = f"{direction.field} {verdict.about} (the store answered {answer}){skew}."
+    match verdict.remedy:
+        case Remedy.AGAIN:
+            return TransientError(code, message, retry_after=refusal.retry_after)
+        case Remedy.LATER:
+            return TransientError(code, message, retry_after=_until_valid(refusal, url, now))
+        case Remedy.MISSING if direction is DOWNLOAD:
+            return NotFound(code, message, retry_after=refusal.retry_after)
+        case Remedy.CHANGED | Remedy.RANGE if direction is DOWNLOAD:
+            return SourceChanged(code, message)
+        case _:
+            return direction.refused(code, message)
+
+
+def _until_valid(refusal: Refusal, url: str, now: datetime) -> float:
+    begins = signing_time(url)
+    left = (begins - (refusal.server_time or now)).total_seconds() if begins else 0.0
+    return left + 1 if left > 0 else _LATER_SECONDS
+
+
+def _skew(refusal: Refusal, now: datetime) -> str:
+    seconds = (refusal.server_time - now).total_seconds() if refusal.server_time else 0.0
+    if abs(seconds) < _SKEW_SECONDS:
+        return ""
+    return f"; its clock is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} ours"

@@ -1,0 +1,57 @@
+"""Putting one integration's transfers together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipeline.jobs.transfer.download import HttpDownloader
+from pipeline.jobs.transfer.protocols import Downloader, Uploader
+from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.upload import HttpUploader
+from pipeline.observability import Metrics
+from pipeline.outbound.guard import open_session
+from pipeline.outbound.settings import HostRules, NetworkSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Transfers:
+    """One integration's ways to and from the partner's object store."""
+
+    downloader: Downloader
+    uploader: Uploader
+
+
+@asynccontextmanager
+async def open_transfers(
+    settings: TransferSettings,
+    *,
+    rules: HostRules,
+    network: NetworkSettings,
+    clock: Callable[[], datetime],
+    metrics: Metrics | None = None,
+) -> AsyncIterator[Transfers]:
+    """Open the sessions of one integration's file transfers; they are closed with the block.
+
+    Args:
+        settings: Timeouts, minimum rate, tries.
+        rules: Hosts that its file URLs may name; http and private addresses.
+        network: CA bundle and proxy.
+        clock: UTC, aware.
+        metrics: Of this process.
+
+    Raises:
+        FatalError: The CA bundle cannot be read.
+    """
+    # the client pauses a connection when twice its buffer waits to be read
+    ahead = settings.read_ahead_bytes // 2
+    async with (
+        open_session(rules, network, "input", read_buffer_bytes=ahead) as source,
+        open_session(rules, network, "result") as target,
+    ):
+        yield Transfers(
+            HttpDownloader(source, settings, clock=clock, metrics=metrics),
+            HttpUploader(target, settings, clock=clock, metrics=metrics),
+        )

@@ -1,0 +1,214 @@
+"""Uploads of result files: one PUT, streamed, checked by the answer's ETag."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+
+from pipeline.effects import effect
+from pipeline.errors import PipelineError, TransientError
+from pipeline.jobs.transfer.answers import Refusal
+from pipeline.jobs.transfer.directions import UPLOAD, next_url
+from pipeline.jobs.transfer.errors import UploadRefused
+from pipeline.jobs.transfer.failures import failure_of, refusal_of, translated
+from pipeline.jobs.transfer.pace import Pace
+from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
+from pipeline.jobs.transfer.sending import BodySource, Sending
+from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.tries import Tries, as_transient, renewed
+from pipeline.jobs.transfer.urls import demands_empty_body
+from pipeline.observability import Metrics
+from pipeline.outbound.urls import request_url
+
+MAX_PUT_BYTES: Final = 5_000_000_000
+"""What one PUT may hold (S3: 5 GB). More is refused before anything is sent."""
+
+_STORED: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT})
+_MD5: Final = re.compile(r'"?([0-9a-fA-F]{32})"?')
+_NO_EXPECTATION: Final = "upload_expectation_failed"
+
+
+class HttpUploader:
+    """Puts files behind pre-signed URLs.
+
+    Args:
+        session: Made by ``open_session(..., purpose="result")``.
+        settings: Timeouts, minimum rate, tries.
+        clock: Now, in UTC.
+        metrics: Where bytes and repeated tries are counted, if anywhere.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        settings: TransferSettings,
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+
+    async def put(self, target: UrlSource, *, size: int, body: BodySource) -> str:
+        """PUT ``size`` bytes and return the ETag (see :class:`pipeline.jobs.transfer.Uploader`).
+
+        Memory is bounded by a few of ``body``'s pieces. What ``body`` raises comes through unchanged.
+        """
+        if size > MAX_PUT_BYTES:
+            raise UploadRefused(
+                "upload_too_large",
+                f"The result has {size} bytes; one upload to result_upload_url takes at most {MAX_PUT_BYTES}.",
+            )
+        tries = Tries(self._settings, UPLOAD, self._clock, self._metrics)
+        expect = self._settings.expect_continue
+        while True:
+            signed = await next_url(target, UPLOAD, self._clock)
+            attempt = _Attempt(self._session, self._settings, self._clock, signed, expect=expect)
+            sending = attempt.prepare(body, size, self._metrics)
+            failure: TransientError
+            try:
+                return await attempt.run(sending)
+            except UploadRefused as refused:
+                if refused is sending.error or not await renewed(target, signed):
+                    raise
+                failure = as_transient(refused)
+            except TransientError as error:
+                if error is sending.error:
+                    raise
+                failure = error
+            expect = expect and not attempt.unexpected
+            await tries.after(failure, signed.deadline)
+
+
+class _Attempt:
+    """One PUT.
+
+    Attributes:
+        unexpected: Whether the other side seems not to know ``Expect: 100-continue``.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        settings: TransferSettings,
+        clock: Callable[[], datetime],
+        signed: SignedUrl,
+        *,
+        expect: bool,
+    ) -> None:
+        self.unexpected = False
+        self._session = session
+        self._settings = settings
+        self._clock = clock
+        self._url = signed.url.get_secret_value()
+        self._expect = expect
+        self._pace = Pace(settings, (signed.deadline - clock()).total_seconds())
+        self._timeout = asyncio.timeout_at(
+            self._pace.within(settings.connect_timeout_seconds + settings.read_timeout_seconds)
+        )
+
+    def prepare(self, body: BodySource, size: int, metrics: Metrics | None) -> Sending:
+        """Return the body as this attempt sends it."""
+        # what was handed over may still wait in buffers on both sides when the last piece is taken
+        answer_seconds = self._settings.read_timeout_seconds + self._settings.rate_window_seconds
+        return Sending(
+            body, size, pace=self._pace, timeout=self._timeout, answer_seconds=answer_seconds, metrics=metrics
+        )
+
+    async def run(self, sending: Sending) -> str:
+        """Send the body and return the ETag; what the body's source raised comes through unchanged."""
+        try:
+            with effect("put.result"):
+                return await self._send(sending)
+        finally:
+            await sending.close()
+
+    async def _send(self, sending: Sending) -> str:
+        failure: PipelineError
+        try:
+            answer = await translated(self._exchange(sending), UPLOAD)
+        except TransientError as error:
+            failure = error
+        else:
+            if isinstance(answer, Refusal):
+                raise self._refused(answer)
+            if sending.whole:
+                return _checked_etag(answer, sending.md5)
+            failure = TransientError(
+                "upload_cut", "Host of result_upload_url: it answered before it had the whole body."
+            )
+        raise sending.error if isinstance(sending.error, Exception) else failure
+
+    async def _exchange(self, sending: Sending) -> Mapping[str, str] | Refusal:
+        """Return the headers of a success, or the refusal, which may come before the body was taken."""
+        try:
+            async with self._timeout:
+                response = await self._put(sending)
+                try:
+                    if response.status in _STORED:
+                        return response.headers
+                    return await refusal_of(response, self._clock)
+                finally:
+                    # also ends the sending of a body that nobody wants; leaving by `async with` would wait for it
+                    response.close()
+        except TimeoutError:
+            if not self._timeout.expired():
+                raise
+        raise self._overdue(sending)
+
+    async def _put(self, sending: Sending) -> aiohttp.ClientResponse:
+        return await self._session.put(
+            request_url(self._url),
+            data=sending.pieces,
+            # with a length an iterator goes out as it is, else in chunks, which S3 refuses
+            headers={"Content-Length": str(sending.size)},
+            skip_auto_headers=("Content-Type",),
+            expect100=self._expect,
+            allow_redirects=False,
+            timeout=self._settings.connecting_timeout,
+        )
+
+    def _overdue(self, sending: Sending) -> TransientError:
+        if sending.begun and not sending.whole:
+            return self._pace.overdue(UPLOAD)
+        self.unexpected = not sending.begun
+        return TransientError("upload_timeout", "Host of result_upload_url: the other side does not answer in time.")
+
+    def _refused(self, refusal: Refusal) -> PipelineError:
+        failure = failure_of(refusal, UPLOAD, self._url, self._clock())
+        self.unexpected = failure.code == _NO_EXPECTATION
+        if failure.code == "upload_checksum_refused" and demands_empty_body(self._url):
+            return UploadRefused(
+                failure.code,
+                "result_upload_url carries x-amz-checksum-crc32 with AAAAAA==, the checksum of an empty body; the "
+                f"store enforces it ({refusal.status} {refusal.code}), so no result can be put there. Sign the URL "
+                "without a checksum (AWS SDK: requestChecksumCalculation WHEN_REQUIRED).",
+            )
+        return failure
+
+
+def _checked_etag(headers: Mapping[str, str], md5: str) -> str:
+    """Return the ETag of what was stored.
+
+    Raises:
+        TransientError: It is the MD5 of something else: PUT again.
+    """
+    etag = headers.get("ETag", "")
+    found = _MD5.fullmatch(etag)
+    # S3 documents the ETag as an MD5 for plain and SSE-S3 objects only
+    encryption = headers.get("x-amz-server-side-encryption", "")
+    foreign_key = "x-amz-server-side-encryption-customer-algorithm" in headers or encryption.startswith("aws:")
+    if found is not None and not foreign_key and found[1].lower() != md5:
+        raise TransientError(
+            "upload_corrupted",
+            "The store's ETag for result_upload_url is not the MD5 of what was sent: it is sent again.",
+        )
+    return etag

@@ -1,0 +1,296 @@
+"""The bytes of one object as they are stored, in order, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+import yarl
+
+from pipeline.errors import TransientError
+from pipeline.jobs.transfer.directions import DOWNLOAD, next_url
+from pipeline.jobs.transfer.errors import SourceChanged, SourceRefused
+from pipeline.jobs.transfer.failures import failure_of, refusal_of, translated
+from pipeline.jobs.transfer.pace import Pace
+from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
+from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.tries import Tries, as_transient, renewed
+from pipeline.observability import Metrics
+from pipeline.outbound.urls import request_url
+
+PIECE_BYTES: Final = 262_144
+"""Most bytes read from a connection at once."""
+
+_PROGRESS_BYTES: Final = 262_144
+"""After so many bytes without a failure earlier ones are forgotten."""
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
+_CRC_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A connection whose answer's body is being read."""
+
+    response: aiohttp.ClientResponse
+    pace: Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every download of an integration uses."""
+
+    session: aiohttp.ClientSession
+    settings: TransferSettings
+    clock: Callable[[], datetime]
+    metrics: Metrics | None
+
+
+class Wire:
+    """Reads an object from a byte on; reconnects by Range and If-Match.
+
+    Attributes:
+        etag: As received, or as demanded; empty where there is none that a resume could rely on.
+        size: Bytes of the whole object, or None where the server does not say.
+        content_encoding: As received with the first answer.
+    """
+
+    def __init__(self, means: Means, source: UrlSource, *, start: int = 0, etag: str = "") -> None:
+        self.etag = etag
+        self.size: int | None = None
+        self.content_encoding = ""
+        self._means = means
+        self._source = source
+        self._tries = Tries(means.settings, DOWNLOAD, means.clock, means.metrics)
+        self._offset = start
+        self._since_failure = 0
+        self._begun = bool(etag)
+        self._ranged = True
+        self._complete = False
+        self._crc: int | None = None
+        self._expected_crc: int | None = None
+        self._signed: SignedUrl | None = None
+        self._link: _Link | None = None
+        self._skip = 0
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def read(self) -> bytes:
+        """Return the next bytes, at most :data:`PIECE_BYTES`; b"" at the end of the object, however often asked.
+
+        Raises:
+            AddressRefused: The URL or the address behind it is not allowed.
+            SourceChanged: It is not the object that this began with, or nothing could tell.
+            SourceRefused: It cannot be had, or is not what the server says it is.
+            TransientError: The tries are used up.
+        """
+        self._wake()
+        while not self._complete:
+            failure: TransientError
+            if self._link is None or self._signed is None:
+                self._signed = await next_url(self._source, DOWNLOAD, self._means.clock)
+            signed = self._signed
+            try:
+                data = await self._read_once(signed)
+            except SourceChanged:
+                raise
+            except SourceRefused as refused:
+                if not await renewed(self._source, signed):
+                    raise
+                failure = as_transient(refused)
+            except TransientError as error:
+                failure = error
+            else:
+                if data:
+                    self._sleep()
+                    return data
+                continue
+            self._disconnect()
+            self._since_failure = 0
+            await self._tries.after(failure, signed.deadline)
+        return b""
+
+    def seek(self, start: int) -> None:
+        """Go on at another byte; only after a first read."""
+        self._wake()
+        self._disconnect()
+        self._offset = start
+        self._complete = False
+        self._expected_crc = None
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._wake()
+        self._disconnect()
+
+    async def _read_once(self, signed: SignedUrl) -> bytes:
+        link = self._link = self._link or await self._connect(signed)
+        if link is None:
+            return b""
+        data = await translated(link.pace.take(link.response.content.read(PIECE_BYTES), DOWNLOAD), DOWNLOAD)
+        return self._pass(data) if data else self._end()
+
+    def _pass(self, data: bytes) -> bytes:
+        """Count bytes and return those that are new."""
+        if self._means.metrics is not None:
+            self._means.metrics.transfer_bytes.labels("download").inc(len(data))
+        dropped = min(self._skip, len(data))
+        self._skip -= dropped
+        data = data[dropped:]
+        self._offset += len(data)
+        self._since_failure += len(data)
+        if self.size is not None and self._offset > self.size:
+            raise SourceRefused(
+                "source_length_wrong", "Host of input_file_url: it sent more bytes than it says the file has."
+            )
+        if self._since_failure >= _PROGRESS_BYTES:
+            self._tries.progressed()
+        if self._crc is not None:
+            self._crc = zlib.crc32(data, self._crc)
+        return data
+
+    def _end(self) -> bytes:
+        """Take the end of one answer's body, which need not be that of the object."""
+        if self.size is None:
+            self.size = self._offset
+        if self._offset < self.size:
+            raise TransientError("source_cut", "Host of input_file_url: the answer ended before the file did.")
+        if self._expected_crc is not None and self._crc != self._expected_crc:
+            raise SourceRefused(
+                "source_checksum_mismatch",
+                "The file behind input_file_url does not have the CRC32 that its store states. Upload it again.",
+            )
+        self._complete = True
+        self._disconnect()
+        return b""
+
+    async def _connect(self, signed: SignedUrl) -> _Link | None:
+        """Return a connection that delivers from the offset on, or None where nothing is left to be delivered."""
+        if self._offset and not self.etag:
+            raise _changed("without an ETag nothing tells that the object is still the same")
+        means = self._means
+        url = signed.url.get_secret_value()
+        headers = self._headers()
+        pace = Pace(means.settings, (signed.deadline - means.clock()).total_seconds())
+        response = await translated(self._ask(request_url(url), headers, pace), DOWNLOAD)
+        try:
+            if response.status == HTTPStatus.OK:
+                self._accept_whole(response)
+            elif response.status == HTTPStatus.PARTIAL_CONTENT and "Range" in headers:
+                self._accept_range(response)
+            else:
+                await self._refuse(response, url)
+                response.close()
+                return None
+        except BaseException:
+            response.close()
+            raise
+        return _Link(response, pace)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept-Encoding": "identity"}
+        if self.etag:
+            headers["If-Match"] = self.etag
+        if self._offset and self._ranged:
+            headers["Range"] = f"bytes={self._offset}-"
+        return headers
+
+    async def _ask(self, url: yarl.URL, headers: Mapping[str, str], pace: Pace) -> aiohttp.ClientResponse:
+        settings = self._means.settings
+        # the socket's own timeouts begin anew with every byte, and a head can drip too
+        latest = pace.within(settings.connect_timeout_seconds + settings.read_timeout_seconds)
+        async with asyncio.timeout_at(latest):
+            return await self._means.session.get(
+                url, headers=headers, allow_redirects=False, timeout=settings.client_timeout
+            )
+
+    def _accept_whole(self, response: aiohttp.ClientResponse) -> None:
+        chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+        if response.content_length is None and not chunked:
+            raise SourceRefused(
+                "source_length_missing",
+                "input_file_url: the host does not say how long the file is, so nobody could tell that it is whole.",
+            )
+        self._accept(response, response.content_length)
+        self._skip = self._offset
+        if self._offset == 0:
+            self._crc, self._expected_crc = 0, _stated_crc(response.headers)
+
+    def _accept_range(self, response: aiohttp.ClientResponse) -> None:
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        if found is None or int(found[1]) != self._offset:
+            self._ranged = False
+            raise TransientError("source_range_wrong", "Host of input_file_url: it sent other bytes than asked for.")
+        self._accept(response, int(found[3]))
+        self._skip = 0
+
+    def _accept(self, response: aiohttp.ClientResponse, size: int | None) -> None:
+        """Compare an answer with the ones before, or take it as the first."""
+        etag = _strong_etag(response.headers)
+        if self._begun and etag != self.etag:
+            raise _changed("its ETag is another one than before")
+        known = self.size is not None
+        if (known and size != self.size) or (size is not None and size < self._offset):
+            raise _changed("its size is another one than before")
+        if not self._begun or not known:
+            self.size = size
+        self.etag = etag
+        self.content_encoding = self.content_encoding or response.headers.get("Content-Encoding", "")
+        self._begun = True
+
+    async def _refuse(self, response: aiohttp.ClientResponse, url: str) -> None:
+        """Raise what an error answer means; return if it means that all bytes were delivered before."""
+        clock = self._means.clock
+        refusal = await refusal_of(response, clock)
+        if refusal.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and refusal.object_size == self._offset:
+            if self.size not in {None, self._offset}:
+                raise _changed("its size is another one than before")
+            self.size = self._offset
+            self._complete = True
+            return
+        raise failure_of(refusal, DOWNLOAD, url, clock())
+
+    def _sleep(self) -> None:
+        """Let go of the connection later, if nobody reads on: a slow consumer must not hold it."""
+        if self._link is not None and self.etag and self._ranged:
+            loop = asyncio.get_running_loop()
+            self._idle = loop.call_later(self._means.settings.idle_close_seconds, self._disconnect)
+
+    def _wake(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _disconnect(self) -> None:
+        if self._link is not None:
+            self._link.response.close()
+            self._link = None
+
+
+def _changed(how: str) -> SourceChanged:
+    return SourceChanged("source_changed", f"The file behind input_file_url is not the one that was begun: {how}.")
+
+
+def _strong_etag(headers: Mapping[str, str]) -> str:
+    """Return the ETag, or nothing for a weak one: If-Match never matches it."""
+    etag = headers.get("ETag", "")
+    return "" if etag.startswith("W/") else etag
+
+
+def _stated_crc(headers: Mapping[str, str]) -> int | None:
+    """Return the CRC32 that the store states of the whole object; None for none, or one made of parts' checksums."""
+    if headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE":
+        return None
+    try:
+        # a composite value ends in -<number of parts>, which is no base64
+        raw = base64.b64decode(headers.get("x-amz-checksum-crc32", ""), validate=True)
+    except binascii.Error:
+        return None
+    return int.from_bytes(raw, "big") if len(raw) == _CRC_BYTES else None

@@ -1,0 +1,77 @@
+"""Which hosts may be reached, and by which way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from pipeline.outbound.hosts import HostPattern, MalformedUrl, split_url
+
+Purpose = Literal["input", "result", "callback"]
+"""What a URL is for; also the name of the list in :class:`HostRules` that its host must stand in."""
+
+
+class HostRules(BaseModel):
+    """Hosts that an integration's URLs may name. An empty list allows none: no address from a message is trusted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts of input_file_url: a name, name:port, *.suffix (any name below it) or an IP address; without a port only the scheme's default one",
+    )
+    result: tuple[str, ...] = Field(default=(), description="Hosts of result_upload_url, written as for input")
+    callback: tuple[str, ...] = Field(default=(), description="Hosts of callback_url, written as for input")
+    allow_http: bool = Field(
+        default=False, description="Whether URLs may be http:// (cards and tokens then go unencrypted)"
+    )
+    allow_private: bool = Field(
+        default=False,
+        description="Whether hosts may be at private or loopback addresses; link-local, multicast and reserved ones are never connected to",
+    )
+
+    @field_validator("input", "result", "callback")
+    @classmethod
+    def _patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                HostPattern.parse(pattern)
+            except MalformedUrl as error:
+                raise ValueError(
+                    f"{pattern!r} {error.rule}; write files.example.com, files.example.com:8443, *.example.com or 192.0.2.7"
+                ) from None
+        return patterns
+
+    def patterns(self, purpose: Purpose) -> tuple[HostPattern, ...]:
+        """Return the hosts allowed for a purpose."""
+        texts = {"input": self.input, "result": self.result, "callback": self.callback}[purpose]
+        return tuple(HostPattern.parse(text) for text in texts)
+
+
+class NetworkSettings(BaseModel):
+    """The way out of this network, for file transfers, callbacks and the ``http`` processor alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the certificate authorities to trust instead of the system's; a bundle holds several",
+    )
+    proxy: SecretStr | None = Field(
+        default=None,
+        description="URL of the egress proxy (http://[user:password@]host:port), for all hosts; the proxy then resolves names, so it must keep private addresses out",
+    )
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_url(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is None:
+            return None
+        scheme, _, rest = proxy.get_secret_value().partition("://")
+        try:
+            split_url(f"{scheme}://{rest.rpartition('@')[2]}")
+        except MalformedUrl as error:
+            raise ValueError(f"the proxy {error.rule}; write http://proxy.example.com:3128") from None
+        return proxy

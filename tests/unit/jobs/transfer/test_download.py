@@ -1,0 +1,544 @@
+"""Downloads: what is asked, what is believed, and how a cut one goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import zlib
+
+import pytest
+from support.transfer_ground import (
+    ETAG,
+    PATH,
+    QUERY,
+    cut_after,
+    ground,
+    now,
+    ranged,
+    refusing,
+    whole,
+)
+
+from pipeline.errors import TransientError
+from pipeline.jobs.transfer import SignedUrl, SourceChanged, SourceInfo, SourceRefused, TransferSettings, open_transfers
+from pipeline.jobs.transfer.testing import Exchange
+from pipeline.outbound import AddressRefused, HostRules, NetworkSettings
+
+DATA = b"card_number,note\n" + b"".join(b"99999900%08d,n\n" % n for n in range(40_000))
+MIDDLE = 300_000
+
+
+async def test_whole_file() -> None:
+    """A file arrives byte for byte, and its ETag, size and encoding are known at once."""
+    async with ground(whole(DATA)) as place:
+        info, data = await place.fetch()
+    assert data == DATA
+    assert info == SourceInfo(etag=ETAG, size=len(DATA), encoding="identity")
+
+
+async def test_request_is_what_was_signed() -> None:
+    """Path and query go out byte for byte; no unsigned x-amz header, no compression, no cookie."""
+    async with ground(whole(DATA)) as place:
+        await place.fetch()
+    (request,) = place.server.requests
+    assert request.target == f"{PATH}?{QUERY}"
+    assert set(request.headers) == {"host", "accept", "accept-encoding", "user-agent"}
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["host"] == place.server.url.removeprefix("http://")
+
+
+async def test_empty_file() -> None:
+    """An empty file is a file."""
+    async with ground(whole(b"")) as place:
+        assert await place.fetch() == (SourceInfo(etag=ETAG, size=0, encoding="identity"), b"")
+
+
+async def test_cut_goes_on_by_range() -> None:
+    """A cut download goes on where it broke off, asked with Range and If-Match."""
+    async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as place:
+        _, data = await place.fetch()
+    assert data == DATA
+    again = place.server.requests[1].headers
+    assert (again["range"], again["if-match"]) == (f"bytes={MIDDLE}-", ETAG)
+    assert place.retries("download") == {"source_cut": 1}
+
+
+async def test_cut_before_the_first_byte() -> None:
+    """A connection that breaks before any byte is made anew, without a range."""
+    async with ground(cut_after(DATA, 0), whole(DATA)) as place:
+        _, data = await place.fetch()
+    assert data == DATA
+    assert "range" not in place.server.requests[1].headers
+
+
+async def test_progress_forgives_failures() -> None:
+    """Many cuts are no failure while each connection brings a good deal."""
+    big = DATA * 4
+    async with ground(cut_after(big, 262_144), ranged(big, count=262_144), max_tries=2) as place:
+        _, data = await place.fetch()
+    assert data == big
+    assert len(place.server.requests) > 6
+
+
+async def test_tries_run_out() -> None:
+    """A server that always breaks off at once is left to the runner's retry."""
+    async with ground(cut_after(DATA, 10), ranged(DATA, count=1), max_tries=3) as place:
+        with pytest.raises(TransientError, match="source_cut"):
+            await place.fetch()
+    assert len(place.server.requests) == 3
+
+
+async def test_url_is_asked_for_before_every_connection() -> None:
+    """A renewed URL is used from the next connection on."""
+    async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as place:
+        place.urls = [place.signed(), place.signed("renewed=1")]
+        await place.fetch()
+    assert [request.target for request in place.server.requests] == [f"{PATH}?{QUERY}", f"{PATH}?renewed=1"]
+
+
+async def test_resume_from_checkpoint() -> None:
+    """With a known encoding a resume takes one round trip: Range and If-Match."""
+    async with ground(ranged(DATA)) as place:
+        info, data = await place.fetch(start=MIDDLE, etag=ETAG, encoding="identity")
+    assert data == DATA[MIDDLE:]
+    assert info == SourceInfo(etag=ETAG, size=len(DATA), encoding="identity")
+    (request,) = place.server.requests
+    assert (request.headers["range"], request.headers["if-match"]) == (f"bytes={MIDDLE}-", ETAG)
+
+
+async def test_resume_of_unknown_encoding() -> None:
+    """Without a known encoding the first bytes are looked at before the range is asked for."""
+    async with ground(ranged(DATA)) as place:
+        info, data = await place.fetch(start=MIDDLE, etag=ETAG)
+    assert (info.encoding, data) == ("identity", DATA[MIDDLE:])
+    first, second = place.server.requests
+    assert ("range" in first.headers, first.headers["if-match"]) == (False, ETAG)
+    assert second.headers["range"] == f"bytes={MIDDLE}-"
+
+
+async def test_resume_at_the_end() -> None:
+    """416 with the size that was asked for means that nothing is left."""
+    async with ground(ranged(DATA)) as place:
+        info, data = await place.fetch(start=len(DATA), etag=ETAG, encoding="identity")
+    assert (info.size, data) == (len(DATA), b"")
+
+
+async def test_resume_at_the_end_by_content_range() -> None:
+    """The size may stand in the Content-Range of the 416."""
+    async with ground(refusing(416, "InvalidRange", Content_Range="bytes */7")) as place:
+        assert (await place.fetch(start=7, etag=ETAG, encoding="identity"))[1] == b""
+
+
+@pytest.mark.parametrize("known", [None, "identity"])
+async def test_resume_beyond_the_end(known: None) -> None:
+    """416 of a shorter object means that the object changed."""
+    async with ground(ranged(DATA)) as place:
+        with pytest.raises(SourceChanged):
+            await place.fetch(start=len(DATA) + 1, etag=ETAG, encoding=known)
+
+
+async def test_changed_since_checkpoint() -> None:
+    """412: another object; the caller starts over."""
+    async with ground(ranged(DATA, etag='"other"')) as place:
+        with pytest.raises(SourceChanged, match="source_changed"):
+            await place.fetch(start=MIDDLE, etag=ETAG, encoding="identity")
+
+
+async def test_changed_while_reading() -> None:
+    """An object replaced between two connections is noticed by the store."""
+    async with ground(cut_after(DATA, MIDDLE), ranged(DATA, etag='"other"')) as place:
+        with pytest.raises(SourceChanged):
+            await place.fetch()
+
+
+async def test_if_match_ignored() -> None:
+    """A store that ignores If-Match is found out by the ETag of its answer."""
+
+    async def other(exchange: Exchange) -> None:
+        span = f"bytes {MIDDLE}-{len(DATA) - 1}/{len(DATA)}"
+        await exchange.answer(206, DATA[MIDDLE:], ETag='"other"', Content_Range=span)
+
+    async with ground(cut_after(DATA, MIDDLE), other) as place:
+        with pytest.raises(SourceChanged, match="ETag"):
+            await place.fetch()
+
+
+async def test_other_total() -> None:
+    """Another total in Content-Range is another object."""
+
+    async def other(exchange: Exchange) -> None:
+        span = f"bytes {MIDDLE}-{len(DATA)}/{len(DATA) + 1}"
+        await exchange.answer(206, DATA[MIDDLE:] + b"x", ETag=ETAG, Content_Range=span)
+
+    async with ground(cut_after(DATA, MIDDLE), other) as place:
+        with pytest.raises(SourceChanged, match="size"):
+            await place.fetch()
+
+
+@pytest.mark.parametrize("span", [f"bytes {MIDDLE - 1}-{len(DATA) - 1}/{len(DATA)}", "bytes x", ""])
+async def test_wrong_range(span: str) -> None:
+    """Bytes from elsewhere are not taken: the file is read from its start again, and what is known is skipped."""
+
+    async def wrong(exchange: Exchange) -> None:
+        await exchange.answer(206, DATA[MIDDLE:], ETag=ETAG, Content_Range=span)
+
+    async with ground(cut_after(DATA, MIDDLE), wrong, whole(DATA)) as place:
+        _, data = await place.fetch()
+    assert data == DATA
+    assert "range" not in place.server.requests[2].headers
+
+
+async def test_range_ignored() -> None:
+    """200 to a range request: read from the start, skipping what is known."""
+    async with ground(cut_after(DATA, MIDDLE), whole(DATA)) as place:
+        _, data = await place.fetch()
+    assert data == DATA
+
+
+async def test_range_ignored_and_shorter() -> None:
+    """200 to a range request with fewer bytes than are known already is another object, whatever its ETag says."""
+    async with ground(whole(DATA[:10])) as place:
+        with pytest.raises(SourceChanged, match="size"):
+            await place.fetch(start=MIDDLE, etag=ETAG, encoding="identity")
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"weak"'])
+async def test_no_etag_no_resume(etag: str) -> None:
+    """Without a strong ETag a cut download starts over: nothing tells that the rest belongs to the beginning."""
+    async with ground(cut_after(DATA, MIDDLE, etag=etag), whole(DATA, etag=etag)) as place:
+        with pytest.raises(SourceChanged, match="ETag"):
+            await place.fetch()
+
+
+async def test_no_etag_no_checkpoint() -> None:
+    """A checkpoint without an ETag is refused before anything is asked."""
+    async with ground(whole(DATA)) as place:
+        with pytest.raises(SourceChanged):
+            await place.fetch(start=5, etag="")
+    assert place.server.requests == []
+
+
+async def test_no_etag_read_at_once() -> None:
+    """A server without ETags serves, as long as nothing breaks."""
+    async with ground(whole(DATA, etag="")) as place:
+        info, data = await place.fetch()
+    assert (info.etag, data) == ("", DATA)
+
+
+async def test_false_length() -> None:
+    """A Content-Length greater than the object ends in a 416 that says so: it is not what was announced."""
+    async with ground(cut_after(DATA + b"?", len(DATA)), ranged(DATA)) as place:
+        with pytest.raises(SourceChanged, match="size"):
+            await place.fetch()
+
+
+async def test_more_than_announced() -> None:
+    """An answer to a range that holds more than the total is refused for good."""
+
+    async def more(exchange: Exchange) -> None:
+        span = f"bytes {MIDDLE}-{len(DATA) - 1}/{len(DATA)}"
+        await exchange.answer(206, DATA[MIDDLE:] + b"more", ETag=ETAG, Content_Range=span)
+
+    async with ground(cut_after(DATA, MIDDLE), more) as place:
+        with pytest.raises(SourceRefused, match="source_length_wrong"):
+            await place.fetch()
+
+
+async def test_shorter_range() -> None:
+    """A range answered in part is asked for again."""
+
+    async def part(exchange: Exchange) -> None:
+        span = f"bytes {MIDDLE}-{MIDDLE + 9}/{len(DATA)}"
+        await exchange.answer(206, DATA[MIDDLE : MIDDLE + 10], ETag=ETAG, Content_Range=span)
+
+    async with ground(cut_after(DATA, MIDDLE), part, ranged(DATA)) as place:
+        _, data = await place.fetch()
+    assert data == DATA
+
+
+async def test_length_missing() -> None:
+    """Without a length nobody could tell a cut file from a whole one."""
+
+    async def endless(exchange: Exchange) -> None:
+        await exchange.head(200, [("ETag", ETAG), ("Connection", "close")])
+        await exchange.send(DATA)
+
+    async with ground(endless) as place:
+        with pytest.raises(SourceRefused, match="source_length_missing"):
+            await place.fetch()
+
+
+async def test_chunked() -> None:
+    """A chunked answer says itself where it ends; its size is unknown."""
+
+    async def chunked(exchange: Exchange) -> None:
+        await exchange.head(200, [("ETag", ETAG), ("Transfer-Encoding", "chunked"), ("Connection", "close")])
+        await exchange.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DATA), DATA))
+
+    async with ground(chunked) as place:
+        info, data = await place.fetch()
+    assert (info.size, data) == (None, DATA)
+
+
+async def test_chunked_cut() -> None:
+    """A chunked answer that breaks off goes on by range, too."""
+
+    async def cut(exchange: Exchange) -> None:
+        await exchange.head(200, [("ETag", ETAG), ("Transfer-Encoding", "chunked")])
+        await exchange.send(b"%x\r\n%b" % (len(DATA), DATA[:MIDDLE]))
+
+    async with ground(cut, ranged(DATA)) as place:
+        assert (await place.fetch())[1] == DATA
+
+
+def crc32(data: bytes) -> str:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x_amz_checksum_crc32": crc32(DATA)},
+        {"x_amz_checksum_crc32": crc32(b"parts"), "x_amz_checksum_type": "COMPOSITE"},
+        {"x_amz_checksum_crc32": f"{crc32(b'parts')}-2"},
+        {"x_amz_checksum_crc32": "AAAA"},
+    ],
+    ids=["right", "composite by type", "composite by value", "no CRC32"],
+)
+async def test_checksum_that_fits_or_says_nothing(headers: dict[str, str]) -> None:
+    """A checksum of the whole object is verified; one of parts says nothing about the bytes in order."""
+    async with ground(whole(DATA, **headers)) as place:
+        assert (await place.fetch())[1] == DATA
+
+
+async def test_checksum_over_a_cut() -> None:
+    """The checksum is verified over all connections."""
+    async with ground(cut_after(DATA, MIDDLE, x_amz_checksum_crc32=crc32(DATA)), ranged(DATA)) as place:
+        assert (await place.fetch())[1] == DATA
+    async with ground(cut_after(DATA, MIDDLE, x_amz_checksum_crc32=crc32(b"else")), ranged(DATA)) as place:
+        with pytest.raises(SourceRefused, match="source_checksum_mismatch"):
+            await place.fetch()
+
+
+async def test_wrong_checksum() -> None:
+    """A file that is not what its store says it is, is refused."""
+    async with ground(whole(DATA, x_amz_checksum_crc32=crc32(b"else"))) as place:
+        with pytest.raises(SourceRefused, match="source_checksum_mismatch"):
+            await place.fetch()
+
+
+async def test_slow_drip() -> None:
+    """A byte now and then, each in time for the socket, is below the minimum rate: the connection is made anew."""
+
+    async def drip(exchange: Exchange) -> None:
+        await exchange.head(200, [("ETag", ETAG), ("Content-Length", str(len(DATA)))])
+        for at in range(1000):
+            await exchange.send(DATA[at : at + 1])
+            await asyncio.sleep(0.005)
+
+    async with ground(drip, ranged(DATA), rate_window_seconds=0.05, min_bytes_per_second=2000) as place:
+        assert (await place.fetch())[1] == DATA
+    assert place.retries("download") == {"source_too_slow": 1}
+
+
+async def test_dripping_head() -> None:
+    """A head that drips is bounded, though no single byte is late."""
+
+    async def drip(exchange: Exchange) -> None:
+        for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000:
+            await exchange.send(bytes([byte]))
+            await asyncio.sleep(0.01)
+
+    async with ground(drip, ranged(DATA), connect_timeout_seconds=0.03, read_timeout_seconds=0.03) as place:
+        assert (await place.fetch())[1] == DATA
+    assert place.retries("download") == {"source_timeout": 1}
+
+
+async def test_silence() -> None:
+    """A server that says nothing more is given up after the read timeout."""
+
+    async def silent(exchange: Exchange) -> None:
+        await exchange.head(200, [("ETag", ETAG), ("Content-Length", str(len(DATA)))])
+        await exchange.send(DATA[:MIDDLE])
+        await asyncio.sleep(5)
+
+    async with ground(silent, ranged(DATA), read_timeout_seconds=0.04) as place:
+        assert (await place.fetch())[1] == DATA
+    assert place.retries("download") == {"source_timeout": 1}
+
+
+async def test_deadline_ends_a_connection() -> None:
+    """The deadline ends a running transfer, and without a newer URL the download."""
+
+    async def silent(exchange: Exchange) -> None:
+        await exchange.head(200, [("ETag", ETAG), ("Content-Length", str(len(DATA)))])
+        await exchange.send(DATA[:10])
+        await asyncio.sleep(5)
+
+    async with ground(silent) as place:
+        place.urls = [place.signed(seconds=0.04)]
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(SourceRefused, match="source_deadline_passed"):
+            await place.fetch()
+        assert asyncio.get_running_loop().time() - began < 1
+
+
+async def test_deadline_moves_with_a_renewed_url() -> None:
+    """A newer announcement in time lets the download go on after the old deadline."""
+
+    async def silent(exchange: Exchange) -> None:
+        await exchange.head(200, [("ETag", ETAG), ("Content-Length", str(len(DATA)))])
+        await exchange.send(DATA[:10])
+        await asyncio.sleep(5)
+
+    async with ground(silent, ranged(DATA)) as place:
+        place.urls = [place.signed(seconds=0.04), place.signed("renewed=1")]
+        assert (await place.fetch())[1] == DATA
+
+
+async def test_deadline_passed_before() -> None:
+    """After the deadline nothing is asked at all."""
+    async with ground(whole(DATA)) as place:
+        place.urls = [place.signed(seconds=-1)]
+        with pytest.raises(SourceRefused, match="source_deadline_passed: input_file_url expires too soon"):
+            await place.fetch()
+    assert place.server.requests == []
+
+
+async def test_signed_headers_that_we_cannot_send() -> None:
+    """A URL whose signature covers another header than host is refused before starting, with the name."""
+    async with ground(whole(DATA)) as place:
+        place.urls = [place.signed("X-Amz-SignedHeaders=host%3Bx-amz-request-payer")]
+        with pytest.raises(SourceRefused, match=r"source_signed_headers: .*\(x-amz-request-payer\)"):
+            await place.fetch()
+    assert place.server.requests == []
+
+
+async def test_slow_consumer_lets_go_of_the_connection() -> None:
+    """Who does not read on for a while holds no connection; the download goes on by range, and nothing was retried."""
+    closed = asyncio.Event()
+    big = DATA * 20
+
+    async def watch(exchange: Exchange) -> None:
+        try:
+            await whole(big)(exchange)
+            await exchange.reader.read()
+        finally:
+            closed.set()
+
+    async with (
+        ground(watch, ranged(big), idle_close_seconds=0.02, read_ahead_bytes=65_536) as place,
+        place.transfers.downloader.open(place.source) as download,
+    ):
+        pieces = download.chunks()
+        got = await anext(pieces)
+        await asyncio.wait_for(closed.wait(), 1)
+        async for piece in pieces:
+            got += piece
+    assert got == big
+    assert "range" in place.server.requests[1].headers
+    assert place.retries("download") == {}
+
+
+async def test_leaving_early_closes_the_connection() -> None:
+    """A caller who leaves in the middle leaves no connection behind."""
+    async with ground(whole(DATA * 20)) as place:
+        async with place.transfers.downloader.open(place.source) as download:
+            await anext(download.chunks())
+        assert place.server.requests
+
+
+async def test_unreachable() -> None:
+    """A host that does not answer the door is worth another try, later."""
+    taken = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+    host = f"127.0.0.1:{taken.sockets[0].getsockname()[1]}"
+    taken.close()
+    await taken.wait_closed()
+    async with ground(whole(DATA), rules={"input": (host,)}, max_tries=2) as place:
+        place.server.url = f"http://{host}"
+        with pytest.raises(TransientError, match="source_unreachable"):
+            await place.fetch()
+    assert place.retries("download") == {"source_unreachable": 1}
+
+
+async def test_nonsense_instead_of_http() -> None:
+    """What is no HTTP is a broken connection."""
+
+    async def nonsense(exchange: Exchange) -> None:
+        await exchange.send(b"SSH-2.0-OpenSSH\r\n\r\n")
+
+    async with ground(nonsense, whole(DATA)) as place:
+        assert (await place.fetch())[1] == DATA
+
+
+async def test_host_not_allowed() -> None:
+    """A URL of another host is refused before a name is resolved."""
+    async with ground(whole(DATA), rules={"input": ("files.example.com",)}) as place:
+        with pytest.raises(AddressRefused, match="host_not_allowed"):
+            await place.fetch()
+    assert place.server.requests == []
+
+
+async def test_malformed_url() -> None:
+    """A URL that is none is refused, and not repeated."""
+    async with ground(whole(DATA)) as place:
+        place.server.url = "nonsense"
+        with pytest.raises(AddressRefused, match="url_malformed: The URL must be"):
+            await place.fetch()
+
+
+async def test_cancellation_comes_through() -> None:
+    """A cancelled download stops at once and leaves nothing open."""
+    waiting = asyncio.Event()
+
+    async def silent(exchange: Exchange) -> None:
+        await exchange.head(200, [("ETag", ETAG), ("Content-Length", str(len(DATA)))])
+        waiting.set()
+        await asyncio.sleep(5)
+
+    async with ground(silent) as place:
+        task = asyncio.create_task(place.fetch())
+        await waiting.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_errors_of_the_url_source_come_through() -> None:
+    """What asking for the URL raises is not ours to repeat."""
+    failing = TransientError("store_unavailable", "later")
+
+    async def source() -> SignedUrl:
+        raise failing
+
+    async with ground(whole(DATA)) as place:
+        with pytest.raises(TransientError) as caught:
+            async with place.transfers.downloader.open(source):
+                pass
+    assert caught.value is failing
+
+
+async def test_any_pace_where_no_minimum_is_set() -> None:
+    """With a minimum rate of 0 only silence and the deadline end a connection."""
+
+    async def slow(exchange: Exchange) -> None:
+        await exchange.head(200, [("ETag", ETAG), ("Content-Length", "20")])
+        for byte in DATA[:20]:
+            await exchange.send(bytes([byte]))
+            await asyncio.sleep(0.003)
+
+    async with ground(slow, rate_window_seconds=0.01, min_bytes_per_second=0) as place:
+        assert (await place.fetch())[1] == DATA[:20]
+
+
+async def test_without_metrics() -> None:
+    """Nobody has to count."""
+    async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as place:
+        rules = HostRules(input=(place.server.url[7:],), allow_http=True, allow_private=True)
+        async with (
+            open_transfers(
+                TransferSettings(backoff_seconds=0), rules=rules, network=NetworkSettings(), clock=now
+            ) as bare,
+            bare.downloader.open(place.source) as download,
+        ):
+            assert b"".join([piece async for piece in download.chunks()]) == DATA

@@ -1,0 +1,246 @@
+"""URLs and hosts as text: what is allowed, and how a refusal reads."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from pipeline.jobs.transfer import TransferSettings
+from pipeline.outbound import AddressRefused, HostRules, NetworkSettings, Purpose, check_url
+from pipeline.outbound.addresses import address_class
+from pipeline.outbound.hosts import MalformedUrl, split_url
+from pipeline.outbound.rules import FIELDS
+
+RULES = HostRules(
+    input=(
+        "files.example.com",
+        "Alt.Example.com:8443",
+        "*.s3.example.com",
+        "*.wild.example.com:9000",
+        "203.0.114.7",
+        "[2606:4700::1]:9000",
+        "2606:4700::2",
+        "10.0.0.7",
+        "müller.example",
+    ),
+    result=("put.example.com",),
+)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://files.example.com/a/b%2Fc?X-Amz-Signature=x",
+        "https://FILES.Example.COM/",
+        "HTTPS://files.example.com",
+        "https://files.example.com:443/",
+        "https://files.example.com?x=1",
+        "https://alt.example.com:8443/",
+        "https://bucket.s3.example.com/",
+        "https://a.b.s3.example.com/",
+        "https://b.wild.example.com:9000/",
+        "https://203.0.114.7/",
+        "https://[2606:4700:0::1]:9000/",
+        "https://[2606:4700::2]/",
+        "https://müller.example/",
+        "https://xn--mller-kva.example/",
+        "https://MÜLLER.example/",
+    ],
+)
+def test_allowed(url: str) -> None:
+    """Names are compared in lower case and IDNA form, addresses in canonical form, ports as connected to."""
+    check_url(url, RULES, "input")
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("", "url_malformed"),
+        ("files.example.com/a", "url_malformed"),
+        ("//files.example.com/a", "url_malformed"),
+        ("https:files.example.com", "url_malformed"),
+        (" https://files.example.com/", "url_malformed"),
+        ("https://files.example.com/a b", "url_malformed"),
+        ("https://files.example.com/a\nHost: x", "url_malformed"),
+        ("https://files.example.com/ä", "url_malformed"),
+        ("https://files.example.com/a\\b", "url_malformed"),
+        ("ftp://files.example.com/", "url_scheme"),
+        ("file:///etc/passwd", "url_scheme"),
+        ("https://user@files.example.com/", "url_userinfo"),
+        ("https://user:pass@files.example.com/", "url_userinfo"),
+        ("https://@files.example.com/", "url_userinfo"),
+        ("https://files.example.com\\@evil.example.com/", "url_userinfo"),
+        ("https://files.example.com/#part", "url_fragment"),
+        ("https://files.example.com#", "url_fragment"),
+        ("https:///path", "url_host"),
+        ("https://files.example.com./", "url_host"),
+        ("https://-files.example.com/", "url_host"),
+        ("https://files..example.com/", "url_host"),
+        ("https://" + "a." * 200 + "com/", "url_host"),
+        ("https://" + "a" * 64 + ".com/", "url_host"),
+        ("https://files.example.com:/", "url_host"),
+        ("https://files.example.com:44x/", "url_host"),
+        ("https://[files.example.com]/", "url_host"),
+        ("https://[10.0.0.7]/", "url_host"),
+        ("https://[fe80::1%25eth0]/", "url_host"),
+        ("https://2606:4700::2/", "url_host"),
+        ("https://127.1/", "url_host"),
+        ("https://2130706433/", "url_host"),
+        ("https://0x7f000001/", "url_host"),
+        ("https://10.0.0.07/", "url_host"),
+        ("https://files.example.com:0/", "url_port"),
+        ("https://files.example.com:70000/", "url_port"),
+        ("http://files.example.com/", "url_http_not_allowed"),
+        ("https://evil.example.com/", "host_not_allowed"),
+        ("https://files.example.com.evil.com/", "host_not_allowed"),
+        ("https://evil.com?.s3.example.com", "host_not_allowed"),
+        ("https://s3.example.com/", "host_not_allowed"),
+        ("https://evils3.example.com/", "host_not_allowed"),
+        ("https://files.example.com:8443/", "host_not_allowed"),
+        ("https://alt.example.com/", "host_not_allowed"),
+        ("https://b.wild.example.com/", "host_not_allowed"),
+        ("https://put.example.com/", "host_not_allowed"),
+        ("https://203.0.114.8/", "host_not_allowed"),
+        ("https://[::ffff:203.0.114.7]/", "host_not_allowed"),
+        ("https://10.0.0.7/", "address_not_allowed"),
+    ],
+)
+def test_refused(url: str, code: str) -> None:
+    """A refusal names the field and never repeats path or query."""
+    with pytest.raises(AddressRefused) as caught:
+        check_url(url, RULES, "input")
+    assert caught.value.code == code
+    assert "input_file_url" in caught.value.message
+
+
+def test_names_host_and_remedy() -> None:
+    """A host that is not listed is named, with where to list it."""
+    with pytest.raises(AddressRefused) as caught:
+        check_url("https://cdn.example.com:444/secret?token=1", RULES, "result")
+    assert caught.value.message == (
+        "result_upload_url names the host cdn.example.com:444, which is not among the allowed ones: "
+        "send one of those, or add it to hosts.result of this integration."
+    )
+
+
+def test_http_where_allowed() -> None:
+    """Plain http uses port 80 unless the pattern names another."""
+    rules = HostRules(callback=("ecs.example.com", "old.example.com:8080"), allow_http=True)
+    check_url("http://ecs.example.com/", rules, "callback")
+    check_url("http://ecs.example.com:80/", rules, "callback")
+    check_url("http://old.example.com:8080/", rules, "callback")
+    with pytest.raises(AddressRefused):
+        check_url("http://ecs.example.com:443/", rules, "callback")
+
+
+def test_private_literal_where_allowed() -> None:
+    """A private address must be listed, and private addresses allowed."""
+    rules = HostRules(input=("10.0.0.7:9000", "169.254.169.254"), allow_private=True)
+    check_url("https://10.0.0.7:9000/", rules, "input")
+    with pytest.raises(AddressRefused, match="no setting allows it"):
+        check_url("https://169.254.169.254/", rules, "input")
+
+
+@pytest.mark.parametrize("purpose", list(FIELDS))
+def test_nothing_by_default(purpose: Purpose) -> None:
+    """Without configuration no host is allowed."""
+    with pytest.raises(AddressRefused, match="host_not_allowed"):
+        check_url("https://files.example.com/", HostRules(), purpose)
+
+
+@given(st.text(max_size=60))
+def test_any_text(text: str) -> None:
+    """No text breaks the check: it is refused or allowed."""
+    for url in (text, f"https://{text}", f"https://files.example.com/{text}"):
+        with suppress(AddressRefused):
+            check_url(url, RULES, "input")
+
+
+@given(st.from_regex(r"[!-\"$-\[\]-~]{0,40}", fullmatch=True))
+def test_tail_is_kept_byte_for_byte(tail: str) -> None:
+    """Path and query are never touched: they are signed."""
+    assert split_url(f"https://files.example.com/{tail}").tail == f"/{tail}"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["", "*", "*.", "*.10.0.0.1", "a b", "https://a.example.com", "a.example.com/x", "a:99999", "a.*.com", "[::1"],
+)
+def test_patterns_that_are_none(pattern: str) -> None:
+    """A host pattern that could never match, or would match too much, is refused when it is read."""
+    with pytest.raises(ValidationError, match=r"write files\.example\.com"):
+        HostRules(result=(pattern,))
+
+
+def test_unknown_settings() -> None:
+    """A misspelt key is refused."""
+    with pytest.raises(ValidationError):
+        HostRules.model_validate({"inputs": []})
+    with pytest.raises(ValidationError):
+        TransferSettings.model_validate({"timeout": 3})
+
+
+@pytest.mark.parametrize("proxy", ["proxy.example.com:3128", "socks5://proxy.example.com", "http://user:secret@"])
+def test_proxy_that_is_none(proxy: str) -> None:
+    """A proxy must be an http(s) URL; a refusal does not repeat its password."""
+    with pytest.raises(ValidationError) as caught:
+        NetworkSettings(proxy=SecretStr(proxy))
+    assert "write http://proxy.example.com:3128" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_proxy_credentials_are_secret() -> None:
+    """A proxy's password shows in no representation."""
+    network = NetworkSettings(proxy=SecretStr("http://user:pass@proxy.example.com:3128"))
+    assert "pass" not in repr(network)
+    assert NetworkSettings(proxy=None).proxy is None
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("8.8.8.8", "public"),
+        ("2606:4700::1", "public"),
+        ("::ffff:8.8.8.8", "public"),
+        ("64:ff9b::808:808", "public"),
+        ("127.0.0.1", "private"),
+        ("10.1.2.3", "private"),
+        ("172.16.0.1", "private"),
+        ("192.168.0.1", "private"),
+        ("100.64.0.1", "private"),
+        ("192.0.2.1", "private"),
+        ("::1", "private"),
+        ("fc00::1", "private"),
+        ("fec0::1", "private"),
+        ("::ffff:10.0.0.1", "private"),
+        ("::10.0.0.1", "private"),
+        ("64:ff9b::7f00:1", "private"),
+        ("2002:7f00:1::", "private"),
+        ("2001:0:4136:e378:8000:63bf:80ff:fffe", "private"),
+        ("0.0.0.0", "forbidden"),  # noqa: S104
+        ("169.254.169.254", "forbidden"),
+        ("224.0.0.1", "forbidden"),
+        ("240.0.0.1", "forbidden"),
+        ("255.255.255.255", "forbidden"),
+        ("::", "forbidden"),
+        ("fe80::1", "forbidden"),
+        ("fe80::1%eth0", "forbidden"),
+        ("ff02::1", "forbidden"),
+        ("::ffff:169.254.169.254", "forbidden"),
+        ("4000::1", "forbidden"),
+    ],
+)
+def test_address_classes(address: str, expected: str) -> None:
+    """An IPv4 address that is wrapped into an IPv6 one counts as itself."""
+    assert address_class(address) == expected
+
+
+def test_malformed_says_what() -> None:
+    """The error of the parser carries code and rule apart."""
+    with pytest.raises(MalformedUrl) as caught:
+        split_url("https://u@h/")
+    assert (caught.value.code, str(caught.value)) == ("url_userinfo", caught.value.rule)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pipeline.contracts import Headers
-from pipeline.signatures import PRESETS, WEAVR, WEAVR_LEGACY
+from pipeline.webhooks.verification import PRESETS, WEAVR, WEAVR_LEGACY
 
 NOW: Final = datetime.fromtimestamp(1769121840, UTC)
 """When all of them are fresh."""

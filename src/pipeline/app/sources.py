@@ -13,7 +13,7 @@ from pipeline.contracts import Topic, TopicName
 from pipeline.ingress import Source
 from pipeline.providers import Delivery, Ecs, Identified, Provider, ProviderKind, Verified, Verifier, Weavr
 from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookSource
-from pipeline.signatures import Reason, SignatureRefused
+from pipeline.webhooks.verification import Reason, SignatureRefused
 
 
 class _Unable:

@@ -17,7 +17,7 @@ from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, first_values
 from pipeline.kafka import Record
 from pipeline.providers import Delivery
 from pipeline.providers.weavr import LEGACY_SIGNATURE, SIGNATURE
-from pipeline.signatures import Reason, SignatureRefused
+from pipeline.webhooks.verification import Reason, SignatureRefused
 
 _MOST_FAILURES: Final = 1000
 

@@ -14,7 +14,7 @@ from pipeline.ingress.problems import Problem
 from pipeline.ingress.reading import check_head
 from pipeline.providers import Delivery, Identified, InvalidBody, Verified
 from pipeline.providers.findings import UNKNOWN_PATH
-from pipeline.signatures import SignatureRefused, Step, explain
+from pipeline.webhooks.verification import SignatureRefused, Step, explain
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pipeline.contracts import Topic
 from pipeline.contracts.weavr import KINDS
 from pipeline.ingress import Source
 from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookSource
-from pipeline.signatures import PublicKeySettings, SecretSettings, is_active
+from pipeline.webhooks.verification import PublicKeySettings, SecretSettings, is_active
 
 Key = SecretSettings | PublicKeySettings
 Table = EcsIntegration | WeavrIntegration | WebhookSource

@@ -23,7 +23,7 @@ from pipeline.cli.source_view import Configured, Key, configured, find_source
 from pipeline.ingress.capture import MOST_REQUESTS, MOST_TIME, Refused, read_captured
 from pipeline.kafka.groups import Point
 from pipeline.settings import DEFAULT_FILE
-from pipeline.signatures import Match, is_active, matching
+from pipeline.webhooks.verification import Match, is_active, matching
 
 _COLUMNS = ("name", "kind", "path", "scheme", "keys", "topics", "success", "unverified", "invalid")
 _FEW = 2

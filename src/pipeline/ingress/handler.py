@@ -32,7 +32,7 @@ from pipeline.ingress.statuses import Answer
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
 from pipeline.providers import UNKNOWN_PATH, Delivery, InvalidBody, Verified
-from pipeline.signatures import Fault, Reason, SignatureRefused
+from pipeline.webhooks.verification import Fault, Reason, SignatureRefused
 
 log = structlog.get_logger(__name__)
 

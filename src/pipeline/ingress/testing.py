@@ -21,7 +21,7 @@ from pipeline.observability import Metrics
 from pipeline.outbound import HostRules
 from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus, WeavrProvider, WeavrVerifier
 from pipeline.providers.settings import WeavrOptions
-from pipeline.signatures import Secret, SharedSecretSettings, scheme_of
+from pipeline.webhooks.verification import Secret, SharedSecretSettings, scheme_of
 
 SECRET = "synthetic-webhook-secret"  # noqa: S105 - of tests only
 API_KEY = "synthetic-api-key-1"

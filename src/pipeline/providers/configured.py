@@ -10,8 +10,8 @@ from pipeline.providers.findings import Finding, InvalidBody
 from pipeline.providers.protocols import Delivery, Identified, Policy, SchemeVerifier
 from pipeline.providers.settings import EventPlaces, HmacOptions, StandardWebhooksOptions
 from pipeline.providers.strict_json import parse_object
-from pipeline.signatures import HmacSettings, Place, Secret, SignatureRefused, scheme_of, value_at
-from pipeline.signatures.fields import Fields
+from pipeline.webhooks.verification import HmacSettings, Place, Secret, SignatureRefused, scheme_of, value_at
+from pipeline.webhooks.verification.fields import Fields
 
 _LONGEST: Final = 256
 """Characters of an id, type or key that are kept as they are."""

@@ -16,7 +16,7 @@ from pipeline.providers.model_errors import findings_of
 from pipeline.providers.protocols import Delivery, Identified, Policy, SchemeVerifier, SuccessStatus
 from pipeline.providers.settings import EcsOptions
 from pipeline.providers.strict_json import parse_object
-from pipeline.signatures import Secret, scheme_of
+from pipeline.webhooks.verification import Secret, scheme_of
 
 _ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
 """A number in quotes would pass for a Unix time, whose unit nobody has agreed on."""

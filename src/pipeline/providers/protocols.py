@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, JsonValue
 
 from pipeline.contracts import Headers, TopicName
-from pipeline.signatures import Scheme, Secret
+from pipeline.webhooks.verification import Scheme, Secret
 
 SuccessStatus = Literal[200, 202, 204]
 """What a sender takes for success, by its source's configuration."""

@@ -19,7 +19,7 @@ from pydantic import (
 from pipeline.contracts.weavr import BY_PATH
 from pipeline.outbound import HostRules
 from pipeline.providers.protocols import SuccessStatus, UnverifiedStatus
-from pipeline.signatures import HmacSettings, Place, SchemeSettings, SecretSettings, StandardWebhooksSettings
+from pipeline.webhooks.verification import HmacSettings, Place, SchemeSettings, SecretSettings, StandardWebhooksSettings
 
 WEAVR_RETRIES_SECONDS: Final = 10 + 60 + 360 + 2160 + 12_960
 """How long Weavr goes on repeating a delivery, maybe under its first timestamp: 4 h 19 min."""

@@ -18,7 +18,16 @@ from pipeline.providers.model_errors import findings_of
 from pipeline.providers.protocols import Delivery, Identified, Policy, Verified
 from pipeline.providers.settings import UnsignedPath, WeavrOptions
 from pipeline.providers.strict_json import parse_object
-from pipeline.signatures import WEAVR, WEAVR_LEGACY, HmacSettings, Reason, Scheme, Secret, SignatureRefused, scheme_of
+from pipeline.webhooks.verification import (
+    WEAVR,
+    WEAVR_LEGACY,
+    HmacSettings,
+    Reason,
+    Scheme,
+    Secret,
+    SignatureRefused,
+    scheme_of,
+)
 
 CALL_REF: Final = "call-ref"
 REQUEST_REF: Final = "request-ref"

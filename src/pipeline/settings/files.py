@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.settings.refusals import shown
 from pipeline.settings.shape import Loc, dotted, fields, is_path, is_secret, item, models
-from pipeline.signatures import Secret, SecretSettings
+from pipeline.webhooks.verification import Secret, SecretSettings
 
 _MAX_BYTES: Final = 65_536
 _SUFFIX: Final = "_file"

@@ -13,7 +13,7 @@ from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.providers.settings import EcsOptions
 from pipeline.settings.files import resolved
-from pipeline.signatures import Secret
+from pipeline.webhooks.verification import Secret
 
 WEBHOOK_PATH = r"^(/[A-Za-z0-9._~-]+)+$"
 

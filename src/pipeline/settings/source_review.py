@@ -10,7 +10,7 @@ from pipeline.providers.settings import WEAVR_RETRIES_SECONDS, HmacOptions
 from pipeline.settings.model import Settings
 from pipeline.settings.weavr import WeavrIntegration
 from pipeline.settings.webhooks import WebhookSource
-from pipeline.signatures import PublicKeySettings, SecretSettings, is_active
+from pipeline.webhooks.verification import PublicKeySettings, SecretSettings, is_active
 
 _PROVES_LITTLE = "the signature proves nothing about the body, so whoever sees one request can send any body"
 

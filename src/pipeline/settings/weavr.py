@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pipeline.providers.settings import WeavrOptions
 from pipeline.settings.files import resolved
 from pipeline.settings.integration import WEBHOOK_PATH, with_default_path
-from pipeline.signatures import Secret, SecretSettings, check_named_apart
+from pipeline.webhooks.verification import Secret, SecretSettings, check_named_apart
 
 
 class WeavrIntegration(WeavrOptions):

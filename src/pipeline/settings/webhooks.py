@@ -16,7 +16,7 @@ from pipeline.settings.errors import ConfigError
 from pipeline.settings.files import resolved
 from pipeline.settings.integration import WEBHOOK_PATH, with_default_path
 from pipeline.settings.refusals import refusal
-from pipeline.signatures import PRESETS, Secret, SecretSettings, check_named_apart
+from pipeline.webhooks.verification import PRESETS, Secret, SecretSettings, check_named_apart
 
 _OWN_TABLES: Final = frozenset({"ecs", "weavr"})
 _PLACES: Final = tuple(EventPlaces.model_fields)

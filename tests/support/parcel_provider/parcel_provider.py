@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.contracts import SOURCE_TOPICS, Topic, TopicName, event_id
 from pipeline.providers import Delivery, Finding, Identified, InvalidBody, Policy, SchemeVerifier
-from pipeline.signatures import Secret, SharedSecretSettings, scheme_of
+from pipeline.webhooks.verification import Secret, SharedSecretSettings, scheme_of
 
 
 class ParcelOptions(BaseModel):

@@ -16,7 +16,7 @@ from pipeline.contracts import Topic
 from pipeline.ingress import Source
 from pipeline.providers import Delivery, Explainable, Policy
 from pipeline.settings import ConfigError, SecretUnreadable, Settings, load_settings
-from pipeline.signatures import Reason, SignatureRefused
+from pipeline.webhooks.verification import Reason, SignatureRefused
 
 PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"
 NOW = datetime(2026, 1, 22, 22, 44, tzinfo=UTC)

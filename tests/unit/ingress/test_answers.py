@@ -24,7 +24,7 @@ from pipeline.kafka import BrokerUnavailable, Outgoing, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
 from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus
-from pipeline.signatures import HmacSettings, Secret, scheme_of
+from pipeline.webhooks.verification import HmacSettings, Secret, scheme_of
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
 SIGNED = "X-Amz-Signature=5d672d79c15b13162d9279b0855cfba6"

@@ -13,7 +13,7 @@ from pipeline.contracts import Headers, Topic, event_id
 from pipeline.providers import Delivery, Identified, InvalidBody, Policy
 from pipeline.providers.configured import Hmac, StandardWebhooks
 from pipeline.providers.settings import EventPlaces, HmacOptions, StandardWebhooksOptions
-from pipeline.signatures import Secret
+from pipeline.webhooks.verification import Secret
 
 EVENT = {"id": "evt_1", "type": "paid", "account": {"id": 42}, "odd": {"a/b~c": "deep"}, "list": ["x"]}
 BODY = json.dumps(EVENT).encode()

@@ -16,7 +16,7 @@ from pipeline.contracts.weavr import KINDS
 from pipeline.providers import Delivery, InvalidBody, Policy, WeavrProvider, WeavrVerifier
 from pipeline.providers.settings import WeavrOptions
 from pipeline.sandbox.weavr.bodies import body_of
-from pipeline.signatures import Fault, Reason, Secret, SignatureRefused
+from pipeline.webhooks.verification import Fault, Reason, Secret, SignatureRefused
 
 PATH = "/managed_cards/authorisations/watch"
 UNSIGNED = "/bulk_process_end/watch"

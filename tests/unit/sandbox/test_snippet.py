@@ -11,7 +11,7 @@ from support.sandbox_world import Start
 
 from pipeline.sandbox import HmacScheme, Sandbox, SharedSecretScheme, cards_options, settings_snippet
 from pipeline.settings import EcsIntegration, load_settings
-from pipeline.signatures import StandardWebhooksSettings
+from pipeline.webhooks.verification import StandardWebhooksSettings
 
 
 def loaded(tmp_path: Path, toml: str) -> EcsIntegration:

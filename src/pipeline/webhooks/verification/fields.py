@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipeline.signatures.errors import Reason, SignatureRefused
-from pipeline.signatures.settings import FieldSettings
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.settings import FieldSettings
 
 MOST_SIGNATURES: Final = 16
 """How many signatures one header may hold; more would only cost us time."""

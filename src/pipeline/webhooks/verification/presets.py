@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.signatures.settings import HmacSettings, SecretSettings
+from pipeline.webhooks.verification.settings import HmacSettings, SecretSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
     """One sender's rules.
 
-    Places are written ``header:NAME`` or ``json:/pointer`` (RFC 6901), see :class:`~pipeline.signatures.places.Place`.
+    Places are written ``header:NAME`` or ``json:/pointer`` (RFC 6901), see :class:`~pipeline.webhooks.verification.places.Place`.
     Of several, the first that a request has counts; none means that the sender names no such thing. None of the headers
     among them is signed: these senders sign the body, at most with its time.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 
-from pipeline.signatures.errors import Reason, SignatureRefused
-from pipeline.signatures.keys import DatedT, Key
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.keys import DatedT, Key
 
 
 def matching_key(keys: Sequence[Key], received: Sequence[bytes], expected: Callable[[bytes], bytes]) -> str:

@@ -14,7 +14,7 @@ from pydantic import SecretStr, TypeAdapter
 from support.signed_requests import ALL, BODY, CALL_REF, LEGACY, NOW, OF_WEAVR, SignedRequest, openssl_hmac
 
 from pipeline.contracts import Headers
-from pipeline.signatures import Reason, SchemeSettings, Secret, SignatureRefused, scheme_of
+from pipeline.webhooks.verification import Reason, SchemeSettings, Secret, SignatureRefused, scheme_of
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(SchemeSettings)
 COVERING_THE_BODY = [one for one in ALL if one is not LEGACY]

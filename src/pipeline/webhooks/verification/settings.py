@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.signatures.keys import public_key_of
-from pipeline.signatures.places import HeaderName, Place, SignedPart
+from pipeline.webhooks.verification.keys import public_key_of
+from pipeline.webhooks.verification.places import HeaderName, Place, SignedPart
 
 _TAKEN = frozenset({"content-type", "content-length", "content-encoding", "host", "traceparent"})
 """Headers that a signature cannot have: it is stored with the record, where these mean something else or must not stand."""

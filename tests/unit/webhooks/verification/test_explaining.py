@@ -10,7 +10,7 @@ from pydantic import SecretStr, TypeAdapter
 from support.signed_requests import ALL, NOW, OF_PRESETS, OF_WEAVR, STANDARD, SignedRequest
 
 from pipeline.contracts import Headers
-from pipeline.signatures import Explanation, Reason, Scheme, SchemeSettings, Secret, Step, explain, scheme_of
+from pipeline.webhooks.verification import Explanation, Reason, Scheme, SchemeSettings, Secret, Step, explain, scheme_of
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(SchemeSettings)
 WEAVR = OF_WEAVR[0]

@@ -23,7 +23,7 @@ from support.signed_requests import (
 
 from pipeline.contracts import Headers
 from pipeline.errors import FatalError
-from pipeline.signatures import Reason, Secret, SignatureRefused, StandardWebhooksSettings, scheme_of
+from pipeline.webhooks.verification import Reason, Secret, SignatureRefused, StandardWebhooksSettings, scheme_of
 
 V1 = f"v1,{STANDARD_SIGNATURES[0]}"
 V1A = f"v1a,{ED25519_SIGNATURES[0]}"

@@ -12,8 +12,8 @@ from typing import Final, Literal, Protocol, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from pipeline.errors import FatalError
-from pipeline.signatures.errors import Reason, SignatureRefused
-from pipeline.signatures.protocols import Secret
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.protocols import Secret
 
 _PUBLIC_PREFIX: Final = "whpk_"
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every such secret begins with

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from pipeline.signatures import (
+from pipeline.webhooks.verification import (
     HmacSettings,
     SchemeSettings,
     Secret,

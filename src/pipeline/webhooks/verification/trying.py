@@ -12,14 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.contracts import Headers
 from pipeline.errors import FatalError
-from pipeline.signatures.build import scheme_of
-from pipeline.signatures.errors import Reason, SignatureRefused
-from pipeline.signatures.explaining import explain
-from pipeline.signatures.guesses import hmac_guesses
-from pipeline.signatures.keys import Writing
-from pipeline.signatures.presets import PRESETS, WEAVR, WEAVR_LEGACY
-from pipeline.signatures.protocols import Scheme, Secret
-from pipeline.signatures.settings import (
+from pipeline.webhooks.verification.build import scheme_of
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.explaining import explain
+from pipeline.webhooks.verification.guesses import hmac_guesses
+from pipeline.webhooks.verification.keys import Writing
+from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY
+from pipeline.webhooks.verification.protocols import Scheme, Secret
+from pipeline.webhooks.verification.settings import (
     HmacSettings,
     SchemeSettings,
     SharedSecretSettings,

@@ -16,7 +16,7 @@ from pydantic import SecretStr, TypeAdapter
 from support.signed_requests import API_KEY, BODY, GENERAL, LEGACY, NOW, OF_PRESETS, OF_WEAVR, STANDARD, SignedRequest
 
 from pipeline.contracts import Headers
-from pipeline.signatures import Match, SchemeSettings, Secret, matching, scheme_of
+from pipeline.webhooks.verification import Match, SchemeSettings, Secret, matching, scheme_of
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(SchemeSettings)
 KEY = "0123456789abcdef"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.contracts import Headers
-from pipeline.signatures.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
 
 
 def one_header(

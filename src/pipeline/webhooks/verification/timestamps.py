@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import Final, Literal
 
-from pipeline.signatures.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
 
 Unit = Literal["s", "ms", "iso8601"]
 """Seconds or milliseconds since 1970-01-01T00:00Z in decimal digits, or ISO 8601 with date, time and zone."""

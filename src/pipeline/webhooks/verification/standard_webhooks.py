@@ -13,15 +13,15 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 
 from pipeline.contracts import Headers
-from pipeline.signatures.errors import Reason, SignatureRefused
-from pipeline.signatures.fields import MOST_SIGNATURES
-from pipeline.signatures.keys import Key, PublicKey, base64_bytes, counting, public_key_of, standard_keys_of
-from pipeline.signatures.matching import first_matching
-from pipeline.signatures.one_header import one_header
-from pipeline.signatures.protocols import Secret
-from pipeline.signatures.settings import StandardWebhooksSettings
-from pipeline.signatures.timestamps import check_timestamp
-from pipeline.signatures.trail import Note, unnoted
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.fields import MOST_SIGNATURES
+from pipeline.webhooks.verification.keys import Key, PublicKey, base64_bytes, counting, public_key_of, standard_keys_of
+from pipeline.webhooks.verification.matching import first_matching
+from pipeline.webhooks.verification.one_header import one_header
+from pipeline.webhooks.verification.protocols import Secret
+from pipeline.webhooks.verification.settings import StandardWebhooksSettings
+from pipeline.webhooks.verification.timestamps import check_timestamp
+from pipeline.webhooks.verification.trail import Note, unnoted
 
 _ID: Final = "webhook-id"
 _TIMESTAMP: Final = "webhook-timestamp"
@@ -57,7 +57,7 @@ class StandardWebhooks:
         return self.follow(headers, body, now, unnoted)
 
     def follow(self, headers: Headers, body: bytes, now: datetime, note: Note) -> str:
-        """Verify, and note each step; see :class:`~pipeline.signatures.trail.Followed`."""
+        """Verify, and note each step; see :class:`~pipeline.webhooks.verification.trail.Followed`."""
         keys = counting(self._keys, now)
         note("secrets", f"{len(keys)} of {len(self._keys)} count at this time: {', '.join(key.id for key in keys)}")
         value = one_header(headers, _SIGNATURE)

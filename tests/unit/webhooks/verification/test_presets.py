@@ -10,7 +10,16 @@ from pydantic import SecretStr
 from support.signed_requests import NOW, OF_PRESETS, STRIPE_OLDER, SignedRequest
 
 from pipeline.contracts import Headers
-from pipeline.signatures import PRESETS, Place, Reason, Secret, SecretSettings, SignatureRefused, scheme_of, value_at
+from pipeline.webhooks.verification import (
+    PRESETS,
+    Place,
+    Reason,
+    Secret,
+    SecretSettings,
+    SignatureRefused,
+    scheme_of,
+    value_at,
+)
 
 FILE = SecretSettings.model_validate({"file": "unread"})
 STRIPE = OF_PRESETS["stripe"]

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Final
 
 from pipeline.contracts import Headers
-from pipeline.signatures.errors import Reason, SignatureRefused
-from pipeline.signatures.protocols import Scheme
-from pipeline.signatures.trail import Followed
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.protocols import Scheme
+from pipeline.webhooks.verification.trail import Followed
 
 _STEPS: Final = {
     Reason.NO_ACTIVE_SECRET: "secrets",

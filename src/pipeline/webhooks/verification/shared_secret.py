@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pipeline.contracts import Headers
-from pipeline.signatures.keys import counting, keys_of
-from pipeline.signatures.matching import matching_key
-from pipeline.signatures.one_header import one_header, without_prefix
-from pipeline.signatures.protocols import Secret
-from pipeline.signatures.settings import SharedSecretSettings
-from pipeline.signatures.trail import Note, unnoted
+from pipeline.webhooks.verification.keys import counting, keys_of
+from pipeline.webhooks.verification.matching import matching_key
+from pipeline.webhooks.verification.one_header import one_header, without_prefix
+from pipeline.webhooks.verification.protocols import Secret
+from pipeline.webhooks.verification.settings import SharedSecretSettings
+from pipeline.webhooks.verification.trail import Note, unnoted
 
 
 class SharedSecret:
-    """Compares a header with the secrets; see :class:`~pipeline.signatures.protocols.Scheme`."""
+    """Compares a header with the secrets; see :class:`~pipeline.webhooks.verification.protocols.Scheme`."""
 
     stored_headers: frozenset[str] = frozenset()
     """The header is the secret: it is kept nowhere."""
@@ -32,7 +32,7 @@ class SharedSecret:
         return self.follow(headers, body, now, unnoted)
 
     def follow(self, headers: Headers, body: bytes, now: datetime, note: Note) -> str:  # noqa: ARG002 - the body is not signed
-        """Verify, and note each step; see :class:`~pipeline.signatures.trail.Followed`."""
+        """Verify, and note each step; see :class:`~pipeline.webhooks.verification.trail.Followed`."""
         keys = counting(self._keys, now)
         note("secrets", f"{len(keys)} of {len(self._keys)} count at this time: {', '.join(key.id for key in keys)}")
         received = without_prefix(one_header(headers, self._name), self._prefix, self._name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.signatures import Place, SignedPart, value_at
+from pipeline.webhooks.verification import Place, SignedPart, value_at
 
 RFC_6901: dict[str, Any] = {
     "foo": ["bar", "baz"],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from pipeline.contracts import Headers
-from pipeline.signatures import Reason, Secret, SharedSecretSettings, SignatureRefused, scheme_of
+from pipeline.webhooks.verification import Reason, Secret, SharedSecretSettings, SignatureRefused, scheme_of
 
 NOW = datetime(2026, 1, 21, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from pipeline.contracts import Headers
 from pipeline.errors import FatalError
-from pipeline.signatures import WEAVR, Fault, HmacSettings, Reason, Secret, SignatureRefused, scheme_of
+from pipeline.webhooks.verification import WEAVR, Fault, HmacSettings, Reason, Secret, SignatureRefused, scheme_of
 
 BODY = b'{"job_guid":"cffde776-1d2a-4614-8023-a5148e411462","record_count":200}'
 KEY = "whsec-synthetic-1"

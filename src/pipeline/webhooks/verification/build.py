@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.signatures.hmac_of_parts import HmacOfParts
-from pipeline.signatures.protocols import Scheme, Secret
-from pipeline.signatures.settings import HmacSettings, SharedSecretSettings, StandardWebhooksSettings
-from pipeline.signatures.shared_secret import SharedSecret
-from pipeline.signatures.standard_webhooks import StandardWebhooks
+from pipeline.webhooks.verification.hmac_of_parts import HmacOfParts
+from pipeline.webhooks.verification.protocols import Scheme, Secret
+from pipeline.webhooks.verification.settings import HmacSettings, SharedSecretSettings, StandardWebhooksSettings
+from pipeline.webhooks.verification.shared_secret import SharedSecret
+from pipeline.webhooks.verification.standard_webhooks import StandardWebhooks
 
 
 def scheme_of(

@@ -1,12 +1,12 @@
 """Verification schemes for webhooks: pure functions of headers, raw body and time."""
 
-from pipeline.signatures.build import scheme_of
-from pipeline.signatures.errors import Fault, Reason, SignatureRefused
-from pipeline.signatures.explaining import Explanation, Step, explain
-from pipeline.signatures.places import Place, SignedPart, value_at
-from pipeline.signatures.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset
-from pipeline.signatures.protocols import Scheme, Secret
-from pipeline.signatures.settings import (
+from pipeline.webhooks.verification.build import scheme_of
+from pipeline.webhooks.verification.errors import Fault, Reason, SignatureRefused
+from pipeline.webhooks.verification.explaining import Explanation, Step, explain
+from pipeline.webhooks.verification.places import Place, SignedPart, value_at
+from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset
+from pipeline.webhooks.verification.protocols import Scheme, Secret
+from pipeline.webhooks.verification.settings import (
     FieldSettings,
     HmacSettings,
     PublicKeySettings,
@@ -17,7 +17,7 @@ from pipeline.signatures.settings import (
     check_named_apart,
     is_active,
 )
-from pipeline.signatures.trying import Match, matching
+from pipeline.webhooks.verification.trying import Match, matching
 
 __all__ = [
     "PRESETS",

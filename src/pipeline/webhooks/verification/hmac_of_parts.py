@@ -11,16 +11,16 @@ from datetime import datetime
 from typing import Final
 
 from pipeline.contracts import Headers
-from pipeline.signatures.errors import Reason, SignatureRefused
-from pipeline.signatures.fields import Fields
-from pipeline.signatures.keys import counting, keys_of
-from pipeline.signatures.matching import matching_key
-from pipeline.signatures.one_header import one_header, one_header_or_none, without_prefix
-from pipeline.signatures.places import SignedPart, value_at
-from pipeline.signatures.protocols import Secret
-from pipeline.signatures.settings import HmacSettings
-from pipeline.signatures.timestamps import check_timestamp
-from pipeline.signatures.trail import Note, unnoted
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.fields import Fields
+from pipeline.webhooks.verification.keys import counting, keys_of
+from pipeline.webhooks.verification.matching import matching_key
+from pipeline.webhooks.verification.one_header import one_header, one_header_or_none, without_prefix
+from pipeline.webhooks.verification.places import SignedPart, value_at
+from pipeline.webhooks.verification.protocols import Secret
+from pipeline.webhooks.verification.settings import HmacSettings
+from pipeline.webhooks.verification.timestamps import check_timestamp
+from pipeline.webhooks.verification.trail import Note, unnoted
 
 _DIGEST_BYTES: Final = {"sha1": 20, "sha256": 32, "sha512": 64}
 
@@ -61,7 +61,7 @@ class HmacOfParts:
         return self.follow(headers, body, now, unnoted)
 
     def follow(self, headers: Headers, body: bytes, now: datetime, note: Note) -> str:
-        """Verify, and note each step; see :class:`~pipeline.signatures.trail.Followed`."""
+        """Verify, and note each step; see :class:`~pipeline.webhooks.verification.trail.Followed`."""
         keys = counting(self._keys, now)
         note("secrets", f"{len(keys)} of {len(self._keys)} count at this time: {', '.join(key.id for key in keys)}")
         value = self._header(headers)

@@ -39,8 +39,8 @@ def test_the_pages_that_say_more_are_there() -> None:
 
 
 def test_the_built_in_processors_are_found_by_the_group_that_is_promised() -> None:
-    assert "`card_pipeline.jobs.processors`" in PAGE
-    assert {one.name for one in entry_points(group="card_pipeline.jobs.processors")} >= {"validate", "http"}
+    assert "`card_pipeline.processors`" in PAGE
+    assert {one.name for one in entry_points(group="card_pipeline.processors")} >= {"validate", "http"}
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from pipeline.contracts import Topic, TopicName
 from pipeline.ingress import Source
-from pipeline.providers import Delivery, Ecs, Identified, Provider, ProviderKind, Verified, Verifier, Weavr
 from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookSource
+from pipeline.webhooks.sources import Delivery, Ecs, Identified, Provider, ProviderKind, Verified, Verifier, Weavr
 from pipeline.webhooks.verification import Reason, SignatureRefused
 
 

@@ -14,12 +14,12 @@ from pipeline.app import open_sources
 from pipeline.cli.event_body import masked_body
 from pipeline.cli.job_view import NotFound
 from pipeline.contracts import SPECS, Topic
+from pipeline.contracts.strict_json import Finding
 from pipeline.contracts.weavr import BY_PATH
 from pipeline.errors import PoisonRecord, TransientError
 from pipeline.ingress import Source
 from pipeline.ingress.quarantine import Quarantined, findings_now, read_quarantined, shown
 from pipeline.kafka import Record, read_topic
-from pipeline.providers import Finding
 from pipeline.settings import Settings
 
 _KINDS: Final[dict[Topic, str]] = {

@@ -10,10 +10,11 @@ from pydantic import JsonValue
 
 from pipeline.cli.source_view import Configured
 from pipeline.contracts import Headers
+from pipeline.contracts.strict_json import InvalidBody
 from pipeline.ingress.problems import Problem
 from pipeline.ingress.reading import check_head
-from pipeline.providers import Delivery, Identified, InvalidBody, Verified
-from pipeline.providers.findings import UNKNOWN_PATH
+from pipeline.webhooks.sources import Delivery, Identified, Verified
+from pipeline.webhooks.sources.protocols import UNKNOWN_PATH
 from pipeline.webhooks.verification import SignatureRefused, Step, explain
 
 

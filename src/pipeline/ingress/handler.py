@@ -16,6 +16,7 @@ from aiohttp import web
 
 from pipeline.audit import record_of
 from pipeline.contracts import Headers
+from pipeline.contracts.strict_json import InvalidBody
 from pipeline.ingress import records
 from pipeline.ingress.alarms import AlarmKind, Alarms
 from pipeline.ingress.capture import Capture, Refused
@@ -31,7 +32,7 @@ from pipeline.ingress.sources import Received, Source
 from pipeline.ingress.statuses import Answer
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
-from pipeline.providers import UNKNOWN_PATH, Delivery, InvalidBody, Verified
+from pipeline.webhooks.sources import UNKNOWN_PATH, Delivery, Verified
 from pipeline.webhooks.verification import Fault, Reason, SignatureRefused
 
 log = structlog.get_logger(__name__)

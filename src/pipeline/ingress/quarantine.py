@@ -22,13 +22,14 @@ from pipeline.contracts import (
     Topic,
     first_values,
 )
+from pipeline.contracts.strict_json import Finding, InvalidBody
 from pipeline.errors import PoisonRecord
 from pipeline.ingress.records import REASONS
 from pipeline.kafka.protocols import Outgoing, Record, RecordPlace
 from pipeline.observability import FOREIGN_DIGITS, mask_text
 from pipeline.outbound import redact
 from pipeline.outbound.rules import FIELDS
-from pipeline.providers import Delivery, Finding, InvalidBody, Provider
+from pipeline.webhooks.sources import Delivery, Provider
 
 _CORE: Final = frozenset(
     {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_partitionkey"}

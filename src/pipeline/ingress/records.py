@@ -16,9 +16,10 @@ from pipeline.contracts import (
     Headers,
     event_id,
 )
+from pipeline.contracts.strict_json import InvalidBody
 from pipeline.ingress.sources import Received
 from pipeline.kafka.protocols import Outgoing
-from pipeline.providers import Identified, InvalidBody
+from pipeline.webhooks.sources import Identified
 
 REASONS: Final = "pipeline_quarantine_reasons"
 QUARANTINED_TYPE: Final = "webhook.quarantined"

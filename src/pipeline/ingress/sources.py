@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.observability import TraceContext
-from pipeline.providers import Delivery, Policy, Provider, Verifier
+from pipeline.webhooks.sources import Delivery, Policy, Provider, Verifier
 
 
 @dataclass(frozen=True, slots=True)

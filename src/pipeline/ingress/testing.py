@@ -19,8 +19,8 @@ from pipeline.ingress.sources import Source
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics
 from pipeline.outbound import HostRules
-from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus, WeavrProvider, WeavrVerifier
-from pipeline.providers.settings import WeavrOptions
+from pipeline.webhooks.sources import EcsProvider, SchemeVerifier, SuccessStatus, WeavrProvider, WeavrVerifier
+from pipeline.webhooks.sources.settings import WeavrOptions
 from pipeline.webhooks.verification import Secret, SharedSecretSettings, scheme_of
 
 SECRET = "synthetic-webhook-secret"  # noqa: S105 - of tests only

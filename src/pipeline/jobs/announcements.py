@@ -11,13 +11,12 @@ from typing import Final, Protocol, TypeVar
 from pydantic import ValidationError
 
 from pipeline.contracts import INTEGRATION_HEADER, BatchRequested, first_values
+from pipeline.contracts.strict_json import InvalidBody, parse_object
 from pipeline.errors import PermanentError, PoisonRecord
 from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.transfer import job_deadline
 from pipeline.kafka.protocols import Record
-from pipeline.providers import InvalidBody
-from pipeline.providers.strict_json import parse_object
 
 
 class JobRules(Protocol):

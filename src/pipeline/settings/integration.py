@@ -11,8 +11,8 @@ from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
 from pipeline.jobs.ecs.settings import CallbackSettings
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.jobs.settings import JobLimits, JobPolicies
-from pipeline.providers.settings import EcsOptions
 from pipeline.settings.files import resolved
+from pipeline.webhooks.sources.settings import EcsOptions
 from pipeline.webhooks.verification import Secret
 
 WEBHOOK_PATH = r"^(/[A-Za-z0-9._~-]+)+$"

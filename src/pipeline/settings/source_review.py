@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from pipeline.contracts.weavr import KINDS
-from pipeline.providers.settings import WEAVR_RETRIES_SECONDS, HmacOptions
 from pipeline.settings.model import Settings
 from pipeline.settings.weavr import WeavrIntegration
 from pipeline.settings.webhooks import WebhookSource
+from pipeline.webhooks.sources.settings import WEAVR_RETRIES_SECONDS, HmacOptions
 from pipeline.webhooks.verification import PublicKeySettings, SecretSettings, is_active
 
 _PROVES_LITTLE = "the signature proves nothing about the body, so whoever sees one request can send any body"

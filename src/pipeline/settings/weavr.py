@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from pipeline.providers.settings import WeavrOptions
 from pipeline.settings.files import resolved
 from pipeline.settings.integration import WEBHOOK_PATH, with_default_path
+from pipeline.webhooks.sources.settings import WeavrOptions
 from pipeline.webhooks.verification import Secret, SecretSettings, check_named_apart
 
 

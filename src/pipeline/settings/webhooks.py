@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from pipeline.contracts import DEAD_LETTER_ENDING, SOURCE_TOPICS, Topic, TopicSpec
 from pipeline.errors import FatalError
-from pipeline.providers.loading import load_kind
-from pipeline.providers.protocols import ProviderKind
-from pipeline.providers.settings import EventPlaces, Places, PlacesOrText, Success, Unverified
 from pipeline.settings.errors import ConfigError
 from pipeline.settings.files import resolved
 from pipeline.settings.integration import WEBHOOK_PATH, with_default_path
 from pipeline.settings.refusals import refusal
+from pipeline.webhooks.sources.loading import load_kind
+from pipeline.webhooks.sources.protocols import ProviderKind
+from pipeline.webhooks.sources.settings import EventPlaces, Places, PlacesOrText, Success, Unverified
 from pipeline.webhooks.verification import PRESETS, Secret, SecretSettings, check_named_apart
 
 _OWN_TABLES: Final = frozenset({"ecs", "weavr"})

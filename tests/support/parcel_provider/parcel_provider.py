@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.contracts import SOURCE_TOPICS, Topic, TopicName, event_id
-from pipeline.providers import Delivery, Finding, Identified, InvalidBody, Policy, SchemeVerifier
+from pipeline.contracts.strict_json import Finding, InvalidBody
+from pipeline.webhooks.sources import Delivery, Identified, Policy, SchemeVerifier
 from pipeline.webhooks.verification import Secret, SharedSecretSettings, scheme_of
 
 
@@ -30,7 +31,7 @@ class ParcelProvider:
         self._depots = options.depots
 
     def identify(self, delivery: Delivery) -> Identified:
-        """See pipeline.providers.Provider."""
+        """See pipeline.webhooks.sources.Provider."""
         number, _, state = delivery.body.decode("ascii", "replace").partition(" ")
         if not number.isdecimal() or not state:
             raise InvalidBody([Finding("", "parcel", "Send number and state, such as: 17 delivered")])
@@ -43,7 +44,7 @@ class ParcelProvider:
         )
 
     def quarantine(self, _delivery: Delivery) -> TopicName:
-        """See pipeline.providers.Provider."""
+        """See pipeline.webhooks.sources.Provider."""
         return Topic.WEBHOOK_QUARANTINE
 
 
@@ -53,11 +54,11 @@ class Parcels:
     Options = ParcelOptions
 
     def provider(self, name: str, options: ParcelOptions) -> ParcelProvider:
-        """See pipeline.providers.ProviderKind."""
+        """See pipeline.webhooks.sources.ProviderKind."""
         return ParcelProvider(name, options)
 
     def verifier(self, _name: str, _options: ParcelOptions, secrets: Sequence[Secret]) -> SchemeVerifier:
-        """See pipeline.providers.ProviderKind."""
+        """See pipeline.webhooks.sources.ProviderKind."""
         settings = SharedSecretSettings.model_validate(
             {"scheme": "shared-secret", "header": "X-Parcel-Key", "secrets": [{"file": "resolved already"}]}
         )

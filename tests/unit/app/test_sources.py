@@ -14,8 +14,8 @@ import pytest
 from pipeline.app import open_sources
 from pipeline.contracts import Topic
 from pipeline.ingress import Source
-from pipeline.providers import Delivery, Explainable, Policy
 from pipeline.settings import ConfigError, SecretUnreadable, Settings, load_settings
+from pipeline.webhooks.sources import Delivery, Explainable, Policy
 from pipeline.webhooks.verification import Reason, SignatureRefused
 
 PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"

@@ -23,9 +23,9 @@ from pipeline.ingress.records import accepted
 from pipeline.ingress.sources import Received
 from pipeline.kafka import Record
 from pipeline.observability import TraceContext
-from pipeline.providers import Delivery
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.settings import load_settings
+from pipeline.webhooks.sources import Delivery
 
 AT = datetime(2026, 1, 22, 22, 43, 59, tzinfo=UTC)
 AT_MS = b"%d" % round(AT.timestamp() * 1000)

@@ -23,7 +23,7 @@ from pipeline.ingress.testing import SECRET, SECRET_HEADERS, Serving, ecs_source
 from pipeline.kafka import BrokerUnavailable, Outgoing, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
-from pipeline.providers import EcsProvider, SchemeVerifier, SuccessStatus
+from pipeline.webhooks.sources import EcsProvider, SchemeVerifier, SuccessStatus
 from pipeline.webhooks.verification import HmacSettings, Secret, scheme_of
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"

@@ -9,13 +9,14 @@ import aiohttp
 import pytest
 
 from pipeline.contracts import AuditAction, Topic, event_id, first_values
+from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import PoisonRecord
 from pipeline.ingress import Quarantined, findings_now, read_quarantined, release, shown
 from pipeline.ingress.testing import SECRET_HEADERS, ecs_source, serving
 from pipeline.kafka import Outgoing, Record
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
-from pipeline.providers import EcsProvider, InvalidBody
+from pipeline.webhooks.sources import EcsProvider
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
 CARD = "4111111111111111"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.contracts import TOPICS
-from pipeline.providers.configured import StandardWebhooks
-from pipeline.providers.settings import HmacOptions
 from pipeline.settings import ConfigError, Settings, load_settings, review
+from pipeline.webhooks.sources.configured import StandardWebhooks
+from pipeline.webhooks.sources.settings import HmacOptions
 
 PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"
 WEAVR = '[weavr.acme]\nsecrets = [{ file = "key" }]\n'

@@ -25,7 +25,7 @@ from pipeline.jobs.processors.protocols import (
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.outbound.settings import NetworkSettings
 
-ENTRY_POINT_GROUP: Final = "card_pipeline.jobs.processors"
+ENTRY_POINT_GROUP: Final = "card_pipeline.processors"
 
 _NETWORK: Final = NetworkSettings()
 

@@ -13,7 +13,7 @@ class ProcessorSettings(BaseModel):
     name: str = Field(
         default="validate",
         min_length=1,
-        description="Name of an installed processor (entry point group card_pipeline.jobs.processors), or module:name",
+        description="Name of an installed processor (entry point group card_pipeline.processors), or module:name",
     )
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="Options of the processor itself; see docs/processors.md"

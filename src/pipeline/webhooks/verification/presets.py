@@ -13,7 +13,7 @@ from pipeline.webhooks.verification.settings import HmacSettings, SecretSettings
 class Preset:
     """One sender's rules.
 
-    Places are written ``header:NAME`` or ``json:/pointer`` (RFC 6901), see :class:`~pipeline.webhooks.verification.places.Place`.
+    Places are written ``header:NAME`` or ``json:/pointer`` (RFC 6901), see ``Place``.
     Of several, the first that a request has counts; none means that the sender names no such thing. None of the headers
     among them is signed: these senders sign the body, at most with its time.
 

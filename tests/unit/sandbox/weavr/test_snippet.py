@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.providers import Delivery, WeavrVerifier
 from pipeline.sandbox.weavr import SendPlan, SigningKeys, weavr_snippet
 from pipeline.settings import load_settings
+from pipeline.webhooks.sources import Delivery, WeavrVerifier
 from pipeline.webhooks.verification import SignatureRefused
 
 NOW = datetime(2026, 1, 22, 12, tzinfo=UTC)

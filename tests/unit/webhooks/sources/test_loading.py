@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import FatalError
-from pipeline.providers import Ecs, Weavr
-from pipeline.providers.configured import Hmac, StandardWebhooks
-from pipeline.providers.loading import installed, load_kind
+from pipeline.webhooks.sources import Ecs, Weavr
+from pipeline.webhooks.sources.configured import Hmac, StandardWebhooks
+from pipeline.webhooks.sources.loading import installed, load_kind
 
 PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"
 

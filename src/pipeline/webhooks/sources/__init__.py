@@ -3,10 +3,11 @@
 To add a source, see docs/providers.md.
 """
 
-from pipeline.providers.configured import ConfiguredProvider
-from pipeline.providers.ecs import Ecs, EcsProvider
-from pipeline.providers.findings import UNKNOWN_PATH, Finding, InvalidBody
-from pipeline.providers.protocols import (
+from pipeline.contracts.strict_json import Finding, InvalidBody
+from pipeline.webhooks.sources.configured import ConfiguredProvider
+from pipeline.webhooks.sources.ecs import Ecs, EcsProvider
+from pipeline.webhooks.sources.protocols import (
+    UNKNOWN_PATH,
     Delivery,
     Explainable,
     Identified,
@@ -19,7 +20,7 @@ from pipeline.providers.protocols import (
     Verified,
     Verifier,
 )
-from pipeline.providers.weavr import Weavr, WeavrProvider, WeavrVerifier
+from pipeline.webhooks.sources.weavr import Weavr, WeavrProvider, WeavrVerifier
 
 __all__ = [
     "UNKNOWN_PATH",

@@ -10,9 +10,10 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from pipeline.contracts import Headers, Topic, event_id
-from pipeline.providers import Delivery, Identified, InvalidBody, Policy
-from pipeline.providers.configured import Hmac, StandardWebhooks
-from pipeline.providers.settings import EventPlaces, HmacOptions, StandardWebhooksOptions
+from pipeline.contracts.strict_json import InvalidBody
+from pipeline.webhooks.sources import Delivery, Identified, Policy
+from pipeline.webhooks.sources.configured import Hmac, StandardWebhooks
+from pipeline.webhooks.sources.settings import EventPlaces, HmacOptions, StandardWebhooksOptions
 from pipeline.webhooks.verification import Secret
 
 EVENT = {"id": "evt_1", "type": "paid", "account": {"id": 42}, "odd": {"a/b~c": "deep"}, "list": ["x"]}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from pipeline.providers.findings import Finding, InvalidBody
+from pipeline.errors import PermanentError
 
 MAX_DEPTH: Final = 32
 """Levels of objects and arrays. The body itself is the first."""
@@ -15,6 +17,37 @@ _MAX_INTEGER_DIGITS: Final = 20
 """Enough for any 64-bit number; Python itself refuses to read more than 4,300."""
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule that the body breaks. Holds nothing of what was received.
+
+    Attributes:
+        field: Dotted name of the field, e.g. ``external_location_ids.3``; empty for the body as a whole.
+        rule: Stable snake_case name of the rule; part of the public contract (docs/statuses.md).
+        remedy: One sentence that says what to send instead.
+    """
+
+    field: str
+    rule: str
+    remedy: str
+
+
+class InvalidBody(PermanentError):
+    """The body cannot be accepted as it is; the same body never can, unless our configuration changes.
+
+    Attributes:
+        findings: At least one, in the order of the body.
+        id: Identity of the delivery, where it is known although the body is not understood; None: the body alone is it.
+    """
+
+    def __init__(self, findings: Sequence[Finding], *, id: str | None = None) -> None:  # noqa: A002 - as ce_id
+        """Name the broken rules."""
+        rules = ", ".join(f"{finding.field or 'body'}: {finding.rule}" for finding in findings)
+        super().__init__("webhook_invalid", f"The body breaks {len(findings)} rule(s): {rules}")
+        self.findings = tuple(findings)
+        self.id = id
 
 
 def _refuse(rule: str, remedy: str, field: str = "") -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from pipeline.providers.findings import Finding
+from pipeline.contracts.strict_json import Finding
 
 _Context = Mapping[str, Any]
 _Remedy = Callable[[_Context], str]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from pipeline.providers.findings import Finding
-from pipeline.providers.model_errors import findings_of
+from pipeline.contracts.strict_json import Finding
+from pipeline.webhooks.sources.model_errors import findings_of
 
 
 class _Other(BaseModel):

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.providers import Finding, InvalidBody
-from pipeline.providers.strict_json import MAX_DEPTH, parse_object
+from pipeline.contracts.strict_json import MAX_DEPTH, Finding, InvalidBody, parse_object
 
 
 def _finding(body: bytes) -> Finding:

@@ -18,7 +18,7 @@ from pydantic import (
 
 from pipeline.contracts.weavr import BY_PATH
 from pipeline.outbound import HostRules
-from pipeline.providers.protocols import SuccessStatus, UnverifiedStatus
+from pipeline.webhooks.sources.protocols import SuccessStatus, UnverifiedStatus
 from pipeline.webhooks.verification import HmacSettings, Place, SchemeSettings, SecretSettings, StandardWebhooksSettings
 
 WEAVR_RETRIES_SECONDS: Final = 10 + 60 + 360 + 2160 + 12_960

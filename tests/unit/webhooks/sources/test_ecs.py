@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from pipeline.contracts import Topic, event_id
+from pipeline.contracts.strict_json import Finding, InvalidBody
 from pipeline.outbound import HostRules
-from pipeline.providers import Delivery, EcsProvider, Finding, Identified, InvalidBody, Policy
+from pipeline.webhooks.sources import Delivery, EcsProvider, Identified, Policy
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
 SEED: dict[str, Any] = {

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.contracts import SOURCE_TOPICS, Headers, Topic, event_id
-from pipeline.providers.findings import Finding, InvalidBody
-from pipeline.providers.protocols import Delivery, Identified, Policy, SchemeVerifier
-from pipeline.providers.settings import EventPlaces, HmacOptions, StandardWebhooksOptions
-from pipeline.providers.strict_json import parse_object
+from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
+from pipeline.webhooks.sources.protocols import Delivery, Identified, Policy, SchemeVerifier
+from pipeline.webhooks.sources.settings import EventPlaces, HmacOptions, StandardWebhooksOptions
 from pipeline.webhooks.verification import HmacSettings, Place, Secret, SignatureRefused, scheme_of, value_at
 from pipeline.webhooks.verification.fields import Fields
 
@@ -20,7 +19,7 @@ _TEXT: Final = "text:"
 
 
 class ConfiguredProvider:
-    """Knows of a delivery what its places say; see :class:`~pipeline.providers.protocols.Provider`.
+    """Knows of a delivery what its places say; see :class:`~pipeline.webhooks.sources.protocols.Provider`.
 
     What it does not understand is kept, never refused. A body that is no strict JSON object has no places in it. A
     header that stands there several times with different values is not understood: others may read another of them.

@@ -10,7 +10,7 @@ from typing import Final, cast
 from pydantic import BaseModel
 
 from pipeline.errors import FatalError
-from pipeline.providers.protocols import ProviderKind
+from pipeline.webhooks.sources.protocols import ProviderKind
 
 ENTRY_POINT_GROUP: Final = "card_pipeline.providers"
 

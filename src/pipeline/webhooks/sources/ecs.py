@@ -9,13 +9,12 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from pipeline.contracts import BatchRequested, Topic, event_id, job_key, schema_uri
+from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
 from pipeline.outbound import AddressRefused, HostRules, Purpose, check_url
 from pipeline.outbound.rules import FIELDS
-from pipeline.providers.findings import Finding, InvalidBody
-from pipeline.providers.model_errors import findings_of
-from pipeline.providers.protocols import Delivery, Identified, Policy, SchemeVerifier, SuccessStatus
-from pipeline.providers.settings import EcsOptions
-from pipeline.providers.strict_json import parse_object
+from pipeline.webhooks.sources.model_errors import findings_of
+from pipeline.webhooks.sources.protocols import Delivery, Identified, Policy, SchemeVerifier, SuccessStatus
+from pipeline.webhooks.sources.settings import EcsOptions
 from pipeline.webhooks.verification import Secret, scheme_of
 
 _ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
@@ -37,7 +36,7 @@ _URL_REMEDIES: Final = {
 
 
 class EcsProvider:
-    """Knows the announcement of a card batch job; see :class:`~pipeline.providers.protocols.Provider`.
+    """Knows the announcement of a card batch job; see :class:`~pipeline.webhooks.sources.protocols.Provider`.
 
     Unknown fields are accepted: the webhook is in beta, and the record's value is the body as received anyway. An
     ``expires_at`` in the past is accepted too: such a job ends in its recorded outcome or in a failure callback.

@@ -12,10 +12,11 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from pipeline.contracts import Headers, Topic, event_id
+from pipeline.contracts.strict_json import InvalidBody
 from pipeline.contracts.weavr import KINDS
-from pipeline.providers import Delivery, InvalidBody, Policy, WeavrProvider, WeavrVerifier
-from pipeline.providers.settings import WeavrOptions
 from pipeline.sandbox.weavr.bodies import body_of
+from pipeline.webhooks.sources import Delivery, Policy, WeavrProvider, WeavrVerifier
+from pipeline.webhooks.sources.settings import WeavrOptions
 from pipeline.webhooks.verification import Fault, Reason, Secret, SignatureRefused
 
 PATH = "/managed_cards/authorisations/watch"

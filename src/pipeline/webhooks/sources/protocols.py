@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 from pydantic import BaseModel, JsonValue
@@ -18,6 +18,9 @@ SuccessStatus = Literal[200, 202, 204]
 
 UnverifiedStatus = Literal[401, 503]
 """Answer to a well-formed, fresh request that no secret verifies: 401 for good, or 503, so that it comes again."""
+
+UNKNOWN_PATH: Final = "unknown_path"
+"""Rule of a request whose path names no known kind of event; its sender may have added a kind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from pipeline.contracts import Headers, Topic, event_id
+from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
 from pipeline.contracts.weavr import BY_PATH, EventKind, entity_key
-from pipeline.providers.findings import UNKNOWN_PATH, Finding, InvalidBody
-from pipeline.providers.model_errors import findings_of
-from pipeline.providers.protocols import Delivery, Identified, Policy, Verified
-from pipeline.providers.settings import UnsignedPath, WeavrOptions
-from pipeline.providers.strict_json import parse_object
+from pipeline.webhooks.sources.model_errors import findings_of
+from pipeline.webhooks.sources.protocols import UNKNOWN_PATH, Delivery, Identified, Policy, Verified
+from pipeline.webhooks.sources.settings import UnsignedPath, WeavrOptions
 from pipeline.webhooks.verification import (
     WEAVR,
     WEAVR_LEGACY,
@@ -40,7 +39,7 @@ _SLASHES: Final = re.compile("//+")
 
 
 class WeavrProvider:
-    """Knows the 32 kinds of events by their paths; see :class:`~pipeline.providers.protocols.Provider`.
+    """Knows the 32 kinds of events by their paths; see :class:`~pipeline.webhooks.sources.protocols.Provider`.
 
     Models are lenient, and an event that does not fit is kept, never refused: a refusal would lose it.
 

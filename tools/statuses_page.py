@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.ingress.statuses import STATUSES, Status
+from pipeline.webhooks.statuses import STATUSES, Status
 from tools.markdown import page, table
 
 _INTRO = """\

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from pipeline.contracts.weavr import KINDS, EventKind
-from pipeline.ingress.statuses import STATUSES
+from pipeline.webhooks.statuses import STATUSES
 
 PATH: Final = Path(__file__).parents[2] / "schemas" / "openapi.json"
 DOCUMENT: Final[dict[str, Any]] = json.loads(PATH.read_text("utf-8"))

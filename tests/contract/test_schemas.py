@@ -17,9 +17,9 @@ from support.job_world import World
 from pipeline.contracts import TOPICS, AuditAction, first_values
 from pipeline.contracts.sensitive import is_sensitive
 from pipeline.contracts.weavr import KINDS, EventKind
-from pipeline.ingress.problems import Problem
-from pipeline.ingress.statuses import Answer
 from pipeline.sandbox.weavr.bodies import Fields, body_of
+from pipeline.webhooks.problems import Problem
+from pipeline.webhooks.statuses import Answer
 from tools.contract_table import CONTRACTS, Contract
 
 SCHEMAS: Final = Path(__file__).parents[2] / "schemas"

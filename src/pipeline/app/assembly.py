@@ -18,8 +18,6 @@ from pipeline.app.sources import open_sources
 from pipeline.audit import Signer, Writing, record_of
 from pipeline.audit.stage import AuditStage
 from pipeline.contracts import AuditAction, AuditEvent, Topic
-from pipeline.ingress import Ingress, IngressServer, RefusalCounts
-from pipeline.ingress.capture import Capture
 from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import settle_memory
@@ -43,6 +41,10 @@ from pipeline.kafka import (
 from pipeline.observability import Check, Metrics
 from pipeline.settings import EcsIntegration, Settings
 from pipeline.storage import ObjectStore, open_store
+from pipeline.webhooks.capture import Capture
+from pipeline.webhooks.handler import Ingress
+from pipeline.webhooks.refusals import RefusalCounts
+from pipeline.webhooks.server import IngressServer
 
 
 def now() -> datetime:

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import structlog
 
 from pipeline.errors import FatalError, most_severe
-from pipeline.ingress import IngressServer, IngressSettings
 from pipeline.kafka.protocols import Runner
 from pipeline.observability import Check, Health
+from pipeline.webhooks.server import IngressServer
+from pipeline.webhooks.settings import IngressSettings
 
 log = structlog.get_logger(__name__)
 

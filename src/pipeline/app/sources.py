@@ -10,10 +10,10 @@ from typing import Final
 from pydantic import BaseModel
 
 from pipeline.contracts import Topic, TopicName
-from pipeline.ingress import Source
 from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookSource
 from pipeline.webhooks.sources import Delivery, Ecs, Identified, Provider, ProviderKind, Verified, Verifier, Weavr
 from pipeline.webhooks.verification import Reason, SignatureRefused
+from pipeline.webhooks.webhook import Source
 
 
 class _Unable:

@@ -15,7 +15,7 @@ from pipeline.cli.exits import UsageRefused
 from pipeline.cli.local_files import Aside
 from pipeline.cli.moments import now
 from pipeline.errors import PermanentError
-from pipeline.ingress.capture import CaptureBusy, Refused, Wanted, ask, captured_file, end, read_captured
+from pipeline.webhooks.capture import CaptureBusy, Refused, Wanted, ask, captured_file, end, read_captured
 
 _PAUSE: Final = 0.5
 _PATIENCE: Final = 10

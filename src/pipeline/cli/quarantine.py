@@ -14,10 +14,10 @@ from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_json, print_line, print_table
 from pipeline.cli.quarantine_items import Sources, document, each, find, in_order, lateness, listed, read_all, told
-from pipeline.ingress.quarantine import Quarantined
-from pipeline.ingress.quarantine import release as released
 from pipeline.kafka import KafkaPublisher, Publisher
 from pipeline.settings import Settings
+from pipeline.webhooks.quarantine import Quarantined
+from pipeline.webhooks.quarantine import release as released
 
 _COLUMNS = ("id", "integration", "topic", "at", "reasons", "now")
 

@@ -17,10 +17,10 @@ from pipeline.contracts import SPECS, Topic
 from pipeline.contracts.strict_json import Finding
 from pipeline.contracts.weavr import BY_PATH
 from pipeline.errors import PoisonRecord, TransientError
-from pipeline.ingress import Source
-from pipeline.ingress.quarantine import Quarantined, findings_now, read_quarantined, shown
 from pipeline.kafka import Record, read_topic
 from pipeline.settings import Settings
+from pipeline.webhooks.quarantine import Quarantined, findings_now, read_quarantined, shown
+from pipeline.webhooks.webhook import Source
 
 _KINDS: Final[dict[Topic, str]] = {
     Topic.BATCH_QUARANTINE: "ecs",

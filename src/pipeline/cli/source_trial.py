@@ -11,8 +11,8 @@ from pydantic import JsonValue
 from pipeline.cli.source_view import Configured
 from pipeline.contracts import Headers
 from pipeline.contracts.strict_json import InvalidBody
-from pipeline.ingress.problems import Problem
-from pipeline.ingress.reading import check_head
+from pipeline.webhooks.problems import Problem
+from pipeline.webhooks.reading import check_head
 from pipeline.webhooks.sources import Delivery, Identified, Verified
 from pipeline.webhooks.sources.protocols import UNKNOWN_PATH
 from pipeline.webhooks.verification import SignatureRefused, Step, explain

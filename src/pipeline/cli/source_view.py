@@ -13,9 +13,9 @@ from pipeline.app.sources import open_sources
 from pipeline.cli.job_view import NotFound
 from pipeline.contracts import Topic
 from pipeline.contracts.weavr import KINDS
-from pipeline.ingress import Source
 from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookSource
 from pipeline.webhooks.verification import PublicKeySettings, SecretSettings, is_active
+from pipeline.webhooks.webhook import Source
 
 Key = SecretSettings | PublicKeySettings
 Table = EcsIntegration | WeavrIntegration | WebhookSource

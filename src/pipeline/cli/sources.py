@@ -20,9 +20,9 @@ from pipeline.cli.output import json_option, print_json, print_line, print_table
 from pipeline.cli.request_files import read_bytes, read_headers
 from pipeline.cli.source_trial import Request, Trial, try_request
 from pipeline.cli.source_view import Configured, Key, configured, find_source
-from pipeline.ingress.capture import MOST_REQUESTS, MOST_TIME, Refused, read_captured
 from pipeline.kafka.groups import Point
 from pipeline.settings import DEFAULT_FILE
+from pipeline.webhooks.capture import MOST_REQUESTS, MOST_TIME, Refused, read_captured
 from pipeline.webhooks.verification import Match, is_active, matching
 
 _COLUMNS = ("name", "kind", "path", "scheme", "keys", "topics", "success", "unverified", "invalid")

@@ -11,7 +11,6 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pipeline.audit.settings import AuditSettings
 from pipeline.contracts import TOPICS, IntegrationName, TopicSpec
-from pipeline.ingress.settings import IngressSettings
 from pipeline.jobs.settings import WatchSettings
 from pipeline.jobs.transfer import TransferSettings
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
@@ -24,6 +23,7 @@ from pipeline.settings.retention import RetentionSettings
 from pipeline.settings.weavr import WeavrIntegration
 from pipeline.settings.webhooks import WebhookSource
 from pipeline.storage.settings import LocalSettings, StoreSettings
+from pipeline.webhooks.settings import IngressSettings
 
 ENV_PREFIX = "PIPELINE_"
 ENV_DELIMITER = "__"

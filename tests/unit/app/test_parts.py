@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.app.parts import Part, Web, Worker, run_parts
 from pipeline.errors import FatalError, TransientError
-from pipeline.ingress import IngressSettings
 from pipeline.observability import Check, Health
+from pipeline.webhooks.settings import IngressSettings
 
 
 @dataclass

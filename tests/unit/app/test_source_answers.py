@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.app import open_sources
 from pipeline.contracts import Topic, event_id, first_values
-from pipeline.ingress.testing import Serving, serving
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.settings import load_settings
+from pipeline.webhooks.testing import Serving, serving
 
 PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"
 # the vector of GitHub's documentation, "Validating webhook deliveries", checked with openssl

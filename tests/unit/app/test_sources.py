@@ -13,10 +13,10 @@ import pytest
 
 from pipeline.app import open_sources
 from pipeline.contracts import Topic
-from pipeline.ingress import Source
 from pipeline.settings import ConfigError, SecretUnreadable, Settings, load_settings
 from pipeline.webhooks.sources import Delivery, Explainable, Policy
 from pipeline.webhooks.verification import Reason, SignatureRefused
+from pipeline.webhooks.webhook import Source
 
 PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"
 NOW = datetime(2026, 1, 22, 22, 44, tzinfo=UTC)

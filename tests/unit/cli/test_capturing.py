@@ -16,7 +16,7 @@ from support.command_line import Run
 
 from pipeline.cli.capturing import Errand, Show, SourceBusy, capture
 from pipeline.cli.exits import UsageRefused
-from pipeline.ingress.capture import Capture, Refused, ask, captured_file, read_captured
+from pipeline.webhooks.capture import Capture, Refused, ask, captured_file, read_captured
 
 SOURCE = "ecs.acme"
 REQUEST = Refused(

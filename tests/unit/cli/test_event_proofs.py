@@ -19,13 +19,13 @@ from support.command_line import Run
 from pipeline.cli.event_proofs import Prover, Verdict
 from pipeline.cli.source_view import Configured, configured
 from pipeline.contracts import Headers
-from pipeline.ingress.records import accepted
-from pipeline.ingress.sources import Received
 from pipeline.kafka import Record
 from pipeline.observability import TraceContext
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.settings import load_settings
+from pipeline.webhooks.records import accepted
 from pipeline.webhooks.sources import Delivery
+from pipeline.webhooks.webhook import Received
 
 AT = datetime(2026, 1, 22, 22, 43, 59, tzinfo=UTC)
 AT_MS = b"%d" % round(AT.timestamp() * 1000)

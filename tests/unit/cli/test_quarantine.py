@@ -15,9 +15,9 @@ from support.command_line import RememberingPublisher, Run
 
 from pipeline.cli.actor import actor
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, Topic, event_id
-from pipeline.ingress.records import QUARANTINED_TYPE, REASONS
 from pipeline.kafka import BrokerUnavailable, KafkaSettings, Outgoing, Record
 from pipeline.sandbox.weavr.bodies import body_of
+from pipeline.webhooks.records import QUARANTINED_TYPE, REASONS
 
 CARD = "4111111111111111"
 BODY: dict[str, Any] = {

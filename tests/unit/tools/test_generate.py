@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.contracts import TOPICS
 from pipeline.contracts.weavr import KINDS
-from pipeline.ingress.statuses import STATUSES
+from pipeline.webhooks.statuses import STATUSES
 from tools import generate
 from tools.markdown import table
 

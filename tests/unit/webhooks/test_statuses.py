@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.ingress import STATUS, STATUSES, Answer, Status
-from pipeline.ingress.problems import Problem
+from pipeline.webhooks.problems import Problem
+from pipeline.webhooks.statuses import STATUS, STATUSES, Answer, Status
 
 
 def test_every_answer_has_exactly_one_row() -> None:

@@ -11,10 +11,10 @@ import structlog
 from aiohttp import web
 
 from pipeline.errors import FatalError
-from pipeline.ingress.handler import Ingress
-from pipeline.ingress.refusals import RefusalCounts
-from pipeline.ingress.settings import IngressSettings
-from pipeline.ingress.statuses import Answer
+from pipeline.webhooks.handler import Ingress
+from pipeline.webhooks.refusals import RefusalCounts
+from pipeline.webhooks.settings import IngressSettings
+from pipeline.webhooks.statuses import Answer
 
 log = structlog.get_logger(__name__)
 

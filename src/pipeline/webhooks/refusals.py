@@ -13,8 +13,8 @@ from pydantic import JsonValue
 from pipeline.audit import record_of
 from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.errors import Overloaded, TransientError
-from pipeline.ingress.records import ACTOR
 from pipeline.kafka.protocols import Publisher
+from pipeline.webhooks.records import ACTOR
 
 log = structlog.get_logger(__name__)
 

@@ -24,11 +24,11 @@ from pipeline.contracts import (
 )
 from pipeline.contracts.strict_json import Finding, InvalidBody
 from pipeline.errors import PoisonRecord
-from pipeline.ingress.records import REASONS
 from pipeline.kafka.protocols import Outgoing, Record, RecordPlace
 from pipeline.observability import FOREIGN_DIGITS, mask_text
 from pipeline.outbound import redact
 from pipeline.outbound.rules import FIELDS
+from pipeline.webhooks.records import REASONS
 from pipeline.webhooks.sources import Delivery, Provider
 
 _CORE: Final = frozenset(

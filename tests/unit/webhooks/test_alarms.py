@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from pipeline.ingress.alarms import AlarmKind, Alarms
 from pipeline.observability import Metrics
+from pipeline.webhooks.alarms import AlarmKind, Alarms
 
 
 class Time:

@@ -17,9 +17,9 @@ from pipeline.contracts import (
     event_id,
 )
 from pipeline.contracts.strict_json import InvalidBody
-from pipeline.ingress.sources import Received
 from pipeline.kafka.protocols import Outgoing
 from pipeline.webhooks.sources import Identified
+from pipeline.webhooks.webhook import Received
 
 REASONS: Final = "pipeline_quarantine_reasons"
 QUARANTINED_TYPE: Final = "webhook.quarantined"

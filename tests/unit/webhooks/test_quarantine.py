@@ -11,12 +11,12 @@ import pytest
 from pipeline.contracts import AuditAction, Topic, event_id, first_values
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import PoisonRecord
-from pipeline.ingress import Quarantined, findings_now, read_quarantined, release, shown
-from pipeline.ingress.testing import SECRET_HEADERS, ecs_source, serving
 from pipeline.kafka import Outgoing, Record
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
+from pipeline.webhooks.quarantine import Quarantined, findings_now, read_quarantined, release, shown
 from pipeline.webhooks.sources import EcsProvider
+from pipeline.webhooks.testing import SECRET_HEADERS, ecs_source, serving
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
 CARD = "4111111111111111"

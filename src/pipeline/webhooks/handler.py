@@ -17,23 +17,23 @@ from aiohttp import web
 from pipeline.audit import record_of
 from pipeline.contracts import Headers
 from pipeline.contracts.strict_json import InvalidBody
-from pipeline.ingress import records
-from pipeline.ingress.alarms import AlarmKind, Alarms
-from pipeline.ingress.capture import Capture, Refused
-from pipeline.ingress.client_address import client_address
-from pipeline.ingress.in_flight import InFlight
-from pipeline.ingress.problems import Problem
-from pipeline.ingress.publishing import DurablePublishing
-from pipeline.ingress.reading import check_head, content_type_of, headers_of, read_body, values_of
-from pipeline.ingress.refusals import RefusalCounts
-from pipeline.ingress.routing import Routes
-from pipeline.ingress.settings import IngressSettings
-from pipeline.ingress.sources import Received, Source
-from pipeline.ingress.statuses import Answer
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
+from pipeline.webhooks import records
+from pipeline.webhooks.alarms import AlarmKind, Alarms
+from pipeline.webhooks.capture import Capture, Refused
+from pipeline.webhooks.client_address import client_address
+from pipeline.webhooks.in_flight import InFlight
+from pipeline.webhooks.problems import Problem
+from pipeline.webhooks.publishing import DurablePublishing
+from pipeline.webhooks.reading import check_head, content_type_of, headers_of, read_body, values_of
+from pipeline.webhooks.refusals import RefusalCounts
+from pipeline.webhooks.routing import Routes
+from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.sources import UNKNOWN_PATH, Delivery, Verified
+from pipeline.webhooks.statuses import Answer
 from pipeline.webhooks.verification import Fault, Reason, SignatureRefused
+from pipeline.webhooks.webhook import Received, Source
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 
 from pipeline.contracts import Headers
-from pipeline.ingress.problems import Problem
-from pipeline.ingress.statuses import Answer
+from pipeline.webhooks.problems import Problem
+from pipeline.webhooks.statuses import Answer
 
 
 def headers_of(request: web.BaseRequest) -> Headers:

@@ -18,12 +18,12 @@ from structlog.testing import capture_logs
 
 from pipeline.contracts import Topic, event_id, first_values
 from pipeline.errors import Overloaded
-from pipeline.ingress import IngressSettings
-from pipeline.ingress.capture import Capture, ask, captured_file, read_captured
-from pipeline.ingress.testing import API_KEY, Serving, ecs_source, serving, weavr_source
 from pipeline.kafka import BrokerUnavailable, Outgoing, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.sandbox.weavr.bodies import body_of
+from pipeline.webhooks.capture import Capture, ask, captured_file, read_captured
+from pipeline.webhooks.settings import IngressSettings
+from pipeline.webhooks.testing import API_KEY, Serving, ecs_source, serving, weavr_source
 
 BASE = "/webhooks/weavr/acme"
 PATH = "/managed_cards/authorisations/watch"

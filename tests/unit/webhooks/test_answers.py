@@ -18,13 +18,14 @@ from structlog.testing import capture_logs
 
 from pipeline.contracts import AuditAction, Topic, event_id, first_values
 from pipeline.errors import FatalError, Overloaded
-from pipeline.ingress import IngressSettings, Source
-from pipeline.ingress.testing import SECRET, SECRET_HEADERS, Serving, ecs_source, serving
 from pipeline.kafka import BrokerUnavailable, Outgoing, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
+from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.sources import EcsProvider, SchemeVerifier, SuccessStatus
+from pipeline.webhooks.testing import SECRET, SECRET_HEADERS, Serving, ecs_source, serving
 from pipeline.webhooks.verification import HmacSettings, Secret, scheme_of
+from pipeline.webhooks.webhook import Source
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
 SIGNED = "X-Amz-Signature=5d672d79c15b13162d9279b0855cfba6"

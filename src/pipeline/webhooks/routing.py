@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.ingress.sources import Source
+from pipeline.webhooks.webhook import Source
 
 
 class Routes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from pipeline.errors import Overloaded, TransientError
-from pipeline.ingress.problems import Problem
-from pipeline.ingress.statuses import Answer
 from pipeline.kafka.errors import RecordTooLarge
 from pipeline.kafka.protocols import Outgoing, Publisher
+from pipeline.webhooks.problems import Problem
+from pipeline.webhooks.statuses import Answer
 
 
 class DurablePublishing:

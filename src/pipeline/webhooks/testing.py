@@ -10,18 +10,18 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from pipeline.ingress.capture import Capture
-from pipeline.ingress.handler import Ingress
-from pipeline.ingress.refusals import RefusalCounts
-from pipeline.ingress.server import IngressServer
-from pipeline.ingress.settings import IngressSettings
-from pipeline.ingress.sources import Source
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics
 from pipeline.outbound import HostRules
+from pipeline.webhooks.capture import Capture
+from pipeline.webhooks.handler import Ingress
+from pipeline.webhooks.refusals import RefusalCounts
+from pipeline.webhooks.server import IngressServer
+from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.sources import EcsProvider, SchemeVerifier, SuccessStatus, WeavrProvider, WeavrVerifier
 from pipeline.webhooks.sources.settings import WeavrOptions
 from pipeline.webhooks.verification import Secret, SharedSecretSettings, scheme_of
+from pipeline.webhooks.webhook import Source
 
 SECRET = "synthetic-webhook-secret"  # noqa: S105 - of tests only
 API_KEY = "synthetic-api-key-1"

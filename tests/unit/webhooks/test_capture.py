@@ -14,16 +14,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.ingress.capture import (
-    MOST_BYTES,
-    Capture,
-    CaptureBusy,
-    Refused,
-    ask,
-    captured_file,
-    end,
-    read_captured,
-)
+from pipeline.webhooks.capture import MOST_BYTES, Capture, CaptureBusy, Refused, ask, captured_file, end, read_captured
 
 SOURCE = "ecs.acme"
 MINUTE = timedelta(minutes=1)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.ingress.routing import Routes
-from pipeline.ingress.testing import ecs_source, weavr_source
+from pipeline.webhooks.routing import Routes
+from pipeline.webhooks.testing import ecs_source, weavr_source
 
 WEAVR = weavr_source()
 ECS = ecs_source()

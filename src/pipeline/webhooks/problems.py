@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from pipeline.contracts.strict_json import Finding
-from pipeline.ingress.statuses import STATUS, Answer, Status
+from pipeline.webhooks.statuses import STATUS, Answer, Status
 
 _TYPE_BASE: Final = "docs/statuses.md#"
 _CONTENT_TYPE: Final = "application/problem+json"

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from pipeline.ingress.in_flight import InFlight
-from pipeline.ingress.problems import Problem
+from pipeline.webhooks.in_flight import InFlight
+from pipeline.webhooks.problems import Problem
 
 
 async def test_idle_only_when_the_last_of_several_has_ended() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from pipeline.contracts import Topic
-from pipeline.ingress import IngressSettings
-from pipeline.ingress.testing import API_KEY, SECRET, Serving, serving, weavr_source
 from pipeline.kafka.testing import MemoryPublisher
+from pipeline.webhooks.settings import IngressSettings
+from pipeline.webhooks.testing import API_KEY, SECRET, Serving, serving, weavr_source
 
 SMALL = IngressSettings(port=0, max_body_bytes=1024, read_timeout_seconds=0.04)
 HEAD = (

@@ -9,11 +9,14 @@ import pytest
 
 from pipeline.contracts import Topic
 from pipeline.errors import FatalError
-from pipeline.ingress import Ingress, IngressServer, IngressSettings, RefusalCounts
-from pipeline.ingress.testing import SECRET_HEADERS, Serving, serving
 from pipeline.kafka import Outgoing
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
+from pipeline.webhooks.handler import Ingress
+from pipeline.webhooks.refusals import RefusalCounts
+from pipeline.webhooks.server import IngressServer
+from pipeline.webhooks.settings import IngressSettings
+from pipeline.webhooks.testing import SECRET_HEADERS, Serving, serving
 
 
 class _Held:

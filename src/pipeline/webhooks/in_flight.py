@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.ingress.problems import Problem
-from pipeline.ingress.statuses import Answer
+from pipeline.webhooks.problems import Problem
+from pipeline.webhooks.statuses import Answer
 
 
 class InFlight:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.contracts import Topic
-from pipeline.ingress import RefusalCounts
 from pipeline.kafka import BrokerUnavailable, Outgoing
 from pipeline.kafka.testing import MemoryPublisher
+from pipeline.webhooks.refusals import RefusalCounts
 
 START = datetime(2026, 1, 21, tzinfo=UTC)
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 
-from pipeline.contracts import SPECS, EventHeaders, Topic
+from pipeline.contracts import SPECS, EventHeaders, OutgoingRecord, Topic
 from pipeline.contracts.weavr import BY_PATH
-from pipeline.kafka import KafkaPublisher, KafkaSettings, Outgoing, create_topics
+from pipeline.kafka import KafkaPublisher, KafkaSettings, create_topics
 from pipeline.sandbox.weavr import SendPlan, SigningKeys, mix
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings
 
@@ -48,7 +48,7 @@ async def _measure(kafka: KafkaSettings, rounds: int) -> list[tuple[float, float
 async def _fill(kafka: KafkaSettings) -> None:
     now_ms = time.time_ns() // 1_000_000
     plan = SendPlan(count=EVENTS, weights=mix({"managed_cards/*": 1}))
-    waiting: list[Outgoing] = []
+    waiting: list[OutgoingRecord] = []
     async with KafkaPublisher(kafka) as publisher:
         for event in plan.events("bench", SigningKeys(b"key"), now_ms=now_ms):
             kind, body = BY_PATH[event.path], json.loads(event.body)
@@ -62,7 +62,7 @@ async def _fill(kafka: KafkaSettings) -> None:
                 partition_key=key,
                 dataschema=kind.dataschema,
             )
-            waiting.append(Outgoing(_TOPIC, key, event.body, headers.encode(_stored(event.headers))))
+            waiting.append(OutgoingRecord(_TOPIC, key, event.body, headers.encode(_stored(event.headers))))
             if len(waiting) == _AT_ONCE:
                 await asyncio.gather(*map(publisher.publish, waiting))
                 waiting.clear()

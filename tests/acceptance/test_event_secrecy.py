@@ -21,9 +21,8 @@ from support.event_secrecy import (
 )
 from support.prefork import Prefork
 
-from pipeline.contracts import Topic, TopicName
+from pipeline.contracts import Record, Topic, TopicName
 from pipeline.contracts.weavr import KINDS
-from pipeline.kafka import Record
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -16,8 +16,8 @@ from support.brokers import Broker
 from support.flow_process import FlowProcess
 from support.members import until
 
-from pipeline.contracts import TOPICS, first_values
-from pipeline.kafka import KafkaSettings, Record, create_topics, read_topic
+from pipeline.contracts import TOPICS, Record, first_values
+from pipeline.kafka import KafkaSettings, create_topics, read_topic
 from pipeline.sandbox.weavr import (
     Entry,
     Event,

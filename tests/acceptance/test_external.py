@@ -24,9 +24,10 @@ from aiohttp import web
 from support.brokers import Broker
 from support.flow_process import FlowProcess, run_cli
 from support.partner_bucket import PartnerBucket
+from support.paths import ROOT
 from support.seaweedfs import SeaweedFS
 
-EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "external.toml"
+EXAMPLE: Final = ROOT / "examples" / "external.toml"
 SECRET: Final = "webhook-secret-of-this-test-0123456789"
 TOKEN: Final = "callback-token-of-this-test"
 CARDS: Final = ("4111111111111111", "4111111111111112", "5555555555554444")

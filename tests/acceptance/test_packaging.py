@@ -19,8 +19,8 @@ from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
+from support.paths import ROOT
 
-ROOT: Final = Path(__file__).parents[2]
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 SETTINGS: Final = """\
 [ecs.acme]

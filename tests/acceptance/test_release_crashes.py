@@ -20,8 +20,8 @@ from support.flow_checks import assert_audit_intact
 from support.flow_process import FlowProcess, Launch
 from support.prefork import Prefork
 
-from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, Topic
-from pipeline.kafka import KafkaPublisher, Outgoing
+from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, OutgoingRecord, Topic
+from pipeline.kafka import KafkaPublisher
 from pipeline.sandbox.weavr import Event, SendPlan, SigningKeys, mix
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -68,7 +68,7 @@ async def world(
         await flow.stop()
 
 
-def _quarantined(event: Event) -> Outgoing:
+def _quarantined(event: Event) -> OutgoingRecord:
     """Return the record that an ingress made whose model was narrower than today's."""
     headers = EventHeaders(
         id=event.ce_id,
@@ -85,7 +85,7 @@ def _quarantined(event: Event) -> Outgoing:
         *sent,
         ("pipeline_quarantine_reasons", b"merchant:object"),
     )
-    return Outgoing(Topic.EVENTS_QUARANTINE, INTEGRATION, event.body, headers.encode(extra))
+    return OutgoingRecord(Topic.EVENTS_QUARANTINE, INTEGRATION, event.body, headers.encode(extra))
 
 
 @pytest.mark.parametrize("point", POINTS)

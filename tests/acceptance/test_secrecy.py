@@ -13,8 +13,8 @@ from support.flow import JOB_TOPICS
 from support.prefork import Prefork
 from support.secrecy import CARDS, POISON, World, card_rows, everything_happened
 
-from pipeline.contracts import Topic
-from pipeline.kafka import Record, read_topic
+from pipeline.contracts import Record, Topic
+from pipeline.kafka import read_topic
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

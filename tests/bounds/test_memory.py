@@ -15,8 +15,8 @@ from support.brokers import Broker
 from support.flow import INTEGRATION, Flow, running_flow
 from support.members import until
 
-from pipeline.contracts import Topic, job_key
-from pipeline.kafka import KafkaPublisher, Outgoing
+from pipeline.contracts import OutgoingRecord, Topic, job_key
+from pipeline.kafka import KafkaPublisher
 from pipeline.sandbox import CardFile, JobRequest, write_cards
 
 MEGABYTE: Final = 1_000_000
@@ -65,7 +65,9 @@ async def run(flow: Flow, size: int) -> Run:
         headers = (("ce_id", job.guid.hex.encode()), ("pipeline_integration", INTEGRATION.encode()))
         async with KafkaPublisher(flow.kafka) as publisher:
             value = sandbox.ecs.prepare(job, expires_in_seconds=3 * SECONDS).body
-            await publisher.publish(Outgoing(Topic.BATCH_REQUESTED, job_key(INTEGRATION, job.guid), value, headers))
+            await publisher.publish(
+                OutgoingRecord(Topic.BATCH_REQUESTED, job_key(INTEGRATION, job.guid), value, headers)
+            )
         ends = [folder / "processed.json", folder / "outcome.json"]
         await until(lambda: process.code is not None or any(end.exists() for end in ends), SECONDS)
         assert ends[0].exists(), process.log[-3000:]

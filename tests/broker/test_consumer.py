@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 from support.members import TOPIC, Notebook, outgoing, running, until
 
-from pipeline.contracts import Topic, TopicName
+from pipeline.contracts import Record, Topic, TopicName
 from pipeline.errors import FatalError, PermanentError, TransientError
-from pipeline.kafka import BatchConsumer, Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Record, read_topic
+from pipeline.kafka import BatchConsumer, Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, read_topic
 from pipeline.kafka.protocols import Lease
 
 

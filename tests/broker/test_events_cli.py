@@ -19,9 +19,9 @@ from support.logging_state import logging_restored
 from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
 
 from pipeline.cli import cli
-from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, TOPICS, EventHeaders, Topic, TopicName
+from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, TOPICS, EventHeaders, OutgoingRecord, Topic, TopicName
 from pipeline.errors import FatalError
-from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names, Outgoing, create_topics
+from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names, create_topics
 from pipeline.kafka.groups import GroupBusy, GroupUnknown, TopicUnknown, plan_rewind, rewind
 from pipeline.kafka.tail import tail
 
@@ -168,7 +168,7 @@ def home(apache_kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return settings
 
 
-def _login(call_ref: bytes) -> Outgoing:
+def _login(call_ref: bytes) -> OutgoingRecord:
     """Return the record of a signed login that has just been received."""
     at = datetime.now(UTC)
     published = b"%d" % round(at.timestamp() * 1000)
@@ -189,10 +189,10 @@ def _login(call_ref: bytes) -> Outgoing:
             ("signature-v2", signature),
         )
     )
-    return Outgoing(Topic.EVENTS_LOGIN, "acme/credential/1", LOGIN, headers)
+    return OutgoingRecord(Topic.EVENTS_LOGIN, "acme/credential/1", LOGIN, headers)
 
 
-async def _publish(settings: KafkaSettings, *records: Outgoing) -> None:
+async def _publish(settings: KafkaSettings, *records: OutgoingRecord) -> None:
     async with KafkaPublisher(settings) as publisher:
         for one in records:
             await publisher.publish(one)

@@ -14,9 +14,9 @@ from support.brokers import Broker
 from support.java_subscriber import java_subscriber, running
 from support.members import fresh_settings
 
-from pipeline.contracts import EventHeaders, Topic, event_id, event_topic, first_values
+from pipeline.contracts import EventHeaders, OutgoingRecord, Record, Topic, event_id, event_topic, first_values
 from pipeline.contracts.weavr import BY_PATH
-from pipeline.kafka import KafkaPublisher, KafkaSettings, Outgoing, Record, create_topics, read_topic
+from pipeline.kafka import KafkaPublisher, KafkaSettings, create_topics, read_topic
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.subscriber.window import RepeatWindow
 
@@ -89,7 +89,7 @@ async def _publish(kafka: KafkaSettings) -> None:
             await asyncio.gather(*map(publisher.publish, log[at : at + 100]))
 
 
-def _event(rng: Random, number: int) -> Outgoing:
+def _event(rng: Random, number: int) -> OutgoingRecord:
     body = body_of(KIND.path, rng, fields="required", entity=str(10**18 + number % 60))
     value = json.dumps(body).encode()
     key = KIND.key("acme", body)
@@ -102,7 +102,7 @@ def _event(rng: Random, number: int) -> Outgoing:
         partition_key=key,
         dataschema=KIND.dataschema,
     )
-    return Outgoing(TOPIC, key, value, headers.encode())
+    return OutgoingRecord(TOPIC, key, value, headers.encode())
 
 
 def _repeated_after(log: list[Record], before: set[str], after: set[str]) -> int:

@@ -7,8 +7,9 @@ import pytest
 from support.brokers import Broker, running_embedded_broker
 from support.members import TOPIC, fresh_settings, outgoing
 
+from pipeline.contracts import OutgoingRecord
 from pipeline.errors import Overloaded, PipelineError
-from pipeline.kafka import BrokerUnavailable, KafkaPublisher, KafkaSettings, Outgoing, read_topic, topic_bounds
+from pipeline.kafka import BrokerUnavailable, KafkaPublisher, KafkaSettings, read_topic, topic_bounds
 
 
 async def test_records_come_out_as_they_went_in(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
@@ -42,7 +43,7 @@ async def test_the_largest_allowed_record_is_taken(kafka: KafkaSettings, publish
     """max_record_bytes is what the broker really takes."""
     value = b"x" * (kafka.max_record_bytes - 100)
 
-    place = await publisher.publish(Outgoing(TOPIC, "k", value, ()))
+    place = await publisher.publish(OutgoingRecord(TOPIC, "k", value, ()))
 
     bounds = await topic_bounds(kafka, TOPIC)
     assert bounds[place.partition].end == place.offset + 1

@@ -17,18 +17,9 @@ from support.members import fresh_settings, running, until
 from support.subscriber_bench import Notes, count
 from support.subscriber_process import subscriber_process
 
-from pipeline.contracts import SPECS, EventHeaders, Topic, event_id
+from pipeline.contracts import SPECS, EventHeaders, OutgoingRecord, Record, Topic, event_id
 from pipeline.errors import FatalError
-from pipeline.kafka import (
-    KafkaPublisher,
-    KafkaSettings,
-    Outgoing,
-    Record,
-    create_topics,
-    read_back,
-    read_topic,
-    topic_bounds,
-)
+from pipeline.kafka import KafkaPublisher, KafkaSettings, create_topics, read_back, read_topic, topic_bounds
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings, dead_letter_topics
 
 TOPIC: Final = Topic.EVENTS_FEES
@@ -200,7 +191,7 @@ async def _publish(kafka: KafkaSettings, events: Iterable[tuple[str, str]], paus
                 partition_key=key,
             )
             value = b'{"number": "%s"}' % event_id(ident).encode()
-            await publisher.publish(Outgoing(TOPIC, key, value, headers.encode()))
+            await publisher.publish(OutgoingRecord(TOPIC, key, value, headers.encode()))
             if pause and number % 10 == 0:
                 await asyncio.sleep(pause)
     return [record async for record in read_topic(kafka, TOPIC)]

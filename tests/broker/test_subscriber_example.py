@@ -10,19 +10,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from random import Random
 from threading import Timer
 from typing import Final
 
 from support.brokers import Broker
+from support.paths import ROOT
 
+from pipeline.contracts import OutgoingRecord
 from pipeline.contracts.weavr import BY_TYPE
-from pipeline.kafka import KafkaPublisher, KafkaSettings, Outgoing
+from pipeline.kafka import KafkaPublisher, KafkaSettings
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.subscriber.testing import event_of
 
-ROOT: Final = Path(__file__).parents[2]
 KIND: Final = BY_TYPE["weavr.managed_cards.authorisations"]
 
 
@@ -31,7 +31,7 @@ async def test_the_example_says_what_it_was_told_and_stops_in_order(embedded_bro
     event = event_of(KIND.type, json.dumps(body).encode())
     kafka = KafkaSettings(bootstrap_servers=embedded_broker.bootstrap_servers)
     async with KafkaPublisher(kafka) as publisher:
-        await publisher.publish(Outgoing(event.topic, event.key, event.raw, event.headers))
+        await publisher.publish(OutgoingRecord(event.topic, event.key, event.raw, event.headers))
     with _example(kafka) as process:
         line = await asyncio.to_thread(_first_line, process)
         process.send_signal(signal.SIGTERM)

@@ -10,14 +10,15 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from support.brokers import Broker
 from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
+from support.paths import ROOT
 
+from pipeline.contracts import Record
 from pipeline.errors import LeaseLost
-from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Record
+from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings
 from pipeline.kafka.protocols import Lease
 
 
@@ -157,7 +158,7 @@ def _consumer(
 
 @contextmanager
 def _member(kafka: KafkaSettings, settings: ConsumerSettings) -> Iterator[tuple[subprocess.Popen[bytes], _Said]]:
-    tests = Path(__file__).parents[1]
+    tests = ROOT
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent / "src")])}
     arguments = [sys.executable, "-m", "support.member_process", kafka.model_dump_json(), settings.model_dump_json()]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 import pytest
 from support.asyncapi_parser import asyncapi_parser, parse
+from support.paths import ROOT
 
 from pipeline.contracts import TOPICS, TopicSpec
 from tools.contract_table import CONTRACTS
 
 __all__ = ["asyncapi_parser"]
 
-SCHEMAS: Final = Path(__file__).parents[2] / "schemas"
+SCHEMAS: Final = ROOT / "schemas"
 DOCUMENT: Final[dict[str, Any]] = json.loads((SCHEMAS / "asyncapi.json").read_text("utf-8"))
 MADE_BY_CONFIGURATION: Final = 2
 WARNING: Final = 1

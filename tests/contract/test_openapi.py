@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
+from support.paths import ROOT
 
 from pipeline.contracts.weavr import KINDS, EventKind
 from pipeline.webhooks.statuses import STATUSES
 
-PATH: Final = Path(__file__).parents[2] / "schemas" / "openapi.json"
+PATH: Final = ROOT / "schemas" / "openapi.json"
 DOCUMENT: Final[dict[str, Any]] = json.loads(PATH.read_text("utf-8"))
 REFUSED: Final = 400
 PREFIX: Final = "/webhooks/weavr/{integration}"

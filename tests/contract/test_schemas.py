@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 from pydantic import ValidationError
 from support.job_world import World
+from support.paths import ROOT
 
 from pipeline.contracts import TOPICS, AuditAction, first_values
 from pipeline.contracts.sensitive import is_sensitive
@@ -22,7 +22,7 @@ from pipeline.webhooks.problems import Problem
 from pipeline.webhooks.statuses import Answer
 from tools.contract_table import CONTRACTS, Contract
 
-SCHEMAS: Final = Path(__file__).parents[2] / "schemas"
+SCHEMAS: Final = ROOT / "schemas"
 STRANGE: Final[tuple[Any, ...]] = (None, "", "x", "007", -5, 2**70, 1.5, True, [], {})
 """Of every type, as some partner may send it one day."""
 INDEX: Final = json.loads((SCHEMAS / "index.json").read_text("utf-8"))

@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 import pytest
 from support.fake_group import FakeGroup
 
-from pipeline.contracts import Topic
-from pipeline.kafka import Consumer, ConsumerSettings, GroupFactory, KafkaSettings, OnDeadLetter, Record
+from pipeline.contracts import Record, Topic
+from pipeline.kafka import Consumer, ConsumerSettings, GroupFactory, KafkaSettings, OnDeadLetter
 from pipeline.kafka._member import GroupMember
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher

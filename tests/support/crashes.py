@@ -20,8 +20,8 @@ from support.event_crashes import TOPICS, EventKind, EventRun, add_weavr, drive_
 from support.flow import EVERYTHING, INTEGRATION, Flow, running_flow
 from support.flow_process import Launch
 
-from pipeline.contracts import Topic, job_key
-from pipeline.kafka import KafkaPublisher, Outgoing
+from pipeline.contracts import OutgoingRecord, Topic, job_key
+from pipeline.kafka import KafkaPublisher
 from pipeline.sandbox import CardFile, Fault, Job
 
 JobKind = Literal["good", "failing", "retried", "invalid", "poison", "audit-poison"]
@@ -180,14 +180,14 @@ async def _drive(flow: Flow, kind: JobKind) -> Job:
         case "invalid":
             return await flow.send(job_guid=guid, cards=CARDS, override={"expires_at": "tomorrow"})
         case "poison":
-            await _publish(flow, [Outgoing(Topic.BATCH_REQUESTED, job_key(INTEGRATION, guid), POISON, ())])
+            await _publish(flow, [OutgoingRecord(Topic.BATCH_REQUESTED, job_key(INTEGRATION, guid), POISON, ())])
             return await flow.send(job_guid=guid, cards=CARDS)
         case "audit-poison":
-            await _publish(flow, [Outgoing(Topic.AUDIT_EVENTS, job_key(INTEGRATION, guid), POISON, ())])
+            await _publish(flow, [OutgoingRecord(Topic.AUDIT_EVENTS, job_key(INTEGRATION, guid), POISON, ())])
             return await flow.send(job_guid=guid, cards=CARDS)
 
 
-async def _publish(flow: Flow, records: Sequence[Outgoing]) -> None:
+async def _publish(flow: Flow, records: Sequence[OutgoingRecord]) -> None:
     async with KafkaPublisher(flow.kafka) as publisher:
         for record in records:
             await publisher.publish(record)

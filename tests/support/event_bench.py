@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from support.bus_bench import KAFKA, NOON, MemberBench, until
 from support.fake_group import FakeGroup
 
-from pipeline.contracts import Topic
-from pipeline.kafka import DeadLetters, EventConsumer, GroupFactory, Record
+from pipeline.contracts import Record, Topic
+from pipeline.kafka import DeadLetters, EventConsumer, GroupFactory
 
 TOPIC = Topic.EVENTS_FEES
 

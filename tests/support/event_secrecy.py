@@ -28,9 +28,9 @@ from support.members import until
 from support.offsets import Offsets
 from yarl import URL
 
-from pipeline.contracts import Topic, TopicName
+from pipeline.contracts import OutgoingRecord, Record, Topic, TopicName
 from pipeline.contracts.weavr import KINDS
-from pipeline.kafka import KafkaPublisher, KafkaSettings, Outgoing, Record, read_topic
+from pipeline.kafka import KafkaPublisher, KafkaSettings, read_topic
 
 GROUP: Final = "loud"
 SERVERS: Final = ("ingress", "audit")
@@ -171,7 +171,7 @@ async def _poison(world: World) -> None:
             values = [json.dumps(one).encode() for one in spoilt]
             for text in (*values, values[0][:-2]):
                 headers = (("ce_id", uuid4().hex.encode()), ("ce_type", kind.type.encode()))
-                await publisher.publish(Outgoing(kind.topic, "acme/card/1", text, headers))
+                await publisher.publish(OutgoingRecord(kind.topic, "acme/card/1", text, headers))
 
 
 # subscribing

@@ -6,9 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from pipeline.contracts import Topic
+from pipeline.contracts import Record, Topic
 from pipeline.kafka._group import Partition, Rebalances
-from pipeline.kafka.protocols import Record
 
 
 class FakeGroup:

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from pipeline.contracts import TopicName
-from pipeline.kafka import Publisher, Record
+from pipeline.contracts import Record, TopicName
+from pipeline.kafka import Publisher
 from pipeline.kafka._group import Partition, Rebalances
 from pipeline.kafka.testing import MemoryPublisher
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from pipeline.contracts import TopicName
-from pipeline.kafka import Bounds, KafkaSettings, Record
+from pipeline.contracts import Record, TopicName
+from pipeline.kafka import Bounds, KafkaSettings
 from pipeline.kafka._group import Partition
 from pipeline.kafka._group_client import GroupBusy
 from pipeline.kafka._places import Point

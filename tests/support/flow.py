@@ -29,8 +29,8 @@ from support.brokers import Broker
 from support.flow_process import FlowProcess, Launch, launch_installed, run_cli
 from support.offsets import Offsets
 
-from pipeline.contracts import TOPICS, Topic, TopicName, TopicSpec
-from pipeline.kafka import KafkaSettings, Record, create_topics, read_topic
+from pipeline.contracts import TOPICS, Record, Topic, TopicName, TopicSpec
+from pipeline.kafka import KafkaSettings, create_topics, read_topic
 from pipeline.sandbox import Job, JobRequest, Sandbox, SandboxSettings, settings_snippet
 from pipeline.sandbox.callbacks import CallbackRecord
 

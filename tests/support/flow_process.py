@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from support.members import until
+from support.paths import ROOT
 
 PIPELINE = Path(sys.executable).with_name("pipeline")
 """The installed command, beside the interpreter that runs the tests."""
 
-_TESTS = Path(__file__).parents[1]
+_TESTS = ROOT
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

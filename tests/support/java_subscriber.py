@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = ROOT
 _PROJECT = _ROOT / "examples" / "java-subscriber"
 _CACHE = Path.home() / ".cache" / "card-pipeline"
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from pipeline.contracts import Topic, first_values
+from pipeline.contracts import OutgoingRecord, Record, RecordPosition, Topic, first_values
 from pipeline.errors import LeaseLost, PipelineError
 from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
@@ -27,7 +27,6 @@ from pipeline.jobs.processors import LoadedProcessor, ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.transfer import Download, SourceChanged, SourceInfo, UrlSource
 from pipeline.jobs.upload import UploadRules, UploadStage
-from pipeline.kafka.protocols import Outgoing, Record, RecordPlace
 from pipeline.observability import Metrics
 from pipeline.storage.testing import MemoryStore
 
@@ -72,17 +71,17 @@ class Lease:
 class Bus:
     """A publisher that remembers."""
 
-    published: list[Outgoing] = field(default_factory=list)
-    fail: Callable[[Outgoing], PipelineError | None] = lambda _: None
+    published: list[OutgoingRecord] = field(default_factory=list)
+    fail: Callable[[OutgoingRecord], PipelineError | None] = lambda _: None
 
-    async def publish(self, record: Outgoing) -> RecordPlace:
+    async def publish(self, record: OutgoingRecord) -> RecordPosition:
         error = self.fail(record)
         if error is not None:
             raise error
         self.published.append(record)
-        return RecordPlace(record.topic, 0, len(self.published) - 1)
+        return RecordPosition(record.topic, 0, len(self.published) - 1)
 
-    def on(self, topic: Topic) -> list[Outgoing]:
+    def on(self, topic: Topic) -> list[OutgoingRecord]:
         return [one for one in self.published if one.topic is topic]
 
     def audit(self) -> list[str]:

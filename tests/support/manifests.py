@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from support.paths import ROOT
 
-DEPLOY: Final = Path(__file__).parents[2] / "deploy"
+DEPLOY: Final = ROOT / "deploy"
 BASE: Final = DEPLOY / "k8s" / "base"
 COMPONENTS: Final = DEPLOY / "k8s" / "components"
 

@@ -11,7 +11,8 @@ import sys
 
 from support.members import TOPIC
 
-from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Record
+from pipeline.contracts import Record
+from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings
 from pipeline.kafka.protocols import Lease
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from support.brokers import Broker
 
-from pipeline.contracts import TOPICS, Topic
-from pipeline.kafka import KafkaSettings, Outgoing, Record, Runner, create_topics
+from pipeline.contracts import TOPICS, OutgoingRecord, Record, Topic
+from pipeline.kafka import KafkaSettings, Runner, create_topics
 from pipeline.kafka.protocols import Lease
 
 TOPIC = Topic.BATCH_REQUESTED
@@ -54,8 +54,8 @@ class Notebook:
         return [record.value for record in self.done]
 
 
-def outgoing(key: str, value: bytes, topic: Topic = TOPIC) -> Outgoing:
-    return Outgoing(topic, key, value, (("ce_id", value),))
+def outgoing(key: str, value: bytes, topic: Topic = TOPIC) -> OutgoingRecord:
+    return OutgoingRecord(topic, key, value, (("ce_id", value),))
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -27,8 +27,8 @@ from support.loud_ecs import LoudEcs
 from support.members import until
 from support.plants import Plants, cvv, pin
 
-from pipeline.contracts import Topic
-from pipeline.kafka import KafkaPublisher, Outgoing
+from pipeline.contracts import OutgoingRecord, Topic
+from pipeline.kafka import KafkaPublisher
 from pipeline.sandbox import CardFile, Fault, Job, JobRequest, cards_options, settings_snippet
 from pipeline.sandbox.cards import plant
 
@@ -265,10 +265,12 @@ async def _poison(world: World) -> None:
     value = json.dumps({"record_count": POISON, "input_file_url": f"{_NO_HOST}{LOUD_SIGNATURE}"}).encode()
     headers = (("ce_id", b"0123456789abcdef0123"), ("pipeline_integration", INTEGRATION.encode()))
     async with KafkaPublisher(world.flow.kafka) as publisher:
-        await publisher.publish(Outgoing(Topic.BATCH_REQUESTED, "poison", value, headers))
-        await publisher.publish(Outgoing(Topic.BATCH_REQUESTED, "poison", POISON.encode(), ()))
+        await publisher.publish(OutgoingRecord(Topic.BATCH_REQUESTED, "poison", value, headers))
+        await publisher.publish(OutgoingRecord(Topic.BATCH_REQUESTED, "poison", POISON.encode(), ()))
         for topic in (Topic.BATCH_PROCESSED, Topic.BATCH_UPLOADED, Topic.BATCH_FAILED, Topic.AUDIT_EVENTS):
-            await publisher.publish(Outgoing(topic, "poison", json.dumps({"integration": POISON}).encode(), headers))
+            await publisher.publish(
+                OutgoingRecord(topic, "poison", json.dumps({"integration": POISON}).encode(), headers)
+            )
 
 
 # asking

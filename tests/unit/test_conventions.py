@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 from prometheus_client import CollectorRegistry
+from support.paths import ROOT
 
 import pipeline
 from pipeline.contracts import Topic, publish_effect
@@ -20,7 +21,6 @@ from pipeline.effects import EFFECTS
 from pipeline.errors import PipelineError
 from pipeline.observability import Metrics
 
-ROOT: Final = Path(__file__).parents[2]
 SRC: Final = ROOT / "src" / "pipeline"
 WRITTEN: Final = ("src", "tests", "tools", "benchmarks", "examples", "docs", "deploy", "schemas", ".ci")
 MOST_LINES: Final = 400

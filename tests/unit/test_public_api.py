@@ -6,12 +6,11 @@ import importlib
 import inspect
 import re
 from importlib.metadata import entry_points, version
-from pathlib import Path
 from typing import Final
 
 import pytest
+from support.paths import ROOT
 
-ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs" / "public-api.md").read_text("utf-8")
 PROMISED: Final = [
     (module, name)

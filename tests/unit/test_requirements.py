@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from support.paths import ROOT
 
-ROOT: Final = Path(__file__).parents[2]
 PYPROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 RUNTIME: Final = PYPROJECT["project"]["dependencies"]
 EMBEDDED: Final = PYPROJECT["project"]["optional-dependencies"]["embedded"]

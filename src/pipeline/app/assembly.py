@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 from pipeline.app.parts import Part, Service, Web, Worker
 from pipeline.app.sources import open_sources
-from pipeline.audit import Signer, Writing, record_of
+from pipeline.audit import Signer, Writing
 from pipeline.audit.stage import AuditStage
-from pipeline.contracts import AuditAction, AuditEvent, Topic
+from pipeline.contracts import AuditAction, AuditEvent, Topic, audit_record
 from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import settle_memory
@@ -241,7 +241,7 @@ def _consumer(around: Surroundings, handler: Handler, group: str, *topics: Topic
                 "code": letter.error.code,
             },
         )
-        await around.publisher.publish(record_of(event))
+        await around.publisher.publish(audit_record(event))
 
     return Consumer(
         handler,

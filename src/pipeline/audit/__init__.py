@@ -3,7 +3,6 @@
 from pipeline.audit.chain import Appended, Chain, Writing
 from pipeline.audit.damage import DamageKind
 from pipeline.audit.heads import Head, dump_heads, load_heads, read_heads
-from pipeline.audit.records import record_of
 from pipeline.audit.segments import MAX_EVENT_BYTES, Entry
 from pipeline.audit.settings import AuditSettings
 from pipeline.audit.signing import PublicKeys, Signer, load_public_keys
@@ -25,6 +24,5 @@ __all__ = [
     "load_heads",
     "load_public_keys",
     "read_heads",
-    "record_of",
     "verify",
 ]

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from pipeline.audit import MAX_EVENT_BYTES, Appended, Chain, Entry, Writing
-from pipeline.contracts import AuditEvent, TopicName
+from pipeline.contracts import AuditEvent, Record, TopicName
 from pipeline.errors import LeaseLost, PoisonRecord
 from pipeline.kafka.dead_letters import DeadLetters
-from pipeline.kafka.protocols import Lease, Record
+from pipeline.kafka.protocols import Lease
 from pipeline.observability import Metrics
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])

@@ -8,10 +8,9 @@ from typing import Any, Final, cast
 
 from pydantic import JsonValue
 
-from pipeline.contracts import SPECS, first_values
+from pipeline.contracts import SPECS, Record, first_values
 from pipeline.contracts.sensitive import MASK
 from pipeline.contracts.weavr import BY_TYPE, masked
-from pipeline.kafka import Record
 from pipeline.observability import FOREIGN_DIGITS, is_secret_name, mask_text
 
 _OUR_OWN: Final = frozenset(name for name, spec in SPECS.items() if "-events." not in name and not spec.sensitive)

@@ -13,8 +13,7 @@ from pydantic import JsonValue
 
 from pipeline.cli.event_view import place
 from pipeline.cli.source_view import Configured
-from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, first_values
-from pipeline.kafka import Record
+from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, Record, first_values
 from pipeline.webhooks.sources import Delivery
 from pipeline.webhooks.sources.weavr import LEGACY_SIGNATURE, SIGNATURE
 from pipeline.webhooks.verification import Reason, SignatureRefused

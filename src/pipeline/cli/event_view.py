@@ -10,8 +10,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from pipeline.cli.event_body import masked_body
-from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, first_values
-from pipeline.kafka import Record
+from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, Record, first_values
 from pipeline.observability import mask_text
 
 _ATTRIBUTES: Final = "ce_"

@@ -18,7 +18,7 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.moments import Moment
 from pipeline.cli.output import json_option, print_fields, print_json, print_line, print_table
 from pipeline.cli.source_view import configured
-from pipeline.kafka import Record
+from pipeline.contracts import Record
 from pipeline.kafka.groups import Point, Rewind, plan_rewind, rewind
 from pipeline.kafka.tail import tail as read_on
 from pipeline.settings import Settings

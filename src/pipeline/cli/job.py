@@ -12,7 +12,6 @@ from uuid import uuid4
 import click
 
 from pipeline.app import open_jobs
-from pipeline.audit import record_of
 from pipeline.cli.actor import actor
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode
@@ -28,7 +27,7 @@ from pipeline.cli.job_view import (
 )
 from pipeline.cli.local_files import Aside
 from pipeline.cli.output import json_option, print_fields, print_json, print_table
-from pipeline.contracts import AuditAction, AuditEvent
+from pipeline.contracts import AuditAction, AuditEvent, audit_record
 from pipeline.errors import PermanentError, TransientError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
@@ -244,7 +243,7 @@ async def _purge(setup: Setup, jobs: JobStore, latest: JobRef) -> dict[str, Any]
             job_guid=latest.job_guid,
             detail={"objects": gone},
         )
-        await publisher.publish(record_of(event))
+        await publisher.publish(audit_record(event))
     return {"job": job_name(latest), "objects": gone}
 
 

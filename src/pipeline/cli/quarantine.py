@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 import click
 
-from pipeline.audit import record_of
 from pipeline.cli.actor import actor
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_json, print_line, print_table
 from pipeline.cli.quarantine_items import Sources, document, each, find, in_order, lateness, listed, read_all, told
+from pipeline.contracts import audit_record
 from pipeline.kafka import KafkaPublisher, Publisher
 from pipeline.settings import Settings
 from pipeline.webhooks.quarantine import Quarantined
@@ -140,7 +140,7 @@ class _LettingGo:
         if source is not None:
             both = released(item, source.provider, now=self._now, actor=actor())
             await publisher.publish(both.record)
-            await publisher.publish(record_of(both.event))
+            await publisher.publish(audit_record(both.event))
 
     def _tell(self, item: Quarantined, *, done: bool) -> None:
         late = lateness(item, self._sources, self._now) if done else None

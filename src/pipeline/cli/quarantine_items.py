@@ -13,11 +13,11 @@ from pydantic import JsonValue
 from pipeline.app import open_sources
 from pipeline.cli.event_body import masked_body
 from pipeline.cli.job_view import NotFound
-from pipeline.contracts import SPECS, Topic
+from pipeline.contracts import SPECS, Record, Topic
 from pipeline.contracts.strict_json import Finding
 from pipeline.contracts.weavr import BY_PATH
 from pipeline.errors import PoisonRecord, TransientError
-from pipeline.kafka import Record, read_topic
+from pipeline.kafka import read_topic
 from pipeline.settings import Settings
 from pipeline.webhooks.quarantine import Quarantined, findings_now, read_quarantined, shown
 from pipeline.webhooks.webhook import Source

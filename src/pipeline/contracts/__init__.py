@@ -1,6 +1,7 @@
 """What crosses a wire: event models, topics, keys, record headers. Pure."""
 
 from pipeline.contracts.audit_events import AuditAction, AuditEvent
+from pipeline.contracts.audit_records import audit_record
 from pipeline.contracts.headers import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, Headers, first_values, schema_uri
 from pipeline.contracts.jobs import (
     BatchCompleted,
@@ -15,6 +16,7 @@ from pipeline.contracts.jobs import (
     event_id,
     job_key,
 )
+from pipeline.contracts.records import OutgoingRecord, Record, RecordPosition
 from pipeline.contracts.topics import (
     DEAD_LETTER_ENDING,
     SOURCE_TOPICS,
@@ -48,9 +50,13 @@ __all__ = [
     "IntegrationName",
     "JobMessage",
     "OutcomeMessage",
+    "OutgoingRecord",
+    "Record",
+    "RecordPosition",
     "Topic",
     "TopicName",
     "TopicSpec",
+    "audit_record",
     "event_id",
     "event_topic",
     "first_values",

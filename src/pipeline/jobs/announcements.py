@@ -10,13 +10,12 @@ from typing import Final, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.contracts import INTEGRATION_HEADER, BatchRequested, first_values
+from pipeline.contracts import INTEGRATION_HEADER, BatchRequested, Record, first_values
 from pipeline.contracts.strict_json import InvalidBody, parse_object
 from pipeline.errors import PermanentError, PoisonRecord
 from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.transfer import job_deadline
-from pipeline.kafka.protocols import Record
 
 
 class JobRules(Protocol):

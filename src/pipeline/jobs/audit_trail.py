@@ -7,8 +7,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from pipeline.audit import record_of
-from pipeline.contracts import AuditAction, AuditEvent
+from pipeline.contracts import AuditAction, AuditEvent, audit_record
 from pipeline.jobs.job_tree import JobRef
 from pipeline.kafka.protocols import Publisher
 
@@ -49,4 +48,4 @@ class Trail:
             job_guid=ref.job_guid,
             detail={"attempt": ref.attempt, **(detail or {})},
         )
-        await self._publisher.publish(record_of(event, traceparent=traceparent))
+        await self._publisher.publish(audit_record(event, traceparent=traceparent))

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import structlog
 from pydantic import SecretStr
 
-from pipeline.contracts import AuditAction, OutcomeMessage
+from pipeline.contracts import AuditAction, OutcomeMessage, Record
 from pipeline.errors import LeaseLost, PermanentError, TransientError
 from pipeline.jobs.announcements import rules_for
 from pipeline.jobs.audit_trail import Trail
@@ -20,7 +20,7 @@ from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import Delivery, completed_record, decode, receipt_missing, ref_of
 from pipeline.jobs.receipts import Announcement, Outcome, Told, Try, TryAnswer
 from pipeline.jobs.settings import JobPolicies
-from pipeline.kafka.protocols import Lease, Publisher, Record
+from pipeline.kafka.protocols import Lease, Publisher
 from pipeline.observability import Metrics
 
 log = structlog.get_logger(__name__)

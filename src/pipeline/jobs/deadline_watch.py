@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from pipeline.contracts import Record
 from pipeline.errors import TransientError
 from pipeline.jobs.announcements import JobRules, announce, decode_request, rules_for
 from pipeline.jobs.audit_trail import Trail
@@ -17,7 +18,7 @@ from pipeline.jobs.deadline import deadline_passed
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import Marker
 from pipeline.jobs.outcomes import Counts, Judge
-from pipeline.kafka.protocols import Lease, Publisher, Record
+from pipeline.kafka.protocols import Lease, Publisher
 from pipeline.observability import Metrics
 from pipeline.storage import ObjectNotFound
 

@@ -14,6 +14,8 @@ from pipeline.contracts import (
     BatchUploaded,
     EventHeaders,
     JobMessage,
+    OutgoingRecord,
+    Record,
     Topic,
     event_id,
     first_values,
@@ -23,7 +25,7 @@ from pipeline.contracts import (
 from pipeline.errors import PoisonRecord
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.receipts import Announcement, Outcome, Processed, Told
-from pipeline.kafka.protocols import Lease, Outgoing, Record
+from pipeline.kafka.protocols import Lease
 from pipeline.observability import parse_traceparent
 
 M = TypeVar("M", bound=JobMessage)
@@ -82,7 +84,7 @@ def ref_of(message: JobMessage) -> JobRef:
     return JobRef(message.integration, message.job_guid, message.attempt)
 
 
-def processed_record(delivery: Delivery, announcement: Announcement, receipt: Processed) -> Outgoing:
+def processed_record(delivery: Delivery, announcement: Announcement, receipt: Processed) -> OutgoingRecord:
     """Return the record that starts UPLOAD."""
     ref = delivery.ref
     message = BatchProcessed(
@@ -105,7 +107,7 @@ def processed_record(delivery: Delivery, announcement: Announcement, receipt: Pr
 
 def outcome_record(
     ref: JobRef, announcement: Announcement, outcome: Outcome, traceparent: str | None, again: str | None = None
-) -> Outgoing:
+) -> OutgoingRecord:
     """Return the record that makes CONFIRM tell ECS what was decided."""
     shared = {
         "integration": ref.integration,
@@ -133,7 +135,7 @@ def outcome_record(
 
 def completed_record(
     delivery: Delivery, announcement: Announcement, outcome: Outcome, told: Told, again: str | None
-) -> Outgoing:
+) -> OutgoingRecord:
     """Return the record that ends the job for other services."""
     ref = delivery.ref
     message = BatchCompleted(
@@ -153,7 +155,7 @@ def completed_record(
     return _outgoing(Topic.BATCH_COMPLETED, message, "confirm", delivery.traceparent, again or "", told.told)
 
 
-def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | None, *facts: str) -> Outgoing:
+def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | None, *facts: str) -> OutgoingRecord:
     key = job_key(message.integration, message.job_guid)
     guid = str(message.job_guid)
     headers = EventHeaders(
@@ -166,4 +168,4 @@ def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | 
         traceparent=traceparent,
         dataschema=schema_uri(topic),
     )
-    return Outgoing(topic, key, message.model_dump_json().encode(), headers.encode())
+    return OutgoingRecord(topic, key, message.model_dump_json().encode(), headers.encode())

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from pipeline.contracts import AuditAction
+from pipeline.contracts import AuditAction, Record
 from pipeline.errors import PermanentError, TransientError
 from pipeline.jobs.announcements import Request, announce, decode_request, rules_for
 from pipeline.jobs.audit_trail import Trail
@@ -20,7 +20,7 @@ from pipeline.jobs.messages import Delivery, processed_record
 from pipeline.jobs.outcomes import Counts, Judge
 from pipeline.jobs.receipts import Processed
 from pipeline.jobs.waiting import Waiting
-from pipeline.kafka.protocols import Lease, Publisher, Record
+from pipeline.kafka.protocols import Lease, Publisher
 from pipeline.observability import Metrics
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from pipeline.contracts import AuditAction, BatchProcessed
+from pipeline.contracts import AuditAction, BatchProcessed, Record
 from pipeline.errors import PermanentError, TransientError
 from pipeline.jobs.announcements import rules_for
 from pipeline.jobs.audit_trail import Trail
@@ -21,7 +21,7 @@ from pipeline.jobs.receipts import Processed, Uploaded
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.transfer import SignedUrl, Uploader, signed_url
 from pipeline.jobs.waiting import Waiting
-from pipeline.kafka.protocols import Lease, Publisher, Record
+from pipeline.kafka.protocols import Lease, Publisher
 from pipeline.observability import Metrics
 
 log = structlog.get_logger(__name__)

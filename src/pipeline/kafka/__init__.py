@@ -9,19 +9,7 @@ from pipeline.kafka.embedded import EmbeddedBroker
 from pipeline.kafka.errors import BrokerUnavailable, EmbeddedMissing, RecordsLost, RecordTooLarge
 from pipeline.kafka.event_consumer import EventConsumer
 from pipeline.kafka.names import Names
-from pipeline.kafka.protocols import (
-    BatchHandler,
-    Gate,
-    GateFactory,
-    Handle,
-    Handler,
-    Lease,
-    Outgoing,
-    Publisher,
-    Record,
-    RecordPlace,
-    Runner,
-)
+from pipeline.kafka.protocols import BatchHandler, Gate, GateFactory, Handle, Handler, Lease, Publisher, Runner
 from pipeline.kafka.publisher import KafkaPublisher
 from pipeline.kafka.reader import Bounds, missing_topics, read_back, read_topic, topic_bounds
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, SaslSettings, TlsSettings
@@ -48,10 +36,7 @@ __all__ = [
     "Lease",
     "Names",
     "OnDeadLetter",
-    "Outgoing",
     "Publisher",
-    "Record",
-    "RecordPlace",
     "RecordTooLarge",
     "RecordsLost",
     "Runner",

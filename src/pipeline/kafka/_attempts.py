@@ -11,9 +11,9 @@ from typing import Final
 
 import structlog
 
+from pipeline.contracts import Record
 from pipeline.errors import LeaseLost, Overloaded, PipelineError, TransientError
 from pipeline.kafka._lease import Tenure
-from pipeline.kafka.protocols import Record
 from pipeline.kafka.settings import ConsumerSettings
 from pipeline.observability import Metrics
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from pipeline.contracts import Record
 from pipeline.errors import LeaseLost, Overloaded, PermanentError, PipelineError, TransientError
 from pipeline.kafka._attempts import note_put_off, pause_before
 from pipeline.kafka._lease import Tenure
 from pipeline.kafka._offsets import OffsetTracker
 from pipeline.kafka.dead_letters import DeadLetters
-from pipeline.kafka.protocols import Gate, Handle, Record
+from pipeline.kafka.protocols import Gate, Handle
 from pipeline.kafka.settings import ConsumerSettings
 from pipeline.observability import Metrics
 

@@ -10,14 +10,13 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
-from pipeline.contracts import TopicName
+from pipeline.contracts import Record, TopicName
 from pipeline.errors import FatalError
 from pipeline.kafka import _unreadable
 from pipeline.kafka._connection import connection_options
 from pipeline.kafka._heartbeat import Pulse
 from pipeline.kafka.errors import RecordsLost
 from pipeline.kafka.names import Names
-from pipeline.kafka.protocols import Record
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 
 log = structlog.get_logger(__name__)

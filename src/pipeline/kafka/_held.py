@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from pipeline.contracts import Record
 from pipeline.kafka._lease import Tenure
 from pipeline.kafka._offsets import OffsetTracker
-from pipeline.kafka.protocols import Record
 
 
 class PartitionWork(Protocol):

@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 from aiokafka import TopicPartition
 
-from pipeline.contracts import TopicName
+from pipeline.contracts import Record, TopicName
 from pipeline.kafka._group import Partition, decoded
 from pipeline.kafka._groupless import groupless
 from pipeline.kafka.names import Names
-from pipeline.kafka.protocols import Record
 from pipeline.kafka.reader import Bounds
 from pipeline.kafka.settings import KafkaSettings
 

@@ -11,9 +11,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.partitioner import murmur2
 
+from pipeline.contracts import OutgoingRecord
 from pipeline.kafka._connection import connection_options
 from pipeline.kafka.names import Names
-from pipeline.kafka.protocols import Outgoing
 from pipeline.kafka.settings import KafkaSettings
 
 DEAD_LETTER_ROOM: Final = 16_384
@@ -25,7 +25,7 @@ _HEADER_OVERHEAD: Final = 10
 """Bytes of the two length prefixes of one header, at most."""
 
 
-def record_size(record: Outgoing) -> int:
+def record_size(record: OutgoingRecord) -> int:
     """Return an upper bound of the bytes that a record takes on the wire when it is alone in its batch."""
     headers = sum(len(name.encode()) + len(value) + _HEADER_OVERHEAD for name, value in record.headers)
     return _BATCH_OVERHEAD + len(record.key.encode()) + len(record.value) + headers
@@ -58,7 +58,7 @@ class Placed(Protocol):
 class Producer(Protocol):
     """A connected producer. Errors are aiokafka's KafkaError."""
 
-    async def send(self, record: Outgoing) -> asyncio.Future[Placed]:
+    async def send(self, record: OutgoingRecord) -> asyncio.Future[Placed]:
         """Hand one record over; the future is done when every in-sync replica has it, or never. Never cancel it."""
         ...
 
@@ -131,7 +131,7 @@ class AioProducer:
 
         sender._send_produce_req = watched  # noqa: SLF001
 
-    async def send(self, record: Outgoing) -> asyncio.Future[Placed]:
+    async def send(self, record: OutgoingRecord) -> asyncio.Future[Placed]:
         """Append to the batch of the record's partition, waiting for metadata or for room."""
         future: asyncio.Future[Placed] = await self._producer.send(
             self._names.topic(record.topic),

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline.contracts import TopicName
+from pipeline.contracts import Record, TopicName
 from pipeline.errors import LeaseLost, PermanentError
 from pipeline.kafka._attempts import Attempts
 from pipeline.kafka._group import GroupFactory, Partition
@@ -17,7 +17,7 @@ from pipeline.kafka._lease import Tenure
 from pipeline.kafka._member import GroupMember
 from pipeline.kafka._offsets import OffsetTracker
 from pipeline.kafka.dead_letters import DeadLetters, OnDeadLetter, dead_letter_topic
-from pipeline.kafka.protocols import Handler, Publisher, Record
+from pipeline.kafka.protocols import Handler, Publisher
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 from pipeline.observability import Metrics
 

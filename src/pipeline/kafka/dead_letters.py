@@ -10,10 +10,10 @@ from typing import Final
 
 import structlog
 
-from pipeline.contracts import SPECS, Headers, TopicName
+from pipeline.contracts import SPECS, Headers, OutgoingRecord, Record, TopicName
 from pipeline.errors import FatalError, PermanentError
 from pipeline.kafka.errors import RecordTooLarge
-from pipeline.kafka.protocols import Outgoing, Publisher, Record
+from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics
 
 log = structlog.get_logger(__name__)
@@ -114,17 +114,17 @@ def dead_letter_topic(topic: TopicName) -> TopicName:
     return found
 
 
-def _whole(letter: DeadLetter, topic: TopicName) -> Outgoing:
+def _whole(letter: DeadLetter, topic: TopicName) -> OutgoingRecord:
     record = letter.record
     headers = (*record.headers, *_encoded(_facts(letter)))
-    return Outgoing(topic, record.key, record.value, headers)
+    return OutgoingRecord(topic, record.key, record.value, headers)
 
 
-def _notice(letter: DeadLetter, topic: TopicName) -> Outgoing:
+def _notice(letter: DeadLetter, topic: TopicName) -> OutgoingRecord:
     """Return what is kept of a record that is too large for its dead-letter topic: where it is, and why."""
     record = letter.record
     cut = {"dlq_value_bytes": str(len(record.value)), "dlq_value_sha256": hashlib.sha256(record.value).hexdigest()}
-    return Outgoing(topic, "", b"", _encoded(_facts(letter) | cut))
+    return OutgoingRecord(topic, "", b"", _encoded(_facts(letter) | cut))
 
 
 def _encoded(facts: Mapping[str, str]) -> Headers:

@@ -3,56 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.contracts import Headers, TopicName
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One consumed record.
-
-    Attributes:
-        topic: Logical topic (without prefix or renaming).
-        key: The partition key; records of equal key are handled one after another.
-        timestamp_ms: Broker or producer time, epoch milliseconds.
-        attempt: 1 on the first delivery to a handler, counted up by retries within this process.
-    """
-
-    topic: TopicName
-    partition: int
-    offset: int
-    key: str
-    value: bytes
-    headers: Headers
-    timestamp_ms: int
-    attempt: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One record to publish."""
-
-    topic: TopicName
-    key: str
-    value: bytes
-    headers: Headers
-
-
-@dataclass(frozen=True, slots=True)
-class RecordPlace:
-    """Where a published record stands."""
-
-    topic: TopicName
-    partition: int
-    offset: int
+from pipeline.contracts import OutgoingRecord, Record, RecordPosition, TopicName
 
 
 class Publisher(Protocol):
     """Appends records to topics."""
 
-    async def publish(self, record: Outgoing) -> RecordPlace:
+    async def publish(self, record: OutgoingRecord) -> RecordPosition:
         """Append one record and wait until every in-sync replica has it.
 
         At least once: after a lost acknowledgement the record may stand twice; readers de-duplicate by ``ce_id``.

@@ -11,13 +11,12 @@ from typing import Final, Self
 import structlog
 from aiokafka import errors as kafka
 
-from pipeline.contracts import DEAD_LETTER_ENDING, TopicName, publish_effect
+from pipeline.contracts import DEAD_LETTER_ENDING, OutgoingRecord, RecordPosition, TopicName, publish_effect
 from pipeline.effects import effect
 from pipeline.errors import FatalError, Overloaded, PipelineError
 from pipeline.kafka._connection import connection_options
 from pipeline.kafka._producer import DEAD_LETTER_ROOM, AioProducer, Placed, Producer, ProducerFactory, record_size
 from pipeline.kafka.errors import BrokerUnavailable, RecordTooLarge
-from pipeline.kafka.protocols import Outgoing, RecordPlace
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.observability import Metrics
 
@@ -97,7 +96,7 @@ class KafkaPublisher:
         """Whether a producer is connected. It may lose its brokers any time; publications tell."""
         return self._connected.is_set()
 
-    async def publish(self, record: Outgoing) -> RecordPlace:
+    async def publish(self, record: OutgoingRecord) -> RecordPosition:
         """Append one record, see :class:`pipeline.kafka.protocols.Publisher`."""
         try:
             self._admit(record)
@@ -110,7 +109,7 @@ class KafkaPublisher:
         self._seconds(record.topic).observe(time.perf_counter() - started)
         return place
 
-    def _admit(self, record: Outgoing) -> None:
+    def _admit(self, record: OutgoingRecord) -> None:
         limit = self._settings.max_record_bytes + (DEAD_LETTER_ROOM if record.topic.endswith(DEAD_LETTER_ENDING) else 0)
         size = record_size(record)
         if size > limit:
@@ -122,7 +121,7 @@ class KafkaPublisher:
                 "sends_in_flight", f"{self._in_flight} records wait for their confirmation (kafka.max_sends_in_flight)."
             )
 
-    async def _sent(self, record: Outgoing) -> RecordPlace:
+    async def _sent(self, record: OutgoingRecord) -> RecordPosition:
         deadline = asyncio.get_running_loop().time() + self._settings.ack_timeout
         try:
             async with asyncio.timeout_at(deadline):
@@ -136,9 +135,9 @@ class KafkaPublisher:
         except kafka.KafkaError as error:
             self._judge(error)
             raise _unavailable(record.topic, type(error).__name__, self._settings.ack_timeout) from error
-        return RecordPlace(record.topic, place.partition, place.offset)
+        return RecordPosition(record.topic, place.partition, place.offset)
 
-    async def _handed_over(self, record: Outgoing) -> asyncio.Future[Placed]:
+    async def _handed_over(self, record: OutgoingRecord) -> asyncio.Future[Placed]:
         self._count(+1)
         try:
             future = await (await self._current()).send(record)

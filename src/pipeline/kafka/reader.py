@@ -9,12 +9,11 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 
-from pipeline.contracts import TopicName
+from pipeline.contracts import Record, TopicName
 from pipeline.kafka._group import decoded
 from pipeline.kafka._groupless import groupless
 from pipeline.kafka.errors import BrokerUnavailable
 from pipeline.kafka.names import Names
-from pipeline.kafka.protocols import Record
 from pipeline.kafka.settings import KafkaSettings
 
 _AT_ONCE: Final = 500

@@ -8,11 +8,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol
 
-from pipeline.contracts import TopicName
+from pipeline.contracts import Record, TopicName
 from pipeline.kafka._group import Partition
 from pipeline.kafka._places import Point, open_places
 from pipeline.kafka.errors import BrokerUnavailable
-from pipeline.kafka.protocols import Record
 from pipeline.kafka.reader import Bounds
 from pipeline.kafka.settings import KafkaSettings
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from pipeline.contracts import Topic
-from pipeline.kafka.protocols import Outgoing, RecordPlace
+from pipeline.contracts import OutgoingRecord, RecordPosition, Topic
 
 
-async def _nothing(_: Outgoing) -> None:
+async def _nothing(_: OutgoingRecord) -> None:
     """Let the publication go through."""
 
 
@@ -20,17 +19,17 @@ class MemoryPublisher:
         before: Awaited before each record is kept: raise there, or wait, as a broker would make it.
     """
 
-    def __init__(self, before: Callable[[Outgoing], Awaitable[None]] = _nothing) -> None:
+    def __init__(self, before: Callable[[OutgoingRecord], Awaitable[None]] = _nothing) -> None:
         """Begin empty."""
-        self.published: list[Outgoing] = []
+        self.published: list[OutgoingRecord] = []
         self.before = before
 
-    async def publish(self, record: Outgoing) -> RecordPlace:
+    async def publish(self, record: OutgoingRecord) -> RecordPosition:
         """See Publisher."""
         await self.before(record)
         self.published.append(record)
-        return RecordPlace(record.topic, 0, len(self.published) - 1)
+        return RecordPosition(record.topic, 0, len(self.published) - 1)
 
-    def on(self, topic: Topic) -> list[Outgoing]:
+    def on(self, topic: Topic) -> list[OutgoingRecord]:
         """Return the records of one topic."""
         return [record for record in self.published if record.topic is topic]

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from pipeline.contracts import TopicName
-from pipeline.kafka import KafkaPublisher, KafkaSettings, Publisher, Record, missing_topics, read_back
+from pipeline.contracts import Record, TopicName
+from pipeline.kafka import KafkaPublisher, KafkaSettings, Publisher, missing_topics, read_back
 from pipeline.observability import Metrics
 from pipeline.subscriber.settings import SubscriberSettings
 

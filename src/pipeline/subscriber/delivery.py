@@ -7,8 +7,8 @@ import traceback
 from pathlib import PurePath
 from typing import NoReturn
 
+from pipeline.contracts import Record
 from pipeline.errors import FatalError, PermanentError, TransientError
-from pipeline.kafka import Record
 from pipeline.subscriber.errors import Poison, Retry
 from pipeline.subscriber.event import event_of_record
 from pipeline.subscriber.handlers import Handlers

@@ -11,9 +11,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.contracts import Headers, first_values
+from pipeline.contracts import Headers, Record, first_values
 from pipeline.errors import PoisonRecord
-from pipeline.kafka import Record
 from pipeline.subscriber.models import MODELS, SCHEMAS
 
 Data = TypeVar("Data", covariant=True)  # noqa: PLC0105 - the name is read in signatures

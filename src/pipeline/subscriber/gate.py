@@ -9,8 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from pipeline.contracts import TopicName
-from pipeline.kafka import Record
+from pipeline.contracts import Record, TopicName
 from pipeline.observability import Metrics
 from pipeline.subscriber.window import RepeatWindow
 

@@ -14,10 +14,9 @@ from typing import Any, Final, Literal, TypeVar, overload
 
 from pydantic import BaseModel
 
-from pipeline.contracts import EventHeaders, Topic, event_id
+from pipeline.contracts import EventHeaders, Record, Topic, event_id
 from pipeline.contracts.weavr import BY_TYPE
 from pipeline.errors import PermanentError, TransientError
-from pipeline.kafka import Record
 from pipeline.subscriber.delivery import Delivery
 from pipeline.subscriber.event import Event, event_of_record
 from pipeline.subscriber.models import MODELS, types_of

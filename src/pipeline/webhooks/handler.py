@@ -14,8 +14,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from pipeline.audit import record_of
-from pipeline.contracts import Headers
+from pipeline.contracts import Headers, audit_record
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
@@ -222,7 +221,7 @@ class Ingress:
         except InvalidBody as invalid:
             event = records.quarantined_event(received, invalid)
             await self._publishing.all(
-                records.quarantined(received, invalid), record_of(event, traceparent=traceparent)
+                records.quarantined(received, invalid), audit_record(event, traceparent=traceparent)
             )
             log.warning("webhook_quarantined", **_told(received), reasons=event.detail["reasons"])
             if source.policy.invalid == "refuse":
@@ -233,7 +232,7 @@ class Ingress:
             return Answer.KEPT
         if source.policy.audit_accepted:
             event = records.accepted_event(received, found)
-            await self._publishing.all(records.accepted(received, found), record_of(event, traceparent=traceparent))
+            await self._publishing.all(records.accepted(received, found), audit_record(event, traceparent=traceparent))
             log.info("webhook_accepted", **_told(received), subject=found.subject, event_id=found.id)
         else:
             await self._publishing.all(records.accepted(received, found))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from pipeline.contracts import OutgoingRecord
 from pipeline.errors import Overloaded, TransientError
 from pipeline.kafka.errors import RecordTooLarge
-from pipeline.kafka.protocols import Outgoing, Publisher
+from pipeline.kafka.protocols import Publisher
 from pipeline.webhooks.problems import Problem
 from pipeline.webhooks.statuses import Answer
 
@@ -20,7 +21,7 @@ class DurablePublishing:
         self._deadline = deadline_seconds
         self._retry_after = retry_after_seconds
 
-    async def all(self, *records: Outgoing) -> None:
+    async def all(self, *records: OutgoingRecord) -> None:
         """Return when every in-sync replica has every record.
 
         The first one may be durable although the call fails; repeating is safe, since ids are deterministic.

@@ -19,12 +19,14 @@ from pipeline.contracts import (
     AuditEvent,
     EventHeaders,
     Headers,
+    OutgoingRecord,
+    Record,
+    RecordPosition,
     Topic,
     first_values,
 )
 from pipeline.contracts.strict_json import Finding, InvalidBody
 from pipeline.errors import PoisonRecord
-from pipeline.kafka.protocols import Outgoing, Record, RecordPlace
 from pipeline.observability import FOREIGN_DIGITS, mask_text
 from pipeline.outbound import redact
 from pipeline.outbound.rules import FIELDS
@@ -70,14 +72,14 @@ class Quarantined:
     content_type: str
     traceparent: str | None
     kept: Headers = field(repr=False)
-    place: RecordPlace
+    place: RecordPosition
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
     """What lets a delivery go: publish the record, then the event."""
 
-    record: Outgoing
+    record: OutgoingRecord
     event: AuditEvent
 
 
@@ -101,7 +103,7 @@ def read_quarantined(record: Record) -> Quarantined:
             content_type=headers["content-type"],
             traceparent=headers.get("traceparent"),
             kept=kept,
-            place=RecordPlace(record.topic, record.partition, record.offset),
+            place=RecordPosition(record.topic, record.partition, record.offset),
         )
     except (KeyError, ValueError) as error:
         raise PoisonRecord(
@@ -168,7 +170,7 @@ def release(item: Quarantined, provider: Provider, *, now: datetime, actor: str)
         job_guid=found.job_guid,
         detail={"event_id": found.id, "quarantine_id": item.id, "received_at": item.at.isoformat(), **found.facts},
     )
-    return Release(Outgoing(found.topic, found.key, item.delivery.body, headers.encode(item.kept)), event)
+    return Release(OutgoingRecord(found.topic, found.key, item.delivery.body, headers.encode(item.kept)), event)
 
 
 def _masked_body(item: Quarantined) -> dict[str, JsonValue] | None:

@@ -14,10 +14,10 @@ from pipeline.contracts import (
     AuditEvent,
     EventHeaders,
     Headers,
+    OutgoingRecord,
     event_id,
 )
 from pipeline.contracts.strict_json import InvalidBody
-from pipeline.kafka.protocols import Outgoing
 from pipeline.webhooks.sources import Identified
 from pipeline.webhooks.webhook import Received
 
@@ -28,7 +28,7 @@ ACTOR: Final = "ingress"
 _MAX_REASONS: Final = 16
 
 
-def accepted(received: Received, found: Identified) -> Outgoing:
+def accepted(received: Received, found: Identified) -> OutgoingRecord:
     """Return the record of an event: the body as received, everything known about it in headers."""
     headers = EventHeaders(
         id=found.id,
@@ -41,10 +41,10 @@ def accepted(received: Received, found: Identified) -> Outgoing:
         traceparent=received.trace.traceparent,
         dataschema=found.dataschema,
     )
-    return Outgoing(found.topic, found.key, received.delivery.body, headers.encode(_extra(received)))
+    return OutgoingRecord(found.topic, found.key, received.delivery.body, headers.encode(_extra(received)))
 
 
-def quarantined(received: Received, invalid: InvalidBody) -> Outgoing:
+def quarantined(received: Received, invalid: InvalidBody) -> OutgoingRecord:
     """Return the record of quarantine. Its id is that of the delivery, so that a repeat is recognised."""
     integration = received.source.integration
     headers = EventHeaders(
@@ -59,7 +59,7 @@ def quarantined(received: Received, invalid: InvalidBody) -> Outgoing:
     )
     extra = (*_extra(received), (REASONS, ",".join(_reasons(invalid)).encode()))
     topic = received.source.provider.quarantine(received.delivery)
-    return Outgoing(topic, integration, received.delivery.body, headers.encode(extra))
+    return OutgoingRecord(topic, integration, received.delivery.body, headers.encode(extra))
 
 
 def _quarantine_id(received: Received, invalid: InvalidBody) -> str:

@@ -10,8 +10,7 @@ from datetime import datetime
 import structlog
 from pydantic import JsonValue
 
-from pipeline.audit import record_of
-from pipeline.contracts import AuditAction, AuditEvent
+from pipeline.contracts import AuditAction, AuditEvent, audit_record
 from pipeline.errors import Overloaded, TransientError
 from pipeline.kafka.protocols import Publisher
 from pipeline.webhooks.records import ACTOR
@@ -74,7 +73,7 @@ class RefusalCounts:
             return True
         try:
             async with asyncio.timeout(self._deadline):
-                await self._publisher.publish(record_of(self._unsent))
+                await self._publisher.publish(audit_record(self._unsent))
         except (TransientError, Overloaded, TimeoutError) as error:
             log.warning("refusal_counts_unsent", reason=getattr(error, "code", "deadline"))
             return False

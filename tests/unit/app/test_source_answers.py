@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from support.paths import SUPPORT
 
 from pipeline.app import open_sources
 from pipeline.contracts import Topic, event_id, first_values
@@ -16,7 +17,7 @@ from pipeline.kafka.testing import MemoryPublisher
 from pipeline.settings import load_settings
 from pipeline.webhooks.testing import Serving, serving
 
-PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"
+PACKAGE = SUPPORT / "parcel_provider"
 # the vector of GitHub's documentation, "Validating webhook deliveries", checked with openssl
 SECRET = "It's a Secret to Everybody"
 HELLO = b"Hello, World!"

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.paths import SUPPORT
 
 from pipeline.app import open_sources
 from pipeline.contracts import Topic
@@ -18,7 +19,7 @@ from pipeline.webhooks.sources import Delivery, Explainable, Policy
 from pipeline.webhooks.verification import Reason, SignatureRefused
 from pipeline.webhooks.webhook import Source
 
-PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"
+PACKAGE = SUPPORT / "parcel_provider"
 NOW = datetime(2026, 1, 22, 22, 44, tzinfo=UTC)
 TIME = str(int(NOW.timestamp() * 1000)).encode()
 TEXT = """

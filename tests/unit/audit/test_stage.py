@@ -8,12 +8,11 @@ from dataclasses import replace
 import pytest
 from support.audit_log import Log, entry
 
-from pipeline.audit import MAX_EVENT_BYTES, record_of, verify
+from pipeline.audit import MAX_EVENT_BYTES, verify
 from pipeline.audit.stage import AuditStage
-from pipeline.contracts import Topic, first_values
+from pipeline.contracts import OutgoingRecord, Record, Topic, audit_record, first_values
 from pipeline.errors import LeaseLost, TransientError
 from pipeline.kafka.dead_letters import DeadLetters
-from pipeline.kafka.protocols import Outgoing, Record
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 from pipeline.storage import StoreUnavailable
@@ -37,7 +36,7 @@ class World:
 
 
 def record(offset: int, name: str | None = None, *, value: bytes | None = None) -> Record:
-    outgoing: Outgoing = record_of(entry(offset, name).event)
+    outgoing: OutgoingRecord = audit_record(entry(offset, name).event)
     return Record(
         topic=Topic.AUDIT_EVENTS,
         partition=2,
@@ -97,7 +96,7 @@ async def test_what_is_no_audit_event_is_put_aside_and_the_rest_goes_on(value: b
 async def test_a_poison_record_that_cannot_be_kept_yet_holds_the_batch() -> None:
     world = World()
 
-    async def refuse(_: Outgoing) -> None:
+    async def refuse(_: OutgoingRecord) -> None:
         raise TransientError("broker", "gone")
 
     world.publisher.before = refuse

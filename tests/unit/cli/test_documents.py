@@ -10,11 +10,11 @@ import click
 import pytest
 from prometheus_client import generate_latest
 from support.command_line import Run
+from support.paths import ROOT
 
 from pipeline.cli.main import cli
 from pipeline.observability import Metrics
 
-ROOT = Path(__file__).parents[3]
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 CODE = "\n".join(file.read_text("utf-8") for file in (ROOT / "src").rglob("*.py"))
 

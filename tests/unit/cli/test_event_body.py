@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.cli.event_body import masked_body
+from pipeline.contracts import Record
 from pipeline.contracts.weavr import KINDS, EventKind
-from pipeline.kafka import Record
 from pipeline.sandbox.weavr.bodies import planted
 
 AUTHORISATION = "weavr.managed_cards.authorisations"

@@ -18,8 +18,7 @@ from support.command_line import Run
 
 from pipeline.cli.event_proofs import Prover, Verdict
 from pipeline.cli.source_view import Configured, configured
-from pipeline.contracts import Headers
-from pipeline.kafka import Record
+from pipeline.contracts import Headers, Record
 from pipeline.observability import TraceContext
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.settings import load_settings

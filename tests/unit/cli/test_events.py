@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from support.command_line import Run
 
-from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, SPECS, EventHeaders, Headers, Topic, TopicName
-from pipeline.kafka import KafkaSettings, Record
+from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, SPECS, EventHeaders, Headers, Record, Topic, TopicName
+from pipeline.kafka import KafkaSettings
 from pipeline.kafka.groups import GroupBusy, Move, Point, Rewind
 
 PLANTED = "planted-value"

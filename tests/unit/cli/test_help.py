@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
 from support.command_line import Run
+from support.paths import ROOT
 
 from pipeline.cli import cli
 
@@ -88,7 +88,7 @@ def test_every_option_is_explained_or_has_choices(command: click.Command) -> Non
 
 def test_the_contract_names_every_command() -> None:
     """docs/cli.md is hand-written: a new command must be put there."""
-    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text("utf-8")
+    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
     for path, command in ALL.items():
         if not isinstance(command, click.Group) and path[0] != "work":
             assert f"`{' '.join(path)}" in page, path

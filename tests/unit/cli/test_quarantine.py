@@ -14,8 +14,8 @@ import pytest
 from support.command_line import RememberingPublisher, Run
 
 from pipeline.cli.actor import actor
-from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, Topic, event_id
-from pipeline.kafka import BrokerUnavailable, KafkaSettings, Outgoing, Record
+from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, OutgoingRecord, Record, Topic, event_id
+from pipeline.kafka import BrokerUnavailable, KafkaSettings
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.webhooks.records import QUARANTINED_TYPE, REASONS
 
@@ -102,7 +102,7 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Record]]:
     RememberingPublisher.made.clear()
 
 
-def published() -> list[Outgoing]:
+def published() -> list[OutgoingRecord]:
     return [record for publisher in RememberingPublisher.made for record in publisher.published]
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 from support.job_world import World
 
-from pipeline.contracts import Topic, first_values
+from pipeline.contracts import Record, Topic, first_values
 from pipeline.errors import PermanentError, PoisonRecord
-from pipeline.kafka.protocols import Record
 
 INTEGRATION = ("pipeline_integration", b"acme")
 ID = ("ce_id", b"0123456789abcdef0123456789abcdef")

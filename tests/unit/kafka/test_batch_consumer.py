@@ -8,9 +8,9 @@ import pytest
 from support.bus_bench import KAFKA, QUICK, until
 from support.fake_group import FakeGroup
 
-from pipeline.contracts import Topic, TopicName
+from pipeline.contracts import Record, Topic, TopicName
 from pipeline.errors import LeaseLost, PermanentError, TransientError
-from pipeline.kafka import BatchConsumer, ConsumerSettings, Record
+from pipeline.kafka import BatchConsumer, ConsumerSettings
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
 

@@ -7,9 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 from support.bus_bench import KAFKA, NOON, QUICK, Bench, until
 
-from pipeline.contracts import Topic
+from pipeline.contracts import OutgoingRecord, Record, Topic
 from pipeline.errors import FatalError, LeaseLost, Overloaded, PermanentError, TransientError
-from pipeline.kafka import BrokerUnavailable, Consumer, DeadLetter, Outgoing, Record, RecordTooLarge
+from pipeline.kafka import BrokerUnavailable, Consumer, DeadLetter, RecordTooLarge
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
 
@@ -182,7 +182,7 @@ async def test_a_permanent_error_becomes_a_dead_letter(bench: Bench) -> None:
         [record] = bench.group.send(("a", b"\x00"))
         await until(lambda: {0: 1} in bench.group.commits)
     assert bench.publisher.published == [
-        Outgoing(
+        OutgoingRecord(
             Topic.BATCH_DEAD_LETTER,
             "a",
             b"\x00",
@@ -212,7 +212,7 @@ async def test_a_record_is_not_finished_before_its_dead_letter_is_kept(bench: Be
     """The dead-letter topic cannot be reached: repeated until it can; nothing is committed before."""
     tries = 0
 
-    async def before(_record: Outgoing) -> None:
+    async def before(_record: OutgoingRecord) -> None:
         nonlocal tries
         tries += 1
         if tries < 3:
@@ -251,7 +251,7 @@ async def test_a_hook_that_fails_is_repeated_with_its_dead_letter(bench: Bench) 
 async def test_of_a_record_too_large_for_the_dead_letters_a_notice_is_kept(bench: Bench) -> None:
     """Thousands of tiny headers count more than they take: one such record must not stop its partition for good."""
 
-    async def before(record: Outgoing) -> None:
+    async def before(record: OutgoingRecord) -> None:
         if record.value:
             raise RecordTooLarge("record_too_large", "too large")
 
@@ -271,7 +271,7 @@ async def test_of_a_record_too_large_for_the_dead_letters_a_notice_is_kept(bench
 
 
 async def test_a_dead_letter_that_fits_nowhere_is_fatal(bench: Bench) -> None:
-    async def before(_record: Outgoing) -> None:
+    async def before(_record: OutgoingRecord) -> None:
         raise RecordTooLarge("record_too_large", "too large")
 
     async def act(_record: Record, _lease: Lease) -> None:

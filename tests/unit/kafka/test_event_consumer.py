@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from support.event_bench import EventBench, until
 
+from pipeline.contracts import OutgoingRecord, Record
 from pipeline.errors import FatalError, LeaseLost, Overloaded, PermanentError, TransientError
-from pipeline.kafka import BrokerUnavailable, Outgoing, Record
+from pipeline.kafka import BrokerUnavailable
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ async def test_a_permanent_error_becomes_a_dead_letter_at_the_groups_address(eve
     """It is kept before the offset is finished, with the attempts of the handler; its key goes on behind it."""
     tries = 0
 
-    async def before(_letter: Outgoing) -> None:
+    async def before(_letter: OutgoingRecord) -> None:
         nonlocal tries
         tries += 1
         assert events.done == []

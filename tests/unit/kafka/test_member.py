@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 from support.bus_bench import KAFKA, QUICK, Bench, until
 from support.fake_group import FakeGroup
 
-from pipeline.contracts import Topic
+from pipeline.contracts import Record, Topic
 from pipeline.errors import FatalError, LeaseLost, TransientError
-from pipeline.kafka import Consumer, Record
+from pipeline.kafka import Consumer
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
 

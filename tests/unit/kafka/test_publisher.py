@@ -11,29 +11,29 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.contracts import Topic
+from pipeline.contracts import OutgoingRecord, RecordPosition, Topic
 from pipeline.errors import FatalError, Overloaded, PipelineError
-from pipeline.kafka import BrokerUnavailable, KafkaPublisher, KafkaSettings, Outgoing, RecordPlace, RecordTooLarge
+from pipeline.kafka import BrokerUnavailable, KafkaPublisher, KafkaSettings, RecordTooLarge
 from pipeline.kafka._producer import DEAD_LETTER_ROOM, Placed, partition_of, record_size
 from pipeline.kafka.settings import TlsSettings
 from pipeline.observability import Metrics
 
 SETTINGS = KafkaSettings(bootstrap_servers="127.0.0.1:1", ack_timeout=0.05, max_sends_in_flight=3)
-RECORD = Outgoing(Topic.BATCH_REQUESTED, "k", b"v", ())
-PLACE = RecordPlace(Topic.BATCH_REQUESTED, 0, 7)
+RECORD = OutgoingRecord(Topic.BATCH_REQUESTED, "k", b"v", ())
+PLACE = RecordPosition(Topic.BATCH_REQUESTED, 0, 7)
 
 
 class FakeProducer:
     """Confirms, fails or stays silent as the test says."""
 
     def __init__(self) -> None:
-        self.answers: list[RecordPlace | Exception | None] = []
+        self.answers: list[RecordPosition | Exception | None] = []
         self.refuse: Exception | None = None
         self.silent: list[asyncio.Future[Placed]] = []
         self.broken = False
         self.closed_within: float | None = None
 
-    async def send(self, record: Outgoing) -> asyncio.Future[Placed]:
+    async def send(self, record: OutgoingRecord) -> asyncio.Future[Placed]:
         assert record.value
         if self.refuse:
             raise self.refuse
@@ -73,7 +73,7 @@ async def _publishing(
         yield publisher
 
 
-async def _error(publisher: KafkaPublisher, record: Outgoing = RECORD) -> PipelineError:
+async def _error(publisher: KafkaPublisher, record: OutgoingRecord = RECORD) -> PipelineError:
     with pytest.raises(PipelineError) as caught:
         await publisher.publish(record)
     return caught.value
@@ -200,18 +200,20 @@ async def test_size_is_checked_before_sending_and_dead_letters_have_more_room() 
     settings = SETTINGS.model_copy(update={"max_record_bytes": 10_000})
     async with _publishing(cluster, settings) as publisher:
         headers = (("name", b"x" * 4000),)
-        fits = Outgoing(Topic.BATCH_REQUESTED, "key", b"x" * (10_000 - record_size(_with(b"", headers))), headers)
+        fits = OutgoingRecord(Topic.BATCH_REQUESTED, "key", b"x" * (10_000 - record_size(_with(b"", headers))), headers)
         assert await publisher.publish(fits) == PLACE
         larger = _with(fits.value + b"x", headers)
         assert isinstance(await _error(publisher, larger), RecordTooLarge)
-        letter = Outgoing(Topic.BATCH_DEAD_LETTER, "key", larger.value, (*headers, ("dlq", b"x" * 16_000)))
+        letter = OutgoingRecord(Topic.BATCH_DEAD_LETTER, "key", larger.value, (*headers, ("dlq", b"x" * 16_000)))
         assert (await publisher.publish(letter)).topic is Topic.BATCH_DEAD_LETTER
-        worse = Outgoing(Topic.BATCH_DEAD_LETTER, "key", larger.value, (("dlq", b"x" * (DEAD_LETTER_ROOM + 6000)),))
+        worse = OutgoingRecord(
+            Topic.BATCH_DEAD_LETTER, "key", larger.value, (("dlq", b"x" * (DEAD_LETTER_ROOM + 6000)),)
+        )
         assert isinstance(await _error(publisher, worse), RecordTooLarge)
 
 
-def _with(value: bytes, headers: tuple[tuple[str, bytes], ...]) -> Outgoing:
-    return Outgoing(Topic.BATCH_REQUESTED, "key", value, headers)
+def _with(value: bytes, headers: tuple[tuple[str, bytes], ...]) -> OutgoingRecord:
+    return OutgoingRecord(Topic.BATCH_REQUESTED, "key", value, headers)
 
 
 @given(st.text(max_size=50), st.binary(max_size=500), st.lists(st.tuples(st.text(max_size=20), st.binary(max_size=50))))
@@ -220,7 +222,7 @@ def test_the_size_is_never_underestimated(key: str, value: bytes, headers: list[
     batch = BatchBuilder(1 << 20, 0, is_transactional=False)
     batch.append(timestamp=1_700_000_000_000, key=key.encode(), value=value, headers=headers)
     batch.close()
-    assert batch.size() <= record_size(Outgoing(Topic.BATCH_REQUESTED, key, value, tuple(headers)))
+    assert batch.size() <= record_size(OutgoingRecord(Topic.BATCH_REQUESTED, key, value, tuple(headers)))
 
 
 @given(st.binary(max_size=80), st.integers(min_value=1, max_value=64))

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from support.fake_places import FakePlaces
 
-from pipeline.kafka import BrokerUnavailable, KafkaSettings, Record
+from pipeline.contracts import Record
+from pipeline.kafka import BrokerUnavailable, KafkaSettings
 from pipeline.kafka._group import Partition
 from pipeline.kafka._places import Point
 from pipeline.kafka.tail import Merge, tail

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.kafka import Record
+from pipeline.contracts import Record
 from pipeline.sandbox.demo import events as act
 from pipeline.sandbox.demo import subscribing
 from pipeline.sandbox.demo.plan import EVENTS

@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from pipeline.app import open_sources
 from pipeline.settings import Settings, load_settings, review
 from pipeline.storage import LocalSettings, S3Settings
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = ROOT / "examples"
 SECRETS = (
     *("acme-webhook", "acme-token", "kafka-password", "kafka-ca.pem", "s3-key-id", "s3-secret-key"),
     *("acme-weavr-key", "acme-weavr-key-new", "acme-weavr-path", "github", "kyc"),

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.paths import SUPPORT
 
 from pipeline.contracts import TOPICS
 from pipeline.settings import ConfigError, Settings, load_settings, review
 from pipeline.webhooks.sources.configured import StandardWebhooks
 from pipeline.webhooks.sources.settings import HmacOptions
 
-PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"
+PACKAGE = SUPPORT / "parcel_provider"
 WEAVR = '[weavr.acme]\nsecrets = [{ file = "key" }]\n'
 SHOP = '[webhooks.shop]\nsecrets = [{ file = "key" }]\n'
 BULK = "/bulk_process_end/watch"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.contracts import Record
 from pipeline.errors import FatalError, PermanentError, PipelineError, TransientError
-from pipeline.kafka import Record
 from pipeline.subscriber import Event, Poison, Retry
 from pipeline.subscriber.delivery import Delivery
 from pipeline.subscriber.handlers import Handlers

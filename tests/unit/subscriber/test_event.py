@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from pipeline.contracts import Headers
+from pipeline.contracts import Headers, Record
 from pipeline.contracts.weavr import BY_TYPE
 from pipeline.errors import PoisonRecord
-from pipeline.kafka import Record
 from pipeline.subscriber.event import Event, event_of_record
 from pipeline.subscriber.models import MODELS
 

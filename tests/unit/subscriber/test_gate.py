@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from pipeline.contracts import Headers
-from pipeline.kafka import Record
+from pipeline.contracts import Headers, Record
 from pipeline.observability import Metrics
 from pipeline.subscriber.gate import RepeatGate, RepeatGates
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
+from support.paths import ROOT
 
 from pipeline.subscriber import SubscriberSettings
 
-PAGE = (Path(__file__).parents[3] / "docs" / "subscribers.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "subscribers.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", SubscriberSettings.model_fields)

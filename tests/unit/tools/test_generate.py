@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from pipeline.contracts import TOPICS
 from pipeline.contracts.weavr import KINDS
 from pipeline.webhooks.statuses import STATUSES
 from tools import generate
 from tools.markdown import table
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tools import logging_page
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
+from tools import logging_page
 
 
 def test_name_level_room_and_fields_of_each_line_are_listed_once(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from prometheus_client import generate_latest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from pipeline.contracts import AuditAction, Topic, event_id, first_values
+from pipeline.contracts import AuditAction, OutgoingRecord, Topic, event_id, first_values
 from pipeline.errors import FatalError, Overloaded
-from pipeline.kafka import BrokerUnavailable, Outgoing, RecordTooLarge
+from pipeline.kafka import BrokerUnavailable, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
 from pipeline.webhooks.settings import IngressSettings
@@ -358,7 +358,7 @@ async def test_single_broken_rule_needs_no_list(client: aiohttp.ClientSession) -
 
 
 def _failing(topic: Topic, error: BaseException) -> MemoryPublisher:
-    async def fail(record: Outgoing) -> None:
+    async def fail(record: OutgoingRecord) -> None:
         if record.topic is topic:
             raise error
 
@@ -406,7 +406,7 @@ async def test_pause_that_the_broker_asks_for_is_passed_on(client: aiohttp.Clien
 async def test_broker_that_never_answers_ends_in_503_at_the_deadline(client: aiohttp.ClientSession) -> None:
     """Broker that never answers ends in 503 at the deadline."""
 
-    async def hang(_: Outgoing) -> None:
+    async def hang(_: OutgoingRecord) -> None:
         await asyncio.Event().wait()
 
     settings = IngressSettings(port=0, deadline_seconds=0.03, retry_after_seconds=9)
@@ -420,7 +420,7 @@ async def test_broker_that_never_answers_ends_in_503_at_the_deadline(client: aio
 async def test_deadline_covers_record_and_audit_event_together(client: aiohttp.ClientSession) -> None:
     """Deadline covers record and audit event together."""
 
-    async def slow(_: Outgoing) -> None:
+    async def slow(_: OutgoingRecord) -> None:
         await asyncio.sleep(0.03)
 
     async with serving(MemoryPublisher(slow), settings=IngressSettings(port=0, deadline_seconds=0.05)) as here:
@@ -431,7 +431,7 @@ async def test_one_request_too_many_is_answered_at_once(client: aiohttp.ClientSe
     """One request too many is answered at once."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
-    async def wait(_: Outgoing) -> None:
+    async def wait(_: OutgoingRecord) -> None:
         arrived.set()
         await go.wait()
 

@@ -8,10 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from pipeline.contracts import AuditAction, Topic, event_id, first_values
+from pipeline.contracts import AuditAction, OutgoingRecord, Record, Topic, event_id, first_values
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import PoisonRecord
-from pipeline.kafka import Outgoing, Record
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
 from pipeline.webhooks.quarantine import Quarantined, findings_now, read_quarantined, release, shown
@@ -41,11 +40,11 @@ FIXED = EcsProvider(
 )
 
 
-def _record(outgoing: Outgoing) -> Record:
+def _record(outgoing: OutgoingRecord) -> Record:
     return Record(outgoing.topic, 0, 7, outgoing.key, outgoing.value, outgoing.headers, 0)
 
 
-async def _posted(body: bytes, *, hosts: HostRules | None = None) -> list[Outgoing]:
+async def _posted(body: bytes, *, hosts: HostRules | None = None) -> list[OutgoingRecord]:
     publisher = MemoryPublisher()
     source = ecs_source() if hosts is None else ecs_source(hosts=hosts)
     async with (
@@ -144,7 +143,7 @@ async def test_release_is_the_event_that_the_sender_would_cause_by_repeating() -
     hosts = HostRules(input=("*.example.com",), result=("*.example.com",), callback=("new.example.org",))
     repeated, _ = await _posted(body, hosts=hosts)
 
-    def known(record: Outgoing) -> dict[str, str]:
+    def known(record: OutgoingRecord) -> dict[str, str]:
         return {name: value for name, value in first_values(record.headers).items() if name != "traceparent"}
 
     assert replace(released, headers=()) == replace(repeated, headers=())

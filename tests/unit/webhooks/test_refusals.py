@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.contracts import Topic
-from pipeline.kafka import BrokerUnavailable, Outgoing
+from pipeline.contracts import OutgoingRecord, Topic
+from pipeline.kafka import BrokerUnavailable
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.webhooks.refusals import RefusalCounts
 
@@ -67,7 +67,7 @@ async def test_event_that_could_not_be_sent_is_sent_again_as_it_was(*, hangs: bo
     """Event that could not be sent is sent again as it was."""
     away = True
 
-    async def broker(_: Outgoing) -> None:
+    async def broker(_: OutgoingRecord) -> None:
         if away and hangs:
             await asyncio.Event().wait()
         if away:
@@ -91,7 +91,7 @@ async def test_counts_are_told_by_themselves() -> None:
     """Counts are told by themselves."""
     told = asyncio.Event()
 
-    async def tell(_: Outgoing) -> None:
+    async def tell(_: OutgoingRecord) -> None:
         told.set()
 
     publisher = MemoryPublisher(tell)

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 import aiohttp
 import pytest
 
-from pipeline.contracts import Topic
+from pipeline.contracts import OutgoingRecord, Topic
 from pipeline.errors import FatalError
-from pipeline.kafka import Outgoing
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 from pipeline.webhooks.handler import Ingress
@@ -26,7 +25,7 @@ class _Held:
         self.arrived = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def __call__(self, record: Outgoing) -> None:
+    async def __call__(self, record: OutgoingRecord) -> None:
         if record.topic is not Topic.AUDIT_EVENTS:
             self.arrived.set()
             await self.go.wait()
@@ -115,7 +114,7 @@ async def test_stopping_twice_and_waiting_for_it_is_harmless() -> None:
 async def test_background_work_that_fails_makes_the_server_unready_and_stops_who_waits() -> None:
     """Background work that fails makes the server unready and stops who waits."""
 
-    async def broken(record: Outgoing) -> None:
+    async def broken(record: OutgoingRecord) -> None:
         raise ZeroDivisionError(record.topic)
 
     settings = IngressSettings(port=0, refusals_interval_seconds=0.01)

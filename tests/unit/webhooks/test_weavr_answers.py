@@ -16,9 +16,9 @@ import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
-from pipeline.contracts import Topic, event_id, first_values
+from pipeline.contracts import OutgoingRecord, Topic, event_id, first_values
 from pipeline.errors import Overloaded
-from pipeline.kafka import BrokerUnavailable, Outgoing, RecordTooLarge
+from pipeline.kafka import BrokerUnavailable, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.webhooks.capture import Capture, ask, captured_file, read_captured
@@ -241,7 +241,7 @@ async def test_what_is_not_durable_is_not_accepted(
 ) -> None:
     """Overload is 503, never 429; a record that no broker takes is lost, with an alarm."""
 
-    async def fail(_: Outgoing) -> None:
+    async def fail(_: OutgoingRecord) -> None:
         raise error
 
     async with _serving(MemoryPublisher(fail)) as here:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from pipeline.testing import run_processor
 
-ROOT = Path(__file__).parents[3]
 CARD = "4111111111111111"
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from support.paths import SUPPORT
 
 from pipeline.errors import FatalError
 from pipeline.webhooks.sources import Ecs, Weavr
 from pipeline.webhooks.sources.configured import Hmac, StandardWebhooks
 from pipeline.webhooks.sources.loading import installed, load_kind
 
-PACKAGE = Path(__file__).parents[2] / "support" / "parcel_provider"
+PACKAGE = SUPPORT / "parcel_provider"
 
 
 @pytest.fixture

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from pipeline.contracts import AuditEvent, EventHeaders, Topic, job_key, schema_uri
-from pipeline.kafka.protocols import Outgoing
+from pipeline.contracts.audit_events import AuditEvent
+from pipeline.contracts.headers import EventHeaders, schema_uri
+from pipeline.contracts.jobs import job_key
+from pipeline.contracts.records import OutgoingRecord
+from pipeline.contracts.topics import Topic
 
 
-def record_of(event: AuditEvent, *, traceparent: str | None = None) -> Outgoing:
+def audit_record(event: AuditEvent, *, traceparent: str | None = None) -> OutgoingRecord:
     """Return the record to publish before the source's offset is committed.
 
     All events of a job have the job's key, so that they stand in one partition, in order; events about an integration
@@ -29,7 +32,7 @@ def record_of(event: AuditEvent, *, traceparent: str | None = None) -> Outgoing:
         traceparent=traceparent,
         dataschema=schema_uri(Topic.AUDIT_EVENTS),
     )
-    return Outgoing(Topic.AUDIT_EVENTS, key, event.model_dump_json().encode(), headers.encode())
+    return OutgoingRecord(Topic.AUDIT_EVENTS, key, event.model_dump_json().encode(), headers.encode())
 
 
 def _key(event: AuditEvent) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from support.audit_log import JOB, START, entry
 
-from pipeline.audit import record_of
-from pipeline.contracts import AuditAction, AuditEvent, Topic, first_values
+from pipeline.contracts import AuditAction, AuditEvent, Topic, audit_record, first_values
 
 
 def test_an_event_of_a_job_has_the_jobs_key_and_its_id_as_ce_id() -> None:
     event = entry(1).event
-    record = record_of(event, traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    record = audit_record(event, traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     headers = first_values(record.headers)
     assert record.topic is Topic.AUDIT_EVENTS
     assert record.key == f"acme/{JOB}" == headers["ce_partitionkey"]
@@ -27,8 +26,8 @@ def test_an_event_of_a_job_has_the_jobs_key_and_its_id_as_ce_id() -> None:
 
 def test_an_event_without_a_job_has_the_integrations_key_or_a_dash() -> None:
     refusals = AuditEvent(id="1", action=AuditAction.WEBHOOK_REFUSALS, at=START, actor="cli:jo hn", integration="acme")
-    assert record_of(refusals).key == "acme"
-    nobody = record_of(refusals.model_copy(update={"integration": None}))
+    assert audit_record(refusals).key == "acme"
+    nobody = audit_record(refusals.model_copy(update={"integration": None}))
     assert nobody.key == "-"
     assert first_values(nobody.headers)["ce_subject"] == "-"
     assert first_values(nobody.headers)["ce_source"] == "/pipeline/cli:jo%20hn"

@@ -1,0 +1,116 @@
+"""Running a processor over a few cards in a test, through the engine that production uses; see ``pipeline.testing``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, run_stream
+from pipeline.jobs.processors import JobContext, LoadedProcessor, ProcessorSettings, adopt, load
+
+__all__ = ["job_context", "run_processor"]
+
+_CSV: Final = CsvSettings()
+
+
+def job_context(
+    *,
+    integration: str = "test",
+    job_guid: UUID = UUID("cffde776-1d2a-4614-8023-a5148e411462"),  # noqa: B008 - immutable
+    merchant_guid: UUID = UUID("4933e450-d3c4-406f-9b9b-3afb812a5b7c"),  # noqa: B008 - immutable
+    partner_reference_id: str = "merchant-1",
+    external_location_ids: tuple[str, ...] = ("46691",),
+    deadline: datetime = datetime(2100, 1, 1, tzinfo=UTC),
+) -> JobContext:
+    """Return a job for a processor to work in; name what your test is about."""
+    return JobContext(
+        integration=integration,
+        job_guid=job_guid,
+        merchant_guid=merchant_guid,
+        partner_reference_id=partner_reference_id,
+        external_location_ids=external_location_ids,
+        deadline=deadline,
+    )
+
+
+async def run_processor(
+    processor: object,
+    cards: str | Sequence[Mapping[str, str]],
+    *,
+    csv_settings: CsvSettings = _CSV,
+    context: JobContext | None = None,
+    attempts: int = 3,
+    **options: Any,
+) -> list[dict[str, str]]:
+    """Run a processor over cards and return the result file's rows, as the stdlib's csv reads them.
+
+    It is constructed, opened, run in chunks of two cards (so that what it keeps between chunks shows) and closed as in
+    production, only without pauses between attempts.
+
+    Args:
+        processor: A class, a plain async function, an instance, or a name as in the settings.
+        cards: A CSV text with header, or one mapping of column names to values per card.
+        csv_settings: How the file looks: name the card column here.
+        context: The job; see :func:`job_context`.
+        attempts: How often a card is tried in all before it fails.
+        **options: The processor's own options.
+
+    Returns:
+        One mapping per card: the input columns, ``status``, ``message`` and the processor's result columns, each under
+        its name in the result (``column_1`` … for a format without header).
+
+    Raises:
+        FatalError: The processor cannot be loaded with these options.
+        PermanentError: As raised by the processor, or ``processor_failed`` where it breaks its contract.
+    """
+    name = processor if isinstance(processor, str) else getattr(processor, "__name__", type(processor).__name__)
+    settings = ProcessorSettings(
+        name=name, options=options, attempts=attempts, backoff_seconds=0, backoff_limit_seconds=0
+    )
+    loaded = load(settings) if isinstance(processor, str) else adopt(processor, settings)
+    text = cards if isinstance(cards, str) else _as_csv(cards, csv_settings)
+    result: list[bytes] = []
+
+    async def keep(data: bytes) -> None:
+        result.append(data)
+
+    async with loaded:
+        await run_stream(
+            _once(text.encode(csv_settings.encoding)),
+            keep,
+            settings=csv_settings,
+            limits=CsvLimits(chunk_records=2),
+            processor=loaded,
+            context=context or job_context(),
+        )
+    return _rows(b"".join(result).decode(csv_settings.encoding), csv_settings, loaded)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _as_csv(cards: Sequence[Mapping[str, str]], settings: CsvSettings) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=settings.delimiter)
+    names = list(cards[0]) if cards else []
+    if settings.header:
+        writer.writerow(names)
+    writer.writerows([card[name] for name in names] for card in cards)
+    return text.getvalue()
+
+
+def _rows(text: str, settings: CsvSettings, loaded: LoadedProcessor) -> list[dict[str, str]]:
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=settings.delimiter, strict=True))
+    if settings.header:
+        names, *rows = rows or [[]]
+    else:
+        own = [settings.rename_result_columns.get(name, name) for name in loaded.result_columns]
+        added = [settings.status_column, settings.message_column, *own]
+        width = len(rows[0]) - len(added) if rows else 0
+        names = [*(f"column_{number}" for number in range(1, width + 1)), *added]
+    return [dict(zip(names, row, strict=True)) for row in rows]

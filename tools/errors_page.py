@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tools.markdown import page, table
+from tools.markdown import package_of, page, table
 
 _INTRO: Final = """\
 Stable codes: they stand in logs (`code`), in `error: <code>: <message>` of the command line, in the reason of a
@@ -60,13 +60,13 @@ def render(src: Path) -> str:
     _learn_classes(source)
     rows: dict[str, tuple[str, str, list[str]]] = {}
     for path, tree in source.trees.items():
-        room = path.relative_to(src / "pipeline").parts[0].removesuffix(".py")
+        room = package_of(path, src)
         for code, kind, text in _codes(tree, source):
             _, _, texts = rows.setdefault(code, (kind, room, []))
             if text and text not in texts:
                 texts.append(text)
     cells = ((f"`{code}`", kind, room, " / ".join(texts)) for code, (kind, room, texts) in sorted(rows.items()))
-    return page("Error codes", _INTRO, table(("Code", "Kind", "Room", "Says"), cells))
+    return page("Error codes", _INTRO, table(("Code", "Kind", "Package", "Says"), cells))
 
 
 def _learn_classes(source: _Source) -> None:

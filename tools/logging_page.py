@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tools.markdown import page, table
+from tools.markdown import package_of, page, table
 
 _INTRO: Final = """\
 Lines on stderr, as JSON objects or as text for people (`[logging]`, [settings.md](settings.md)). `event` is the action:
@@ -37,13 +37,13 @@ def render(src: Path) -> str:
     """Return the page."""
     found: dict[str, _Action] = {}
     for path in sorted(src.rglob("*.py")):
-        room = path.relative_to(src / "pipeline").parts[0].removesuffix(".py")
+        room = package_of(path, src)
         for name, levels, call in _lines(ast.parse(path.read_text("utf-8"))):
             action = found.setdefault(name, _Action())
             action.levels |= levels
             action.rooms.add(room)
             action.fields |= dict.fromkeys(one.arg for one in call.keywords if one.arg and one.arg != "exc_info")
-    return page("Log lines", _INTRO, table(("Action", "Level", "Room", "Fields"), _rows(found)))
+    return page("Log lines", _INTRO, table(("Action", "Level", "Package", "Fields"), _rows(found)))
 
 
 def _rows(found: Mapping[str, _Action]) -> Iterator[tuple[str, str, str, str]]:

@@ -91,7 +91,7 @@ _EVENTS: Final = (
     event_topic(Topic.EVENTS_LINKED_ACCOUNTS, "Linked accounts and their verification", "linked account"),
     event_topic(Topic.EVENTS_TRANSFERS, "Transfers between accounts of one owner", "transfer", partitions=6),
     event_topic(Topic.EVENTS_SEND, "Sends between accounts of different owners", "send", partitions=6),
-    event_topic(Topic.EVENTS_OUTGOING_WIRE_TRANSFERS, "OutgoingRecord wire transfers", "wire transfer", partitions=6),
+    event_topic(Topic.EVENTS_OUTGOING_WIRE_TRANSFERS, "Outgoing wire transfers", "wire transfer", partitions=6),
     event_topic(Topic.EVENTS_MANUAL_TRANSACTIONS, "Adjustments of balances by hand", "card or account"),
     event_topic(Topic.EVENTS_FEES, "Fees charged", "card or account", partitions=6),
     event_topic(Topic.EVENTS_LOGIN, "Logins", "credential", partitions=6),

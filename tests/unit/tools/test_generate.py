@@ -69,10 +69,10 @@ def test_each_topic_status_and_key_has_a_row() -> None:
 
 def test_error_codes_are_read_from_the_source() -> None:
     page = generate.generated()["docs/errors.md"]
-    assert "| `csv_unterminated_quote` | permanent | cards |" in page
+    assert "| `csv_unterminated_quote` | permanent | jobs.csv_engine |" in page
     assert "| `config_invalid` | fatal | settings |" in page
-    assert "| `kafka_records_lost` | fatal | bus |" in page
-    assert "| `url_userinfo` | permanent | transfer |" in page
+    assert "| `kafka_records_lost` | fatal | kafka |" in page
+    assert "| `url_userinfo` | permanent | outbound |" in page
 
 
 def test_schemas_are_schemas() -> None:

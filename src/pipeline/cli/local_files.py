@@ -13,7 +13,7 @@ from typing import BinaryIO, Final, Self
 from pipeline.cli.exits import UsageRefused
 from pipeline.jobs.csv_engine import CsvError
 from pipeline.jobs.transfer import SourceRefused
-from pipeline.jobs.transfer.gunzip import MAGIC, Gunzip
+from pipeline.jobs.transfer.download import MAGIC, Gunzip
 
 _PIECE: Final = 1 << 20
 

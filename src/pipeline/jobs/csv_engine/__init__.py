@@ -1,13 +1,11 @@
 """The CSV engine: split, parse, run a processor, format. Bytes in, bytes out."""
 
-from pipeline.jobs.csv_engine.engine import ChunkEngine
+from pipeline.jobs.csv_engine.engine import ChunkEngine, ChunkResult, settle_memory
 from pipeline.jobs.csv_engine.errors import CsvError
 from pipeline.jobs.csv_engine.identity import generation, idempotency_key, plan_hash
 from pipeline.jobs.csv_engine.layout import Layout
-from pipeline.jobs.csv_engine.memory import settle_memory
-from pipeline.jobs.csv_engine.protocols import Chunk, ChunkResult, Position, Split
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
-from pipeline.jobs.csv_engine.splitter import Splitter
+from pipeline.jobs.csv_engine.splitter import Chunk, Position, Splitter
 from pipeline.jobs.csv_engine.streaming import Summary, run_stream
 
 __all__ = [
@@ -19,7 +17,6 @@ __all__ = [
     "CsvSettings",
     "Layout",
     "Position",
-    "Split",
     "Splitter",
     "Summary",
     "generation",

@@ -1,19 +1,48 @@
-"""Runs a processor over the chunks of one file: parse, process, format."""
+"""Runs a processor over the chunks of one file: parse, process row by row or as one batch, format."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
 
-from pipeline.jobs.csv_engine.columnar import run_columnar
-from pipeline.jobs.csv_engine.formatting import format_records
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import PipelineError, most_severe
+from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes, format_records
+from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
-from pipeline.jobs.csv_engine.protocols import Chunk, ChunkResult
-from pipeline.jobs.csv_engine.records import parse
-from pipeline.jobs.csv_engine.rowwise import run_rowwise
-from pipeline.jobs.csv_engine.trying import Tries
+from pipeline.jobs.csv_engine.records import Records, parse
+from pipeline.jobs.csv_engine.splitter import Chunk
+from pipeline.jobs.csv_engine.trying import Tries, misbehaved
 from pipeline.jobs.processors.loading import LoadedProcessor
-from pipeline.jobs.processors.protocols import ColumnarProcessor, JobContext
+from pipeline.jobs.processors.protocols import (
+    Card,
+    CardError,
+    CardResult,
+    ColumnarProcessor,
+    JobContext,
+    RowProcessor,
+    TransientCardError,
+)
+from pipeline.jobs.processors.settings import ProcessorSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """Result bytes of one chunk, ready to be appended to those of the chunk before.
+
+    Attributes:
+        data: Result lines; chunk 0's begin with the result header where the format has one.
+        ok: Cards whose status is ok.
+        failed: Cards whose status is failed.
+    """
+
+    data: bytes = field(repr=False)
+    ok: int
+    failed: int
 
 
 class ChunkEngine:
@@ -61,3 +90,192 @@ class ChunkEngine:
         header = self._layout.result_header if chunk.number == 0 else b""
         ok = outcomes.ok
         return ChunkResult(data=header + data, ok=ok, failed=records.starts.size - ok)
+
+
+_TURN: Final = 64
+"""Cards after which a worker lets others have the loop, should the processor never wait for anything."""
+
+
+async def run_rowwise(
+    processor: RowProcessor, records: Records, layout: Layout, context: JobContext, tries: Tries, *, start: int
+) -> Outcomes:
+    """Return what became of each sound record. Raises as :meth:`ChunkEngine.run`."""
+    run = _Run(processor, layout, context, tries)
+    cards = enumerate(await asyncio.to_thread(_cards, records, layout, context, start))
+    results: list[CardResult | None] = [None] * records.sound.size
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(min(tries.settings.concurrency, records.sound.size)):
+                workers.create_task(run.work(cards, results))
+    except* PipelineError as group:
+        failure = most_severe(group)
+    if failure is not None:
+        raise failure
+    return await asyncio.to_thread(_outcomes, [result for result in results if result is not None], layout)
+
+
+class _Run:
+    def __init__(self, processor: RowProcessor, layout: Layout, context: JobContext, tries: Tries) -> None:
+        self._processor = processor
+        self._context = context
+        self._tries = tries
+        self._own = frozenset(layout.own)
+
+    async def work(self, cards: Iterator[tuple[int, Card]], results: list[CardResult | None]) -> None:
+        """Take cards until there are none."""
+        for done, (index, card) in enumerate(cards):
+            results[index] = await self._card(card)
+            if done % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
+
+    async def _card(self, card: Card) -> CardResult:
+        attempt = 1
+        while True:
+            try:
+                return await self._attempt(card)
+            except CardError as error:
+                return CardResult("failed", str(error) or "refused")
+            except TransientCardError as error:
+                if not await self._tries.wait(attempt, error):
+                    return CardResult("failed", self._tries.given_up(error))
+            attempt += 1
+
+    async def _attempt(self, card: Card) -> CardResult:
+        try:
+            result = await self._processor.process(card, self._context)
+        except (PipelineError, CardError, TransientCardError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a foreign processor may raise anything, with card data in its message
+            kind = type(error).__name__
+        else:
+            return self._checked(result)
+        # outside the handler, so that the unknown error and the values in its frames are not chained
+        raise misbehaved(self._tries.settings, f"raised {kind}")
+
+    def _checked(self, result: object) -> CardResult:
+        settings = self._tries.settings
+        if not isinstance(result, CardResult):
+            raise misbehaved(settings, f"returned {type(result).__name__} instead of CardResult")
+        if result.status not in (OK, FAILED):
+            raise misbehaved(settings, "returned a status that is neither ok nor failed")
+        texts: list[object] = [result.message, *result.columns.values()]
+        if not all(isinstance(text, str) for text in texts):
+            raise misbehaved(settings, "returned a message or a result column that is no text")
+        if not self._own.issuperset(result.columns):
+            raise misbehaved(settings, "returned a column that its result_columns do not name")
+        return result
+
+
+def _cards(records: Records, layout: Layout, context: JobContext, start: int) -> Iterator[Card]:
+    prefix = key_prefix(context.integration, context.job_guid)
+    numbers = (records.sound + (start + 1)).tolist()
+    rows = zip(*(column.to_pylist() for column in records.values), strict=True)
+    return (
+        Card(
+            record=number,
+            number=row[layout.card],
+            columns=dict(zip(layout.columns, row, strict=True)),
+            idempotency_key=f"{prefix}{number:012x}",
+        )
+        for number, row in zip(numbers, rows, strict=True)
+    )
+
+
+def _outcomes(results: list[CardResult], layout: Layout) -> Outcomes:
+    return Outcomes(
+        status=pa.array([result.status for result in results], pa.string()).dictionary_encode(),
+        message=_texts([result.message for result in results]),
+        own=tuple(_texts([result.columns.get(name, "") for result in results]) for name in layout.own),
+    )
+
+
+def _texts(values: list[str]) -> pa.StringArray:
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:  # half of a surrogate pair, e.g. out of someone's JSON
+        return pa.array([value.encode("utf-8", "replace").decode() for value in values], pa.string())
+
+
+async def run_columnar(
+    processor: ColumnarProcessor, records: Records, layout: Layout, context: JobContext, tries: Tries, *, start: int
+) -> Outcomes:
+    """Return what became of each sound record. Raises as :meth:`ChunkEngine.run`."""
+    if not records.sound.size:
+        return _all_failed(0, "", layout)
+    batch = await asyncio.to_thread(_batch, records, layout, context, start)
+    attempt = 1
+    while True:
+        try:
+            return await asyncio.to_thread(_attempt, processor, batch, context, layout, tries.settings)
+        except TransientCardError as error:
+            if not await tries.wait(attempt, error):
+                return _all_failed(records.sound.size, tries.given_up(error), layout)
+        attempt += 1
+
+
+def _attempt(
+    processor: ColumnarProcessor,
+    batch: pa.RecordBatch,
+    context: JobContext,
+    layout: Layout,
+    settings: ProcessorSettings,
+) -> Outcomes:
+    try:
+        result = processor.process_batch(batch, context)
+    except (PipelineError, TransientCardError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a foreign processor may raise anything, with card data in its message
+        kind = type(error).__name__
+    else:
+        return _checked(result, batch.num_rows, layout, settings)
+    # outside the handler, so that the unknown error and the values in its frames are not chained
+    raise misbehaved(settings, f"raised {kind}")
+
+
+def _batch(records: Records, layout: Layout, context: JobContext, start: int) -> pa.RecordBatch:
+    numbers = records.sound + (start + 1)
+    keys = idempotency_keys(key_prefix(context.integration, context.job_guid), numbers)
+    arrays = [*records.values, pa.array(numbers), records.values[layout.card], keys]
+    return pa.RecordBatch.from_arrays(arrays, names=[*layout.columns, *layout.RESERVED])
+
+
+def _checked(result: object, rows: int, layout: Layout, settings: ProcessorSettings) -> Outcomes:
+    if not isinstance(result, pa.RecordBatch):
+        raise misbehaved(settings, f"returned {type(result).__name__} instead of a RecordBatch")
+    if result.num_rows != rows:
+        raise misbehaved(settings, f"returned {result.num_rows} rows for {rows} cards")
+    missing = [name for name in ("status", "message", *layout.own) if result.schema.names.count(name) != 1]
+    if missing:
+        raise misbehaved(settings, f"returned a batch without exactly one column {missing[0]}")
+    status = _text(result, "status", settings)
+    if not pa.types.is_dictionary(status.type):
+        status = status.dictionary_encode()
+    used = status.dictionary.take(pa.array(np.unique(status.indices.drop_null()))).to_pylist()
+    if status.null_count or not {OK, FAILED}.issuperset(used):
+        raise misbehaved(settings, "returned a status that is neither ok nor failed")
+    own = tuple(_text(result, name, settings) for name in layout.own)
+    return Outcomes(status, _text(result, "message", settings), own)
+
+
+def _text(batch: pa.RecordBatch, name: str, settings: ProcessorSettings) -> pa.Array:
+    column = batch.column(name)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not pa.types.is_string(kind):
+        raise misbehaved(settings, f"returned column {name} as {kind} instead of string")
+    return column
+
+
+def _all_failed(rows: int, message: str, layout: Layout) -> Outcomes:
+    nothing = pa.nulls(rows, pa.string())
+    status = pa.array([FAILED] * rows, pa.string()).dictionary_encode()
+    return Outcomes(status, pa.array([message] * rows, pa.string()), tuple(nothing for _ in layout.own))
+
+
+def settle_memory() -> None:
+    """Let Arrow take its memory from the system's allocator; call it once in a process that processes cards.
+
+    Arrow's default (mimalloc) keeps what each thread freed: about 100 MB more here, growing with the size of the file,
+    at the same speed.
+    """
+    pa.set_memory_pool(pa.system_memory_pool())

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.jobs.csv_engine import scanning
 from pipeline.jobs.csv_engine.layout import Layout
-from pipeline.jobs.csv_engine.lines import Lines
-from pipeline.jobs.csv_engine.protocols import Chunk
-from pipeline.jobs.csv_engine.scanning import QUOTE, Positions
+from pipeline.jobs.csv_engine.scanning import QUOTE, Lines, Positions
+from pipeline.jobs.csv_engine.splitter import Chunk
 
 Bounds = NDArray[np.int32]
 """One row per sound record: begin and end of each field, side by side."""

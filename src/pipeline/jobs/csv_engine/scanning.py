@@ -1,4 +1,4 @@
-"""Where things are in raw CSV bytes: vectorised, without decoding and without a loop over bytes.
+"""Finds quotes, lines and faults in raw CSV bytes with numpy: no decoding, no loop over bytes.
 
 The one law: a quote switches between inside and outside, doubled quotes switch twice. A byte is *outside* when
 the number of quotes before it, counted from the beginning of its record, is even.
@@ -6,10 +6,17 @@ the number of quotes before it, counted from the beginning of its record, is eve
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.jobs.csv_engine import errors
+from pipeline.jobs.csv_engine.errors import CsvError
+from pipeline.jobs.csv_engine.settings import CsvLimits
 
 QUOTE: Final = ord('"')
 LF: Final = ord("\n")
@@ -74,3 +81,132 @@ def lone_carriage_return(data: bytes, quotes: Positions, *, final: bool) -> int 
     after = bytes_of(data)[np.minimum(returns + 1, len(data) - 1)]
     lone = outside(returns[after != LF], quotes)
     return int(lone[0]) if lone.size else None
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Whole lines of ``data``, which begins at a record's beginning. A record is a line that is not blank.
+
+    Attributes:
+        data: The bytes; behind the last whole line an unfinished one may stand.
+        quotes: Where quotes are.
+        feeds: Where line feeds are, those inside quotes included.
+        starts: Where each whole line begins.
+        ends: Where each whole line ends, its line end included.
+        stops: Where the content of each whole line ends, its line end excluded.
+        blank: Which whole lines have no content.
+    """
+
+    data: bytes = field(repr=False)
+    quotes: Positions
+    feeds: Positions
+    starts: Positions
+    ends: Positions
+    stops: Positions
+    blank: Flags
+
+    @classmethod
+    def of(cls, data: bytes, *, final: bool) -> Lines:
+        """Find the lines; with ``final`` the last needs no line end."""
+        quotes = find(data, QUOTE)
+        feeds = find(data, LF)
+        ends = outside(feeds, quotes) + 1
+        if final and not quotes.size & 1 and len(data) > (ends[-1] if ends.size else 0):
+            ends = np.append(ends, len(data))
+        starts = np.concatenate((NONE if not ends.size else np.zeros(1, np.int64), ends[:-1]))
+        stops = _stops(data, starts, ends)
+        return cls(data, quotes, feeds, starts, ends, stops, np.equal(starts, stops))
+
+    def before(self, offset: int) -> int:
+        """Return the number of line feeds before ``offset``."""
+        return int(np.searchsorted(self.feeds, offset))
+
+
+def _stops(data: bytes, starts: Positions, ends: Positions) -> Positions:
+    if not ends.size:
+        return ends
+    array = bytes_of(data)
+    fed = array[ends - 1] == LF
+    stops: Positions = ends - fed
+    if b"\r" in data:
+        stops -= fed & (stops > starts) & (array[np.maximum(stops - 1, 0)] == CR)
+    return stops
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        at: Offset that orders faults: the byte that makes it one.
+        line_at: Offset whose line is named.
+        error: Makes the error of the line's number.
+    """
+
+    at: int
+    line_at: int
+    error: Callable[[int], CsvError]
+
+
+def faults(lines: Lines, limits: CsvLimits, *, delimiter: int, room: int, final: bool) -> Iterator[Fault]:
+    """Yield the first fault of each kind.
+
+    Args:
+        lines: What to look at.
+        limits: Bounds of fields and records.
+        delimiter: The byte between fields.
+        room: How many more records, a header included, the file may hold.
+        final: Nothing follows.
+    """
+    data, quotes = lines.data, lines.quotes
+    nul = data.find(b"\0")
+    if nul >= 0:
+        yield Fault(nul, nul, errors.nul_byte)
+    lone = lone_carriage_return(data, quotes, final=final)
+    if lone is not None:
+        yield Fault(lone, lone, errors.lone_carriage_return)
+    stray = stray_quote(data, quotes, delimiter) if quotes.size else None
+    if stray is not None:
+        yield Fault(stray, stray, errors.quote_in_unquoted_field)
+    if final and quotes.size & 1:
+        yield Fault(len(data), int(quotes[-1]), errors.unterminated_quote)
+    yield from _sizes(lines, limits, delimiter)
+    if lines.ends.size > room:
+        yield from _count(lines, limits, room)
+
+
+def _sizes(lines: Lines, limits: CsvLimits, delimiter: int) -> Iterator[Fault]:
+    starts = np.append(lines.starts, lines.ends[-1] if lines.ends.size else 0)
+    lengths = np.append(lines.ends, len(lines.data)) - starts
+    longest = int(lengths.max())
+    if longest > limits.max_field_bytes:
+        yield from _field(lines, limits.max_field_bytes, delimiter)
+    if longest > limits.max_record_bytes:
+        start = int(starts[int((lengths > limits.max_record_bytes).argmax())])
+        yield _record(lines, start, limits.max_record_bytes)
+
+
+def _record(lines: Lines, start: int, limit: int) -> Fault:
+    at = start + limit
+    before = int(np.searchsorted(lines.quotes, at))
+    if before & 1:
+        opened = int(lines.quotes[before - 1])
+        return Fault(at, opened, partial(errors.quote_over_limit, limit=limit))
+    return Fault(at, start, partial(errors.record_too_large, limit=limit))
+
+
+def _field(lines: Lines, limit: int, delimiter: int) -> Iterator[Fault]:
+    delimiters = outside(find(lines.data, delimiter), lines.quotes)
+    unfinished = len(lines.data) - lines.data.endswith(bytes([CR]))  # that CR may belong to the line end
+    begins = np.sort(np.concatenate((np.zeros(1, np.int64), delimiters + 1, lines.ends)))
+    stops = np.sort(np.concatenate((delimiters, lines.stops, np.array([unfinished]))))
+    begin = first(begins, stops - begins > limit)
+    if begin is not None:
+        yield Fault(begin + limit, begin, partial(errors.field_too_large, limit=limit))
+
+
+def _count(lines: Lines, limits: CsvLimits, room: int) -> Iterator[Fault]:
+    index = int(np.searchsorted(np.cumsum(~lines.blank), room + 1))
+    if index < lines.ends.size:
+        at = int(lines.ends[index]) - 1
+        yield Fault(at, int(lines.starts[index]), partial(errors.too_many_records, limit=limits.max_records))

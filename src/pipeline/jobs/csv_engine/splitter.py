@@ -1,27 +1,117 @@
-"""Cuts a stream of bytes into chunks of whole records, the same ones however the stream is cut."""
+"""Cuts a file into chunks of whole records. The same bytes give the same chunks, however the stream is cut."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from pipeline.jobs.csv_engine import errors
 from pipeline.jobs.csv_engine.errors import CsvError
-from pipeline.jobs.csv_engine.faults import Fault, faults
-from pipeline.jobs.csv_engine.header import numbered_header
-from pipeline.jobs.csv_engine.lines import Lines
-from pipeline.jobs.csv_engine.protocols import Chunk, Position
+from pipeline.jobs.csv_engine.layout import numbered_header
+from pipeline.jobs.csv_engine.scanning import Fault, Lines, faults
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
-from pipeline.jobs.csv_engine.sniffing import BOM, SNIFF_BYTES, sniff
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a chunk begins or ends in the decompressed file.
+
+    Attributes:
+        byte: Offset from the file's first byte (a BOM counts).
+        record: Number of data records before this place.
+        line: Number of physical lines before this place (a quoted field may span several).
+    """
+
+    byte: int = 0
+    record: int = 0
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of whole data records: the unit of work, of checkpoint and of repetition.
+
+    Attributes:
+        number: Running number from 0. Chunk 0 exists even when the file holds no record.
+        data: The records as they stand in the file, without header or BOM; the last line end may be missing at the end.
+        start: For chunk 0 the beginning of the file; else the end of the chunk before.
+        end: Where the next chunk begins.
+    """
+
+    number: int
+    data: bytes = field(repr=False)
+    start: Position
+    end: Position
+
+    @property
+    def records(self) -> int:
+        """Number of data records."""
+        return self.end.record - self.start.record
+
+
+SNIFF_BYTES: Final = 512
+"""How much of the beginning decides. Fixed, so that the cutting of the input does not matter."""
+
+BOM: Final = b"\xef\xbb\xbf"
+
+_ENCODINGS: Final = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
+    (b"\xff\xfe\x00\x00", "UTF-32 (little endian)"),
+    (b"\x00\x00\xfe\xff", "UTF-32 (big endian)"),
+    (b"\xff\xfe", "UTF-16 (little endian)"),
+    (b"\xfe\xff", "UTF-16 (big endian)"),
+)
+
+_MAGIC: Final = (
+    (b"\x1f\x8b", "gzip data inside the download (compressed twice, or compressed without saying so)"),
+    (b"PK\x03\x04", "a ZIP archive, e.g. an Excel workbook"),
+    (b"PK\x05\x06", "an empty ZIP archive"),
+    (b"%PDF-", "a PDF"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or Word document"),
+    (b"BZh", "bzip2 data"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard data"),
+    (b"\xfd7zXZ\x00", "xz data"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"PAR1", "a Parquet file"),
+    (b"{\\rtf", "an RTF document"),
+    (b"\x89PNG", "a PNG image"),
+    (b"-----BEGIN PGP", "a PGP message"),
+)
+
+_MARKUP: Final = (
+    (re.compile(rb"\s*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE), "an HTML page"),
+    (re.compile(rb"\s*<[?!a-z]", re.IGNORECASE), "XML, e.g. an error answer of an object store"),
+    (re.compile(rb"""\s*(?:\{\s*["}]|\[\s*[\[{"\]])"""), "JSON"),
+)
+
+
+def sniff(head: bytes) -> None:
+    """Refuse what cannot be a CSV, by its first :data:`SNIFF_BYTES` bytes.
+
+    Raises:
+        CsvError: ``csv_unsupported_encoding`` or ``csv_not_a_csv``, naming what the file looks like.
+    """
+    for mark, name in _ENCODINGS:
+        if head.startswith(mark):
+            raise errors.unsupported_encoding(name)
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            raise errors.not_a_csv(name)
+    text = head.removeprefix(BOM)
+    for pattern, name in _MARKUP:
+        if pattern.match(text):
+            raise errors.not_a_csv(name)
+
 
 _PIECE: Final = 1 << 20
 """Larger inputs are scanned in pieces of this many bytes, so that the scan's arrays stay small."""
 
 
 class Splitter:
-    """Implements :class:`~pipeline.jobs.csv_engine.protocols.Split`.
+    """Cuts a stream of bytes into chunks of whole records.
 
     A record ends with LF or CR LF outside quotes, or with the file. A blank line (no byte between two line ends) is no
     record: it is counted as a line, kept in the chunk's bytes and left out of the result. A chunk is closed at the
@@ -38,6 +128,12 @@ class Splitter:
         at: Where to begin: the end of a chunk.
         next_chunk: The number of the chunk that begins there.
         header: The header that a splitter of the same file found; only for ``at`` beyond the beginning.
+
+    Attributes:
+        header: The header record with its line end, exactly as in the file; None until the splitter has read it. A file
+            without a header gets one made up (``column_1,column_2,...``), as wide as its first record; a file without
+            any record gets ``b""``. A restart needs nothing else of the file's beginning. Once a layout has accepted
+            the header, it holds no card data and may be stored.
     """
 
     def __init__(
@@ -45,7 +141,7 @@ class Splitter:
         settings: CsvSettings,
         limits: CsvLimits,
         *,
-        at: Position = Position(),  # noqa: B008 - immutable
+        at: Position = Position(),
         next_chunk: int = 0,
         header: bytes | None = None,
     ) -> None:
@@ -65,11 +161,21 @@ class Splitter:
         self._error: CsvError | None = None
 
     def feed(self, data: bytes) -> Sequence[Chunk]:
-        """Take the next bytes and return the chunks that they complete."""
+        """Take the next bytes and return the chunks that they complete. CPU work: call it in a thread.
+
+        It returns the chunks that end before a fault first; the next call raises.
+
+        Raises:
+            CsvError: The file is not a CSV, its encoding is refused, a quote never ends or is inside an unquoted field,
+                or a field, record, file or record count is over its limit. The error names the line.
+        """
         return self._collect(self._feed(data))
 
     def finish(self) -> Sequence[Chunk]:
-        """Return the last chunks. Blank lines alone make a chunk only where they are the whole file."""
+        """Return the last chunks; every file gives at least one chunk. Raises as :meth:`feed`.
+
+        Blank lines alone make a chunk only where they are the whole file.
+        """
         return self._collect(self._finish(), last_call=True)
 
     def _collect(self, chunks: Iterator[Chunk], *, last_call: bool = False) -> Sequence[Chunk]:

@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.jobs.csv_engine.engine import ChunkEngine
+from pipeline.jobs.csv_engine.engine import ChunkEngine, ChunkResult
 from pipeline.jobs.csv_engine.layout import Layout
-from pipeline.jobs.csv_engine.protocols import Chunk, ChunkResult
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
-from pipeline.jobs.csv_engine.splitter import Splitter
+from pipeline.jobs.csv_engine.splitter import Chunk, Splitter
 from pipeline.jobs.processors.loading import LoadedProcessor
 from pipeline.jobs.processors.protocols import JobContext
 

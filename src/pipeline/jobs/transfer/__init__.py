@@ -1,10 +1,10 @@
 """Download from and upload to pre-signed URLs."""
 
 from pipeline.jobs.transfer.download import HttpDownloader
-from pipeline.jobs.transfer.errors import SourceChanged, SourceRefused, UploadRefused
-from pipeline.jobs.transfer.opening import Transfers, open_transfers
+from pipeline.jobs.transfer.failures import SourceChanged, SourceRefused, UploadRefused
 from pipeline.jobs.transfer.protocols import Download, Downloader, SignedUrl, SourceInfo, Uploader, UrlSource
 from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.transfers import Transfers, open_transfers
 from pipeline.jobs.transfer.upload import MAX_PUT_BYTES, HttpUploader
 from pipeline.jobs.transfer.urls import job_deadline, signed_url
 

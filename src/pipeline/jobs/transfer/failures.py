@@ -1,19 +1,85 @@
-"""One try's failure in our words: of the network, or of the store."""
+"""The errors of a transfer: what a failed try, an unusable URL or a refusal by the store is raised as."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import aiohttp
 import structlog
 
-from pipeline.errors import PipelineError, TransientError
+from pipeline.errors import PermanentError, PipelineError, TransientError
 from pipeline.jobs.transfer.answers import MAX_ERROR_BYTES, Refusal, Remedy, judge, read_refusal
-from pipeline.jobs.transfer.directions import DOWNLOAD, Direction
-from pipeline.jobs.transfer.errors import SourceChanged
-from pipeline.jobs.transfer.urls import signing_time
+from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
+from pipeline.jobs.transfer.urls import signed_headers, signing_time
+
+
+class SourceChanged(TransientError):
+    """The input object is not the one that the work began with: start over at its first byte."""
+
+
+class SourceRefused(PermanentError):
+    """The input file cannot be had, or is broken, for good."""
+
+
+class UploadRefused(PermanentError):
+    """The result file cannot be put, for good."""
+
+
+_HEADER_NAME: Final = re.compile(r"[a-z0-9-]{1,40}")
+_MAX_NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """Words of one direction.
+
+    Attributes:
+        name: Label of metrics.
+        prefix: First part of error codes.
+        field: The announcement's field with the URL.
+        refused: What a failure for good is raised as.
+        sendable: Headers that we can send as signed.
+    """
+
+    name: Literal["download", "upload"]
+    prefix: Literal["source", "upload"]
+    field: str
+    refused: type[SourceRefused | UploadRefused]
+    sendable: frozenset[str]
+
+
+DOWNLOAD: Final = Direction("download", "source", "input_file_url", SourceRefused, frozenset({"host"}))
+UPLOAD: Final = Direction("upload", "upload", "result_upload_url", UploadRefused, frozenset({"host", "content-length"}))
+
+
+async def next_url(source: UrlSource, direction: Direction, clock: Callable[[], datetime]) -> SignedUrl:
+    """Return the newest announced URL, if it can still be used, and by us.
+
+    Raises:
+        SourceRefused: The deadline has passed, or the signature covers headers that we cannot send.
+        UploadRefused: The same, for an upload.
+    """
+    signed = await source()
+    if signed.deadline <= clock():
+        raise direction.refused(
+            f"{direction.prefix}_deadline_passed",
+            f"{direction.field} expires too soon to go on (work with it had to end at "
+            f"{signed.deadline:%Y-%m-%d %H:%M:%S} UTC). Announce the job again with fresh URLs.",
+        )
+    foreign = signed_headers(signed.url.get_secret_value()) - direction.sendable
+    if foreign:
+        names = ", ".join(sorted(name for name in foreign if _HEADER_NAME.fullmatch(name))[:_MAX_NAMED])
+        raise direction.refused(
+            f"{direction.prefix}_signed_headers",
+            f"{direction.field} is signed for headers whose values nobody told us ({names}). Sign it for host alone "
+            "(X-Amz-SignedHeaders=host).",
+        )
+    return signed
+
 
 log = structlog.get_logger(__name__)
 

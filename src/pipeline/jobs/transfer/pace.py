@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 
 from pipeline.errors import TransientError
-from pipeline.jobs.transfer.directions import Direction
-from pipeline.jobs.transfer.failures import TooSlow
+from pipeline.jobs.transfer.failures import Direction, TooSlow
 from pipeline.jobs.transfer.settings import TransferSettings
 
 

@@ -1,4 +1,4 @@
-"""Which hosts are talked to, by which way, and how patiently."""
+"""Timeouts, minimum rate and tries of file transfers."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ from datetime import datetime
 import structlog
 
 from pipeline.errors import PermanentError, TransientError
-from pipeline.jobs.transfer.directions import Direction
-from pipeline.jobs.transfer.failures import NotFound
+from pipeline.jobs.transfer.failures import Direction, NotFound
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferSettings
 from pipeline.observability import Metrics

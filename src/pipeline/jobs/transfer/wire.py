@@ -17,9 +17,15 @@ import aiohttp
 import yarl
 
 from pipeline.errors import TransientError
-from pipeline.jobs.transfer.directions import DOWNLOAD, next_url
-from pipeline.jobs.transfer.errors import SourceChanged, SourceRefused
-from pipeline.jobs.transfer.failures import failure_of, refusal_of, translated
+from pipeline.jobs.transfer.failures import (
+    DOWNLOAD,
+    SourceChanged,
+    SourceRefused,
+    failure_of,
+    next_url,
+    refusal_of,
+    translated,
+)
 from pipeline.jobs.transfer.pace import Pace
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferSettings

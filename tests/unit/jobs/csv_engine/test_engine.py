@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pipeline.errors import PermanentError, TransientError
 from pipeline.jobs.csv_engine import ChunkEngine, CsvLimits, CsvSettings, Layout, Splitter, Summary, run_stream
 from pipeline.jobs.csv_engine.identity import idempotency_key
-from pipeline.jobs.csv_engine.lines import Lines
 from pipeline.jobs.csv_engine.records import parse
+from pipeline.jobs.csv_engine.scanning import Lines
 from pipeline.jobs.processors import (
     Card,
     CardError,

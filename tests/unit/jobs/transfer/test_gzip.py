@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.transfer_ground import ETAG, cut_after, ground, ranged, whole
 
 from pipeline.jobs.transfer import SourceChanged, SourceInfo, SourceRefused
-from pipeline.jobs.transfer.gunzip import Gunzip
+from pipeline.jobs.transfer.download import Gunzip
 from pipeline.jobs.transfer.testing import Exchange
 
 DATA = b"card_number,note\n" + b"".join(b"99999900%08d,%x\n" % (n, hash(str(n))) for n in range(40_000))

@@ -1,4 +1,4 @@
-"""Putting one integration's transfers together."""
+"""One integration's downloader and uploader, with their sessions."""
 
 from __future__ import annotations
 

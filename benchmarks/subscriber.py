@@ -34,7 +34,9 @@ def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
     from support.brokers import running_apache_kafka  # noqa: PLC0415 - found once the tests' folder is on the path
 
     with running_apache_kafka() as broker:
-        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, replication_factor=1, ack_timeout=30.0)
+        kafka = KafkaSettings(
+            bootstrap_servers=broker.bootstrap_servers, replication_factor=1, ack_timeout_seconds=30.0
+        )
         return {"subscriber, typed: events/s, peer bare aiokafka loop": asyncio.run(_measure(kafka, rounds))}
 
 

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pipeline.settings import Settings, toml_value
-from pipeline.settings.shape import is_secret, item, members, models
+from pipeline.settings.shape import is_secret, item, members, models, unit_of
 from tools.markdown import page, table
 
 _INTRO: Final = """\
@@ -32,8 +32,8 @@ variables over it, and secret files. `pipeline config check` names every problem
   that replacing one rotates the token.
 - **Paths** that are relative are relative to the folder of the settings file (without one: to the working
   directory), except those inside a processor's options.
-- **Units** stand in the name or the description. Numbers are written without them: `"10s"` and `"5MB"` are
-  refused, with the number to write instead.
+- **Units**: the column *Type* names the unit of a number, and names end in it (`_seconds`, `_bytes`). Write the
+  number alone: `"10s"` and `"5MB"` are refused, with the number to write instead.
 - An unknown key is refused, with the nearest known one."""
 
 _KINDS: Final[dict[Any, str]] = {
@@ -101,12 +101,13 @@ def _row(name: str, field: FieldInfo, known: Container[str]) -> tuple[str, ...]:
         shown = f"`{toml_value(default)}`"
     from_file = is_secret(field.annotation) and f"{name}_file" not in known
     key = f"`{name}` or `{name}_file`" if from_file else f"`{name}`"
-    return key, _kind(field.annotation), shown, field.description or ""
+    return key, _kind(field.annotation, field), shown, field.description or ""
 
 
-def _kind(annotation: Any) -> str:
+def _kind(annotation: Any, field: FieldInfo | None = None) -> str:
     kinds = [_kind_of(one) for one in members(annotation) if one is not types.NoneType]
-    return " or ".join(dict.fromkeys(kinds))
+    unit = unit_of(field, annotation)
+    return " or ".join(dict.fromkeys(kinds)) + (f" of {unit.name}" if unit and unit.name else "")
 
 
 def _kind_of(annotation: Any) -> str:

@@ -28,7 +28,7 @@ DEADLINE_SECONDS = 2.0
 SLACK_SECONDS = 4.0
 """What a slow machine may add to the deadline."""
 QUICK = {
-    "kafka": {"ack_timeout": 1.5, "request_timeout": 2.0},
+    "kafka": {"ack_timeout_seconds": 1.5, "request_timeout_seconds": 2.0},
     "ingress": {"port": 0, "deadline_seconds": DEADLINE_SECONDS},
 }
 
@@ -174,7 +174,7 @@ async def test_no_broker_at_the_start(embedded_broker: Broker, tmp_path: Path, p
 async def test_stop_in_mid_request(embedded_broker: Broker, tmp_path: Path, prefork: Prefork) -> None:
     """SIGTERM: not ready at once, yet served on; then no new connections, what is in work is answered; exit 0."""
     patient = {
-        "kafka": {"ack_timeout": 30.0},
+        "kafka": {"ack_timeout_seconds": 30.0},
         "ingress": {"port": 0, "deadline_seconds": 30.0, "drain_seconds": 4.0, "stop_grace_seconds": 40.0},
     }
     async with running_ingress(embedded_broker, tmp_path, patient, prefork) as (flow, ecs):

@@ -95,7 +95,7 @@ async def test_a_frozen_worker_that_thaws_changes_nothing(start_flow: StartFlow)
 async def test_a_worker_told_to_stop_in_mid_job_hands_it_over(start_flow: StartFlow) -> None:
     """SIGTERM with less grace than the job needs: it stops in time, the next one does the rest."""
     grace = 0.5
-    async with start_flow(seconds=0.05, tables={"consumer": {"stop_grace": grace}}) as flow:
+    async with start_flow(seconds=0.05, tables={"consumer": {"stop_grace_seconds": grace}}) as flow:
         job = await flow.send(cards=CARDS)
         await until(lambda: _chunks(flow, job) >= 2)
         began = asyncio.get_running_loop().time()

@@ -29,13 +29,13 @@ async def kafka(broker: Broker) -> KafkaSettings:
 def quick() -> ConsumerSettings:
     """A consumer that reacts at once."""
     return ConsumerSettings(
-        session_timeout=6.0,
+        session_timeout_seconds=6.0,
         backoff_min=0.05,
         backoff_max=0.2,
-        commit_interval=0.1,
-        poll_interval=0.1,
-        stop_grace=2.0,
-        batch_linger=0.05,
+        commit_interval_seconds=0.1,
+        poll_interval_seconds=0.1,
+        stop_grace_seconds=2.0,
+        batch_linger_seconds=0.05,
     )
 
 

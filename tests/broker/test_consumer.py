@@ -122,7 +122,7 @@ async def test_after_a_crash_work_begins_at_the_lowest_unfinished_record(
     for number, key in enumerate(keys):
         await publisher.publish(outgoing(key, b"%d" % number))
     first, second = Notebook(act), Notebook()
-    async with running(_consumer(first, kafka, quick.model_copy(update={"stop_grace": 0.2}), publisher)):
+    async with running(_consumer(first, kafka, quick.model_copy(update={"stop_grace_seconds": 0.2}), publisher)):
         await until(lambda: {b"0", b"1", b"3", b"4"} <= set(first.values()))
     async with running(_consumer(second, kafka, quick, publisher)):
         await until(lambda: len(second.done) == 3)

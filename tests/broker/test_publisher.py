@@ -51,7 +51,9 @@ async def test_the_largest_allowed_record_is_taken(kafka: KafkaSettings, publish
 
 async def test_a_frozen_broker_costs_the_deadline_and_no_more(apache_kafka: Broker) -> None:
     """No answer: BrokerUnavailable in time; the broker thaws: publications work again by themselves."""
-    settings = (await fresh_settings(apache_kafka)).model_copy(update={"ack_timeout": 1.0, "request_timeout": 3.0})
+    settings = (await fresh_settings(apache_kafka)).model_copy(
+        update={"ack_timeout_seconds": 1.0, "request_timeout_seconds": 3.0}
+    )
     async with KafkaPublisher(settings) as publisher:
         await _until_published(publisher, b"before")  # a first one has to find the broker, within a short deadline
         apache_kafka.freeze()
@@ -68,7 +70,7 @@ async def test_a_frozen_broker_costs_the_deadline_and_no_more(apache_kafka: Brok
 async def test_a_killed_broker_comes_back_and_the_publisher_with_it(apache_kafka: Broker) -> None:
     """Connections refused: the deadline holds, the outage's memory is bounded, and later all works again."""
     settings = (await fresh_settings(apache_kafka)).model_copy(
-        update={"ack_timeout": 0.5, "request_timeout": 3.0, "max_sends_in_flight": 3}
+        update={"ack_timeout_seconds": 0.5, "request_timeout_seconds": 3.0, "max_sends_in_flight": 3}
     )
     async with KafkaPublisher(settings) as publisher:
         await _until_published(publisher, b"before")  # a first one has to find the broker, within a short deadline
@@ -85,9 +87,9 @@ async def test_a_killed_broker_comes_back_and_the_publisher_with_it(apache_kafka
 
 
 async def test_stopping_without_a_broker_does_not_hang() -> None:
-    """The broker is gone for good with a record in flight: leaving the context takes about ack_timeout."""
+    """The broker is gone for good with a record in flight: leaving the context takes about ack_timeout_seconds."""
     with running_embedded_broker() as broker:
-        settings = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, ack_timeout=0.5)
+        settings = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, ack_timeout_seconds=0.5)
         async with KafkaPublisher(settings) as publisher:
             await _until_published(publisher)
             broker.stop()
@@ -99,7 +101,9 @@ async def test_stopping_without_a_broker_does_not_hang() -> None:
 
 async def test_it_starts_before_its_broker(apache_kafka: Broker) -> None:
     """A process may come up first: not ready, refusing in time, then ready."""
-    settings = (await fresh_settings(apache_kafka)).model_copy(update={"ack_timeout": 0.5, "request_timeout": 3.0})
+    settings = (await fresh_settings(apache_kafka)).model_copy(
+        update={"ack_timeout_seconds": 0.5, "request_timeout_seconds": 3.0}
+    )
     apache_kafka.stop()
     try:
         async with KafkaPublisher(settings) as publisher:

@@ -25,14 +25,14 @@ from pipeline.subscriber import Event, Subscriber, SubscriberSettings, dead_lett
 TOPIC: Final = Topic.EVENTS_FEES
 SPAN: Final = 20
 SETTINGS: Final = SubscriberSettings(
-    session_timeout=6.0,
-    commit_interval=0.2,
+    session_timeout_seconds=6.0,
+    commit_interval_seconds=0.2,
     backoff_min=0.05,
     backoff_max=0.1,
-    fetch_wait=0.05,
+    fetch_wait_seconds=0.05,
     max_span=SPAN,
     concurrency=4,
-    stop_grace=2.0,
+    stop_grace_seconds=2.0,
     signals=False,
 )
 IN_PROCESS: Final = SETTINGS.model_copy(update={"signals": True})

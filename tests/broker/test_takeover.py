@@ -128,7 +128,11 @@ async def test_without_heartbeats_all_work_is_cancelled_and_begins_anew(
             apache_kafka.thaw()
         await until(lambda: len(notebook.done) == 1)
     # a heartbeat was sent at most 0.3 sessions before the freeze; work ends within 0.8 sessions of it
-    assert 0.45 * quick.session_timeout < lost_after[0] <= 0.8 * quick.session_timeout + quick.poll_interval + 0.2
+    assert (
+        0.45 * quick.session_timeout_seconds
+        < lost_after[0]
+        <= 0.8 * quick.session_timeout_seconds + quick.poll_interval_seconds + 0.2
+    )
     assert len(notebook.handled) == 2
 
 

@@ -106,7 +106,9 @@ async def _delete(settings: KafkaSettings) -> None:
 async def test_admin_calls_end_where_they_cannot_succeed(embedded_broker: Broker) -> None:
     """The embedded broker has no admin calls; nobody at all is unavailable."""
     with pytest.raises(FatalError, match="admin_unsupported"):
-        await create_topics(KafkaSettings(bootstrap_servers=embedded_broker.bootstrap_servers, request_timeout=1.0))
+        await create_topics(
+            KafkaSettings(bootstrap_servers=embedded_broker.bootstrap_servers, request_timeout_seconds=1.0)
+        )
     with pytest.raises(BrokerUnavailable):
         await check_topics(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
 

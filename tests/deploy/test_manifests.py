@@ -130,11 +130,15 @@ def test_ports_and_probes_are_those_of_the_settings(manifest: Manifest, tmp_path
 @pytest.mark.parametrize("manifest", SERVING)
 def test_a_pod_is_given_the_time_that_an_orderly_stop_takes(manifest: Manifest, tmp_path: Path) -> None:
     settings = settings_in(manifest, tmp_path)
-    needed = settings.cluster.ack_timeout
+    needed = settings.cluster.ack_timeout_seconds
     if component_of(manifest) == "ingress":
         needed += settings.ingress.drain_seconds + settings.ingress.stop_grace_seconds
     else:
-        needed += settings.consumer.stop_grace + settings.consumer.commit_timeout + settings.cluster.request_timeout
+        needed += (
+            settings.consumer.stop_grace_seconds
+            + settings.consumer.commit_timeout_seconds
+            + settings.cluster.request_timeout_seconds
+        )
     assert pod_of(manifest)["terminationGracePeriodSeconds"] >= needed + 5
 
 

@@ -21,11 +21,11 @@ from pipeline.observability import Metrics
 QUICK = ConsumerSettings(
     backoff_min=0.001,
     backoff_max=0.004,
-    commit_interval=0.005,
-    commit_timeout=0.1,
-    poll_interval=0.005,
-    stop_grace=0.5,
-    batch_linger=0.01,
+    commit_interval_seconds=0.005,
+    commit_timeout_seconds=0.1,
+    poll_interval_seconds=0.005,
+    stop_grace_seconds=0.5,
+    batch_linger_seconds=0.01,
 )
 KAFKA = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 NOON = datetime(2026, 1, 22, 12, tzinfo=UTC)

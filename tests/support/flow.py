@@ -77,7 +77,7 @@ class Flow:
             topic_prefix=prefix,
             group_prefix=prefix,
             replication_factor=1,
-            ack_timeout=20.0,
+            ack_timeout_seconds=20.0,
         )
         self.processes: dict[str, FlowProcess] = {}
         self._launch = launch
@@ -235,14 +235,14 @@ def _quick(flow: Flow) -> Tables:
     return {
         "kafka": kafka,
         "consumer": {
-            "session_timeout": SESSION,
-            "commit_timeout": SESSION / 2,
-            "poll_interval": 0.2,
-            "commit_interval": 0.1,
+            "session_timeout_seconds": SESSION,
+            "commit_timeout_seconds": SESSION / 2,
+            "poll_interval_seconds": 0.2,
+            "commit_interval_seconds": 0.1,
             "backoff_min": 0.1,
             "backoff_max": 1.0,
-            "batch_linger": 0.1,
-            "stop_grace": 20.0,
+            "batch_linger_seconds": 0.1,
+            "stop_grace_seconds": 20.0,
         },
         "store": {"kind": "local", "path": str(flow.store)},
         "ingress": {"port": 0, "drain_seconds": 0.0},

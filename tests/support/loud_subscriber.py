@@ -24,9 +24,9 @@ _SETTINGS: Final = SubscriberSettings(
     max_dead_letters=100_000,
     backoff_min=0.05,
     backoff_max=0.1,
-    session_timeout=6.0,
-    commit_interval=0.2,
-    fetch_wait=0.2,
+    session_timeout_seconds=6.0,
+    commit_interval_seconds=0.2,
+    fetch_wait_seconds=0.2,
 )
 
 

@@ -24,7 +24,7 @@ async def fresh_settings(broker: Broker) -> KafkaSettings:
         topic_prefix=prefix,
         group_prefix=prefix,
         replication_factor=1,
-        ack_timeout=10.0,
+        ack_timeout_seconds=10.0,
     )
     if broker.kind == "apache":
         await create_topics(settings, [spec for spec in TOPICS if "-events." not in spec.topic])

@@ -13,7 +13,12 @@ from support.members import until
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings
 
 QUICK = SubscriberSettings(
-    backoff_min=0.001, backoff_max=0.002, commit_interval=0.005, stop_grace=0.2, signals=False, session_timeout=1.0
+    backoff_min=0.001,
+    backoff_max=0.002,
+    commit_interval_seconds=0.005,
+    stop_grace_seconds=0.2,
+    signals=False,
+    session_timeout_seconds=1.0,
 )
 
 

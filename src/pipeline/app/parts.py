@@ -95,7 +95,7 @@ class Worker:
             self._done.set()
 
     async def stop(self) -> None:
-        """Ask the members to stop and wait for them: each bounds its own stop by ``consumer.stop_grace``."""
+        """Ask the members to stop and wait for them: each bounds its own stop by ``consumer.stop_grace_seconds``."""
         for runner in self.runners:
             runner.stop()
         await self._done.wait()

@@ -97,7 +97,7 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event)
         ingress = settings.ingress.model_copy(update={"drain_seconds": 0.0})
         # this broker holds back an answer for the whole time, records or not
         consumer = settings.consumer.model_copy(
-            update={"lost_records": "report", "fetch_wait": 0.02, "batch_linger": 0.2}
+            update={"lost_records": "report", "fetch_wait_seconds": 0.02, "batch_linger_seconds": 0.2}
         )
         await _run(
             "dev", settings.model_copy(update={"ingress": ingress}), kafka, consumer, make, on_ready=on_ready, stop=stop

@@ -6,6 +6,8 @@ from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from pipeline.units import Bytes, Count, Days
+
 
 class AuditSettings(BaseModel):
     """Segments, their signatures, and how far back a repeated event is recognised."""
@@ -16,19 +18,19 @@ class AuditSettings(BaseModel):
         default=None,
         description="Ed25519 private key (PEM, PKCS #8) that signs the closing hash of every segment; none: not signed",
     )
-    segment_max_events: int = Field(
+    segment_max_events: Count = Field(
         default=500, ge=1, le=100_000, description="Most events of one segment; a larger batch becomes several"
     )
-    segment_max_bytes: int = Field(
+    segment_max_bytes: Bytes = Field(
         default=4_000_000, ge=10_000, le=100_000_000, description="Bytes after which a segment takes no further event"
     )
-    id_window_days: float = Field(
+    id_window_days: Days = Field(
         default=10.0,
         gt=0,
         le=400,
         description="Days for which event ids are remembered, so that a repeat is appended once: the retention of audit.events plus the longest of the topics whose redelivery repeats audit events (7 + 3)",
     )
-    id_window_max: int = Field(
+    id_window_max: Count = Field(
         default=500_000,
         ge=1,
         description="Most event ids remembered per partition (about 120 bytes each); when it cuts, a log line and a metric say so",

@@ -21,7 +21,7 @@ def connection_options(settings: KafkaSettings, *, client_id: str) -> dict[str, 
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
         "client_id": client_id,
-        "request_timeout_ms": round(settings.request_timeout * 1000),
+        "request_timeout_ms": round(settings.request_timeout_seconds * 1000),
         "security_protocol": settings.protocol,
         # aiokafka logs each try: during an outage this is the rate of its lines
         "retry_backoff_ms": 300,

@@ -117,9 +117,9 @@ class AioGroup:
         self._names = Names(kafka_settings)
         self._topics = topics
         self._report_lost = settings.lost_records == "report"
-        self._wait = settings.commit_timeout
+        self._wait = settings.commit_timeout_seconds
         self._pulse = Pulse()
-        session_ms = round(settings.session_timeout * 1000)
+        session_ms = round(settings.session_timeout_seconds * 1000)
         options |= {
             # joining may take as long as the group waits for its slowest member
             "request_timeout_ms": max(options["request_timeout_ms"], session_ms + 5000)
@@ -132,10 +132,10 @@ class AioGroup:
             session_timeout_ms=session_ms,
             rebalance_timeout_ms=session_ms,
             heartbeat_interval_ms=round(session_ms * 0.3),
-            max_poll_interval_ms=round(max(300.0, settings.stop_grace + 60.0) * 1000),
+            max_poll_interval_ms=round(max(300.0, settings.stop_grace_seconds + 60.0) * 1000),
             max_partition_fetch_bytes=max(1 << 20, 2 * kafka_settings.max_record_bytes),
             fetch_max_bytes=16 << 20,
-            fetch_max_wait_ms=round(settings.fetch_wait * 1000),
+            fetch_max_wait_ms=round(settings.fetch_wait_seconds * 1000),
         )
 
     @classmethod
@@ -150,7 +150,7 @@ class AioGroup:
         """
         options = await asyncio.to_thread(connection_options, kafka_settings, client_id=f"card-pipeline-{group}")
         made = cls(group, topics, kafka_settings, settings, options)
-        await made._start(kafka_settings.request_timeout)
+        await made._start(kafka_settings.request_timeout_seconds)
         return made
 
     async def _start(self, within: float) -> None:

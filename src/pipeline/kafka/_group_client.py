@@ -22,7 +22,7 @@ from pipeline.kafka.reader import Bounds
 from pipeline.kafka.settings import KafkaSettings
 
 _PATIENCE: Final = 4
-"""How many times ``kafka.request_timeout`` a whole command may take."""
+"""How many times ``kafka.request_timeout_seconds`` a whole command may take."""
 
 
 class GroupBusy(PermanentError):
@@ -115,7 +115,7 @@ async def open_group(settings: KafkaSettings, group: str) -> AsyncIterator[Group
         options = await asyncio.to_thread(connection_options, settings, client_id="card-pipeline-admin")
         admin = AIOKafkaAdminClient(**options)
         try:
-            async with asyncio.timeout(_PATIENCE * settings.request_timeout):
+            async with asyncio.timeout(_PATIENCE * settings.request_timeout_seconds):
                 await admin.start()
                 yield GroupClient(group, settings, admin, places)
         except (kafka.IncompatibleBrokerVersion, kafka.UnsupportedVersionError) as error:

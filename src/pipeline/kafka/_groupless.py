@@ -36,7 +36,7 @@ async def groupless(settings: KafkaSettings, what: str, *assigned: str) -> Async
         max_partition_fetch_bytes=max(1 << 20, 2 * settings.max_record_bytes),
     )
     try:
-        async with asyncio.timeout(settings.request_timeout):
+        async with asyncio.timeout(settings.request_timeout_seconds):
             await consumer.start()
         yield consumer
     except (kafka.KafkaError, OSError, TimeoutError) as error:

@@ -110,7 +110,7 @@ class GroupMember(ABC):
     @property
     def alive(self) -> bool:
         """Whether the loop turned lately."""
-        return time.monotonic() - self._turned < self._settings.liveness_timeout
+        return time.monotonic() - self._turned < self._settings.liveness_timeout_seconds
 
     # what works call
 
@@ -170,7 +170,9 @@ class GroupMember(ABC):
 
     async def _fetch(self) -> None:
         while True:
-            fetched = await self._the_client.fetch(self._settings.max_poll_records, self._settings.poll_interval)
+            fetched = await self._the_client.fetch(
+                self._settings.max_poll_records, self._settings.poll_interval_seconds
+            )
             for partition, records in fetched.items():
                 held = self._held.get(partition)
                 if held is None:
@@ -182,7 +184,7 @@ class GroupMember(ABC):
     async def _commit_often(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._settings.commit_interval):
+                async with asyncio.timeout(self._settings.commit_interval_seconds):
                     await self._commit_wanted.wait()
             except TimeoutError:
                 pass  # the usual case: nobody waits for a commit
@@ -199,18 +201,18 @@ class GroupMember(ABC):
             if self._expired and self._limbo_since is None and self._fresh():
                 await self._start_over()
             self._measure()
-            await asyncio.sleep(self._settings.poll_interval)
+            await asyncio.sleep(self._settings.poll_interval_seconds)
 
     # heartbeat
 
     def _fresh(self) -> bool:
-        return self._the_client.heartbeat_age < _FRESH_SHARE * self._settings.session_timeout
+        return self._the_client.heartbeat_age < _FRESH_SHARE * self._settings.session_timeout_seconds
 
     def _check_heartbeat(self) -> None:
         if self._limbo_since is not None:
             # no effect is allowed in limbo; a group that cannot be joined for so long has given us up
             waited = time.monotonic() - self._limbo_since
-            if self._held and waited > (1 + _FRESH_SHARE) * self._settings.session_timeout:
+            if self._held and waited > (1 + _FRESH_SHARE) * self._settings.session_timeout_seconds:
                 self._lose_all("rebalance_stuck")
         elif self._held and (not self._fresh() or any(held.lease.lost for held in self._held.values())):
             self._lose_all("heartbeat_stale")
@@ -273,7 +275,7 @@ class GroupMember(ABC):
     async def _commit(self) -> None:
         """Commit what is finished; a failure is tried again later, and may be redone by whoever gets the partition."""
         try:
-            async with asyncio.timeout(self._settings.commit_timeout), self._commit_lock:
+            async with asyncio.timeout(self._settings.commit_timeout_seconds), self._commit_lock:
                 await self._commit_due()
         except TimeoutError:
             self._count_commit("failed")
@@ -323,7 +325,7 @@ class GroupMember(ABC):
         for held in self._held.values():
             held.work.wind_down()
         try:
-            async with asyncio.timeout(self._settings.stop_grace):
+            async with asyncio.timeout(self._settings.stop_grace_seconds):
                 while any(held.work.busy for held in self._held.values()):
                     self._idle.clear()
                     await self._idle.wait()

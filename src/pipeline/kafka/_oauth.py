@@ -46,7 +46,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
 
     async def _fetch(self) -> tuple[str, float]:
         form = {"grant_type": "client_credentials"} | ({"scope": self._sasl.scope} if self._sasl.scope else {})
-        timeout = aiohttp.ClientTimeout(total=self._sasl.token_timeout)
+        timeout = aiohttp.ClientTimeout(total=self._sasl.token_timeout_seconds)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,

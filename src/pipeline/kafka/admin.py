@@ -190,7 +190,7 @@ async def _admin(settings: KafkaSettings) -> AsyncIterator[Any]:
     options = await asyncio.to_thread(connection_options, settings, client_id="card-pipeline-admin")
     client = AIOKafkaAdminClient(**options)
     try:
-        async with asyncio.timeout(4 * settings.request_timeout):
+        async with asyncio.timeout(4 * settings.request_timeout_seconds):
             await client.start()
             yield client
     except (kafka.IncompatibleBrokerVersion, kafka.UnsupportedVersionError) as error:

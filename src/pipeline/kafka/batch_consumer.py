@@ -118,7 +118,7 @@ class _BatchWork:
         limit = self._settings.batch_records
         await self._until_waiting(1)
         try:
-            async with asyncio.timeout(self._settings.batch_linger):
+            async with asyncio.timeout(self._settings.batch_linger_seconds):
                 await self._until_waiting(limit)
         except TimeoutError:
             pass  # no more came: go on with what is here

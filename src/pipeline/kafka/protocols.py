@@ -17,8 +17,8 @@ class Publisher(Protocol):
         At least once: after a lost acknowledgement the record may stand twice; readers de-duplicate by ``ce_id``.
 
         Raises:
-            BrokerUnavailable: No acknowledgement within ``settings.ack_timeout`` seconds (TransientError). Repeating is
-                safe.
+            BrokerUnavailable: No acknowledgement within ``settings.ack_timeout_seconds`` (TransientError). Repeating
+                is safe.
             RecordTooLarge: The record exceeds ``settings.max_record_bytes`` (PermanentError). Raised before sending.
             Overloaded: ``settings.max_sends_in_flight`` sends are waiting already. Nothing was sent.
         """
@@ -125,7 +125,7 @@ class Runner(Protocol):
         ...
 
     def stop(self) -> None:
-        """Fetch no more; give running work ``settings.stop_grace`` seconds, cancel it, commit, leave the group."""
+        """Fetch no more; give running work ``settings.stop_grace_seconds``, cancel it, commit, leave the group."""
         ...
 
     @property
@@ -135,5 +135,5 @@ class Runner(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether the poll loop turned within the last ``settings.liveness_timeout`` seconds."""
+        """Whether the poll loop turned within the last ``settings.liveness_timeout_seconds``."""
         ...

@@ -61,7 +61,7 @@ class KafkaPublisher:
         self._metrics = metrics or Metrics()
         self._seconds = cache(lambda topic: self._metrics.publish_seconds.labels(topic=topic))
         self._connect: ProducerFactory = connect or (
-            lambda: AioProducer.connect(settings, client_id, within=settings.request_timeout)
+            lambda: AioProducer.connect(settings, client_id, within=settings.request_timeout_seconds)
         )
         self._producer: Producer | None = None
         self._connected = asyncio.Event()
@@ -82,14 +82,14 @@ class KafkaPublisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for pending confirmations, at most ``ack_timeout`` seconds, then let go of everything."""
+        """Wait for pending confirmations, at most ``ack_timeout_seconds``, then let go of everything."""
         if self._keeper:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         self._connected.clear()
         producer, self._producer = self._producer, None
         if producer:
-            await producer.close(self._settings.ack_timeout)
+            await producer.close(self._settings.ack_timeout_seconds)
 
     @property
     def ready(self) -> bool:
@@ -122,19 +122,19 @@ class KafkaPublisher:
             )
 
     async def _sent(self, record: OutgoingRecord) -> RecordPosition:
-        deadline = asyncio.get_running_loop().time() + self._settings.ack_timeout
+        deadline = asyncio.get_running_loop().time() + self._settings.ack_timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
                 place = await asyncio.shield(await self._handed_over(record))
         except TimeoutError as error:
-            raise _unavailable(record.topic, "no confirmation in time", self._settings.ack_timeout) from error
+            raise _unavailable(record.topic, "no confirmation in time", self._settings.ack_timeout_seconds) from error
         except _TOO_LARGE as error:
             raise RecordTooLarge(
                 "record_too_large", f"A broker refuses the record as too large for {record.topic} (message.max.bytes)."
             ) from error
         except kafka.KafkaError as error:
             self._judge(error)
-            raise _unavailable(record.topic, type(error).__name__, self._settings.ack_timeout) from error
+            raise _unavailable(record.topic, type(error).__name__, self._settings.ack_timeout_seconds) from error
         return RecordPosition(record.topic, place.partition, place.offset)
 
     async def _handed_over(self, record: OutgoingRecord) -> asyncio.Future[Placed]:

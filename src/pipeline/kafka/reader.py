@@ -140,7 +140,7 @@ def _wanted(name: str, there: Mapping[int, Bounds], ranges: Mapping[int, Bounds]
 async def _until(consumer: Any, ends: dict[Any, int], settings: KafkaSettings) -> AsyncIterator[Any]:
     """Yield raw records until each partition's position reaches its end (the last offsets may hold no record)."""
     while ends:
-        got = await consumer.getmany(timeout_ms=round(settings.request_timeout * 1000), max_records=_AT_ONCE)
+        got = await consumer.getmany(timeout_ms=round(settings.request_timeout_seconds * 1000), max_records=_AT_ONCE)
         before = dict(ends)
         for place, raws in got.items():
             for raw in raws:
@@ -151,7 +151,7 @@ async def _until(consumer: Any, ends: dict[Any, int], settings: KafkaSettings) -
                 del ends[place]
                 consumer.pause(place)
         if not got and len(before) == len(ends):
-            raise BrokerUnavailable("broker_unavailable", "No records came within kafka.request_timeout.")
+            raise BrokerUnavailable("broker_unavailable", "No records came within kafka.request_timeout_seconds.")
 
 
 async def _bounds(consumer: Any, name: str) -> dict[int, Bounds]:

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from pipeline.contracts import Topic
+from pipeline.units import Bytes, Count, Seconds
 
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 """What Kafka allows as a topic name."""
@@ -50,7 +51,7 @@ class SaslSettings(BaseModel):
     client_id: str | None = Field(default=None, min_length=1, description="OAUTHBEARER: client identifier")
     client_secret: SecretStr | None = Field(default=None, description="OAUTHBEARER: client secret")
     scope: str | None = Field(default=None, min_length=1, description="OAUTHBEARER: scope to ask for")
-    token_timeout: float = Field(
+    token_timeout_seconds: Seconds = Field(
         default=10.0, gt=0, le=60, description="OAUTHBEARER: seconds for one token request, answer included"
     )
 
@@ -90,25 +91,25 @@ class KafkaSettings(BaseModel):
         default_factory=dict, description="Full names of topics by logical name, where they are called otherwise"
     )
     group_prefix: str = Field(default="card-pipeline.", max_length=200, description="Put before every consumer group")
-    replication_factor: int = Field(
+    replication_factor: Count = Field(
         default=3, ge=1, le=15, description="Replicas of each partition, for `topics create` and `topics check`"
     )
-    max_record_bytes: int = Field(
+    max_record_bytes: Bytes = Field(
         default=1_000_000,
         ge=10_000,
         le=50_000_000,
         description="Largest record in bytes, key and headers included; the brokers' message.max.bytes must be 16384 bytes higher at least (dead letters carry more headers)",
     )
-    ack_timeout: float = Field(
+    ack_timeout_seconds: Seconds = Field(
         default=5.0, gt=0, le=300, description="Seconds until a publication that no broker confirmed counts as failed"
     )
-    max_sends_in_flight: int = Field(
+    max_sends_in_flight: Count = Field(
         default=256,
         ge=1,
         le=100_000,
         description="Records sent and not confirmed; at this number more are refused. Memory is bounded by it times max_record_bytes",
     )
-    request_timeout: float = Field(
+    request_timeout_seconds: Seconds = Field(
         default=10.0, gt=0, le=300, description="Seconds for one request to a broker, then the connection is given up"
     )
 
@@ -145,60 +146,64 @@ class ConsumerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    session_timeout: float = Field(
+    session_timeout_seconds: Seconds = Field(
         default=10.0,
         ge=1,
         le=300,
         description="Seconds without a heartbeat until the group gives this member's partitions to others; work stops after 0.8 of it",
     )
-    concurrency: int = Field(default=4, ge=1, le=1000, description="Records of one partition handled at the same time")
-    slots: int = Field(default=16, ge=1, le=10_000, description="Records handled at the same time, all partitions")
-    arrivals: int = Field(
+    concurrency: Count = Field(
+        default=4, ge=1, le=1000, description="Records of one partition handled at the same time"
+    )
+    slots: Count = Field(default=16, ge=1, le=10_000, description="Records handled at the same time, all partitions")
+    arrivals: Count = Field(
         default=16, ge=1, le=10_000, description="Records noted on arrival at the same time, all partitions"
     )
-    max_span: int = Field(
+    max_span: Count = Field(
         default=500,
         ge=1,
         le=100_000,
         description="Offsets between the lowest unfinished and the highest fetched record of a partition, then it is paused",
     )
-    max_span_bytes: int = Field(
+    max_span_bytes: Bytes = Field(
         default=8_000_000, ge=1, description="Bytes of fetched and unfinished records of a partition, then it is paused"
     )
-    max_poll_records: int = Field(
+    max_poll_records: Count = Field(
         default=200,
         ge=1,
         le=10_000,
         description="Records taken from the client at once; a span may exceed its bound by it",
     )
-    stop_grace: float = Field(
+    stop_grace_seconds: Seconds = Field(
         default=25.0,
         ge=0,
         le=86_400,
         description="Seconds that running work gets to finish when the process is stopped",
     )
-    backoff_min: float = Field(
+    backoff_min: Seconds = Field(
         default=1.0,
         gt=0,
         description="Seconds until the first repetition after a transient error; doubles, with jitter",
     )
-    backoff_max: float = Field(default=60.0, gt=0, description="Most seconds between two repetitions")
-    commit_interval: float = Field(default=1.0, gt=0, le=60, description="Seconds between two commits of offsets")
-    commit_timeout: float = Field(default=3.0, gt=0, le=60, description="Seconds for one commit")
-    poll_interval: float = Field(
+    backoff_max: Seconds = Field(default=60.0, gt=0, description="Most seconds between two repetitions")
+    commit_interval_seconds: Seconds = Field(
+        default=1.0, gt=0, le=60, description="Seconds between two commits of offsets"
+    )
+    commit_timeout_seconds: Seconds = Field(default=3.0, gt=0, le=60, description="Seconds for one commit")
+    poll_interval_seconds: Seconds = Field(
         default=0.5, gt=0, le=5, description="Most seconds between two looks for records, for lost leases, for a stop"
     )
-    fetch_wait: float = Field(
+    fetch_wait_seconds: Seconds = Field(
         default=0.5,
         gt=0,
         le=5,
         description="Most seconds that a broker holds back an empty answer; records are sent at once all the same",
     )
-    liveness_timeout: float = Field(
+    liveness_timeout_seconds: Seconds = Field(
         default=60.0, gt=0, description="Seconds without a turn of the member's loop until it counts as dead"
     )
-    batch_records: int = Field(default=500, ge=1, le=100_000, description="Most records in one batch (audit)")
-    batch_linger: float = Field(
+    batch_records: Count = Field(default=500, ge=1, le=100_000, description="Most records in one batch (audit)")
+    batch_linger_seconds: Seconds = Field(
         default=2.0,
         ge=0,
         le=60,
@@ -213,8 +218,12 @@ class ConsumerSettings(BaseModel):
     def _ordered(self) -> Self:
         if self.backoff_min > self.backoff_max:
             raise ValueError("backoff_min must not exceed backoff_max")
-        if self.commit_timeout > self.session_timeout / 2:
-            raise ValueError("commit_timeout must not exceed half of session_timeout: a rebalance waits for it")
-        if self.poll_interval > self.session_timeout / 5:
-            raise ValueError("poll_interval must not exceed a fifth of session_timeout: lost work is noticed by it")
+        if self.commit_timeout_seconds > self.session_timeout_seconds / 2:
+            raise ValueError(
+                "commit_timeout_seconds must not exceed half of session_timeout_seconds: a rebalance waits for it"
+            )
+        if self.poll_interval_seconds > self.session_timeout_seconds / 5:
+            raise ValueError(
+                "poll_interval_seconds must not exceed a fifth of session_timeout_seconds: lost work is noticed by it"
+            )
         return self

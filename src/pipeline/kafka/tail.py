@@ -83,7 +83,7 @@ async def tail(
         for one in partitions:
             if one not in ends:
                 client.pause(one)
-        async for record in _backlog(client, ends, settings.request_timeout, beyond=follow):
+        async for record in _backlog(client, ends, settings.request_timeout_seconds, beyond=follow):
             yield record
         for one in partitions:
             client.resume(one)
@@ -112,7 +112,7 @@ async def _backlog(
             client.pause(one)
             merge.finish(one)
         if not got and not over:
-            raise BrokerUnavailable("broker_unavailable", "No records came within kafka.request_timeout.")
+            raise BrokerUnavailable("broker_unavailable", "No records came within kafka.request_timeout_seconds.")
 
 
 class Merge:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.units import Port
+
 
 class ManagementSettings(BaseModel):
     """The server for probes and metrics: apart from the public one, so that neither can starve or expose the other."""
@@ -17,10 +19,8 @@ class ManagementSettings(BaseModel):
         min_length=1,
         description="Address to listen on; 0.0.0.0 in a container, where the probes come from outside of it",
     )
-    port: int = Field(
+    port: Port = Field(
         default=8081,
-        ge=0,
-        le=65_535,
         description="Port of /healthz/live, /healthz/ready and /metrics; 0 takes a free one",
     )
 

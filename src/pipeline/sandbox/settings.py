@@ -9,6 +9,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from pipeline.units import Bytes, Count, Port, Seconds, WholeSeconds
+
 _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
 
 _RESERVED: Final = frozenset({"api", "control", "card-api"})
@@ -59,11 +61,11 @@ class ObjectStoreSettings(BaseModel):
     secret_key: SecretStr = Field(
         default=SecretStr("sandbox-secret-key-of-no-account"), description="Secret key that signs the URLs"
     )
-    max_object_bytes: int = Field(default=5 * 1024**3, ge=1, description="Largest PUT in bytes; S3: 5 GiB")
-    body_timeout_seconds: float = Field(
+    max_object_bytes: Bytes = Field(default=5 * 1024**3, ge=1, description="Largest PUT in bytes; S3: 5 GiB")
+    body_timeout_seconds: Seconds = Field(
         default=20.0, gt=0, description="A PUT that sends nothing for this many seconds gets 400 RequestTimeout"
     )
-    clock_skew_seconds: float = Field(
+    clock_skew_seconds: Seconds = Field(
         default=900.0, ge=0, description="How far ahead the signer's clock may be, in seconds"
     )
 
@@ -79,9 +81,9 @@ class CardApiSettings(BaseModel):
     model_config = _FROZEN
 
     token: SecretStr = Field(default=SecretStr("sandbox-card-api-token"), description="Bearer token that it wants")
-    latency_seconds: float = Field(default=0.0, ge=0, description="How long each answer takes, in seconds")
-    declined_share: int = Field(default=25, ge=0, description="One card in so many is declined; 0: none is")
-    remembered_keys: int = Field(
+    latency_seconds: Seconds = Field(default=0.0, ge=0, description="How long each answer takes, in seconds")
+    declined_share: Count = Field(default=25, ge=0, description="One card in so many is declined; 0: none is")
+    remembered_keys: Count = Field(
         default=200_000, ge=1, description="Idempotency keys that it remembers; the oldest go first"
     )
 
@@ -93,7 +95,7 @@ class SandboxSettings(BaseModel):
 
     data_dir: Path = Field(description="Folder of the objects; what an earlier run left there is overwritten")
     host: str = Field(default="127.0.0.1", description="Address to listen on")
-    port: int = Field(default=8090, ge=0, le=65_535, description="Port to listen on; 0 takes a free one")
+    port: Port = Field(default=8090, description="Port to listen on; 0 takes a free one")
     public_url: str | None = Field(
         default=None, description="Base of the URLs that it hands out, where it is reached under another name; no path"
     )
@@ -102,10 +104,10 @@ class SandboxSettings(BaseModel):
         default=SecretStr("sandbox-webhook-secret-0123456789abcdef"), description="Secret of the originating webhook"
     )
     scheme: Scheme = Field(default_factory=SharedSecretScheme, description="How the secret is applied")
-    webhook_timeout_seconds: float = Field(
+    webhook_timeout_seconds: Seconds = Field(
         default=10.0, gt=0, description="How long one announcement may take, in seconds"
     )
-    webhook_pauses_seconds: tuple[float, ...] = Field(
+    webhook_pauses_seconds: tuple[Seconds, ...] = Field(
         default=(0.2, 1.0, 3.0), description="Pauses before the announcement is repeated, in seconds; then ECS gives up"
     )
     partner_guid: UUID = Field(
@@ -128,7 +130,9 @@ class SandboxSettings(BaseModel):
     oauth_client_secret: SecretStr = Field(
         default=SecretStr("sandbox-client-secret"), description="Secret of that client"
     )
-    oauth_expires_seconds: int = Field(default=86_400, ge=1, description="Lifetime of a fetched token, in seconds")
+    oauth_expires_seconds: WholeSeconds = Field(
+        default=86_400, ge=1, description="Lifetime of a fetched token, in seconds"
+    )
     request_id_conflict_status: Literal[409, 422] = Field(
         default=409, description="Answer to a known X-Request-Id with another payload"
     )

@@ -14,8 +14,7 @@ from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from pipeline.settings.shape import Spot, dotted, fields, holds, is_secret, item, locate, members, models
-from pipeline.settings.units import converted, unit_of
+from pipeline.settings.shape import Spot, dotted, fields, holds, is_secret, item, locate, members, models, unit_of
 
 _SHOWN_CHARS: Final = 60
 _EXAMPLES: Final[Mapping[type, str]] = {
@@ -118,12 +117,13 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 def _number(error: ErrorDetails, spot: Spot) -> str:
     whole = error["type"].startswith("int")
-    unit = unit_of(_key(spot), spot.field.description if spot.field else None)
-    kind = ("a whole number" if whole else "a number") + (f" of {unit}" if unit else "")
+    unit = unit_of(spot.field, spot.annotation)
+    named = unit.name if unit else ""
+    kind = ("a whole number" if whole else "a number") + (f" of {named}" if named else "")
     given = error["input"]
-    meant = converted(given, unit) if isinstance(given, str) else None
+    meant = unit.number_in(given) if unit and isinstance(given, str) else None
     if meant is not None:
-        return f"{_value(error, spot)} has a unit; write the number of {unit} alone: {_key(spot)} = {meant}"
+        return f"{_value(error, spot)} has a unit; write the number of {named} alone: {_key(spot)} = {meant}"
     return f"{_value(error, spot)} is not {kind}; {_remedy(spot)}"
 
 
@@ -142,9 +142,10 @@ def _choice(error: ErrorDetails, spot: Spot) -> str:
 
 def _bound(word: str, key: str) -> Callable[[ErrorDetails, Spot], str]:
     def explain(error: ErrorDetails, spot: Spot) -> str:
-        unit = unit_of(_key(spot), spot.field.description if spot.field else None)
+        unit = unit_of(spot.field, spot.annotation)
         limit = str(error.get("ctx", {})[key]).removesuffix(".0")
-        return f"{_value(error, spot)} is not {word} {limit}{f' {unit}' if unit else ''}; {_remedy(spot)}"
+        named = f" {unit.name}" if unit and unit.name else ""
+        return f"{_value(error, spot)} is not {word} {limit}{named}; {_remedy(spot)}"
 
     return explain
 

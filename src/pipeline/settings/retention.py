@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.audit.settings import AuditSettings
 from pipeline.contracts import TOPICS, Topic
+from pipeline.units import WholeDays
 
 _DAY_MS = 86_400_000
 
@@ -17,13 +18,13 @@ class RetentionSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    receipts_days: int = Field(
+    receipts_days: WholeDays = Field(
         default=30,
         ge=1,
         description="Days that the store keeps the receipts of a job, by a lifecycle rule of your own; must be longer "
         "than every topic that could redeliver the job (config check compares)",
     )
-    failed_parts_days: int = Field(
+    failed_parts_days: WholeDays = Field(
         default=7,
         ge=1,
         description="Days after which the result parts of failed jobs, and of jobs that ECS refuses to be told about, "

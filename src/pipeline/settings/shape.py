@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from pipeline.units import Unit
+
 Loc = tuple[str | int, ...]
 """A place in the settings: keys, and indices of list items."""
 
@@ -55,6 +57,21 @@ def item(annotation: Any) -> Any:
 def holds(annotation: Any, kind: type) -> bool:
     """Return whether one alternative of a type is the given one."""
     return any(isinstance(one, type) and issubclass(one, kind) for one in members(annotation))
+
+
+def unit_of(field: FieldInfo | None, annotation: Any) -> Unit | None:
+    """Return the unit of a number, as its type names it (:mod:`pipeline.units`); None for what has no such type."""
+    notes = [*(field.metadata if field is not None else ()), *_notes(annotation)]
+    return next((note for note in notes if isinstance(note, Unit)), None)
+
+
+def _notes(annotation: Any) -> Iterator[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from annotation.__metadata__
+    elif origin in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _notes(member)
 
 
 def is_secret(annotation: Any) -> bool:

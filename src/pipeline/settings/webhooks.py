@@ -13,6 +13,7 @@ from pipeline.settings.errors import ConfigError
 from pipeline.settings.files import resolved
 from pipeline.settings.integration import WEBHOOK_PATH, with_default_path
 from pipeline.settings.refusals import refusal
+from pipeline.units import Count, Days
 from pipeline.webhooks.sources.loading import load_kind
 from pipeline.webhooks.sources.protocols import ProviderKind
 from pipeline.webhooks.sources.settings import EventPlaces, Places, PlacesOrText, Success, Unverified
@@ -69,8 +70,8 @@ class WebhookSource(BaseModel):
         pattern=r"^webhook-events\.[A-Za-z0-9._-]{1,200}$",
         description="Logical name of the topic; NAME is the table's",
     )
-    partitions: int = Field(default=3, ge=1, le=1000, description="Partitions of the topic, for `topics create`")
-    retention_days: float = Field(
+    partitions: Count = Field(default=3, ge=1, le=1000, description="Partitions of the topic, for `topics create`")
+    retention_days: Days = Field(
         default=7.0, gt=0, description="Days that the topic keeps an event, for `topics create`"
     )
     success_status: Success = Field(default=200, description="HTTP status that tells the sender that the event is safe")

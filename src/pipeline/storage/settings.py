@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from pipeline.units import Count, Seconds
+
 _PREFIX = r"^(?:[A-Za-z0-9_=+@,:~-][A-Za-z0-9_=+@,:~.-]*(?:/[A-Za-z0-9_=+@,:~-][A-Za-z0-9_=+@,:~.-]*)*)?$"
 
 
@@ -56,14 +58,14 @@ class S3Settings(BaseModel):
         pattern=r"^https?://[^/?#@]+/?$",
         description="URL of an egress proxy; none: HTTPS_PROXY and NO_PROXY of the environment",
     )
-    connect_timeout_seconds: float = Field(default=5.0, gt=0, le=60, description="Time for connecting, in seconds")
-    request_timeout_seconds: float = Field(
+    connect_timeout_seconds: Seconds = Field(default=5.0, gt=0, le=60, description="Time for connecting, in seconds")
+    request_timeout_seconds: Seconds = Field(
         default=30.0,
         gt=0,
         le=600,
         description="Time for one request with its answer, in seconds; for reading a file, time without a byte",
     )
-    retries: int = Field(
+    retries: Count = Field(
         default=3,
         ge=0,
         le=10,

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.kafka import ConsumerSettings
+from pipeline.units import Bytes, Count, Seconds
 
 
 class SubscriberSettings(BaseModel):
@@ -14,46 +15,48 @@ class SubscriberSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_attempts: int = Field(
+    max_attempts: Count = Field(
         default=5, ge=1, le=1000, description="How often a handler is called for one event before it is a dead letter"
     )
-    max_dead_letters: int = Field(
+    max_dead_letters: Count = Field(
         default=100,
         ge=0,
         description="Dead letters in a row until the subscriber ends instead: when everything fails, it is not the events",
     )
-    backoff_min: float = Field(default=1.0, gt=0, description="Seconds until the second attempt; doubles, with jitter")
-    backoff_max: float = Field(default=60.0, gt=0, description="Most seconds between two attempts")
-    concurrency: int = Field(
+    backoff_min: Seconds = Field(
+        default=1.0, gt=0, description="Seconds until the second attempt; doubles, with jitter"
+    )
+    backoff_max: Seconds = Field(default=60.0, gt=0, description="Most seconds between two attempts")
+    concurrency: Count = Field(
         default=16, ge=1, le=1000, description="Events of one partition, of different keys, handled at the same time"
     )
-    slots: int = Field(default=64, ge=1, le=10_000, description="The same, over all partitions of this process")
-    max_span: int = Field(
+    slots: Count = Field(default=64, ge=1, le=10_000, description="The same, over all partitions of this process")
+    max_span: Count = Field(
         default=1000,
         ge=1,
         le=100_000,
         description="Offsets from the committed one on of which events are handled: at most so many of a partition are handled again after a crash",
     )
-    max_span_bytes: int = Field(
+    max_span_bytes: Bytes = Field(
         default=8_000_000, ge=1, description="Bytes of fetched and unfinished events of a partition, then it is paused"
     )
-    repeat_seconds: float = Field(
+    repeat_seconds: Seconds = Field(
         default=21_600.0, ge=0, le=604_800, description="Window of the repeat rule: how much older the first may be"
     )
-    repeat_records: int = Field(
+    repeat_records: Count = Field(
         default=100_000,
         ge=0,
         le=5_000_000,
         description="Window of the repeat rule: how many offsets before the first may be; 200 bytes of memory each, per partition",
     )
-    stop_grace: float = Field(
+    stop_grace_seconds: Seconds = Field(
         default=25.0, ge=0, le=86_400, description="Seconds that handlers get to finish when the process is stopped"
     )
-    session_timeout: float = Field(
+    session_timeout_seconds: Seconds = Field(
         default=10.0, ge=1, le=300, description="Seconds without a heartbeat until others get this member's partitions"
     )
-    commit_interval: float = Field(default=1.0, gt=0, le=60, description="Most seconds between two commits")
-    fetch_wait: float = Field(
+    commit_interval_seconds: Seconds = Field(default=1.0, gt=0, le=60, description="Most seconds between two commits")
+    fetch_wait_seconds: Seconds = Field(
         default=0.5, gt=0, le=5, description="Most seconds that a broker holds back an empty answer"
     )
     lost_records: Literal["stop", "report"] = Field(
@@ -73,18 +76,18 @@ class SubscriberSettings(BaseModel):
     def for_consumer(self) -> ConsumerSettings:
         """Return what the group member needs."""
         return ConsumerSettings(
-            session_timeout=self.session_timeout,
+            session_timeout_seconds=self.session_timeout_seconds,
             concurrency=self.concurrency,
             slots=self.slots,
             max_span=self.max_span,
             max_span_bytes=self.max_span_bytes,
             max_poll_records=min(500, 10 * self.max_span),
-            stop_grace=self.stop_grace,
+            stop_grace_seconds=self.stop_grace_seconds,
             backoff_min=self.backoff_min,
             backoff_max=self.backoff_max,
-            commit_interval=self.commit_interval,
-            commit_timeout=min(3.0, self.session_timeout / 2),
-            poll_interval=min(0.5, self.session_timeout / 5),
-            fetch_wait=self.fetch_wait,
+            commit_interval_seconds=self.commit_interval_seconds,
+            commit_timeout_seconds=min(3.0, self.session_timeout_seconds / 2),
+            poll_interval_seconds=min(0.5, self.session_timeout_seconds / 5),
+            fetch_wait_seconds=self.fetch_wait_seconds,
             lost_records=self.lost_records,
         )

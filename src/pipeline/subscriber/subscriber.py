@@ -168,7 +168,7 @@ class Subscriber:
                 runner.exception()  # what the body raised is not to be covered by it
 
     def stop(self) -> None:
-        """Hand out nothing more, give handlers ``stop_grace`` seconds, then cancel them, commit and leave the group."""
+        """Hand out nothing more, give handlers ``stop_grace_seconds``, then cancel them, commit and leave the group."""
         self._stopping.set()
         if self._stream is not None:
             self._stream.close()

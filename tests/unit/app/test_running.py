@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> Settings:
         (tmp_path / name).write_text(f"the-{name}-secret")
     return Settings.model_validate(
         {
-            "kafka": {"bootstrap_servers": "127.0.0.1:1", "request_timeout": 0.1},
+            "kafka": {"bootstrap_servers": "127.0.0.1:1", "request_timeout_seconds": 0.1},
             "store": {"kind": "local", "path": tmp_path / "store"},
             "ingress": {"port": 0, "drain_seconds": 0},
             "management": {"port": 0},
@@ -174,7 +174,7 @@ async def test_a_process_that_waits_for_its_store_is_alive_and_not_ready(
 ) -> None:
     """Restarting it would not bring the store back, however long it is away."""
     monkeypatch.setattr(running, "open_store", lambda _: AwayStore(10**9))
-    impatient = settings.consumer.model_copy(update={"liveness_timeout": 0.001})
+    impatient = settings.consumer.model_copy(update={"liveness_timeout_seconds": 0.001})
     settings = settings.model_copy(update={"consumer": impatient})
     checks = await checks_without_broker(
         lambda stop: run_stage("upload", settings, on_ready=refuse, stop=stop), addresses

@@ -17,7 +17,7 @@ __all__ = ["logging_restored"]
 SETTINGS = """\
 [kafka]
 bootstrap_servers = "127.0.0.1:1"
-request_timeout = 0.1
+request_timeout_seconds = 0.1
 
 [ecs.acme]
 partner_guid = "4933e450-d3c4-406f-9b9b-3afb812a5b7c"

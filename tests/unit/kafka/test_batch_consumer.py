@@ -95,7 +95,7 @@ async def test_consecutive_records_come_in_bounded_batches(bench: Bench) -> None
 
 
 async def test_a_batch_waits_a_little_for_more(bench: Bench) -> None:
-    async with bench.running(0, settings=QUICK.model_copy(update={"batch_linger": 0.04})):
+    async with bench.running(0, settings=QUICK.model_copy(update={"batch_linger_seconds": 0.04})):
         bench.group.send(*_pairs(b"1"))
         await asyncio.sleep(0.01)
         bench.group.send(*_pairs(b"2"))

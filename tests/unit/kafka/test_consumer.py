@@ -337,7 +337,7 @@ async def test_an_error_that_nobody_expects_ends_the_member(bench: Bench, error:
                 raise
 
     bench.handler.on_handle = act
-    bench.set(commit_interval=60.0)
+    bench.set(commit_interval_seconds=60.0)
     async with bench.running(0):
         bench.group.send(("a", b"fine"), ("b", b"other"), ("c", b"bomb"))
         assert await bench.raised() is error

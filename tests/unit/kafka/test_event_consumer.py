@@ -147,7 +147,7 @@ async def test_no_event_behind_the_span_is_begun_before_a_commit(events: EventBe
 
 
 async def test_where_the_span_ends_a_commit_comes_before_its_time(events: EventBench) -> None:
-    events.set(max_span=4, commit_interval=60.0)
+    events.set(max_span=4, commit_interval_seconds=60.0)
     async with events.running(0):
         events.group.send(*((f"{n}", b"%d" % n) for n in range(20)))
         await until(lambda: len(events.done) == 20)
@@ -315,7 +315,7 @@ async def test_a_stop_lets_running_calls_finish_and_commits_them(events: EventBe
         await release.wait()
 
     events.on_handle = act
-    events.set(concurrency=2, commit_interval=60.0)
+    events.set(concurrency=2, commit_interval_seconds=60.0)
     async with events.running(0) as consumer:
         events.group.send(("a", b"1"), ("b", b"2"), ("c", b"3"))
         await until(lambda: len(events.begun) == 2)
@@ -331,7 +331,7 @@ async def test_a_stop_cancels_calls_when_the_grace_is_over(events: EventBench) -
         await asyncio.Event().wait()
 
     events.on_handle = act
-    events.set(stop_grace=0.01)
+    events.set(stop_grace_seconds=0.01)
     async with events.running(0):
         events.group.send(("a", b"1"))
         await until(lambda: len(events.begun) == 1)
@@ -349,7 +349,7 @@ async def test_a_stop_waits_neither_for_a_gate_nor_for_a_repetition(events: Even
         raise TransientError("busy", "later", retry_after=60)
 
     events.on_open, events.on_handle = on_open, act
-    events.set(stop_grace=60.0)
+    events.set(stop_grace_seconds=60.0)
     async with events.running(0, 1):
         events.group.send(("a", b"1"))
         events.group.send(("b", b"2"), partition=1)

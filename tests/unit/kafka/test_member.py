@@ -135,12 +135,12 @@ async def test_a_rebalance_that_never_ends_loses_all(bench: Bench, monkeypatch: 
         await bench.group.revoke()
         assert consumer.ready
         assert consumer._limbo_since is not None
-        monkeypatch.setattr(consumer, "_limbo_since", consumer._limbo_since - 1.9 * QUICK.session_timeout)
+        monkeypatch.setattr(consumer, "_limbo_since", consumer._limbo_since - 1.9 * QUICK.session_timeout_seconds)
         await until(lambda: held.refused == [b"1"])
 
 
 async def test_finished_records_are_committed_before_partitions_go(bench: Bench) -> None:
-    bench.set(commit_interval=60.0)
+    bench.set(commit_interval_seconds=60.0)
     async with bench.running(0):
         bench.group.send(("a", b"1"))
         await until(lambda: bench.handler.done == [b"1"])
@@ -150,7 +150,7 @@ async def test_finished_records_are_committed_before_partitions_go(bench: Bench)
 
 async def test_an_error_inside_a_rebalance_ends_the_member(bench: Bench) -> None:
     """The client would only log it."""
-    bench.set(commit_interval=60.0)
+    bench.set(commit_interval_seconds=60.0)
     error = FatalError("kafka_not_authorized", "no right")
     async with bench.running(0):
         bench.group.send(("a", b"1"))
@@ -205,7 +205,7 @@ async def test_without_a_fresh_heartbeat_all_work_is_cancelled_then_begins_anew(
 async def test_a_thawed_process_notices_before_its_effect(bench: Bench) -> None:
     """The handler runs before the watch does: its lease looks at the clock itself, and the loss is for good."""
     held = Held(bench)
-    bench.set(poll_interval=0.03)
+    bench.set(poll_interval_seconds=0.03)
     async with bench.running(0):
         bench.group.send(("a", b"1"))
         await until(lambda: len(bench.handler.begun) == 1)
@@ -241,7 +241,7 @@ async def test_a_failed_commit_is_repeated(bench: Bench) -> None:
 
 
 async def test_a_commit_that_hangs_costs_its_timeout(bench: Bench) -> None:
-    bench.set(commit_timeout=0.01)
+    bench.set(commit_timeout_seconds=0.01)
     bench.group.commit_hangs = True
     async with bench.running(0):
         bench.group.send(("a", b"1"))
@@ -328,7 +328,7 @@ async def test_a_broker_that_is_not_there_yet_is_waited_for(monkeypatch: pytest.
 
 
 async def test_a_loop_that_does_not_turn_is_not_alive(bench: Bench) -> None:
-    bench.set(liveness_timeout=0.01)
+    bench.set(liveness_timeout_seconds=0.01)
     async with bench.running(0) as consumer:
         assert consumer.alive
     await asyncio.sleep(0.02)
@@ -396,7 +396,7 @@ async def test_stop_does_not_wait_for_repetitions(bench: Bench) -> None:
 async def test_the_grace_ends(bench: Bench) -> None:
     """Then running work is cancelled, and its record is not committed."""
     held = Held(bench)
-    bench.set(stop_grace=0.01)
+    bench.set(stop_grace_seconds=0.01)
     async with bench.running(0):
         bench.group.send(("a", b"1"))
         await until(lambda: len(bench.handler.begun) == 1)

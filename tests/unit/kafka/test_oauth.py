@@ -44,7 +44,7 @@ class TokenEndpoint:
             token_url=str(self.server.make_url("/token")),
             client_id="me:too",
             client_secret=SecretStr("p&ss"),
-            token_timeout=0.2,
+            token_timeout_seconds=0.2,
         )
         return ClientCredentials(sasl.model_copy(update=changes), None)
 
@@ -94,7 +94,7 @@ async def test_an_answer_without_a_token_is_a_failed_connection(endpoint: TokenE
 async def test_a_silent_endpoint_costs_its_timeout(endpoint: TokenEndpoint) -> None:
     endpoint.release.clear()
     with pytest.raises(KafkaConnectionError, match="TimeoutError"):
-        await endpoint.provider(token_timeout=0.02).token()
+        await endpoint.provider(token_timeout_seconds=0.02).token()
     endpoint.release.set()
 
 

@@ -18,7 +18,7 @@ from pipeline.kafka._producer import DEAD_LETTER_ROOM, Placed, partition_of, rec
 from pipeline.kafka.settings import TlsSettings
 from pipeline.observability import Metrics
 
-SETTINGS = KafkaSettings(bootstrap_servers="127.0.0.1:1", ack_timeout=0.05, max_sends_in_flight=3)
+SETTINGS = KafkaSettings(bootstrap_servers="127.0.0.1:1", ack_timeout_seconds=0.05, max_sends_in_flight=3)
 RECORD = OutgoingRecord(Topic.BATCH_REQUESTED, "k", b"v", ())
 PLACE = RecordPosition(Topic.BATCH_REQUESTED, 0, 7)
 
@@ -87,7 +87,7 @@ async def test_a_confirmed_record_has_its_place() -> None:
         assert (before, publisher.ready) == (False, True)
     labels = {"topic": "card-batch.requested"}
     assert metrics.registry.get_sample_value("pipeline_publish_seconds_count", labels) == 1
-    assert cluster.made[0].closed_within == SETTINGS.ack_timeout
+    assert cluster.made[0].closed_within == SETTINGS.ack_timeout_seconds
 
 
 async def test_silence_ends_at_the_deadline_and_counts_as_in_flight_until_it_is_broken() -> None:

@@ -128,8 +128,11 @@ def test_names_that_kafka_or_we_do_not_know_are_refused(change: dict[str, object
     ("change", "message"),
     [
         ({"backoff_min": 5, "backoff_max": 1}, "backoff_min"),
-        ({"session_timeout": 4, "commit_timeout": 3, "poll_interval": 0.5}, "commit_timeout"),
-        ({"session_timeout": 6, "poll_interval": 2}, "poll_interval"),
+        (
+            {"session_timeout_seconds": 4, "commit_timeout_seconds": 3, "poll_interval_seconds": 0.5},
+            "commit_timeout_seconds",
+        ),
+        ({"session_timeout_seconds": 6, "poll_interval_seconds": 2}, "poll_interval_seconds"),
     ],
 )
 def test_consumer_times_must_fit_together(change: dict[str, float], message: str) -> None:

@@ -9,7 +9,6 @@ import pytest
 from pipeline.contracts import Topic
 from pipeline.settings import ConfigError, load_settings, toml_value
 from pipeline.settings.refusals import shown
-from pipeline.settings.units import converted, unit_of
 
 ACME = """
 [ecs.acme]
@@ -53,6 +52,10 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         (
             '[ingress]\nmax_body_bytes = "5MB"',
             "ingress.max_body_bytes: '5MB' has a unit; write the number of bytes alone: max_body_bytes = 5000000",
+        ),
+        (
+            "[consumer]\nmax_span = '5MB'",
+            "consumer.max_span: '5MB' is not a whole number; write e.g. max_span = 500",
         ),
         (
             "[ingress]\nmax_body_bytes = 1",
@@ -216,33 +219,3 @@ def test_truth_is_shown_as_toml_writes_it() -> None:
 )
 def test_values_are_rendered_as_toml(value: object, text: str) -> None:
     assert toml_value(value) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "unit", "number"),
-    [
-        ("1.5 min", "seconds", 90),
-        ("250ms", "seconds", 0.25),
-        ("10s", "milliseconds", 10_000),
-        ("2 KiB", "bytes", 2048),
-        ("3 apples", "seconds", None),
-        ("10s", "bytes", None),
-        ("10", "seconds", None),
-        ("10s", None, None),
-    ],
-)
-def test_units_are_converted(text: str, unit: str | None, number: float | None) -> None:
-    assert converted(text, unit) == number
-
-
-@pytest.mark.parametrize(
-    ("name", "description", "unit"),
-    [
-        ("chunk_bytes", None, "bytes"),
-        ("id_window_days", "", "days"),
-        ("ack_timeout", "Seconds until a publication", "seconds"),
-        ("slots", "Records at once", None),
-    ],
-)
-def test_the_unit_stands_in_name_or_description(name: str, description: str | None, unit: str | None) -> None:
-    assert unit_of(name, description) == unit

@@ -15,10 +15,10 @@ def test_every_setting_is_on_the_page(name: str) -> None:
     assert f"`{name}`" in table
 
 
-@pytest.mark.parametrize("session_timeout", [1.0, 10.0, 300.0])
-def test_what_depends_on_the_session_follows_it(session_timeout: float) -> None:
+@pytest.mark.parametrize("session_timeout_seconds", [1.0, 10.0, 300.0])
+def test_what_depends_on_the_session_follows_it(session_timeout_seconds: float) -> None:
     """A member's own settings refuse times that do not fit each other."""
-    consumer = SubscriberSettings(session_timeout=session_timeout).for_consumer()
+    consumer = SubscriberSettings(session_timeout_seconds=session_timeout_seconds).for_consumer()
     assert type(consumer).model_validate(consumer.model_dump()) == consumer
 
 

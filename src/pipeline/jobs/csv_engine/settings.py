@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline.units import Bytes, Count
+
 
 class CsvSettings(BaseModel):
     """Format of the input file and names of the columns that the result adds. ECS publishes neither: ask your contact."""
@@ -51,11 +53,11 @@ class CsvLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_bytes: int = Field(default=5_000_000_000, ge=1, description="Size of the decompressed input file in bytes")
-    max_records: int = Field(default=20_000_000, ge=1, description="Number of data records in a file")
-    max_field_bytes: int = Field(default=65_536, ge=1, description="Size of one field in bytes")
-    max_record_bytes: int = Field(default=262_144, ge=1, le=67_108_864, description="Size of one record in bytes")
-    chunk_bytes: int = Field(
+    max_bytes: Bytes = Field(default=5_000_000_000, ge=1, description="Size of the decompressed input file in bytes")
+    max_records: Count = Field(default=20_000_000, ge=1, description="Number of data records in a file")
+    max_field_bytes: Bytes = Field(default=65_536, ge=1, description="Size of one field in bytes")
+    max_record_bytes: Bytes = Field(default=262_144, ge=1, le=67_108_864, description="Size of one record in bytes")
+    chunk_bytes: Bytes = Field(
         default=1_048_576, ge=1024, le=268_435_456, description="A chunk is closed when it holds this many bytes"
     )
-    chunk_records: int = Field(default=10_000, ge=1, description="A chunk is closed when it holds this many records")
+    chunk_records: Count = Field(default=10_000, ge=1, description="A chunk is closed when it holds this many records")

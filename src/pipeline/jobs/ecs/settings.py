@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from pipeline.outbound.hosts import MalformedUrl, split_url
+from pipeline.units import Seconds
 
 
 class OAuthSettings(BaseModel):
@@ -30,7 +31,7 @@ class OAuthSettings(BaseModel):
     scope: str | None = Field(
         default=None, min_length=1, max_length=1024, description="Scope to ask for; none by default"
     )
-    refresh_before_seconds: float = Field(
+    refresh_before_seconds: Seconds = Field(
         default=600.0,
         ge=0,
         description="A new token is fetched this many seconds before the old one expires (at the latest in the middle of its life)",
@@ -62,19 +63,19 @@ class CallbackSettings(BaseModel):
         description="File that holds the bearer token from onboarding, read again before every callback: replace it to rotate",
     )
     oauth: OAuthSettings | None = Field(default=None, description="OAuth client, instead of token_file")
-    connect_timeout_seconds: float = Field(
+    connect_timeout_seconds: Seconds = Field(
         default=10.0, gt=0, le=300, description="Seconds to resolve, connect and agree on TLS"
     )
-    timeout_seconds: float = Field(
+    timeout_seconds: Seconds = Field(
         default=30.0, gt=0, le=600, description="Seconds for one request from connecting to the end of the answer"
     )
-    retry_first_seconds: float = Field(
+    retry_first_seconds: Seconds = Field(
         default=2.0, gt=0, description="Longest pause before the second try; doubled for each further try, with jitter"
     )
-    retry_max_seconds: float = Field(
+    retry_max_seconds: Seconds = Field(
         default=900.0, gt=0, description="No pause between tries is longer, in seconds, unless the answer asks for it"
     )
-    max_retry_after_seconds: float = Field(
+    max_retry_after_seconds: Seconds = Field(
         default=3600.0, ge=0, description="A longer Retry-After in an answer is cut to this many seconds"
     )
 

@@ -5,49 +5,51 @@ from __future__ import annotations
 from aiohttp import ClientTimeout
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.units import Bytes, BytesPerSecond, Count, Seconds
+
 
 class TransferSettings(BaseModel):
     """How patiently files are moved. The job's deadline bounds all of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    connect_timeout_seconds: float = Field(
+    connect_timeout_seconds: Seconds = Field(
         default=10.0, gt=0, description="Time for resolving, connecting and TLS, in seconds"
     )
-    read_timeout_seconds: float = Field(
+    read_timeout_seconds: Seconds = Field(
         default=30.0, gt=0, description="Longest silence of the other side while it is to send something, in seconds"
     )
-    min_bytes_per_second: int = Field(
+    min_bytes_per_second: BytesPerSecond = Field(
         default=1024,
         ge=0,
         description="A connection slower than this over rate_window_seconds is given up and made anew; 0 tolerates any",
     )
-    rate_window_seconds: float = Field(
+    rate_window_seconds: Seconds = Field(
         default=60.0, gt=0, description="Time over which the minimum rate is measured, in seconds"
     )
-    max_tries: int = Field(
+    max_tries: Count = Field(
         default=4,
         ge=1,
         description="Tries within one download or upload before the job is put off; counted anew after good progress",
     )
-    max_not_found_tries: int = Field(
+    max_not_found_tries: Count = Field(
         default=5, ge=1, description="Tries for an input file that is not there (yet) before the job fails"
     )
-    backoff_seconds: float = Field(
+    backoff_seconds: Seconds = Field(
         default=0.5, ge=0, description="Longest pause before the second try, in seconds; doubled for each further one"
     )
-    max_backoff_seconds: float = Field(
+    max_backoff_seconds: Seconds = Field(
         default=8.0,
         ge=0,
         description="Longest pause within one download or upload, in seconds; where the other side asks for more, the job is put off",
     )
-    read_ahead_bytes: int = Field(
+    read_ahead_bytes: Bytes = Field(
         default=1_048_576,
         ge=65_536,
         le=67_108_864,
         description="Bytes of a download that are taken from the network before they are asked for",
     )
-    idle_close_seconds: float = Field(
+    idle_close_seconds: Seconds = Field(
         default=15.0,
         gt=0,
         description="A download that nobody took bytes from for so many seconds lets go of its connection and goes on by Range later",

@@ -15,7 +15,9 @@ from pipeline.sandbox.weavr import expected_id
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings
 
 QUARANTINES: Final = ("card-events.quarantine", "card-events.stepup.quarantine")
-_SETTINGS: Final = SubscriberSettings(signals=False, stop_grace=5.0, fetch_wait=0.2, commit_interval=1.0)
+_SETTINGS: Final = SubscriberSettings(
+    signals=False, stop_grace_seconds=5.0, fetch_wait_seconds=0.2, commit_interval_seconds=1.0
+)
 """Eighteen of them in one process wait a little longer for records than one would."""
 _REPEATS: Final = "subscriber_repeats_total"
 

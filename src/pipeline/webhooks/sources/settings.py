@@ -18,6 +18,7 @@ from pydantic import (
 
 from pipeline.contracts.weavr import BY_PATH
 from pipeline.outbound import HostRules
+from pipeline.units import Seconds
 from pipeline.webhooks.sources.protocols import SuccessStatus, UnverifiedStatus
 from pipeline.webhooks.verification import HmacSettings, Place, SchemeSettings, SecretSettings, StandardWebhooksSettings
 
@@ -155,7 +156,7 @@ class WeavrOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    tolerance_seconds: float = Field(
+    tolerance_seconds: Seconds = Field(
         default=18_000.0,
         gt=0,
         description="How far published-timestamp may lie in the past or future, in seconds; longer than Weavr's retries (4 h 19 min), which may keep it",

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.units import Seconds
 from pipeline.webhooks.verification.keys import public_key_of
 from pipeline.webhooks.verification.places import HeaderName, Place, SignedPart
 
@@ -178,7 +179,7 @@ class HmacSettings(_SchemeSettings):
         default="s",
         description="What the timestamp is: seconds (s) or milliseconds (ms) since 1970, or ISO 8601 with a zone",
     )
-    tolerance_seconds: float = Field(
+    tolerance_seconds: Seconds = Field(
         default=300.0,
         gt=0,
         description="How far the timestamp may lie in the past or future, in seconds; longer than the sender's retries, where they keep their timestamp",
@@ -262,7 +263,7 @@ class StandardWebhooksSettings(_SchemeSettings):
     public_keys: tuple[PublicKeySettings, ...] = Field(
         default=(), max_length=16, description="Public keys of v1a signatures; every one that counts is tried"
     )
-    tolerance_seconds: float = Field(
+    tolerance_seconds: Seconds = Field(
         default=300.0, gt=0, description="How far the timestamp may lie in the past or future, in seconds"
     )
 

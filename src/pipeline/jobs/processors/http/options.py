@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from pipeline.jobs.processors.http.template import BodyTemplate, Template
 from pipeline.outbound.hosts import MalformedUrl, UrlParts, split_url
+from pipeline.units import Bytes, Seconds
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -63,8 +64,8 @@ class HttpOptions(BaseModel):
         default_factory=dict,
         description='Result columns taken from the answer: name and JSON pointer, e.g. reference = "/data/id"',
     )
-    timeout_seconds: float = Field(default=30.0, gt=0, description="Time for one request in all, in seconds")
-    max_answer_bytes: int = Field(default=65_536, ge=0, description="An answer is read up to this many bytes")
+    timeout_seconds: Seconds = Field(default=30.0, gt=0, description="Time for one request in all, in seconds")
+    max_answer_bytes: Bytes = Field(default=65_536, ge=0, description="An answer is read up to this many bytes")
     allow_http: bool = Field(
         default=False, description="Whether url may be http:// (cards and token then go unencrypted)"
     )

@@ -1,0 +1,70 @@
+"""Types of numeric settings: each names its unit, for the checks, the refusals and the reference."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Final
+
+from pydantic import Field
+
+_NUMBER_AND_SUFFIX: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
+_SECONDS_IN: Final = {
+    "ms": 0.001,
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hour", "hours"), 3600),
+    **dict.fromkeys(("d", "day", "days"), 86_400),
+}
+_BYTES_IN: Final = {
+    **dict.fromkeys(("b", "byte", "bytes"), 1),
+    "k": 1000,
+    "kb": 1000,
+    "kib": 1 << 10,
+    "m": 1000**2,
+    "mb": 1000**2,
+    "mib": 1 << 20,
+    "g": 1000**3,
+    "gb": 1000**3,
+    "gib": 1 << 30,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a number counts.
+
+    Attributes:
+        name: As written after a number, e.g. ``seconds``; empty for numbers without a unit.
+        suffixes: How many base units (seconds, bytes) each known suffix stands for; compared in lower case.
+        size: How many base units one of this unit is.
+    """
+
+    name: str
+    suffixes: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+    size: float = 1
+
+    def number_in(self, text: str) -> int | float | None:
+        """Return what a number with a suffix (``10s``, ``5MB``) is in this unit, or None for any other text."""
+        found = _NUMBER_AND_SUFFIX.fullmatch(text)
+        factor = self.suffixes.get(found.group(2).lower()) if found else None
+        if found is None or factor is None:
+            return None
+        number = float(found.group(1)) * factor / self.size
+        return int(number) if number == int(number) else round(number, 6)
+
+
+_SECONDS: Final = Unit("seconds", _SECONDS_IN)
+_DAYS: Final = Unit("days", _SECONDS_IN, 86_400)
+
+Seconds = Annotated[float, _SECONDS]
+WholeSeconds = Annotated[int, _SECONDS]
+Hours = Annotated[float, Unit("hours", _SECONDS_IN, 3600)]
+Days = Annotated[float, _DAYS]
+WholeDays = Annotated[int, _DAYS]
+Bytes = Annotated[int, Unit("bytes", _BYTES_IN)]
+BytesPerSecond = Annotated[int, Unit("bytes per second", _BYTES_IN)]
+Count = Annotated[int, Unit("")]
+Share = Annotated[float, Unit(""), Field(ge=0, le=1)]
+Port = Annotated[int, Unit(""), Field(ge=0, le=65_535)]

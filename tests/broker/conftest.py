@@ -30,8 +30,7 @@ def quick() -> ConsumerSettings:
     """A consumer that reacts at once."""
     return ConsumerSettings(
         session_timeout_seconds=6.0,
-        backoff_min=0.05,
-        backoff_max=0.2,
+        retry={"first_seconds": 0.05, "max_seconds": 0.2},
         commit_interval_seconds=0.1,
         poll_interval_seconds=0.1,
         stop_grace_seconds=2.0,

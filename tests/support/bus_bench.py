@@ -19,8 +19,7 @@ from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 
 QUICK = ConsumerSettings(
-    backoff_min=0.001,
-    backoff_max=0.004,
+    retry={"first_seconds": 0.001, "max_seconds": 0.004},
     commit_interval_seconds=0.005,
     commit_timeout_seconds=0.1,
     poll_interval_seconds=0.005,

@@ -97,7 +97,7 @@ async def run_cases(
             options={"file": str(_notes_in(folder / f"{broker.kind}-{number}"))},
             integration={
                 "limits": {"chunk_records": CHUNK_RECORDS, "chunks_in_flight": 1},
-                "callback": {"retry_first_seconds": 0.2},
+                "callback": {"retry": {"first_seconds": 0.2}},
             },
             sandbox={"webhook_pauses_seconds": (0.5,) * 120},
             launch=launch,

@@ -28,6 +28,7 @@ from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.transfer import Download, SourceChanged, SourceInfo, UrlSource
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.observability import Metrics
+from pipeline.retry import RetryPolicy
 from pipeline.storage.testing import MemoryStore
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
@@ -211,7 +212,7 @@ class World:
         self.process = ProcessStage(jobs, bus, {"acme": files}, clock=clock, metrics=metrics)
         uploads = UploadRules(self.limits, self.policies, _Uploads(self.objects))
         self.upload = UploadStage(jobs, bus, {"acme": uploads}, clock=clock, metrics=metrics)
-        confirms = ConfirmRules(self.policies, self.ecs, float, timedelta(days=7))
+        confirms = ConfirmRules(self.policies, self.ecs, RetryPolicy(1, 60), timedelta(days=7))
         self.confirm = ConfirmStage(jobs, bus, {"acme": confirms}, clock=clock, metrics=metrics)
         self.watch = DeadlineWatch(jobs, bus, {"acme": files}, clock=clock, metrics=metrics, interval=0.01)
 

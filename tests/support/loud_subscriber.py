@@ -20,10 +20,8 @@ from pipeline.subscriber import Event, Poison, Retry, Subscriber, SubscriberSett
 
 HANDLED: Final = "weavr.login"
 _SETTINGS: Final = SubscriberSettings(
-    max_attempts=2,
     max_dead_letters=100_000,
-    backoff_min=0.05,
-    backoff_max=0.1,
+    retry={"first_seconds": 0.05, "max_seconds": 0.1, "max_tries": 2},
     session_timeout_seconds=6.0,
     commit_interval_seconds=0.2,
     fetch_wait_seconds=0.2,

@@ -20,6 +20,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import aiohttp
+from pydantic import JsonValue
 from support.brokers import Broker
 from support.flow import EVERYTHING, INTEGRATION, Flow, Tables, running_flow
 from support.flow_process import FlowProcess, Launch
@@ -38,7 +39,7 @@ LOUD_SIGNATURE: Final = "5ec4e7" + "ab" * 29
 
 _SIGNATURE: Final = re.compile(rb"X-Amz-Signature=([0-9a-f]{64})")
 _QUARANTINED: Final = 4
-_QUICK: Final = {"retry_first_seconds": 0.2}
+_QUICK: Final[dict[str, JsonValue]] = {"retry": {"first_seconds": 0.2}}
 _NO_HOST: Final = "https://stranger.example/output.csv?X-Amz-Signature="
 
 
@@ -102,7 +103,7 @@ def _configure(flow: Flow, loud_host: str) -> None:
             folder=secrets,
             processor="http",
             options=api,
-            tables={"processor": {"backoff_seconds": 0.05}},
+            tables={"processor": {"retry": {"first_seconds": 0.05}}},
         ),
     ]
     with flow.config.open("a") as config:

@@ -13,13 +13,17 @@ from support.members import until
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings
 
 QUICK = SubscriberSettings(
-    backoff_min=0.001,
-    backoff_max=0.002,
+    retry={"first_seconds": 0.001, "max_seconds": 0.002},
     commit_interval_seconds=0.005,
     stop_grace_seconds=0.2,
     signals=False,
     session_timeout_seconds=1.0,
 )
+
+
+def with_tries(most: int) -> SubscriberSettings:
+    """Return quick settings with another bound on the calls for one event."""
+    return QUICK.model_copy(update={"retry": QUICK.retry.model_copy(update={"max_tries": most})})
 
 
 def subscriber_of(log: FakeLog, settings: SubscriberSettings = QUICK, group: str = "fraud") -> Subscriber:

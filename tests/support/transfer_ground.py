@@ -80,10 +80,15 @@ class Ground:
 
 @asynccontextmanager
 async def ground(
-    *acts: Act, network: NetworkSettings | None = None, rules: Mapping[str, Any] | None = None, **patience: Any
+    *acts: Act,
+    network: NetworkSettings | None = None,
+    rules: Mapping[str, Any] | None = None,
+    max_tries: int = 4,
+    **patience: Any,
 ) -> AsyncIterator[Ground]:
     """Open transfers to a server with a script."""
-    settings = TransferSettings.model_validate({"backoff_seconds": 0.002, "max_backoff_seconds": 0.01, **patience})
+    retry = {"first_seconds": 0.002, "max_seconds": 0.01, "max_tries": max_tries}
+    settings = TransferSettings.model_validate({"retry": retry, **patience})
     metrics = Metrics()
     async with scripted_server(*acts) as server:
         host = server.url.removeprefix("http://")

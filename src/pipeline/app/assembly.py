@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +21,7 @@ from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import settle_memory
 from pipeline.jobs.deadline_watch import DeadlineWatch
-from pipeline.jobs.ecs import CallbackSettings, open_callbacks, pause_seconds
+from pipeline.jobs.ecs import open_callbacks
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load
@@ -169,11 +168,7 @@ async def make_confirm(around: Surroundings) -> Part:
             )
         )
         keep = timedelta(days=settings.retention.failed_parts_days)
-
-        def pause(tries: int, settings: CallbackSettings = one.callback) -> float:
-            return pause_seconds(settings, tries, jitter=random.random())  # noqa: S311 - jitter, no secret
-
-        rules[name] = ConfirmRules(one.policies, callbacks.caller, pause, keep)
+        rules[name] = ConfirmRules(one.policies, callbacks.caller, one.callback.retry.policy, keep)
         services.append(callbacks.watch.run)
         checks[f"token-{name}"] = callbacks.watch.check
     stage = ConfirmStage(around.jobs, around.publisher, rules, clock=now, metrics=around.metrics)

@@ -22,6 +22,7 @@ from pipeline.jobs.receipts import Announcement, Outcome, Told, Try, TryAnswer
 from pipeline.jobs.settings import JobPolicies
 from pipeline.kafka.protocols import Lease, Publisher
 from pipeline.observability import Metrics
+from pipeline.retry import RetryPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -33,13 +34,13 @@ class ConfirmRules:
     """What CONFIRM knows of one integration.
 
     Attributes:
-        pause: Seconds to wait after so many tries, where the answer asks for nothing else.
+        retry: Pauses between two callbacks of one outcome.
         keep_failed_parts: How long the parts of a failed or parked job stay, for ``pipeline job result``.
     """
 
     policies: JobPolicies
     caller: Caller
-    pause: Callable[[int], float]
+    retry: RetryPolicy
     keep_failed_parts: timedelta
 
 
@@ -124,7 +125,7 @@ class ConfirmStage:
             log.warning("callback_not_accepted", attempt_number=number, code=error.code, message=error.message)
             if error.code != UNANSWERED:
                 await self._note_answer(telling, number, _no_answer(error.code, error.message))
-            pause = rules.pause(number) if error.retry_after is None else error.retry_after
+            pause = rules.retry.pause(number, error.retry_after)
             raise TransientError(error.code, error.message, retry_after=pause) from error
         except PermanentError as error:
             answer = _no_answer(error.code, error.message)

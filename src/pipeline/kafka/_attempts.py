@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Final
 
 import structlog
 
@@ -18,9 +16,6 @@ from pipeline.kafka.settings import ConsumerSettings
 from pipeline.observability import Metrics
 
 log = structlog.get_logger(__name__)
-
-_EXPONENT_LIMIT: Final = 30
-"""Doubling further only overflows."""
 
 
 class Attempts:
@@ -34,7 +29,7 @@ class Attempts:
         self, *, group: str, settings: ConsumerSettings, metrics: Metrics, lease: Tenure, changed: Callable[[], None]
     ) -> None:
         self._group = group
-        self._settings = settings
+        self._retry = settings.retry.policy
         self._metrics = metrics
         self._lease = lease
         self._changed = changed
@@ -75,17 +70,17 @@ class Attempts:
                     await self._ensure()
                     await self._called(call, attempt)
             except TransientError as error:
+                pause = self._retry.pause(attempt, error.retry_after)
                 attempt += 1
-                pause = self._pause(attempt, error.retry_after)
                 self._note(error, attempt, pause, record)
             except Overloaded as error:
-                pause = self._pause(2, None)
+                pause = self._retry.pause(1)
                 self._note(error, attempt, pause, record)
             except LeaseLost as error:
                 # another worker decided something first, yet the partition is ours: look again at what stands now
                 if self._lease.lost or self._closed:
                     raise
-                pause = self._pause(2, None)
+                pause = self._retry.pause(1)
                 self._note(error, attempt, pause, record)
             else:
                 return
@@ -109,19 +104,8 @@ class Attempts:
                 self._running.discard(task)
             self._changed()
 
-    def _pause(self, attempt: int, retry_after: float | None) -> float:
-        return pause_before(attempt, retry_after, self._settings)
-
     def _note(self, error: PipelineError, attempt: int, pause: float, record: Record | None) -> None:
         note_put_off(self._metrics, self._group, error, attempt=attempt, pause=pause, record=record)
-
-
-def pause_before(attempt: int, retry_after: float | None, settings: ConsumerSettings) -> float:
-    """Return the seconds to wait before an attempt (2 is the first repetition)."""
-    if retry_after is not None:
-        return max(retry_after, settings.backoff_min)
-    doubled = settings.backoff_min * 2.0 ** min(attempt - 2, _EXPONENT_LIMIT)
-    return min(doubled, settings.backoff_max) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
 
 def note_put_off(

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pipeline.contracts import Record
 from pipeline.errors import LeaseLost, Overloaded, PermanentError, PipelineError, TransientError
-from pipeline.kafka._attempts import note_put_off, pause_before
+from pipeline.kafka._attempts import note_put_off
 from pipeline.kafka._lease import Tenure
 from pipeline.kafka._offsets import OffsetTracker
 from pipeline.kafka.dead_letters import DeadLetters
@@ -237,7 +237,7 @@ class EventWork:
 
     def _put_off(self, error: PipelineError, attempt: int, retry_after: float | None, record: Record) -> float:
         around = self._around
-        pause = pause_before(max(2, attempt), retry_after, around.settings)
+        pause = around.settings.retry.policy.pause(max(1, attempt - 1), retry_after)
         note_put_off(around.metrics, around.group, error, attempt=attempt, pause=pause, record=record)
         return pause
 

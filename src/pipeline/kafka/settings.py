@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from pipeline.contracts import Topic
+from pipeline.retry import RetrySettings
 from pipeline.units import Bytes, Count, Seconds
 
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -180,12 +181,9 @@ class ConsumerSettings(BaseModel):
         le=86_400,
         description="Seconds that running work gets to finish when the process is stopped",
     )
-    backoff_min: Seconds = Field(
-        default=1.0,
-        gt=0,
-        description="Seconds until the first repetition after a transient error; doubles, with jitter",
+    retry: RetrySettings = Field(
+        default=RetrySettings(), description="Pauses before a record is handled again after a transient error"
     )
-    backoff_max: Seconds = Field(default=60.0, gt=0, description="Most seconds between two repetitions")
     commit_interval_seconds: Seconds = Field(
         default=1.0, gt=0, le=60, description="Seconds between two commits of offsets"
     )
@@ -216,8 +214,6 @@ class ConsumerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.backoff_min > self.backoff_max:
-            raise ValueError("backoff_min must not exceed backoff_max")
         if self.commit_timeout_seconds > self.session_timeout_seconds / 2:
             raise ValueError(
                 "commit_timeout_seconds must not exceed half of session_timeout_seconds: a rebalance waits for it"

@@ -3,7 +3,7 @@
 from pipeline.kafka import KafkaSettings, SaslSettings, TlsSettings
 from pipeline.subscriber.errors import Poison, Retry
 from pipeline.subscriber.event import Event
-from pipeline.subscriber.settings import SubscriberSettings
+from pipeline.subscriber.settings import SubscriberRetry, SubscriberSettings
 from pipeline.subscriber.subscriber import Subscriber
 from pipeline.subscriber.topics import dead_letter_topics
 
@@ -14,6 +14,7 @@ __all__ = [
     "Retry",
     "SaslSettings",
     "Subscriber",
+    "SubscriberRetry",
     "SubscriberSettings",
     "TlsSettings",
     "dead_letter_topics",

@@ -20,13 +20,13 @@ class Delivery:
 
     Args:
         handlers: What to call.
-        max_attempts: How often one event is tried before it is given up.
+        max_tries: How often one event is tried before it is given up.
         max_dead_letters: How many events in a row may be given up; None: any number.
     """
 
-    def __init__(self, handlers: Handlers, *, max_attempts: int, max_dead_letters: int | None = None) -> None:
+    def __init__(self, handlers: Handlers, *, max_tries: int, max_dead_letters: int | None = None) -> None:
         self._handlers = handlers
-        self._max_attempts = max_attempts
+        self._max_tries = max_tries
         self._max_dead_letters = max_dead_letters
         self._given_up = 0
 
@@ -78,7 +78,7 @@ class Delivery:
     def _again(
         self, record: Record, code: str, message: str, error: BaseException, retry_after: float | None
     ) -> NoReturn:
-        if record.attempt >= self._max_attempts:
+        if record.attempt >= self._max_tries:
             raise PermanentError("attempts_exhausted", f"Attempt {record.attempt} was the last: {message}") from error
         raise TransientError(code, message, retry_after=retry_after) from error
 

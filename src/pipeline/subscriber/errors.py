@@ -8,7 +8,8 @@ class Retry(Exception):
 
     Args:
         message: Why, for the log and the dead letter: free of what the event holds.
-        retry_after: Seconds to wait; by default the pause grows from attempt to attempt.
+        retry_after: Seconds to wait, never less than ``retry.first_seconds``; by default the pause grows from attempt
+            to attempt.
     """
 
     def __init__(

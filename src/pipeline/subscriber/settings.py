@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.kafka import ConsumerSettings
+from pipeline.retry import RetrySettings
 from pipeline.units import Bytes, Count, Seconds
+
+
+class SubscriberRetry(RetrySettings):
+    """How often a handler is called for one event, and how long the subscriber waits between two calls."""
+
+    max_tries: Count = Field(
+        default=5, ge=1, le=1000, description="How often a handler is called for one event before it is a dead letter"
+    )
 
 
 class SubscriberSettings(BaseModel):
@@ -15,18 +24,12 @@ class SubscriberSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_attempts: Count = Field(
-        default=5, ge=1, le=1000, description="How often a handler is called for one event before it is a dead letter"
-    )
+    retry: SubscriberRetry = Field(default=SubscriberRetry(), description="How a handler that fails is called again")
     max_dead_letters: Count = Field(
         default=100,
         ge=0,
         description="Dead letters in a row until the subscriber ends instead: when everything fails, it is not the events",
     )
-    backoff_min: Seconds = Field(
-        default=1.0, gt=0, description="Seconds until the second attempt; doubles, with jitter"
-    )
-    backoff_max: Seconds = Field(default=60.0, gt=0, description="Most seconds between two attempts")
     concurrency: Count = Field(
         default=16, ge=1, le=1000, description="Events of one partition, of different keys, handled at the same time"
     )
@@ -67,12 +70,6 @@ class SubscriberSettings(BaseModel):
         default=True, description="Whether SIGTERM and SIGINT stop the subscriber; not for use outside the main thread"
     )
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.backoff_min > self.backoff_max:
-            raise ValueError("backoff_min must not exceed backoff_max")
-        return self
-
     def for_consumer(self) -> ConsumerSettings:
         """Return what the group member needs."""
         return ConsumerSettings(
@@ -83,8 +80,7 @@ class SubscriberSettings(BaseModel):
             max_span_bytes=self.max_span_bytes,
             max_poll_records=min(500, 10 * self.max_span),
             stop_grace_seconds=self.stop_grace_seconds,
-            backoff_min=self.backoff_min,
-            backoff_max=self.backoff_max,
+            retry=RetrySettings(first_seconds=self.retry.first_seconds, max_seconds=self.retry.max_seconds),
             commit_interval_seconds=self.commit_interval_seconds,
             commit_timeout_seconds=min(3.0, self.session_timeout_seconds / 2),
             poll_interval_seconds=min(0.5, self.session_timeout_seconds / 5),

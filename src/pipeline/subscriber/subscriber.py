@@ -137,7 +137,7 @@ class Subscriber:
 
     def _delivery(self) -> Delivery:
         settings = self._settings
-        return Delivery(self._handlers, max_attempts=settings.max_attempts, max_dead_letters=settings.max_dead_letters)
+        return Delivery(self._handlers, max_tries=settings.retry.max_tries, max_dead_letters=settings.max_dead_letters)
 
     async def __aiter__(self) -> AsyncGenerator[Event[Any], None]:
         """Yield event after event of all types. An event is finished when the next one is asked for.

@@ -125,7 +125,7 @@ def _fields(body: Mapping[str, Any] | bytes) -> Mapping[str, Any]:
 async def run_handler(subscriber: Subscriber, event: Event[Any]) -> Outcome:
     """Give an event to the handler that a subscriber has for it, decoding it anew as in production.
 
-    One attempt, ``event.attempt``: with the last (``max_attempts``) an error becomes a dead letter.
+    One attempt, ``event.attempt``: with the last (``retry.max_tries``) an error becomes a dead letter.
 
     Raises:
         FatalError: Whatever stops a subscriber.
@@ -144,7 +144,7 @@ async def run_handler(subscriber: Subscriber, event: Event[Any]) -> Outcome:
         event.attempt,
     )
     try:
-        await Delivery(handlers, max_attempts=subscriber._settings.max_attempts)(record)  # noqa: SLF001 - one room
+        await Delivery(handlers, max_tries=subscriber._settings.retry.max_tries)(record)  # noqa: SLF001 - one room
     except TransientError as error:
         return Outcome("retry", error.code, error.message, error.retry_after)
     except PermanentError as error:

@@ -137,7 +137,7 @@ def test_names_that_kafka_or_we_do_not_know_are_refused(change: dict[str, object
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backoff_min": 5, "backoff_max": 1}, "backoff_min"),
+        ({"retry": {"first_seconds": 5, "max_seconds": 1}}, "first_seconds"),
         (
             {"session_timeout_seconds": 4, "commit_timeout_seconds": 3, "poll_interval_seconds": 0.5},
             "commit_timeout_seconds",
@@ -145,6 +145,6 @@ def test_names_that_kafka_or_we_do_not_know_are_refused(change: dict[str, object
         ({"session_timeout_seconds": 6, "poll_interval_seconds": 2}, "poll_interval_seconds"),
     ],
 )
-def test_consumer_times_must_fit_together(change: dict[str, float], message: str) -> None:
+def test_consumer_times_must_fit_together(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ConsumerSettings.model_validate(change)

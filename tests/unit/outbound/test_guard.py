@@ -289,7 +289,7 @@ class SlowNames(Names):
 async def test_resolving_is_bounded() -> None:
     """A name that nobody resolves in time is a timeout, not a hang, both ways."""
     rules = HostRules(input=("files.example.com",), result=("files.example.com",))
-    settings = TransferSettings(connect_timeout_seconds=0.02, max_tries=1)
+    settings = TransferSettings(connect_timeout_seconds=0.02, retry={"max_tries": 1})
     signed = SignedUrl(SecretStr("https://files.example.com/x"), now() + dt.timedelta(seconds=60))
 
     async def source() -> SignedUrl:

@@ -26,7 +26,7 @@ async def outcome(handler: Callable[[Event[Any]], Awaitable[None]], attempt: int
     handlers.add("acme.fee", handler, None)
     record = Record("t", 0, 0, "k", b"", (("ce_id", b"1"), ("ce_type", b"acme.fee")), 0, attempt)
     try:
-        await Delivery(handlers, max_attempts=3)(record)
+        await Delivery(handlers, max_tries=3)(record)
     except PipelineError as error:
         return error
     return None
@@ -118,7 +118,7 @@ async def test_when_everything_fails_the_subscriber_ends_and_the_event_stays() -
     handlers = Handlers()
     handlers.add("acme.fee", handler, None)
     record = Record("t", 0, 0, "k", b"", (("ce_id", b"1"), ("ce_type", b"acme.fee")), 0)
-    delivery = Delivery(handlers, max_attempts=3, max_dead_letters=2)
+    delivery = Delivery(handlers, max_tries=3, max_dead_letters=2)
 
     async def given_up(times: int) -> None:
         for _ in range(times):

@@ -4,12 +4,18 @@ import pytest
 from pydantic import ValidationError
 from support.paths import ROOT
 
-from pipeline.subscriber import SubscriberSettings
+from pipeline.subscriber import SubscriberRetry, SubscriberSettings
 
 PAGE = (ROOT / "docs" / "subscribers.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", SubscriberSettings.model_fields)
+NAMES = [
+    *(name for name in SubscriberSettings.model_fields if name != "retry"),
+    *(f"retry.{name}" for name in SubscriberRetry.model_fields),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_setting_is_on_the_page(name: str) -> None:
     table = PAGE.partition("## Settings")[2].partition("\n## ")[0]
     assert f"`{name}`" in table
@@ -23,5 +29,5 @@ def test_what_depends_on_the_session_follows_it(session_timeout_seconds: float) 
 
 
 def test_pauses_that_contradict_each_other_are_refused_when_they_are_said() -> None:
-    with pytest.raises(ValidationError, match="backoff_min must not exceed backoff_max"):
-        SubscriberSettings(backoff_min=5, backoff_max=1)
+    with pytest.raises(ValidationError, match="first_seconds must not exceed max_seconds"):
+        SubscriberRetry(first_seconds=5, max_seconds=1)

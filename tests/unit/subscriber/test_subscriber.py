@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from structlog.testing import capture_logs
 from support.fake_log import NOON_MS, FakeLog
-from support.subscriber_bench import QUICK, Notes, count, kill, running, subscriber_of, until
+from support.subscriber_bench import QUICK, Notes, count, kill, running, subscriber_of, until, with_tries
 
 from pipeline.errors import FatalError
 from pipeline.kafka import BrokerUnavailable
@@ -100,7 +100,7 @@ async def test_a_repeat_that_comes_while_the_first_is_tried_again_waits_for_noth
             raise Retry
 
     notes = Notes(act)
-    subscriber = subscriber_of(log, QUICK.model_copy(update={"max_attempts": 1000}))
+    subscriber = subscriber_of(log, with_tries(1000))
     subscriber.on_any(notes)
     for ident in "aab":
         log.append(ident, key=ident)
@@ -205,7 +205,7 @@ async def test_an_event_is_tried_so_often_and_then_a_dead_letter(log: FakeLog) -
             raise ValueError("card 4111111111111111")
 
     notes = Notes(act)
-    subscriber = subscriber_of(log, QUICK.model_copy(update={"max_attempts": 3}))
+    subscriber = subscriber_of(log, with_tries(3))
     subscriber.on_any(notes)
     log.append("bad", key="card/1", value=b'{"a": 1}')
     log.append("next", key="card/1")

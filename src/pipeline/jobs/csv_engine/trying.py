@@ -1,8 +1,7 @@
-"""Attempts, pauses between them, and what a processor may not do."""
+"""Tries, pauses between them, and what a processor may not do."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 
 from pipeline.errors import PermanentError
@@ -14,7 +13,7 @@ class Tries:
     """How often something is tried, and how long is waited in between.
 
     Args:
-        settings: Attempts and pauses.
+        settings: Tries and pauses.
         pause: Waits the given seconds.
     """
 
@@ -22,22 +21,21 @@ class Tries:
         self.settings = settings
         self._pause = pause
 
-    async def wait(self, attempt: int, error: TransientCardError) -> bool:
-        """Wait after the failed ``attempt`` (from 1); return whether there is another.
+    async def wait(self, failures: int, error: TransientCardError) -> bool:
+        """Wait after so many failures (from 1); return whether there is another try.
 
-        The pause doubles with every attempt and is drawn from its upper half, so that cards that failed together do not
-        come back together. The other side's wish for a longer one is granted up to the limit.
+        The other side's wish for a longer pause is granted up to the limit. A shorter one changes nothing: it would
+        only use up the tries sooner.
         """
-        if attempt >= self.settings.attempts:
+        retry = self.settings.retry
+        if failures >= retry.max_tries:
             return False
-        longest = self.settings.backoff_limit_seconds
-        pause = min(self.settings.backoff_seconds * 2 ** (attempt - 1), longest) * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
-        await self._pause(max(pause, min(error.retry_after or 0.0, longest)))
+        await self._pause(max(retry.policy.pause(failures), min(error.retry_after or 0.0, retry.max_seconds)))
         return True
 
     def given_up(self, error: TransientCardError) -> str:
-        """Return the message of a card that failed for good after its last attempt."""
-        return f"{str(error) or 'no answer'} (after {self.settings.attempts} attempts)"
+        """Return the message of a card that failed for good after its last try."""
+        return f"{str(error) or 'no answer'} (after {self.settings.retry.max_tries} attempts)"
 
 
 def misbehaved(settings: ProcessorSettings, what: str) -> PermanentError:

@@ -8,7 +8,6 @@ from pipeline.jobs.ecs.oauth_token import OAuthTokenProvider
 from pipeline.jobs.ecs.opening import Callbacks, open_callbacks
 from pipeline.jobs.ecs.protocols import Answer, Caller, Token, TokenProvider
 from pipeline.jobs.ecs.request_id import request_id
-from pipeline.jobs.ecs.retry import pause_seconds
 from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
 from pipeline.jobs.ecs.token_watch import TokenWatch
 from pipeline.jobs.ecs.wording import quote, shorten
@@ -28,7 +27,6 @@ __all__ = [
     "TokenUnavailable",
     "TokenWatch",
     "open_callbacks",
-    "pause_seconds",
     "quote",
     "request_id",
     "shorten",

@@ -1,4 +1,4 @@
-"""When to tell again: what the answer asks for, or our own pause."""
+"""Reading ``Retry-After``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from pipeline.jobs.ecs.settings import CallbackSettings
-
-_DOUBLINGS: Final = 32
 _LONGEST: Final = 64
 
 
@@ -28,15 +25,3 @@ def retry_after_seconds(header: str | None, *, now: datetime, longest: float) ->
         return None
     aware = at if at.tzinfo else at.replace(tzinfo=UTC)
     return min(max((aware - now).total_seconds(), 0.0), longest)
-
-
-def pause_seconds(settings: CallbackSettings, attempt: int, *, jitter: float) -> float:
-    """Return the pause after the given failed attempt (from 1): doubling, bounded, between half and all of the step.
-
-    Args:
-        settings: The bounds.
-        attempt: How many tries failed so far.
-        jitter: A random number in [0, 1).
-    """
-    step = min(settings.retry_first_seconds * 2.0 ** min(attempt - 1, _DOUBLINGS), settings.retry_max_seconds)
-    return step * (0.5 + jitter / 2)

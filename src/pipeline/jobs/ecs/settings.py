@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from pipeline.outbound.hosts import MalformedUrl, split_url
+from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
 from pipeline.units import Seconds
 
 
@@ -53,6 +54,13 @@ class OAuthSettings(BaseModel):
         return self
 
 
+class CallbackRetry(RetrySettings):
+    """How long to wait between two callbacks of one outcome; ECS's ``Retry-After`` applies instead, if it sends one."""
+
+    first_seconds: FirstSeconds = 2.0
+    max_seconds: MaxSeconds = 900.0
+
+
 class CallbackSettings(BaseModel):
     """Telling eCard Systems the outcome of a job: with a token from a file, or with OAuth."""
 
@@ -69,12 +77,7 @@ class CallbackSettings(BaseModel):
     timeout_seconds: Seconds = Field(
         default=30.0, gt=0, le=600, description="Seconds for one request from connecting to the end of the answer"
     )
-    retry_first_seconds: Seconds = Field(
-        default=2.0, gt=0, description="Longest pause before the second try; doubled for each further try, with jitter"
-    )
-    retry_max_seconds: Seconds = Field(
-        default=900.0, gt=0, description="No pause between tries is longer, in seconds, unless the answer asks for it"
-    )
+    retry: CallbackRetry = Field(default=CallbackRetry(), description="Pauses between two callbacks of one outcome")
     max_retry_after_seconds: Seconds = Field(
         default=3600.0, ge=0, description="A longer Retry-After in an answer is cut to this many seconds"
     )
@@ -85,6 +88,4 @@ class CallbackSettings(BaseModel):
             raise ValueError("give exactly one of token_file and oauth")
         if self.connect_timeout_seconds > self.timeout_seconds:
             raise ValueError("connect_timeout_seconds must not exceed timeout_seconds")
-        if self.retry_first_seconds > self.retry_max_seconds:
-            raise ValueError("retry_first_seconds must not exceed retry_max_seconds")
         return self

@@ -11,7 +11,7 @@ from pipeline.jobs.processors.protocols import (
     RowProcessor,
     TransientCardError,
 )
-from pipeline.jobs.processors.settings import ProcessorSettings
+from pipeline.jobs.processors.settings import ProcessorRetry, ProcessorSettings
 
 __all__ = [
     "Card",
@@ -21,6 +21,7 @@ __all__ = [
     "JobContext",
     "LoadedProcessor",
     "Processor",
+    "ProcessorRetry",
     "ProcessorSettings",
     "RowProcessor",
     "TransientCardError",

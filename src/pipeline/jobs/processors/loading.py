@@ -38,7 +38,7 @@ class LoadedProcessor:
 
     Attributes:
         processor: The processor itself.
-        settings: Its name, options, concurrency and attempts.
+        settings: Its name, options, concurrency and tries.
         result_columns: Names of its own result columns.
         version: As the processor says; a new version never meets the parts of an old one.
     """

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from pipeline.units import Count, Seconds
+from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
+from pipeline.units import Count
+
+
+class ProcessorRetry(RetrySettings):
+    """How often a card is tried, and how long the engine waits between two tries.
+
+    A longer ``Retry-After`` of the card service is honoured up to ``max_seconds``; a shorter one changes nothing, since
+    it would only use up the tries sooner.
+    """
+
+    first_seconds: FirstSeconds = 0.5
+    max_seconds: MaxSeconds = 30.0
+    max_tries: Count = Field(
+        default=6, ge=1, description="How often a card (columnar: a batch) is tried in all before it fails"
+    )
 
 
 class ProcessorSettings(BaseModel):
@@ -23,12 +38,4 @@ class ProcessorSettings(BaseModel):
     concurrency: Count = Field(
         default=8, ge=1, le=1024, description="Cards of one chunk processed at once by a row-wise processor"
     )
-    attempts: Count = Field(
-        default=6, ge=1, description="How often a card (columnar: a batch) is tried in all before it fails"
-    )
-    backoff_seconds: Seconds = Field(
-        default=0.5, ge=0, description="Pause in seconds before the second attempt; doubled before each further one"
-    )
-    backoff_limit_seconds: Seconds = Field(
-        default=30.0, ge=0, description="Longest pause between two attempts in seconds"
-    )
+    retry: ProcessorRetry = Field(default=ProcessorRetry(), description="How often and how patiently a card is tried")

@@ -10,11 +10,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, run_stream
-from pipeline.jobs.processors import JobContext, LoadedProcessor, ProcessorSettings, adopt, load
+from pipeline.jobs.processors import JobContext, LoadedProcessor, ProcessorRetry, ProcessorSettings, adopt, load
 
 __all__ = ["job_context", "run_processor"]
 
 _CSV: Final = CsvSettings()
+_NO_PAUSE: Final = 1e-9
 
 
 def job_context(
@@ -43,20 +44,20 @@ async def run_processor(
     *,
     csv_settings: CsvSettings = _CSV,
     context: JobContext | None = None,
-    attempts: int = 3,
+    max_tries: int = 3,
     **options: Any,
 ) -> list[dict[str, str]]:
     """Run a processor over cards and return the result file's rows, as the stdlib's csv reads them.
 
     It is constructed, opened, run in chunks of two cards (so that what it keeps between chunks shows) and closed as in
-    production, only without pauses between attempts.
+    production, only without pauses between tries.
 
     Args:
         processor: A class, a plain async function, an instance, or a name as in the settings.
         cards: A CSV text with header, or one mapping of column names to values per card.
         csv_settings: How the file looks: name the card column here.
         context: The job; see :func:`job_context`.
-        attempts: How often a card is tried in all before it fails.
+        max_tries: How often a card is tried in all before it fails.
         **options: The processor's own options.
 
     Returns:
@@ -68,9 +69,8 @@ async def run_processor(
         PermanentError: As raised by the processor, or ``processor_failed`` where it breaks its contract.
     """
     name = processor if isinstance(processor, str) else getattr(processor, "__name__", type(processor).__name__)
-    settings = ProcessorSettings(
-        name=name, options=options, attempts=attempts, backoff_seconds=0, backoff_limit_seconds=0
-    )
+    retry = ProcessorRetry(first_seconds=_NO_PAUSE, max_seconds=_NO_PAUSE, max_tries=max_tries)
+    settings = ProcessorSettings(name=name, options=options, retry=retry)
     loaded = load(settings) if isinstance(processor, str) else adopt(processor, settings)
     text = cards if isinstance(cards, str) else _as_csv(cards, csv_settings)
     result: list[bytes] = []

@@ -5,7 +5,24 @@ from __future__ import annotations
 from aiohttp import ClientTimeout
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
 from pipeline.units import Bytes, BytesPerSecond, Count, Seconds
+
+
+class TransferRetry(RetrySettings):
+    """How often a request is repeated within one download or upload, and how long the pauses are.
+
+    Where the other side asks for a pause above ``max_seconds``, the job is retried later as a whole, so that no slot
+    waits for it.
+    """
+
+    first_seconds: FirstSeconds = 0.5
+    max_seconds: MaxSeconds = 8.0
+    max_tries: Count = Field(
+        default=4,
+        ge=1,
+        description="Tries within one download or upload before the job is retried later; good progress resets the count",
+    )
 
 
 class TransferSettings(BaseModel):
@@ -27,21 +44,9 @@ class TransferSettings(BaseModel):
     rate_window_seconds: Seconds = Field(
         default=60.0, gt=0, description="Time over which the minimum rate is measured, in seconds"
     )
-    max_tries: Count = Field(
-        default=4,
-        ge=1,
-        description="Tries within one download or upload before the job is put off; counted anew after good progress",
-    )
+    retry: TransferRetry = Field(default=TransferRetry(), description="Tries within one download or upload")
     max_not_found_tries: Count = Field(
         default=5, ge=1, description="Tries for an input file that is not there (yet) before the job fails"
-    )
-    backoff_seconds: Seconds = Field(
-        default=0.5, ge=0, description="Longest pause before the second try, in seconds; doubled for each further one"
-    )
-    max_backoff_seconds: Seconds = Field(
-        default=8.0,
-        ge=0,
-        description="Longest pause within one download or upload, in seconds; where the other side asks for more, the job is put off",
     )
     read_ahead_bytes: Bytes = Field(
         default=1_048_576,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from datetime import datetime
 
@@ -19,12 +18,13 @@ log = structlog.get_logger(__name__)
 
 
 class Tries:
-    """Counts failed tries within one call, and waits between them: exponential backoff, full jitter, Retry-After."""
+    """Counts failed tries within one call, and waits between them."""
 
     def __init__(
         self, settings: TransferSettings, direction: Direction, clock: Callable[[], datetime], metrics: Metrics | None
     ) -> None:
-        self._settings = settings
+        self._retry = settings.retry
+        self._max_not_found_tries = settings.max_not_found_tries
         self._direction = direction
         self._clock = clock
         self._metrics = metrics
@@ -45,11 +45,14 @@ class Tries:
         self._failed += 1
         if isinstance(failure, NotFound):
             self._not_found += 1
-            if self._not_found >= self._settings.max_not_found_tries:
+            if self._not_found >= self._max_not_found_tries:
                 raise self._direction.refused(failure.code, failure.message)
-        elif self._failed - self._not_found >= self._settings.max_tries:
+        elif self._failed - self._not_found >= self._retry.max_tries:
             raise failure
-        pause = min(self._pause(failure), max(0.0, (deadline - self._clock()).total_seconds()))
+        if failure.retry_after is not None and failure.retry_after > self._retry.max_seconds:
+            raise failure
+        pause = self._retry.policy.pause(self._failed, failure.retry_after)
+        pause = min(pause, max(0.0, (deadline - self._clock()).total_seconds()))
         log.warning(
             "transfer_repeated",
             direction=self._direction.name,
@@ -60,16 +63,6 @@ class Tries:
         if self._metrics is not None:
             self._metrics.transfer_retries.labels(self._direction.name, failure.code).inc()
         await asyncio.sleep(pause)
-
-    def _pause(self, failure: TransientError) -> float:
-        longest = self._settings.max_backoff_seconds
-        asked = failure.retry_after
-        if asked is not None:
-            if asked > longest:
-                raise failure
-            return asked
-        ceiling = min(longest, self._settings.backoff_seconds * 2 ** (self._failed - 1))
-        return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - spreads load, guards nothing
 
 
 async def renewed(source: UrlSource, used: SignedUrl) -> bool:

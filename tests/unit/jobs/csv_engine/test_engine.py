@@ -56,8 +56,8 @@ async def run(
     **processor: Any,
 ) -> tuple[bytes, Summary]:
     """Return the result of a file."""
-    pauses = {"backoff_seconds": 0, "backoff_limit_seconds": 0}
-    loaded = adopt(target, ProcessorSettings(name="mine", **(pauses | processor)))
+    retry = {"first_seconds": 1e-9, "max_seconds": 1e-9} | processor.pop("retry", {})
+    loaded = adopt(target, ProcessorSettings(name="mine", retry=retry, **processor))
     result: list[bytes] = []
 
     async def source() -> AsyncIterator[bytes]:
@@ -423,7 +423,7 @@ async def test_a_transient_error_repeats_only_that_card_boundedly() -> None:
         if card.number == "4":
             raise TransientCardError
 
-    result, _ = await run(b"card_number\n1\n2\n3\n4\n", flaky, attempts=3)
+    result, _ = await run(b"card_number\n1\n2\n3\n4\n", flaky, retry={"max_tries": 3})
     assert sorted(tries) == ["1", *["2"] * 3, *["3"] * 3, *["4"] * 3]
     assert result.splitlines()[1:] == [
         b"1,ok,",
@@ -445,7 +445,7 @@ async def test_a_transient_error_repeats_a_columnar_batch_boundedly() -> None:
                 raise TransientCardError("busy")
             return super().process_batch(batch, context)
 
-    result, summary = await run(b"card_number\n1\n2\n3\n4\n5\n", Flaky, attempts=2)
+    result, summary = await run(b"card_number\n1\n2\n3\n4\n5\n", Flaky, retry={"max_tries": 2})
     assert sorted(tries) == ["1", "1", "4", "4"]
     assert summary == Summary(5, 3, 2)
     assert result.splitlines()[4:] == [b"4,failed,busy (after 2 attempts)", b"5,failed,busy (after 2 attempts)"]
@@ -462,7 +462,7 @@ async def test_pauses_double_up_to_their_limit_and_grant_what_the_other_side_ask
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    settings = ProcessorSettings(name="mine", attempts=6, backoff_seconds=1, backoff_limit_seconds=5)
+    settings = ProcessorSettings(name="mine", retry={"max_tries": 6, "first_seconds": 1, "max_seconds": 5})
     csv_settings = CsvSettings()
     splitter = Splitter(csv_settings, CsvLimits())
     splitter.feed(b"card_number\n1\n")

@@ -86,7 +86,7 @@ def test_what_decides_the_result_changes_the_plan(changed: str) -> None:
     assert changed != plan()
 
 
-@pytest.mark.parametrize("same", [plan(concurrency=3, attempts=2), plan(limits=CsvLimits(max_records=7))])
+@pytest.mark.parametrize("same", [plan(concurrency=3, retry={"max_tries": 2}), plan(limits=CsvLimits(max_records=7))])
 def test_what_does_not_decide_the_result_keeps_the_plan(same: str) -> None:
     """A limit or a pause can be changed in mid-job."""
     assert same == plan()

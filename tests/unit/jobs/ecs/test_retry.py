@@ -1,17 +1,14 @@
-"""Pauses between tries."""
+"""Reading Retry-After."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from pipeline.jobs.ecs import CallbackSettings, pause_seconds
 from pipeline.jobs.ecs.retry import retry_after_seconds
 
 NOW = datetime(2026, 1, 21, 22, 50, tzinfo=UTC)
-SETTINGS = CallbackSettings(token_file=Path("token"), retry_first_seconds=2, retry_max_seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -39,12 +36,3 @@ SETTINGS = CallbackSettings(token_file=Path("token"), retry_first_seconds=2, ret
 def test_retry_after_in_both_forms(header: str | None, expected: float | None) -> None:
     """Seconds or an HTTP date; cut to the longest; a malformed one says nothing."""
     assert retry_after_seconds(header, now=NOW, longest=3600) == expected
-
-
-@pytest.mark.parametrize(
-    ("attempt", "jitter", "expected"),
-    [(1, 0.0, 1.0), (1, 0.5, 1.5), (2, 0.0, 2.0), (5, 0.0, 16.0), (6, 0.0, 30.0), (10_000, 0.0, 30.0)],
-)
-def test_own_pauses_double_up_to_the_bound(attempt: int, jitter: float, expected: float) -> None:
-    """Between half and all of the step."""
-    assert pause_seconds(SETTINGS, attempt, jitter=jitter) == expected

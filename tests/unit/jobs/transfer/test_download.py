@@ -537,7 +537,7 @@ async def test_without_metrics() -> None:
         rules = HostRules(input=(place.server.url[7:],), allow_http=True, allow_private=True)
         async with (
             open_transfers(
-                TransferSettings(backoff_seconds=0), rules=rules, network=NetworkSettings(), clock=now
+                TransferSettings(retry={"first_seconds": 1e-9}), rules=rules, network=NetworkSettings(), clock=now
             ) as bare,
             bare.downloader.open(place.source) as download,
         ):

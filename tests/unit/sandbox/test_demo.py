@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 from support.sandbox_world import Prepared, prepare
+from support.screen import Screen
 
 from pipeline.errors import FatalError
 from pipeline.sandbox import CardFile, Sandbox
@@ -25,7 +28,7 @@ from pipeline.sandbox.demo.books import Row
 from pipeline.sandbox.demo.checking import check_job, counts
 from pipeline.sandbox.demo.events import WatchEvents
 from pipeline.sandbox.demo.running import Watch
-from pipeline.sandbox.demo.showing import new_console, show_events, show_table, watching
+from pipeline.sandbox.demo.showing import new_console, show_events, show_jobs, watching
 
 LOAD, VALIDATE, REFUSE = PLAN
 SMALL = CardFile(records=30, bad_share=0.2, cvv=True, seed=20)
@@ -118,9 +121,9 @@ async def test_nothing_at_all_is_noticed(sandbox: Sandbox, http: aiohttp.ClientS
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"records_failed": 0}, "ECS was told"),
-        ({"records_processed": 29}, "ECS was told"),
-        ({"success": False, "error_message": "no"}, "ECS was told"),
+        ({"records_failed": 0}, "the callback says"),
+        ({"records_processed": 29}, "the callback says"),
+        ({"success": False, "error_message": "no"}, "the callback says"),
         ({"job": "mine"}, "fields that ECS does not know: job"),
     ],
 )
@@ -207,7 +210,7 @@ OUTCOME = Outcome(
     failed=10,
     result_bytes=12_345,
     seconds=1.25,
-    told='{"success": true}',
+    callback='{"success": true}',
     answer="200 RESULT_RECEIVED",
     findings=(),
 )
@@ -229,7 +232,7 @@ class TestProgram:
         events: EventsOutcome = EVENTS_OUTCOME,
     ) -> tuple[int, str, dict[str, Any]]:
         async def demo(folder: Path, watch: Watch, watch_events: WatchEvents) -> DemoResult:
-            assert list(folder.iterdir()) == [folder / "pipeline.log"]  # noqa: ASYNC240 - a handful of files
+            assert list(folder.iterdir()) == [folder / "demo.log"]  # noqa: ASYNC240 - a handful of files
             watch([])
             watch_events(0.5)
             if isinstance(outcome, BaseException):
@@ -260,7 +263,7 @@ class TestProgram:
         wrong = replace(OUTCOME, findings=("record 7: column note was changed [x]",))
         code, output, document = self.run(tmp_path, monkeypatch, wrong, general="audit log broken")
         assert code == 1
-        assert "NOT AS IT MUST BE: record 7: column note was changed [x]" in output
+        assert "WRONG: record 7: column note was changed [x]" in output
         assert document["findings"] == ["audit log broken", "record 7: column note was changed [x]"]
         assert document["verified"] is False
 
@@ -269,7 +272,7 @@ class TestProgram:
         wrong = replace(EVENTS_OUTCOME, findings=("event 3 was accepted, and handled 0 times",))
         code, output, document = self.run(tmp_path, monkeypatch, OUTCOME, events=wrong)
         assert code == 1
-        assert "NOT AS IT MUST BE: event 3 was accepted, and handled 0 times" in output
+        assert "WRONG: event 3 was accepted, and handled 0 times" in output
         assert (document["verified"], document["findings"]) == (False, list(wrong.findings))
 
     @pytest.mark.parametrize(
@@ -285,16 +288,71 @@ class TestProgram:
         """With the reason."""
         code, output, document = self.run(tmp_path, monkeypatch, error)
         assert code == 1
-        assert "the demo did not come to its end:" in output
+        assert "the demo ended early:" in output
         assert "not ready" in document["findings"][0]
         assert (document["jobs"], document["events"]) == ([], None)
+
+
+def log_a_line() -> None:
+    """Write to stderr as Python's loggers and libraries in C do."""
+    sys.stderr.write('{"event": "a log line"}\n')
+    os.write(2, b"a line of a library in C\n")
+
+
+CATEGORIES = ("correspondent-bank-transfers", "outgoing-wire-transfers", "(unknown path)")
+LONG = replace(
+    OUTCOME,
+    job="refuse a file that is no CSV",
+    callback='{"success": false, "error_message": "The file is no CSV: it looks like an HTML page."}',
+)
+
+
+@pytest.mark.parametrize("width", [80, 150])
+@pytest.mark.parametrize("findings", [(), ("event 3 was accepted, and handled 0 times",)])
+def test_a_terminal_shows_bars_tables_and_the_end_and_no_log_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, findings: tuple[str, ...]
+) -> None:
+    """What is logged goes to demo.log, which the end names; no cell is cut, no row is broken."""
+    out = Screen(width)
+    rows = tuple(
+        Row(name, sent=10_504, accepted=10_484, refused=20, quarantined=8, repeats=504, delivered=9972)
+        for name in CATEGORIES
+    )
+    events = EventsOutcome(rows, replace(rows[0], category="total"), sending={}, seconds=8.4, findings=findings)
+
+    async def demo(folder: Path, watch: Watch, watch_events: WatchEvents) -> DemoResult:
+        del folder
+        watch([(plan, None, 0.5) for plan in PLAN])
+        log_a_line()
+        watch_events(0.5)
+        log_a_line()
+        watch([(plan, None, 1.0) for plan in PLAN])
+        watch_events(1.0)
+        return DemoResult((OUTCOME, LONG), events)
+
+    console = Console(file=out, width=width, force_terminal=True, force_interactive=True, highlight=False)
+    monkeypatch.setattr(program, "run_demo", demo)
+    monkeypatch.setattr(program, "new_console", lambda: console)
+    with pytest.raises(SystemExit):
+        program.main(["--out", str(tmp_path)], standalone_mode=False)
+    lines = out.lines()
+    log = tmp_path / "demo" / "demo.log"
+    assert log.read_text() == '{"event": "a log line"}\na line of a library in C\n' * 2
+    assert not any("log line" in line or "library in C" in line or "…" in line for line in lines)
+    assert all(re.search(r" 100 % 0:00:0\d$", line) for line in lines[:4])
+    assert [line for line in lines if line.startswith(CATEGORIES)] == [
+        line for line in lines if re.search(r" 10,504 +10,484 +20 +8 +504 +9,972$", line) and "total" not in line
+    ]
+    assert sum("validate  " in line and "1,000" in line for line in lines) == 1
+    assert ("WRONG: event 3 was accepted, and handled 0 times" in lines) == bool(findings)
+    assert "".join(lines).count(f"Logs: {log}") == 1
 
 
 def test_the_table_shows_what_did_not_happen() -> None:
     """No result, no callback, a failure's message."""
     console = Console(width=160, record=True, file=io.StringIO())
-    failed = replace(OUTCOME, told='{"success": false, "error_message": "an HTML page"}', result_bytes=None)
-    show_table(console, [failed, replace(OUTCOME, told=None, seconds=None, answer="no callback came")])
+    failed = replace(OUTCOME, callback='{"success": false, "error_message": "an HTML page"}', result_bytes=None)
+    show_jobs(console, [failed, replace(OUTCOME, callback=None, seconds=None, answer="no callback came")])
     text = console.export_text()
     assert "failed: an HTML page -> 200" in text
     assert "no callback came" in text
@@ -317,7 +375,8 @@ def test_without_a_terminal_each_quarter_is_a_line() -> None:
 def test_on_a_terminal_there_is_a_bar_per_job_and_one_for_all_events() -> None:
     """All titles, and the percentage."""
     out = io.StringIO()
-    with watching(Console(file=out, width=100, force_terminal=True)) as (watch, watch_events):
+    console = Console(file=out, width=100, force_terminal=True, force_interactive=True)
+    with watching(console) as (watch, watch_events):
         watch([(plan, None, 1.0) for plan in PLAN])
         watch_events(1.0)
     titles = [*(plan.title for plan in PLAN), "deliver 10,000 events of 32 kinds"]

@@ -54,18 +54,18 @@ def _callback_findings(plan: DemoJob, expected: tuple[int, int], callbacks: Sequ
         return
     if len({(record.body, record.request_id) for record in callbacks}) > 1:
         yield "its callbacks differ in body or X-Request-Id"
-    told = json.loads(accepted[0].body)
+    sent = json.loads(accepted[0].body)
     if accepted[0].unknown:
         yield f"its callback has fields that ECS does not know: {', '.join(accepted[0].unknown)}"
     if plan.success:
         ok, failed = expected
         wanted = {"success": True, "records_processed": ok + failed, "records_failed": failed, "error_message": None}
-        if told != wanted:
-            yield f"ECS was told {json.dumps(told)}, not {json.dumps(wanted)}"
-    elif told["success"] is not False or told["records_processed"] != 0:
-        yield f"ECS was told {json.dumps(told)}, not a failure without a processed record"
-    elif plan.reason.lower() not in str(told["error_message"]).lower():
-        yield f"the failure message does not name {plan.reason}: {told['error_message']!r}"
+        if sent != wanted:
+            yield f"the callback says {json.dumps(sent)}, not {json.dumps(wanted)}"
+    elif sent["success"] is not False or sent["records_processed"] != 0:
+        yield f"the callback says {json.dumps(sent)}, not a failure without a processed record"
+    elif plan.reason.lower() not in str(sent["error_message"]).lower():
+        yield f"the failure message does not name {plan.reason}: {sent['error_message']!r}"
 
 
 def _result_findings(sandbox: Sandbox, plan: DemoJob, job: Job) -> Iterator[str]:

@@ -40,7 +40,7 @@ class DemoJob:
         integration: Its name in the settings.
         title: What a person reads.
         processor: Name of the processor.
-        success: What ECS must be told.
+        success: Whether the callback must report success.
         steps: Steps that the audit log must hold, each once.
         reason: What a failure's message must name.
     """

@@ -59,7 +59,7 @@ class Outcome:
         failed: Cards that failed.
         result_bytes: Size of the uploaded result; None without one.
         seconds: From the webhook to the accepted callback.
-        told: The body of the callback; None where none came.
+        callback: The body of the accepted callback; None where none was accepted.
         answer: What ECS answered.
         findings: What is not as it must be.
     """
@@ -72,7 +72,7 @@ class Outcome:
     failed: int
     result_bytes: int | None
     seconds: float | None
-    told: str | None
+    callback: str | None
     answer: str
     findings: tuple[str, ...]
 
@@ -220,7 +220,7 @@ def _outcome(sandbox: Sandbox, plan: DemoJob, job: Job, steps: Sequence[str]) ->
         failed=failed,
         result_bytes=stored.size if stored else None,
         seconds=(accepted[0].at - sent).total_seconds() if accepted else None,
-        told=accepted[0].body.decode() if accepted else None,
+        callback=accepted[0].body.decode() if accepted else None,
         answer=f"{accepted[0].answered} RESULT_RECEIVED" if accepted else "no callback came",
         findings=tuple(check_job(sandbox, plan, job, expected=(ok, failed), steps=steps)),
     )

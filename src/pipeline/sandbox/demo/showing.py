@@ -1,12 +1,16 @@
-"""What a person sees of the demo: bars or lines while it runs, a table at its end."""
+"""What a person sees of the demo: bars or lines while it runs, tables and a closing hint at its end."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import Final
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -17,8 +21,11 @@ from pipeline.sandbox.demo.running import Outcome, Watch
 from pipeline.sandbox.jobs import Job
 
 _WIDTH_WITHOUT_TERMINAL: Final = 120
+_WIDE: Final = 110
+"""Columns that the table of jobs needs to hold what ECS was sent; below, that is a table of its own."""
 _QUARTER: Final = 0.25
 _EVENTS_TITLE: Final = f"deliver {EVENTS.count:,} events of 32 kinds"
+_CALLBACK_TITLE: Final = "callback -> answer of ECS"
 
 
 def new_console() -> Console:
@@ -28,9 +35,22 @@ def new_console() -> Console:
 
 
 @contextmanager
+def logs_in(file: Path) -> Iterator[None]:
+    """Write into a file what anything in this process writes to stderr, libraries in C included."""
+    with file.open("w", buffering=1, encoding="utf-8") as log, redirect_stderr(log):
+        stderr = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+@contextmanager
 def watching(console: Console) -> Iterator[tuple[Watch, WatchEvents]]:
     """Give functions that show how far jobs and events are: bars on a terminal, else a line where something changed."""
-    if not console.is_terminal:
+    if not console.is_interactive:
         lines = _Lines(console)
         yield lines.jobs, lines.events
         return
@@ -40,7 +60,8 @@ def watching(console: Console) -> Iterator[tuple[Watch, WatchEvents]]:
         TextColumn("{task.percentage:3.0f} %"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    # rich would print what goes to stderr, the logs, above the bars
+    with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
         bars = {plan.integration: progress.add_task(plan.title, total=1.0) for plan in PLAN}
         events = progress.add_task(_EVENTS_TITLE, total=1.0, start=False)
 
@@ -79,39 +100,74 @@ class _Lines:
             self._console.print(f"{title}: {step:.0%}")
 
 
-def show_table(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """Print one row per job."""
-    table = Table("job", title_justify="left")
+def show_jobs(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """Print one row per job; on a narrow console a second table shows the callbacks."""
+    wide = console.width >= _WIDE
+    table, callbacks = _table(console, "job"), _table(console, "job")
     for name in ("cards", "ok", "failed", "result bytes", "seconds"):
         table.add_column(name, justify="right")
-    table.add_column("ECS was told, and answered")
+    (table if wide else callbacks).add_column(_CALLBACK_TITLE)
     for one in outcomes:
-        table.add_row(
-            one.job,
+        numbers = (
             f"{one.cards:,}",
             f"{one.ok:,}",
             f"{one.failed:,}",
             "-" if one.result_bytes is None else f"{one.result_bytes:,}",
             "-" if one.seconds is None else f"{one.seconds:.1f}",
-            _told(one),
         )
-    console.print(table)
-
-
-def _told(outcome: Outcome) -> str:
-    if outcome.told is None:
-        return outcome.answer
-    body = json.loads(outcome.told)
-    words = "completed" if body["success"] else f"failed: {body['error_message']}"
-    return f"{words} -> {outcome.answer}"
+        table.add_row(one.job, *numbers, *([_callback(one)] if wide else []))
+        callbacks.add_row(one.job, _callback(one))
+    console.print("", table)
+    if not wide:
+        console.print("", callbacks)
 
 
 def show_events(console: Console, outcome: EventsOutcome) -> None:
     """Print one row per category, and their sum."""
-    table = Table("events", title_justify="left")
-    for name in ("sent", "accepted", "refused", "quarantined", "repeats found", "delivered"):
+    table = _table(console, "events")
+    for name in ("sent", "accepted", "refused", "quarantined", "repeats", "handled"):
         table.add_column(name, justify="right")
     for row in (*outcome.rows, outcome.total):
         numbers = (row.sent, row.accepted, row.refused, row.quarantined, row.repeats, row.delivered)
         table.add_row(row.category, *(f"{number:,}" for number in numbers), end_section=row is outcome.rows[-1])
-    console.print(table)
+    console.print("", table)
+
+
+def show_findings(console: Console, findings: Sequence[str], log: Path) -> None:
+    """Print what is wrong, and where the logs are."""
+    console.print()
+    for finding in findings:
+        console.print(f"WRONG: {finding}", soft_wrap=True, markup=False)
+    console.print(f"Logs: {log}", soft_wrap=True, markup=False)
+
+
+def show_end(console: Console, first: Outcome, seconds: float, folder: Path, log: Path) -> None:
+    """Print that everything was verified, where the logs are, and a command that looks at one of the jobs."""
+    command = Path(sys.executable).with_name("pipeline")  # an environment that nobody activated
+    if command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
+    lines = (
+        "",
+        f"Verified in {seconds:.1f} s: result files, callbacks, audit log, answers, topics.",
+        f"Logs: {log}",
+        "Look at a job:",
+        f"  {command} --config {folder}/pipeline.toml \\",
+        f"    job show {first.integration}/{first.job_guid}",
+    )
+    console.print("\n".join(lines), soft_wrap=True, markup=False)
+
+
+def _table(console: Console, first: str) -> Table:
+    """Return an empty table whose rows fit into 80 columns, with more air where there is room."""
+    padding = (0, 1 if console.width >= _WIDE else 0)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
+    table.add_column(first)
+    return table
+
+
+def _callback(outcome: Outcome) -> str:
+    if outcome.callback is None:
+        return outcome.answer
+    body = json.loads(outcome.callback)
+    words = "completed" if body["success"] else f"failed: {body['error_message']}"
+    return f"{words} -> {outcome.answer}"

@@ -11,9 +11,9 @@ from typing import Final
 from tools.markdown import package_of, page, table
 
 _INTRO: Final = """\
-Lines on stderr, as JSON objects or as text for people (`[logging]`, [settings.md](settings.md)). `event` is the action:
-a closed set, the table below. An action is named as in the audit log: the thing first, then what became of it. Scripts
-may match on it; fields are only added.
+Lines on stderr: aligned text on a terminal, JSON elsewhere (`[logging]`, [settings.md](settings.md)). `event` is
+the action: a closed set, the table below. An action is named as in the audit log: the thing first, then what became of
+it. Scripts may match on it; fields are only added.
 
 Every line has `timestamp` (UTC), `level`, `logger` and `event`. Lines about a job have `integration`, `job_guid` and
 `attempt`, those about a webhook `trace_id` and `span_id`; `code` is one of [errors.md](errors.md). Libraries write

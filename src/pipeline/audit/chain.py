@@ -99,8 +99,9 @@ class Chain:
         """
         tail = await find_tail(writing.store, topic, partition)
         chain = cls(writing, topic, partition, tail)
-        if tail is not None:
-            await chain._read_back(tail)
+        if tail is None:
+            return chain
+        await chain._read_back(tail)
         log.info(
             "audit_chain_opened",
             topic=topic,

@@ -30,22 +30,25 @@ _REPEATS_KNOWN: Final = 1000
 def configure_logging(settings: LoggingSettings, redaction: Redaction, stream: TextIO | None = None) -> None:
     """Send every log line of this process, those of libraries, warnings and uncaught exceptions too, to one stream.
 
-    Safe to call again: the last call counts. Tracebacks carry no local variables. Libraries (aiohttp, aiokafka,
-    obstore, a processor's own) never log below info, whatever the level: their debug lines hold raw payloads. What
-    one of them repeats is cut to three times a minute, and the next line says how many were left out.
+    Safe to call again: the last call replaces the one before. Tracebacks carry no local variables. Libraries (aiohttp,
+    aiokafka, obstore, a processor's own) never log below info, whatever the level: their debug lines hold raw payloads.
+    In the console format they log warnings only, unless the level is debug. When a library repeats a message, three
+    lines a minute are written, and the next line says how many were left out.
 
     Args:
         settings: Level and format.
-        redaction: Runs last on each line; keep it, to add secrets that become known later.
+        redaction: Masks each line right before it is rendered; keep it, to add secrets that become known later.
         stream: stderr unless given.
     """
     level = _LEVELS[settings.level]
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_formatter(settings, redaction))
+    out = sys.stderr if stream is None else stream
+    console = settings.format == "console" or (settings.format == "auto" and out.isatty())
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(_formatter(redaction, console=console))
     handler.addFilter(FewRepeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(level, logging.INFO))
+    root.setLevel(max(level, logging.WARNING if console and level > logging.DEBUG else logging.INFO))
     logging.getLogger(OWN_LOGGER).setLevel(level)
     logging.captureWarnings(capture=True)
     structlog.configure(
@@ -90,9 +93,9 @@ def _shared() -> list[Processor]:
     ]
 
 
-def _formatter(settings: LoggingSettings, redaction: Redaction) -> logging.Formatter:
+def _formatter(redaction: Redaction, *, console: bool) -> logging.Formatter:
     renderer: Processor = structlog.processors.JSONRenderer(ensure_ascii=False)
-    if settings.format == "console":
+    if console:
         renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared(),

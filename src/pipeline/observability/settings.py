@@ -32,8 +32,9 @@ class LoggingSettings(BaseModel):
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
-        description="Least level of the pipeline's own lines; libraries never log below info, since their debug lines hold raw payloads",
+        description="Least level of the pipeline's own lines; libraries never log below info, since their debug lines hold raw payloads, and in the console format below warning only if this is debug",
     )
-    format: Literal["json", "console"] = Field(
-        default="json", description="json: one object per line, for machines; console: aligned text, for people"
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto",
+        description="json: one object per line, for machines; console: aligned text, for people; auto: console on a terminal, json elsewhere",
     )

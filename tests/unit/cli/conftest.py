@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from support.command_line import Run
 from support.logging_state import logging_restored
 
-from pipeline.cli.root import cli
+from pipeline.cli import cli
 
 __all__ = ["logging_restored"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 import threading
 import warnings
@@ -36,11 +37,20 @@ def _restore() -> Iterator[None]:
     structlog.contextvars.clear_contextvars()
 
 
+class Terminal(io.StringIO):
+    """A buffer that is taken for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def configure(
-    level: Literal["debug", "info", "warning", "error"] = "info", style: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info",
+    style: Literal["auto", "json", "console"] = "auto",
+    stream: io.StringIO | None = None,
 ) -> io.StringIO:
     """Configure onto a buffer."""
-    stream = io.StringIO()
+    stream = stream or io.StringIO()
     configure_logging(LoggingSettings(level=level, format=style), Redaction([SecretStr("opaque-secret")]), stream)
     return stream
 
@@ -139,9 +149,36 @@ def test_warnings_are_logged() -> None:
     assert CARD not in stream.getvalue()
 
 
-def test_console_lines_are_masked_too() -> None:
+def test_on_a_terminal_lines_are_text_for_people_unless_json_is_demanded() -> None:
+    """The format ``auto`` decides by the stream."""
+    stream = configure(stream=Terminal())
+    structlog.get_logger("pipeline.room").info("did_it", count=3)
+    assert re.search(r"\[info +\] did_it +\[pipeline\.room\] count=3\n$", stream.getvalue())
+    stream = configure(style="json", stream=Terminal())
+    structlog.get_logger("pipeline.room").info("did_it", count=3)
+    assert lines(stream)[0]["count"] == 3
+
+
+def test_people_see_warnings_of_libraries_only_unless_they_ask_for_more() -> None:
+    """The Kafka client alone says some forty things while a process starts."""
+    stream = configure(stream=Terminal())
+    for logger in ("aiokafka", "pipeline.room"):
+        logging.getLogger(logger).info("started")
+        logging.getLogger(logger).warning("slow")
+    assert [re.sub(r".*] (\w+) +\[(\w+).*", r"\1 \2", line) for line in stream.getvalue().splitlines()] == [
+        "slow aiokafka",
+        "started pipeline",
+        "slow pipeline",
+    ]
+    stream = configure("debug", stream=Terminal())
+    logging.getLogger("aiokafka").info("started")
+    assert "started" in stream.getvalue()
+
+
+@pytest.mark.parametrize("style", ["auto", "console"])
+def test_console_lines_are_masked_too(style: Literal["auto", "console"]) -> None:
     """The form for people passes the same net."""
-    stream = configure(style="console")
+    stream = configure(style=style, stream=Terminal())
     try:
         fail_with_a_card()
     except ValueError:
@@ -151,6 +188,28 @@ def test_console_lines_are_masked_too() -> None:
     assert "url=https://h/p?…" in text
     assert "ValueError: [digits]" in text
     assert CARD not in text
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_each_format_masks_secrets_and_cards_of_own_lines_and_of_libraries(style: Literal["json", "console"]) -> None:
+    """Both renderers get the same masked event."""
+    stream = configure(style=style, stream=Terminal())
+    structlog.get_logger("pipeline.room").info("got", note=f"opaque-secret {CARD}", nested={"pin": "1234", "n": [CARD]})
+    structlog.get_logger("pipeline.room").info(f"a sentence with opaque-secret and {CARD}")
+    logging.getLogger("aiokafka").warning("login with %s, card %s", "opaque-secret", CARD)
+    text = stream.getvalue()
+    assert len(text.splitlines()) == 3
+    assert text.count("[masked]") == 4
+    assert text.count("[digits]") == 4
+    assert not any(secret in text for secret in ("opaque-secret", CARD, "1234"))
+
+
+def test_what_a_sender_wrote_steers_no_terminal() -> None:
+    """An escape sequence in a field is shown, not obeyed."""
+    stream = configure(stream=Terminal())
+    structlog.get_logger("pipeline.room").info("got", subject="\x1b[2Jcleared")
+    assert "\x1b" not in stream.getvalue()
+    assert "cleared" in stream.getvalue()
 
 
 def test_bound_context_is_on_every_line() -> None:

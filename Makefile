@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench fix lock generate release clean
 
-help:  ## what can be done here
+help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.demo  ## run three real jobs and 10,000 events on an embedded broker, and verify everything
@@ -32,17 +32,17 @@ check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh, contra
 bench: $(VENV)/.dev  ## measure speed and memory beside a peer; writes build/bench.json
 	$(BIN)/python -m benchmarks
 
-fix: $(VENV)/.dev  ## format, and mend what the linter can mend
+fix: $(VENV)/.dev  ## format, and fix what the linter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: $(VENV)/.dev  ## write the generated files anew (settings reference, topics, schemas)
+generate: $(VENV)/.dev  ## write the generated files again (settings reference, topics, schemas)
 	$(BIN)/python -m tools.generate
 
 release: $(VENV)/.dev  ## take the contracts in schemas/ for released, unless one breaks what was released before
 	$(BIN)/python -m tools.compatibility --release
 
-lock: $(VENV)/.dev  ## compile the hashed requirements anew
+lock: $(VENV)/.dev  ## compile the hashed requirements
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(BIN)/uv pip compile $(LOCK) --group pyproject.toml:build -o requirements/build.txt
 	$(BIN)/uv pip compile $(LOCK) --extra embedded --group build pyproject.toml -o requirements/demo.txt

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pipeline.audit import AuditSettings, Chain, Entry, Signer, Writing
+from pipeline.audit.chain import SEGMENT_BYTES, SEGMENT_EVENTS
 from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.errors import LeaseLost
 from pipeline.storage.testing import MemoryStore
@@ -63,6 +64,8 @@ class Log:
 
     store: MemoryStore = field(default_factory=MemoryStore)
     settings: AuditSettings = field(default_factory=AuditSettings)
+    segment_events: int = SEGMENT_EVENTS
+    segment_bytes: int = SEGMENT_BYTES
     signer: Signer | None = None
     now: datetime = START
     lease: HeldLease = field(default_factory=HeldLease)
@@ -70,7 +73,15 @@ class Log:
 
     @property
     def writing(self) -> Writing:
-        return Writing(self.store, self.settings, self.signer, lambda: self.now, self._nonce)
+        return Writing(
+            self.store,
+            self.settings,
+            self.signer,
+            lambda: self.now,
+            self._nonce,
+            self.segment_events,
+            self.segment_bytes,
+        )
 
     def _nonce(self) -> str:
         self.writers += 1

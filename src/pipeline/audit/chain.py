@@ -24,8 +24,14 @@ from pipeline.storage import ObjectNotFound, ObjectStore
 
 log = structlog.get_logger(__name__)
 
+SEGMENT_EVENTS: Final = 500
+"""Most events of a segment: as many as one batch of the audit stage has, so that a batch is one segment."""
+
+SEGMENT_BYTES: Final = 4_000_000
+"""Bytes after which a segment takes no further event: a few segments at a time fit into memory."""
+
 _READS_AT_ONCE: Final = 8
-"""Segments read at the same time when the ids are read back; each may have ``segment_max_bytes``."""
+"""Segments read at the same time when the ids are read back; each may have :data:`SEGMENT_BYTES`."""
 
 _LINE_OVERHEAD: Final = 400
 """Bytes of a line around the event, roughly."""
@@ -38,6 +44,8 @@ class Writing:
     Attributes:
         clock: UTC, aware.
         nonce: Random text, new at each call.
+        segment_events: Most events of a segment; a larger batch becomes several segments.
+        segment_bytes: Bytes after which a segment takes no further event.
     """
 
     store: ObjectStore
@@ -45,6 +53,8 @@ class Writing:
     signer: Signer | None
     clock: Callable[[], datetime]
     nonce: Callable[[], str]
+    segment_events: int = SEGMENT_EVENTS
+    segment_bytes: int = SEGMENT_BYTES
 
 
 @dataclass(slots=True)
@@ -152,12 +162,11 @@ class Chain:
         return list(fresh.values())
 
     def _cut(self, entries: Sequence[Entry]) -> list[Sequence[Entry]]:
-        """Cut a batch into segments of at most the configured numbers of events and bytes."""
-        settings = self._writing.settings
+        """Cut a batch into segments of bounded numbers of events and bytes."""
         cuts, size, start = [], 0, 0
         for place, entry in enumerate(entries):
             size += entry.size + _LINE_OVERHEAD
-            if place + 1 - start >= settings.segment_max_events or size >= settings.segment_max_bytes:
+            if place + 1 - start >= self._writing.segment_events or size >= self._writing.segment_bytes:
                 cuts.append(entries[start : place + 1])
                 start, size = place + 1, 0
         return [*cuts, entries[start:]] if start < len(entries) else cuts

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from pipeline.units import Bytes, Count, Days
+from pipeline.units import Count, Days
 
 
 class AuditSettings(BaseModel):
@@ -17,12 +17,6 @@ class AuditSettings(BaseModel):
     signing_key: SecretStr | None = Field(
         default=None,
         description="Ed25519 private key (PEM, PKCS #8) that signs the closing hash of every segment; none: not signed",
-    )
-    segment_max_events: Count = Field(
-        default=500, ge=1, le=100_000, description="Most events of one segment; a larger batch becomes several"
-    )
-    segment_max_bytes: Bytes = Field(
-        default=4_000_000, ge=10_000, le=100_000_000, description="Bytes after which a segment takes no further event"
     )
     id_window_days: Days = Field(
         default=10.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from obstore.store import S3Store
 
@@ -15,13 +15,17 @@ from pipeline.storage.settings import S3Settings
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
+_CONNECT_TIMEOUT: Final = timedelta(seconds=5)
+"""A store in the same region answers in milliseconds; after this long it is unavailable."""
 
-def client_of(settings: S3Settings, *, total: timedelta) -> S3Store:
+
+def client_of(settings: S3Settings, *, total: timedelta, retries: int) -> S3Store:
     """Return a client; nothing is contacted yet.
 
     Args:
         settings: Where and who.
         total: Limit on one request with its whole answer.
+        retries: How often the client repeats a request at once after 5xx answers and lost connections.
 
     Raises:
         FatalError: ``ca_file`` cannot be used (``store_ca_unreadable``).
@@ -29,7 +33,7 @@ def client_of(settings: S3Settings, *, total: timedelta) -> S3Store:
     limit = timedelta(seconds=settings.request_timeout_seconds)
     options: ClientConfig = {
         "allow_http": settings.allow_http,
-        "connect_timeout": timedelta(seconds=settings.connect_timeout_seconds),
+        "connect_timeout": _CONNECT_TIMEOUT,
         "read_timeout": limit,
         "timeout": total,
         "user_agent": "card-pipeline",
@@ -38,7 +42,7 @@ def client_of(settings: S3Settings, *, total: timedelta) -> S3Store:
         options["proxy_url"] = settings.proxy
     if settings.ca_file is not None:
         options["root_certificate"] = _certificates(settings.ca_file)
-    retry: RetryConfig = {"max_retries": settings.retries, "retry_timeout": limit * (settings.retries + 1)}
+    retry: RetryConfig = {"max_retries": retries, "retry_timeout": limit * (retries + 1)}
     return S3Store(
         settings.bucket,
         prefix=settings.prefix or None,

@@ -28,6 +28,9 @@ T = TypeVar("T")
 _PAGE: Final = 1000
 """Objects in one answer to a listing; the server's own limit."""
 
+_RETRIES: Final = 3
+"""Immediate repetitions of one request: enough for a short hiccup; whoever called retries with longer pauses."""
+
 _CLOSE_PAUSE_SECONDS: Final = 0.1
 """The client's Rust runtime aborts the interpreter (exit code 134) in up to a fifth of the runs that end right after
 its last call; measured with obstore 0.12: none in 60 with this pause."""
@@ -36,21 +39,21 @@ its last call; measured with obstore 0.12: none in 60 with this pause."""
 class S3Store:
     """A bucket. Creation is a PUT with ``If-None-Match: *``.
 
-    Each request has a timeout and a few immediate repetitions, both configured. Reads are strongly consistent, as S3's
-    are; :meth:`check` finds out servers that are not, or that ignore the condition.
+    Each request has a timeout (``request_timeout_seconds``) and a few immediate repetitions. Reads are strongly
+    consistent in S3; :meth:`check` finds servers where they are not, or that ignore the condition.
     """
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings, *, retries: int = _RETRIES) -> None:
         """Make the client; nothing is contacted yet.
 
         Raises:
             FatalError: ``ca_file`` cannot be read.
         """
         self._name = f"s3://{settings.bucket}/{settings.prefix}"
-        self._client = client_of(settings, total=timedelta(seconds=settings.request_timeout_seconds))
+        self._client = client_of(settings, total=timedelta(seconds=settings.request_timeout_seconds), retries=retries)
         # A read goes on as long as bytes come: its taker may be slow (the result's upload), so no limit on the whole.
-        self._reading = client_of(settings, total=timedelta(days=1))
-        self._deadline = (settings.request_timeout_seconds + 5.0) * (settings.retries + 1)
+        self._reading = client_of(settings, total=timedelta(days=1), retries=retries)
+        self._deadline = (settings.request_timeout_seconds + 5.0) * (retries + 1)
         self._piece_deadline = settings.request_timeout_seconds + 5.0
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from pipeline.units import Count, Seconds
+from pipeline.units import Seconds
 
 _PREFIX = r"^(?:[A-Za-z0-9_=+@,:~-][A-Za-z0-9_=+@,:~.-]*(?:/[A-Za-z0-9_=+@,:~-][A-Za-z0-9_=+@,:~.-]*)*)?$"
 
@@ -58,18 +58,11 @@ class S3Settings(BaseModel):
         pattern=r"^https?://[^/?#@]+/?$",
         description="URL of an egress proxy; none: HTTPS_PROXY and NO_PROXY of the environment",
     )
-    connect_timeout_seconds: Seconds = Field(default=5.0, gt=0, le=60, description="Time for connecting, in seconds")
     request_timeout_seconds: Seconds = Field(
         default=30.0,
         gt=0,
         le=600,
         description="Time for one request with its answer, in seconds; for reading a file, time without a byte",
-    )
-    retries: Count = Field(
-        default=3,
-        ge=0,
-        le=10,
-        description="How often one request is repeated at once after 5xx answers and lost connections; the stages' own retries come on top",
     )
 
     @model_validator(mode="after")

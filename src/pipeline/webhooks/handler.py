@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 _UNKNOWN: Final = "unknown"
 _METHOD: Final = "POST"
+_RETRY_AFTER_SECONDS: Final = 5
+"""Retry-After of a 503, unless the broker asks for another pause: most outages that answer 503 are this short."""
 _SERVER: Final = "card-pipeline"
 _UNAUTHORIZED: Final = 401
 _TOO_LARGE: Final = 413
@@ -111,9 +113,9 @@ class Ingress:
         self._publishing = DurablePublishing(
             publisher,
             deadline_seconds=settings.deadline_seconds,
-            retry_after_seconds=settings.retry_after_seconds,
+            retry_after_seconds=_RETRY_AFTER_SECONDS,
         )
-        self.in_flight: Final = InFlight(settings.max_in_flight, retry_after=settings.retry_after_seconds)
+        self.in_flight: Final = InFlight(settings.max_in_flight, retry_after=_RETRY_AFTER_SECONDS)
         self.draining = False
         """While True, each answer closes its connection, so that senders and proxies turn to another instance."""
 
@@ -199,7 +201,7 @@ class Ingress:
 
     def _refusal(self, source: Source, refused: SignatureRefused) -> Problem:
         reason = refused.reason.value
-        again = {"Retry-After": str(self._settings.retry_after_seconds)}
+        again = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
         if refused.reason is Reason.UNSIGNED_PATH:
             self._alarm(source, AlarmKind.UNSIGNED_PATH, reason)
             return Problem(Answer.UNSIGNED_PATH, headers=again)

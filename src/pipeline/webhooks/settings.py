@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
-from pipeline.units import Bytes, Count, Port, Seconds, WholeSeconds
+from pipeline.units import Bytes, Count, Port, Seconds
 
 
 class IngressSettings(BaseModel):
@@ -41,12 +41,6 @@ class IngressSettings(BaseModel):
     )
     max_in_flight: Count = Field(
         default=512, ge=1, description="Requests handled at once; one more is answered 503 at once"
-    )
-    retry_after_seconds: WholeSeconds = Field(
-        default=5,
-        ge=1,
-        le=3600,
-        description="Retry-After of a 503 in seconds, where the broker asks for no other pause",
     )
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
         default=(),

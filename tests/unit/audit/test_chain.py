@@ -176,10 +176,10 @@ async def test_a_pending_segment_is_not_repeated_without_the_lease() -> None:
 
 
 async def test_large_batches_are_cut_by_events_and_by_bytes() -> None:
-    log = Log(settings=AuditSettings(segment_max_events=3, segment_max_bytes=10_000))
+    log = Log(segment_events=3, segment_bytes=10_000)
     await log.fill(entries(*range(7)))
     assert len(log.keys) == 3
-    by_bytes = Log(settings=AuditSettings(segment_max_bytes=10_000))
+    by_bytes = Log(segment_bytes=10_000)
     await by_bytes.fill(entries(*range(30)))
     assert len(by_bytes.keys) == 2
     assert max(map(len, by_bytes.store.objects.values())) < 11_000
@@ -188,7 +188,7 @@ async def test_large_batches_are_cut_by_events_and_by_bytes() -> None:
 
 
 async def test_exactly_full_segments_leave_no_empty_one() -> None:
-    log = Log(settings=AuditSettings(segment_max_events=2))
+    log = Log(segment_events=2)
     await log.fill(entries(1, 2, 3, 4))
     assert len(log.keys) == 2
 
@@ -231,7 +231,7 @@ class TestWindow:
         assert (await restarted.append(entries(3, 7), log.lease)).repeated == 2
 
     async def test_many_segments_are_read_back_across_epochs(self) -> None:
-        log = Log(settings=AuditSettings(segment_max_events=1))
+        log = Log(segment_events=1)
         await log.fill(entries(*range(100, 120)), [entry(n, f"new {n}") for n in range(20)])
         restarted = await log.open()
         repeats = [*entries(*range(100, 120)), *(entry(n, f"new {n}") for n in range(20))]

@@ -123,7 +123,7 @@ async def opened(server: TestServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     stores: list[S3Store] = []
     monkeypatch.setattr(module, "_CLOSE_PAUSE_SECONDS", 0.01)
 
-    def open_one(**changes: Any) -> S3Store:
+    def open_one(*, retries: int = 0, **changes: Any) -> S3Store:
         settings: dict[str, Any] = {
             "kind": "s3",
             "bucket": "cards",
@@ -131,9 +131,8 @@ async def opened(server: TestServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
             "access_key_id": SecretStr("AKIA"),
             "secret_access_key": SecretStr(SECRET),
             "allow_http": True,
-            "retries": 0,
         }
-        stores.append(S3Store(S3Settings(**{**settings, **changes})))
+        stores.append(S3Store(S3Settings(**{**settings, **changes}), retries=retries))
         return stores[-1]
 
     yield open_one
@@ -289,7 +288,7 @@ def test_a_process_that_ends_right_after_close_ends_well(tmp_path: Path) -> None
         from pipeline.storage import S3Settings, S3Store, StoreUnavailable
         async def main():
             store = S3Store(S3Settings(kind="s3", bucket="cards", endpoint="http://127.0.0.1:9", allow_http=True,
-                                       access_key_id="a", secret_access_key="b", retries=0))
+                                       access_key_id="a", secret_access_key="b"), retries=0)
             try:
                 await store.get("k")
             except StoreUnavailable:

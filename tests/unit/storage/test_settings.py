@@ -34,7 +34,7 @@ def test_the_kind_decides() -> None:
         ({**S3, "endpoint": "http://s3.example"}, "allow_http = true"),
         ({**S3, "endpoint": "s3.example"}, "endpoint"),
         ({**S3, "endpoint": "https://user@s3.example"}, "endpoint"),
-        ({**S3, "retries": -1}, "retries"),
+        ({**S3, "request_timeout_seconds": 0}, "request_timeout_seconds"),
     ],
 )
 def test_what_is_wrong_is_named(given: dict[str, Any], words: str) -> None:

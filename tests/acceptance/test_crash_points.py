@@ -1,10 +1,9 @@
 """kill -9 right before and right after every effect; the process is started again; the job ends as if nothing had been.
 
-The effects are enumerated in ``pipeline.effects``. Each case kills one process of a running flow by
-``PIPELINE_CRASH_AT``, sees it die of SIGKILL (so a point that is never reached fails), starts it again without the
-variable, and compares what came of the job with an undisturbed run; or looks whether every event that Weavr sent is in
-its topic, under one id. All points on Apache Kafka; one of each kind on the
-embedded broker, for machines without Java.
+The effects are enumerated in ``support.effects``. In each case one process of a running flow kills itself at its point
+(``support.crashing_pipeline``; a point that is never reached fails). It is started again as usual, and what came of the
+job is compared with an undisturbed run; or it is looked whether every event that Weavr sent is in its topic, under one
+id. All points on Apache Kafka; one of each kind on the embedded broker, for machines without Java.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import pytest
 import pytest_asyncio
 from support.brokers import Broker
 from support.crashes import CHUNK_RECORDS, POISON, Case, Kind, Run, run_cases
+from support.effects import CRASH_POINTS, EFFECTS
 from support.event_crashes import EventRun, check_events
 from support.flow_checks import (
     COMPLETED_STEPS,
@@ -30,7 +30,6 @@ from support.flow_checks import (
 from support.prefork import Prefork
 
 from pipeline.contracts import Topic
-from pipeline.effects import CRASH_POINTS, EFFECTS
 
 FLOWS: Final = 6
 EMBEDDED_FLOWS: Final = 3
@@ -89,7 +88,7 @@ PLACES: Final[Mapping[str, Sequence[Place]]] = {
     "put.result": [_upload],
     "post.callback": [_confirm],
 }
-"""Which process passes an effect, for what, at which time. Every effect of ``pipeline.effects`` must be here."""
+"""Which process passes an effect, for what, at which time. Every effect of ``support.effects`` must be here."""
 
 CASES: Final = [Case(point, *place) for point in CRASH_POINTS for place in PLACES.get(point.partition(":")[2], ())]
 
@@ -146,7 +145,7 @@ async def results(
             found |= dict.fromkeys(cases, reason)
             continue
         if broker:
-            runs.append(run_cases(broker, folder, cases, flows=flows, check=check, launch=prefork))
+            runs.append(run_cases(broker, folder, cases, flows=flows, check=check, prefork=prefork))
     for one in await asyncio.gather(*runs):
         found |= one
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from typing import Final
 import pytest
 import pytest_asyncio
 from support.brokers import Broker
+from support.crashes import assert_died
 from support.event_crashes import add_weavr
 from support.flow import INTEGRATION, Flow, running_flow
 from support.flow_checks import assert_audit_intact
-from support.flow_process import FlowProcess, Launch
+from support.flow_process import FlowProcess
 from support.prefork import Prefork
 
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, OutgoingRecord, Topic
@@ -40,14 +40,21 @@ class World:
     """A flow with an event in quarantine for each point; it fits by now."""
 
     flow: Flow
-    launch: Launch
+    prefork: Prefork
     events: dict[str, Event]
 
-    async def release(self, event: Event, env: dict[str, str] | None = None) -> tuple[int, str]:
+    async def killed(self, event: Event, point: str) -> None:
+        process, _ = self._release(event, self.prefork.crashing(point))
+        await assert_died(process, point)
+
+    async def release(self, event: Event) -> tuple[int, str]:
+        process, out = self._release(event, self.prefork)
+        return await process.ended(), out.read_text()
+
+    def _release(self, event: Event, launch: Prefork) -> tuple[FlowProcess, Path]:
         base = self.flow.folder / f"release-{time.monotonic_ns()}"
         argv = ["--config", str(self.flow.config), "quarantine", "release", event.ce_id, "--json"]
-        process = FlowProcess("release", argv, base, env, self.launch)
-        return await process.ended(), base.with_suffix(".out").read_text()
+        return FlowProcess("release", argv, base, launch=launch), base.with_suffix(".out")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -92,8 +99,7 @@ def _quarantined(event: Event) -> OutgoingRecord:
 async def test_a_release_that_was_killed_is_repeated(point: str, world: World) -> None:
     """The event is in its topic under the id that Weavr's own repeat would have, and the audit log tells of it once."""
     event, flow = world.events[point], world.flow
-    code, _ = await world.release(event, {"PIPELINE_CRASH_AT": point})
-    assert code == -signal.SIGKILL
+    await world.killed(event, point)
     code, printed = await world.release(event)
     assert (code, json.loads(printed)["released"]) == (0, True)
     records = [record for record in await flow.records(Topic.EVENTS_MANAGED_CARDS) if record.value == event.body]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 from support.brokers import Broker
 from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
-from support.paths import ROOT
+from support.paths import SUPPORT
 
 from pipeline.contracts import Record
 from pipeline.errors import LeaseLost
@@ -162,7 +162,7 @@ def _consumer(
 
 @contextmanager
 def _member(kafka: KafkaSettings, settings: ConsumerSettings) -> Iterator[tuple[subprocess.Popen[bytes], _Said]]:
-    tests = ROOT
+    tests = SUPPORT.parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent / "src")])}
     arguments = [sys.executable, "-m", "support.member_process", kafka.model_dump_json(), settings.model_dump_json()]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:

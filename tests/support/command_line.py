@@ -7,8 +7,10 @@ from typing import Protocol, Self
 
 from click.testing import Result
 
+from pipeline.app import Ports
 from pipeline.kafka import KafkaSettings
 from pipeline.kafka.testing import MemoryPublisher
+from pipeline.observability import Metrics
 
 
 class Run(Protocol):
@@ -18,13 +20,15 @@ class Run(Protocol):
 
 
 class RememberingPublisher(MemoryPublisher):
-    """Stands in for KafkaPublisher.
+    """Stands in for KafkaPublisher; see :class:`RememberingPorts`.
 
     Attributes:
         made: All that were made; a test empties it.
     """
 
     made: list[RememberingPublisher] = []  # noqa: RUF012 - shared on purpose: commands make their own
+
+    ready = True
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
         super().__init__()
@@ -39,3 +43,13 @@ class RememberingPublisher(MemoryPublisher):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing to close."""
+
+
+class RememberingPorts(Ports):
+    """Ports whose broker only remembers."""
+
+    def publisher(
+        self, kafka: KafkaSettings, *, client_id: str, metrics: Metrics | None = None
+    ) -> RememberingPublisher:
+        del metrics
+        return RememberingPublisher(kafka, client_id=client_id)

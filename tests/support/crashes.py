@@ -16,9 +16,11 @@ from typing import Final, Literal
 
 from support.brokers import Broker
 from support.counting import seen
+from support.crashing_pipeline import died_at
 from support.event_crashes import TOPICS, EventKind, EventRun, add_weavr, drive_events
 from support.flow import EVERYTHING, INTEGRATION, Flow, running_flow
-from support.flow_process import Launch
+from support.flow_process import FlowProcess
+from support.prefork import Prefork
 
 from pipeline.contracts import OutgoingRecord, Topic, job_key
 from pipeline.kafka import KafkaPublisher
@@ -42,7 +44,7 @@ class Case:
     """One crash.
 
     Attributes:
-        point: One of ``pipeline.effects.CRASH_POINTS``.
+        point: One of ``support.effects.CRASH_POINTS``.
         stage: Which process dies.
         kind: The job, or the events, that lead there.
         nth: The process dies when it is there for the n-th time.
@@ -81,7 +83,7 @@ Check = Callable[[Case, Run | EventRun, Run], Awaitable[None]]
 
 
 async def run_cases(
-    broker: Broker, folder: Path, cases: Iterable[Case], *, flows: int, check: Check, launch: Launch
+    broker: Broker, folder: Path, cases: Iterable[Case], *, flows: int, check: Check, prefork: Prefork
 ) -> dict[Case, BaseException | None]:
     """Run all cases on so many flows at once; return what went wrong with each."""
     waiting = list(cases)
@@ -100,7 +102,7 @@ async def run_cases(
                 "callback": {"retry": {"first_seconds": 0.2}},
             },
             sandbox={"webhook_pauses_seconds": (0.5,) * 120},
-            launch=launch,
+            launch=prefork,
         ) as flow:
             add_weavr(flow)
             await asyncio.gather(*(flow.start(name) for name in EVERYTHING))
@@ -108,7 +110,7 @@ async def run_cases(
             while waiting:
                 case = waiting.pop(0)
                 try:
-                    run = await _crash(flow, case)
+                    run = await _crash(flow, case, prefork)
                     await check(case, run, undisturbed["failing" if case.kind == "failing" else "good"])
                 except (AssertionError, TimeoutError) as error:
                     found[case] = error
@@ -121,19 +123,15 @@ async def run_cases(
     return found
 
 
-async def _crash(flow: Flow, case: Case) -> Run | EventRun:
+async def _crash(flow: Flow, case: Case, prefork: Prefork) -> Run | EventRun:
     others = [case.absent] if case.absent else []
     await flow.stop(case.stage, *others)
     point = f"{case.point}#{case.nth}" if case.nth > 1 else case.point
-    victim = await flow.start(case.stage, env={"PIPELINE_CRASH_AT": point})
+    victim = await flow.start(case.stage, launch=prefork.crashing(point))
     # what is sent is not answered while its receiver is dead
     driving = asyncio.create_task(_driven(flow, case.kind))
     try:
-        try:
-            code = await victim.ended()
-        except TimeoutError:
-            raise AssertionError(f"{case.stage} was never at {point}:\n{victim.log[-3000:]}") from None
-        assert code == -signal.SIGKILL, f"{case.stage} ended with {code}:\n{victim.log[-3000:]}"
+        await assert_died(victim, point)
         await asyncio.gather(*(flow.start(name) for name in (case.stage, *others)))
         sent = await driving
     finally:
@@ -143,6 +141,16 @@ async def _crash(flow: Flow, case: Case) -> Run | EventRun:
         return await _finished(flow, sent)
     await flow.caught_up(groups=["audit"])
     return sent
+
+
+async def assert_died(victim: FlowProcess, point: str) -> None:
+    """Wait until a process has killed itself, and see that it did so at the point."""
+    try:
+        code = await victim.ended()
+    except TimeoutError:
+        raise AssertionError(f"{victim.name} was never at {point}:\n{victim.log[-3000:]}") from None
+    assert code == -signal.SIGKILL, f"{victim.name} ended with {code}:\n{victim.log[-3000:]}"
+    assert died_at(point) in victim.log
 
 
 async def _driven(flow: Flow, kind: Kind) -> Job | EventRun:

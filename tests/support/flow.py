@@ -86,23 +86,23 @@ class Flow:
 
     # processes
 
-    async def start(self, name: str, *, key: str | None = None, env: Mapping[str, str] | None = None) -> FlowProcess:
+    async def start(self, name: str, *, key: str | None = None, launch: Launch | None = None) -> FlowProcess:
         """Start ``ingress`` or a stage and wait until it is ready. A restarted ingress has the address of the first."""
-        process = self.launch(name, key=key, env=env)
+        process = self.launch(name, key=key, launch=launch)
         ready = await process.ready()
         if name == "ingress":
             self._url = ready["url"]
         return process
 
-    def launch(self, name: str, *, key: str | None = None, env: Mapping[str, str] | None = None) -> FlowProcess:
-        """Start it without waiting."""
+    def launch(self, name: str, *, key: str | None = None, launch: Launch | None = None) -> FlowProcess:
+        """Start it without waiting; ``launch`` may start it in another way than the rest of the flow."""
         self._started += 1
         arguments = ["--config", str(self.config), *([name] if name == "ingress" else ["work", name])]
-        extra = dict(env or {})
+        extra: dict[str, str] = {}
         if name == "ingress" and self._url:
             extra["PIPELINE_INGRESS__PORT"] = self._url.rpartition(":")[2]
         base = self.folder / f"{self._started:02d}-{key or name}"
-        process = FlowProcess(name, arguments, base, extra, self._launch)
+        process = FlowProcess(name, arguments, base, extra, launch or self._launch)
         self.processes[key or name] = process
         return process
 

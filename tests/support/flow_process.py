@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from support.members import until
-from support.paths import ROOT
+from support.paths import SUPPORT
 
 PIPELINE = Path(sys.executable).with_name("pipeline")
 """The installed command, beside the interpreter that runs the tests."""
 
-_TESTS = ROOT
+_TESTS = SUPPORT.parent
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

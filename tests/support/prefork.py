@@ -3,9 +3,10 @@
 Tests that start a process a hundred times use it; each fork is a process of its own that runs the same ``main()`` with
 its own arguments and environment, and dies of signals as any other. ``test_whole_flow`` starts the installed command.
 
-``python -m support.prefork`` reads one JSON line per process on stdin, ``{"argv", "env", "out", "err", "note"}``, and
-answers each with a line that holds the process id. How a process ended is written to its file ``note``. When stdin
-ends, whatever still runs is killed.
+``python -m support.prefork`` reads one JSON line per process on stdin and answers each with a line that holds the
+process id. A line holds ``argv``, ``env``, the files ``out`` and ``err``, ``crash_at`` (None, or where the process
+kills itself), and the file ``note``, in which it is written how the process ended. When stdin ends, whatever still runs
+is killed.
 """
 
 from __future__ import annotations
@@ -33,19 +34,26 @@ _NEEDED: Final = (
     "pipeline.app",
     "pipeline.jobs.processors.validate",
     "support.counting",
+    "support.crashing_pipeline",
 )
 
 
 class Prefork:
     """Starts processes; see :class:`support.flow_process.Launch`."""
 
-    def __init__(self, server: subprocess.Popen[bytes]) -> None:
+    def __init__(self, server: subprocess.Popen[bytes], crash_at: str | None = None) -> None:
         self._server = server
+        self._crash_at = crash_at
+
+    def crashing(self, point: str) -> Prefork:
+        """Return what starts processes that die at a point; see :mod:`support.crashing_pipeline`."""
+        return Prefork(self._server, point)
 
     def __call__(self, argv: Sequence[str], *, out: Path, err: Path, env: Mapping[str, str]) -> Forked:
         """Start ``pipeline`` with these arguments."""
         note = out.with_suffix(".code")
-        order = {"argv": argv, "env": dict(env), "out": str(out), "err": str(err), "note": str(note)}
+        files = {"out": str(out), "err": str(err), "note": str(note)}
+        order = {"argv": argv, "env": dict(env), "crash_at": self._crash_at, **files}
         assert self._server.stdin
         assert self._server.stdout
         self._server.stdin.write(json.dumps(order).encode() + b"\n")
@@ -148,9 +156,11 @@ def _become(order: Mapping[str, Any]) -> NoReturn:
             os.close(descriptor)
         os.environ.clear()
         os.environ.update(order["env"])
-        importlib.reload(sys.modules["pipeline.effects"])  # it reads its variable when it is imported
         sys.argv = ["pipeline", *order["argv"]]
-        sys.modules["pipeline.cli"].main()
+        if order["crash_at"]:
+            sys.modules["support.crashing_pipeline"].run(order["crash_at"])
+        else:
+            sys.modules["pipeline.cli"].main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from support.paths import ROOT
+from support.paths import SUPPORT
 
 from pipeline.subscriber import Event, KafkaSettings, Subscriber, SubscriberSettings
 
@@ -61,7 +61,7 @@ def subscriber_process(
     kafka: KafkaSettings, group: str, topic: str, settings: SubscriberSettings
 ) -> Iterator[SubscriberProcess]:
     """Run one; kill it at the end if it still runs."""
-    tests = ROOT
+    tests = SUPPORT.parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent / "src")])}
     arguments = [kafka.model_dump_json(), group, topic, settings.model_dump_json()]
     command = [sys.executable, "-m", "support.subscriber_process", *arguments]

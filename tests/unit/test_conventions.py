@@ -16,8 +16,6 @@ from prometheus_client import CollectorRegistry
 from support.paths import ROOT
 
 import pipeline
-from pipeline.contracts import Topic, publish_effect
-from pipeline.effects import EFFECTS
 from pipeline.errors import PipelineError
 from pipeline.observability import Metrics
 
@@ -36,12 +34,6 @@ def trees() -> dict[Path, ast.Module]:
 def nodes(*, without: str) -> Iterator[ast.AST]:
     """Every node of the package's modules, but for those of the named file."""
     return (node for path, tree in trees().items() if path != SRC / without for node in ast.walk(tree))
-
-
-def texts(*, without: str) -> set[str]:
-    """Every string literal of the package."""
-    found = (node.value for node in nodes(without=without) if isinstance(node, ast.Constant))
-    return {value for value in found if isinstance(value, str)}
 
 
 def name_of(node: ast.expr) -> str:
@@ -64,6 +56,16 @@ def all_calls() -> dict[str, list[ast.Call]]:
 def calls(name: str) -> list[ast.Call]:
     """Every call of the name."""
     return all_calls().get(name, [])
+
+
+def callers(name: str) -> set[str]:
+    """Every module that calls the name, by its path in the package."""
+    found = {id(call) for call in calls(name)}
+    return {
+        str(path.relative_to(SRC))
+        for path, tree in trees().items()
+        if any(id(node) in found for node in ast.walk(tree))
+    }
 
 
 def files(*suffixes: str) -> Iterator[Path]:
@@ -154,22 +156,17 @@ def test_every_error_code_is_on_the_page_of_errors() -> None:
     assert sorted(one for one in raised if f"| `{one}` |" not in page) == []
 
 
-def test_every_effect_is_had_somewhere_and_every_effect_that_is_had_is_named() -> None:
-    literal = {
-        argument.value
-        for call in calls("effect")
-        for argument in call.args
-        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+def test_commands_reach_the_outside_world_through_ports() -> None:
+    """So that a test can wrap each; a subscriber opens its own publisher, and storage tries itself."""
+    assert callers("KafkaPublisher") == {"app/ports.py", "subscriber/cluster.py"}
+    assert callers("open_store") == callers("open_transfers") == callers("open_callbacks") == {"app/ports.py"}
+    assert {path for path in callers("create") if path.partition("/")[0] not in {"storage", "sandbox"}} == {
+        "audit/chain.py",
+        "jobs/job_store.py",
     }
-    written = texts(without="effects.py")
-    had = {name for name in EFFECTS if name in literal | written or name.partition(".")[2] in written}
-    assert set(EFFECTS) - had == set()
-    assert literal - set(EFFECTS) == set()
-
-
-def test_every_topic_can_be_published_as_an_effect() -> None:
-    published = {name.removeprefix("publish.") for name in EFFECTS if name.startswith("publish.")}
-    assert published == {publish_effect(topic).removeprefix("publish.") for topic in Topic}
+    members = [*calls("Consumer"), *calls("BatchConsumer")]
+    assert members
+    assert [call.lineno for call in members if "connect" not in {keyword.arg for keyword in call.keywords}] == []
 
 
 def test_every_metric_is_written_somewhere() -> None:

@@ -1,8 +1,20 @@
 """The composition root: the only place that knows concrete classes. From settings to a running process."""
 
 from pipeline.app.assembly import open_jobs
+from pipeline.app.ports import PORTS, Ports
 from pipeline.app.running import STAGES, Ready, run_dev, run_ingress, run_stage
 from pipeline.app.signals import stop_on_signals
 from pipeline.app.sources import open_sources
 
-__all__ = ["STAGES", "Ready", "open_jobs", "open_sources", "run_dev", "run_ingress", "run_stage", "stop_on_signals"]
+__all__ = [
+    "PORTS",
+    "STAGES",
+    "Ports",
+    "Ready",
+    "open_jobs",
+    "open_sources",
+    "run_dev",
+    "run_ingress",
+    "run_stage",
+    "stop_on_signals",
+]

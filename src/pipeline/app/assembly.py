@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from pipeline.app.parts import Part, Service, Web, Worker
+from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
 from pipeline.app.sources import open_sources
 from pipeline.audit import Signer, Writing
 from pipeline.audit.stage import AuditStage
@@ -21,11 +22,10 @@ from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import settle_memory
 from pipeline.jobs.deadline_watch import DeadlineWatch
-from pipeline.jobs.ecs import open_callbacks
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load
-from pipeline.jobs.transfer import Transfers, open_transfers
+from pipeline.jobs.transfer import Transfers
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka import (
     BatchConsumer,
@@ -33,13 +33,14 @@ from pipeline.kafka import (
     ConsumerSettings,
     DeadLetter,
     DeadLetters,
+    Group,
+    GroupFactory,
     Handler,
-    KafkaPublisher,
     KafkaSettings,
 )
 from pipeline.observability import Check, Metrics
 from pipeline.settings import EcsIntegration, Settings
-from pipeline.storage import ObjectStore, open_store
+from pipeline.storage import ObjectStore
 from pipeline.webhooks.capture import Capture
 from pipeline.webhooks.handler import Ingress
 from pipeline.webhooks.refusals import RefusalCounts
@@ -64,11 +65,12 @@ class Surroundings:
     settings: Settings
     kafka: KafkaSettings
     consumer: ConsumerSettings
-    publisher: KafkaPublisher
+    publisher: ConnectedPublisher
     objects: ObjectStore
     metrics: Metrics
     remember: Callable[[SecretStr], None]
     stack: AsyncExitStack
+    ports: Ports = PORTS
 
     @property
     def jobs(self) -> JobStore:
@@ -77,9 +79,9 @@ class Surroundings:
 
 
 @asynccontextmanager
-async def open_jobs(settings: Settings) -> AsyncIterator[JobStore]:
+async def open_jobs(settings: Settings, ports: Ports = PORTS) -> AsyncIterator[JobStore]:
     """Open the configured job store, for commands that look at jobs."""
-    objects = open_store(settings.store)
+    objects = ports.store(settings.store)
     try:
         yield JobStore(objects)
     finally:
@@ -141,11 +143,8 @@ async def make_upload(around: Surroundings) -> Part:
 
 
 async def _transfers(around: Surroundings, integration: EcsIntegration) -> Transfers:
-    settings = around.settings
     return await around.stack.enter_async_context(
-        open_transfers(
-            settings.transfer, rules=integration.hosts, network=settings.network, clock=now, metrics=around.metrics
-        )
+        around.ports.transfers(around.settings, integration, clock=now, metrics=around.metrics)
     )
 
 
@@ -157,15 +156,7 @@ async def make_confirm(around: Surroundings) -> Part:
     checks: dict[str, Check] = {}
     for name, one in settings.ecs.items():
         callbacks = await around.stack.enter_async_context(
-            open_callbacks(
-                one.callback,
-                integration=name,
-                rules=one.hosts,
-                network=settings.network,
-                metrics=around.metrics,
-                clock=now,
-                remember=around.remember,
-            )
+            around.ports.callbacks(settings, one, clock=now, metrics=around.metrics, remember=around.remember)
         )
         keep = timedelta(days=settings.retention.failed_parts_days)
         rules[name] = ConfirmRules(one.policies, callbacks.caller, one.callback.retry.policy, keep)
@@ -208,6 +199,7 @@ async def make_audit(around: Surroundings) -> Part:
         settings=around.consumer,
         publisher=around.publisher,
         metrics=around.metrics,
+        connect=_connect(around, "audit", Topic.AUDIT_EVENTS),
     )
     return Worker("audit", [member])
 
@@ -248,4 +240,12 @@ def _consumer(around: Surroundings, handler: Handler, group: str, *topics: Topic
         metrics=around.metrics,
         on_dead_letter=note,
         clock=now,
+        connect=_connect(around, group, *topics),
     )
+
+
+def _connect(around: Surroundings, group: str, *topics: Topic) -> GroupFactory:
+    async def connect() -> Group:
+        return await around.ports.group(group, topics, around.kafka, around.consumer)
+
+    return connect

@@ -13,11 +13,12 @@ import structlog
 
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Part, Web, run_parts
+from pipeline.app.ports import PORTS, Ports
 from pipeline.errors import TransientError
-from pipeline.kafka import ConsumerSettings, EmbeddedBroker, KafkaPublisher, KafkaSettings
+from pipeline.kafka import ConsumerSettings, EmbeddedBroker, KafkaSettings
 from pipeline.observability import Health, ManagementServer, Metrics, Redaction, configure_logging, watch_loop_lag
 from pipeline.settings import Settings
-from pipeline.storage import ObjectStore, open_store
+from pipeline.storage import ObjectStore
 from pipeline.storage.metered import MeteredStore
 
 log = structlog.get_logger(__name__)
@@ -48,7 +49,7 @@ class Ready:
 OnReady = Callable[[Ready], None]
 
 
-async def run_ingress(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event) -> None:
+async def run_ingress(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports = PORTS) -> None:
     """Receive webhooks until ``stop`` is set.
 
     Raises:
@@ -58,10 +59,14 @@ async def run_ingress(settings: Settings, *, on_ready: OnReady, stop: asyncio.Ev
     async def make(around: Surroundings) -> list[Part]:
         return [make_ingress(around)]
 
-    await _run("ingress", settings, settings.cluster, settings.consumer, make, on_ready=on_ready, stop=stop)
+    await _run(
+        "ingress", settings, settings.cluster, settings.consumer, make, on_ready=on_ready, stop=stop, ports=ports
+    )
 
 
-async def run_stage(name: str, settings: Settings, *, on_ready: OnReady, stop: asyncio.Event) -> None:
+async def run_stage(
+    name: str, settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports = PORTS
+) -> None:
     """Run one of :data:`STAGES` until ``stop`` is set.
 
     Raises:
@@ -71,10 +76,10 @@ async def run_stage(name: str, settings: Settings, *, on_ready: OnReady, stop: a
     async def make(around: Surroundings) -> list[Part]:
         return [await STAGE_MAKERS[name](around)]
 
-    await _run(name, settings, settings.cluster, settings.consumer, make, on_ready=on_ready, stop=stop)
+    await _run(name, settings, settings.cluster, settings.consumer, make, on_ready=on_ready, stop=stop, ports=ports)
 
 
-async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event) -> None:
+async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports = PORTS) -> None:
     """Run everything in this process on an embedded broker until ``stop`` is set.
 
     Promise 1 (a 2xx means that every replica has it) does not hold here: the broker keeps its records in memory, 5 MB a
@@ -99,9 +104,8 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event)
         consumer = settings.consumer.model_copy(
             update={"lost_records": "report", "fetch_wait_seconds": 0.02, "batch_linger_seconds": 0.2}
         )
-        await _run(
-            "dev", settings.model_copy(update={"ingress": ingress}), kafka, consumer, make, on_ready=on_ready, stop=stop
-        )
+        settings = settings.model_copy(update={"ingress": ingress})
+        await _run("dev", settings, kafka, consumer, make, on_ready=on_ready, stop=stop, ports=ports)
 
 
 async def _run(
@@ -113,6 +117,7 @@ async def _run(
     *,
     on_ready: OnReady,
     stop: asyncio.Event,
+    ports: Ports,
 ) -> None:
     redaction = Redaction(settings.secrets())
     configure_logging(settings.logging, redaction)
@@ -121,11 +126,11 @@ async def _run(
     async with AsyncExitStack() as stack, ManagementServer(settings.management, metrics.registry) as management:
         # from the first answer on: without a check a probe would call a process ready that has no part yet
         management.add_readiness("start", lambda: _begun(begun))
-        objects = await stack.enter_async_context(_store(settings, metrics))
+        objects = await stack.enter_async_context(_store(settings, metrics, ports))
         publisher = await stack.enter_async_context(
-            KafkaPublisher(kafka, client_id=f"card-pipeline-{name}", metrics=metrics)
+            ports.publisher(kafka, client_id=f"card-pipeline-{name}", metrics=metrics)
         )
-        around = Surroundings(settings, kafka, consumer, publisher, objects, metrics, redaction.add, stack)
+        around = Surroundings(settings, kafka, consumer, publisher, objects, metrics, redaction.add, stack, ports)
         parts = await make(around)
         embedded = kafka.bootstrap_servers if name == "dev" else None
         for part in parts:
@@ -157,8 +162,8 @@ def _url(parts: Sequence[Part]) -> str | None:
 
 
 @asynccontextmanager
-async def _store(settings: Settings, metrics: Metrics) -> AsyncIterator[ObjectStore]:
-    objects = MeteredStore(open_store(settings.store), metrics.store_op_seconds)
+async def _store(settings: Settings, metrics: Metrics, ports: Ports) -> AsyncIterator[ObjectStore]:
+    objects = MeteredStore(ports.store(settings.store), metrics.store_op_seconds)
     try:
         yield objects
     finally:

@@ -17,7 +17,6 @@ from pipeline.audit.settings import AuditSettings
 from pipeline.audit.signing import Signer
 from pipeline.audit.tail import Tail, find_tail
 from pipeline.audit.window import KnownIds
-from pipeline.effects import effect
 from pipeline.errors import LeaseLost, most_severe
 from pipeline.kafka.protocols import Lease
 from pipeline.storage import ObjectNotFound, ObjectStore
@@ -196,8 +195,7 @@ class Chain:
 
     async def _create(self, built: Built, result: Appended) -> None:
         self._pending = built
-        with effect("store.segment"):
-            won = await self._writing.store.create(built.place.key, built.data)
+        won = await self._writing.store.create(built.place.key, built.data)
         if not won:
             raise LeaseLost("audit_segment_taken", f"Another writer created {built.place.key}")
         self._pending = None

@@ -14,8 +14,6 @@ from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_fields, print_json, print_table
 from pipeline.errors import PipelineError
-from pipeline.settings import Settings
-from pipeline.storage import open_store
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -47,7 +45,7 @@ def verify(
     --public-key too.
     """
     heads, keys = _given(heads_file, key_files)
-    report = asyncio.run(_verify(setup.settings(), keys, heads))
+    report = asyncio.run(_verify(setup, keys, heads))
     if as_json:
         print_json(report.model_dump(mode="json"))
     elif report.ok:
@@ -64,7 +62,7 @@ def verify(
 @pass_setup
 def head(setup: Setup, *, as_json: bool) -> None:
     """Print the end of every chain: keep it where the log's writers cannot change it, for `verify --heads`."""
-    heads = asyncio.run(_heads(setup.settings()))
+    heads = asyncio.run(_heads(setup))
     if as_json:
         click.echo(dump_heads(heads), nl=False)
         return
@@ -81,16 +79,16 @@ def _given(heads_file: Path | None, key_files: Sequence[Path]) -> tuple[list[Hea
     return heads, keys
 
 
-async def _verify(settings: Settings, keys: PublicKeys | None, heads: Sequence[Head]) -> Report:
-    store = open_store(settings.store)
+async def _verify(setup: Setup, keys: PublicKeys | None, heads: Sequence[Head]) -> Report:
+    store = setup.ports.store(setup.settings().store)
     try:
         return await verify_log(store, keys=keys, heads=heads)
     finally:
         await store.close()
 
 
-async def _heads(settings: Settings) -> list[Head]:
-    store = open_store(settings.store)
+async def _heads(setup: Setup) -> list[Head]:
+    store = setup.ports.store(setup.settings().store)
     try:
         return await read_heads(store)
     finally:

@@ -8,19 +8,22 @@ from pathlib import Path
 
 import click
 
+from pipeline.app import PORTS, Ports
 from pipeline.settings import DEFAULT_FILE, Settings, config_path, load_settings
 
 
 class Setup:
-    """The settings file of this run.
+    """The settings file and the ports of this run.
 
     Attributes:
         path: The file, or None where there is none.
+        ports: What commands reach the outside world through.
     """
 
-    def __init__(self, option: Path | None, env: Mapping[str, str]) -> None:
+    def __init__(self, option: Path | None, env: Mapping[str, str], ports: Ports = PORTS) -> None:
         self._env = env
         self.path = config_path(option, env)
+        self.ports = ports
 
     def settings(self, *, webhook_secrets: bool = False, warn: Callable[[str], None] | None = None) -> Settings:
         """Return the settings.
@@ -44,9 +47,9 @@ def print_warning(text: str) -> None:
     click.echo(f"warning: {text}", err=True)
 
 
-def make_setup(option: Path | None) -> Setup:
+def make_setup(option: Path | None, ports: Ports) -> Setup:
     """Return the setup of this process."""
-    return Setup(option, os.environ)
+    return Setup(option, os.environ, ports)
 
 
 pass_setup = click.make_pass_decorator(Setup)

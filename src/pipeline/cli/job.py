@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -32,7 +33,7 @@ from pipeline.errors import PermanentError, TransientError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import outcome_record
-from pipeline.kafka import KafkaPublisher
+from pipeline.kafka import Publisher
 
 _POLL_SECONDS: Final = 1.0
 _ENDS: Final = frozenset({"confirmed", "refused"})
@@ -259,17 +260,17 @@ async def _tell(setup: Setup, jobs: JobStore, ref: JobRef) -> dict[str, Any]:
     return {"job": job_name(ref), "outcome": outcome.outcome, "again": again}
 
 
-def _publisher(setup: Setup) -> KafkaPublisher:
-    return KafkaPublisher(setup.settings().cluster, client_id="card-pipeline-cli")
+def _publisher(setup: Setup) -> AbstractAsyncContextManager[Publisher]:
+    return setup.ports.publisher(setup.settings().cluster, client_id="card-pipeline-cli")
 
 
 async def _with_jobs(setup: Setup, work: Callable[[JobStore], Awaitable[R]]) -> R:
-    async with open_jobs(setup.settings()) as jobs:
+    async with open_jobs(setup.settings(), setup.ports) as jobs:
         return await work(jobs)
 
 
 async def _with_job(setup: Setup, text: str, work: Callable[[JobStore, JobRef], Awaitable[R]]) -> R:
-    async with open_jobs(setup.settings()) as jobs:
+    async with open_jobs(setup.settings(), setup.ports) as jobs:
         return await work(jobs, await find_job(jobs, _wanted(setup, text)))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.app import PORTS, Ports
 from pipeline.cli.audit import audit
 from pipeline.cli.cards import cards
 from pipeline.cli.config import config
@@ -46,7 +47,7 @@ def cli(ctx: click.Context, config_file: Path | None) -> None:
     """
     # people read what a command says; servers configure their logs anew, by the settings
     configure_logging(LoggingSettings(level="warning", format="console"), Redaction())
-    ctx.obj = make_setup(config_file)
+    ctx.obj = make_setup(config_file, ctx.obj or PORTS)
 
 
 _COMMANDS = (audit, cards, config, dev, events, ingress, integration, job, quarantine, sandbox, sources, topics, work)
@@ -54,6 +55,6 @@ for command in _COMMANDS:
     cli.add_command(command)
 
 
-def main() -> None:
-    """Run the command line of this process."""
-    cli(prog_name="pipeline")
+def main(ports: Ports = PORTS) -> None:
+    """Run the command line of this process; its commands reach the outside world through ``ports``."""
+    cli(prog_name="pipeline", obj=ports)

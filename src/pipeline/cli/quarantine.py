@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 import click
@@ -14,8 +15,7 @@ from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_json, print_line, print_table
 from pipeline.cli.quarantine_items import Sources, document, each, find, in_order, lateness, listed, read_all, told
 from pipeline.contracts import audit_record
-from pipeline.kafka import KafkaPublisher, Publisher
-from pipeline.settings import Settings
+from pipeline.kafka import Publisher
 from pipeline.webhooks.quarantine import Quarantined
 from pipeline.webhooks.quarantine import release as released
 
@@ -87,8 +87,7 @@ def release(
     """
     if bool(item_ids) == everything or everything != (integration is not None):
         raise UsageRefused("release_what", "name IDs, or --all with --integration NAME")
-    settings = setup.settings()
-    letting_go = _LettingGo(settings, as_json=as_json)
+    letting_go = _LettingGo(setup, as_json=as_json)
     done = letting_go.all_of(integration) if integration else letting_go.some(item_ids)
     ctx.exit(ExitCode.OK if asyncio.run(done) else ExitCode.FINDING)
 
@@ -96,9 +95,10 @@ def release(
 class _LettingGo:
     """Publishes what fits by now, one after another, and says what became of each."""
 
-    def __init__(self, settings: Settings, *, as_json: bool) -> None:
-        self._settings = settings
-        self._sources = Sources(settings)
+    def __init__(self, setup: Setup, *, as_json: bool) -> None:
+        self._settings = setup.settings()
+        self._ports = setup.ports
+        self._sources = Sources(self._settings)
         self._now = datetime.now(UTC)
         self._as_json = as_json
 
@@ -128,8 +128,8 @@ class _LettingGo:
                 complete = complete and fits
         return complete
 
-    def _publisher(self) -> KafkaPublisher:
-        return KafkaPublisher(self._settings.cluster, client_id="card-pipeline-cli")
+    def _publisher(self) -> AbstractAsyncContextManager[Publisher]:
+        return self._ports.publisher(self._settings.cluster, client_id="card-pipeline-cli")
 
     def _fits(self, item: Quarantined) -> bool:
         return self._sources.now(item) == "valid"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 import click
 import structlog
 import uvloop
 
-from pipeline.app import Ready, run_dev, run_ingress, run_stage, stop_on_signals
+from pipeline.app import Ports, Ready, run_dev, run_ingress, run_stage, stop_on_signals
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.output import print_json
 from pipeline.observability import Redaction, configure_logging
@@ -28,7 +29,7 @@ class Server(Protocol):
     """Runs until ``stop`` is set."""
 
     def __call__(
-        self, settings: Settings, *, on_ready: Callable[[Ready], None], stop: asyncio.Event
+        self, settings: Settings, *, on_ready: Callable[[Ready], None], stop: asyncio.Event, ports: Ports
     ) -> Coroutine[Any, Any, None]:
         """Return the coroutine that does it."""
         ...
@@ -86,10 +87,7 @@ def audit(setup: Setup) -> None:
 
 
 def _run_stage(setup: Setup, name: str) -> None:
-    def run(settings: Settings, *, on_ready: Callable[[Ready], None], stop: asyncio.Event) -> Coroutine[Any, Any, None]:
-        return run_stage(name, settings, on_ready=on_ready, stop=stop)
-
-    _run(setup, run, webhook_secrets=False)
+    _run(setup, partial(run_stage, name), webhook_secrets=False)
 
 
 def _run(setup: Setup, server: Server, *, webhook_secrets: bool) -> None:
@@ -99,12 +97,12 @@ def _run(setup: Setup, server: Server, *, webhook_secrets: bool) -> None:
     for warning in warnings:
         log.warning("settings_doubtful", detail=warning)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(server, settings))
+        runner.run(_serve(server, settings, setup.ports))
 
 
-async def _serve(server: Server, settings: Settings) -> None:
+async def _serve(server: Server, settings: Settings, ports: Ports) -> None:
     with stop_on_signals() as stop:
-        await server(settings, on_ready=_print_ready, stop=stop)
+        await server(settings, on_ready=_print_ready, stop=stop, ports=ports)
 
 
 def _print_ready(ready: Ready) -> None:

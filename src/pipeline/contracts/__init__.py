@@ -26,7 +26,6 @@ from pipeline.contracts.topics import (
     TopicName,
     TopicSpec,
     event_topic,
-    publish_effect,
     segment_ms,
 )
 
@@ -61,7 +60,6 @@ __all__ = [
     "event_topic",
     "first_values",
     "job_key",
-    "publish_effect",
     "schema_uri",
     "segment_ms",
 ]

@@ -225,16 +225,6 @@ SOURCE_TOPICS: Final = "webhook-events."
 
 DEAD_LETTER_ENDING: Final = ".dead-letter"
 """Every dead-letter topic ends so, also those of subscribers' groups."""
-_QUARANTINES: Final = frozenset({Topic.EVENTS_QUARANTINE, Topic.EVENTS_STEPUP_QUARANTINE, Topic.WEBHOOK_QUARANTINE})
-
-
-def publish_effect(topic: TopicName) -> str:
-    """Return the name (``pipeline.effects``) of publishing to a topic; topics of events share one, quarantines too."""
-    if topic in _QUARANTINES:
-        return "publish.events.quarantine"
-    if topic in SPECS and not topic.startswith("card-events."):
-        return f"publish.{topic}"
-    return "publish.subscriber.dead-letter" if topic.endswith(DEAD_LETTER_ENDING) else "publish.events"
 
 
 def segment_ms(spec: TopicSpec) -> int | None:

@@ -13,7 +13,6 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from pipeline.contracts import BatchRequested
-from pipeline.effects import effect
 from pipeline.errors import FatalError
 from pipeline.jobs.job_tree import JobRef, Marker, parse_marker
 from pipeline.jobs.receipts import (
@@ -104,7 +103,7 @@ class JobStore:
         identity = JobIdentity(
             merchant_guid=request.merchant_guid, record_count=request.record_count, announcement=announcement
         )
-        won, stands = await self._create("job", f"{first.root}job.json", identity)
+        won, stands = await self._create(f"{first.root}job.json", identity)
         wanted = Announcement(id=announcement, attempt=1, deadline=deadline, stored_at=now, request=request)
         if (stands.merchant_guid, stands.record_count) != (request.merchant_guid, request.record_count):
             return Announced(first, wanted, "conflict")
@@ -117,7 +116,7 @@ class JobStore:
             if earlier and new_attempt_after_failure:
                 wanted = wanted.model_copy(update={"attempt": await self._attempt_for(first, earlier)})
             key = f"{first.root}announcements/{millis(deadline):015d}-{announcement}.json"
-            _, stored = await self._create("announcement", key, wanted)
+            _, stored = await self._create(key, wanted)
         ref = JobRef(integration, request.job_guid, stored.attempt)
         return Announced(ref, stored, "new" if stands.announcement == announcement else "renewed")
 
@@ -146,8 +145,7 @@ class JobStore:
 
     async def file(self, kind: Literal["open", "purge"], ref: JobRef, due: datetime) -> None:
         """File a job under the minute in which something is due. Repeating changes nothing."""
-        with effect(f"store.{kind}"):
-            await self.objects.create(ref.marker(kind, due), b"")
+        await self.objects.create(ref.marker(kind, due), b"")
 
     async def filed(self, kind: Literal["open", "purge"], *, until: datetime | None = None) -> AsyncIterator[Marker]:
         """Yield filed jobs, earliest minute first; with ``until`` only minutes that have begun by then."""
@@ -204,18 +202,17 @@ class JobStore:
 
     async def record_source(self, ref: JobRef, generation: str, source: Source) -> None:
         """Note what a generation is made from, before its first manifest."""
-        await self._create("source", f"{ref.parts(generation)}source.json", source)
+        await self._create(f"{ref.parts(generation)}source.json", source)
 
     async def write_part(self, ref: JobRef, generation: str, number: int, data: bytes) -> tuple[str, int]:
         """Store a chunk's result bytes under a unique name; return the key and the CRC-32."""
         key = f"{ref.parts(generation)}{number:08d}-{uuid4().hex}.csv"
-        with effect("store.part"):
-            await self.objects.create(key, data)
+        await self.objects.create(key, data)
         return key, zlib.crc32(data)
 
     async def record_manifest(self, ref: JobRef, generation: str, manifest: Manifest) -> bool:
         """Make a part count; False if another worker's part counts already."""
-        won, _ = await self._create("manifest", ref.manifest(generation, manifest.number), manifest)
+        won, _ = await self._create(ref.manifest(generation, manifest.number), manifest)
         return won
 
     async def manifests(self, ref: JobRef, generation: str, numbers: Sequence[int]) -> list[Manifest]:
@@ -257,7 +254,7 @@ class JobStore:
 
     async def record_processed(self, ref: JobRef, receipt: Processed) -> Processed:
         """Record that every card is decided; return what stands."""
-        return (await self._create("processed", f"{ref.work}processed.json", receipt))[1]
+        return (await self._create(f"{ref.work}processed.json", receipt))[1]
 
     async def uploaded(self, ref: JobRef) -> Uploaded | None:
         """Return the receipt of UPLOAD, if it stands."""
@@ -265,7 +262,7 @@ class JobStore:
 
     async def record_uploaded(self, ref: JobRef, receipt: Uploaded) -> Uploaded:
         """Record that the result lies at ECS; return what stands."""
-        return (await self._create("uploaded", f"{ref.work}uploaded.json", receipt))[1]
+        return (await self._create(f"{ref.work}uploaded.json", receipt))[1]
 
     async def outcome(self, ref: JobRef) -> Outcome | None:
         """Return the decision, if there is one."""
@@ -273,7 +270,7 @@ class JobStore:
 
     async def decide(self, ref: JobRef, wanted: Outcome) -> Outcome:
         """Decide the job's outcome unless it is decided; return what stands."""
-        return (await self._create("outcome", f"{ref.work}outcome.json", wanted))[1]
+        return (await self._create(f"{ref.work}outcome.json", wanted))[1]
 
     # --- telling ---------------------------------------------------------------------------------------------------
 
@@ -298,7 +295,7 @@ class JobStore:
 
     async def record_told(self, ref: JobRef, receipt: Told, again: str | None = None) -> Told:
         """Record how telling ended; return what stands."""
-        return (await self._create("confirmed", f"{ref.telling(again)}{receipt.told}.json", receipt))[1]
+        return (await self._create(f"{ref.telling(again)}{receipt.told}.json", receipt))[1]
 
     async def tries(self, ref: JobRef, again: str | None = None) -> tuple[int, bool]:
         """Return how many callbacks were begun, and whether one of them has no known answer."""
@@ -312,19 +309,17 @@ class JobStore:
 
     async def record_try(self, ref: JobRef, receipt: Try, again: str | None = None) -> bool:
         """Record a callback before it is sent; False if another worker sends it."""
-        won, _ = await self._create("told", f"{ref.telling(again)}told/{receipt.number:04d}.json", receipt)
+        won, _ = await self._create(f"{ref.telling(again)}told/{receipt.number:04d}.json", receipt)
         return won
 
     async def record_answer(self, ref: JobRef, receipt: TryAnswer, again: str | None = None) -> None:
         """Record an answer that was no confirmation."""
-        await self._create("told", f"{ref.telling(again)}told/{receipt.number:04d}.answer.json", receipt)
+        await self._create(f"{ref.telling(again)}told/{receipt.number:04d}.answer.json", receipt)
 
     # --- objects ---------------------------------------------------------------------------------------------------
 
-    async def _create(self, kind: str, key: str, wanted: R) -> tuple[bool, R]:
-        data = wanted.model_dump_json().encode()
-        with effect(f"store.{kind}"):
-            won = await self.objects.create(key, data)
+    async def _create(self, key: str, wanted: R) -> tuple[bool, R]:
+        won = await self.objects.create(key, wanted.model_dump_json().encode())
         return (True, wanted) if won else (False, await self._get(key, type(wanted)))
 
     async def _get(self, key: str, model: type[R]) -> R:

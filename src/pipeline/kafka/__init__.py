@@ -1,6 +1,6 @@
 """Kafka: publishing, consumer groups, dead letters, topics. The only room that imports a Kafka client."""
 
-from pipeline.kafka._group import GroupFactory
+from pipeline.kafka._group import AioGroup, Group, GroupFactory
 from pipeline.kafka.admin import TopicFinding, TopicResult, check_topics, create_topics, topic_table
 from pipeline.kafka.batch_consumer import BatchConsumer
 from pipeline.kafka.consumer import Consumer
@@ -15,6 +15,7 @@ from pipeline.kafka.reader import Bounds, missing_topics, read_back, read_topic,
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, SaslSettings, TlsSettings
 
 __all__ = [
+    "AioGroup",
     "BatchConsumer",
     "BatchHandler",
     "Bounds",
@@ -28,6 +29,7 @@ __all__ = [
     "EventConsumer",
     "Gate",
     "GateFactory",
+    "Group",
     "GroupFactory",
     "Handle",
     "Handler",

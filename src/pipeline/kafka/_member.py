@@ -16,7 +16,6 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from pipeline.contracts import TopicName
-from pipeline.effects import effect
 from pipeline.errors import most_severe
 from pipeline.kafka._group import AioGroup, Group, GroupFactory, Partition
 from pipeline.kafka._held import Held, PartitionWork
@@ -290,8 +289,7 @@ class GroupMember(ABC):
         }
         if not due or not self._fresh() or self._the_client.membership is None:
             return
-        with effect(f"commit.{self._group}"):
-            done = await self._the_client.commit(due)
+        done = await self._the_client.commit(due)
         self._count_commit("ok" if done else "failed")
         for partition, offset in due.items() if done else ():
             # lost meanwhile and begun anew, it is another partition's time with us

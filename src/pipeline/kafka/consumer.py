@@ -32,7 +32,7 @@ class Consumer(GroupMember):
 
     Args:
         handler: Does the work.
-        group: Logical name of the group, e.g. ``process``; also the stage in metrics and effects.
+        group: Logical name of the group, e.g. ``process``; also the stage in metrics.
         topics: What to read; each must have a dead-letter topic.
         publisher: For dead letters.
         on_dead_letter: Told about each dead letter, e.g. to write it into the audit log.

@@ -11,8 +11,7 @@ from typing import Final, Self
 import structlog
 from aiokafka import errors as kafka
 
-from pipeline.contracts import DEAD_LETTER_ENDING, OutgoingRecord, RecordPosition, TopicName, publish_effect
-from pipeline.effects import effect
+from pipeline.contracts import DEAD_LETTER_ENDING, OutgoingRecord, RecordPosition, TopicName
 from pipeline.errors import FatalError, Overloaded, PipelineError
 from pipeline.kafka._connection import connection_options
 from pipeline.kafka._producer import DEAD_LETTER_ROOM, AioProducer, Placed, Producer, ProducerFactory, record_size
@@ -101,8 +100,7 @@ class KafkaPublisher:
         try:
             self._admit(record)
             started = time.perf_counter()
-            with effect(publish_effect(record.topic)):
-                place = await self._sent(record)
+            place = await self._sent(record)
         except PipelineError as error:
             self._metrics.publish_failures.labels(topic=record.topic, code=error.code).inc()
             raise

@@ -14,13 +14,14 @@ import structlog
 from pydantic import SecretStr
 from support.logging_state import logging_restored
 
-from pipeline.app import STAGES, Ready, open_jobs, run_ingress, run_stage, running
+from pipeline.app import STAGES, Ports, Ready, open_jobs, run_ingress, run_stage, running
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Worker
 from pipeline.errors import TransientError
 from pipeline.kafka import KafkaPublisher
 from pipeline.observability import ManagementServer, Metrics
 from pipeline.settings import ConfigError, Settings
+from pipeline.storage import ObjectStore, StoreSettings
 from pipeline.storage.testing import MemoryStore
 
 __all__ = ["logging_restored"]
@@ -160,6 +161,14 @@ class AwayStore(MemoryStore):
             raise TransientError("store_unavailable", "no answer")
 
 
+class AwayPorts(Ports):
+    """The store never answers."""
+
+    def store(self, settings: StoreSettings) -> ObjectStore:
+        del settings
+        return AwayStore(10**9)
+
+
 async def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "_STORE_RETRY_SECONDS", 0.01)
     store = AwayStore(2)
@@ -170,14 +179,13 @@ async def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_process_that_waits_for_its_store_is_alive_and_not_ready(
-    settings: Settings, addresses: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, addresses: asyncio.Queue[str]
 ) -> None:
     """Restarting it would not bring the store back, however long it is away."""
-    monkeypatch.setattr(running, "open_store", lambda _: AwayStore(10**9))
     impatient = settings.consumer.model_copy(update={"liveness_timeout_seconds": 0.001})
     settings = settings.model_copy(update={"consumer": impatient})
     checks = await checks_without_broker(
-        lambda stop: run_stage("upload", settings, on_ready=refuse, stop=stop), addresses
+        lambda stop: run_stage("upload", settings, on_ready=refuse, stop=stop, ports=AwayPorts()), addresses
     )
     assert not checks["upload-group"]["ok"]
 

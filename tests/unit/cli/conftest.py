@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from support.command_line import Run
 from support.logging_state import logging_restored
 
+from pipeline.app import PORTS, Ports
 from pipeline.cli import cli
 
 __all__ = ["logging_restored"]
@@ -62,10 +63,16 @@ def home(empty: Path) -> Path:
 
 
 @pytest.fixture
-def run() -> Run:
+def ports() -> Ports:
+    """What commands reach the outside world through; a module may have its own."""
+    return PORTS
+
+
+@pytest.fixture
+def run(ports: Ports) -> Run:
     """Run the CLI in this process."""
 
     def invoke(*arguments: str, stdin: str | None = None) -> Result:
-        return CliRunner().invoke(cli, arguments, input=stdin, prog_name="pipeline")
+        return CliRunner().invoke(cli, arguments, input=stdin, prog_name="pipeline", obj=ports)
 
     return invoke

@@ -11,9 +11,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from support.command_line import RememberingPublisher, Run
+from support.command_line import RememberingPorts, RememberingPublisher, Run
 from support.job_world import CARDS, JOB, MERCHANT, World
 
+from pipeline.app import Ports
 from pipeline.cli.job import FollowTimeout, follow_job
 from pipeline.cli.job_view import JobView, parse_job
 from pipeline.contracts import Topic
@@ -27,9 +28,13 @@ REFUSAL = Answer("refused", 404, "callback_unknown_job", "No batch job found")
 HTML = b"<!DOCTYPE html><html></html>"
 
 
+@pytest.fixture
+def ports() -> Ports:
+    return RememberingPorts()
+
+
 @pytest.fixture(autouse=True)
-def publishers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RememberingPublisher]]:
-    monkeypatch.setattr("pipeline.cli.job.KafkaPublisher", RememberingPublisher)
+def publishers() -> Iterator[list[RememberingPublisher]]:
     RememberingPublisher.made.clear()
     yield RememberingPublisher.made
     RememberingPublisher.made.clear()

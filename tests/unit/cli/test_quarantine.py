@@ -11,8 +11,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from support.command_line import RememberingPublisher, Run
+from support.command_line import RememberingPorts, RememberingPublisher, Run
 
+from pipeline.app import Ports
 from pipeline.cli.actor import actor
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, OutgoingRecord, Record, Topic, event_id
 from pipeline.kafka import BrokerUnavailable, KafkaSettings
@@ -86,6 +87,11 @@ def quarantined(body: bytes, *, integration: str = "acme", offset: int = 0) -> R
 
 
 @pytest.fixture
+def ports() -> Ports:
+    return RememberingPorts()
+
+
+@pytest.fixture
 def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Record]]:
     """What the quarantine topics hold."""
     held: list[Record] = []
@@ -96,7 +102,6 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Record]]:
                 yield record
 
     monkeypatch.setattr("pipeline.cli.quarantine_items.read_topic", read_topic)
-    monkeypatch.setattr("pipeline.cli.quarantine.KafkaPublisher", RememberingPublisher)
     RememberingPublisher.made.clear()
     yield held
     RememberingPublisher.made.clear()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.command_line import Run
 
-from pipeline.app import Ready
+from pipeline.app import PORTS, Ports, Ready
 from pipeline.errors import FatalError
 from pipeline.settings import Settings
 
@@ -26,8 +26,8 @@ def test_a_server_prints_one_line_and_ends_with_0_on_sigterm(
 ) -> None:
     del home
 
-    async def server(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event) -> None:
-        assert set(settings.ecs) == {"acme"}
+    async def server(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports) -> None:
+        assert (set(settings.ecs), ports) == ({"acme"}, PORTS)
         on_ready(Ready(name, "http://127.0.0.1:1", "http://127.0.0.1:2"))
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(stop.wait(), 5)
@@ -47,8 +47,10 @@ def test_a_stage_is_run_by_its_name_without_webhook_secrets(
     (home / "webhook").unlink()
     asked: list[str] = []
 
-    async def run_stage(stage: str, settings: Settings, *, on_ready: OnReady, stop: asyncio.Event) -> None:
-        del settings, stop
+    async def run_stage(
+        stage: str, settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports
+    ) -> None:
+        del settings, stop, ports
         asked.append(stage)
         on_ready(Ready(stage, None, "http://127.0.0.1:2"))
 
@@ -68,8 +70,8 @@ def test_the_ingress_needs_its_webhook_secrets(home: Path, run: Run) -> None:
 def test_a_server_that_cannot_work_ends_with_its_error(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     del home
 
-    async def server(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event) -> None:
-        del settings, on_ready, stop
+    async def server(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports) -> None:
+        del settings, on_ready, stop, ports
         raise FatalError("ingress_address", "Cannot listen on 127.0.0.1:80 (ingress.host, ingress.port)")
 
     monkeypatch.setattr("pipeline.cli.serve.run_ingress", server)
@@ -82,7 +84,7 @@ def test_a_server_that_cannot_work_ends_with_its_error(home: Path, run: Run, mon
 def test_a_warning_about_settings_is_a_log_line(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "webhook").chmod(0o644)
 
-    async def server(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event) -> None:
+    async def server(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports) -> None:
         """End at once."""
 
     monkeypatch.setattr("pipeline.cli.serve.run_ingress", server)

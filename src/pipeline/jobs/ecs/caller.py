@@ -13,7 +13,6 @@ import structlog
 from pydantic import SecretStr
 from yarl import URL
 
-from pipeline.effects import effect
 from pipeline.errors import TransientError
 from pipeline.jobs.ecs.answers import Judgement, Verdict, judge
 from pipeline.jobs.ecs.exchange import HttpAnswer, exchange
@@ -97,8 +96,7 @@ class HttpCaller:
         }
         began = perf_counter()
         try:
-            with effect("post.callback"):
-                answer = await exchange(self._session, target, body=body, headers=headers, settings=self._settings)
+            answer = await exchange(self._session, target, body=body, headers=headers, settings=self._settings)
         except TransientError as error:
             self._count(Verdict.RETRY, error.code)
             raise

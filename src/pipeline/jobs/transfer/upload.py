@@ -13,7 +13,6 @@ from typing import Final
 
 import aiohttp
 
-from pipeline.effects import effect
 from pipeline.errors import PipelineError, TransientError
 from pipeline.jobs.transfer.answers import Refusal
 from pipeline.jobs.transfer.failures import UPLOAD, UploadRefused, failure_of, next_url, refusal_of, translated
@@ -223,8 +222,7 @@ class _Attempt:
     async def run(self, sending: Sending) -> str:
         """Send the body and return the ETag; what the body's source raised comes through unchanged."""
         try:
-            with effect("put.result"):
-                return await self._send(sending)
+            return await self._send(sending)
         finally:
             await sending.close()
 

@@ -1,0 +1,79 @@
+"""The ports of a process: everything through which it reads from and writes to the outside world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Final, Protocol
+
+from pydantic import SecretStr
+
+from pipeline.contracts import TopicName
+from pipeline.jobs.ecs import Callbacks, open_callbacks
+from pipeline.jobs.transfer import Transfers, open_transfers
+from pipeline.kafka import AioGroup, ConsumerSettings, Group, KafkaPublisher, KafkaSettings, Publisher
+from pipeline.observability import Metrics
+from pipeline.settings import EcsIntegration, Settings
+from pipeline.storage import ObjectStore, StoreSettings, open_store
+
+
+class ConnectedPublisher(Publisher, Protocol):
+    """A publisher that knows whether it has a broker."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a producer is connected."""
+        ...
+
+
+class Ports:
+    """Opens the ports. Tests override the methods whose port they replace or wrap."""
+
+    def publisher(
+        self, kafka: KafkaSettings, *, client_id: str, metrics: Metrics | None = None
+    ) -> AbstractAsyncContextManager[ConnectedPublisher]:
+        """Return the publisher of a process; it connects when it is entered."""
+        return KafkaPublisher(kafka, client_id=client_id, metrics=metrics)
+
+    async def group(
+        self, name: str, topics: Sequence[TopicName], kafka: KafkaSettings, consumer: ConsumerSettings
+    ) -> Group:
+        """Return a connected client for one member of a consumer group; errors as of ``AioGroup.connect``."""
+        return await AioGroup.connect(name, topics, kafka, consumer)
+
+    def store(self, settings: StoreSettings) -> ObjectStore:
+        """Return the object store of the jobs and the audit log; the caller closes it."""
+        return open_store(settings)
+
+    def transfers(
+        self, settings: Settings, integration: EcsIntegration, *, clock: Callable[[], datetime], metrics: Metrics
+    ) -> AbstractAsyncContextManager[Transfers]:
+        """Return the downloads and uploads of one integration."""
+        return open_transfers(
+            settings.transfer, rules=integration.hosts, network=settings.network, clock=clock, metrics=metrics
+        )
+
+    def callbacks(
+        self,
+        settings: Settings,
+        integration: EcsIntegration,
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        remember: Callable[[SecretStr], None],
+    ) -> AbstractAsyncContextManager[Callbacks]:
+        """Return the callbacks of one integration; ``remember`` takes tokens, so that logs mask them."""
+        return open_callbacks(
+            integration.callback,
+            integration=integration.name,
+            rules=integration.hosts,
+            network=settings.network,
+            metrics=metrics,
+            clock=clock,
+            remember=remember,
+        )
+
+
+PORTS: Final = Ports()
+"""The ports of production."""

@@ -1,0 +1,251 @@
+"""The effects of the pipeline on the outside world, each with a name; and ports that notice them.
+
+An effect is one call of a port: the creation of an object, named by its kind; a publication, named by its topic; a
+commit, named by its group; the PUT of a result; the POST of a callback. Production code knows nothing of the names:
+:class:`NoticingPorts` derives them from keys, topics and groups.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from pydantic import SecretStr
+
+from pipeline.app import Ports
+from pipeline.app.ports import ConnectedPublisher
+from pipeline.contracts import DEAD_LETTER_ENDING, SPECS, OutgoingRecord, Record, RecordPosition, Topic, TopicName
+from pipeline.jobs.ecs import Answer, Callbacks, Caller
+from pipeline.jobs.transfer import Transfers, Uploader, UrlSource
+from pipeline.kafka import ConsumerSettings, Group, KafkaSettings
+from pipeline.kafka._group import Partition, Rebalances
+from pipeline.observability import Metrics
+from pipeline.settings import EcsIntegration, Settings
+from pipeline.storage import ObjectInfo, ObjectStore, StoreSettings
+
+_JOB: Final = r"jobs/[^/]+/[^/]+/"
+_WORK: Final = _JOB + r"(?:attempts/\d+/)?"
+_TELLING: Final = _WORK + r"(?:again/[^/]+/)?"
+
+KINDS: Final[Mapping[str, re.Pattern[str]]] = {
+    kind: re.compile(pattern)
+    for kind, pattern in {
+        "job": _JOB + r"job\.json",
+        "announcement": _JOB + r"announcements/\d+-[0-9a-f]+\.json",
+        "source": _WORK + r"parts/[^/]+/source\.json",
+        "part": _WORK + r"parts/[^/]+/\d+-[0-9a-f]+\.csv",
+        "manifest": _WORK + r"parts/[^/]+/\d+\.json",
+        "processed": _WORK + r"processed\.json",
+        "uploaded": _WORK + r"uploaded\.json",
+        "outcome": _WORK + r"outcome\.json",
+        "told": _TELLING + r"told/\d+(?:\.answer)?\.json",
+        "confirmed": _TELLING + r"(?:confirmed|refused)\.json",
+        "open": r"open/.+",
+        "purge": r"purge/.+",
+        "segment": r"audit/.+",
+    }.items()
+}
+"""The kinds of objects, by their keys (docs/decisions/0002-job-store-tree.md)."""
+
+_PUBLISH: Final = (
+    "card-batch.requested",
+    "card-batch.quarantine",
+    "card-batch.processed",
+    "card-batch.uploaded",
+    "card-batch.failed",
+    "card-batch.completed",
+    "card-batch.dead-letter",
+    "events",
+    "events.quarantine",
+    "audit.events",
+    "audit.dead-letter",
+)
+_COMMIT: Final = ("process", "upload", "confirm", "watch", "audit")
+
+EFFECTS: Final[tuple[str, ...]] = (
+    *(f"store.{kind}" for kind in KINDS),
+    *(f"publish.{topic}" for topic in _PUBLISH),
+    *(f"commit.{group}" for group in _COMMIT),
+    "put.result",
+    "post.callback",
+)
+"""All effects of the ``pipeline`` command."""
+
+CRASH_POINTS: Final[tuple[str, ...]] = tuple(f"{side}:{name}" for name in EFFECTS for side in ("before", "after"))
+
+_QUARANTINES: Final = frozenset({Topic.EVENTS_QUARANTINE, Topic.EVENTS_STEPUP_QUARANTINE, Topic.WEBHOOK_QUARANTINE})
+
+
+def creation(key: str) -> str:
+    """Return the name of creating an object.
+
+    Raises:
+        LookupError: No kind, or more than one, has such keys.
+    """
+    kinds = [kind for kind, pattern in KINDS.items() if pattern.fullmatch(key)]
+    if len(kinds) != 1:
+        raise LookupError(f"{key} is of the kinds {kinds}: give it one in {__name__}")
+    return f"store.{kinds[0]}"
+
+
+def publication(topic: TopicName) -> str:
+    """Return the name of publishing to a topic: those of events share one, those of their quarantine too.
+
+    Raises:
+        LookupError: The dead letters of a subscriber's group, which the command never publishes.
+    """
+    if topic in _QUARANTINES:
+        return "publish.events.quarantine"
+    if topic in SPECS and not topic.startswith("card-events."):
+        return f"publish.{topic}"
+    if topic.endswith(DEAD_LETTER_ENDING):
+        raise LookupError(f"{topic} belongs to a subscriber")
+    return "publish.events"
+
+
+Around = Callable[[str], AbstractContextManager[None]]
+"""Surrounds an effect, given its name."""
+
+
+class NoticingPorts(Ports):
+    """The ports of production, each effect surrounded by what a test says."""
+
+    def __init__(self, around: Around) -> None:
+        self._around = around
+
+    @asynccontextmanager
+    async def publisher(
+        self, kafka: KafkaSettings, *, client_id: str, metrics: Metrics | None = None
+    ) -> AsyncIterator[ConnectedPublisher]:
+        async with super().publisher(kafka, client_id=client_id, metrics=metrics) as publisher:
+            yield NoticingPublisher(publisher, self._around)
+
+    async def group(
+        self, name: str, topics: Sequence[TopicName], kafka: KafkaSettings, consumer: ConsumerSettings
+    ) -> Group:
+        return NoticingGroup(name, await super().group(name, topics, kafka, consumer), self._around)
+
+    def store(self, settings: StoreSettings) -> ObjectStore:
+        return NoticingStore(super().store(settings), self._around)
+
+    @asynccontextmanager
+    async def transfers(
+        self, settings: Settings, integration: EcsIntegration, *, clock: Callable[[], datetime], metrics: Metrics
+    ) -> AsyncIterator[Transfers]:
+        async with super().transfers(settings, integration, clock=clock, metrics=metrics) as transfers:
+            yield replace(transfers, uploader=NoticingUploader(transfers.uploader, self._around))
+
+    @asynccontextmanager
+    async def callbacks(
+        self,
+        settings: Settings,
+        integration: EcsIntegration,
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        remember: Callable[[SecretStr], None],
+    ) -> AsyncIterator[Callbacks]:
+        opened: AbstractAsyncContextManager[Callbacks] = super().callbacks(
+            settings, integration, clock=clock, metrics=metrics, remember=remember
+        )
+        async with opened as callbacks:
+            yield replace(callbacks, caller=NoticingCaller(callbacks.caller, self._around))
+
+
+class NoticingPublisher:
+    """Notices publications."""
+
+    def __init__(self, publisher: ConnectedPublisher, around: Around) -> None:
+        self._publisher = publisher
+        self._around = around
+
+    @property
+    def ready(self) -> bool:
+        return self._publisher.ready
+
+    async def publish(self, record: OutgoingRecord) -> RecordPosition:
+        with self._around(publication(record.topic)):
+            return await self._publisher.publish(record)
+
+
+class NoticingStore:
+    """Notices creations."""
+
+    def __init__(self, store: ObjectStore, around: Around) -> None:
+        self._store = store
+        self._around = around
+        self.get = store.get
+        self.stream = store.stream
+        self.folders = store.folders
+        self.delete = store.delete
+        self.check = store.check
+        self.close = store.close
+
+    async def create(self, key: str, data: bytes) -> bool:
+        with self._around(creation(key)):
+            return await self._store.create(key, data)
+
+    def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        return self._store.list(prefix)
+
+
+class NoticingUploader:
+    """Notices uploads: each with all its tries is one."""
+
+    def __init__(self, uploader: Uploader, around: Around) -> None:
+        self._uploader = uploader
+        self._around = around
+
+    async def put(self, target: UrlSource, *, size: int, body: Callable[[], AsyncIterator[bytes]]) -> str:
+        with self._around("put.result"):
+            return await self._uploader.put(target, size=size, body=body)
+
+
+class NoticingCaller:
+    """Notices callbacks."""
+
+    def __init__(self, caller: Caller, around: Around) -> None:
+        self._caller = caller
+        self._around = around
+
+    async def tell(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
+        with self._around("post.callback"):
+            return await self._caller.tell(url, job_guid=job_guid, body=body, request_id=request_id)
+
+
+class NoticingGroup:
+    """Notices commits."""
+
+    def __init__(self, name: str, group: Group, around: Around) -> None:
+        self._name = name
+        self._group = group
+        self._around = around
+        self.start_offset = group.start_offset
+        self.assignment = group.assignment
+        self.pause = group.pause
+        self.resume = group.resume
+        self.seek = group.seek
+        self.end = group.end
+        self.close = group.close
+
+    @property
+    def heartbeat_age(self) -> float:
+        return self._group.heartbeat_age
+
+    @property
+    def membership(self) -> tuple[str, int] | None:
+        return self._group.membership
+
+    def subscribe(self, listener: Rebalances) -> None:
+        self._group.subscribe(listener)
+
+    async def fetch(self, max_records: int, wait: float) -> Mapping[Partition, Sequence[Record]]:
+        return await self._group.fetch(max_records, wait)
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> bool:
+        with self._around(f"commit.{self._name}"):
+            return await self._group.commit(offsets)

@@ -1,0 +1,219 @@
+"""The list of effects is complete: every topic, kind of object and group of the pipeline is in it, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import SecretStr
+from support.effects import (
+    CRASH_POINTS,
+    EFFECTS,
+    KINDS,
+    NoticingCaller,
+    NoticingGroup,
+    NoticingPublisher,
+    NoticingStore,
+    NoticingUploader,
+    creation,
+    publication,
+)
+from support.fake_group import FakeGroup
+from support.job_world import BEGIN, CARDS, Ecs, Lease, Objects, World
+
+from pipeline.app import Ports
+from pipeline.app.assembly import STAGE_MAKERS, Surroundings
+from pipeline.app.parts import Worker
+from pipeline.audit import AuditSettings, Writing
+from pipeline.audit.chain import Chain
+from pipeline.audit.segments import Entry
+from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, TopicName
+from pipeline.errors import FatalError, PipelineError, TransientError
+from pipeline.jobs.ecs.protocols import Answer
+from pipeline.jobs.transfer import SignedUrl
+from pipeline.kafka import ConsumerSettings, Group, KafkaSettings
+from pipeline.kafka._group import Partition
+from pipeline.kafka.testing import MemoryPublisher
+from pipeline.observability import Metrics
+from pipeline.settings import Settings
+from pipeline.storage.testing import MemoryStore
+
+FAILED = CARDS + b"9999990000000015,one more than announced\n"
+
+
+class Noticed:
+    """Notes which effects there were, and which of them came to their end."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+
+    @contextmanager
+    def around(self, effect: str) -> Iterator[None]:
+        self.begun.append(effect)
+        yield
+        self.ended.append(effect)
+
+
+class ReadyPublisher(MemoryPublisher):
+    ready = True
+
+
+def test_every_effect_can_be_crashed_before_and_after() -> None:
+    assert len(set(EFFECTS)) == len(EFFECTS)
+    assert set(CRASH_POINTS) == {f"{side}:{name}" for name in EFFECTS for side in ("before", "after")}
+
+
+def test_every_topic_is_published_to_under_a_name_of_the_list() -> None:
+    """Topics of configured sources come by their settings; what they have in common is their beginning."""
+    topics: list[TopicName] = [*Topic, "webhook-events.github", "partner.events"]
+    names = {publication(topic) for topic in topics}
+    assert names == {name for name in EFFECTS if name.startswith("publish.")}
+    assert publication("webhook-events.github") == publication("partner.events") == "publish.events"
+
+
+@pytest.mark.parametrize("topic", ["fraud.dead-letter", "fraud.stepup.dead-letter"])
+def test_dead_letters_of_subscribers_are_none_of_the_commands(topic: TopicName) -> None:
+    with pytest.raises(LookupError, match="subscriber"):
+        publication(topic)
+
+
+async def test_every_object_that_jobs_and_the_audit_log_create_is_of_one_kind_of_the_list() -> None:
+    """A job completes, fails, is told with retries and in vain, is told again, and has a second attempt."""
+    keys = {
+        *await _completed(Answer("accepted", 200, "callback_accepted", "")),
+        *await _completed(Answer("refused", 404, "callback_unknown_job", "")),
+        *await _completed(TransientError("callback_server_error", "ECS answered 500"), Answer("accepted", 200, "", "")),
+        *await _failed_and_announced_anew(),
+        *await _audited(),
+    }
+    found = {kind for kind in KINDS if any(pattern.fullmatch(key) for key in keys for pattern in [KINDS[kind]])}
+    assert found == set(KINDS)
+    assert {creation(key) for key in keys} == {name for name in EFFECTS if name.startswith("store.")}
+    assert any("/attempts/2/" in key for key in keys)
+    assert any("/again/" in key for key in keys)
+
+
+def _world(**policies: object) -> tuple[World, list[str]]:
+    """Return a world, and the list of the keys that will be created in it."""
+    world, keys = World(policies=policies), list[str]()
+
+    class Listed(MemoryStore):
+        async def create(self, key: str, data: bytes) -> bool:
+            keys.append(key)
+            return await super().create(key, data)
+
+    world.memory = Listed()
+    world.jobs = type(world.jobs)(world.memory)
+    world.restart()
+    return world, keys
+
+
+async def _completed(*answers: Answer | PipelineError) -> list[str]:
+    world, keys = _world()
+    world.ecs.answers = [*answers]
+    record = world.announce()
+    await world.deliver(world.watch, record)
+    for _ in answers:
+        with suppress(TransientError):
+            await world.run(record)
+    world.clock.forward(minutes=5)
+    await world.run(world.announce(expires_at=BEGIN.replace(hour=15).isoformat()))
+    return keys
+
+
+async def _failed_and_announced_anew() -> list[str]:
+    world, keys = _world(reannouncement_after_failure="new_attempt")
+    await world.run(world.announce(FAILED))
+    world.clock.forward(minutes=5)
+    await world.run(world.announce(expires_at=BEGIN.replace(hour=15).isoformat()))
+    return keys
+
+
+async def _audited() -> list[str]:
+    store = MemoryStore()
+    writing = Writing(
+        store=store, settings=AuditSettings(), signer=None, clock=lambda: datetime.now(UTC), nonce=lambda: "n"
+    )
+    chain = await Chain.open(writing, Topic.AUDIT_EVENTS, 0)
+    event = AuditEvent(id="1", action=AuditAction.JOB_ANNOUNCED, at=datetime.now(UTC), actor="test", detail={})
+    await chain.append([Entry(0, event, event.model_dump(mode="json"), 1)], Lease())
+    return list(store.objects)
+
+
+@pytest.mark.parametrize("key", ["jobs/acme/guid/somewhere/new.json", "job.json", "jobs/acme/guid/parts/x/new.json"])
+def test_an_object_of_a_new_kind_is_refused(key: str) -> None:
+    with pytest.raises(LookupError, match="give it one"):
+        creation(key)
+
+
+async def test_every_group_of_the_stages_is_in_the_list() -> None:
+    joined: list[str] = []
+
+    class Joining(Ports):
+        async def group(
+            self, name: str, topics: Sequence[TopicName], kafka: KafkaSettings, consumer: ConsumerSettings
+        ) -> Group:
+            del topics, kafka, consumer
+            joined.append(name)
+            raise FatalError("stop", "far enough")
+
+    settings = Settings()
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    async with AsyncExitStack() as stack:
+        around = Surroundings(
+            settings,
+            kafka,
+            settings.consumer,
+            ReadyPublisher(),
+            MemoryStore(),
+            Metrics(),
+            lambda _: None,
+            stack,
+            Joining(),
+        )
+        for make in STAGE_MAKERS.values():
+            part = await make(around)
+            assert isinstance(part, Worker)
+            for runner in part.runners:
+                with pytest.raises(FatalError, match="far enough"):
+                    await runner.run()
+    assert sorted(f"commit.{name}" for name in joined) == sorted(one for one in EFFECTS if one.startswith("commit."))
+
+
+async def test_each_port_notices_its_effect() -> None:
+    noticed, objects = Noticed(), Objects()
+    await NoticingPublisher(ReadyPublisher(), noticed.around).publish(OutgoingRecord(Topic.EVENTS_LOGIN, "k", b"", ()))
+    await NoticingStore(MemoryStore(), noticed.around).create("open/202601211200/acme/guid.1", b"")
+    await NoticingGroup("upload", FakeGroup(), noticed.around).commit({Partition("t", 0): 1})
+
+    async def target() -> SignedUrl:
+        return SignedUrl(SecretStr("https://files.example/out"), BEGIN)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"a"
+
+    class Uploads:
+        put = objects.put_body
+
+    await NoticingUploader(Uploads(), noticed.around).put(target, size=1, body=body)
+    url = SecretStr("https://ecs.example/callback")
+    await NoticingCaller(Ecs(), noticed.around).tell(url, job_guid="", body=b"", request_id="")
+    names = ["publish.events", "store.open", "commit.upload", "put.result", "post.callback"]
+    assert (noticed.begun, noticed.ended) == (names, names)
+    assert set(names) <= set(EFFECTS)
+
+
+async def test_an_effect_that_fails_is_not_over() -> None:
+    noticed = Noticed()
+
+    async def lose(_: OutgoingRecord) -> None:
+        raise FatalError("lost", "by the test")
+
+    with pytest.raises(FatalError):
+        await NoticingPublisher(ReadyPublisher(lose), noticed.around).publish(
+            OutgoingRecord(Topic.BATCH_FAILED, "k", b"", ())
+        )
+    assert (noticed.begun, noticed.ended) == (["publish.card-batch.failed"], [])

@@ -29,7 +29,7 @@ class SignedRequest:
 
     Attributes:
         name: What is special about it.
-        scheme: Settings without ``secrets``.
+        scheme: Its specification.
         secret: As its file holds it.
         message: What was signed.
         signature: As openssl wrote it; in hex or base64.
@@ -80,7 +80,7 @@ def _weavr(
     ref = () if call_ref is None else (("call-ref", call_ref),)
     return SignedRequest(
         name=name,
-        scheme=dict(WEAVR),
+        scheme=WEAVR.model_dump(exclude_unset=True),
         secret=API_KEY,
         message=(call_ref or b"") + body + published,
         signature=signature,
@@ -106,7 +106,7 @@ OF_WEAVR: Final = (
 
 LEGACY: Final = SignedRequest(
     name="weavr legacy",
-    scheme=dict(WEAVR_LEGACY),
+    scheme=WEAVR_LEGACY.model_dump(exclude_unset=True),
     secret=API_KEY,
     message=MILLISECONDS,
     signature="nXaEbQDNogQ2K/iF3Ew+sBQToSMU7DZlTrW8lQWEEus=",
@@ -141,7 +141,7 @@ STRIPE_OLDER: Final = "fd63b32424bac8afadd6fb18c2dfbc4ee15c19dffa2696ed69f2c93cb
 OF_PRESETS: Final = {
     "github": SignedRequest(
         name="github",
-        scheme=dict(PRESETS["github"].scheme),
+        scheme=PRESETS["github"].scheme.model_dump(exclude_unset=True),
         secret="gh-synthetic-secret",
         message=_GITHUB_BODY,
         signature="ba55aaa74876a2e0f48cd5187979b99cd2f67429dd795d6f4e5b9a2ffce444b8",
@@ -157,7 +157,7 @@ OF_PRESETS: Final = {
     ),
     "stripe": SignedRequest(
         name="stripe",
-        scheme=dict(PRESETS["stripe"].scheme),
+        scheme=PRESETS["stripe"].scheme.model_dump(exclude_unset=True),
         secret="whsec_synthetic0123456789",
         message=b"1769121839." + _STRIPE_BODY,
         signature="19fdf52b33fc1ded394e7c11c79ecc064a09b9749f59cecc0d8d3383aff1376d",
@@ -171,7 +171,7 @@ OF_PRESETS: Final = {
     ),
     "slack": SignedRequest(
         name="slack",
-        scheme=dict(PRESETS["slack"].scheme),
+        scheme=PRESETS["slack"].scheme.model_dump(exclude_unset=True),
         secret="8f742231b10e8888synthetic",
         message=b"v0:1769121839:" + _SLACK_BODY,
         signature="fbb37a308db9df4ed2e91a6daeea9c03aceef490a3a2a3f94736b419ed1f8501",
@@ -183,7 +183,7 @@ OF_PRESETS: Final = {
     ),
     "shopify": SignedRequest(
         name="shopify",
-        scheme=dict(PRESETS["shopify"].scheme),
+        scheme=PRESETS["shopify"].scheme.model_dump(exclude_unset=True),
         secret="shpss_synthetic",
         message=_SHOPIFY_BODY,
         signature="xmPOD5Eec7FtdrCbrvapQLYIEUWg3BlW4mmtm8Vn1kI=",
@@ -197,7 +197,7 @@ OF_PRESETS: Final = {
     ),
     "paystack": SignedRequest(
         name="paystack",
-        scheme=dict(PRESETS["paystack"].scheme),
+        scheme=PRESETS["paystack"].scheme.model_dump(exclude_unset=True),
         secret="sk_test_synthetic",
         message=_PAYSTACK_BODY,
         signature=_PAYSTACK_SIGNATURE,

@@ -23,7 +23,7 @@ from pipeline.cli.source_view import Configured, Key, configured, find_source
 from pipeline.kafka.groups import Point
 from pipeline.settings import DEFAULT_FILE
 from pipeline.webhooks.capture import MOST_REQUESTS, MOST_TIME, Refused, read_captured
-from pipeline.webhooks.verification import Match, is_active, matching
+from pipeline.webhooks.verification import Match, discover, is_active
 
 _COLUMNS = ("name", "kind", "path", "scheme", "keys", "topics", "success", "unverified", "invalid")
 _FEW = 2
@@ -197,7 +197,7 @@ class _Given:
 
 
 def _matches(one: Configured, request: Request) -> list[Match]:
-    return matching(request.headers, request.body, request.at, one.settings.webhook_secrets())
+    return discover(request.headers, request.body, request.at, one.settings.webhook_secrets())
 
 
 def _print_trial(trial: Trial) -> None:

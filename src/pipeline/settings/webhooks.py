@@ -16,11 +16,11 @@ from pipeline.settings.refusals import refusal
 from pipeline.units import Count, Days
 from pipeline.webhooks.sources.loading import load_kind
 from pipeline.webhooks.sources.protocols import ProviderKind
-from pipeline.webhooks.sources.settings import EventPlaces, Places, PlacesOrText, Success, Unverified
+from pipeline.webhooks.sources.settings import EventAttributes, RequestValues, RequestValuesOrText, Success, Unverified
 from pipeline.webhooks.verification import PRESETS, Secret, SecretSettings, check_named_apart
 
 _OWN_TABLES: Final = frozenset({"ecs", "weavr"})
-_PLACES: Final = tuple(EventPlaces.model_fields)
+_ATTRIBUTES: Final = tuple(EventAttributes.model_fields)
 _DAY_MS: Final = 86_400_000
 
 
@@ -43,26 +43,26 @@ class WebhookSource(BaseModel):
         default={}, description="What the provider needs to know; see docs/providers.md for those that are built in"
     )
     secrets: tuple[SecretSettings, ...] = Field(
-        default=(), max_length=16, description="Every secret that counts at the time of a request is tried"
+        default=(), max_length=16, description="Every secret that is active when a request comes is tried"
     )
     webhook_path: str = Field(
         default="/webhooks/sources/NAME",
         pattern=WEBHOOK_PATH,
         description="Path that the sender posts to; NAME is the table's",
     )
-    id: Places | None = Field(
+    id: RequestValues | None = Field(
         default=None,
-        description=str(EventPlaces.model_fields["id"].description),
+        description=str(EventAttributes.model_fields["id"].description),
         examples=["header:X-Event-Id"],
     )
-    type: PlacesOrText | None = Field(
+    type: RequestValuesOrText | None = Field(
         default=None,
-        description=str(EventPlaces.model_fields["type"].description),
+        description=str(EventAttributes.model_fields["type"].description),
         examples=["header:X-Event-Type"],
     )
-    key: Places | None = Field(
+    key: RequestValues | None = Field(
         default=None,
-        description=str(EventPlaces.model_fields["key"].description),
+        description=str(EventAttributes.model_fields["key"].description),
         examples=["json:/account/id"],
     )
     topic: str = Field(
@@ -142,22 +142,23 @@ class WebhookSource(BaseModel):
             kind = load_kind(self.kind_name)
         except FatalError as error:
             raise ConfigError([f"{place}.provider: {error.message}"]) from error
-        if "event" not in kind.Options.model_fields and (names := self._places()):
+        if "event" not in kind.Options.model_fields and (names := self._attributes()):
             raise ConfigError([f"{place}.{name}: is no setting of provider {self.kind_name}" for name in names])
         try:
             return kind, kind.Options.model_validate(self._options())
         except ValidationError as error:
             raise ConfigError(list(_refused(error, kind.Options, place))) from None
 
-    def _places(self) -> dict[str, tuple[str, ...]]:
-        return {name: value for name in _PLACES if (value := getattr(self, name)) is not None}
+    def _attributes(self) -> dict[str, tuple[str, ...]]:
+        return {name: value for name in _ATTRIBUTES if (value := getattr(self, name)) is not None}
 
     def _options(self) -> dict[str, Any]:
         preset = PRESETS[self.preset] if self.preset else None
-        given = self._places()
-        built_in = {name: getattr(preset, name) for name in _PLACES if getattr(preset, name)} if preset else {}
+        given = self._attributes()
+        built_in = {name: getattr(preset, name) for name in _ATTRIBUTES if getattr(preset, name)} if preset else {}
         event = {"event": {**built_in, **given}} if given or built_in else {}
-        return {**(preset.scheme if preset else {}), **self.options, **event}
+        scheme = preset.scheme.model_dump(exclude_unset=True) if preset else {}
+        return {**scheme, **self.options, **event}
 
 
 def _refused(error: ValidationError, model: type[BaseModel], place: str) -> Iterator[str]:

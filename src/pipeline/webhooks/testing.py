@@ -20,7 +20,7 @@ from pipeline.webhooks.server import IngressServer
 from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.sources import EcsProvider, SchemeVerifier, SuccessStatus, WeavrProvider, WeavrVerifier
 from pipeline.webhooks.sources.settings import WeavrOptions
-from pipeline.webhooks.verification import Secret, SharedSecretSettings, scheme_of
+from pipeline.webhooks.verification import Secret, SharedSecretSpec, scheme_of
 from pipeline.webhooks.webhook import Source
 
 SECRET = "synthetic-webhook-secret"  # noqa: S105 - of tests only
@@ -32,12 +32,12 @@ _HOSTS = HostRules(input=("*.example.com",), result=("*.example.com",), callback
 
 def ecs_source(integration: str = "acme", *, success_status: SuccessStatus = 202, hosts: HostRules = _HOSTS) -> Source:
     """Return an ECS webhook whose shared secret is :data:`SECRET`, for hosts below example.com unless given."""
-    settings = SharedSecretSettings.model_validate({"scheme": "shared-secret", "secrets": [{"file": "unread"}]})
+    spec = SharedSecretSpec(scheme="shared-secret")
     return Source(
         integration=integration,
         kind="ecs",
         path=f"/webhooks/ecs/{integration}",
-        verifier=SchemeVerifier(scheme_of(settings, [Secret("current", SecretStr(SECRET))])),
+        verifier=SchemeVerifier(scheme_of(spec, [Secret("current", SecretStr(SECRET))])),
         provider=EcsProvider(integration, hosts, success_status),
     )
 

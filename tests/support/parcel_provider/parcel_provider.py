@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.contracts import SOURCE_TOPICS, Topic, TopicName, event_id
 from pipeline.contracts.strict_json import Finding, InvalidBody
 from pipeline.webhooks.sources import Delivery, Identified, Policy, SchemeVerifier
-from pipeline.webhooks.verification import Secret, SharedSecretSettings, scheme_of
+from pipeline.webhooks.verification import Secret, SharedSecretSpec, scheme_of
 
 
 class ParcelOptions(BaseModel):
@@ -59,10 +59,8 @@ class Parcels:
 
     def verifier(self, _name: str, _options: ParcelOptions, secrets: Sequence[Secret]) -> SchemeVerifier:
         """See pipeline.webhooks.sources.ProviderKind."""
-        settings = SharedSecretSettings.model_validate(
-            {"scheme": "shared-secret", "header": "X-Parcel-Key", "secrets": [{"file": "resolved already"}]}
-        )
-        return SchemeVerifier(scheme_of(settings, secrets))
+        spec = SharedSecretSpec(scheme="shared-secret", header="X-Parcel-Key")
+        return SchemeVerifier(scheme_of(spec, secrets))
 
 
 class Broken:

@@ -149,7 +149,7 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         ),
         (
             f'{SHOP}provider = "hmac"\ntype = "json:"',
-            "webhooks.shop.type.0: 'json:' names no place: write 'header:NAME' or 'json:/pointer'",
+            "webhooks.shop.type.0: 'json:' names no value of a request: write 'header:NAME' or 'json:/pointer'",
         ),
         (
             f'{SHOP}provider = "hmac"\noptions = {{ haeder = "X" }}',
@@ -165,7 +165,7 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         (
             f'{SHOP}preset = "github"\noptions = {{ signed = ["timestamp", "body"] }}',
             (
-                "webhooks.shop.options: signed names 'timestamp': say where it stands, such as timestamp = "
+                "webhooks.shop.options: signed names 'timestamp': say which value it is, e.g. timestamp = "
                 "'header:X-Timestamp'"
             ),
         ),
@@ -175,7 +175,7 @@ def test_a_refusal_says_what_to_write(tmp_path: Path, text: str, problem: str) -
     assert refused(tmp_path, text) == (problem,)
 
 
-def test_a_preset_brings_rules_and_places_and_both_can_be_changed(tmp_path: Path) -> None:
+def test_a_preset_brings_scheme_and_attributes_and_both_can_be_changed(tmp_path: Path) -> None:
     shop = loaded(tmp_path, f'{SHOP}preset = "stripe"\nkey = "json:/account"\noptions = {{ tolerance_seconds = 60 }}\n')
     options = shop.webhooks["shop"].opened()[1]
     assert isinstance(options, HmacOptions)

@@ -24,7 +24,7 @@ from pipeline.outbound import HostRules
 from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.sources import EcsProvider, SchemeVerifier, SuccessStatus
 from pipeline.webhooks.testing import SECRET, SECRET_HEADERS, Serving, ecs_source, serving
-from pipeline.webhooks.verification import HmacSettings, Secret, scheme_of
+from pipeline.webhooks.verification import HmacSpec, Secret, scheme_of
 from pipeline.webhooks.webhook import Source
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
@@ -155,16 +155,13 @@ async def test_shared_secret_is_kept_nowhere(client: aiohttp.ClientSession) -> N
 
 
 def _hmac_source() -> Source:
-    settings = HmacSettings.model_validate(
-        {
-            "scheme": "hmac",
-            "secrets": [{"file": "unread"}],
-            "header": "X-Signature",
-            "signed": ["timestamp", "text:.", "body"],
-            "timestamp": "header:X-Time",
-        }
+    spec = HmacSpec(
+        scheme="hmac",
+        header="X-Signature",
+        signed=("timestamp", "text:.", "body"),
+        timestamp="header:X-Time",
     )
-    scheme = scheme_of(settings, [Secret("k", SecretStr("whsec-synthetic-1"))])
+    scheme = scheme_of(spec, [Secret("k", SecretStr("whsec-synthetic-1"))])
     return Source("acme", "ecs", PATH, SchemeVerifier(scheme), EcsProvider("acme", HostRules()))
 
 
@@ -311,9 +308,9 @@ async def test_unauthenticated_callers_learn_nothing_but_metric_and_log_do(
 async def test_without_an_active_secret_the_sender_is_asked_to_come_again(client: aiohttp.ClientSession) -> None:
     """It is our fault, so we are alarmed."""
     source = ecs_source()
-    settings = HmacSettings.model_validate({"scheme": "hmac", "secrets": [{"file": "unread"}]})
+    spec = HmacSpec(scheme="hmac")
     expired = Secret("old", SecretStr(SECRET), not_after=NOW)
-    source = replace(source, verifier=SchemeVerifier(scheme_of(settings, [expired])))
+    source = replace(source, verifier=SchemeVerifier(scheme_of(spec, [expired])))
     async with serving(MemoryPublisher(), sources=[source], clock=lambda: NOW + timedelta(days=1)) as here:
         answer = await _post(client, here)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")

@@ -8,9 +8,16 @@ from typing import Any, Final
 from pipeline.contracts import SOURCE_TOPICS, Headers, Topic, event_id
 from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
 from pipeline.webhooks.sources.protocols import Delivery, Identified, Policy, SchemeVerifier
-from pipeline.webhooks.sources.settings import EventPlaces, HmacOptions, StandardWebhooksOptions
-from pipeline.webhooks.verification import HmacSettings, Place, Secret, SignatureRefused, scheme_of, value_at
-from pipeline.webhooks.verification.fields import Fields
+from pipeline.webhooks.sources.settings import EventAttributes, HmacOptions, StandardWebhooksOptions
+from pipeline.webhooks.verification import (
+    HeaderFields,
+    HmacSpec,
+    RequestValue,
+    Secret,
+    SignatureRefused,
+    scheme_of,
+    value_at,
+)
 
 _LONGEST: Final = 256
 """Characters of an id, type or key that are kept as they are."""
@@ -19,25 +26,25 @@ _TEXT: Final = "text:"
 
 
 class ConfiguredProvider:
-    """Knows of a delivery what its places say; see :class:`~pipeline.webhooks.sources.protocols.Provider`.
+    """Finds id, type and key where the settings say; see :class:`~pipeline.webhooks.sources.protocols.Provider`.
 
-    What it does not understand is kept, never refused. A body that is no strict JSON object has no places in it. A
-    header that stands there several times with different values is not understood: others may read another of them.
+    It keeps what it does not understand, and never refuses it. A body that is no strict JSON object has no values. A
+    header with several different values is not understood: others may read another of them.
 
     Args:
         name: Name of the source.
-        places: Where id, type and key stand.
+        attributes: Which values are id, type and key.
         signed_at: Returns the text of the time of signing, which is part of the identity of an event without id: two
             events can have equal bodies.
     """
 
     policy: Final = Policy(success=200, unverified=401, invalid="keep", any_media_type=True, audit_accepted=False)
 
-    def __init__(self, name: str, places: EventPlaces, signed_at: Callable[[Headers], bytes]) -> None:
+    def __init__(self, name: str, attributes: EventAttributes, signed_at: Callable[[Headers], bytes]) -> None:
         self._name = name
-        self._id = _Chosen(places.id)
-        self._type = _Chosen(places.type)
-        self._key = _Chosen(places.key)
+        self._id = _FirstOf(attributes.id)
+        self._type = _FirstOf(attributes.type)
+        self._key = _FirstOf(attributes.key)
         self._reads_body = any(one.reads_body for one in (self._id, self._type, self._key))
         self._signed_at = signed_at
 
@@ -84,30 +91,30 @@ class ConfiguredProvider:
         return event_id(self._name, delivery.body, self._signed_at(delivery.headers))
 
 
-class _Chosen:
-    """The first of some places that a delivery has."""
+class _FirstOf:
+    """The first of the named values that a request has."""
 
-    def __init__(self, places: Sequence[str]) -> None:
-        self._places = tuple(one if one.startswith(_TEXT) else Place.parse(one) for one in places)
-        self.reads_body = any(isinstance(one, Place) and one.kind == "json" for one in self._places)
+    def __init__(self, names: Sequence[str]) -> None:
+        self._values = tuple(one if one.startswith(_TEXT) else RequestValue.parse(one) for one in names)
+        self.reads_body = any(isinstance(one, RequestValue) and one.kind == "json" for one in self._values)
 
     def text(self, headers: Headers, document: Mapping[str, Any]) -> str | None:
-        """Return what stands there, or None; only text that is not empty and whole numbers count."""
-        for place in self._places:
-            found = place.removeprefix(_TEXT) if isinstance(place, str) else _found(place, headers, document)
+        """Return it as text, or None; empty text, and anything but text and whole numbers, is skipped."""
+        for value in self._values:
+            found = value.removeprefix(_TEXT) if isinstance(value, str) else _found(value, headers, document)
             if found:
                 return found
         return None
 
 
-def _found(place: Place, headers: Headers, document: Mapping[str, Any]) -> str | None:
-    if place.kind == "header":
-        values = {value for header, value in headers if header == place.value.lower()}
+def _found(named: RequestValue, headers: Headers, document: Mapping[str, Any]) -> str | None:
+    if named.kind == "header":
+        values = {value for header, value in headers if header == named.name.lower()}
         if len(values) > 1:
-            raise InvalidBody([Finding("headers", "header_repeated", f"Send the header {place.value} once")])
+            raise InvalidBody([Finding("headers", "header_repeated", f"Send the header {named.name} once")])
         return next((value.decode("latin-1") for value in values), None)
     try:
-        value = value_at(dict(document), place.value)
+        value = value_at(dict(document), named.name)
     except LookupError:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -116,26 +123,26 @@ def _found(place: Place, headers: Headers, document: Mapping[str, Any]) -> str |
 
 
 def _verifier(
-    options: HmacOptions | StandardWebhooksOptions, places: EventPlaces, secrets: Sequence[Secret]
+    options: HmacOptions | StandardWebhooksOptions, event: EventAttributes, secrets: Sequence[Secret]
 ) -> SchemeVerifier:
-    named = (Place.parse(one) for one in (*places.id, *places.type, *places.key) if not one.startswith(_TEXT))
-    also = frozenset(place.value.lower() for place in named if place.kind == "header")
+    named = (RequestValue.parse(one) for one in (*event.id, *event.type, *event.key) if not one.startswith(_TEXT))
+    also = frozenset(value.name.lower() for value in named if value.kind == "header")
     return SchemeVerifier(scheme_of(options, secrets), also)
 
 
-def _time_of(settings: HmacSettings) -> Callable[[Headers], bytes]:
-    """Return what reads the time of signing from a delivery's headers; a time in the body is part of it anyway."""
-    place, fields = settings.time_place, settings.fields
-    if place is None or place.kind == "json":
+def _time_of(spec: HmacSpec) -> Callable[[Headers], bytes]:
+    """Return a function that reads the time of signing from headers; a time in the body is part of the body anyway."""
+    time, fields = spec.time_of_signing, spec.fields
+    if time is None or time.kind == "json":
         return lambda _: b""
-    name = (place.value if place.kind == "header" else settings.header).lower()
+    name = (time.name if time.kind == "header" else spec.header).lower()
 
     def signed_at(headers: Headers) -> bytes:
         value = next((value for header, value in headers if header == name), b"")
-        if place.kind == "header" or fields is None:
+        if time.kind == "header" or fields is None:
             return value
         try:
-            return Fields(fields, settings.header).timestamp(value)
+            return HeaderFields(fields, spec.header).timestamp(value)
         except SignatureRefused:
             return b""
 

@@ -20,7 +20,7 @@ from pipeline.contracts.weavr import BY_PATH
 from pipeline.outbound import HostRules
 from pipeline.units import Seconds
 from pipeline.webhooks.sources.protocols import SuccessStatus, UnverifiedStatus
-from pipeline.webhooks.verification import HmacSettings, Place, SchemeSettings, SecretSettings, StandardWebhooksSettings
+from pipeline.webhooks.verification import HmacSpec, RequestValue, SchemeSettings, StandardWebhooksSpec
 
 WEAVR_RETRIES_SECONDS: Final = 10 + 60 + 360 + 2160 + 12_960
 """How long Weavr goes on repeating a delivery, maybe under its first timestamp: 4 h 19 min."""
@@ -37,24 +37,26 @@ Success = Annotated[SuccessStatus, BeforeValidator(number_of_text)]
 Unverified = Annotated[UnverifiedStatus, BeforeValidator(number_of_text)]
 
 
-def _is_place(text: str) -> str:
-    if Place.parse(text).kind == "field":
-        raise ValueError("'field' names no place of an event: write 'header:NAME' or 'json:/pointer'")
+def _names_value(text: str) -> str:
+    if RequestValue.parse(text).kind == "field":
+        raise ValueError("'field' names no value of an event: write 'header:NAME' or 'json:/pointer'")
     return text
 
 
-def _is_place_or_text(text: str) -> str:
-    return text if re.fullmatch(r"text:[A-Za-z0-9._:/-]{1,128}", text) else _is_place(text)
+def _names_value_or_text(text: str) -> str:
+    return text if re.fullmatch(r"text:[A-Za-z0-9._:/-]{1,128}", text) else _names_value(text)
 
 
 def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Places = Annotated[tuple[Annotated[str, AfterValidator(_is_place)], ...], BeforeValidator(_listed)]
-"""Places of which the first that a request has counts; one alone may be written without brackets."""
+RequestValues = Annotated[tuple[Annotated[str, AfterValidator(_names_value)], ...], BeforeValidator(_listed)]
+"""Names of values, of which the first that a request has is used; one alone may be written without brackets."""
 
-PlacesOrText = Annotated[tuple[Annotated[str, AfterValidator(_is_place_or_text)], ...], BeforeValidator(_listed)]
+RequestValuesOrText = Annotated[
+    tuple[Annotated[str, AfterValidator(_names_value_or_text)], ...], BeforeValidator(_listed)
+]
 """The same, or ``text:LITERAL``, which every request has."""
 
 
@@ -68,56 +70,49 @@ class EcsOptions(BaseModel):
     success_status: Success = Field(default=202, description="HTTP status that tells ECS the announcement is safe")
 
 
-class EventPlaces(BaseModel):
-    """Where a configured source's events say what they are."""
+class EventAttributes(BaseModel):
+    """Which values of a request are the event's id, type and key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    id: Places = Field(
+    id: RequestValues = Field(
         default=(),
         examples=["header:X-Event-Id"],
-        description="Where the sender's id of the event or delivery stands, equal in its repeats: 'header:NAME' or 'json:/pointer', or several, of which the first that a request has counts; default: the body and its timestamp are the identity",
+        description="Which value is the sender's id of the event or delivery, equal in its repeats: 'header:NAME' or 'json:/pointer', or several, of which the first that a request has is used; default: the body and its timestamp are the identity",
     )
-    type: PlacesOrText = Field(
+    type: RequestValuesOrText = Field(
         default=("text:event",),
         examples=["header:X-Event-Type"],
-        description="Where the type of event stands, as for id; 'text:LITERAL' for one that is always the same. An event without type goes to quarantine",
+        description="Which value is the type of event, as for id; 'text:LITERAL' for one that is always the same. An event without type goes to quarantine",
     )
-    key: Places = Field(
+    key: RequestValues = Field(
         default=(),
         examples=["json:/account/id"],
-        description="Where the id of what the event is about stands, as for id: events of one key stay in order; default: those of the source do",
+        description="Which value is the id of what the event is about, as for id: events of one key stay in order; default: all events of the source do",
     )
 
 
-_EVENT_HERE: Final = "Where events say what they are; written beside the options: id, type, key of the table itself"
+_EVENT: Final = "Which values are the event's id, type and key; written beside the options, as keys of the table itself"
 
 
-class HmacOptions(HmacSettings):
+class HmacOptions(HmacSpec):
     """Options of ``provider = "hmac"``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     scheme: Literal["hmac"] = Field(default="hmac", description="Always hmac")
-    secrets: tuple[SecretSettings, ...] = Field(default=(), max_length=0, description="They stand beside the options")
-    event: EventPlaces = Field(default=EventPlaces(), description=_EVENT_HERE)
+    event: EventAttributes = Field(default=EventAttributes(), description=_EVENT)
 
 
-class StandardWebhooksOptions(StandardWebhooksSettings):
+class StandardWebhooksOptions(StandardWebhooksSpec):
     """Options of ``provider = "standard-webhooks"``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     scheme: Literal["standard-webhooks"] = Field(default="standard-webhooks", description="Always standard-webhooks")
-    secrets: tuple[SecretSettings, ...] = Field(default=(), max_length=0, description="They stand beside the options")
-    event: EventPlaces = Field(
-        default=EventPlaces(id=("header:webhook-id",), type=("json:/type", "text:event")), description=_EVENT_HERE
+    event: EventAttributes = Field(
+        default=EventAttributes(id=("header:webhook-id",), type=("json:/type", "text:event")), description=_EVENT
     )
-
-    @model_validator(mode="after")
-    def _some_key(self) -> Self:
-        # the secrets stand beside the options: whether there is any key is known there
-        return self
 
 
 class UnsignedPath(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Any, Final
@@ -20,7 +20,7 @@ from pipeline.webhooks.sources.settings import UnsignedPath, WeavrOptions
 from pipeline.webhooks.verification import (
     WEAVR,
     WEAVR_LEGACY,
-    HmacSettings,
+    HmacSpec,
     Reason,
     Scheme,
     Secret,
@@ -122,11 +122,9 @@ class WeavrVerifier:
     """
 
     def __init__(self, options: WeavrOptions, secrets: Sequence[Secret]) -> None:
-        refuse = options.missing_call_ref == "refuse"
-        changes = {"signed": [part.replace("header?", "header") for part in WEAVR["signed"]]} if refuse else {}
-        self._scheme = _scheme(options, secrets, WEAVR, **changes)
+        self._scheme = scheme_of(_signature_v2(options), secrets)
         legacy = options.legacy_signature
-        self._legacy = _scheme(options, secrets, WEAVR_LEGACY) if legacy else None
+        self._legacy = scheme_of(_changed(WEAVR_LEGACY, options), secrets) if legacy else None
         self._path_secret = options.path_secret.get_secret_value().encode() if options.path_secret else None
         self._unsigned = {one.path: one for one in options.unsigned_paths}
         self.stored_headers: Final = frozenset(
@@ -198,9 +196,14 @@ class WeavrVerifier:
         return "+".join(name for name, used in proofs.items() if used)
 
 
-def _scheme(options: WeavrOptions, secrets: Sequence[Secret], form: Mapping[str, Any], **changes: Any) -> Scheme:
-    resolved = {"secrets": [{"file": "resolved already"}], "tolerance_seconds": options.tolerance_seconds}
-    return scheme_of(HmacSettings.model_validate({**form, **resolved, **changes}), secrets)
+def _signature_v2(options: WeavrOptions) -> HmacSpec:
+    if options.missing_call_ref == "refuse":
+        return _changed(WEAVR, options, signed=(f"header:{CALL_REF}", "body", "timestamp"))
+    return _changed(WEAVR, options)
+
+
+def _changed(spec: HmacSpec, options: WeavrOptions, **changes: Any) -> HmacSpec:
+    return spec.model_copy(update={"tolerance_seconds": options.tolerance_seconds, **changes})
 
 
 def _has(headers: Headers, name: str) -> bool:

@@ -1,15 +1,14 @@
-"""Verification schemes for webhooks: pure functions of headers, raw body and time."""
+"""Verification of webhooks: schemes are pure functions of headers, raw body and time."""
 
-from pipeline.webhooks.verification.build import scheme_of
+from pipeline.webhooks.verification.discovery import Match, discover
 from pipeline.webhooks.verification.errors import Fault, Reason, SignatureRefused
-from pipeline.webhooks.verification.explaining import Explanation, Step, explain
-from pipeline.webhooks.verification.places import Place, SignedPart, value_at
+from pipeline.webhooks.verification.explanation import Explanation, Step, explain
 from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset
 from pipeline.webhooks.verification.protocols import Scheme, Secret
+from pipeline.webhooks.verification.request_parts import HeaderFields
+from pipeline.webhooks.verification.schemes import scheme_of
 from pipeline.webhooks.verification.settings import (
-    FieldSettings,
     HmacSettings,
-    PublicKeySettings,
     SchemeSettings,
     SecretSettings,
     SharedSecretSettings,
@@ -17,7 +16,17 @@ from pipeline.webhooks.verification.settings import (
     check_named_apart,
     is_active,
 )
-from pipeline.webhooks.verification.trying import Match, matching
+from pipeline.webhooks.verification.specs import (
+    FieldSettings,
+    HmacSpec,
+    PublicKeySettings,
+    RequestValue,
+    SchemeSpec,
+    SharedSecretSpec,
+    SignedPart,
+    StandardWebhooksSpec,
+    value_at,
+)
 
 __all__ = [
     "PRESETS",
@@ -26,25 +35,30 @@ __all__ = [
     "Explanation",
     "Fault",
     "FieldSettings",
+    "HeaderFields",
     "HmacSettings",
+    "HmacSpec",
     "Match",
-    "Place",
     "Preset",
     "PublicKeySettings",
     "Reason",
+    "RequestValue",
     "Scheme",
     "SchemeSettings",
+    "SchemeSpec",
     "Secret",
     "SecretSettings",
     "SharedSecretSettings",
+    "SharedSecretSpec",
     "SignatureRefused",
     "SignedPart",
     "StandardWebhooksSettings",
+    "StandardWebhooksSpec",
     "Step",
     "check_named_apart",
+    "discover",
     "explain",
     "is_active",
-    "matching",
     "scheme_of",
     "value_at",
 ]

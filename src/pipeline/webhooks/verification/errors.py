@@ -1,4 +1,4 @@
-"""Why a request was not taken for authentic."""
+"""Why a request fails verification."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pipeline.errors import PermanentError
 
 
 class Fault(StrEnum):
-    """The coarse class of a refusal: all that the caller may learn, since more would help whoever guesses."""
+    """Who has to fix a refusal. The caller learns only this: details would help an attacker."""
 
     SENDER = "sender"
     """Nothing shows that the request is authentic: 401, whatever the reason."""
     CONFIGURATION = "configuration"
-    """No secret counts at this time, or none can: our own fault, which must never cost the sender its event."""
+    """No secret is active now, or none can be: our own fault, which must never cost the sender its event."""
 
 
 class Reason(StrEnum):
@@ -33,24 +33,24 @@ class Reason(StrEnum):
     TIMESTAMP_IN_FUTURE = "timestamp_in_future"
     NOT_VERIFIED = "not_verified"
     UNSIGNED_PATH = "unsigned_path"
-    """Its sender declares no signature here, and no configuration says what protects the path instead."""
+    """The sender does not sign this path, and the configuration does not say what protects it instead."""
 
     @property
     def fault(self) -> Fault:
-        """Whose fault it is."""
+        """Who has to fix it."""
         return Fault.CONFIGURATION if self in {Reason.NO_ACTIVE_SECRET, Reason.UNSIGNED_PATH} else Fault.SENDER
 
 
 class SignatureRefused(PermanentError):
-    """The request is not authentic, as far as we can tell. ``code`` is the reason.
+    """The request could not be verified. ``code`` is the reason.
 
     Attributes:
-        reason: For metric and log, not for the caller.
+        reason: For metrics and logs, not for the caller.
         fault: What the caller may learn.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
-        """Say why; ``message`` names headers and limits, never what was received or expected."""
+        """Take the reason and a message that names headers and limits, never received or expected values."""
         super().__init__(reason.value, message)
         self.reason = reason
         self.fault = reason.fault

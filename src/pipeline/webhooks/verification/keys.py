@@ -1,10 +1,11 @@
-"""Keys: a secret's text as bytes, public keys, and which of them count now."""
+"""Keys: decoding secrets and public keys, choosing the active ones, comparing signatures in constant time."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+import hmac
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, Protocol, TypeVar
@@ -13,18 +14,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from pipeline.errors import FatalError
 from pipeline.webhooks.verification.errors import Reason, SignatureRefused
-from pipeline.webhooks.verification.protocols import Secret
+from pipeline.webhooks.verification.protocols import Secret, within
 
 _PUBLIC_PREFIX: Final = "whpk_"
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every such secret begins with
 _PUBLIC_BYTES: Final = 32
 
-Writing = Literal["text", "hex", "base64"]
-"""How a secret's text says its key."""
+KeyEncoding = Literal["text", "hex", "base64"]
+"""How a secret's text encodes its key."""
 
 
 class Dated(Protocol):
-    """Whatever counts for a time."""
+    """A key with a period in which it is active."""
 
     @property
     def id(self) -> str:
@@ -32,7 +33,7 @@ class Dated(Protocol):
         ...
 
     def active(self, now: datetime) -> bool:
-        """Return whether it counts at this moment (aware datetime)."""
+        """Return whether it is active now (aware datetime)."""
         ...
 
 
@@ -41,7 +42,7 @@ DatedT = TypeVar("DatedT", bound=Dated)
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """One public key of a sender, with the time in which it counts; see :class:`Secret`."""
+    """One public key of a sender and the period in which it is active; see :class:`Secret`."""
 
     id: str
     key: Ed25519PublicKey
@@ -49,14 +50,13 @@ class PublicKey:
     not_after: datetime | None = None
 
     def active(self, now: datetime) -> bool:
-        """Return whether the key counts at this moment (aware datetime)."""
-        begun = self.not_before is None or self.not_before <= now
-        return begun and (self.not_after is None or now < self.not_after)
+        """Return whether the key is active now (aware datetime)."""
+        return within(now, self.not_before, self.not_after)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Key:
-    """A secret, read as the key that it is."""
+    """A secret with its decoded key."""
 
     secret: Secret
     value: bytes
@@ -67,17 +67,17 @@ class Key:
         return self.secret.id
 
     def active(self, now: datetime) -> bool:
-        """Return whether the secret counts at this moment (aware datetime)."""
+        """Return whether the secret is active now (aware datetime)."""
         return self.secret.active(now)
 
 
-def keys_of(secrets: Iterable[Secret], writing: Writing = "text") -> tuple[Key, ...]:
-    """Return the keys that the secrets' texts say.
+def keys_of(secrets: Iterable[Secret], encoding: KeyEncoding = "text") -> tuple[Key, ...]:
+    """Return the keys that the secrets' texts encode.
 
     Raises:
-        FatalError: A text is not what it is said to be (``secret_malformed``).
+        FatalError: A text does not have this encoding (``secret_malformed``).
     """
-    return tuple(Key(secret, _key(secret, writing)) for secret in secrets)
+    return tuple(Key(secret, _key(secret, encoding)) for secret in secrets)
 
 
 def standard_keys_of(secrets: Iterable[Secret]) -> tuple[Key, ...]:
@@ -93,10 +93,10 @@ def standard_keys_of(secrets: Iterable[Secret]) -> tuple[Key, ...]:
 
 
 def public_key_of(text: str) -> Ed25519PublicKey:
-    """Return the public key that ``whpk_`` and base64 say.
+    """Return the public key that ``whpk_`` and base64 encode.
 
     Raises:
-        ValueError: They say none.
+        ValueError: They encode none.
     """
     try:
         raw = base64_bytes(text.removeprefix(_PUBLIC_PREFIX).encode())
@@ -107,13 +107,13 @@ def public_key_of(text: str) -> Ed25519PublicKey:
     raise ValueError(f"this is no public key: write {_PUBLIC_PREFIX!r} and base64 of {_PUBLIC_BYTES} bytes")
 
 
-def _key(secret: Secret, writing: Writing) -> bytes:
-    return secret.key if writing == "text" else _decoded(secret, secret.value.get_secret_value(), writing)
+def _key(secret: Secret, encoding: KeyEncoding) -> bytes:
+    return secret.key if encoding == "text" else _decoded(secret, secret.value.get_secret_value(), encoding)
 
 
-def _decoded(secret: Secret, text: str, writing: Literal["hex", "base64"]) -> bytes:
+def _decoded(secret: Secret, text: str, encoding: Literal["hex", "base64"]) -> bytes:
     try:
-        if writing == "hex":
+        if encoding == "hex":
             raw = binascii.unhexlify(text)
         else:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # some senders leave the padding out
@@ -121,16 +121,16 @@ def _decoded(secret: Secret, text: str, writing: Literal["hex", "base64"]) -> by
         raw = b""
     if not raw:
         raise FatalError(
-            "secret_malformed", f"The secret {secret.id!r} is not written in {writing}, as its scheme says"
+            "secret_malformed", f"The secret {secret.id!r} is not written in {encoding}, as its scheme says"
         )
     return raw
 
 
 def base64_bytes(text: bytes) -> bytes:
-    """Return what base64 says, if it is written in the one way that an encoder would write it.
+    """Return the decoded bytes, if the text is written exactly as an encoder would write it.
 
     Raises:
-        ValueError: Another alphabet, white space, no padding, or bits that the padding hides.
+        ValueError: Another alphabet, white space, no padding, or bits hidden in the padding.
     """
     raw = base64.b64decode(text, validate=True)
     if base64.b64encode(raw) != text:
@@ -138,13 +138,43 @@ def base64_bytes(text: bytes) -> bytes:
     return raw
 
 
-def counting(keys: Iterable[DatedT], now: datetime) -> tuple[DatedT, ...]:
-    """Return the keys that count now.
+def active_keys(keys: Iterable[DatedT], now: datetime) -> tuple[DatedT, ...]:
+    """Return the keys that are active now.
 
     Raises:
-        SignatureRefused: None does, which is our own fault.
+        SignatureRefused: None is, which is our own fault.
     """
     active = tuple(key for key in keys if key.active(now))
     if not active:
-        raise SignatureRefused(Reason.NO_ACTIVE_SECRET, "No secret counts at this time: check not_before and not_after")
+        raise SignatureRefused(
+            Reason.NO_ACTIVE_SECRET, "No secret is active at this time: check not_before and not_after"
+        )
     return active
+
+
+def matching_key(keys: Sequence[Key], received: Sequence[bytes], expected: Callable[[bytes], bytes]) -> str:
+    """Return the id of the first key for which ``expected(key)`` equals one of the received signatures.
+
+    It computes and compares all of them, also after one matched.
+
+    Raises:
+        SignatureRefused: None matches.
+    """
+
+    def matches(key: Key) -> bool:
+        computed = expected(key.value)
+        return any([hmac.compare_digest(computed, one) for one in received])  # noqa: C419 - no early end
+
+    return first_matching(keys, matches)
+
+
+def first_matching(keys: Sequence[DatedT], matches: Callable[[DatedT], bool]) -> str:
+    """Return the id of the first key that matches; it tries the others all the same.
+
+    Raises:
+        SignatureRefused: None matches.
+    """
+    matched = [key.id for key in keys if matches(key)]
+    if not matched:
+        raise SignatureRefused(Reason.NOT_VERIFIED, f"None of {len(keys)} active secrets verifies the request")
+    return matched[0]

@@ -1,4 +1,4 @@
-"""What the receiving side knows of a verification scheme, whoever's scheme it is."""
+"""What the rest of the product knows about a scheme: it takes secrets and returns the id of the one that matches."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from pydantic import SecretStr
 from pipeline.contracts import Headers
 
 
+def within(now: datetime, not_before: datetime | None, not_after: datetime | None) -> bool:
+    """Return whether ``now`` (aware) is at or after ``not_before`` and before ``not_after``; None means no limit."""
+    return (not_before is None or not_before <= now) and (not_after is None or now < not_after)
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """One secret of an integration, with the time in which it counts. Several overlap while one is exchanged.
+    """One secret of an integration and the period in which it is active. During a rotation several are active at once.
 
     Attributes:
         id: Its name in logs; never derived from its value.
-        value: Not empty: an empty secret would be known to everybody.
-        not_before: First moment in which it counts; None: always did.
-        not_after: First moment in which it counts no more; None: counts on.
+        value: Not empty: everybody would know an empty secret.
+        not_before: When it becomes active; None: it always was.
+        not_after: When it stops being active; None: never.
     """
 
     id: str
@@ -33,22 +38,21 @@ class Secret:
             raise ValueError(f"The secret {self.id!r} is empty")
 
     def active(self, now: datetime) -> bool:
-        """Return whether the secret counts at this moment (aware datetime)."""
-        begun = self.not_before is None or self.not_before <= now
-        return begun and (self.not_after is None or now < self.not_after)
+        """Return whether the secret is active now (aware datetime)."""
+        return within(now, self.not_before, self.not_after)
 
     @property
     def key(self) -> bytes:
-        """The value as bytes (UTF-8), for the arithmetic only."""
+        """The value as bytes (UTF-8), for computing signatures only."""
         return self.value.get_secret_value().encode()
 
 
 class Scheme(Protocol):
-    """Decides whether a request comes from who shares a secret with us. Pure: the same input, the same answer."""
+    """Decides whether a request comes from a sender that shares a secret with us. Pure."""
 
     @property
     def stored_headers(self) -> frozenset[str]:
-        """Lower-case names of the headers to keep with the body, so that a subscriber can verify it again.
+        """Lower-case names of the headers to store with the body, so that a subscriber can verify it again.
 
         Empty where a header is the secret itself.
         """
@@ -57,14 +61,14 @@ class Scheme(Protocol):
     def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
         """Return the id of the secret that verified the request.
 
-        Every active secret is tried, each in constant time, whichever matched: the time taken tells nothing about them.
+        It tries every active secret in constant time, also after one matched, so the time taken reveals nothing.
 
         Args:
             headers: As received, with repetitions; names are compared without regard to case.
-            body: The raw bytes, before anything decoded them.
-            now: Aware datetime; decides which secrets count and how old a timestamp is.
+            body: The raw bytes, before any decoding.
+            now: Aware datetime; decides which secrets are active and how old a timestamp is.
 
         Raises:
-            SignatureRefused: Nothing verified the request; ``reason`` says why, ``fault`` whose fault it is.
+            SignatureRefused: Nothing verified the request; ``reason`` says why, ``fault`` who has to fix it.
         """
         ...

@@ -13,7 +13,7 @@ from pipeline.contracts import Headers, Topic, event_id
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.webhooks.sources import Delivery, Identified, Policy
 from pipeline.webhooks.sources.configured import Hmac, StandardWebhooks
-from pipeline.webhooks.sources.settings import EventPlaces, HmacOptions, StandardWebhooksOptions
+from pipeline.webhooks.sources.settings import EventAttributes, HmacOptions, StandardWebhooksOptions
 from pipeline.webhooks.verification import Secret
 
 EVENT = {"id": "evt_1", "type": "paid", "account": {"id": 42}, "odd": {"a/b~c": "deep"}, "list": ["x"]}
@@ -173,11 +173,11 @@ def test_standard_webhooks_needs_no_places() -> None:
 @pytest.mark.parametrize("place", ["field", "body:/x", "json:x", "header:a b", "text:", "text:a b", ""])
 def test_what_names_no_place_is_refused(place: str) -> None:
     with pytest.raises(ValidationError):
-        EventPlaces.model_validate({"type": place})
+        EventAttributes.model_validate({"type": place})
     with pytest.raises(ValidationError):
-        EventPlaces.model_validate({"id": place})
+        EventAttributes.model_validate({"id": place})
 
 
 def test_an_id_cannot_be_the_same_for_all() -> None:
     with pytest.raises(ValidationError):
-        EventPlaces.model_validate({"id": "text:same"})
+        EventAttributes.model_validate({"id": "text:same"})

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from pipeline.contracts import Headers
 from pipeline.errors import FatalError
-from pipeline.webhooks.verification import WEAVR, Fault, HmacSettings, Reason, Secret, SignatureRefused, scheme_of
+from pipeline.webhooks.verification import WEAVR, Fault, HmacSpec, Reason, Secret, SignatureRefused, scheme_of
 
 BODY = b'{"job_guid":"cffde776-1d2a-4614-8023-a5148e411462","record_count":200}'
 KEY = "whsec-synthetic-1"
@@ -39,10 +39,8 @@ def _secret(value: str = KEY, id_: str = "current", **dates: datetime) -> Secret
 
 
 def _verify(headers: Headers, *secrets: Secret, body: bytes = BODY, now: datetime = NOW, **settings: Any) -> str:
-    described = HmacSettings.model_validate(
-        {"scheme": "hmac", "secrets": [{"file": "s"}], "header": "X-Sig"} | settings
-    )
-    return scheme_of(described, secrets or (_secret(),)).verify(headers, body, now)
+    spec = HmacSpec.model_validate({"scheme": "hmac", "header": "X-Sig"} | settings)
+    return scheme_of(spec, secrets or (_secret(),)).verify(headers, body, now)
 
 
 def _refusal(headers: Headers, *secrets: Secret, **arguments: Any) -> Reason:
@@ -200,11 +198,11 @@ def test_timestamp_missing_or_repeated() -> None:
 
 def test_headers_to_store_are_those_that_a_subscriber_needs() -> None:
     """Headers to store are those that a subscriber needs."""
-    settings = HmacSettings.model_validate({"scheme": "hmac", "secrets": [{"file": "s"}], "header": "X-Sig"} | TIMED)
-    assert scheme_of(settings, [_secret()]).stored_headers == {"x-sig", "x-time"}
+    spec = HmacSpec.model_validate({"scheme": "hmac", "header": "X-Sig"} | TIMED)
+    assert scheme_of(spec, [_secret()]).stored_headers == {"x-sig", "x-time"}
 
 
-def test_neither_secret_nor_signature_stands_in_the_error() -> None:
+def test_the_error_holds_neither_secret_nor_signature() -> None:
     """Neither secret nor signature stands in the error."""
     with pytest.raises(SignatureRefused) as caught:
         _verify((("X-Sig", HEX["sha256"].encode()),), body=b"other")
@@ -332,8 +330,7 @@ def test_a_secret_that_is_written_otherwise_is_named_when_the_scheme_is_built(wr
 
 def test_all_headers_that_are_read_are_stored() -> None:
     """All headers that are read are stored."""
-    settings = HmacSettings.model_validate({**WEAVR, "secrets": [{"file": "s"}]})
-    assert scheme_of(settings, []).stored_headers == {"signature-v2", "published-timestamp", "call-ref"}
+    assert scheme_of(WEAVR, []).stored_headers == {"signature-v2", "published-timestamp", "call-ref"}
 
 
 @given(body=st.binary(max_size=200), forged=st.text("0123456789abcdef", min_size=64, max_size=64))

@@ -12,23 +12,21 @@ from support.signed_requests import NOW, OF_PRESETS, STRIPE_OLDER, SignedRequest
 from pipeline.contracts import Headers
 from pipeline.webhooks.verification import (
     PRESETS,
-    Place,
     Reason,
+    RequestValue,
     Secret,
-    SecretSettings,
     SignatureRefused,
     scheme_of,
     value_at,
 )
 
-FILE = SecretSettings.model_validate({"file": "unread"})
 STRIPE = OF_PRESETS["stripe"]
 SLACK = OF_PRESETS["slack"]
 
 
 def verify(name: str, headers: Headers, *, body: bytes | None = None) -> str:
     request = OF_PRESETS[name]
-    scheme = scheme_of(PRESETS[name].settings([FILE]), [Secret("current", SecretStr(request.secret))])
+    scheme = scheme_of(PRESETS[name].scheme, [Secret("current", SecretStr(request.secret))])
     return scheme.verify(headers, request.body if body is None else body, NOW)
 
 
@@ -38,16 +36,16 @@ def refusal(name: str, headers: Headers, *, body: bytes | None = None) -> Reason
     return caught.value.reason
 
 
-def found(request: SignedRequest, places: tuple[str, ...]) -> str | None:
-    """Return what stands at the first place that the request has."""
-    for place in map(Place.parse, places):
-        if place.kind == "header":
-            values = [value for name, value in request.headers if name.lower() == place.value.lower()]
+def found(request: SignedRequest, names: tuple[str, ...]) -> str | None:
+    """Return the first of the named values that the request has."""
+    for named in map(RequestValue.parse, names):
+        if named.kind == "header":
+            values = [value for name, value in request.headers if name.lower() == named.name.lower()]
             if values:
                 return values[0].decode()
         else:
             try:
-                return str(value_at(json.loads(request.body), place.value))
+                return str(value_at(json.loads(request.body), named.name))
             except LookupError:
                 continue
     return None
@@ -70,17 +68,13 @@ def test_each_preset_verifies_what_its_sender_signs(name: str) -> None:
         ("paystack", (None, "charge.success", "302961")),
     ],
 )
-def test_id_type_and_key_stand_where_the_preset_says(name: str, expected: tuple[str | None, ...]) -> None:
+def test_id_type_and_key_are_the_values_that_the_preset_names(name: str, expected: tuple[str | None, ...]) -> None:
     preset, request = PRESETS[name], OF_PRESETS[name]
-    assert tuple(found(request, places) for places in (preset.id, preset.type, preset.key)) == expected
+    assert tuple(found(request, names) for names in (preset.id, preset.type, preset.key)) == expected
 
 
 def test_each_preset_names_the_document_that_it_follows() -> None:
     assert all(preset.source and "://" not in preset.source for preset in PRESETS.values())
-
-
-def test_settings_beside_the_preset_count_more() -> None:
-    assert PRESETS["stripe"].settings([FILE], tolerance_seconds=60).tolerance_seconds == 60
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from pipeline.contracts import Headers
-from pipeline.webhooks.verification import Reason, Secret, SharedSecretSettings, SignatureRefused, scheme_of
+from pipeline.webhooks.verification import Reason, Secret, SharedSecretSpec, SignatureRefused, scheme_of
 
 NOW = datetime(2026, 1, 21, tzinfo=UTC)
 
 
 def _verify(headers: Headers, *values: str, **settings: Any) -> str:
-    described = SharedSecretSettings.model_validate({"scheme": "shared-secret", "secrets": [{"file": "s"}]} | settings)
+    spec = SharedSecretSpec.model_validate({"scheme": "shared-secret"} | settings)
     secrets = [Secret(f"s{number}", SecretStr(value)) for number, value in enumerate(values)]
-    return scheme_of(described, secrets).verify(headers, b"{}", NOW)
+    return scheme_of(spec, secrets).verify(headers, b"{}", NOW)
 
 
 def _refusal(headers: Headers, *values: str, **settings: Any) -> Reason:
@@ -59,8 +59,7 @@ def test_missing_and_repeated_header() -> None:
 
 def test_no_header_is_stored_since_it_is_the_secret() -> None:
     """No header is stored since it is the secret."""
-    settings = SharedSecretSettings.model_validate({"scheme": "shared-secret", "secrets": [{"file": "s"}]})
-    assert scheme_of(settings, []).stored_headers == frozenset()
+    assert scheme_of(SharedSecretSpec(scheme="shared-secret"), []).stored_headers == frozenset()
 
 
 def test_without_secrets_the_fault_is_ours() -> None:

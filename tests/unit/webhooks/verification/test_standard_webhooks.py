@@ -23,7 +23,7 @@ from support.signed_requests import (
 
 from pipeline.contracts import Headers
 from pipeline.errors import FatalError
-from pipeline.webhooks.verification import Reason, Secret, SignatureRefused, StandardWebhooksSettings, scheme_of
+from pipeline.webhooks.verification import Reason, Secret, SignatureRefused, StandardWebhooksSpec, scheme_of
 
 V1 = f"v1,{STANDARD_SIGNATURES[0]}"
 V1A = f"v1a,{ED25519_SIGNATURES[0]}"
@@ -41,15 +41,14 @@ def verify(
     **dates: datetime,
 ) -> str:
     """The secrets are named s0, s1, the public keys p0, p1; ``dates`` are those of the public keys."""
-    settings = StandardWebhooksSettings.model_validate(
+    spec = StandardWebhooksSpec.model_validate(
         {
             "scheme": "standard-webhooks",
-            "secrets": [{"file": f"s{number}"} for number, _ in enumerate(secrets)],
             "public_keys": [{"id": f"p{number}", "value": value, **dates} for number, value in enumerate(public)],
         }
     )
     held = [Secret(f"s{number}", SecretStr(value)) for number, value in enumerate(secrets)]
-    return scheme_of(settings, held).verify(headers, body, now)
+    return scheme_of(spec, held).verify(headers, body, now)
 
 
 def refusal(headers: Headers, **arguments: Any) -> Reason:
@@ -158,8 +157,7 @@ def test_time_is_in_seconds_and_lies_within_the_tolerance() -> None:
 
 
 def test_all_three_headers_are_stored() -> None:
-    settings = StandardWebhooksSettings.model_validate({"scheme": "standard-webhooks", "secrets": [{"file": "s"}]})
-    scheme = scheme_of(settings, [Secret("s", SecretStr(STANDARD_SECRETS[0]))])
+    scheme = scheme_of(StandardWebhooksSpec(scheme="standard-webhooks"), [Secret("s", SecretStr(STANDARD_SECRETS[0]))])
     assert scheme.stored_headers == {"webhook-id", "webhook-timestamp", "webhook-signature"}
 
 

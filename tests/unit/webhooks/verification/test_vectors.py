@@ -14,9 +14,9 @@ from pydantic import SecretStr, TypeAdapter
 from support.signed_requests import ALL, BODY, CALL_REF, LEGACY, NOW, OF_WEAVR, SignedRequest, openssl_hmac
 
 from pipeline.contracts import Headers
-from pipeline.webhooks.verification import Reason, SchemeSettings, Secret, SignatureRefused, scheme_of
+from pipeline.webhooks.verification import Reason, SchemeSpec, Secret, SignatureRefused, scheme_of
 
-ADAPTER: TypeAdapter[Any] = TypeAdapter(SchemeSettings)
+ADAPTER: TypeAdapter[Any] = TypeAdapter(SchemeSpec)
 COVERING_THE_BODY = [one for one in ALL if one is not LEGACY]
 WEAVR = OF_WEAVR[0]
 
@@ -28,8 +28,9 @@ def verify(
     body: bytes | None = None,
     now: datetime = NOW,
 ) -> str:
-    settings = ADAPTER.validate_python({**request.scheme, "secrets": [{"file": "unread"}]})
-    scheme = scheme_of(settings, secrets or [Secret("current", SecretStr(request.secret))])
+    scheme = scheme_of(
+        ADAPTER.validate_python(request.scheme), secrets or [Secret("current", SecretStr(request.secret))]
+    )
     return scheme.verify(request.headers if headers is None else headers, request.body if body is None else body, now)
 
 
@@ -67,8 +68,9 @@ def test_names_of_headers_are_compared_without_regard_to_case(request_: SignedRe
 @pytest.mark.parametrize("request_", ALL, ids=str)
 def test_a_repeated_header_is_refused_even_with_an_equal_value(request_: SignedRequest) -> None:
     """Each header that is read, whatever it is for and in whatever letters the second one is written."""
-    settings = ADAPTER.validate_python({**request_.scheme, "secrets": [{"file": "unread"}]})
-    read = scheme_of(settings, [Secret("current", SecretStr(request_.secret))]).stored_headers
+    read = scheme_of(
+        ADAPTER.validate_python(request_.scheme), [Secret("current", SecretStr(request_.secret))]
+    ).stored_headers
     for name, value in request_.headers:
         if name.lower() in read:
             reason = refusal(request_, headers=(*request_.headers, (name.swapcase(), value)))

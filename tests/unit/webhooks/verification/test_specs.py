@@ -1,4 +1,4 @@
-"""Places in a request, and JSON pointers on the examples of RFC 6901."""
+"""Names of a request's values and signed parts, and JSON pointers on the examples of RFC 6901."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.webhooks.verification import Place, SignedPart, value_at
+from pipeline.webhooks.verification import RequestValue, SignedPart, value_at
 
 RFC_6901: dict[str, Any] = {
     "foo": ["bar", "baz"],
@@ -39,7 +39,7 @@ RFC_6901: dict[str, Any] = {
     ],
 )
 def test_a_pointer_names_what_the_rfc_says(pointer: str, expected: object) -> None:
-    assert Place.parse(f"json:{pointer}") == Place("json", pointer)
+    assert RequestValue.parse(f"json:{pointer}") == RequestValue("json", pointer)
     assert value_at(RFC_6901, pointer) == expected
 
 
@@ -49,20 +49,20 @@ def test_what_is_not_there_is_not_found(pointer: str) -> None:
         value_at(RFC_6901, pointer)
 
 
-def test_places_are_told_apart() -> None:
-    assert Place.parse("header:X-Time") == Place("header", "X-Time")
-    assert Place.parse("field") == Place("field")
+def test_the_forms_of_values_differ() -> None:
+    assert RequestValue.parse("header:X-Time") == RequestValue("header", "X-Time")
+    assert RequestValue.parse("field") == RequestValue("field")
 
 
 @pytest.mark.parametrize(
     "text", ["", "body", "header:", "header:a b", "json:", "json:a", "json:/~", "field:x", "Field"]
 )
-def test_anything_else_names_no_place(text: str) -> None:
-    with pytest.raises(ValueError, match="names no place"):
-        Place.parse(text)
+def test_anything_else_names_no_value(text: str) -> None:
+    with pytest.raises(ValueError, match="names no value"):
+        RequestValue.parse(text)
 
 
-def test_parts_of_what_is_signed_are_told_apart() -> None:
+def test_the_forms_of_signed_parts_differ() -> None:
     written = ("body", "timestamp", "header:X-Id", "header?:X-Id", "text:v0:", "text: ")
     assert [SignedPart.parse(one) for one in written] == [
         SignedPart("body"),

@@ -1,15 +1,15 @@
-"""Saying step by step how a verification went."""
+"""Explanations: each step of a verification, for a person who has to find out why it fails."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from pipeline.contracts import Headers
 from pipeline.webhooks.verification.errors import Reason, SignatureRefused
 from pipeline.webhooks.verification.protocols import Scheme
-from pipeline.webhooks.verification.trail import Followed
 
 _STEPS: Final = {
     Reason.NO_ACTIVE_SECRET: "secrets",
@@ -27,6 +27,22 @@ _STEPS: Final = {
     Reason.NOT_VERIFIED: "match",
 }
 
+OnStep = Callable[[str, str], None]
+"""Takes the name of a step that succeeded, and one line about it: no secret, no signature, nothing computed."""
+
+
+def ignore_step(_step: str, _detail: str) -> None:
+    """Do nothing, for a verification that nobody explains."""
+
+
+@runtime_checkable
+class StepwiseScheme(Protocol):
+    """A scheme that reports the steps of its verification."""
+
+    def verify_stepwise(self, headers: Headers, body: bytes, now: datetime, on_step: OnStep) -> str:
+        """Do what ``Scheme.verify`` does, and call ``on_step`` after each step that succeeded."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -34,8 +50,8 @@ class Step:
 
     Attributes:
         step: ``secrets``, ``header``, ``form``, ``timestamp``, ``signed`` or ``match``.
-        ok: Whether it went well; the first that did not is the last.
-        detail: One line for a person. Holds no secret, no signature, neither received nor computed.
+        ok: Whether it succeeded; the first that failed is the last.
+        detail: One line for a person, without secrets and signatures, received or computed.
     """
 
     step: str
@@ -43,7 +59,7 @@ class Step:
     detail: str
 
     def document(self) -> dict[str, str | bool]:
-        """Return the step as it stands in JSON."""
+        """Return the step as JSON."""
         return asdict(self)
 
 
@@ -63,21 +79,21 @@ class Explanation:
 
 
 def explain(scheme: Scheme, headers: Headers, body: bytes, now: datetime) -> Explanation:
-    """Verify a request as ``scheme.verify`` does, and say how each step went. Never raises for what was received.
+    """Verify a request as ``scheme.verify`` does, and say how each step went. It never raises for what was received.
 
-    A scheme that is not one of this room's own says only how it ended.
+    A scheme that reports no steps says only how it ended.
     """
     steps: list[Step] = []
 
-    def note(step: str, detail: str) -> None:
+    def on_step(step: str, detail: str) -> None:
         steps.append(Step(step, ok=True, detail=detail))
 
     try:
-        if isinstance(scheme, Followed):
-            by = scheme.follow(headers, body, now, note)
+        if isinstance(scheme, StepwiseScheme):
+            by = scheme.verify_stepwise(headers, body, now, on_step)
         else:
             by = scheme.verify(headers, body, now)
-            note("match", f"verified by {by}")
+            on_step("match", f"verified by {by}")
     except SignatureRefused as refused:
         last = Step(_STEPS.get(refused.reason, "match"), ok=False, detail=refused.message)
         return Explanation((*steps, last), reason=refused.reason)

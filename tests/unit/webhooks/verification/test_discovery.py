@@ -16,9 +16,9 @@ from pydantic import SecretStr, TypeAdapter
 from support.signed_requests import API_KEY, BODY, GENERAL, LEGACY, NOW, OF_PRESETS, OF_WEAVR, STANDARD, SignedRequest
 
 from pipeline.contracts import Headers
-from pipeline.webhooks.verification import Match, SchemeSettings, Secret, matching, scheme_of
+from pipeline.webhooks.verification import Match, SchemeSpec, Secret, discover, scheme_of
 
-ADAPTER: TypeAdapter[Any] = TypeAdapter(SchemeSettings)
+ADAPTER: TypeAdapter[Any] = TypeAdapter(SchemeSpec)
 KEY = "0123456789abcdef"
 STAMP = b"1769121839"
 OTHER = Secret("other", SecretStr("another-secret"))
@@ -26,7 +26,7 @@ SECRET = Secret("current", SecretStr(KEY))
 
 
 def found(request: SignedRequest) -> list[Match]:
-    return matching(request.headers, request.body, NOW, [OTHER, Secret("current", SecretStr(request.secret))])
+    return discover(request.headers, request.body, NOW, [OTHER, Secret("current", SecretStr(request.secret))])
 
 
 def signed(message: bytes, key: bytes = KEY.encode()) -> bytes:
@@ -35,11 +35,10 @@ def signed(message: bytes, key: bytes = KEY.encode()) -> bytes:
 
 def the_one(headers: Headers, body: bytes = BODY) -> dict[str, Any]:
     """Return the settings of the one match, which verify the request when they are read as a user's settings are."""
-    (match,) = matching(headers, body, NOW, [OTHER, SECRET])
+    (match,) = discover(headers, body, NOW, [OTHER, SECRET])
     assert match.secret == "current"
     table = tomllib.loads(match.toml)
-    settings = ADAPTER.validate_python({**table, "secrets": [{"file": "unread"}]})
-    assert scheme_of(settings, [SECRET]).verify(headers, body, NOW) == "current"
+    assert scheme_of(ADAPTER.validate_python(table), [SECRET]).verify(headers, body, NOW) == "current"
     return table
 
 
@@ -89,7 +88,7 @@ def test_general_requests_are_recognised(request_: SignedRequest) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "Bearer ", "secret="])
 def test_the_secret_itself_is_found_in_any_header(prefix: str) -> None:
-    (match,) = matching((("Host", b"x"), ("X-Any", f"{prefix}{KEY}".encode())), BODY, NOW, [OTHER, SECRET])
+    (match,) = discover((("Host", b"x"), ("X-Any", f"{prefix}{KEY}".encode())), BODY, NOW, [OTHER, SECRET])
     expected = {"scheme": "shared-secret", "header": "X-Any"} | ({"prefix": prefix} if prefix else {})
     assert tomllib.loads(match.toml) == expected
     assert match.remark == "the header proves nothing about the body"
@@ -147,13 +146,13 @@ def test_fields_of_a_header_are_looked_into() -> None:
 def test_a_request_that_is_too_old_by_now_is_recognised_and_remarked() -> None:
     stripe = OF_PRESETS["stripe"]
     secret = Secret("old", SecretStr(stripe.secret), not_after=NOW)
-    (match,) = matching(stripe.headers, stripe.body, NOW + timedelta(days=1), [secret])
+    (match,) = discover(stripe.headers, stripe.body, NOW + timedelta(days=1), [secret])
     assert (match.secret, match.remark) == ("old", "The timestamp is 86401.0 s old, 300 s are allowed")
 
 
 @pytest.mark.parametrize("headers", [(), (("X-Check", signed(b"something else")),), (("X-Check", b"\xff" * 64),)])
 def test_what_nothing_explains_has_no_match(headers: Headers) -> None:
-    assert matching(headers, BODY, NOW, [OTHER, SECRET]) == []
+    assert discover(headers, BODY, NOW, [OTHER, SECRET]) == []
 
 
 def test_nothing_secret_stands_in_a_match() -> None:
@@ -164,16 +163,16 @@ def test_nothing_secret_stands_in_a_match() -> None:
         ("X-Check", signed(BODY, API_KEY.encode())),
         ("X-Plain", API_KEY.encode()),
     )
-    matches = matching(headers, BODY, NOW, [Secret("current", SecretStr(API_KEY))])
+    matches = discover(headers, BODY, NOW, [Secret("current", SecretStr(API_KEY))])
     assert [tomllib.loads(match.toml)["header"] for match in matches] == ["X-Plain", "X-Check"]
     assert API_KEY not in repr([match.document() for match in matches])
 
 
 def test_a_header_that_stands_there_twice_explains_nothing() -> None:
     check = ("X-Check", signed(BODY))
-    assert matching((check, check), BODY, NOW, [SECRET]) == []
+    assert discover((check, check), BODY, NOW, [SECRET]) == []
 
 
 def test_headers_that_settings_cannot_name_are_passed_over() -> None:
     headers = (("X_Check", signed(BODY)), ("X_Plain", KEY.encode()), ("traceparent", signed(BODY)))
-    assert matching(headers, BODY, NOW, [SECRET]) == []
+    assert discover(headers, BODY, NOW, [SECRET]) == []

@@ -1,0 +1,314 @@
+"""Discovery: find out how a sender applies its secret, by trying known schemes on a real request.
+
+For senders whose documents do not say it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.contracts import Headers
+from pipeline.errors import FatalError
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.explanation import explain
+from pipeline.webhooks.verification.keys import KeyEncoding
+from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY
+from pipeline.webhooks.verification.protocols import Scheme, Secret
+from pipeline.webhooks.verification.schemes import scheme_of
+from pipeline.webhooks.verification.specs import HmacSpec, SchemeSpec, SharedSecretSpec, StandardWebhooksSpec
+
+_Spec = SharedSecretSpec | HmacSpec | StandardWebhooksSpec
+
+_ADAPTER: Final[TypeAdapter[_Spec]] = TypeAdapter(SchemeSpec)
+_ANY_AGE: Final = {"tolerance_seconds": float("inf")}
+_MOST_PREFIX: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One way of applying a secret that verifies the request.
+
+    Attributes:
+        name: ``preset github``, ``weavr``, ``weavr legacy``, ``standard-webhooks``, ``shared-secret`` or ``hmac``.
+        preset: The word that selects a preset, or None.
+        secret: Id of the secret; never its value.
+        toml: The scheme's table as it is written into the settings, without ``secrets``.
+        remark: What else there is to know, such as that the request is too old by now; may be empty.
+    """
+
+    name: str
+    preset: str | None
+    secret: str
+    toml: str
+    remark: str
+
+    def document(self) -> dict[str, str | None]:
+        """Return the match as JSON."""
+        return asdict(self)
+
+
+def discover(headers: Headers, body: bytes, now: datetime, secrets: Sequence[Secret]) -> list[Match]:
+    """Return every known way to apply a secret that verifies the request, well-known senders first.
+
+    It tries the presets, Weavr's two signatures, Standard Webhooks, the secret itself in any header, and, for every
+    header that looks like a signature, a bounded number of HMACs: over the body, time and body, or another header
+    with either, in any order, with usual separators, with the secret as text, hex or base64. It skips headers that a
+    known sender already explains.
+
+    It ignores the dates of secrets and the age of the request; ``now`` decides only what is remarked.
+    """
+    trial = _Trial(headers, body, now, secrets)
+    found = [match for name, preset, spec in _known() if (match := trial.match(name, spec, preset)) is not None]
+    found += [
+        match
+        for table in _shared_secrets(headers, secrets)
+        if (spec := _spec(table)) is not None and (match := trial.match("shared-secret", spec)) is not None
+    ]
+    explained = frozenset(trial.explained)
+    for table in _possible_hmacs(headers, explained):
+        for encoding in get_args(KeyEncoding):
+            spec = _spec({"scheme": "hmac", **table} | ({} if encoding == "text" else {"key": encoding}))
+            if spec is not None and (match := trial.match("hmac", spec)) is not None:
+                found.append(match)
+    return found
+
+
+def _known() -> Iterator[tuple[str, str | None, _Spec]]:
+    for name, preset in PRESETS.items():
+        yield f"preset {name}", name, preset.scheme
+    yield "weavr", None, WEAVR
+    yield "weavr legacy", None, WEAVR_LEGACY
+    yield "standard-webhooks", None, StandardWebhooksSpec(scheme="standard-webhooks")
+
+
+def _shared_secrets(headers: Headers, secrets: Iterable[Secret]) -> Iterator[dict[str, Any]]:
+    for secret in secrets:
+        for name, value in headers:
+            prefix = value.removesuffix(secret.key)
+            if prefix != value and len(prefix) <= _MOST_PREFIX:
+                text = {"prefix": prefix.decode("latin-1")} if prefix else {}
+                yield {"scheme": "shared-secret", "header": name, **text}
+
+
+def _spec(table: Mapping[str, Any]) -> _Spec | None:
+    """Return the specification of a table, or None where settings cannot name one of its headers."""
+    try:
+        return _ADAPTER.validate_python(table)
+    except ValidationError:
+        return None
+
+
+class _Trial:
+    """One request, and the secrets that are tried on it.
+
+    Attributes:
+        explained: Lower-case names of the headers whose signature is explained.
+    """
+
+    def __init__(self, headers: Headers, body: bytes, now: datetime, secrets: Iterable[Secret]) -> None:
+        self._headers = headers
+        self._body = body
+        self._now = now
+        self._secrets = [Secret(secret.id, secret.value) for secret in secrets]
+        self.explained: set[str] = set()
+
+    def match(self, name: str, spec: _Spec, preset: str | None = None) -> Match | None:
+        """Return the match, if one of the secrets verifies the request in this way."""
+        of_any_age = spec if isinstance(spec, SharedSecretSpec) else spec.model_copy(update=_ANY_AGE)
+        prefix = "" if isinstance(spec, StandardWebhooksSpec) else spec.prefix
+        for secret in self._secrets:
+            scheme = _scheme(of_any_age, secret)
+            revealed = secret.value.get_secret_value() in prefix  # the prefix is what was received
+            if scheme is None or revealed or not self._verified(scheme):
+                continue
+            self.explained.update(scheme.stored_headers)
+            return Match(name, preset, secret.id, _toml(spec), self._remark(spec, secret))
+        return None
+
+    def _verified(self, scheme: Scheme) -> bool:
+        try:
+            scheme.verify(self._headers, self._body, self._now)
+        except SignatureRefused:
+            return False
+        return True
+
+    def _remark(self, spec: _Spec, secret: Secret) -> str:
+        if isinstance(spec, SharedSecretSpec):
+            return "the header proves nothing about the body"
+        if isinstance(spec, HmacSpec) and spec.body_unsigned:
+            return "the signature proves nothing about the body"
+        scheme = _scheme(spec, secret)
+        explanation = None if scheme is None else explain(scheme, self._headers, self._body, self._now)
+        if explanation is None or explanation.reason not in {Reason.TIMESTAMP_TOO_OLD, Reason.TIMESTAMP_IN_FUTURE}:
+            return ""
+        return explanation.steps[-1].detail
+
+
+def _scheme(spec: _Spec, secret: Secret) -> Scheme | None:
+    try:
+        return scheme_of(spec, [secret])
+    except FatalError:
+        return None  # the secret is not hex or base64
+
+
+def _toml(spec: _Spec) -> str:
+    table = spec.model_dump(exclude_unset=True)
+    return "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
+
+
+def _value(value: object) -> str:
+    """Render a value; JSON's strings, numbers and booleans are TOML's as well."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value)
+
+
+_MOST_SIGNATURES: Final = 6
+_MOST_TIMES: Final = 4
+_MOST_NAMED: Final = 5
+
+_FORMS: Final = tuple(
+    (hash_name, encoding, size, re.compile(alphabet))
+    for hash_name, hexadecimal, base64 in (("sha256", 64, 44), ("sha512", 128, 88), ("sha1", 40, 28))
+    for encoding, size, alphabet in (
+        ("hex", hexadecimal, rb"[0-9A-Fa-f]+"),
+        ("base64", base64, rb"[A-Za-z0-9+/]+={1,2}"),
+    )
+)
+_UNITS: Final = (
+    ("s", re.compile(rb"[0-9]{9,11}")),
+    ("ms", re.compile(rb"[0-9]{12,14}")),
+    ("iso8601", re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]{8,18}(Z|[+-]\d\d:?\d\d)")),
+)
+_FIELD: Final = re.compile(rb"[A-Za-z0-9_-]{1,32}")
+_NAMING: Final = re.compile(r"(^|-)(id|ref|key|nonce|uuid|guid|topic|event|type|delivery)$")
+"""Names of headers that a sender may sign beside body and time."""
+
+_BETWEEN: Final = ("", ".", ":", "|", "\n", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A header whose value looks like a signature, and the settings that describe the header."""
+
+    header: str
+    settings: Mapping[str, Any]
+
+
+def _possible_hmacs(headers: Headers, without: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """Yield a bounded number of HMAC specifications that would fit the request, the likely ones first.
+
+    Args:
+        headers: Of the request.
+        without: Lower-case names of headers whose signature is already explained.
+    """
+    candidates = [one for one in _candidates(headers) if one.header.lower() not in without]
+    for candidate in candidates[:_MOST_SIGNATURES]:
+        named = _named(headers, candidate)
+        for signed in _untimed(named):
+            yield {**candidate.settings, "signed": signed}
+        for time in _times(headers, candidate):
+            for signed in _timed(named):
+                body = {} if "body" in signed else {"body_unsigned": True}
+                yield {**candidate.settings, "signed": signed, **body, **time}
+
+
+def _candidates(headers: Headers) -> Iterator[_Candidate]:
+    for name, value in headers:
+        fields = _header_fields(value)
+        if fields is not None:
+            separator, pairs = fields
+            for field in dict.fromkeys(field for field, _ in pairs):
+                for form in _forms(dict(pairs)[field]):
+                    table = {"signature": field.decode(), "separator": separator}
+                    yield _Candidate(name, {"header": name, "fields": table, **form})
+            continue
+        for form in _forms_at_end(value):
+            yield _Candidate(name, {"header": name, **form})
+
+
+def _forms(value: bytes) -> Iterator[dict[str, str]]:
+    for hash_name, encoding, size, alphabet in _FORMS:
+        if len(value) == size and alphabet.fullmatch(value):
+            yield {"hash": hash_name, "encoding": encoding}
+
+
+def _forms_at_end(value: bytes) -> Iterator[dict[str, str]]:
+    for hash_name, encoding, size, alphabet in _FORMS:
+        prefix, token = value[:-size], value[-size:]
+        apart = not prefix or not prefix[-1:].isalnum()
+        if len(token) == size and alphabet.fullmatch(token) and apart and len(prefix) <= _MOST_PREFIX:
+            text = {"prefix": prefix.decode("latin-1")} if prefix else {}
+            yield {**text, "hash": hash_name, "encoding": encoding}
+
+
+def _header_fields(value: bytes) -> tuple[str, list[tuple[bytes, bytes]]] | None:
+    for separator in (",", ";"):
+        items = [item.partition(b"=") for item in value.split(separator.encode())]
+        if len(items) > 1 and all(equals and _FIELD.fullmatch(name) for name, equals, _ in items):
+            return separator, [(name, inner) for name, _, inner in items]
+    return None
+
+
+def _times(headers: Headers, candidate: _Candidate) -> list[dict[str, Any]]:
+    """Return the timestamp settings for every value that looks like a time of signing."""
+    found: list[dict[str, Any]] = []
+    for name, value in headers:
+        if name != candidate.header:
+            found += [{"timestamp": f"header:{name}", "timestamp_unit": unit} for unit in _units(value)]
+        elif fields := _header_fields(value):
+            found += [
+                {
+                    "timestamp": "field",
+                    "timestamp_unit": unit,
+                    "fields": {**candidate.settings["fields"], "timestamp": field.decode()},
+                }
+                for field, inner in fields[1]
+                for unit in _units(inner)
+            ]
+    return found[:_MOST_TIMES]
+
+
+def _units(value: bytes) -> list[str]:
+    return [unit for unit, form in _UNITS if form.fullmatch(value)]
+
+
+def _named(headers: Headers, candidate: _Candidate) -> list[str]:
+    names = (name for name, _ in headers if name != candidate.header and _NAMING.search(name.lower()))
+    return [f"header:{name}" for name in itertools.islice(names, _MOST_NAMED)]
+
+
+def _joined(between: str, *parts: str) -> tuple[str, ...]:
+    if not between:
+        return parts
+    return tuple(itertools.chain(*((f"text:{between}", part) for part in parts)))[1:]
+
+
+def _untimed(named: list[str]) -> Iterator[tuple[str, ...]]:
+    yield ("body",)
+    for between, name in itertools.product(_BETWEEN, named):
+        yield _joined(between, name, "body")
+        yield _joined(between, "body", name)
+
+
+def _timed(named: list[str]) -> Iterator[tuple[str, ...]]:
+    for between in _BETWEEN:
+        yield _joined(between, "timestamp", "body")
+        yield _joined(between, "body", "timestamp")
+        for version in ("v0", "v1"):
+            if between:
+                yield _joined(between, f"text:{version}", "timestamp", "body")
+    for between, name in itertools.product(_BETWEEN, named):
+        for parts in itertools.permutations((name, "timestamp", "body")):
+            yield _joined(between, *parts)
+    yield ("timestamp",)

@@ -1,0 +1,314 @@
+"""The schemes: a secret in a header, an HMAC of parts of the request, and Standard Webhooks.
+
+To add one: a specification in ``specs.py``, a class here, a line in :func:`scheme_of`, tests.
+Source of Standard Webhooks: its specification, sections *Signature scheme* and *Webhook headers*.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+
+from pipeline.contracts import Headers
+from pipeline.webhooks.verification.errors import Reason, SignatureRefused
+from pipeline.webhooks.verification.explanation import OnStep, ignore_step
+from pipeline.webhooks.verification.keys import (
+    Dated,
+    Key,
+    PublicKey,
+    active_keys,
+    base64_bytes,
+    first_matching,
+    keys_of,
+    matching_key,
+    public_key_of,
+    standard_keys_of,
+)
+from pipeline.webhooks.verification.protocols import Scheme, Secret
+from pipeline.webhooks.verification.request_parts import (
+    MOST_SIGNATURES,
+    HeaderFields,
+    check_timestamp,
+    one_header,
+    one_header_or_none,
+    without_prefix,
+)
+from pipeline.webhooks.verification.specs import (
+    HmacSpec,
+    SharedSecretSpec,
+    SignedPart,
+    StandardWebhooksSpec,
+    value_at,
+)
+
+
+def scheme_of(spec: SharedSecretSpec | HmacSpec | StandardWebhooksSpec, secrets: Sequence[Secret]) -> Scheme:
+    """Return the scheme that a specification describes, with these secrets, in the order in which it tries them.
+
+    Raises:
+        FatalError: A secret is not written as the specification says (``secret_malformed``).
+    """
+    if isinstance(spec, SharedSecretSpec):
+        return SharedSecret(spec, secrets)
+    if isinstance(spec, HmacSpec):
+        return HmacOfParts(spec, secrets)
+    return StandardWebhooks(spec, secrets)
+
+
+def _which(active: Sequence[Dated], keys: Sequence[Dated]) -> str:
+    return f"{len(active)} of {len(keys)} are active at this time: {', '.join(key.id for key in active)}"
+
+
+class SharedSecret:
+    """Compares a header with the secrets; see :class:`~pipeline.webhooks.verification.protocols.Scheme`."""
+
+    stored_headers: frozenset[str] = frozenset()
+    """The header is the secret: it is stored nowhere."""
+
+    def __init__(self, spec: SharedSecretSpec, secrets: Sequence[Secret]) -> None:
+        """Take the secrets in the order in which they are tried."""
+        self._name = spec.header
+        self._prefix = spec.prefix.encode()
+        self._keys = keys_of(secrets)
+
+    def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
+        """See Scheme."""
+        return self.verify_stepwise(headers, body, now, ignore_step)
+
+    def verify_stepwise(self, headers: Headers, body: bytes, now: datetime, on_step: OnStep) -> str:  # noqa: ARG002 - the body is not signed
+        """See StepwiseScheme."""
+        keys = active_keys(self._keys, now)
+        on_step("secrets", _which(keys, self._keys))
+        received = without_prefix(one_header(headers, self._name), self._prefix, self._name)
+        on_step("header", f"the request has one header {self._name}")
+        # compare_digest stops early where lengths differ; digests have one length, so the secret's length stays hidden
+        found = matching_key(keys, [hashlib.sha256(received).digest()], lambda key: hashlib.sha256(key).digest())
+        on_step("match", f"equal to {found}")
+        return found
+
+
+_DIGEST_BYTES: Final = {"sha1": 20, "sha256": 32, "sha512": 64}
+
+
+def _hex(digest: bytes) -> bytes:
+    return digest.hex().encode()
+
+
+_ENCODERS: Final[dict[str, Callable[[bytes], bytes]]] = {"hex": _hex, "base64": base64.b64encode}
+
+
+class HmacOfParts:
+    """Computes the signature with each secret and compares the written forms; see Scheme.
+
+    It compares the text of signatures, not the decoded bytes, so a base64 signature has no second spelling. It signs
+    the bytes of body and headers as received. Parts with nothing between them have a weakness that is the sender's:
+    somebody who repeats a request can move bytes from the end of one part to the beginning of the next.
+    """
+
+    def __init__(self, spec: HmacSpec, secrets: Sequence[Secret]) -> None:
+        """Take the secrets in the order in which they are tried.
+
+        Raises:
+            FatalError: A secret is not written as ``spec.key`` says (``secret_malformed``).
+        """
+        self._spec = spec
+        self._keys = keys_of(secrets, spec.key)
+        self._prefix = spec.prefix.encode()
+        self._parts = spec.parts
+        self._time = spec.time_of_signing
+        self._fields = None if spec.fields is None else HeaderFields(spec.fields, spec.header)
+        self._encode = _ENCODERS[spec.encoding]
+        self._form = _form(spec)
+        self.stored_headers = frozenset(spec.header_names())
+
+    def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
+        """See Scheme."""
+        return self.verify_stepwise(headers, body, now, ignore_step)
+
+    def verify_stepwise(self, headers: Headers, body: bytes, now: datetime, on_step: OnStep) -> str:
+        """See StepwiseScheme."""
+        spec = self._spec
+        keys = active_keys(self._keys, now)
+        on_step("secrets", _which(keys, self._keys))
+        value = without_prefix(one_header(headers, spec.header), self._prefix, spec.header)
+        on_step("header", f"the request has one header {spec.header}")
+        signatures = self._well_formed(value)
+        on_step("form", f"{len(signatures)} of {spec.hash} in {spec.encoding}")
+        timestamp = self._timestamp(headers, value)
+        if timestamp is not None:
+            self._check_age(timestamp, now, on_step)
+        message = b"".join(self._part(part, headers, body, timestamp or b"") for part in self._parts)
+        on_step("signed", f"{' + '.join(spec.signed)}: {len(message)} bytes")
+        found = matching_key(keys, signatures, lambda key: self._encode(hmac.digest(key, message, spec.hash)))
+        on_step("match", f"verified by {found}")
+        if self._time is not None and self._time.kind == "json":
+            # only now: nothing of a body is parsed before it is known to be authentic
+            self._check_age(_time_inside(body, self._time.name), now, on_step)
+        return found
+
+    def _well_formed(self, value: bytes) -> list[bytes]:
+        found = [value] if self._fields is None else self._fields.signatures(value)
+        fit = [one for one in found if self._form.fullmatch(one)]
+        if not fit:
+            raise SignatureRefused(
+                Reason.SIGNATURE_MALFORMED,
+                f"The header {self._spec.header} holds no {self._spec.hash} in {self._spec.encoding}",
+            )
+        return [one.lower() for one in fit] if self._spec.encoding == "hex" else fit
+
+    def _timestamp(self, headers: Headers, value: bytes) -> bytes | None:
+        if self._time is not None and self._time.kind == "header":
+            return one_header(
+                headers, self._time.name, missing=Reason.TIMESTAMP_MISSING, repeated=Reason.TIMESTAMP_REPEATED
+            )
+        if self._time is not None and self._time.kind == "field" and self._fields is not None:
+            return self._fields.timestamp(value)
+        return None
+
+    def _check_age(self, timestamp: bytes, now: datetime, on_step: OnStep) -> None:
+        tolerance = self._spec.tolerance_seconds
+        age = check_timestamp(timestamp, now, unit=self._spec.timestamp_unit, tolerance=tolerance)
+        on_step("timestamp", f"{age:.1f} s old, {tolerance:g} s are allowed")
+
+    @staticmethod
+    def _part(part: SignedPart, headers: Headers, body: bytes, timestamp: bytes) -> bytes:
+        if part.kind == "body":
+            return body
+        if part.kind == "timestamp":
+            return timestamp  # the text as received: "0042" was signed as "0042"
+        if part.kind == "text":
+            return part.value.encode()
+        return one_header(headers, part.value) if part.needed else one_header_or_none(headers, part.value) or b""
+
+
+def _form(spec: HmacSpec) -> re.Pattern[bytes]:
+    """Return the one form that a signature of this hash and encoding can have."""
+    size = _DIGEST_BYTES[spec.hash]
+    if spec.encoding == "hex":
+        return re.compile(rb"[0-9A-Fa-f]{%d}" % (2 * size))
+    padding = -size % 3
+    return re.compile(rb"[A-Za-z0-9+/]{%d}={%d}" % ((size + padding) // 3 * 4 - padding, padding))
+
+
+def _time_inside(body: bytes, pointer: str) -> bytes:
+    try:
+        found = value_at(json.loads(body), pointer)
+    except (ValueError, LookupError, RecursionError):
+        raise SignatureRefused(Reason.TIMESTAMP_MISSING, f"There is no {pointer} in the body") from None
+    if isinstance(found, str):
+        return found.encode("utf-8", "replace")
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found).encode()
+    raise SignatureRefused(Reason.TIMESTAMP_MALFORMED, f"The value at {pointer} is no time")
+
+
+_ID: Final = "webhook-id"
+_TIMESTAMP: Final = "webhook-timestamp"
+_SIGNATURE: Final = "webhook-signature"
+_SIGNATURE_BYTES: Final = {b"v1": 32, b"v1a": 64}
+
+_Signatures = dict[bytes, list[bytes]]
+"""Decoded signatures by version."""
+
+
+class StandardWebhooks:
+    """Tries every signature with every key; see Scheme. One match is enough, and unknown versions are skipped."""
+
+    stored_headers: frozenset[str] = frozenset({_ID, _TIMESTAMP, _SIGNATURE})
+
+    def __init__(self, spec: StandardWebhooksSpec, secrets: Sequence[Secret]) -> None:
+        """Take the secrets of ``v1`` signatures; the specification holds the public keys of ``v1a``.
+
+        Raises:
+            FatalError: A secret is not base64 (``secret_malformed``).
+        """
+        self._tolerance = spec.tolerance_seconds
+        self._keys: tuple[Key | PublicKey, ...] = (
+            *standard_keys_of(secrets),
+            *(PublicKey(one.id, public_key_of(one.value), one.not_before, one.not_after) for one in spec.public_keys),
+        )
+
+    def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
+        """See Scheme."""
+        return self.verify_stepwise(headers, body, now, ignore_step)
+
+    def verify_stepwise(self, headers: Headers, body: bytes, now: datetime, on_step: OnStep) -> str:
+        """See StepwiseScheme."""
+        keys = active_keys(self._keys, now)
+        on_step("secrets", _which(keys, self._keys))
+        value = one_header(headers, _SIGNATURE)
+        on_step("header", f"the request has one header {_SIGNATURE}")
+        signatures = _signatures(value)
+        on_step("form", ", ".join(f"{len(found)} of {version.decode()}" for version, found in signatures.items()))
+        timestamp = one_header(
+            headers, _TIMESTAMP, missing=Reason.TIMESTAMP_MISSING, repeated=Reason.TIMESTAMP_REPEATED
+        )
+        age = check_timestamp(timestamp, now, unit="s", tolerance=self._tolerance)
+        on_step("timestamp", f"{age:.1f} s old, {self._tolerance:g} s are allowed")
+        message = b".".join((_event_id(headers), timestamp, body))
+        on_step("signed", f"{_ID} + {_TIMESTAMP} + body with full stops between: {len(message)} bytes")
+        found = first_matching(keys, lambda key: _matches(key, signatures, message))
+        on_step("match", f"verified by {found}")
+        return found
+
+
+def _event_id(headers: Headers) -> bytes:
+    value = one_header(headers, _ID)
+    if not value or b"." in value:
+        # with a full stop in the id, the same signature would fit another id and another body
+        raise SignatureRefused(Reason.ID_MALFORMED, f"The header {_ID} is empty or holds a full stop")
+    return value
+
+
+def _signatures(value: bytes) -> _Signatures:
+    found: _Signatures = {}
+    listed = value.split(b" ")
+    if len(listed) > MOST_SIGNATURES:
+        raise SignatureRefused(
+            Reason.SIGNATURE_MALFORMED, f"The header {_SIGNATURE} holds more than {MOST_SIGNATURES} signatures"
+        )
+    pairs = [one.partition(b",") for one in listed]
+    if not all(comma for _, comma, _ in pairs):
+        raise SignatureRefused(Reason.SIGNATURE_MALFORMED, f"The header {_SIGNATURE} is no list of signatures")
+    known = [(version, text) for version, _, text in pairs if version in _SIGNATURE_BYTES]
+    for version, text in known:
+        decoded = _decoded(text)
+        if len(decoded) == _SIGNATURE_BYTES[version]:
+            found.setdefault(version, []).append(decoded)
+    if not known:
+        raise SignatureRefused(Reason.SIGNATURE_MISSING, f"The header {_SIGNATURE} holds neither v1 nor v1a")
+    if not found:
+        raise SignatureRefused(
+            Reason.SIGNATURE_MALFORMED, f"No signature in {_SIGNATURE} is base64 of the length that its version has"
+        )
+    return found
+
+
+def _decoded(text: bytes) -> bytes:
+    try:
+        return base64_bytes(text)
+    except ValueError:
+        return b""
+
+
+def _matches(key: Key | PublicKey, signatures: _Signatures, message: bytes) -> bool:
+    if isinstance(key, Key):
+        computed = hmac.digest(key.value, message, "sha256")
+        return any([hmac.compare_digest(computed, one) for one in signatures.get(b"v1", [])])  # noqa: C419 - no early end
+    return any([_fits(key, one, message) for one in signatures.get(b"v1a", [])])  # noqa: C419 - no early end
+
+
+def _fits(key: PublicKey, signature: bytes, message: bytes) -> bool:
+    try:
+        key.key.verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True

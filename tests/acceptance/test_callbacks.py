@@ -22,7 +22,7 @@ from pipeline.sandbox import CardFile, Fault, Job
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CALLBACKS: Mapping[str, Any] = {"timeout_seconds": 5, "connect_timeout_seconds": 5, "retry": {"first_seconds": 0.2}}
+CALLBACKS: Mapping[str, Any] = {"timeout_seconds": 5, "retry": {"first_seconds": 0.2}}
 """Of the integration: answers are awaited for 5 s, and a first try is followed by a second almost at once."""
 
 LATE = 20.0

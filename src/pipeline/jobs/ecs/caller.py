@@ -15,7 +15,7 @@ from yarl import URL
 
 from pipeline.errors import TransientError
 from pipeline.jobs.ecs.answers import Judgement, Verdict, judge
-from pipeline.jobs.ecs.exchange import HttpAnswer, exchange
+from pipeline.jobs.ecs.exchange import MAX_RETRY_AFTER_SECONDS, HttpAnswer, exchange
 from pipeline.jobs.ecs.protocols import Answer, Token, TokenProvider
 from pipeline.jobs.ecs.retry import retry_after_seconds
 from pipeline.jobs.ecs.settings import CallbackSettings
@@ -112,7 +112,7 @@ class HttpCaller:
     def _conclude(self, answer: HttpAnswer, found: Judgement) -> Answer:
         if found.verdict is Verdict.RETRY:
             pause = retry_after_seconds(
-                answer.headers.get("Retry-After"), now=self._clock(), longest=self._settings.max_retry_after_seconds
+                answer.headers.get("Retry-After"), now=self._clock(), longest=MAX_RETRY_AFTER_SECONDS
             )
             raise TransientError(found.code, f"ECS answered {answer.status}: {found.detail}", retry_after=pause)
         if found.verdict is Verdict.UNAUTHORIZED:

@@ -21,6 +21,13 @@ _PIECE: Final = 16_384
 _ANY_ZLIB: Final = 47
 """zlib's code for: gzip or zlib, as the header says."""
 
+MAX_RETRY_AFTER_SECONDS: Final = 3600.0
+"""A longer ``Retry-After`` is cut to this: a server that asks for a day would outlast most callbacks."""
+
+_CONNECT_SECONDS: Final = 10.0
+"""Time to resolve, connect and agree on TLS, and at most half of ``timeout_seconds``: so a connection that fails is
+never reported as a missing answer."""
+
 NOT_SENT: Final = "callback_not_sent"
 UNANSWERED: Final = "callback_unanswered"
 """Code of a request that may have reached the other side though no answer came back."""
@@ -52,7 +59,7 @@ async def exchange(
             ``callback_unanswered`` when it may have: the connection broke, or nothing came in time.
         AddressRefused: The session does not allow the address. Nothing was sent.
     """
-    timeout = aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout_seconds)
+    timeout = aiohttp.ClientTimeout(total=None, connect=min(_CONNECT_SECONDS, settings.timeout_seconds / 2))
     # "from None" throughout: an aiohttp error may hold the URL with its query, or what the server wrote
     try:
         async with (

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from pipeline.errors import TransientError
 from pipeline.jobs.ecs.answers import describe
 from pipeline.jobs.ecs.errors import TokenUnavailable
-from pipeline.jobs.ecs.exchange import HttpAnswer, exchange
+from pipeline.jobs.ecs.exchange import MAX_RETRY_AFTER_SECONDS, HttpAnswer, exchange
 from pipeline.jobs.ecs.oauth_answers import read_token, token_request
 from pipeline.jobs.ecs.protocols import Token
 from pipeline.jobs.ecs.retry import retry_after_seconds
@@ -29,6 +29,10 @@ log = structlog.get_logger(__name__)
 
 FAILURE_PAUSE: Final = timedelta(seconds=5)
 """After a failed fetch nobody asks the token server again for this long (longer where it says Retry-After)."""
+
+REFRESH_BEFORE: Final = timedelta(minutes=10)
+"""A new token is fetched this long before the old one expires, or in the middle of its life if that is later: long
+enough to outlast a short outage of the token server."""
 
 RENEWAL_PAUSE: Final = timedelta(seconds=10)
 """A token younger than this is not renewed on a 401: a new one would be refused for the same reason."""
@@ -107,7 +111,7 @@ class OAuthTokenProvider:
         if token.expires_at is None:
             return False  # then a 401 says so
         life = token.expires_at - self._fetched_at
-        margin = min(timedelta(seconds=self._oauth.refresh_before_seconds), life / 2)
+        margin = min(REFRESH_BEFORE, life / 2)
         return self._clock() >= token.expires_at - margin
 
     async def _fetch_once(self) -> Token:
@@ -162,7 +166,7 @@ class OAuthTokenProvider:
     def _refusal(self, answer: HttpAnswer, secret: SecretStr) -> TokenUnavailable:
         said = describe(answer.body.replace(secret.get_secret_value().encode(), b"[masked]"))
         pause = retry_after_seconds(
-            answer.headers.get("Retry-After"), now=self._clock(), longest=self._settings.max_retry_after_seconds
+            answer.headers.get("Retry-After"), now=self._clock(), longest=MAX_RETRY_AFTER_SECONDS
         )
         message = f"the token server answered {answer.status}: {said}"
         return TokenUnavailable("callback_token_refused", message, retry_after=pause)

@@ -32,11 +32,6 @@ class OAuthSettings(BaseModel):
     scope: str | None = Field(
         default=None, min_length=1, max_length=1024, description="Scope to ask for; none by default"
     )
-    refresh_before_seconds: Seconds = Field(
-        default=600.0,
-        ge=0,
-        description="A new token is fetched this many seconds before the old one expires (at the latest in the middle of its life)",
-    )
 
     @field_validator("token_url")
     @classmethod
@@ -71,21 +66,13 @@ class CallbackSettings(BaseModel):
         description="File that holds the bearer token from onboarding, read again before every callback: replace it to rotate",
     )
     oauth: OAuthSettings | None = Field(default=None, description="OAuth client, instead of token_file")
-    connect_timeout_seconds: Seconds = Field(
-        default=10.0, gt=0, le=300, description="Seconds to resolve, connect and agree on TLS"
-    )
     timeout_seconds: Seconds = Field(
         default=30.0, gt=0, le=600, description="Seconds for one request from connecting to the end of the answer"
     )
     retry: CallbackRetry = Field(default=CallbackRetry(), description="Pauses between two callbacks of one outcome")
-    max_retry_after_seconds: Seconds = Field(
-        default=3600.0, ge=0, description="A longer Retry-After in an answer is cut to this many seconds"
-    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.token_file is None) == (self.oauth is None):
             raise ValueError("give exactly one of token_file and oauth")
-        if self.connect_timeout_seconds > self.timeout_seconds:
-            raise ValueError("connect_timeout_seconds must not exceed timeout_seconds")
         return self

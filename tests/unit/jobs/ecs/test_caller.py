@@ -100,9 +100,7 @@ async def world(
     ecs = Ecs(list(script) or [says(200, confirmation())])
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", ecs.answer)
-    settings = CallbackSettings(
-        token_file=Path("unused"), timeout_seconds=timeout_seconds, connect_timeout_seconds=timeout_seconds
-    )
+    settings = CallbackSettings(token_file=Path("unused"), timeout_seconds=timeout_seconds)
     async with TestServer(app) as server:
         rules = rules or HostRules(callback=(f"127.0.0.1:{server.port}",), allow_http=True, allow_private=True)
         provider = tokens or FakeTokenProvider(TOKEN)

@@ -88,9 +88,7 @@ async def world(*, rules: HostRules | None = None, timeout_seconds: float = 5.0,
         url = f"http://127.0.0.1:{running.port}/auth/token"
         allowed = rules or HostRules(callback=(f"127.0.0.1:{running.port}",), allow_http=True, allow_private=True)
         fields = {"token_url": url, "client_id": "me", "client_secret": SECRET, **oauth}
-        settings = CallbackSettings.model_validate(
-            {"oauth": fields, "timeout_seconds": timeout_seconds, "connect_timeout_seconds": timeout_seconds}
-        )
+        settings = CallbackSettings.model_validate({"oauth": fields, "timeout_seconds": timeout_seconds})
         async with open_session(allowed, NetworkSettings(), "callback") as session:
             made: list[World] = []
             known: list[SecretStr] = []

@@ -34,7 +34,7 @@ def test_oauth_is_the_other_way() -> None:
         ({"oauth": {**OAUTH, "client_secret_file": "f"}}, "exactly one of client_secret and client_secret_file"),
         ({"oauth": {**OAUTH, "client_secret": None}}, "exactly one of client_secret and client_secret_file"),
         ({"oauth": {**OAUTH, "token_url": "api.example.com/planted"}}, "must be an absolute URL"),
-        ({"token_file": "t", "connect_timeout_seconds": 31}, "connect_timeout_seconds must not exceed"),
+        ({"token_file": "t", "timeout_seconds": 601}, "less than or equal to 600"),
         ({"token_file": "t", "retry": {"first_seconds": 901}}, "first_seconds must not exceed max_seconds"),
         ({"token_file": "t", "token": "x"}, "Extra inputs are not permitted"),
     ],

@@ -71,6 +71,51 @@ async def test_topics_are_read_in_the_order_of_arrival(kafka: KafkaSettings, pub
     assert missing == ["webhook-events.none"]
 
 
+async def test_the_embedded_broker_is_read_from_a_time_on_too(embedded_broker: Broker) -> None:
+    """It cannot look up times, so its partitions are searched: neither too much nor nothing is read."""
+    kafka = await fresh_settings(embedded_broker)
+    moments = []
+    async with KafkaPublisher(kafka) as publisher:
+        for number in range(40):
+            moments.append(datetime.now(UTC))
+            topic = Topic.BATCH_COMPLETED if number % 3 else Topic.BATCH_FAILED
+            await publisher.publish(outgoing(f"k{number}", b"%d" % number, topic))
+            await asyncio.sleep(0.002)
+    topics = [Topic.BATCH_COMPLETED, Topic.BATCH_FAILED]
+    for first in (0, 20, 39):
+        records = tail(kafka, topics, since=moments[first], follow=False, missing=_fail)
+        assert [record.value async for record in records] == [b"%d" % number for number in range(first, 40)]
+    late = tail(kafka, topics, since=datetime.now(UTC) + timedelta(hours=1), follow=False, missing=_fail)
+    assert [record.value async for record in late] == []
+
+
+def test_events_since_a_time_are_verified_on_the_embedded_broker(
+    embedded_broker: Broker, tmp_path: Path, logging_restored: None
+) -> None:
+    """`events tail` and `verify` show what is there, instead of nothing with exit 0."""
+    del logging_restored
+    kafka = asyncio.run(fresh_settings(embedded_broker))
+    file = tmp_path / "pipeline.toml"
+    file.write_text(
+        f'[kafka]\nbootstrap_servers = "{kafka.bootstrap_servers}"\ntopic_prefix = "{kafka.topic_prefix}"\n'
+    )
+
+    async def publish() -> None:
+        async with KafkaPublisher(kafka) as publisher:
+            await publisher.publish(outgoing("k", b"{}", Topic.EVENTS_FEES))
+
+    def run(command: str, since: str, *more: str) -> Result:
+        options = ["--topic", "fees", "--since", since, "--json", *more]
+        return CliRunner().invoke(cli, ["--config", str(file), "events", command, *options])
+
+    asyncio.run(publish())
+    assert json.loads(run("tail", "1h", "--no-follow").stdout)["topic"] == Topic.EVENTS_FEES
+    assert json.loads(run("verify", "1h").stdout)["checked"] == 1
+    later = datetime.now(UTC).isoformat()
+    assert run("tail", later, "--no-follow").stdout == ""
+    assert json.loads(run("verify", later).stdout)["checked"] == 0
+
+
 async def test_following_brings_what_comes(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
     await publisher.publish(outgoing("k", b"before"))
     records = tail(kafka, [TOPIC, Topic.BATCH_FAILED], since="latest", follow=True, missing=_fail)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from aiokafka import TopicPartition
 
 from pipeline.contracts import Record, TopicName
 from pipeline.kafka._group import Partition, decoded
 from pipeline.kafka._groupless import groupless
+from pipeline.kafka.errors import BrokerUnavailable
 from pipeline.kafka.names import Names
 from pipeline.kafka.reader import Bounds
 from pipeline.kafka.settings import KafkaSettings
+
+_SEARCH_SECONDS: Final = 5.0
+"""How long the embedded broker may take to give the next records."""
 
 Point = datetime | Literal["earliest", "latest"]
 """A place in time: the first record at or after a moment (by records' timestamps), the first, or behind the last."""
@@ -51,13 +55,36 @@ class Places:
         return {one: Bounds(first[place], end[place]) for one, place in zip(partitions, raw, strict=True)}
 
     async def offsets(self, bounds: Mapping[Partition, Bounds], point: Point) -> dict[Partition, int]:
-        """Return the offset of a point in each partition; the end where nothing is as late."""
+        """Return the offset of a point in each partition; the end where nothing is as late.
+
+        Raises:
+            BrokerUnavailable: No answer in time.
+        """
         if isinstance(point, str):
             return {one: there.first if point == "earliest" else there.end for one, there in bounds.items()}
         moment = int(point.timestamp() * 1000)  # times of records are cut to milliseconds too
+        if self._consumer._client.cluster.controller is None:  # noqa: SLF001 - only the embedded broker has none
+            return await self._search(bounds, moment)
         found = await self._consumer.offsets_for_times({self.raw(one): moment for one in bounds})
         at = {one: found[self.raw(one)] for one in bounds}
         return {one: there.end if at[one] is None else at[one].offset for one, there in bounds.items()}
+
+    async def _search(self, bounds: Mapping[Partition, Bounds], moment: int) -> dict[Partition, int]:
+        """Read each partition up to the first record that is as late: the embedded broker cannot look up times."""
+        found = {one: there.end for one, there in bounds.items()}
+        unread = {one for one, there in bounds.items() if there.first < there.end}
+        self.start({one: bounds[one].first for one in unread})
+        while unread:
+            got = await self.fetch(sorted(unread), _SEARCH_SECONDS)
+            if not got:
+                raise BrokerUnavailable("broker_unavailable", f"No records came within {_SEARCH_SECONDS:.0f} seconds.")
+            for one, records in got.items():
+                late = [record.offset for record in records if record.timestamp_ms >= moment]
+                found[one] = min([*late, found[one]])
+                if late or await self.position(one) >= bounds[one].end:
+                    unread.discard(one)
+                    self.pause(one)
+        return found
 
     def start(self, offsets: Mapping[Partition, int]) -> None:
         """Fetch these partitions, and no others, from these offsets on."""

@@ -43,10 +43,12 @@ release: $(VENV)/.dev  ## take the contracts in schemas/ for released, unless on
 	$(BIN)/python -m tools.compatibility --release
 
 lock: $(VENV)/.dev  ## compile the hashed requirements
-	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/runtime.txt
+	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements/subscriber.txt
+	$(BIN)/uv pip compile $(LOCK) --extra server pyproject.toml -o requirements/server.txt
 	$(BIN)/uv pip compile $(LOCK) --group pyproject.toml:build -o requirements/build.txt
-	$(BIN)/uv pip compile $(LOCK) --extra embedded --group build pyproject.toml -o requirements/demo.txt
-	$(BIN)/uv pip compile $(LOCK) --extra embedded --group build --group dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile $(LOCK) $(DEMO) pyproject.toml -o requirements/demo.txt
+	$(BIN)/uv pip compile $(LOCK) $(DEMO) --group dev pyproject.toml -o requirements/dev.txt
+DEMO := --extra server --extra embedded --group build
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 clean:  ## remove what was built and the environment

@@ -18,7 +18,7 @@ from support.brokers import Broker
 from support.logging_state import logging_restored
 from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
 
-from pipeline.cli import cli
+from pipeline.cli.root import cli
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, TOPICS, EventHeaders, OutgoingRecord, Topic, TopicName
 from pipeline.errors import FatalError
 from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names, create_topics

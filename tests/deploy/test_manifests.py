@@ -29,7 +29,7 @@ from support.manifests import (
 )
 
 from pipeline.app import STAGES
-from pipeline.cli import cli
+from pipeline.cli.root import cli
 from pipeline.contracts import SPECS, Topic
 from pipeline.settings import Settings, load_settings
 from pipeline.settings.review import review
@@ -78,7 +78,9 @@ def test_its_arguments_are_a_command(manifest: Manifest) -> None:
     command: click.Command = cli
     for argument in container_of(manifest)["args"]:
         assert isinstance(command, click.Group)
-        command = command.commands[argument]
+        found = command.get_command(click.Context(command), argument)
+        assert found is not None
+        command = found
     assert not isinstance(command, click.Group)
 
 

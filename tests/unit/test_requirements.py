@@ -13,14 +13,16 @@ from packaging.utils import canonicalize_name
 from support.paths import ROOT
 
 PYPROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-RUNTIME: Final = PYPROJECT["project"]["dependencies"]
+SUBSCRIBER: Final = PYPROJECT["project"]["dependencies"]
+SERVER: Final = [*SUBSCRIBER, *PYPROJECT["project"]["optional-dependencies"]["server"]]
 EMBEDDED: Final = PYPROJECT["project"]["optional-dependencies"]["embedded"]
 GROUPS: Final = PYPROJECT["dependency-groups"]
 WANTED: Final = {
-    "runtime.txt": RUNTIME,
+    "subscriber.txt": SUBSCRIBER,
+    "server.txt": SERVER,
     "build.txt": GROUPS["build"],
-    "demo.txt": [*RUNTIME, *EMBEDDED, *GROUPS["build"]],
-    "dev.txt": [*RUNTIME, *EMBEDDED, *GROUPS["build"], *GROUPS["dev"]],
+    "demo.txt": [*SERVER, *EMBEDDED, *GROUPS["build"]],
+    "dev.txt": [*SERVER, *EMBEDDED, *GROUPS["build"], *GROUPS["dev"]],
 }
 
 
@@ -57,6 +59,12 @@ def test_the_project_asks_for_what_is_pinned_and_for_nothing_else(name: str) -> 
     assert wanted == {key for key, pin in pins(name).items() if pin.direct}, "run: make lock"
 
 
+def test_a_subscriber_brings_no_package_of_the_server() -> None:
+    """Other teams install the library beside their own: a web server, Arrow and numpy would be theirs to update."""
+    extra = PYPROJECT["project"]["optional-dependencies"]["server"]
+    assert {canonicalize_name(Requirement(text).name) for text in extra} & set(pins("subscriber.txt")) == set()
+
+
 @pytest.mark.parametrize("name", WANTED)
 def test_what_is_pinned_is_what_the_project_can_work_with(name: str) -> None:
     locked = pins(name)
@@ -79,7 +87,7 @@ def test_no_line_names_where_packages_come_from(name: str) -> None:
     assert re.findall(r"^\s*-(?!-hash=)\S+|\w+://\S+", text, flags=re.MULTILINE) == []
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "build.txt", "demo.txt"])
+@pytest.mark.parametrize("name", ["subscriber.txt", "server.txt", "build.txt", "demo.txt"])
 def test_all_environments_run_the_versions_that_were_tested(name: str) -> None:
     tested = pins("dev.txt")
     found = {key: str(pin.requirement.specifier) for key, pin in pins(name).items()}

@@ -1,5 +1,5 @@
 """The command line. Names, formats and exit codes for scripts are a contract: docs/cli.md."""
 
-from pipeline.cli.main import cli, main
+from pipeline.cli.start import main
 
-__all__ = ["cli", "main"]
+__all__ = ["main"]

@@ -47,9 +47,9 @@ def print_warning(text: str) -> None:
     click.echo(f"warning: {text}", err=True)
 
 
-def make_setup(option: Path | None, ports: Ports) -> Setup:
-    """Return the setup of this process."""
-    return Setup(option, os.environ, ports)
+def make_setup(option: Path | None, ports: Ports | None) -> Setup:
+    """Return the setup of this process; without ports of its own it has the real ones."""
+    return Setup(option, os.environ, ports or PORTS)
 
 
 pass_setup = click.make_pass_decorator(Setup)

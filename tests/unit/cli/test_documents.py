@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from support.command_line import Run
 from support.paths import ROOT
 
-from pipeline.cli.main import cli
+from pipeline.cli.root import cli
 from pipeline.observability import Metrics
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
@@ -45,8 +45,9 @@ def test_every_command_of_a_page_exists(page: str) -> None:
         for word in words.split():
             if not isinstance(command, click.Group):
                 break
-            assert word in command.commands, f"pipeline{words}"
-            command = command.commands[word]
+            found = command.get_command(click.Context(command), word)
+            assert found is not None, f"pipeline{words}"
+            command = found
 
 
 def test_every_metric_of_the_runbook_exists() -> None:

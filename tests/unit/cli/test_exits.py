@@ -9,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli.exits import Cli, ExitCode, UsageRefused, exit_code
+from pipeline.cli.exits import ExitCode, UsageRefused, exit_code
+from pipeline.cli.root import Root
 from pipeline.errors import FatalError, PermanentError, PipelineError, TransientError
 from pipeline.jobs.csv_engine import CsvError
 from pipeline.settings import ConfigError
@@ -17,7 +18,7 @@ from pipeline.storage import StoreUnavailable
 
 
 def ending_by(work: Callable[[], object]) -> click.Group:
-    group = Cli(name="x", callback=lambda: None)
+    group = Root(name="x", callback=lambda: None)
     group.add_command(click.Command("go", callback=work))
     return group
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
@@ -9,11 +11,15 @@ import pytest
 from support.command_line import Run
 from support.paths import ROOT
 
-from pipeline.cli import cli
+from pipeline.cli.root import COMMANDS, cli
+from pipeline.cli.start import SERVER_PACKAGES
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, command in group.commands.items():
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None
         yield (*path, name), command
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
@@ -61,6 +67,42 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "work process",
         "work upload",
     }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_describes_a_command_as_the_command_does(name: str) -> None:
+    """The help reads the line from a table, so that it imports no command."""
+    assert ALL[(name,)].get_short_help_str(200) == COMMANDS[name]
+
+
+def test_the_commands_are_in_alphabetical_order(run: Run) -> None:
+    assert list(COMMANDS) == sorted(COMMANDS)
+    listed = run("--help").stdout.partition("\nCommands:\n")[2].partition("\n\n")[0]
+    assert [line.split()[0] for line in listed.splitlines() if line[2] != " "] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_the_help_imports_no_command_and_no_library_but_click(option: str) -> None:
+    """A person waits for the help, and a shell's completion does: it takes the time that click takes."""
+    code = (
+        "import atexit, sys; from pipeline.cli import main; "
+        "atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr)); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stderr.split())
+    own = {name for name in loaded if name.partition(".")[0] == "pipeline"}
+    assert own == {"pipeline", "pipeline.cli", "pipeline.cli.root", "pipeline.cli.start"}
+    others = {"aiokafka", "prometheus_client", "pydantic", "structlog", "asyncio", *SERVER_PACKAGES} - {"click"}
+    assert loaded & others == set()
+
+
+def test_help_of_a_command_imports_no_other_command() -> None:
+    code = (
+        "import sys; from pipeline.cli.root import cli; cli(['topics', '--help'], standalone_mode=False); "
+        "print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert {name for name in COMMANDS if f"pipeline.cli.{name}" in done.stderr.split()} == {"topics"}
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)

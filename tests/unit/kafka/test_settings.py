@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pipeline.errors import FatalError
 from pipeline.kafka import ConsumerSettings, KafkaSettings, Names, SaslSettings, TlsSettings
 from pipeline.kafka._connection import connection_options
 from pipeline.kafka._oauth import ClientCredentials
+from pipeline.kafka.errors import OAuthMissing
 
 PLAIN = {"mechanism": "SCRAM-SHA-512", "username": "pipeline", "password": "secret-of-test"}
 OAUTH = {
@@ -56,6 +58,14 @@ async def test_oauthbearer_gets_a_token_provider() -> None:
     options = connection_options(settings, client_id="me")
     assert isinstance(options["sasl_oauth_token_provider"], ClientCredentials)
     assert "sasl_plain_password" not in options
+
+
+def test_oauthbearer_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pipeline.kafka._oauth")
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    settings = KafkaSettings.model_validate({"bootstrap_servers": "b:9092", "tls": {}, "sasl": OAUTH})
+    with pytest.raises(OAuthMissing, match=r"card-pipeline\[oauth\]"):
+        connection_options(settings, client_id="me")
 
 
 @pytest.mark.parametrize(

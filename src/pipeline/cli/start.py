@@ -1,0 +1,44 @@
+"""The entry point of the command: runs it, or says what to install. It imports nothing that a subscriber lacks."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pipeline.app import Ports
+
+SERVER_PACKAGES: Final = (
+    "aiofiles",
+    "aiohttp",
+    "click",
+    "cryptography",
+    "jwt",
+    "numpy",
+    "obstore",
+    "pyarrow",
+    "pydantic_settings",
+    "rich",
+    "uvloop",
+)
+"""What the extra ``server`` installs, as it is imported."""
+_USAGE: Final = 2
+"""``ExitCode.USAGE``, which cannot be imported here."""
+_REMEDY: Final = 'The pipeline command needs the extra "server": pip install "card-pipeline[server]"'
+
+
+def main(ports: Ports | None = None) -> None:
+    """Run the command line of this process; exit with 2 where the extra ``server`` is not installed.
+
+    Args:
+        ports: What commands reach the outside world through; None for the real ones.
+    """
+    missing = [name for name in SERVER_PACKAGES if find_spec(name) is None]
+    if missing:
+        names = ", ".join(missing)
+        sys.stderr.write(f"error: server_missing: {_REMEDY} (not installed: {names})\n")
+        sys.exit(_USAGE)
+    from pipeline.cli.root import cli  # noqa: PLC0415 - only now is it known that click is there
+
+    cli(prog_name="pipeline", obj=ports)

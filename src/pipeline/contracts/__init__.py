@@ -15,6 +15,7 @@ from pipeline.contracts.jobs import (
     OutcomeMessage,
     event_id,
     job_key,
+    stable_hash,
 )
 from pipeline.contracts.records import OutgoingRecord, Record, RecordPosition
 from pipeline.contracts.topics import (
@@ -62,4 +63,5 @@ __all__ = [
     "job_key",
     "schema_uri",
     "segment_ms",
+    "stable_hash",
 ]

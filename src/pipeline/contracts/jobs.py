@@ -131,10 +131,15 @@ def job_key(integration: str, job_guid: UUID) -> str:
     return f"{integration}/{job_guid}"
 
 
-def event_id(*parts: str | bytes) -> str:
-    """Return a deterministic id (32 hex digits) of the parts: the same facts give the same id after any restart.
+def event_id(*facts: str | bytes) -> str:
+    """Return the id of an event (``ce_id``): the same facts give the same id after any restart."""
+    return stable_hash(*facts)
 
-    Parts are length-prefixed, so that ("ab", "c") and ("a", "bc") differ.
+
+def stable_hash(*parts: str | bytes) -> str:
+    """Return a hash (32 hex digits) of the parts that is equal in every process and every version.
+
+    It hashes each part with its length, so that ("ab", "c") and ("a", "bc") differ.
     """
     digest = hashlib.sha256()
     for part in parts:

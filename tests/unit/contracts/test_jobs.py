@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.contracts import BatchFailed, BatchProcessed, BatchRequested, CallbackBody, event_id, job_key
+from pipeline.contracts import BatchFailed, BatchProcessed, BatchRequested, CallbackBody, event_id, job_key, stable_hash
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 SIGNATURE = "X-Amz-Signature=0123456789abcdef"
@@ -130,6 +130,21 @@ def test_the_key_of_a_job_is_readable() -> None:
 def test_an_event_id_never_changes_between_versions() -> None:
     """A literal: another value would tell every record in flight twice after an upgrade."""
     assert event_id("acme", str(JOB), b"{}") == "6ec41007119f606e4d4f70c082bf5e24"
+
+
+@pytest.mark.parametrize(
+    ("parts", "value"),
+    [
+        ((), "e3b0c44298fc1c149afbf4c8996fb924"),
+        (("acme", str(JOB), b"{}"), "6ec41007119f606e4d4f70c082bf5e24"),
+        (("card", "acme", str(JOB)), "ee442a3896e6d496a3c05cae3463c8c8"),
+        (("plan", '{"format": "1"}'), "ddbd469dfb85f5ef7b1907dcda22d2d6"),
+        (("x" * 257,), "8548083db4e4c8f29845a0aea7bcb3a3"),
+    ],
+)
+def test_a_stable_hash_never_changes_between_versions(parts: tuple[str | bytes, ...], value: str) -> None:
+    """Literals: cards would get other idempotency keys after an upgrade, and jobs would forget their parts."""
+    assert stable_hash(*parts) == event_id(*parts) == value
 
 
 @given(st.lists(st.text(max_size=8), min_size=2, max_size=4), st.data())

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.contracts import event_id
+from pipeline.contracts import stable_hash
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
 from pipeline.jobs.processors.loading import LoadedProcessor
 
@@ -24,7 +24,7 @@ _FORMAT: Final = "1"
 
 def key_prefix(integration: str, job_guid: UUID) -> str:
     """Return what the idempotency keys of a job have in common: all but the last twelve digits."""
-    digits = event_id("card", integration, str(job_guid))
+    digits = stable_hash("card", integration, str(job_guid))
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-"
 
@@ -59,9 +59,9 @@ def plan_hash(settings: CsvSettings, limits: CsvLimits, processor: LoadedProcess
         "csv": settings.model_dump(mode="json"),
         "processor": [processor.settings.name, processor.version, processor.settings.options],
     }
-    return event_id("plan", json.dumps(facts, sort_keys=True))[:16]
+    return stable_hash("plan", json.dumps(facts, sort_keys=True))[:16]
 
 
 def generation(etag: str, size: int | None, plan: str) -> str:
     """Return the name (16 hex digits) of the parts that a plan makes of a file: its ETag and size as served."""
-    return event_id("generation", etag, "" if size is None else str(size), plan)[:16]
+    return stable_hash("generation", etag, "" if size is None else str(size), plan)[:16]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from pipeline.contracts import SOURCE_TOPICS, Headers, Topic, event_id
+from pipeline.contracts import SOURCE_TOPICS, Headers, Topic, event_id, stable_hash
 from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
 from pipeline.webhooks.sources.protocols import Delivery, Identified, Policy, SchemeVerifier
 from pipeline.webhooks.sources.settings import EventAttributes, HmacOptions, StandardWebhooksOptions
@@ -65,7 +65,7 @@ class ConfiguredProvider:
             findings = fault.findings if fault else [Finding("type", "required", "Send the type of event as agreed")]
             raise InvalidBody(findings, id=identity)
         if key is not None and len(key) > _LONGEST:
-            key = event_id(key)
+            key = stable_hash(key)
         return Identified(
             topic=f"{SOURCE_TOPICS}{self._name}",
             key=self._name if key is None else f"{self._name}/{key}",

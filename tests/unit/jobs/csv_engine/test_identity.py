@@ -64,6 +64,12 @@ def plan(settings: CsvSettings | None = None, limits: CsvLimits | None = None, v
     )
 
 
+@pytest.mark.parametrize(("size", "name"), [(7, "a259d8c263f359f7"), (None, "106f7e2d59c5215b")])
+def test_a_generation_has_the_same_name_for_ever(size: int | None, name: str) -> None:
+    """Literals: under another name the parts of a job in work would not be found after an upgrade."""
+    assert generation('"abc"', size, "00" * 8) == name
+
+
 def test_a_plan_is_the_same_for_ever() -> None:
     """16 hex digits, the same after a restart."""
     assert plan() == plan()

@@ -33,6 +33,7 @@ from pipeline.contracts import TOPICS, Record, Topic, TopicName, TopicSpec
 from pipeline.kafka import KafkaSettings, create_topics, read_topic
 from pipeline.sandbox import Job, JobRequest, Sandbox, SandboxSettings, settings_snippet
 from pipeline.sandbox.callbacks import CallbackRecord
+from pipeline.settings.refusals import toml_value
 
 STAGES: Final = ("process", "upload", "confirm", "audit")
 EVERYTHING: Final = ("ingress", *STAGES)
@@ -256,9 +257,9 @@ def _merged(under: Tables, over: Tables) -> Tables:
 
 
 def _toml(tables: Tables) -> str:
-    """Render tables of strings, numbers, booleans and lists, which JSON writes as TOML does."""
+    """Render settings."""
     blocks = []
     for name, values in tables.items():
-        lines = (f"{key} = {json.dumps(value)}" for key, value in values.items())
+        lines = (f"{key} = {toml_value(value)}" for key, value in values.items())
         blocks.append("\n".join((f"[{name}]", *lines, "")))
     return "\n".join(blocks)

@@ -17,14 +17,14 @@ import structlog
 
 from benchmarks.process import RECORDS, report
 from pipeline.contracts import BatchRequested
-from pipeline.jobs.audit_trail import Trail
 from pipeline.jobs.chunks import FileRules, FileWork
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, settle_memory
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.messages import Delivery
+from pipeline.jobs.messages import StageMessage
 from pipeline.jobs.processors import ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
+from pipeline.jobs.stage import StageContext
 from pipeline.jobs.transfer import Download, SourceInfo, UrlSource
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
@@ -105,18 +105,12 @@ async def work(path: Path, folder: Path) -> float:
         downloader=LocalFile(path),
     )
     publisher = MemoryPublisher()
-    file = FileWork(
-        jobs,
-        rules,
-        Delivery(JobRef("bench", JOB), Always(), None),
-        trail=Trail(publisher, "bench", utc_now),
-        clock=utc_now,
-        metrics=Metrics(),
-    )
+    context = StageContext("bench", jobs, publisher, utc_now, Metrics())
+    file = FileWork(context, rules, StageMessage(JobRef("bench", JOB), Always(), None))
     begun = time.perf_counter()
     receipt = await file.run()
     seconds = time.perf_counter() - begun
-    if receipt is None or receipt.records != RECORDS:
+    if receipt.records != RECORDS:
         raise SystemExit("the job was not done")
     return seconds
 

@@ -212,9 +212,9 @@ class NoticingCaller:
         self._caller = caller
         self._around = around
 
-    async def tell(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
+    async def notify(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
         with self._around("post.callback"):
-            return await self._caller.tell(url, job_guid=job_guid, body=body, request_id=request_id)
+            return await self._caller.notify(url, job_guid=job_guid, body=body, request_id=request_id)
 
 
 class NoticingGroup:

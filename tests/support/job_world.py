@@ -1,4 +1,4 @@
-"""A world for stages without network: a store in memory, a bus that remembers, edges that do what a test says."""
+"""A world for stages without network: a store in memory, a publisher that remembers, edges that do what a test says."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import LoadedProcessor, ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
+from pipeline.jobs.stage import StageContext
 from pipeline.jobs.transfer import Download, SourceChanged, SourceInfo, UrlSource
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.observability import Metrics
@@ -164,7 +165,7 @@ class Ecs:
     calls: list[tuple[str, str, bytes, str]] = field(default_factory=list)
     answers: list[Answer | PipelineError] = field(default_factory=list)
 
-    async def tell(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
+    async def notify(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
         self.calls.append((url.get_secret_value(), job_guid, body, request_id))
         answer = self.answers.pop(0) if self.answers else Answer("accepted", 200, "callback_accepted", "")
         if isinstance(answer, PipelineError):
@@ -208,13 +209,21 @@ class World:
             processor=self.processor,
             downloader=self.objects,
         )
-        jobs, bus, clock, metrics = self.jobs, self.bus, self.clock, self.metrics
-        self.process = ProcessStage(jobs, bus, {"acme": files}, clock=clock, metrics=metrics)
-        uploads = UploadRules(self.limits, self.policies, _Uploads(self.objects))
-        self.upload = UploadStage(jobs, bus, {"acme": uploads}, clock=clock, metrics=metrics)
-        confirms = ConfirmRules(self.policies, self.ecs, RetryPolicy(1, 60), timedelta(days=7))
-        self.confirm = ConfirmStage(jobs, bus, {"acme": confirms}, clock=clock, metrics=metrics)
-        self.watch = DeadlineWatch(jobs, bus, {"acme": files}, clock=clock, metrics=metrics, interval=0.01)
+        uploads = UploadRules(limits=self.limits, policies=self.policies, uploader=_Uploads(self.objects))
+        confirms = ConfirmRules(
+            limits=self.limits,
+            policies=self.policies,
+            caller=self.ecs,
+            retry=RetryPolicy(1, 60),
+            keep_failed_parts=timedelta(days=7),
+        )
+        self.process = ProcessStage(self._context("process"), {"acme": files})
+        self.upload = UploadStage(self._context("upload"), {"acme": uploads})
+        self.confirm = ConfirmStage(self._context("confirm"), {"acme": confirms})
+        self.watch = DeadlineWatch(self._context("watch"), {"acme": files}, interval=0.01)
+
+    def _context(self, stage: str) -> StageContext:
+        return StageContext(stage, self.jobs, self.bus, self.clock, self.metrics)
 
     def request(self, **changes: object) -> dict[str, object]:
         return {

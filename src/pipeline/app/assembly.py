@@ -25,6 +25,7 @@ from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load
+from pipeline.jobs.stage import StageContext
 from pipeline.jobs.transfer import Transfers
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka import (
@@ -72,10 +73,9 @@ class Surroundings:
     stack: AsyncExitStack
     ports: Ports = PORTS
 
-    @property
-    def jobs(self) -> JobStore:
-        """The job store."""
-        return JobStore(self.objects)
+    def stage(self, name: str) -> StageContext:
+        """Return the context of a stage."""
+        return StageContext(name, JobStore(self.objects), self.publisher, now, self.metrics)
 
 
 @asynccontextmanager
@@ -117,7 +117,7 @@ async def make_process(around: Surroundings) -> Part:
     """Return the worker of PROCESS; processors are opened."""
     settle_memory()
     rules = {name: await _file_rules(around, one) for name, one in around.settings.ecs.items()}
-    stage = ProcessStage(around.jobs, around.publisher, rules, clock=now, metrics=around.metrics)
+    stage = ProcessStage(around.stage("process"), rules)
     return Worker("process", [_consumer(around, stage, "process", Topic.BATCH_REQUESTED)])
 
 
@@ -135,10 +135,10 @@ async def _file_rules(around: Surroundings, integration: EcsIntegration) -> File
 async def make_upload(around: Surroundings) -> Part:
     """Return the worker of UPLOAD."""
     rules = {
-        name: UploadRules(one.limits, one.policies, (await _transfers(around, one)).uploader)
+        name: UploadRules(limits=one.limits, policies=one.policies, uploader=(await _transfers(around, one)).uploader)
         for name, one in around.settings.ecs.items()
     }
-    stage = UploadStage(around.jobs, around.publisher, rules, clock=now, metrics=around.metrics)
+    stage = UploadStage(around.stage("upload"), rules)
     return Worker("upload", [_consumer(around, stage, "upload", Topic.BATCH_PROCESSED)])
 
 
@@ -159,18 +159,17 @@ async def make_confirm(around: Surroundings) -> Part:
             around.ports.callbacks(settings, one, clock=now, metrics=around.metrics, remember=around.remember)
         )
         keep = timedelta(days=settings.retention.failed_parts_days)
-        rules[name] = ConfirmRules(one.policies, callbacks.caller, one.callback.retry.policy, keep)
+        rules[name] = ConfirmRules(
+            limits=one.limits,
+            policies=one.policies,
+            caller=callbacks.caller,
+            retry=one.callback.retry.policy,
+            keep_failed_parts=keep,
+        )
         services.append(callbacks.watch.run)
         checks[f"token-{name}"] = callbacks.watch.check
-    stage = ConfirmStage(around.jobs, around.publisher, rules, clock=now, metrics=around.metrics)
-    watch = DeadlineWatch(
-        around.jobs,
-        around.publisher,
-        settings.ecs,
-        clock=now,
-        metrics=around.metrics,
-        interval=settings.watch.interval_seconds,
-    )
+    stage = ConfirmStage(around.stage("confirm"), rules)
+    watch = DeadlineWatch(around.stage("watch"), rules, interval=settings.watch.interval_seconds)
     runners = [
         _consumer(around, stage, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED),
         _consumer(around, watch, "watch", Topic.BATCH_REQUESTED),

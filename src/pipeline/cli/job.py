@@ -249,7 +249,7 @@ async def _purge(setup: Setup, jobs: JobStore, latest: JobRef) -> dict[str, Any]
 
 
 async def _tell(setup: Setup, jobs: JobStore, ref: JobRef) -> dict[str, Any]:
-    outcome, told = await jobs.outcome(ref), await jobs.ended(ref)
+    outcome, told = await jobs.outcome(ref), await jobs.final_result(ref)
     if outcome is None or told is None:
         raise Refused("job_not_told", f"{job_name(ref)} has not been told yet; the confirm stage goes on by itself")
     if told.told != "refused":

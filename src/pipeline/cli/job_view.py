@@ -11,7 +11,7 @@ from pipeline.cli.exits import UsageRefused
 from pipeline.errors import PermanentError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.receipts import Announcement, Manifest, Outcome, Processed, Told, Uploaded
+from pipeline.jobs.receipts import Announcement, Manifest, NotificationResult, Outcome, Processed, Uploaded
 
 State = Literal["announced", "processing", "processed", "uploaded", "completed", "failed", "confirmed", "refused"]
 """How far a job is; ``completed`` and ``failed`` are decided and not told yet, ``confirmed`` and ``refused`` end it."""
@@ -32,7 +32,7 @@ class JobView:
     uploaded: Uploaded | None
     outcome: Outcome | None
     tries: int
-    told: Told | None
+    told: NotificationResult | None
 
     @property
     def state(self) -> State:
@@ -128,8 +128,8 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
         processed=processed,
         uploaded=await jobs.uploaded(ref),
         outcome=await jobs.outcome(ref),
-        tries=(await jobs.tries(ref))[0],
-        told=await jobs.ended(ref),
+        tries=(await jobs.notification_attempts(ref))[0],
+        told=await jobs.final_result(ref),
     )
 
 

@@ -1,4 +1,4 @@
-"""What an announcement record says, and until when its job can be done. Shared by PROCESS and the deadline watch."""
+"""Decodes announcement records and stores them, with the deadline of their job. For PROCESS and the deadline watch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,14 +18,12 @@ from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.transfer import job_deadline
 
 
-class JobRules(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRules:
     """What every stage knows of an integration."""
 
-    @property
-    def limits(self) -> JobLimits: ...  # noqa: D102 - named by its type
-
-    @property
-    def policies(self) -> JobPolicies: ...  # noqa: D102
+    limits: JobLimits
+    policies: JobPolicies
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def decode_request(record: Record) -> Request:
     """Return what an announcement record says.
 
     Raises:
-        PoisonRecord: It names no integration, or its value is no announcement. The ingress publishes none such.
+        PoisonRecord: It names no integration, or its value is no announcement. The ingress publishes no such record.
     """
     headers = first_values(record.headers)
     integration, event = headers.get(INTEGRATION_HEADER), headers.get("ce_id")
@@ -100,7 +98,7 @@ async def announce(jobs: JobStore, request: Request, rules: JobRules, now: datet
         margin_seconds=rules.limits.deadline_margin_seconds,
     )
     if request.appended is not None:
-        # a job that waits longer than its topic keeps its record would be lost with the next restart
+        # the topic keeps a record for a limited time: a restart would lose a job that waits longer
         deadline = min(deadline, request.appended + timedelta(hours=rules.limits.max_job_hours))
     return await jobs.announce(
         request.integration,

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import uuid4
 
 import structlog
 
 from pipeline.contracts import AuditAction
-from pipeline.errors import LeaseLost, PermanentError, PipelineError, TransientError, most_severe
-from pipeline.jobs.audit_trail import Trail
+from pipeline.errors import LeaseLost, PermanentError, TransientError, most_severe
+from pipeline.jobs.announcements import JobRules
 from pipeline.jobs.csv_engine import (
     Chunk,
     ChunkEngine,
@@ -27,14 +26,13 @@ from pipeline.jobs.csv_engine import (
     generation,
     plan_hash,
 )
-from pipeline.jobs.job_store import Checkpoint, JobStore
-from pipeline.jobs.messages import Delivery
-from pipeline.jobs.outcomes import Counts
+from pipeline.jobs.job_store import Checkpoint
+from pipeline.jobs.messages import StageMessage
+from pipeline.jobs.outcomes import Counts, OutcomeExists
 from pipeline.jobs.processors import JobContext, LoadedProcessor
-from pipeline.jobs.receipts import Announcement, Manifest, Place, Processed, Source
-from pipeline.jobs.settings import JobLimits, JobPolicies
+from pipeline.jobs.receipts import Announcement, FilePosition, Manifest, Processed, Source
+from pipeline.jobs.stage import StageContext
 from pipeline.jobs.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUrl, SourceChanged, signed_url
-from pipeline.observability import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -42,18 +40,12 @@ _LEAST_ADDED: Final = len(",ok,")
 """Bytes that the result adds to a record at the least: the status, an empty message, two delimiters."""
 
 
-class _OutcomeStands(PipelineError):
-    """Someone else decided how the job ends while its file was in work."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRules:
-    """How an integration's files are read and processed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRules(JobRules):
+    """How PROCESS reads and processes an integration's files."""
 
     csv: CsvSettings
     csv_limits: CsvLimits
-    limits: JobLimits
-    policies: JobPolicies
     processor: LoadedProcessor
     downloader: Downloader
 
@@ -64,30 +56,20 @@ class FileRules:
 
 
 class FileWork:
-    """The work of one delivery on one job's file.
+    """The work that one message causes on one job's file.
 
-    A crash costs the chunks that were in flight: finished ones are found by their manifests and not processed again.
-    Memory is bounded by ``chunks_in_flight + 2`` chunks.
+    A crash costs the chunks that were in flight: the next run finds finished chunks by their manifests and does not
+    process them again. Memory is bounded by ``chunks_in_flight + 2`` chunks.
     """
 
-    def __init__(
-        self,
-        jobs: JobStore,
-        rules: FileRules,
-        delivery: Delivery,
-        *,
-        trail: Trail,
-        clock: Callable[[], datetime],
-        metrics: Metrics,
-    ) -> None:
-        self._jobs = jobs
+    def __init__(self, context: StageContext, rules: FileRules, message: StageMessage) -> None:
+        self._context = context
+        self._jobs = context.jobs
+        self._metrics = context.metrics
         self._rules = rules
-        self._ref = delivery.ref
-        self._lease = delivery.lease
-        self._traceparent = delivery.traceparent
-        self._trail = trail
-        self._clock = clock
-        self._metrics = metrics
+        self._ref = message.ref
+        self._lease = message.lease
+        self._traceparent = message.traceparent
         self._done: dict[int, Manifest] = {}
 
     @property
@@ -95,24 +77,22 @@ class FileWork:
         """Cards decided so far, those of earlier runs included."""
         return Counts(sum(one.ok for one in self._done.values()), sum(one.failed for one in self._done.values()))
 
-    async def run(self) -> Processed | None:
-        """Return the receipt once every card is decided; None if someone else decided the job's outcome meanwhile.
+    async def run(self) -> Processed:
+        """Return the receipt once every card is decided.
 
         Raises:
             PermanentError: The job cannot be done.
-            TransientError: Try again later; what is finished stays finished.
-            LeaseLost: Someone else may be doing this job.
+            TransientError: Try again later; finished chunks stay finished.
+            OutcomeExists: The job's outcome was decided meanwhile.
+            LeaseLost: Another worker may be doing this job.
         """
         found = await self._jobs.checkpoint(self._ref, self._rules.plan)
-        try:
-            if found is not None and found.gapless and found.source.etag:
-                try:
-                    return await self._run_from(found)
-                except SourceChanged:
-                    log.warning("source_changed", generation=found.generation)
-            return await self._run_from(None, parts_left=found is not None)
-        except _OutcomeStands:
-            return None
+        if found is not None and found.gapless and found.source.etag:
+            try:
+                return await self._run_from(found)
+            except SourceChanged:
+                log.warning("source_changed", generation=found.generation)
+        return await self._run_from(None, parts_left=found is not None)
 
     async def _run_from(self, checkpoint: Checkpoint | None, *, parts_left: bool = False) -> Processed:
         announcement = await self._jobs.newest(self._ref)
@@ -127,10 +107,10 @@ class FileWork:
                 resumed = checkpoint
             self._done = dict(checkpoint.manifests)
             self._metrics.chunks.labels(self._ref.integration, "found").inc(len(self._done))
-            await self._note_start(checkpoint)
+            await self._audit_start(checkpoint)
             await self._work_off(download, checkpoint, resumed, announcement)
         last = self._done[max(self._done)]
-        self._judge_totals(last.end.record, announcement)
+        self._check_totals(last.end.record, announcement)
         await self._lease.ensure()
         return await self._jobs.record_processed(
             self._ref,
@@ -142,7 +122,7 @@ class FileWork:
                 ok=self.counts.ok,
                 failed=self.counts.failed,
                 result_bytes=self._result_bytes,
-                at=self._clock(),
+                at=self._context.clock(),
             ),
         )
 
@@ -170,11 +150,11 @@ class FileWork:
                                 engine = await self._begin(checkpoint, header, announcement)
                             if chunk.number in self._done:
                                 continue
-                            self._judge_chunk(chunk, announcement)
+                            self._check_chunk(chunk, announcement)
                             await slots.acquire()
                             group.create_task(self._do(chunk, engine, checkpoint.generation, slots))
                 except (PermanentError, TransientError) as error:
-                    end = error  # chunks in flight are finished first: what they did is paid for, and counts
+                    end = error  # let chunks in flight finish first: their cards are processed already
         except BaseExceptionGroup as errors:
             raise most_severe(BaseExceptionGroup("", [*errors.exceptions, end]) if end else errors) from None
         if end is not None:
@@ -208,7 +188,7 @@ class FileWork:
         layout = Layout.of(header, rules.csv, result_columns=rules.processor.result_columns)
         if layout.dropped_names:
             log.info("columns_dropped", columns=list(layout.dropped_names))
-        self._judge_size(checkpoint.source, layout, announcement)
+        self._check_size(checkpoint.source, layout, announcement)
         if not checkpoint.manifests:
             source = checkpoint.source.model_copy(update={"header": header or None})
             await self._lease.ensure()
@@ -228,7 +208,7 @@ class FileWork:
         try:
             await self._lease.ensure()
             if await self._jobs.outcome(self._ref) is not None:
-                raise _OutcomeStands("outcome_stands", "the job's outcome was decided meanwhile")
+                raise OutcomeExists
             begun = time.perf_counter()
             result = await engine.run(chunk)
             self._metrics.chunk_seconds.labels(self._ref.integration).observe(time.perf_counter() - begun)
@@ -236,8 +216,8 @@ class FileWork:
             key, crc = await self._jobs.write_part(self._ref, name, chunk.number, result.data)
             manifest = Manifest(
                 number=chunk.number,
-                start=_place(chunk.start),
-                end=_place(chunk.end),
+                start=_file_position(chunk.start),
+                end=_file_position(chunk.end),
                 ok=result.ok,
                 failed=result.failed,
                 size=len(result.data),
@@ -268,8 +248,8 @@ class FileWork:
             margin_seconds=self._rules.limits.deadline_margin_seconds,
         )
 
-    async def _note_start(self, checkpoint: Checkpoint) -> None:
-        await self._trail.note(
+    async def _audit_start(self, checkpoint: Checkpoint) -> None:
+        await self._context.audit(
             AuditAction.JOB_STARTED,
             self._ref,
             checkpoint.generation,
@@ -277,7 +257,7 @@ class FileWork:
             detail={"generation": checkpoint.generation, "bytes": checkpoint.source.size},
         )
 
-    def _judge_size(self, source: Source, layout: Layout, announcement: Announcement) -> None:
+    def _check_size(self, source: Source, layout: Layout, announcement: Announcement) -> None:
         """Fail before the first card what could never be uploaded."""
         if source.encoding != "identity" or source.size is None or layout.dropped:
             return
@@ -285,7 +265,7 @@ class FileWork:
         if least > MAX_PUT_BYTES:
             raise _result_too_large(least)
 
-    def _judge_chunk(self, chunk: Chunk, announcement: Announcement) -> None:
+    def _check_chunk(self, chunk: Chunk, announcement: Announcement) -> None:
         """Stop at the first record too many, before more cards are touched."""
         announced = announcement.request.record_count
         if self._rules.policies.record_count_mismatch == "fail" and chunk.end.record > announced:
@@ -295,7 +275,7 @@ class FileWork:
                 f"{announced + 1} exists. Announce the number of data records, not counting the header.",
             )
 
-    def _judge_totals(self, records: int, announcement: Announcement) -> None:
+    def _check_totals(self, records: int, announcement: Announcement) -> None:
         policies, announced = self._rules.policies, announcement.request.record_count
         if records == 0 and announced > 0:
             if policies.empty_file == "fail":
@@ -328,9 +308,9 @@ def _result_too_large(size: int) -> PermanentError:
     )
 
 
-def _position(place: Place) -> Position:
-    return Position(byte=place.byte, record=place.record, line=place.line)
+def _position(stored: FilePosition) -> Position:
+    return Position(byte=stored.byte, record=stored.record, line=stored.line)
 
 
-def _place(position: Position) -> Place:
-    return Place(byte=position.byte, record=position.record, line=position.line)
+def _file_position(position: Position) -> FilePosition:
+    return FilePosition(byte=position.byte, record=position.record, line=position.line)

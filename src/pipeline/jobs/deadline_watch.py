@@ -1,72 +1,55 @@
-"""The deadline watch: no job ends in silence, not even one that nobody ever started."""
+"""The deadline watch: every job gets an outcome by its deadline, even one that no worker ever started."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Final
+from collections.abc import Mapping
 
 import structlog
 
 from pipeline.contracts import Record
 from pipeline.errors import TransientError
 from pipeline.jobs.announcements import JobRules, announce, decode_request, rules_for
-from pipeline.jobs.audit_trail import Trail
-from pipeline.jobs.deadline import deadline_passed
-from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import Marker
-from pipeline.jobs.outcomes import Counts, Judge
-from pipeline.kafka.protocols import Lease, Publisher
-from pipeline.observability import Metrics
+from pipeline.jobs.outcomes import Counts, Decider
+from pipeline.jobs.stage import StageContext, deadline_passed, job_in_logs
+from pipeline.kafka.protocols import Lease
 from pipeline.storage import ObjectNotFound
 
 log = structlog.get_logger(__name__)
 
-STAGE: Final = "watch"
-
 
 class DeadlineWatch:
-    """Handler of ``card-batch.requested`` in a group of its own, and the loop that looks at what is due.
+    """Handler of ``card-batch.requested`` in a group of its own, and the loop that looks for jobs that are due.
 
-    It files every job under the minute of its deadline at once; when the deadline comes, a job without an outcome gets
-    ``failed``. Several watches may run: the outcome is created once. Run it inside CONFIRM.
+    It files every job under the minute of its deadline at once. When the deadline comes, a job without an outcome gets
+    ``failed``. Several watches may run: the store creates the outcome once. Run it inside CONFIRM.
     """
 
-    def __init__(
-        self,
-        jobs: JobStore,
-        publisher: Publisher,
-        integrations: Mapping[str, JobRules],
-        *,
-        clock: Callable[[], datetime],
-        metrics: Metrics,
-        interval: float,
-    ) -> None:
-        self._jobs = jobs
+    def __init__(self, context: StageContext, integrations: Mapping[str, JobRules], *, interval: float) -> None:
+        self._context = context
+        self._jobs = context.jobs
         self._integrations = integrations
-        self._clock = clock
-        self._metrics = metrics
         self._interval = interval
-        self._judge = Judge(jobs, publisher, Trail(publisher, STAGE, clock), clock=clock, metrics=metrics, stage=STAGE)
+        self._decider = Decider(context)
         self._repeated: set[str] = set()
 
     async def arrive(self, record: Record) -> None:
-        """Nothing before its turn: filing is all there is to do."""
+        """Do nothing: the watch files a job when its record's turn comes."""
 
     async def handle(self, record: Record, lease: Lease) -> None:
         """File a job under its deadline."""
         request = decode_request(record)
         rules = rules_for(self._integrations, request.integration)
-        announced = await announce(self._jobs, request, rules, self._clock())
-        if announced.news == "conflict" or await self._jobs.told(announced.ref) is not None:
+        announced = await announce(self._jobs, request, rules, self._context.clock())
+        if announced.news == "conflict" or await self._jobs.notification_result(announced.ref) is not None:
             return
         await lease.ensure()
         await self._jobs.file("open", announced.ref, announced.announcement.deadline)
 
     async def run(self) -> None:
-        """Look at what is due every ``interval`` seconds, until cancelled; an absent store or broker postpones it."""
+        """Look for due jobs every ``interval`` seconds until cancelled; an unavailable store or broker delays it."""
         while True:
             try:
                 await self.look()
@@ -76,58 +59,54 @@ class DeadlineWatch:
 
     async def look(self) -> None:
         """Fail what is due, and delete what has been kept long enough."""
-        now = self._clock()
+        now = self._context.clock()
         nearest, count = float("nan"), 0
         repeated: set[str] = set()
         async for marker in self._jobs.filed("open"):
             count += 1
             undecided = marker.key not in self._repeated
             if marker.minute <= now:
-                with structlog.contextvars.bound_contextvars(
-                    integration=marker.ref.integration, job_guid=str(marker.ref.job_guid), attempt=marker.ref.attempt
-                ):
-                    undecided = await self._judge_due(marker)
+                with job_in_logs(marker.ref):
+                    undecided = await self._handle_due(marker)
             if marker.key in self._repeated:
                 repeated.add(marker.key)
-            # what is decided and waits for ECS, or was refused, has no deadline any more that somebody could meet
+            # a decided job has no deadline left to meet, whether it waits for the partner's answer or was refused
             if math.isnan(nearest) and undecided:
                 nearest = (marker.minute - now).total_seconds()
         self._repeated = repeated
-        self._metrics.open_jobs.set(count)
-        self._metrics.deadline_seconds_left_min.set(nearest)
+        self._context.metrics.open_jobs.set(count)
+        self._context.metrics.deadline_seconds_left_min.set(nearest)
         async for marker in self._jobs.filed("purge", until=now):
             if marker.over <= now:
                 gone = await self._jobs.drop_parts(marker.ref)
                 await self._jobs.unfile(marker.key)
                 log.info("parts_deleted", job_guid=str(marker.ref.job_guid), objects=gone)
 
-    async def _judge_due(self, marker: Marker) -> bool:
-        """Decide a job whose minute has come; return whether it is left undecided under this marker."""
+    async def _handle_due(self, marker: Marker) -> bool:
+        """Decide a job whose minute has come; return whether it stays undecided under this marker."""
         ref = marker.ref
         rules = self._integrations.get(ref.integration)
         if rules is None:
-            return True  # another deployment's job; its own watch, or the next configuration, will find it
+            return True  # another deployment's job: its own watch, or the next configuration, will find it
         try:
             newest = await self._jobs.newest(ref)
         except ObjectNotFound:
-            # a lifecycle rule took its announcements, which are older than this marker: nothing is left to be told
+            # a lifecycle rule deleted its announcements, which are older than this marker: nothing is left to do
             log.warning("job_forgotten")
             await self._jobs.unfile(marker.key)
             return False
-        if newest.deadline > self._clock():
+        if newest.deadline > self._context.clock():
             if ref.marker("open", newest.deadline) == marker.key:
                 return True
             await self._jobs.file("open", ref, newest.deadline)
             await self._jobs.unfile(marker.key)
             return False
-        outcome = await self._jobs.outcome(ref)
-        if outcome is None:
+        if marker.key in self._repeated:
+            return False
+        # publish an existing outcome again: its message may be lost with its sender. Once per process is enough
+        if not await self._decider.publish_existing(ref, None):
             log.warning("deadline_passed")
             counts = Counts(*await self._jobs.decided_cards(ref))
-            await self._judge.fail(ref, deadline_passed(newest.deadline), rules.policies, counts=counts)
-            self._repeated.add(marker.key)
-        elif marker.key not in self._repeated:
-            # decided, but perhaps the message was lost with its sender; once per process is enough
-            await self._judge.repeat(ref, outcome, None)
-            self._repeated.add(marker.key)
+            await self._decider.fail(ref, deadline_passed(newest.deadline), rules, counts=counts)
+        self._repeated.add(marker.key)
         return False

@@ -19,13 +19,13 @@ from pipeline.jobs.receipts import (
     Announcement,
     JobIdentity,
     Manifest,
+    NotificationAnswer,
+    NotificationAttempt,
+    NotificationResult,
     Outcome,
     Processed,
     Receipt,
     Source,
-    Told,
-    Try,
-    TryAnswer,
     Uploaded,
     millis,
 )
@@ -42,7 +42,7 @@ class Announced:
 
     Attributes:
         news: ``new``: the job's first. ``renewed``: one more for a known job. ``conflict``: another merchant or record
-            count than the first; it is not stored, the first stands. A repeat gets the same answer.
+            count than the first; it is not stored and changes nothing. A repeat gets the same answer.
     """
 
     ref: JobRef
@@ -72,7 +72,7 @@ class Checkpoint:
 
 
 class JobStore:
-    """All that is known of jobs, on any :class:`ObjectStore`."""
+    """All that the pipeline knows of jobs, in any :class:`ObjectStore`."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self.objects = objects
@@ -103,9 +103,9 @@ class JobStore:
         identity = JobIdentity(
             merchant_guid=request.merchant_guid, record_count=request.record_count, announcement=announcement
         )
-        won, stands = await self._create(f"{first.root}job.json", identity)
+        won, existing = await self._create(f"{first.root}job.json", identity)
         wanted = Announcement(id=announcement, attempt=1, deadline=deadline, stored_at=now, request=request)
-        if (stands.merchant_guid, stands.record_count) != (request.merchant_guid, request.record_count):
+        if (existing.merchant_guid, existing.record_count) != (request.merchant_guid, request.record_count):
             return Announced(first, wanted, "conflict")
         earlier = [] if won else [info.key async for info in self.objects.list(f"{first.root}announcements/")]
         # by its name alone: with another margin configured meanwhile the same announcement has another deadline
@@ -118,7 +118,7 @@ class JobStore:
             key = f"{first.root}announcements/{millis(deadline):015d}-{announcement}.json"
             _, stored = await self._create(key, wanted)
         ref = JobRef(integration, request.job_guid, stored.attempt)
-        return Announced(ref, stored, "new" if stands.announcement == announcement else "renewed")
+        return Announced(ref, stored, "new" if existing.announcement == announcement else "renewed")
 
     async def _attempt_for(self, first: JobRef, earlier: Sequence[str]) -> int:
         attempts = [(await self._get(key, Announcement)).attempt for key in earlier]
@@ -133,7 +133,7 @@ class JobStore:
         return [one for one in found if one.attempt == ref.attempt]
 
     async def newest(self, ref: JobRef) -> Announcement:
-        """Return the announcement that counts: the one with the latest deadline."""
+        """Return the current announcement: the one with the latest deadline."""
         keys = [info.key async for info in self.objects.list(f"{ref.root}announcements/")]
         for key in reversed(keys):
             found = await self._get(key, Announcement)
@@ -156,11 +156,11 @@ class JobStore:
             yield marker
 
     async def unfile(self, marker_key: str) -> None:
-        """Take a job out of the files."""
+        """Remove a marker."""
         await self.objects.delete(marker_key)
 
     async def close(self, ref: JobRef) -> None:
-        """Take a told job out of all minutes it is filed under."""
+        """Remove a notified job from all minutes it is filed under."""
         for announcement in await self.announcements(ref):
             await self.unfile(ref.marker("open", announcement.deadline))
 
@@ -201,7 +201,7 @@ class JobStore:
         return sum(one.ok for one in found), sum(one.failed for one in found)
 
     async def record_source(self, ref: JobRef, generation: str, source: Source) -> None:
-        """Note what a generation is made from, before its first manifest."""
+        """Record the source of a generation, before its first manifest."""
         await self._create(f"{ref.parts(generation)}source.json", source)
 
     async def write_part(self, ref: JobRef, generation: str, number: int, data: bytes) -> tuple[str, int]:
@@ -211,7 +211,7 @@ class JobStore:
         return key, zlib.crc32(data)
 
     async def record_manifest(self, ref: JobRef, generation: str, manifest: Manifest) -> bool:
-        """Make a part count; False if another worker's part counts already."""
+        """Make a part one of the result; False if another worker's part is there already."""
         won, _ = await self._create(ref.manifest(generation, manifest.number), manifest)
         return won
 
@@ -249,19 +249,19 @@ class JobStore:
     # --- receipts --------------------------------------------------------------------------------------------------
 
     async def processed(self, ref: JobRef) -> Processed | None:
-        """Return the receipt of PROCESS, if it stands."""
+        """Return the receipt of PROCESS, if it exists."""
         return await self._find(f"{ref.work}processed.json", Processed)
 
     async def record_processed(self, ref: JobRef, receipt: Processed) -> Processed:
-        """Record that every card is decided; return what stands."""
+        """Record that every card is decided; return the existing receipt."""
         return (await self._create(f"{ref.work}processed.json", receipt))[1]
 
     async def uploaded(self, ref: JobRef) -> Uploaded | None:
-        """Return the receipt of UPLOAD, if it stands."""
+        """Return the receipt of UPLOAD, if it exists."""
         return await self._find(f"{ref.work}uploaded.json", Uploaded)
 
     async def record_uploaded(self, ref: JobRef, receipt: Uploaded) -> Uploaded:
-        """Record that the result lies at ECS; return what stands."""
+        """Record that the partner has the result; return the existing receipt."""
         return (await self._create(f"{ref.work}uploaded.json", receipt))[1]
 
     async def outcome(self, ref: JobRef) -> Outcome | None:
@@ -269,52 +269,54 @@ class JobStore:
         return await self._find(f"{ref.work}outcome.json", Outcome)
 
     async def decide(self, ref: JobRef, wanted: Outcome) -> Outcome:
-        """Decide the job's outcome unless it is decided; return what stands."""
+        """Decide the job's outcome unless it is decided; return the existing outcome."""
         return (await self._create(f"{ref.work}outcome.json", wanted))[1]
 
-    # --- telling ---------------------------------------------------------------------------------------------------
+    # --- notifications ---------------------------------------------------------------------------------------------
 
-    async def told(self, ref: JobRef, again: str | None = None) -> Told | None:
-        """Return how telling ended, if it did; a confirmation counts before a refusal."""
-        for verdict in ("confirmed", "refused"):
-            found = await self._find(f"{ref.telling(again)}{verdict}.json", Told)
+    async def notification_result(self, ref: JobRef, again: str | None = None) -> NotificationResult | None:
+        """Return how a notification ended, if it did; a confirmation takes precedence over a refusal."""
+        for result in ("confirmed", "refused"):
+            found = await self._find(f"{ref.notification(again)}{result}.json", NotificationResult)
             if found is not None:
                 return found
         return None
 
-    async def ended(self, ref: JobRef) -> Told | None:
-        """Return how telling ended, whichever telling it was; a later confirmation counts before an earlier refusal."""
-        first = await self.told(ref)
+    async def final_result(self, ref: JobRef) -> NotificationResult | None:
+        """Return how the notifications ended: a confirmation of any of them takes precedence over a refusal."""
+        first = await self.notification_result(ref)
         if first is None or first.told == "confirmed":
             return first
         for again in await self.objects.folders(f"{ref.work}again/"):
-            later = await self.told(ref, again)
+            later = await self.notification_result(ref, again)
             if later is not None and later.told == "confirmed":
                 return later
         return first
 
-    async def record_told(self, ref: JobRef, receipt: Told, again: str | None = None) -> Told:
-        """Record how telling ended; return what stands."""
-        return (await self._create(f"{ref.telling(again)}{receipt.told}.json", receipt))[1]
+    async def record_result(
+        self, ref: JobRef, receipt: NotificationResult, again: str | None = None
+    ) -> NotificationResult:
+        """Record how a notification ended; return the existing receipt."""
+        return (await self._create(f"{ref.notification(again)}{receipt.told}.json", receipt))[1]
 
-    async def tries(self, ref: JobRef, again: str | None = None) -> tuple[int, bool]:
+    async def notification_attempts(self, ref: JobRef, again: str | None = None) -> tuple[int, bool]:
         """Return how many callbacks were begun, and whether one of them has no known answer."""
         begun: set[str] = set()
         answered: set[str] = set()
-        prefix = f"{ref.telling(again)}told/"
+        prefix = f"{ref.notification(again)}told/"
         async for info in self.objects.list(prefix):
             number, _, suffix = info.key.removeprefix(prefix).partition(".")
             (answered if suffix == "answer.json" else begun).add(number)
         return len(begun), bool(begun - answered)
 
-    async def record_try(self, ref: JobRef, receipt: Try, again: str | None = None) -> bool:
+    async def record_attempt(self, ref: JobRef, receipt: NotificationAttempt, again: str | None = None) -> bool:
         """Record a callback before it is sent; False if another worker sends it."""
-        won, _ = await self._create(f"{ref.telling(again)}told/{receipt.number:04d}.json", receipt)
+        won, _ = await self._create(f"{ref.notification(again)}told/{receipt.number:04d}.json", receipt)
         return won
 
-    async def record_answer(self, ref: JobRef, receipt: TryAnswer, again: str | None = None) -> None:
+    async def record_answer(self, ref: JobRef, receipt: NotificationAnswer, again: str | None = None) -> None:
         """Record an answer that was no confirmation."""
-        await self._create(f"{ref.telling(again)}told/{receipt.number:04d}.answer.json", receipt)
+        await self._create(f"{ref.notification(again)}told/{receipt.number:04d}.answer.json", receipt)
 
     # --- objects ---------------------------------------------------------------------------------------------------
 
@@ -327,7 +329,7 @@ class JobStore:
         try:
             return model.model_validate_json(data)
         except ValidationError as error:
-            # the store is ours alone: an unreadable object is damage or a newer version's, and guessing loses jobs
+            # only the pipeline writes here: the object is damaged, or a newer version's; guessing would lose jobs
             raise FatalError(
                 "store_object_unreadable", f"{key} is not a {model.__name__}: damaged, or written by a newer version"
             ) from error.with_traceback(None)

@@ -35,8 +35,8 @@ class JobRef:
         """Return the key of a chunk's manifest; zero-padded, so that a listing is in order."""
         return f"{self.parts(generation)}{number:08d}.json"
 
-    def telling(self, again: str | None) -> str:
-        """Return the prefix of one telling: the first, or one more asked for by an announcement or a command."""
+    def notification(self, again: str | None) -> str:
+        """Return the prefix of one notification: the first, or a repeated one that has a name."""
         return f"{self.work}again/{again}/" if again else self.work
 
     def marker(self, kind: str, due: datetime) -> str:

@@ -24,7 +24,7 @@ from pipeline.contracts import (
 )
 from pipeline.errors import PoisonRecord
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.receipts import Announcement, Outcome, Processed, Told
+from pipeline.jobs.receipts import Announcement, NotificationResult, Outcome, Processed
 from pipeline.kafka.protocols import Lease
 from pipeline.observability import parse_traceparent
 
@@ -32,8 +32,8 @@ M = TypeVar("M", bound=JobMessage)
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """One delivery of a record about one job.
+class StageMessage:
+    """A record about one job, as a stage received it.
 
     Attributes:
         lease: Asked before each effect.
@@ -45,9 +45,9 @@ class Delivery:
     traceparent: str | None
 
     @classmethod
-    def of(cls, record: Record, ref: JobRef, lease: Lease) -> Delivery:
-        """Return the delivery of a record."""
-        # any text may stand there, and every record of the job repeats it: only what is one is carried on
+    def of(cls, record: Record, ref: JobRef, lease: Lease) -> StageMessage:
+        """Return the message of a record."""
+        # the header may hold any text, and every record of the job repeats it: only a valid context continues
         trace = parse_traceparent(first_values(record.headers).get("traceparent"))
         return cls(ref, lease, trace.traceparent if trace else None)
 
@@ -67,10 +67,10 @@ def decode(record: Record, model: type[M]) -> M:
 
 
 def receipt_missing(ref: JobRef, name: str) -> PoisonRecord:
-    """Return the error for a message about something that never happened, or whose receipt was deleted too early.
+    """Return the error for a message whose receipt does not exist: the step never happened, or someone deleted it.
 
-    It goes to the dead letters: one mistaken record must not stop a partition, and the deadline watch keeps the job
-    from ending in silence.
+    The record is dead-lettered: one wrong record must not stop a partition, and the deadline watch still gives the job
+    an outcome.
     """
     return PoisonRecord(
         "receipt_missing",
@@ -84,9 +84,9 @@ def ref_of(message: JobMessage) -> JobRef:
     return JobRef(message.integration, message.job_guid, message.attempt)
 
 
-def processed_record(delivery: Delivery, announcement: Announcement, receipt: Processed) -> OutgoingRecord:
+def processed_record(stage_message: StageMessage, announcement: Announcement, receipt: Processed) -> OutgoingRecord:
     """Return the record that starts UPLOAD."""
-    ref = delivery.ref
+    ref = stage_message.ref
     message = BatchProcessed(
         integration=ref.integration,
         job_guid=ref.job_guid,
@@ -102,13 +102,13 @@ def processed_record(delivery: Delivery, announcement: Announcement, receipt: Pr
         records_failed=receipt.failed,
         result_bytes=receipt.result_bytes,
     )
-    return _outgoing(Topic.BATCH_PROCESSED, message, "process", delivery.traceparent)
+    return _outgoing(Topic.BATCH_PROCESSED, message, "process", stage_message.traceparent)
 
 
 def outcome_record(
     ref: JobRef, announcement: Announcement, outcome: Outcome, traceparent: str | None, again: str | None = None
 ) -> OutgoingRecord:
-    """Return the record that makes CONFIRM tell ECS what was decided."""
+    """Return the record that makes CONFIRM notify the partner of the outcome."""
     shared = {
         "integration": ref.integration,
         "job_guid": ref.job_guid,
@@ -134,10 +134,14 @@ def outcome_record(
 
 
 def completed_record(
-    delivery: Delivery, announcement: Announcement, outcome: Outcome, told: Told, again: str | None
+    stage_message: StageMessage,
+    announcement: Announcement,
+    outcome: Outcome,
+    result: NotificationResult,
+    again: str | None,
 ) -> OutgoingRecord:
     """Return the record that ends the job for other services."""
-    ref = delivery.ref
+    ref = stage_message.ref
     message = BatchCompleted(
         integration=ref.integration,
         job_guid=ref.job_guid,
@@ -145,14 +149,14 @@ def completed_record(
         merchant_guid=announcement.request.merchant_guid,
         partner_reference_id=announcement.request.partner_reference_id,
         announcement=outcome.announcement,
-        at=told.at,
+        at=result.at,
         outcome=outcome.outcome,
         reason=outcome.reason,
-        told=told.told,
+        told=result.told,
         records_processed=outcome.ok + outcome.failed,
         records_failed=outcome.failed,
     )
-    return _outgoing(Topic.BATCH_COMPLETED, message, "confirm", delivery.traceparent, again or "", told.told)
+    return _outgoing(Topic.BATCH_COMPLETED, message, "confirm", stage_message.traceparent, again or "", result.told)
 
 
 def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | None, *facts: str) -> OutgoingRecord:

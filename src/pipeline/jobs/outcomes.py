@@ -1,26 +1,26 @@
-"""Deciding how a job ends, once: the outcome, the callback's body, and the record that makes CONFIRM tell it."""
+"""Deciding how a job ends, once: the outcome, the callback's body, and the record that makes CONFIRM send it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from typing import TypeVar
 
 import structlog
 
 from pipeline.contracts import AuditAction, CallbackBody
-from pipeline.errors import PermanentError
-from pipeline.jobs.audit_trail import Trail
+from pipeline.errors import PermanentError, PipelineError, TransientError
+from pipeline.jobs.announcements import JobRules
 from pipeline.jobs.ecs import request_id, shorten
-from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.messages import Delivery, outcome_record
+from pipeline.jobs.messages import StageMessage, outcome_record
 from pipeline.jobs.receipts import Outcome, Processed, Uploaded
 from pipeline.jobs.settings import JobPolicies
-from pipeline.kafka.protocols import Publisher
-from pipeline.observability import Metrics
+from pipeline.jobs.stage import RetryingJobs, StageContext
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,39 +31,80 @@ class Counts:
     failed: int = 0
 
 
-class Judge:
-    """Decides outcomes on behalf of one stage; whoever comes second publishes what stands."""
+class OutcomeExists(PipelineError):
+    """Another stage or worker decided the job's outcome while this one worked on it. It never leaves the stage."""
 
-    def __init__(
+    def __init__(self) -> None:
+        super().__init__("outcome_exists", "the job's outcome was decided meanwhile")
+
+
+class Decider:
+    """Decides outcomes on behalf of one stage.
+
+    The store creates an outcome once. The loser of a race publishes the existing outcome.
+    """
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        self._retrying = RetryingJobs()
+
+    async def run(
         self,
-        jobs: JobStore,
-        publisher: Publisher,
-        trail: Trail,
-        *,
-        clock: Callable[[], datetime],
-        metrics: Metrics,
-        stage: str,
-    ) -> None:
-        self._jobs = jobs
-        self._publisher = publisher
-        self._trail = trail
-        self._clock = clock
-        self._metrics = metrics
-        self._stage = stage
+        message: StageMessage,
+        rules: JobRules,
+        work: Callable[[], Awaitable[T]],
+        counts: Callable[[], Counts],
+    ) -> T | None:
+        """Return what ``work`` returns, or None if it ended in the job's outcome, which is published then.
+
+        A permanent error fails the job. So does a transient one if too many jobs of the integration wait for a retry.
+
+        Args:
+            message: The message that the stage handles.
+            rules: Those of the job's integration.
+            work: The stage's work on the job.
+            counts: Returns how many cards are decided, for the callback of a failed job.
+
+        Raises:
+            TransientError: Retry the message later.
+            LeaseLost: Another worker may be doing this job.
+        """
+        failure: PermanentError
+        try:
+            found = await work()
+        except TransientError as error:
+            too_many = self._retrying.add(message, rules.limits.waiting_jobs)
+            if too_many is None:
+                raise
+            log.warning("job_given_up", after=error.code)
+            failure = too_many
+        except OutcomeExists:
+            self._retrying.discard(message.ref)
+            await self.publish_existing(message.ref, message.traceparent)
+            return None
+        except PermanentError as error:
+            failure = error
+        else:
+            self._retrying.discard(message.ref)
+            return found
+        self._retrying.discard(message.ref)
+        await message.lease.ensure()
+        await self.fail(message.ref, failure, rules, counts=counts(), traceparent=message.traceparent)
+        return None
 
     async def fail(
         self,
         ref: JobRef,
         error: PermanentError,
-        policies: JobPolicies,
+        rules: JobRules,
         *,
         counts: Counts = Counts(),
         traceparent: str | None = None,
     ) -> Outcome:
-        """Decide ``failed`` unless the job is decided, and publish what stands."""
-        announcement = await self._jobs.newest(ref)
+        """Decide ``failed`` unless the job has an outcome; publish the outcome and return it."""
+        announcement = await self._context.jobs.newest(ref)
         message = shorten(error.message)
-        body = _body(counts, policies, message).model_dump_json()
+        body = _body(counts, rules.policies, message).model_dump_json()
         wanted = Outcome(
             outcome="failed",
             reason=error.code,
@@ -77,19 +118,19 @@ class Judge:
             failed=counts.failed,
             result_bytes=0,
             result_etag="",
-            decided_by=self._stage,
-            at=self._clock(),
+            decided_by=self._context.stage,
+            at=self._context.clock(),
         )
-        return await self._stand(ref, wanted, traceparent)
+        return await self._decide(ref, wanted, traceparent)
 
     async def complete(
-        self, delivery: Delivery, processed: Processed, uploaded: Uploaded, policies: JobPolicies
+        self, message: StageMessage, processed: Processed, uploaded: Uploaded, rules: JobRules
     ) -> Outcome:
-        """Decide ``completed`` unless the job is decided, and publish what stands."""
-        ref = delivery.ref
-        announcement = await self._jobs.newest(ref)
+        """Decide ``completed`` unless the job has an outcome; publish the outcome and return it."""
+        ref = message.ref
+        announcement = await self._context.jobs.newest(ref)
         counts = Counts(processed.ok, processed.failed)
-        body = _body(counts, policies, None).model_dump_json()
+        body = _body(counts, rules.policies, None).model_dump_json()
         wanted = Outcome(
             outcome="completed",
             reason=None,
@@ -103,22 +144,42 @@ class Judge:
             failed=processed.failed,
             result_bytes=processed.result_bytes,
             result_etag=uploaded.etag,
-            decided_by=self._stage,
-            at=self._clock(),
+            decided_by=self._context.stage,
+            at=self._context.clock(),
         )
-        return await self._stand(ref, wanted, delivery.traceparent)
+        return await self._decide(ref, wanted, message.traceparent)
 
-    async def repeat(self, ref: JobRef, outcome: Outcome, traceparent: str | None, *, again: str | None = None) -> None:
-        """Publish a decision that stands: the message that carried it may have been lost with its sender.
+    async def publish_existing(
+        self, ref: JobRef, traceparent: str | None, *, again: Callable[[Outcome], str | None] = lambda _: None
+    ) -> bool:
+        """Publish the existing outcome again: the message that carried it may be lost. Return False if there is none.
 
         Args:
             ref: The job's attempt.
-            outcome: What stands.
             traceparent: Trace context of the work.
-            again: Asks for one more telling, where ECS announced the job anew after it was decided.
+            again: Returns the name of one more notification to ask for, if the partner announced the job again after
+                this outcome.
         """
-        announcement = await self._jobs.newest(ref)
-        await self._trail.note(
+        outcome = await self._context.jobs.outcome(ref)
+        if outcome is None:
+            return False
+        await self._publish(ref, outcome, traceparent, again(outcome))
+        return True
+
+    async def _decide(self, ref: JobRef, wanted: Outcome, traceparent: str | None) -> Outcome:
+        context = self._context
+        outcome = await context.jobs.decide(ref, wanted)
+        if outcome.nonce == wanted.nonce:
+            context.metrics.jobs.labels(ref.integration, context.stage, wanted.reason or "done").inc()
+            left = ((await context.jobs.newest(ref)).deadline - wanted.at).total_seconds()
+            context.metrics.deadline_seconds_left.labels(ref.integration).observe(left)
+            log.info("outcome_decided", outcome=wanted.outcome, reason=wanted.reason, message=wanted.message)
+        await self._publish(ref, outcome, traceparent, None)
+        return outcome
+
+    async def _publish(self, ref: JobRef, outcome: Outcome, traceparent: str | None, again: str | None) -> None:
+        announcement = await self._context.jobs.newest(ref)
+        await self._context.audit(
             AuditAction.OUTCOME_DECIDED,
             ref,
             traceparent=traceparent,
@@ -131,17 +192,7 @@ class Judge:
                 "failed": outcome.failed,
             },
         )
-        await self._publisher.publish(outcome_record(ref, announcement, outcome, traceparent, again))
-
-    async def _stand(self, ref: JobRef, wanted: Outcome, traceparent: str | None) -> Outcome:
-        stands = await self._jobs.decide(ref, wanted)
-        if stands.nonce == wanted.nonce:
-            self._metrics.jobs.labels(ref.integration, self._stage, wanted.reason or "done").inc()
-            left = ((await self._jobs.newest(ref)).deadline - wanted.at).total_seconds()
-            self._metrics.deadline_seconds_left.labels(ref.integration).observe(left)
-            log.info("outcome_decided", outcome=wanted.outcome, reason=wanted.reason, message=wanted.message)
-        await self.repeat(ref, stands, traceparent)
-        return stands
+        await self._context.publisher.publish(outcome_record(ref, announcement, outcome, traceparent, again))
 
 
 def _body(counts: Counts, policies: JobPolicies, message: str | None) -> CallbackBody:

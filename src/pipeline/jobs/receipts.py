@@ -1,4 +1,4 @@
-"""What the job store holds: small JSON objects, each created once and never changed."""
+"""The objects of the job store: small JSON documents, each created once and never changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _nonce() -> str:
 
 
 class Receipt(BaseModel):
-    """Base of all stored objects; the nonce tells one's own write, whose answer was lost, from another's."""
+    """Base of all stored objects. By the nonce a worker recognises its own write after a lost answer."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
 
@@ -24,7 +24,7 @@ class Receipt(BaseModel):
 
 
 class JobIdentity(Receipt):
-    """What the first announcement of a job said; a later one that differs is a conflict, and the first stands."""
+    """The identity of a job, from its first announcement. A later one that differs is a conflict."""
 
     merchant_guid: UUID
     record_count: int
@@ -47,8 +47,8 @@ class Announcement(Receipt):
     request: BatchRequested = Field(repr=False)
 
 
-class Place(BaseModel):
-    """A place between two records of the input file (see ``cards.Position``)."""
+class FilePosition(BaseModel):
+    """A position between two records of the input file (see ``csv_engine.Position``)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,11 +58,11 @@ class Place(BaseModel):
 
 
 class Manifest(Receipt):
-    """One finished chunk. Created once: it decides which data object counts."""
+    """One finished chunk. Created once: it decides which data object is part of the result."""
 
     number: int = Field(ge=0)
-    start: Place
-    end: Place
+    start: FilePosition
+    end: FilePosition
     ok: int
     failed: int
     size: int
@@ -72,11 +72,11 @@ class Manifest(Receipt):
 
 
 class Source(Receipt):
-    """What a generation of parts was made from; lies beside its manifests.
+    """The source of a generation of parts, stored beside its manifests.
 
     Attributes:
         plan: Hash of chunk bounds, CSV settings, processor, its version and options.
-        header: The input file's header record, needed to go on in mid-file; None without one.
+        header: The input file's header record, which a restart in mid-file needs; None without one.
     """
 
     plan: str
@@ -100,7 +100,7 @@ class Processed(Receipt):
 
 
 class Uploaded(Receipt):
-    """The result lies at the pre-signed URL."""
+    """The result file is uploaded to the pre-signed URL."""
 
     etag: str
     bytes: int
@@ -132,15 +132,15 @@ class Outcome(Receipt):
     at: AwareDatetime
 
 
-class Try(Receipt):
+class NotificationAttempt(Receipt):
     """One callback, recorded before it is sent."""
 
     number: int
     at: AwareDatetime
 
 
-class TryAnswer(Receipt):
-    """What came back to one callback, unless that was a confirmation or silence."""
+class NotificationAnswer(Receipt):
+    """The partner's answer to one callback, unless it was a confirmation or there was none."""
 
     number: int
     status: int
@@ -149,8 +149,12 @@ class TryAnswer(Receipt):
     at: AwareDatetime
 
 
-class Told(Receipt):
-    """The end of telling: ECS confirmed, or refuses for good."""
+class NotificationResult(Receipt):
+    """How one notification ended: the partner confirmed it, or refuses it for good.
+
+    Attributes:
+        told: The result. The name is part of the stored format.
+    """
 
     told: Literal["confirmed", "refused"]
     tries: int

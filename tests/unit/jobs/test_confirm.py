@@ -25,7 +25,7 @@ async def told_after(world: World, *answers: Answer | TransientError | Permanent
             await world.run(record)
         except TransientError:
             world.restart()
-    told = await world.jobs.told(world.ref)
+    told = await world.jobs.notification_result(world.ref)
     return told.told if told else None
 
 
@@ -56,7 +56,7 @@ async def test_a_try_that_died_before_its_answer_makes_a_conflict_count_as_told(
         await world.confirm.handle(uploaded, world.lease)
     world.lease.left = None
     await world.confirm.handle(uploaded, world.lease)
-    told = await world.jobs.told(world.ref)
+    told = await world.jobs.notification_result(world.ref)
     assert told is not None
     assert (told.told, told.tries) == ("confirmed", 2)
 
@@ -87,7 +87,7 @@ async def test_retries_go_on_after_the_urls_expired_and_end_with_the_configured_
         await world.run(record)
     world.clock.forward(hours=1)
     await world.run(record)
-    told = await world.jobs.told(world.ref)
+    told = await world.jobs.notification_result(world.ref)
     assert told is not None
     assert (told.told, told.code, told.tries) == ("refused", "callback_deadline", 2)
 
@@ -105,12 +105,12 @@ async def test_a_job_announced_again_after_its_outcome_is_told_again_the_same() 
 async def test_a_refused_job_that_is_told_again_with_success_ends_as_confirmed_and_leaves_no_card_data() -> None:
     world = World()
     assert await told_after(world, Answer("refused", 401, "callback_unauthorized", "bad token")) == "refused"
-    ended = await world.jobs.ended(world.ref)
+    ended = await world.jobs.final_result(world.ref)
     assert ended is not None
     assert ended.told == "refused"
     world.clock.forward(minutes=5)
     await world.run(world.announce(expires_at="2026-01-21T15:00:00Z"))
-    ended = await world.jobs.ended(world.ref)
+    ended = await world.jobs.final_result(world.ref)
     assert ended is not None
     assert ended.told == "confirmed"
     assert not any("/parts/" in key for key in world.memory.objects)

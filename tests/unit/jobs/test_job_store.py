@@ -12,7 +12,15 @@ from pipeline.contracts import BatchRequested
 from pipeline.errors import FatalError
 from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.job_tree import JobRef, parse_marker
-from pipeline.jobs.receipts import Manifest, Outcome, Place, Source, Told, Try, TryAnswer
+from pipeline.jobs.receipts import (
+    FilePosition,
+    Manifest,
+    NotificationAnswer,
+    NotificationAttempt,
+    NotificationResult,
+    Outcome,
+    Source,
+)
 from pipeline.storage import ObjectNotFound
 from pipeline.storage.testing import MemoryStore
 
@@ -78,7 +86,7 @@ def outcome(verdict: str = "failed", body: str = "{}") -> Outcome:
 
 
 def manifest(number: int, data: str = "x") -> Manifest:
-    place = Place(byte=0, record=0, line=0)
+    place = FilePosition(byte=0, record=0, line=0)
     return Manifest(number=number, start=place, end=place, ok=1, failed=0, size=4, crc32=0, data=data)
 
 
@@ -194,21 +202,23 @@ async def test_parts_are_streamed_in_order_and_a_damaged_one_is_noticed() -> Non
 
 async def test_tries_know_whether_an_answer_is_missing() -> None:
     jobs = JobStore(MemoryStore())
-    assert await jobs.tries(REF) == (0, False)
-    assert await jobs.record_try(REF, Try(number=1, at=NOW))
-    assert not await jobs.record_try(REF, Try(number=1, at=NOW))
-    assert await jobs.tries(REF) == (1, True)
-    await jobs.record_answer(REF, TryAnswer(number=1, status=503, code="busy", detail="", at=NOW))
-    assert await jobs.tries(REF) == (1, False)
-    assert await jobs.tries(REF, "again") == (0, False)
+    assert await jobs.notification_attempts(REF) == (0, False)
+    assert await jobs.record_attempt(REF, NotificationAttempt(number=1, at=NOW))
+    assert not await jobs.record_attempt(REF, NotificationAttempt(number=1, at=NOW))
+    assert await jobs.notification_attempts(REF) == (1, True)
+    await jobs.record_answer(REF, NotificationAnswer(number=1, status=503, code="busy", detail="", at=NOW))
+    assert await jobs.notification_attempts(REF) == (1, False)
+    assert await jobs.notification_attempts(REF, "again") == (0, False)
 
 
 async def test_a_confirmation_counts_before_a_refusal() -> None:
     jobs = JobStore(MemoryStore())
     for told in ("refused", "confirmed"):
-        receipt = Told.model_validate({"told": told, "tries": 1, "status": 1, "code": "", "detail": "", "at": NOW})
-        await jobs.record_told(REF, receipt)
-        found = await jobs.told(REF)
+        receipt = NotificationResult.model_validate(
+            {"told": told, "tries": 1, "status": 1, "code": "", "detail": "", "at": NOW}
+        )
+        await jobs.record_result(REF, receipt)
+        found = await jobs.notification_result(REF)
         assert found is not None
         assert found.told == told
 

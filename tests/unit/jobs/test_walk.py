@@ -88,7 +88,9 @@ async def test_a_repeated_message_finds_the_receipt_and_repeats_only_the_publica
         assert all(one == first for one in world.bus.on(topic))
 
 
-@pytest.mark.parametrize("topic", list(Topic))
+@pytest.mark.parametrize(
+    "topic", [Topic.AUDIT_EVENTS, Topic.BATCH_PROCESSED, Topic.BATCH_UPLOADED, Topic.BATCH_COMPLETED]
+)
 async def test_a_lost_publication_is_made_up_for_by_the_next_delivery(topic: Topic) -> None:
     """Whichever publication fails first, delivering again ends in the same result and one confirmed callback."""
     world = World()
@@ -108,6 +110,7 @@ async def test_a_lost_publication_is_made_up_for_by_the_next_delivery(topic: Top
         except TransientError:
             world.restart()
     await world.run(record)
+    assert [one.topic for one in refused] == [topic]
     assert len({data for _, data in world.objects.put}) == 1
     assert len({call[2:] for call in world.ecs.calls}) == 1
     assert json.loads(world.bus.on(Topic.BATCH_COMPLETED)[-1].value)["told"] == "confirmed"

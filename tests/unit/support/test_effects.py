@@ -200,7 +200,7 @@ async def test_each_port_notices_its_effect() -> None:
 
     await NoticingUploader(Uploads(), noticed.around).put(target, size=1, body=body)
     url = SecretStr("https://ecs.example/callback")
-    await NoticingCaller(Ecs(), noticed.around).tell(url, job_guid="", body=b"", request_id="")
+    await NoticingCaller(Ecs(), noticed.around).notify(url, job_guid="", body=b"", request_id="")
     names = ["publish.events", "store.open", "commit.upload", "put.result", "post.callback"]
     assert (noticed.begun, noticed.ended) == (names, names)
     assert set(names) <= set(EFFECTS)

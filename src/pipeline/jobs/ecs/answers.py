@@ -1,4 +1,4 @@
-"""What an answer to a callback means. Pure: status and bytes in, verdict out.
+"""What an answer to a callback means. Pure: status and bytes in, meaning out.
 
 ECS documents a JSON:API document; gateways between answer HTML, or nothing. So the status decides first, the media
 type is ignored, and a body is trusted with nothing: what is kept of it is masked and cut.
@@ -25,7 +25,7 @@ _REQUEST_ID_LIMIT: Final = 128
 _TEXT_LIMIT: Final = 4096
 
 
-class Verdict(StrEnum):
+class Reaction(StrEnum):
     """What to do about an answer."""
 
     ACCEPTED = "accepted"
@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Meaning:
     """The meaning of one answer.
 
     Attributes:
@@ -45,15 +45,15 @@ class Judgement:
         warning: Why an accepted answer is odd, or None.
     """
 
-    verdict: Verdict
+    reaction: Reaction
     code: str
     detail: str
     request_id: str | None = None
     warning: str | None = None
 
 
-def judge(status: int, body: bytes, *, job_guid: UUID) -> Judgement:
-    """Judge one answer.
+def interpret(status: int, body: bytes, *, job_guid: UUID) -> Meaning:
+    """Return what one answer means.
 
     - 2xx: accepted when it confirms this job (``data.type``, ``data.id``, no ``errors``), whatever ``status`` it names;
       else refused: the same body would get the same answer.
@@ -71,40 +71,40 @@ def judge(status: int, body: bytes, *, job_guid: UUID) -> Judgement:
     partner_id = _request_id(document)
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return _confirmation(document, detail, partner_id, job_guid)
-    verdict, code = _by_status(status)
-    return Judgement(verdict, code, detail, partner_id)
+    reaction, code = _by_status(status)
+    return Meaning(reaction, code, detail, partner_id)
 
 
-_BY_STATUS: Final[Mapping[int, tuple[Verdict, str]]] = {
-    HTTPStatus.UNAUTHORIZED: (Verdict.UNAUTHORIZED, "callback_unauthorized"),
-    HTTPStatus.REQUEST_TIMEOUT: (Verdict.RETRY, "callback_try_later"),
-    HTTPStatus.CONFLICT: (Verdict.REFUSED, "callback_conflict"),
-    HTTPStatus.TOO_EARLY: (Verdict.RETRY, "callback_try_later"),
-    HTTPStatus.TOO_MANY_REQUESTS: (Verdict.RETRY, "callback_try_later"),
-    HTTPStatus.BAD_GATEWAY: (Verdict.RETRY, "callback_unanswered"),
-    HTTPStatus.GATEWAY_TIMEOUT: (Verdict.RETRY, "callback_unanswered"),
+_BY_STATUS: Final[Mapping[int, tuple[Reaction, str]]] = {
+    HTTPStatus.UNAUTHORIZED: (Reaction.UNAUTHORIZED, "callback_unauthorized"),
+    HTTPStatus.REQUEST_TIMEOUT: (Reaction.RETRY, "callback_try_later"),
+    HTTPStatus.CONFLICT: (Reaction.REFUSED, "callback_conflict"),
+    HTTPStatus.TOO_EARLY: (Reaction.RETRY, "callback_try_later"),
+    HTTPStatus.TOO_MANY_REQUESTS: (Reaction.RETRY, "callback_try_later"),
+    HTTPStatus.BAD_GATEWAY: (Reaction.RETRY, "callback_unanswered"),
+    HTTPStatus.GATEWAY_TIMEOUT: (Reaction.RETRY, "callback_unanswered"),
 }
 
 
-def _by_status(status: int) -> tuple[Verdict, str]:
+def _by_status(status: int) -> tuple[Reaction, str]:
     known = _BY_STATUS.get(status)
     if known is not None:
         return known
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Verdict.RETRY, "callback_server_error"
+        return Reaction.RETRY, "callback_server_error"
     if status < HTTPStatus.BAD_REQUEST:
-        return Verdict.REFUSED, "callback_redirected"
-    return Verdict.REFUSED, "callback_refused"
+        return Reaction.REFUSED, "callback_redirected"
+    return Reaction.REFUSED, "callback_refused"
 
 
-def _confirmation(document: Mapping[str, Any], detail: str, partner_id: str | None, job_guid: UUID) -> Judgement:
+def _confirmation(document: Mapping[str, Any], detail: str, partner_id: str | None, job_guid: UUID) -> Meaning:
     problem = _not_confirmed(document, job_guid)
     if problem is not None:
         said = quote(f"{problem}: {detail}" if detail else problem)
-        return Judgement(Verdict.REFUSED, "callback_not_confirmed", said, partner_id)
+        return Meaning(Reaction.REFUSED, "callback_not_confirmed", said, partner_id)
     status = _mapping(_mapping(document.get("data")).get("attributes")).get("status")
     warning = None if status == RESULT_RECEIVED else "unknown_status"
-    return Judgement(Verdict.ACCEPTED, "callback_accepted", detail, partner_id, warning)
+    return Meaning(Reaction.ACCEPTED, "callback_accepted", detail, partner_id, warning)
 
 
 def _not_confirmed(document: Mapping[str, Any], job_guid: UUID) -> str | None:

@@ -1,4 +1,4 @@
-"""The request that tells ECS the outcome of a job."""
+"""The request that notifies ECS of a job's outcome."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from pipeline.errors import TransientError
-from pipeline.jobs.ecs.answers import Judgement, Verdict, judge
+from pipeline.jobs.ecs.answers import Meaning, Reaction, interpret
 from pipeline.jobs.ecs.exchange import MAX_RETRY_AFTER_SECONDS, HttpAnswer, exchange
 from pipeline.jobs.ecs.protocols import Answer, Token, TokenProvider
 from pipeline.jobs.ecs.retry import retry_after_seconds
@@ -43,7 +43,7 @@ class HttpCaller:
         rules: Hosts that a callback URL may name.
         session: Guarded by the same rules, for callbacks.
         tokens: Where the bearer token comes from.
-        metrics: Counts answers by verdict and code.
+        metrics: Counts answers by reaction and code.
         clock: UTC, aware; for ``Retry-After`` dates.
     """
 
@@ -66,8 +66,8 @@ class HttpCaller:
         self._metrics = metrics
         self._clock = clock
 
-    async def tell(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
-        """POST the outcome and judge the answer; sent again once, with a renewed token, after a 401.
+    async def notify(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
+        """POST the outcome and interpret the answer; after a 401, send it again once with a renewed token.
 
         When the renewed token is the rejected one, nothing is sent again: the answer would be the same.
 
@@ -80,7 +80,7 @@ class HttpCaller:
         target, job = request_url(url.get_secret_value()), UUID(job_guid)
         token = await self._tokens.token()
         answer, found = await self._post(target, job, body, request_id, token)
-        if found.verdict is Verdict.UNAUTHORIZED:
+        if found.reaction is Reaction.UNAUTHORIZED:
             renewed = await self._tokens.renew(token)
             if renewed.value != token.value:
                 answer, found = await self._post(target, job, body, request_id, renewed)
@@ -88,7 +88,7 @@ class HttpCaller:
 
     async def _post(
         self, target: URL, job: UUID, body: bytes, request_id: str, token: Token
-    ) -> tuple[HttpAnswer, Judgement]:
+    ) -> tuple[HttpAnswer, Meaning]:
         headers = {
             **_HEADERS,
             "Authorization": f"Bearer {token.value.get_secret_value()}",
@@ -98,34 +98,34 @@ class HttpCaller:
         try:
             answer = await exchange(self._session, target, body=body, headers=headers, settings=self._settings)
         except TransientError as error:
-            self._count(Verdict.RETRY, error.code)
+            self._count(Reaction.RETRY, error.code)
             raise
         finally:
             self._metrics.callback_seconds.labels(self._integration).observe(perf_counter() - began)
         # what ECS says is stored and logged: should it echo the token, that goes first, whatever it looks like
         said = answer.body.replace(token.value.get_secret_value().encode(), b"[masked]")
-        found = judge(answer.status, said, job_guid=job)
-        self._count(found.verdict, found.code)
+        found = interpret(answer.status, said, job_guid=job)
+        self._count(found.reaction, found.code)
         self._log(job, request_id, answer, found)
         return answer, found
 
-    def _conclude(self, answer: HttpAnswer, found: Judgement) -> Answer:
-        if found.verdict is Verdict.RETRY:
+    def _conclude(self, answer: HttpAnswer, found: Meaning) -> Answer:
+        if found.reaction is Reaction.RETRY:
             pause = retry_after_seconds(
                 answer.headers.get("Retry-After"), now=self._clock(), longest=MAX_RETRY_AFTER_SECONDS
             )
             raise TransientError(found.code, f"ECS answered {answer.status}: {found.detail}", retry_after=pause)
-        if found.verdict is Verdict.UNAUTHORIZED:
+        if found.reaction is Reaction.UNAUTHORIZED:
             log.error("callback_token_rejected", integration=self._integration, detail=found.detail)
         return Answer(
-            "accepted" if found.verdict is Verdict.ACCEPTED else "refused", answer.status, found.code, found.detail
+            "accepted" if found.reaction is Reaction.ACCEPTED else "refused", answer.status, found.code, found.detail
         )
 
-    def _count(self, verdict: Verdict, code: str) -> None:
-        self._metrics.callback_answers.labels(self._integration, verdict.value, code).inc()
+    def _count(self, reaction: Reaction, code: str) -> None:
+        self._metrics.callback_answers.labels(self._integration, reaction.value, code).inc()
 
-    def _log(self, job: UUID, request_id: str, answer: HttpAnswer, found: Judgement) -> None:
-        level = log.info if found.verdict is Verdict.ACCEPTED and found.warning is None else log.warning
+    def _log(self, job: UUID, request_id: str, answer: HttpAnswer, found: Meaning) -> None:
+        level = log.info if found.reaction is Reaction.ACCEPTED and found.warning is None else log.warning
         level(
             "callback_posted",
             integration=self._integration,

@@ -1,4 +1,4 @@
-"""Telling eCard Systems the outcome of a job."""
+"""Notifying eCard Systems of the outcome of a job."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Answer:
     """What ECS said to one callback.
 
     Attributes:
-        verdict: ``accepted``: told. ``refused``: repeating the same body cannot help (400, 404, 409, 415, 422, a 2xx
-            that is not a confirmation, 401 after the token was read again).
+        result: ``accepted``: ECS has the outcome. ``refused``: repeating the same body cannot help (400, 404, 409, 415,
+            422, a 2xx that is not a confirmation, 401 after the token was read again).
         status: HTTP status.
         code: Stable reason, e.g. ``callback_accepted``, ``callback_conflict``, ``callback_unauthorized``,
             ``callback_not_confirmed``.
         detail: What ECS wrote, masked and cut to 300 characters.
     """
 
-    verdict: Literal["accepted", "refused"]
+    result: Literal["accepted", "refused"]
     status: int
     code: str
     detail: str
@@ -59,8 +59,8 @@ class Answer:
 class Caller(Protocol):
     """Sends callbacks."""
 
-    async def tell(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
-        """POST ``body`` with ``X-Request-Id: request_id`` once (twice after a 401) and judge the answer (facts/ecs.md).
+    async def notify(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
+        """POST ``body`` with ``X-Request-Id: request_id`` once (twice after a 401) and interpret the answer.
 
         Raises:
             TransientError: 408, 425, 429, 5xx, timeout or connection error, no token; ``retry_after`` from the answer.

@@ -35,7 +35,7 @@ class FakeCaller:
         self.script = deque(script)
         self.calls: list[Call] = []
 
-    async def tell(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
+    async def notify(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
         """Remember the call and play the next line of the script."""
         self.calls.append(Call(url.get_secret_value(), job_guid, body, request_id))
         line = self.script.popleft() if self.script else ACCEPTED

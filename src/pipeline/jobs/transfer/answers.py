@@ -85,7 +85,7 @@ class Remedy(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Meaning:
     """Reason and remedy of a refusal.
 
     Attributes:
@@ -98,58 +98,58 @@ class Verdict:
     about: str
 
 
-_BY_CODE: Final[dict[str, Verdict]] = {
-    "SignatureDoesNotMatch": Verdict(
+_BY_CODE: Final[dict[str, Meaning]] = {
+    "SignatureDoesNotMatch": Meaning(
         "signature_refused",
         Remedy.NONE,
         "was refused: its signature does not match; it may have been changed on its way",
     ),
-    "RequestTimeTooSkewed": Verdict("not_yet_valid", Remedy.LATER, "was refused: the clocks differ too much"),
-    "RequestTimeout": Verdict("request_timeout", Remedy.AGAIN, "was refused: too few bytes came in time"),
-    "ExpiredToken": Verdict("expired", Remedy.NONE, "was refused: the signer's credentials have expired"),
-    "InvalidAccessKeyId": Verdict("signature_refused", Remedy.NONE, "was refused: its access key does not exist"),
-    "BadDigest": Verdict("checksum_refused", Remedy.NONE, "was refused: the checksum in it is not that of the body"),
-    "InvalidDigest": Verdict(
+    "RequestTimeTooSkewed": Meaning("not_yet_valid", Remedy.LATER, "was refused: the clocks differ too much"),
+    "RequestTimeout": Meaning("request_timeout", Remedy.AGAIN, "was refused: too few bytes came in time"),
+    "ExpiredToken": Meaning("expired", Remedy.NONE, "was refused: the signer's credentials have expired"),
+    "InvalidAccessKeyId": Meaning("signature_refused", Remedy.NONE, "was refused: its access key does not exist"),
+    "BadDigest": Meaning("checksum_refused", Remedy.NONE, "was refused: the checksum in it is not that of the body"),
+    "InvalidDigest": Meaning(
         "checksum_refused", Remedy.NONE, "was refused: the checksum in it is not that of the body"
     ),
-    "XAmzContentChecksumMismatch": Verdict(
+    "XAmzContentChecksumMismatch": Meaning(
         "checksum_refused", Remedy.NONE, "was refused: the checksum in it is not that of the body"
     ),
-    "EntityTooLarge": Verdict("too_large", Remedy.NONE, "was refused: the body is larger than the store takes at once"),
-    "NoSuchBucket": Verdict("bucket_missing", Remedy.NONE, "was refused: its bucket does not exist"),
-    "InternalError": Verdict("store_failing", Remedy.AGAIN, "was not answered: the store has an internal error"),
-    "SlowDown": Verdict("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
-    "ServiceUnavailable": Verdict("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
+    "EntityTooLarge": Meaning("too_large", Remedy.NONE, "was refused: the body is larger than the store takes at once"),
+    "NoSuchBucket": Meaning("bucket_missing", Remedy.NONE, "was refused: its bucket does not exist"),
+    "InternalError": Meaning("store_failing", Remedy.AGAIN, "was not answered: the store has an internal error"),
+    "SlowDown": Meaning("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
+    "ServiceUnavailable": Meaning("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
 }
 
-_BY_STATUS: Final[dict[int, Verdict]] = {
-    403: Verdict("forbidden", Remedy.NONE, "was refused: access denied"),
-    404: Verdict("not_found", Remedy.MISSING, "leads to no object"),
-    408: Verdict("request_timeout", Remedy.AGAIN, "was refused: too few bytes came in time"),
-    409: Verdict("conflict", Remedy.AGAIN, "was refused: another operation on the object is under way"),
-    412: Verdict("changed", Remedy.CHANGED, "leads to another object than before"),
-    413: Verdict("too_large", Remedy.NONE, "was refused: the body is larger than the store takes at once"),
-    416: Verdict("range_refused", Remedy.RANGE, "leads to an object that ends before the place asked for"),
-    417: Verdict("expectation_failed", Remedy.AGAIN, "was refused: the store does not know 100-continue"),
-    425: Verdict("store_busy", Remedy.AGAIN, "was not answered: too early"),
-    429: Verdict("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
-    501: Verdict("rejected", Remedy.NONE, "was refused: the store does not support the request"),
-    503: Verdict("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
+_BY_STATUS: Final[dict[int, Meaning]] = {
+    403: Meaning("forbidden", Remedy.NONE, "was refused: access denied"),
+    404: Meaning("not_found", Remedy.MISSING, "leads to no object"),
+    408: Meaning("request_timeout", Remedy.AGAIN, "was refused: too few bytes came in time"),
+    409: Meaning("conflict", Remedy.AGAIN, "was refused: another operation on the object is under way"),
+    412: Meaning("changed", Remedy.CHANGED, "leads to another object than before"),
+    413: Meaning("too_large", Remedy.NONE, "was refused: the body is larger than the store takes at once"),
+    416: Meaning("range_refused", Remedy.RANGE, "leads to an object that ends before the place asked for"),
+    417: Meaning("expectation_failed", Remedy.AGAIN, "was refused: the store does not know 100-continue"),
+    425: Meaning("store_busy", Remedy.AGAIN, "was not answered: too early"),
+    429: Meaning("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
+    501: Meaning("rejected", Remedy.NONE, "was refused: the store does not support the request"),
+    503: Meaning("store_busy", Remedy.AGAIN, "was not answered: the store is too busy"),
 }
 
-_EXPIRED_VERDICT: Final = Verdict("expired", Remedy.NONE, "was refused: it has expired")
-_NOT_YET_VERDICT: Final = Verdict("not_yet_valid", Remedy.LATER, "was refused: it is not yet valid")
-_NOT_SIGNED_VERDICT: Final = Verdict(
+_IS_EXPIRED: Final = Meaning("expired", Remedy.NONE, "was refused: it has expired")
+_IS_NOT_YET_VALID: Final = Meaning("not_yet_valid", Remedy.LATER, "was refused: it is not yet valid")
+_SENT_UNSIGNED: Final = Meaning(
     "headers_not_signed", Remedy.NONE, "was refused: a header was sent that its signature does not cover"
 )
-_REDIRECTED: Final = Verdict("redirected", Remedy.NONE, "leads elsewhere by a redirect, which is never followed")
-_FAILING: Final = Verdict("store_failing", Remedy.AGAIN, "was not answered: the store has an internal error")
-_REJECTED: Final = Verdict("rejected", Remedy.NONE, "was refused")
+_REDIRECTED: Final = Meaning("redirected", Remedy.NONE, "leads elsewhere by a redirect, which is never followed")
+_FAILING: Final = Meaning("store_failing", Remedy.AGAIN, "was not answered: the store has an internal error")
+_REJECTED: Final = Meaning("rejected", Remedy.NONE, "was refused")
 
 
-def judge(refusal: Refusal) -> Verdict:
+def interpret(refusal: Refusal) -> Meaning:
     """Return what an error answer means. The document's words count before its code, its code before the status."""
-    by_words = _judge_words(refusal)
+    by_words = _interpret_words(refusal)
     if by_words is not None:
         return by_words
     found = _BY_CODE.get(refusal.code) or _BY_STATUS.get(refusal.status)
@@ -160,16 +160,16 @@ def judge(refusal: Refusal) -> Verdict:
     return _FAILING if refusal.status >= 500 else _REJECTED  # noqa: PLR2004 - the class of server errors
 
 
-def _judge_words(refusal: Refusal) -> Verdict | None:
+def _interpret_words(refusal: Refusal) -> Meaning | None:
     if refusal.status not in {400, 401, 403}:
         return None
     if refusal.headers_not_signed:
-        return _NOT_SIGNED_VERDICT
+        return _SENT_UNSIGNED
     if refusal.code in _BY_CODE:
         return None
     if _NOT_YET.search(refusal.text):
-        return _NOT_YET_VERDICT
-    return _EXPIRED_VERDICT if _EXPIRED.search(refusal.text) else None
+        return _IS_NOT_YET_VALID
+    return _IS_EXPIRED if _EXPIRED.search(refusal.text) else None
 
 
 def _first(pattern: re.Pattern[bytes], document: bytes) -> str:

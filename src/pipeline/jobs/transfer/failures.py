@@ -12,7 +12,7 @@ import aiohttp
 import structlog
 
 from pipeline.errors import PermanentError, PipelineError, TransientError
-from pipeline.jobs.transfer.answers import MAX_ERROR_BYTES, Refusal, Remedy, judge, read_refusal
+from pipeline.jobs.transfer.answers import MAX_ERROR_BYTES, Refusal, Remedy, interpret, read_refusal
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.urls import signed_headers, signing_time
 
@@ -139,12 +139,12 @@ async def refusal_of(response: aiohttp.ClientResponse, clock: Callable[[], datet
 
 def failure_of(refusal: Refusal, direction: Direction, url: str, now: datetime) -> PipelineError:
     """Return the error that a refusal means. It names the cause in our words, never in the document's."""
-    verdict = judge(refusal)
-    code = f"{direction.prefix}_{verdict.reason}"
+    meaning = interpret(refusal)
+    code = f"{direction.prefix}_{meaning.reason}"
     answer = f"{refusal.status} {refusal.code}".strip()
-    skew = _skew(refusal, now) if verdict.reason in {"expired", "not_yet_valid"} else ""
-    message = f"{direction.field} {verdict.about} (the store answered {answer}){skew}."
-    match verdict.remedy:
+    skew = _skew(refusal, now) if meaning.reason in {"expired", "not_yet_valid"} else ""
+    message = f"{direction.field} {meaning.about} (the store answered {answer}){skew}."
+    match meaning.remedy:
         case Remedy.AGAIN:
             return TransientError(code, message, retry_after=refusal.retry_after)
         case Remedy.LATER:

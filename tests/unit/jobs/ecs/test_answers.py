@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.jobs.ecs.answers import Verdict, describe, judge
+from pipeline.jobs.ecs.answers import Reaction, describe, interpret
 
 GUID = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 
@@ -54,16 +54,16 @@ ERROR = {
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_the_success_answer_of_the_seed_is_accepted(status: int) -> None:
     """2xx, the right type and this job's id."""
-    found = judge(status, encoded(confirmation()), job_guid=GUID)
-    assert (found.verdict, found.code, found.warning) == (Verdict.ACCEPTED, "callback_accepted", None)
+    found = interpret(status, encoded(confirmation()), job_guid=GUID)
+    assert (found.reaction, found.code, found.warning) == (Reaction.ACCEPTED, "callback_accepted", None)
     assert found.detail == "RESULT_RECEIVED: Result upload confirmed"
     assert found.request_id == "req-123456"
 
 
 def test_the_error_answer_of_the_seed_is_refused() -> None:
     """404 is for good, and what ECS wrote is kept."""
-    found = judge(404, encoded(ERROR), job_guid=GUID)
-    assert (found.verdict, found.code) == (Verdict.REFUSED, "callback_refused")
+    found = interpret(404, encoded(ERROR), job_guid=GUID)
+    assert (found.reaction, found.code) == (Reaction.REFUSED, "callback_refused")
     assert found.detail == f"404: Job not found: No batch job found with GUID {GUID}"
     assert found.request_id == "req-123456"
 
@@ -71,15 +71,15 @@ def test_the_error_answer_of_the_seed_is_refused() -> None:
 def test_ids_are_compared_as_uuids() -> None:
     """Case and dashes do not matter."""
     for spelling in (str(GUID).upper(), GUID.hex, f"{{{GUID}}}"):
-        found = judge(200, encoded(confirmation(id=spelling)), job_guid=GUID)
-        assert found.verdict is Verdict.ACCEPTED
+        found = interpret(200, encoded(confirmation(id=spelling)), job_guid=GUID)
+        assert found.reaction is Reaction.ACCEPTED
 
 
 @pytest.mark.parametrize("attributes", [{"status": "ARCHIVED"}, {"status": 7}, {}, None, "text"])
 def test_an_unknown_status_is_accepted_with_a_warning(attributes: object) -> None:
     """The webhook is in beta: a new word is no refusal."""
-    found = judge(200, encoded(confirmation(attributes=attributes)), job_guid=GUID)
-    assert (found.verdict, found.warning) == (Verdict.ACCEPTED, "unknown_status")
+    found = interpret(200, encoded(confirmation(attributes=attributes)), job_guid=GUID)
+    assert (found.reaction, found.warning) == (Reaction.ACCEPTED, "unknown_status")
 
 
 @pytest.mark.parametrize(
@@ -104,44 +104,44 @@ def test_an_unknown_status_is_accepted_with_a_warning(attributes: object) -> Non
 )
 def test_a_2xx_that_confirms_nothing_is_refused(body: bytes, reason: str) -> None:
     """Errors, another job, another type, HTML, nothing, rubbish: none of it is a confirmation."""
-    found = judge(200, body, job_guid=GUID)
-    assert (found.verdict, found.code) == (Verdict.REFUSED, "callback_not_confirmed")
+    found = interpret(200, body, job_guid=GUID)
+    assert (found.reaction, found.code) == (Reaction.REFUSED, "callback_not_confirmed")
     assert found.detail.startswith(reason)
 
 
 def test_empty_errors_do_not_hinder_a_confirmation() -> None:
     """Some serialisers always write the member."""
-    assert judge(200, encoded(confirmation() | {"errors": []}), job_guid=GUID).verdict is Verdict.ACCEPTED
+    assert interpret(200, encoded(confirmation() | {"errors": []}), job_guid=GUID).reaction is Reaction.ACCEPTED
 
 
 @pytest.mark.parametrize(
-    ("status", "verdict", "code"),
+    ("status", "reaction", "code"),
     [
-        (301, Verdict.REFUSED, "callback_redirected"),
-        (307, Verdict.REFUSED, "callback_redirected"),
-        (400, Verdict.REFUSED, "callback_refused"),
-        (401, Verdict.UNAUTHORIZED, "callback_unauthorized"),
-        (403, Verdict.REFUSED, "callback_refused"),
-        (404, Verdict.REFUSED, "callback_refused"),
-        (405, Verdict.REFUSED, "callback_refused"),
-        (408, Verdict.RETRY, "callback_try_later"),
-        (409, Verdict.REFUSED, "callback_conflict"),
-        (415, Verdict.REFUSED, "callback_refused"),
-        (422, Verdict.REFUSED, "callback_refused"),
-        (425, Verdict.RETRY, "callback_try_later"),
-        (429, Verdict.RETRY, "callback_try_later"),
-        (500, Verdict.RETRY, "callback_server_error"),
-        (502, Verdict.RETRY, "callback_unanswered"),
-        (503, Verdict.RETRY, "callback_server_error"),
-        (504, Verdict.RETRY, "callback_unanswered"),
-        (599, Verdict.RETRY, "callback_server_error"),
+        (301, Reaction.REFUSED, "callback_redirected"),
+        (307, Reaction.REFUSED, "callback_redirected"),
+        (400, Reaction.REFUSED, "callback_refused"),
+        (401, Reaction.UNAUTHORIZED, "callback_unauthorized"),
+        (403, Reaction.REFUSED, "callback_refused"),
+        (404, Reaction.REFUSED, "callback_refused"),
+        (405, Reaction.REFUSED, "callback_refused"),
+        (408, Reaction.RETRY, "callback_try_later"),
+        (409, Reaction.REFUSED, "callback_conflict"),
+        (415, Reaction.REFUSED, "callback_refused"),
+        (422, Reaction.REFUSED, "callback_refused"),
+        (425, Reaction.RETRY, "callback_try_later"),
+        (429, Reaction.RETRY, "callback_try_later"),
+        (500, Reaction.RETRY, "callback_server_error"),
+        (502, Reaction.RETRY, "callback_unanswered"),
+        (503, Reaction.RETRY, "callback_server_error"),
+        (504, Reaction.RETRY, "callback_unanswered"),
+        (599, Reaction.RETRY, "callback_server_error"),
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"<html>Gateway</html>", encoded(ERROR), encoded(confirmation())])
-def test_the_status_decides_whatever_the_body_says(status: int, verdict: Verdict, code: str, body: bytes) -> None:
+def test_the_status_decides_whatever_the_body_says(status: int, reaction: Reaction, code: str, body: bytes) -> None:
     """Retry, renew or give up: by status alone."""
-    found = judge(status, body, job_guid=GUID)
-    assert (found.verdict, found.code) == (verdict, code)
+    found = interpret(status, body, job_guid=GUID)
+    assert (found.reaction, found.code) == (reaction, code)
 
 
 @pytest.mark.parametrize("status", ["422", 422])
@@ -181,13 +181,13 @@ def test_what_is_kept_of_a_body(body: bytes, said: str) -> None:
 def test_what_ecs_writes_is_masked(planted: str, gone: str, form: str) -> None:
     """A partner may echo what it was sent: it is stored and logged only masked."""
     body = encoded({"errors": [{"detail": planted}]}) if form == "json" else f"<p>{planted}</p>".encode()
-    assert gone not in judge(400, body, job_guid=GUID).detail
+    assert gone not in interpret(400, body, job_guid=GUID).detail
 
 
 def test_what_is_kept_is_at_most_300_characters() -> None:
     """However much comes."""
     body = encoded({"errors": [{"detail": "word " * 20_000}]})
-    detail = judge(400, body, job_guid=GUID).detail
+    detail = interpret(400, body, job_guid=GUID).detail
     assert len(detail) <= 300
     assert detail.endswith("word…")
 
@@ -206,12 +206,12 @@ def test_what_is_kept_is_at_most_300_characters() -> None:
 )
 def test_both_spellings_of_the_request_id(meta: object, expected: str | None) -> None:
     """ECS spells both ``requestId`` and ``request_id``."""
-    assert judge(500, encoded({"meta": meta}), job_guid=GUID).request_id == expected
+    assert interpret(500, encoded({"meta": meta}), job_guid=GUID).request_id == expected
 
 
 @given(st.integers(200, 599), st.binary(max_size=300))
 def test_no_body_breaks_the_judge(status: int, body: bytes) -> None:
-    """Any status and any bytes have a verdict; only a confirmation is accepted."""
-    found = judge(status, body, job_guid=GUID)
-    assert found.verdict is not Verdict.ACCEPTED
+    """Any status and any bytes have a reaction; only a confirmation is accepted."""
+    found = interpret(status, body, job_guid=GUID)
+    assert found.reaction is not Reaction.ACCEPTED
     assert len(found.detail) <= 300

@@ -81,7 +81,9 @@ class World:
 
     async def tell(self, url: str | None = None) -> Answer:
         """Send the callback."""
-        return await self.caller.tell(SecretStr(url or self.url), job_guid=str(GUID), body=BODY, request_id=REQUEST_ID)
+        return await self.caller.notify(
+            SecretStr(url or self.url), job_guid=str(GUID), body=BODY, request_id=REQUEST_ID
+        )
 
     def counted(self, verdict: str, code: str) -> float | None:
         """Return how many answers were counted so."""
@@ -145,14 +147,14 @@ async def test_the_request_is_as_documented() -> None:
 async def test_the_media_type_of_a_confirmation_does_not_matter(media_type: str) -> None:
     """ECS documents none."""
     async with world(says(201, confirmation(), Content_Type=media_type)) as w:
-        assert (await w.tell()).verdict == "accepted"
+        assert (await w.tell()).result == "accepted"
 
 
 async def test_an_unknown_status_is_accepted_and_logged_as_warning() -> None:
     """With what ECS's support will ask for."""
     async with world(says(200, confirmation("ARCHIVED"))) as w:
         with capture_logs() as logs:
-            assert (await w.tell()).verdict == "accepted"
+            assert (await w.tell()).result == "accepted"
     (line,) = logs
     assert (line["log_level"], line["warning"], line["partner_request_id"]) == ("warning", "unknown_status", "req-1")
 
@@ -173,7 +175,7 @@ async def test_refusals_are_answers(status: int, code: str) -> None:
     """Repeating cannot help: the stage gets the answer, sent once."""
     async with world(says(status, b"", Location="/elsewhere")) as w:
         answer = await w.tell()
-        assert (answer.verdict, answer.status, answer.code) == ("refused", status, code)
+        assert (answer.result, answer.status, answer.code) == ("refused", status, code)
         assert len(w.ecs.seen) == 1
 
 
@@ -203,7 +205,7 @@ async def test_a_401_renews_the_token_once() -> None:
     """The second request carries the new token, and is otherwise the same."""
     tokens = FakeTokenProvider(TOKEN, "second-opaque-token")
     async with world(says(401), says(200, confirmation()), tokens=tokens) as w:
-        assert (await w.tell()).verdict == "accepted"
+        assert (await w.tell()).result == "accepted"
         (first, first_body), (second, second_body) = w.ecs.seen
     assert second.headers["Authorization"] == "Bearer second-opaque-token"
     assert first_body == second_body
@@ -217,7 +219,7 @@ async def test_a_second_401_is_a_refusal_with_an_alarm() -> None:
     async with world(says(401, {"errors": [{"title": "expired"}]}), tokens=tokens) as w:
         with capture_logs() as logs:
             answer = await w.tell()
-        assert (answer.verdict, answer.status, answer.code) == ("refused", 401, "callback_unauthorized")
+        assert (answer.result, answer.status, answer.code) == ("refused", 401, "callback_unauthorized")
         assert answer.detail == "expired"
         assert len(w.ecs.seen) == 2
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["callback_token_rejected"]
@@ -366,7 +368,7 @@ async def test_a_compressed_answer_is_understood() -> None:
     """Gateways may compress what was asked for as it is."""
     packed = gzip.compress(json.dumps(confirmation()).encode())
     async with world(says(200, packed, Content_Encoding="gzip"), says(200, b"rubbish", Content_Encoding="gzip")) as w:
-        assert (await w.tell()).verdict == "accepted"
+        assert (await w.tell()).result == "accepted"
         assert (await w.tell()).code == "callback_not_confirmed"
 
 
@@ -403,8 +405,8 @@ async def test_the_fake_caller_plays_its_script() -> None:
     refused = Answer("refused", 409, "callback_conflict", "")
     fake = FakeCaller([refused, TransientError("callback_unanswered", "lost")])
     url = SecretStr("https://h/p")
-    assert await fake.tell(url, job_guid="g", body=b"b", request_id="r") == refused
+    assert await fake.notify(url, job_guid="g", body=b"b", request_id="r") == refused
     with pytest.raises(TransientError):
-        await fake.tell(url, job_guid="g", body=b"b", request_id="r")
-    assert await fake.tell(url, job_guid="g", body=b"b", request_id="r") == ACCEPTED
+        await fake.notify(url, job_guid="g", body=b"b", request_id="r")
+    assert await fake.notify(url, job_guid="g", body=b"b", request_id="r") == ACCEPTED
     assert fake.calls == [Call("https://h/p", "g", b"b", "r")] * 3

@@ -1,0 +1,150 @@
+"""What all stages of a job share: their surroundings, the audit trail, the deadline, and jobs that wait for a retry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+import structlog
+from pydantic import JsonValue
+
+from pipeline.contracts import AuditAction, AuditEvent, audit_record
+from pipeline.errors import PermanentError
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.messages import StageMessage
+from pipeline.kafka.protocols import Publisher
+from pipeline.observability import Metrics
+
+T = TypeVar("T")
+
+
+class DeadlinePassed(PermanentError):
+    """The URLs of the newest announcement have expired, or will before anything can be done with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """The surroundings of one stage.
+
+    Attributes:
+        stage: ``process``, ``upload``, ``confirm`` or ``watch``; the actor in audit events and outcomes.
+        clock: Returns the time, in UTC.
+    """
+
+    stage: str
+    jobs: JobStore
+    publisher: Publisher
+    clock: Callable[[], datetime]
+    metrics: Metrics
+
+    async def audit(
+        self,
+        action: AuditAction,
+        ref: JobRef,
+        *facts: str,
+        traceparent: str | None = None,
+        at: datetime | None = None,
+        detail: dict[str, JsonValue] | None = None,
+    ) -> None:
+        """Add one step to the audit trail; returns when it is durable. A repetition changes nothing in the log.
+
+        Args:
+            action: The step.
+            ref: The job's attempt.
+            facts: Distinguish this step from others of the same action and attempt, e.g. the announcement.
+            traceparent: Trace context of the work.
+            at: When it became true; by default now.
+            detail: Counts, codes, hashes; never a URL query, a token or card data.
+        """
+        event = AuditEvent(
+            id=AuditEvent.id_of(action, ref.integration, str(ref.job_guid), str(ref.attempt), *facts),
+            action=action,
+            at=at or self.clock(),
+            actor=self.stage,
+            integration=ref.integration,
+            job_guid=ref.job_guid,
+            detail={"attempt": ref.attempt, **(detail or {})},
+        )
+        await self.publisher.publish(audit_record(event, traceparent=traceparent))
+
+    async def within_deadline(self, ref: JobRef, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what ``work`` returns, unless the deadline of the newest announcement comes first.
+
+        When the deadline comes, this reads the announcements again: with a later deadline the work continues
+        undisturbed. A deadline, an error or a cancellation leaves nothing of ``work`` running.
+
+        Raises:
+            DeadlinePassed: The work was cancelled, or never started.
+        """
+        left = await self._seconds_left(ref)
+        task = asyncio.create_task(work())
+        try:
+            while True:
+                done, _ = await asyncio.wait({task}, timeout=left)
+                if done:
+                    return task.result()
+                left = await self._seconds_left(ref)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+    async def _seconds_left(self, ref: JobRef) -> float:
+        deadline = (await self.jobs.newest(ref)).deadline
+        left = (deadline - self.clock()).total_seconds()
+        if left <= 0:
+            raise deadline_passed(deadline)
+        return left
+
+
+def deadline_passed(deadline: datetime) -> DeadlinePassed:
+    """Return the error that the partner's support will read."""
+    return DeadlinePassed(
+        "deadline_passed",
+        "The job could not be finished in time, before its URLs expired: "
+        f"work had to end at {deadline:%Y-%m-%d %H:%M:%S} UTC. Announce the job again with fresh URLs.",
+    )
+
+
+@contextmanager
+def job_in_logs(ref: JobRef) -> Iterator[None]:
+    """Name the job in every log line that is written inside the block."""
+    with structlog.contextvars.bound_contextvars(
+        integration=ref.integration, job_guid=str(ref.job_guid), attempt=ref.attempt
+    ):
+        yield
+
+
+class RetryingJobs:
+    """The jobs of one worker that wait for a retry, by integration. Bounded, so that one broken partner cannot fill it.
+
+    A job whose lease is lost does not count: another worker has it, or it returns under a new lease.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, dict[JobRef, StageMessage]] = {}
+
+    def add(self, message: StageMessage, limit: int) -> PermanentError | None:
+        """Add a job; return the error to fail it with if ``limit`` other jobs wait already."""
+        ref = message.ref
+        waiting = self._jobs.setdefault(ref.integration, {})
+        if ref not in waiting and len(waiting) >= limit:
+            for gone in [one for one, other in waiting.items() if other.lease.lost]:
+                del waiting[gone]
+        if ref in waiting or len(waiting) < limit:
+            waiting[ref] = message
+            return None
+        return PermanentError(
+            "too_many_waiting_jobs",
+            f"{limit} jobs of this integration are waiting for a retry already (limits.waiting_jobs); "
+            "announce this job again when the cause has passed.",
+        )
+
+    def discard(self, ref: JobRef) -> None:
+        """Remove a job that no longer waits."""
+        self._jobs.get(ref.integration, {}).pop(ref, None)

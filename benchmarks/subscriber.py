@@ -20,7 +20,8 @@ from aiokafka import AIOKafkaConsumer
 
 from pipeline.contracts import SPECS, EventHeaders, OutgoingRecord, Topic
 from pipeline.contracts.weavr import BY_PATH
-from pipeline.kafka import KafkaPublisher, KafkaSettings, create_topics
+from pipeline.kafka import KafkaPublisher, KafkaSettings
+from pipeline.kafka.admin import create_topics
 from pipeline.sandbox.weavr import SendPlan, SigningKeys, mix
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings
 

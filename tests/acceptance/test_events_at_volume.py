@@ -17,7 +17,8 @@ from support.flow_process import FlowProcess
 from support.members import until
 
 from pipeline.contracts import TOPICS, Record, first_values
-from pipeline.kafka import KafkaSettings, create_topics, read_topic
+from pipeline.kafka import KafkaSettings, read_topic
+from pipeline.kafka.admin import create_topics
 from pipeline.sandbox.weavr import (
     Entry,
     Event,

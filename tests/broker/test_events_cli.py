@@ -21,7 +21,8 @@ from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, 
 from pipeline.cli.root import cli
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, TOPICS, EventHeaders, OutgoingRecord, Topic, TopicName
 from pipeline.errors import FatalError
-from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names, create_topics
+from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names
+from pipeline.kafka.admin import create_topics
 from pipeline.kafka.groups import GroupBusy, GroupUnknown, TopicUnknown, plan_rewind, rewind
 from pipeline.kafka.tail import tail
 

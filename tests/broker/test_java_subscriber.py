@@ -16,7 +16,8 @@ from support.members import fresh_settings
 
 from pipeline.contracts import EventHeaders, OutgoingRecord, Record, Topic, event_id, event_topic, first_values
 from pipeline.contracts.weavr import BY_PATH
-from pipeline.kafka import KafkaPublisher, KafkaSettings, create_topics, read_topic
+from pipeline.kafka import KafkaPublisher, KafkaSettings, read_topic
+from pipeline.kafka.admin import create_topics
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.subscriber.window import RepeatWindow
 

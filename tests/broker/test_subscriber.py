@@ -19,7 +19,8 @@ from support.subscriber_process import subscriber_process
 
 from pipeline.contracts import SPECS, EventHeaders, OutgoingRecord, Record, Topic, event_id
 from pipeline.errors import FatalError
-from pipeline.kafka import KafkaPublisher, KafkaSettings, create_topics, read_back, read_topic, topic_bounds
+from pipeline.kafka import KafkaPublisher, KafkaSettings, read_back, read_topic, topic_bounds
+from pipeline.kafka.admin import create_topics
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings, dead_letter_topics
 
 TOPIC: Final = Topic.EVENTS_FEES

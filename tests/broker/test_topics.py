@@ -14,18 +14,8 @@ from support.members import TOPIC, fresh_settings, outgoing
 
 from pipeline.contracts import TOPICS, Topic
 from pipeline.errors import FatalError
-from pipeline.kafka import (
-    Bounds,
-    BrokerUnavailable,
-    KafkaPublisher,
-    KafkaSettings,
-    Names,
-    check_topics,
-    create_topics,
-    read_topic,
-    topic_bounds,
-    topic_table,
-)
+from pipeline.kafka import Bounds, BrokerUnavailable, KafkaPublisher, KafkaSettings, Names, read_topic, topic_bounds
+from pipeline.kafka.admin import check_topics, create_topics, topic_table
 
 
 async def test_topics_are_created_once_and_pass_the_check(apache_kafka: Broker) -> None:

@@ -30,7 +30,8 @@ from support.flow_process import FlowProcess, Launch, launch_installed, run_cli
 from support.offsets import Offsets
 
 from pipeline.contracts import TOPICS, Record, Topic, TopicName, TopicSpec
-from pipeline.kafka import KafkaSettings, create_topics, read_topic
+from pipeline.kafka import KafkaSettings, read_topic
+from pipeline.kafka.admin import create_topics
 from pipeline.sandbox import Job, JobRequest, Sandbox, SandboxSettings, settings_snippet
 from pipeline.sandbox.callbacks import CallbackRecord
 from pipeline.settings.refusals import toml_value

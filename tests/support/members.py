@@ -11,7 +11,8 @@ from typing import Any
 from support.brokers import Broker
 
 from pipeline.contracts import TOPICS, OutgoingRecord, Record, Topic
-from pipeline.kafka import KafkaSettings, Runner, create_topics
+from pipeline.kafka import KafkaSettings, Runner
+from pipeline.kafka.admin import create_topics
 from pipeline.kafka.protocols import Lease
 
 TOPIC = Topic.BATCH_REQUESTED

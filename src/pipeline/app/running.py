@@ -15,8 +15,10 @@ from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Part, Web, run_parts
 from pipeline.app.ports import PORTS, Ports
 from pipeline.errors import TransientError
-from pipeline.kafka import ConsumerSettings, EmbeddedBroker, KafkaSettings
-from pipeline.observability import Health, ManagementServer, Metrics, Redaction, configure_logging, watch_loop_lag
+from pipeline.kafka import ConsumerSettings, KafkaSettings
+from pipeline.kafka.embedded import EmbeddedBroker
+from pipeline.observability import Health, Metrics, Redaction, configure_logging, watch_loop_lag
+from pipeline.observability.management import ManagementServer
 from pipeline.settings import Settings
 from pipeline.storage import ObjectStore
 from pipeline.storage.metered import MeteredStore

@@ -18,7 +18,7 @@ from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_fields, print_json
 from pipeline.cli.sandbox_events import send_weavr_events
 from pipeline.errors import FatalError
-from pipeline.kafka import EmbeddedBroker
+from pipeline.kafka.embedded import EmbeddedBroker
 from pipeline.sandbox import (
     CardFile,
     HmacScheme,

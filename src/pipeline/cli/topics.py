@@ -14,7 +14,8 @@ from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_json, print_table
 from pipeline.contracts import TopicSpec
-from pipeline.kafka import KafkaSettings, check_topics, create_topics, topic_table
+from pipeline.kafka import KafkaSettings
+from pipeline.kafka.admin import check_topics, create_topics, topic_table
 from pipeline.settings import Settings
 from pipeline.subscriber import dead_letter_topics
 

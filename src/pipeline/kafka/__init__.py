@@ -1,11 +1,9 @@
 """Kafka: publishing, consumer groups, dead letters, topics. The only room that imports a Kafka client."""
 
 from pipeline.kafka._group import AioGroup, Group, GroupFactory
-from pipeline.kafka.admin import TopicFinding, TopicResult, check_topics, create_topics, topic_table
 from pipeline.kafka.batch_consumer import BatchConsumer
 from pipeline.kafka.consumer import Consumer
 from pipeline.kafka.dead_letters import DeadLetter, DeadLetters, OnDeadLetter
-from pipeline.kafka.embedded import EmbeddedBroker
 from pipeline.kafka.errors import BrokerUnavailable, EmbeddedMissing, RecordsLost, RecordTooLarge
 from pipeline.kafka.event_consumer import EventConsumer
 from pipeline.kafka.names import Names
@@ -24,7 +22,6 @@ __all__ = [
     "ConsumerSettings",
     "DeadLetter",
     "DeadLetters",
-    "EmbeddedBroker",
     "EmbeddedMissing",
     "EventConsumer",
     "Gate",
@@ -44,13 +41,8 @@ __all__ = [
     "Runner",
     "SaslSettings",
     "TlsSettings",
-    "TopicFinding",
-    "TopicResult",
-    "check_topics",
-    "create_topics",
     "missing_topics",
     "read_back",
     "read_topic",
     "topic_bounds",
-    "topic_table",
 ]

@@ -1,6 +1,6 @@
 """Logging, metrics, tracing, health: what a process tells about itself, masked."""
 
-from pipeline.observability.health import Check, Health, ManagementServer
+from pipeline.observability.health import Check, Health
 from pipeline.observability.logging import configure_logging
 from pipeline.observability.loop_lag import watch_loop_lag
 from pipeline.observability.masking import FOREIGN_DIGITS, drop_urls, is_secret_name, mask_text
@@ -14,7 +14,6 @@ __all__ = [
     "Check",
     "Health",
     "LoggingSettings",
-    "ManagementServer",
     "ManagementSettings",
     "Metrics",
     "Redaction",

@@ -19,7 +19,8 @@ from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Worker
 from pipeline.errors import TransientError
 from pipeline.kafka import KafkaPublisher
-from pipeline.observability import ManagementServer, Metrics
+from pipeline.observability import Metrics
+from pipeline.observability.management import ManagementServer
 from pipeline.settings import ConfigError, Settings
 from pipeline.storage import ObjectStore, StoreSettings
 from pipeline.storage.testing import MemoryStore

@@ -10,7 +10,8 @@ import pytest
 from support.command_line import Run
 
 from pipeline.contracts import TOPICS, TopicSpec
-from pipeline.kafka import BrokerUnavailable, KafkaSettings, TopicFinding, TopicResult
+from pipeline.kafka import BrokerUnavailable, KafkaSettings
+from pipeline.kafka.admin import TopicFinding, TopicResult
 
 
 def checked(*findings: TopicFinding) -> Callable[[KafkaSettings, Sequence[TopicSpec]], Awaitable[list[TopicFinding]]]:

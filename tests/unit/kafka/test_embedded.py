@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.kafka import EmbeddedBroker, EmbeddedMissing
+from pipeline.kafka import EmbeddedMissing
+from pipeline.kafka.embedded import EmbeddedBroker
 
 
 def test_it_gives_an_address_on_loopback() -> None:

@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 
 from pipeline.errors import FatalError
-from pipeline.observability import Health, ManagementServer, ManagementSettings, Metrics
+from pipeline.observability import Health, ManagementSettings, Metrics
+from pipeline.observability.management import ManagementServer
 
 SETTINGS = ManagementSettings(port=0)
 

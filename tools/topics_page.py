@@ -9,8 +9,9 @@ from tools.markdown import duration, page, table
 
 _INTRO = """\
 Names are logical: `kafka.topic_prefix` is put before them, `kafka.topics` renames single ones. `pipeline topics
-create` creates them, `pipeline topics check` compares them with the cluster, `pipeline topics export` prints
-this table for other tools; [schemas/asyncapi.json](../schemas/asyncapi.json) describes them for programs."""
+create` creates those that the configured sources need, `pipeline topics check` compares them with the cluster,
+`pipeline topics export` prints this table for other tools;
+[schemas/asyncapi.json](../schemas/asyncapi.json) describes them for programs."""
 
 _RECORDS = """\
 ## Records

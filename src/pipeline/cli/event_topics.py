@@ -10,6 +10,7 @@ import click
 from pipeline.cli.exits import UsageRefused
 from pipeline.cli.job_view import NotFound
 from pipeline.contracts import DEAD_LETTER_ENDING, SOURCE_TOPICS, SPECS, Topic, TopicName
+from pipeline.settings import Settings
 
 _EVENTS: Final = "card-events."
 
@@ -18,8 +19,9 @@ class Choice:
     """The topics to read.
 
     Args:
-        named: As the command line names them: a topic, a category of Weavr's events, or nothing for all that are open.
-        sources: Topics of configured sources.
+        named: As the command line names them: a topic, or a category of Weavr's events; nothing for the topics of all
+            configured sources of events that need no special right.
+        settings: Which sources are configured.
 
     Attributes:
         topics: In the order of the table.
@@ -28,10 +30,10 @@ class Choice:
         UsageRefused: A name means nothing.
     """
 
-    def __init__(self, named: Sequence[str], sources: Sequence[TopicName] = ()) -> None:
+    def __init__(self, named: Sequence[str], settings: Settings) -> None:
         self._named = bool(named)
         self.topics: list[TopicName] = (
-            list(dict.fromkeys(_topic(name) for name in named)) if named else [*_open_topics(), *sources]
+            list(dict.fromkeys(_topic(name) for name in named)) if named else _configured_topics(settings)
         )
 
     def missing(self, topic: TopicName) -> None:
@@ -46,9 +48,12 @@ class Choice:
         click.echo(f"warning: {text}", err=True)
 
 
-def _open_topics() -> list[TopicName]:
-    """Return the topics of events that no special right is needed for: without step-ups and quarantines."""
-    return [topic for topic in Topic if topic.startswith(_EVENTS) and not SPECS[topic].sensitive]
+def _configured_topics(settings: Settings) -> list[TopicName]:
+    """Return the topics of configured sources, without step-ups and quarantines; Weavr's if none is configured."""
+    of_sources: list[TopicName] = [source.topic for source in settings.webhooks.values()]
+    if of_sources and not settings.weavr:
+        return of_sources
+    return [*(topic for topic in Topic if topic.startswith(_EVENTS) and not SPECS[topic].sensitive), *of_sources]
 
 
 def _topic(name: str) -> TopicName:

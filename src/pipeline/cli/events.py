@@ -30,7 +30,8 @@ topic_option = click.option(
     "topics",
     multiple=True,
     metavar="TOPIC|CATEGORY",
-    help="A topic, or a category such as managed-cards; may be repeated. Default: all open topics of events.",
+    help="A topic, or a category such as managed-cards; may be repeated. "
+    "Default: the topics of all configured sources, without step-ups and quarantines.",
 )
 count_option = click.option("--count", type=click.IntRange(min=1), help="End after so many records.")
 
@@ -153,7 +154,7 @@ def rewind_group(setup: Setup, *, group: str, to: Point, topics: tuple[str, ...]
     place. Exit 1 if the group has live members, or there is no such group or topic.
     """
     settings = setup.settings()
-    chosen = Choice(topics).topics if topics else []
+    chosen = Choice(topics, settings).topics if topics else []
     act = rewind if execute else plan_rewind
     found = asyncio.run(act(settings.cluster, group, to, topics=chosen))
     if as_json:
@@ -163,7 +164,7 @@ def rewind_group(setup: Setup, *, group: str, to: Point, topics: tuple[str, ...]
 
 
 def _records(settings: Settings, topics: Sequence[str], *, since: Point, follow: bool) -> AsyncGenerator[Record, None]:
-    choice = Choice(topics, [one.topic for one in settings.webhooks.values()])
+    choice = Choice(topics, settings)
     return read_on(settings.cluster, choice.topics, since=since, follow=follow, missing=choice.missing)
 
 

@@ -1,4 +1,4 @@
-"""``pipeline topics``: the topics, those of configured sources too, in the cluster and on paper."""
+"""``pipeline topics``: create, check and export the Kafka topics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from pipeline.kafka.admin import check_topics, create_topics, topic_table
 from pipeline.settings import Settings
 from pipeline.subscriber import dead_letter_topics
 
-group_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+all_option: _Decorator = click.option(
+    "--all", "every", is_flag=True, help="Also topics of sources that are not configured."
+)
+group_option: _Decorator = click.option(
     "--group", "groups", metavar="NAME", multiple=True, help="Of a subscriber: its dead-letter topics too. Repeatable."
 )
 
@@ -30,31 +35,36 @@ def topics() -> None:
 
 
 @topics.command(epilog="Example: pipeline --config prod.toml topics create --group fraud")
+@all_option
 @group_option
 @json_option
 @pass_setup
-def create(setup: Setup, *, groups: Sequence[str], as_json: bool) -> None:
-    """Create the topics that are missing, those of configured sources too; leave the others as they are.
+def create(setup: Setup, *, every: bool, groups: Sequence[str], as_json: bool) -> None:
+    """Create the missing topics of the configured sources and of the audit log; leave existing topics as they are.
 
-    May be repeated.
+    If no source is configured, all topics are created. May be repeated.
     """
     settings = setup.settings()
-    results = asyncio.run(create_topics(settings.cluster, _specs(settings, groups)))
+    results = asyncio.run(create_topics(settings.cluster, _specs(settings, groups, every=every)))
     if as_json:
         print_json([dataclasses.asdict(one) for one in results])
         return
-    print_table(("topic", "created"), [(one.name, "yes" if one.created else "was there") for one in results])
+    print_table(("topic", "created"), [(one.name, "yes" if one.created else "exists") for one in results])
 
 
 @topics.command(epilog="Example: pipeline topics check --json | jq '.findings[] | select(.breaks)'")
+@all_option
 @group_option
 @json_option
 @pass_setup
 @click.pass_context
-def check(ctx: click.Context, setup: Setup, *, groups: Sequence[str], as_json: bool) -> None:
-    """Compare the cluster's topics with the table. Exit 1 if a difference breaks a promise (docs/topics.md)."""
+def check(ctx: click.Context, setup: Setup, *, every: bool, groups: Sequence[str], as_json: bool) -> None:
+    """Compare the cluster with the topics that `topics create` creates.
+
+    Exit 1 if a difference breaks a promise (docs/topics.md).
+    """
     settings = setup.settings()
-    findings = asyncio.run(check_topics(settings.cluster, _specs(settings, groups)))
+    findings = asyncio.run(check_topics(settings.cluster, _specs(settings, groups, every=every)))
     broken = any(one.breaks for one in findings)
     if as_json:
         print_json({"ok": not broken, "findings": [dataclasses.asdict(one) for one in findings]})
@@ -72,17 +82,17 @@ def check(ctx: click.Context, setup: Setup, *, groups: Sequence[str], as_json: b
 @group_option
 @pass_setup
 def export(setup: Setup, *, as_format: str, groups: Sequence[str]) -> None:
-    """Print all topics as they should be, for other tools that create them. Without [kafka]: by its defaults."""
+    """Print all topics as they should be, for other tools that create them. Without [kafka]: with its defaults."""
     del as_format  # the only one so far; scripts name it, so that a second one changes nothing for them
     settings = setup.settings()
     kafka = settings.kafka or KafkaSettings(bootstrap_servers="none")
-    click.echo(json.dumps(topic_table(kafka, _specs(settings, groups)), indent=2))
+    click.echo(json.dumps(topic_table(kafka, _specs(settings, groups, every=True)), indent=2))
 
 
-def _specs(settings: Settings, groups: Sequence[str]) -> tuple[TopicSpec, ...]:
-    """Return the topics of the table, of configured sources, and those that subscribers' groups need beside them."""
+def _specs(settings: Settings, groups: Sequence[str], *, every: bool) -> tuple[TopicSpec, ...]:
+    """Return the topics of the settings, and the dead-letter topics of subscribers' groups."""
     try:
         needed = [spec for group in groups for spec in dead_letter_topics(group)]
     except ValueError as error:
         raise UsageRefused("group_refused", f"--group: {error}") from error
-    return (*settings.topics, *needed)
+    return (*(settings.all_topics if every else settings.topics), *needed)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.audit.settings import AuditSettings
-from pipeline.contracts import TOPICS, IntegrationName, TopicSpec
+from pipeline.contracts import SOURCE_TOPICS, TOPICS, IntegrationName, TopicSpec
 from pipeline.jobs.settings import WatchSettings
 from pipeline.jobs.transfer import TransferSettings
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
@@ -30,6 +30,8 @@ ENV_DELIMITER = "__"
 
 _SOURCES = ("ecs", "weavr", "webhooks")
 """Tables of sources of webhooks."""
+_TOPIC_PREFIXES = ("card-batch.", "card-events.", SOURCE_TOPICS)
+"""How the topics begin that only the sources of each of these tables need."""
 
 
 class Settings(BaseSettings):
@@ -110,9 +112,18 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def topics(self) -> tuple[TopicSpec, ...]:
-        """All topics: those of the one table, and those of configured sources."""
+    def all_topics(self) -> tuple[TopicSpec, ...]:
+        """Every topic of the table, and those of configured sources."""
         return (*TOPICS, *(source.topic_spec() for source in self.webhooks.values()))
+
+    @property
+    def topics(self) -> tuple[TopicSpec, ...]:
+        """The topics that the configured sources and the audit log need; all topics if no source is configured."""
+        configured = [bool(getattr(self, kind)) for kind in _SOURCES]
+        if not any(configured):
+            return self.all_topics
+        unused = tuple(prefix for prefix, is_used in zip(_TOPIC_PREFIXES, configured, strict=True) if not is_used)
+        return tuple(spec for spec in self.all_topics if not spec.topic.startswith(unused))
 
     def _sources(self) -> Iterator[tuple[str, str, EcsIntegration | WeavrIntegration | WebhookSource]]:
         """Yield place, key and table of every source of webhooks."""

@@ -259,6 +259,18 @@ def test_a_name_that_means_nothing_is_refused_with_those_that_do(run: Run, topic
     assert topics.asked is None
 
 
+@pytest.mark.parametrize("weavr", [False, True])
+def test_without_weavr_its_topics_are_not_looked_for(run: Run, topics: Topics, *, weavr: bool) -> None:
+    """Who receives webhooks of GitHub alone gets no warning of 17 topics that nobody made."""
+    table = '[weavr.acme]\nsecrets = [{ file = "webhook" }]\n' if weavr else ""
+    with Path("pipeline.toml").open("a") as file:
+        file.write(f'[webhooks.hub]\npreset = "github"\nsecrets = [{{ file = "webhook" }}]\n{table}')
+    assert run("events", "tail").exit_code == 0
+    assert topics.asked is not None
+    assert topics.asked[0][-1] == "webhook-events.hub"
+    assert len(topics.asked[0]) == (18 if weavr else 1)
+
+
 def test_a_missing_topic_is_an_error_only_where_it_was_named(run: Run, topics: Topics) -> None:
     topics.gone = {Topic.EVENTS_LOGIN}
     result = run("events", "tail")

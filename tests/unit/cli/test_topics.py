@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from support.command_line import Run
 
-from pipeline.contracts import TOPICS, TopicSpec
+from pipeline.contracts import SPECS, TOPICS, Topic, TopicSpec
 from pipeline.kafka import BrokerUnavailable, KafkaSettings
 from pipeline.kafka.admin import TopicFinding, TopicResult
+
+ECS_ONLY = tuple(spec for spec in TOPICS if spec.topic.startswith(("card-batch.", "audit.")))
 
 
 def checked(*findings: TopicFinding) -> Callable[[KafkaSettings, Sequence[TopicSpec]], Awaitable[list[TopicFinding]]]:
     async def check(_: KafkaSettings, specs: Sequence[TopicSpec]) -> list[TopicFinding]:
-        assert specs == TOPICS
+        assert specs == ECS_ONLY
         return list(findings)
 
     return check
@@ -30,12 +32,12 @@ def test_create_says_what_was_done(home: Path, run: Run, monkeypatch: pytest.Mon
     del home
 
     async def create(settings: KafkaSettings, specs: Sequence[TopicSpec]) -> list[TopicResult]:
-        assert specs == TOPICS
+        assert specs == ECS_ONLY
         assert settings.bootstrap_servers == "127.0.0.1:1"
         return [TopicResult("a", created=True), TopicResult("b", created=False)]
 
     monkeypatch.setattr("pipeline.cli.topics.create_topics", create)
-    assert run("topics", "create").stdout == "topic\tcreated\na\tyes\nb\twas there\n"
+    assert run("topics", "create").stdout == "topic\tcreated\na\tyes\nb\texists\n"
     assert json.loads(run("topics", "create", "--json").stdout) == [
         {"name": "a", "created": True},
         {"name": "b", "created": False},
@@ -64,6 +66,48 @@ def test_check_ends_with_1_if_a_promise_breaks(
     document = json.loads(run("topics", "check", "--json").stdout)
     assert document["ok"] is (code == 0)
     assert [one["name"] for one in document["findings"]] == [one.name for one in findings]
+
+
+GITHUB = """\
+[kafka]
+bootstrap_servers = "127.0.0.1:1"
+[webhooks.hub]
+preset = "github"
+secrets = [{ file = "s" }]
+"""
+ONLY_KAFKA = '[kafka]\nbootstrap_servers = "127.0.0.1:1"\n'
+
+
+@pytest.mark.parametrize(
+    ("settings", "option", "expected"),
+    [
+        (GITHUB, (), ["webhook-events.quarantine", "audit.events", "audit.dead-letter", "webhook-events.hub"]),
+        (GITHUB, ("--all",), [*(str(spec.topic) for spec in TOPICS), "webhook-events.hub"]),
+        (ONLY_KAFKA, (), [str(spec.topic) for spec in TOPICS]),
+    ],
+)
+@pytest.mark.parametrize("command", ["create", "check"])
+def test_only_topics_of_configured_sources_are_asked_for(
+    empty: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    command: str,
+    settings: str,
+    option: tuple[str, ...],
+    expected: list[str],
+) -> None:
+    """All of them with --all, or if the settings name no source."""
+    (empty / "pipeline.toml").write_text(settings)
+    asked: list[str] = []
+
+    async def ask(_: KafkaSettings, specs: Sequence[TopicSpec]) -> list[TopicResult]:
+        asked.extend(str(spec.topic) for spec in specs)
+        return []
+
+    monkeypatch.setattr(f"pipeline.cli.topics.{command}_topics", ask)
+    assert run("topics", command, *option).exit_code == 0
+    assert asked == expected
 
 
 def test_a_broker_that_is_away_is_exit_4(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +160,7 @@ def test_topics_of_configured_sources_are_topics_too(home: Path, run: Run, monke
     monkeypatch.setattr("pipeline.cli.topics.create_topics", create)
     run("topics", "create")
     spec = created[-1]
-    assert len(created) == len(TOPICS) + 1
+    assert created[:-1] == [*ECS_ONLY[:-2], SPECS[Topic.WEBHOOK_QUARANTINE], *ECS_ONLY[-2:]]
     assert (spec.topic, spec.partitions, spec.retention_ms) == ("webhook-events.shop", 5, 43_200_000)
     exported = {one["logical"]: one for one in json.loads(run("topics", "export").stdout)}
     assert exported["webhook-events.shop"]["partitions"] == 5

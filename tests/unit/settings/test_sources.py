@@ -213,7 +213,7 @@ def test_a_stage_need_not_have_the_providers_of_the_ingress(tmp_path: Path) -> N
 
 
 def test_topics_of_configured_sources_follow_the_table(tmp_path: Path) -> None:
-    topics = loaded(tmp_path, f'{SHOP}preset = "github"\npartitions = 1\n').topics
+    topics = loaded(tmp_path, f'{SHOP}preset = "github"\npartitions = 1\n').all_topics
     assert topics[: len(TOPICS)] == TOPICS
     (spec,) = topics[len(TOPICS) :]
     assert (spec.topic, spec.partitions, spec.retention_ms) == ("webhook-events.shop", 1, 7 * 86_400_000)

@@ -60,10 +60,17 @@ class _Asked:
     as_json: bool
 
 
-def _share(name: str, default: str, usual: str, text: str) -> Callable[..., Any]:
-    """Return an option with a share that may be left out."""
+def _share(name: str, usual: str, text: str) -> Callable[..., Any]:
+    """Return an option whose value may be left out: 0 without the option, ``usual`` with the option alone."""
     return click.option(
-        name, type=_SHARE, is_flag=False, flag_value=usual, default=default, show_default=True, help=text
+        name,
+        type=_SHARE,
+        is_flag=False,
+        flag_value=usual,
+        default="0",
+        show_default=True,
+        metavar="[SHARE]",
+        help=f"{text} Without SHARE: {usual}.",
     )
 
 
@@ -75,9 +82,9 @@ Examples:
   pipeline sandbox send-events --url http://127.0.0.1:8080/webhooks/weavr/acme \\
       --key-file acme/secrets/acme-weavr-key --count 10000 --repeats 0.05 --broken
   pipeline sandbox send-events ... --mix 'managed_cards/*=3,login=1' --rate 200 --out-of-order --json
-Exit 0: every answer was as it must be. Exit 1: one was not. Exit 2: a wrong option.""",
+Exit 0: every answer was right. Exit 1: at least one was wrong. Exit 2: a wrong option.""",
 )
-@click.option("--url", help="Of the webhook: .../webhooks/weavr/NAME, with its secret segment where it has one.")
+@click.option("--url", help="URL of the webhook: .../webhooks/weavr/NAME, with its secret segment if it has one.")
 @click.option("--key-file", type=_FILE, help="Holds the API key that signs.")
 @click.option("--count", type=click.IntRange(1), default=1000, show_default=True, help="Events, without repeats.")
 @click.option(
@@ -87,17 +94,17 @@ Exit 0: every answer was as it must be. Exit 1: one was not. Exit 2: a wrong opt
 @click.option("--mix", "weights", help="PATH=WEIGHT,...; paths may hold *. Default: all 32 kinds equally often.")
 @click.option("--entities", type=click.IntRange(1), default=500, show_default=True, help="Cards, accounts, ... each.")
 @click.option("--call-refs", type=_SHARE, default=0.8, show_default=True, help="Share with a call-ref.")
-@_share("--repeats", "0", "0.05", "Share that is sent once more after it was accepted.")
-@_share("--out-of-order", "0", "0.05", "Share that comes after the next event of its entity.")
-@_share("--new-fields", "0", "0.1", "Share with fields, and share with enum values, that nobody knows yet.")
-@_share("--broken", "0", "0.01", "Share of broken events, of all kinds.")
+@_share("--repeats", "0.05", "Share of events that are sent again after they were accepted.")
+@_share("--out-of-order", "0.05", "Share of events that come after the next event of their entity.")
+@_share("--new-fields", "0.1", "Share of events with unknown fields, and of those with unknown enum values.")
+@_share("--broken", "0.01", "Share of broken events, with all kinds of faults.")
 @click.option("--rotate-to", type=_FILE, help="Holds the key that signs the second half.")
 @click.option(
     "--compress-retries",
     type=click.FloatRange(1),
     default=1000.0,
     show_default=True,
-    help="By this Weavr's pauses of 10 s to 3.6 h before retries are divided.",
+    help="Weavr's pauses before retries, 10 s to 3.6 h, are divided by this.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same events.")
 @click.option("--ledger", type=_FILE, help="Write what became of each event, a JSON document a line.")
@@ -245,6 +252,6 @@ def _show(totals: Totals, seconds: float) -> None:
     answers = sorted(totals.statuses.items(), key=str)
     print_table(("answer", "requests"), [(status or "none", number) for status, number in answers])
     for finding in totals.findings:
-        click.echo(f"NOT AS IT MUST BE: {finding}")
+        click.echo(f"WRONG: {finding}")
     if totals.wrong > len(totals.findings):
         click.echo(f"and {totals.wrong - len(totals.findings)} more")

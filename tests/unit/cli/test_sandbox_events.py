@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def test_an_answer_that_is_not_as_it_must_be_is_exit_1(weavr: Weavr, run: Run) -
     weavr.answer = lambda event: 401 if event.index < 30 else 204
     result = run(*ARGUMENTS, "--count", "60")
     assert result.exit_code == 1
-    assert "NOT AS IT MUST BE: event " in result.stdout
+    assert "WRONG: event " in result.stdout
     assert result.stdout.endswith("and 10 more\n")
     assert json.loads(run(*ARGUMENTS, "--count", "60", "--json").stdout)["wrong"] == 30
 
@@ -195,3 +196,9 @@ def test_on_a_terminal_there_is_a_bar(weavr: Weavr, run: Run, monkeypatch: pytes
     result = run(*ARGUMENTS, "--count", "20", "--json")
     assert json.loads(result.stdout)["events"] == len(weavr.events) == 20
     assert "events" in result.stderr
+
+
+def test_help_shows_that_a_share_may_be_left_out_and_what_it_is_then(run: Run) -> None:
+    help_text = " ".join(run("sandbox", "send-events", "--help").stdout.split())
+    for option, usual in (("repeats", "0.05"), ("out-of-order", "0.05"), ("new-fields", "0.1"), ("broken", "0.01")):
+        assert re.search(rf"--{option} \[SHARE\] [^\[]+ Without SHARE: {re.escape(usual)}\. \[default: 0; ", help_text)

@@ -27,7 +27,7 @@ variables over it, and secret files. `pipeline config check` names every problem
   tables are written as JSON. They count more than the file. An integration with a dash in its name needs a name
   with a dash (`env 'PIPELINE_ECS__ACME-EU__SUCCESS_STATUS=200' pipeline ...`), or stands in the file.
 - **Secrets**: for every key of the type *secret*, write `KEY_file = "PATH"` instead; the file holds nothing but
-  the secret, one newline at its end is not part of it. A file that everybody can read is warned of. Files of
+  the secret and at most one newline after it. A file that everybody can read is warned of. Files of
   webhook secrets must be there for the ingress alone; token files of callbacks are read again and again, so
   that replacing one rotates the token.
 - **Paths** that are relative are relative to the folder of the settings file (without one: to the working

@@ -1,7 +1,6 @@
 """The settings of a process: one TOML file, environment variables, secret files. Nothing else reads any of these."""
 
 from pipeline.settings.errors import ConfigError
-from pipeline.settings.files import SecretUnreadable
 from pipeline.settings.integration import EcsIntegration, Limits
 from pipeline.settings.loading import CONFIG_VARIABLE, DEFAULT_FILE, config_path, load_settings
 from pipeline.settings.model import Settings
@@ -19,7 +18,6 @@ __all__ = [
     "Limits",
     "RetentionSettings",
     "Review",
-    "SecretUnreadable",
     "Settings",
     "WeavrIntegration",
     "WebhookSource",

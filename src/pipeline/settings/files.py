@@ -10,44 +10,13 @@ from typing import Any, Final
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from pipeline.secret_files import SecretUnreadable, read_secret
 from pipeline.settings.refusals import shown
 from pipeline.settings.shape import Loc, dotted, fields, is_path, is_secret, item, models
 from pipeline.webhooks.verification import Secret, SecretSettings
 
-_MAX_BYTES: Final = 65_536
 _SUFFIX: Final = "_file"
 _UNREAD: Final = SecretStr("unread-by-this-process")
-
-
-class SecretUnreadable(Exception):
-    """A file does not give a secret; the text says why and how to create it."""
-
-
-def read_secret(path: Path) -> SecretStr:
-    """Return the text of a secret file, without one newline at its end.
-
-    Raises:
-        SecretUnreadable: It is missing, empty, not text, or larger than 65,536 bytes.
-    """
-    # somebody may have written the secret itself where its path belongs
-    named = str(path) if shown(path.name) == repr(path.name) else "the path given there (is it the secret itself?)"
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-        text = raw.decode().removesuffix("\n")
-    except FileNotFoundError:
-        fault = f"there is no file {named}"
-    except OSError as error:
-        fault = f"{named} cannot be read ({error.strerror})"
-    except UnicodeDecodeError:
-        fault = f"{named} is not UTF-8 text"
-    else:
-        if text and len(raw) <= _MAX_BYTES:
-            return SecretStr(text)
-        fault = f"{named} is larger than {_MAX_BYTES} bytes" if text else f"{named} is empty"
-    raise SecretUnreadable(
-        f"{fault}; create it with the secret as its only line: (umask 077; printf %s SECRET > {named})"
-    ) from None
 
 
 def resolved(secrets: Iterable[SecretSettings]) -> tuple[Secret, ...]:
@@ -121,7 +90,7 @@ class Files:
         try:
             value = read_secret(path)
         except SecretUnreadable as error:
-            self.problems[secret] = f"{dotted(written)}: {error}"
+            self.problems[secret] = f"{dotted(written)}: {_explained(path, error)}"
             return _UNREAD
         if path.stat().st_mode & stat.S_IROTH:
             self.warnings.append(f"{dotted(written)}: {path} can be read by everybody; run: chmod 600 {path}")
@@ -132,3 +101,10 @@ def _of_ingress(field: FieldInfo) -> bool:
     """Return whether only the ingress reads this secret, so that no other process needs its file."""
     extra = field.json_schema_extra
     return isinstance(extra, dict) and extra.get("read_by") == "ingress"
+
+
+def _explained(path: Path, error: SecretUnreadable) -> str:
+    # somebody may have written the secret itself where its path belongs
+    named = str(path) if shown(path.name) == repr(path.name) else "the path given there (is it the secret itself?)"
+    fault = f"there is no file {named}" if isinstance(error.__cause__, FileNotFoundError) else f"{named} {error.fault}"
+    return f"{fault}; create it with the secret as its only line: (umask 077; printf %s SECRET > {named})"

@@ -16,8 +16,8 @@ from pipeline.jobs.transfer import TransferSettings
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
 from pipeline.outbound import NetworkSettings
+from pipeline.secret_files import SecretUnreadable
 from pipeline.settings.errors import ConfigError
-from pipeline.settings.files import SecretUnreadable
 from pipeline.settings.integration import EcsIntegration
 from pipeline.settings.retention import RetentionSettings
 from pipeline.settings.weavr import WeavrIntegration

@@ -14,7 +14,8 @@ from support.paths import SUPPORT
 
 from pipeline.app import open_sources
 from pipeline.contracts import Topic
-from pipeline.settings import ConfigError, SecretUnreadable, Settings, load_settings
+from pipeline.secret_files import SecretUnreadable
+from pipeline.settings import ConfigError, Settings, load_settings
 from pipeline.webhooks.sources import Delivery, Explainable, Policy
 from pipeline.webhooks.verification import Reason, SignatureRefused
 from pipeline.webhooks.webhook import Source

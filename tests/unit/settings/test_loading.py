@@ -54,10 +54,15 @@ def test_an_integration_is_named_by_its_table_and_its_path_follows(file: Path) -
 
 
 def test_a_secret_loses_one_newline_and_no_more(file: Path) -> None:
-    (file.parent / "secrets" / "webhook").write_text(" s3cret \n\n")
+    """What remains is the secret as it is, or refused: nothing is repaired."""
+    (file.parent / "secrets" / "webhook").write_text("s3  cret\n")
     (secret,) = load_settings(file, {}).ecs["acme"].webhook_secrets()
     assert secret.id == "webhook"
-    assert secret.value.get_secret_value() == " s3cret \n"
+    assert secret.value.get_secret_value() == "s3  cret"
+    (file.parent / "secrets" / "webhook").write_text(" s3cret \n\n")
+    with pytest.raises(ConfigError, match="webhook must hold the secret alone") as caught:
+        load_settings(file, {})
+    assert "s3cret" not in str(caught.value)
 
 
 def test_relative_paths_are_relative_to_the_files_folder(file: Path) -> None:

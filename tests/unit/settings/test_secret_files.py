@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from pipeline.settings import ConfigError, SecretUnreadable, load_settings
-from pipeline.settings.files import read_secret
+from pipeline.secret_files import SecretUnreadable
+from pipeline.settings import ConfigError, load_settings
 
 SASL = '[kafka]\nbootstrap_servers = "a:1"\n[kafka.sasl]\nmechanism = "PLAIN"\nusername = "me"\n'
 
@@ -87,21 +87,17 @@ def test_a_secret_written_where_its_path_belongs_is_not_shown(tmp_path: Path) ->
     ("content", "fault"),
     [
         (b"", "is empty"),
-        (b"\n", "is empty"),
-        (b"\xff", "is not UTF-8 text"),
-        (b"x" * 65_537, "is larger than 65536 bytes"),
+        (b"planted\xff", "is not UTF-8 text"),
+        (b"planted\n\n", "must hold the secret alone"),
+        (b"x" * 65_537, "is longer than 16384 bytes"),
     ],
 )
 def test_a_file_without_a_usable_secret_is_named(tmp_path: Path, content: bytes, fault: str) -> None:
-    path = tmp_path / "secret"
-    path.write_bytes(content)
-    with pytest.raises(SecretUnreadable, match=fault):
-        read_secret(path)
-
-
-def test_a_folder_is_no_secret_file(tmp_path: Path) -> None:
-    with pytest.raises(SecretUnreadable, match="cannot be read"):
-        read_secret(tmp_path)
+    secret = tmp_path / "password"
+    secret.write_bytes(content)
+    (problem,) = problems(written(tmp_path, 'password_file = "password"'))
+    assert problem.startswith(f"kafka.sasl.password_file: {secret} {fault}")
+    assert "planted" not in problem
 
 
 def test_a_wrong_secret_value_is_not_shown(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pipeline.jobs.ecs.errors import TokenUnavailable
 from pipeline.jobs.ecs.jwt_expiry import read_expiry
 from pipeline.jobs.ecs.protocols import Token
-from pipeline.jobs.ecs.secret_file import checked_secret
+from pipeline.secret_files import token_fault
 
 _LONGEST_LIFE: Final = 10 * 365 * 86_400
 
@@ -63,7 +63,10 @@ def read_token(body: bytes, *, now: datetime) -> Token:
     except ValidationError as error:
         where = ", ".join(sorted({".".join(map(str, row["loc"])) or "document" for row in error.errors()}))
         raise TokenUnavailable("callback_token_malformed", f"the token answer is not as documented: {where}") from None
-    value = checked_secret(attributes.access_token.get_secret_value().encode(), what="the access token")
+    value = attributes.access_token
+    fault = token_fault(value)
+    if fault is not None:
+        raise TokenUnavailable("callback_token_malformed", f"the access token {fault}")
     if attributes.expires_in is None:
         return Token(value, read_expiry(value.get_secret_value()))
     return Token(value, now + timedelta(seconds=attributes.expires_in))

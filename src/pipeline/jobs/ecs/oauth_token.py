@@ -15,15 +15,15 @@ from pydantic import SecretStr
 
 from pipeline.errors import TransientError
 from pipeline.jobs.ecs.answers import describe
-from pipeline.jobs.ecs.errors import TokenUnavailable
+from pipeline.jobs.ecs.errors import TokenUnavailable, unavailable
 from pipeline.jobs.ecs.exchange import MAX_RETRY_AFTER_SECONDS, HttpAnswer, exchange
 from pipeline.jobs.ecs.oauth_answers import read_token, token_request
 from pipeline.jobs.ecs.protocols import Token
 from pipeline.jobs.ecs.retry import retry_after_seconds
-from pipeline.jobs.ecs.secret_file import read_secret_file
 from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
 from pipeline.outbound import AddressRefused
 from pipeline.outbound.urls import request_url
+from pipeline.secret_files import SecretUnreadable, TokenFile
 
 log = structlog.get_logger(__name__)
 
@@ -159,7 +159,10 @@ class OAuthTokenProvider:
         secret = self._oauth.client_secret
         if secret is None:
             path = cast("Path", self._oauth.client_secret_file)  # the settings hold exactly one of the two
-            secret = await read_secret_file(path, what="OAuth client secret")
+            try:
+                secret = await TokenFile(path).token()
+            except SecretUnreadable as error:
+                raise unavailable(error, "OAuth client secret") from error
         self._remember(secret)
         return secret
 

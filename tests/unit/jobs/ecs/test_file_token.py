@@ -47,13 +47,13 @@ async def test_one_newline_at_the_end_is_stripped(tmp_path: Path, end: str) -> N
     [
         (b"", "is empty"),
         (b"\n", "is empty"),
-        (b"abc\n\n", "one word"),
-        (b" abc", "one word"),
-        (b"abc \n", "one word"),
+        (b"abc\n\n", "the secret alone"),
+        (b" abc", "the secret alone"),
+        (b"abc \n", "the secret alone"),
         (b"abc def", "one word"),
-        (b"abc\tdef", "one word"),
+        (b"abc\tdef", "the secret alone"),
         (b"abc\r\nX-Injected: 1", "one word"),
-        (b"\xef\xbb\xbfabc", "one word"),
+        (b"\xef\xbb\xbfabc", "the secret alone"),
         ("schlüssel".encode(), "one word"),
         (b"x" * 20_000, "longer than 16384 bytes"),
     ],
@@ -79,7 +79,7 @@ async def test_a_missing_file_is_transient(tmp_path: Path) -> None:
 
 async def test_a_file_system_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a secret is bounded in time."""
-    monkeypatch.setattr("pipeline.jobs.ecs.secret_file._TIMEOUT", 0.0)
+    monkeypatch.setattr("pipeline.secret_files._TIMEOUT", 0.0)
     path = tmp_path / "token"
     path.write_text("abc")
     with pytest.raises(TokenUnavailable, match="took over"):

@@ -12,12 +12,12 @@ from pipeline.errors import PermanentError, TransientError
 from pipeline.jobs.processors.http.answer import parse, point, read_bounded
 from pipeline.jobs.processors.http.options import HttpOptions, matches
 from pipeline.jobs.processors.http.template import BodyTemplate, refuse_empty, refuse_steps
-from pipeline.jobs.processors.http.token import FileToken
 from pipeline.jobs.processors.protocols import Card, CardResult, JobContext, TransientCardError
 from pipeline.outbound.errors import AddressRefused
 from pipeline.outbound.guard import open_session
 from pipeline.outbound.settings import HostRules, NetworkSettings
 from pipeline.outbound.urls import request_url
+from pipeline.secret_files import SecretUnreadable, TokenFile
 
 _NETWORK: Final = NetworkSettings()
 
@@ -42,7 +42,7 @@ class Http:
         )
         self._path, self._query = options.templates
         self._body = None if options.body is None else BodyTemplate(options.body)
-        self._token = None if options.token_file is None else FileToken(options.token_file)
+        self._token = None if options.token_file is None else TokenFile(options.token_file)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -67,7 +67,7 @@ class Http:
         """
         url = self._url(card, context)
         body = None if self._body is None else json.dumps(self._body.fill(card, context)).encode()
-        token = None if self._token is None else await self._token.value()
+        token = None if self._token is None else await _token(self._token)
         status, retry_after, answer = await self._ask(url, body, self._headers(card, token, body))
         return await self._judge(status, retry_after, answer, token)
 
@@ -115,7 +115,7 @@ class Http:
         options = self._options
         failed = matches(status, options.failed_statuses)
         if not failed and matches(status, options.credentials_statuses):
-            if self._token is not None and await self._token.value() != token:
+            if self._token is not None and await _token(self._token, fresh=True) != token:
                 raise TransientCardError("the card service's token was replaced meanwhile")
             raise TransientError(
                 "http_credentials_refused", f"The card service refuses our credentials (it answered {status})."
@@ -128,6 +128,13 @@ class Http:
             return CardResult("failed", f"the card service answered {status}", columns)
         unread = bool(columns) and document is None
         return CardResult("ok", "the card service's answer could not be read" if unread else "", columns)
+
+
+async def _token(file: TokenFile, *, fresh: bool = False) -> str:
+    try:
+        return (await file.token(fresh=fresh)).get_secret_value()
+    except SecretUnreadable as error:
+        raise TransientError("http_token_unavailable", f"Processor http has no token: {error.message}.") from error
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -11,8 +11,7 @@ from support.flow import INTEGRATION, Flow
 from pipeline.audit import verify
 from pipeline.contracts import Topic
 from pipeline.sandbox import Job, ResultRules, expected_counts, verify_result
-from pipeline.storage import open_store
-from pipeline.storage.settings import LocalSettings
+from pipeline.storage import LocalSettings, open_store
 
 COMPLETED_STEPS: Final = (
     "webhook.accepted",

@@ -20,8 +20,7 @@ from pipeline.kafka.embedded import EmbeddedBroker
 from pipeline.observability import Health, Metrics, Redaction, configure_logging, watch_loop_lag
 from pipeline.observability.management import ManagementServer
 from pipeline.settings import Settings
-from pipeline.storage import ObjectStore
-from pipeline.storage.metered import MeteredStore
+from pipeline.storage import MeteredStore, ObjectStore
 
 log = structlog.get_logger(__name__)
 

@@ -29,8 +29,7 @@ from pipeline.jobs.receipts import (
     Uploaded,
     millis,
 )
-from pipeline.storage.errors import ObjectNotFound
-from pipeline.storage.protocols import ObjectStore
+from pipeline.storage import ObjectNotFound, ObjectStore
 
 R = TypeVar("R", bound=Receipt)
 _READS_AT_ONCE = 16

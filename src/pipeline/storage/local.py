@@ -16,26 +16,23 @@ from typing import Final
 import aiofiles
 
 from pipeline.errors import FatalError
-from pipeline.storage.errors import ObjectNotFound, StoreUnavailable
-from pipeline.storage.keys import check_key, check_prefix
-from pipeline.storage.probe import probe
-from pipeline.storage.protocols import ObjectInfo
-from pipeline.storage.walk import Entry, walk
+from pipeline.storage.any_store import Entry, probe, walk
+from pipeline.storage.protocols import ObjectInfo, ObjectNotFound, StoreUnavailable, check_key, check_prefix
 
 _ASIDE: Final = ".incoming"
-"""Folder of files that are being written; no key can name it. On the same file system, so that ``link`` works."""
+"""Folder of files that are being written; no key can name it. It is on the same file system, so that ``link`` works."""
 
 _STALE_SECONDS: Final = 600.0
-"""Writing one object takes seconds: an older file was left by a process that was killed, card data perhaps in it."""
+"""Writing one object takes seconds: a process that was killed left an older file, which may hold card data."""
 
 _NAMES_AT_ONCE: Final = 50_000
 """Names of one folder held in memory while listing; a larger folder is read several times."""
 
 _ENTRIES_AT_ONCE: Final = 500
-"""Files whose size is asked in one call of a thread: a caller that needs only the first waits for these alone."""
+"""Files whose size one call of a thread reads: a caller that needs only the first waits for these alone."""
 
 _FOLDER_RACES: Final = 100
-"""How often a folder may vanish between making it and linking into it (another worker deleted its last object)."""
+"""How often a folder may vanish between its creation and the link (another worker deleted its last object)."""
 
 _ADVICE: Final = {
     errno.ENOSPC: "the disk is full: free space, work goes on by itself",
@@ -50,16 +47,16 @@ _ADVICE: Final = {
 class LocalStore:
     """A folder, shared by processes of one machine, or of several over a file system with hard links.
 
-    An object is written aside, flushed to the device (fsync), and linked to its name: the link fails if the name is
-    taken, so of two creators exactly one wins, and no reader sees half an object. Files have mode 0600, folders 0700.
-    Blocking calls run in threads.
+    The store writes an object to a file aside, flushes it to the device (fsync), and links it to its name. The link
+    fails if the name is taken, so of two creators exactly one wins, and no reader sees half an object. Files have mode
+    0600, folders 0700. Blocking calls run in threads.
 
     Args:
-        root: The folder; made on first use.
+        root: The folder; the first call makes it.
     """
 
     def __init__(self, root: Path) -> None:
-        """Remember the folder; nothing is touched before the first call."""
+        """Remember the folder."""
         self._root = root.absolute()
         self._aside = self._root / _ASIDE
         self._cleaned = float("-inf")
@@ -71,7 +68,7 @@ class LocalStore:
     async def create(self, key: str, data: bytes) -> bool:
         """See ObjectStore; one thread call, two fsyncs where the folder exists.
 
-        Every ten minutes it also removes what killed processes left ten minutes ago or earlier.
+        Every ten minutes it also removes files that killed processes left at least ten minutes ago.
         """
         return await asyncio.to_thread(self._create, check_key(key), data)
 
@@ -91,7 +88,7 @@ class LocalStore:
                     yield piece
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """See ObjectStore; memory is bounded by 50,000 names for each level of folders."""
+        """See ObjectStore; it holds at most 50,000 names in memory for each level of folders."""
         check_prefix(prefix)
         async for info in walk(self._read_folder, prefix):
             yield info
@@ -101,16 +98,16 @@ class LocalStore:
         return await asyncio.to_thread(self._folders, check_prefix(prefix))
 
     async def delete(self, key: str) -> None:
-        """See ObjectStore; folders that become empty go too."""
+        """See ObjectStore; it also removes folders that become empty."""
         await asyncio.to_thread(self._delete, check_key(key))
 
     async def check(self) -> None:
-        """See ObjectStore; also removes what killed processes left behind ten minutes ago or earlier."""
+        """See ObjectStore; it also removes files that killed processes left at least ten minutes ago."""
         await asyncio.to_thread(self._clean)
         await probe(self)
 
     async def close(self) -> None:
-        """See ObjectStore; nothing is held open."""
+        """See ObjectStore; there is nothing to release."""
 
     def _create(self, key: str, data: bytes) -> bool:
         target = self._root / key
@@ -123,7 +120,7 @@ class LocalStore:
             finally:
                 aside.unlink(missing_ok=True)
             try:
-                # also by the loser: what it will act upon must be as durable as if it had written it
+                # the loser does it too: the object that it continues from must be as durable as its own
                 _sync_folder(target.parent)
                 return won or target.read_bytes() == data
             except FileNotFoundError:
@@ -181,7 +178,7 @@ class LocalStore:
                 try:
                     (self._root / folder).rmdir()
                 except OSError:
-                    return  # not empty, or another worker's: it may stay
+                    return  # not empty, or another worker uses it
 
     def _clean(self) -> None:
         self._cleaned = time.monotonic()
@@ -262,7 +259,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new or removed name durable; POSIX promises it only after a flush of the folder itself."""
+    """Make a new or removed name durable: POSIX promises that only after a flush of the folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,13 +1,47 @@
-"""What the job store and the audit log need of a storage: create-if-absent, ranged get, list, delete.
+"""The storage that the job store and the audit log need: create-if-absent, ranged get, list, delete.
 
-Nothing is ever overwritten.
+No object is ever overwritten.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+from pipeline.errors import PermanentError, TransientError
+
+MAX_KEY_CHARS: Final = 900
+"""S3 allows 1,024 bytes including the configured prefix; a folder allows 255 per segment."""
+
+_NAME: Final = r"[A-Za-z0-9_=+@,:~-][A-Za-z0-9_=+@,:~.-]{0,254}"
+_KEY: Final = re.compile(rf"(?:{_NAME}/)*{_NAME}")
+_PREFIX: Final = re.compile(rf"(?:{_NAME}/)*(?:{_NAME})?")
+
+
+class StoreUnavailable(TransientError):
+    """The storage did not do it, or its answer was lost.
+
+    Repeating is safe: ``create`` reads the object back and recognises its own.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        """Say what failed and what to do; ``message`` names keys and folders, never credentials."""
+        super().__init__("store_unavailable", message, retry_after=retry_after)
+
+
+class ObjectNotFound(PermanentError):
+    """The store holds no object with this key.
+
+    Attributes:
+        key: The key that was asked for.
+    """
+
+    def __init__(self, key: str) -> None:
+        """Name the key."""
+        super().__init__("object_not_found", f"The store holds no object {key!r}")
+        self.key = key
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +53,17 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """Objects by key: slash-separated, no leading slash, no key a folder of another (``pipeline.storage.keys``).
+    """Objects by key.
 
-    Every method raises StoreUnavailable (TransientError) on I/O failure, and ValueError for a key that is not allowed.
+    Keys are separated by slashes and do not begin with one (:func:`check_key`). No key is a folder of another. Every
+    method raises StoreUnavailable (TransientError) when I/O fails, and ValueError for a key that is not allowed.
     """
 
     async def create(self, key: str, data: bytes) -> bool:
-        """Create an object unless one exists, durably; return whether this call's object stands.
+        """Create an object durably, unless one exists; return whether the store now holds this call's object.
 
-        Atomic: no reader ever sees a part of it. A lost answer is resolved by reading back: when the object that stands
-        holds exactly ``data``, the call returns True, so put a nonce in whatever must tell two creators apart.
+        Creation is atomic: no reader sees a part of the object. When an answer is lost, the call reads the object back
+        and returns True if it holds exactly ``data``. Put a nonce into data that must tell two creators apart.
         """
         ...
 
@@ -41,7 +76,7 @@ class ObjectStore(Protocol):
         ...
 
     def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
-        """Yield an object's bytes in pieces of at most ``chunk_bytes``; memory is bounded by one or two pieces.
+        """Yield an object's bytes in pieces of at most ``chunk_bytes``; it holds one or two pieces in memory.
 
         Raises:
             ObjectNotFound: There is no such object.
@@ -51,8 +86,8 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """Yield the objects whose key starts with ``prefix``, in order of their keys (by code point), lazily.
 
-        Objects created or deleted meanwhile may or may not be seen. Memory is bounded by the number of folders that
-        lie in one folder, not by the number of objects.
+        An object that is created or deleted meanwhile may be listed or not. Memory grows with the number of folders in
+        one folder, not with the number of objects.
 
         Args:
             prefix: Empty, or any beginning of a key; most efficient when it ends with a slash.
@@ -62,23 +97,44 @@ class ObjectStore(Protocol):
     async def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders directly below ``prefix`` (empty, or ending with a slash), in order.
 
-        Cheaper than a listing of what is in them. A folder is there as long as an object is.
+        This costs less than listing the objects in them. A folder exists as long as it holds an object.
         """
         ...
 
     async def delete(self, key: str) -> None:
-        """Delete an object; a missing one is no error."""
+        """Delete an object; if there is none, do nothing."""
         ...
 
     async def check(self) -> None:
         """Return if the storage can be used: an object can be created once, read, listed and deleted.
 
         Raises:
-            StoreUnavailable: It cannot be reached or written; the message says what to do.
-            FatalError: It lacks create-if-absent: two workers could both win, so it must not be used at all.
+            StoreUnavailable: The storage cannot be reached or written; the message says what to do.
+            FatalError: The storage lacks create-if-absent: two workers could both win, so do not use it at all.
         """
         ...
 
     async def close(self) -> None:
         """Release connections."""
         ...
+
+
+def check_key(key: str) -> str:
+    """Return the key, or raise ValueError: a wrong key is a mistake in the calling code, not in the data.
+
+    A key means the same to a folder, to S3, and in a log line. Single slashes separate its segments. A segment holds
+    ASCII letters, digits and ``_ = + @ , : ~ . -``, and does not begin with a dot. That rules out ``..``, absolute
+    paths, and the files in which the store itself works.
+    """
+    if len(key) > MAX_KEY_CHARS or not _KEY.fullmatch(key):
+        raise ValueError(
+            f"{key!r} is no store key: see check_key in pipeline.storage.protocols for the characters that are allowed"
+        )
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return the prefix of a listing (empty, or any beginning of a key), or raise ValueError."""
+    if len(prefix) > MAX_KEY_CHARS or not _PREFIX.fullmatch(prefix):
+        raise ValueError(f"{prefix!r} is no prefix of a store key")
+    return prefix

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import obstore
+import obstore.store
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from pipeline.storage._s3_client import client_of
-from pipeline.storage._s3_errors import lacks_range, missing_object, unavailable
-from pipeline.storage.errors import ObjectNotFound, StoreUnavailable
-from pipeline.storage.keys import check_key, check_prefix
-from pipeline.storage.probe import probe
-from pipeline.storage.protocols import ObjectInfo
+from pipeline.errors import FatalError
+from pipeline.storage.any_store import Entry, probe, walk
+from pipeline.storage.protocols import ObjectInfo, ObjectNotFound, StoreUnavailable, check_key, check_prefix
 from pipeline.storage.settings import S3Settings
-from pipeline.storage.walk import Entry, walk
 
 if TYPE_CHECKING:
     from obstore import BytesStream, ListResult, ObjectMeta
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 T = TypeVar("T")
 
@@ -29,30 +30,49 @@ _PAGE: Final = 1000
 """Objects in one answer to a listing; the server's own limit."""
 
 _RETRIES: Final = 3
-"""Immediate repetitions of one request: enough for a short hiccup; whoever called retries with longer pauses."""
+"""Immediate repetitions of one request, enough for a short hiccup. The callers retry with longer pauses."""
 
 _CLOSE_PAUSE_SECONDS: Final = 0.1
 """The client's Rust runtime aborts the interpreter (exit code 134) in up to a fifth of the runs that end right after
 its last call; measured with obstore 0.12: none in 60 with this pause."""
 
+_CONNECT_TIMEOUT: Final = timedelta(seconds=5)
+"""A store in the same region answers in milliseconds; after this long it is unavailable."""
+
+_CODE: Final = re.compile(r"<Code>(\w{1,64})</Code>")
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+_RETRY_SECONDS: Final = 5.0
+
+_ADVICE: Final = {
+    "NoSuchBucket": "the bucket does not exist: create it, or correct store.bucket",
+    "InvalidAccessKeyId": "the server does not know the access key: correct store.access_key_id",
+    "SignatureDoesNotMatch": "the secret does not belong to the access key: correct store.secret_access_key",
+    "AccessDenied": "access denied: allow this key to get, put, list and delete objects below the prefix",
+    "ExpiredToken": "the temporary keys have expired: renew them",
+    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
+    "PermanentRedirect": "the bucket is in another region: correct store.region",
+    "NotImplemented": "the server does not know conditional writes: use one that honours If-None-Match on PUT",
+    "SlowDown": "the server asks to slow down",
+}
+
 
 class S3Store:
     """A bucket. Creation is a PUT with ``If-None-Match: *``.
 
-    Each request has a timeout (``request_timeout_seconds``) and a few immediate repetitions. Reads are strongly
-    consistent in S3; :meth:`check` finds servers where they are not, or that ignore the condition.
+    Each request has a timeout (``request_timeout_seconds``) and a few immediate repetitions. Reads of S3 are strongly
+    consistent; :meth:`check` detects servers whose reads are not, and servers that ignore the condition.
     """
 
     def __init__(self, settings: S3Settings, *, retries: int = _RETRIES) -> None:
-        """Make the client; nothing is contacted yet.
+        """Make the client, without contacting the server.
 
         Raises:
             FatalError: ``ca_file`` cannot be read.
         """
         self._name = f"s3://{settings.bucket}/{settings.prefix}"
-        self._client = client_of(settings, total=timedelta(seconds=settings.request_timeout_seconds), retries=retries)
-        # A read goes on as long as bytes come: its taker may be slow (the result's upload), so no limit on the whole.
-        self._reading = client_of(settings, total=timedelta(days=1), retries=retries)
+        self._client = _client_of(settings, total=timedelta(seconds=settings.request_timeout_seconds), retries=retries)
+        # a read goes on as long as bytes come: its consumer (the upload of a result) may be slow, so the whole may last
+        self._reading = _client_of(settings, total=timedelta(days=1), retries=retries)
         self._deadline = (settings.request_timeout_seconds + 5.0) * (retries + 1)
         self._piece_deadline = settings.request_timeout_seconds + 5.0
 
@@ -61,22 +81,22 @@ class S3Store:
         return f"S3Store({self._name!r})"
 
     async def create(self, key: str, data: bytes) -> bool:
-        """See ObjectStore; one request, a second one if the first was refused or its answer was lost."""
+        """See ObjectStore; one request, and a second one if the first was refused or its answer was lost."""
         try:
             with self._translated("create", check_key(key)):
                 await self._within(obstore.put_async(self._client, key, data, mode="create", use_multipart=False))
         except _Refused:
-            # also when the client repeated a request whose first answer was lost: then the object is our own
-            return await self._stands(key, data) or False
+            # the client may have repeated a request whose first answer was lost: then the object is our own
+            return await self._holds(key, data) or False
         except StoreUnavailable:
-            stands = await self._stands(key, data)
-            if stands is None:
-                raise  # it may still land: the caller repeats, and this call's data is recognised then
-            return stands
+            holds = await self._holds(key, data)
+            if holds is None:
+                raise  # it may still land: the caller repeats, and that call recognises the data
+            return holds
         return True
 
-    async def _stands(self, key: str, data: bytes) -> bool | None:
-        """Whether this very object stands, or another one, or (None) none."""
+    async def _holds(self, key: str, data: bytes) -> bool | None:
+        """Return whether the object with this key holds the data; None if there is no object."""
         try:
             return await self.get(key) == data
         except ObjectNotFound:
@@ -99,15 +119,15 @@ class S3Store:
                     return b""
                 return bytes(await self._within(obstore.get_range_async(self._client, key, start=start, end=end)))
             except BaseError as error:
-                if lacks_range(error):
+                if _lacks_range(error):
                     return b""
                 raise
 
     async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
         """See ObjectStore.
 
-        A read that is cut is taken up again where it was, as long as each attempt brings at least a byte; that is safe,
-        since objects never change.
+        When a read is cut, the next attempt continues at the same byte, as long as each attempt brings at least one.
+        That is safe, since objects never change.
         """
         done = 0
         while True:
@@ -129,7 +149,7 @@ class S3Store:
                     obstore.get_async(self._reading, key, options={"range": {"offset": start}} if start else None)
                 )
             except BaseError as error:
-                if start and lacks_range(error):
+                if start and _lacks_range(error):
                     return
                 raise
             body: BytesStream = answer.stream(min_chunk_size=chunk_bytes)
@@ -140,9 +160,9 @@ class S3Store:
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """See ObjectStore.
 
-        One request for up to 1,000 objects. Beyond that, files of one folder come page by page; as soon as folders are
-        among them, it goes on folder by folder (a request each, names of one folder in memory): some servers list in
-        the order of folders, not of keys.
+        It makes one request for up to 1,000 objects. Beyond that, it lists the files of one folder page by page. As
+        soon as there are folders among them, it continues folder by folder (a request for each, the names of one folder
+        in memory): some servers list in the order of folders, not of keys.
         """
         check_prefix(prefix)
         last = ""
@@ -164,7 +184,7 @@ class S3Store:
             yield info
 
     async def _flat(self, prefix: str) -> AsyncIterator[Sequence[ObjectInfo]]:
-        """Yield pages as the server orders them; the client itself lists whole folders only."""
+        """Yield pages in the server's order; the client lists whole folders only."""
         folder = prefix[: prefix.rfind("/") + 1]
         offset = None if prefix == folder else prefix[:-1]
         with self._translated("list", prefix):
@@ -172,7 +192,7 @@ class S3Store:
             while (page := await self._next(found)) is not None:
                 yield [_info(meta) for meta in page if meta["path"].startswith(prefix)]
                 if not page[-1]["path"].startswith(prefix) and page[-1]["path"] > prefix:
-                    return  # names with a common beginning stand together in every server's order
+                    return  # every server lists names with a common beginning together
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """See ObjectStore; a request for every 1,000 folders and objects directly below the prefix."""
@@ -195,7 +215,7 @@ class S3Store:
             try:
                 await self._within(obstore.delete_async(self._client, key))
             except FileNotFoundError as error:
-                if not missing_object(error):
+                if not _missing_object(error):
                     raise
 
     async def check(self) -> None:
@@ -203,12 +223,12 @@ class S3Store:
         await probe(self)
 
     async def close(self) -> None:
-        """Let go of the client, then pause: an interpreter that ends right after the last call may abort."""
+        """Release the client, then pause: an interpreter that ends right after the last call may abort."""
         del self._client, self._reading
         await asyncio.sleep(_CLOSE_PAUSE_SECONDS)
 
     async def _within(self, request: Awaitable[T]) -> T:
-        # the client has its own limits; this one holds where it waits for something they do not cover (credentials)
+        # the client has limits of its own, but they do not cover all that it waits for (credentials)
         async with asyncio.timeout(self._deadline):
             return await request
 
@@ -224,9 +244,9 @@ class S3Store:
             raise _Refused from error
         except (BaseError, FileNotFoundError) as error:
             # without its cause: the client's text may hold what was signed
-            if missing_object(error):
+            if _missing_object(error):
                 raise ObjectNotFound(key) from None
-            raise unavailable(error, verb, key, self._name) from None
+            raise _unavailable(error, verb, key, self._name) from None
         except TimeoutError as error:
             raise StoreUnavailable(f"Could not {verb} {key!r} in {self._name}: no answer in time") from error
 
@@ -244,6 +264,94 @@ def _key_of(info: ObjectInfo) -> str:
 
 
 def _one_folder(page: Sequence[ObjectInfo], prefix: str) -> bool:
-    """Whether all are files of the prefix's own folder: then every server's order is that of the keys."""
+    """Return whether all are files of the prefix's own folder: then every server lists them in key order."""
     depth = prefix.count("/")
     return all(info.key.count("/") == depth for info in page)
+
+
+def _client_of(settings: S3Settings, *, total: timedelta, retries: int) -> obstore.store.S3Store:
+    """Return a client, without contacting the server.
+
+    Args:
+        settings: Bucket, server and credentials.
+        total: Limit on one request with its whole answer.
+        retries: How often the client repeats a request at once after 5xx answers and lost connections.
+
+    Raises:
+        FatalError: ``ca_file`` cannot be used (``store_ca_unreadable``).
+    """
+    limit = timedelta(seconds=settings.request_timeout_seconds)
+    options: ClientConfig = {
+        "allow_http": settings.allow_http,
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "read_timeout": limit,
+        "timeout": total,
+        "user_agent": "card-pipeline",
+    }
+    if settings.proxy is not None:
+        options["proxy_url"] = settings.proxy
+    if settings.ca_file is not None:
+        options["root_certificate"] = _certificates(settings.ca_file)
+    retry: RetryConfig = {"max_retries": retries, "retry_timeout": limit * (retries + 1)}
+    return obstore.store.S3Store(
+        settings.bucket,
+        prefix=settings.prefix or None,
+        config=_config(settings),
+        client_options=options,
+        retry_config=retry,
+    )
+
+
+def _certificates(file: Path) -> bytes:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+        return file.read_bytes()
+    except OSError as error:  # SSLError is one
+        raise FatalError(
+            "store_ca_unreadable", f"store.ca_file: {file}: missing, not readable, or no certificate in PEM"
+        ) from error
+
+
+def _config(settings: S3Settings) -> S3Config:
+    config: S3Config = {
+        "region": settings.region,
+        "virtual_hosted_style_request": not settings.path_style,
+        # the bulk request needs a checksum that not every server accepts; we delete one by one anyway
+        "disable_bulk_delete": True,
+        "conditional_put": "etag",
+    }
+    if settings.endpoint is not None:
+        config["endpoint"] = settings.endpoint.rstrip("/")
+    for name in ("access_key_id", "secret_access_key", "session_token"):
+        if (secret := getattr(settings, name)) is not None:
+            config[name] = secret.get_secret_value()
+    return config
+
+
+def _lacks_range(error: Exception) -> bool:
+    """Return whether the object ends before the requested range begins."""
+    return _found(_STATUS, error) == "416"
+
+
+def _missing_object(error: Exception) -> bool:
+    """Return whether the object is missing, and not the bucket."""
+    return isinstance(error, FileNotFoundError) and _found(_CODE, error) != "NoSuchBucket"
+
+
+def _unavailable(error: Exception, verb: str, key: str, place: str) -> StoreUnavailable:
+    """Return the error to raise, without the client's text, which may hold what was signed."""
+    code, status = _found(_CODE, error), _found(_STATUS, error)
+    if code in _ADVICE:
+        reason = f"{_ADVICE[code]} ({code})"
+    elif status:
+        reason = f"the server answered {status} {code}".rstrip()
+    else:
+        reason = f"no usable answer ({type(error).__name__}): is the endpoint right and the server up?"
+    return StoreUnavailable(
+        f"Could not {verb} {key!r} in {place}: {reason}", retry_after=_RETRY_SECONDS if code == "SlowDown" else None
+    )
+
+
+def _found(pattern: re.Pattern[str], error: Exception) -> str:
+    match = pattern.search(str(error))
+    return match[1] if match else ""

@@ -1,12 +1,10 @@
-"""A store in memory, with the behaviour of the real ones: for unit tests of whatever is built on a store."""
+"""A store in memory that behaves like the real ones, for unit tests of code that uses a store."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from pipeline.storage.errors import ObjectNotFound, StoreUnavailable
-from pipeline.storage.keys import check_key, check_prefix
-from pipeline.storage.protocols import ObjectInfo
+from pipeline.storage.protocols import ObjectInfo, ObjectNotFound, StoreUnavailable, check_key, check_prefix
 
 
 class MemoryStore:
@@ -15,7 +13,7 @@ class MemoryStore:
     Attributes:
         objects: Key to bytes. Tests may read and damage it.
         unavailable: While True, every method raises StoreUnavailable.
-        lose_answers: So many of the next creations do their work and raise StoreUnavailable nevertheless.
+        lose_answers: How many of the next creations do their work, but raise StoreUnavailable.
     """
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ from pipeline.sandbox import CardFile
 from pipeline.sandbox.demo import PLAN, DemoFailed, EventsOutcome, run_demo, running
 from pipeline.sandbox.demo.books import Row
 from pipeline.settings import Settings
-from pipeline.storage.settings import LocalSettings
+from pipeline.storage import LocalSettings
 
 SMALL = CardFile(records=20, cvv=True)
 

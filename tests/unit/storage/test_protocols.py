@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.storage.keys import MAX_KEY_CHARS, check_key, check_prefix
-from pipeline.storage.walk import Entry, walk
+from pipeline.storage.protocols import MAX_KEY_CHARS, check_key, check_prefix
 
 
 @pytest.mark.parametrize("key", ["a", "a/b", "jobs/acme/cffde776-1d2a/0001.json", "a=1,b+c@d:e~f_g", "x" * 255])
@@ -47,16 +46,3 @@ def test_long_keys_and_bad_prefixes_are_refused() -> None:
     for prefix in ("/", "../", "a//", ".x", "x" * (MAX_KEY_CHARS + 1)):
         with pytest.raises(ValueError, match="no prefix"):
             check_prefix(prefix)
-
-
-async def test_a_walk_takes_up_after_a_key_and_reads_no_folder_in_vain() -> None:
-    tree = {"": ["a-", "a/", "b/", "c"], "a/": ["a/1", "a/2"], "b/": ["b/x/"], "b/x/": ["b/x/1", "b/x/2"]}
-    read: list[str] = []
-
-    async def read_folder(folder: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        read.append(folder)
-        for path in tree[folder]:
-            yield Entry(path, None if path.endswith("/") else 1)
-
-    assert [info.key async for info in walk(read_folder, "", after="b/x/1")] == ["b/x/2", "c"]
-    assert read == ["", "b/", "b/x/"]

@@ -1,0 +1,163 @@
+"""What works with any store: the check that it creates an object once, listing in key order, measuring its calls."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prometheus_client import Histogram
+
+from pipeline.errors import FatalError, TransientError
+from pipeline.storage.protocols import ObjectInfo, ObjectStore, StoreUnavailable
+
+
+async def probe(store: ObjectStore) -> None:
+    """Create an object twice, with different bytes, check what the store says of it, and delete it.
+
+    Raises:
+        StoreUnavailable: The storage did not answer, or does not show the object.
+        FatalError: The second creation succeeded (``store_without_create``): the server ignores ``If-None-Match``.
+    """
+    key = f"check/{secrets.token_hex(16)}"
+    try:
+        first = await store.create(key, b"first")
+        second = await store.create(key, b"second")
+        found = await store.get(key, start=1, end=4)
+        listed = [info.key async for info in store.list(key)]
+    finally:
+        await store.delete(key)
+    if second or found != b"irs":
+        raise FatalError(
+            "store_without_create",
+            "The storage let a second creation of an object through: two workers could decide one job. Use a server "
+            "that honours If-None-Match: * on PUT, or a file system with hard links",
+        )
+    if not first or listed != [key]:
+        raise StoreUnavailable(
+            "The storage does not show an object that was just created: it must be strongly consistent"
+        )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """One entry of a folder.
+
+    Attributes:
+        path: Key of an object, or of a folder with a slash at its end; sorting entries by it sorts the keys below them.
+        size: Bytes of an object; None for a folder.
+    """
+
+    path: str
+    size: int | None
+
+
+ReadFolder = Callable[[str], AsyncIterator[Entry]]
+"""Yields the entries of a folder ("" or ending with a slash), in order."""
+
+
+async def walk(read_folder: ReadFolder, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+    """Yield all objects below ``prefix`` with keys greater than ``after``, in key order; see :meth:`ObjectStore.list`.
+
+    Folders do not list themselves in that order: ``a-b`` comes before ``a/b`` ("-" is less than "/"), although the
+    folder ``a`` comes before the file ``a-b``. So a folder is compared as if its name ended with a slash. Memory: what
+    ``read_folder`` holds, for each level of folders.
+    """
+    folder = prefix[: prefix.rfind("/") + 1]
+    async for info in _walk_folder(read_folder, folder, prefix, after):
+        yield info
+
+
+async def _walk_folder(read_folder: ReadFolder, folder: str, prefix: str, after: str) -> AsyncIterator[ObjectInfo]:
+    async for entry in read_folder(folder):
+        if not _wanted(entry.path, prefix, after):
+            continue
+        if entry.size is not None:
+            yield ObjectInfo(entry.path, entry.size)
+            continue
+        async for info in _walk_folder(read_folder, entry.path, prefix, after):
+            yield info
+
+
+def _wanted(path: str, prefix: str, after: str) -> bool:
+    """Return whether the listing may hold the object, or anything in the folder (a path that ends with a slash)."""
+    if path.endswith("/"):
+        return (path.startswith(prefix) or prefix.startswith(path)) and (path > after or after.startswith(path))
+    return path.startswith(prefix) and path > after
+
+
+class MeteredStore:
+    """Measures each call of another :class:`~pipeline.storage.ObjectStore`, in seconds by operation and result.
+
+    It measures a stream or a listing up to the first piece: the reader decides how long the rest takes.
+    """
+
+    def __init__(self, store: ObjectStore, seconds: Histogram) -> None:
+        self._store = store
+        self._seconds = seconds
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """See ObjectStore."""
+        with self._measured("create"):
+            return await self._store.create(key, data)
+
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        """See ObjectStore."""
+        with self._measured("get"):
+            return await self._store.get(key, start=start, end=end)
+
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+        """See ObjectStore."""
+        pieces = self._store.stream(key, chunk_bytes=chunk_bytes)
+        with self._measured("stream"):
+            first = await anext(pieces, None)
+        if first is not None:
+            yield first
+        async for piece in pieces:
+            yield piece
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """See ObjectStore."""
+        infos = self._store.list(prefix)
+        with self._measured("list"):
+            first = await anext(infos, None)
+        if first is not None:
+            yield first
+        async for info in infos:
+            yield info
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """See ObjectStore."""
+        with self._measured("list"):
+            return await self._store.folders(prefix)
+
+    async def delete(self, key: str) -> None:
+        """See ObjectStore."""
+        with self._measured("delete"):
+            await self._store.delete(key)
+
+    async def check(self) -> None:
+        """See ObjectStore."""
+        with self._measured("check"):
+            await self._store.check()
+
+    async def close(self) -> None:
+        """See ObjectStore."""
+        await self._store.close()
+
+    @contextmanager
+    def _measured(self, op: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        result = "failed"
+        try:
+            yield
+            result = "ok"
+        except TransientError:
+            raise
+        except BaseException:
+            result = "ok"  # the store answered: there is no such object, or the caller was cancelled
+            raise
+        finally:
+            self._seconds.labels(op, result).observe(time.perf_counter() - begun)

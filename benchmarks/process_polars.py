@@ -13,9 +13,9 @@ from benchmarks.process import report
 def luhn_sum(number: pl.Expr, length: int) -> pl.Expr:
     """Return the Luhn sum of numbers of one length."""
     total = pl.lit(0)
-    for place in range(length):
-        digit = number.str.slice(place, 1).cast(pl.Int32, strict=False)
-        if (length - place) % 2 == 0:
+    for location in range(length):
+        digit = number.str.slice(location, 1).cast(pl.Int32, strict=False)
+        if (length - location) % 2 == 0:
             doubled = digit * 2
             digit = pl.when(doubled > 9).then(doubled - 9).otherwise(doubled)  # noqa: PLR2004 - the digit sum
         total += digit

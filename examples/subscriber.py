@@ -32,7 +32,7 @@ async def changed(event: Event[ManagedCardsStateChangeEvent]) -> None:
     try:
         await asyncio.sleep(0)
     except ConnectionError as error:
-        raise Retry("the card service is away", retry_after=30) from error
+        raise Retry("the card service is unavailable", retry_after=30) from error
     print(f"{event.subject} changed", flush=True)
 
 

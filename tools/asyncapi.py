@@ -23,7 +23,7 @@ _VERSION: Final = "1.0.0"
 
 HEADERS: Final[Mapping[str, str]] = {
     "ce_specversion": "Always 1.0.",
-    "ce_id": "Deterministic: equal ids are the same event, however often it stands in the topic. Of Weavr: a hash of "
+    "ce_id": "Deterministic: equal ids are the same event, however often the topic holds it. Of Weavr: a hash of "
     "integration, path, `call-ref` (`request-ref` of bulk processes) and body; without one of the timestamp too. Of a "
     "job: a hash of what makes it this step.",
     "ce_source": "Who says it, as a URI reference: `/webhooks/weavr/acme`, `/pipeline/process`. Never a secret segment "

@@ -82,9 +82,9 @@ def _of_weavr(kind: EventKind) -> Contract:
 
 
 def _key(entity: Entity) -> str:
-    place = ".".join(entity.place)
+    location = ".".join(entity.path)
     name = "{card or account}" if entity.name == "instrument" else entity.name
-    return f"{{integration}}/{name}/{{{f'sha256({place})[:16]' if entity.personal else place}}}"
+    return f"{{integration}}/{name}/{{{f'sha256({location})[:16]' if entity.personal else location}}}"
 
 
 def _of_a_job(topic: Topic, model: type[BaseModel]) -> Contract:
@@ -109,4 +109,4 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
     ),
     Contract("callback", CallbackBody, "pipeline", None, (), ()),
 )
-"""All of them: Weavr's in the order of its description, then the jobs', the audit log's, and what ECS is told."""
+"""All of them: Weavr's in the order of its description, then the jobs', the audit log's, and ECS's callback."""

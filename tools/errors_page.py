@@ -1,4 +1,4 @@
-"""``docs/errors.md``: every error code, read from the source: where an error is made, its code and text stand."""
+"""``docs/errors.md``: every error code, read from the source: code and text are where the error is made."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Final
 from tools.markdown import package_of, page, table
 
 _INTRO: Final = """\
-Stable codes: they stand in logs (`code`), in `error: <code>: <message>` of the command line, in the reason of a
-failed job and in dead letters. A code keeps its meaning; the wording may change. `…` stands for what differs.
+Stable codes. Logs have them as `code`, the command line prints `error: <code>: <message>`, failed jobs and dead letters
+have them as their reason. A code keeps its meaning; the wording may change. `…` marks the part that differs.
 
 | Kind | What is done |
 | --- | --- |
@@ -46,7 +46,7 @@ class _Source:
 
     Attributes:
         trees: Each module.
-        kinds: Kind of error that each class, or function that makes errors, stands for.
+        kinds: Kind of error of each class, and of each function that makes errors.
     """
 
     trees: dict[Path, ast.Module]

@@ -1,4 +1,4 @@
-"""Writes the generated files anew, or says which are stale: ``python -m tools.generate [--check]``."""
+"""Write the generated files, or list the stale ones: ``python -m tools.generate [--check]``."""
 
 from __future__ import annotations
 

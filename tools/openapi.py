@@ -59,8 +59,8 @@ _BULK_HEADERS: Final[_Headers] = (
 )
 _DESCRIPTION: Final = """\
 Webhooks of eCard Systems, of Weavr, and of sources that are configured. A 2xx means that every in-sync Kafka replica \
-has the event. Which success status is answered is configured; Weavr is answered 204. Where a path has a secret \
-segment, it stands behind the integration's name: it is not shown here."""
+has the event. Which success status is answered is configured; Weavr is answered 204. A secret segment of a path \
+follows the integration's name; it is not shown here."""
 
 
 def document() -> dict[str, Any]:
@@ -191,8 +191,8 @@ def _problem(row: Status) -> dict[str, Any]:
     }
 
 
-def _parameter(name: str, place: str, about: str, schema: Schema, *, required: bool = True) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": required, "description": about, "schema": schema}
+def _parameter(name: str, location: str, about: str, schema: Schema, *, required: bool = True) -> dict[str, Any]:
+    return {"name": name, "in": location, "required": required, "description": about, "schema": schema}
 
 
 def _header_key(name: str, about: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Change:
     """One thing that breaks.
 
     Attributes:
-        pointer: Where it stands in the released schema (JSON pointer).
+        pointer: Its location in the released schema (JSON pointer).
         rule: Stable name of the rule (docs/contracts.md).
         text: What was and what is.
     """
@@ -58,7 +58,7 @@ class _Walk:
 
     def compare(self, old: Mapping[str, Any], new: Mapping[str, Any], pointer: str) -> Iterator[Change]:
         """Yield what breaks at one place and below it."""
-        yield from _mark(old, new, pointer)  # it stands beside a reference, not behind it
+        yield from _mark(old, new, pointer)  # it is beside a reference, not behind it
         if "$ref" in old:
             pair = (old["$ref"], new.get("$ref", pointer))
             if pair in self.seen:
@@ -138,7 +138,7 @@ def _values(old: Mapping[str, Any], new: Mapping[str, Any], pointer: str) -> Ite
     if added or (before is not None and after is None):
         yield Change(f"{pointer}/enum", "values-widened", f"{added or 'any value'} may come, of a closed enumeration")
     if gone or (before is None and after is not None):
-        yield Change(f"{pointer}/enum", "values-narrowed", f"{gone or 'other values'} may stand in former records")
+        yield Change(f"{pointer}/enum", "values-narrowed", f"{gone or 'other values'} may be in former records")
 
 
 def _rules(old: Mapping[str, Any], new: Mapping[str, Any], pointer: str) -> Iterator[Change]:

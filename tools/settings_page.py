@@ -25,7 +25,7 @@ variables over it, and secret files. `pipeline config check` names every problem
 - **Variables**: `PIPELINE_` and the keys with two underscores between, in capitals:
   `PIPELINE_KAFKA__BOOTSTRAP_SERVERS=kafka-0:9092`, `PIPELINE_ECS__ACME__LIMITS__CHUNK_BYTES=1048576`. Lists and
   tables are written as JSON. They count more than the file. An integration with a dash in its name needs a name
-  with a dash (`env 'PIPELINE_ECS__ACME-EU__SUCCESS_STATUS=200' pipeline ...`), or stands in the file.
+  with a dash (`env 'PIPELINE_ECS__ACME-EU__SUCCESS_STATUS=200' pipeline ...`), or is set in the file.
 - **Secrets**: for every key of the type *secret*, write `KEY_file = "PATH"` instead; the file holds nothing but
   the secret and at most one newline after it. A file that everybody can read is warned of. Files of
   webhook secrets must be there for the ingress alone; token files of callbacks are read again and again, so

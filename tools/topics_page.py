@@ -22,14 +22,14 @@ and dead-letter topics are opaque bytes: what did not fit is kept as it came.
 
 **Key and order.** Equal keys stay in one partition, in the order of first occurrences: what a provider repeats stands
 again behind what came in between. Keys begin with the integration: `acme/card/1234`. Where the thing is a person's
-e-mail address, 16 hex digits of its SHA-256 stand in the key, which hides it from a glance and no more.
+e-mail address, the key holds 16 hex digits of its SHA-256, which hides it from a glance and no more.
 
 **Headers.** CloudEvents 1.0 in binary mode, UTF-8; then the provider's own, as received."""
 
 _AGAIN = """\
 Signature headers of other sources are kept likewise; a shared secret never is.
 
-**To verify an event of Weavr's again**, compute the HMAC over the bytes as they stand in the record: `call-ref`
+**To verify an event of Weavr's again**, compute the HMAC over the record's bytes, unchanged: `call-ref`
 (nothing where it is missing), value, `published-timestamp`, without anything between them; its base64 text is
 `signature-v2`. `pipeline events verify` does that. How old the timestamp is says nothing by then.
 

@@ -41,7 +41,6 @@ IDENTIFIERS: Final = {
     "place": "position, location, or reader: what it is",
     "places": "positions, locations, or readers: what they are",
     "placed": "positioned",
-    "delivery": "request, or message: what it is",
     "mend": "fix",
     "mended": "fixed",
     "anew": "again",
@@ -53,6 +52,9 @@ IDENTIFIERS: Final = {
     "deed": "action",
 }
 """Retired part of an identifier -> what to say instead."""
+
+NAMES: Final = {"Delivery": "WebhookRequest, StageMessage: what it is"}
+"""Retired name -> what to say instead."""
 
 PROSE: Final = {
     r"bur(?:y|ies|ied|ying)": "dead-letter, dead-lettered",
@@ -134,6 +136,8 @@ def retired_identifiers(root: Path) -> Iterator[str]:
             if name in seen or name in WIRE_NAMES:
                 continue
             seen.add(name)
+            if name in NAMES:
+                yield f"{where}:{line}: {name}: not {name!r}, but {NAMES[name]}"
             for part in _PART.findall(name):
                 word = part.lower()
                 if word in IDENTIFIERS and not (word == "trail" and "audit" in name.lower()):

@@ -1,7 +1,7 @@
-"""JSON Schema of a model as its values stand on the wire, in the plain words that code generators of any language read.
+"""JSON Schema of a model's values on the wire, in the plain words that code generators of any language read.
 
 Pydantic writes an optional field as ``anyOf`` with ``null``, which generators turn into an untyped object. Here a field
-has one place where its types stand: ``type``, as an array where there are several.
+has one location where its types stand: ``type``, as an array where there are several.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ def fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, Schema, bool]]:
 
     A field that repeats one of the objects around it is not gone into again.
     """
-    yield from _fields(*_entered(schema, schema, ()), root=schema, place="")
+    yield from _fields(*_entered(schema, schema, ()), root=schema, location="")
 
 
 def resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> Schema:
-    """Return a schema with what it refers to; what stands beside the reference counts more."""
+    """Return a schema with what it refers to; keywords beside the reference override it."""
     if "$ref" not in node:
         return dict(node)
     beside = {key: value for key, value in node.items() if key != "$ref"}
@@ -71,17 +71,17 @@ def resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> Schema:
 
 
 def _fields(
-    node: Mapping[str, Any], around: tuple[str, ...], *, root: Mapping[str, Any], place: str
+    node: Mapping[str, Any], around: tuple[str, ...], *, root: Mapping[str, Any], location: str
 ) -> Iterator[tuple[str, Schema, bool]]:
     for name, value in node.get("properties", {}).items():
-        where = f"{place}.{name}".lstrip(".")
+        where = f"{location}.{name}".lstrip(".")
         yield where, resolved(value, root), name in node.get("required", ())
         inner, entered = _entered(value, root, around)
         while "items" in inner:
             where += "[]"
             inner, entered = _entered(inner["items"], root, entered)
         if len(set(entered)) == len(entered):
-            yield from _fields(inner, entered, root=root, place=where)
+            yield from _fields(inner, entered, root=root, location=where)
 
 
 def _entered(

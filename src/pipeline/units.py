@@ -37,7 +37,7 @@ class Unit:
 
     Attributes:
         name: As written after a number, e.g. ``seconds``; empty for numbers without a unit.
-        suffixes: How many base units (seconds, bytes) each known suffix stands for; compared in lower case.
+        suffixes: How many base units (seconds, bytes) each known suffix means; compared in lower case.
         size: How many base units one of this unit is.
     """
 

@@ -39,7 +39,7 @@ class Run:
 
 
 def write_file(path: Path, block: bytes, size: int) -> int:
-    """Write a file of at least ``size`` bytes; return how often the block's records stand in it."""
+    """Write a file of at least ``size`` bytes; return how often it holds the block's records."""
     header, _, records = block.partition(b"\n")
     times = 0
     with path.open("wb") as file:

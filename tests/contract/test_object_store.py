@@ -54,7 +54,7 @@ async def keys(store: ObjectStore, prefix: str = "") -> list[str]:
 
 
 class TestCreate:
-    async def test_the_first_creation_wins_and_stands(self, store: ObjectStore) -> None:
+    async def test_the_first_creation_wins_and_stays(self, store: ObjectStore) -> None:
         assert await store.create("a/b.json", b"one") is True
         assert await store.create("a/b.json", b"two") is False
         assert await store.get("a/b.json") == b"one"

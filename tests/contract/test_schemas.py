@@ -172,24 +172,24 @@ def test_a_refusal_fits_the_schema_of_problems(answer: Answer) -> None:
 
 def _spoilt(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The body with one field at a time gone, or with another value."""
-    for place in _places(body):
+    for location in _locations(body):
         for value in (..., *STRANGE):
             changed = deepcopy(body)
             holder = changed
-            for step in place[:-1]:
+            for step in location[:-1]:
                 holder = holder[step]
             if value is ...:
-                del holder[place[-1]]
+                del holder[location[-1]]
             else:
-                holder[place[-1]] = value
+                holder[location[-1]] = value
             yield changed
 
 
-def _places(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _locations(node: Any, location: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for step, value in inner:
-        yield (*place, step)
-        yield from _places(value, (*place, step))
+        yield (*location, step)
+        yield from _locations(value, (*location, step))
 
 
 def _closed(schema: Any) -> Any:

@@ -242,7 +242,7 @@ def test_workers_are_scaled_by_the_lag_of_their_own_group(manifest: Manifest, tm
 
 
 @pytest.mark.parametrize("folder", [BASE, *sorted(path for path in COMPONENTS.iterdir())], ids=lambda path: path.name)
-def test_kustomize_is_told_of_every_file_and_of_no_namespace(folder: Path) -> None:
+def test_kustomize_lists_every_file_and_no_namespace(folder: Path) -> None:
     files = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
     assert set(kustomization(folder)["resources"]) == files
     assert "namespace" not in kustomization(folder)

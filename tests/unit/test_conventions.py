@@ -120,7 +120,7 @@ def test_every_name_that_a_room_offers_exists() -> None:
     assert missing == []
 
 
-def test_unknown_exceptions_are_caught_in_named_places_alone() -> None:
+def test_unknown_exceptions_are_caught_where_a_comment_says_why() -> None:
     """Everywhere else `except Exception` would hide what should stop a process; each place gives its reason."""
     silent = []
     for path, tree in trees().items():

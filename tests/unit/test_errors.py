@@ -37,7 +37,7 @@ def test_a_poison_record_is_permanent() -> None:
     assert issubclass(PoisonRecord, PermanentError)
 
 
-def test_of_a_group_the_most_severe_error_decides_however_deep_it_stands() -> None:
+def test_the_most_severe_error_of_a_group_decides_however_deep_it_is() -> None:
     mild_first: list[Exception] = [
         Overloaded("full", "x"),
         TransientError("away", "x"),

@@ -82,7 +82,7 @@ def test_every_version_is_exact_and_has_hashes(name: str) -> None:
 
 @pytest.mark.parametrize("name", WANTED)
 def test_no_line_names_where_packages_come_from(name: str) -> None:
-    """Whoever installs decides about that: a mirror, a proxy, an index of his own."""
+    """The person who installs decides about that: a mirror, a proxy, a private index."""
     text = (ROOT / "requirements" / name).read_text("utf-8")
     assert re.findall(r"^\s*-(?!-hash=)\S+|\w+://\S+", text, flags=re.MULTILINE) == []
 

@@ -71,7 +71,7 @@ def test_settings_that_make_no_sense_are_refused(data: dict[str, float]) -> None
         (CallbackSettings.model_validate({"token_file": "t"}).retry, 2, 900, None),
     ],
 )
-def test_every_place_has_the_same_names_and_its_own_defaults(
+def test_every_user_has_the_same_names_and_its_own_defaults(
     retry: RetrySettings, first: float, most: float, tries: int | None
 ) -> None:
     assert (retry.first_seconds, retry.max_seconds, getattr(retry, "max_tries", None)) == (first, most, tries)

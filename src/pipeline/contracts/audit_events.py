@@ -32,7 +32,7 @@ class AuditAction(StrEnum):
 
 
 class AuditEvent(BaseModel):
-    """One step. ``id`` is deterministic, so that a step told twice stands in the log once."""
+    """One step. ``id`` is deterministic, so the log holds a step once even if it was published twice."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -14,11 +14,11 @@ from pipeline.contracts.topics import Topic
 def audit_record(event: AuditEvent, *, traceparent: str | None = None) -> OutgoingRecord:
     """Return the record to publish before the source's offset is committed.
 
-    All events of a job have the job's key, so that they stand in one partition, in order; events about an integration
-    have its name as key, others ``-``.
+    All events of a job have the job's key, so one partition holds them in order. Events about an integration have its
+    name as key, others ``-``.
 
     Args:
-        event: Its id is deterministic, so a repeated publication stands once in the log.
+        event: Its id is deterministic, so the log holds a repeated publication once.
         traceparent: W3C trace context of the work that the event is about.
     """
     key = _key(event)

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 IntegrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-"""Lower case letters, digits and dashes: it stands in URLs, topic keys and store paths."""
+"""Lower case letters, digits and dashes: it is part of URLs, topic keys and store paths."""
 
 
 _TIMES: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
@@ -80,9 +80,9 @@ class BatchProcessed(JobMessage):
 
 
 class OutcomeMessage(JobMessage):
-    """The outcome is decided and ECS is to be told.
+    """The outcome is decided and the partner is to be notified.
 
-    ``again`` names one more telling of the same outcome, asked for by a later announcement or by a command.
+    ``again`` names one more notification of the same outcome, requested by a later announcement or by a command.
     """
 
     again: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")

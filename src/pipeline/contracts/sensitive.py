@@ -1,6 +1,6 @@
 """The one list of fields that hold personal data, card data or tokens. Schemas, displays and logs follow it.
 
-Names are those on the wire, and a name decides wherever it stands: a list of places would miss the field that a partner
+Names are those on the wire, and a name decides wherever it occurs: a list of paths would miss the field that a partner
 adds tomorrow. Only values are sensitive (text, numbers, lists of them); an object of such a name, for example ``iban``
 in the event of that name, has fields of its own that are decided one by one.
 
@@ -16,7 +16,7 @@ from typing import Final
 MASK: Final = "[masked]"
 UNKNOWN: Final = "[unknown]"
 SENSITIVE_MARK: Final = "x-sensitive"
-"""Stands in a JSON schema at what no log may hold."""
+"""Marks, in a JSON schema, what no log may hold."""
 
 _TOKENS: Final = frozenset({"authToken", "input_file_url", "result_upload_url"})
 _CARDS: Final = frozenset(
@@ -28,7 +28,7 @@ _PEOPLE: Final = frozenset(
     | {"beneficiaryDateOfBirth", "beneficiaryNationality", "dateOfBirth", "nationality", "documentNumber"}
     | {"merchantName", "merchantNameOther", "nameOther"}
 )
-"""With names of shops: beside a card they tell where somebody was, and a shop may be a person."""
+"""With names of shops: beside a card they show where somebody was, and a shop may be a person."""
 _CONTACTS: Final = frozenset(
     {"consumerEmail", "corporateEmail", "email", "emailAddress", "rootUserEmail"}
     | {"contactNumber", "contact", "merchantContact", "merchantTelephone", "telephone"}
@@ -51,7 +51,7 @@ _WRITTEN_BY_PEOPLE: Final = frozenset(
     {"cancellationReason", "description", "merchantDescription", "note", "paymentReference", "purpose"}
     | {"reference", "rejectionComment", "senderReference", "value"}
 )
-"""``value`` is what a sender adds to a bank transfer; a name alone cannot tell it from the ``value`` of a rate."""
+"""``value`` is what a sender adds to a bank transfer. A name alone does not distinguish it from a rate's ``value``."""
 
 SENSITIVE: Final = _TOKENS | _CARDS | _PEOPLE | _CONTACTS | _ADDRESSES | _ACCOUNTS | _WRITTEN_BY_PEOPLE
 """All of them, as on the wire."""

@@ -178,7 +178,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         7 * _DAY,
         sensitive=False,
         dead_letter=None,
-        about="ECS was told the outcome, or refuses to hear it: the end of a job, for other services",
+        about="ECS was notified of the outcome, or refused the notification: the end of a job, for other services",
     ),
     TopicSpec(
         Topic.BATCH_QUARANTINE,

@@ -12,7 +12,7 @@ from pipeline.contracts import AuditAction, AuditEvent
 AT = datetime(2026, 1, 21, 12, 0, tzinfo=UTC)
 
 
-def test_a_step_told_twice_has_one_id_and_another_step_another() -> None:
+def test_a_step_published_twice_has_one_id_and_another_step_another() -> None:
     facts = ("acme", "cffde776-1d2a-4614-8023-a5148e411462", "1")
     assert AuditEvent.id_of(AuditAction.JOB_STARTED, *facts) == AuditEvent.id_of(AuditAction.JOB_STARTED, *facts)
     assert AuditEvent.id_of(AuditAction.JOB_STARTED, *facts) != AuditEvent.id_of(AuditAction.JOB_PROCESSED, *facts)

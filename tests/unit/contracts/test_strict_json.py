@@ -65,8 +65,8 @@ def test_key_that_may_hold_anything_is_not_repeated() -> None:
     assert _finding(b'{"4111111111111111": 1, "4111111111111111": 2}').field == "?"
 
 
-def test_place_of_a_syntax_error_is_told_without_the_text() -> None:
-    """Place of a syntax error is told without the text."""
+def test_a_syntax_error_is_located_without_quoting_the_text() -> None:
+    """The refusal names line and column, never the text."""
     finding = _finding(b'{\n  "secret": sesame}')
     assert "line 2, column 13" in finding.remedy
     assert "sesame" not in finding.remedy
@@ -111,7 +111,7 @@ def test_no_bytes_lead_to_anything_but_an_object_or_a_refusal(body: bytes) -> No
     assert isinstance(parsed, dict)
 
 
-def test_a_key_that_stands_twice_behind_many_others_is_found_at_once() -> None:
+def test_a_repeated_key_behind_many_others_is_found_at_once() -> None:
     """Comparing each key with all others took 23 s of the whole ingress's time for this body of 256 KiB."""
     keys = [*(f"{number:x}" for number in range(25_000)), "last", "last"]
     body = "{" + ",".join(f'"{key}":1' for key in keys) + "}"

@@ -65,7 +65,7 @@ def test_the_first_release_has_nothing_to_be_compared_with(tmp_path: Path) -> No
     assert compatibility.findings(tmp_path / "none", files()) == []
 
 
-def test_a_finding_names_file_place_rule_and_remedy(released: Path) -> None:
+def test_a_finding_names_file_location_rule_and_remedy(released: Path) -> None:
     schema = deepcopy(SCHEMA)
     del schema["properties"]["note"]
     (line,) = compatibility.findings(released, files(schema))
@@ -91,7 +91,7 @@ def test_a_release_that_breaks_something_changes_nothing(released: Path) -> None
     assert {path: path.read_text() for path in released.rglob("*.json")} == before
 
 
-def test_a_new_version_stands_beside_the_former_one(released: Path) -> None:
+def test_a_new_version_is_beside_the_former_one(released: Path) -> None:
     second = EVENT | {"version": 2, "dataschema": f"{EVENT['dataschema'][:-1]}2", "schema": "events/weavr.test.v2.json"}
     today = files(index=INDEX | {"events": {"weavr.test": second}})
     today["schemas/events/weavr.test.v2.json"] = schemas.text({"$id": second["dataschema"], "type": "object"})

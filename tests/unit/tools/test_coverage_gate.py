@@ -46,7 +46,7 @@ def measure(project: Path, *numbers: int) -> None:
     subprocess.run([sys.executable, "-m", "coverage", "run", "signs.py"], cwd=project, check=True, timeout=60)
 
 
-def test_enough_is_told_and_passes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_enough_coverage_is_reported_and_passes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measure(project, 1, -1)
     assert main([]) == 0
     assert capsys.readouterr() == ("covered: 100.0 % of lines, 100.0 % of branches\n", "")

@@ -35,9 +35,9 @@ GONE = "nothing stands here any more"
 def changed(pointer: str, value: Any) -> dict[str, Any]:
     """The released schema with one thing changed."""
     schema = deepcopy(RELEASED)
-    *place, last = pointer.strip("/").split("/")
+    *location, last = pointer.strip("/").split("/")
     node = schema
-    for step in place:
+    for step in location:
         node = node[step]
     if value is GONE:
         del node[last]
@@ -92,7 +92,7 @@ def test_additions_and_words_break_nobody(pointer: str, value: Any) -> None:
         ("/$id", "urn:card-pipeline:schema:weavr.test:v2", ("/$id", "id-changed")),
     ],
 )
-def test_a_broken_promise_is_named_with_its_place(pointer: str, value: Any, told: tuple[str, str]) -> None:
+def test_a_broken_promise_is_named_with_its_location(pointer: str, value: Any, told: tuple[str, str]) -> None:
     found = [(change.pointer, change.rule) for change in breaking(RELEASED, changed(pointer, value))]
     assert found[0] == told
 
@@ -104,6 +104,6 @@ def test_a_definition_may_be_renamed_as_nothing_of_it_is_on_the_wire() -> None:
     assert breaking(RELEASED, current) == []
 
 
-def test_what_two_fields_share_is_told_once() -> None:
+def test_what_two_fields_share_is_reported_once() -> None:
     current = changed("/$defs/CardId/properties/id/type", "integer")
     assert [change.pointer for change in breaking(RELEASED, current)] == ["/$defs/CardId/properties/id/type"]

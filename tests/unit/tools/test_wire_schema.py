@@ -13,7 +13,7 @@ from tools.wire_schema import fields, wire_schema
 IDENT = "urn:card-pipeline:schema:test:v1"
 
 
-class Place(BaseModel):
+class Location(BaseModel):
     """Where."""
 
     city: str | None = None
@@ -26,9 +26,9 @@ class Journey(BaseModel):
     With ``places``.
     """
 
-    at: Place
-    past: tuple[Place, ...] = ()
-    then: Place | None = None
+    at: Location
+    past: tuple[Location, ...] = ()
+    then: Location | None = None
     amount: Annotated[str, Field(pattern="^[0-9]+$")] | int
     outcome: Literal["done", "late"] | None = None
     only: Literal["this"] = "this"
@@ -57,23 +57,23 @@ def test_a_schema_says_dialect_name_title_and_description() -> None:
 @pytest.mark.parametrize(
     ("name", "schema"),
     [
-        ("at", {"$ref": "#/$defs/Place"}),
-        ("then", {"$ref": "#/$defs/Place"}),
+        ("at", {"$ref": "#/$defs/Location"}),
+        ("then", {"$ref": "#/$defs/Location"}),
         ("amount", {"type": ["string", "integer"], "pattern": "^[0-9]+$"}),
         ("outcome", {"type": ["string", "null"], "enum": ["done", "late", None]}),
         ("only", {"type": "string", "enum": ["this"], "default": "this"}),
     ],
 )
-def test_a_field_has_one_place_for_its_types(name: str, schema: dict[str, Any]) -> None:
+def test_a_field_names_its_types_once(name: str, schema: dict[str, Any]) -> None:
     assert PROPERTIES[name] == schema
 
 
 def test_what_may_be_null_somewhere_says_so_at_its_definition() -> None:
-    assert SCHEMA["$defs"]["Place"]["type"] == ["object", "null"]
+    assert SCHEMA["$defs"]["Location"]["type"] == ["object", "null"]
 
 
-def test_a_sensitive_name_is_marked_wherever_it_stands() -> None:
-    assert SCHEMA["$defs"]["Place"]["properties"] == {
+def test_a_sensitive_name_is_marked_wherever_it_occurs() -> None:
+    assert SCHEMA["$defs"]["Location"]["properties"] == {
         "city": {"type": ["string", "null"], "x-sensitive": True},
         "country": {"type": ["string", "null"]},
     }
@@ -81,13 +81,13 @@ def test_a_sensitive_name_is_marked_wherever_it_stands() -> None:
 
 def test_an_object_of_a_sensitive_name_is_decided_by_its_fields() -> None:
     class Holder(BaseModel):
-        address: Place
+        address: Location
 
-    assert wire_schema(Holder, IDENT)["properties"]["address"] == {"$ref": "#/$defs/Place"}
+    assert wire_schema(Holder, IDENT)["properties"]["address"] == {"$ref": "#/$defs/Location"}
 
 
 def test_what_we_write_always_has_all_fields() -> None:
-    assert wire_schema(Place, IDENT, ours=True)["required"] == ["city", "country"]
+    assert wire_schema(Location, IDENT, ours=True)["required"] == ["city", "country"]
 
 
 def test_steps_of_the_audit_log_may_become_more() -> None:
@@ -98,7 +98,7 @@ def test_steps_of_the_audit_log_may_become_more() -> None:
 
 def test_a_union_that_no_generator_reads_is_refused() -> None:
     class Unclear(BaseModel):
-        thing: Place | str
+        thing: Location | str
 
     with pytest.raises(ValueError, match="cannot be published"):
         wire_schema(Unclear, IDENT)

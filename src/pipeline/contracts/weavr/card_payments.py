@@ -1,4 +1,4 @@
-"""Payments by card, each told as a whole with every step."""
+"""Payments by card. Every step of a payment brings the whole payment."""
 
 from __future__ import annotations
 

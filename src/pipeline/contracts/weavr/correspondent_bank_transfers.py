@@ -63,7 +63,7 @@ class Beneficiary(WeavrObject):
 
 
 class ExternalData(WeavrObject):
-    """One pair that the sender wants to be told on."""
+    """One pair that the sender adds to the transfer."""
 
     name: str
     value: str

@@ -47,31 +47,31 @@ from pipeline.contracts.weavr.transfers import SendEvent, TransferEvent
 _INSTRUMENTS: Final[Mapping[str, str]] = {"managed_cards": "card", "managed_accounts": "account"}
 _HASH_DIGITS: Final = 16
 _LONGEST: Final = 256
-"""Characters of an id that stand in keys as they are. One that fills the body would stand in the record four times: no
+"""Longest id, in characters, that a key holds unchanged. The record would hold an id that fills the body four times: no
 broker would take it, and the event would be lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """Where an event names what it is about.
+    """Where an event names the entity that it is about.
 
     Attributes:
-        name: Such as ``card``; ``instrument``: card or account, by the ``type`` that stands beside the id.
-        place: Field names from the body to the id, a string.
-        personal: The id is an e-mail address: 16 hex digits of its SHA-256 stand in keys instead, which only hides it
-            from a glance. So it is with an id of more than 256 characters.
+        name: Such as ``card``; ``instrument``: card or account, by the ``type`` beside the id.
+        path: Field names from the body to the id, a string.
+        personal: The id is an e-mail address. Keys hold 16 hex digits of its SHA-256 instead, which hides it from a
+            glance and no more. Keys do the same for an id of more than 256 characters.
     """
 
     name: str
-    place: tuple[str, ...]
+    path: tuple[str, ...]
     personal: bool = False
 
     def find(self, body: Mapping[str, Any]) -> str | None:
-        """Return ``name/id`` as it stands in the body (or its digest), or None where it does not."""
+        """Return ``name/id`` with the id from the body (or its digest); None if the body has none."""
         holder: Any = body
-        for step in self.place[:-1]:
+        for step in self.path[:-1]:
             holder = holder.get(step) if isinstance(holder, Mapping) else None
-        found = holder.get(self.place[-1]) if isinstance(holder, Mapping) else None
+        found = holder.get(self.path[-1]) if isinstance(holder, Mapping) else None
         if isinstance(found, int) and not isinstance(found, bool):
             found = str(found)  # ids are text on the wire, today
         if not isinstance(found, str) or not found:

@@ -98,7 +98,7 @@ class CardState(WeavrObject):
 
 
 class PhysicalReplacement(WeavrObject):
-    """The replacement of a physical card, as earlier versions told it."""
+    """The replacement of a physical card, as earlier versions sent it."""
 
     replacement_reason: known.PhysicalReplacementReason | None = None
     replacement_id: Id | None = None

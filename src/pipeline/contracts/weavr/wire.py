@@ -1,4 +1,4 @@
-"""How values stand on Weavr's wire, and the plain Python values that they become.
+"""How Weavr writes values, and the plain Python values that they become.
 
 The description writes ids, times and amounts as text in some events and as JSON integers in others. A subscriber sees
 one form: ids are ``str``, amounts and counts are ``int``, times are :class:`Instant`. Each remembers how it was
@@ -28,13 +28,13 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _WrittenAsNumber(str):
-    """An id that stood on the wire as a JSON integer."""
+    """An id that was a JSON integer on the wire."""
 
     __slots__ = ()
 
 
 class _WrittenAsText(int):
-    """A whole number that stood on the wire as text, which it remembers: it may have leading zeros."""
+    """A whole number that was text on the wire. It remembers the text, which may have leading zeros."""
 
     wire: str
 
@@ -194,7 +194,7 @@ Id = Annotated[str, _IdForm()]
 Integer = Annotated[int, _NumberForm()]
 """A whole number, also where the wire has text."""
 Amount = Annotated[int, _NumberForm("Minor units of the currency, such as cents. May be negative.")]
-"""In the currency that stands beside it, or that of the account."""
+"""In the currency beside it, or that of the account."""
 Scale = Annotated[int, _NumberForm("Digits behind the decimal point.", -128, 127)]
 Currency = Annotated[str, Written("^[A-Z]{3}$")]
 Country = Annotated[str, Written("^[A-Z]{2}$")]

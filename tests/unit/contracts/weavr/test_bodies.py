@@ -36,32 +36,32 @@ def read(path: str, body: dict[str, Any]) -> WeavrEvent:
     return event
 
 
-def places(fields: tuple[Field, ...], body: dict[str, Any], *, required: bool) -> Iterator[tuple[Any, ...]]:
+def locations(fields: tuple[Field, ...], body: dict[str, Any], *, required: bool) -> Iterator[tuple[Any, ...]]:
     """Where in a body the fields stand that are required, or are not."""
     for field in fields:
         if field.name in body:
             if field.required == required:
                 yield (field.name,)
-            yield from ((field.name, *rest) for rest in inner_places(field, body[field.name], required=required))
+            yield from ((field.name, *rest) for rest in inner_locations(field, body[field.name], required=required))
 
 
-def required_places(path: str, body: dict[str, Any]) -> list[tuple[Any, ...]]:
+def required_locations(path: str, body: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Where fields stand without which a body does not fit; not what is deprecated, whatever the description says."""
     fields = weavr_kinds()[path].body.fields
-    return [place for place in places(fields, body, required=True) if place != ("merchantName",)]
+    return [location for location in locations(fields, body, required=True) if location != ("merchantName",)]
 
 
-def inner_places(field: Field, value: Any, *, required: bool) -> Iterator[tuple[Any, ...]]:
+def inner_locations(field: Field, value: Any, *, required: bool) -> Iterator[tuple[Any, ...]]:
     if field.item and isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
-            yield from ((key, *rest) for rest in inner_places(field.item, item, required=required))
+            yield from ((key, *rest) for rest in inner_locations(field.item, item, required=required))
     elif isinstance(value, dict):
-        yield from places(field.fields, value, required=required)
+        yield from locations(field.fields, value, required=required)
 
 
-def holder(body: Any, place: tuple[Any, ...]) -> Any:
-    for step in place[:-1]:
+def holder(body: Any, location: tuple[Any, ...]) -> Any:
+    for step in location[:-1]:
         body = body[step]
     return body
 
@@ -79,12 +79,12 @@ def test_a_body_fits_and_comes_back_as_it_was(path: str, fields: Fields) -> None
 def test_without_a_required_field_a_body_does_not_fit(path: str) -> None:
     """The finding names the field and no value."""
     made = planted(path, rng(1))
-    for place in required_places(path, made.body):
+    for location in required_locations(path, made.body):
         body = copy.deepcopy(made.body)
-        del holder(body, place)[place[-1]]
+        del holder(body, location)[location[-1]]
         with pytest.raises(ValidationError) as caught:
             BY_PATH[path].model.model_validate(body)
-        assert [error["loc"] for error in caught.value.errors()] == [place]
+        assert [error["loc"] for error in caught.value.errors()] == [location]
         assert [marker for marker in made.markers if marker in str(caught.value)] == []
 
 
@@ -99,20 +99,20 @@ def test_a_deprecated_field_may_be_gone() -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_null_does_not_fit_a_required_field(path: str) -> None:
     made = body_of(path, rng(2))
-    for place in required_places(path, made):
+    for location in required_locations(path, made):
         body = copy.deepcopy(made)
-        holder(body, place)[place[-1]] = None
+        holder(body, location)[location[-1]] = None
         with pytest.raises(ValidationError) as caught:
             BY_PATH[path].model.model_validate(body)
-        assert [error["loc"] for error in caught.value.errors()] == [place]
+        assert [error["loc"] for error in caught.value.errors()] == [location]
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_null_fits_where_a_field_may_be_missing(path: str) -> None:
     made = body_of(path, rng(3))
-    for place in places(weavr_kinds()[path].body.fields, made, required=False):
+    for location in locations(weavr_kinds()[path].body.fields, made, required=False):
         body = copy.deepcopy(made)
-        holder(body, place)[place[-1]] = None
+        holder(body, location)[location[-1]] = None
         assert read(path, body).as_received() == body
 
 
@@ -206,10 +206,10 @@ def test_a_step_of_a_payment_needs_its_kind_alone(kind: str) -> None:
     assert event.as_received() == body
 
 
-@pytest.mark.parametrize("place", ["originator", "beneficiary"])
-def test_whom_a_correspondent_bank_pays_may_have_any_shape(place: str) -> None:
+@pytest.mark.parametrize("location", ["originator", "beneficiary"])
+def test_whom_a_correspondent_bank_pays_may_have_any_shape(location: str) -> None:
     body = body_of("/correspondent_bank_transfers/watch", rng(10))
-    body["transfer"][place] = {"wallet": "new", "name": None}
+    body["transfer"][location] = {"wallet": "new", "name": None}
     assert read("/correspondent_bank_transfers/watch", body).as_received() == body
 
 

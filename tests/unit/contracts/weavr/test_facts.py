@@ -34,29 +34,29 @@ def types(node: Schema) -> list[str]:
     return [node["type"]] if isinstance(node["type"], str) else node["type"]
 
 
-def field_differences(field: Field, node: Schema, root: Schema, place: str) -> Iterator[str]:
+def field_differences(field: Field, node: Schema, root: Schema, location: str) -> Iterator[str]:
     """What a schema says otherwise about one value than the description."""
     inner = non_null(node, root)
     if JSON_TYPES.get(field.kind, field.kind) not in types(inner):
-        yield f"{place}: {field.kind} is missing in {inner}"
+        yield f"{location}: {field.kind} is missing in {inner}"
     elif field.item:
         items = inner["items"] if field.kind == "array" else inner["additionalProperties"]
-        yield from field_differences(field.item, items, root, f"{place}[]")
+        yield from field_differences(field.item, items, root, f"{location}[]")
     elif field.alternatives:
-        yield from alternative_differences(field.alternatives, inner, root, place)
+        yield from alternative_differences(field.alternatives, inner, root, location)
     elif field.fields:
-        yield from object_differences(field.fields, inner, root, place)
+        yield from object_differences(field.fields, inner, root, location)
     if not set(field.values) <= set(inner.get(KNOWN_VALUES, ())):
-        yield f"{place}: values are missing"
+        yield f"{location}: values are missing"
 
 
-def object_differences(fields: tuple[Field, ...], node: Schema, root: Schema, place: str) -> Iterator[str]:
+def object_differences(fields: tuple[Field, ...], node: Schema, root: Schema, location: str) -> Iterator[str]:
     """What a schema says otherwise about an object."""
     there = node["properties"]
     if sorted(there) != sorted(field.name for field in fields):
-        yield f"{place}: {sorted(there)}"
+        yield f"{location}: {sorted(there)}"
     for field in fields:
-        where = f"{place}.{field.name}"
+        where = f"{location}.{field.name}"
         required = field.required and where not in DEPRECATED_AND_REQUIRED
         if (field.name in node.get("required", ())) != required:
             yield f"{where}: required is {not required}"
@@ -65,20 +65,22 @@ def object_differences(fields: tuple[Field, ...], node: Schema, root: Schema, pl
         yield from field_differences(field, there[field.name], root, where)
 
 
-def alternative_differences(alternatives: tuple[Field, ...], node: Schema, root: Schema, place: str) -> Iterator[str]:
+def alternative_differences(
+    alternatives: tuple[Field, ...], node: Schema, root: Schema, location: str
+) -> Iterator[str]:
     """What a schema says otherwise about an object of several shapes: it requires their common ``type`` alone."""
     every = [field for one in alternatives for field in one.fields]
     if set(node["properties"]) < {field.name for field in every}:
-        yield f"{place}: {sorted(node['properties'])}"
+        yield f"{location}: {sorted(node['properties'])}"
     tagged = all(any(field.name == "type" and field.required for field in one.fields) for one in alternatives)
     if node.get("required", []) != (["type"] if tagged else []):
-        yield f"{place}: requires {node['required']}"
+        yield f"{location}: requires {node['required']}"
     undefined = {
         field.name for field in every if field.kind == "object" and not field.fields and not field.alternatives
     }
     for field in every:
         told = replace(field, fields=tuple(map(optional, field.fields))) if field.name in undefined else field
-        yield from field_differences(told, node["properties"][field.name], root, f"{place}.{field.name}")
+        yield from field_differences(told, node["properties"][field.name], root, f"{location}.{field.name}")
 
 
 def optional(field: Field) -> Field:

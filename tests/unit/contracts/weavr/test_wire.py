@@ -99,7 +99,7 @@ def test_a_time_that_no_calendar_has_does_not_fit(wire: str | int) -> None:
 
 
 @given(st.integers(0, LAST_MS), st.integers(0, LAST_MS))
-def test_times_have_the_order_of_their_moments(one: int, other: int) -> None:
+def test_times_are_ordered_as_instants(one: int, other: int) -> None:
     """However they are written; and every time that fits has a moment."""
     written, counted = read("at", str(one)).at, read("at", other).at
     assert written is not None
@@ -108,14 +108,14 @@ def test_times_have_the_order_of_their_moments(one: int, other: int) -> None:
     assert written.at - counted.at == timedelta(milliseconds=one - other)
 
 
-def test_a_schema_tells_forms_that_count_and_those_that_do_not() -> None:
+def test_a_schema_names_binding_forms_and_documented_ones() -> None:
     """``pattern`` and bounds hold; what begins with ``x-`` is to be known."""
 
-    class Told(Values):
+    class Documented(Values):
         kind: Annotated[str, Known("NEW OLD")]
         code: Annotated[Annotated[str, Written("^[A-Z]{3}$")] | None, DEPRECATED] = None
 
-    found = Told.model_json_schema()["properties"]
+    found = Documented.model_json_schema()["properties"]
     assert found["kind"] == {"title": "Kind", "type": "string", "x-known-values": ["NEW", "OLD"]}
     assert (found["code"]["deprecated"], found["code"]["anyOf"][0]["x-pattern"]) == (True, "^[A-Z]{3}$")
     assert found["id"]["anyOf"][0] == {"type": ["string", "integer"], "x-pattern": "^[0-9]+$"}

@@ -16,12 +16,13 @@ from uuid import UUID
 import structlog
 
 from benchmarks.process import RECORDS, report
-from pipeline.contracts import BatchRequested
 from pipeline.jobs.chunks import FileRules, FileWork
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, settle_memory
+from pipeline.jobs.ecs import CallbackSettings, EcsPartner
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage
+from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.processors import ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.stage import StageContext
@@ -77,7 +78,7 @@ def utc_now() -> datetime:
 async def work(path: Path, folder: Path) -> float:
     """Do the job; return the seconds it took."""
     jobs = JobStore(LocalStore(folder))
-    request = BatchRequested(
+    request = JobAnnouncement(
         job_guid=JOB,
         partner_reference_id="bench",
         merchant_guid=JOB,
@@ -97,6 +98,7 @@ async def work(path: Path, folder: Path) -> float:
         new_attempt_after_failure=False,
     )
     rules = FileRules(
+        partner=EcsPartner(CallbackSettings(token_file=path)),
         csv=CsvSettings(),
         csv_limits=CsvLimits(),
         limits=JobLimits(chunks_in_flight=2),

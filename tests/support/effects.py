@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from pipeline.app import Ports
 from pipeline.app.ports import ConnectedPublisher
 from pipeline.contracts import DEAD_LETTER_ENDING, SPECS, OutgoingRecord, Record, RecordPosition, Topic, TopicName
-from pipeline.jobs.ecs import Answer, Callbacks, Caller
+from pipeline.jobs.partners import Answer, Notifications, Notifier
 from pipeline.jobs.transfer import Transfers, Uploader, UrlSource
 from pipeline.kafka import ConsumerSettings, Group, KafkaSettings
 from pipeline.kafka._group import Partition, Rebalances
@@ -140,7 +140,7 @@ class NoticingPorts(Ports):
             yield replace(transfers, uploader=NoticingUploader(transfers.uploader, self._around))
 
     @asynccontextmanager
-    async def callbacks(
+    async def notifications(
         self,
         settings: Settings,
         integration: EcsIntegration,
@@ -148,12 +148,12 @@ class NoticingPorts(Ports):
         clock: Callable[[], datetime],
         metrics: Metrics,
         remember: Callable[[SecretStr], None],
-    ) -> AsyncIterator[Callbacks]:
-        opened: AbstractAsyncContextManager[Callbacks] = super().callbacks(
+    ) -> AsyncIterator[Notifications]:
+        opened: AbstractAsyncContextManager[Notifications] = super().notifications(
             settings, integration, clock=clock, metrics=metrics, remember=remember
         )
-        async with opened as callbacks:
-            yield replace(callbacks, caller=NoticingCaller(callbacks.caller, self._around))
+        async with opened as notifications:
+            yield replace(notifications, notifier=NoticingNotifier(notifications.notifier, self._around))
 
 
 class NoticingPublisher:
@@ -205,16 +205,16 @@ class NoticingUploader:
             return await self._uploader.put(target, size=size, body=body)
 
 
-class NoticingCaller:
+class NoticingNotifier:
     """Notices callbacks."""
 
-    def __init__(self, caller: Caller, around: Around) -> None:
-        self._caller = caller
+    def __init__(self, notifier: Notifier, around: Around) -> None:
+        self._notifier = notifier
         self._around = around
 
     async def notify(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
         with self._around("post.callback"):
-            return await self._caller.notify(url, job_guid=job_guid, body=body, request_id=request_id)
+            return await self._notifier.notify(url, job_guid=job_guid, body=body, request_id=request_id)
 
 
 class NoticingGroup:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
@@ -19,9 +20,10 @@ from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings
 from pipeline.jobs.deadline_watch import DeadlineWatch
-from pipeline.jobs.ecs.protocols import Answer
+from pipeline.jobs.ecs import CallbackSettings, EcsPartner
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.partners import Answer, Partner
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import LoadedProcessor, ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
@@ -183,6 +185,7 @@ class World:
         csv_limits: Mapping[str, object] | None = None,
         policies: Mapping[str, object] | None = None,
         processor: LoadedProcessor | None = None,
+        partner: Partner | None = None,
     ) -> None:
         self.clock = Clock()
         self.objects = Objects()
@@ -196,6 +199,7 @@ class World:
         self.limits = JobLimits.model_validate(limits or {})
         self.policies = JobPolicies.model_validate(policies or {})
         self.csv_limits = CsvLimits.model_validate(csv_limits or {})
+        self.partner = partner or EcsPartner(CallbackSettings(token_file=Path("not-read")))
         self.processor = processor or load(ProcessorSettings(name="validate", options={}))
         self.restart()
 
@@ -204,16 +208,20 @@ class World:
         files = FileRules(
             csv=CsvSettings(),
             csv_limits=self.csv_limits,
+            partner=self.partner,
             limits=self.limits,
             policies=self.policies,
             processor=self.processor,
             downloader=self.objects,
         )
-        uploads = UploadRules(limits=self.limits, policies=self.policies, uploader=_Uploads(self.objects))
+        uploads = UploadRules(
+            partner=self.partner, limits=self.limits, policies=self.policies, uploader=_Uploads(self.objects)
+        )
         confirms = ConfirmRules(
+            partner=self.partner,
             limits=self.limits,
             policies=self.policies,
-            caller=self.ecs,
+            notifier=self.ecs,
             retry=RetryPolicy(1, 60),
             keep_failed_parts=timedelta(days=7),
         )
@@ -242,7 +250,10 @@ class World:
         """Put the input file in place and return the announcement's record."""
         body = self.request(**changes)
         self.objects.inputs[str(body["input_file_url"])] = data
-        value = json.dumps(body).encode()
+        return self.record(json.dumps(body).encode())
+
+    def record(self, value: bytes) -> Record:
+        """Return the record of an announcement."""
         self.offset += 1
         return Record(
             topic=Topic.BATCH_REQUESTED,

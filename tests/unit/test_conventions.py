@@ -159,7 +159,7 @@ def test_every_error_code_is_on_the_page_of_errors() -> None:
 def test_commands_reach_the_outside_world_through_ports() -> None:
     """So that a test can wrap each; a subscriber opens its own publisher, and storage tries itself."""
     assert callers("KafkaPublisher") == {"app/ports.py", "subscriber/cluster.py"}
-    assert callers("open_store") == callers("open_transfers") == callers("open_callbacks") == {"app/ports.py"}
+    assert callers("open_store") == callers("open_transfers") == callers("open_notifications") == {"app/ports.py"}
     assert {path for path in callers("create") if path.partition("/")[0] not in {"storage", "sandbox"}} == {
         "audit/chain.py",
         "jobs/job_store.py",

@@ -125,6 +125,7 @@ async def _file_rules(around: Surroundings, integration: EcsIntegration) -> File
     return FileRules(
         csv=integration.csv,
         csv_limits=integration.limits,
+        partner=integration.partner,
         limits=integration.limits,
         policies=integration.policies,
         processor=await around.stack.enter_async_context(load(integration.processor, around.settings.network)),
@@ -135,7 +136,12 @@ async def _file_rules(around: Surroundings, integration: EcsIntegration) -> File
 async def make_upload(around: Surroundings) -> Part:
     """Return the worker of UPLOAD."""
     rules = {
-        name: UploadRules(limits=one.limits, policies=one.policies, uploader=(await _transfers(around, one)).uploader)
+        name: UploadRules(
+            partner=one.partner,
+            limits=one.limits,
+            policies=one.policies,
+            uploader=(await _transfers(around, one)).uploader,
+        )
         for name, one in around.settings.ecs.items()
     }
     stage = UploadStage(around.stage("upload"), rules)
@@ -155,19 +161,20 @@ async def make_confirm(around: Surroundings) -> Part:
     services: list[Service] = []
     checks: dict[str, Check] = {}
     for name, one in settings.ecs.items():
-        callbacks = await around.stack.enter_async_context(
-            around.ports.callbacks(settings, one, clock=now, metrics=around.metrics, remember=around.remember)
+        notifications = await around.stack.enter_async_context(
+            around.ports.notifications(settings, one, clock=now, metrics=around.metrics, remember=around.remember)
         )
         keep = timedelta(days=settings.retention.failed_parts_days)
         rules[name] = ConfirmRules(
+            partner=one.partner,
             limits=one.limits,
             policies=one.policies,
-            caller=callbacks.caller,
-            retry=one.callback.retry.policy,
+            notifier=notifications.notifier,
+            retry=notifications.retry,
             keep_failed_parts=keep,
         )
-        services.append(callbacks.watch.run)
-        checks[f"token-{name}"] = callbacks.watch.check
+        services += notifications.services
+        checks |= {f"{check}-{name}": notifications.checks[check] for check in notifications.checks}
     stage = ConfirmStage(around.stage("confirm"), rules)
     watch = DeadlineWatch(around.stage("watch"), rules, interval=settings.watch.interval_seconds)
     runners = [

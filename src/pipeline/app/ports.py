@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from pydantic import SecretStr
 
 from pipeline.contracts import TopicName
-from pipeline.jobs.ecs import Callbacks, open_callbacks
+from pipeline.jobs.partners import Notifications, NotifierContext
 from pipeline.jobs.transfer import Transfers, open_transfers
 from pipeline.kafka import AioGroup, ConsumerSettings, Group, KafkaPublisher, KafkaSettings, Publisher
 from pipeline.observability import Metrics
@@ -54,7 +54,7 @@ class Ports:
             settings.transfer, rules=integration.hosts, network=settings.network, clock=clock, metrics=metrics
         )
 
-    def callbacks(
+    def notifications(
         self,
         settings: Settings,
         integration: EcsIntegration,
@@ -62,16 +62,17 @@ class Ports:
         clock: Callable[[], datetime],
         metrics: Metrics,
         remember: Callable[[SecretStr], None],
-    ) -> AbstractAsyncContextManager[Callbacks]:
-        """Return the callbacks of one integration; ``remember`` takes tokens, so that logs mask them."""
-        return open_callbacks(
-            integration.callback,
-            integration=integration.name,
-            rules=integration.hosts,
-            network=settings.network,
-            metrics=metrics,
-            clock=clock,
-            remember=remember,
+    ) -> AbstractAsyncContextManager[Notifications]:
+        """Return one integration's way to notify its partner; ``remember`` takes tokens, so that logs mask them."""
+        return integration.partner.open_notifications(
+            NotifierContext(
+                integration=integration.name,
+                hosts=integration.hosts,
+                network=settings.network,
+                metrics=metrics,
+                clock=clock,
+                remember=remember,
+            )
         )
 
 

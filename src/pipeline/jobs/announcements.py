@@ -10,10 +10,11 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.contracts import INTEGRATION_HEADER, BatchRequested, Record, first_values
-from pipeline.contracts.strict_json import InvalidBody, parse_object
+from pipeline.contracts import INTEGRATION_HEADER, Record, first_values
+from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import PermanentError, PoisonRecord
 from pipeline.jobs.job_store import Announced, JobStore
+from pipeline.jobs.partners import JobAnnouncement, Partner
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.transfer import job_deadline
 
@@ -22,6 +23,7 @@ from pipeline.jobs.transfer import job_deadline
 class JobRules:
     """What every stage knows of an integration."""
 
+    partner: Partner
     limits: JobLimits
     policies: JobPolicies
 
@@ -32,7 +34,7 @@ class Request:
 
     integration: str
     announcement: str
-    body: BatchRequested
+    body: JobAnnouncement
     appended: datetime | None
     """When the record was appended to its topic; None where the broker keeps no times (the embedded one)."""
 
@@ -59,10 +61,11 @@ def rules_for(integrations: Mapping[str, R], name: str) -> R:
         ) from None
 
 
-def decode_request(record: Record) -> Request:
-    """Return what an announcement record says.
+def decode_request(record: Record, integrations: Mapping[str, JobRules]) -> Request:
+    """Return what an announcement record says, as the partner of its integration reads it.
 
     Raises:
+        PermanentError: Its integration is not configured here (any more).
         PoisonRecord: It names no integration, or its value is no announcement. The ingress publishes no such record.
     """
     headers = first_values(record.headers)
@@ -72,8 +75,9 @@ def decode_request(record: Record) -> Request:
         raise PoisonRecord(
             "announcement_invalid", f"the headers {INTEGRATION_HEADER} and ce_id (32 hex digits) are needed"
         )
+    partner = rules_for(integrations, integration).partner
     try:
-        body = BatchRequested.model_validate(parse_object(record.value))
+        body = partner.decode(record.value)
     except InvalidBody as error:
         raise PoisonRecord("announcement_invalid", error.message) from None
     except ValidationError as error:

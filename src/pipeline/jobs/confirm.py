@@ -13,9 +13,9 @@ from pydantic import SecretStr
 from pipeline.contracts import AuditAction, OutcomeMessage, Record
 from pipeline.errors import LeaseLost, PermanentError, TransientError
 from pipeline.jobs.announcements import JobRules, rules_for
-from pipeline.jobs.ecs import UNANSWERED, Answer, Caller
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, completed_record, decode, receipt_missing, ref_of
+from pipeline.jobs.partners import CONFLICT, UNANSWERED, Answer, Notifier
 from pipeline.jobs.receipts import (
     Announcement,
     NotificationAnswer,
@@ -39,7 +39,7 @@ class ConfirmRules(JobRules):
         keep_failed_parts: How long the parts of a failed or refused job stay, for ``pipeline job result``.
     """
 
-    caller: Caller
+    notifier: Notifier
     retry: RetryPolicy
     keep_failed_parts: timedelta
 
@@ -112,7 +112,7 @@ class ConfirmStage:
             raise LeaseLost("callback_taken", "another worker sends this callback")
         await lease.ensure()
         try:
-            answer = await rules.caller.notify(
+            answer = await rules.notifier.notify(
                 SecretStr(notification.announcement.request.callback_url),
                 job_guid=str(ref.job_guid),
                 body=notification.outcome.body.encode(),
@@ -126,7 +126,7 @@ class ConfirmStage:
             raise TransientError(error.code, error.message, retry_after=pause) from error
         except PermanentError as error:
             answer = _no_answer(error.code, error.message)
-        if answer.result == "accepted" or (answer.code == "callback_conflict" and unanswered):
+        if answer.result == "accepted" or (answer.code == CONFLICT and unanswered):
             # after a try without an answer, a conflict means that the partner received that try
             return await self._conclude(notification, "confirmed", number, answer)
         await self._record_answer(notification, number, answer)

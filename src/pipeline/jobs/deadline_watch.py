@@ -40,7 +40,7 @@ class DeadlineWatch:
 
     async def handle(self, record: Record, lease: Lease) -> None:
         """File a job under its deadline."""
-        request = decode_request(record)
+        request = decode_request(record, self._integrations)
         rules = rules_for(self._integrations, request.integration)
         announced = await announce(self._jobs, request, rules, self._context.clock())
         if announced.news == "conflict" or await self._jobs.notification_result(announced.ref) is not None:

@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from pipeline.contracts import BatchRequested
 from pipeline.errors import FatalError
 from pipeline.jobs.job_tree import JobRef, Marker, parse_marker
+from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.receipts import (
     Announcement,
     JobIdentity,
@@ -81,7 +81,7 @@ class JobStore:
     async def announce(
         self,
         integration: str,
-        request: BatchRequested,
+        request: JobAnnouncement,
         *,
         announcement: str,
         deadline: datetime,

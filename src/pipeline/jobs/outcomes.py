@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
-from pipeline.contracts import AuditAction, CallbackBody
+from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, PipelineError, TransientError
 from pipeline.jobs.announcements import JobRules
-from pipeline.jobs.ecs import request_id, shorten
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, outcome_record
+from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Partner
 from pipeline.jobs.receipts import Outcome, Processed, Uploaded
-from pipeline.jobs.settings import JobPolicies
 from pipeline.jobs.stage import RetryingJobs, StageContext
+from pipeline.jobs.wording import shorten
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+_FIELD: Final = re.compile(rf"\b(?:{'|'.join(JobAnnouncement.model_fields)})\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +106,14 @@ class Decider:
     ) -> Outcome:
         """Decide ``failed`` unless the job has an outcome; publish the outcome and return it."""
         announcement = await self._context.jobs.newest(ref)
-        message = shorten(error.message)
-        body = _body(counts, rules.policies, message).model_dump_json()
+        message = _message(error.message, rules.partner)
+        callback = _callback(announcement.request, counts, rules, message)
         wanted = Outcome(
             outcome="failed",
             reason=error.code,
             message=message,
-            body=body,
-            request_id=request_id(ref.job_guid, body.encode()),
+            body=callback.body,
+            request_id=callback.request_id,
             announcement=announcement.id,
             generation=None,
             records=counts.ok + counts.failed,
@@ -130,13 +133,13 @@ class Decider:
         ref = message.ref
         announcement = await self._context.jobs.newest(ref)
         counts = Counts(processed.ok, processed.failed)
-        body = _body(counts, rules.policies, None).model_dump_json()
+        callback = _callback(announcement.request, counts, rules, None)
         wanted = Outcome(
             outcome="completed",
             reason=None,
             message=None,
-            body=body,
-            request_id=request_id(ref.job_guid, body.encode()),
+            body=callback.body,
+            request_id=callback.request_id,
             announcement=announcement.id,
             generation=processed.generation,
             records=processed.records,
@@ -195,11 +198,12 @@ class Decider:
         await self._context.publisher.publish(outcome_record(ref, announcement, outcome, traceparent, again))
 
 
-def _body(counts: Counts, policies: JobPolicies, message: str | None) -> CallbackBody:
-    processed = counts.ok + counts.failed if policies.records_processed == "all" else counts.ok
-    return CallbackBody(
-        success=message is None,
-        records_processed=processed,
-        records_failed=counts.failed,
-        error_message=message,
-    )
+def _callback(announcement: JobAnnouncement, counts: Counts, rules: JobRules, message: str | None) -> Callback:
+    processed = counts.ok + counts.failed if rules.policies.records_processed == "all" else counts.ok
+    return rules.partner.callback(announcement, JobResult(processed, counts.failed, message))
+
+
+def _message(text: str, partner: Partner) -> str:
+    """Return an error message as the partner may read it: with its own field names, masked, and cut."""
+    named = _FIELD.sub(lambda found: partner.field_names.get(found[0], found[0]), text)
+    return shorten(named, partner.error_message_limit)

@@ -41,13 +41,15 @@ class ProcessStage:
 
     async def arrive(self, record: Record) -> None:
         """Store the announcement at once, so that fresh URLs reach a job that is in work."""
-        self._arrived[record.partition, record.offset] = await self._announce(decode_request(record))
+        self._arrived[record.partition, record.offset] = await self._announce(
+            decode_request(record, self._integrations)
+        )
         if len(self._arrived) > _ARRIVALS_KEPT:
             del self._arrived[next(iter(self._arrived))]
 
     async def handle(self, record: Record, lease: Lease) -> None:
         """Bring the announced job to ``processed`` or ``failed``, or find that it is there already."""
-        request = decode_request(record)
+        request = decode_request(record, self._integrations)
         announced = self._arrived.pop((record.partition, record.offset), None) or await self._announce(request)
         rules = rules_for(self._integrations, request.integration)
         message = StageMessage.of(record, announced.ref, lease)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from pipeline.contracts import BatchRequested
+from pipeline.jobs.partners import JobAnnouncement
 
 
 def _nonce() -> str:
@@ -44,7 +44,7 @@ class Announcement(Receipt):
     attempt: int = Field(ge=1)
     deadline: AwareDatetime
     stored_at: AwareDatetime
-    request: BatchRequested = Field(repr=False)
+    request: JobAnnouncement = Field(repr=False)
 
 
 class FilePosition(BaseModel):

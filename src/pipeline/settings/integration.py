@@ -8,7 +8,8 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
-from pipeline.jobs.ecs.settings import CallbackSettings
+from pipeline.jobs.ecs import CallbackSettings, EcsPartner
+from pipeline.jobs.partners import Partner
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.settings.files import resolved
@@ -54,6 +55,11 @@ class EcsIntegration(EcsOptions):
     @classmethod
     def _default_path(cls, data: Any) -> Any:
         return with_default_path(data, "/webhooks/ecs/")
+
+    @property
+    def partner(self) -> Partner:
+        """ECS, as the stages ask it."""
+        return EcsPartner(self.callback)
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
         """Return the webhook secrets as their files hold them now.

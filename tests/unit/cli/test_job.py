@@ -18,9 +18,9 @@ from pipeline.app import Ports
 from pipeline.cli.job import FollowTimeout, follow_job
 from pipeline.cli.job_view import JobView, parse_job
 from pipeline.contracts import Topic
-from pipeline.jobs.ecs.protocols import Answer
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.partners import Answer
 from pipeline.storage import LocalStore
 
 NAME = f"acme/{JOB}"

@@ -9,7 +9,7 @@ from support.job_world import World
 
 from pipeline.contracts import Topic
 from pipeline.errors import LeaseLost, PermanentError, TransientError
-from pipeline.jobs.ecs.protocols import Answer
+from pipeline.jobs.partners import Answer
 
 LOST = TransientError("callback_unanswered", "the answer was lost")
 BUSY = TransientError("callback_busy", "503", retry_after=1)

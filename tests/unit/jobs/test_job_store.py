@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from pipeline.contracts import BatchRequested
 from pipeline.errors import FatalError
 from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.job_tree import JobRef, parse_marker
+from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.receipts import (
     FilePosition,
     Manifest,
@@ -29,8 +29,8 @@ NOW = datetime(2026, 1, 21, 12, 0, tzinfo=UTC)
 REF = JobRef("acme", JOB)
 
 
-def request(**changes: object) -> BatchRequested:
-    return BatchRequested.model_validate(
+def request(**changes: object) -> JobAnnouncement:
+    return JobAnnouncement.model_validate(
         {
             "job_guid": str(JOB),
             "partner_reference_id": "acme-1",
@@ -247,3 +247,19 @@ async def test_an_unreadable_object_stops_the_process_and_names_its_key() -> Non
 async def test_an_unknown_job_has_no_newest_announcement() -> None:
     with pytest.raises(ObjectNotFound):
         await JobStore(MemoryStore()).newest(REF)
+
+
+async def test_an_announcement_that_an_older_version_stored_is_read_and_its_further_fields_stay() -> None:
+    """Before there were other partners the store held ECS's announcement as it came."""
+    memory = MemoryStore()
+    stored = (
+        '{"nonce":"n","id":"a","attempt":1,"deadline":"2026-01-21T12:59:30Z","stored_at":"2026-01-21T12:00:00Z",'
+        f'"request":{{"job_guid":"{JOB}","partner_reference_id":"acme-1",'
+        '"merchant_guid":"4933e450-d3c4-406f-9b9b-3afb812a5b7c","external_location_ids":["46691"],"record_count":3,'
+        '"input_file_url":"https://files.example/in.csv?sig=1","result_upload_url":"https://files.example/out.csv?sig=1",'
+        '"expires_at":"2026-01-21T13:00:00Z","callback_url":"https://ecs.example/callback","beta":{"x":1}}}'
+    )
+    await memory.create(f"{REF.root}announcements/000001769000370-a.json", stored.encode())
+    newest = await JobStore(memory).newest(REF)
+    assert newest.request == request(external_location_ids=["46691"], beta={"x": 1})
+    assert newest.model_dump_json() == stored

@@ -12,8 +12,8 @@ from support.effects import (
     CRASH_POINTS,
     EFFECTS,
     KINDS,
-    NoticingCaller,
     NoticingGroup,
+    NoticingNotifier,
     NoticingPublisher,
     NoticingStore,
     NoticingUploader,
@@ -31,7 +31,7 @@ from pipeline.audit.chain import Chain
 from pipeline.audit.segments import Entry
 from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, TopicName
 from pipeline.errors import FatalError, PipelineError, TransientError
-from pipeline.jobs.ecs.protocols import Answer
+from pipeline.jobs.partners import Answer
 from pipeline.jobs.transfer import SignedUrl
 from pipeline.kafka import ConsumerSettings, Group, KafkaSettings
 from pipeline.kafka._group import Partition
@@ -200,7 +200,7 @@ async def test_each_port_notices_its_effect() -> None:
 
     await NoticingUploader(Uploads(), noticed.around).put(target, size=1, body=body)
     url = SecretStr("https://ecs.example/callback")
-    await NoticingCaller(Ecs(), noticed.around).notify(url, job_guid="", body=b"", request_id="")
+    await NoticingNotifier(Ecs(), noticed.around).notify(url, job_guid="", body=b"", request_id="")
     names = ["publish.events", "store.open", "commit.upload", "put.result", "post.callback"]
     assert (noticed.begun, noticed.ended) == (names, names)
     assert set(names) <= set(EFFECTS)

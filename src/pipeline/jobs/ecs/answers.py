@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
 
-from pipeline.jobs.ecs.wording import quote
+from pipeline.jobs.wording import quote
 from pipeline.observability import mask_text
 
 RESULT_TYPE: Final = "batch-job-result"

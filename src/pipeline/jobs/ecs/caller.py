@@ -16,9 +16,10 @@ from yarl import URL
 from pipeline.errors import TransientError
 from pipeline.jobs.ecs.answers import Meaning, Reaction, interpret
 from pipeline.jobs.ecs.exchange import MAX_RETRY_AFTER_SECONDS, HttpAnswer, exchange
-from pipeline.jobs.ecs.protocols import Answer, Token, TokenProvider
+from pipeline.jobs.ecs.protocols import Token, TokenProvider
 from pipeline.jobs.ecs.retry import retry_after_seconds
 from pipeline.jobs.ecs.settings import CallbackSettings
+from pipeline.jobs.partners import Answer
 from pipeline.observability import Metrics
 from pipeline.outbound import HostRules, check_url
 from pipeline.outbound.urls import request_url

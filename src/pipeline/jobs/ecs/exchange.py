@@ -13,6 +13,7 @@ from yarl import URL
 
 from pipeline.errors import TransientError
 from pipeline.jobs.ecs.settings import CallbackSettings
+from pipeline.jobs.partners import UNANSWERED
 
 ANSWER_LIMIT: Final = 65_536
 """Bytes of an answer's body that are looked at; the rest is left unread, and the connection closed."""
@@ -29,8 +30,6 @@ _CONNECT_SECONDS: Final = 10.0
 never reported as a missing answer."""
 
 NOT_SENT: Final = "callback_not_sent"
-UNANSWERED: Final = "callback_unanswered"
-"""Code of a request that may have reached the other side though no answer came back."""
 
 
 @dataclass(frozen=True, slots=True)

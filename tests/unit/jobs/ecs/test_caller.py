@@ -21,8 +21,9 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from pipeline.errors import TransientError
-from pipeline.jobs.ecs import Answer, CallbackSettings, HttpCaller, TokenProvider, TokenUnavailable, request_id
+from pipeline.jobs.ecs import CallbackSettings, HttpCaller, TokenProvider, TokenUnavailable, request_id
 from pipeline.jobs.ecs.testing import ACCEPTED, Call, FakeCaller, FakeTokenProvider
+from pipeline.jobs.partners import Answer
 from pipeline.observability import Metrics
 from pipeline.outbound import AddressRefused, HostRules, NetworkSettings
 from pipeline.outbound.guard import open_session

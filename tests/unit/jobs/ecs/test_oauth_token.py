@@ -18,9 +18,10 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from pipeline.jobs.ecs import CallbackSettings, OAuthTokenProvider, TokenUnavailable, open_callbacks
+from pipeline.jobs.ecs import CallbackSettings, EcsPartner, OAuthTokenProvider, TokenUnavailable
 from pipeline.jobs.ecs.oauth_answers import read_token
 from pipeline.jobs.ecs.settings import OAuthSettings
+from pipeline.jobs.partners import Notifications, NotifierContext
 from pipeline.observability import Metrics
 from pipeline.outbound import HostRules, NetworkSettings
 from pipeline.outbound.guard import open_session
@@ -315,6 +316,20 @@ def test_forms_of_a_good_answer() -> None:
     assert bare.expires_at == datetime.fromtimestamp(4_000_000_000, UTC)
 
 
+def surroundings(hosts: HostRules, metrics: Metrics) -> NotifierContext:
+    return NotifierContext("acme", hosts, NetworkSettings(), metrics, lambda: NOW, lambda _secret: None)
+
+
+async def until_usable(notifications: Notifications) -> None:
+    """Run the services until the readiness check of the token passes."""
+    services = [asyncio.create_task(service()) for service in notifications.services]
+    async with asyncio.timeout(10):
+        while not notifications.checks["token"]().ok:  # noqa: ASYNC110 - a check has no event
+            await asyncio.sleep(0.01)
+    for service in services:
+        service.cancel()
+
+
 async def test_a_whole_integration_by_oauth() -> None:
     """The token server's host need not be a callback host, and gets no bearer token."""
     server = TokenServer()
@@ -322,18 +337,13 @@ async def test_a_whole_integration_by_oauth() -> None:
     app.router.add_post("/auth/token", server.answer)
     async with TestServer(app) as running:
         oauth = {"token_url": f"http://127.0.0.1:{running.port}/auth/token", "client_id": "me", "client_secret": SECRET}
-        async with open_callbacks(
-            CallbackSettings.model_validate({"oauth": oauth}),
-            integration="acme",
-            rules=HostRules(callback=("ecs.example",), allow_http=True, allow_private=True),
-            network=NetworkSettings(),
-            metrics=Metrics(),
-            clock=lambda: NOW,
-            remember=lambda _secret: None,
-        ) as callbacks:
-            await callbacks.watch.look()
-            assert callbacks.watch.check().ok
-            assert callbacks.watch.seconds_left() == 86_400
+        metrics = Metrics()
+        hosts = HostRules(callback=("ecs.example",), allow_http=True, allow_private=True)
+        partner = EcsPartner(CallbackSettings.model_validate({"oauth": oauth}))
+        async with partner.open_notifications(surroundings(hosts, metrics)) as notifications:
+            await until_usable(notifications)
+            labels = {"integration": "acme"}
+            assert metrics.registry.get_sample_value("pipeline_token_seconds_left", labels) == 86_400
     assert "Authorization" not in server.seen[0][0].headers
 
 
@@ -341,14 +351,7 @@ async def test_a_whole_integration_by_token_file(tmp_path: Path) -> None:
     """The other way."""
     path = tmp_path / "token"
     path.write_text("opaque-token")
-    async with open_callbacks(
-        CallbackSettings(token_file=path),
-        integration="acme",
-        rules=HostRules(callback=("ecs.example",)),
-        network=NetworkSettings(),
-        metrics=Metrics(),
-        clock=lambda: NOW,
-        remember=lambda _secret: None,
-    ) as callbacks:
-        await callbacks.watch.look()
-        assert callbacks.watch.check().ok
+    partner = EcsPartner(CallbackSettings(token_file=path))
+    hosts = HostRules(callback=("ecs.example",))
+    async with partner.open_notifications(surroundings(hosts, Metrics())) as notifications:
+        await until_usable(notifications)

@@ -1,4 +1,4 @@
-"""Texts that cross the border: what a partner is told, and what of a partner's words is kept."""
+"""Texts that go to a partner or come from one: one line, masked, cut."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import re
 from typing import Final
 
 from pipeline.observability import FOREIGN_DIGITS, drop_urls, mask_text
-
-ERROR_MESSAGE_LIMIT: Final = 1200
-"""Longest ``error_message`` of a callback, in characters (seed: ECS error state)."""
 
 DETAIL_LIMIT: Final = 300
 """Longest excerpt of a partner's words in a log or receipt, in characters."""
@@ -18,7 +15,7 @@ _ASTRAL: Final = re.compile(r"[\U00010000-\U0010ffff]")
 _ELLIPSIS: Final = "…"
 
 
-def shorten(text: str, limit: int = ERROR_MESSAGE_LIMIT) -> str:
+def shorten(text: str, limit: int) -> str:
     """Return one line of at most ``limit`` characters, cut between two words, masked and without any URL.
 
     Where the last word takes more than half of it, it is cut inside. Characters beyond the Basic Multilingual Plane

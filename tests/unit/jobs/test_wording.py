@@ -5,18 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.jobs.ecs import quote, shorten
+from pipeline.jobs.wording import quote, shorten
 
 
 def test_a_short_text_stays_as_it_is() -> None:
     """Line 3 is no card."""
     text = "csv_quote: line 100001: a quote inside an unquoted field"
-    assert shorten(text) == text
+    assert shorten(text, 1200) == text
 
 
 def test_a_long_text_is_cut_between_words() -> None:
     """At most 1,200 characters, the ellipsis included."""
-    cut = shorten("wörter " * 400)
+    cut = shorten("wörter " * 400, 1200)
     assert len(cut) <= 1200
     assert cut.endswith("wörter…")
 
@@ -29,7 +29,7 @@ def test_one_long_word_is_cut_inside() -> None:
 def test_it_holds_no_card_no_url_and_no_line_end() -> None:
     """What ECS's support reads is one line without secrets."""
     text = "card 4111-1111-1111-1111 at https://h/p?q=1\r\nsecond\x00line\u2028third"
-    assert shorten(text) == "card [digits] at [url] second line third"
+    assert shorten(text, 1200) == "card [digits] at [url] second line third"
 
 
 def test_a_partners_words_lose_six_digits_too() -> None:
@@ -39,7 +39,7 @@ def test_a_partners_words_lose_six_digits_too() -> None:
 
 def test_characters_beyond_the_basic_plane_are_replaced() -> None:
     """So that UTF-16 units and characters are the same number."""
-    assert shorten("ok \N{THUMBS UP SIGN}") == "ok \N{REPLACEMENT CHARACTER}"
+    assert shorten("ok \N{THUMBS UP SIGN}", 1200) == "ok \N{REPLACEMENT CHARACTER}"
 
 
 @given(st.text(max_size=400), st.integers(1, 300))

@@ -1,0 +1,97 @@
+"""eCard Systems as a partner: its announcement, its callback's body and id, and the connections of its callbacks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
+from typing import Final, cast
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from pipeline.contracts import BatchRequested, CallbackBody
+from pipeline.contracts.strict_json import parse_object
+from pipeline.jobs.ecs.caller import HttpCaller
+from pipeline.jobs.ecs.file_token import FileTokenProvider
+from pipeline.jobs.ecs.oauth_token import OAuthTokenProvider
+from pipeline.jobs.ecs.protocols import TokenProvider
+from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
+from pipeline.jobs.ecs.token_watch import TokenWatch
+from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Notifications, NotifierContext
+from pipeline.outbound import open_session
+from pipeline.outbound.hosts import split_url
+
+
+class EcsPartner:
+    """eCard Systems with the callback settings of one integration; see :class:`~pipeline.jobs.partners.Partner`."""
+
+    error_message_limit: Final = 1200
+    """The longest ``error_message`` (ECS's page "Card Batch Jobs", error state)."""
+
+    field_names: Final[Mapping[str, str]] = MappingProxyType({})
+    """None differs: the stages took their names from ECS."""
+
+    def __init__(self, settings: CallbackSettings) -> None:
+        self._settings = settings
+
+    def decode(self, value: bytes) -> JobAnnouncement:
+        """See Partner. Fields that ECS adds to the announcement stay."""
+        return JobAnnouncement.model_validate(BatchRequested.model_validate(parse_object(value)).model_dump())
+
+    def callback(self, announcement: JobAnnouncement, result: JobResult) -> Callback:
+        """See Partner."""
+        body = CallbackBody(
+            success=result.error_message is None,
+            records_processed=result.records_processed,
+            records_failed=result.records_failed,
+            error_message=result.error_message,
+        ).model_dump_json()
+        return Callback(body, request_id(announcement.job_guid, body.encode()))
+
+    @asynccontextmanager
+    async def open_notifications(self, context: NotifierContext) -> AsyncIterator[Notifications]:
+        """See Partner.
+
+        The host of ``oauth.token_url`` is allowed for token requests only. It needs no entry among the callback hosts,
+        and the bearer token is never sent to it.
+        """
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(open_session(context.hosts, context.network, "callback"))
+            tokens = await self._tokens(context, stack)
+            caller = HttpCaller(
+                settings,
+                integration=context.integration,
+                rules=context.hosts,
+                session=session,
+                tokens=tokens,
+                metrics=context.metrics,
+                clock=context.clock,
+            )
+            watch = TokenWatch(tokens, integration=context.integration, metrics=context.metrics, clock=context.clock)
+            yield Notifications(caller, settings.retry.policy, [watch.run], {"token": watch.check})
+
+    async def _tokens(self, context: NotifierContext, stack: AsyncExitStack) -> TokenProvider:
+        settings = self._settings
+        if settings.token_file is not None:
+            return FileTokenProvider(settings.token_file, integration=context.integration, remember=context.remember)
+        oauth = cast("OAuthSettings", settings.oauth)  # the settings hold exactly one of the two
+        rules = context.hosts.model_copy(update={"callback": (split_url(oauth.token_url).authority,)})
+        return OAuthTokenProvider(
+            oauth,
+            settings,
+            integration=context.integration,
+            session=await stack.enter_async_context(open_session(rules, context.network, "callback")),
+            clock=context.clock,
+            remember=context.remember,
+        )
+
+
+def request_id(job_guid: UUID, body: bytes) -> str:
+    """Return the ``X-Request-Id`` of a callback: the same job and body give the same id after any restart.
+
+    For an id and payload that it has seen within two hours, ECS gives the first answer again. It refuses an id that
+    comes with another payload, so another body must get another id.
+    """
+    digest = hashlib.sha256(body).hexdigest()
+    return str(uuid5(NAMESPACE_URL, f"urn:card-pipeline:callback:{job_guid}:{digest}"))

@@ -1,0 +1,195 @@
+"""What the stages know of a partner that announces jobs. Public API for a partner's package, see CONTRIBUTING.md.
+
+A partner announces jobs in a shape of its own and expects a callback of its own. Everything between the two is the same
+for all partners: the stages work on a :class:`JobAnnouncement` and ask a :class:`Partner` for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, Protocol
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from pipeline.observability import Check, Metrics
+from pipeline.outbound import HostRules, NetworkSettings
+from pipeline.retry import RetryPolicy
+
+UNANSWERED: Final = "callback_unanswered"
+"""Code of a TransientError of :meth:`Notifier.notify`: the partner may have the callback although no answer came."""
+
+CONFLICT: Final = "callback_conflict"
+"""Code of a refusal that says that the partner has an outcome of this job. After an unanswered try it is that try's."""
+
+_FIRST_EXPIRY: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_EXPIRY_BOUND: Final = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+class JobAnnouncement(BaseModel):
+    """An announced job in the words of the stages. The store keeps it; further fields are the partner's own.
+
+    The URLs are bearer secrets: they appear in the job store only.
+
+    Attributes:
+        job_guid: Identifies the job in its integration. A partner without GUIDs derives one from its own id (UUID 5).
+        partner_reference_id: How the partner's people name the job.
+        merchant_guid: Whose cards they are; equal in every announcement of a job, as is ``record_count``.
+        record_count: Data records in the input file, without the header.
+        expires_at: When the partner stops waiting for the result.
+        callback_url: Where the outcome goes; empty if the partner's notifier knows that by itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+
+    job_guid: UUID
+    partner_reference_id: str
+    merchant_guid: UUID
+    external_location_ids: tuple[str, ...] = ()
+    record_count: int = Field(ge=0, le=10**12)
+    input_file_url: str = Field(repr=False)
+    result_upload_url: str = Field(repr=False)
+    expires_at: AwareDatetime
+    callback_url: str = Field(default="", repr=False)
+
+    @field_validator("expires_at")
+    @classmethod
+    def _calculable(cls, value: datetime) -> datetime:
+        # stages take a margin off, add a retry time, and write the minute as a store key of twelve digits
+        if not _FIRST_EXPIRY <= value < _EXPIRY_BOUND:
+            raise ValueError("a time between the years 2000 and 2200 is needed")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What the partner must know of a job's outcome.
+
+    Attributes:
+        records_processed: All decided cards, or only those that are ok (``policies.records_processed``).
+        error_message: Why the job failed: one line, masked, without URLs. None for a completed job.
+    """
+
+    records_processed: int
+    records_failed: int
+    error_message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A callback as every try sends it; decided and stored together with the outcome.
+
+    Attributes:
+        request_id: Identifies the callback to the partner: equal in all tries, and only for equal bodies.
+    """
+
+    body: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The partner's answer to one callback.
+
+    Attributes:
+        result: ``accepted``: the partner has the outcome. ``refused``: repeating the same body cannot help.
+        status: HTTP status; 0 without an answer.
+        code: Stable reason, e.g. ``callback_accepted`` or :data:`CONFLICT`.
+        detail: The partner's words, masked and cut (:func:`pipeline.jobs.wording.quote`).
+    """
+
+    result: Literal["accepted", "refused"]
+    status: int
+    code: str
+    detail: str
+
+
+class Notifier(Protocol):
+    """Sends callbacks."""
+
+    async def notify(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
+        """Send one callback and interpret the answer.
+
+        Args:
+            url: ``callback_url`` of the newest announcement; check its host before anything is sent.
+            job_guid: The job.
+            body: :attr:`Callback.body`.
+            request_id: :attr:`Callback.request_id`.
+
+        Raises:
+            TransientError: Send it again later, after ``retry_after`` if that is set. With the code
+                :data:`UNANSWERED` the partner may have received this try.
+            PermanentError: It cannot be sent, e.g. because the URL's host is not allowed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Notifications:
+    """One integration's way to notify its partner.
+
+    Attributes:
+        retry: Pauses between two callbacks of one outcome.
+        services: Run beside the stage until it stops; an error in one stops the process.
+        checks: Readiness checks by name.
+    """
+
+    notifier: Notifier
+    retry: RetryPolicy
+    services: Sequence[Callable[[], Coroutine[Any, Any, Any]]] = ()
+    checks: Mapping[str, Check] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NotifierContext:
+    """The surroundings of a notifier.
+
+    Attributes:
+        integration: Its name, for logs and metrics.
+        hosts: Hosts that the integration's URLs may name: ``open_session(hosts, network, "callback")`` reaches these.
+        remember: Takes secrets that become known, so that logs mask them.
+    """
+
+    integration: str
+    hosts: HostRules
+    network: NetworkSettings
+    metrics: Metrics
+    clock: Callable[[], datetime]
+    remember: Callable[[SecretStr], None]
+
+
+class Partner(Protocol):
+    """One partner, with the settings of one integration."""
+
+    @property
+    def error_message_limit(self) -> int:
+        """Longest error message of a callback, in characters."""
+        ...
+
+    @property
+    def field_names(self) -> Mapping[str, str]:
+        """The partner's names of the fields of a :class:`JobAnnouncement`, where they differ; for error messages."""
+        ...
+
+    def decode(self, value: bytes) -> JobAnnouncement:
+        """Return the announcement that a record holds: the webhook's body, as the partner's source accepted it.
+
+        Raises:
+            InvalidBody: It is no announcement. A pydantic ValidationError says the same.
+        """
+        ...
+
+    def callback(self, announcement: JobAnnouncement, result: JobResult) -> Callback:
+        """Return the callback of an outcome. Pure: equal arguments give an equal callback."""
+        ...
+
+    def open_notifications(self, context: NotifierContext) -> AbstractAsyncContextManager[Notifications]:
+        """Open the connections of one integration's callbacks; they are closed with the block.
+
+        Raises:
+            FatalError: Its settings or files cannot be used.
+        """
+        ...

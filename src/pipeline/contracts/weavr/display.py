@@ -29,8 +29,8 @@ def masked(kind: EventKind, body: Mapping[str, Any]) -> dict[str, Any]:
     know, or knows as something else (an object where text should be), becomes ``[unknown]``: it may be anything. A name
     that the model does not know stays if it looks like one; else it becomes ``[unknown]``, ``[unknown 2]`` and so on.
 
-    The values of open enumerations and other text of known fields stay as they are. A caller that shows them passes them
-    through the masking of text as well.
+    The values of open enumerations and other text of known fields stay as they are. A caller that shows them
+    passes them through the masking of text as well.
     """
     schema = _schema(kind)
     return _object(schema, schema, body)

@@ -34,7 +34,7 @@ PROBLEM: Final[Schema] = {
     "`errors` lists all, where there are more.",
     "type": "object",
     "properties": {
-        "type": {"type": "string", "description": "A row of docs/statuses.md."},
+        "type": {"type": "string", "description": "Names a row of docs/statuses.md: urn:card-pipeline:problem:ROW."},
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
@@ -183,7 +183,7 @@ def _response(rows: Sequence[Status]) -> dict[str, Any]:
 def _problem(row: Status) -> dict[str, Any]:
     named = {"field": row.field, "rule": row.answer, "remedy": row.remedy}
     return {
-        "type": f"docs/statuses.md#{row.anchor}",
+        "type": row.problem_type,
         "title": row.title,
         "status": row.codes[0],
         "detail": row.cause,

@@ -6,9 +6,10 @@ from pipeline.webhooks.statuses import STATUSES, Status
 from tools.markdown import page, table
 
 _INTRO = """\
-What a sender of webhooks can get. Refusals are problem documents (RFC 9457, `application/problem+json`) whose
-`errors` name field, rule and remedy. A 2xx is never given for something lost, and a 4xx never for a fault of
-ours."""
+What a sender of webhooks can get. Refusals are problem documents (RFC 9457, `application/problem+json`): `type` is
+`urn:card-pipeline:problem:ROW`, where ROW is the rule of a row below, with dashes instead of underscores; `field`,
+`rule` and `remedy` are those of the first finding, and `errors` lists all findings if there are more. A 2xx is never
+given for something lost, and a 4xx never for a fault of ours."""
 
 
 def render() -> str:

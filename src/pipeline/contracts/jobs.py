@@ -18,7 +18,7 @@ _TIMES: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=U
 
 
 class BatchRequested(BaseModel):
-    """The announcement of a card batch job, as eCard Systems sends it (seed: ECS originating webhook).
+    """The announcement of a card batch job, as eCard Systems sends it.
 
     Unknown fields are kept: the webhook is in beta. The two file URLs are bearer secrets and never leave the job store
     and the topics marked sensitive.
@@ -39,7 +39,7 @@ class BatchRequested(BaseModel):
     @field_validator("expires_at", mode="before")
     @classmethod
     def _iso_only(cls, value: object) -> object:
-        # pydantic would take a number for a Unix time; the seed says ISO timestamp, and guessing a unit loses jobs
+        # pydantic would take a number for a Unix time; ECS sends ISO timestamps, and guessing a unit loses jobs
         if not isinstance(value, str | datetime):
             raise ValueError("an ISO 8601 timestamp with a zone is needed, e.g. 2026-01-22T22:43:59.295Z")  # noqa: TRY004 - pydantic turns ValueError into a finding
         return value
@@ -116,7 +116,7 @@ class BatchCompleted(JobMessage):
 
 
 class CallbackBody(BaseModel):
-    """The body of the upload confirmation, as in the seed. Serialised once, in ``outcome.json``, then only repeated."""
+    """The body of the callback to ECS. Every attempt sends the same bytes, those in ``outcome.json``."""
 
     model_config = ConfigDict(frozen=True)
 

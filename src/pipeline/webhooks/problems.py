@@ -11,7 +11,6 @@ from aiohttp import web
 from pipeline.contracts.strict_json import Finding
 from pipeline.webhooks.statuses import STATUS, Answer, Status
 
-_TYPE_BASE: Final = "docs/statuses.md#"
 _CONTENT_TYPE: Final = "application/problem+json"
 
 
@@ -61,7 +60,7 @@ class Problem(Exception):
         ``field``, ``rule`` and ``remedy`` are those of the first finding; ``errors`` lists all, where there are more.
         """
         members: dict[str, Any] = {
-            "type": f"{_TYPE_BASE}{self.row.anchor}",
+            "type": self.row.problem_type,
             "title": self.row.title,
             "status": self.status,
             "detail": self._detail,

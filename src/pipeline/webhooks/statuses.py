@@ -55,6 +55,11 @@ class Status:
     retry: bool = False
 
     @property
+    def problem_type(self) -> str:
+        """The ``type`` of its problem document: an absolute URI that names this row; nothing is served under it."""
+        return f"urn:card-pipeline:problem:{self.anchor}"
+
+    @property
     def anchor(self) -> str:
         """The row's anchor in docs/statuses.md."""
         return self.answer.value.replace("_", "-")

@@ -288,7 +288,7 @@ async def test_unauthenticated_callers_learn_nothing_but_metric_and_log_do(
             problem = answer.problem
             del problem["trace_id"]
             assert problem == {
-                "type": "docs/statuses.md#unauthenticated",
+                "type": "urn:card-pipeline:problem:unauthenticated",
                 "title": "Not authenticated",
                 "status": 401,
                 "detail": "The secret or signature is missing, wrong, repeated, expired, "

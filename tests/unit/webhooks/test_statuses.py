@@ -36,7 +36,7 @@ def test_only_what_may_pass_is_to_be_repeated(row: Status) -> None:
 def test_every_refusal_is_a_problem_document(answer: Answer) -> None:
     """Every refusal is a problem document."""
     document = Problem(answer).document("abc")
-    assert document["type"] == f"docs/statuses.md#{answer.replace('_', '-')}"
+    assert document["type"] == f"urn:card-pipeline:problem:{answer.replace('_', '-')}"
     assert document["status"] == STATUS[answer].codes[0]
     assert document["rule"] == answer.value
     assert document["trace_id"] == "abc"

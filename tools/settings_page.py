@@ -18,21 +18,20 @@ from pipeline.settings.shape import is_secret, item, members, models, unit_of
 from tools.markdown import page, table
 
 _INTRO: Final = """\
-One TOML file (`--config FILE`, else `$PIPELINE_CONFIG`, else `pipeline.toml` where it is there), environment
-variables over it, and secret files. `pipeline config check` names every problem at once, with what to write;
-`pipeline config show` prints what counts.
+Settings come from one TOML file: the one that `--config FILE` names, else `$PIPELINE_CONFIG`, else `pipeline.toml` if
+it exists. Environment variables override the file. Secrets come from files of their own. `pipeline config check` lists
+every problem with its remedy; `pipeline config show` prints the settings in effect.
 
-- **Variables**: `PIPELINE_` and the keys with two underscores between, in capitals:
-  `PIPELINE_KAFKA__BOOTSTRAP_SERVERS=kafka-0:9092`, `PIPELINE_ECS__ACME__LIMITS__CHUNK_BYTES=1048576`. Lists and
-  tables are written as JSON. They count more than the file. An integration with a dash in its name needs a name
-  with a dash (`env 'PIPELINE_ECS__ACME-EU__SUCCESS_STATUS=200' pipeline ...`), or is set in the file.
-- **Secrets**: for every key of the type *secret*, write `KEY_file = "PATH"` instead; the file holds nothing but
-  the secret and at most one newline after it. A file that everybody can read is warned of. Files of
-  webhook secrets must be there for the ingress alone; token files of callbacks are read again and again, so
-  that replacing one rotates the token.
-- **Paths** that are relative are relative to the folder of the settings file (without one: to the working
-  directory), except those inside a processor's options.
-- **Units**: the column *Type* names the unit of a number, and names end in it (`_seconds`, `_bytes`). Write the
+- **Variables** are named `PIPELINE_` and the keys in capitals, joined by two underscores:
+  `PIPELINE_KAFKA__BOOTSTRAP_SERVERS=kafka-0:9092`, `PIPELINE_ECS__ACME__LIMITS__CHUNK_BYTES=1048576`. Write lists and
+  tables as JSON. They override the file. If the name of an integration has a dash, so has its variable
+  (`env 'PIPELINE_ECS__ACME-EU__SUCCESS_STATUS=200' pipeline ...`); or set it in the file.
+- **Secrets**: for a key of the type *secret*, write `KEY_file = "PATH"`. The file holds the secret and at most one
+  newline after it. A file that everybody can read causes a warning. Only the ingress needs the files of webhook
+  secrets. Token files of callbacks are read again before each use, so replace the file to rotate the token.
+- **Paths**: a relative path is relative to the folder of the settings file, or to the working directory if there is no
+  file. Paths in a processor's options are relative to the working directory.
+- **Units**: the column *Type* names the unit of a number, and its key ends in it (`_seconds`, `_bytes`). Write the
   number alone: `"10s"` and `"5MB"` are refused, with the number to write instead.
 - An unknown key is refused, with the nearest known one."""
 
@@ -44,20 +43,20 @@ _KINDS: Final[dict[Any, str]] = {
     UUID: "GUID",
     Path: "path",
     SecretStr: "secret",
-    AwareDatetime: "moment with a zone",
-    datetime: "moment",
+    AwareDatetime: "date and time with a zone",
+    datetime: "date and time",
     IPvAnyNetwork: "network (CIDR)",
 }
 
 
 def render() -> str:
     """Return the page."""
-    # what two alternatives have in common is written once
-    return page("Settings", _INTRO, *dict.fromkeys(_tables(Settings, "")))
+    # two alternatives of a table may have a table in common: print it once
+    return page("Settings", _INTRO, *dict.fromkeys(_tables(Settings, "", {})))
 
 
-def _tables(model: type[BaseModel], path: str) -> Iterator[str]:
-    """Yield the section of a table, then those of the tables in it."""
+def _tables(model: type[BaseModel], path: str, printed: dict[type[BaseModel], str]) -> Iterator[str]:
+    """Yield the section of a table, then those of its tables; a table printed before is referred to."""
     known = model.model_fields
     rows = [_row(name, field, known) for name, field in known.items() if field.description and not _inner(field)]
     if rows:
@@ -65,7 +64,11 @@ def _tables(model: type[BaseModel], path: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         for inner, heading in _inner(field):
             where = f"{path}.{name}".lstrip(".")
-            keys, *rest = _tables(inner, heading.format(where).strip("[]"))
+            first = printed.setdefault(inner, heading.format(where))
+            if first == heading.format(where):
+                keys, *rest = _tables(inner, heading.format(where).strip("[]"), printed)
+            else:
+                keys, rest = f"The same keys as `{first}`.", []
             yield f"## {heading.format(where)}{_chosen_by(inner, field)}\n\n{_about(inner, field)}\n\n{keys}"
             yield from rest
 
@@ -87,14 +90,14 @@ def _chosen_by(model: type[BaseModel], field: FieldInfo) -> str:
 
 
 def _about(model: type[BaseModel], field: FieldInfo) -> str:
-    needed = " Needed." if field.is_required() else ""
+    needed = " Required." if field.is_required() else ""
     return f"{' '.join((model.__doc__ or '').replace('``', '`').split())}{needed}"
 
 
 def _row(name: str, field: FieldInfo, known: Container[str]) -> tuple[str, ...]:
     default = field.get_default(call_default_factory=True, validated_data={})
     if default is PydanticUndefined:
-        shown = "needed"
+        shown = "required"
     elif default is None:
         shown = "none"
     else:

@@ -52,11 +52,15 @@ FirstSeconds = Annotated[
     Seconds,
     Field(
         gt=0,
-        description="Longest pause before the second try, in seconds; doubles for each further try, with jitter",
+        description="Longest pause before the second try; doubled for each further try, with jitter",
     ),
 ]
 MaxSeconds = Annotated[
-    Seconds, Field(gt=0, description="Longest pause between two tries, in seconds, unless the other side asks for more")
+    Seconds,
+    Field(
+        gt=0,
+        description="Longest pause between two tries, unless the other side asks for more",
+    ),
 ]
 
 

@@ -10,24 +10,24 @@ from pipeline.units import Count, Days
 
 
 class AuditSettings(BaseModel):
-    """Segments, their signatures, and how far back a repeated event is recognised."""
+    """Signature of the audit log, and how long repeated events are recognised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     signing_key: SecretStr | None = Field(
         default=None,
-        description="Ed25519 private key (PEM, PKCS #8) that signs the closing hash of every segment; none: not signed",
+        description="Ed25519 private key (PEM, PKCS #8) that signs every segment; none: segments are not signed",
     )
     id_window_days: Days = Field(
         default=10.0,
         gt=0,
         le=400,
-        description="Days for which event ids are remembered, so that a repeat is appended once: the retention of audit.events plus the longest of the topics whose redelivery repeats audit events (7 + 3)",
+        description="How long event ids are remembered, so that a repeated event is written once. Keep it at least as long as audit.events plus the longest topic whose redelivery repeats audit events keep their records (7 + 3 days)",
     )
     id_window_max: Count = Field(
         default=500_000,
         ge=1,
-        description="Most event ids remembered per partition (about 120 bytes each); when it cuts, a log line and a metric say so",
+        description="Event ids remembered per partition at most, about 120 bytes each. Raise it if pipeline_audit_window_cuts_total rises",
     )
 
     @property

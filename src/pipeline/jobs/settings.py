@@ -1,4 +1,4 @@
-"""What an integration allows its jobs, and what happens when a file is not as announced."""
+"""Limits of a job, and what happens when a file is not as announced."""
 
 from __future__ import annotations
 
@@ -18,60 +18,60 @@ class JobLimits(BaseModel):
         default=1,
         ge=1,
         le=64,
-        description="Chunks of one job processed at the same time; after a crash up to this many are processed again",
+        description="Chunks of one job processed at the same time. Raise it for a slow card service; a crash repeats up to this many chunks",
     )
     waiting_jobs: Count = Field(
         default=1000,
         ge=1,
-        description="Jobs of this integration that may wait for a retry at once in one worker; one more ends in a failure callback",
+        description="Jobs of this integration that one worker lets wait for a retry; a further one fails with a callback. Raise it for long outages of the partner, as far as the memory allows",
     )
     max_job_hours: Hours = Field(
         default=48.0,
         gt=0,
         le=60,
-        description="A job must be done this many hours after its announcement was accepted, however late its URLs expire; less than the 72 hours that card-batch.requested keeps a record",
+        description="A job fails this long after its announcement was accepted, however late its URLs expire. Keep it below the 72 hours that card-batch.requested keeps a record",
     )
     deadline_margin_seconds: Seconds = Field(
         default=30.0,
         ge=0,
-        description="Work ends this many seconds before the announced expiry, so that the outcome is told in time",
+        description="Work on a job ends this long before its URLs expire, so that the callback is in time. Raise it if your callbacks are slow",
     )
 
 
 class JobPolicies(BaseModel):
-    """What counts as failed where the partner's documents are silent."""
+    """Decisions that the partner's documents leave open."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     record_count_mismatch: Literal["fail", "warn"] = Field(
         default="fail",
-        description="The file holds more or fewer records than announced: fail the job, or go on and log a warning",
+        description="If the file holds more or fewer records than announced: fail the job, or log a warning and continue",
     )
     empty_file: Literal["fail", "complete"] = Field(
         default="fail",
-        description="The file holds no record: fail the job, or upload an empty result (an announced record_count of 0 always completes)",
+        description="If the file holds no record: fail the job, or upload an empty result (an announced record_count of 0 always completes)",
     )
     max_failed_share: Share = Field(
         default=1.0,
-        description="Share of failed cards above which the job fails: 0.1 means more than 10 %; 1.0 never",
+        description="Share of failed cards above which the whole job fails; 0.1 means more than 10 %, 1.0 means never",
     )
     records_processed: Literal["all", "ok"] = Field(
         default="all",
-        description="What records_processed in the callback counts: all cards that were decided, or only those that are ok",
+        description="What records_processed in the callback counts: all cards with an outcome, or only those that are ok",
     )
     reannouncement_after_failure: Literal["repeat_outcome", "new_attempt"] = Field(
         default="repeat_outcome",
-        description="A failed job is announced anew: tell the same outcome again, or try again from the start",
+        description="If a failed job is announced again: repeat its outcome, or start a new attempt",
     )
     callback_retry_seconds: Seconds = Field(
         default=86_400.0,
         ge=0,
-        description="How long after expires_at the callback is still tried (the expiry concerns the file URLs)",
+        description="How long after expires_at the callback is still tried (expires_at concerns the file URLs)",
     )
 
 
 class WatchSettings(BaseModel):
-    """The deadline watch, which runs inside CONFIRM."""
+    """The deadline watch: it runs in `work confirm` and fails jobs whose deadline is over."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,5 +79,5 @@ class WatchSettings(BaseModel):
         default=5.0,
         gt=0,
         le=60,
-        description="Seconds between two looks at the open jobs; less than limits.deadline_margin_seconds, so that a failure is told before the expiry",
+        description="Pause between two checks of the open jobs. Keep it below limits.deadline_margin_seconds, so that a failure is reported before the URLs expire",
     )

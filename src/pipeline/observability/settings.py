@@ -10,14 +10,14 @@ from pipeline.units import Port
 
 
 class ManagementSettings(BaseModel):
-    """The server for probes and metrics: apart from the public one, so that neither can starve or expose the other."""
+    """The server for probes and metrics. It is separate from the public one: neither can starve or expose the other."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="Address to listen on; 0.0.0.0 in a container, where the probes come from outside of it",
+        description="Address to listen on. Set 0.0.0.0 in a container, where probes come from outside",
     )
     port: Port = Field(
         default=8081,
@@ -32,7 +32,7 @@ class LoggingSettings(BaseModel):
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
-        description="Least level of the pipeline's own lines; libraries never log below info, since their debug lines hold raw payloads, and in the console format below warning only if this is debug",
+        description="Lowest level of the pipeline's own lines. Libraries never log below info, since their debug lines hold raw payloads; in the console format they log warnings only, unless this is debug",
     )
     format: Literal["auto", "json", "console"] = Field(
         default="auto",

@@ -1,4 +1,4 @@
-"""Which hosts may be reached, and by which way."""
+"""Which hosts may be reached, and through which proxy and authorities."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ Purpose = Literal["input", "result", "callback"]
 
 
 class HostRules(BaseModel):
-    """Hosts that an integration's URLs may name. An empty list allows none: no address from a message is trusted."""
+    """Hosts that the URLs of an integration's messages may name. An empty list allows none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: tuple[str, ...] = Field(
         default=(),
-        description="Hosts of input_file_url: a name, name:port, *.suffix (any name below it) or an IP address; without a port only the scheme's default one",
+        description="Hosts of input_file_url. Write a name, name:port, *.suffix (any name below the suffix) or an IP address; without a port only the default one of the scheme is allowed",
     )
     result: tuple[str, ...] = Field(default=(), description="Hosts of result_upload_url, written as for input")
     callback: tuple[str, ...] = Field(default=(), description="Hosts of callback_url, written as for input")
     allow_http: bool = Field(
-        default=False, description="Whether URLs may be http:// (cards and tokens then go unencrypted)"
+        default=False,
+        description="Allows http:// URLs: cards and tokens are then sent unencrypted. For tests on one machine",
     )
     allow_private: bool = Field(
         default=False,
-        description="Whether hosts may be at private or loopback addresses; link-local, multicast and reserved ones are never connected to",
+        description="Allows hosts at private and loopback addresses, for servers in your own network. Link-local, multicast and reserved addresses are refused in any case",
     )
 
     @field_validator("input", "result", "callback")
@@ -51,17 +52,17 @@ class HostRules(BaseModel):
 
 
 class NetworkSettings(BaseModel):
-    """The way out of this network, for file transfers, callbacks and the ``http`` processor alike."""
+    """How file transfers, callbacks and the ``http`` processor leave this network."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file of the certificate authorities to trust instead of the system's; a bundle holds several",
+        description="PEM file of the certificate authorities to trust instead of those of the system; it may hold several",
     )
     proxy: SecretStr | None = Field(
         default=None,
-        description="URL of the egress proxy (http://[user:password@]host:port), for all hosts; the proxy then resolves names, so it must keep private addresses out",
+        description="URL of the egress proxy (http://[user:password@]host:port) for all hosts. The proxy resolves the names, so it must itself refuse private addresses",
     )
 
     @field_validator("proxy")

@@ -12,10 +12,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
-from pipeline.settings.errors import ConfigError
 from pipeline.settings.files import Files
 from pipeline.settings.model import ENV_DELIMITER, ENV_PREFIX, Settings
-from pipeline.settings.refusals import refusal, unknown_key
+from pipeline.settings.refusals import ConfigError, refusal, unknown_key
 from pipeline.settings.shape import Loc, locate
 
 CONFIG_VARIABLE: Final = "PIPELINE_CONFIG"

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.audit.settings import AuditSettings
@@ -17,12 +17,10 @@ from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
 from pipeline.outbound import NetworkSettings
 from pipeline.secret_files import SecretUnreadable
-from pipeline.settings.errors import ConfigError
-from pipeline.settings.integration import EcsIntegration
-from pipeline.settings.retention import RetentionSettings
-from pipeline.settings.weavr import WeavrIntegration
-from pipeline.settings.webhooks import WebhookSource
+from pipeline.settings.integrations import EcsIntegration, WeavrIntegration, WebhookSource
+from pipeline.settings.refusals import ConfigError
 from pipeline.storage.settings import LocalSettings, StoreSettings
+from pipeline.units import WholeDays
 from pipeline.webhooks.settings import IngressSettings
 
 ENV_PREFIX = "PIPELINE_"
@@ -32,6 +30,23 @@ _SOURCES = ("ecs", "weavr", "webhooks")
 """Tables of sources of webhooks."""
 _TOPIC_PREFIXES = ("card-batch.", "card-events.", SOURCE_TOPICS)
 """How the topics begin that only the sources of each of these tables need."""
+
+
+class RetentionSettings(BaseModel):
+    """How long data outside Kafka is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    receipts_days: WholeDays = Field(
+        default=30,
+        ge=1,
+        description="How long the store keeps the receipts of a job: as long as your lifecycle rule says. Must be longer than every topic that can redeliver the job (`config check` compares them)",
+    )
+    failed_parts_days: WholeDays = Field(
+        default=7,
+        ge=1,
+        description="Result parts of failed jobs are deleted after this time, and those of jobs whose callback ECS refuses",
+    )
 
 
 class Settings(BaseSettings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from pipeline.errors import FatalError
 from pipeline.settings.shape import Spot, dotted, fields, holds, is_secret, item, locate, members, models, unit_of
 
 _SHOWN_CHARS: Final = 60
@@ -26,6 +27,19 @@ _EXAMPLES: Final[Mapping[type, str]] = {
     Path: '"PATH"',
     str: '"..."',
 }
+
+
+class ConfigError(FatalError):
+    """The settings cannot be used. Nothing was started.
+
+    Attributes:
+        problems: One line each: the full key, the rule, and what to write. Free of secret values.
+    """
+
+    def __init__(self, problems: Sequence[str], *, code: str = "config_invalid") -> None:
+        """Take all problems; the message holds them line by line."""
+        super().__init__(code, "\n".join(problems))
+        self.problems = tuple(problems)
 
 
 def refusal(error: ErrorDetails, model: type[BaseModel]) -> str:

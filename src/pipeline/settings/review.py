@@ -6,16 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel
 
+from pipeline.audit.settings import AuditSettings
+from pipeline.contracts import TOPICS, Topic
+from pipeline.contracts.weavr import KINDS
 from pipeline.errors import FatalError
 from pipeline.jobs.processors import load
-from pipeline.settings.integration import EcsIntegration
-from pipeline.settings.model import Settings
-from pipeline.settings.retention import retention_problems
+from pipeline.settings.integrations import EcsIntegration, WeavrIntegration, WebhookSource
+from pipeline.settings.model import RetentionSettings, Settings
 from pipeline.settings.shape import Loc, dotted
-from pipeline.settings.source_review import source_warnings
+from pipeline.webhooks.sources.settings import WEAVR_RETRIES_SECONDS, HmacOptions
+from pipeline.webhooks.verification import PublicKeySettings, SecretSettings, is_active
+
+_DAY_MS: Final = 86_400_000
+_PROVES_LITTLE = "the signature proves nothing about the body, so whoever sees one request can send any body"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ def review(settings: Settings, *, now: datetime | None = None) -> Review:
         settings: As loaded.
         now: When keys must count (aware); by default now.
     """
-    problems = list(retention_problems(settings.retention, settings.audit))
+    problems = list(_retention_problems(settings.retention, settings.audit))
     warnings: list[str] = []
     if settings.kafka is None:
         warnings.append("kafka: is missing; only `pipeline dev` and `pipeline cards run` work without it")
@@ -47,7 +54,7 @@ def review(settings: Settings, *, now: datetime | None = None) -> Review:
     for integration in settings.ecs.values():
         problems += _processor(integration)
         warnings += _hosts(integration)
-    warnings += source_warnings(settings, now or datetime.now(UTC))
+    warnings += _source_warnings(settings, now or datetime.now(UTC))
     warnings += _mismatched(settings)
     warnings += _absent(settings)
     return Review(tuple(problems), tuple(warnings))
@@ -102,3 +109,82 @@ def _absent(value: object, loc: Loc = ()) -> Iterator[str]:
             yield from _absent(inner, (*loc, name))
     elif isinstance(value, Path) and str(loc[-1]).endswith("_file") and not value.exists():
         yield f"{dotted(loc)}: there is no file {value} yet"
+
+
+def _retention_problems(retention: RetentionSettings, audit: AuditSettings) -> Iterator[str]:
+    """Yield one line for each memory that is shorter than what may come again."""
+    kept = {spec.topic: spec.retention_ms / _DAY_MS for spec in TOPICS if spec.dead_letter is not None}
+    for topic, days in kept.items():
+        if retention.receipts_days <= days:
+            yield (
+                f"retention.receipts_days: {retention.receipts_days} days are not longer than the {days:g} days that "
+                f"{topic} keeps a record, so a job could be done twice; write e.g. receipts_days = {int(days) + 1}"
+            )
+    again = kept.pop(Topic.AUDIT_EVENTS) + max(kept.values())
+    if audit.id_window_days < again:
+        yield (
+            f"audit.id_window_days: {audit.id_window_days:g} days are shorter than the {again:g} days in which an "
+            f"audit event may come again, so it could stand in the log twice; write e.g. id_window_days = {again:g}"
+        )
+
+
+def _source_warnings(settings: Settings, now: datetime) -> Iterator[str]:
+    """Yield one line for each; ``now`` (aware) says which keys count."""
+    for table, keys in _keys(settings):
+        if not any(is_active(key, now) for key in keys):
+            yield (
+                f"{table}: no secret counts at this time, so every webhook is answered 503; add the one that counts "
+                "now, or mend not_before and not_after"
+            )
+    for name, integration in settings.weavr.items():
+        for warning in _weavr(integration):
+            yield f"weavr.{name}.{warning}"
+    for name, source in settings.webhooks.items():
+        for warning in _configured(source):
+            yield f"webhooks.{name}.{warning}"
+
+
+def _weavr(integration: WeavrIntegration) -> Iterator[str]:
+    if integration.tolerance_seconds < WEAVR_RETRIES_SECONDS:
+        yield (
+            f"tolerance_seconds: {integration.tolerance_seconds:g} is shorter than Weavr's retries "
+            f"({WEAVR_RETRIES_SECONDS} s), which may keep their first timestamp, so events that waited are lost; write "
+            "e.g. tolerance_seconds = 18000"
+        )
+    if integration.legacy_signature:
+        yield f"legacy_signature: {_PROVES_LITTLE}; set it to false as soon as Weavr sends signature-v2"
+    if integration.unverified_status != 503:  # noqa: PLR2004 - the status
+        yield (
+            f"unverified_status: Weavr never repeats after {integration.unverified_status}, so every event is lost "
+            "from when its key changes (with its oldest API client) until you know; write unverified_status = 503"
+        )
+    if integration.missing_call_ref == "refuse":
+        yield "missing_call_ref: call-ref is optional for Weavr, and an event that is refused for it is lost"
+    for one in integration.unsigned_paths:
+        if not one.require_path_secret and any(network.prefixlen == 0 for network in one.source_addresses):
+            yield f"unsigned_paths: {one.path} is open to every address, so anybody can write events; name Weavr's"
+    named = {one.path for one in integration.unsigned_paths}
+    for path in (kind.path for kind in KINDS if not kind.signed and kind.path not in named):
+        yield (
+            f"unsigned_paths: does not name {path}, which Weavr does not sign: its events are answered 503, and lost "
+            "after 4 h; name it with what protects it, or do not subscribe to it at Weavr"
+        )
+
+
+def _keys(settings: Settings) -> Iterator[tuple[str, tuple[SecretSettings | PublicKeySettings, ...]]]:
+    for name, ecs in settings.ecs.items():
+        yield f"ecs.{name}.webhook.secrets", (*ecs.webhook.secrets, *getattr(ecs.webhook, "public_keys", ()))
+    for name, weavr in settings.weavr.items():
+        yield f"weavr.{name}.secrets", weavr.secrets
+    for name, source in settings.webhooks.items():
+        public = getattr(source.opened()[1], "public_keys", ())
+        yield (
+            f"webhooks.{name}.secrets",
+            (*source.secrets, *(one for one in public if isinstance(one, PublicKeySettings))),
+        )
+
+
+def _configured(source: WebhookSource) -> Iterator[str]:
+    options = source.opened()[1]
+    if isinstance(options, HmacOptions) and options.body_unsigned:
+        yield f"options.body_unsigned: {_PROVES_LITTLE}"

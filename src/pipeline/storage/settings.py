@@ -1,4 +1,4 @@
-"""Where the job store and the audit log lie."""
+"""Where the job store and the audit log are kept."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _PREFIX = r"^(?:[A-Za-z0-9_=+@,:~-][A-Za-z0-9_=+@,:~.-]*(?:/[A-Za-z0-9_=+@,:~-][
 
 
 class LocalSettings(BaseModel):
-    """A folder. Workers on several machines need a file system that they share and that has hard links."""
+    """A folder. Workers on several machines need a shared file system with hard links."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["local"] = Field(default="local", description="`local`: a folder; `s3`: an S3-compatible bucket")
-    path: Path = Field(default=Path("store"), description="The folder; made on first use, mode 0700")
+    path: Path = Field(default=Path("store"), description="The folder; it is created on first use, with mode 0700")
 
 
 class S3Settings(BaseModel):
-    """A bucket of AWS S3 or of a server that speaks its protocol and honours `If-None-Match: *` on PUT."""
+    """A bucket of AWS S3, or of a compatible server that honours `If-None-Match: *` on PUT."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -32,27 +32,35 @@ class S3Settings(BaseModel):
         default="",
         max_length=100,
         pattern=_PREFIX,
-        description="Put before all keys, without slash at its ends; empty: none",
+        description="Prefix of all keys, without a slash at either end; empty: none. Set it if others use the bucket too",
     )
     endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://[^/?#@]+/?$",
-        description="URL of the server, e.g. `https://s3.example.com:9000`; none: AWS, by region",
+        description="URL of the server, e.g. `https://s3.example.com:9000`; none: AWS, chosen by region",
     )
-    region: str = Field(default="us-east-1", min_length=1, description="Region, also for servers that know only one")
-    path_style: bool = Field(default=True, description="Bucket in the path of the URL; false: in its host name")
+    region: str = Field(
+        default="us-east-1",
+        min_length=1,
+        description="Region of the bucket. Keep the default for servers without regions",
+    )
+    path_style: bool = Field(
+        default=True,
+        description="Whether the bucket is named in the path of the URL; false: in the host name. Set it as your server needs it",
+    )
     access_key_id: SecretStr | None = Field(
         default=None,
-        description="Access key; none: from the surroundings (AWS_* variables, web identity of a Kubernetes service account, instance profile)",
+        description="Access key; none: from the environment (AWS_* variables, the web identity of a Kubernetes service account, the instance profile)",
     )
-    secret_access_key: SecretStr | None = Field(default=None, description="Secret of the access key")
+    secret_access_key: SecretStr | None = Field(default=None, description="Secret that belongs to access_key_id")
     session_token: SecretStr | None = Field(
-        default=None, description="Session token of temporary keys; they are not renewed"
+        default=None, description="Session token of temporary keys. They are not renewed"
     )
     allow_http: bool = Field(
-        default=False, description="Allow an endpoint without TLS: keys are not sent, but data can be read on the way"
+        default=False,
+        description="Allows an endpoint without TLS. Keys are not sent, but the data is readable on the way",
     )
-    ca_file: Path | None = Field(default=None, description="PEM file of further certificate authorities to trust")
+    ca_file: Path | None = Field(default=None, description="PEM file of certificate authorities to trust in addition")
     proxy: str | None = Field(
         default=None,
         pattern=r"^https?://[^/?#@]+/?$",
@@ -62,17 +70,17 @@ class S3Settings(BaseModel):
         default=30.0,
         gt=0,
         le=600,
-        description="Time for one request with its answer, in seconds; for reading a file, time without a byte",
+        description="How long one request may take with its answer; when a file is read, how long no byte may come. Raise it for a slow store",
     )
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError(
-                "access_key_id and secret_access_key: give both, or neither to take them from the surroundings"
+                "access_key_id and secret_access_key: give both, or neither to take them from the environment"
             )
         if self.session_token is not None and self.access_key_id is None:
-            raise ValueError("session_token: belongs to access_key_id and secret_access_key, which are missing")
+            raise ValueError("session_token: belongs to access_key_id and secret_access_key; give them too")
         if self.endpoint is not None and self.endpoint.startswith("http://") and not self.allow_http:
             raise ValueError("endpoint: http:// needs allow_http = true; better write https://")
         return self

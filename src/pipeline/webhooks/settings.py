@@ -1,4 +1,4 @@
-"""How the ingress listens, what it reads, how long it waits."""
+"""Where the ingress listens, how much it reads and how long it waits."""
 
 from __future__ import annotations
 
@@ -10,63 +10,67 @@ from pipeline.units import Bytes, Count, Port, Seconds
 
 
 class IngressSettings(BaseModel):
-    """The public server. Which webhooks it takes stands with the integrations."""
+    """The public server. The webhooks it accepts are configured per integration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="Address to listen on; 0.0.0.0 in a container, where a proxy with TLS stands before it",
+        description="Address to listen on. Set 0.0.0.0 in a container, behind a proxy that terminates TLS",
     )
     port: Port = Field(default=8080, description="Port to listen on; 0 takes a free one")
     max_body_bytes: Bytes = Field(
         default=524_288,
         ge=1024,
         le=16_777_216,
-        description="Size of a request's body in bytes, above which it is refused with 413; less than the broker's record limit. Memory is bounded by it times max_in_flight",
+        description="A larger request body is refused with 413. Keep it below kafka.max_record_bytes. max_body_bytes times max_in_flight bounds the memory",
     )
     read_timeout_seconds: Seconds = Field(
-        default=10.0, gt=0, description="Time in which the whole body must have come, in seconds; else 408"
+        default=10.0,
+        gt=0,
+        description="How long a request may take to send its body, else it is answered 408. Raise it for senders on slow networks",
     )
     idle_timeout_seconds: Seconds = Field(
         default=75.0,
         gt=0,
-        description="A connection without a request is closed after this many seconds; longer than the idle timeout of the proxy before it",
+        description="An idle connection is closed after this time. Make it longer than the idle timeout of the proxy in front, so that the proxy never uses a connection that is being closed",
     )
     deadline_seconds: Seconds = Field(
         default=8.0,
         gt=0,
-        description="Time in which the event must be durable on every in-sync replica, in seconds; else 503",
+        description="How long a webhook may wait for every in-sync replica to store it, else it is answered 503. Keep it below the timeout of the sender",
     )
     max_in_flight: Count = Field(
-        default=512, ge=1, description="Requests handled at once; one more is answered 503 at once"
+        default=512,
+        ge=1,
+        description="Requests handled at the same time; further ones are answered 503 at once. Lower it to save memory",
     )
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
         default=(),
-        description="Networks (CIDR) of the proxies whose X-Forwarded-For is believed; by default no proxy's",
+        description="Networks (CIDR) of the proxies whose X-Forwarded-For is believed; by default none",
     )
     refusals_interval_seconds: Seconds = Field(
         default=60.0,
         gt=0,
-        description="Unauthenticated requests are counted, and told to the audit log once in so many seconds",
+        description="How often the refused requests are summed up in an audit event. Lower it to see an attack earlier",
     )
     capture_dir: Path | None = Field(
         default=None,
-        description="Folder where `pipeline sources capture` and the ingress processes of this machine meet; default: nothing can be captured. What is captured may hold secrets: a folder of the ingress's user alone",
+        description="Folder in which `pipeline sources capture` talks to the ingress processes of this machine; default: capturing is off. Captured requests may hold secrets: give the folder to the user of the ingress alone",
     )
     alarm_interval_seconds: Seconds = Field(
         default=60.0,
         gt=0,
-        description="Every alarm is counted, but logged at most once in so many seconds for each source and kind",
+        description="An alarm of one source and kind is logged at most once in this time; the metric counts every one. Raise it if alarms flood your log",
     )
     drain_seconds: Seconds = Field(
         default=5.0,
         ge=0,
-        description="After SIGTERM the ingress is not ready but goes on serving for so many seconds, until no proxy sends to it any more",
+        description="How long the ingress keeps serving after SIGTERM, while it reports not ready. Make it as long as your proxy needs to stop sending requests",
     )
     stop_grace_seconds: Seconds = Field(
         default=15.0,
         ge=0,
-        description="Time that requests in work have to finish after that, in seconds; longer than deadline_seconds",
+        description="How long requests may still run after drain_seconds. Make it longer than deadline_seconds",
     )

@@ -1,4 +1,4 @@
-"""How an integration's CSV files look, and how large they may be."""
+"""Format of an integration's CSV files, and how large they may be."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pipeline.units import Bytes, Count
 
 
 class CsvSettings(BaseModel):
-    """Format of the input file and names of the columns that the result adds. ECS publishes neither: ask your contact."""
+    """Format of the input file, and names of the columns that the result adds. ECS does not publish them: ask your contact."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    delimiter: str = Field(default=",", min_length=1, max_length=1, description="One ASCII character between fields")
+    delimiter: str = Field(
+        default=",", min_length=1, max_length=1, description="One ASCII character between two fields"
+    )
     encoding: Literal["utf-8", "ascii", "latin-1", "windows-1252"] = Field(
         default="utf-8", description="Encoding of the file; a UTF-8 BOM is stripped"
     )
@@ -25,19 +27,21 @@ class CsvSettings(BaseModel):
     card_column: str = Field(
         default="card_number",
         min_length=1,
-        description="Header name of the column that holds the card number, or its number from 1 as text",
+        description="Name of the column with the card number, or its position from 1 as text",
     )
     status_column: str = Field(
-        default="status", min_length=1, description="Name of the result column that says ok or failed"
+        default="status", min_length=1, description="Name of the result column that holds ok or failed"
     )
-    message_column: str = Field(default="message", min_length=1, description="Name of the result column that says why")
+    message_column: str = Field(
+        default="message", min_length=1, description="Name of the result column that holds the reason of a failure"
+    )
     rename_result_columns: dict[str, str] = Field(
         default_factory=dict,
-        description="New names for a processor's own result columns, where they collide with input columns",
+        description="New names for the processor's own result columns, if they collide with input columns",
     )
     drop_columns: tuple[str, ...] | None = Field(
         default=None,
-        description="Input columns that the processor sees but nothing stores or echoes, by name without regard to case; default: names that look like CVV, PIN or track data; [] drops none",
+        description="Input columns that the processor sees and nothing stores or returns, by name in any case; default: names that look like CVV, PIN or track data; [] drops none",
     )
 
     @field_validator("delimiter")
@@ -49,15 +53,30 @@ class CsvSettings(BaseModel):
 
 
 class CsvLimits(BaseModel):
-    """Bounds that keep memory constant and refuse what cannot be right."""
+    """Limits that keep memory constant and refuse broken files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_bytes: Bytes = Field(default=5_000_000_000, ge=1, description="Size of the decompressed input file in bytes")
-    max_records: Count = Field(default=20_000_000, ge=1, description="Number of data records in a file")
-    max_field_bytes: Bytes = Field(default=65_536, ge=1, description="Size of one field in bytes")
-    max_record_bytes: Bytes = Field(default=262_144, ge=1, le=67_108_864, description="Size of one record in bytes")
-    chunk_bytes: Bytes = Field(
-        default=1_048_576, ge=1024, le=268_435_456, description="A chunk is closed when it holds this many bytes"
+    max_bytes: Bytes = Field(
+        default=5_000_000_000, ge=1, description="Size of the decompressed input file above which the job fails"
     )
-    chunk_records: Count = Field(default=10_000, ge=1, description="A chunk is closed when it holds this many records")
+    max_records: Count = Field(default=20_000_000, ge=1, description="Data records of a file above which the job fails")
+    max_field_bytes: Bytes = Field(
+        default=65_536,
+        ge=1,
+        description="Size of one field above which the job fails. Raise it if your partner sends long texts",
+    )
+    max_record_bytes: Bytes = Field(
+        default=262_144, ge=1, le=67_108_864, description="Size of one record above which the job fails"
+    )
+    chunk_bytes: Bytes = Field(
+        default=1_048_576,
+        ge=1024,
+        le=268_435_456,
+        description="A chunk ends at this size. Larger chunks need more memory and fewer objects in the store",
+    )
+    chunk_records: Count = Field(
+        default=10_000,
+        ge=1,
+        description="A chunk ends at this many records. A crash repeats a chunk at most, so lower it if a card takes long",
+    )

@@ -1,4 +1,4 @@
-"""How one integration's callbacks are authenticated, timed and repeated."""
+"""How the callbacks of one integration are authenticated, bounded and retried."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pipeline.units import Seconds
 
 
 class OAuthSettings(BaseModel):
-    """OAuth 2.0 client credentials, in eCard Systems' form: a JSON body, a JSON:API answer."""
+    """OAuth 2.0 client credentials as eCard Systems uses them: a JSON body, a JSON:API answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     token_url: str = Field(
         min_length=1,
         max_length=2048,
-        description="URL that gives tokens, e.g. https://api.example.com/api/v1/auth/token; hosts.allow_http and hosts.allow_private hold for it too",
+        description="URL of the token endpoint, e.g. https://api.example.com/api/v1/auth/token; hosts.allow_http and hosts.allow_private apply to it too",
     )
     client_id: str = Field(min_length=1, max_length=1024, description="Client identifier from eCard Systems")
     client_secret: SecretStr | None = Field(
-        default=None, description="Client secret; give this, by environment variable, or client_secret_file"
+        default=None, description="Client secret, if an environment variable holds it; else set client_secret_file"
     )
     client_secret_file: Path | None = Field(
-        default=None, description="File that holds the client secret, read again before every token request"
+        default=None, description="File that holds the client secret; it is read before every token request"
     )
     scope: str | None = Field(
-        default=None, min_length=1, max_length=1024, description="Scope to ask for; none by default"
+        default=None, min_length=1, max_length=1024, description="Scope to request; none by default"
     )
 
     @field_validator("token_url")
@@ -57,17 +57,20 @@ class CallbackRetry(RetrySettings):
 
 
 class CallbackSettings(BaseModel):
-    """Telling eCard Systems the outcome of a job: with a token from a file, or with OAuth."""
+    """How eCard Systems is notified of the outcome of a job: with a token from a file, or with OAuth."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     token_file: Path | None = Field(
         default=None,
-        description="File that holds the bearer token from onboarding, read again before every callback: replace it to rotate",
+        description="File that holds the bearer token from onboarding; it is read before every callback, so replace it to rotate the token",
     )
     oauth: OAuthSettings | None = Field(default=None, description="OAuth client, instead of token_file")
     timeout_seconds: Seconds = Field(
-        default=30.0, gt=0, le=600, description="Seconds for one request from connecting to the end of the answer"
+        default=30.0,
+        gt=0,
+        le=600,
+        description="How long one callback may take, from connecting to the end of the answer. Raise it if ECS answers slowly",
     )
     retry: CallbackRetry = Field(default=CallbackRetry(), description="Pauses between two callbacks of one outcome")
 

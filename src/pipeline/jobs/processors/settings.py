@@ -18,24 +18,27 @@ class ProcessorRetry(RetrySettings):
     first_seconds: FirstSeconds = 0.5
     max_seconds: MaxSeconds = 30.0
     max_tries: Count = Field(
-        default=6, ge=1, description="How often a card (columnar: a batch) is tried in all before it fails"
+        default=6, ge=1, description="How often a card (columnar: a batch) is tried before it fails"
     )
 
 
 class ProcessorSettings(BaseModel):
-    """What is done with every card of an integration."""
+    """What is done with each card of an integration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
         default="validate",
         min_length=1,
-        description="Name of an installed processor (entry point group card_pipeline.processors), or module:name",
+        description="An installed processor (entry point group card_pipeline.processors), or module:name",
     )
     options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Options of the processor itself; see docs/processors.md"
+        default_factory=dict, description="Options of the processor; see docs/processors.md"
     )
     concurrency: Count = Field(
-        default=8, ge=1, le=1024, description="Cards of one chunk processed at once by a row-wise processor"
+        default=8,
+        ge=1,
+        le=1024,
+        description="Cards of one chunk that a row-wise processor handles at the same time. Raise it as far as the card service allows",
     )
     retry: ProcessorRetry = Field(default=ProcessorRetry(), description="How often and how patiently a card is tried")

@@ -21,46 +21,53 @@ class TransferRetry(RetrySettings):
     max_tries: Count = Field(
         default=4,
         ge=1,
-        description="Tries within one download or upload before the job is retried later; good progress resets the count",
+        description="Tries within one download or upload before the whole job is retried later; good progress resets the count",
     )
 
 
 class TransferSettings(BaseModel):
-    """How patiently files are moved. The job's deadline bounds all of it."""
+    """Timeouts of downloads and uploads. The deadline of the job bounds all of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     connect_timeout_seconds: Seconds = Field(
-        default=10.0, gt=0, description="Time for resolving, connecting and TLS, in seconds"
+        default=10.0,
+        gt=0,
+        description="How long resolving the name, connecting and the TLS handshake may take together. Raise it behind a slow proxy",
     )
     read_timeout_seconds: Seconds = Field(
-        default=30.0, gt=0, description="Longest silence of the other side while it is to send something, in seconds"
+        default=30.0,
+        gt=0,
+        description="How long the other side may send nothing while it should send something. Raise it for a server that prepares its files slowly",
     )
     min_bytes_per_second: BytesPerSecond = Field(
         default=1024,
         ge=0,
-        description="A connection slower than this over rate_window_seconds is given up and made anew; 0 tolerates any",
+        description="A connection with a lower average rate over rate_window_seconds is closed, and the transfer continues on a new one; 0 accepts any rate, for very slow networks",
     )
     rate_window_seconds: Seconds = Field(
-        default=60.0, gt=0, description="Time over which the minimum rate is measured, in seconds"
+        default=60.0, gt=0, description="Time over which min_bytes_per_second is averaged"
     )
     retry: TransferRetry = Field(default=TransferRetry(), description="Tries within one download or upload")
     max_not_found_tries: Count = Field(
-        default=5, ge=1, description="Tries for an input file that is not there (yet) before the job fails"
+        default=5,
+        ge=1,
+        description="How often a missing input file is requested before the job fails. Raise it for a partner that announces files before they are readable",
     )
     read_ahead_bytes: Bytes = Field(
         default=1_048_576,
         ge=65_536,
         le=67_108_864,
-        description="Bytes of a download that are taken from the network before they are asked for",
+        description="How much of each download is kept in memory ahead of the processor. Lower it to save memory, raise it for fast, distant servers",
     )
     idle_close_seconds: Seconds = Field(
         default=15.0,
         gt=0,
-        description="A download that nobody took bytes from for so many seconds lets go of its connection and goes on by Range later",
+        description="A download that the processor does not read from for this time gives up its connection; later it continues with a Range request. Lower it for servers that drop idle connections sooner",
     )
     expect_continue: bool = Field(
-        default=True, description="Whether an upload waits for 100 Continue, so that a refusal comes before the body"
+        default=True,
+        description="Whether an upload waits for 100 Continue, so that a refusal arrives before the body is sent. Set false for servers that do not answer it",
     )
 
     @property

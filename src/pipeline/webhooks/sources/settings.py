@@ -67,7 +67,9 @@ class EcsOptions(BaseModel):
 
     webhook: SchemeSettings = Field(description="How announcements are verified")
     hosts: HostRules = Field(default=HostRules(), description="Hosts that an announcement's URLs may name")
-    success_status: Success = Field(default=202, description="HTTP status that tells ECS the announcement is safe")
+    success_status: Success = Field(
+        default=202, description="HTTP status that tells ECS that the announcement is stored"
+    )
 
 
 class EventAttributes(BaseModel):
@@ -116,7 +118,7 @@ class StandardWebhooksOptions(StandardWebhooksSpec):
 
 
 class UnsignedPath(BaseModel):
-    """A path whose events Weavr does not sign, and what protects it instead. All that is named must hold."""
+    """A path whose events Weavr does not sign, and what protects it instead. Every protection named here must hold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -138,7 +140,7 @@ class UnsignedPath(BaseModel):
     def _protected(self) -> Self:
         kind = BY_PATH.get(self.path)
         if kind is not None and kind.signed:
-            raise ValueError(f"{self.path} is signed by Weavr: nothing else is needed there; leave this table out")
+            raise ValueError(f"{self.path} is signed by Weavr and needs no other protection; leave this table out")
         if not self.source_addresses and not self.require_path_secret:
             raise ValueError(
                 f"nothing protects {self.path}: name source_addresses, or set require_path_secret = true, or both"
@@ -154,40 +156,40 @@ class WeavrOptions(BaseModel):
     tolerance_seconds: Seconds = Field(
         default=18_000.0,
         gt=0,
-        description="How far published-timestamp may lie in the past or future, in seconds; longer than Weavr's retries (4 h 19 min), which may keep it",
+        description="How far published-timestamp may lie in the past or future. Keep it longer than Weavr's retries (4 h 19 min), which may repeat the first timestamp",
     )
     missing_call_ref: Literal["empty", "refuse"] = Field(
         default="empty",
-        description="What a request without call-ref is: signed over an empty one, or refused with 401, which loses it",
+        description="A request without call-ref is verified with an empty one, or refused with 401, which loses the event",
     )
     legacy_signature: bool = Field(
         default=False,
-        description="Whether the deprecated header signature counts where signature-v2 is missing; it covers the timestamp only and proves nothing about the body",
+        description="Whether the deprecated header signature is accepted if signature-v2 is missing. It covers the timestamp only and proves nothing about the body",
     )
     unverified_status: Unverified = Field(
         default=503,
-        description="Answer to a well-formed, fresh request that no key verifies: 503 comes again for 4 h, 401 loses the event; 503 raises an alarm",
+        description="Answer to a well-formed, fresh request that no key verifies: after 503 Weavr repeats it for 4 h, and an alarm is raised; after 401 the event is lost",
     )
-    success_status: Success = Field(default=204, description="HTTP status that tells Weavr that the event is safe")
+    success_status: Success = Field(default=204, description="HTTP status that tells Weavr that the event is stored")
     audit_accepted: bool = Field(
         default=False,
-        description="Whether each accepted event has an audit event too; its record alone can be verified again at any time",
+        description="Whether each accepted event has an audit event too. Its record alone can be verified again at any time",
     )
     path_secret: SecretStr | None = Field(
         default=None,
         json_schema_extra={"read_by": "ingress"},
-        description="Secret path segment between the webhook's own path and the event's, 16 to 128 letters, digits and ._~-",
+        description="Secret part of the path, between webhook_path and Weavr's event path: 16 to 128 letters, digits and ._~-",
     )
     unsigned_paths: tuple[UnsignedPath, ...] = Field(
         default=(),
-        description="Paths that Weavr sends without a signature, with their protection; others of them are answered 503",
+        description="Paths that Weavr does not sign, with their protection; any other unsigned path is answered 503",
     )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         secret = self.path_secret
         if secret is not None and not _SEGMENT.fullmatch(secret.get_secret_value()):
-            raise ValueError("path_secret must be 16 to 128 letters, digits and ._~-: it stands in a URL")
+            raise ValueError("path_secret must be 16 to 128 letters, digits and ._~-: it is a part of a URL")
         if secret is None and any(one.require_path_secret for one in self.unsigned_paths):
             raise ValueError("unsigned_paths requires a path secret: name it by path_secret_file")
         paths = [one.path for one in self.unsigned_paths]

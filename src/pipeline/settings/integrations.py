@@ -1,54 +1,154 @@
-"""Everything that is configured for one other source of webhooks: the table ``[webhooks.NAME]``."""
+"""The tables of the sources of webhooks: ``[ecs.NAME]``, ``[weavr.NAME]`` and ``[webhooks.NAME]``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Final, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from pipeline.contracts import DEAD_LETTER_ENDING, SOURCE_TOPICS, Topic, TopicSpec
 from pipeline.errors import FatalError
-from pipeline.settings.errors import ConfigError
+from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
+from pipeline.jobs.ecs import CallbackSettings, EcsPartner
+from pipeline.jobs.partners import Partner
+from pipeline.jobs.processors.settings import ProcessorSettings
+from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.settings.files import resolved
-from pipeline.settings.integration import WEBHOOK_PATH, with_default_path
-from pipeline.settings.refusals import refusal
+from pipeline.settings.refusals import ConfigError, refusal
 from pipeline.units import Count, Days
 from pipeline.webhooks.sources.loading import load_kind
 from pipeline.webhooks.sources.protocols import ProviderKind
-from pipeline.webhooks.sources.settings import EventAttributes, RequestValues, RequestValuesOrText, Success, Unverified
+from pipeline.webhooks.sources.settings import (
+    EcsOptions,
+    EventAttributes,
+    RequestValues,
+    RequestValuesOrText,
+    Success,
+    Unverified,
+    WeavrOptions,
+)
 from pipeline.webhooks.verification import PRESETS, Secret, SecretSettings, check_named_apart
 
+_WEBHOOK_PATH: Final = r"^(/[A-Za-z0-9._~-]+)+$"
 _OWN_TABLES: Final = frozenset({"ecs", "weavr"})
 _ATTRIBUTES: Final = tuple(EventAttributes.model_fields)
 _DAY_MS: Final = 86_400_000
 
 
+def _with_default_path(data: Any, root: str, key: str = "webhook_path") -> Any:
+    """Return a table with the path that its name makes, where it names none."""
+    return {**data, key: f"{root}{data.get('name')}"} if isinstance(data, dict) and key not in data else data
+
+
+class Limits(CsvLimits, JobLimits):
+    """Limits of a job: of its file, and of the work on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EcsIntegration(EcsOptions):
+    """One eCard Systems integration. Its name is the key of its table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str
+    partner_guid: UUID = Field(
+        description="Your partner GUID at ECS: on the sheet of the initial configuration. No announcement carries it, "
+        "so nothing is compared with it"
+    )
+    webhook_path: str = Field(
+        default="/webhooks/ecs/NAME",
+        pattern=_WEBHOOK_PATH,
+        description="Path that ECS posts announcements to; NAME is the name of the table",
+    )
+    callback: CallbackSettings = Field(description="How ECS is notified of the outcome")
+    csv: CsvSettings = Field(default=CsvSettings(), description="Format of the input and result files")
+    limits: Limits = Field(default=Limits(), description="Limits of a job")
+    policies: JobPolicies = Field(default=JobPolicies(), description="Decisions that the documents leave open")
+    processor: ProcessorSettings = Field(default=ProcessorSettings(), description="What is done with each card")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_path(cls, data: Any) -> Any:
+        return _with_default_path(data, "/webhooks/ecs/")
+
+    @property
+    def partner(self) -> Partner:
+        """ECS, as the stages ask it."""
+        return EcsPartner(self.callback)
+
+    def webhook_secrets(self) -> tuple[Secret, ...]:
+        """Return the webhook secrets as their files hold them now.
+
+        Raises:
+            SecretUnreadable: A file went away since the settings were loaded.
+        """
+        return resolved(self.webhook.secrets)
+
+
+class WeavrIntegration(WeavrOptions):
+    """One Weavr integration. Its name is the key of its table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str
+    webhook_path: str = Field(
+        default="/webhooks/weavr/NAME",
+        pattern=_WEBHOOK_PATH,
+        description="Path that Weavr's event paths follow; NAME is the name of the table",
+    )
+    secrets: tuple[SecretSettings, ...] = Field(
+        min_length=1,
+        max_length=16,
+        description="Your API keys at Weavr, with periods if one replaces another; Weavr signs with the key of your oldest API client",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_path(cls, data: Any) -> Any:
+        return _with_default_path(data, "/webhooks/weavr/")
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> WeavrIntegration:
+        check_named_apart(self.secrets)
+        return self
+
+    def webhook_secrets(self) -> tuple[Secret, ...]:
+        """Return the API keys as their files hold them now.
+
+        Raises:
+            SecretUnreadable: A file went away since the settings were loaded.
+        """
+        return resolved(self.secrets)
+
+
 class WebhookSource(BaseModel):
-    """One source of webhooks that needs configuration only. Its name is the key of its table."""
+    """One source of webhooks that needs no code. Its name is the key of its table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
     preset: Literal["github", "stripe", "slack", "shopify", "paystack"] | None = Field(
-        default=None, description="A well-known sender, whose rules are built in; its options can be changed one by one"
+        default=None, description="A well-known sender with built-in rules; options may change single ones"
     )
     provider: str | None = Field(
         default=None,
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
         examples=["standard-webhooks"],
-        description="Kind of sender, where there is no preset: hmac, standard-webhooks, or an installed one",
+        description="Kind of sender, if there is no preset: hmac, standard-webhooks, or an installed one",
     )
     options: dict[str, JsonValue] = Field(
-        default={}, description="What the provider needs to know; see docs/providers.md for those that are built in"
+        default={}, description="Options of the provider; docs/providers.md lists those of the built-in ones"
     )
     secrets: tuple[SecretSettings, ...] = Field(
         default=(), max_length=16, description="Every secret that is active when a request comes is tried"
     )
     webhook_path: str = Field(
         default="/webhooks/sources/NAME",
-        pattern=WEBHOOK_PATH,
-        description="Path that the sender posts to; NAME is the table's",
+        pattern=_WEBHOOK_PATH,
+        description="Path that the sender posts to; NAME is the name of the table",
     )
     id: RequestValues | None = Field(
         default=None,
@@ -68,28 +168,31 @@ class WebhookSource(BaseModel):
     topic: str = Field(
         default="webhook-events.NAME",
         pattern=r"^webhook-events\.[A-Za-z0-9._-]{1,200}$",
-        description="Logical name of the topic; NAME is the table's",
+        description="Logical name of the topic; NAME is the name of the table",
     )
-    partitions: Count = Field(default=3, ge=1, le=1000, description="Partitions of the topic, for `topics create`")
+    partitions: Count = Field(
+        default=3, ge=1, le=1000, description="Partitions of the topic, for `topics create`. Raise it for a busy sender"
+    )
     retention_days: Days = Field(
-        default=7.0, gt=0, description="Days that the topic keeps an event, for `topics create`"
+        default=7.0, gt=0, description="How long the topic keeps an event, for `topics create`"
     )
-    success_status: Success = Field(default=200, description="HTTP status that tells the sender that the event is safe")
+    success_status: Success = Field(
+        default=200, description="HTTP status that tells the sender that the event is stored"
+    )
     unverified_status: Unverified = Field(
         default=401,
-        description="Answer to a well-formed, fresh request that no secret verifies; 503 for a sender that repeats "
-        "after it but not after 401; it raises an alarm",
+        description="Answer to a well-formed, fresh request that no secret verifies; it raises an alarm. Set 503 for a sender that repeats after 503 but not after 401",
     )
     audit_accepted: bool = Field(
         default=False,
-        description="Whether each accepted event has an audit event too; its record alone can be verified again",
+        description="Whether each accepted event has an audit event too. Its record alone can be verified again at any time",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, data: Any) -> Any:
-        data = with_default_path(data, "/webhooks/sources/")
-        return with_default_path(data, SOURCE_TOPICS, "topic")
+        data = _with_default_path(data, "/webhooks/sources/")
+        return _with_default_path(data, SOURCE_TOPICS, "topic")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 import structlog
 
-from pipeline.audit.damage import Damage
-from pipeline.audit.reading import read_segment
-from pipeline.audit.segments import GENESIS, Built, Entry, Place, build
+from pipeline.audit.reading import Damage, Tail, find_tail, read_segment
+from pipeline.audit.segments import GENESIS, Built, Entry, SegmentPosition, Signer, build
 from pipeline.audit.settings import AuditSettings
-from pipeline.audit.signing import Signer
-from pipeline.audit.tail import Tail, find_tail
-from pipeline.audit.window import KnownIds
 from pipeline.errors import LeaseLost, most_severe
 from pipeline.kafka.protocols import Lease
 from pipeline.storage import ObjectNotFound, ObjectStore
@@ -58,13 +57,13 @@ class Writing:
 
 @dataclass(slots=True)
 class Appended:
-    """What became of a batch.
+    """The result of appending a batch.
 
     Attributes:
         appended: Events written.
-        repeated: Events that stood in the chain already.
+        repeated: Events that the chain held already.
         segments: Objects created.
-        forgotten: Ids forgotten before their time, since the window holds too many.
+        forgotten: Ids that the window dropped early, since it held too many.
     """
 
     appended: int = 0
@@ -74,10 +73,10 @@ class Appended:
 
 
 class Chain:
-    """The end of one partition's chain, in the hands of one writer.
+    """The end of one partition's chain, as one writer knows it.
 
-    Two writers cannot both go on: the creation of the next segment decides, and the loser gets LeaseLost and must open
-    the chain anew. After any error but LeaseLost :meth:`append` can be called again with the same records.
+    Two writers cannot both continue: the creation of the next segment decides. The loser gets LeaseLost and must open
+    the chain again. After any other error :meth:`append` can be called again with the same records.
     """
 
     def __init__(self, writing: Writing, topic: str, partition: int, tail: Tail | None) -> None:
@@ -98,9 +97,9 @@ class Chain:
 
     @classmethod
     async def open(cls, writing: Writing, topic: str, partition: int) -> Chain:
-        """Find the end of the chain and read back the ids of the window.
+        """Find the end of the chain and read the ids of the window back.
 
-        Reads each segment of the window once; memory is bounded by the window.
+        It reads each segment of the window once; the window bounds the memory.
 
         Raises:
             FatalError: The last segment is damaged (``audit_chain_damaged``).
@@ -122,17 +121,17 @@ class Chain:
         return chain
 
     async def append(self, entries: Sequence[Entry], lease: Lease) -> Appended:
-        """Append those events that are not in the chain yet; when it returns, all are durable.
+        """Append the events that the chain does not hold yet; when it returns, all are durable.
 
-        An offset that is not greater than the last one, with an id that is not known, means that the topic was created
-        anew: the epoch is closed by a segment that says so, and the next one begins.
+        An unknown id at an offset that is not greater than the last one means that the topic was created again. Then a
+        segment closes the epoch, and the next one begins.
 
         Args:
             entries: In the order of their offsets.
             lease: Asked before each segment.
 
         Raises:
-            LeaseLost: Another writer went on with the chain; open it anew.
+            LeaseLost: Another writer continued the chain; open it again.
             StoreUnavailable: Nothing is lost; call again with the same entries.
         """
         result = Appended()
@@ -163,11 +162,11 @@ class Chain:
     def _cut(self, entries: Sequence[Entry]) -> list[Sequence[Entry]]:
         """Cut a batch into segments of bounded numbers of events and bytes."""
         cuts, size, start = [], 0, 0
-        for place, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             size += entry.size + _LINE_OVERHEAD
-            if place + 1 - start >= self._writing.segment_events or size >= self._writing.segment_bytes:
-                cuts.append(entries[start : place + 1])
-                start, size = place + 1, 0
+            if index + 1 - start >= self._writing.segment_events or size >= self._writing.segment_bytes:
+                cuts.append(entries[start : index + 1])
+                start, size = index + 1, 0
         return [*cuts, entries[start:]] if start < len(entries) else cuts
 
     async def _write(
@@ -175,7 +174,7 @@ class Chain:
     ) -> None:
         built = await asyncio.to_thread(
             build,
-            Place(self._topic, self._partition, self._epoch, self._number),
+            SegmentPosition(self._topic, self._partition, self._epoch, self._number),
             entries,
             previous=self._previous,
             total=self._total,
@@ -188,16 +187,16 @@ class Chain:
         await self._create(built, result)
 
     async def _settle(self, lease: Lease, result: Appended) -> None:
-        """Find out about a segment whose creation may or may not have happened, by repeating it byte for byte."""
+        """Repeat a creation whose answer was lost, byte for byte: it may or may not have happened."""
         if self._pending is not None:
             await lease.ensure()
             await self._create(self._pending, result)
 
     async def _create(self, built: Built, result: Appended) -> None:
         self._pending = built
-        won = await self._writing.store.create(built.place.key, built.data)
+        won = await self._writing.store.create(built.position.key, built.data)
         if not won:
-            raise LeaseLost("audit_segment_taken", f"Another writer created {built.place.key}")
+            raise LeaseLost("audit_segment_taken", f"Another writer created {built.position.key}")
         self._pending = None
         self._previous = built.closing.hash
         self._total = built.closing.total
@@ -224,48 +223,104 @@ class Chain:
 
     def _go_to(self, tail: Tail) -> None:
         closing = tail.closing
-        self._number = tail.place.number + 1
+        self._number = tail.position.number + 1
         self._previous = closing.hash
         self._total = closing.total
         if closing.next_epoch is not None:
             self._epoch = closing.next_epoch
         else:
-            self._epoch, self._last_offset = tail.place.epoch, closing.last_offset
+            self._epoch, self._last_offset = tail.position.epoch, closing.last_offset
 
     async def _read_back(self, tail: Tail) -> None:
         """Read the window's segments, the last ones first, and remember their ids, the oldest ones first."""
         begin = self._writing.clock() - self._writing.settings.id_window
         left = self._writing.settings.id_window_max
-        end = tail.place.number + 1
+        end = tail.position.number + 1
         found: list[_Ids] = []
         while end > 0 and left > 0 and not (found and found[-1].at < begin):
             start = max(0, end - _READS_AT_ONCE)
-            some = await self._read_ids([tail.place_of(number) for number in range(start, end)])
+            some = await self._read_ids([tail.position_of(number) for number in range(start, end)])
             found.extend(reversed(some))
             left -= sum(len(one.ids) for one in some)
             end = start
         for one in reversed(found):
             self._remember(one.ids, one.at)
 
-    async def _read_ids(self, places: Sequence[Place]) -> list[_Ids]:
-        """Return the ids of those segments that are there; damage is logged, and left to the verifier."""
+    async def _read_ids(self, positions: Sequence[SegmentPosition]) -> list[_Ids]:
+        """Return the ids of the segments that exist; log damage, and leave it to the verifier."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._read_ids_of(place)) for place in places]
+                tasks = [group.create_task(self._read_ids_of(position)) for position in positions]
         except BaseExceptionGroup as errors:
             raise most_severe(errors) from None  # the runner sorts single errors
         return [read for task in tasks if (read := task.result()) is not None]
 
-    async def _read_ids_of(self, place: Place) -> _Ids | None:
+    async def _read_ids_of(self, position: SegmentPosition) -> _Ids | None:
         ids: list[str] = []
         try:
-            reader, found = await read_segment(self._writing.store, place, ids.append)
+            reader, found = await read_segment(self._writing.store, position, ids.append)
         except ObjectNotFound:
-            log.error("audit_segment_damaged", segment=place.key, damage="missing")  # noqa: TRY400 - nothing to trace
+            log.error("audit_segment_damaged", segment=position.key, damage="missing")  # noqa: TRY400 - nothing to trace
             return None
         if isinstance(found, Damage):
-            log.error("audit_segment_damaged", segment=place.key, damage=found.kind.value)
+            log.error("audit_segment_damaged", segment=position.key, damage=found.kind.value)
         return _Ids(reader.at, ids) if reader.at is not None else None
+
+
+class KnownIds:
+    """The ids that one partition's chain took lately; it drops them by age, and by number when there are too many.
+
+    An id takes about 120 bytes of memory. An event whose id was dropped is appended again if it comes again.
+
+    Args:
+        window: Age at which ids are dropped.
+        most: Most ids that are kept.
+    """
+
+    def __init__(self, window: timedelta, most: int) -> None:
+        """Begin empty."""
+        self._window = window
+        self._most = most
+        self._ids: dict[bytes, None] = {}
+        self._groups: deque[tuple[datetime, int]] = deque()
+
+    def __contains__(self, event_id: str) -> bool:
+        return _short(event_id) in self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, ids: Sequence[str], at: datetime) -> int:
+        """Remember ids that were appended at a time, not earlier than those before.
+
+        Returns:
+            How many ids within the window were dropped, since there are too many.
+        """
+        before = len(self._ids)
+        self._ids.update(dict.fromkeys(map(_short, ids)))
+        self._groups.append((at, len(self._ids) - before))
+        while self._groups[0][0] < at - self._window:
+            self._forget(self._groups.popleft()[1])
+        return self._cut(len(self._ids) - self._most)
+
+    def _cut(self, surplus: int) -> int:
+        left = surplus
+        while left > 0:
+            at, count = self._groups.popleft()
+            if count > left:
+                self._groups.appendleft((at, count - left))
+            self._forget(min(count, left))
+            left -= count
+        return max(0, surplus)
+
+    def _forget(self, count: int) -> None:
+        # a dict keeps the order of insertion: the first ids are the oldest
+        for short in list(islice(self._ids, count)):
+            del self._ids[short]
+
+
+def _short(event_id: str) -> bytes:
+    return hashlib.blake2b(event_id.encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,57 @@
-"""Reading a segment piece by piece, believing nothing."""
+"""Reading segments and finding the last one, trusting nothing that they say."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from pipeline.audit.damage import Damage, DamageKind
-from pipeline.audit.segments import MAX_LINE_BYTES, Closing, Place, digest_of
-from pipeline.audit.signing import PublicKeys, is_signed
-from pipeline.storage import ObjectStore
+from pipeline.audit.segments import MAX_LINE_BYTES, ROOT, Closing, PublicKeys, SegmentPosition, digest_of, is_signed
+from pipeline.errors import FatalError
+from pipeline.storage import ObjectNotFound, ObjectStore
 
 _HASH: Final = re.compile(rb',"hash":"([0-9a-f]{64})"}')
 _HASH_BYTES: Final = 75
 _SIGNATURE: Final = re.compile(rb',"signature":"([0-9a-f]{128})"')
 _SIGNATURE_BYTES: Final = 143
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class DamageKind(StrEnum):
+    """What happened to a line or a segment, as far as the reader can see. Part of the public contract (docs/cli.md)."""
+
+    CHANGED = "changed"
+    """Bytes differ from those that were hashed, or were added."""
+    MISSING = "missing"
+    """A line or segment that others refer to is missing, or the chain is shorter than a head kept elsewhere."""
+    SWAPPED = "swapped"
+    """A line or segment is in the position of another."""
+    FORKED = "forked"
+    """A second line or segment has this number, or one does not continue the one before."""
+    CUT = "cut"
+    """The segment ends before its closing line."""
+    SIGNATURE = "signature"
+    """The segment is not signed although earlier ones are, its key is unknown, or its signature does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One damage within a segment.
+
+    Attributes:
+        line: From 1; None for the segment as a whole.
+        detail: One sentence for a person.
+    """
+
+    kind: DamageKind
+    line: int | None
+    detail: str
 
 
 class _Line(BaseModel):
@@ -61,20 +93,20 @@ _LATER: Final[TypeAdapter[_Event | _Closing]] = TypeAdapter(Annotated[_Event | _
 
 
 class SegmentReader:
-    """Checks one segment while its bytes pass by; memory is bounded by one line.
+    """Checks one segment as its bytes arrive; it holds one line in memory.
 
     Args:
-        place: Where the object stood.
-        on_event: Called with the id of each event that is sound.
+        position: The position that the object's key names.
+        on_event: Called with the id of each sound event.
 
     Attributes:
-        previous: What the header names as the closing hash before; None until the header was read.
-        at: When the segment was written; None until the header was read.
+        previous: The closing hash of the segment before, as the header says; None until the reader has the header.
+        at: When the segment was written; None until the reader has the header.
     """
 
-    def __init__(self, place: Place, on_event: Callable[[str], None] | None = None) -> None:
+    def __init__(self, position: SegmentPosition, on_event: Callable[[str], None] | None = None) -> None:
         """Begin before the first byte."""
-        self._place = place
+        self._position = position
         self._on_event = on_event
         self._rest = b""
         self._lines = 0
@@ -83,13 +115,13 @@ class SegmentReader:
         self._first: int | None = None
         self._last: int | None = None
         self._signed: tuple[str, str] | None = None
-        self._damage: Damage | None = None  # the first; later lines are looked at only to name it better
+        self._damage: Damage | None = None  # the first; later lines can only change its kind
         self._closing: Closing | None = None
         self.previous: str | None = None
         self.at: datetime | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes. CPU work: call it in a thread."""
+        """Check the next bytes. This is CPU work: call it in a thread."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._take(line)
@@ -98,7 +130,7 @@ class SegmentReader:
             self._rest = b""
 
     def finish(self) -> Closing | Damage:
-        """Return the closing line of a sound segment, or what is wrong; call it after the last byte."""
+        """Return the closing line of a sound segment, or its first damage; call it after the last byte."""
         if self._closing is None:
             return self._harm(DamageKind.CUT, "the segment ends before the end of its closing line", self._lines + 1)
         if self._rest:
@@ -106,7 +138,7 @@ class SegmentReader:
         return self._damage or self._closing
 
     def signature_damage(self, keys: PublicKeys) -> Damage | None:
-        """Say what is wrong with the signature of a sound, signed segment."""
+        """Return what is wrong with the signature of a sound segment, or None."""
         closing = self._closing
         if closing is None or closing.signed_by is None or self._signed is None:
             return Damage(DamageKind.SIGNATURE, self._lines, "the segment is not signed")
@@ -150,10 +182,10 @@ class SegmentReader:
 
     def _read_header(self, header: _Header) -> None:
         if (header.topic, header.partition, header.epoch, header.segment) != (
-            self._place.topic,
-            self._place.partition,
-            self._place.epoch,
-            self._place.number,
+            self._position.topic,
+            self._position.partition,
+            self._position.epoch,
+            self._position.number,
         ):
             self._harm(
                 DamageKind.SWAPPED,
@@ -162,7 +194,7 @@ class SegmentReader:
         self.previous, self.at = header.previous, header.at
 
     def _read_event(self, event: _Event) -> None:
-        if (event.topic, event.partition) != (self._place.topic, self._place.partition):
+        if (event.topic, event.partition) != (self._position.topic, self._position.partition):
             self._harm(DamageKind.SWAPPED, "the event is one of another partition")
             return
         if self._last is not None and event.offset <= self._last:
@@ -184,7 +216,7 @@ class SegmentReader:
         self._closing = Closing(**said.model_dump(exclude={"line", "kind"}))
 
     def _name(self, raw: bytes) -> None:
-        """Tell from the line's own number what happened, as far as that can be believed."""
+        """Record what happened, by the number that the line gives itself."""
         number = _number_of(raw)
         if number is None or number == self._lines:
             self._harm(DamageKind.CHANGED, "the line is not the one that was hashed")
@@ -194,7 +226,7 @@ class SegmentReader:
             self._harm(DamageKind.FORKED, f"a second line {number} stands here")
 
     def _name_better(self, raw: bytes) -> None:
-        """A line that seemed to be missing turns up later: two were swapped."""
+        """Record two lines as swapped when the one that seemed to be missing comes later."""
         if self._damage and self._damage.kind is DamageKind.MISSING and _number_of(raw) == self._damage.line:
             self._damage = Damage(DamageKind.SWAPPED, self._damage.line, "the line stands further down")
 
@@ -204,18 +236,95 @@ class SegmentReader:
 
 
 async def read_segment(
-    store: ObjectStore, place: Place, on_event: Callable[[str], None] | None = None
+    store: ObjectStore, position: SegmentPosition, on_event: Callable[[str], None] | None = None
 ) -> tuple[SegmentReader, Closing | Damage]:
     """Read a whole segment and return its reader and what it found.
 
     Raises:
-        ObjectNotFound: There is none at this place.
+        ObjectNotFound: There is no segment at this position.
         StoreUnavailable: Try again.
     """
-    reader = SegmentReader(place, on_event)
-    async for piece in store.stream(place.key):
+    reader = SegmentReader(position, on_event)
+    async for piece in store.stream(position.key):
         await asyncio.to_thread(reader.feed, piece)
     return reader, reader.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last segment of a partition.
+
+    Attributes:
+        epochs: Number of the first segment of each epoch.
+    """
+
+    position: SegmentPosition
+    closing: Closing
+    epochs: Sequence[int]
+
+    def position_of(self, number: int) -> SegmentPosition:
+        """Return the position of an earlier segment."""
+        epoch = max(epoch for epoch, first in enumerate(self.epochs) if first <= number)
+        return SegmentPosition(self.position.topic, self.position.partition, epoch, number)
+
+
+async def find_tail(store: ObjectStore, topic: str, partition: int) -> Tail | None:
+    """Return the last segment, or None if there is none yet. It makes about 2 log2(segments) small requests.
+
+    Raises:
+        FatalError: The first or the last segment is damaged or missing (``audit_chain_damaged``): what follows could
+            not be chained to it.
+    """
+    first = SegmentPosition(topic, partition, 0, 0)
+    epochs: list[int] = []
+    tail: Tail | None = None
+    while await _exists(store, first):
+        epochs.append(first.number)
+        last = await _last_of_epoch(store, first)
+        _, closing = await read_segment(store, last)
+        if isinstance(closing, Damage):
+            raise _damaged(last)
+        tail = Tail(last, closing, epochs)
+        if closing.next_epoch is None:
+            return tail
+        first = SegmentPosition(topic, partition, closing.next_epoch, last.number + 1)
+    if tail is None and await store.folders(f"{ROOT}{topic}/{partition:05d}/"):
+        raise _damaged(first)
+    return tail
+
+
+async def _last_of_epoch(store: ObjectStore, first: SegmentPosition) -> SegmentPosition:
+    low, step = first.number, 1
+    while await _exists(store, _numbered(first, low + step)):
+        low, step = low + step, step * 2
+    high = low + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        if await _exists(store, _numbered(first, middle)):
+            low = middle
+        else:
+            high = middle
+    return _numbered(first, low)
+
+
+async def _exists(store: ObjectStore, position: SegmentPosition) -> bool:
+    try:
+        await store.get(position.key, start=0, end=1)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def _numbered(position: SegmentPosition, number: int) -> SegmentPosition:
+    return SegmentPosition(position.topic, position.partition, position.epoch, number)
+
+
+def _damaged(position: SegmentPosition) -> FatalError:
+    return FatalError(
+        "audit_chain_damaged",
+        f"{position.key} is damaged or missing, so nothing can be chained to it. Run `pipeline audit verify`, keep the "
+        "evidence, and restore the object from the store's versions or a backup",
+    )
 
 
 def _previous_of(header: bytes) -> str:

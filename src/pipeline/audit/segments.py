@@ -1,4 +1,4 @@
-"""What a segment of the audit log looks like (docs/audit.md).
+"""The segments of the audit log and the signatures of their closing hashes (docs/audit.md).
 
 A segment is an object of JSON lines: a header, one line per event, a closing line. Each line ends with its hash::
 
@@ -13,22 +13,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from pydantic import JsonValue
 
-from pipeline.audit.signing import Signer
 from pipeline.contracts import AuditEvent
+from pipeline.errors import FatalError
 
 FORMAT: Final = 1
 GENESIS: Final = "0" * 64
 """What the first segment of a partition names as the hash before it."""
 
 MAX_EVENT_BYTES: Final = 1 << 20
-"""A larger event does not go into the log; ours have about 500 bytes."""
+"""A larger event does not go into the log; the stages' events have about 500 bytes."""
 
 MAX_LINE_BYTES: Final = 8 * MAX_EVENT_BYTES
 """No line is longer (JSON may grow when it is written in ASCII), so readers need no more memory."""
@@ -37,10 +40,16 @@ ROOT: Final = "audit/"
 _KEY: Final = re.compile(r"audit/([a-zA-Z0-9._-]+)/([0-9]{5})/([0-9]{5})/([0-9]{12})\.jsonl")
 _FOLDER: Final = re.compile(r"[0-9]{5}")
 
+_PURPOSE: Final = b"card-pipeline audit segment 1\n"
+"""Signed before the hash, so that a signature made for another purpose never fits."""
+
+PublicKeys = Mapping[str, Ed25519PublicKey]
+"""Public keys by key id."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
-    """Which segment.
+class SegmentPosition:
+    """The position of a segment in the log.
 
     Attributes:
         topic: Logical topic whose records it holds.
@@ -64,14 +73,14 @@ class Place:
         return f"{self.folder}{self.number:012d}.jsonl"
 
     @staticmethod
-    def parse(key: str) -> Place | None:
-        """Return the place that a key names, or None for a key that names none."""
+    def parse(key: str) -> SegmentPosition | None:
+        """Return the position that a key names, or None for a key that names none."""
         match = _KEY.fullmatch(key)
-        return Place(match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
+        return SegmentPosition(match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
 
 
 def parse_folder(name: str) -> int | None:
-    """Return the partition or epoch that a folder's name stands for, or None."""
+    """Return the number of the partition or epoch whose folder has this name, or None."""
     return int(name) if _FOLDER.fullmatch(name) else None
 
 
@@ -80,7 +89,7 @@ class Entry:
     """One event to append.
 
     Attributes:
-        offset: Where its record stands in the partition.
+        offset: Offset of its record in the partition.
         fields: The event as it was received, unknown fields included.
         size: Bytes of the record's value.
     """
@@ -91,7 +100,7 @@ class Entry:
     size: int
 
     def line(self, topic: str, partition: int, number: int) -> bytes:
-        """Return the line's text, its hash still missing."""
+        """Return the line's text without its hash."""
         return _text(
             {
                 "line": number,
@@ -112,13 +121,13 @@ class Closing:
     """What the closing line says.
 
     Attributes:
-        events: Events of this segment.
-        total: Events of the partition up to here.
-        first_offset: Of this segment's events; None without any.
-        last_offset: Likewise.
-        next_epoch: Set in the last segment of an epoch: the topic was recreated, the chain goes on there.
+        events: Number of events in this segment.
+        total: Number of events in the partition up to this line.
+        first_offset: First offset of this segment's events; None if it has none.
+        last_offset: Last offset of this segment's events; None if it has none.
+        next_epoch: Set in the last segment of an epoch: the topic was created again, and the chain continues there.
         signed_by: Key id of the signature, or None.
-        hash: Covers everything up to here; the next segment's header repeats it.
+        hash: Covers everything up to this line; the next segment's header repeats it.
     """
 
     events: int
@@ -134,15 +143,80 @@ class Closing:
 class Built:
     """A segment, ready to be created."""
 
-    place: Place
+    position: SegmentPosition
     at: datetime
     ids: Sequence[str]
     closing: Closing
     data: bytes = field(repr=False)
 
 
+class Signer:
+    """Signs with one private key.
+
+    Attributes:
+        key_id: First 16 hex digits of the SHA-256 of the raw public key.
+    """
+
+    def __init__(self, pem: bytes) -> None:
+        """Load the key.
+
+        Raises:
+            FatalError: The text is no Ed25519 private key in PEM, or is encrypted (``audit_key_invalid``).
+        """
+        try:
+            key = load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise _invalid("private") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise _invalid("private")
+        self._key = key
+        self.key_id = _id_of(key.public_key())
+
+    def sign(self, digest: str) -> str:
+        """Return the signature of a hash, as 128 hex digits."""
+        return self._key.sign(_PURPOSE + digest.encode()).hex()
+
+
+def load_public_keys(pems: Iterable[bytes]) -> PublicKeys:
+    """Return the keys by id; there are several once the signing key has changed.
+
+    Raises:
+        FatalError: A text is no Ed25519 public key in PEM (``audit_key_invalid``).
+    """
+    found: dict[str, Ed25519PublicKey] = {}
+    for pem in pems:
+        try:
+            key = load_pem_public_key(pem)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise _invalid("public") from error
+        if not isinstance(key, Ed25519PublicKey):
+            raise _invalid("public")
+        found[_id_of(key)] = key
+    return found
+
+
+def is_signed(digest: str, signature: str, key: Ed25519PublicKey) -> bool:
+    """Return whether the key's private half made the signature (hex digits) over this hash."""
+    try:
+        key.verify(bytes.fromhex(signature), _PURPOSE + digest.encode())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _id_of(key: Ed25519PublicKey) -> str:
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
+
+
+def _invalid(half: str) -> FatalError:
+    return FatalError(
+        "audit_key_invalid",
+        f"The audit log's {half} key must be Ed25519, PEM, not encrypted: openssl genpkey -algorithm ed25519 makes one",
+    )
+
+
 def build(
-    place: Place,
+    position: SegmentPosition,
     entries: Sequence[Entry],
     *,
     previous: str,
@@ -152,26 +226,26 @@ def build(
     next_epoch: int | None = None,
     signer: Signer | None = None,
 ) -> Built:
-    """Return a whole segment. CPU work: call it in a thread.
+    """Return a whole segment. This is CPU work: call it in a thread.
 
     Args:
-        place: Where it will stand.
+        position: The segment's position.
         entries: Its events, offsets increasing.
         previous: Closing hash of the segment before, or :data:`GENESIS`.
         total: Events of the partition before this segment.
-        writer: Random text, different for each writer, so that two segments of one place always differ.
+        writer: Random text, different for each writer, so that two segments for one position always differ.
         at: Time of writing.
-        next_epoch: The epoch that follows, where this segment ends one.
+        next_epoch: The next epoch, if this segment ends one.
         signer: Signs the closing line, if given.
     """
     header: dict[str, JsonValue] = {
         "line": 1,
         "kind": "segment",
         "format": FORMAT,
-        "topic": place.topic,
-        "partition": place.partition,
-        "epoch": place.epoch,
-        "segment": place.number,
+        "topic": position.topic,
+        "partition": position.partition,
+        "epoch": position.epoch,
+        "segment": position.number,
         "previous": previous,
         "writer": writer,
         "at": at.isoformat(),
@@ -179,7 +253,7 @@ def build(
     line, running = _hashed(_text(header), previous)
     lines = [line]
     for number, entry in enumerate(entries, start=2):
-        line, running = _hashed(entry.line(place.topic, place.partition, number), running)
+        line, running = _hashed(entry.line(position.topic, position.partition, number), running)
         lines.append(line)
     closing: dict[str, JsonValue] = {
         "line": len(lines) + 1,
@@ -197,7 +271,7 @@ def build(
     line, running = _hashed(text, running)
     lines.append(line)
     return Built(
-        place=place,
+        position=position,
         at=at,
         ids=[entry.event.id for entry in entries],
         closing=Closing(
@@ -219,7 +293,7 @@ def digest_of(text: bytes, previous: str) -> str:
 
 
 def _text(members: dict[str, JsonValue]) -> bytes:
-    # open at its end: the hash is the last member
+    # without the closing brace: the hash follows as the last member
     return json.dumps(members, separators=(",", ":"), allow_nan=False).encode()[:-1]
 
 

@@ -21,12 +21,12 @@ _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 class AuditStage:
     """A :class:`~pipeline.kafka.protocols.BatchHandler`: a batch becomes a segment.
 
-    When a batch returns, each of its events stands in the chain, by this batch or an earlier one; those that are no
-    audit events are in the dead-letter topic. A batch can be repeated at any time, by this process or another.
+    When a batch returns, the chain holds each of its events, by this batch or an earlier one. Records that are no audit
+    events are in the dead-letter topic. Any process may repeat a batch at any time.
 
     Args:
         writing: Store, settings, signing key, time.
-        dead_letters: Takes what cannot be decoded.
+        dead_letters: Takes records that cannot be decoded.
         metrics: Counts events, segments and cuts of the window of known ids.
     """
 
@@ -59,7 +59,7 @@ class AuditStage:
         try:
             result = await self._chains[topic, partition].append(entries, lease)
         except LeaseLost:
-            # its end is another writer's now: look again before the next batch
+            # another writer moved its end: find it again before the next batch
             self._chains.pop((topic, partition), None)
             raise
         self._count(result)
@@ -93,8 +93,8 @@ def _decode(record: Record) -> Entry:
         json.dumps(fields, allow_nan=False)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        place = first["loc"][0] if first["loc"] else "value"
-        raise PoisonRecord("audit_event_invalid", f"The record is no audit event: {place}: {first['msg']}") from None
+        field = first["loc"][0] if first["loc"] else "value"
+        raise PoisonRecord("audit_event_invalid", f"The record is no audit event: {field}: {first['msg']}") from None
     except ValueError as error:
         raise PoisonRecord("audit_event_invalid", "The record holds a number that JSON does not know") from error
     return Entry(record.offset, event, fields, len(record.value))

@@ -1,30 +1,51 @@
-"""Reading the whole log, believing nothing."""
+"""Verifying the whole log, and the heads that reveal a chain that was cut off or written again."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from pipeline.audit.damage import Damage, DamageKind
-from pipeline.audit.heads import Head
-from pipeline.audit.reading import SegmentReader, read_segment
-from pipeline.audit.segments import GENESIS, ROOT, Closing, Place, parse_folder
-from pipeline.audit.signing import PublicKeys
+from pipeline.audit.reading import Damage, DamageKind, SegmentReader, find_tail, read_segment
+from pipeline.audit.segments import GENESIS, ROOT, Closing, PublicKeys, SegmentPosition, parse_folder
+from pipeline.errors import PermanentError
 from pipeline.storage import ObjectNotFound, ObjectStore
 
 
+class Head(BaseModel):
+    """The end of one partition's chain at some time.
+
+    Attributes:
+        segment: Running number of the last segment.
+        hash: Closing hash of that segment; it covers every byte of the chain up to there.
+        events: Number of events in the partition up to there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    topic: str
+    partition: int = Field(ge=0)
+    epoch: int = Field(ge=0)
+    segment: int = Field(ge=0)
+    hash: str = Field(pattern="^[0-9a-f]{64}$")
+    events: int = Field(ge=0)
+
+
+_HEADS: Final = TypeAdapter(list[Head])
+
+
 class Report(BaseModel):
-    """What the verification found: all is sound, or the first damage.
+    """The result of a verification: the whole log is sound, or the first damage.
 
     Attributes:
         segment: Running number of the damaged segment.
-        line: Its damaged line, from 1; None where the segment as a whole is meant.
-        key: The object.
-        segments: Segments that were read and are sound.
-        events: Events in them.
-        heads: Heads that were compared.
+        line: Its damaged line, from 1; None for the segment as a whole.
+        key: Key of the damaged object.
+        segments: Number of segments that are sound.
+        events: Number of events in them.
+        heads: Number of heads that were compared.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,18 +67,18 @@ class Report(BaseModel):
 async def verify(store: ObjectStore, *, keys: PublicKeys | None = None, heads: Sequence[Head] = ()) -> Report:
     """Read every segment of every partition and return the first damage, in the order of keys.
 
-    Finds any changed, missing, swapped, forked or cut line or segment, except that the end of a chain was cut off at a
-    segment's boundary, or that the log was written anew as a whole: against these compare with ``heads`` kept
-    elsewhere. With ``keys`` also the second is found, as nobody else can sign. Memory does not grow with the log.
+    It detects any changed, missing, swapped, forked or cut line or segment, but not two things: a chain whose end was
+    cut off at a segment's boundary, and a log that was written again as a whole. ``heads`` kept elsewhere reveal both.
+    ``keys`` reveal the second, as nobody else can sign. Memory does not grow with the log.
 
     Args:
-        store: Where the log lies; it may be written to meanwhile.
-        keys: Public keys. From the first signed segment of a partition on all must be signed; unsigned ones before
-            it (written before a key was configured) are vouched for by its signature; one at least must be signed.
+        store: The store that holds the log; the audit stage may write to it meanwhile.
+        keys: Public keys. From the first signed segment of a partition on, all must be signed, and at least one must
+            be. Its signature also covers the unsigned segments before it (written before a key was configured).
         heads: What :func:`pipeline.audit.read_heads` returned at an earlier time.
 
     Raises:
-        StoreUnavailable: The storage did not answer; nothing can be said.
+        StoreUnavailable: The storage did not answer.
     """
     walk = _Walk(store, keys)
     by_partition: dict[tuple[str, int], list[Head]] = {}
@@ -69,13 +90,13 @@ async def verify(store: ObjectStore, *, keys: PublicKeys | None = None, heads: S
         for (topic, partition), left in sorted(by_partition.items()):
             await walk.partition(topic, partition, left)
     except _Found as found:
-        place, damage = found.place, found.damage
+        position, damage = found.position, found.damage
         return Report(
             ok=False,
-            topic=place.topic,
-            partition=place.partition,
-            epoch=place.epoch,
-            segment=place.number,
+            topic=position.topic,
+            partition=position.partition,
+            epoch=position.epoch,
+            segment=position.number,
             line=damage.line,
             kind=damage.kind,
             key=found.key,
@@ -87,11 +108,56 @@ async def verify(store: ObjectStore, *, keys: PublicKeys | None = None, heads: S
     return Report(ok=True, segments=walk.segments, events=walk.events, heads=walk.heads)
 
 
+async def read_heads(store: ObjectStore) -> list[Head]:
+    """Return the head of every partition, in order. It reads the last segments only: verify the log too.
+
+    Raises:
+        FatalError: A chain's end is damaged (``audit_chain_damaged``).
+        StoreUnavailable: Try again.
+    """
+    found = []
+    for topic in await store.folders(ROOT):
+        for name in await store.folders(f"{ROOT}{topic}/"):
+            partition = parse_folder(name)
+            tail = None if partition is None else await find_tail(store, topic, partition)
+            if tail is not None:
+                found.append(
+                    Head(
+                        topic=topic,
+                        partition=tail.position.partition,
+                        epoch=tail.position.epoch,
+                        segment=tail.position.number,
+                        hash=tail.closing.hash,
+                        events=tail.closing.total,
+                    )
+                )
+    return found
+
+
+def dump_heads(heads: Sequence[Head]) -> str:
+    """Return the heads as JSON. Keep the file where the log's writers cannot change it."""
+    return _HEADS.dump_json(list(heads), indent=2).decode() + "\n"
+
+
+def load_heads(text: str | bytes) -> list[Head]:
+    """Return the heads that :func:`dump_heads` wrote.
+
+    Raises:
+        PermanentError: The text is something else (``audit_heads_invalid``).
+    """
+    try:
+        return _HEADS.validate_json(text)
+    except ValidationError as error:
+        raise PermanentError(
+            "audit_heads_invalid", "The file of heads is not what `pipeline audit head --json` prints"
+        ) from error
+
+
 @dataclass(slots=True)
 class _Link:
-    """Where the chain of a partition stands, and what must come next."""
+    """The end of the sound part of a chain, and what must follow it."""
 
-    place: Place
+    position: SegmentPosition
     previous: str = GENESIS
     total: int = 0
     last_offset: int | None = None
@@ -102,15 +168,15 @@ class _Link:
 class _Found(Exception):
     """The first damage."""
 
-    def __init__(self, place: Place, damage: Damage, key: str = "") -> None:
+    def __init__(self, position: SegmentPosition, damage: Damage, key: str = "") -> None:
         super().__init__(damage.detail)
-        self.place = place
+        self.position = position
         self.damage = damage
-        self.key = key or place.key
+        self.key = key or position.key
 
 
-def _found(place: Place, kind: DamageKind, detail: str, *, key: str = "") -> _Found:
-    return _Found(place, Damage(kind, None, detail), key)
+def _found(position: SegmentPosition, kind: DamageKind, detail: str, *, key: str = "") -> _Found:
+    return _Found(position, Damage(kind, None, detail), key)
 
 
 @dataclass(slots=True)
@@ -123,38 +189,42 @@ class _Walk:
 
     async def partition(self, topic: str, partition: int, heads: Iterable[Head]) -> None:
         """Follow one chain to its end."""
-        link = _Link(Place(topic, partition, 0, 0))
+        link = _Link(SegmentPosition(topic, partition, 0, 0))
         waiting: dict[int, list[Head]] = {}
         for head in heads:
             waiting.setdefault(head.segment, []).append(head)
         folder = f"{ROOT}{topic}/{partition:05d}/"
         for epoch in await self.store.folders(folder):
             if parse_folder(epoch) is None:
-                raise _found(link.place, DamageKind.FORKED, "a folder stands here that is no epoch", key=folder + epoch)
+                raise _found(
+                    link.position, DamageKind.FORKED, "a folder stands here that is no epoch", key=folder + epoch
+                )
             async for info in self.store.list(f"{folder}{epoch}/"):
                 await self._segment(info.key, link)
-                self._compare(waiting.pop(link.place.number - 1, []), link)
+                self._compare(waiting.pop(link.position.number - 1, []), link)
         if waiting:
             raise _found(
-                link.place, DamageKind.MISSING, f"a head kept elsewhere knows segments up to {max(waiting)} here"
+                link.position, DamageKind.MISSING, f"a head kept elsewhere knows segments up to {max(waiting)} here"
             )
         if self.keys is not None and link.sound and not link.signed:
-            raise _found(Place(topic, partition, 0, 0), DamageKind.SIGNATURE, "no segment of the partition is signed")
+            raise _found(
+                SegmentPosition(topic, partition, 0, 0), DamageKind.SIGNATURE, "no segment of the partition is signed"
+            )
 
     async def _segment(self, key: str, link: _Link) -> None:
-        place = Place.parse(key)
-        if place is None:
-            raise _found(link.place, DamageKind.FORKED, "an object stands here that is no segment", key=key)
-        _check_place(place, link.place)
+        position = SegmentPosition.parse(key)
+        if position is None:
+            raise _found(link.position, DamageKind.FORKED, "an object stands here that is no segment", key=key)
+        _check_position(position, link.position)
         try:
-            reader, found = await read_segment(self.store, place)
+            reader, found = await read_segment(self.store, position)
         except ObjectNotFound:
-            raise _found(place, DamageKind.MISSING, "the segment vanished") from None
+            raise _found(position, DamageKind.MISSING, "the segment vanished") from None
         if isinstance(found, Damage):
-            raise _Found(place, found)
+            raise _Found(position, found)
         damage = _link_damage(reader, found, link) or self._signature_damage(reader, found, link)
         if damage is not None:
-            raise _Found(place, damage)
+            raise _Found(position, damage)
         self._go_on(found, link)
 
     def _signature_damage(self, reader: SegmentReader, closing: Closing, link: _Link) -> Damage | None:
@@ -163,10 +233,10 @@ class _Walk:
         return reader.signature_damage(self.keys)
 
     def _go_on(self, closing: Closing, link: _Link) -> None:
-        place = link.place
+        position = link.position
         ended = closing.next_epoch is not None
-        epoch = place.epoch if closing.next_epoch is None else closing.next_epoch
-        link.place = Place(place.topic, place.partition, epoch, place.number + 1)
+        epoch = position.epoch if closing.next_epoch is None else closing.next_epoch
+        link.position = SegmentPosition(position.topic, position.partition, epoch, position.number + 1)
         link.previous, link.total = closing.hash, closing.total
         link.last_offset = None if ended else closing.last_offset
         link.signed = link.signed or closing.signed_by is not None
@@ -178,31 +248,33 @@ class _Walk:
         for head in heads:
             self.heads += 1
             if (head.hash, head.events) != (link.previous, link.total):
-                place = Place(head.topic, head.partition, head.epoch, head.segment)
-                raise _found(place, DamageKind.FORKED, "the head kept elsewhere knows another segment of this number")
+                position = SegmentPosition(head.topic, head.partition, head.epoch, head.segment)
+                raise _found(
+                    position, DamageKind.FORKED, "the head kept elsewhere knows another segment of this number"
+                )
 
 
 async def _partitions(store: ObjectStore) -> AsyncIterator[tuple[str, int]]:
     for topic in await store.folders(ROOT):
-        place = Place(topic, 0, 0, 0)
-        if Place.parse(place.key) is None:
-            raise _found(place, DamageKind.FORKED, "a folder stands here that is no topic", key=f"{ROOT}{topic}/")
+        position = SegmentPosition(topic, 0, 0, 0)
+        if SegmentPosition.parse(position.key) is None:
+            raise _found(position, DamageKind.FORKED, "a folder stands here that is no topic", key=f"{ROOT}{topic}/")
         for name in await store.folders(f"{ROOT}{topic}/"):
             partition = parse_folder(name)
             if partition is None:
                 key = f"{ROOT}{topic}/{name}/"
-                raise _found(place, DamageKind.FORKED, "a folder stands here that is no partition", key=key)
+                raise _found(position, DamageKind.FORKED, "a folder stands here that is no partition", key=key)
             yield topic, partition
 
 
-def _check_place(place: Place, wanted: Place) -> None:
-    if place == wanted:
+def _check_position(position: SegmentPosition, wanted: SegmentPosition) -> None:
+    if position == wanted:
         return
-    if place.number > wanted.number:
-        raise _found(wanted, DamageKind.MISSING, f"segment {place.number} follows")
-    if place.number < wanted.number:
-        raise _found(place, DamageKind.FORKED, "a second segment of this number")
-    raise _found(place, DamageKind.SWAPPED, f"the chain goes on in epoch {wanted.epoch}")
+    if position.number > wanted.number:
+        raise _found(wanted, DamageKind.MISSING, f"segment {position.number} follows")
+    if position.number < wanted.number:
+        raise _found(position, DamageKind.FORKED, "a second segment of this number")
+    raise _found(position, DamageKind.SWAPPED, f"the chain goes on in epoch {wanted.epoch}")
 
 
 def _link_damage(reader: SegmentReader, closing: Closing, link: _Link) -> Damage | None:

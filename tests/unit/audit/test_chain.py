@@ -7,13 +7,17 @@ import json
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.audit_log import START, TOPIC, HeldLease, Log, entries, entry
 
 from pipeline.audit import AuditSettings, verify
+from pipeline.audit.chain import KnownIds
 from pipeline.errors import FatalError, LeaseLost
 from pipeline.storage import StoreUnavailable
 from pipeline.storage.testing import MemoryStore
 
+DAY = timedelta(days=1)
 FOLDER = "audit/audit.events/00003/"
 
 
@@ -64,7 +68,7 @@ async def test_a_redelivered_batch_is_appended_once_also_after_a_restart() -> No
     assert (await verify(log.store)).ok
 
 
-async def test_an_event_published_twice_stands_once() -> None:
+async def test_an_event_published_twice_is_appended_once() -> None:
     """A producer whose acknowledgement was lost publishes again: same id, another offset."""
     log = Log()
     chain = await log.fill([entry(1, "a"), entry(2, "a"), entry(3, "b")])
@@ -210,7 +214,7 @@ class TestWindow:
         assert len(chain._known) in range(23, 34)
         assert len(reads) < 40
 
-    async def test_a_repeat_beyond_the_window_stands_twice_in_a_new_epoch(self) -> None:
+    async def test_a_repeat_beyond_the_window_is_appended_twice_in_a_new_epoch(self) -> None:
         """The documented bound: the window must cover every topic that can redeliver."""
         log = Log(settings=AuditSettings(id_window_days=1))
         await log.fill(entries(1))
@@ -269,7 +273,7 @@ class TestDamageMetByAWriter:
         chain = await log.open()
         assert len(chain._known) == 2
 
-    async def test_an_unreachable_store_is_told_as_such(self) -> None:
+    async def test_an_unreachable_store_is_reported_as_such(self) -> None:
         log = Log(store=_Failing())
         await log.fill(entries(1), entries(2), entries(3))
         with pytest.raises(StoreUnavailable):
@@ -301,3 +305,33 @@ def _count_reads(store: MemoryStore) -> list[str]:
 
     store.get = counted  # type: ignore[method-assign]
     return reads
+
+
+def test_ids_are_forgotten_by_age() -> None:
+    known = KnownIds(DAY, 100)
+    known.add(["a", "b"], START)
+    known.add(["c"], START + DAY)
+    assert all(name in known for name in "abc")
+    known.add([], START + DAY + timedelta(seconds=1))
+    assert [name in known for name in "abc"] == [False, False, True]
+
+
+def test_a_cut_is_counted() -> None:
+    known = KnownIds(DAY, 3)
+    assert known.add(["a", "b"], START) == 0
+    assert known.add(["c", "d", "e"], START) == 2
+    assert known.add(["f"], START) == 1
+    assert [name in known for name in "abcdef"] == [False, False, False, True, True, True]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60)), max_size=40), st.integers(1, 12))
+def test_there_are_never_too_many_and_the_latest_are_there(groups: list[tuple[int, int]], most: int) -> None:
+    known, added, now = KnownIds(timedelta(hours=1), most), list[tuple[str, int]](), 0
+    for count, minutes in groups:
+        now += minutes
+        ids = [f"{len(added) + n}" for n in range(count)]
+        added += [(name, now) for name in ids]
+        known.add(ids, START + timedelta(minutes=now))
+        young = [name for name, at in added if at >= now - 60]
+        assert len(known) == min(most, len(young))
+        assert all(name in known for name in young[-most:])

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.audit.damage import Damage
-from pipeline.audit.reading import SegmentReader
-from pipeline.audit.segments import GENESIS, Closing, Place, digest_of
+from pipeline.audit.reading import Damage, SegmentReader
+from pipeline.audit.segments import GENESIS, Closing, SegmentPosition, digest_of
 
-PLACE = Place("audit.events", 3, 0, 4)
+POSITION = SegmentPosition("audit.events", 3, 0, 4)
 HEADER = {
     "line": 1, "kind": "segment", "format": 1, "topic": "audit.events", "partition": 3, "epoch": 0, "segment": 4,
     "previous": GENESIS, "writer": "w", "at": "2026-01-22T12:00:00+00:00",
@@ -35,7 +34,7 @@ def sealed(*lines: dict[str, Any]) -> bytes:
 
 
 def read(data: bytes, pieces: int = 1 << 20) -> Closing | Damage:
-    reader = SegmentReader(PLACE)
+    reader = SegmentReader(POSITION)
     for start in range(0, len(data), pieces):
         reader.feed(data[start : start + pieces])
     return reader.finish()
@@ -73,12 +72,12 @@ def test_right_hashes_do_not_help(lines: list[dict[str, Any]], line: int, kind: 
     assert (found.line, found.kind.value) == (line, kind)
 
 
-def test_a_key_that_is_not_written_as_ours_names_no_place() -> None:
-    assert Place.parse(PLACE.key) == PLACE
+def test_a_key_that_is_not_written_as_ours_names_no_position() -> None:
+    assert SegmentPosition.parse(POSITION.key) == POSITION
     for key in (
         "audit/audit.events/3/0/4.jsonl",
-        PLACE.key + "x",
-        "jobs/" + PLACE.key,
-        PLACE.key.replace("0", "\u0660"),
+        POSITION.key + "x",
+        "jobs/" + POSITION.key,
+        POSITION.key.replace("0", "\u0660"),
     ):
-        assert Place.parse(key) is None
+        assert SegmentPosition.parse(key) is None

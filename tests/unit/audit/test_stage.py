@@ -148,7 +148,7 @@ async def test_without_the_lease_nothing_is_written() -> None:
     assert world.publisher.published == []
 
 
-async def test_a_partition_that_comes_back_is_read_anew() -> None:
+async def test_a_partition_that_comes_back_is_read_again() -> None:
     world, other = World(), None
     await world.handle(record(1))
     other = World(world.log)

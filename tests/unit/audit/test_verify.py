@@ -1,4 +1,4 @@
-"""Every kind of damage is found, and named at its place."""
+"""Every kind of damage is found, and named at its position."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pipeline.audit import (
     read_heads,
     verify,
 )
-from pipeline.audit.segments import MAX_LINE_BYTES, Place, build
+from pipeline.audit.segments import MAX_LINE_BYTES, SegmentPosition, build
 from pipeline.errors import FatalError, PermanentError
 from pipeline.storage import ObjectNotFound
 from pipeline.storage.testing import MemoryStore
 
-Deed = Callable[[Log], None]
+Action = Callable[[Log], None]
 
 
 async def three_segments(log: Log | None = None) -> Log:
@@ -37,14 +37,14 @@ async def three_segments(log: Log | None = None) -> Log:
     return log
 
 
-def edit(number: int, change: Callable[[list[bytes]], list[bytes]]) -> Deed:
-    def deed(log: Log) -> None:
+def edit(number: int, change: Callable[[list[bytes]], list[bytes]]) -> Action:
+    def action(log: Log) -> None:
         log.put(log.keys[number], change(log.lines(log.keys[number])))
 
-    return deed
+    return action
 
 
-def flip(number: int, line: int) -> Deed:
+def flip(number: int, line: int) -> Action:
     def change(lines: list[bytes]) -> list[bytes]:
         lines[line - 1] = lines[line - 1].replace(b'"process"', b'"Process"').replace(b'"events":3', b'"events":4')
         return lines
@@ -52,11 +52,11 @@ def flip(number: int, line: int) -> Deed:
     return edit(number, change)
 
 
-def remove(number: int) -> Deed:
-    def deed(log: Log) -> None:
+def remove(number: int) -> Action:
+    def action(log: Log) -> None:
         del log.store.objects[log.keys[number]]
 
-    return deed
+    return action
 
 
 def swap_segments(log: Log) -> None:
@@ -64,18 +64,23 @@ def swap_segments(log: Log) -> None:
     objects[first], objects[second] = objects[second], objects[first]
 
 
-def copy_as(name: str) -> Deed:
-    def deed(log: Log) -> None:
+def copy_as(name: str) -> Action:
+    def action(log: Log) -> None:
         folder = log.keys[1].rpartition("/")[0]
         log.store.objects[f"{folder}/{name}"] = log.store.objects[log.keys[1]]
 
-    return deed
+    return action
 
 
 def fork(log: Log) -> None:
-    """Put a well-formed segment of another chain into the place of the second."""
+    """Put a well-formed segment of another chain in the position of the second."""
     built = build(
-        Place("audit.events", 0, 0, 1), entries(3, 4), previous="ab" * 32, total=3, writer="forger", at=log.now
+        SegmentPosition("audit.events", 0, 0, 1),
+        entries(3, 4),
+        previous="ab" * 32,
+        total=3,
+        writer="forger",
+        at=log.now,
     )
     log.store.objects[log.keys[1]] = built.data
 
@@ -83,7 +88,12 @@ def fork(log: Log) -> None:
 def wrong_total(log: Log) -> None:
     first = json.loads(log.lines(log.keys[1])[0])
     built = build(
-        Place("audit.events", 0, 0, 1), entries(3), previous=first["previous"], total=7, writer="forger", at=log.now
+        SegmentPosition("audit.events", 0, 0, 1),
+        entries(3),
+        previous=first["previous"],
+        total=7,
+        writer="forger",
+        at=log.now,
     )
     log.store.objects[log.keys[1]] = built.data
 
@@ -91,12 +101,17 @@ def wrong_total(log: Log) -> None:
 def offsets_again(log: Log) -> None:
     first = json.loads(log.lines(log.keys[1])[0])
     built = build(
-        Place("audit.events", 0, 0, 1), entries(2), previous=first["previous"], total=3, writer="forger", at=log.now
+        SegmentPosition("audit.events", 0, 0, 1),
+        entries(2),
+        previous=first["previous"],
+        total=3,
+        writer="forger",
+        at=log.now,
     )
     log.store.objects[log.keys[1]] = built.data
 
 
-DAMAGES: dict[str, tuple[Deed, tuple[int, int | None, str]]] = {
+DAMAGES: dict[str, tuple[Action, tuple[int, int | None, str]]] = {
     "a byte of an event": (flip(1, 3), (1, 3, "changed")),
     "a byte of the closing line": (flip(1, 5), (1, 5, "changed")),
     "a line removed": (edit(1, lambda lines: lines[:2] + lines[3:]), (1, 3, "missing")),
@@ -125,9 +140,9 @@ DAMAGES: dict[str, tuple[Deed, tuple[int, int | None, str]]] = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 async def test_damage_is_found_and_named(name: str) -> None:
-    deed, (segment, line, kind) = DAMAGES[name]
+    action, (segment, line, kind) = DAMAGES[name]
     log = await three_segments()
-    deed(log)
+    action(log)
     report = await verify(log.store)
     assert (report.ok, report.partition, report.segment, report.line, report.kind) == (False, 0, segment, line, kind)
     assert report.detail
@@ -163,7 +178,7 @@ async def test_segments_of_two_partitions_swapped() -> None:
 async def test_an_event_of_another_partition_is_found() -> None:
     log = Log()
     log.store.objects["audit/audit.events/00000/00000/000000000000.jsonl"] = build(
-        Place("audit.events", 1, 0, 0), entries(1), previous="0" * 64, total=0, writer="w", at=log.now
+        SegmentPosition("audit.events", 1, 0, 0), entries(1), previous="0" * 64, total=0, writer="w", at=log.now
     ).data.replace(b'"partition":1,"epoch"', b'"partition":0,"epoch"')
     assert (await verify(log.store)).kind is DamageKind.CHANGED
 
@@ -269,8 +284,8 @@ class TestSignatures:
                 self.key_id = log.signer.key_id
 
         forged = build(
-            Place("audit.events", 0, 0, 2), entries(6), previous=first["previous"], total=6, writer="w", at=log.now,
-            signer=Forger(),
+            SegmentPosition("audit.events", 0, 0, 2), entries(6), previous=first["previous"], total=6, writer="w",
+            at=log.now, signer=Forger(),
         )  # fmt: skip
         log.store.objects[log.keys[2]] = forged.data
         assert (await verify(log.store)).ok
@@ -356,7 +371,7 @@ class TestHeads:
         report = await verify(MemoryStore(), heads=heads)
         assert (report.partition, report.segment, report.kind) == (0, 0, "missing")
 
-    async def test_a_log_written_anew_is_found(self) -> None:
+    async def test_a_log_written_again_is_found(self) -> None:
         heads = await read_heads((await three_segments()).store)
         other = Log()
         await other.fill(entries(0, 1, 2), entries(3, 4, 6), entries(7, 8, 9))
@@ -389,14 +404,14 @@ async def test_any_single_changed_byte_is_found(data: st.DataObject) -> None:
     log = await _signed_once()
     key = data.draw(st.sampled_from(sorted(log)))
     content = log[key]
-    place = data.draw(st.integers(0, len(content) - 1))
+    position = data.draw(st.integers(0, len(content) - 1))
     how = data.draw(st.sampled_from(["change", "remove", "insert", "repeat"]))
     byte = data.draw(st.binary(min_size=1, max_size=1))
     damaged = {
-        "change": content[:place] + bytes([content[place] ^ (byte[0] or 1)]) + content[place + 1 :],
-        "remove": content[:place] + content[place + 1 :],
-        "insert": content[:place] + byte + content[place:],
-        "repeat": content[:place] + content[place : place + 1] * 2 + content[place + 1 :],
+        "change": content[:position] + bytes([content[position] ^ (byte[0] or 1)]) + content[position + 1 :],
+        "remove": content[:position] + content[position + 1 :],
+        "insert": content[:position] + byte + content[position:],
+        "repeat": content[:position] + content[position : position + 1] * 2 + content[position + 1 :],
     }[how]
     store = MemoryStore()
     store.objects = {**log, key: damaged}

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from pipeline.audit.segments import GENESIS, Entry, Place, build
+from pipeline.audit.segments import GENESIS, Entry, SegmentPosition, build
 from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.sandbox.audit_log import read_audit_log
 
@@ -32,9 +32,14 @@ def store(tmp_path: Path) -> Path:
     )
     for number, entries in enumerate(runs):
         built = build(
-            Place("audit.events", 3, 0, number), entries, previous=previous, total=total, writer=f"w{number}", at=AT
+            SegmentPosition("audit.events", 3, 0, number),
+            entries,
+            previous=previous,
+            total=total,
+            writer=f"w{number}",
+            at=AT,
         )
-        path = tmp_path / built.place.key
+        path = tmp_path / built.position.key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(built.data)
         previous, total = built.closing.hash, built.closing.total
@@ -96,8 +101,8 @@ def test_a_chain_that_was_written_wrong_is_found(
 ) -> None:
     """Right hashes do not help a log that skips a number or repeats an event."""
     entries = [entry(offset, AuditAction.JOB_STARTED, name=name) for offset, name in enumerate(names)]
-    built = build(Place("audit.events", 0, 0, number), entries, previous=GENESIS, total=0, writer="w", at=AT)
-    path = tmp_path / built.place.key
+    built = build(SegmentPosition("audit.events", 0, 0, number), entries, previous=GENESIS, total=0, writer="w", at=AT)
+    path = tmp_path / built.position.key
     path.parent.mkdir(parents=True)
     path.write_bytes(built.data)
     assert found in str(read_audit_log(tmp_path)[1][0])

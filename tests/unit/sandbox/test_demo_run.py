@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from pipeline.app import Ready
-from pipeline.audit.segments import GENESIS, Entry, Place, build
+from pipeline.audit.segments import GENESIS, Entry, SegmentPosition, build
 from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.errors import FatalError
 from pipeline.sandbox import CardFile
@@ -99,9 +99,9 @@ class SmallPipeline:
         return out.getvalue(), failed
 
     def write_log(self) -> None:
-        place = Place("audit.events", 0, 0, 0)
-        built = build(place, self.entries, previous=GENESIS, total=0, writer="w", at=datetime.now(UTC))
-        path = self.store / place.key
+        position = SegmentPosition("audit.events", 0, 0, 0)
+        built = build(position, self.entries, previous=GENESIS, total=0, writer="w", at=datetime.now(UTC))
+        path = self.store / position.key
         path.parent.mkdir(parents=True)
         path.write_bytes(built.data)
 

@@ -42,7 +42,7 @@ async def test_a_storage_that_does_not_show_what_it_has_is_not_ready() -> None:
         await probe(Forgetful())
 
 
-async def test_an_unreachable_storage_is_told_as_such() -> None:
+async def test_an_unreachable_storage_is_reported_as_such() -> None:
     store = MemoryStore()
     store.unavailable = True
     with pytest.raises(StoreUnavailable, match="switched off"):

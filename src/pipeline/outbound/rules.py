@@ -1,13 +1,12 @@
-"""The one check that every URL of a message goes through: at the ingress, and again before each connection."""
+"""The check of every URL of a message, when it is received and again before each connection; and of every address."""
 
 from __future__ import annotations
 
-from typing import Final
+import ipaddress
+from typing import Final, Literal
 
-from pipeline.outbound.addresses import address_class
-from pipeline.outbound.errors import AddressRefused
-from pipeline.outbound.hosts import MalformedUrl, ip_literal, split_url
 from pipeline.outbound.settings import HostRules, Purpose
+from pipeline.outbound.urls import AddressRefused, IpAddress, MalformedUrl, ip_literal, split_url
 
 FIELDS: Final[dict[Purpose, str]] = {
     "input": "input_file_url",
@@ -15,6 +14,17 @@ FIELDS: Final[dict[Purpose, str]] = {
     "callback": "callback_url",
 }
 """The announcement's field that holds the URL of a purpose."""
+
+AddressClass = Literal["public", "private", "forbidden"]
+"""``private``: loopback, private, shared (RFC 6598), unique local.
+
+``forbidden``: link-local (cloud metadata lives there), multicast, unspecified, broadcast, reserved: never the address
+of a file or a callback.
+"""
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_SHARED: Final = ipaddress.IPv4Network("100.64.0.0/10")
+_V4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
 
 def check_url(url: str, rules: HostRules, purpose: Purpose) -> None:
@@ -61,3 +71,34 @@ def check_address(address: str, rules: HostRules, purpose: Purpose) -> None:
     raise AddressRefused(
         "address_not_allowed", f"The host of {FIELDS[purpose]} is at a {kind} address, which is not allowed ({remedy})."
     )
+
+
+def address_class(address: str) -> AddressClass:
+    """Return what kind of address this is; an IPv4 address inside an IPv6 one decides for it.
+
+    Args:
+        address: As a socket has it; an IPv6 scope (``%eth0``) makes it link-local anyway.
+    """
+    found = _unwrap(ipaddress.ip_address(address))
+    if found.is_link_local or found.is_multicast or found.is_unspecified:
+        return "forbidden"
+    if found.is_loopback or (isinstance(found, ipaddress.IPv4Address) and found in _SHARED):
+        return "private"
+    if found.is_reserved:
+        return "forbidden"
+    if isinstance(found, ipaddress.IPv6Address) and found.is_site_local:
+        return "private"
+    if found.is_private:
+        return "private"
+    return "public" if found.is_global else "forbidden"
+
+
+def _unwrap(address: IpAddress) -> IpAddress:
+    """Return the IPv4 address that a mapped, translated or tunnelled IPv6 address leads to, else the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
+    # ::1 and :: are addresses of their own
+    if address in _NAT64 or (address in _V4_COMPATIBLE and int(address) > 1):
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return inner or address

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from pipeline.outbound.hosts import HostPattern, MalformedUrl, split_url
+from pipeline.outbound.urls import HostPattern, MalformedUrl, split_url
 
 Purpose = Literal["input", "result", "callback"]
 """What a URL is for; also the name of the list in :class:`HostRules` that its host must stand in."""

@@ -1,11 +1,186 @@
-"""URLs as they are sent, and as they may be logged."""
+"""URLs: taken apart strictly, compared with the configured hosts, as they are sent and as they may be logged. Pure.
+
+The parts are put together again before anything is sent (:func:`request_url`), so the URL that was checked is the URL
+that is connected to, whatever another parser would make of it.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
 import yarl
 
-from pipeline.outbound.errors import AddressRefused
-from pipeline.outbound.hosts import MalformedUrl, split_url
+from pipeline.errors import PermanentError
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+
+_SPLIT: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)(#.*)?", re.DOTALL)
+_AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_TAIL: Final = re.compile(r"[!-~]*")
+_MAX_HOST: Final = 253
+_MAX_PORT: Final = 65_535
+
+
+class MalformedUrl(ValueError):
+    """Says what is wrong with a URL or a host pattern, without repeating it.
+
+    Attributes:
+        code: Stable identifier, e.g. ``url_userinfo``.
+    """
+
+    def __init__(self, code: str, rule: str) -> None:
+        """Keep the rule as text for a person."""
+        super().__init__(rule)
+        self.code = code
+        self.rule = rule
+
+
+class AddressRefused(PermanentError):
+    """The configuration does not allow a URL, or the address behind its host. Nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class UrlParts:
+    """An http or https URL, taken apart.
+
+    Attributes:
+        host: Lower case, IDNA-encoded; an IPv6 address without brackets.
+        port: Explicit port, or None for the scheme's default.
+        tail: Path and query, byte for byte as they came: they are signed. May be empty.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+    tail: str
+
+    @property
+    def effective_port(self) -> int:
+        """The port that is connected to."""
+        return DEFAULT_PORTS[self.scheme] if self.port is None else self.port
+
+    @property
+    def authority(self) -> str:
+        """Host and explicit port, brackets included."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+    @property
+    def path(self) -> str:
+        """Path without the query."""
+        return self.tail.partition("?")[0]
+
+
+def split_url(url: str) -> UrlParts:
+    """Take an http or https URL apart.
+
+    Raises:
+        MalformedUrl: No absolute http(s) URL; user information; a fragment; characters that must be percent-encoded; a
+            host that is no host name and no canonical IP address.
+    """
+    found = _SPLIT.fullmatch(url)
+    if found is None:
+        raise MalformedUrl("url_malformed", "must be an absolute URL, https://host/path")
+    scheme, authority, tail, fragment = found[1].lower(), found[2], found[3], found[4]
+    if scheme not in DEFAULT_PORTS:
+        raise MalformedUrl("url_scheme", "must begin with https:// (or http://, where that is allowed)")
+    if fragment is not None:
+        raise MalformedUrl("url_fragment", "must not have a fragment (#...)")
+    if "@" in authority:
+        raise MalformedUrl("url_userinfo", "must not name a user or password before the host")
+    if not _TAIL.fullmatch(tail) or "\\" in tail:
+        raise MalformedUrl("url_malformed", "must have spaces, control and non-ASCII characters percent-encoded")
+    host, port = split_authority(authority)
+    return UrlParts(scheme, host, port, tail)
+
+
+@lru_cache(maxsize=1024)  # the same few hosts stand in all announcements
+def split_authority(authority: str) -> tuple[str, int | None]:
+    """Return normalised host and explicit port of ``host``, ``host:port``, ``[v6]`` or ``[v6]:port``.
+
+    Raises:
+        MalformedUrl: It is none of them.
+    """
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None:
+        raise MalformedUrl("url_host", "must have a host name or IP address, and a port in digits if any")
+    port = int(found[2]) if found[2] is not None else None
+    if port is not None and not 0 < port <= _MAX_PORT:
+        raise MalformedUrl("url_port", f"must have a port between 1 and {_MAX_PORT}")
+    return normal_host(found[1]), port
+
+
+def normal_host(host: str) -> str:
+    """Return a host in lower case and IDNA form, an IP address in its canonical form without brackets.
+
+    Raises:
+        MalformedUrl: It is neither a host name nor a canonical IP address (``127.1`` and ``0x7f000001`` are not).
+    """
+    literal = ip_literal(host)
+    if literal is not None:
+        return str(literal)
+    try:
+        name = host[: _MAX_HOST + 1].encode("idna").decode().lower()
+    except UnicodeError:
+        name = ""
+    labels = name.split(".")
+    # a last label of digits only makes a resolver read the whole as an IPv4 address in one of its odd forms
+    odd_number = labels[-1].isdigit() or labels[-1].startswith("0x")
+    if len(name) > _MAX_HOST or odd_number or not all(_LABEL.fullmatch(label) for label in labels):
+        raise MalformedUrl("url_host", "must have a host name or a canonical IP address")
+    return name
+
+
+@lru_cache(maxsize=1024)
+def ip_literal(host: str) -> IpAddress | None:
+    """Return the address that a host is written as, brackets or not, or None for a name."""
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if "%" in inner or (inner is not host and ":" not in inner):
+        return None
+    try:
+        return ipaddress.ip_address(inner)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class HostPattern:
+    """One allowed host: an exact name or address, or everything below a name; on the default or a named port."""
+
+    host: str
+    port: int | None
+    below: bool
+
+    @classmethod
+    @lru_cache(maxsize=1024)
+    def parse(cls, text: str) -> HostPattern:
+        """Read ``host``, ``host:port``, ``*.suffix``, ``*.suffix:port``, an IPv4 or IPv6 address.
+
+        Raises:
+            MalformedUrl: It is none of them.
+        """
+        bare = ip_literal(text)
+        if bare is not None:
+            return cls(str(bare), None, below=False)
+        below = text.startswith("*.")
+        host, port = split_authority(text.removeprefix("*."))
+        if below and ip_literal(host) is not None:
+            raise MalformedUrl("url_host", "must not put *. before an IP address")
+        return cls(host, port, below)
+
+    def allows(self, parts: UrlParts) -> bool:
+        """Say whether a URL's host and port are this pattern's."""
+        same_port = parts.effective_port == (DEFAULT_PORTS[parts.scheme] if self.port is None else self.port)
+        if self.below:
+            return same_port and parts.host.endswith(f".{self.host}") and ip_literal(parts.host) is None
+        return same_port and parts.host == self.host
 
 
 def request_url(url: str) -> yarl.URL:

@@ -28,8 +28,7 @@ from pipeline.contracts import (
 from pipeline.contracts.strict_json import Finding, InvalidBody
 from pipeline.errors import PoisonRecord
 from pipeline.observability import FOREIGN_DIGITS, mask_text
-from pipeline.outbound import redact
-from pipeline.outbound.rules import FIELDS
+from pipeline.outbound import FIELDS, redact
 from pipeline.webhooks.records import REASONS
 from pipeline.webhooks.sources import Delivery, Provider
 

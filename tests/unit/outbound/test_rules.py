@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from pipeline.jobs.transfer import TransferSettings
-from pipeline.outbound import AddressRefused, HostRules, NetworkSettings, Purpose, check_url
-from pipeline.outbound.addresses import address_class
-from pipeline.outbound.hosts import MalformedUrl, split_url
-from pipeline.outbound.rules import FIELDS
+from pipeline.outbound import (
+    FIELDS,
+    AddressRefused,
+    HostRules,
+    MalformedUrl,
+    NetworkSettings,
+    Purpose,
+    check_url,
+    split_url,
+)
+from pipeline.outbound.rules import address_class
 
 RULES = HostRules(
     input=(

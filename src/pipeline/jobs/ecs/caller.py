@@ -15,14 +15,12 @@ from yarl import URL
 
 from pipeline.errors import TransientError
 from pipeline.jobs.ecs.answers import Meaning, Reaction, interpret
-from pipeline.jobs.ecs.exchange import MAX_RETRY_AFTER_SECONDS, HttpAnswer, exchange
+from pipeline.jobs.ecs.exchange import HttpAnswer, exchange
 from pipeline.jobs.ecs.protocols import Token, TokenProvider
-from pipeline.jobs.ecs.retry import retry_after_seconds
 from pipeline.jobs.ecs.settings import CallbackSettings
 from pipeline.jobs.partners import Answer
 from pipeline.observability import Metrics
-from pipeline.outbound import HostRules, check_url
-from pipeline.outbound.urls import request_url
+from pipeline.outbound import HostRules, check_url, request_url, retry_after_seconds
 
 log = structlog.get_logger(__name__)
 
@@ -112,9 +110,7 @@ class HttpCaller:
 
     def _conclude(self, answer: HttpAnswer, found: Meaning) -> Answer:
         if found.reaction is Reaction.RETRY:
-            pause = retry_after_seconds(
-                answer.headers.get("Retry-After"), now=self._clock(), longest=MAX_RETRY_AFTER_SECONDS
-            )
+            pause = retry_after_seconds(answer.headers.get("Retry-After"), now=self._clock())
             raise TransientError(found.code, f"ECS answered {answer.status}: {found.detail}", retry_after=pause)
         if found.reaction is Reaction.UNAUTHORIZED:
             log.error("callback_token_rejected", integration=self._integration, detail=found.detail)

@@ -22,9 +22,6 @@ _PIECE: Final = 16_384
 _ANY_ZLIB: Final = 47
 """zlib's code for: gzip or zlib, as the header says."""
 
-MAX_RETRY_AFTER_SECONDS: Final = 3600.0
-"""A longer ``Retry-After`` is cut to this: a server that asks for a day would outlast most callbacks."""
-
 _CONNECT_SECONDS: Final = 10.0
 """Time to resolve, connect and agree on TLS, and at most half of ``timeout_seconds``: so a connection that fails is
 never reported as a missing answer."""

@@ -16,13 +16,11 @@ from pydantic import SecretStr
 from pipeline.errors import TransientError
 from pipeline.jobs.ecs.answers import describe
 from pipeline.jobs.ecs.errors import TokenUnavailable, unavailable
-from pipeline.jobs.ecs.exchange import MAX_RETRY_AFTER_SECONDS, HttpAnswer, exchange
+from pipeline.jobs.ecs.exchange import HttpAnswer, exchange
 from pipeline.jobs.ecs.oauth_answers import read_token, token_request
 from pipeline.jobs.ecs.protocols import Token
-from pipeline.jobs.ecs.retry import retry_after_seconds
 from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
-from pipeline.outbound import AddressRefused
-from pipeline.outbound.urls import request_url
+from pipeline.outbound import AddressRefused, request_url, retry_after_seconds
 from pipeline.secret_files import SecretUnreadable, TokenFile
 
 log = structlog.get_logger(__name__)
@@ -168,8 +166,6 @@ class OAuthTokenProvider:
 
     def _refusal(self, answer: HttpAnswer, secret: SecretStr) -> TokenUnavailable:
         said = describe(answer.body.replace(secret.get_secret_value().encode(), b"[masked]"))
-        pause = retry_after_seconds(
-            answer.headers.get("Retry-After"), now=self._clock(), longest=MAX_RETRY_AFTER_SECONDS
-        )
+        pause = retry_after_seconds(answer.headers.get("Retry-After"), now=self._clock())
         message = f"the token server answered {answer.status}: {said}"
         return TokenUnavailable("callback_token_refused", message, retry_after=pause)

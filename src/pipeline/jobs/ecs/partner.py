@@ -18,8 +18,7 @@ from pipeline.jobs.ecs.protocols import TokenProvider
 from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
 from pipeline.jobs.ecs.token_watch import TokenWatch
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Notifications, NotifierContext
-from pipeline.outbound import open_session
-from pipeline.outbound.hosts import split_url
+from pipeline.outbound import open_session, split_url
 
 
 class EcsPartner:

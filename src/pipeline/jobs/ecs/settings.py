@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from pipeline.outbound.hosts import MalformedUrl, split_url
+from pipeline.outbound import MalformedUrl, split_url
 from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
 from pipeline.units import Seconds
 

@@ -23,7 +23,7 @@ from pipeline.jobs.processors.protocols import (
     RowProcessor,
 )
 from pipeline.jobs.processors.settings import ProcessorSettings
-from pipeline.outbound.settings import NetworkSettings
+from pipeline.outbound import NetworkSettings
 
 ENTRY_POINT_GROUP: Final = "card_pipeline.processors"
 

@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final
+
+from pipeline.outbound import http_date, retry_after_seconds
 
 MAX_ERROR_BYTES: Final = 65_536
 """So much of an error document is read."""
@@ -59,18 +60,9 @@ def read_refusal(status: int, headers: Mapping[str, str], document: bytes, now: 
         text=_first(_MESSAGE, document),
         headers_not_signed=_NOT_SIGNED.search(document) is not None,
         server_time=_server_time(_first(_SERVER_TIME, document), headers),
-        retry_after=retry_after(headers.get("Retry-After", ""), now),
+        retry_after=retry_after_seconds(headers.get("Retry-After"), now=now),
         object_size=_object_size(headers.get("Content-Range", ""), document),
     )
-
-
-def retry_after(value: str, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After header (delta or HTTP date) asks for, or None."""
-    value = value.strip()
-    if value.isascii() and value.isdigit() and len(value) < 10:  # noqa: PLR2004 - nine digits are thirty years
-        return float(value)
-    date = _http_date(value)
-    return max(0.0, (date - now).total_seconds()) if date is not None else None
 
 
 class Remedy(Enum):
@@ -181,16 +173,8 @@ def _server_time(text: str, headers: Mapping[str, str]) -> datetime | None:
     try:
         named = datetime.fromisoformat(text)
     except ValueError:
-        return _http_date(headers.get("Date", ""))
+        return http_date(headers.get("Date", ""))
     return named if named.tzinfo else named.replace(tzinfo=UTC)
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _object_size(content_range: str, document: bytes) -> int | None:

@@ -12,8 +12,7 @@ from pipeline.jobs.transfer.protocols import Downloader, Uploader
 from pipeline.jobs.transfer.settings import TransferSettings
 from pipeline.jobs.transfer.upload import HttpUploader
 from pipeline.observability import Metrics
-from pipeline.outbound.guard import open_session
-from pipeline.outbound.settings import HostRules, NetworkSettings
+from pipeline.outbound import HostRules, NetworkSettings, open_session
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from pipeline.jobs.transfer.settings import TransferSettings
 from pipeline.jobs.transfer.tries import Tries, as_transient, renewed
 from pipeline.jobs.transfer.urls import demands_empty_body
 from pipeline.observability import Metrics
-from pipeline.outbound.urls import request_url
+from pipeline.outbound import request_url
 
 BodySource = Callable[[], AsyncIterator[bytes]]
 

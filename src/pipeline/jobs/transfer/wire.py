@@ -31,7 +31,7 @@ from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferSettings
 from pipeline.jobs.transfer.tries import Tries, as_transient, renewed
 from pipeline.observability import Metrics
-from pipeline.outbound.urls import request_url
+from pipeline.outbound import request_url
 
 PIECE_BYTES: Final = 262_144
 """Most bytes read from a connection at once."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.contracts import SOURCE_TOPICS, Headers, Topic, event_id, stable_hash
+from pipeline.contracts.json_pointer import value_at
 from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
 from pipeline.webhooks.sources.protocols import Delivery, Identified, Policy, SchemeVerifier
 from pipeline.webhooks.sources.settings import EventAttributes, HmacOptions, StandardWebhooksOptions
@@ -16,7 +17,6 @@ from pipeline.webhooks.verification import (
     Secret,
     SignatureRefused,
     scheme_of,
-    value_at,
 )
 
 _LONGEST: Final = 256

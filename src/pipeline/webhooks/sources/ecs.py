@@ -10,8 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.contracts import BatchRequested, Topic, event_id, job_key, schema_uri
 from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
-from pipeline.outbound import AddressRefused, HostRules, Purpose, check_url
-from pipeline.outbound.rules import FIELDS
+from pipeline.outbound import FIELDS, AddressRefused, HostRules, Purpose, check_url
 from pipeline.webhooks.sources.model_errors import findings_of
 from pipeline.webhooks.sources.protocols import Delivery, Identified, Policy, SchemeVerifier, SuccessStatus
 from pipeline.webhooks.sources.settings import EcsOptions

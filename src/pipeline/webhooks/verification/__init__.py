@@ -25,7 +25,6 @@ from pipeline.webhooks.verification.specs import (
     SharedSecretSpec,
     SignedPart,
     StandardWebhooksSpec,
-    value_at,
 )
 
 __all__ = [
@@ -60,5 +59,4 @@ __all__ = [
     "explain",
     "is_active",
     "scheme_of",
-    "value_at",
 ]

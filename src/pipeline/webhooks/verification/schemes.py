@@ -18,6 +18,7 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 
 from pipeline.contracts import Headers
+from pipeline.contracts.json_pointer import value_at
 from pipeline.webhooks.verification.errors import Reason, SignatureRefused
 from pipeline.webhooks.verification.explanation import OnStep, ignore_step
 from pipeline.webhooks.verification.keys import (
@@ -46,7 +47,6 @@ from pipeline.webhooks.verification.specs import (
     SharedSecretSpec,
     SignedPart,
     StandardWebhooksSpec,
-    value_at,
 )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.contracts.json_pointer import POINTER
 from pipeline.units import Seconds
 from pipeline.webhooks.verification.keys import public_key_of
 
@@ -19,8 +20,7 @@ HeaderName = Annotated[str, Field(pattern=HEADER_NAME)]
 """An HTTP header name (RFC 9110 token) without underscores: many proxies silently drop headers with underscores."""
 
 _NAME: Final = re.compile(HEADER_NAME)
-_POINTER: Final = re.compile(r"(/([^~/]|~[01])*)+")
-_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+_POINTER: Final = re.compile(POINTER)
 _RESERVED: Final = frozenset({"content-type", "content-length", "content-encoding", "host", "traceparent"})
 """Headers that cannot hold a signature: it is stored with the record, where these names have another meaning."""
 
@@ -88,24 +88,6 @@ class SignedPart:
             f"{text!r} names nothing that can be signed: write 'body', 'timestamp', 'header:NAME', "
             "'header?:NAME' (missing is signed as empty) or 'text:LITERAL'"
         )
-
-
-def value_at(document: JsonValue, pointer: str) -> JsonValue:
-    """Return what a JSON pointer (RFC 6901) names.
-
-    Raises:
-        LookupError: The document has no such value.
-    """
-    value = document
-    for token in pointer.split("/")[1:]:
-        key = token.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, dict):
-            value = value[key]
-        elif isinstance(value, list) and _INDEX.fullmatch(key):
-            value = value[int(key)]
-        else:
-            raise LookupError(pointer)
-    return value
 
 
 def _names_value(text: str) -> str:

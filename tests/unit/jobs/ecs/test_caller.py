@@ -25,8 +25,7 @@ from pipeline.jobs.ecs import CallbackSettings, HttpCaller, TokenProvider, Token
 from pipeline.jobs.ecs.testing import ACCEPTED, Call, FakeCaller, FakeTokenProvider
 from pipeline.jobs.partners import Answer
 from pipeline.observability import Metrics
-from pipeline.outbound import AddressRefused, HostRules, NetworkSettings
-from pipeline.outbound.guard import open_session
+from pipeline.outbound import AddressRefused, HostRules, NetworkSettings, open_session
 
 GUID = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 BODY = b'{"success":true,"records_processed":200,"records_failed":0,"error_message":null}'

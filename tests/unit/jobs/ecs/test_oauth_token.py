@@ -23,8 +23,7 @@ from pipeline.jobs.ecs.oauth_answers import read_token
 from pipeline.jobs.ecs.settings import OAuthSettings
 from pipeline.jobs.partners import Notifications, NotifierContext
 from pipeline.observability import Metrics
-from pipeline.outbound import HostRules, NetworkSettings
-from pipeline.outbound.guard import open_session
+from pipeline.outbound import HostRules, NetworkSettings, open_session
 
 NOW = datetime(2026, 1, 21, 22, 50, tzinfo=UTC)
 SECRET = "planted-client-secret"

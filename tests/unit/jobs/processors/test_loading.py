@@ -13,7 +13,7 @@ from pipeline.jobs.csv_engine import CsvSettings
 from pipeline.jobs.processors import Card, CardResult, JobContext, ProcessorSettings, adopt, installed, load
 from pipeline.jobs.processors.http import Http
 from pipeline.jobs.processors.validate import Validate
-from pipeline.outbound.settings import NetworkSettings
+from pipeline.outbound import NetworkSettings
 from pipeline.testing import job_context, run_processor
 
 

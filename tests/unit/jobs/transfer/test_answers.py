@@ -6,28 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.jobs.transfer.answers import read_refusal, retry_after
+from pipeline.jobs.transfer.answers import read_refusal
 
 NOW = datetime(2026, 1, 21, 12, 0, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("3", 3.0),
-        (" 120 ", 120.0),
-        ("Wed, 21 Jan 2026 12:00:30 GMT", 30.0),
-        ("Wed, 21 Jan 2026 12:00:30 -0000", 30.0),
-        ("Wed, 21 Jan 2026 11:00:00 GMT", 0.0),
-        ("-1", None),
-        ("soon", None),
-        ("9" * 40, None),
-        ("", None),
-    ],
-)
-def test_retry_after(value: str, expected: float | None) -> None:
-    """Seconds or a date; anything else says nothing."""
-    assert retry_after(value, NOW) == expected
 
 
 @pytest.mark.parametrize("text", ["2026-01-21T12:00:05Z", "2026-01-21T12:00:05"])

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from support.signed_requests import NOW, OF_PRESETS, STRIPE_OLDER, SignedRequest
 
 from pipeline.contracts import Headers
+from pipeline.contracts.json_pointer import value_at
 from pipeline.webhooks.verification import (
     PRESETS,
     Reason,
@@ -17,7 +18,6 @@ from pipeline.webhooks.verification import (
     Secret,
     SignatureRefused,
     scheme_of,
-    value_at,
 )
 
 STRIPE = OF_PRESETS["stripe"]

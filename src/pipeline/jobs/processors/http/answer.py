@@ -7,6 +7,8 @@ from typing import Any
 
 import aiohttp
 
+from pipeline.contracts.json_pointer import value_at
+
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
     """Return the body, or None where it has more than ``limit`` bytes (the connection is then closed)."""
@@ -30,15 +32,11 @@ def parse(body: bytes | None) -> Any:
 
 
 def point(document: Any, pointer: str) -> str:
-    """Return the text that a JSON pointer (RFC 6901) leads to; empty where it leads nowhere or to null."""
-    for step in pointer.split("/")[1:]:
-        key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(document, dict):
-            document = document.get(key)
-        elif isinstance(document, list) and key.isascii() and key.isdigit() and int(key) < len(document):
-            document = document[int(key)]
-        else:
-            return ""
-    if document is None:
+    """Return the text that a JSON pointer leads to; empty where it leads nowhere or to null."""
+    try:
+        value = value_at(document, pointer)
+    except LookupError:
         return ""
-    return document if isinstance(document, str) else json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

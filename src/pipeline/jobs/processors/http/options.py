@@ -9,8 +9,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from pipeline.contracts.json_pointer import Pointer
 from pipeline.jobs.processors.http.template import BodyTemplate, Template
-from pipeline.outbound.hosts import MalformedUrl, UrlParts, split_url
+from pipeline.outbound import MalformedUrl, UrlParts, split_url
 from pipeline.units import Bytes, Seconds
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -19,9 +20,6 @@ Status = Annotated[int, Field(ge=200, le=599)] | Annotated[str, Field(pattern=r"
 """A status, or a class of statuses such as ``5xx``."""
 
 HeaderName = Annotated[str, Field(pattern=rf"^{_HEADER_NAME.pattern}$")]
-
-Pointer = Annotated[str, Field(pattern=r"^(/([^~/]|~[01])*)+$")]
-"""A JSON pointer (RFC 6901), e.g. ``/data/id``."""
 
 
 class HttpOptions(BaseModel):

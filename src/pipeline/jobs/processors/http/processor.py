@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
 
@@ -13,10 +14,7 @@ from pipeline.jobs.processors.http.answer import parse, point, read_bounded
 from pipeline.jobs.processors.http.options import HttpOptions, matches
 from pipeline.jobs.processors.http.template import BodyTemplate, refuse_empty, refuse_steps
 from pipeline.jobs.processors.protocols import Card, CardResult, JobContext, TransientCardError
-from pipeline.outbound.errors import AddressRefused
-from pipeline.outbound.guard import open_session
-from pipeline.outbound.settings import HostRules, NetworkSettings
-from pipeline.outbound.urls import request_url
+from pipeline.outbound import AddressRefused, HostRules, NetworkSettings, open_session, request_url, retry_after_seconds
 from pipeline.secret_files import SecretUnreadable, TokenFile
 
 _NETWORK: Final = NetworkSettings()
@@ -121,7 +119,8 @@ class Http:
                 "http_credentials_refused", f"The card service refuses our credentials (it answered {status})."
             )
         if not failed and matches(status, options.retry_statuses):
-            raise TransientCardError(f"the card service answered {status}", retry_after=_seconds(retry_after))
+            pause = retry_after_seconds(retry_after, now=datetime.now(UTC))
+            raise TransientCardError(f"the card service answered {status}", retry_after=pause)
         document = parse(answer) if options.result_columns else None
         columns = {name: point(document, pointer) for name, pointer in options.result_columns.items()}
         if failed or not matches(status, options.ok_statuses):
@@ -135,10 +134,3 @@ async def _token(file: TokenFile, *, fresh: bool = False) -> str:
         return (await file.token(fresh=fresh)).get_secret_value()
     except SecretUnreadable as error:
         raise TransientError("http_token_unavailable", f"Processor http has no token: {error.message}.") from error
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Return the seconds of a Retry-After field; a date, which some services send, is left to our own backoff."""
-    if retry_after is None or not retry_after.isascii() or not retry_after.isdigit():
-        return None
-    return float(retry_after)

@@ -21,9 +21,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from pipeline.errors import FatalError
-from pipeline.outbound.errors import AddressRefused
 from pipeline.outbound.rules import FIELDS, check_address, check_url
 from pipeline.outbound.settings import HostRules, NetworkSettings, Purpose
+from pipeline.outbound.urls import AddressRefused
 
 DEFAULT_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=20, sock_connect=10, sock_read=30)
 """Seconds. No total: a big file takes what it takes, within its deadline."""

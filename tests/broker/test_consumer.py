@@ -5,12 +5,21 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from support.members import TOPIC, Notebook, outgoing, running, until
+from support.members import Notebook, keyed_consumer, outgoing, running, until
 
 from pipeline.contracts import Record, Topic, TopicName
 from pipeline.errors import FatalError, PermanentError, TransientError
-from pipeline.kafka import BatchConsumer, Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, read_topic
+from pipeline.kafka import (
+    BatchConsumer,
+    ConsumerSettings,
+    DeadLetters,
+    KafkaPublisher,
+    KafkaSettings,
+    KeyedConsumer,
+    read_topic,
+)
 from pipeline.kafka.protocols import Lease
+from pipeline.observability import Metrics
 
 
 async def test_all_records_are_handled_and_never_again(
@@ -260,13 +269,18 @@ async def test_batches_are_consecutive_bounded_and_committed(
 
 def _consumer(
     handler: Notebook, kafka: KafkaSettings, settings: ConsumerSettings, publisher: KafkaPublisher
-) -> Consumer:
-    return Consumer(handler, group="process", topics=[TOPIC], kafka=kafka, settings=settings, publisher=publisher)
+) -> KeyedConsumer:
+    return keyed_consumer(handler, kafka, settings, publisher)
 
 
 def _batch_consumer(
     handler: _Batches, kafka: KafkaSettings, settings: ConsumerSettings, publisher: KafkaPublisher
 ) -> BatchConsumer:
     return BatchConsumer(
-        handler, group="audit", topics=[Topic.AUDIT_EVENTS], kafka=kafka, settings=settings, publisher=publisher
+        handler,
+        dead_letters=DeadLetters(publisher, group="audit", metrics=Metrics()),
+        group="audit",
+        topics=[Topic.AUDIT_EVENTS],
+        kafka=kafka,
+        settings=settings,
     )

@@ -16,15 +16,23 @@ import pytest
 from click.testing import CliRunner, Result
 from support.brokers import Broker
 from support.logging_state import logging_restored
-from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
+from support.members import TOPIC, Notebook, fresh_settings, keyed_consumer, outgoing, running, until
 
 from pipeline.cli.root import cli
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, TOPICS, EventHeaders, OutgoingRecord, Topic, TopicName
 from pipeline.errors import FatalError
-from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names
+from pipeline.kafka import (
+    ConsumerSettings,
+    GroupBusy,
+    GroupUnknown,
+    KafkaPublisher,
+    KafkaSettings,
+    Names,
+    TopicUnknown,
+)
 from pipeline.kafka.admin import create_topics
-from pipeline.kafka.groups import GroupBusy, GroupUnknown, TopicUnknown, plan_rewind, rewind
-from pipeline.kafka.tail import tail
+from pipeline.kafka.groups import plan_rewind, rewind
+from pipeline.kafka.reader import tail
 
 __all__ = ["logging_restored"]
 
@@ -42,7 +50,7 @@ def _fail(topic: TopicName) -> None:
 async def _handled(kafka: KafkaSettings, quick: ConsumerSettings, publisher: KafkaPublisher, count: int) -> list[bytes]:
     """Run a member of the group until it has handled so many."""
     notebook = Notebook()
-    consumer = Consumer(notebook, group="process", topics=[TOPIC], kafka=kafka, settings=quick, publisher=publisher)
+    consumer = keyed_consumer(notebook, kafka, quick, publisher)
     async with running(consumer):
         await until(lambda: len(notebook.done) >= count)
     return notebook.values()
@@ -166,7 +174,7 @@ async def test_a_group_at_work_is_not_moved(
 ) -> None:
     await publisher.publish(outgoing("k", b"0"))
     await _handled(kafka, quick, publisher, 1)
-    consumer = Consumer(Notebook(), group="process", topics=[TOPIC], kafka=kafka, settings=quick, publisher=publisher)
+    consumer = keyed_consumer(Notebook(), kafka, quick, publisher)
     async with running(consumer):
         await until(lambda: consumer.ready)
         with pytest.raises(GroupBusy, match="1 live member"):

@@ -9,9 +9,9 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from structlog.testing import capture_logs
 from support.brokers import Broker
-from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
+from support.members import TOPIC, Notebook, fresh_settings, keyed_consumer, outgoing, running, until
 
-from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings, Names, RecordsLost
+from pipeline.kafka import ConsumerSettings, KafkaPublisher, KafkaSettings, KeyedConsumer, Names, RecordsLost
 
 
 @pytest.fixture
@@ -66,5 +66,5 @@ async def test_lost_records_are_reported_where_that_is_asked_for(
 
 def _consumer(
     handler: Notebook, kafka: KafkaSettings, settings: ConsumerSettings, publisher: KafkaPublisher
-) -> Consumer:
-    return Consumer(handler, group="process", topics=[TOPIC], kafka=kafka, settings=settings, publisher=publisher)
+) -> KeyedConsumer:
+    return keyed_consumer(handler, kafka, settings, publisher)

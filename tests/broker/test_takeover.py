@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 import pytest
 from support.brokers import Broker
-from support.members import TOPIC, Notebook, fresh_settings, outgoing, running, until
+from support.members import Notebook, fresh_settings, keyed_consumer, outgoing, running, until
 from support.paths import SUPPORT
 
 from pipeline.contracts import Record
 from pipeline.errors import LeaseLost
-from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings
+from pipeline.kafka import ConsumerSettings, KafkaPublisher, KafkaSettings, KeyedConsumer
 from pipeline.kafka.protocols import Lease
 
 
@@ -156,8 +156,8 @@ async def test_a_restarted_broker_finds_its_members_again(
 
 def _consumer(
     handler: Notebook, kafka: KafkaSettings, settings: ConsumerSettings, publisher: KafkaPublisher
-) -> Consumer:
-    return Consumer(handler, group="process", topics=[TOPIC], kafka=kafka, settings=settings, publisher=publisher)
+) -> KeyedConsumer:
+    return keyed_consumer(handler, kafka, settings, publisher)
 
 
 @contextmanager

@@ -12,8 +12,8 @@ import pytest
 from support.fake_group import FakeGroup
 
 from pipeline.contracts import Record, Topic
-from pipeline.kafka import Consumer, ConsumerSettings, GroupFactory, KafkaSettings, OnDeadLetter
-from pipeline.kafka._member import GroupMember
+from pipeline.kafka import ConsumerSettings, DeadLetters, GroupClientFactory, KafkaSettings, KeyedConsumer, OnDeadLetter
+from pipeline.kafka.member import GroupMember
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
@@ -74,7 +74,7 @@ class MemberBench(Generic[M]):
         self.task: asyncio.Task[None] | None = None
         self._error_taken = False
 
-    def make(self, connect: GroupFactory) -> M:
+    def make(self, connect: GroupClientFactory) -> M:
         """Return the member."""
         raise NotImplementedError
 
@@ -115,7 +115,7 @@ class MemberBench(Generic[M]):
         return self.task.exception()
 
 
-class Bench(MemberBench[Consumer]):
+class Bench(MemberBench[KeyedConsumer]):
     """A consumer on a fake group."""
 
     stage = "process"
@@ -124,19 +124,24 @@ class Bench(MemberBench[Consumer]):
         super().__init__(FakeGroup())
         self.handler = Acting()
         self.on_dead_letter: OnDeadLetter | None = None
-        self.consumer: Consumer | None = None
+        self.consumer: KeyedConsumer | None = None
 
-    def make(self, connect: GroupFactory) -> Consumer:
-        self.consumer = Consumer(
-            self.handler,
+    def make(self, connect: GroupClientFactory) -> KeyedConsumer:
+        self.consumer = KeyedConsumer(
+            self.handler.handle,
+            on_arrival=self.handler.arrive,
+            dead_letters=DeadLetters(
+                self.publisher,
+                group=self.stage,
+                metrics=self.metrics,
+                on_dead_letter=self.on_dead_letter,
+                clock=lambda: NOON,
+            ),
             group=self.stage,
             topics=[Topic.BATCH_REQUESTED],
             kafka=KAFKA,
             settings=self.settings,
-            publisher=self.publisher,
             metrics=self.metrics,
-            on_dead_letter=self.on_dead_letter,
-            clock=lambda: NOON,
             connect=connect,
         )
         return self.consumer

@@ -21,8 +21,8 @@ from pipeline.app.ports import ConnectedPublisher
 from pipeline.contracts import DEAD_LETTER_ENDING, SPECS, OutgoingRecord, Record, RecordPosition, Topic, TopicName
 from pipeline.jobs.partners import Answer, Notifications, Notifier
 from pipeline.jobs.transfer import Transfers, Uploader, UrlSource
-from pipeline.kafka import ConsumerSettings, Group, KafkaSettings
-from pipeline.kafka._group import Partition, Rebalances
+from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
+from pipeline.kafka.protocols import Partition, RebalanceListener
 from pipeline.observability import Metrics
 from pipeline.settings import EcsIntegration, Settings
 from pipeline.storage import ObjectInfo, ObjectStore, StoreSettings
@@ -126,7 +126,7 @@ class NoticingPorts(Ports):
 
     async def group(
         self, name: str, topics: Sequence[TopicName], kafka: KafkaSettings, consumer: ConsumerSettings
-    ) -> Group:
+    ) -> GroupClient:
         return NoticingGroup(name, await super().group(name, topics, kafka, consumer), self._around)
 
     def store(self, settings: StoreSettings) -> ObjectStore:
@@ -220,7 +220,7 @@ class NoticingNotifier:
 class NoticingGroup:
     """Notices commits."""
 
-    def __init__(self, name: str, group: Group, around: Around) -> None:
+    def __init__(self, name: str, group: GroupClient, around: Around) -> None:
         self._name = name
         self._group = group
         self._around = around
@@ -240,7 +240,7 @@ class NoticingGroup:
     def membership(self) -> tuple[str, int] | None:
         return self._group.membership
 
-    def subscribe(self, listener: Rebalances) -> None:
+    def subscribe(self, listener: RebalanceListener) -> None:
         self._group.subscribe(listener)
 
     async def fetch(self, max_records: int, wait: float) -> Mapping[Partition, Sequence[Record]]:

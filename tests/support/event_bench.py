@@ -1,4 +1,4 @@
-"""An event consumer on a fake group, with a gate that does what the test says."""
+"""A keyed consumer on a fake group, with a gate that does what the test says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from support.bus_bench import KAFKA, NOON, MemberBench, until
 from support.fake_group import FakeGroup
 
 from pipeline.contracts import Record, Topic
-from pipeline.kafka import DeadLetters, EventConsumer, GroupFactory
+from pipeline.kafka import DeadLetters, GroupClientFactory, KeyedConsumer, Lease
 
 TOPIC = Topic.EVENTS_FEES
 
@@ -30,8 +30,8 @@ class ListedGate:
         return record.value not in self._bench.refused
 
 
-class EventBench(MemberBench[EventConsumer]):
-    """An event consumer on a fake group.
+class EventBench(MemberBench[KeyedConsumer]):
+    """A keyed consumer with a gate, on a fake group.
 
     Attributes:
         gates: One per time that a partition was given to the member.
@@ -49,7 +49,7 @@ class EventBench(MemberBench[EventConsumer]):
         self.on_handle: Callable[[Record], Awaitable[None]] | None = None
         self.on_open: Callable[[Record], Awaitable[None]] = _at_once
 
-    async def handle(self, record: Record) -> None:
+    async def handle(self, record: Record, _lease: Lease) -> None:
         self.begun.append(record)
         if self.on_handle:
             await self.on_handle(record)
@@ -60,8 +60,8 @@ class EventBench(MemberBench[EventConsumer]):
         self.gates.append(made)
         return made
 
-    def make(self, connect: GroupFactory) -> EventConsumer:
-        return EventConsumer(
+    def make(self, connect: GroupClientFactory) -> KeyedConsumer:
+        return KeyedConsumer(
             self.handle,
             gate=self.gate,
             dead_letters=DeadLetters(
@@ -75,6 +75,7 @@ class EventBench(MemberBench[EventConsumer]):
             topics=[TOPIC],
             kafka=KAFKA,
             settings=self.settings,
+            fetch_ahead=2 * self.settings.max_span,
             metrics=self.metrics,
             connect=connect,
         )

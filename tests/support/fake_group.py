@@ -1,4 +1,4 @@
-"""A Kafka client for group members that does what the test says: see ``pipeline.kafka._group.Group``."""
+"""A Kafka client for group members that does what the test says: see ``pipeline.kafka.protocols.GroupClient``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from pipeline.contracts import Record, Topic
-from pipeline.kafka._group import Partition, Rebalances
+from pipeline.kafka.protocols import Partition, RebalanceListener
 
 
 class FakeGroup:
@@ -24,7 +24,7 @@ class FakeGroup:
         self.topic = topic
         self.age = 0.0
         self.member: tuple[str, int] | None = None
-        self.listener: Rebalances | None = None
+        self.listener: RebalanceListener | None = None
         self.partitions: frozenset[Partition] = frozenset()
         self.answers: deque[bool | Exception] = deque()
         self.commits: list[dict[int, int]] = []
@@ -83,7 +83,7 @@ class FakeGroup:
     def membership(self) -> tuple[str, int] | None:
         return self.member
 
-    def subscribe(self, listener: Rebalances) -> None:
+    def subscribe(self, listener: RebalanceListener) -> None:
         self.listener = listener
         self._subscribed.set()
 

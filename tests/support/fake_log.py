@@ -9,7 +9,7 @@ from typing import Final
 
 from pipeline.contracts import Record, TopicName
 from pipeline.kafka import Publisher
-from pipeline.kafka._group import Partition, Rebalances
+from pipeline.kafka.protocols import Partition, RebalanceListener
 from pipeline.kafka.testing import MemoryPublisher
 
 FEES: Final = "card-events.fees"
@@ -96,7 +96,7 @@ class FakeMember:
 
     def __init__(self, log: FakeLog) -> None:
         self._log = log
-        self._listener: Rebalances | None = None
+        self._listener: RebalanceListener | None = None
         self._assigning: asyncio.Task[None] | None = None
         self._position: dict[int, int] = {}
         self._paused: set[int] = set()
@@ -112,7 +112,7 @@ class FakeMember:
     def membership(self) -> tuple[str, int] | None:
         return self.member
 
-    def subscribe(self, listener: Rebalances) -> None:
+    def subscribe(self, listener: RebalanceListener) -> None:
         self._listener = listener
         self._assigning = asyncio.create_task(self.assign(*self._log.records))
 

@@ -281,7 +281,8 @@ class World:
                 await self.deliver(stage, record_in)
 
     async def deliver(self, stage: ProcessStage | UploadStage | ConfirmStage | DeadlineWatch, record: Record) -> None:
-        await stage.arrive(record)
+        if isinstance(stage, ProcessStage):
+            await stage.arrive(record)
         await stage.handle(record, self.lease)
 
     def records(self, topic: Topic) -> list[Record]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from support.members import TOPIC
+from support.members import keyed_consumer
 
 from pipeline.contracts import Record
-from pipeline.kafka import Consumer, ConsumerSettings, KafkaPublisher, KafkaSettings
+from pipeline.kafka import ConsumerSettings, KafkaPublisher, KafkaSettings
 from pipeline.kafka.protocols import Lease
 
 
@@ -39,10 +39,7 @@ async def main() -> None:
     kafka = KafkaSettings.model_validate_json(sys.argv[1])
     settings = ConsumerSettings.model_validate_json(sys.argv[2])
     async with KafkaPublisher(kafka) as publisher:
-        consumer = Consumer(
-            _Waiting(), group="process", topics=[TOPIC], kafka=kafka, settings=settings, publisher=publisher
-        )
-        await consumer.run()
+        await keyed_consumer(_Waiting(), kafka, settings, publisher).run()
 
 
 if __name__ == "__main__":

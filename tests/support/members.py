@@ -6,14 +6,23 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from support.brokers import Broker
 
 from pipeline.contracts import TOPICS, OutgoingRecord, Record, Topic
-from pipeline.kafka import KafkaSettings, Runner
+from pipeline.kafka import (
+    ConsumerSettings,
+    DeadLetters,
+    GroupClientFactory,
+    KafkaSettings,
+    KeyedConsumer,
+    Publisher,
+    Runner,
+)
 from pipeline.kafka.admin import create_topics
 from pipeline.kafka.protocols import Lease
+from pipeline.observability import Metrics
 
 TOPIC = Topic.BATCH_REQUESTED
 
@@ -53,6 +62,34 @@ class Notebook:
 
     def values(self) -> list[bytes]:
         return [record.value for record in self.done]
+
+
+class Arriving(Protocol):
+    """A handler with both callbacks."""
+
+    async def arrive(self, record: Record) -> None: ...
+
+    async def handle(self, record: Record, lease: Lease) -> None: ...
+
+
+def keyed_consumer(
+    handler: Arriving,
+    kafka: KafkaSettings,
+    settings: ConsumerSettings,
+    publisher: Publisher,
+    connect: GroupClientFactory | None = None,
+) -> KeyedConsumer:
+    """A member of the group ``process`` that reads announcements."""
+    return KeyedConsumer(
+        handler.handle,
+        on_arrival=handler.arrive,
+        dead_letters=DeadLetters(publisher, group="process", metrics=Metrics()),
+        group="process",
+        topics=[TOPIC],
+        kafka=kafka,
+        settings=settings,
+        connect=connect,
+    )
 
 
 def outgoing(key: str, value: bytes, topic: Topic = TOPIC) -> OutgoingRecord:

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.contracts import TopicName
 from pipeline.kafka import KafkaSettings
-from pipeline.kafka.names import Names
+from pipeline.kafka.settings import Names
 
 
 class Offsets:

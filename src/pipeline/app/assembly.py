@@ -30,14 +30,15 @@ from pipeline.jobs.transfer import Transfers
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka import (
     BatchConsumer,
-    Consumer,
     ConsumerSettings,
     DeadLetter,
     DeadLetters,
-    Group,
-    GroupFactory,
-    Handler,
+    GroupClient,
+    GroupClientFactory,
+    Handle,
     KafkaSettings,
+    KeyedConsumer,
+    OnArrival,
 )
 from pipeline.observability import Check, Metrics
 from pipeline.settings import EcsIntegration, Settings
@@ -118,7 +119,8 @@ async def make_process(around: Surroundings) -> Part:
     settle_memory()
     rules = {name: await _file_rules(around, one) for name, one in around.settings.ecs.items()}
     stage = ProcessStage(around.stage("process"), rules)
-    return Worker("process", [_consumer(around, stage, "process", Topic.BATCH_REQUESTED)])
+    consumer = _consumer(around, stage.handle, "process", Topic.BATCH_REQUESTED, on_arrival=stage.arrive)
+    return Worker("process", [consumer])
 
 
 async def _file_rules(around: Surroundings, integration: EcsIntegration) -> FileRules:
@@ -145,7 +147,7 @@ async def make_upload(around: Surroundings) -> Part:
         for name, one in around.settings.ecs.items()
     }
     stage = UploadStage(around.stage("upload"), rules)
-    return Worker("upload", [_consumer(around, stage, "upload", Topic.BATCH_PROCESSED)])
+    return Worker("upload", [_consumer(around, stage.handle, "upload", Topic.BATCH_PROCESSED)])
 
 
 async def _transfers(around: Surroundings, integration: EcsIntegration) -> Transfers:
@@ -178,8 +180,8 @@ async def make_confirm(around: Surroundings) -> Part:
     stage = ConfirmStage(around.stage("confirm"), rules)
     watch = DeadlineWatch(around.stage("watch"), rules, interval=settings.watch.interval_seconds)
     runners = [
-        _consumer(around, stage, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED),
-        _consumer(around, watch, "watch", Topic.BATCH_REQUESTED),
+        _consumer(around, stage.handle, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED),
+        _consumer(around, watch.handle, "watch", Topic.BATCH_REQUESTED),
     ]
     return Worker("confirm", runners, [watch.run, *services], checks)
 
@@ -199,11 +201,11 @@ async def make_audit(around: Surroundings) -> Part:
     stage = AuditStage(writing, dead_letters, around.metrics)
     member = BatchConsumer(
         stage,
+        dead_letters=dead_letters,
         group="audit",
         topics=[Topic.AUDIT_EVENTS],
         kafka=around.kafka,
         settings=around.consumer,
-        publisher=around.publisher,
         metrics=around.metrics,
         connect=_connect(around, "audit", Topic.AUDIT_EVENTS),
     )
@@ -218,12 +220,14 @@ STAGE_MAKERS: Final[Mapping[str, Callable[[Surroundings], Awaitable[Part]]]] = {
 }
 
 
-def _consumer(around: Surroundings, handler: Handler, group: str, *topics: Topic) -> Consumer:
+def _consumer(
+    around: Surroundings, handle: Handle, group: str, *topics: Topic, on_arrival: OnArrival | None = None
+) -> KeyedConsumer:
     async def note(letter: DeadLetter) -> None:
         record = letter.record
-        place = (record.topic, str(record.partition), str(record.offset))
+        position = (record.topic, str(record.partition), str(record.offset))
         event = AuditEvent(
-            id=AuditEvent.id_of(AuditAction.RECORD_DEAD_LETTERED, group, *place),
+            id=AuditEvent.id_of(AuditAction.RECORD_DEAD_LETTERED, group, *position),
             action=AuditAction.RECORD_DEAD_LETTERED,
             at=letter.at,
             actor=group,
@@ -236,22 +240,21 @@ def _consumer(around: Surroundings, handler: Handler, group: str, *topics: Topic
         )
         await around.publisher.publish(audit_record(event))
 
-    return Consumer(
-        handler,
+    return KeyedConsumer(
+        handle,
+        on_arrival=on_arrival,
+        dead_letters=DeadLetters(around.publisher, group=group, metrics=around.metrics, on_dead_letter=note, clock=now),
         group=group,
         topics=topics,
         kafka=around.kafka,
         settings=around.consumer,
-        publisher=around.publisher,
         metrics=around.metrics,
-        on_dead_letter=note,
-        clock=now,
         connect=_connect(around, group, *topics),
     )
 
 
-def _connect(around: Surroundings, group: str, *topics: Topic) -> GroupFactory:
-    async def connect() -> Group:
+def _connect(around: Surroundings, group: str, *topics: Topic) -> GroupClientFactory:
+    async def connect() -> GroupClient:
         return await around.ports.group(group, topics, around.kafka, around.consumer)
 
     return connect

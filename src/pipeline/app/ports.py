@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from pipeline.contracts import TopicName
 from pipeline.jobs.partners import Notifications, NotifierContext
 from pipeline.jobs.transfer import Transfers, open_transfers
-from pipeline.kafka import AioGroup, ConsumerSettings, Group, KafkaPublisher, KafkaSettings, Publisher
+from pipeline.kafka import ConsumerSettings, GroupClient, KafkaGroupClient, KafkaPublisher, KafkaSettings, Publisher
 from pipeline.observability import Metrics
 from pipeline.settings import EcsIntegration, Settings
 from pipeline.storage import ObjectStore, StoreSettings, open_store
@@ -38,9 +38,9 @@ class Ports:
 
     async def group(
         self, name: str, topics: Sequence[TopicName], kafka: KafkaSettings, consumer: ConsumerSettings
-    ) -> Group:
-        """Return a connected client for one member of a consumer group; errors as of ``AioGroup.connect``."""
-        return await AioGroup.connect(name, topics, kafka, consumer)
+    ) -> GroupClient:
+        """Return a connected client for one member of a consumer group; errors as of ``KafkaGroupClient.connect``."""
+        return await KafkaGroupClient.connect(name, topics, kafka, consumer)
 
     def store(self, settings: StoreSettings) -> ObjectStore:
         """Return the object store of the jobs and the audit log; the caller closes it."""

@@ -53,7 +53,7 @@ class AuditStage:
         entries, poison = await asyncio.to_thread(_decode_all, records)
         for record, error in poison:
             await lease.ensure()
-            await self._dead_letters.bury(record, error)
+            await self._dead_letters.write(record, error)
         if (topic, partition) not in self._chains:
             await self.assigned(topic, partition)
         try:

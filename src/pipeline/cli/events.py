@@ -19,8 +19,9 @@ from pipeline.cli.moments import Moment
 from pipeline.cli.output import json_option, print_fields, print_json, print_line, print_table
 from pipeline.cli.source_view import configured
 from pipeline.contracts import Record
-from pipeline.kafka.groups import Point, Rewind, plan_rewind, rewind
-from pipeline.kafka.tail import tail as read_on
+from pipeline.kafka import Point
+from pipeline.kafka import tail as read_on
+from pipeline.kafka.groups import Rewind, plan_rewind, rewind
 from pipeline.settings import Settings
 
 _MOVE_COLUMNS = ("topic", "partition", "committed", "becomes", "again", "skipped")

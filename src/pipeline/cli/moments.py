@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from pipeline.kafka.groups import Point
+from pipeline.kafka import Point
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SPAN: Final = re.compile(r"(\d{1,7})([smhd])")

@@ -20,7 +20,7 @@ from pipeline.cli.output import json_option, print_json, print_line, print_table
 from pipeline.cli.request_files import read_bytes, read_headers
 from pipeline.cli.source_trial import Request, Trial, try_request
 from pipeline.cli.source_view import Configured, Key, configured, find_source
-from pipeline.kafka.groups import Point
+from pipeline.kafka import Point
 from pipeline.settings import DEFAULT_FILE
 from pipeline.webhooks.capture import MOST_REQUESTS, MOST_TIME, Refused, read_captured
 from pipeline.webhooks.verification import Match, discover, is_active

@@ -73,9 +73,6 @@ class ConfirmStage:
         self._jobs = context.jobs
         self._integrations = integrations
 
-    async def arrive(self, record: Record) -> None:
-        """Do nothing: the record has no news for other workers."""
-
     async def handle(self, record: Record, lease: Lease) -> None:
         """Bring a decided job to ``confirmed`` or ``refused``, or find that it is there already."""
         body = decode(record, OutcomeMessage)

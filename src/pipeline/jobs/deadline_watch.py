@@ -35,9 +35,6 @@ class DeadlineWatch:
         self._decider = Decider(context)
         self._repeated: set[str] = set()
 
-    async def arrive(self, record: Record) -> None:
-        """Do nothing: the watch files a job when its record's turn comes."""
-
     async def handle(self, record: Record, lease: Lease) -> None:
         """File a job under its deadline."""
         request = decode_request(record, self._integrations)

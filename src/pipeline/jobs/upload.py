@@ -35,9 +35,6 @@ class UploadStage:
         self._integrations = integrations
         self._decider = Decider(context)
 
-    async def arrive(self, record: Record) -> None:
-        """Do nothing: the record has no news for other workers."""
-
     async def handle(self, record: Record, lease: Lease) -> None:
         """Bring a processed job to its outcome, or find that it has one."""
         body = decode(record, BatchProcessed)

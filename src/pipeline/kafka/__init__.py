@@ -1,48 +1,77 @@
-"""Kafka: publishing, consumer groups, dead letters, topics. The only room that imports a Kafka client."""
+"""Kafka: publishing, consumer groups, dead letters, topics. No other package imports a Kafka client."""
 
-from pipeline.kafka._group import AioGroup, Group, GroupFactory
-from pipeline.kafka.batch_consumer import BatchConsumer
-from pipeline.kafka.consumer import Consumer
+from pipeline.kafka.batch import BatchConsumer
+from pipeline.kafka.client.group import KafkaGroupClient
 from pipeline.kafka.dead_letters import DeadLetter, DeadLetters, OnDeadLetter
-from pipeline.kafka.errors import BrokerUnavailable, EmbeddedMissing, RecordsLost, RecordTooLarge
-from pipeline.kafka.event_consumer import EventConsumer
-from pipeline.kafka.names import Names
-from pipeline.kafka.protocols import BatchHandler, Gate, GateFactory, Handle, Handler, Lease, Publisher, Runner
-from pipeline.kafka.publisher import KafkaPublisher
-from pipeline.kafka.reader import Bounds, missing_topics, read_back, read_topic, topic_bounds
-from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, SaslSettings, TlsSettings
+from pipeline.kafka.errors import (
+    BatchUndecodable,
+    BrokerUnavailable,
+    EmbeddedMissing,
+    GroupBusy,
+    GroupUnknown,
+    RecordsLost,
+    RecordTooLarge,
+    SkipRefused,
+    TopicUnknown,
+)
+from pipeline.kafka.keyed import KeyedConsumer
+from pipeline.kafka.producer import KafkaPublisher
+from pipeline.kafka.protocols import (
+    BatchHandler,
+    Bounds,
+    Gate,
+    GateFactory,
+    GroupClient,
+    GroupClientFactory,
+    Handle,
+    Lease,
+    OnArrival,
+    Partition,
+    Point,
+    Publisher,
+    Runner,
+)
+from pipeline.kafka.reader import missing_topics, read_back, read_topic, tail, topic_bounds
+from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, Names, SaslSettings, TlsSettings
 
 __all__ = [
-    "AioGroup",
     "BatchConsumer",
     "BatchHandler",
+    "BatchUndecodable",
     "Bounds",
     "BrokerUnavailable",
-    "Consumer",
     "ConsumerSettings",
     "DeadLetter",
     "DeadLetters",
     "EmbeddedMissing",
-    "EventConsumer",
     "Gate",
     "GateFactory",
-    "Group",
-    "GroupFactory",
+    "GroupBusy",
+    "GroupClient",
+    "GroupClientFactory",
+    "GroupUnknown",
     "Handle",
-    "Handler",
+    "KafkaGroupClient",
     "KafkaPublisher",
     "KafkaSettings",
+    "KeyedConsumer",
     "Lease",
     "Names",
+    "OnArrival",
     "OnDeadLetter",
+    "Partition",
+    "Point",
     "Publisher",
     "RecordTooLarge",
     "RecordsLost",
     "Runner",
     "SaslSettings",
+    "SkipRefused",
     "TlsSettings",
+    "TopicUnknown",
     "missing_topics",
     "read_back",
     "read_topic",
+    "tail",
     "topic_bounds",
 ]

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from aiokafka import errors as kafka
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from pydantic import JsonValue
 
 from pipeline.contracts import TOPICS, TopicSpec, segment_ms
-from pipeline.errors import FatalError
-from pipeline.kafka._connection import connection_options
-from pipeline.kafka._producer import DEAD_LETTER_ROOM
-from pipeline.kafka.errors import BrokerUnavailable
-from pipeline.kafka.names import Names
-from pipeline.kafka.settings import KafkaSettings
+from pipeline.kafka.client.admin import NewTopic, open_topics
+from pipeline.kafka.client.producer import DEAD_LETTER_ROOM
+from pipeline.kafka.settings import KafkaSettings, Names
 
-_LOOK_AGAIN: Final = 0.1
-"""Seconds between two looks whether created topics are there."""
 _SAFE_REPLICAS: Final = 3
 """From so many replicas on, one may be missing without stopping publications."""
 
@@ -76,20 +66,20 @@ async def create_topics(settings: KafkaSettings, specs: Sequence[TopicSpec] = TO
         FatalError: The cluster refuses, with its reason.
     """
     names = Names(settings)
-    async with _admin(settings) as client:
-        there = {topic["topic"] for topic in await client.describe_topics()}
+    async with open_topics(settings) as cluster:
+        there = await cluster.topics()
         missing = [spec for spec in specs if names.topic(spec.topic) not in there]
         if missing:
-            await _create(client, [_new(spec, names, settings) for spec in missing])
+            await cluster.create_topics([_new(spec, names, settings) for spec in missing])
     return [TopicResult(names.topic(spec.topic), created=spec in missing) for spec in specs]
 
 
 async def check_topics(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) -> list[TopicFinding]:
     """Return how the topics of the cluster differ from the table. Raises as :func:`create_topics`."""
     names = Names(settings)
-    async with _admin(settings) as client:
-        there = {topic["topic"]: topic["partitions"] for topic in await client.describe_topics()}
-        configs = await _described(client, [name for spec in specs if (name := names.topic(spec.topic)) in there])
+    async with open_topics(settings) as cluster:
+        there = await cluster.topics()
+        configs = await cluster.configs([name for spec in specs if (name := names.topic(spec.topic)) in there])
     findings: list[TopicFinding] = []
     for spec in specs:
         name = names.topic(spec.topic)
@@ -101,14 +91,13 @@ async def check_topics(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOP
     return findings
 
 
-def _shape(
-    name: str, spec: TopicSpec, settings: KafkaSettings, partitions: Sequence[Mapping[str, Any]]
-) -> list[TopicFinding]:
+def _shape(name: str, spec: TopicSpec, settings: KafkaSettings, replicas_found: Sequence[int]) -> list[TopicFinding]:
     found = []
-    if len(partitions) != spec.partitions:
-        fewer = len(partitions) < spec.partitions
-        found.append(TopicFinding(name, "partitions", str(spec.partitions), str(len(partitions)), breaks=fewer))
-    replicas = min((len(partition["replicas"]) for partition in partitions), default=0)
+    partitions = len(replicas_found)
+    if partitions != spec.partitions:
+        fewer = partitions < spec.partitions
+        found.append(TopicFinding(name, "partitions", str(spec.partitions), str(partitions), breaks=fewer))
+    replicas = min(replicas_found, default=0)
     if replicas != settings.replication_factor:
         fewer = replicas < settings.replication_factor
         found.append(TopicFinding(name, "replication", str(settings.replication_factor), str(replicas), breaks=fewer))
@@ -135,67 +124,11 @@ def _configs(spec: TopicSpec, settings: KafkaSettings) -> dict[str, str]:
         "retention.ms": str(spec.retention_ms),
         "min.insync.replicas": "2" if settings.replication_factor >= _SAFE_REPLICAS else "1",
         "max.message.bytes": str(settings.max_record_bytes + DEAD_LETTER_ROOM),
-        # the broker unpacks what others compress: our client cannot read every codec, and one batch that it cannot
-        # read would stop its partition for good; nor can a small batch be a large one for our memory
+        # the broker unpacks what producers compress: then a codec that a subscriber lacks stops nobody, and a small
+        # batch never becomes a large one in a reader's memory
         "compression.type": "uncompressed",
     }
 
 
-def _new(spec: TopicSpec, names: Names, settings: KafkaSettings) -> Any:
-    return NewTopic(
-        name=names.topic(spec.topic),
-        num_partitions=spec.partitions,
-        replication_factor=settings.replication_factor,
-        topic_configs=_configs(spec, settings),
-    )
-
-
-async def _create(client: Any, topics: Sequence[Any]) -> None:
-    """Create topics and wait until a broker shows them: other components may be started right after."""
-    cluster = await client.describe_cluster()
-    if cluster["controller_id"] not in {broker["node_id"] for broker in cluster["brokers"]}:
-        raise FatalError("admin_unsupported", "This cluster names no controller: topics cannot be created here.")
-    answer = await client.create_topics(topics)
-    _raise_refusal(answer.topic_errors)
-    names = {topic.name for topic in topics}
-    while not names <= {  # noqa: ASYNC110 - only the cluster knows when
-        topic["topic"] for topic in await client.describe_topics() if topic["partitions"]
-    }:
-        await asyncio.sleep(_LOOK_AGAIN)
-
-
-def _raise_refusal(errors: Sequence[Any]) -> None:
-    for name, code, *message in errors:
-        if code not in (0, kafka.TopicAlreadyExistsError.errno):
-            why = (message and message[0]) or kafka.for_code(code).__name__
-            raise FatalError("topic_refused", f"The cluster does not create {name}: {why}")
-
-
-async def _described(client: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    if not names:
-        return {}
-    answers = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
-    found: dict[str, dict[str, str]] = {}
-    for answer in answers:
-        for code, message, _kind, name, entries in answer.resources:
-            if code:
-                why = message or kafka.for_code(code).__name__
-                raise FatalError("topic_refused", f"The cluster does not describe {name}: {why}")
-            found[name] = {entry[0]: entry[1] or "" for entry in entries}
-    return found
-
-
-@asynccontextmanager
-async def _admin(settings: KafkaSettings) -> AsyncIterator[Any]:
-    options = await asyncio.to_thread(connection_options, settings, client_id="card-pipeline-admin")
-    client = AIOKafkaAdminClient(**options)
-    try:
-        async with asyncio.timeout(4 * settings.request_timeout_seconds):
-            await client.start()
-            yield client
-    except (kafka.IncompatibleBrokerVersion, kafka.UnsupportedVersionError) as error:
-        raise FatalError("admin_unsupported", "This broker cannot create or describe topics.") from error
-    except (kafka.KafkaError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable("broker_unavailable", f"No answer about topics: {type(error).__name__}.") from error
-    finally:
-        await client.close()
+def _new(spec: TopicSpec, names: Names, settings: KafkaSettings) -> NewTopic:
+    return NewTopic(names.topic(spec.topic), spec.partitions, settings.replication_factor, _configs(spec, settings))

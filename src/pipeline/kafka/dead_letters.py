@@ -1,4 +1,4 @@
-"""Records that can never be handled: kept, with the reason, where they block nobody."""
+"""Records that can never be handled: kept in dead-letter topics, with the reason, so that they block no other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MESSAGE_LIMIT: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One record that was given up."""
+    """One record that can never be handled."""
 
     record: Record
     error: PermanentError
@@ -33,18 +33,18 @@ class DeadLetter:
 
 
 OnDeadLetter = Callable[[DeadLetter], Awaitable[None]]
-"""Called after a dead letter was written and before its offset counts as finished; repeated after transient errors."""
+"""Called after a dead letter was written and before its offset counts as finished; again after a transient error."""
 
 
 class DeadLetters:
-    """Writes dead letters: value, key and headers unchanged, plus ``dlq_*`` headers that say where from and why.
+    """Writes dead letters: value, key and headers unchanged, plus ``dlq_*`` headers with position and reason.
 
-    Of a record that is too large for that, the ``dlq_*`` headers alone, with the value's length and hash.
+    Of a record that is too large for that, only the ``dlq_*`` headers, with the value's length and hash.
 
     Args:
-        publisher: Where to.
-        group: The consumer group that gives up, e.g. ``process``.
-        on_dead_letter: Told about each.
+        publisher: Publishes them.
+        group: The consumer group that cannot handle the records, e.g. ``process``.
+        on_dead_letter: Called with each, e.g. to record it in the audit trail.
         address: Returns the dead-letter topic of a topic.
     """
 
@@ -65,20 +65,24 @@ class DeadLetters:
         self._on_dead_letter = on_dead_letter
         self._clock = clock
 
-    async def bury(self, record: Record, error: PermanentError) -> None:
-        """Write one dead letter; at least once, so repeating after an error is safe.
+    def topic_for(self, topic: TopicName) -> TopicName:
+        """Return where dead letters of a topic go. Raises ValueError for a topic that has none."""
+        return self._address(topic)
+
+    async def write(self, record: Record, error: PermanentError) -> None:
+        """Write one dead letter; at least once, so repeating it after an error is safe.
 
         Raises:
             TransientError, Overloaded: Repeat it: the record must not be finished before it is kept.
             FatalError: Not even a notice of it can be kept.
         """
         letter = DeadLetter(record, error, self._group, self._clock())
-        outgoing = _whole(letter, self._address(record.topic))
+        outgoing = _whole(letter, self.topic_for(record.topic))
         try:
             await self._publisher.publish(outgoing)
         except RecordTooLarge:
-            # whoever may write to a topic must not be able to stop its readers: the record itself stays where it is
-            await self._give_notice(letter)
+            # no producer can stop a topic's readers by one record; the record itself stays in its topic
+            await self._publish_notice(letter)
         if self._on_dead_letter:
             await self._on_dead_letter(letter)
         self._metrics.consumer_dead_letters.labels(stage=self._group, topic=record.topic, code=error.code).inc()
@@ -94,10 +98,10 @@ class DeadLetters:
             kept_in=outgoing.topic,
         )
 
-    async def _give_notice(self, letter: DeadLetter) -> None:
+    async def _publish_notice(self, letter: DeadLetter) -> None:
         record = letter.record
         try:
-            await self._publisher.publish(_notice(letter, self._address(record.topic)))
+            await self._publisher.publish(_notice(letter, self.topic_for(record.topic)))
         except RecordTooLarge as too_large:
             raise FatalError(
                 "dead_letter_too_large",
@@ -107,10 +111,10 @@ class DeadLetters:
 
 
 def dead_letter_topic(topic: TopicName) -> TopicName:
-    """Return where dead letters of a topic go. Raises ValueError for a topic that is not there to be consumed."""
+    """Return the table's dead-letter topic of a topic. Raises ValueError for a topic that no stage consumes."""
     found = SPECS[topic].dead_letter if topic in SPECS else None
     if found is None:
-        raise ValueError(f"{topic} has no dead-letter topic: nothing here consumes it")
+        raise ValueError(f"{topic} has no dead-letter topic: no stage consumes it")
     return found
 
 
@@ -121,7 +125,7 @@ def _whole(letter: DeadLetter, topic: TopicName) -> OutgoingRecord:
 
 
 def _notice(letter: DeadLetter, topic: TopicName) -> OutgoingRecord:
-    """Return what is kept of a record that is too large for its dead-letter topic: where it is, and why."""
+    """Return the notice of a record that is too large for its dead-letter topic: its position, and the reason."""
     record = letter.record
     cut = {"dlq_value_bytes": str(len(record.value)), "dlq_value_sha256": hashlib.sha256(record.value).hexdigest()}
     return OutgoingRecord(topic, "", b"", _encoded(_facts(letter) | cut))

@@ -6,11 +6,11 @@ from pipeline.errors import FatalError, PermanentError, TransientError
 
 
 class BrokerUnavailable(TransientError):
-    """No acknowledgement in time. Repeating is safe; the record may stand twice then."""
+    """No acknowledgement in time. Repeating is safe; the topic may hold the record twice then."""
 
 
 class RecordTooLarge(PermanentError):
-    """The record exceeds what brokers take. Nothing was sent; repeating never helps."""
+    """The record exceeds what brokers accept. Nothing was sent; repeating never helps."""
 
 
 class RecordsLost(FatalError):
@@ -35,6 +35,60 @@ class RecordsLost(FatalError):
         )
         self.first = first
         self.next_kept = next_kept
+
+
+class BatchUndecodable(FatalError):
+    """A batch of records cannot be decoded: unknown codec, missing codec library, wrong checksum, damaged content.
+
+    Attributes:
+        topic: Logical name.
+        offset: Where the reader stands: every record before it was returned.
+        next_offset: The offset behind the batch; None where the batch does not even say that.
+    """
+
+    def __init__(self, topic: str, partition: int, offset: int, next_offset: int | None, why: str) -> None:
+        """Name the batch, and the command that lets a group go on behind it."""
+        super().__init__(
+            "kafka_batch_undecodable",
+            f"{topic}, partition {partition}, offset {offset}: the batch cannot be decoded ({why}). Nothing is "
+            "committed past it. Find out who wrote it, and whether a codec library is missing here. To give up its "
+            f"records: pipeline topics skip --topic {topic} --partition {partition} --offset {offset} --group GROUP.",
+        )
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.next_offset = next_offset
+        self.why = why
+
+    @property
+    def position(self) -> dict[str, str | int | None]:
+        """Which batch, for the log."""
+        return {
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "next_offset": self.next_offset,
+        }
+
+
+class GroupBusy(PermanentError):
+    """The group has live members: they would overwrite the offsets that are set."""
+
+    def __init__(self, group: str, members: str) -> None:
+        """Say what to do."""
+        super().__init__("group_busy", f"{group} has {members}: stop them first; nothing was changed")
+
+
+class GroupUnknown(PermanentError):
+    """No such group has committed anything."""
+
+
+class TopicUnknown(PermanentError):
+    """There is no such topic in the cluster."""
+
+
+class SkipRefused(PermanentError):
+    """Skipping would leave out other records than those of one batch that cannot be decoded."""
 
 
 class EmbeddedMissing(FatalError):

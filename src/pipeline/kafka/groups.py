@@ -1,50 +1,26 @@
-"""Moving a stopped group to another place in its topics: the plan first, then the deed."""
+"""Moving a stopped group to another offset: rewinding it, or skipping a batch that it cannot read."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final
+
+import structlog
 
 from pipeline.contracts import TopicName
-from pipeline.errors import PermanentError
-from pipeline.kafka._group import Partition
-from pipeline.kafka._group_client import GroupBusy, open_group
-from pipeline.kafka._places import Point
-from pipeline.kafka.names import Names
-from pipeline.kafka.reader import Bounds
-from pipeline.kafka.settings import KafkaSettings
+from pipeline.kafka.client.admin import open_group
+from pipeline.kafka.errors import BatchUndecodable, GroupBusy, GroupUnknown, SkipRefused, TopicUnknown
+from pipeline.kafka.protocols import Bounds, GroupAdmin, Partition, PartitionReader, Point
+from pipeline.kafka.settings import KafkaSettings, Names
 
-__all__ = ["Client", "GroupBusy", "GroupUnknown", "Move", "Point", "Rewind", "TopicUnknown", "plan_rewind", "rewind"]
+log = structlog.get_logger(__name__)
 
+_FETCH_WAIT: Final = 1.0
+"""Seconds that one fetch waits for records."""
 
-class GroupUnknown(PermanentError):
-    """No such group has committed anything."""
-
-
-class TopicUnknown(PermanentError):
-    """There is no such topic in the cluster."""
-
-
-class Client(Protocol):
-    """What moving a group needs of a Kafka client; see :class:`pipeline.kafka._group_client.GroupClient`."""
-
-    async def members(self) -> int: ...  # noqa: D102 - see GroupClient
-    async def committed(self) -> dict[Partition, int]: ...  # noqa: D102
-    async def partitions(self, topics: Iterable[TopicName]) -> list[Partition]: ...  # noqa: D102
-    async def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Bounds]: ...  # noqa: D102
-    async def offsets(self, bounds: Mapping[Partition, Bounds], point: Point) -> dict[Partition, int]: ...  # noqa: D102
-    async def commit(self, offsets: Mapping[Partition, int]) -> None: ...  # noqa: D102
-
-
-Connect = Callable[[KafkaSettings, str], AbstractAsyncContextManager[Client]]
-
-
-@asynccontextmanager
-async def _connected(settings: KafkaSettings, group: str) -> AsyncIterator[Client]:
-    async with open_group(settings, group) as client:
-        yield client
+Connect = Callable[[KafkaSettings, str], AbstractAsyncContextManager[GroupAdmin]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +28,8 @@ class Move:
     """What becomes of one partition of a group.
 
     Attributes:
-        committed: Where the group stands; None: it has committed nothing here.
-        becomes: Where it will stand.
+        committed: The group's offset; None: it has committed nothing here.
+        becomes: Its offset afterwards.
         again: Records that it will get once more.
         skipped: Records that it will not get.
     """
@@ -85,14 +61,14 @@ async def plan_rewind(
     to: Point,
     *,
     topics: Sequence[TopicName] = (),
-    connect: Connect = _connected,
+    connect: Connect = open_group,
 ) -> Rewind:
     """Return what :func:`rewind` would do now; nothing is changed.
 
     Args:
         settings: The cluster.
         group: Its name in the cluster; of a stage, the name alone will do, without ``kafka.group_prefix``.
-        to: Where the group shall stand.
+        to: The point from which the group continues.
         topics: Default: all in which it has committed something.
         connect: Opens a client.
 
@@ -111,9 +87,9 @@ async def rewind(
     to: Point,
     *,
     topics: Sequence[TopicName] = (),
-    connect: Connect = _connected,
+    connect: Connect = open_group,
 ) -> Rewind:
-    """Let a stopped group go on from another place; return what was done. Repeating is safe.
+    """Let a stopped group continue from another point; return what was done. Repeating is safe.
 
     A member that joins at the same moment is not overrun: the broker refuses then, and nothing is changed. Arguments
     and errors as of :func:`plan_rewind`.
@@ -124,34 +100,184 @@ async def rewind(
 async def _rewound(
     settings: KafkaSettings, group: str, to: Point, topics: Sequence[TopicName], connect: Connect, *, execute: bool
 ) -> Rewind:
-    # subscribers' groups are called as they please, those of stages have our prefix
-    for name in dict.fromkeys((group, Names(settings).group(group))):
-        async with connect(settings, name) as client:
-            if not await client.committed():
+    for name in _names(settings, group):
+        async with connect(settings, name) as admin:
+            committed = await admin.committed()
+            if not committed:
                 continue
-            moves = await _plan(client, name, to, topics)
+            await _ensure_stopped(admin, name)
+            moves = await _moves(admin.reader, committed, to, topics)
             if execute:
-                await client.commit({Partition(move.topic, move.partition): move.becomes for move in moves})
+                await admin.commit({Partition(move.topic, move.partition): move.becomes for move in moves})
             return Rewind(name, tuple(moves))
-    raise GroupUnknown("group_unknown", f"{group} has committed nothing in this cluster; is the name right?")
+    raise _unknown(group)
 
 
-async def _plan(client: Client, group: str, to: Point, topics: Sequence[TopicName]) -> list[Move]:
-    committed = await client.committed()
-    if members := await client.members():
-        raise GroupBusy(group, f"{members} live member{'s' if members > 1 else ''}")
-    wanted = sorted(set(topics) or {one.topic for one in committed})
-    partitions = await client.partitions(wanted)
-    there = {one.topic for one in partitions}
-    if gone := [topic for topic in wanted if topic not in there]:
-        raise TopicUnknown("topic_unknown", f"there is no topic {', '.join(gone)} in this cluster")
-    bounds = await client.bounds(partitions)
-    targets = await client.offsets(bounds, to)
+async def _moves(
+    reader: PartitionReader, committed: dict[Partition, int], to: Point, topics: Sequence[TopicName]
+) -> list[Move]:
+    partitions = await _existing(reader, sorted(set(topics) or {one.topic for one in committed}))
+    bounds = await reader.bounds(partitions)
+    targets = await reader.offsets(bounds, to)
     return [_move(one, committed.get(one), targets[one], bounds[one]) for one in sorted(partitions)]
 
 
 def _move(partition: Partition, committed: int | None, target: int, there: Bounds) -> Move:
-    # what retention has taken is neither handled again nor skipped
+    # records that retention has deleted are neither handled again nor skipped
     stands = there.first if committed is None else max(committed, there.first)
     again = 0 if committed is None else max(0, stands - target)
     return Move(partition.topic, partition.number, committed, target, again, max(0, target - stands))
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """What becomes of a group at a batch that cannot be decoded.
+
+    Attributes:
+        group: Its name in the cluster.
+        committed: The group's offset; None: it has committed nothing here.
+        becomes: Its offset afterwards: the one behind the batch.
+        skipped: Offsets of the batch that the group will not get.
+        why: Why the batch cannot be decoded.
+    """
+
+    group: str
+    topic: TopicName
+    partition: int
+    committed: int | None
+    becomes: int
+    skipped: int
+    why: str
+
+
+async def plan_skip(
+    settings: KafkaSettings, group: str, partition: Partition, offset: int, *, connect: Connect = open_group
+) -> Skip:
+    """Return what :func:`skip` would do now; nothing is changed.
+
+    Args:
+        settings: The cluster.
+        group: Its name in the cluster; of a stage, the name alone will do, without ``kafka.group_prefix``.
+        partition: Where the batch is.
+        offset: The offset that the error ``kafka_batch_undecodable`` names.
+        connect: Opens a client.
+
+    Raises:
+        GroupUnknown: It has committed nothing.
+        TopicUnknown: There is no such topic or partition.
+        GroupBusy: It has live members.
+        SkipRefused: No batch at this offset fails to decode, the group has passed it, or it has not come up to it yet.
+        BrokerUnavailable: No answer in time.
+    """
+    return await _skipped(settings, group, partition, offset, connect, reason=None)
+
+
+async def skip(
+    settings: KafkaSettings,
+    group: str,
+    partition: Partition,
+    offset: int,
+    *,
+    reason: str,
+    connect: Connect = open_group,
+) -> Skip:
+    """Let a stopped group continue behind a batch that cannot be decoded; return what was done.
+
+    The batch stays in its topic until retention deletes it. Arguments and errors as of :func:`plan_skip`; ``reason`` is
+    logged.
+    """
+    return await _skipped(settings, group, partition, offset, connect, reason=reason)
+
+
+async def _skipped(
+    settings: KafkaSettings, group: str, partition: Partition, offset: int, connect: Connect, *, reason: str | None
+) -> Skip:
+    for name in _names(settings, group):
+        async with connect(settings, name) as admin:
+            committed = await admin.committed()
+            if not committed:
+                continue
+            await _ensure_stopped(admin, name)
+            plan = await _plan_of_skip(admin.reader, name, partition, committed.get(partition), offset)
+            if reason is not None:
+                await admin.commit({partition: plan.becomes})
+                log.warning(
+                    "batch_skipped",
+                    group=name,
+                    topic=partition.topic,
+                    partition=partition.number,
+                    offset=offset,
+                    next_offset=plan.becomes,
+                    why=plan.why,
+                    reason=reason,
+                )
+            return plan
+    raise _unknown(group)
+
+
+async def _plan_of_skip(
+    reader: PartitionReader, group: str, partition: Partition, committed: int | None, offset: int
+) -> Skip:
+    if partition not in await _existing(reader, [partition.topic]):
+        raise TopicUnknown("topic_unknown", f"{partition.topic} has no partition {partition.number}")
+    there = (await reader.bounds([partition]))[partition]
+    stands = there.first if committed is None else max(committed, there.first)
+    if stands > offset:
+        raise SkipRefused("skip_refused", f"{group} stands at offset {stands}, behind {offset}: nothing to skip")
+    batch = await _undecodable_at(reader, partition, stands, there.end, offset)
+    if batch.next_offset is None or not offset < batch.next_offset <= there.end:
+        raise SkipRefused(
+            "skip_refused",
+            f"the batch at offset {offset} does not say where it ends; move the group by pipeline events rewind",
+        )
+    skipped = batch.next_offset - offset
+    return Skip(group, partition.topic, partition.number, committed, batch.next_offset, skipped, batch.why)
+
+
+async def _undecodable_at(
+    reader: PartitionReader, partition: Partition, start: int, end: int, offset: int
+) -> BatchUndecodable:
+    """Return the batch at the offset; refuse if any record before it was not handled, or if it can be decoded."""
+    reader.start({partition: start})
+    try:
+        while await reader.position(partition) < end:
+            for record in (await reader.fetch([partition], _FETCH_WAIT)).get(partition, []):
+                if record.offset < offset:
+                    raise SkipRefused(
+                        "skip_refused",
+                        f"the record at offset {record.offset} can be decoded and was not handled yet: "
+                        "start the group, it stops at the batch that cannot be decoded",
+                    )
+                raise SkipRefused("skip_refused", f"the record at offset {record.offset} can be decoded")
+    except BatchUndecodable as error:
+        if error.offset != offset:
+            raise SkipRefused(
+                "skip_refused", f"the first batch that cannot be decoded is at offset {error.offset}, not {offset}"
+            ) from error
+        return error
+    raise SkipRefused("skip_refused", f"there is no record at offset {offset}, or behind it")
+
+
+# what both do
+
+
+def _names(settings: KafkaSettings, group: str) -> Sequence[str]:
+    """Return the names to look for: a subscriber's group is named freely, that of a stage has our prefix."""
+    return list(dict.fromkeys((group, Names(settings).group(group))))
+
+
+def _unknown(group: str) -> GroupUnknown:
+    return GroupUnknown("group_unknown", f"{group} has committed nothing in this cluster; is the name right?")
+
+
+async def _ensure_stopped(admin: GroupAdmin, group: str) -> None:
+    if members := await admin.members():
+        raise GroupBusy(group, f"{members} live member{'s' if members > 1 else ''}")
+
+
+async def _existing(reader: PartitionReader, topics: Sequence[TopicName]) -> list[Partition]:
+    partitions = await reader.partitions(topics)
+    there = {one.topic for one in partitions}
+    if gone := [topic for topic in topics if topic not in there]:
+        raise TopicUnknown("topic_unknown", f"there is no topic {', '.join(gone)} in this cluster")
+    return partitions

@@ -1,11 +1,33 @@
-"""What the rest of the code knows of Kafka. Nothing here imports a Kafka client."""
+"""The interfaces of Kafka as the rest of the code sees it. Nothing here imports a Kafka client."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple, Protocol
 
 from pipeline.contracts import OutgoingRecord, Record, RecordPosition, TopicName
+
+
+class Partition(NamedTuple):
+    """One partition of a logical topic."""
+
+    topic: TopicName
+    number: int
+
+
+class Bounds(NamedTuple):
+    """The offsets that one partition holds: ``first`` up to, but not including, ``end``."""
+
+    first: int
+    end: int
+
+
+Point = datetime | Literal["earliest", "latest"]
+"""A point in a topic: the first record at or after a time (by records' timestamps), the first record, or the end."""
+
+
+# what the rest of the code implements or calls
 
 
 class Publisher(Protocol):
@@ -14,7 +36,8 @@ class Publisher(Protocol):
     async def publish(self, record: OutgoingRecord) -> RecordPosition:
         """Append one record and wait until every in-sync replica has it.
 
-        At least once: after a lost acknowledgement the record may stand twice; readers de-duplicate by ``ce_id``.
+        At least once: after a lost acknowledgement the topic may hold the record twice; readers de-duplicate by
+        ``ce_id``.
 
         Raises:
             BrokerUnavailable: No acknowledgement within ``settings.ack_timeout_seconds`` (TransientError). Repeating
@@ -30,13 +53,13 @@ class Lease(Protocol):
 
     @property
     def lost(self) -> bool:
-        """Whether it is known to be lost for good; the record is somebody else's then."""
+        """Whether this member has lost the partition for good; another member handles the record then."""
         ...
 
     async def ensure(self) -> None:
         """Return if effects are allowed now; call it right before each effect.
 
-        Waits while a rebalance is under way and the fate of the partition is not known.
+        Waits during a rebalance, until it is known who gets the partition.
 
         Raises:
             LeaseLost: The partition went to another member, or this member had no successful heartbeat for 0.8 of the
@@ -45,28 +68,22 @@ class Lease(Protocol):
         ...
 
 
-class Handler(Protocol):
-    """Does one stage's work for one record at a time; records of equal key never overlap."""
+Handle = Callable[[Record, Lease], Awaitable[None]]
+"""Does the work of one record; returns when everything that must precede the commit of its offset is durable.
 
-    async def arrive(self, record: Record) -> None:
-        """Take note of a record as soon as it was fetched, before those ahead of it in its key's queue are handled.
+Records of equal key never overlap, and are handled in the order of their offsets. It may raise:
+    TransientError: Called again later with ``attempt + 1``; other keys go on, later records of this key wait.
+    PermanentError: The record goes to the topic's dead-letter topic with the reason.
+    Overloaded: Called again later, not counted as an attempt.
+    LeaseLost: Called again later if the partition is still this member's, not counted as an attempt; else dropped.
+    FatalError: The process stops. So does any other exception.
+"""
 
-        Must be idempotent. It runs before :meth:`handle` of the same record is called. Errors are treated as those of
-        ``handle``.
-        """
-        ...
+OnArrival = Callable[[Record], Awaitable[None]]
+"""Called with a record as soon as it is fetched, while earlier records of its key are still being handled.
 
-    async def handle(self, record: Record, lease: Lease) -> None:
-        """Do the work; return when everything that must precede the commit of the offset is durable.
-
-        Raises:
-            TransientError: Called again later with ``attempt + 1``; other keys go on, later records of this key wait.
-            PermanentError: The record goes to the topic's dead-letter topic with the reason.
-            Overloaded: Called again later, not counted as an attempt.
-            LeaseLost: The work is dropped without a trace.
-            FatalError: The process stops. So does any other exception.
-        """
-        ...
+Must be idempotent. It returns before the record itself is handled. Errors as those of :data:`Handle`.
+"""
 
 
 class BatchHandler(Protocol):
@@ -77,22 +94,18 @@ class BatchHandler(Protocol):
         ...
 
     async def handle_batch(self, records: Sequence[Record], lease: Lease) -> None:
-        """Do the work for records of one partition, in offset order; same errors as :meth:`Handler.handle`.
+        """Do the work for records of one partition, in offset order; same errors as :data:`Handle`.
 
         A TransientError repeats the whole batch.
         """
         ...
 
 
-Handle = Callable[[Record], Awaitable[None]]
-"""Does the work of one record; errors as :meth:`Handler.handle`."""
-
-
 class Gate(Protocol):
-    """Decides which records of one partition are handed on. It lives as long as the member has the partition."""
+    """Decides which records of one partition are handled. It lives as long as the member has the partition."""
 
     async def open(self, first: Record) -> None:
-        """Prepare, knowing the first record that was fetched; none is handed on before this returns.
+        """Prepare, knowing the first record that was fetched; no record is handled before this returns.
 
         May take long: other partitions go on meanwhile.
 
@@ -115,12 +128,12 @@ GateFactory = Callable[[TopicName, int], Gate]
 
 
 class Runner(Protocol):
-    """A consumer group member: runs one handler until told to stop."""
+    """A consumer group member: runs one handler until it is stopped."""
 
     async def run(self) -> None:
         """Consume until :meth:`stop`; returns after the last commit.
 
-        Raises FatalError, or whatever a handler did not expect, after everything was stopped.
+        Raises FatalError, or any other exception of a handler, after everything was stopped.
         """
         ...
 
@@ -136,4 +149,146 @@ class Runner(Protocol):
     @property
     def alive(self) -> bool:
         """Whether the poll loop turned within the last ``settings.liveness_timeout_seconds``."""
+        ...
+
+
+# what the package needs of a Kafka client; pipeline.kafka.client implements it, tests have their own
+
+
+class RebalanceListener(Protocol):
+    """Hears about rebalances. Called by the client's coordination task, which waits for it: be quick."""
+
+    async def on_revoked(self) -> None:
+        """All partitions are taken away; the group has not been joined again yet."""
+        ...
+
+    async def on_assigned(self, partitions: frozenset[Partition]) -> None:
+        """These partitions are this member's, the ones that came back included."""
+        ...
+
+
+class GroupClient(Protocol):
+    """A Kafka client that is one member of a consumer group."""
+
+    @property
+    def heartbeat_age(self) -> float:
+        """Seconds since the last successful heartbeat was sent."""
+        ...
+
+    @property
+    def membership(self) -> tuple[str, int] | None:
+        """Member id and generation, or None when the group does not know this member."""
+        ...
+
+    def subscribe(self, listener: RebalanceListener) -> None:
+        """Join the group, now and whenever it is needed."""
+        ...
+
+    async def fetch(self, max_records: int, wait: float) -> Mapping[Partition, Sequence[Record]]:
+        """Return fetched records, at the latest after ``wait`` seconds (later during a rebalance).
+
+        Raises:
+            BatchUndecodable: Every record before the batch was returned before.
+        """
+        ...
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> bool:
+        """Commit; False when this member may not any more, or no coordinator answers."""
+        ...
+
+    async def start_offset(self, partition: Partition) -> int | None:
+        """Return the committed offset, or the earliest where there is none; None when neither can be learnt now."""
+        ...
+
+    def assignment(self) -> frozenset[Partition]:
+        """The partitions assigned last, even if the group has forgotten this member meanwhile."""
+        ...
+
+    def pause(self, partition: Partition) -> None:
+        """Fetch no more of it, until it is resumed or assigned again."""
+        ...
+
+    def resume(self, partition: Partition) -> None:
+        """Fetch it again."""
+        ...
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Fetch from this offset."""
+        ...
+
+    def end(self, partition: Partition) -> int | None:
+        """The offset behind the partition's last record, as of the last fetch."""
+        ...
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - never hangs, never raises
+        """Leave the group and release everything."""
+        ...
+
+
+GroupClientFactory = Callable[[], Awaitable[GroupClient]]
+"""Makes a connected client that has not joined its group yet."""
+
+
+class PartitionReader(Protocol):
+    """A Kafka client that reads partitions without a group: it joins nothing, and commits nothing."""
+
+    async def partitions(self, topics: Iterable[TopicName]) -> list[Partition]:
+        """Return the partitions of those of the topics that exist; asking creates no topic."""
+        ...
+
+    async def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Bounds]:
+        """Return the offsets that the partitions hold now."""
+        ...
+
+    async def offsets(self, bounds: Mapping[Partition, Bounds], point: Point) -> dict[Partition, int]:
+        """Return the offset of a point in each partition; the end where no record is as late."""
+        ...
+
+    def start(self, offsets: Mapping[Partition, int]) -> None:
+        """Fetch these partitions, and no others, from these offsets on."""
+        ...
+
+    async def fetch(self, partitions: Sequence[Partition], wait: float) -> dict[Partition, list[Record]]:
+        """Return fetched records of these partitions, in offset order, at the latest after so many seconds.
+
+        Raises:
+            BatchUndecodable: Every record before the batch was returned before.
+        """
+        ...
+
+    async def position(self, partition: Partition) -> int:
+        """Return the offset that is fetched next."""
+        ...
+
+    def pause(self, partition: Partition) -> None:
+        """Fetch no more of it."""
+        ...
+
+    def resume(self, partition: Partition) -> None:
+        """Fetch it again."""
+        ...
+
+
+class GroupAdmin(Protocol):
+    """A Kafka client that looks at a consumer group from outside and sets its offsets."""
+
+    @property
+    def reader(self) -> PartitionReader:
+        """Reads the group's topics."""
+        ...
+
+    async def members(self) -> int:
+        """Return how many members the group has now."""
+        ...
+
+    async def committed(self) -> dict[Partition, int]:
+        """Return every offset that the group has committed, in topics of ours."""
+        ...
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Set offsets of a group without members.
+
+        Raises:
+            GroupBusy: A member has joined meanwhile; nothing was changed.
+        """
         ...

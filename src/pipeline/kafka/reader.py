@@ -1,103 +1,56 @@
-"""Reading topics without a group: bounded, from given offsets to the end as it was at the beginning."""
+"""Reading topics without a group: bounded, or merged and following."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import heapq
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Final
 
-from aiokafka import TopicPartition
+import structlog
 
 from pipeline.contracts import Record, TopicName
-from pipeline.kafka._group import decoded
-from pipeline.kafka._groupless import groupless
-from pipeline.kafka.errors import BrokerUnavailable
-from pipeline.kafka.names import Names
+from pipeline.kafka.client.reader import KafkaPartitionReader, open_reader
+from pipeline.kafka.errors import BatchUndecodable, BrokerUnavailable
+from pipeline.kafka.protocols import Bounds, Partition, PartitionReader, Point
 from pipeline.kafka.settings import KafkaSettings
 
-_AT_ONCE: Final = 500
-_LOOKS: Final = 5
-_LOOK_AGAIN: Final = 0.3
-"""Seconds between two looks whether a topic is there: one that is made on first use takes a moment."""
+log = structlog.get_logger(__name__)
 
+_AHEAD: Final = 500
+"""Records of a partition that may wait in a merge before no more is fetched of it. Fetching only the partitions with an
+empty buffer would be slow: the client holds back a fetch while it has records of others that were not taken."""
+_LIVE_WAIT: Final = 1.0
+"""Seconds that one wait for new records lasts; only how soon a lost connection is noticed depends on it."""
+_LAST_MS: Final = 253_402_300_799_000
+"""About the last millisecond that a datetime can hold: producers may write any number."""
 
-class Bounds(NamedTuple):
-    """The offsets that one partition holds: ``first`` up to, but not including, ``end``."""
-
-    first: int
-    end: int
+Connect = Callable[[KafkaSettings], AbstractAsyncContextManager[PartitionReader]]
 
 
 async def missing_topics(settings: KafkaSettings, topics: Sequence[TopicName]) -> list[str]:
-    """Return the cluster's names of those topics that are not there, or that may not be described.
+    """Return the cluster's names of those topics that do not exist, or that may not be described.
 
-    None is made by asking, even where the cluster makes topics on first use: it would have the wrong retention. Only of
-    the embedded broker, which makes them no other way, they are made.
+    Asking creates none, except on the embedded broker, which creates topics in no other way.
 
     Raises:
         BrokerUnavailable: No answer in time.
     """
-    names = [Names(settings).topic(topic) for topic in topics]
-    async with groupless(settings, "Metadata") as consumer:
-        cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001 - whether there is a controller
-        missing = [name for name in names if name not in cluster.topics()]
-        if cluster.controller is not None:
-            return missing
-        for _ in range(_LOOKS):
-            missing = [name for name in names if not await _made(consumer, name)]
-            if not missing:
-                break
-            await asyncio.sleep(_LOOK_AGAIN)
-        return missing
-
-
-async def _made(consumer: Any, name: str) -> bool:
-    await consumer._client.add_topic(name)  # noqa: SLF001 - nothing public asks about one topic
-    await consumer._client.force_metadata_update()  # noqa: SLF001
-    return bool(consumer.partitions_for_topic(name))
+    async with open_reader(settings, "Metadata") as reader:
+        return await reader.missing(topics)
 
 
 async def topic_bounds(settings: KafkaSettings, topic: TopicName) -> dict[int, Bounds]:
-    """Return what each partition of a topic holds now.
+    """Return the offsets that each partition of a topic holds now.
 
     Raises:
         BrokerUnavailable: No answer in time, or there is no such topic.
     """
-    async with _reading(settings, topic) as consumer:
-        return await _bounds(consumer, Names(settings).topic(topic))
-
-
-async def read_back(settings: KafkaSettings, first: Record, *, most: int, milliseconds: int) -> AsyncIterator[Record]:
-    """Yield the records of one partition that stand right before a given one, in offset order.
-
-    Those that are older, by their timestamps, and at the beginning of the range are left out. Memory is bounded by one
-    fetch.
-
-    Args:
-        settings: The cluster.
-        first: The record where it ends; it is not yielded.
-        most: Offsets to go back at most.
-        milliseconds: How much older than ``first`` a record may be, as far as the broker can look that up.
-
-    Raises:
-        BrokerUnavailable: No answer in time.
-    """
-    place = TopicPartition(Names(settings).topic(first.topic), first.partition)
-    async with groupless(settings, first.topic) as consumer:
-        consumer.assign([place])
-        start = max((await consumer.beginning_offsets([place]))[place], first.offset - most)
-        since = first.timestamp_ms - milliseconds
-        found = (await consumer.offsets_for_times({place: since}))[place] if since > 0 else None
-        # a broker that keeps no times answers anything: then the number alone bounds the range
-        if found is not None and found.offset <= first.offset:
-            start = max(start, found.offset)
-        if start >= first.offset:
-            return
-        consumer.seek(place, start)
-        async for raw in _until(consumer, {place: first.offset}, settings):
-            key, headers = decoded(raw.key, raw.headers)
-            yield Record(first.topic, raw.partition, raw.offset, key, raw.value or b"", headers, raw.timestamp)
+    async with open_reader(settings, topic) as reader:
+        bounds = await reader.bounds(await _partitions(reader, topic))
+        return {partition.number: there for partition, there in bounds.items()}
 
 
 async def read_topic(
@@ -108,57 +61,220 @@ async def read_topic(
     Args:
         settings: The cluster.
         topic: What to read.
-        ranges: Partitions and offsets to read; offsets that are gone are skipped. Default: all that is there now.
+        ranges: Partitions and offsets to read; offsets that are gone are skipped. Default: all that it holds now.
 
     Raises:
         BrokerUnavailable: No answer in time, or there is no such topic.
+        BatchUndecodable: A batch cannot be decoded; every record of its partition before it was yielded.
     """
-    names = Names(settings)
-    async with _reading(settings, topic) as consumer:
-        there = await _bounds(consumer, names.topic(topic))
-        ends = _wanted(names.topic(topic), there, ranges)
-        for place in consumer.assignment():
-            if place in ends:
-                consumer.seek(place, ends[place].first)
+    async with open_reader(settings, topic) as reader:
+        found = await reader.bounds(await _partitions(reader, topic))
+        wanted = _wanted({partition.number: there for partition, there in found.items()}, ranges)
+        async for record in _until(reader, {Partition(topic, number): one for number, one in wanted.items()}, settings):
+            yield record
+
+
+async def read_back(settings: KafkaSettings, first: Record, *, most: int, milliseconds: int) -> AsyncIterator[Record]:
+    """Yield the records of one partition right before a given one, in offset order; memory is bounded by one fetch.
+
+    Records that are older, by their timestamps, and at the beginning of the range are left out. So is a batch that
+    cannot be decoded: it lies before the given record, so an operator has skipped it on purpose. The log names it.
+
+    Args:
+        settings: The cluster.
+        first: The record where it ends; it is not yielded.
+        most: Offsets to go back at most.
+        milliseconds: How much older than ``first`` a record may be, as far as the broker can look that up.
+
+    Raises:
+        BrokerUnavailable: No answer in time.
+    """
+    partition = Partition(first.topic, first.partition)
+    async with open_reader(settings, first.topic) as reader:
+        start = await _start_of_range(reader, partition, first, most=most, milliseconds=milliseconds)
+        while start < first.offset:
+            try:
+                async for record in _until(reader, {partition: Bounds(start, first.offset)}, settings):
+                    yield record
+            except BatchUndecodable as error:
+                log.warning("batch_left_out", **error.position, why=error.why)
+                start = error.next_offset or error.offset + 1
             else:
-                consumer.pause(place)
-        async for raw in _until(consumer, {place: bounds.end for place, bounds in ends.items()}, settings):
-            key, headers = decoded(raw.key, raw.headers)
-            yield Record(topic, raw.partition, raw.offset, key, raw.value or b"", headers, raw.timestamp)
+                return
 
 
-def _wanted(name: str, there: Mapping[int, Bounds], ranges: Mapping[int, Bounds] | None) -> dict[Any, Bounds]:
+async def _start_of_range(
+    reader: PartitionReader, partition: Partition, first: Record, *, most: int, milliseconds: int
+) -> int:
+    there = (await reader.bounds([partition]))[partition]
+    start = max(there.first, first.offset - most)
+    since = first.timestamp_ms - milliseconds
+    if since <= 0:
+        return start
+    time = datetime.fromtimestamp(min(since, _LAST_MS) / 1000, UTC)
+    offset = (await reader.offsets({partition: there}, time))[partition]
+    # a broker that keeps no times answers anything: then the number alone bounds the range
+    return max(start, offset) if offset <= first.offset else start
+
+
+async def _partitions(reader: KafkaPartitionReader, topic: TopicName) -> list[Partition]:
+    if await reader.missing([topic]):
+        raise BrokerUnavailable("broker_unavailable", f"{topic} cannot be read: there is no such topic.")
+    return await reader.partitions([topic])
+
+
+def _wanted(there: Mapping[int, Bounds], ranges: Mapping[int, Bounds] | None) -> dict[int, Bounds]:
     asked = there if ranges is None else ranges
     cut = {
         number: Bounds(max(first, there[number].first), min(end, there[number].end))
         for number, (first, end) in asked.items()
         if number in there
     }
-    return {TopicPartition(name, number): bounds for number, bounds in cut.items() if bounds.first < bounds.end}
+    return {number: bounds for number, bounds in cut.items() if bounds.first < bounds.end}
 
 
-async def _until(consumer: Any, ends: dict[Any, int], settings: KafkaSettings) -> AsyncIterator[Any]:
-    """Yield raw records until each partition's position reaches its end (the last offsets may hold no record)."""
+async def _until(
+    reader: PartitionReader, ranges: Mapping[Partition, Bounds], settings: KafkaSettings
+) -> AsyncIterator[Record]:
+    """Yield records until each partition's position reaches its end (the last offsets may hold no record)."""
+    reader.start({partition: bounds.first for partition, bounds in ranges.items()})
+    ends = {partition: bounds.end for partition, bounds in ranges.items()}
     while ends:
-        got = await consumer.getmany(timeout_ms=round(settings.request_timeout_seconds * 1000), max_records=_AT_ONCE)
-        before = dict(ends)
-        for place, raws in got.items():
-            for raw in raws:
-                if raw.offset < before.get(place, 0):
-                    yield raw
-        for place, end in before.items():
-            if await consumer.position(place) >= end:
-                del ends[place]
-                consumer.pause(place)
-        if not got and len(before) == len(ends):
+        got = await reader.fetch(list(ends), settings.request_timeout_seconds)
+        for partition, records in got.items():
+            for record in records:
+                if record.offset < ends[partition]:
+                    yield record
+        finished = [partition for partition, end in ends.items() if await reader.position(partition) >= end]
+        for partition in finished:
+            reader.pause(partition)
+            del ends[partition]
+        if not got and not finished:
             raise BrokerUnavailable("broker_unavailable", "No records came within kafka.request_timeout_seconds.")
 
 
-async def _bounds(consumer: Any, name: str) -> dict[int, Bounds]:
-    places = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
-    first, end = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
-    return {place.partition: Bounds(first[place], end[place]) for place in sorted(places)}
+async def tail(
+    settings: KafkaSettings,
+    topics: Sequence[TopicName],
+    *,
+    since: Point,
+    follow: bool,
+    missing: Callable[[TopicName], object],
+    connect: Connect = open_reader,
+) -> AsyncGenerator[Record, None]:
+    """Yield the records of several topics, merged by their timestamps; each partition keeps its own order.
+
+    Records that exist at the beginning are merged exactly; later ones come as they are fetched. Memory is bounded by
+    two fetches per partition. Partitions that are added meanwhile are not read.
+
+    Args:
+        settings: The cluster.
+        topics: What to read.
+        since: Where to begin.
+        follow: Whether to go on for ever with new records; else it ends where the topics ended at the beginning.
+        missing: Called for each topic that does not exist; may raise.
+        connect: Opens a reader.
+
+    Raises:
+        BrokerUnavailable: No answer in time. While following, an absent broker is waited for.
+        BatchUndecodable: A batch cannot be decoded; every record of its partition before it was fetched.
+    """
+    async with connect(settings) as reader:
+        partitions = await reader.partitions(topics)
+        for topic in topics:
+            if not any(partition.topic == topic for partition in partitions):
+                missing(topic)
+        bounds = await reader.bounds(partitions)
+        starts = await reader.offsets(bounds, since)
+        if not starts:
+            return
+        reader.start(starts)
+        ends = {one: there.end for one, there in bounds.items() if starts[one] < there.end}
+        for one in partitions:
+            if one not in ends:
+                reader.pause(one)
+        async for record in _backlog(reader, ends, settings.request_timeout_seconds, beyond=follow):
+            yield record
+        for one in partitions:
+            reader.resume(one)
+        while follow:
+            got = await reader.fetch(partitions, _LIVE_WAIT)
+            for record in heapq.merge(*got.values(), key=_arrival):
+                yield record
 
 
-def _reading(settings: KafkaSettings, topic: TopicName) -> AbstractAsyncContextManager[Any]:
-    return groupless(settings, topic, Names(settings).topic(topic))
+async def _backlog(
+    reader: PartitionReader, ends: Mapping[Partition, int], patience: float, *, beyond: bool
+) -> AsyncGenerator[Record, None]:
+    """Yield the records before the ends, and with ``beyond`` those that were fetched behind them."""
+    merge = Merge(ends)
+    while True:
+        while (record := merge.pop()) is not None:
+            yield record
+        if not merge.empty:
+            return
+        short = merge.short
+        got = await reader.fetch(short, patience)
+        for one, records in got.items():
+            merge.put(one, [record for record in records if beyond or record.offset < ends[one]])
+        over = [one for one in short if await reader.position(one) >= ends[one]]
+        for one in over:
+            reader.pause(one)
+            merge.finish(one)
+        if not got and not over:
+            raise BrokerUnavailable("broker_unavailable", "No records came within kafka.request_timeout_seconds.")
+
+
+class Merge:
+    """Orders records of several partitions by their timestamps, without waiting for more than the next of each.
+
+    Args:
+        partitions: From which records are expected.
+    """
+
+    def __init__(self, partitions: Iterable[Partition]) -> None:
+        self._waiting: dict[Partition, deque[Record]] = {one: deque() for one in partitions}
+        self._finished: set[Partition] = set()
+        self._heads: list[tuple[int, Partition]] = []
+        self._empty = set(self._waiting)
+
+    @property
+    def empty(self) -> list[Partition]:
+        """Partitions whose next record is not known yet; until it is, or they are finished, none can be ordered."""
+        return sorted(self._empty)
+
+    @property
+    def short(self) -> list[Partition]:
+        """Partitions of which few records wait and more are expected; those without any are among them."""
+        return sorted(
+            one for one, waiting in self._waiting.items() if one not in self._finished and len(waiting) < _AHEAD
+        )
+
+    def put(self, partition: Partition, records: Sequence[Record]) -> None:
+        """Take the next records of a partition, in their order."""
+        self._waiting[partition].extend(records)
+        if records and partition in self._empty:
+            self._empty.discard(partition)
+            heapq.heappush(self._heads, (records[0].timestamp_ms, partition))
+
+    def finish(self, partition: Partition) -> None:
+        """Expect no more of a partition."""
+        self._finished.add(partition)
+        self._empty.discard(partition)
+
+    def pop(self) -> Record | None:
+        """Return the earliest record, or None: a partition has none to compare yet, or all are finished."""
+        if self._empty or not self._heads:
+            return None
+        _, partition = heapq.heappop(self._heads)
+        waiting = self._waiting[partition]
+        record = waiting.popleft()
+        if waiting:
+            heapq.heappush(self._heads, (waiting[0].timestamp_ms, partition))
+        elif partition not in self._finished:
+            self._empty.add(partition)
+        return record
+
+
+def _arrival(record: Record) -> int:
+    return record.timestamp_ms

@@ -1,4 +1,4 @@
-"""How to reach Kafka, how topics and groups are named there, and how a group member works."""
+"""How to reach Kafka, how topics and groups are named in the cluster, and how a group member works."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from pipeline.contracts import Topic
+from pipeline.contracts import Topic, TopicName
 from pipeline.retry import RetrySettings
 from pipeline.units import Bytes, Count, Seconds
 
@@ -140,6 +140,32 @@ class KafkaSettings(BaseModel):
         if len(set(names)) < len(names):
             raise ValueError("topics: two logical topics have the same name")
         return self
+
+
+class Names:
+    """Translates the names of topics and groups between ours and the cluster's, by prefix and ``kafka.topics``."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._real = {topic: settings.topics.get(topic, settings.topic_prefix + topic) for topic in Topic}
+        self._logical = {name: topic for topic, name in self._real.items()}
+        self._topic_prefix = settings.topic_prefix
+        self._group_prefix = settings.group_prefix
+
+    def topic(self, topic: TopicName) -> str:
+        """Return a topic's name in the cluster."""
+        return self._real[Topic(topic)] if topic in self._real else self._topic_prefix + topic
+
+    def logical(self, name: str) -> TopicName:
+        """Return the topic of a name in the cluster. Raises KeyError for a topic without our prefix."""
+        if name in self._logical:
+            return self._logical[name]
+        if not name.startswith(self._topic_prefix):
+            raise KeyError(name)
+        return name.removeprefix(self._topic_prefix)
+
+    def group(self, name: str) -> str:
+        """Return the consumer group of a stage, e.g. ``card-pipeline.process``."""
+        return self._group_prefix + name
 
 
 class ConsumerSettings(BaseModel):

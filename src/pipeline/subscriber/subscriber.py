@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from pipeline.contracts import TopicSpec
 from pipeline.errors import FatalError
-from pipeline.kafka import BrokerUnavailable, DeadLetters, EventConsumer, GroupFactory, KafkaSettings
+from pipeline.kafka import BrokerUnavailable, DeadLetters, GroupClientFactory, KafkaSettings, KeyedConsumer
 from pipeline.observability import Metrics
 from pipeline.subscriber._signals import stopped_by_signals
 from pipeline.subscriber.cluster import Cluster, KafkaCluster
@@ -64,7 +64,7 @@ class Subscriber:
         kafka: KafkaSettings | None = None,
         settings: SubscriberSettings | None = None,
         cluster: Cluster | None = None,
-        connect: GroupFactory | None = None,
+        connect: GroupClientFactory | None = None,
     ) -> None:
         if (bootstrap_servers is None) == (kafka is None):
             raise TypeError("name the brokers, or give kafka=KafkaSettings(...): one of the two")
@@ -81,7 +81,7 @@ class Subscriber:
             self._kafka, self._settings, group=self._group, metrics=self._metrics
         )
         self._connect = connect
-        self._consumer: EventConsumer | None = None
+        self._consumer: KeyedConsumer | None = None
         self._stream: EventStream | None = None
         self._stopping = asyncio.Event()
         self._started = False
@@ -205,8 +205,8 @@ class Subscriber:
         if self._stopping.is_set():
             return
         async with self._cluster.publisher() as publisher:
-            self._consumer = EventConsumer(
-                delivery,
+            self._consumer = KeyedConsumer(
+                lambda record, _lease: delivery(record),
                 gate=RepeatGates(
                     self._handlers,
                     self._cluster.read_back,
@@ -225,6 +225,7 @@ class Subscriber:
                 topics=self._topics,
                 kafka=self._kafka,
                 settings=settings.for_consumer(),
+                fetch_ahead=2 * settings.max_span,
                 metrics=self._metrics,
                 connect=self._connect,
             )

@@ -13,8 +13,8 @@ import pytest
 from support.command_line import Run
 
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, SPECS, EventHeaders, Headers, Record, Topic, TopicName
-from pipeline.kafka import KafkaSettings
-from pipeline.kafka.groups import GroupBusy, Move, Point, Rewind
+from pipeline.kafka import GroupBusy, KafkaSettings, Point
+from pipeline.kafka.groups import Move, Rewind
 
 PLANTED = "planted-value"
 AT = datetime(2026, 1, 22, 22, 43, 59, tzinfo=UTC)

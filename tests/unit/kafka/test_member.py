@@ -9,10 +9,10 @@ from aiokafka.errors import KafkaConnectionError
 from structlog.testing import capture_logs
 from support.bus_bench import KAFKA, QUICK, Bench, until
 from support.fake_group import FakeGroup
+from support.members import keyed_consumer
 
-from pipeline.contracts import Record, Topic
+from pipeline.contracts import Record
 from pipeline.errors import FatalError, LeaseLost, TransientError
-from pipeline.kafka import Consumer
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
 
@@ -299,7 +299,7 @@ async def test_lag_and_span_are_measured(bench: Bench) -> None:
 
 async def test_a_broker_that_is_not_there_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Alive, not ready; tries again until it is there."""
-    monkeypatch.setattr("pipeline.kafka._member._RECONNECT", 0.001)
+    monkeypatch.setattr("pipeline.kafka.member._RECONNECT", 0.001)
     group, errors = FakeGroup(), [KafkaConnectionError(), OSError(), TimeoutError()]
 
     async def connect() -> FakeGroup:
@@ -307,15 +307,7 @@ async def test_a_broker_that_is_not_there_yet_is_waited_for(monkeypatch: pytest.
             raise errors.pop()
         return group
 
-    consumer = Consumer(
-        Bench().handler,
-        group="process",
-        topics=[Topic.BATCH_REQUESTED],
-        kafka=KAFKA,
-        settings=QUICK,
-        publisher=MemoryPublisher(),
-        connect=connect,
-    )
+    consumer = keyed_consumer(Bench().handler, KAFKA, QUICK, MemoryPublisher(), connect)
     ready = [consumer.ready]
     task = asyncio.create_task(consumer.run())
     await group.assign(0)
@@ -336,14 +328,7 @@ async def test_a_loop_that_does_not_turn_is_not_alive(bench: Bench) -> None:
 
 
 async def test_work_outside_of_a_run_is_refused() -> None:
-    consumer = Consumer(
-        Bench().handler,
-        group="process",
-        topics=[Topic.BATCH_REQUESTED],
-        kafka=KAFKA,
-        settings=QUICK,
-        publisher=MemoryPublisher(),
-    )
+    consumer = keyed_consumer(Bench().handler, KAFKA, QUICK, MemoryPublisher())
 
     async def nothing() -> None:
         """Never awaited."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.kafka._offsets import OffsetTracker
+from pipeline.kafka.partition import OffsetTracker
 
 
 def test_nothing_may_be_committed_before_the_first_record() -> None:

@@ -10,8 +10,8 @@ from pydantic import SecretStr, ValidationError
 from pipeline.contracts import Topic
 from pipeline.errors import FatalError
 from pipeline.kafka import ConsumerSettings, KafkaSettings, Names, SaslSettings, TlsSettings
-from pipeline.kafka._connection import connection_options
-from pipeline.kafka._oauth import ClientCredentials
+from pipeline.kafka.client.connection import connection_options
+from pipeline.kafka.client.oauth import ClientCredentials
 from pipeline.kafka.errors import OAuthMissing
 
 PLAIN = {"mechanism": "SCRAM-SHA-512", "username": "pipeline", "password": "secret-of-test"}
@@ -61,7 +61,7 @@ async def test_oauthbearer_gets_a_token_provider() -> None:
 
 
 def test_oauthbearer_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "pipeline.kafka._oauth")
+    monkeypatch.delitem(sys.modules, "pipeline.kafka.client.oauth")
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     settings = KafkaSettings.model_validate({"bootstrap_servers": "b:9092", "tls": {}, "sasl": OAUTH})
     with pytest.raises(OAuthMissing, match=r"card-pipeline\[oauth\]"):

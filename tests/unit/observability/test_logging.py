@@ -281,7 +281,7 @@ def test_our_own_lines_are_never_left_out() -> None:
     """Each tells of another job."""
     stream = configure()
     for _ in range(10):
-        structlog.get_logger("pipeline.room").warning("work_put_off")
+        structlog.get_logger("pipeline.room").warning("work_retried")
     assert len(lines(stream)) == 10
 
 

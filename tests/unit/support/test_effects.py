@@ -33,8 +33,8 @@ from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, T
 from pipeline.errors import FatalError, PipelineError, TransientError
 from pipeline.jobs.partners import Answer
 from pipeline.jobs.transfer import SignedUrl
-from pipeline.kafka import ConsumerSettings, Group, KafkaSettings
-from pipeline.kafka._group import Partition
+from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
+from pipeline.kafka.protocols import Partition
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
 from pipeline.settings import Settings
@@ -155,7 +155,7 @@ async def test_every_group_of_the_stages_is_in_the_list() -> None:
     class Joining(Ports):
         async def group(
             self, name: str, topics: Sequence[TopicName], kafka: KafkaSettings, consumer: ConsumerSettings
-        ) -> Group:
+        ) -> GroupClient:
             del topics, kafka, consumer
             joined.append(name)
             raise FatalError("stop", "far enough")

@@ -1,4 +1,4 @@
-"""Topics in memory, as readers without a group and as rewinds see them: see ``pipeline.kafka._places.Places``."""
+"""Topics in memory, as readers without a group and as rewinds see them: PartitionReader and GroupAdmin."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from pipeline.contracts import Record, TopicName
-from pipeline.kafka import Bounds, KafkaSettings
-from pipeline.kafka._group import Partition
-from pipeline.kafka._group_client import GroupBusy
-from pipeline.kafka._places import Point
+from pipeline.kafka import Bounds, GroupBusy, KafkaSettings, Partition, Point
 
 
-class FakePlaces:
+class FakePartitions:
     """A cluster that does what the test says.
 
     Attributes:
@@ -72,7 +69,7 @@ class FakePlaces:
         ]
 
     @asynccontextmanager
-    async def connect(self, _settings: KafkaSettings, group: str = "") -> AsyncIterator[FakePlaces]:
+    async def connect(self, _settings: KafkaSettings, group: str = "") -> AsyncIterator[FakePartitions]:
         self.groups.append(group)
         yield self
 
@@ -126,6 +123,10 @@ class FakePlaces:
         self._paused.discard(partition)
 
     # what a rewind calls
+
+    @property
+    def reader(self) -> FakePartitions:
+        return self
 
     async def members(self) -> int:
         return self.live

@@ -9,9 +9,10 @@ from support.bus_bench import KAFKA, NOON, QUICK, Bench, until
 
 from pipeline.contracts import OutgoingRecord, Record, Topic
 from pipeline.errors import FatalError, LeaseLost, Overloaded, PermanentError, TransientError
-from pipeline.kafka import BrokerUnavailable, Consumer, DeadLetter, RecordTooLarge
+from pipeline.kafka import BrokerUnavailable, DeadLetter, DeadLetters, KeyedConsumer, RecordTooLarge
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
+from pipeline.observability import Metrics
 
 
 async def test_each_record_arrives_and_is_handled_once(bench: Bench) -> None:
@@ -159,7 +160,7 @@ async def test_the_log_says_which_job_waits_and_why(bench: Bench) -> None:
             await until(lambda: {0: 1} in bench.group.commits)
     about = {line["event"]: line for line in lines}
     place = {"topic": "card-batch.requested", "partition": 0, "offset": 0, "key": "acme/1"}
-    assert about["work_put_off"].items() >= {**place, "message": "the disk is full", "try_number": 2}.items()
+    assert about["work_retried"].items() >= {**place, "message": "the disk is full", "try_number": 2}.items()
     kept = {"message": "no such field", "kept_in": "card-batch.dead-letter"}
     assert about["record_dead_lettered"].items() >= {**place, **kept}.items()
 
@@ -349,11 +350,11 @@ async def test_an_error_that_nobody_expects_ends_the_member(bench: Bench, error:
 async def test_a_topic_that_nobody_consumes_is_refused() -> None:
     """Its records could not be dead-lettered."""
     with pytest.raises(ValueError, match="no dead-letter topic"):
-        Consumer(
-            Bench().handler,
+        KeyedConsumer(
+            Bench().handler.handle,
+            dead_letters=DeadLetters(MemoryPublisher(), group="process", metrics=Metrics()),
             group="process",
             topics=[Topic.BATCH_COMPLETED],
             kafka=KAFKA,
             settings=QUICK,
-            publisher=MemoryPublisher(),
         )

@@ -15,8 +15,10 @@ from support.bus_bench import KAFKA, QUICK
 from pipeline.contracts import Topic
 from pipeline.errors import FatalError
 from pipeline.kafka import RecordsLost
-from pipeline.kafka._connection import connection_options
-from pipeline.kafka._group import RAW_KEY, AioGroup, Partition, decoded
+from pipeline.kafka.client.connection import connection_options
+from pipeline.kafka.client.group import KafkaGroupClient
+from pipeline.kafka.client.records import RAW_KEY, decoded
+from pipeline.kafka.protocols import Partition
 
 NAME = "card-batch.requested"
 PLACE = TopicPartition(NAME, 3)
@@ -84,20 +86,20 @@ def client() -> Client:
 
 
 @pytest.fixture
-async def group(client: Client) -> AioGroup:
+async def group(client: Client) -> KafkaGroupClient:
     return _group(client)
 
 
-def _group(client: Client, **changes: object) -> AioGroup:
+def _group(client: Client, **changes: object) -> KafkaGroupClient:
     settings = QUICK.model_copy(update=changes)
     options = connection_options(KAFKA, client_id="test")
-    made = AioGroup("process", [Topic.BATCH_REQUESTED], KAFKA, settings, options)
+    made = KafkaGroupClient("process", [Topic.BATCH_REQUESTED], KAFKA, settings, options)
     made._consumer._closed = True  # its finalizer would warn
     made._consumer = client
     return made
 
 
-async def test_records_are_translated(group: AioGroup, client: Client) -> None:
+async def test_records_are_translated(group: KafkaGroupClient, client: Client) -> None:
     raw = SimpleNamespace(
         topic=NAME, partition=3, offset=4, key=b"k", value=None, headers=(("h", None),), timestamp=1_700_000_000_000
     )
@@ -117,7 +119,7 @@ def test_a_key_that_is_no_text_is_kept_in_a_header(
     assert decoded(raw, ()) == (key, headers)
 
 
-async def test_a_group_without_offsets_begins_at_the_earliest_record(group: AioGroup, client: Client) -> None:
+async def test_a_group_without_offsets_begins_at_the_earliest_record(group: KafkaGroupClient, client: Client) -> None:
     client.getmany_result = kafka.NoOffsetForPartitionError(PLACE)
     assert await group.fetch(10, 0.0) == {}
     assert client.rewound == [PLACE]
@@ -128,7 +130,9 @@ async def test_a_group_without_offsets_begins_at_the_earliest_record(group: AioG
 @pytest.mark.parametrize(
     ("offset", "next_kept", "said"), [(5, 7, "offsets 5 to 6 expired"), (20, 9, "stands at offset 20")]
 )
-async def test_lost_records_are_named(group: AioGroup, client: Client, offset: int, next_kept: int, said: str) -> None:
+async def test_lost_records_are_named(
+    group: KafkaGroupClient, client: Client, offset: int, next_kept: int, said: str
+) -> None:
     """Retention passed them, or the topic was deleted and created again."""
     client.getmany_result = kafka.OffsetOutOfRangeError({PLACE: offset})
     with pytest.raises(RecordsLost, match=said) as caught:
@@ -138,7 +142,7 @@ async def test_lost_records_are_named(group: AioGroup, client: Client, offset: i
 
 
 async def test_a_broker_that_cannot_say_what_was_lost_is_asked_again_by_the_next_fetch(
-    group: AioGroup, client: Client
+    group: KafkaGroupClient, client: Client
 ) -> None:
     client.getmany_result = kafka.OffsetOutOfRangeError({PLACE: 5})
     client.offsets_error = kafka.KafkaTimeoutError("no answer")
@@ -164,19 +168,19 @@ async def test_lost_records_may_only_be_reported(client: Client) -> None:
     ],
 )
 async def test_what_only_a_restart_may_cure_is_fatal(
-    group: AioGroup, client: Client, error: Exception, code: str
+    group: KafkaGroupClient, client: Client, error: Exception, code: str
 ) -> None:
     client.getmany_result = error
     with pytest.raises(FatalError, match=code):
         await group.fetch(10, 0.0)
 
 
-async def test_what_may_pass_is_tried_again(group: AioGroup, client: Client) -> None:
+async def test_what_may_pass_is_tried_again(group: KafkaGroupClient, client: Client) -> None:
     client.getmany_result = kafka.KafkaConnectionError()
     assert await group.fetch(10, 0.0) == {}
 
 
-async def test_a_commit_tells_whether_it_stands(group: AioGroup, client: Client) -> None:
+async def test_a_commit_tells_whether_it_stands(group: KafkaGroupClient, client: Client) -> None:
     assert await group.commit({PARTITION: 1})
     for error in (kafka.CommitFailedError(), kafka.IllegalStateError("not assigned"), kafka.KafkaConnectionError()):
         client.commit_error = error
@@ -186,7 +190,9 @@ async def test_a_commit_tells_whether_it_stands(group: AioGroup, client: Client)
         await group.commit({PARTITION: 1})
 
 
-async def test_work_begins_anew_at_the_committed_offset_or_the_earliest(group: AioGroup, client: Client) -> None:
+async def test_work_begins_anew_at_the_committed_offset_or_the_earliest(
+    group: KafkaGroupClient, client: Client
+) -> None:
     assert await group.start_offset(PARTITION) == 5
     client.committed_offset = None
     assert await group.start_offset(PARTITION) == 7
@@ -194,14 +200,14 @@ async def test_work_begins_anew_at_the_committed_offset_or_the_earliest(group: A
     assert await group.start_offset(PARTITION) is None
 
 
-async def test_a_partition_that_is_not_ours_has_no_end(group: AioGroup) -> None:
+async def test_a_partition_that_is_not_ours_has_no_end(group: KafkaGroupClient) -> None:
     assert group.end(PARTITION) is None
     assert group.membership is None
     assert group.heartbeat_age == float("inf")
 
 
 @pytest.mark.parametrize("error", [kafka.KafkaError(), OSError(), TimeoutError()])
-async def test_closing_never_raises(group: AioGroup, client: Client, error: Exception) -> None:
+async def test_closing_never_raises(group: KafkaGroupClient, client: Client, error: Exception) -> None:
     client.stop_error = error
     await group.close(1.0)
 
@@ -209,7 +215,7 @@ async def test_closing_never_raises(group: AioGroup, client: Client, error: Exce
 async def test_connecting_where_nobody_is_leaves_nothing_behind(free_tasks: Callable[[], int]) -> None:
     before = free_tasks()
     with pytest.raises(kafka.KafkaConnectionError):
-        await AioGroup.connect("process", [Topic.BATCH_REQUESTED], KAFKA, QUICK)
+        await KafkaGroupClient.connect("process", [Topic.BATCH_REQUESTED], KAFKA, QUICK)
     assert free_tasks() == before
 
 

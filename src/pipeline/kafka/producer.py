@@ -13,8 +13,15 @@ from aiokafka import errors as kafka
 
 from pipeline.contracts import DEAD_LETTER_ENDING, OutgoingRecord, RecordPosition, TopicName
 from pipeline.errors import FatalError, Overloaded, PipelineError
-from pipeline.kafka._connection import connection_options
-from pipeline.kafka._producer import DEAD_LETTER_ROOM, AioProducer, Placed, Producer, ProducerFactory, record_size
+from pipeline.kafka.client.connection import connection_options
+from pipeline.kafka.client.producer import (
+    DEAD_LETTER_ROOM,
+    AioProducer,
+    Appended,
+    Producer,
+    ProducerFactory,
+    record_size,
+)
 from pipeline.kafka.errors import BrokerUnavailable, RecordTooLarge
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.observability import Metrics
@@ -135,7 +142,7 @@ class KafkaPublisher:
             raise _unavailable(record.topic, type(error).__name__, self._settings.ack_timeout_seconds) from error
         return RecordPosition(record.topic, place.partition, place.offset)
 
-    async def _handed_over(self, record: OutgoingRecord) -> asyncio.Future[Placed]:
+    async def _handed_over(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         self._count(+1)
         try:
             future = await (await self._current()).send(record)
@@ -153,7 +160,7 @@ class KafkaPublisher:
             raise kafka.ProducerClosed
         return self._producer
 
-    def _settle(self, future: asyncio.Future[Placed]) -> None:
+    def _settle(self, future: asyncio.Future[Appended]) -> None:
         self._count(-1)
         if not future.cancelled():
             future.exception()  # nobody else may be waiting any more

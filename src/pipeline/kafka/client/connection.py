@@ -59,7 +59,7 @@ def _no_password() -> str:
 def _sasl_options(sasl: SaslSettings, context: ssl.SSLContext | None) -> dict[str, Any]:
     if sasl.mechanism == "OAUTHBEARER":
         try:
-            from pipeline.kafka._oauth import ClientCredentials  # noqa: PLC0415 - nothing else needs aiohttp
+            from pipeline.kafka.client.oauth import ClientCredentials  # noqa: PLC0415 - nothing else needs aiohttp
         except ModuleNotFoundError as error:
             raise OAuthMissing from error
         return {"sasl_mechanism": sasl.mechanism, "sasl_oauth_token_provider": ClientCredentials(sasl, context)}

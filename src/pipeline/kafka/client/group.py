@@ -1,110 +1,35 @@
-"""The one place that holds aiokafka's consumer: names, records and errors are translated here."""
+"""aiokafka's consumer as one member of a consumer group."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
+from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 
 from pipeline.contracts import Record, TopicName
 from pipeline.errors import FatalError
-from pipeline.kafka import _unreadable
-from pipeline.kafka._connection import connection_options
-from pipeline.kafka._heartbeat import Pulse
+from pipeline.kafka.client.connection import connection_options
+from pipeline.kafka.client.records import DecodingWatch, record_of
 from pipeline.kafka.errors import RecordsLost
-from pipeline.kafka.names import Names
-from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
+from pipeline.kafka.protocols import Partition, RebalanceListener
+from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, Names
 
 log = structlog.get_logger(__name__)
 
-_unreadable.install()
+CLIENT_ERRORS: Final = (kafka.KafkaError, OSError, TimeoutError)
+"""What connecting raises while no broker answers."""
 
-RAW_KEY: Final = "kafka_key"
-"""Header put on a record whose key is not UTF-8: the key's bytes. Its ``key`` is empty then."""
-
-
-class Partition(NamedTuple):
-    """One partition of a logical topic."""
-
-    topic: TopicName
-    number: int
+_NEEDED: Final = ("_send_req", "member_id", "generation")
 
 
-class Rebalances(Protocol):
-    """Who is told about rebalances. Called by the client's coordination task, which waits for it: be quick."""
-
-    async def on_revoked(self) -> None:
-        """All partitions are taken away; the group has not been joined again yet."""
-        ...
-
-    async def on_assigned(self, partitions: frozenset[Partition]) -> None:
-        """These partitions are this member's, the ones that came back included."""
-        ...
-
-
-class Group(Protocol):
-    """What a member needs of a Kafka client."""
-
-    @property
-    def heartbeat_age(self) -> float:
-        """Seconds since the last successful heartbeat was sent."""
-        ...
-
-    @property
-    def membership(self) -> tuple[str, int] | None:
-        """Member id and generation, or None when the group does not know this member."""
-        ...
-
-    def subscribe(self, listener: Rebalances) -> None:
-        """Join the group, now and whenever it is needed."""
-        ...
-
-    async def fetch(self, max_records: int, wait: float) -> Mapping[Partition, Sequence[Record]]:
-        """Return fetched records, at the latest after ``wait`` seconds (later during a rebalance)."""
-        ...
-
-    async def commit(self, offsets: Mapping[Partition, int]) -> bool:
-        """Commit; False when this member may not any more, or no coordinator answers."""
-        ...
-
-    async def start_offset(self, partition: Partition) -> int | None:
-        """Return the committed offset, or the earliest where there is none; None when neither can be learnt now."""
-        ...
-
-    def assignment(self) -> frozenset[Partition]:
-        """The partitions assigned last, even if the group has forgotten this member meanwhile."""
-        ...
-
-    def pause(self, partition: Partition) -> None:
-        """Fetch no more of it, until resumed or assigned anew."""
-        ...
-
-    def resume(self, partition: Partition) -> None:
-        """Fetch it again."""
-        ...
-
-    def seek(self, partition: Partition, offset: int) -> None:
-        """Fetch from this offset."""
-        ...
-
-    def end(self, partition: Partition) -> int | None:
-        """The offset behind the partition's last record, as of the last fetch."""
-        ...
-
-    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - never hangs, never raises
-        """Leave the group and let go of everything."""
-        ...
-
-
-GroupFactory = Callable[[], Awaitable[Group]]
-
-
-class AioGroup:
-    """Wraps AIOKafkaConsumer: manual commits, no silent reset of offsets."""
+class KafkaGroupClient:
+    """Implements :class:`~pipeline.kafka.protocols.GroupClient`: manual commits, no silent reset of offsets."""
 
     def __init__(
         self,
@@ -119,6 +44,7 @@ class AioGroup:
         self._report_lost = settings.lost_records == "report"
         self._wait = settings.commit_timeout_seconds
         self._pulse = Pulse()
+        self._decoding = DecodingWatch(self._names)
         session_ms = round(settings.session_timeout_seconds * 1000)
         options |= {
             # joining may take as long as the group waits for its slowest member
@@ -141,7 +67,7 @@ class AioGroup:
     @classmethod
     async def connect(
         cls, group: str, topics: Sequence[TopicName], kafka_settings: KafkaSettings, settings: ConsumerSettings
-    ) -> AioGroup:
+    ) -> KafkaGroupClient:
         """Return a connected client that has not joined yet.
 
         Raises:
@@ -160,25 +86,27 @@ class AioGroup:
         except BaseException:
             await self._drop()
             raise
-        self._pulse.attach(self._consumer._coordinator)  # noqa: SLF001 - see _heartbeat
+        self._pulse.attach(self._consumer._coordinator)  # noqa: SLF001 - see Pulse
+        self._decoding.attach(self._consumer)
 
     @property
     def heartbeat_age(self) -> float:
-        """See :class:`Group`."""
+        """See GroupClient."""
         return self._pulse.age
 
     @property
     def membership(self) -> tuple[str, int] | None:
-        """See :class:`Group`."""
+        """See GroupClient."""
         return self._pulse.membership
 
-    def subscribe(self, listener: Rebalances) -> None:
-        """See :class:`Group`."""
+    def subscribe(self, listener: RebalanceListener) -> None:
+        """See GroupClient."""
         names = [self._names.topic(topic) for topic in self._topics]
         self._consumer.subscribe(names, listener=_Listener(listener, self._partitions))
 
     async def fetch(self, max_records: int, wait: float) -> Mapping[Partition, Sequence[Record]]:
-        """See :class:`Group`. Between the client's answer and the return nothing else runs."""
+        """See GroupClient. Between the client's answer and the return nothing else runs."""
+        await self._decoding.check()
         try:
             drained = await self._consumer.getmany(timeout_ms=round(wait * 1000), max_records=max_records)
         except kafka.NoOffsetForPartitionError as error:
@@ -195,7 +123,7 @@ class AioGroup:
             log.warning("fetch_failed", why=type(error).__name__)
             await asyncio.sleep(wait)
         else:
-            return {self._partition(place): [self._record(raw) for raw in raws] for place, raws in drained.items()}
+            return {self._partition(place): self._records(place, raws) for place, raws in drained.items()}
         return {}
 
     async def _to_beginning(self, place: Any) -> bool:
@@ -218,7 +146,7 @@ class AioGroup:
         await self._to_beginning(place)
 
     async def commit(self, offsets: Mapping[Partition, int]) -> bool:
-        """See :class:`Group`."""
+        """See GroupClient."""
         try:
             await self._consumer.commit({self._place(partition): offset for partition, offset in offsets.items()})
         except (kafka.TopicAuthorizationFailedError, kafka.GroupAuthorizationFailedError) as error:
@@ -229,7 +157,7 @@ class AioGroup:
         return True
 
     async def start_offset(self, partition: Partition) -> int | None:
-        """See :class:`Group`."""
+        """See GroupClient."""
         place = self._place(partition)
         try:
             async with asyncio.timeout(self._wait):
@@ -241,31 +169,31 @@ class AioGroup:
         return found
 
     def assignment(self) -> frozenset[Partition]:
-        """See :class:`Group`."""
+        """See GroupClient."""
         return self._partitions(self._consumer.assignment())
 
     def pause(self, partition: Partition) -> None:
-        """See :class:`Group`."""
+        """See GroupClient."""
         self._consumer.pause(self._place(partition))
 
     def resume(self, partition: Partition) -> None:
-        """See :class:`Group`."""
+        """See GroupClient."""
         self._consumer.resume(self._place(partition))
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """See :class:`Group`."""
+        """See GroupClient."""
         self._consumer.seek(self._place(partition), offset)
 
     def end(self, partition: Partition) -> int | None:
-        """See :class:`Group`."""
+        """See GroupClient."""
         place = self._place(partition)
         if place not in self._consumer.assignment():
             return None
         end: int | None = self._consumer.highwater(place)
         return end
 
-    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - see Group
-        """See :class:`Group`."""
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - see GroupClient
+        """See GroupClient."""
         try:
             async with asyncio.timeout(timeout):
                 await self._consumer.stop()
@@ -303,32 +231,13 @@ class AioGroup:
     def _partitions(self, places: Any) -> frozenset[Partition]:
         return frozenset(self._partition(place) for place in places)
 
-    def _record(self, raw: Any) -> Record:
-        key, headers = decoded(raw.key, raw.headers)
-        return Record(
-            topic=self._names.logical(raw.topic),
-            partition=raw.partition,
-            offset=raw.offset,
-            key=key,
-            value=raw.value or b"",
-            headers=headers,
-            timestamp_ms=raw.timestamp,
-        )
-
-
-def decoded(
-    key: bytes | None, headers: Sequence[tuple[str, bytes | None]]
-) -> tuple[str, tuple[tuple[str, bytes], ...]]:
-    """Return a record's key as text and its headers; a key that is no text is kept as header :data:`RAW_KEY`."""
-    kept = tuple((name, value or b"") for name, value in headers)
-    try:
-        return (key or b"").decode(), kept
-    except UnicodeDecodeError:
-        return "", (*kept, (RAW_KEY, key or b""))
+    def _records(self, place: Any, raws: Any) -> list[Record]:
+        topic = self._names.logical(place.topic)
+        return [record_of(raw, topic) for raw in raws]
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    def __init__(self, listener: Rebalances, translate: Callable[[Any], frozenset[Partition]]) -> None:
+    def __init__(self, listener: RebalanceListener, translate: Callable[[Any], frozenset[Partition]]) -> None:
         self._listener = listener
         self._translate = translate
 
@@ -337,3 +246,56 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka sh
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
         await self._listener.on_assigned(self._translate(assigned))
+
+
+class Pulse:
+    """Knows when the group coordinator last heard of this member. aiokafka knows, but has no method that says it.
+
+    A heartbeat counts from the moment it was *sent*: the coordinator's clock for the session starts no earlier. The
+    clock goes on while the process is frozen (SIGSTOP, a paused container).
+    tests/unit/kafka/client/test_heartbeat.py fails when the parts of the coordinator that are read here change.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: float | None = None
+        self._coordinator: Any = None
+
+    def attach(self, coordinator: Any) -> None:
+        """Start to watch.
+
+        Raises:
+            FatalError: This version of aiokafka is built differently.
+        """
+        missing = [name for name in _NEEDED if not hasattr(coordinator, name)]
+        if missing:
+            raise FatalError("aiokafka_changed", f"aiokafka's group coordinator has no {', '.join(missing)} any more")
+        send = coordinator._send_req  # noqa: SLF001 - every request passes here
+
+        async def watched(request: Any) -> Any:
+            sent_at = self._clock()
+            answer = await send(request)
+            if _recognised(request, answer):
+                self._last = sent_at
+            return answer
+
+        coordinator._send_req = watched  # noqa: SLF001
+        self._coordinator = coordinator
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last request that the coordinator answered as to a member; infinite before the first."""
+        return float("inf") if self._last is None else self._clock() - self._last
+
+    @property
+    def membership(self) -> tuple[str, int] | None:
+        """Member id and generation, or None while the coordinator does not know this member."""
+        known = self._coordinator is not None and self._coordinator.generation > 0
+        return (self._coordinator.member_id, self._coordinator.generation) if known else None
+
+
+def _recognised(request: Any, answer: Any) -> bool:
+    if isinstance(request, HeartbeatRequest):
+        # a rebalance under way does not end the session
+        return answer.error_code in (0, kafka.RebalanceInProgressError.errno)
+    return isinstance(request, SyncGroupRequest) and answer.error_code == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.contracts import OutgoingRecord, RecordPosition, Topic
 from pipeline.errors import FatalError, Overloaded, PipelineError
 from pipeline.kafka import BrokerUnavailable, KafkaPublisher, KafkaSettings, RecordTooLarge
-from pipeline.kafka._producer import DEAD_LETTER_ROOM, Placed, partition_of, record_size
+from pipeline.kafka.client.producer import DEAD_LETTER_ROOM, Appended, partition_of, record_size
 from pipeline.kafka.settings import TlsSettings
 from pipeline.observability import Metrics
 
@@ -29,15 +29,15 @@ class FakeProducer:
     def __init__(self) -> None:
         self.answers: list[RecordPosition | Exception | None] = []
         self.refuse: Exception | None = None
-        self.silent: list[asyncio.Future[Placed]] = []
+        self.silent: list[asyncio.Future[Appended]] = []
         self.broken = False
         self.closed_within: float | None = None
 
-    async def send(self, record: OutgoingRecord) -> asyncio.Future[Placed]:
+    async def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         assert record.value
         if self.refuse:
             raise self.refuse
-        future: asyncio.Future[Placed] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         answer = self.answers.pop(0) if self.answers else PLACE
         if isinstance(answer, Exception):
             future.set_exception(answer)
@@ -152,7 +152,7 @@ async def test_a_producer_that_can_never_send_again_is_replaced(broken: bool) ->
 
 
 async def test_it_goes_on_trying_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.kafka.publisher._RECONNECT", 0.001)
+    monkeypatch.setattr("pipeline.kafka.producer._RECONNECT", 0.001)
     cluster = Cluster()
     cluster.errors = [kafka.KafkaConnectionError(), TimeoutError(), FatalError("kafka_tls_files", "half rotated")]
     async with _publishing(cluster) as publisher:

@@ -8,7 +8,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 
 from pipeline.errors import FatalError
-from pipeline.kafka._heartbeat import Pulse
+from pipeline.kafka.client.group import Pulse
 
 HEARTBEAT = HeartbeatRequest("group", 1, "me")
 SYNC = SyncGroupRequest("group", 1, "me", None, [])

@@ -63,7 +63,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
             raise KafkaConnectionError(f"token endpoint: {type(error).__name__}") from error
         if answer.status != 200:  # noqa: PLR2004 - RFC 6749, 5.1
             raise KafkaConnectionError(f"token endpoint answered {answer.status}")
-        return _judged(body)
+        return _parsed(body)
 
     def _basic(self) -> str:
         # RFC 6749, 2.3.1: both parts are form-urlencoded first
@@ -71,7 +71,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         return aiohttp.encode_basic_auth(quote_plus(self._sasl.client_id or ""), quote_plus(secret))
 
 
-def _judged(body: bytes) -> tuple[str, float]:
+def _parsed(body: bytes) -> tuple[str, float]:
     try:
         answer: Any = json.loads(body)
     except ValueError:

@@ -10,9 +10,10 @@ from support.fake_group import FakeGroup
 
 from pipeline.contracts import Record, Topic, TopicName
 from pipeline.errors import LeaseLost, PermanentError, TransientError
-from pipeline.kafka import BatchConsumer, ConsumerSettings
+from pipeline.kafka import BatchConsumer, ConsumerSettings, DeadLetters
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
+from pipeline.observability import Metrics
 
 
 class Batches:
@@ -61,7 +62,7 @@ class Bench:
             topics=[Topic.AUDIT_EVENTS],
             kafka=KAFKA,
             settings=settings,
-            publisher=self.publisher,
+            dead_letters=DeadLetters(self.publisher, group="audit", metrics=Metrics()),
             connect=connect,
         )
         task = asyncio.create_task(consumer.run())

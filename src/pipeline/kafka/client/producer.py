@@ -1,4 +1,4 @@
-"""The one place that holds aiokafka's producer, and what must be known of its inside."""
+"""aiokafka's producer: connecting, sending, and an orderly end whatever state it is in."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.partitioner import murmur2
 
 from pipeline.contracts import OutgoingRecord
-from pipeline.kafka._connection import connection_options
-from pipeline.kafka.names import Names
-from pipeline.kafka.settings import KafkaSettings
+from pipeline.kafka.client.connection import connection_options
+from pipeline.kafka.settings import KafkaSettings, Names
 
 DEAD_LETTER_ROOM: Final = 16_384
 """Bytes that a dead letter may exceed ``max_record_bytes`` by: the headers that say why."""
@@ -41,8 +40,8 @@ def partition_of(key: bytes, every: list[int], _available: list[int]) -> int:
     return every[(hashed & 0x7FFFFFFF) % len(every)]
 
 
-class Placed(Protocol):
-    """Where a record stands within its topic."""
+class Appended(Protocol):
+    """The position of an appended record within its topic."""
 
     @property
     def partition(self) -> int:
@@ -58,7 +57,7 @@ class Placed(Protocol):
 class Producer(Protocol):
     """A connected producer. Errors are aiokafka's KafkaError."""
 
-    async def send(self, record: OutgoingRecord) -> asyncio.Future[Placed]:
+    async def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         """Hand one record over; the future is done when every in-sync replica has it, or never. Never cancel it."""
         ...
 
@@ -131,9 +130,9 @@ class AioProducer:
 
         sender._send_produce_req = watched  # noqa: SLF001
 
-    async def send(self, record: OutgoingRecord) -> asyncio.Future[Placed]:
+    async def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         """Append to the batch of the record's partition, waiting for metadata or for room."""
-        future: asyncio.Future[Placed] = await self._producer.send(
+        future: asyncio.Future[Appended] = await self._producer.send(
             self._names.topic(record.topic),
             value=record.value,
             key=record.key.encode(),

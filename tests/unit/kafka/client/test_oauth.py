@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaConnectionError
 from pydantic import SecretStr
 
 from pipeline.kafka import SaslSettings
-from pipeline.kafka._oauth import ClientCredentials
+from pipeline.kafka.client.oauth import ClientCredentials
 
 
 class TokenEndpoint:

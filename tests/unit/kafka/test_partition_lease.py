@@ -5,15 +5,15 @@ import asyncio
 import pytest
 
 from pipeline.errors import LeaseLost
-from pipeline.kafka._lease import Tenure
+from pipeline.kafka.partition import PartitionLease
 
 
 async def test_a_held_lease_allows_effects() -> None:
-    await Tenure(lambda: True).ensure()
+    await PartitionLease(lambda: True).ensure()
 
 
 async def test_limbo_waits_until_the_partition_comes_back() -> None:
-    lease = Tenure(lambda: True)
+    lease = PartitionLease(lambda: True)
     lease.suspend()
     waiting = asyncio.create_task(lease.ensure())
     await asyncio.sleep(0)
@@ -23,7 +23,7 @@ async def test_limbo_waits_until_the_partition_comes_back() -> None:
 
 
 async def test_limbo_ends_in_loss() -> None:
-    lease = Tenure(lambda: True)
+    lease = PartitionLease(lambda: True)
     lease.suspend()
     waiting = asyncio.create_task(lease.ensure())
     await asyncio.sleep(0)
@@ -35,7 +35,7 @@ async def test_limbo_ends_in_loss() -> None:
 async def test_a_stale_heartbeat_loses_the_lease_for_good() -> None:
     """A heartbeat that succeeds later says nothing about the time in between."""
     fresh = False
-    lease = Tenure(lambda: fresh)
+    lease = PartitionLease(lambda: fresh)
     with pytest.raises(LeaseLost):
         await lease.ensure()
     fresh = True

@@ -1,7 +1,7 @@
 """A member of a consumer group: fetching, committing, rebalances, heartbeats, stopping.
 
-Tasks: one fetches, one commits, one watches the heartbeat; the work of partitions adds its own. One failing ends all.
-What is done with records is not here.
+One task fetches, one commits, one watches the heartbeat; the work of partitions adds its own. If one fails, all end.
+Subclasses say what is done with records.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 import structlog
-from aiokafka.errors import KafkaError
 
 from pipeline.contracts import TopicName
 from pipeline.errors import most_severe
-from pipeline.kafka._group import AioGroup, Group, GroupFactory, Partition
-from pipeline.kafka._held import Held, PartitionWork
-from pipeline.kafka._lease import Tenure
+from pipeline.kafka.client.group import CLIENT_ERRORS, KafkaGroupClient
+from pipeline.kafka.errors import BatchUndecodable
+from pipeline.kafka.partition import HeldPartition, PartitionLease, PartitionWork
+from pipeline.kafka.protocols import GroupClient, GroupClientFactory, Partition
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 from pipeline.observability import Metrics
 
@@ -37,9 +37,10 @@ class GroupMember(ABC):
     """Implements :class:`pipeline.kafka.protocols.Runner` around the work of partitions.
 
     Offsets are committed up to the lowest unfinished one. In a rebalance, work on partitions goes on and waits before
-    its next effect; it is kept where the same membership got the partition back in the very next generation, else
-    cancelled. Without a heartbeat for 0.8 of the session timeout all work is cancelled, and begins anew from the
-    committed offsets if the group still counts on this member.
+    its next effect; it is kept if the same membership got the partition back in the very next generation, else
+    cancelled. Without a heartbeat for 0.8 of the session timeout all work is cancelled, and begins again from the
+    committed offsets if the group still knows this member. Before a batch that cannot be decoded the member ends, with
+    everything before it finished and committed as far as ``stop_grace_seconds`` allows, and nothing behind it.
     """
 
     def __init__(
@@ -50,14 +51,16 @@ class GroupMember(ABC):
         kafka: KafkaSettings,
         settings: ConsumerSettings,
         metrics: Metrics | None = None,
-        connect: GroupFactory | None = None,
+        connect: GroupClientFactory | None = None,
     ) -> None:
         self._group = group
         self._settings = settings
         self._metrics = metrics or Metrics()
-        self._connect: GroupFactory = connect or (lambda: AioGroup.connect(group, topics, kafka, settings))
-        self._client: Group | None = None
-        self._held: dict[Partition, Held] = {}
+        self._connect: GroupClientFactory = connect or (
+            lambda: KafkaGroupClient.connect(group, topics, kafka, settings)
+        )
+        self._client: GroupClient | None = None
+        self._held: dict[Partition, HeldPartition] = {}
         self._membership: tuple[str, int] | None = None
         self._limbo_since: float | None = None
         self._expired = False
@@ -71,7 +74,7 @@ class GroupMember(ABC):
         self._failure: Exception | None = None
 
     @abstractmethod
-    def _open(self, partition: Partition, lease: Tenure) -> PartitionWork:
+    def _open(self, partition: Partition, lease: PartitionLease) -> PartitionWork:
         """Return the work of a partition that this member was just given."""
 
     # what others call
@@ -111,7 +114,7 @@ class GroupMember(ABC):
         """Whether the loop turned lately."""
         return time.monotonic() - self._turned < self._settings.liveness_timeout_seconds
 
-    # what works call
+    # what the work of partitions calls
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine that may fail the whole member."""
@@ -121,9 +124,9 @@ class GroupMember(ABC):
         return self._tasks.create_task(work)
 
     def _progressed(self, partition: Partition) -> None:
-        """Take note that records were finished, or that a call of the handler ended."""
+        """Note that records were finished, or that a call of the handler ended."""
         held = self._held.get(partition)
-        if held and held.paused and self._limbo_since is None and self._has_room(held):
+        if held and held.paused and self._limbo_since is None and held.work.has_room:
             held.paused = False
             self._the_client.resume(partition)
         self._idle.set()
@@ -143,7 +146,7 @@ class GroupMember(ABC):
             self._failure = error
 
     async def on_assigned(self, partitions: frozenset[Partition]) -> None:
-        """A rebalance ended. Nothing is awaited: no record can be fetched before its partition is taken note of."""
+        """A rebalance ended. Nothing is awaited: no record is fetched before its partition is in ``_held``."""
         try:
             self._assign(partitions)
         except Exception as error:  # noqa: BLE001 - the client would only log it; the watch raises it
@@ -169,9 +172,14 @@ class GroupMember(ABC):
 
     async def _fetch(self) -> None:
         while True:
-            fetched = await self._the_client.fetch(
-                self._settings.max_poll_records, self._settings.poll_interval_seconds
-            )
+            try:
+                fetched = await self._the_client.fetch(
+                    self._settings.max_poll_records, self._settings.poll_interval_seconds
+                )
+            except BatchUndecodable as error:
+                log.error("batch_undecodable", group=self._group, **error.position, why=error.why)  # noqa: TRY400
+                await self._finish_before(error)
+                raise
             for partition, records in fetched.items():
                 held = self._held.get(partition)
                 if held is None:
@@ -180,13 +188,29 @@ class GroupMember(ABC):
                 held.work.take(records)
                 self._pause_full(partition, held)
 
+    async def _finish_before(self, error: BatchUndecodable) -> None:
+        """Let the partition's records before a batch finish, then commit the offset of the batch."""
+        partition = Partition(error.topic, error.partition)
+        held = self._held.get(partition)
+        try:
+            async with asyncio.timeout(self._settings.stop_grace_seconds):
+                while held and self._held.get(partition) is held and held.work.offsets.span:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            log.warning("stop_grace_over", group=self._group)
+            return
+        if held and self._held.get(partition) is held:
+            held.work.offsets.skip_to(error.offset)
+            await self._commit()
+
     async def _commit_often(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(self._settings.commit_interval_seconds):
                     await self._commit_wanted.wait()
             except TimeoutError:
-                pass  # the usual case: nobody waits for a commit
+                pass  # the usual case: no work waits for a commit
             self._commit_wanted.clear()
             if self._limbo_since is None:
                 await self._commit()
@@ -209,7 +233,7 @@ class GroupMember(ABC):
 
     def _check_heartbeat(self) -> None:
         if self._limbo_since is not None:
-            # no effect is allowed in limbo; a group that cannot be joined for so long has given us up
+            # no effect is allowed in limbo; after so long the group has removed this member
             waited = time.monotonic() - self._limbo_since
             if self._held and waited > (1 + _FRESH_SHARE) * self._settings.session_timeout_seconds:
                 self._lose_all("rebalance_stuck")
@@ -218,13 +242,13 @@ class GroupMember(ABC):
             self._expired = True
 
     async def _start_over(self) -> None:
-        """The group still counts on us: nobody else has the partitions, so begin at the committed offsets."""
+        """Begin again at the committed offsets: the group still knows this member, so no other has its partitions."""
         epoch = self._epoch
         for partition in self._the_client.assignment() - self._held.keys():
             offset = await self._the_client.start_offset(partition)
             if offset is None or epoch != self._epoch or self._limbo_since is not None or not self._fresh():
                 return
-            # nothing may come between these two, or records are fetched that no work takes
+            # no await between these two, or records are fetched that no work takes
             self._the_client.seek(partition, offset)
             self._begin(partition)
         self._expired = False
@@ -233,8 +257,8 @@ class GroupMember(ABC):
     # partitions
 
     def _begin(self, partition: Partition) -> None:
-        lease = Tenure(self._fresh)
-        self._held[partition] = Held(self._open(partition, lease), lease)
+        lease = PartitionLease(self._fresh)
+        self._held[partition] = HeldPartition(self._open(partition, lease), lease)
 
     def _come_back(self, partition: Partition) -> None:
         held = self._held[partition]
@@ -256,23 +280,15 @@ class GroupMember(ABC):
         for partition in list(self._held):
             self._lose(partition)
 
-    def _full(self, held: Held) -> bool:
-        offsets = held.work.offsets
-        return offsets.span >= self._settings.max_span or offsets.held_bytes >= self._settings.max_span_bytes
-
-    def _has_room(self, held: Held) -> bool:
-        """Return whether a paused partition may be fetched again."""
-        return not self._full(held)
-
-    def _pause_full(self, partition: Partition, held: Held) -> None:
-        if not held.paused and self._full(held):
+    def _pause_full(self, partition: Partition, held: HeldPartition) -> None:
+        if not held.paused and held.work.full:
             held.paused = True
             self._the_client.pause(partition)
 
     # committing
 
     async def _commit(self) -> None:
-        """Commit what is finished; a failure is tried again later, and may be redone by whoever gets the partition."""
+        """Commit what is finished. After a failure the next commit, or the partition's next member, makes up for it."""
         try:
             async with asyncio.timeout(self._settings.commit_timeout_seconds), self._commit_lock:
                 await self._commit_due()
@@ -292,24 +308,22 @@ class GroupMember(ABC):
         done = await self._the_client.commit(due)
         self._count_commit("ok" if done else "failed")
         for partition, offset in due.items() if done else ():
-            # lost meanwhile and begun anew, it is another partition's time with us
-            if self._held.get(partition) is held_now[partition]:
-                self._note_commit(held_now[partition], offset)
-
-    def _note_commit(self, held: Held, offset: int) -> None:
-        held.committed = offset
+            held = held_now[partition]
+            if self._held.get(partition) is held:  # else it was lost meanwhile, and perhaps assigned again
+                held.committed = offset
+                held.work.note_commit(offset)
 
     def _count_commit(self, result: str) -> None:
         self._metrics.consumer_commits.labels(stage=self._group, result=result).inc()
 
     # beginning and end
 
-    async def _connected(self) -> Group | None:
+    async def _connected(self) -> GroupClient | None:
         while not self._stopping.is_set():
             self._turned = time.monotonic()
             try:
                 return await self._connect()
-            except (KafkaError, OSError, TimeoutError) as error:
+            except CLIENT_ERRORS as error:
                 log.warning("connection_failed", component=self._group, why=type(error).__name__)
             try:
                 async with asyncio.timeout(_RECONNECT):
@@ -333,7 +347,7 @@ class GroupMember(ABC):
             held.lease.lose()
             held.work.cancel()
 
-    async def _leave(self, client: Group) -> None:
+    async def _leave(self, client: GroupClient) -> None:
         if self._limbo_since is None:
             await self._commit()
         for held in self._held.values():
@@ -343,7 +357,7 @@ class GroupMember(ABC):
         self._measure_nothing()
 
     @property
-    def _the_client(self) -> Group:
+    def _the_client(self) -> GroupClient:
         if self._client is None:
             raise RuntimeError("the member does not run")
         return self._client
@@ -368,5 +382,5 @@ class GroupMember(ABC):
 
 
 def _continues(before: tuple[str, int] | None, after: tuple[str, int] | None) -> bool:
-    """Return whether nobody else can have had our partitions: same member, and no generation in between."""
+    """Return whether no other member can have had our partitions: same member, and no generation in between."""
     return before is not None and after is not None and before[0] == after[0] and before[1] + 1 == after[1]

@@ -1,0 +1,1 @@
+"""Kafka's client library behind our own interfaces: the only package that imports aiokafka, or touches its inside."""

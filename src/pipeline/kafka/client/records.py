@@ -1,0 +1,134 @@
+"""From aiokafka's records to ours, and which batch aiokafka could not decode."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from aiokafka import errors as kafka
+from aiokafka.consumer.fetcher import FetchResult
+
+from pipeline.contracts import Record, TopicName
+from pipeline.errors import FatalError
+from pipeline.kafka.errors import BatchUndecodable
+from pipeline.kafka.settings import Names
+
+RAW_KEY: Final = "kafka_key"
+"""Header put on a record whose key is not UTF-8: the key's bytes. Its ``key`` is empty then."""
+
+
+def record_of(raw: Any, topic: TopicName) -> Record:
+    """Return one of aiokafka's records as ours."""
+    key, headers = decoded(raw.key, raw.headers)
+    return Record(topic, raw.partition, raw.offset, key, raw.value or b"", headers, raw.timestamp)
+
+
+def decoded(
+    key: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+) -> tuple[str, tuple[tuple[str, bytes], ...]]:
+    """Return a record's key as text and its headers; a key that is no text is kept as header :data:`RAW_KEY`."""
+    kept = tuple((name, value or b"") for name, value in headers)
+    try:
+        return (key or b"").decode(), kept
+    except UnicodeDecodeError:
+        return "", (*kept, (RAW_KEY, key or b""))
+
+
+class DecodingWatch:
+    """Lets a consumer return every record before a batch that it cannot decode, and only then fail.
+
+    aiokafka raises such an error while it collects a fetch: records that it has collected by then, of other partitions
+    too, are dropped although their positions have moved, and the error names no offset. So the fetches of one consumer
+    are wrapped; no other consumer of the process is touched.
+    tests/unit/kafka/client/test_records.py fails when the wrapped parts of aiokafka change.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._consumer: Any = None
+        self._found: dict[Any, BatchUndecodable] = {}
+
+    def attach(self, consumer: Any) -> None:
+        """Start to watch a started consumer that has fetched nothing yet.
+
+        Raises:
+            FatalError: This version of aiokafka is built differently.
+        """
+        if not isinstance(getattr(consumer._fetcher, "_records", None), OrderedDict):  # noqa: SLF001 - see the class
+            raise FatalError("aiokafka_changed", "aiokafka's fetcher keeps its fetches in another way than before")
+        consumer._fetcher._records = _Fetches(self)  # noqa: SLF001
+        self._consumer = consumer
+
+    def note(self, place: Any, error: Exception, *, offset: int, next_offset: int | None) -> None:
+        """Note that a batch could not be decoded."""
+        why = str(error.args[0]) if isinstance(error, kafka.KafkaError) and error.args else type(error).__name__
+        topic = self._names.logical(place.topic)
+        self._found[place] = BatchUndecodable(topic, place.partition, offset, next_offset, why)
+
+    async def check(self) -> None:
+        """Return unless a partition has been read up to a batch that cannot be decoded.
+
+        Raises:
+            BatchUndecodable: It has.
+        """
+        while self._found:
+            place, error = self._found.popitem()
+            try:
+                reached = await self._consumer.position(place) == error.offset
+            except kafka.IllegalStateError:
+                continue  # the partition was taken away
+            if reached:
+                raise error
+
+
+class _Fetches(OrderedDict[Any, Any]):
+    """The fetched data that a consumer has not returned yet, by partition."""
+
+    def __init__(self, watch: DecodingWatch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def __setitem__(self, place: Any, fetched: Any) -> None:
+        if isinstance(fetched, FetchResult):
+            fetched._partition_records = _Records(place, fetched._partition_records, self._watch)  # noqa: SLF001
+        super().__setitem__(place, fetched)
+
+
+class _Records:
+    """aiokafka's iterator over one partition's fetched records; ends, instead of raising, before a bad batch."""
+
+    def __init__(self, place: Any, records: Any, watch: DecodingWatch) -> None:
+        self._place = place
+        self._records = records
+        self._watch = watch
+        self._batches = records._records = _Batches(records._records)  # noqa: SLF001
+
+    @property
+    def next_fetch_offset(self) -> int:
+        """The offset behind the last record that was returned, and behind what holds no records."""
+        offset: int = self._records.next_fetch_offset
+        return offset
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._records
+        except Exception as error:  # noqa: BLE001 - whatever decoding raises; `check` raises it with its position
+            self._watch.note(self._place, error, offset=self.next_fetch_offset, next_offset=self._batches.next_offset)
+
+
+class _Batches:
+    """The batches of one fetch of one partition; remembers where the current one ends, which no error says."""
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
+        self.next_offset: int | None = None
+
+    def has_next(self) -> bool:
+        return bool(self._batches.has_next())
+
+    def next_batch(self) -> Any:
+        self.next_offset = None
+        batch = self._batches.next_batch()
+        self.next_offset = batch.next_offset
+        return batch

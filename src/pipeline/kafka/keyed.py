@@ -1,0 +1,380 @@
+"""Consuming record by record: concurrently, in order per key, within a hard bound on what a crash repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.contracts import Record, TopicName
+from pipeline.errors import LeaseLost, Overloaded, PermanentError, PipelineError, TransientError
+from pipeline.kafka.dead_letters import DeadLetters
+from pipeline.kafka.member import GroupMember
+from pipeline.kafka.partition import OffsetTracker, PartitionLease, PartitionWork, WorkerQueue, report_retry
+from pipeline.kafka.protocols import Gate, GateFactory, GroupClientFactory, Handle, OnArrival, Partition
+from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
+from pipeline.observability import Metrics
+
+
+class KeyedConsumer(GroupMember):
+    """A group member that hands records to a handler: one at a time per key, those without a key in no order.
+
+    No record is begun that lies ``max_span`` offsets or more behind the committed offset, so after a crash no others
+    can be handled again. Where that bound is met, a commit comes before its time. A record that waits for its
+    repetition holds up its key only.
+
+    Memory: of each partition the records of ``max_span`` and ``fetch_ahead`` offsets, at most ``max_span_bytes`` bytes,
+    plus one fetch.
+
+    Args:
+        handle: Does the work of one record.
+        on_arrival: Called with each record that may begin, without waiting for its turn; None: nothing is.
+        gate: Makes a gate for each partition, each time the member is given it; None: every record is handled.
+        dead_letters: Where records go that can never be handled.
+        group: Logical name of the group, e.g. ``process``; also the stage in metrics.
+        topics: What to read; each must have a dead-letter topic.
+        fetch_ahead: How many offsets are fetched beyond ``max_span``. A pause costs the client what it has fetched, so
+            a handler that does little is several times faster with some.
+        connect: Makes a client; tests give their own.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        *,
+        dead_letters: DeadLetters,
+        group: str,
+        topics: Sequence[TopicName],
+        kafka: KafkaSettings,
+        settings: ConsumerSettings,
+        on_arrival: OnArrival | None = None,
+        gate: GateFactory | None = None,
+        fetch_ahead: int = 0,
+        metrics: Metrics | None = None,
+        connect: GroupClientFactory | None = None,
+    ) -> None:
+        for topic in topics:
+            dead_letters.topic_for(topic)
+        super().__init__(group=group, topics=topics, kafka=kafka, settings=settings, metrics=metrics, connect=connect)
+        self._gate = gate
+        self._shared = _Shared(
+            group=group,
+            handle=handle,
+            on_arrival=on_arrival,
+            settings=settings,
+            fetch_ahead=fetch_ahead,
+            slots=asyncio.Semaphore(settings.slots),
+            arrival_slots=asyncio.Semaphore(settings.arrivals),
+            dead_letters=dead_letters,
+            metrics=self._metrics,
+            start=self._start,
+            want_commit=self._commit_wanted.set,
+            stopping=self._stopping.is_set,
+        )
+
+    def _open(self, partition: Partition, lease: PartitionLease) -> PartitionWork:
+        gate = self._gate(partition.topic, partition.number) if self._gate else None
+        return _KeyedWork(self._shared, gate=gate, lease=lease, progressed=lambda: self._progressed(partition))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the partitions of a member share.
+
+    Attributes:
+        start: Runs a coroutine that may fail the whole member.
+        want_commit: Asks for a commit before its time.
+        stopping: Whether the member is about to stop.
+    """
+
+    group: str
+    handle: Handle
+    on_arrival: OnArrival | None
+    settings: ConsumerSettings
+    fetch_ahead: int
+    slots: asyncio.Semaphore
+    arrival_slots: asyncio.Semaphore
+    dead_letters: DeadLetters
+    metrics: Metrics
+    start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    want_commit: Callable[[], None]
+    stopping: Callable[[], bool]
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A record that was begun.
+
+    Attributes:
+        record: With the number of its current attempt.
+        arrived: Whether its arrival is noted, or need not be.
+        first_of_key: Whether every earlier record of its key is finished.
+        poison: Why it goes to the dead letters.
+        tries: Number of the next call; begins at 1 for the arrival, for the handling and for the dead letter.
+    """
+
+    record: Record
+    arrived: bool
+    first_of_key: bool
+    poison: PermanentError | None = None
+    tries: int = 1
+
+
+class _KeyedWork:
+    """The records of one partition: a gate, a queue per key, workers for arrivals and workers for the handler.
+
+    Args:
+        progressed: Called whenever records were finished or a call ended.
+    """
+
+    def __init__(
+        self, shared: _Shared, *, gate: Gate | None, lease: PartitionLease, progressed: Callable[[], None]
+    ) -> None:
+        settings = shared.settings
+        self.offsets = OffsetTracker()
+        self._shared = shared
+        self._gate = gate
+        self._gate_open = gate is None
+        self._lease = lease
+        self._progressed = progressed
+        self._seconds = shared.metrics.consumer_handle_seconds.labels(stage=shared.group)
+        self._waiting: deque[Record] = deque()
+        self._arrivals = self._queue(self._arrive, shared.arrival_slots, settings.arrivals)
+        self._turns = self._queue(self._handle, shared.slots, settings.concurrency)
+        self._followers: dict[str, deque[_Begun] | None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._calling: set[asyncio.Task[None] | None] = set()
+        self._committed: int | None = None
+        self._last_begun = -1
+        self._closed = False
+
+    # what the member calls
+
+    @property
+    def busy(self) -> int:
+        """See PartitionWork."""
+        return len(self._calling)
+
+    @property
+    def full(self) -> bool:
+        """See PartitionWork."""
+        settings = self._shared.settings
+        most = settings.max_span + self._shared.fetch_ahead
+        return self.offsets.span >= most or self.offsets.held_bytes >= settings.max_span_bytes
+
+    @property
+    def has_room(self) -> bool:
+        """See PartitionWork. A pause costs what the client has fetched, so a good part must be gone first."""
+        settings = self._shared.settings
+        most = settings.max_span + self._shared.fetch_ahead // 4
+        return self.offsets.span < most and self.offsets.held_bytes <= settings.max_span_bytes // 2
+
+    def take(self, records: Sequence[Record]) -> None:
+        """See PartitionWork."""
+        self._waiting.extend(record for record in records if self.offsets.take(record.offset, len(record.value)))
+        if self._committed is None and self._waiting:
+            first = self._waiting[0]
+            self._committed = first.offset
+            if self._gate:
+                self._run(self._open_gate(self._gate, first))
+        self._advance()
+
+    def note_commit(self, offset: int) -> None:
+        """See PartitionWork. More records may be begun."""
+        if self._committed is not None:
+            self._committed = offset
+        self._advance()
+
+    def wind_down(self) -> None:
+        """See PartitionWork."""
+        self._closed = True
+        for task in self._tasks - self._calling:
+            task.cancel()
+
+    def cancel(self) -> None:
+        """See PartitionWork."""
+        # after wind_down the finished records are still committed
+        left = len(self._calling) if self._closed else self._last_begun + 1 - (self._committed or 0)
+        if left > 0:
+            self._shared.metrics.consumer_left_uncommitted.labels(stage=self._shared.group).inc(left)
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+
+    # from the fetch to the queues
+
+    async def _open_gate(self, gate: Gate, first: Record) -> None:
+        tries = 1
+        while True:
+            try:
+                await self._lease.ensure()
+                await gate.open(first)
+            except LeaseLost:
+                return
+            except TransientError as error:
+                tries += 1
+                pause = self._pause(error, tries, error.retry_after, first)
+            else:
+                break
+            await asyncio.sleep(pause)
+        self._gate_open = True
+        self._advance()
+
+    def _advance(self) -> None:
+        """Begin the records that the gate admits, up to the bound."""
+        if not self._gate_open or self._closed or self._committed is None:
+            return
+        end = self._committed + self._shared.settings.max_span
+        refused = False
+        while self._waiting and self._waiting[0].offset < end:
+            record = self._waiting.popleft()
+            if self._gate is None or self._gate.admit(record):
+                self._begin(record)
+            else:
+                self.offsets.finish(record.offset)
+                refused = True
+        if refused:
+            self._progressed()
+        self._ask_for_commit()
+
+    def _begin(self, record: Record) -> None:
+        self._last_begun = record.offset
+        key = record.key
+        first_of_key = not key or key not in self._followers
+        begun = _Begun(record, arrived=self._shared.on_arrival is None, first_of_key=first_of_key)
+        if not first_of_key:
+            queue = self._followers[key]
+            if queue is None:
+                queue = self._followers[key] = deque()
+            queue.append(begun)
+        elif key:
+            self._followers[key] = None
+        if not begun.arrived:
+            self._arrivals.put(begun)
+        elif first_of_key:
+            self._turns.put(begun)
+
+    def _ask_for_commit(self) -> None:
+        if not self._waiting or self._committed is None:
+            return
+        finished = (self.offsets.to_commit or 0) - self._committed
+        stuck = not (self._turns or self._arrivals or self._calling)
+        if finished > 0 and (stuck or 2 * finished >= self._shared.settings.max_span):
+            self._shared.want_commit()
+
+    # what workers do
+
+    async def _perform(self, work: Callable[[_Begun], Awaitable[None]], begun: _Begun) -> None:
+        task = asyncio.current_task()
+        self._calling.add(task)
+        started = time.perf_counter()
+        try:
+            await work(begun)
+        finally:
+            self._calling.discard(task)
+            self._seconds.observe(time.perf_counter() - started)
+            self._ask_for_commit()
+            self._progressed()
+
+    async def _arrive(self, begun: _Begun) -> None:
+        on_arrival = self._shared.on_arrival
+        if on_arrival is None or not await self._over(begun, self._arrivals, on_arrival, begun.record):
+            return
+        begun.arrived = True
+        begun.tries = 1
+        if begun.poison is None:
+            begun.record = replace(begun.record, attempt=1)
+        if begun.first_of_key:
+            self._turns.put(begun)
+
+    async def _handle(self, begun: _Begun) -> None:
+        shared, poison = self._shared, begun.poison
+        if poison is not None:
+            over = await self._over(begun, self._turns, shared.dead_letters.write, begun.record, poison)
+        else:
+            over = await self._over(begun, self._turns, shared.handle, begun.record, self._lease)
+        if not over:
+            return
+        if begun.poison is poison:
+            self._finish(begun.record)
+        else:
+            begun.tries = 1
+            self._turns.put_first(begun)  # its dead letter comes next
+
+    async def _over(
+        self, begun: _Begun, queue: WorkerQueue[_Begun], function: Callable[..., Awaitable[None]], *arguments: object
+    ) -> bool:
+        """Call a function; return whether that is over: it returned, or found that the record is poison."""
+        try:
+            await function(*arguments)
+        except TransientError as error:
+            begun.tries += 1
+            if begun.poison is None:
+                begun.record = replace(begun.record, attempt=begun.tries)
+            self._retry(begun, queue, error, error.retry_after)
+            return False
+        except Overloaded as error:
+            self._retry(begun, queue, error, None)
+            return False
+        except LeaseLost as error:
+            if self._lease.lost or self._closed or self._shared.stopping():
+                raise
+            # another worker has decided something first, yet the partition is ours: the next call sees its outcome
+            self._retry(begun, queue, error, None)
+            return False
+        except PermanentError as error:
+            if begun.poison is not None:
+                raise  # not even its dead letter can be written
+            begun.poison = error
+        return True
+
+    def _finish(self, record: Record) -> None:
+        self.offsets.finish(record.offset)
+        queue = self._followers.get(record.key)
+        if queue:
+            following = queue.popleft()
+            following.first_of_key = True
+            if following.arrived:
+                self._turns.put(following)
+        elif record.key:
+            del self._followers[record.key]
+
+    def _retry(
+        self, begun: _Begun, queue: WorkerQueue[_Begun], error: PipelineError, retry_after: float | None
+    ) -> None:
+        pause = self._pause(error, begun.tries, retry_after, begun.record)
+
+        async def later() -> None:
+            await asyncio.sleep(pause)
+            queue.put(begun)
+
+        self._run(later())
+
+    def _pause(self, error: PipelineError, tries: int, retry_after: float | None, record: Record) -> float:
+        shared = self._shared
+        pause = shared.settings.retry.policy.pause(max(1, tries - 1), retry_after)
+        report_retry(shared.metrics, shared.group, error, attempt=tries, pause=pause, record=record)
+        return pause
+
+    # what the queues call
+
+    def _queue(
+        self, work: Callable[[_Begun], Awaitable[None]], slots: asyncio.Semaphore, workers: int
+    ) -> WorkerQueue[_Begun]:
+        async def perform(begun: _Begun) -> None:
+            await self._perform(work, begun)
+
+        return WorkerQueue(perform, slots=slots, workers=workers, ensure=self._ensure, run=self._run)
+
+    async def _ensure(self) -> None:
+        await self._lease.ensure()
+        if self._closed:
+            raise LeaseLost("stopping", "The process stops; the record will be handled after its next start.")
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._shared.start(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

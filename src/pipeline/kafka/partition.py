@@ -1,0 +1,266 @@
+"""The parts of a group member's work on one partition: offsets, lease, workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from enum import Enum, auto
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import structlog
+
+from pipeline.contracts import Record
+from pipeline.errors import LeaseLost, PipelineError
+from pipeline.observability import Metrics
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_CALLS_BETWEEN_YIELDS: Final = 32
+"""A handler that never waits must not keep the loop from sending heartbeats."""
+
+
+class PartitionWork(Protocol):
+    """The work on the records of one partition."""
+
+    @property
+    def offsets(self) -> OffsetTracker:
+        """The offsets of fetched and of finished records."""
+        ...
+
+    @property
+    def busy(self) -> int:
+        """How many calls of the handler run now."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether enough is fetched."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a paused partition may be fetched again."""
+        ...
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Begin with these, except those taken before."""
+        ...
+
+    def note_commit(self, offset: int) -> None:
+        """Note that the committed offset has moved."""
+        ...
+
+    def wind_down(self) -> None:
+        """Begin nothing more; calls that run now may finish."""
+        ...
+
+    def cancel(self) -> None:
+        """End everything at once."""
+        ...
+
+
+class HeldPartition:
+    """A partition of this member.
+
+    Attributes:
+        committed: The offset that this member committed last; -1 before the first commit.
+        paused: Whether the client fetches no more of it.
+    """
+
+    def __init__(self, work: PartitionWork, lease: PartitionLease) -> None:
+        self.work = work
+        self.lease = lease
+        self.committed = -1
+        self.paused = False
+
+
+class OffsetTracker:
+    """The records of one partition between the lowest unfinished one and the highest fetched one.
+
+    Offsets come in ascending order and may have gaps (transaction markers). Records finish in any order.
+    """
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+        self._unfinished: dict[int, int] = {}
+        self._bytes = 0
+
+    def take(self, offset: int, size: int) -> bool:
+        """Note a fetched record of ``size`` bytes; return False when it was taken before."""
+        if self._next is not None and offset < self._next:
+            return False
+        self._next = offset + 1
+        self._unfinished[offset] = size
+        self._bytes += size
+        return True
+
+    def finish(self, offset: int) -> None:
+        """Note that nothing needs to be done for this record any more. Raises KeyError unless it was in work."""
+        self._bytes -= self._unfinished.pop(offset)
+
+    def skip_to(self, offset: int) -> None:
+        """Note that the offsets up to this one hold no record; nothing is in work."""
+        self._next = offset
+
+    @property
+    def next_offset(self) -> int | None:
+        """The offset to fetch next, or None before the first record."""
+        return self._next
+
+    @property
+    def to_commit(self) -> int | None:
+        """The lowest offset that is still needed: every record below it is finished. None before the first record."""
+        return next(iter(self._unfinished), self._next)
+
+    @property
+    def span(self) -> int:
+        """Offsets between the lowest unfinished and the next to fetch."""
+        if self._next is None or self.to_commit is None:
+            return 0
+        return self._next - self.to_commit
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the records in work."""
+        return self._bytes
+
+
+class _State(Enum):
+    HELD = auto()
+    LIMBO = auto()
+    LOST = auto()
+
+
+class PartitionLease:
+    """The :class:`~pipeline.kafka.protocols.Lease` of all records of a partition, from its assignment to its loss.
+
+    It is held, in limbo during a rebalance, or lost for good.
+
+    Args:
+        fresh: Whether the member's last heartbeat is young enough, by a clock that a frozen process cannot stop.
+    """
+
+    def __init__(self, fresh: Callable[[], bool]) -> None:
+        self._fresh = fresh
+        self._state = _State.HELD
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    @property
+    def lost(self) -> bool:
+        """Whether no effect is allowed any more, for good."""
+        return self._state is _State.LOST
+
+    def suspend(self) -> None:
+        """Note that a rebalance began: it is not known yet who gets the partition."""
+        if self._state is _State.HELD:
+            self._state = _State.LIMBO
+            self._settled.clear()
+
+    def hold(self) -> None:
+        """Note that the partition came back, and that no other member had it in between."""
+        if self._state is _State.LIMBO:
+            self._state = _State.HELD
+            self._settled.set()
+
+    def lose(self) -> None:
+        """Note that another member may have the partition."""
+        self._state = _State.LOST
+        self._settled.set()
+
+    async def ensure(self) -> None:
+        """See :meth:`pipeline.kafka.protocols.Lease.ensure`."""
+        await self._settled.wait()
+        if self._state is _State.HELD and not self._fresh():
+            # for good: a heartbeat that succeeds later says nothing about the time in between
+            self.lose()
+        if self._state is _State.LOST:
+            raise LeaseLost(
+                "lease_lost", "The partition went to another member, or this member has no fresh heartbeat."
+            )
+
+
+class WorkerQueue(Generic[T]):
+    """Items that are ready for a call, and the workers that make the calls; a worker without an item ends.
+
+    Args:
+        call: Makes the call.
+        slots: One is held during each call, none while waiting.
+        workers: At most so many calls at the same time.
+        ensure: Returns when a call may begin; raises LeaseLost if none may any more.
+        run: Runs a worker.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[T], Awaitable[None]],
+        *,
+        slots: asyncio.Semaphore,
+        workers: int,
+        ensure: Callable[[], Awaitable[None]],
+        run: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._call = call
+        self._slots = slots
+        self._free_workers = workers
+        self._ensure = ensure
+        self._run = run
+        self._ready: deque[T] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._ready)
+
+    def put(self, item: T) -> None:
+        """Let a worker take an item after those that are ready already."""
+        self._ready.append(item)
+        self._employ()
+
+    def put_first(self, item: T) -> None:
+        """Let the next free worker take an item."""
+        self._ready.appendleft(item)
+        self._employ()
+
+    def _employ(self) -> None:
+        if self._free_workers:
+            self._free_workers -= 1
+            self._run(self._work())
+
+    async def _work(self) -> None:
+        calls = 0
+        try:
+            while self._ready:
+                await self._ensure()
+                async with self._slots:
+                    await self._ensure()
+                    if self._ready:
+                        await self._call(self._ready.popleft())
+                calls += 1
+                if calls % _CALLS_BETWEEN_YIELDS == 0:
+                    await asyncio.sleep(0)
+        except LeaseLost:
+            return  # the partition's next member, or this one after its next start, begins them again
+        finally:
+            self._free_workers += 1
+
+
+def report_retry(
+    metrics: Metrics, group: str, error: PipelineError, *, attempt: int, pause: float, record: Record | None
+) -> None:
+    """Count and log that work will be retried."""
+    metrics.consumer_retries.labels(stage=group, code=error.code).inc()
+    position = {}
+    if record is not None:
+        # the key is the job: an operator who asks why a job hangs looks for it in the log
+        position = {"topic": record.topic, "partition": record.partition, "offset": record.offset, "key": record.key}
+    log.warning(
+        "work_retried",
+        group=group,
+        code=error.code,
+        message=error.message,
+        try_number=attempt,
+        seconds=round(pause, 3),
+        **position,
+    )

@@ -1,4 +1,4 @@
-"""Whatever ECS answers to a callback, driven through the whole flow: told once and for all, or parked with an alarm."""
+"""Every kind of answer to a callback, through the whole flow: ECS accepts it once, or the job parks with an alarm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from support.brokers import Broker
 from support.flow import EVERYTHING, Flow, running_flow
-from support.flow_checks import assert_completed, assert_no_card_data, told_body
+from support.flow_checks import assert_completed, assert_no_card_data, notified_body
 from support.members import until
 from support.prefork import Prefork
 
@@ -26,7 +26,7 @@ CALLBACKS: Mapping[str, Any] = {"timeout_seconds": 5, "retry": {"first_seconds":
 """Of the integration: answers are awaited for 5 s, and a first try is followed by a second almost at once."""
 
 LATE = 20.0
-"""Seconds until the URLs of one job expire; its callback is put off beyond that."""
+"""Seconds until the URLs of one job expire; its callback is retried beyond that."""
 
 Told = Literal["confirmed", "refused"]
 
@@ -123,7 +123,7 @@ async def jobs(flow: Flow) -> Mapping[str, Job]:
 
 
 async def end_of(flow: Flow, job: Job) -> dict[str, Any]:
-    """Wait until a job was told, or is parked, and return how that ended."""
+    """Wait until ECS was notified of a job, or the job is parked; return which."""
     await until(lambda: not {"confirmed.json", "refused.json"}.isdisjoint(flow.stored(job)), 90)
     stored = flow.stored(job)
     end: dict[str, Any] = json.loads(stored.get("confirmed.json") or stored["refused.json"])
@@ -132,7 +132,7 @@ async def end_of(flow: Flow, job: Job) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ROWS)
 async def test_row(flow: Flow, jobs: Mapping[str, Job], name: str) -> None:
-    """What ECS answers decides whether it was told; every request of the job is the same request."""
+    """ECS's answer decides whether it was notified; every request of the job is the same request."""
     row, job = ROWS[name], jobs[name]
     end = await end_of(flow, job)
     assert (end["told"], end["code"]) == (row.told, row.code)
@@ -191,11 +191,11 @@ async def test_a_redirect_is_not_followed(flow: Flow, jobs: Mapping[str, Job]) -
     assert (alarm["status"], alarm["code"]) == (307, "callback_redirected")
 
 
-async def test_a_409_after_a_lost_answer_counts_as_told(flow: Flow) -> None:
+async def test_a_409_after_a_lost_answer_confirms_the_notification(flow: Flow) -> None:
     """The first try was heard and its answer lost: the conflict of the second one says so."""
     guid = UUID(int=409)
     faults = flow.sandbox.faults
-    # ECS hears at last, but the connection breaks; while it takes its time it is told what to answer the next
+    # ECS hears at last, but the connection breaks; while it takes its time the test sets its next answer
     faults.add(Fault(target="callback", kind="delay", job=guid, seconds=2))
     faults.add(Fault(target="callback", kind="lost", job=guid))
     job = await flow.send(cards=CardFile(seed=409, records=CARDS), job_guid=guid)
@@ -207,8 +207,8 @@ async def test_a_409_after_a_lost_answer_counts_as_told(flow: Flow) -> None:
     assert_no_card_data(flow, job)
 
 
-async def test_a_failed_job_that_ecs_refuses_to_hear_is_told_again_by_command(flow: Flow) -> None:
-    """`job tell` sends the same body again once ECS has been mended; a told job is not told again."""
+async def test_a_failed_job_whose_callback_ecs_refused_is_notified_again_by_command(flow: Flow) -> None:
+    """`job tell` sends the same body again once ECS is fixed; it refuses a job whose callback ECS accepted."""
     guid = UUID(int=500)
     flow.sandbox.faults.add(Fault(target="callback", kind="status", status=400, job=guid))
     job = await flow.send(content="html", job_guid=guid)
@@ -219,9 +219,9 @@ async def test_a_failed_job_that_ecs_refuses_to_hear_is_told_again_by_command(fl
 
     code, _ = await flow.cli("job", "tell", str(guid))
     assert code == 0
-    await flow.told(job)
+    await flow.notified(job)
     await flow.caught_up()
-    body = told_body(flow, job)
+    body = notified_body(flow, job)
     assert body["success"] is False
     assert body["error_message"]
     assert len(flow.callbacks(job)) == 2
@@ -234,7 +234,7 @@ async def test_a_refused_job_is_confirmed_by_command(flow: Flow, jobs: Mapping[s
     await flow.caught_up()
     code, _ = await flow.cli("job", "tell", str(job.guid))
     assert code == 0
-    await flow.told(job)
+    await flow.notified(job)
     await flow.caught_up()
     code, said = await flow.cli("job", "show", str(job.guid), "--json")
     assert (code, json.loads(said)["state"]) == (0, "confirmed")

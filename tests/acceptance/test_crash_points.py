@@ -25,7 +25,7 @@ from support.flow_checks import (
     assert_completed,
     assert_one_outcome,
     assert_steps,
-    told_body,
+    notified_body,
 )
 from support.prefork import Prefork
 
@@ -37,7 +37,7 @@ EMBEDDED_FLOWS: Final = 3
 FAILED_STEPS: Final = tuple(step for step in COMPLETED_STEPS if step not in {"job.processed", "result.uploaded"})
 
 
-class Place(NamedTuple):
+class Passage(NamedTuple):
     """Where an effect is passed; see :class:`support.crashes.Case`."""
 
     stage: str
@@ -46,40 +46,40 @@ class Place(NamedTuple):
     absent: str = ""
 
 
-_process, _upload, _confirm, _audit = (Place(stage) for stage in ("process", "upload", "confirm", "audit"))
+_process, _upload, _confirm, _audit = (Passage(stage) for stage in ("process", "upload", "confirm", "audit"))
 
-PLACES: Final[Mapping[str, Sequence[Place]]] = {
+PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     # PROCESS and the watch inside CONFIRM both announce: the first to come stores it
     "store.job": [_process, _confirm],
-    "store.announcement": [Place("process", absent="confirm"), Place("confirm", absent="process")],
+    "store.announcement": [Passage("process", absent="confirm"), Passage("confirm", absent="process")],
     "store.source": [_process],
-    "store.part": [_process, Place("process", "failing", 2)],
-    "store.manifest": [_process, Place("process", nth=3)],
+    "store.part": [_process, Passage("process", "failing", 2)],
+    "store.manifest": [_process, Passage("process", nth=3)],
     "store.processed": [_process],
     "store.uploaded": [_upload],
-    "store.outcome": [_upload, Place("process", "failing")],
-    "store.told": [_confirm, Place("confirm", "retried", 2), Place("confirm", "retried", 3)],
-    "store.confirmed": [_confirm, Place("confirm", "failing")],
+    "store.outcome": [_upload, Passage("process", "failing")],
+    "store.told": [_confirm, Passage("confirm", "retried", 2), Passage("confirm", "retried", 3)],
+    "store.confirmed": [_confirm, Passage("confirm", "failing")],
     "store.open": [_confirm],
-    "store.purge": [Place("confirm", "failing")],
+    "store.purge": [Passage("confirm", "failing")],
     "store.segment": [_audit],
-    "publish.card-batch.requested": [Place("ingress")],
-    "publish.card-batch.quarantine": [Place("ingress", "invalid")],
+    "publish.card-batch.requested": [Passage("ingress")],
+    "publish.card-batch.quarantine": [Passage("ingress", "invalid")],
     "publish.card-batch.processed": [_process],
     "publish.card-batch.uploaded": [_upload],
-    "publish.card-batch.failed": [Place("process", "failing")],
-    "publish.card-batch.completed": [_confirm, Place("confirm", "failing")],
-    "publish.card-batch.dead-letter": [Place("process", "poison")],
-    "publish.events": [Place("ingress", "event"), Place("ingress", "burst", 3)],
-    "publish.events.quarantine": [Place("ingress", "misfit")],
+    "publish.card-batch.failed": [Passage("process", "failing")],
+    "publish.card-batch.completed": [_confirm, Passage("confirm", "failing")],
+    "publish.card-batch.dead-letter": [Passage("process", "poison")],
+    "publish.events": [Passage("ingress", "event"), Passage("ingress", "burst", 3)],
+    "publish.events.quarantine": [Passage("ingress", "misfit")],
     "publish.audit.events": [
-        Place("ingress"),
-        Place("ingress", "misfit"),
-        Place("process", nth=2),
+        Passage("ingress"),
+        Passage("ingress", "misfit"),
+        Passage("process", nth=2),
         _upload,
         _confirm,
     ],
-    "publish.audit.dead-letter": [Place("audit", "audit-poison")],
+    "publish.audit.dead-letter": [Passage("audit", "audit-poison")],
     "commit.process": [_process],
     "commit.upload": [_upload],
     "commit.confirm": [_confirm],
@@ -90,7 +90,9 @@ PLACES: Final[Mapping[str, Sequence[Place]]] = {
 }
 """Which process passes an effect, for what, at which time. Every effect of ``support.effects`` must be here."""
 
-CASES: Final = [Case(point, *place) for point in CRASH_POINTS for place in PLACES.get(point.partition(":")[2], ())]
+CASES: Final = [
+    Case(point, *passage) for point in CRASH_POINTS for passage in PASSAGES.get(point.partition(":")[2], ())
+]
 
 UNRECORDED: Final = {
     "chunk": {"before:store.part", "after:store.part", "before:store.manifest"},
@@ -120,9 +122,9 @@ EMBEDDED: Final = [
 Results = Mapping[Case, BaseException | None]
 
 
-def test_every_effect_has_its_places() -> None:
+def test_every_effect_has_its_scenarios() -> None:
     """An effect that somebody adds is named here, or this fails."""
-    assert set(PLACES) == set(EFFECTS)
+    assert set(PASSAGES) == set(EFFECTS)
     assert {case.point for case in CASES} == set(CRASH_POINTS)
 
 
@@ -176,7 +178,7 @@ async def check(case: Case, run: Run | EventRun, undisturbed: Run) -> None:
         return
     flow, job = run.flow, run.job
     assert flow.result(job) == undisturbed.flow.result(undisturbed.job)
-    assert told_body(flow, job) == told_body(undisturbed.flow, undisturbed.job)
+    assert notified_body(flow, job) == notified_body(undisturbed.flow, undisturbed.job)
     if case.kind == "failing":
         assert_steps(flow, job, FAILED_STEPS)
     else:
@@ -213,7 +215,7 @@ def _repeats(case: Case, stage: str, effect: str) -> set[int]:
 
 
 async def _check_quarantine(run: Run) -> None:
-    """ECS was told 422 in the end, and what it sent is in quarantine under one id."""
+    """ECS got a 422 in the end, and what it sent is in quarantine under one id."""
     announcement = run.job.announcements[-1]
     assert announcement.attempts[-1].status == 422
     kept = [record for record in await run.flow.records(Topic.BATCH_QUARANTINE) if record.value == announcement.body]
@@ -233,14 +235,18 @@ async def _check_poison(case: Case, run: Run) -> None:
     letters = [dict(record.headers) | {"value": record.value} for record in await run.flow.records(topic, run.job)]
     assert {letter["value"] for letter in letters} == {POISON}
     assert {letter["dlq_group"] for letter in letters} == ({b"audit"} if audit else {b"process", b"watch"})
-    places = {(letter["dlq_partition"].decode(), letter["dlq_offset"].decode()) for letter in letters}
-    assert len(places) == 1
+    positions = {(letter["dlq_partition"].decode(), letter["dlq_offset"].decode()) for letter in letters}
+    assert len(positions) == 1
     if not audit:
-        [place] = places
+        [position] = positions
         events = [line["event"] for line in run.flow.audit_lines()]
-        told = [event for event in events if event["action"] == "record.dead_lettered" and place == _place_of(event)]
-        assert sorted(event["actor"] for event in told) == ["process", "watch"]
+        recorded = [
+            event
+            for event in events
+            if event["action"] == "record.dead_lettered" and position == _record_position(event)
+        ]
+        assert sorted(event["actor"] for event in recorded) == ["process", "watch"]
 
 
-def _place_of(event: Mapping[str, Any]) -> tuple[str, str]:
+def _record_position(event: Mapping[str, Any]) -> tuple[str, str]:
     return str(event["detail"]["partition"]), str(event["detail"]["offset"])

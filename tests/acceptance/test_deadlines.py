@@ -13,7 +13,7 @@ import pytest_asyncio
 from pydantic import JsonValue
 from support.brokers import Broker
 from support.flow import EVERYTHING, Flow, running_flow
-from support.flow_checks import assert_completed, assert_one_outcome, told_body
+from support.flow_checks import assert_completed, assert_one_outcome, notified_body
 from support.gated import open_gate
 from support.members import until
 from support.prefork import Prefork
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 WORK_SECONDS = 10.0
 """From the announcement to the deadline: enough to reach the stage that the deadline is to meet, on a slow machine."""
 MARGIN_SECONDS = 40.0
-"""From the deadline to the expiry: the failure must be told within it."""
+"""From the deadline to the expiry: ECS must be notified of the failure within it."""
 EXPIRES_SECONDS = WORK_SECONDS + MARGIN_SECONDS
 
 HOLD_FROM = 101
@@ -72,9 +72,9 @@ async def late(flow: Flow) -> Mapping[str, Job]:
     }
 
 
-def assert_told_in_time(flow: Flow, job: Job) -> str:
-    """ECS was told of a failure before its URLs expired; returns the message."""
-    body = told_body(flow, job)
+def assert_notified_in_time(flow: Flow, job: Job) -> str:
+    """ECS was notified of a failure before its URLs expired; returns the message."""
+    body = notified_body(flow, job)
     assert body["success"] is False
     first = flow.callbacks(job)[0]
     assert first.at < job.announcements[-1].expires_at
@@ -97,8 +97,8 @@ async def test_no_worker_at_all(embedded_broker: Broker, tmp_path: Path, prefork
     )
     async with running as flow:
         job = await flow.send(expires_in_seconds=EXPIRES_SECONDS)
-        await flow.told(job)
-        assert "expired" in assert_told_in_time(flow, job)
+        await flow.notified(job)
+        assert "expired" in assert_notified_in_time(flow, job)
         assert decided(flow, job) == ("deadline_passed", "watch")
 
         # a worker that comes too late finds the decision, touches no card and changes nothing
@@ -115,17 +115,17 @@ async def test_no_worker_at_all(embedded_broker: Broker, tmp_path: Path, prefork
 async def test_in_mid_process(flow: Flow, late: Mapping[str, Job], gates: Path) -> None:
     """The processor hangs: what was decided until then is counted, the worker is free for other jobs."""
     job = late["held"]
-    await flow.told(job)
-    assert "expired" in assert_told_in_time(flow, job)
+    await flow.notified(job)
+    assert "expired" in assert_notified_in_time(flow, job)
     reason, by = decided(flow, job)
     assert reason == "deadline_passed"
     assert by in {"process", "watch"}
-    body = told_body(flow, job)
+    body = notified_body(flow, job)
     assert (body["records_processed"], body["records_failed"]) == (HOLD_FROM - 1, 0)
 
     open_gate(gates, job.guid)  # too late
     other = await flow.send(cards=CardFile(seed=2, records=20))
-    await flow.told(other)
+    await flow.notified(other)
     await flow.caught_up()
     assert_completed(flow, other)
     assert await flow.records(Topic.BATCH_PROCESSED, job) == []
@@ -133,13 +133,13 @@ async def test_in_mid_process(flow: Flow, late: Mapping[str, Job], gates: Path) 
 
 
 async def test_in_upload(flow: Flow, late: Mapping[str, Job]) -> None:
-    """The object store answers SlowDown until the end: all cards are done, yet the job fails, and ECS is told why."""
+    """The object store answers SlowDown until the end: all cards are done, but the job fails the callback says why."""
     job = late["slow store"]
-    await flow.told(job)
-    assert "expired" in assert_told_in_time(flow, job)
+    await flow.notified(job)
+    assert "expired" in assert_notified_in_time(flow, job)
     assert decided(flow, job)[0] == "deadline_passed"
     assert decided(flow, job)[1] in {"upload", "watch"}
-    assert told_body(flow, job)["records_processed"] == job.record_count
+    assert notified_body(flow, job)["records_processed"] == job.record_count
     assert len(await flow.records(Topic.BATCH_PROCESSED, job)) == 1
     assert flow.sandbox.store.traffic.requests["PUT", job.result_key, HTTPStatus.SERVICE_UNAVAILABLE] > 1
     await flow.caught_up()
@@ -149,8 +149,8 @@ async def test_in_upload(flow: Flow, late: Mapping[str, Job]) -> None:
 async def test_urls_that_expire_before_they_are_said_to(flow: Flow, late: Mapping[str, Job]) -> None:
     """The deadline is that of the URLs' own signatures where they end before ``expires_at``."""
     job = late["short URLs"]
-    await flow.told(job)
-    assert "expired" in assert_told_in_time(flow, job)
+    await flow.notified(job)
+    assert "expired" in assert_notified_in_time(flow, job)
     assert flow.callbacks(job)[0].at.timestamp() < job.created_at.timestamp() + EXPIRES_SECONDS
 
 
@@ -158,9 +158,9 @@ async def test_expired_at_arrival(flow: Flow) -> None:
     """An announcement whose expiry is past is accepted, and ends in a failure callback without a single request."""
     job = await flow.send(cards=CardFile(records=20), expires_in_seconds=-10)
     assert job.announcements[0].accepted
-    await flow.told(job)
+    await flow.notified(job)
     await flow.caught_up()
-    assert told_body(flow, job)["success"] is False
+    assert notified_body(flow, job)["success"] is False
     assert decided(flow, job)[0] == "deadline_passed"
     assert flow.sandbox.store.traffic.round_trips(job.input_key) == 0
     assert flow.sandbox.store.traffic.round_trips(job.result_key) == 0
@@ -186,7 +186,7 @@ async def test_renewed_in_mid_download(flow: Flow, gates: Path) -> None:
         flow.sandbox.store.revoke(url)
     open_gate(gates, job.guid)
 
-    await flow.told(job)
+    await flow.notified(job)
     await flow.caught_up()
     assert_completed(
         flow,

@@ -35,7 +35,7 @@ def test_the_demo_verifies_both_acts_twice_in_the_same_folder(tmp_path: Path) ->
 
 
 def check_events(events: dict[str, Any]) -> None:
-    """The books balance, read here anew: per category and in all."""
+    """The books balance when this test reads them itself: per category and in all."""
     assert events["findings"] == []
     assert len(events["rows"]) == 19  # 18 categories, and paths that nobody knows
     for row in (*events["rows"], events["total"]):

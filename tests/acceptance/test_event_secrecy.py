@@ -33,7 +33,7 @@ IN_HEADS: Final = {"signature", "echo", "path"}
 IN_BODIES: Final = {"marker", "token", "name", "repeated name"}
 _SHOW_BODIES: Final = ("pipeline events tail", "pipeline quarantine show")
 _FINDING: Final = re.compile(rb"planted[a-p]+(?=:duplicate_key|: duplicate_key|\", \"rule\": \"duplicate_key)")
-"""What is wrong with a body names a field: letters alone, or ``?`` stands there."""
+"""A finding about a body names a field: letters alone, or ``?``."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -138,7 +138,7 @@ async def test_topics(world: World) -> None:
 
 
 async def test_tokens_stay_where_they_are_guarded(world: World) -> None:
-    """A step-up's token stands in its topic, its quarantine and its dead letters, and in no other topic."""
+    """A step-up's token is in its topic, its quarantine and its dead letters, and in no other topic."""
     topics = [topic for topic in [*BODIES, *Topic] if topic not in STEPUPS]
     everywhere = {record.topic: world.plants.found(record.value) for record in await records_of(world, topics)}
     assert [topic for topic, found in everywhere.items() if "token" in found] == []
@@ -148,7 +148,7 @@ async def test_tokens_stay_where_they_are_guarded(world: World) -> None:
 
 
 async def test_audit_log(world: World) -> None:
-    """What was kept, refused and released is told, and nothing of what it holds."""
+    """The audit log names what was kept, refused and released, and nothing of what it holds."""
     lines = [json.dumps(line) for line in world.flow.audit_lines()]
     actions = {line["event"]["action"] for line in world.flow.audit_lines()}
     assert actions >= {"webhook.quarantined", "webhook.refusals", "quarantine.released"}
@@ -158,6 +158,6 @@ async def test_audit_log(world: World) -> None:
 
 
 async def test_captured_requests_are_gone(world: World) -> None:
-    """What was captured lies where the command was told to keep it, for its owner alone, and nowhere else."""
+    """The capture is in the folder that the command names, for its owner alone, and nowhere else."""
     assert [path.name for path in (world.flow.folder / "capture").iterdir()] == []
     assert [path.stat().st_mode & 0o777 for path in world.kept] == [0o600]

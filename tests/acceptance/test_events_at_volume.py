@@ -56,12 +56,12 @@ level = "warning"
 
 @dataclass
 class Delivered:
-    """What stands in the topics.
+    """What the topics hold.
 
     Attributes:
         topics: Topic of each ``ce_id``.
         places: Offset of its first record.
-        quarantined: Ids of what stands in quarantine.
+        quarantined: Ids of what quarantine holds.
     """
 
     topics: dict[str, str] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Delivered:
 
 @dataclass
 class Ingresses:
-    """Two ingress processes behind no proxy: whoever sends tries the one and the other in turn."""
+    """Two ingress processes without a proxy: the sender tries one and the other in turn."""
 
     config: Path
     running: list[FlowProcess] = field(default_factory=list)
@@ -162,12 +162,12 @@ def _check(entries: list[Entry], delivered: Delivered) -> None:
     assert set(delivered.topics) <= known, "no record but of what was sent rightly"
     accepted = [entry for entry in entries if entry.expected == "accepted" and entry.accepted]
     assert len(accepted) > EVENTS * 0.95
-    wrong_place = {
+    wrong_partition = {
         entry.ce_id: entry.category
         for entry in accepted
         if delivered.topics.get(entry.ce_id) != f"card-events.{entry.category}"
     }
-    assert wrong_place == {}
+    assert wrong_partition == {}
     kept = [entry for entry in entries if entry.expected == "quarantined" and entry.accepted]
     assert len(delivered.quarantined) == len(kept) > 0
     refused = {entry.ce_id for entry in entries if "refused" in entry.verdicts}

@@ -43,11 +43,11 @@ class OtherEcs:
     """A callback endpoint written from the seed alone: it takes one token and answers as documented.
 
     Attributes:
-        told: The callbacks it accepted, by path.
+        notified: The callbacks it accepted, by path.
     """
 
     def __init__(self) -> None:
-        self.told: dict[str, dict[str, Any]] = {}
+        self.notified: dict[str, dict[str, Any]] = {}
         self.heard = asyncio.Event()
 
     @asynccontextmanager
@@ -67,7 +67,7 @@ class OtherEcs:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return web.json_response({"errors": [{"status": "401", "title": "Unauthorized"}]}, status=401)
         guid, now = request.match_info["guid"], datetime.now(UTC).isoformat()
-        self.told[guid] = await request.json()
+        self.notified[guid] = await request.json()
         self.heard.set()
         attributes = {"status": "RESULT_RECEIVED", "message": "Result upload confirmed", "received_at": now}
         data = {"type": "batch-job-result", "id": guid, "attributes": attributes}
@@ -190,7 +190,7 @@ async def test_all_five_processes(apache_kafka: Broker, seaweedfs: SeaweedFS, tm
             assert await announce(ready[0]["url"], bucket, ecs_host, guid) == 200
             async with asyncio.timeout(60):
                 await ecs.heard.wait()
-            assert ecs.told[guid] == {
+            assert ecs.notified[guid] == {
                 "success": True,
                 "records_processed": 3,
                 "records_failed": 1,

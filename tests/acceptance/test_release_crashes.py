@@ -1,4 +1,4 @@
-"""kill -9 while an event is let go from quarantine: released once more, it is the same event, told once."""
+"""kill -9 during a release from quarantine: a second release publishes the same event; subscribers handle it once."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from support.brokers import Broker
 from support.flow import EVERYTHING, INTEGRATION, Flow, running_flow
-from support.flow_checks import told_body
+from support.flow_checks import notified_body
 from support.partner_bucket import PartnerBucket
 from support.seaweedfs import SeaweedFS
 
@@ -107,7 +107,7 @@ def _toml(store: S3Settings) -> str:
 async def test_urls_without_a_checksum(world: World, tmp_path: Path) -> None:
     """The job completes; its parts are gone from the bucket, its receipts stay, the audit log verifies."""
     job = await world.send(empty_crc=False, records=1000, seed=21)
-    await world.flow.told(job)
+    await world.flow.notified(job)
     await world.flow.caught_up()
     result = await world.result(job)
     assert result
@@ -116,7 +116,7 @@ async def test_urls_without_a_checksum(world: World, tmp_path: Path) -> None:
     file.write_bytes(result)
     assert verify_result(file, job.ledger, ResultRules()) == []
     ok, failed = expected_counts(job.ledger)
-    body = told_body(world.flow, job)
+    body = notified_body(world.flow, job)
     assert (body["success"], body["records_processed"], body["records_failed"]) == (True, ok + failed, failed)
 
     keys = await world.stored(f"jobs/weed/{job.guid}/")
@@ -133,8 +133,8 @@ async def test_urls_without_a_checksum(world: World, tmp_path: Path) -> None:
 async def test_urls_with_the_checksum_of_an_empty_body(world: World) -> None:
     """The server enforces it: the job fails at once, and ECS learns what to change about its URLs."""
     job = await world.send(empty_crc=True, records=200, seed=22)
-    await world.flow.told(job)
-    body = told_body(world.flow, job)
+    await world.flow.notified(job)
+    body = notified_body(world.flow, job)
     assert body["success"] is False
     assert "x-amz-checksum-crc32" in body["error_message"]
     assert "empty body" in body["error_message"]

@@ -40,7 +40,7 @@ async def world(
 
 
 def assert_silent(world: World, written: Mapping[str, bytes]) -> None:
-    """Nothing of what was planted stands in any of the texts."""
+    """No text holds anything that was planted."""
     assert written
     assert {where: hits for where, text in written.items() if (hits := world.plants.found(text))} == {}
     assert [where for where, text in written.items() if POISON.encode() in text] == []

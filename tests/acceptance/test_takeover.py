@@ -1,4 +1,4 @@
-"""Several workers of one stage: frozen, told to stop, or simply sharing the work.
+"""Several workers of one stage: frozen, stopped, or simply sharing the work.
 
 Apache Kafka only: the embedded broker allows one member per group.
 """
@@ -21,8 +21,8 @@ from support.flow_checks import (
     COMPLETED_STEPS,
     assert_audit_intact,
     assert_completed,
+    assert_notified_success,
     assert_one_outcome,
-    assert_told_success,
 )
 from support.members import until
 from support.prefork import Prefork
@@ -72,7 +72,7 @@ async def test_a_frozen_worker_that_thaws_changes_nothing(start_flow: StartFlow)
         await flow.caught_up(groups=("process", "upload"))
         before = flow.stored(job)
         assert "outcome.json" in before
-        assert any(name.startswith("parts/") for name in before)  # nobody has told ECS yet: the parts are still there
+        assert any(name.startswith("parts/") for name in before)  # ECS is not notified yet: the parts are still there
 
         frozen.signal(signal.SIGCONT)
         await until(lambda: '"why": "heartbeat_stale"' in frozen.log)
@@ -81,7 +81,7 @@ async def test_a_frozen_worker_that_thaws_changes_nothing(start_flow: StartFlow)
         assert flow.stored(job) == before
 
         await flow.start("confirm")
-        await flow.told(job)
+        await flow.notified(job)
         await flow.caught_up()
         assert_completed(flow, job)
         assert len(flow.callbacks(job)) == 1
@@ -92,7 +92,7 @@ async def test_a_frozen_worker_that_thaws_changes_nothing(start_flow: StartFlow)
         await flow.stop()
 
 
-async def test_a_worker_told_to_stop_in_mid_job_hands_it_over(start_flow: StartFlow) -> None:
+async def test_a_worker_stopped_in_mid_job_hands_it_over(start_flow: StartFlow) -> None:
     """SIGTERM with less grace than the job needs: it stops in time, the next one does the rest."""
     grace = 0.5
     async with start_flow(seconds=0.05, tables={"consumer": {"stop_grace_seconds": grace}}) as flow:
@@ -104,7 +104,7 @@ async def test_a_worker_told_to_stop_in_mid_job_hands_it_over(start_flow: StartF
         done = _chunks(flow, job)
         assert 2 <= done < CHUNKS
         await flow.start("process")
-        await flow.told(job)
+        await flow.notified(job)
         await flow.caught_up()
         assert_completed(flow, job)
         await assert_one_outcome(flow, job, "completed")
@@ -113,13 +113,13 @@ async def test_a_worker_told_to_stop_in_mid_job_hands_it_over(start_flow: StartF
         await flow.stop()
 
 
-async def test_a_worker_told_to_stop_finishes_what_fits_into_the_grace(start_flow: StartFlow) -> None:
+async def test_a_stopped_worker_finishes_what_fits_into_the_grace(start_flow: StartFlow) -> None:
     """SIGTERM with grace enough: the job in work is done by the very process, and no card twice."""
     async with start_flow(seconds=0.02) as flow:
         job = await flow.send(cards=CARDS)
         await until(lambda: _chunks(flow, job) >= 2)
         await flow.stop("process")
-        await flow.told(job)
+        await flow.notified(job)
         await flow.caught_up()
         assert_completed(flow, job)
         assert set(seen(flow.folder / "cards", job.guid).values()) == {1}
@@ -138,10 +138,10 @@ async def test_two_hundred_jobs_on_two_workers(start_flow: StartFlow) -> None:
 
         jobs = await asyncio.gather(*(send(number) for number in range(200)))
         for job in jobs:
-            await flow.told(job, 120.0)
+            await flow.notified(job, 120.0)
         await flow.caught_up()
         for job in jobs:
-            assert_told_success(flow, job)
+            assert_notified_success(flow, job)
             assert len(flow.callbacks(job)) == 1
         await assert_audit_intact(flow)
         steps = Counter((line["event"]["job_guid"], line["event"]["action"]) for line in flow.audit_lines())

@@ -55,7 +55,7 @@ def wrong_token(flow: Flow) -> str:
 
 
 def replace_token(flow: Flow, integration: str, token: str) -> None:
-    """Put another token in place as a whole, as whoever rotates secrets does."""
+    """Replace the token file in one step, as a secret rotation does."""
     fresh = flow.folder / "fresh-token"
     fresh.write_text(token + "\n")
     fresh.chmod(0o600)
@@ -109,7 +109,7 @@ async def test_readiness_names_the_expired_token_and_the_ingress_does_not_care(f
 async def test_by_oauth(flow: Flow) -> None:
     """The token comes from ECS's endpoint, in its JSON:API form."""
     job = await send(flow, OAUTH)
-    await flow.told(job)
+    await flow.notified(job)
     await until((folder_of(flow, OAUTH, job) / "confirmed.json").exists)
     assert job.success
 
@@ -130,7 +130,7 @@ async def test_a_token_that_is_not_accepted(flow: Flow, integration: str) -> Non
     replace_token(flow, integration, flow.sandbox.token())
     code, _ = await flow.cli("job", "tell", f"{integration}/{job.guid}")
     assert code == 0
-    await flow.told(job)
+    await flow.notified(job)
     await until(lambda: not (folder / "parts").exists())
     first, second = flow.callbacks(job)
     assert (first.verdict, second.verdict) == (401, 200)
@@ -147,7 +147,7 @@ async def test_rotated_in_mid_run(flow: Flow) -> None:
     # the request with the old token is under way: now it is replaced
     await until(lambda: all(one.get("job") != str(guid) for one in flow.sandbox.faults.waiting()), 60)
     replace_token(flow, INTEGRATION, flow.sandbox.token(lifetime=timedelta(days=30)))
-    await flow.told(job)
+    await flow.notified(job)
     confirmed = folder_of(flow, INTEGRATION, job) / "confirmed.json"
     await until(confirmed.exists)
     assert json.loads(confirmed.read_text())["tries"] == 1

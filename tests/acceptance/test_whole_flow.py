@@ -16,7 +16,7 @@ from support.flow_checks import (
     assert_no_card_data,
     assert_one_outcome,
     assert_steps,
-    told_body,
+    notified_body,
 )
 
 from pipeline.contracts import Topic
@@ -44,7 +44,7 @@ async def flow(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Asyn
 async def test_a_job_with_bad_cards(flow: Flow) -> None:
     """2,000 cards, some of them bad: result as planted, one callback, audit log whole, nothing left behind."""
     job = await flow.send(cards=CardFile(records=2000, bad_share=0.05, cvv=True))
-    await flow.told(job)
+    await flow.notified(job)
     await flow.caught_up()
     assert_completed(flow, job)
     assert len(flow.callbacks(job)) == 1
@@ -60,8 +60,8 @@ async def test_a_gzip_file(flow: Flow) -> None:
     spec = CardFile(records=1000, bad_share=0.05)
     plain = await flow.send(cards=spec)
     packed = await flow.send(cards=spec.model_copy(update={"gzip": True}))
-    await flow.told(plain)
-    await flow.told(packed)
+    await flow.notified(plain)
+    await flow.notified(packed)
     await flow.caught_up()
     assert_completed(flow, packed)
     assert flow.result(packed) == flow.result(plain)
@@ -70,7 +70,7 @@ async def test_a_gzip_file(flow: Flow) -> None:
 async def test_a_file_with_a_header_only(flow: Flow) -> None:
     """Announced as empty, it completes: the result is a header."""
     job = await flow.send(cards=CardFile(records=0))
-    await flow.told(job)
+    await flow.notified(job)
     await flow.caught_up()
     assert_completed(flow, job)
     assert flow.result(job) == b"card_number,expiry,amount,holder,location_id,note,status,message\n"
@@ -79,9 +79,9 @@ async def test_a_file_with_a_header_only(flow: Flow) -> None:
 async def test_a_job_that_fails(flow: Flow) -> None:
     """What is no CSV ends in one failure callback that says so; nothing is uploaded."""
     job = await flow.send(content="html", record_count=200)
-    await flow.told(job)
+    await flow.notified(job)
     await flow.caught_up()
-    body = told_body(flow, job)
+    body = notified_body(flow, job)
     assert (body["success"], body["records_processed"], body["records_failed"]) == (False, 0, 0)
     assert body["error_message"]
     assert len(body["error_message"]) <= 1200
@@ -94,9 +94,9 @@ async def test_a_job_that_fails(flow: Flow) -> None:
 async def test_a_job_that_fails_half_way_keeps_its_parts_for_a_while_and_purges_them_on_request(flow: Flow) -> None:
     """More records than announced: the job fails, what was decided can be read, `job purge` erases the card data."""
     job = await flow.send(cards=CardFile(records=1000), record_count=600)
-    await flow.told(job)
+    await flow.notified(job)
     await flow.caught_up()
-    assert told_body(flow, job)["success"] is False
+    assert notified_body(flow, job)["success"] is False
     assert flow.result(job) is None
     code, said = await flow.cli("job", "purge", str(job.guid), "--yes")
     assert code == 0, said

@@ -70,7 +70,7 @@ async def cost(flow: Flow, records: int) -> dict[str, Counter[str]]:
     """Do one job; return what it cost in store calls, after checking all that is the same for any job."""
     before = await store_calls(flow)
     job = await flow.send(cards=CardFile(records=records))
-    await flow.told(job)
+    await flow.notified(job)
     await flow.caught_up()
     after = await store_calls(flow)
 

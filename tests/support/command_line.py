@@ -20,7 +20,7 @@ class Run(Protocol):
 
 
 class RememberingPublisher(MemoryPublisher):
-    """Stands in for KafkaPublisher; see :class:`RememberingPorts`.
+    """Replaces KafkaPublisher; see :class:`RememberingPorts`.
 
     Attributes:
         made: All that were made; a test empties it.

@@ -163,7 +163,7 @@ async def _driven(flow: Flow, kind: Kind) -> Job | EventRun:
 
 async def _finished(flow: Flow, job: Job) -> Run:
     if any(announcement.accepted for announcement in job.announcements):
-        await flow.told(job)
+        await flow.notified(job)
     await flow.caught_up()
     return Run(flow, job)
 

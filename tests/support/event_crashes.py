@@ -94,7 +94,7 @@ async def _delivered(post: Post, event: Event) -> Delivery:
 
 
 async def check_events(run: EventRun, *, kept: bool) -> None:
-    """Nothing is lost, and what stands there twice is one event.
+    """Nothing is lost, and a record that is there twice is one event.
 
     Args:
         run: What came of them.

@@ -68,7 +68,7 @@ class EventPlants:
         return _noted(self.repeated if repeated else self.named, marker(rng).translate(_LETTERS))
 
     def found(self, data: bytes, *, allowed: Collection[str] = ()) -> dict[str, set[bytes]]:
-        """Return what of it all stands in ``data``, by kind, but for the kinds that are allowed there."""
+        """Return the planted values in ``data``, by kind, without the kinds that are allowed there."""
         markers = {one.lower() for one in _MARKER.findall(data)}
         special = {"token": self.tokens, "echo": self.echoed, "path": self.paths}
         special |= {"name": self.named, "repeated name": self.repeated}
@@ -82,12 +82,12 @@ class EventPlants:
 
 
 def marker(rng: Random) -> str:
-    """Return a text that stands nowhere else."""
+    """Return a text that occurs nowhere else."""
     return f"planted{rng.getrandbits(32):08x}"
 
 
 def odd_name(rng: Random) -> str:
-    """Return a marker that stands where names stand, and looks like none: it has too many digits."""
+    """Return a marker for the position of a name; it looks like no name: it has too many digits."""
     return f"planted{int(rng.random() * 1e8):08d}"
 
 

@@ -17,7 +17,7 @@ class FakeGroup:
         age: Seconds since the last heartbeat.
         answers: What the next commits answer: True, False, or an error to raise; True when used up.
         commits: What was committed, one entry per commit.
-        start_offsets: Committed offsets, for work that begins anew; missing ones cannot be learnt.
+        start_offsets: Committed offsets, for work that starts over; missing ones cannot be learnt.
     """
 
     def __init__(self, topic: Topic = Topic.BATCH_REQUESTED) -> None:

@@ -4,7 +4,7 @@
 
     async with running_flow(broker, tmp_path) as flow:         # everything started and ready
         job = await flow.send(cards=CardFile(records=200, bad_share=0.1))
-        await flow.told(job)                                   # ECS has accepted the callback
+        await flow.notified(job)                                   # ECS has accepted the callback
         await flow.caught_up()                                 # no record is left that a stage has not finished with
         assert_completed(flow, job)                            # support.flow_checks
 
@@ -139,9 +139,9 @@ class Flow:
         """What Weavr puts the paths of its events behind, where the settings know a Weavr of the same name."""
         return f"{self._url}/webhooks/weavr/{INTEGRATION}"
 
-    async def told(self, job: Job, seconds: float = 60.0) -> None:
+    async def notified(self, job: Job, seconds: float = 60.0) -> None:
         """Wait until ECS has accepted the job's callback."""
-        assert await self.sandbox.ecs.wait_told(job.guid, seconds), f"not told within {seconds} s:{self._logs()}"
+        assert await self.sandbox.ecs.wait_told(job.guid, seconds), f"not notified within {seconds} s:{self._logs()}"
 
     async def caught_up(self, seconds: float = 60.0, *, groups: Iterable[str] = _GROUPS) -> None:
         """Wait until every group has committed all its topics hold: then nothing is left to happen."""

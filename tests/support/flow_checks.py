@@ -29,21 +29,21 @@ _CARD_DIGITS: Final = 12
 
 
 def assert_completed(flow: Flow, job: Job, *, steps: tuple[str, ...] = COMPLETED_STEPS) -> None:
-    """Result as planted, told once and for all, every step in the audit log once, no card data left."""
-    assert_told_success(flow, job)
+    """Result as planted, ECS notified once, every step in the audit log once, no card data left."""
+    assert_notified_success(flow, job)
     assert_steps(flow, job, steps)
     assert_no_card_data(flow, job)
 
 
-def assert_told_success(flow: Flow, job: Job) -> None:
-    """The result at ECS is as planted, and ECS was told what is in it."""
+def assert_notified_success(flow: Flow, job: Job) -> None:
+    """The result at ECS is as planted, and the callback has its counts."""
     ledger = job.ledger
     assert ledger
     stored = flow.sandbox.store.disk.get(job.result_key)
     assert stored, "no result was uploaded"
     assert verify_result(stored.path, ledger, ResultRules()) == []
     ok, failed = expected_counts(ledger)
-    assert told_body(flow, job) == {
+    assert notified_body(flow, job) == {
         "success": True,
         "records_processed": ok + failed,
         "records_failed": failed,
@@ -51,10 +51,10 @@ def assert_told_success(flow: Flow, job: Job) -> None:
     }
 
 
-def told_body(flow: Flow, job: Job) -> dict[str, Any]:
-    """Return the body that ECS was told, in the seed's order of fields; every callback of the job is equal to it."""
+def notified_body(flow: Flow, job: Job) -> dict[str, Any]:
+    """Return the callback's body, in the seed's order of fields; every callback of the job has this body."""
     callbacks = flow.callbacks(job)
-    assert callbacks, "ECS was never told"
+    assert callbacks, "ECS was never notified"
     assert len({(one.body, one.request_id) for one in callbacks}) == 1
     # one is accepted, and repeats of it are recognised; never is a second one news
     assert [one.reason for one in callbacks if not one.replayed and one.verdict in range(200, 300)] == ["accepted"]
@@ -66,7 +66,7 @@ def told_body(flow: Flow, job: Job) -> dict[str, Any]:
 
 
 def assert_steps(flow: Flow, job: Job, steps: tuple[str, ...]) -> None:
-    """Each of these steps stands in the audit log once, and none besides; each says whose job it was."""
+    """The audit log holds each of these steps once, and no others; each names its job."""
     trail = flow.audit_trail(job)
     assert Counter(event["action"] for event in trail) == Counter(steps)
     assert {event["integration"] for event in trail} == {INTEGRATION}
@@ -99,7 +99,7 @@ async def assert_one_outcome(flow: Flow, job: Job, outcome: str) -> None:
 
 
 async def assert_audit_intact(flow: Flow) -> None:
-    """The chains verify, and no event id stands in them twice."""
+    """The chains verify, and they hold no event id twice."""
     store = open_store(LocalSettings(kind="local", path=flow.store))
     try:
         report = await verify(store)

@@ -204,7 +204,7 @@ class World:
         self.restart()
 
     def restart(self) -> None:
-        """Make the stages anew, as a restarted process does: what they had in memory is gone."""
+        """Make new stages, as a restarted process does: what the old ones had in memory is gone."""
         files = FileRules(
             csv=CsvSettings(),
             csv_limits=self.csv_limits,

@@ -22,7 +22,7 @@ def manifests(folder: Path) -> list[Manifest]:
 
 
 def kustomization(folder: Path) -> Manifest:
-    """What kustomize is told there."""
+    """What kustomize reads there."""
     found: Manifest = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
     return found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 WINDOW: Final = 12
-"""Digits of a card number that count as the number: whoever shows so many of 16 shows it."""
+"""So many of 16 digits are as good as the whole card number."""
 
 _LONG: Final = re.compile(rb"[0-9A-Z](?:[ -]?[0-9A-Z]){%d,}" % (WINDOW - 1))
 _SIX: Final = re.compile(rb"(?<![0-9A-Za-z.])1[0-9]{5}(?![0-9A-Za-z])")
@@ -26,7 +26,7 @@ class Plants:
         cards: Card numbers of 13 digits or more.
         six_digit_cards: Numbers such as 100001; they count where they stand alone, not as part of a word or a fraction.
         card_data: Values of columns that must not be kept at all, as ``pin`` and ``cvv`` make them.
-        secrets: Tokens, webhook secrets: texts that stand nowhere but in their files.
+        secrets: Tokens, webhook secrets: texts that only their files hold.
         urls: What makes URLs bearer secrets: only the records and objects of announcements may hold it.
     """
 
@@ -49,7 +49,7 @@ class Plants:
                 self.six_digit_cards.add(number)
 
     def found(self, data: bytes, *, allowed: Collection[str] = ()) -> dict[str, set[bytes]]:
-        """Return what of it all stands in ``data``, by kind, but for the kinds that are allowed there."""
+        """Return the planted values in ``data``, by kind, without the kinds that are allowed there."""
         kinds = {
             "card": {self._windows[window] for window in self._candidates(data)},
             "six-digit card": self.six_digit_cards.intersection(_SIX.findall(data)),

@@ -1,4 +1,4 @@
-"""What tests of the sandbox are made of: a clock that stands still, and jobs that were not announced."""
+"""What tests of the sandbox are made of: a clock that is stopped, and jobs that were not announced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.sandbox.jobs import Announcement, Job
 
 
 class Clock:
-    """UTC time that stands still unless it is moved."""
+    """UTC time that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 21, 22, 43, 59, tzinfo=UTC)
@@ -38,7 +38,7 @@ class Prepared:
 
 
 async def prepare(sandbox: Sandbox, **request: Any) -> Prepared:
-    """Create a job and sign its URLs without telling anyone."""
+    """Create a job and sign its URLs without announcing it."""
     job = await sandbox.ecs.create(JobRequest(announce=False, **request))
     return Prepared(sandbox, job, sandbox.ecs.prepare(job))
 

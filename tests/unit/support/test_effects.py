@@ -81,12 +81,12 @@ def test_dead_letters_of_subscribers_are_none_of_the_commands(topic: TopicName) 
 
 
 async def test_every_object_that_jobs_and_the_audit_log_create_is_of_one_kind_of_the_list() -> None:
-    """A job completes, fails, is told with retries and in vain, is told again, and has a second attempt."""
+    """A job completes, fails, is notified with retries and in vain, is notified again, and has a second attempt."""
     keys = {
         *await _completed(Answer("accepted", 200, "callback_accepted", "")),
         *await _completed(Answer("refused", 404, "callback_unknown_job", "")),
         *await _completed(TransientError("callback_server_error", "ECS answered 500"), Answer("accepted", 200, "", "")),
-        *await _failed_and_announced_anew(),
+        *await _failed_and_announced_again(),
         *await _audited(),
     }
     found = {kind for kind in KINDS if any(pattern.fullmatch(key) for key in keys for pattern in [KINDS[kind]])}
@@ -124,7 +124,7 @@ async def _completed(*answers: Answer | PipelineError) -> list[str]:
     return keys
 
 
-async def _failed_and_announced_anew() -> list[str]:
+async def _failed_and_announced_again() -> list[str]:
     world, keys = _world(reannouncement_after_failure="new_attempt")
     await world.run(world.announce(FAILED))
     world.clock.forward(minutes=5)

@@ -58,7 +58,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "store.processed": [_process],
     "store.uploaded": [_upload],
     "store.outcome": [_upload, Passage("process", "failing")],
-    "store.told": [_confirm, Passage("confirm", "retried", 2), Passage("confirm", "retried", 3)],
+    "store.try": [_confirm, Passage("confirm", "retried", 2), Passage("confirm", "retried", 3)],
     "store.confirmed": [_confirm, Passage("confirm", "failing")],
     "store.open": [_confirm],
     "store.purge": [Passage("confirm", "failing")],

@@ -29,7 +29,7 @@ from pipeline.storage import ObjectInfo, ObjectStore, StoreSettings
 
 _JOB: Final = r"jobs/[^/]+/[^/]+/"
 _WORK: Final = _JOB + r"(?:attempts/\d+/)?"
-_TELLING: Final = _WORK + r"(?:again/[^/]+/)?"
+_NOTIFICATION: Final = _WORK + r"(?:again/[^/]+/)?"
 
 KINDS: Final[Mapping[str, re.Pattern[str]]] = {
     kind: re.compile(pattern)
@@ -42,8 +42,8 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "processed": _WORK + r"processed\.json",
         "uploaded": _WORK + r"uploaded\.json",
         "outcome": _WORK + r"outcome\.json",
-        "told": _TELLING + r"told/\d+(?:\.answer)?\.json",
-        "confirmed": _TELLING + r"(?:confirmed|refused)\.json",
+        "try": _NOTIFICATION + r"told/\d+(?:\.answer)?\.json",
+        "confirmed": _NOTIFICATION + r"(?:confirmed|refused)\.json",
         "open": r"open/.+",
         "purge": r"purge/.+",
         "segment": r"audit/.+",

@@ -3,7 +3,6 @@
 from pipeline.app.assembly import open_jobs
 from pipeline.app.ports import PORTS, Ports
 from pipeline.app.running import STAGES, Ready, run_dev, run_ingress, run_stage
-from pipeline.app.signals import stop_on_signals
 from pipeline.app.sources import open_sources
 
 __all__ = [
@@ -16,5 +15,4 @@ __all__ = [
     "run_dev",
     "run_ingress",
     "run_stage",
-    "stop_on_signals",
 ]

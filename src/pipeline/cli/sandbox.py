@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 
 import click
 
-from pipeline.app import stop_on_signals
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_fields, print_json
 from pipeline.cli.sandbox_events import send_weavr_events
@@ -32,6 +31,7 @@ from pipeline.sandbox import (
 )
 from pipeline.sandbox.inputs import Content
 from pipeline.sandbox.weavr import weavr_snippet
+from pipeline.signals import stop_on_signals
 
 Mode = Literal["aws-like", "value-enforcing"]
 
@@ -166,8 +166,9 @@ def broker(*, until_eof: bool) -> None:
 
 
 async def _serve(settings: SandboxSettings, folder: Path | None, integration: str) -> None:
+    stop = asyncio.Event()
     try:
-        with stop_on_signals() as stop:
+        with stop_on_signals(stop.set):
             async with Sandbox(settings) as running:
                 written = _written(running, folder, integration) if folder else None
                 print_json(
@@ -192,7 +193,8 @@ def _written(running: Sandbox, folder: Path, integration: str) -> str:
 
 
 async def _until_stopped(*, until_eof: bool) -> None:
-    with stop_on_signals() as stop:
+    stop = asyncio.Event()
+    with stop_on_signals(stop.set):
         if until_eof:
             # a thread, since a file and /dev/null cannot be polled; it ends with the process at the latest
             Thread(target=_stop_at_eof, args=(asyncio.get_running_loop(), stop), daemon=True).start()

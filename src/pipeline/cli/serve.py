@@ -11,11 +11,12 @@ import click
 import structlog
 import uvloop
 
-from pipeline.app import Ports, Ready, run_dev, run_ingress, run_stage, stop_on_signals
+from pipeline.app import Ports, Ready, run_dev, run_ingress, run_stage
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.output import print_json
 from pipeline.observability import Redaction, configure_logging
 from pipeline.settings import Settings
+from pipeline.signals import stop_on_signals
 
 _READY = """\b
 Prints one line on stdout once it is ready:
@@ -101,7 +102,8 @@ def _run(setup: Setup, server: Server, *, webhook_secrets: bool) -> None:
 
 
 async def _serve(server: Server, settings: Settings, ports: Ports) -> None:
-    with stop_on_signals() as stop:
+    stop = asyncio.Event()
+    with stop_on_signals(stop.set):
         await server(settings, on_ready=_print_ready, stop=stop, ports=ports)
 
 

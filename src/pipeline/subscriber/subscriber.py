@@ -14,7 +14,7 @@ from pipeline.contracts import TopicSpec
 from pipeline.errors import FatalError
 from pipeline.kafka import BrokerUnavailable, DeadLetters, GroupClientFactory, KafkaSettings, KeyedConsumer
 from pipeline.observability import Metrics
-from pipeline.subscriber._signals import stopped_by_signals
+from pipeline.signals import stop_on_signals
 from pipeline.subscriber.cluster import Cluster, KafkaCluster
 from pipeline.subscriber.delivery import Delivery
 from pipeline.subscriber.event import Event
@@ -195,7 +195,7 @@ class Subscriber:
             raise RuntimeError("a subscriber runs once: make another")
         self._started = True
         if settings.signals:
-            with stopped_by_signals(self.stop):
+            with stop_on_signals(self.stop):
                 await self._consume(delivery, settings)
         else:
             await self._consume(delivery, settings)

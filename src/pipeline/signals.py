@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT ask for a graceful stop, for as long as a subscriber runs."""
+"""SIGTERM and SIGINT ask a process to stop in an orderly way."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import structlog
 
 log = structlog.get_logger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` at the first signal; a second one falls back to Python's own handling, for the impatient.
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` at the first SIGTERM or SIGINT within the block.
 
-    Afterwards Python handles the signals itself.
+    A second signal falls back to Python's own handling, so that it ends the process at once. After the block Python
+    handles both signals itself.
     """
     loop = asyncio.get_running_loop()
 
-    def asked(number: signal.Signals) -> None:
+    def stop_once(number: signal.Signals) -> None:
         log.info("stop_asked_for", signal=number.name)
         stop()
         for one in _SIGNALS:
             loop.remove_signal_handler(one)
 
     for number in _SIGNALS:
-        loop.add_signal_handler(number, asked, number)
+        loop.add_signal_handler(number, stop_once, number)
     try:
         yield
     finally:

@@ -94,7 +94,7 @@ def _check_networks(addresses: Sequence[str]) -> None:
         except ValueError:
             raise UsageRefused(
                 "source_address",
-                f"{address!r} is no network; write e.g. 192.0.2.0/24, with no bit set behind the slash",
+                f"{address!r} is not a network; write e.g. 192.0.2.0/24, all bits after the prefix zero",
             ) from None
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pipeline.outbound.urls import HostPattern, MalformedUrl, split_url
 
 Purpose = Literal["input", "result", "callback"]
-"""What a URL is for; also the name of the list in :class:`HostRules` that its host must stand in."""
+"""What a URL is for; also the name of the list in :class:`HostRules` that must contain its host."""
 
 
 class HostRules(BaseModel):

@@ -23,7 +23,7 @@ class SharedSecretScheme(BaseModel):
 
     kind: Literal["shared-secret"] = "shared-secret"
     header: str = Field(default="X-Webhook-Secret", description="Name of the header that carries the secret")
-    prefix: str = Field(default="", description="What stands before the secret in the header, e.g. 'Bearer '")
+    prefix: str = Field(default="", description="Text before the secret in the header, e.g. 'Bearer '")
 
 
 class HmacScheme(BaseModel):
@@ -33,14 +33,14 @@ class HmacScheme(BaseModel):
 
     kind: Literal["hmac"] = "hmac"
     header: str = Field(default="X-Webhook-Signature", description="Name of the header that carries the signature")
-    prefix: str = Field(default="", description="What stands before the signature in the header, e.g. 'sha256='")
+    prefix: str = Field(default="", description="Text before the signature in the header, e.g. 'sha256='")
     hash: Literal["sha256", "sha512", "sha1"] = Field(default="sha256", description="Hash function of the HMAC")
     encoding: Literal["hex", "base64"] = Field(default="hex", description="How the signature is written")
     timestamp_header: str | None = Field(
         default=None,
-        description="Name of the header that carries the Unix time in seconds; given: it is signed as well",
+        description="Name of the header with the Unix time in seconds; if set, the time is signed too",
     )
-    separator: str = Field(default=".", description="What stands between timestamp and body in the signed text")
+    separator: str = Field(default=".", description="Text between timestamp and body in the signed text")
 
 
 Scheme = Annotated[SharedSecretScheme | HmacScheme, Field(discriminator="kind")]
@@ -61,13 +61,11 @@ class ObjectStoreSettings(BaseModel):
     secret_key: SecretStr = Field(
         default=SecretStr("sandbox-secret-key-of-no-account"), description="Secret key that signs the URLs"
     )
-    max_object_bytes: Bytes = Field(default=5 * 1024**3, ge=1, description="Largest PUT in bytes; S3: 5 GiB")
+    max_object_bytes: Bytes = Field(default=5 * 1024**3, ge=1, description="Largest PUT; that of S3 is 5 GiB")
     body_timeout_seconds: Seconds = Field(
-        default=20.0, gt=0, description="A PUT that sends nothing for this many seconds gets 400 RequestTimeout"
+        default=20.0, gt=0, description="A PUT that sends nothing for this long is answered 400 RequestTimeout"
     )
-    clock_skew_seconds: Seconds = Field(
-        default=900.0, ge=0, description="How far ahead the signer's clock may be, in seconds"
-    )
+    clock_skew_seconds: Seconds = Field(default=900.0, ge=0, description="How far the clock of the signer may be ahead")
 
     def model_post_init(self, _context: object) -> None:
         """Refuse bucket names that would hide another part of the sandbox."""
@@ -80,11 +78,13 @@ class CardApiSettings(BaseModel):
 
     model_config = _FROZEN
 
-    token: SecretStr = Field(default=SecretStr("sandbox-card-api-token"), description="Bearer token that it wants")
-    latency_seconds: Seconds = Field(default=0.0, ge=0, description="How long each answer takes, in seconds")
-    declined_share: Count = Field(default=25, ge=0, description="One card in so many is declined; 0: none is")
+    token: SecretStr = Field(
+        default=SecretStr("sandbox-card-api-token"), description="Bearer token that the API requires"
+    )
+    latency_seconds: Seconds = Field(default=0.0, ge=0, description="How long each answer takes")
+    declined_share: Count = Field(default=25, ge=0, description="One card in this many is declined; 0: none")
     remembered_keys: Count = Field(
-        default=200_000, ge=1, description="Idempotency keys that it remembers; the oldest go first"
+        default=200_000, ge=1, description="Idempotency keys that the API remembers; it forgets the oldest first"
     )
 
 
@@ -93,31 +93,34 @@ class SandboxSettings(BaseModel):
 
     model_config = _FROZEN
 
-    data_dir: Path = Field(description="Folder of the objects; what an earlier run left there is overwritten")
+    data_dir: Path = Field(description="Folder of the objects; those of an earlier run are overwritten")
     host: str = Field(default="127.0.0.1", description="Address to listen on")
     port: Port = Field(default=8090, description="Port to listen on; 0 takes a free one")
     public_url: str | None = Field(
-        default=None, description="Base of the URLs that it hands out, where it is reached under another name; no path"
+        default=None,
+        description="Base of the URLs that the sandbox hands out, without a path, if clients reach it under another name",
     )
-    webhook_url: str | None = Field(default=None, description="Where jobs are announced unless a job says otherwise")
+    webhook_url: str | None = Field(
+        default=None, description="Where jobs are announced, unless a job names another URL"
+    )
     webhook_secret: SecretStr = Field(
         default=SecretStr("sandbox-webhook-secret-0123456789abcdef"), description="Secret of the originating webhook"
     )
     scheme: Scheme = Field(default_factory=SharedSecretScheme, description="How the secret is applied")
-    webhook_timeout_seconds: Seconds = Field(
-        default=10.0, gt=0, description="How long one announcement may take, in seconds"
-    )
+    webhook_timeout_seconds: Seconds = Field(default=10.0, gt=0, description="How long one announcement may take")
     webhook_pauses_seconds: tuple[Seconds, ...] = Field(
-        default=(0.2, 1.0, 3.0), description="Pauses before the announcement is repeated, in seconds; then ECS gives up"
+        default=(0.2, 1.0, 3.0),
+        description="Pauses before an announcement is repeated; after the last one ECS gives up",
     )
     partner_guid: UUID = Field(
-        default=UUID("03338397-83da-470d-9cd7-241f6b5dbd62"), description="The integrator, as ECS numbers it"
+        default=UUID("03338397-83da-470d-9cd7-241f6b5dbd62"), description="GUID of the integrator at ECS"
     )
     merchant_guid: UUID = Field(
-        default=UUID("4933e450-d3c4-406f-9b9b-3afb812a5b7c"), description="The merchant of a job that names none"
+        default=UUID("4933e450-d3c4-406f-9b9b-3afb812a5b7c"),
+        description="GUID of the merchant, unless a job names another",
     )
     partner_reference_id: str = Field(
-        default="integrator-merchant1-location-002", description="The reference of a job that names none"
+        default="integrator-merchant1-location-002", description="Reference of a job that names none"
     )
     jwt_secret: SecretStr = Field(
         default=SecretStr("sandbox-platform-jwt-secret-of-32-bytes-or-more"),
@@ -130,9 +133,7 @@ class SandboxSettings(BaseModel):
     oauth_client_secret: SecretStr = Field(
         default=SecretStr("sandbox-client-secret"), description="Secret of that client"
     )
-    oauth_expires_seconds: WholeSeconds = Field(
-        default=86_400, ge=1, description="Lifetime of a fetched token, in seconds"
-    )
+    oauth_expires_seconds: WholeSeconds = Field(default=86_400, ge=1, description="Lifetime of a fetched token")
     request_id_conflict_status: Literal[409, 422] = Field(
         default=409, description="Answer to a known X-Request-Id with another payload"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal, Self
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from pipeline.jobs.ecs import CallbackSettings, EcsPartner
 from pipeline.jobs.partners import Partner
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.jobs.settings import JobLimits, JobPolicies
-from pipeline.settings.files import resolved
+from pipeline.secret_files import read_secret
 from pipeline.settings.refusals import ConfigError, refusal
 from pipeline.units import Count, Days
 from pipeline.webhooks.sources.loading import load_kind
@@ -38,8 +38,17 @@ _DAY_MS: Final = 86_400_000
 
 
 def _with_default_path(data: Any, root: str, key: str = "webhook_path") -> Any:
-    """Return a table with the path that its name makes, where it names none."""
+    """Return a table with the path that follows from its name, unless it sets one."""
     return {**data, key: f"{root}{data.get('name')}"} if isinstance(data, dict) and key not in data else data
+
+
+def _read_now(secrets: Iterable[SecretSettings]) -> tuple[Secret, ...]:
+    """Return the secrets that the files hold now.
+
+    Raises:
+        SecretUnreadable: A file became unreadable since the settings were loaded.
+    """
+    return tuple(Secret(one.name, read_secret(one.file), one.not_before, one.not_after) for one in secrets)
 
 
 class Limits(CsvLimits, JobLimits):
@@ -80,12 +89,12 @@ class EcsIntegration(EcsOptions):
         return EcsPartner(self.callback)
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
-        """Return the webhook secrets as their files hold them now.
+        """Return the webhook secrets that the files hold now.
 
         Raises:
-            SecretUnreadable: A file went away since the settings were loaded.
+            SecretUnreadable: A file became unreadable since the settings were loaded.
         """
-        return resolved(self.webhook.secrets)
+        return _read_now(self.webhook.secrets)
 
 
 class WeavrIntegration(WeavrOptions):
@@ -116,12 +125,12 @@ class WeavrIntegration(WeavrOptions):
         return self
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
-        """Return the API keys as their files hold them now.
+        """Return the API keys that the files hold now.
 
         Raises:
-            SecretUnreadable: A file went away since the settings were loaded.
+            SecretUnreadable: A file became unreadable since the settings were loaded.
         """
-        return resolved(self.secrets)
+        return _read_now(self.secrets)
 
 
 class WebhookSource(BaseModel):
@@ -215,12 +224,12 @@ class WebhookSource(BaseModel):
         return self.provider or "hmac"
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
-        """Return the secrets as their files hold them now.
+        """Return the secrets that the files hold now.
 
         Raises:
-            SecretUnreadable: A file went away since the settings were loaded.
+            SecretUnreadable: A file became unreadable since the settings were loaded.
         """
-        return resolved(self.secrets)
+        return _read_now(self.secrets)
 
     def topic_spec(self) -> TopicSpec:
         """Return how its topic is created and checked."""
@@ -240,17 +249,17 @@ class WebhookSource(BaseModel):
         Raises:
             ConfigError: There is no such provider, it is broken, or it refuses an option.
         """
-        place = f"webhooks.{self.name}"
+        table = f"webhooks.{self.name}"
         try:
             kind = load_kind(self.kind_name)
         except FatalError as error:
-            raise ConfigError([f"{place}.provider: {error.message}"]) from error
+            raise ConfigError([f"{table}.provider: {error.message}"]) from error
         if "event" not in kind.Options.model_fields and (names := self._attributes()):
-            raise ConfigError([f"{place}.{name}: is no setting of provider {self.kind_name}" for name in names])
+            raise ConfigError([f"{table}.{name}: is not a setting of provider {self.kind_name}" for name in names])
         try:
             return kind, kind.Options.model_validate(self._options())
         except ValidationError as error:
-            raise ConfigError(list(_refused(error, kind.Options, place))) from None
+            raise ConfigError(list(_refused(error, kind.Options, table))) from None
 
     def _attributes(self) -> dict[str, tuple[str, ...]]:
         return {name: value for name in _ATTRIBUTES if (value := getattr(self, name)) is not None}
@@ -264,13 +273,13 @@ class WebhookSource(BaseModel):
         return {**scheme, **self.options, **event}
 
 
-def _refused(error: ValidationError, model: type[BaseModel], place: str) -> Iterator[str]:
+def _refused(error: ValidationError, model: type[BaseModel], table: str) -> Iterator[str]:
     """Yield one line per validation error, with the key as it is written in the settings."""
     for one in error.errors(include_url=False):
         line = refusal(one, model)
         if one["loc"][:1] == ("event",):
-            yield f"{place}.{line.removeprefix('event.')}"
+            yield f"{table}.{line.removeprefix('event.')}"
         elif one["loc"]:
-            yield f"{place}.options.{line}"
+            yield f"{table}.options.{line}"
         else:
-            yield f"{place}.options: {line}"
+            yield f"{table}.options: {line}"

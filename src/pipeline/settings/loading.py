@@ -1,30 +1,34 @@
-"""Reading the settings: one TOML file, environment variables over it, secret files into it; all problems at once."""
+"""Loads the settings from one TOML file, environment variables and secret files; reports all problems at once."""
 
 from __future__ import annotations
 
+import stat
 import tomllib
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
-from pipeline.settings.files import Files
+from pipeline.secret_files import SecretUnreadable, read_secret
 from pipeline.settings.model import ENV_DELIMITER, ENV_PREFIX, Settings
-from pipeline.settings.refusals import ConfigError, refusal, unknown_key
-from pipeline.settings.shape import Loc, locate
+from pipeline.settings.refusals import ConfigError, refusal, shown, unknown_key
+from pipeline.settings.shape import Loc, dotted, fields, is_path, is_secret, item, locate, models
+from pipeline.webhooks.verification import SecretSettings
 
 CONFIG_VARIABLE: Final = "PIPELINE_CONFIG"
 DEFAULT_FILE: Final = "pipeline.toml"
+_SUFFIX: Final = "_file"
+_UNREAD: Final = SecretStr("unread-by-this-process")
 
 _log = structlog.get_logger(__name__)
 
 
 def config_path(option: Path | None, env: Mapping[str, str]) -> Path | None:
-    """Return which settings file counts: the option, ``PIPELINE_CONFIG``, or ``pipeline.toml`` where it exists."""
+    """Return the settings file to use: the option, else ``PIPELINE_CONFIG``, else ``pipeline.toml`` if it exists."""
     if option is not None:
         return option
     if env.get(CONFIG_VARIABLE):
@@ -40,28 +44,28 @@ def load_settings(
     webhook_secrets: bool = True,
     warn: Callable[[str], None] | None = None,
 ) -> Settings:
-    """Return the settings of a file (None: no file) and of environment variables, which count more.
+    """Return the settings of a file (None: no file); environment variables override it.
 
     Args:
         path: TOML file. Relative paths in it, and in variables, are relative to its folder.
         env: Variables ``PIPELINE_TABLE__KEY``; lists and tables as JSON.
-        webhook_secrets: Whether the files of webhook secrets must be there: only the ingress reads them.
-        warn: Takes each warning; None logs it.
+        webhook_secrets: Whether the files of webhook secrets must exist: only the ingress reads them.
+        warn: Called with each warning; None logs it.
 
     Raises:
-        ConfigError: With every problem; no secret value is in it.
+        ConfigError: It lists every problem, without secret values.
     """
     written = _read(path) if path else {}
     variables = _Variables(env)
     folder = (path.parent if path else Path()).absolute()
-    files = Files(folder, webhook_secrets=webhook_secrets)
+    files = _Files(folder, webhook_secrets=webhook_secrets)
     data = files.resolve(Settings, _with_store(_merged(written, variables())))
     problems = [*_unknown_variables(env), *files.problems.values()]
     settings = None
     try:
         settings = Settings(**data)
     except ValidationError as error:
-        problems += _refusals(error, files.problems, variables.places)
+        problems += _refusals(error, files.problems, variables.names)
     if settings is not None and webhook_secrets:
         problems += _options(settings)
     if problems or settings is None:
@@ -72,7 +76,7 @@ def load_settings(
 
 
 def _with_store(data: dict[str, Any]) -> dict[str, Any]:
-    # a default of the model would be relative to wherever the process was started
+    # a default of the model would be relative to the working directory
     store = data.get("store", {})
     if isinstance(store, dict) and store.get("kind", "local") == "local":
         return {**data, "store": {"kind": "local", "path": "store", **store}}
@@ -80,19 +84,19 @@ def _with_store(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refusals(error: ValidationError, unread: Container[Loc], variables: Mapping[Loc, str]) -> Iterator[str]:
-    """Yield one line per validation error, but none that only follows from another."""
+    """Yield one line per validation error, except for errors that only follow from another one."""
     errors = error.errors(include_url=False)
-    places = [locate(Settings, one["loc"]).loc for one in errors]
-    for one, place in zip(errors, places, strict=True):
-        beneath = any(other[: len(place)] == place and len(other) > len(place) for other in places)
-        if place in unread or (one["type"] == "too_short" and beneath):
+    locations = [locate(Settings, one["loc"]).loc for one in errors]
+    for one, location in zip(errors, locations, strict=True):
+        beneath = any(other[: len(location)] == location and len(other) > len(location) for other in locations)
+        if location in unread or (one["type"] == "too_short" and beneath):
             continue
-        name = variables.get(place)
+        name = variables.get(location)
         yield refusal(one, Settings) + (f" (environment variable {name})" if name else "")
 
 
 def _options(settings: Settings) -> Iterator[str]:
-    """Yield what providers refuse of their options. Only the ingress asks: a stage need not have them installed."""
+    """Yield the options that providers refuse. Only the ingress asks: stages need not have the providers installed."""
     for source in settings.webhooks.values():
         try:
             source.opened()
@@ -121,17 +125,17 @@ class _Variables(EnvSettingsSource):
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
-        self.places: dict[Loc, str] = {}
+        self.names: dict[Loc, str] = {}
         super().__init__(Settings)
         for name in env:
             steps = name.removeprefix(ENV_PREFIX).lower().split(ENV_DELIMITER)
-            self.places[tuple(steps)] = name
+            self.names[tuple(steps)] = name
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return {name.lower(): value for name, value in self._env.items() if name.startswith(ENV_PREFIX)}
 
     def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
-        """Return JSON decoded, or the text as it is: validation then says what is needed, with the key."""
+        """Return decoded JSON, or the text unchanged: the validation then reports it with its key."""
         try:
             return super().decode_complex_value(field_name, field, value)  # type: ignore[arg-type]  # None for raw types
         except ValueError:
@@ -139,7 +143,7 @@ class _Variables(EnvSettingsSource):
 
 
 def _unknown_variables(env: Mapping[str, str]) -> list[str]:
-    # only names with the delimiter are surely ours: Kubernetes sets PIPELINE_INGRESS_PORT for a service of that name
+    # a name without the delimiter may be foreign: Kubernetes sets PIPELINE_INGRESS_PORT for a service of that name
     problems = []
     for name in sorted(env):
         table, delimiter, _ = name.removeprefix(ENV_PREFIX).lower().partition(ENV_DELIMITER)
@@ -151,7 +155,89 @@ def _unknown_variables(env: Mapping[str, str]) -> list[str]:
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
-        standing = merged.get(key)
-        both = isinstance(standing, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(standing, value) if both else value  # type: ignore[arg-type]  # both are mappings
+        present = merged.get(key)
+        both = isinstance(present, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(present, value) if both else value  # type: ignore[arg-type]  # both are mappings
     return merged
+
+
+class _Files:
+    """Replaces ``KEY_file = "PATH"`` by the secret in that file, for every setting ``KEY`` that is a secret.
+
+    A key that is itself declared as a path (the file of the callback token) stays a path: its package reads the file
+    before each use. A relative path is relative to the folder of the settings file.
+
+    Attributes:
+        problems: Why a secret could not be read, by the location of its key.
+        warnings: Files that everybody can read.
+    """
+
+    def __init__(self, folder: Path, *, webhook_secrets: bool) -> None:
+        self._folder = folder
+        self._webhook_secrets = webhook_secrets
+        self.problems: dict[Loc, str] = {}
+        self.warnings: list[str] = []
+
+    def resolve(self, annotation: Any, data: Any, loc: Loc = ()) -> Any:
+        """Return ``data`` with the secrets instead of their files, and with absolute paths."""
+        if isinstance(data, Mapping):
+            return self._table(annotation, data, loc)
+        if isinstance(data, list):
+            return [self.resolve(item(annotation), one, (*loc, index)) for index, one in enumerate(data)]
+        if isinstance(data, str) and is_path(annotation):
+            return self._folder / data
+        return data
+
+    def _table(self, annotation: Any, data: Mapping[str, Any], loc: Loc) -> dict[str, Any]:
+        known = fields(annotation)
+        found: dict[str, Any] = {}
+        for key, value in data.items():
+            secret = key.removesuffix(_SUFFIX)
+            if secret != key and key not in known and secret in known and is_secret(known[secret].annotation):
+                if self._webhook_secrets or not _of_ingress(known[secret]):
+                    found[secret] = self._secret(value, (*loc, key), (*loc, secret), taken=secret in data)
+                else:
+                    found[secret] = _UNREAD
+                continue
+            inner = known[key].annotation if key in known else item(annotation)
+            found[key] = self.resolve(inner, value, (*loc, key))
+            if key == "file" and SecretSettings in models(annotation) and isinstance(found[key], Path):
+                self._check(found[key], (*loc, key))
+        return found
+
+    def _check(self, path: Path, loc: Loc) -> None:
+        if self._webhook_secrets:
+            self._read(path, loc, loc)
+
+    def _secret(self, value: Any, written: Loc, secret: Loc, *, taken: bool) -> SecretStr:
+        if taken:
+            self.problems[secret] = f"{dotted(written)}: is set beside {secret[-1]}; set one of the two"
+        elif not isinstance(value, str) or not value:
+            example = f'{written[-1]} = "secrets/{secret[-1]}"'
+            self.problems[secret] = f"{dotted(written)}: this is not a path in quotes; write e.g. {example}"
+        else:
+            return self._read(self._folder / value, written, secret)
+        return _UNREAD
+
+    def _read(self, path: Path, written: Loc, secret: Loc) -> SecretStr:
+        try:
+            value = read_secret(path)
+        except SecretUnreadable as error:
+            self.problems[secret] = f"{dotted(written)}: {_explained(path, error)}"
+            return _UNREAD
+        if path.stat().st_mode & stat.S_IROTH:
+            self.warnings.append(f"{dotted(written)}: {path} can be read by everybody; run: chmod 600 {path}")
+        return value
+
+
+def _of_ingress(field: FieldInfo) -> bool:
+    """Return whether only the ingress reads this secret, so that no other process needs its file."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and extra.get("read_by") == "ingress"
+
+
+def _explained(path: Path, error: SecretUnreadable) -> str:
+    # the value may be the secret itself instead of its path: then do not show it
+    named = str(path) if shown(path.name) == repr(path.name) else "the path given there (is it the secret itself?)"
+    fault = f"there is no file {named}" if isinstance(error.__cause__, FileNotFoundError) else f"{named} {error.fault}"
+    return f"{fault}; create it with the secret as its only line: (umask 077; printf %s SECRET > {named})"

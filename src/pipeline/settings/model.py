@@ -1,4 +1,4 @@
-"""All settings: one table per room, one per integration."""
+"""All settings: one table per part of the pipeline, one per integration."""
 
 from __future__ import annotations
 
@@ -63,14 +63,16 @@ class Settings(BaseSettings):
     kafka: KafkaSettings | None = Field(default=None, description="The cluster; `pipeline dev` brings its own")
     consumer: ConsumerSettings = Field(default=ConsumerSettings(), description="How the members of groups work")
     ingress: IngressSettings = Field(default=IngressSettings(), description="The server that receives webhooks")
-    network: NetworkSettings = Field(default=NetworkSettings(), description="The way out of this network")
-    transfer: TransferSettings = Field(default=TransferSettings(), description="How patiently files are moved")
-    store: StoreSettings = Field(default=LocalSettings(), description="Where the job store and the audit log lie")
+    network: NetworkSettings = Field(
+        default=NetworkSettings(), description="The proxy and the authorities of outgoing requests"
+    )
+    transfer: TransferSettings = Field(default=TransferSettings(), description="Downloads and uploads")
+    store: StoreSettings = Field(default=LocalSettings(), description="The job store and the audit log")
     audit: AuditSettings = Field(default=AuditSettings(), description="How the audit log is written")
     management: ManagementSettings = Field(default=ManagementSettings(), description="Probes and metrics")
     logging: LoggingSettings = Field(default=LoggingSettings(), description="Log lines")
     watch: WatchSettings = Field(default=WatchSettings(), description="The deadline watch")
-    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long things are kept")
+    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long data outside Kafka is kept")
     ecs: dict[IntegrationName, EcsIntegration] = Field(default={}, description="ECS integrations by name")
     weavr: dict[IntegrationName, WeavrIntegration] = Field(default={}, description="Weavr integrations by name")
     webhooks: dict[IntegrationName, WebhookSource] = Field(default={}, description="Other sources by name")
@@ -98,19 +100,19 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         paths: dict[str, str] = {}
-        for place, name, source in self._sources():
+        for table, name, source in self._sources():
             if source.name != name:
-                raise ValueError(f"{place}.name: {source.name!r} is not the key of its table; leave name out")
-            other = paths.setdefault(source.webhook_path, place)
-            if other != place:
+                raise ValueError(f"{table}.name: {source.name!r} is not the key of its table; leave name out")
+            other = paths.setdefault(source.webhook_path, table)
+            if other != table:
                 raise ValueError(
-                    f"{place}.webhook_path: {source.webhook_path!r} is also that of {other}; write another"
+                    f"{table}.webhook_path: {source.webhook_path!r} is also that of {other}; write another"
                 )
-        for path, place in paths.items():
+        for path, table in paths.items():
             for above in _above(path):
                 if above in paths and paths[above].startswith("weavr."):
                     raise ValueError(
-                        f"{place}.webhook_path: {path!r} lies below that of {paths[above]}, whose events come to paths "
+                        f"{table}.webhook_path: {path!r} lies below that of {paths[above]}, whose events come to paths "
                         "below its own; write another"
                     )
         return self
@@ -141,7 +143,7 @@ class Settings(BaseSettings):
         return tuple(spec for spec in self.all_topics if not spec.topic.startswith(unused))
 
     def _sources(self) -> Iterator[tuple[str, str, EcsIntegration | WeavrIntegration | WebhookSource]]:
-        """Yield place, key and table of every source of webhooks."""
+        """Yield table, key and table of every source of webhooks."""
         for kind in _SOURCES:
             for name, source in getattr(self, kind).items():
                 yield f"{kind}.{name}", name, source

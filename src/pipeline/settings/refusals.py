@@ -1,4 +1,4 @@
-"""Why a setting is refused, and what to write instead: one line each, never with a secret value."""
+"""Explains why a setting is refused and what to write instead: one line each, never with a secret value."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refusal(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def shown(value: object, *, secret: bool = False) -> str:
-    """Return a value for a message; whatever might be a secret is described, not shown."""
+    """Return a value for a message. A value that may be a secret is described, not shown."""
     if secret or not isinstance(value, str | int | float | bool):
         return "this value"
     if isinstance(value, str) and (len(value) > _SHOWN_CHARS or "@" in value or "\n" in value):
@@ -60,11 +60,11 @@ def shown(value: object, *, secret: bool = False) -> str:
 
 
 def unknown_key(key: str, known: Mapping[str, object]) -> str:
-    """Return the rule for a key that does not exist, with the nearest that does."""
+    """Return the message for an unknown key, with the nearest known one."""
     near = difflib.get_close_matches(key, list(known), n=1)
     if near:
-        return f"is no setting; did you mean {near[0]}?"
-    return f"is no setting; known here: {', '.join(sorted(known)) or 'none'}"
+        return f"is not a setting; did you mean {near[0]}?"
+    return f"is not a setting; known here: {', '.join(sorted(known)) or 'none'}"
 
 
 def _value(error: ErrorDetails, spot: Spot) -> str:
@@ -72,7 +72,7 @@ def _value(error: ErrorDetails, spot: Spot) -> str:
 
 
 def _key(spot: Spot) -> str:
-    # of a list item the list is what one writes
+    # an item of a list is written with the key of the list
     keys = [str(step) for step in spot.loc if isinstance(step, str)]
     return keys[-1] if keys else "key"
 
@@ -105,7 +105,7 @@ def _example(field: FieldInfo | None, annotation: Any) -> str:
 
 
 def toml_value(value: object) -> str:
-    """Return a default as one writes it in TOML."""
+    """Return a value as it is written in TOML."""
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, bool):
@@ -172,7 +172,7 @@ def _kind(words: str) -> Callable[[ErrorDetails, Spot], str]:
 
 
 def _network(error: ErrorDetails, spot: Spot) -> str:
-    return f'{_value(error, spot)} is no network; write e.g. "192.0.2.0/24": behind the prefix all bits are zero'
+    return f'{_value(error, spot)} is not a network; write e.g. "192.0.2.0/24": all bits after the prefix are zero'
 
 
 def _listed(error: ErrorDetails, spot: Spot) -> str:
@@ -205,7 +205,7 @@ def _tags(annotation: Any, tag: str) -> list[str]:
 
 
 def _stated(error: ErrorDetails, _spot: Spot) -> str:
-    # the room's own words: its validators know the rule and the remedy
+    # the validator of a settings model states the rule and the remedy itself
     return str(error.get("ctx", {}).get("error", error["msg"]))
 
 
@@ -218,7 +218,7 @@ def _member(error: ErrorDetails, spot: Spot) -> str:
 def _pattern(error: ErrorDetails, spot: Spot) -> str:
     if error["loc"][-1:] == ("[key]",):
         rule = "1 to 63 lower case letters, digits and dashes, not beginning with a dash"
-        return f"is no name for an integration; write {rule}"
+        return f"is not a name for an integration; write {rule}"
     return f"{_value(error, spot)} does not match {error.get('ctx', {})['pattern']}; {_remedy(spot)}"
 
 
@@ -242,9 +242,9 @@ _EXPLAINED: Final[Mapping[str, Callable[[ErrorDetails, Spot], str]]] = {
     "string_type": _kind("a text in quotes"),
     "bool_parsing": _kind("true or false"),
     "bool_type": _kind("true or false"),
-    "datetime_from_date_parsing": _kind("a moment with a zone"),
-    "datetime_parsing": _kind("a moment with a zone"),
-    "timezone_aware": _kind("a moment with a zone"),
+    "datetime_from_date_parsing": _kind("a date and time with a zone"),
+    "datetime_parsing": _kind("a date and time with a zone"),
+    "timezone_aware": _kind("a date and time with a zone"),
     "too_short": _few,
     "ip_any_network": _network,
     "uuid_parsing": _kind("a GUID"),

@@ -1,4 +1,4 @@
-"""What only a look at all settings together, or beyond them, can find: for ``pipeline config check``."""
+"""The checks of ``pipeline config check`` that need all settings together, or files and processors beside them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from pipeline.webhooks.sources.settings import WEAVR_RETRIES_SECONDS, HmacOption
 from pipeline.webhooks.verification import PublicKeySettings, SecretSettings, is_active
 
 _DAY_MS: Final = 86_400_000
-_PROVES_LITTLE = "the signature proves nothing about the body, so whoever sees one request can send any body"
+_PROVES_LITTLE = "the signature proves nothing about the body, so anybody who sees one request can send any body"
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What was found, one line each.
+    """Findings, one line each.
 
     Attributes:
-        problems: Must be mended.
-        warnings: May be meant so.
+        problems: Must be fixed.
+        warnings: May be intended.
     """
 
     problems: tuple[str, ...]
@@ -39,11 +39,11 @@ class Review:
 
 
 def review(settings: Settings, *, now: datetime | None = None) -> Review:
-    """Compare retention times and bounds, construct every processor, and look whether files are there, and keys count.
+    """Compare retention times and limits, construct every processor, and check that files exist and keys are active.
 
     Args:
         settings: As loaded.
-        now: When keys must count (aware); by default now.
+        now: The time at which keys must be active (aware); default: the current time.
     """
     problems = list(_retention_problems(settings.retention, settings.audit))
     warnings: list[str] = []
@@ -78,7 +78,7 @@ def _hosts(integration: EcsIntegration) -> Iterator[str]:
 
 
 def _mismatched(settings: Settings) -> Iterator[str]:
-    """Yield one line for every bound that another setting, of another room, makes useless."""
+    """Yield one line for every limit that a setting of another table makes useless."""
     ingress, interval = settings.ingress, settings.watch.interval_seconds
     if ingress.stop_grace_seconds <= ingress.deadline_seconds:
         yield (
@@ -88,19 +88,19 @@ def _mismatched(settings: Settings) -> Iterator[str]:
     if settings.kafka is not None and ingress.max_body_bytes >= settings.kafka.max_record_bytes:
         yield (
             f"ingress.max_body_bytes: {ingress.max_body_bytes} is not less than kafka.max_record_bytes "
-            f"({settings.kafka.max_record_bytes}), so bodies are read that no record can hold"
+            f"({settings.kafka.max_record_bytes}), so the ingress reads bodies that no record can hold"
         )
     for name, integration in settings.ecs.items():
         margin = integration.limits.deadline_margin_seconds
         if interval >= margin:
             yield (
                 f"ecs.{name}.limits.deadline_margin_seconds: {margin:g} is not longer than watch.interval_seconds "
-                f"({interval:g}), so a failure may be told after the URLs expired"
+                f"({interval:g}), so a failure may be reported after the URLs expired"
             )
 
 
 def _absent(value: object, loc: Loc = ()) -> Iterator[str]:
-    """Yield one line for every file that a room will open by itself and that is not there."""
+    """Yield one line for every missing file that is opened later, when it is needed."""
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _absent(getattr(value, name), (*loc, name))
@@ -112,29 +112,29 @@ def _absent(value: object, loc: Loc = ()) -> Iterator[str]:
 
 
 def _retention_problems(retention: RetentionSettings, audit: AuditSettings) -> Iterator[str]:
-    """Yield one line for each memory that is shorter than what may come again."""
+    """Yield one line for each kind of memory that is shorter than the redelivery it must recognise."""
     kept = {spec.topic: spec.retention_ms / _DAY_MS for spec in TOPICS if spec.dead_letter is not None}
     for topic, days in kept.items():
         if retention.receipts_days <= days:
             yield (
-                f"retention.receipts_days: {retention.receipts_days} days are not longer than the {days:g} days that "
-                f"{topic} keeps a record, so a job could be done twice; write e.g. receipts_days = {int(days) + 1}"
+                f"retention.receipts_days: {retention.receipts_days} days is not longer than the {days:g} days that "
+                f"{topic} keeps a record, so a job could run twice; write e.g. receipts_days = {int(days) + 1}"
             )
     again = kept.pop(Topic.AUDIT_EVENTS) + max(kept.values())
     if audit.id_window_days < again:
         yield (
-            f"audit.id_window_days: {audit.id_window_days:g} days are shorter than the {again:g} days in which an "
-            f"audit event may come again, so it could stand in the log twice; write e.g. id_window_days = {again:g}"
+            f"audit.id_window_days: {audit.id_window_days:g} days is shorter than the {again:g} days in which an "
+            f"audit event may come again, so the log could hold it twice; write e.g. id_window_days = {again:g}"
         )
 
 
 def _source_warnings(settings: Settings, now: datetime) -> Iterator[str]:
-    """Yield one line for each; ``now`` (aware) says which keys count."""
+    """Yield one line for each setting of a source that may lose events or proves little; ``now`` is aware."""
     for table, keys in _keys(settings):
         if not any(is_active(key, now) for key in keys):
             yield (
-                f"{table}: no secret counts at this time, so every webhook is answered 503; add the one that counts "
-                "now, or mend not_before and not_after"
+                f"{table}: no secret is active now, so every webhook is answered 503; add the active one, or fix "
+                "not_before and not_after"
             )
     for name, integration in settings.weavr.items():
         for warning in _weavr(integration):
@@ -148,7 +148,7 @@ def _weavr(integration: WeavrIntegration) -> Iterator[str]:
     if integration.tolerance_seconds < WEAVR_RETRIES_SECONDS:
         yield (
             f"tolerance_seconds: {integration.tolerance_seconds:g} is shorter than Weavr's retries "
-            f"({WEAVR_RETRIES_SECONDS} s), which may keep their first timestamp, so events that waited are lost; write "
+            f"({WEAVR_RETRIES_SECONDS} s), which may repeat the first timestamp, so delayed events are lost; write "
             "e.g. tolerance_seconds = 18000"
         )
     if integration.legacy_signature:
@@ -156,18 +156,18 @@ def _weavr(integration: WeavrIntegration) -> Iterator[str]:
     if integration.unverified_status != 503:  # noqa: PLR2004 - the status
         yield (
             f"unverified_status: Weavr never repeats after {integration.unverified_status}, so every event is lost "
-            "from when its key changes (with its oldest API client) until you know; write unverified_status = 503"
+            "after its key changes (with its oldest API client), until you notice; write unverified_status = 503"
         )
     if integration.missing_call_ref == "refuse":
-        yield "missing_call_ref: call-ref is optional for Weavr, and an event that is refused for it is lost"
+        yield "missing_call_ref: call-ref is optional at Weavr, and events without it are refused and lost"
     for one in integration.unsigned_paths:
         if not one.require_path_secret and any(network.prefixlen == 0 for network in one.source_addresses):
-            yield f"unsigned_paths: {one.path} is open to every address, so anybody can write events; name Weavr's"
+            yield f"unsigned_paths: {one.path} is open to every address, so anybody can send events; write Weavr's"
     named = {one.path for one in integration.unsigned_paths}
     for path in (kind.path for kind in KINDS if not kind.signed and kind.path not in named):
         yield (
-            f"unsigned_paths: does not name {path}, which Weavr does not sign: its events are answered 503, and lost "
-            "after 4 h; name it with what protects it, or do not subscribe to it at Weavr"
+            f"unsigned_paths: does not list {path}, which Weavr does not sign: its events are answered 503 and lost "
+            "after 4 h; list it with its protection, or do not subscribe to it at Weavr"
         )
 
 

@@ -1,4 +1,4 @@
-"""The shape of the settings: which field of which model a dotted key names. Knows types only, no values."""
+"""Finds the field of a model that a dotted key names. It reads types only, no values."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pydantic.fields import FieldInfo
 from pipeline.units import Unit
 
 Loc = tuple[str | int, ...]
-"""A place in the settings: keys, and indices of list items."""
+"""The location of a setting: keys, and indices of list items."""
 
 
 def dotted(loc: Loc) -> str:
-    """Return a place as it is written in messages, e.g. ``ecs.acme.webhook.secrets.0.value``."""
+    """Return a location as messages show it, e.g. ``ecs.acme.webhook.secrets.0.value``."""
     return ".".join(map(str, loc))
 
 
 def members(annotation: Any) -> Iterator[Any]:
-    """Yield the alternatives of a type: those of a union, or the type itself; ``Annotated`` is looked through."""
+    """Yield the alternatives of a type without ``Annotated``: those of a union, or the type itself."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from members(get_args(annotation)[0])
@@ -86,10 +86,10 @@ def is_path(annotation: Any) -> bool:
 
 
 class Spot:
-    """A place found in the shape.
+    """A field that was found by its location.
 
     Attributes:
-        loc: The place without what pydantic adds to it (tags of unions).
+        loc: The location without what pydantic adds to it (tags of unions).
         field: The field there; None for an unknown key or a list item.
         annotation: Its type, or None for an unknown key.
         siblings: The fields of the table that holds it.
@@ -110,7 +110,7 @@ def _is_tagged(model: type[BaseModel], tag: str | int) -> bool:
 
 
 def locate(model: type[BaseModel], loc: Loc) -> Spot:
-    """Return what stands at a place that pydantic names."""
+    """Return the field at a location that pydantic reports."""
     annotation: Any = model
     field: FieldInfo | None = None
     siblings: Mapping[str, FieldInfo] = {}

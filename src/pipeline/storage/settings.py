@@ -87,4 +87,4 @@ class S3Settings(BaseModel):
 
 
 StoreSettings = Annotated[LocalSettings | S3Settings, Field(discriminator="kind")]
-"""One of the two, told apart by ``kind``."""
+"""One of the two; ``kind`` says which."""

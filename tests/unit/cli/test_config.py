@@ -35,7 +35,7 @@ def test_check_prints_one_line_per_problem_and_ends_with_2(home: Path, run: Run)
             f"error: config_invalid: ecs.acme.webhook.secrets.0.file: there is no file {home}/webhook; create it with "
             f"the secret as its only line: (umask 077; printf %s SECRET > {home}/webhook)"
         ),
-        "error: config_invalid: logging.lvl: is no setting; did you mean level?",
+        "error: config_invalid: logging.lvl: is not a setting; did you mean level?",
     ]
 
 
@@ -48,8 +48,8 @@ def test_check_finds_what_no_single_key_shows(home: Path, run: Run) -> None:
         "file": "pipeline.toml",
         "problems": [
             (
-                "retention.receipts_days: 7 days are not longer than the 7 days that audit.events keeps a record, "
-                "so a job could be done twice; write e.g. receipts_days = 8"
+                "retention.receipts_days: 7 days is not longer than the 7 days that audit.events keeps a record, "
+                "so a job could run twice; write e.g. receipts_days = 8"
             )
         ],
         "warnings": [],
@@ -70,7 +70,7 @@ def test_another_command_with_wrong_settings_ends_with_2(home: Path, run: Run) -
     (home / "pipeline.toml").write_text("[logging]\nlvl = 1\n")
     result = run("config", "show")
     assert result.exit_code == 2
-    assert result.stderr == "error: config_invalid: logging.lvl: is no setting; did you mean level?\n"
+    assert result.stderr == "error: config_invalid: logging.lvl: is not a setting; did you mean level?\n"
 
 
 def test_show_prints_every_setting_with_its_default(home: Path, run: Run) -> None:

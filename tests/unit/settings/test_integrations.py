@@ -79,7 +79,7 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         (
             f"{WEAVR}api_key = 1",
             (
-                "weavr.acme.api_key: is no setting; known here: audit_accepted, legacy_signature, missing_call_ref, "
+                "weavr.acme.api_key: is not a setting; known here: audit_accepted, legacy_signature, missing_call_ref, "
                 "name, path_secret, secrets, success_status, tolerance_seconds, unsigned_paths, unverified_status, "
                 "webhook_path"
             ),
@@ -153,7 +153,7 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         ),
         (
             f'{SHOP}provider = "hmac"\noptions = {{ haeder = "X" }}',
-            "webhooks.shop.options.haeder: is no setting; did you mean header?",
+            "webhooks.shop.options.haeder: is not a setting; did you mean header?",
         ),
         (
             f'{SHOP}preset = "github"\noptions = {{ hash = "md5" }}',
@@ -203,7 +203,7 @@ def test_an_installed_provider_checks_its_own_options(tmp_path: Path) -> None:
         "webhooks.shop.options.depots: 0 is not at least 1; write e.g. depots = 1",
     )
     assert refused(tmp_path, f'{source}id = "json:/id"\noptions = {{ depots = 1 }}\n') == (
-        "webhooks.shop.id: is no setting of provider parcels",
+        "webhooks.shop.id: is not a setting of provider parcels",
     )
 
 
@@ -240,7 +240,7 @@ def test_what_loses_events_is_warned_of(tmp_path: Path) -> None:
 def test_a_path_that_is_open_to_the_world_is_warned_of(tmp_path: Path) -> None:
     text = f'{WEAVR}unsigned_paths = [{{ path = "{BULK}", source_addresses = ["192.0.2.0/24", "::/0"] }}]\n'
     assert [warning for warning in review(loaded(tmp_path, text)).warnings if warning.startswith("weavr")] == [
-        f"weavr.acme.unsigned_paths: {BULK} is open to every address, so anybody can write events; name Weavr's"
+        f"weavr.acme.unsigned_paths: {BULK} is open to every address, so anybody can send events; write Weavr's"
     ]
 
 
@@ -257,7 +257,7 @@ def test_keys_of_which_none_counts_are_warned_of(tmp_path: Path, dates: str, *, 
     secrets = f'secrets = [{{ file = "key", {dates} }}]\n'
     text = f'[weavr.acme]\n{secrets}[webhooks.shop]\npreset = "slack"\n{secrets}'
     warnings = review(loaded(tmp_path, text), now=datetime(2026, 1, 1, tzinfo=UTC)).warnings
-    found = [warning.split(":")[0] for warning in warnings if "no secret counts at this time" in warning]
+    found = [warning.split(":")[0] for warning in warnings if "no secret is active now" in warning]
     assert found == (["weavr.acme.secrets", "webhooks.shop.secrets"] if warned else [])
 
 

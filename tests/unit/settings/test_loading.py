@@ -146,7 +146,7 @@ def test_all_problems_of_all_sources_are_named_at_once(file: Path) -> None:
     gone = file.parent / "secrets" / "gone"
     assert sorted(problems(file, env)) == sorted(
         (
-            "kafke: is no setting; did you mean kafka? (environment variable PIPELINE_KAFKE__X)",
+            "kafke: is not a setting; did you mean kafka? (environment variable PIPELINE_KAFKE__X)",
             (
                 f"ecs.acme.webhook.secrets.0.file: there is no file {gone}; create it with the secret as its only "
                 f"line: (umask 077; printf %s SECRET > {gone})"
@@ -156,8 +156,8 @@ def test_all_problems_of_all_sources_are_named_at_once(file: Path) -> None:
                 "(environment variable PIPELINE_INGRESS__PORT)"
             ),
             "ecs.acme.limits.chunk_bytes: 'abc' is not a whole number of bytes; write e.g. chunk_bytes = 1048576",
-            "ecs.acme.limits.chunk_record: is no setting; did you mean chunk_records?",
-            "loging: is no setting; did you mean logging?",
+            "ecs.acme.limits.chunk_record: is not a setting; did you mean chunk_records?",
+            "loging: is not a setting; did you mean logging?",
         )
     )
 

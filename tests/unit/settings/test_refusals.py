@@ -68,8 +68,8 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         (
             '[ingress]\ntrusted_proxies = ["10.1.2.3/8"]',
             (
-                "ingress.trusted_proxies.0: '10.1.2.3/8' is no network; "
-                'write e.g. "192.0.2.0/24": behind the prefix all bits are zero'
+                "ingress.trusted_proxies.0: '10.1.2.3/8' is not a network; "
+                'write e.g. "192.0.2.0/24": all bits after the prefix are zero'
             ),
         ),
         (
@@ -95,9 +95,9 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
                 'write e.g. trusted_proxies = ["..."]'
             ),
         ),
-        ("[ingress]\nprt = 1", "ingress.prt: is no setting; did you mean port?"),
-        ("[logging]\nzzz = 1", "logging.zzz: is no setting; known here: format, level"),
-        ('[store]\nbucket = "b"', "store.bucket: is no setting; known here: kind, path"),
+        ("[ingress]\nprt = 1", "ingress.prt: is not a setting; did you mean port?"),
+        ("[logging]\nzzz = 1", "logging.zzz: is not a setting; known here: format, level"),
+        ('[store]\nbucket = "b"', "store.bucket: is not a setting; known here: kind, path"),
         (
             '[store]\nkind = "nfs"',
             "store: kind = 'nfs' is none of 'local', 's3'; write kind = one of 'local', 's3'",
@@ -134,7 +134,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         (
             f"{ACME.replace('acme', 'Acme')}{WEBHOOK}",
             (
-                "ecs.Acme: is no name for an integration; write 1 to 63 lower case letters, digits and dashes, "
+                "ecs.Acme: is not a name for an integration; write 1 to 63 lower case letters, digits and dashes, "
                 "not beginning with a dash"
             ),
         ),
@@ -157,7 +157,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         (
             f'{ACME}webhook = {{ scheme = "hmac", secrets = [{{ file = "w", not_after = "soon" }}] }}',
             (
-                "ecs.acme.webhook.secrets.0.not_after: 'soon' is not a moment with a zone; "
+                "ecs.acme.webhook.secrets.0.not_after: 'soon' is not a date and time with a zone; "
                 'write e.g. not_after = "2027-01-31T12:00:00Z"'
             ),
         ),

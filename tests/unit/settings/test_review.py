@@ -27,8 +27,8 @@ def test_good_settings_have_no_problem() -> None:
 def test_receipts_must_outlive_every_topic_that_redelivers() -> None:
     found = review(settings(retention={"receipts_days": 3})).problems
     assert found[0] == (
-        "retention.receipts_days: 3 days are not longer than the 3 days that card-batch.requested keeps a record, "
-        "so a job could be done twice; write e.g. receipts_days = 4"
+        "retention.receipts_days: 3 days is not longer than the 3 days that card-batch.requested keeps a record, "
+        "so a job could run twice; write e.g. receipts_days = 4"
     )
     assert len(found) == 5
     assert review(settings(retention={"receipts_days": 8})).problems == ()
@@ -37,8 +37,8 @@ def test_receipts_must_outlive_every_topic_that_redelivers() -> None:
 def test_audit_ids_are_remembered_as_long_as_events_may_come_again() -> None:
     assert review(settings(audit={"id_window_days": 9})).problems == (
         (
-            "audit.id_window_days: 9 days are shorter than the 10 days in which an audit event may come again, "
-            "so it could stand in the log twice; write e.g. id_window_days = 10"
+            "audit.id_window_days: 9 days is shorter than the 10 days in which an audit event may come again, "
+            "so the log could hold it twice; write e.g. id_window_days = 10"
         ),
     )
 

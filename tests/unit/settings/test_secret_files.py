@@ -65,7 +65,7 @@ def test_a_missing_file_is_the_only_problem_of_its_key(tmp_path: Path) -> None:
 
 def test_a_secret_beside_its_file_is_refused(tmp_path: Path) -> None:
     assert problems(written(tmp_path, 'password = "x"\npassword_file = "y"')) == (
-        "kafka.sasl.password_file: stands beside password; write one of the two",
+        "kafka.sasl.password_file: is set beside password; set one of the two",
     )
 
 

@@ -19,6 +19,7 @@ from support.members import until
 from pipeline.contracts import TOPICS, Record, first_values
 from pipeline.kafka import KafkaSettings, read_topic
 from pipeline.kafka.admin import create_topics
+from pipeline.sandbox import weavr_snippet
 from pipeline.sandbox.weavr import (
     Entry,
     Event,
@@ -28,7 +29,6 @@ from pipeline.sandbox.weavr import (
     SigningKeys,
     expected_id,
     order_findings,
-    weavr_snippet,
 )
 from pipeline.sandbox.weavr.sending import poster, wall_clock
 

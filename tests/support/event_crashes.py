@@ -14,7 +14,8 @@ import aiohttp
 from support.flow import INTEGRATION, JOB_TOPICS, Flow
 
 from pipeline.contracts import SPECS, Record, Topic
-from pipeline.sandbox.weavr import Broken, Event, SendPlan, SigningKeys, mix, weavr_snippet
+from pipeline.sandbox import weavr_snippet
+from pipeline.sandbox.weavr import Broken, Event, SendPlan, SigningKeys, mix
 from pipeline.sandbox.weavr.ledger import retried
 from pipeline.sandbox.weavr.sending import Post, poster
 

@@ -29,8 +29,8 @@ from pipeline.sandbox import (
     send_job,
     settings_snippet,
 )
-from pipeline.sandbox.inputs import Content
-from pipeline.sandbox.weavr import weavr_snippet
+from pipeline.sandbox.jobs import Content
+from pipeline.sandbox.snippets import weavr_snippet
 from pipeline.signals import stop_on_signals
 
 Mode = Literal["aws-like", "value-enforcing"]

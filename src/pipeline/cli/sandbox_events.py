@@ -17,6 +17,7 @@ import click
 
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_fields, print_json, print_table
+from pipeline.sandbox import weavr_snippet
 from pipeline.sandbox.weavr import (
     Entry,
     Pace,
@@ -26,7 +27,6 @@ from pipeline.sandbox.weavr import (
     integration_in,
     mix,
     send_events,
-    weavr_snippet,
     write_entry,
 )
 

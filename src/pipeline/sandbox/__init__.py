@@ -5,7 +5,7 @@ Nothing here uses the pipeline's own engine, transfer, callback or signature cod
 
 from pipeline.sandbox.card_api import declined
 from pipeline.sandbox.cards import CardFile, Ledger, PlantedCard, luhn_valid, write_cards
-from pipeline.sandbox.client import send_job
+from pipeline.sandbox.control import send_job
 from pipeline.sandbox.ecs import Ecs
 from pipeline.sandbox.faults import Fault, Faults
 from pipeline.sandbox.jobs import Job, JobRequest
@@ -18,7 +18,7 @@ from pipeline.sandbox.settings import (
     SandboxSettings,
     SharedSecretScheme,
 )
-from pipeline.sandbox.snippet import Snippet, cards_options, settings_snippet
+from pipeline.sandbox.snippets import Snippet, WeavrSnippet, cards_options, settings_snippet, weavr_snippet
 from pipeline.sandbox.verify import Finding, ResultRules, as_planted, expected_counts, verify_result
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "SandboxSettings",
     "SharedSecretScheme",
     "Snippet",
+    "WeavrSnippet",
     "as_planted",
     "cards_options",
     "declined",
@@ -49,5 +50,6 @@ __all__ = [
     "serve",
     "settings_snippet",
     "verify_result",
+    "weavr_snippet",
     "write_cards",
 ]

@@ -1,24 +1,72 @@
-"""The control API: what tests, scripts and ``sandbox send-job`` tell the sandbox over HTTP (docs/sandbox.md)."""
+"""The control API of a running sandbox, and its client (docs/sandbox.md)."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
+import aiohttp
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from pipeline.errors import PermanentError, TransientError
 from pipeline.sandbox.card_api import CARDS_PATH, CardApi
 from pipeline.sandbox.cards import CardFile
 from pipeline.sandbox.ecs import TOKEN_PATH, Ecs
 from pipeline.sandbox.faults import Fault, Faults
-from pipeline.sandbox.jobs import JobRequest
+from pipeline.sandbox.jobs import Announcement, Job, JobRequest
+from pipeline.sandbox.jsonapi import iso
 from pipeline.sandbox.settings import SandboxSettings
 from pipeline.sandbox.tokens import YEAR, Tokens
-from pipeline.sandbox.views import announcement_view, job_view
+
+
+def announcement_view(announcement: Announcement, *, with_body: bool = False) -> dict[str, object]:
+    """Return one announcement. The body holds bearer URLs: it is shown only where it was asked for."""
+    view: dict[str, object] = {
+        "expires_at": iso(announcement.expires_at),
+        "accepted": announcement.accepted,
+        "attempts": [
+            {"at": iso(attempt.at), "status": attempt.status, "answer": attempt.answer}
+            for attempt in announcement.attempts
+        ],
+    }
+    return view | ({"body": announcement.body.decode()} if with_body else {})
+
+
+def job_view(ecs: Ecs, job: Job) -> dict[str, object]:
+    """Return one job with all that ECS knows of it."""
+    traffic = ecs.store.traffic
+    callbacks = ecs.desk.of_job(job.guid)
+    accepted = [record for record in callbacks if record.reason == "accepted"]
+    return {
+        "job_guid": str(job.guid),
+        "merchant_guid": str(job.merchant_guid),
+        "partner_reference_id": job.partner_reference_id,
+        "status": ecs.status(job),
+        "success": job.success,
+        "record_count": job.record_count,
+        "created_at": iso(job.created_at),
+        "ledger": job.ledger.model_dump(mode="json") if job.ledger else None,
+        "announcements": [announcement_view(each) for each in job.announcements],
+        "input": _object_view(ecs, job.input_key)
+        | {"bytes_sent": traffic.sent[job.input_key], "gets": traffic.round_trips(job.input_key, "GET")},
+        "result": _object_view(ecs, job.result_key)
+        | {"bytes_received": traffic.received[job.result_key], "puts": traffic.round_trips(job.result_key, "PUT")},
+        "callbacks": len(callbacks),
+        "callback": accepted[0].view() if accepted else None,
+    }
+
+
+def _object_view(ecs: Ecs, key: str) -> dict[str, object]:
+    stored = ecs.store.disk.get(key)
+    if stored is None:
+        return {"key": key, "path": None, "size": None, "etag": None}
+    return {"key": key, "path": str(stored.path.resolve()), "size": stored.size, "etag": stored.etag}
+
 
 _MAX_WAIT_SECONDS: Final = 60.0
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -201,3 +249,52 @@ async def _body(request: web.Request, model: type[_Model]) -> _Model:
 
 def _guid(request: web.Request) -> UUID:
     return UUID(request.match_info["guid"])
+
+
+_POLL_SECONDS: Final = 25.0
+_ANSWER_SECONDS: Final = 600.0
+
+
+async def send_job(control_url: str, request: JobRequest, *, wait_seconds: float = 0.0) -> dict[str, Any]:
+    """Create a job at a running sandbox and return its view, as ``GET /control/jobs/{guid}`` gives it.
+
+    With ``wait_seconds`` it returns when the callback came or the time is over: ``view["success"]`` is None then.
+
+    Raises:
+        TransientError: The sandbox cannot be reached.
+        PermanentError: It refuses the request.
+    """
+    timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+    body = request.model_dump(mode="json", exclude_unset=True)
+    base = control_url.rstrip("/")
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            async with session.post(f"{base}/jobs", json=body) as response:
+                view = await _read(response)
+            return await _wait(session, f"{base}/jobs/{view['job_guid']}/wait", view, wait_seconds)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise TransientError(
+            "sandbox_unreachable", f"no sandbox answers at {control_url} ({type(error).__name__}): is it running?"
+        ) from error
+
+
+async def _wait(session: aiohttp.ClientSession, url: str, view: dict[str, Any], seconds: float) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while view["success"] is None and (left := end - loop.time()) > 0:
+        async with session.get(url, params={"seconds": str(min(left, _POLL_SECONDS))}) as response:
+            view = await _read(response)
+    return view
+
+
+async def _read(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    try:
+        document: Any = await response.json()
+    except (aiohttp.ContentTypeError, ValueError) as error:
+        raise PermanentError("sandbox_answer", f"HTTP {response.status} is no answer of a sandbox") from error
+    if response.status >= 400:  # noqa: PLR2004 - HTTP
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in document.get("problems", ())
+        )
+        raise PermanentError("sandbox_refused", f"{document.get('error')}{': ' + problems if problems else ''}")
+    return dict(document)

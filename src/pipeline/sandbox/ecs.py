@@ -16,14 +16,12 @@ from aiohttp import web
 from pipeline.sandbox.callbacks import CallbackDesk, Verdict
 from pipeline.sandbox.cards import CardFile
 from pipeline.sandbox.faults import Fault, Faults, delay, drop
-from pipeline.sandbox.inputs import write_input
-from pipeline.sandbox.jobs import CALLBACK_PATH, Announcement, Job, JobRequest
-from pipeline.sandbox.jsonapi import data_document, error_document, respond
+from pipeline.sandbox.jobs import CALLBACK_PATH, Announcement, Job, JobRequest, write_input
+from pipeline.sandbox.jsonapi import data_document, error_document, respond, wrong_answer
 from pipeline.sandbox.object_store import ObjectStore, job_of
 from pipeline.sandbox.settings import SandboxSettings
 from pipeline.sandbox.tokens import Tokens
 from pipeline.sandbox.webhook import Webhook
-from pipeline.sandbox.wrong_answers import wrong_answer
 
 TOKEN_PATH: Final = "/api/v1/auth/token"  # noqa: S105 - a path
 _NOT_PROCESSED: Final = Verdict(0, {}, "refused on purpose before it was read")

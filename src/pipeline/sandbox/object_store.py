@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, NoReturn
@@ -10,15 +11,50 @@ from uuid import UUID
 
 from aiohttp import web
 
-from pipeline.sandbox.access import AccessRules, SignedRequest, expired
 from pipeline.sandbox.disk import Disk
 from pipeline.sandbox.faults import Fault, Faults, Kind, Target, delay, drop
-from pipeline.sandbox.s3_errors import MESSAGES, S3Error
-from pipeline.sandbox.s3_get import Delivery, head_of
-from pipeline.sandbox.s3_put import CRC_PARAMETER, EMPTY_CRC, check_length, check_sums, receive
+from pipeline.sandbox.s3_access import MESSAGES, AccessRules, S3Error, SignedRequest, expired
+from pipeline.sandbox.s3_objects import CRC_PARAMETER, EMPTY_CRC, Delivery, check_length, check_sums, head_of, receive
 from pipeline.sandbox.settings import ObjectStoreSettings
 from pipeline.sandbox.sigv4 import Credentials, Pairs, decode_path, decode_query, encode_query, presign
-from pipeline.sandbox.traffic import DROPPED, Traffic
+
+DROPPED: Final = 0
+"""Stands for the status of an answer that was never sent, or not to its end."""
+
+
+class Traffic:
+    """Counters; they grow with the number of objects, not of requests or bytes.
+
+    Attributes:
+        requests: Number of answers by (method, key, status); status 0 is a connection that ended early.
+        rewritten: Number of requests by key whose query string is not encoded as it was handed out.
+        sent: Body bytes that went out, by key.
+        received: Body bytes that came in, by key.
+    """
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, str, int]] = Counter()
+        self.rewritten: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
+
+    def answered(self, method: str, key: str, status: int) -> None:
+        """Count one answer."""
+        self.requests[method, key, status] += 1
+
+    def round_trips(self, key: str, method: str | None = None) -> int:
+        """Return how often an object was asked for, whatever the answer."""
+        return sum(
+            number for (verb, name, _), number in self.requests.items() if name == key and method in {None, verb}
+        )
+
+    def rows(self) -> list[dict[str, object]]:
+        """Return the answers as rows for the control API."""
+        return [
+            {"method": method, "key": key, "status": status, "count": number}
+            for (method, key, status), number in sorted(self.requests.items())
+        ]
+
 
 _FAULTS: Final[web.RequestKey[dict[Kind, Fault]]] = web.RequestKey("faults", dict)
 _TARGETS: Final[Mapping[str, Target]] = {"GET": "input", "PUT": "result"}

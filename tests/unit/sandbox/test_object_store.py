@@ -16,7 +16,7 @@ from support.sandbox_world import Clock, Start, prepare
 from yarl import URL
 
 from pipeline.sandbox import Sandbox
-from pipeline.sandbox.ranges import UnsatisfiableRange, asked_range, matches
+from pipeline.sandbox.s3_objects import UnsatisfiableRange, asked_range, matches
 
 BODY = b"card_number,status\n1,ok\n"
 

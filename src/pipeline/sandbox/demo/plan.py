@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pipeline.sandbox.card_api import declined
 from pipeline.sandbox.cards import CardFile, PlantedCard
-from pipeline.sandbox.inputs import Content
+from pipeline.sandbox.jobs import Content
 from pipeline.sandbox.settings import CardApiSettings
 from pipeline.sandbox.verify import ResultRules, as_planted
 from pipeline.sandbox.weavr import SendPlan

@@ -14,15 +14,14 @@ from pydantic import JsonValue
 
 from pipeline.app import Ready, run_dev
 from pipeline.observability import Redaction, configure_logging
-from pipeline.sandbox.audit_log import read_audit_log
 from pipeline.sandbox.demo.checking import check_job, counts
 from pipeline.sandbox.demo.events import EventsOutcome, WatchEvents, run_events
 from pipeline.sandbox.demo.plan import PLAN, WEAVR, DemoJob
 from pipeline.sandbox.jobs import Job, JobRequest
 from pipeline.sandbox.server import Sandbox
 from pipeline.sandbox.settings import SandboxSettings
-from pipeline.sandbox.snippet import cards_options, settings_snippet
-from pipeline.sandbox.weavr import weavr_snippet
+from pipeline.sandbox.snippets import cards_options, settings_snippet, weavr_snippet
+from pipeline.sandbox.verify import read_audit_log
 from pipeline.settings import Settings, load_settings
 
 _START_SECONDS: Final = 30.0

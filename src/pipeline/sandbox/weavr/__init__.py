@@ -4,13 +4,11 @@ Everything comes from the published description (``events.json``) and Weavr's ru
 """
 
 from pipeline.sandbox.weavr.bodies import NEW_ENUM_VALUE, Planted, body_of, entity_in, planted
-from pipeline.sandbox.weavr.events import EXPECTED, Broken, Event
+from pipeline.sandbox.weavr.events import EXPECTED, Broken, Event, expected_id, legacy_signature, signature_v2
 from pipeline.sandbox.weavr.facts import WeavrKind, weavr_kinds
 from pipeline.sandbox.weavr.ledger import Attempt, Entry, Totals, order_findings, read_ledger, write_entry
 from pipeline.sandbox.weavr.plan import SendPlan, SigningKeys, mix
 from pipeline.sandbox.weavr.sending import Pace, Sender, integration_in, send_events
-from pipeline.sandbox.weavr.signing import expected_id, legacy_signature, signature_v2
-from pipeline.sandbox.weavr.snippet import WeavrSnippet, weavr_snippet
 
 __all__ = [
     "EXPECTED",
@@ -26,7 +24,6 @@ __all__ = [
     "SigningKeys",
     "Totals",
     "WeavrKind",
-    "WeavrSnippet",
     "body_of",
     "entity_in",
     "expected_id",
@@ -39,6 +36,5 @@ __all__ = [
     "send_events",
     "signature_v2",
     "weavr_kinds",
-    "weavr_snippet",
     "write_entry",
 ]

@@ -13,9 +13,8 @@ from random import Random
 from typing import Any, Final
 
 from pipeline.sandbox.weavr.bodies import body_of, entity_in
-from pipeline.sandbox.weavr.events import Broken, Event
+from pipeline.sandbox.weavr.events import Broken, Event, expected_id, legacy_signature, signature_v2
 from pipeline.sandbox.weavr.facts import WeavrKind, weavr_kinds
-from pipeline.sandbox.weavr.signing import expected_id, legacy_signature, signature_v2
 
 _FIRST_ENTITY: Final = 90_000_000_000_000_000
 """Above 2^53, as all ids of Weavr."""

@@ -1,18 +1,33 @@
-"""The settings that make a pipeline talk to this sandbox."""
+"""The settings and secret files that make a pipeline talk to this sandbox."""
 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
-from pipeline.sandbox.secret_files import write_secret
 from pipeline.sandbox.server import Sandbox
 from pipeline.sandbox.settings import HmacScheme, Scheme
+
+_KEY_BYTES: Final = 32
+
+_BLOCK: Final = """\
+[weavr.{name}]
+# the key that signs, and the one that may take over from it: `send-events --rotate-to`
+secrets = [{{ file = {key_file} }}, {{ file = {next_key_file} }}]
+
+# Weavr does not sign this path: here its events must come from this machine
+[[weavr.{name}.unsigned_paths]]
+path = "/bulk_process_end/watch"
+source_addresses = ["127.0.0.0/8", "::1/128"]
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +99,36 @@ def settings_snippet(
     return Snippet("\n".join(_block(name, table, values) for table, values in blocks.items()), *files)
 
 
+@dataclass(frozen=True, slots=True)
+class WeavrSnippet:
+    """One integration with the sandbox's Weavr.
+
+    Attributes:
+        toml: The block ``[weavr.NAME]`` with its tables.
+        key_file: Holds the API key that signs, mode 0600.
+        next_key_file: Holds the one that may follow it, mode 0600; the pipeline knows both.
+    """
+
+    toml: str
+    key_file: Path
+    next_key_file: Path
+
+
+def weavr_snippet(name: str, *, folder: Path) -> WeavrSnippet:
+    """Write new keys into ``folder``, and return the settings block of an integration.
+
+    Args:
+        name: Of the integration, e.g. ``acme``.
+        folder: Created with mode 0700 where it is missing.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = folder / f"{name}-weavr-key", folder / f"{name}-weavr-next-key"
+    for file in files:
+        write_secret(file, secrets.token_urlsafe(_KEY_BYTES))
+    key_file, next_key_file = (json.dumps(str(file.resolve())) for file in files)
+    return WeavrSnippet(_BLOCK.format(name=name, key_file=key_file, next_key_file=next_key_file), *files)
+
+
 def cards_options(sandbox: Sandbox, name: str, *, folder: Path) -> dict[str, JsonValue]:
     """Return options that make the ``http`` processor load cards into the sandbox's card API."""
     return {
@@ -93,6 +138,13 @@ def cards_options(sandbox: Sandbox, name: str, *, folder: Path) -> dict[str, Jso
         "allow_http": True,
         "allow_private": True,
     }
+
+
+def write_secret(path: Path, value: str) -> None:
+    """Write a secret into a new file of mode 0600; an existing file is replaced."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(value)
 
 
 def _scheme(scheme: Scheme, secret: Path) -> dict[str, JsonValue]:

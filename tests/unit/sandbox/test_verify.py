@@ -207,7 +207,12 @@ def store(tmp_path: Path) -> Path:
     )
     for number, entries in enumerate(runs):
         built = build(
-            SegmentPosition("audit.events", 3, 0, number), entries, previous=previous, total=total, writer=f"w{number}", at=AT
+            SegmentPosition("audit.events", 3, 0, number),
+            entries,
+            previous=previous,
+            total=total,
+            writer=f"w{number}",
+            at=AT,
         )
         path = tmp_path / built.position.key
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -179,6 +179,14 @@ def test_every_metric_is_written_somewhere() -> None:
 # Words
 
 
+def test_the_walks_of_the_architecture_page_name_what_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    packages = "webhooks|jobs|subscriber|audit|kafka|storage|outbound"
+    names = re.findall(rf"`((?:{packages})\.[\w.]+)`", page)
+    assert len(names) > 20
+    assert [name for name in names if not _resolves(f"pipeline.{name}")] == []
+
+
 def test_decision_records_are_short() -> None:
     assert _longer((ROOT / "docs/decisions").glob("*.md"), MOST_LINES_OF_A_DECISION) == {}
 
@@ -208,6 +216,14 @@ def test_nothing_names_a_folder_of_somebodys_machine() -> None:
 
 def test_pages_for_readers_name_no_temporary_folder() -> None:
     assert [page for page in documents() if re.search(r"(?<![\w./])/tmp/", (ROOT / page).read_text("utf-8"))] == []
+
+
+def _resolves(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def _longer(paths: Iterable[Path], most: int) -> dict[str, int]:

@@ -134,6 +134,28 @@ def test_unknown_exceptions_are_caught_where_a_comment_says_why() -> None:
     assert silent == []
 
 
+def test_sessions_to_other_hosts_are_opened_in_outbound_alone() -> None:
+    """Its guard holds for every request; the sandbox plays the partner and has sessions of its own."""
+    makers = {"ClientSession", "TCPConnector", "UnixConnector", "request"}
+    strangers = []
+    for path, tree in trees().items():
+        if path.relative_to(SRC).parts[0] in {"outbound", "sandbox"}:
+            continue
+        made = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and name_of(node.func) in makers]
+        unguarded = (one for one in made if isinstance(one.func, ast.Name) or name_of(one.func.value) == "aiohttp")  # type: ignore[attr-defined]
+        strangers += [f"{path.relative_to(SRC)}:{one.lineno}" for one in unguarded]
+    assert strangers == []
+
+
+def test_servers_are_those_of_webhooks_management_and_sandbox() -> None:
+    strangers = []
+    for path, tree in trees().items():
+        imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "aiohttp")
+        if any(alias.name == "web" for node in imports for alias in node.names):
+            strangers.append(path.relative_to(SRC).parts[0])
+    assert set(strangers) == {"observability", "sandbox", "webhooks"}
+
+
 # What the outside relies on
 
 

@@ -1,10 +1,30 @@
-"""What the headers of another host's answer say about time."""
+"""One POST and its answer, bounded in time and size; what an answer's headers say about time."""
 
 from __future__ import annotations
 
+import asyncio
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from pipeline.errors import TransientError
+
+ANSWER_LIMIT: Final = 65_536
+"""Bytes of an answer's body that are read; the rest is left unread, and the connection is closed."""
+
+_PIECE: Final = 16_384
+_ANY_ZLIB: Final = 47
+"""zlib's code for: gzip or zlib, as the header says."""
+
+_CONNECT_SECONDS: Final = 10.0
+"""Time to resolve, connect and agree on TLS, and at most half of the whole: a connection that fails is never reported
+as a missing answer."""
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 """A longer ``Retry-After`` is cut to this: a server that asks for a day would outlast most jobs."""
@@ -34,3 +54,82 @@ def http_date(text: str) -> datetime | None:
     except ValueError:
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+class RequestNotSent(TransientError):
+    """No connection was made, so the other side has not seen the request."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("request_not_sent", message)
+
+
+class RequestUnanswered(TransientError):
+    """The other side may have received the request, but no complete answer came."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("request_unanswered", message)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """Status, headers and the first 64 KiB of the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def post(
+    session: aiohttp.ClientSession, url: URL, *, body: bytes, headers: Mapping[str, str], timeout_seconds: float
+) -> HttpAnswer:
+    """POST once and read the answer; redirects are not followed, since they would carry the body to another host.
+
+    Args:
+        session: From ``open_session``: it refuses addresses that are not allowed.
+        url: Made by ``request_url``.
+        body: Sent with its length.
+        headers: The request's own headers.
+        timeout_seconds: For the whole request, the answer's body included.
+
+    Raises:
+        RequestNotSent: No connection was made.
+        RequestUnanswered: The connection broke, or nothing came in time.
+        AddressRefused: The session does not allow the address. Nothing was sent.
+    """
+    timeout = aiohttp.ClientTimeout(total=None, connect=min(_CONNECT_SECONDS, timeout_seconds / 2))
+    # "from None" throughout: an aiohttp error may hold the URL with its query, or what the server wrote
+    try:
+        async with (
+            asyncio.timeout(timeout_seconds),
+            session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response,
+        ):
+            return HttpAnswer(response.status, response.headers, await _read(response))
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
+        raise RequestNotSent(f"{url.host}: no connection: {_why(error)}") from None
+    except TimeoutError:
+        raise RequestUnanswered(f"{url.host}: no answer in {timeout_seconds:g} s") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise RequestUnanswered(f"{url.host}: the connection broke: {_why(error)}") from None
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    found = bytearray()
+    while len(found) < ANSWER_LIMIT and (piece := await response.content.read(_PIECE)):
+        found += piece
+    if len(found) >= ANSWER_LIMIT:
+        response.close()
+    body = bytes(found[:ANSWER_LIMIT])
+    return _inflated(body) if response.headers.get("Content-Encoding", "").lower() in {"gzip", "deflate"} else body
+
+
+def _inflated(body: bytes) -> bytes:
+    # asked for identity, but a gateway may compress all the same; bounded, whatever the body claims to hold
+    try:
+        return zlib.decompressobj(_ANY_ZLIB).decompress(body, ANSWER_LIMIT)
+    except zlib.error:
+        return b""
+
+
+def _why(error: Exception) -> str:
+    cause = getattr(error, "os_error", None) or error
+    return getattr(cause, "strerror", None) or type(cause).__name__

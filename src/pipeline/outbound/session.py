@@ -39,6 +39,7 @@ def open_session(
     timeout: aiohttp.ClientTimeout = DEFAULT_TIMEOUT,
     read_buffer_bytes: int = _READ_BUFFER,
     resolver: AbstractResolver | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> aiohttp.ClientSession:
     """Return a session for the URLs of one purpose; call it in a running loop and close it.
 
@@ -53,13 +54,14 @@ def open_session(
         timeout: For requests that bring none of their own.
         read_buffer_bytes: The connection is paused when twice as much is waiting to be read.
         resolver: Resolves names instead of the system; what it returns is checked like everything else.
+        tls: Used instead of one with the authorities of ``network``.
 
     Raises:
         FatalError: The CA bundle cannot be read.
     """
     proxy = network.proxy.get_secret_value() if network.proxy is not None else None
     connector = aiohttp.TCPConnector(
-        ssl=_tls(network),
+        ssl=tls or _tls(network),
         resolver=resolver or aiohttp.ThreadedResolver(),
         socket_factory=None if proxy else _socket_factory(rules, purpose),
         limit=0,  # callers bound what runs at once; waiting for a slot here would have no timeout

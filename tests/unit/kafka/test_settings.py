@@ -11,7 +11,7 @@ from pipeline.contracts import Topic
 from pipeline.errors import FatalError
 from pipeline.kafka import ConsumerSettings, KafkaSettings, Names, SaslSettings, TlsSettings
 from pipeline.kafka.client.connection import connection_options
-from pipeline.kafka.client.oauth import ClientCredentials
+from pipeline.kafka.client.oauth import OAuthBearer
 from pipeline.kafka.errors import OAuthMissing
 
 PLAIN = {"mechanism": "SCRAM-SHA-512", "username": "pipeline", "password": "secret-of-test"}
@@ -56,12 +56,13 @@ def test_tls_without_a_table_uses_the_authorities_of_the_system() -> None:
 async def test_oauthbearer_gets_a_token_provider() -> None:
     settings = KafkaSettings.model_validate({"bootstrap_servers": "b:9092", "tls": {}, "sasl": OAUTH})
     options = connection_options(settings, client_id="me")
-    assert isinstance(options["sasl_oauth_token_provider"], ClientCredentials)
+    assert isinstance(options["sasl_oauth_token_provider"], OAuthBearer)
     assert "sasl_plain_password" not in options
 
 
 def test_oauthbearer_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "pipeline.kafka.client.oauth")
+    for name in [name for name in sys.modules if name.startswith(("pipeline.kafka.client.oauth", "pipeline.outbound"))]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     settings = KafkaSettings.model_validate({"bootstrap_servers": "b:9092", "tls": {}, "sasl": OAUTH})
     with pytest.raises(OAuthMissing, match=r"card-pipeline\[oauth\]"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from time import perf_counter
-from typing import Final
 from uuid import UUID
 
 import aiohttp
@@ -15,19 +14,23 @@ from yarl import URL
 
 from pipeline.errors import TransientError
 from pipeline.jobs.ecs.answers import Meaning, Reaction, interpret
-from pipeline.jobs.ecs.exchange import HttpAnswer, exchange
-from pipeline.jobs.ecs.protocols import Token, TokenProvider
 from pipeline.jobs.ecs.settings import CallbackSettings
-from pipeline.jobs.partners import Answer
+from pipeline.jobs.ecs.tokens import JSON_HEADERS, TokenProvider
+from pipeline.jobs.partners import UNANSWERED, Answer
 from pipeline.observability import Metrics
-from pipeline.outbound import HostRules, check_url, request_url, retry_after_seconds
+from pipeline.outbound import (
+    HostRules,
+    HttpAnswer,
+    RequestNotSent,
+    RequestUnanswered,
+    Token,
+    check_url,
+    post,
+    request_url,
+    retry_after_seconds,
+)
 
 log = structlog.get_logger(__name__)
-
-_HEADERS: Final = {
-    "Content-Type": "application/json",
-    "Accept": "application/vnd.api+json, application/json",
-}
 
 
 class HttpCaller:
@@ -89,16 +92,19 @@ class HttpCaller:
         self, target: URL, job: UUID, body: bytes, request_id: str, token: Token
     ) -> tuple[HttpAnswer, Meaning]:
         headers = {
-            **_HEADERS,
+            **JSON_HEADERS,
             "Authorization": f"Bearer {token.value.get_secret_value()}",
             "X-Request-Id": request_id,
         }
         began = perf_counter()
         try:
-            answer = await exchange(self._session, target, body=body, headers=headers, settings=self._settings)
-        except TransientError as error:
-            self._count(Reaction.RETRY, error.code)
-            raise
+            answer = await post(
+                self._session, target, body=body, headers=headers, timeout_seconds=self._settings.timeout_seconds
+            )
+        except (RequestNotSent, RequestUnanswered) as error:
+            code = "callback_not_sent" if isinstance(error, RequestNotSent) else UNANSWERED
+            self._count(Reaction.RETRY, code)
+            raise TransientError(code, error.message) from error
         finally:
             self._metrics.callback_seconds.labels(self._integration).observe(perf_counter() - began)
         # what ECS says is stored and logged: should it echo the token, that goes first, whatever it looks like

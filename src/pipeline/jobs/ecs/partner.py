@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final, cast
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -12,13 +13,12 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from pipeline.contracts import BatchRequested, CallbackBody
 from pipeline.contracts.strict_json import parse_object
 from pipeline.jobs.ecs.caller import HttpCaller
-from pipeline.jobs.ecs.file_token import FileTokenProvider
-from pipeline.jobs.ecs.oauth_token import OAuthTokenProvider
-from pipeline.jobs.ecs.protocols import TokenProvider
 from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
 from pipeline.jobs.ecs.token_watch import TokenWatch
+from pipeline.jobs.ecs.tokens import EcsTokens, FileTokenProvider, TokenProvider
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Notifications, NotifierContext
-from pipeline.outbound import open_session, split_url
+from pipeline.outbound import ClientCredentials, open_session, split_url
+from pipeline.secret_files import TokenFile
 
 
 class EcsPartner:
@@ -75,12 +75,16 @@ class EcsPartner:
         if settings.token_file is not None:
             return FileTokenProvider(settings.token_file, integration=context.integration, remember=context.remember)
         oauth = cast("OAuthSettings", settings.oauth)  # the settings hold exactly one of the two
+        # the settings hold exactly one of the two
+        secret = oauth.client_secret or TokenFile(cast("Path", oauth.client_secret_file))
         rules = context.hosts.model_copy(update={"callback": (split_url(oauth.token_url).authority,)})
-        return OAuthTokenProvider(
-            oauth,
-            settings,
-            integration=context.integration,
-            session=await stack.enter_async_context(open_session(rules, context.network, "callback")),
+        session = await stack.enter_async_context(open_session(rules, context.network, "callback"))
+        return ClientCredentials(
+            oauth.token_url,
+            EcsTokens(oauth.client_id, oauth.scope),
+            secret=secret,
+            session=lambda: nullcontext(session),
+            timeout_seconds=settings.timeout_seconds,
             clock=context.clock,
             remember=context.remember,
         )

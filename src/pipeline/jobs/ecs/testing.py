@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from pipeline.errors import PipelineError
-from pipeline.jobs.ecs.protocols import Token
 from pipeline.jobs.partners import Answer
+from pipeline.outbound import Token
 
 ACCEPTED = Answer("accepted", 200, "callback_accepted", "RESULT_RECEIVED: Result upload confirmed")
 

@@ -10,9 +10,9 @@ from typing import Final, NoReturn
 
 import structlog
 
-from pipeline.jobs.ecs.errors import TokenUnavailable
-from pipeline.jobs.ecs.protocols import Token, TokenProvider
+from pipeline.jobs.ecs.tokens import TokenProvider
 from pipeline.observability import Health, Metrics
+from pipeline.outbound import Token, TokenUnavailable
 
 log = structlog.get_logger(__name__)
 

@@ -59,10 +59,10 @@ def _no_password() -> str:
 def _sasl_options(sasl: SaslSettings, context: ssl.SSLContext | None) -> dict[str, Any]:
     if sasl.mechanism == "OAUTHBEARER":
         try:
-            from pipeline.kafka.client.oauth import ClientCredentials  # noqa: PLC0415 - nothing else needs aiohttp
+            from pipeline.kafka.client.oauth import OAuthBearer  # noqa: PLC0415 - nothing else needs aiohttp
         except ModuleNotFoundError as error:
             raise OAuthMissing from error
-        return {"sasl_mechanism": sasl.mechanism, "sasl_oauth_token_provider": ClientCredentials(sasl, context)}
+        return {"sasl_mechanism": sasl.mechanism, "sasl_oauth_token_provider": OAuthBearer(sasl, context)}
     return {
         "sasl_mechanism": sasl.mechanism,
         "sasl_plain_username": sasl.username,

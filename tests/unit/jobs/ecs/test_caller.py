@@ -21,11 +21,11 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from pipeline.errors import TransientError
-from pipeline.jobs.ecs import CallbackSettings, HttpCaller, TokenProvider, TokenUnavailable, request_id
+from pipeline.jobs.ecs import CallbackSettings, HttpCaller, TokenProvider, request_id
 from pipeline.jobs.ecs.testing import ACCEPTED, Call, FakeCaller, FakeTokenProvider
 from pipeline.jobs.partners import Answer
 from pipeline.observability import Metrics
-from pipeline.outbound import AddressRefused, HostRules, NetworkSettings, open_session
+from pipeline.outbound import AddressRefused, HostRules, NetworkSettings, TokenUnavailable, open_session
 
 GUID = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 BODY = b'{"success":true,"records_processed":200,"records_failed":0,"error_message":null}'
@@ -234,7 +234,7 @@ async def test_the_same_token_is_not_sent_again() -> None:
 
 async def test_without_a_token_nothing_is_sent() -> None:
     """It is tried again when there is one."""
-    tokens = FakeTokenProvider(TOKEN, failure=TokenUnavailable("callback_token_unreadable", "gone"))
+    tokens = FakeTokenProvider(TOKEN, failure=TokenUnavailable("token_unreadable", "gone"))
     async with world(tokens=tokens) as w:
         with pytest.raises(TokenUnavailable):
             await w.tell()
@@ -252,7 +252,7 @@ async def test_without_a_token_nothing_is_sent() -> None:
 )
 async def test_the_token_is_for_the_configured_host_alone(url: str, code: str) -> None:
     """Another host, port or scheme gets neither token nor body; the token is not even read."""
-    tokens = FakeTokenProvider(TOKEN, failure=TokenUnavailable("callback_token_unreadable", "gone"))
+    tokens = FakeTokenProvider(TOKEN, failure=TokenUnavailable("token_unreadable", "gone"))
     async with world(tokens=tokens) as w:
         with pytest.raises(AddressRefused) as caught:
             await w.tell(url)

@@ -1,8 +1,9 @@
-"""The token file: rotation, strictness, expiry."""
+"""Bearer tokens of callbacks: the token file, the token server's answers, expiry, readiness."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,14 +11,19 @@ from typing import Any
 
 import jwt
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from pipeline.jobs.ecs import FileTokenProvider, TokenUnavailable, TokenWatch
-from pipeline.jobs.ecs.jwt_expiry import read_expiry
+from pipeline.jobs.ecs import CallbackSettings, EcsPartner, EcsTokens, FileTokenProvider, TokenWatch
+from pipeline.jobs.ecs.tokens import read_expiry
+from pipeline.jobs.partners import Notifications, NotifierContext
 from pipeline.observability import Metrics
+from pipeline.outbound import HostRules, NetworkSettings, TokenUnavailable
 
 KEY = "k" * 32
+SECRET = "planted-client-secret"
 NOW = datetime(2026, 1, 21, 22, 50, tzinfo=UTC)
 
 
@@ -64,7 +70,7 @@ async def test_anything_else_is_refused(tmp_path: Path, content: bytes, rule: st
     path.write_bytes(content)
     with pytest.raises(TokenUnavailable, match=rule) as caught:
         await provider(path).token()
-    assert caught.value.code == "callback_token_malformed"
+    assert caught.value.code == "token_malformed"
     assert "abc" not in caught.value.message
 
 
@@ -72,7 +78,7 @@ async def test_a_missing_file_is_transient(tmp_path: Path) -> None:
     """It may be mounted in a moment."""
     with pytest.raises(TokenUnavailable, match="No such file") as caught:
         await provider(tmp_path / "token").token()
-    assert caught.value.code == "callback_token_unreadable"
+    assert caught.value.code == "token_unreadable"
     with pytest.raises(TokenUnavailable, match="Is a directory"):
         await provider(tmp_path).token()
 
@@ -211,3 +217,91 @@ async def test_the_watch_looks_again_and_again(tmp_path: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def document(access_token: str | None = None, **changes: Any) -> dict[str, Any]:
+    """Return ECS's answer, with some attributes changed; None leaves one out."""
+    token = "opaque-access-token" if access_token is None else access_token
+    attributes = {"access_token": token, "token_type": "Bearer", "expires_in": 86_400, "scope": "x"} | changes
+    present = {name: value for name, value in attributes.items() if value is not None}
+    return {"data": {"type": "token", "attributes": present}}
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (b"", "document"),
+        (b"<html>", "document"),
+        (b"[]", "document"),
+        (b"{}", "data"),
+        (json.dumps({"access_token": "flat-as-in-the-rfc"}).encode(), "data"),
+        (json.dumps({"data": {"attributes": {}}}).encode(), "data.attributes.access_token"),
+        (json.dumps(document(token_type="mac")).encode(), "data.attributes.token_type"),
+        (json.dumps(document(expires_in=-1)).encode(), "data.attributes.expires_in"),
+        (json.dumps(document(expires_in=1e99)).encode(), "data.attributes.expires_in"),
+        (json.dumps(document("planted token")).encode(), "one word"),
+        (json.dumps(document("")).encode(), "is empty"),
+    ],
+)
+def test_answers_that_are_not_as_documented(body: bytes, where: str) -> None:
+    """The message names the field, never a value."""
+    with pytest.raises(TokenUnavailable, match=where) as caught:
+        EcsTokens("me").token(body, now=NOW)
+    assert caught.value.code == "token_malformed"
+    assert "planted" not in str(caught.value)
+
+
+def test_forms_of_a_good_answer() -> None:
+    """``expires_in`` as text, another case of the type, no type; the token's own ``exp`` where there is no other."""
+    ecs = EcsTokens("me")
+    assert ecs.token(json.dumps(document(expires_in="60")).encode(), now=NOW).expires_at == NOW + timedelta(minutes=1)
+    assert ecs.token(json.dumps(document(token_type="bearer")).encode(), now=NOW).expires_at is not None
+    signed = jwt.encode({"exp": 4_000_000_000}, "k" * 32, algorithm="HS256")
+    bare = ecs.token(json.dumps(document(signed, token_type=None, expires_in=None)).encode(), now=NOW)
+    assert bare.expires_at == datetime.fromtimestamp(4_000_000_000, UTC)
+
+
+def surroundings(hosts: HostRules, metrics: Metrics) -> NotifierContext:
+    return NotifierContext("acme", hosts, NetworkSettings(), metrics, lambda: NOW, lambda _secret: None)
+
+
+async def until_usable(notifications: Notifications) -> None:
+    """Run the services until the readiness check of the token passes."""
+    services = [asyncio.create_task(service()) for service in notifications.services]
+    async with asyncio.timeout(10):
+        while not notifications.checks["token"]().ok:  # noqa: ASYNC110 - a check has no event
+            await asyncio.sleep(0.01)
+    for service in services:
+        service.cancel()
+
+
+async def test_a_whole_integration_by_oauth() -> None:
+    """The token server's host need not be a callback host, and gets no bearer token."""
+    seen: list[web.Request] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request)
+        return web.json_response(document())
+
+    app = web.Application()
+    app.router.add_post("/auth/token", answer)
+    async with TestServer(app) as running:
+        oauth = {"token_url": f"http://127.0.0.1:{running.port}/auth/token", "client_id": "me", "client_secret": SECRET}
+        metrics = Metrics()
+        hosts = HostRules(callback=("ecs.example",), allow_http=True, allow_private=True)
+        partner = EcsPartner(CallbackSettings.model_validate({"oauth": oauth}))
+        async with partner.open_notifications(surroundings(hosts, metrics)) as notifications:
+            await until_usable(notifications)
+            labels = {"integration": "acme"}
+            assert metrics.registry.get_sample_value("pipeline_token_seconds_left", labels) == 86_400
+    assert "Authorization" not in seen[0].headers
+
+
+async def test_a_whole_integration_by_token_file(tmp_path: Path) -> None:
+    """The other way."""
+    path = tmp_path / "token"
+    path.write_text("opaque-token")
+    partner = EcsPartner(CallbackSettings(token_file=path))
+    hosts = HostRules(callback=("ecs.example",))
+    async with partner.open_notifications(surroundings(hosts, Metrics())) as notifications:
+        await until_usable(notifications)

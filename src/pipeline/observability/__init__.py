@@ -1,6 +1,7 @@
 """Logging, metrics, tracing, health: what a process tells about itself, masked."""
 
 from pipeline.observability.health import Check, Health
+from pipeline.observability.loggers import get_logger
 from pipeline.observability.logging import configure_logging
 from pipeline.observability.loop_lag import watch_loop_lag
 from pipeline.observability.masking import FOREIGN_DIGITS, drop_urls, is_secret_name, mask_text
@@ -22,6 +23,7 @@ __all__ = [
     "configure_logging",
     "continue_trace",
     "drop_urls",
+    "get_logger",
     "is_secret_name",
     "mask_text",
     "parse_traceparent",

@@ -7,13 +7,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
-import structlog
-
 from pipeline.contracts import Record, TopicName
-from pipeline.observability import Metrics
+from pipeline.observability import Metrics, get_logger
 from pipeline.subscriber.window import RepeatWindow
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 ReadBack = Callable[[Record], AsyncIterator[Record]]
 """Yields the records before a given one that a window needs, in offset order."""

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar, overload
 
-import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from pipeline.contracts import TopicSpec
 from pipeline.errors import FatalError
 from pipeline.kafka import BrokerUnavailable, DeadLetters, GroupClientFactory, KafkaSettings, KeyedConsumer
-from pipeline.observability import Metrics
+from pipeline.observability import Metrics, get_logger
 from pipeline.signals import stop_on_signals
 from pipeline.subscriber.cluster import Cluster, KafkaCluster
 from pipeline.subscriber.delivery import Delivery
@@ -24,7 +23,7 @@ from pipeline.subscriber.settings import SubscriberSettings
 from pipeline.subscriber.stream import EventStream
 from pipeline.subscriber.topics import checked_group, dead_letter_topic, dead_letter_topics, topic_of
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Model = TypeVar("Model", bound=BaseModel)
 TypedFunction = Callable[[Event[Model]], Awaitable[None]]

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from prometheus_client import CollectorRegistry
 from support.paths import ROOT
 
 import pipeline
 from pipeline.errors import PipelineError
-from pipeline.observability import Metrics
+from pipeline.observability import Metrics, SubscriberMetrics
 
 SRC: Final = ROOT / "src" / "pipeline"
 WRITTEN: Final = ("src", "tests", "tools", "benchmarks", "examples", "docs", "deploy", "schemas", ".ci")
@@ -192,8 +191,8 @@ def test_commands_reach_the_outside_world_through_ports() -> None:
 
 
 def test_every_metric_is_written_somewhere() -> None:
-    metrics = Metrics(registry=CollectorRegistry())
-    names = {name for name in vars(metrics) if not name.startswith("_")} - {"registry", "build_info"}
+    metrics = (Metrics(), SubscriberMetrics())
+    names = {name for one in metrics for name in vars(one) if not name.startswith("_")} - {"registry", "build_info"}
     used = {node.attr for node in nodes(without="observability/metrics.py") if isinstance(node, ast.Attribute)}
     assert names - used == set()
 

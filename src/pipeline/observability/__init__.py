@@ -5,7 +5,7 @@ from pipeline.observability.loggers import get_logger
 from pipeline.observability.logging import configure_logging
 from pipeline.observability.loop_lag import watch_loop_lag
 from pipeline.observability.masking import FOREIGN_DIGITS, drop_urls, is_secret_name, mask_text
-from pipeline.observability.metrics import Metrics
+from pipeline.observability.metrics import KafkaMetrics, Metrics, SubscriberMetrics
 from pipeline.observability.redaction import Redaction
 from pipeline.observability.settings import LoggingSettings, ManagementSettings
 from pipeline.observability.tracing import TraceContext, bound_trace, continue_trace, parse_traceparent
@@ -14,10 +14,12 @@ __all__ = [
     "FOREIGN_DIGITS",
     "Check",
     "Health",
+    "KafkaMetrics",
     "LoggingSettings",
     "ManagementSettings",
     "Metrics",
     "Redaction",
+    "SubscriberMetrics",
     "TraceContext",
     "bound_trace",
     "configure_logging",

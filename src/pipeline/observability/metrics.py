@@ -18,26 +18,20 @@ _LEFT: Final = (0.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 
 """Seconds left before a deadline."""
 
 
-class Metrics:
-    """Every metric of a process, in one registry of its own (never the library's global one).
+class KafkaMetrics:
+    """The metrics of publishing and consuming, in one registry of its own (never the library's global one).
 
-    Made once by the composition root and handed to the rooms. Updates are cheap and thread-safe. Units are base units
-    (seconds, bytes), counters end in ``_total`` when exposed.
+    The composition root makes it once and hands it to the packages. Updates are cheap and thread-safe. Units are base
+    units (seconds, bytes); counters end in ``_total`` when exposed.
 
     Args:
-        version: The distribution's version, shown in ``pipeline_build_info``.
         registry: A fresh one unless given.
     """
 
-    def __init__(self, *, version: str = "0", registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, *, registry: CollectorRegistry | None = None) -> None:
         self.registry: Final = registry if registry is not None else CollectorRegistry(auto_describe=True)
-        self._ingress()
-        self._bus()
-        self._subscriber()
-        self._jobs()
-        self._edges()
-        self._audit()
-        self._process(version)
+        self._publishing()
+        self._consuming()
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(f"pipeline_{name}", about, labels, registry=self.registry)
@@ -48,26 +42,7 @@ class Metrics:
     def _histogram(self, name: str, about: str, *labels: str, buckets: tuple[float, ...] = _FAST) -> Histogram:
         return Histogram(f"pipeline_{name}", about, labels, registry=self.registry, buckets=buckets)
 
-    def _ingress(self) -> None:
-        self.ingress_requests = self._counter(
-            "ingress_requests",
-            "Webhook requests by what they were answered and why; integration is 'unknown' where the path names none",
-            "integration",
-            "status",
-            "reason",
-        )
-        self.ingress_request_seconds = self._histogram(
-            "ingress_request_seconds", "From the first byte of a webhook's body to the answer", "integration"
-        )
-        self.ingress_alarms = self._counter(
-            "ingress_alarms",
-            "What somebody must look at, lest events be lost: unverified, no_active_secret, unsigned_path, "
-            "unknown_path, quarantined, too_large",
-            "integration",
-            "kind",
-        )
-
-    def _bus(self) -> None:
+    def _publishing(self) -> None:
         self.publish_seconds = self._histogram(
             "publish_seconds", "From handing a record over to the acknowledgement of every in-sync replica", "topic"
         )
@@ -75,6 +50,8 @@ class Metrics:
             "publish_failures", "Publications that ended without an acknowledgement, by error code", "topic", "code"
         )
         self.sends_in_flight = self._gauge("sends_in_flight", "Records handed over and not yet acknowledged")
+
+    def _consuming(self) -> None:
         self.consumer_lag = self._gauge(
             "consumer_lag",
             "Records between the committed offset and the end of a partition",
@@ -115,7 +92,15 @@ class Metrics:
             "consumer_heartbeat_age_seconds", "Seconds since the group coordinator last answered a heartbeat", "stage"
         )
 
-    def _subscriber(self) -> None:
+
+class SubscriberMetrics(KafkaMetrics):
+    """Every metric of a subscriber: it registers nothing of a server's in the process of another team."""
+
+    def __init__(self, *, registry: CollectorRegistry | None = None) -> None:
+        super().__init__(registry=registry)
+        self._repeat_rule()
+
+    def _repeat_rule(self) -> None:
         self.subscriber_repeats = self._counter(
             "subscriber_repeats", "Repeats of events, not handled again (the repeat rule)", "stage", "topic"
         )
@@ -136,6 +121,42 @@ class Metrics:
             "Time to read again what a partition's window needs, before its first record is handled",
             "stage",
             buckets=_SLOW,
+        )
+
+
+class Metrics(KafkaMetrics):
+    """Every metric of a process of the pipeline.
+
+    Args:
+        version: The distribution's version, shown in ``pipeline_build_info``.
+        registry: A fresh one unless given.
+    """
+
+    def __init__(self, *, version: str = "0", registry: CollectorRegistry | None = None) -> None:
+        super().__init__(registry=registry)
+        self._ingress()
+        self._jobs()
+        self._edges()
+        self._audit()
+        self._process(version)
+
+    def _ingress(self) -> None:
+        self.ingress_requests = self._counter(
+            "ingress_requests",
+            "Webhook requests by what they were answered and why; integration is 'unknown' where the path names none",
+            "integration",
+            "status",
+            "reason",
+        )
+        self.ingress_request_seconds = self._histogram(
+            "ingress_request_seconds", "From the first byte of a webhook's body to the answer", "integration"
+        )
+        self.ingress_alarms = self._counter(
+            "ingress_alarms",
+            "What somebody must look at before events are lost: unverified, no_active_secret, unsigned_path, "
+            "unknown_path, quarantined, too_large",
+            "integration",
+            "kind",
         )
 
     def _jobs(self) -> None:

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from pipeline.contracts import Record, TopicName
 from pipeline.kafka import KafkaPublisher, KafkaSettings, Publisher, missing_topics, read_back
-from pipeline.observability import Metrics
+from pipeline.observability import SubscriberMetrics
 from pipeline.subscriber.settings import SubscriberSettings
 
 _CLOCK_TOLERANCE_MS: Final = 3_600_000
@@ -34,7 +34,9 @@ class Cluster(Protocol):
 class KafkaCluster:
     """Implements :class:`Cluster` on Kafka."""
 
-    def __init__(self, kafka: KafkaSettings, settings: SubscriberSettings, *, group: str, metrics: Metrics) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, settings: SubscriberSettings, *, group: str, metrics: SubscriberMetrics
+    ) -> None:
         self._kafka = kafka
         self._settings = settings
         self._group = group

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 from pipeline.contracts import Record, TopicName
-from pipeline.observability import Metrics, get_logger
+from pipeline.observability import SubscriberMetrics, get_logger
 from pipeline.subscriber.window import RepeatWindow
 
 log = get_logger(__name__)
@@ -32,7 +32,14 @@ class RepeatGates:
     """Makes the gates of a subscriber's partitions."""
 
     def __init__(
-        self, wanted: Wanted, read_back: ReadBack, *, seconds: float, records: int, group: str, metrics: Metrics
+        self,
+        wanted: Wanted,
+        read_back: ReadBack,
+        *,
+        seconds: float,
+        records: int,
+        group: str,
+        metrics: SubscriberMetrics,
     ) -> None:
         self.wanted = wanted
         self.read_back = read_back

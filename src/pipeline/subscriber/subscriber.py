@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pipeline.contracts import TopicSpec
 from pipeline.errors import FatalError
 from pipeline.kafka import BrokerUnavailable, DeadLetters, GroupClientFactory, KafkaSettings, KeyedConsumer
-from pipeline.observability import Metrics, get_logger
+from pipeline.observability import SubscriberMetrics, get_logger
 from pipeline.signals import stop_on_signals
 from pipeline.subscriber.cluster import Cluster, KafkaCluster
 from pipeline.subscriber.delivery import Delivery
@@ -75,7 +75,7 @@ class Subscriber:
         self._topics = list(dict.fromkeys(map(topic_of, topics)))
         self._settings = settings or SubscriberSettings()
         self._handlers = Handlers()
-        self._metrics = Metrics()
+        self._metrics = SubscriberMetrics()
         self._cluster: Cluster = cluster or KafkaCluster(
             self._kafka, self._settings, group=self._group, metrics=self._metrics
         )

@@ -13,7 +13,7 @@ from support.command_line import Run
 from support.paths import ROOT
 
 from pipeline.cli.root import cli
-from pipeline.observability import Metrics
+from pipeline.observability import Metrics, SubscriberMetrics
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 CODE = "\n".join(file.read_text("utf-8") for file in (ROOT / "src").rglob("*.py"))
@@ -51,7 +51,7 @@ def test_every_command_of_a_page_exists(page: str) -> None:
 
 
 def test_every_metric_of_the_runbook_exists() -> None:
-    exposed = generate_latest(Metrics().registry).decode()
+    exposed = "".join(generate_latest(metrics.registry).decode() for metrics in (Metrics(), SubscriberMetrics()))
     for name in set(re.findall(r"pipeline_[a-z_]+", RUNBOOK)):
         family = name.removesuffix("_count")
         assert f"# TYPE {family} " in exposed, name

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from pipeline.observability import Metrics, watch_loop_lag
+from pipeline.observability import KafkaMetrics, Metrics, SubscriberMetrics, watch_loop_lag
 
 CLOSED = {
     "integration",
@@ -28,14 +28,19 @@ CLOSED = {
 }
 
 
-def every(metrics: Metrics) -> dict[str, MetricWrapperBase]:
+def every(*lists: KafkaMetrics) -> dict[str, MetricWrapperBase]:
     """Return all metrics by attribute."""
-    return {name: value for name, value in vars(metrics).items() if isinstance(value, MetricWrapperBase)}
+    return {
+        name: value
+        for metrics in lists
+        for name, value in vars(metrics).items()
+        if isinstance(value, MetricWrapperBase)
+    }
 
 
 def test_names_follow_the_conventions() -> None:
     """Attribute and exposed name agree; durations are in seconds, sizes in bytes."""
-    found = every(Metrics())
+    found = every(Metrics(), SubscriberMetrics())
     assert len(found) > 25
     for name, metric in found.items():
         assert metric._name == f"pipeline_{name}"
@@ -46,7 +51,9 @@ def test_names_follow_the_conventions() -> None:
 
 def test_labels_come_from_closed_sets() -> None:
     """No job, card, address or text can become a label."""
-    assert {label for metric in every(Metrics()).values() for label in metric._labelnames} == CLOSED
+    assert {
+        label for metric in every(Metrics(), SubscriberMetrics()).values() for label in metric._labelnames
+    } == CLOSED
 
 
 def test_registries_are_apart() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from pipeline.contracts import Headers, Record
-from pipeline.observability import Metrics
+from pipeline.observability import SubscriberMetrics
 from pipeline.subscriber.gate import RepeatGate, RepeatGates
 
 
@@ -22,13 +22,15 @@ def fee(ident: bytes) -> Headers:
     return ("ce_id", ident), ("ce_type", b"acme.fee")
 
 
-def gate_over(*log: Record, metrics: Metrics | None = None) -> RepeatGate:
+def gate_over(*log: Record, metrics: SubscriberMetrics | None = None) -> RepeatGate:
     async def read_back(first: Record) -> AsyncIterator[Record]:
         for one in log:
             assert one.offset < first.offset
             yield one
 
-    gates = RepeatGates(Fees(), read_back, seconds=60, records=100, group="fraud", metrics=metrics or Metrics())
+    gates = RepeatGates(
+        Fees(), read_back, seconds=60, records=100, group="fraud", metrics=metrics or SubscriberMetrics()
+    )
     return gates("webhook-events.acme", 0)
 
 
@@ -40,7 +42,7 @@ async def test_what_was_read_back_makes_repeats() -> None:
 
 async def test_an_opening_that_failed_half_way_leaves_nothing_behind() -> None:
     """Read again from the start, the same records are no repeats of themselves, and none is counted twice."""
-    metrics = Metrics()
+    metrics = SubscriberMetrics()
     gate = gate_over(record(0, *fee(b"a")), metrics=metrics)
     for _ in range(2):
         await gate.open(record(1, *fee(b"b")))

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from support.environments import build
 from support.flow_process import environment
+from support.paths import ROOT
 from support.prefork import Prefork, running_prefork
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist and the wheel of this project."""
+    wheel, sdist = build(ROOT, tmp_path_factory.mktemp("dist"), "wheel", "sdist")
+    return sdist, wheel
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 import sysconfig
 import tarfile
 import tomllib
-import venv
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
@@ -19,6 +16,7 @@ from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
+from support.environments import build, create, install, site_packages, variables
 from support.paths import ROOT
 
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -36,21 +34,6 @@ token_file = "secret"
 CARDS: Final = "card_number,note\n9999990000000006,a\n9999990000000014,b\n123,short\n"
 
 
-def build(source: Path, out: Path, *kinds: str) -> list[Path]:
-    """Build distributions without isolation, so without a network; return their files."""
-    targets = [argument for kind in kinds for argument in ("-t", kind)]
-    command = [sys.executable, "-m", "hatchling", "build", "-d", str(out), *targets]
-    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=120)
-    return sorted(out.iterdir())
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The sdist and the wheel of this project."""
-    wheel, sdist = build(ROOT, tmp_path_factory.mktemp("dist"), "wheel", "sdist")
-    return sdist, wheel
-
-
 @pytest.fixture(scope="module")
 def sdist(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the sdist unpacks to."""
@@ -64,23 +47,18 @@ def sdist(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def environment(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the wheel; its dependencies are borrowed, the project's own installation is not."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder)
-    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "--disable-pip-version-check"]
-    install = [*pip, "install", "--quiet", "--no-index", "--no-deps", str(built[1])]
-    subprocess.run(install, check=True, capture_output=True, timeout=120)
-    (packages,) = folder.glob("lib/python*/site-packages")
+    folder = create(tmp_path_factory.mktemp("environment"))
+    install(folder, built[1], "--no-deps")
     # a folder added by a .pth file is searched last, and its own .pth files (the editable installation) are not read
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    (site_packages(folder) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder
 
 
 def run(environment: Path, cwd: Path, *command: str) -> str:
     """Run a command of the environment, with no variable that leads back to the project; return its stdout."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIPELINE", "COV"))}
     program = environment / "bin" / command[0]
     done = subprocess.run(
-        [program, *command[1:]], cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False
+        [program, *command[1:]], cwd=cwd, env=variables(), capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -145,6 +123,7 @@ def test_the_metadata_say_what_the_project_says(built: tuple[Path, Path]) -> Non
     assert found.get_all("Project-URL") is None, "there is no public home yet; none is made up"
     needed = {str(Requirement(text)) for text in found.get_all("Requires-Dist", ()) if "extra ==" not in text}
     assert needed == {str(Requirement(text)) for text in PROJECT["dependencies"]}
+    assert found.get_all("Provides-Extra") == sorted(PROJECT["optional-dependencies"])
 
 
 def test_the_license_is_in_the_wheel(built: tuple[Path, Path]) -> None:

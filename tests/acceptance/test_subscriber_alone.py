@@ -39,8 +39,10 @@ def alone(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def run(environment: Path, cwd: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the environment, with no variable that leads back to the project."""
-    program = [environment / "bin" / command[0], *command[1:]]
-    return subprocess.run(program, cwd=cwd, env=variables(), capture_output=True, text=True, timeout=120, check=False)
+    program = str(environment / "bin" / command[0])
+    return subprocess.run(
+        [program, *command[1:]], cwd=cwd, env=variables(), capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_no_package_of_the_server_is_there(alone: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pipeline.kafka.member import GroupMember
 from pipeline.kafka.partition import OffsetTracker, PartitionLease, PartitionWork, report_retry
 from pipeline.kafka.protocols import BatchHandler, GroupClientFactory, Partition
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
-from pipeline.observability import Metrics
+from pipeline.observability import KafkaMetrics
 
 
 class BatchConsumer(GroupMember):
@@ -35,7 +35,7 @@ class BatchConsumer(GroupMember):
         topics: Sequence[TopicName],
         kafka: KafkaSettings,
         settings: ConsumerSettings,
-        metrics: Metrics | None = None,
+        metrics: KafkaMetrics | None = None,
         connect: GroupClientFactory | None = None,
     ) -> None:
         for topic in topics:
@@ -68,7 +68,7 @@ class _Shared:
     settings: ConsumerSettings
     slots: asyncio.Semaphore
     dead_letters: DeadLetters
-    metrics: Metrics
+    metrics: KafkaMetrics
     start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 

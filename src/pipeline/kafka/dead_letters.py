@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-import structlog
-
 from pipeline.contracts import SPECS, Headers, OutgoingRecord, Record, TopicName
 from pipeline.errors import FatalError, PermanentError
 from pipeline.kafka.errors import RecordTooLarge
 from pipeline.kafka.protocols import Publisher
-from pipeline.observability import Metrics
+from pipeline.observability import KafkaMetrics, get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _MESSAGE_LIMIT: Final = 1000
 """Characters of the reason that fit the room that dead letters have."""
@@ -53,7 +51,7 @@ class DeadLetters:
         publisher: Publisher,
         *,
         group: str,
-        metrics: Metrics,
+        metrics: KafkaMetrics,
         on_dead_letter: OnDeadLetter | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         address: Callable[[TopicName], TopicName] | None = None,

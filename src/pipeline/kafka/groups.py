@@ -7,15 +7,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
 from pipeline.contracts import TopicName
 from pipeline.kafka.client.admin import open_group
 from pipeline.kafka.errors import BatchUndecodable, GroupBusy, GroupUnknown, SkipRefused, TopicUnknown
 from pipeline.kafka.protocols import Bounds, GroupAdmin, Partition, PartitionReader, Point
 from pipeline.kafka.settings import KafkaSettings, Names
+from pipeline.observability import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _FETCH_WAIT: Final = 1.0
 """Seconds that one fetch waits for records."""

@@ -16,7 +16,7 @@ from pipeline.kafka.member import GroupMember
 from pipeline.kafka.partition import OffsetTracker, PartitionLease, PartitionWork, WorkerQueue, report_retry
 from pipeline.kafka.protocols import Gate, GateFactory, GroupClientFactory, Handle, OnArrival, Partition
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
-from pipeline.observability import Metrics
+from pipeline.observability import KafkaMetrics
 
 
 class KeyedConsumer(GroupMember):
@@ -53,7 +53,7 @@ class KeyedConsumer(GroupMember):
         on_arrival: OnArrival | None = None,
         gate: GateFactory | None = None,
         fetch_ahead: int = 0,
-        metrics: Metrics | None = None,
+        metrics: KafkaMetrics | None = None,
         connect: GroupClientFactory | None = None,
     ) -> None:
         for topic in topics:
@@ -98,7 +98,7 @@ class _Shared:
     slots: asyncio.Semaphore
     arrival_slots: asyncio.Semaphore
     dead_letters: DeadLetters
-    metrics: Metrics
+    metrics: KafkaMetrics
     start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     want_commit: Callable[[], None]
     stopping: Callable[[], bool]

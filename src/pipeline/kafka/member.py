@@ -12,8 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
-import structlog
-
 from pipeline.contracts import TopicName
 from pipeline.errors import most_severe
 from pipeline.kafka.client.group import CLIENT_ERRORS, KafkaGroupClient
@@ -21,9 +19,9 @@ from pipeline.kafka.errors import BatchUndecodable
 from pipeline.kafka.partition import HeldPartition, PartitionLease, PartitionWork
 from pipeline.kafka.protocols import GroupClient, GroupClientFactory, Partition
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
-from pipeline.observability import Metrics
+from pipeline.observability import KafkaMetrics, get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _FRESH_SHARE: Final = 0.8
 """Work stops when the last heartbeat is older than this share of the session timeout."""
@@ -50,12 +48,12 @@ class GroupMember(ABC):
         topics: Sequence[TopicName],
         kafka: KafkaSettings,
         settings: ConsumerSettings,
-        metrics: Metrics | None = None,
+        metrics: KafkaMetrics | None = None,
         connect: GroupClientFactory | None = None,
     ) -> None:
         self._group = group
         self._settings = settings
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics or KafkaMetrics()
         self._connect: GroupClientFactory = connect or (
             lambda: KafkaGroupClient.connect(group, topics, kafka, settings)
         )

@@ -8,13 +8,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import Enum, auto
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-import structlog
-
 from pipeline.contracts import Record
 from pipeline.errors import LeaseLost, PipelineError
-from pipeline.observability import Metrics
+from pipeline.observability import KafkaMetrics, get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -247,7 +245,7 @@ class WorkerQueue(Generic[T]):
 
 
 def report_retry(
-    metrics: Metrics, group: str, error: PipelineError, *, attempt: int, pause: float, record: Record | None
+    metrics: KafkaMetrics, group: str, error: PipelineError, *, attempt: int, pause: float, record: Record | None
 ) -> None:
     """Count and log that work will be retried."""
     metrics.consumer_retries.labels(stage=group, code=error.code).inc()

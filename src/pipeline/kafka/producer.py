@@ -8,7 +8,6 @@ from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
-import structlog
 from aiokafka import errors as kafka
 
 from pipeline.contracts import DEAD_LETTER_ENDING, OutgoingRecord, RecordPosition, TopicName
@@ -24,9 +23,9 @@ from pipeline.kafka.client.producer import (
 )
 from pipeline.kafka.errors import BrokerUnavailable, RecordTooLarge
 from pipeline.kafka.settings import KafkaSettings
-from pipeline.observability import Metrics
+from pipeline.observability import KafkaMetrics, get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _RECONNECT: Final = 1.0
 """Seconds between two attempts to connect."""
@@ -60,11 +59,11 @@ class KafkaPublisher:
         settings: KafkaSettings,
         *,
         client_id: str = "card-pipeline",
-        metrics: Metrics | None = None,
+        metrics: KafkaMetrics | None = None,
         connect: ProducerFactory | None = None,
     ) -> None:
         self._settings = settings
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics or KafkaMetrics()
         self._seconds = cache(lambda topic: self._metrics.publish_seconds.labels(topic=topic))
         self._connect: ProducerFactory = connect or (
             lambda: AioProducer.connect(settings, client_id, within=settings.request_timeout_seconds)

@@ -9,15 +9,14 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Final
 
-import structlog
-
 from pipeline.contracts import Record, TopicName
 from pipeline.kafka.client.reader import KafkaPartitionReader, open_reader
 from pipeline.kafka.errors import BatchUndecodable, BrokerUnavailable
 from pipeline.kafka.protocols import Bounds, Partition, PartitionReader, Point
 from pipeline.kafka.settings import KafkaSettings
+from pipeline.observability import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _AHEAD: Final = 500
 """Records of a partition that may wait in a merge before no more is fetched of it. Fetching only the partitions with an

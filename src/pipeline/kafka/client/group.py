@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
@@ -19,8 +18,9 @@ from pipeline.kafka.client.records import DecodingWatch, record_of
 from pipeline.kafka.errors import RecordsLost
 from pipeline.kafka.protocols import Partition, RebalanceListener
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, Names
+from pipeline.observability import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CLIENT_ERRORS: Final = (kafka.KafkaError, OSError, TimeoutError)
 """What connecting raises while no broker answers."""

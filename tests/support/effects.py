@@ -24,7 +24,7 @@ from pipeline.jobs.transfer import Transfers, Uploader, UrlSource
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
 from pipeline.kafka.protocols import Partition, RebalanceListener
 from pipeline.observability import Metrics
-from pipeline.settings import EcsIntegration, Settings
+from pipeline.settings import JobIntegration, Settings
 from pipeline.storage import ObjectInfo, ObjectStore, StoreSettings
 
 _JOB: Final = r"jobs/[^/]+/[^/]+/"
@@ -134,7 +134,7 @@ class NoticingPorts(Ports):
 
     @asynccontextmanager
     async def transfers(
-        self, settings: Settings, integration: EcsIntegration, *, clock: Callable[[], datetime], metrics: Metrics
+        self, settings: Settings, integration: JobIntegration, *, clock: Callable[[], datetime], metrics: Metrics
     ) -> AsyncIterator[Transfers]:
         async with super().transfers(settings, integration, clock=clock, metrics=metrics) as transfers:
             yield replace(transfers, uploader=NoticingUploader(transfers.uploader, self._around))
@@ -143,7 +143,7 @@ class NoticingPorts(Ports):
     async def notifications(
         self,
         settings: Settings,
-        integration: EcsIntegration,
+        integration: JobIntegration,
         *,
         clock: Callable[[], datetime],
         metrics: Metrics,

@@ -41,7 +41,7 @@ from pipeline.kafka import (
     OnArrival,
 )
 from pipeline.observability import Check, Metrics
-from pipeline.settings import EcsIntegration, Settings
+from pipeline.settings import JobIntegration, Settings
 from pipeline.storage import ObjectStore
 from pipeline.webhooks.capture import Capture
 from pipeline.webhooks.handler import Ingress
@@ -117,13 +117,13 @@ def make_ingress(around: Surroundings) -> Part:
 async def make_process(around: Surroundings) -> Part:
     """Return the worker of PROCESS; processors are opened."""
     settle_memory()
-    rules = {name: await _file_rules(around, one) for name, one in around.settings.ecs.items()}
+    rules = {name: await _file_rules(around, one) for name, one in around.settings.job_integrations().items()}
     stage = ProcessStage(around.stage("process"), rules)
     consumer = _consumer(around, stage.handle, "process", Topic.BATCH_REQUESTED, on_arrival=stage.arrive)
     return Worker("process", [consumer])
 
 
-async def _file_rules(around: Surroundings, integration: EcsIntegration) -> FileRules:
+async def _file_rules(around: Surroundings, integration: JobIntegration) -> FileRules:
     return FileRules(
         csv=integration.csv,
         csv_limits=integration.limits,
@@ -144,13 +144,13 @@ async def make_upload(around: Surroundings) -> Part:
             policies=one.policies,
             uploader=(await _transfers(around, one)).uploader,
         )
-        for name, one in around.settings.ecs.items()
+        for name, one in around.settings.job_integrations().items()
     }
     stage = UploadStage(around.stage("upload"), rules)
     return Worker("upload", [_consumer(around, stage.handle, "upload", Topic.BATCH_PROCESSED)])
 
 
-async def _transfers(around: Surroundings, integration: EcsIntegration) -> Transfers:
+async def _transfers(around: Surroundings, integration: JobIntegration) -> Transfers:
     return await around.stack.enter_async_context(
         around.ports.transfers(around.settings, integration, clock=now, metrics=around.metrics)
     )
@@ -162,7 +162,7 @@ async def make_confirm(around: Surroundings) -> Part:
     rules: dict[str, ConfirmRules] = {}
     services: list[Service] = []
     checks: dict[str, Check] = {}
-    for name, one in settings.ecs.items():
+    for name, one in settings.job_integrations().items():
         notifications = await around.stack.enter_async_context(
             around.ports.notifications(settings, one, clock=now, metrics=around.metrics, remember=around.remember)
         )

@@ -14,7 +14,7 @@ from pipeline.jobs.partners import Notifications, NotifierContext
 from pipeline.jobs.transfer import Transfers, open_transfers
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaGroupClient, KafkaPublisher, KafkaSettings, Publisher
 from pipeline.observability import Metrics
-from pipeline.settings import EcsIntegration, Settings
+from pipeline.settings import JobIntegration, Settings
 from pipeline.storage import ObjectStore, StoreSettings, open_store
 
 
@@ -47,7 +47,7 @@ class Ports:
         return open_store(settings)
 
     def transfers(
-        self, settings: Settings, integration: EcsIntegration, *, clock: Callable[[], datetime], metrics: Metrics
+        self, settings: Settings, integration: JobIntegration, *, clock: Callable[[], datetime], metrics: Metrics
     ) -> AbstractAsyncContextManager[Transfers]:
         """Return the downloads and uploads of one integration."""
         return open_transfers(
@@ -57,7 +57,7 @@ class Ports:
     def notifications(
         self,
         settings: Settings,
-        integration: EcsIntegration,
+        integration: JobIntegration,
         *,
         clock: Callable[[], datetime],
         metrics: Metrics,

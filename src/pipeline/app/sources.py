@@ -34,7 +34,8 @@ class _Governed:
 
     def __init__(self, provider: Provider, settings: WebhookSource) -> None:
         self._provider = provider
-        self._topic = settings.topic
+        self._topic: TopicName = settings.events_topic or Topic.BATCH_REQUESTED
+        self._quarantine = Topic.WEBHOOK_QUARANTINE if settings.events_topic else Topic.BATCH_QUARANTINE
         self.policy: Final = replace(
             provider.policy,
             success=settings.success_status,
@@ -49,7 +50,7 @@ class _Governed:
 
     def quarantine(self, _delivery: Delivery) -> TopicName:
         """See Provider. It is where the commands look for what came in by such a table."""
-        return Topic.WEBHOOK_QUARANTINE
+        return self._quarantine
 
 
 _Opening = Callable[[Callable[[], Verifier]], Verifier]

@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.jobs.csv_engine import CsvError, Summary, run_stream, settle_memory
 from pipeline.jobs.processors import JobContext, load
 from pipeline.outbound import NetworkSettings
-from pipeline.settings import EcsIntegration, Settings
+from pipeline.settings import JobIntegration, Settings
 
 _NOBODY: Final = UUID(int=0)
 
@@ -83,12 +83,13 @@ def run(
     print_json(_report(summary, sha256, None))
 
 
-def find_integration(settings: Settings, name: str) -> EcsIntegration:
+def find_integration(settings: Settings, name: str) -> JobIntegration:
     """Return the integration, or refuse with those that there are."""
-    if name not in settings.ecs:
-        known = ", ".join(sorted(settings.ecs)) or "none"
+    integrations = settings.job_integrations()
+    if name not in integrations:
+        known = ", ".join(sorted(integrations)) or "none"
         raise UsageRefused("integration_unknown", f"no integration {name!r} is configured; there are: {known}")
-    return settings.ecs[name]
+    return integrations[name]
 
 
 def _report(summary: Summary, sha256: str | None, error: PipelineError | None) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _report(summary: Summary, sha256: str | None, error: PipelineError | None) -
 
 
 async def _run(
-    integration: EcsIntegration, network: NetworkSettings, source: Path, target: Path, job_guid: UUID
+    integration: JobIntegration, network: NetworkSettings, source: Path, target: Path, job_guid: UUID
 ) -> tuple[Summary, str]:
     context = JobContext(
         integration=integration.name,

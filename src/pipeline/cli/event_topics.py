@@ -50,7 +50,7 @@ class Choice:
 
 def _configured_topics(settings: Settings) -> list[TopicName]:
     """Return the topics of configured sources, without step-ups and quarantines; Weavr's if none is configured."""
-    of_sources: list[TopicName] = [source.topic for source in settings.webhooks.values()]
+    of_sources: list[TopicName] = [source.topic for source in settings.webhooks.values() if source.events_topic]
     if of_sources and not settings.weavr:
         return of_sources
     return [*(topic for topic in Topic if topic.startswith(_EVENTS) and not SPECS[topic].sensitive), *of_sources]

@@ -275,7 +275,7 @@ async def _with_job(setup: Setup, text: str, work: Callable[[JobStore, JobRef], 
 
 
 def _wanted(setup: Setup, text: str) -> list[JobRef]:
-    return parse_job(text, setup.settings().ecs)
+    return parse_job(text, setup.settings().job_names)
 
 
 def _row(view: JobView) -> tuple[object, ...]:

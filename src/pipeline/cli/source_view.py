@@ -62,7 +62,7 @@ class Configured:
             return [Topic.BATCH_REQUESTED]
         if isinstance(self.settings, WeavrIntegration):
             return list(dict.fromkeys(kind.topic for kind in KINDS))
-        return [self.settings.topic]
+        return [self.settings.events_topic or Topic.BATCH_REQUESTED]
 
     def document(self, now: datetime) -> dict[str, JsonValue]:
         """Return it as JSON; no secret is read for it."""

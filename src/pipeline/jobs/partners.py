@@ -6,18 +6,24 @@ for all partners: the stages work on a :class:`JobAnnouncement` and ask a :class
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, Protocol
+from importlib.metadata import entry_points
+from typing import Any, Final, Literal, Protocol, cast
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from pipeline.errors import FatalError
 from pipeline.observability import Check, Metrics
 from pipeline.outbound import HostRules, NetworkSettings
 from pipeline.retry import RetryPolicy
+
+ENTRY_POINT_GROUP: Final = "card_pipeline.partners"
 
 UNANSWERED: Final = "callback_unanswered"
 """Code of a TransientError of :meth:`Notifier.notify`: the partner may have the callback although no answer came."""
@@ -193,3 +199,47 @@ class Partner(Protocol):
             FatalError: Its settings or files cannot be used.
         """
         ...
+
+
+class PartnerKind(Protocol):
+    """What an entry point of the group ``card_pipeline.partners`` names: a class without constructor parameters."""
+
+    @property
+    def Options(self) -> type[BaseModel]:  # noqa: N802 - a class inside the class
+        """Model of the ``options`` in an integration's table; it should refuse what it does not know."""
+        ...
+
+    def partner(self, name: str, options: Any) -> Partner:
+        """Return the partner of one integration.
+
+        Args:
+            name: The integration's name.
+            options: An instance of ``Options``.
+        """
+        ...
+
+
+def load_partner_kind(name: str) -> PartnerKind:
+    """Return the installed partner of that name.
+
+    Raises:
+        FatalError: There is none (the message lists the installed ones), it cannot be imported, or it is none.
+    """
+    installed = entry_points(group=ENTRY_POINT_GROUP)
+    if name not in installed.names:
+        known = ", ".join(sorted(installed.names)) or "none"
+        raise FatalError("partner_unknown", f"There is no partner {name!r}. Installed: {known}.")
+    point = installed[name]
+    try:
+        importlib.import_module(point.module)
+        target = point.load()
+    except Exception as error:  # a stranger's module may raise anything
+        raise FatalError(
+            "partner_unknown", f"Partner {name} ({point.value}) cannot be imported: {type(error).__name__}."
+        ) from error
+    options = getattr(target, "Options", None)
+    if not inspect.isclass(target) or not inspect.isclass(options) or not issubclass(options, BaseModel):
+        raise FatalError("partner_invalid", f"{name} ({point.value}) needs to be a class with a pydantic `Options`.")
+    if not callable(getattr(target, "partner", None)):
+        raise FatalError("partner_invalid", f"{name} ({point.value}) needs `partner(self, name, options)`.")
+    return cast("PartnerKind", target())

@@ -1,6 +1,7 @@
 """The settings of a process: one TOML file, environment variables, secret files. Nothing else reads any of these."""
 
-from pipeline.settings.integrations import EcsIntegration, Limits, WeavrIntegration, WebhookSource
+from pipeline.settings.integrations import EcsIntegration, WeavrIntegration, WebhookSource
+from pipeline.settings.jobs import JobIntegration, Limits
 from pipeline.settings.loading import CONFIG_VARIABLE, DEFAULT_FILE, config_path, load_settings
 from pipeline.settings.model import RetentionSettings, Settings
 from pipeline.settings.refusals import ConfigError, toml_value
@@ -11,6 +12,7 @@ __all__ = [
     "DEFAULT_FILE",
     "ConfigError",
     "EcsIntegration",
+    "JobIntegration",
     "Limits",
     "RetentionSettings",
     "Review",

@@ -10,12 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from pipeline.contracts import DEAD_LETTER_ENDING, SOURCE_TOPICS, Topic, TopicSpec
 from pipeline.errors import FatalError
-from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
 from pipeline.jobs.ecs import CallbackSettings, EcsPartner
-from pipeline.jobs.partners import Partner
-from pipeline.jobs.processors.settings import ProcessorSettings
-from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.secret_files import read_secret
+from pipeline.settings.jobs import AnnouncedJobs, JobIntegration, JobSettings
 from pipeline.settings.refusals import ConfigError, refusal
 from pipeline.units import Count, Days
 from pipeline.webhooks.sources.loading import load_kind
@@ -51,21 +48,15 @@ def _read_now(secrets: Iterable[SecretSettings]) -> tuple[Secret, ...]:
     return tuple(Secret(one.name, read_secret(one.file), one.not_before, one.not_after) for one in secrets)
 
 
-class Limits(CsvLimits, JobLimits):
-    """Limits of a job: of its file, and of the work on it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EcsIntegration(EcsOptions):
+class EcsIntegration(EcsOptions, JobSettings):
     """One eCard Systems integration. Its name is the key of its table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
-    partner_guid: UUID = Field(
-        description="Your partner GUID at ECS: on the sheet of the initial configuration. No announcement carries it, "
-        "so nothing is compared with it"
+    partner_guid: UUID | None = Field(
+        default=None,
+        description="Your partner GUID at ECS, printed on the sheet of `integration new ecs`; no announcement has it",
     )
     webhook_path: str = Field(
         default="/webhooks/ecs/NAME",
@@ -73,20 +64,15 @@ class EcsIntegration(EcsOptions):
         description="Path that ECS posts announcements to; NAME is the name of the table",
     )
     callback: CallbackSettings = Field(description="How ECS is notified of the outcome")
-    csv: CsvSettings = Field(default=CsvSettings(), description="Format of the input and result files")
-    limits: Limits = Field(default=Limits(), description="Limits of a job")
-    policies: JobPolicies = Field(default=JobPolicies(), description="Decisions that the documents leave open")
-    processor: ProcessorSettings = Field(default=ProcessorSettings(), description="What is done with each card")
 
     @model_validator(mode="before")
     @classmethod
     def _default_path(cls, data: Any) -> Any:
         return _with_default_path(data, "/webhooks/ecs/")
 
-    @property
-    def partner(self) -> Partner:
-        """ECS, as the stages ask it."""
-        return EcsPartner(self.callback)
+    def jobs(self) -> JobIntegration:
+        """Return the integration as the stages see it."""
+        return JobIntegration.of(self.name, f"ecs.{self.name}", EcsPartner(self.callback), self.hosts, self)
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
         """Return the webhook secrets that the files hold now.
@@ -192,6 +178,11 @@ class WebhookSource(BaseModel):
         default=401,
         description="Answer to a well-formed, fresh request that no secret verifies; it raises an alarm. Set 503 for a sender that repeats after 503 but not after 401",
     )
+    jobs: AnnouncedJobs | None = Field(
+        default=None,
+        description="The partner and how its jobs are done, if the webhooks announce card batch jobs; they go to the "
+        "topics of jobs then, and to no topic of their own",
+    )
     audit_accepted: bool = Field(
         default=False,
         description="Whether each accepted event has an audit event too. Its record alone can be verified again at any time",
@@ -230,6 +221,22 @@ class WebhookSource(BaseModel):
             SecretUnreadable: A file became unreadable since the settings were loaded.
         """
         return _read_now(self.secrets)
+
+    def job_integration(self) -> JobIntegration | None:
+        """Return the integration as the stages see it; None if its webhooks announce no jobs.
+
+        Raises:
+            ConfigError: Its partner is not installed, broken, or refuses an option.
+        """
+        if self.jobs is None:
+            return None
+        partner = self.jobs.opened(self.name)
+        return JobIntegration.of(self.name, f"webhooks.{self.name}.jobs", partner, self.jobs.hosts, self.jobs)
+
+    @property
+    def events_topic(self) -> str | None:
+        """Its own topic; None if its webhooks announce jobs."""
+        return self.topic if self.jobs is None else None
 
     def topic_spec(self) -> TopicSpec:
         """Return how its topic is created and checked."""

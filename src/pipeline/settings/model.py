@@ -18,6 +18,7 @@ from pipeline.observability import LoggingSettings, ManagementSettings
 from pipeline.outbound import NetworkSettings
 from pipeline.secret_files import SecretUnreadable
 from pipeline.settings.integrations import EcsIntegration, WeavrIntegration, WebhookSource
+from pipeline.settings.jobs import JobIntegration
 from pipeline.settings.refusals import ConfigError
 from pipeline.storage.settings import LocalSettings, StoreSettings
 from pipeline.units import WholeDays
@@ -118,6 +119,16 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _distinct_jobs(self) -> Self:
+        for name, source in self.webhooks.items():
+            if source.jobs is not None and name in self.ecs:
+                raise ValueError(
+                    f"webhooks.{name}.jobs: ecs.{name} has jobs under the same name, which is part of every job's key; "
+                    "rename one"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _own_topics(self) -> Self:
         topics: dict[str, str] = {}
         for name, source in self.webhooks.items():
@@ -131,12 +142,12 @@ class Settings(BaseSettings):
     @property
     def all_topics(self) -> tuple[TopicSpec, ...]:
         """Every topic of the table, and those of configured sources."""
-        return (*TOPICS, *(source.topic_spec() for source in self.webhooks.values()))
+        return (*TOPICS, *(source.topic_spec() for source in self.webhooks.values() if source.events_topic))
 
     @property
     def topics(self) -> tuple[TopicSpec, ...]:
         """The topics that the configured sources and the audit log need; all topics if no source is configured."""
-        configured = [bool(getattr(self, kind)) for kind in _SOURCES]
+        configured = [bool(self.job_names), bool(self.weavr), bool(self.webhooks)]
         if not any(configured):
             return self.all_topics
         unused = tuple(prefix for prefix, is_used in zip(_TOPIC_PREFIXES, configured, strict=True) if not is_used)
@@ -147,6 +158,23 @@ class Settings(BaseSettings):
         for kind in _SOURCES:
             for name, source in getattr(self, kind).items():
                 yield f"{kind}.{name}", name, source
+
+    @property
+    def job_names(self) -> tuple[str, ...]:
+        """Names of all integrations that have jobs."""
+        return (*self.ecs, *(name for name, source in self.webhooks.items() if source.jobs))
+
+    def job_integrations(self) -> dict[str, JobIntegration]:
+        """Return all integrations that have jobs, by name.
+
+        Raises:
+            ConfigError: A partner is not installed, broken, or refuses an option.
+        """
+        found = {name: one.jobs() for name, one in self.ecs.items()}
+        for name, source in self.webhooks.items():
+            if (jobs := source.job_integration()) is not None:
+                found[name] = jobs
+        return found
 
     @property
     def cluster(self) -> KafkaSettings:

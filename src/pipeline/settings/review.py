@@ -15,7 +15,8 @@ from pipeline.contracts import TOPICS, Topic
 from pipeline.contracts.weavr import KINDS
 from pipeline.errors import FatalError
 from pipeline.jobs.processors import load
-from pipeline.settings.integrations import EcsIntegration, WeavrIntegration, WebhookSource
+from pipeline.settings.integrations import WeavrIntegration, WebhookSource
+from pipeline.settings.jobs import JobIntegration
 from pipeline.settings.model import RetentionSettings, Settings
 from pipeline.settings.shape import Loc, dotted
 from pipeline.webhooks.sources.settings import WEAVR_RETRIES_SECONDS, HmacOptions
@@ -51,7 +52,7 @@ def review(settings: Settings, *, now: datetime | None = None) -> Review:
         warnings.append("kafka: is missing; only `pipeline dev` and `pipeline cards run` work without it")
     if not settings.ecs and not settings.weavr and not settings.webhooks:
         warnings.append("ecs: no integration is configured; run: pipeline integration new ecs NAME")
-    for integration in settings.ecs.values():
+    for integration in settings.job_integrations().values():
         problems += _processor(integration)
         warnings += _hosts(integration)
     warnings += _source_warnings(settings, now or datetime.now(UTC))
@@ -60,19 +61,19 @@ def review(settings: Settings, *, now: datetime | None = None) -> Review:
     return Review(tuple(problems), tuple(warnings))
 
 
-def _processor(integration: EcsIntegration) -> list[str]:
+def _processor(integration: JobIntegration) -> list[str]:
     try:
         load(integration.processor)
     except FatalError as error:
-        return [f"ecs.{integration.name}.processor: {error.message}"]
+        return [f"{integration.key}.processor: {error.message}"]
     return []
 
 
-def _hosts(integration: EcsIntegration) -> Iterator[str]:
+def _hosts(integration: JobIntegration) -> Iterator[str]:
     for purpose in ("input", "result", "callback"):
         if not getattr(integration.hosts, purpose):
             yield (
-                f"ecs.{integration.name}.hosts.{purpose}: is empty, so every announcement is refused; "
+                f"{integration.key}.hosts.{purpose}: is empty, so every announcement is refused; "
                 f'write e.g. {purpose} = ["files.example.com"]'
             )
 
@@ -90,12 +91,12 @@ def _mismatched(settings: Settings) -> Iterator[str]:
             f"ingress.max_body_bytes: {ingress.max_body_bytes} is not less than kafka.max_record_bytes "
             f"({settings.kafka.max_record_bytes}), so the ingress reads bodies that no record can hold"
         )
-    for name, integration in settings.ecs.items():
+    for integration in settings.job_integrations().values():
         margin = integration.limits.deadline_margin_seconds
         if interval >= margin:
             yield (
-                f"ecs.{name}.limits.deadline_margin_seconds: {margin:g} is not longer than watch.interval_seconds "
-                f"({interval:g}), so a failure may be reported after the URLs expired"
+                f"{integration.key}.limits.deadline_margin_seconds: {margin:g} is not longer than "
+                f"watch.interval_seconds ({interval:g}), so a failure callback may come after the URLs expired"
             )
 
 

@@ -1,0 +1,114 @@
+"""Jobs of other partners: the table `[webhooks.NAME.jobs]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support.paths import SUPPORT
+
+from pipeline.app import open_sources
+from pipeline.contracts import Topic, job_key
+from pipeline.settings import ConfigError, Settings, load_settings, review
+from pipeline.webhooks.sources import Delivery
+
+BANK = """\
+[webhooks.bank]
+provider = "example-bank"
+secrets = [{ file = "key" }]
+[webhooks.bank.jobs]
+partner = "example-bank"
+options = { report_url = "https://bank.example/reports" }
+[webhooks.bank.jobs.hosts]
+input = ["bank.example"]
+result = ["bank.example"]
+callback = ["bank.example"]
+"""
+ECS = """\
+[ecs.bank]
+callback = { token_file = "key" }
+[ecs.bank.webhook]
+scheme = "shared-secret"
+header = "X-Key"
+secrets = [{ file = "key" }]
+"""
+ORDER = (
+    b'{"order": 17, "branch": "north", "rows": 3, "cards": "https://bank.example/c", '
+    b'"report": "https://bank.example/r", "until": "2026-01-21T13:00:00Z"}'
+)
+
+
+@pytest.fixture(autouse=True)
+def bank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Somebody's package, installed."""
+    monkeypatch.syspath_prepend(str(SUPPORT / "bank_partner"))
+    yield
+    sys.modules.pop("bank_partner", None)
+
+
+def loaded(folder: Path, text: str) -> Settings:
+    (folder / "key").write_text("synthetic-webhook-secret-1")
+    (folder / "key").chmod(0o600)
+    (folder / "pipeline.toml").write_text(text)
+    return load_settings(folder / "pipeline.toml", {}, webhook_secrets=True, warn=pytest.fail)
+
+
+def test_a_source_that_announces_jobs_is_an_integration_with_jobs(tmp_path: Path) -> None:
+    """Beside those of ECS, with the same defaults."""
+    settings = loaded(tmp_path, BANK + ECS.replace("bank", "acme"))
+    found = settings.job_integrations()
+    assert list(found) == [*settings.job_names] == ["acme", "bank"]
+    assert (found["bank"].key, found["acme"].key) == ("webhooks.bank.jobs", "ecs.acme")
+    assert found["bank"].partner.error_message_limit == 80
+    assert found["bank"].limits == found["acme"].limits
+
+
+def test_its_webhooks_go_to_the_topics_of_jobs(tmp_path: Path) -> None:
+    """Announcements hold URLs that are secrets: their quarantine is the sensitive one."""
+    settings = loaded(tmp_path, BANK)
+    (source,) = open_sources(settings)
+    delivery = Delivery(path="", headers=(), body=ORDER)
+    found = source.provider.identify(delivery)
+    assert found.job_guid is not None
+    assert (found.topic, found.key) == (Topic.BATCH_REQUESTED, job_key("bank", found.job_guid))
+    assert source.provider.quarantine(delivery) is Topic.BATCH_QUARANTINE
+    names = {spec.topic for spec in settings.topics}
+    assert Topic.BATCH_REQUESTED in names
+    assert "webhook-events.bank" not in names
+
+
+def test_the_announcement_is_the_same_job_for_the_ingress_and_for_the_stages(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, BANK)
+    (source,) = open_sources(settings)
+    identified = source.provider.identify(Delivery(path="", headers=(), body=ORDER))
+    assert settings.job_integrations()["bank"].partner.decode(ORDER).job_guid == identified.job_guid
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ('partner = "example-bank"', 'partner = "nobody"', "webhooks.bank.jobs.partner: There is no partner 'nobody'."),
+        ("report_url", "url", "webhooks.bank.jobs.options.report_url: is missing"),
+        ('partner = "example-bank"', "", "webhooks.bank.jobs.partner: is missing"),
+    ],
+)
+def test_what_a_partner_refuses_is_named_by_its_key(tmp_path: Path, before: str, after: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, BANK.replace(before, after, 1)).job_integrations()
+    assert caught.value.problems[0].startswith(problem)
+
+
+def test_two_integrations_with_jobs_never_share_a_name(tmp_path: Path) -> None:
+    """It is part of every job's key."""
+    with pytest.raises(ConfigError, match=r"webhooks\.bank\.jobs: ecs\.bank has jobs under the same name"):
+        loaded(tmp_path, BANK + ECS)
+
+
+def test_the_review_looks_at_its_processor_and_hosts(tmp_path: Path) -> None:
+    text = BANK.replace('input = ["bank.example"]', "input = []") + '[webhooks.bank.jobs.processor]\nname = "nobody"\n'
+    found = review(loaded(tmp_path, text), now=datetime(2026, 1, 1, tzinfo=UTC))
+    assert any(problem.startswith("webhooks.bank.jobs.processor: ") for problem in found.problems)
+    assert any(warning.startswith("webhooks.bank.jobs.hosts.input: ") for warning in found.warnings)

@@ -1,4 +1,4 @@
-"""From settings to parts."""
+"""Makes the parts of a process from its settings."""
 
 from __future__ import annotations
 

@@ -99,9 +99,9 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event,
         kafka = base.model_copy(
             update={"bootstrap_servers": broker.bootstrap_servers, "tls": None, "sasl": None, "security_protocol": None}
         )
-        # no proxy stands before this ingress that would have to learn that it stops
+        # no proxy in front of this ingress needs time to learn that it stops
         ingress = settings.ingress.model_copy(update={"drain_seconds": 0.0})
-        # this broker holds back an answer for the whole time, records or not
+        # this broker delays an answer for the whole time, whether there are records or not
         consumer = settings.consumer.model_copy(
             update={"lost_records": "report", "fetch_wait_seconds": 0.02, "batch_linger_seconds": 0.2}
         )
@@ -125,7 +125,7 @@ async def _run(
     metrics = Metrics(version=version("card-pipeline"))
     begun = asyncio.Event()
     async with AsyncExitStack() as stack, ManagementServer(settings.management, metrics.registry) as management:
-        # from the first answer on: without a check a probe would call a process ready that has no part yet
+        # added first: without a check a probe would call a process ready that has no part yet
         management.add_readiness("start", lambda: _begun(begun))
         objects = await stack.enter_async_context(_store(settings, metrics, ports))
         publisher = await stack.enter_async_context(
@@ -139,7 +139,7 @@ async def _run(
                 management.add_readiness(check, health)
         if name != "ingress":
             await _await_store(objects, stop)
-        for part in parts:  # only now: no loop turns while the store is awaited, and a restart would not bring it back
+        for part in parts:  # only now: no loop turns before the store is available, and a restart would not help
             management.add_liveness(part.name, part.alive)
 
         def started() -> None:
@@ -172,7 +172,7 @@ async def _store(settings: Settings, metrics: Metrics, ports: Ports) -> AsyncIte
 
 
 async def _await_store(objects: ObjectStore, stop: asyncio.Event) -> None:
-    """Wait until the store can be used; a store that lacks what we need is fatal, one that is away is not."""
+    """Wait until the store can be used; raise FatalError if it lacks a feature, but not if it is unavailable."""
     while not stop.is_set():
         try:
             await objects.check()

@@ -338,7 +338,7 @@ def _missing_object(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) and _found(_CODE, error) != "NoSuchBucket"
 
 
-def _unavailable(error: Exception, verb: str, key: str, place: str) -> StoreUnavailable:
+def _unavailable(error: Exception, verb: str, key: str, bucket: str) -> StoreUnavailable:
     """Return the error to raise, without the client's text, which may hold what was signed."""
     code, status = _found(_CODE, error), _found(_STATUS, error)
     if code in _ADVICE:
@@ -348,7 +348,7 @@ def _unavailable(error: Exception, verb: str, key: str, place: str) -> StoreUnav
     else:
         reason = f"no usable answer ({type(error).__name__}): is the endpoint right and the server up?"
     return StoreUnavailable(
-        f"Could not {verb} {key!r} in {place}: {reason}", retry_after=_RETRY_SECONDS if code == "SlowDown" else None
+        f"Could not {verb} {key!r} in {bucket}: {reason}", retry_after=_RETRY_SECONDS if code == "SlowDown" else None
     )
 
 

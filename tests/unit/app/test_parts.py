@@ -34,7 +34,7 @@ class Member:
 
 
 class Server:
-    """An ingress server that remembers what it was told."""
+    """An ingress server that remembers its calls."""
 
     def __init__(self) -> None:
         self.ready = False
@@ -98,7 +98,7 @@ async def test_services_of_the_ingress_end_with_it() -> None:
         await asyncio.wait_for(run_parts([replace(web(Server()), services=[fails])], asyncio.Event(), stop.set), 5)
 
 
-async def test_being_started_is_told_once_when_the_last_part_has_started() -> None:
+async def test_being_started_is_reported_once_when_the_last_part_has_started() -> None:
     stop = asyncio.Event()
     late = Member(ready=False)
     told: list[bool] = []
@@ -115,7 +115,7 @@ async def test_being_started_is_told_once_when_the_last_part_has_started() -> No
     assert told == [True]
 
 
-async def test_a_stop_before_the_start_was_told_is_obeyed() -> None:
+async def test_a_stop_before_the_start_was_reported_is_obeyed() -> None:
     stop = asyncio.Event()
     stop.set()
     told: list[bool] = []
@@ -153,7 +153,7 @@ async def test_what_nobody_expected_is_raised_as_it_is() -> None:
 
 
 async def test_of_several_errors_at_once_the_most_severe_is_raised() -> None:
-    """A store that is away must not hide that the process cannot do its work at all."""
+    """A store that is unavailable must not hide that the process cannot do its work at all."""
     members = [Member(fails=TransientError("store_away", "x")), Member(fails=FatalError("part_damaged", "look"))]
     with pytest.raises(FatalError, match="part_damaged"):
         await asyncio.wait_for(run_parts([Worker("a", members)], asyncio.Event(), lambda: None), 5)
@@ -197,7 +197,7 @@ def test_a_worker_is_ready_when_every_member_is_and_alive_when_every_loop_turns(
     member.ready = member.alive = True
     assert health(worker.checks["confirm-group"]).ok
     assert health(worker.alive).ok
-    assert worker.started, "a missing token is told, but does not hold up the start"
+    assert worker.started, "a missing token is reported, but does not hold up the start"
 
 
 def test_the_ingress_is_ready_when_it_serves_and_the_broker_is_there() -> None:

@@ -63,13 +63,13 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[str]:
     """Where management servers listen: a process itself tells it only when it is ready."""
     bound: asyncio.Queue[str] = asyncio.Queue()
 
-    class Telling(ManagementServer):
+    class Announcing(ManagementServer):
         async def __aenter__(self) -> Self:
             await super().__aenter__()
             bound.put_nowait(self.url)
             return self
 
-    monkeypatch.setattr(running, "ManagementServer", Telling)
+    monkeypatch.setattr(running, "ManagementServer", Announcing)
     return bound
 
 
@@ -182,7 +182,7 @@ async def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatc
 async def test_a_process_that_waits_for_its_store_is_alive_and_not_ready(
     settings: Settings, addresses: asyncio.Queue[str]
 ) -> None:
-    """Restarting it would not bring the store back, however long it is away."""
+    """Restarting it would not bring the store back, however long it is unavailable."""
     impatient = settings.consumer.model_copy(update={"liveness_timeout_seconds": 0.001})
     settings = settings.model_copy(update={"consumer": impatient})
     checks = await checks_without_broker(

@@ -117,7 +117,7 @@ def test_without_secrets_nothing_is_verified_and_everything_identified(settings:
         open_sources(settings)
 
 
-def test_a_provider_that_is_not_installed_is_a_setting_to_mend(settings: Settings) -> None:
+def test_a_provider_that_is_not_installed_is_a_setting_to_fix(settings: Settings) -> None:
     other = settings.webhooks["hub"].model_copy(update={"preset": None, "provider": "gone"})
     with pytest.raises(ConfigError, match=r"webhooks\.hub\.provider: There is no provider 'gone'"):
         open_sources(settings.model_copy(update={"webhooks": {"hub": other}}))

@@ -78,7 +78,7 @@ async def test_an_event_published_twice_is_appended_once() -> None:
 
 
 async def test_an_unknown_event_at_an_offset_gone_by_opens_an_epoch() -> None:
-    """The topic was created anew; the chain says so and goes on."""
+    """The topic was created again; the chain says so and continues."""
     log = Log()
     chain = await log.fill(entries(10, 11))
     await chain.append([entry(0, "new 0"), entry(1, "new 1")], log.lease)

@@ -124,7 +124,7 @@ async def test_an_unreachable_store_holds_the_batch_and_loses_nothing() -> None:
 
 
 async def test_two_members_on_one_partition_append_each_event_once() -> None:
-    """The zombie loses the creation, drops its work, and starts from what stands when it has the partition again."""
+    """The zombie loses the creation, drops its work, and continues from the existing segments afterwards."""
     log = Log()
     zombie, heir = World(log), World(log)
     for world in (zombie, heir):

@@ -106,7 +106,7 @@ async def test_names_and_contents_are_flushed(root: Path, store: LocalStore, mon
         ("link", errno.ENOSPC, "disk is full"),
     ],
 )
-async def test_what_the_disk_refuses_is_told_with_what_to_do(
+async def test_what_the_disk_refuses_is_reported_with_what_to_do(
     root: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch, *, name: str, number: int, words: str
 ) -> None:
     await store.create("warm", b"")
@@ -166,14 +166,14 @@ async def test_each_call_translates_what_the_disk_says(
         await calls[call]()  # type: ignore[misc]
 
 
-async def test_a_stream_of_nothing_is_told(store: LocalStore) -> None:
+async def test_a_stream_of_nothing_is_reported(store: LocalStore) -> None:
     with pytest.raises(ObjectNotFound):
         await anext(store.stream("no/where"))
     await store.create("is", b"12345")
     assert [piece async for piece in store.stream("is", chunk_bytes=2)] == [b"12", b"34", b"5"]
 
 
-async def test_a_folder_that_is_no_folder_is_told(tmp_path: Path) -> None:
+async def test_a_folder_that_is_no_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="file"):
         await LocalStore(tmp_path / "file").create("a", b"")
@@ -219,7 +219,7 @@ async def test_folders_that_vanish_while_a_file_is_put_into_them_are_made_again(
     assert await store.get("a/b") == b"x"
 
 
-async def test_folders_that_vanish_for_ever_are_told(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_folders_that_vanish_for_ever_are_reported(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     failing("link", errno.ENOENT, monkeypatch)
     with pytest.raises(StoreUnavailable, match="what else works on it"):
         await store.create("a/b", b"x")

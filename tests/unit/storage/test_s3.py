@@ -141,18 +141,18 @@ async def opened(server: TestServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 
 
 class TestLostAnswers:
-    async def test_the_object_that_stands_is_recognised_as_own(self, bucket: Bucket, opened: Open) -> None:
+    async def test_the_existing_object_is_recognised_as_own(self, bucket: Bucket, opened: Open) -> None:
         bucket.faults.append(bucket.store_and_lose_the_answer)
         assert await opened().create("k", b"mine") is True
         assert bucket.seen == ["PUT", "GET"]
         assert bucket.headers[0]["If-None-Match"] == "*"
 
-    async def test_another_ones_object_that_stands_is_a_loss(self, bucket: Bucket, opened: Open) -> None:
+    async def test_an_existing_object_of_another_is_a_loss(self, bucket: Bucket, opened: Open) -> None:
         bucket.objects["k"] = b"other's"
         bucket.faults.append(cut)
         assert await opened().create("k", b"mine") is False
 
-    async def test_nothing_that_stands_is_for_the_caller_to_repeat(self, bucket: Bucket, opened: Open) -> None:
+    async def test_a_missing_object_is_for_the_caller_to_repeat(self, bucket: Bucket, opened: Open) -> None:
         """The request may still land: then the repetition finds its own bytes."""
         bucket.faults.append(cut)
         store = opened()

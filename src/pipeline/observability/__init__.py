@@ -1,12 +1,10 @@
 """Logging, metrics, tracing, health: what a process tells about itself, masked."""
 
-from pipeline.observability.health import Check, Health
+from pipeline.observability.health import Check, Health, watch_loop_lag
 from pipeline.observability.loggers import get_logger
 from pipeline.observability.logging import configure_logging
-from pipeline.observability.loop_lag import watch_loop_lag
-from pipeline.observability.masking import FOREIGN_DIGITS, drop_urls, is_secret_name, mask_text
+from pipeline.observability.masking import FOREIGN_DIGITS, Redaction, drop_urls, is_secret_name, mask_text
 from pipeline.observability.metrics import KafkaMetrics, Metrics, SubscriberMetrics
-from pipeline.observability.redaction import Redaction
 from pipeline.observability.settings import LoggingSettings, ManagementSettings
 from pipeline.observability.tracing import TraceContext, bound_trace, continue_trace, parse_traceparent
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import Processor
 
-from pipeline.observability.redaction import Redaction
+from pipeline.observability.masking import Redaction
 from pipeline.observability.settings import LoggingSettings
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}

@@ -1,7 +1,8 @@
-"""Masking of text: the second net under the rule that no code ever logs a card, a PIN, a token or a URL's query.
+"""Masking of text and of log events: cards, PINs, tokens, secrets and queries of URLs never get out.
 
-The rule is the first net, and the only one that holds for every card: eCard Systems may number cards from ``100001``,
-six digits, which no pattern can tell from a count. What the patterns here do catch, wherever it stands in a text:
+The rule that no code ever logs them is the first protection, and the only one for every card: eCard Systems may number
+cards from ``100001``, six digits, which no pattern can tell from a count. This module is the second. It masks, anywhere
+in a text:
 
 - runs of 13 or more digits, also grouped by spaces or dashes, whether or not their check digit is right (loyalty
   and gift cards need none). Numbers of 13 digits are also what Unix milliseconds look like: write times in ISO 8601;
@@ -10,15 +11,20 @@ six digits, which no pattern can tell from a count. What the patterns here do ca
   is one of the sensitive fields of events (``contracts.sensitive``);
 - the query, the fragment and the credentials of any URL.
 
-UUIDs, digests in hex (16, 32, 40 or 64 characters) and ``traceparent`` values stay readable.
+UUIDs, digests in hex (16, 32, 40 or 64 characters) and ``traceparent`` values stay readable. :class:`Redaction` applies
+it to every log line right before it is rendered.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from datetime import datetime
 from functools import lru_cache, partial
-from typing import Final
+from typing import Any, Final
+
+from pydantic import SecretStr
 
 from pipeline.contracts import sensitive
 
@@ -49,7 +55,7 @@ _TEXT_ENDINGS: Final = (
     *("token", "secret", "password", "passwd", "signature", "credential", "apikey", "authorization", "cookie"),
     *(ending.replace("_", "") for ending in _SENSITIVE_ENDINGS),
 )
-"""In a text any name that ends so is secret: what stands before may be glued to it."""
+"""In a text any name that ends so is secret, whatever precedes the ending without a separator."""
 
 # Every repetition is bounded or consumes what it has seen, so that hostile text costs time linear in its length.
 _URL: Final = re.compile(r"\b(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{1,15}://)(?P<rest>[^\s\"'<>`]*)")
@@ -93,14 +99,14 @@ def _masked_run(match: re.Match[str]) -> str:
 
 def _cut_url(match: re.Match[str]) -> str:
     rest = match["rest"]
-    end = min((place for place in map(rest.find, "?#") if place >= 0), default=len(rest))
+    end = min((index for index in map(rest.find, "?#") if index >= 0), default=len(rest))
     authority, slash, path = rest[:end].partition("/")
     host = authority.rpartition("@")[2]
     return f"{match['scheme']}{host}{slash}{path}{'?…' if end < len(rest) else ''}"
 
 
 def _mask_assigned(text: str) -> str:
-    """Mask what stands behind ``name=`` or ``"name":``, whole where it is quoted."""
+    """Mask the value after ``name=`` or ``"name":``, the whole value if it is quoted."""
     if not any(sign in text for sign in "='\""):
         return text
     pieces: list[str] = []
@@ -170,3 +176,77 @@ def looks_like_card(number: int) -> bool:
         return False
     total = sum(int(digit) for digit in text[-1::-2])
     return (total + sum(sum(divmod(2 * int(digit), 10)) for digit in text[-2::-2])) % 10 == 0
+
+
+_SHORTEST_SECRET: Final = 6
+"""A configured secret shorter than this is not searched for: it would blank out innocent text."""
+_SECRETS: Final = 256
+_MAX_TEXT: Final = 16_384
+_MAX_DEPTH: Final = 6
+_NUMBER_NAMES: Final = ("_ms", "_us", "_ns", "offset", "bytes", "size")
+
+
+class Redaction:
+    """Masks log events: by field name, by pattern and by the secrets that this process knows.
+
+    It walks nested mappings and sequences down to six levels. Everything that is not a JSON value becomes masked text,
+    so that the renderer never calls ``repr`` on an unmasked object.
+    """
+
+    def __init__(self, secrets: Iterable[SecretStr] = ()) -> None:
+        self._secrets: deque[str] = deque(maxlen=_SECRETS)
+        for secret in secrets:
+            self.add(secret)
+
+    def add(self, secret: SecretStr) -> None:
+        """Mask this value from now on; the newest 256 are remembered, since tokens rotate."""
+        value = secret.get_secret_value()
+        if len(value) >= _SHORTEST_SECRET and value not in self._secrets:
+            self._secrets.append(value)
+
+    def text(self, text: str) -> str:
+        """Return the text without secrets, masked, at most 16,384 characters of it; none of them steers a terminal.
+
+        Keys and subjects of events may hold what their sender likes; only line ends and tabs stay, for tracebacks.
+        """
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, MASK)
+        masked = mask_text(text)
+        cut = masked if len(masked) <= _MAX_TEXT else f"{masked[:_MAX_TEXT]}…"
+        return cut if cut.isprintable() else "".join(map(_escaped, cut))
+
+    def value(self, value: object, *, name: str = "", depth: int = 0) -> Any:
+        """Return a JSON value that may be shown, for a field of the given name."""
+        if value is None or isinstance(value, bool):
+            return value
+        if is_secret_name(name):
+            return MASK
+        if isinstance(value, int | float):
+            return self._number(value, name)
+        if isinstance(value, Mapping) and depth < _MAX_DEPTH:
+            return {
+                self.text(str(key)): self.value(item, name=str(key), depth=depth + 1) for key, item in value.items()
+            }
+        if isinstance(value, list | tuple | set | frozenset | deque) and depth < _MAX_DEPTH:
+            return [self.value(item, name=name, depth=depth + 1) for item in value]
+        return self._other(value)
+
+    def _number(self, value: float, name: str) -> float | str:
+        if isinstance(value, int) and not name.endswith(_NUMBER_NAMES) and looks_like_card(value):
+            return DIGITS_MASK
+        return value + 0  # a plain number, also of an IntEnum or a client library's subclass
+
+    def _other(self, value: object) -> str:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return f"[{len(value)} bytes]"
+        if isinstance(value, datetime):
+            return value.isoformat()
+        return self.text(str(value))
+
+    def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Mask one event (a structlog processor)."""
+        return {name: self.value(value, name=name) for name, value in event.items()}
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]

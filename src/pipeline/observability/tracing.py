@@ -26,7 +26,7 @@ NewHex = Callable[[int], str]
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """Where a piece of work stands in a trace.
+    """The position of a piece of work in a trace.
 
     Attributes:
         trace_id: 32 hex digits, equal through the whole flow of a job.

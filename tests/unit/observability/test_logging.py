@@ -257,7 +257,7 @@ def test_a_dying_thread_is_logged() -> None:
 
 
 def test_a_library_that_repeats_itself_is_cut_short() -> None:
-    """The Kafka client says the same thirty times a second while the broker is away: three a minute tell as much."""
+    """Without a broker the Kafka client logs the same thirty times a second: three lines a minute say as much."""
     now = 0.0
     few = FewRepeats(lambda: now)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import Processor
 
-from pipeline.observability.redaction import Redaction
+from pipeline.observability.masking import Redaction
 
 _PROCESSORS: Final[list[Processor]] = [
     structlog.stdlib.filter_by_level,

@@ -138,7 +138,7 @@ def test_a_pod_is_given_the_time_that_an_orderly_stop_takes(manifest: Manifest, 
     else:
         needed += (
             settings.consumer.stop_grace_seconds
-            + settings.consumer.commit_timeout_seconds
+            + settings.consumer.for_consumer().commit_timeout_seconds
             + settings.cluster.request_timeout_seconds
         )
     assert pod_of(manifest)["terminationGracePeriodSeconds"] >= needed + 5

@@ -238,8 +238,6 @@ def _quick(flow: Flow) -> Tables:
         "kafka": kafka,
         "consumer": {
             "session_timeout_seconds": SESSION,
-            "commit_timeout_seconds": SESSION / 2,
-            "poll_interval_seconds": 0.2,
             "commit_interval_seconds": 0.1,
             "retry": {"first_seconds": 0.1, "max_seconds": 1.0},
             "batch_linger_seconds": 0.1,

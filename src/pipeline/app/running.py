@@ -61,7 +61,14 @@ async def run_ingress(settings: Settings, *, on_ready: OnReady, stop: asyncio.Ev
         return [make_ingress(around)]
 
     await _run(
-        "ingress", settings, settings.cluster, settings.consumer, make, on_ready=on_ready, stop=stop, ports=ports
+        "ingress",
+        settings,
+        settings.cluster,
+        settings.consumer.for_consumer(),
+        make,
+        on_ready=on_ready,
+        stop=stop,
+        ports=ports,
     )
 
 
@@ -77,7 +84,16 @@ async def run_stage(
     async def make(around: Surroundings) -> list[Part]:
         return [await STAGE_MAKERS[name](around)]
 
-    await _run(name, settings, settings.cluster, settings.consumer, make, on_ready=on_ready, stop=stop, ports=ports)
+    await _run(
+        name,
+        settings,
+        settings.cluster,
+        settings.consumer.for_consumer(),
+        make,
+        on_ready=on_ready,
+        stop=stop,
+        ports=ports,
+    )
 
 
 async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports = PORTS) -> None:
@@ -102,7 +118,7 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event,
         # no proxy in front of this ingress needs time to learn that it stops
         ingress = settings.ingress.model_copy(update={"drain_seconds": 0.0})
         # this broker delays an answer for the whole time, whether there are records or not
-        consumer = settings.consumer.model_copy(
+        consumer = settings.consumer.for_consumer().model_copy(
             update={"lost_records": "report", "fetch_wait_seconds": 0.02, "batch_linger_seconds": 0.2}
         )
         settings = settings.model_copy(update={"ingress": ingress})

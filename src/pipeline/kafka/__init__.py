@@ -32,7 +32,7 @@ from pipeline.kafka.protocols import (
     Runner,
 )
 from pipeline.kafka.reader import missing_topics, read_back, read_topic, tail, topic_bounds
-from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, Names, SaslSettings, TlsSettings
+from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, Names, SaslSettings, TlsSettings, WorkerSettings
 
 __all__ = [
     "BatchConsumer",
@@ -69,6 +69,7 @@ __all__ = [
     "SkipRefused",
     "TlsSettings",
     "TopicUnknown",
+    "WorkerSettings",
     "missing_topics",
     "read_back",
     "read_topic",

@@ -169,74 +169,43 @@ class Names:
 
 
 class ConsumerSettings(BaseModel):
-    """How one member of a consumer group works."""
+    """How one member of a consumer group works. :class:`WorkerSettings` and the subscriber's settings make it.
+
+    Values without a setting of their own have the same reason everywhere, which is written beside them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    session_timeout_seconds: Seconds = Field(
-        default=10.0,
-        ge=1,
-        le=300,
-        description="Seconds without a heartbeat until the group gives this member's partitions to others; work stops after 0.8 of it",
+    session_timeout_seconds: Seconds = Field(default=10.0, ge=1, le=300)
+    concurrency: Count = Field(default=4, ge=1, le=1000)
+    slots: Count = Field(default=16, ge=1, le=10_000)
+    arrivals: Count = Field(default=16, ge=1, le=10_000)
+    """Records for which the on-arrival callback runs at the same time: short writes, as many as slots."""
+    max_span: Count = Field(default=500, ge=1, le=100_000)
+    """Offsets between the lowest unfinished and the highest fetched record of a partition; then it is paused."""
+    max_span_bytes: Bytes = Field(default=8_000_000, ge=1)
+    """Bytes of fetched and unfinished records of a partition; then it is paused: this bounds the memory."""
+    max_poll_records: Count = Field(default=200, ge=1, le=10_000)
+    """Records that one call takes from the client; a span may exceed its limit by it."""
+    stop_grace_seconds: Seconds = Field(default=25.0, ge=0, le=86_400)
+    retry: RetrySettings = Field(default=RetrySettings())
+    commit_interval_seconds: Seconds = Field(default=1.0, gt=0, le=60)
+    commit_timeout_seconds: Seconds = Field(
+        default_factory=lambda data: min(3.0, data.get("session_timeout_seconds", 10.0) / 2), gt=0, le=60
     )
-    concurrency: Count = Field(
-        default=4, ge=1, le=1000, description="Records of one partition handled at the same time"
-    )
-    slots: Count = Field(default=16, ge=1, le=10_000, description="Records handled at the same time, all partitions")
-    arrivals: Count = Field(
-        default=16, ge=1, le=10_000, description="Records noted on arrival at the same time, all partitions"
-    )
-    max_span: Count = Field(
-        default=500,
-        ge=1,
-        le=100_000,
-        description="Offsets between the lowest unfinished and the highest fetched record of a partition, then it is paused",
-    )
-    max_span_bytes: Bytes = Field(
-        default=8_000_000, ge=1, description="Bytes of fetched and unfinished records of a partition, then it is paused"
-    )
-    max_poll_records: Count = Field(
-        default=200,
-        ge=1,
-        le=10_000,
-        description="Records taken from the client at once; a span may exceed its bound by it",
-    )
-    stop_grace_seconds: Seconds = Field(
-        default=25.0,
-        ge=0,
-        le=86_400,
-        description="Seconds that running work gets to finish when the process is stopped",
-    )
-    retry: RetrySettings = Field(
-        default=RetrySettings(), description="Pauses before a record is handled again after a transient error"
-    )
-    commit_interval_seconds: Seconds = Field(
-        default=1.0, gt=0, le=60, description="Seconds between two commits of offsets"
-    )
-    commit_timeout_seconds: Seconds = Field(default=3.0, gt=0, le=60, description="Seconds for one commit")
+    """A rebalance waits for the commit, so it must end well before the session does."""
     poll_interval_seconds: Seconds = Field(
-        default=0.5, gt=0, le=5, description="Most seconds between two looks for records, for lost leases, for a stop"
+        default_factory=lambda data: min(0.5, data.get("session_timeout_seconds", 10.0) / 5), gt=0, le=5
     )
-    fetch_wait_seconds: Seconds = Field(
-        default=0.5,
-        gt=0,
-        le=5,
-        description="Most seconds that a broker holds back an empty answer; records are sent at once all the same",
-    )
-    liveness_timeout_seconds: Seconds = Field(
-        default=60.0, gt=0, description="Seconds without a turn of the member's loop until it counts as dead"
-    )
-    batch_records: Count = Field(default=500, ge=1, le=100_000, description="Most records in one batch (audit)")
-    batch_linger_seconds: Seconds = Field(
-        default=2.0,
-        ge=0,
-        le=60,
-        description="Seconds that a batch waits for more records after its first (audit); longer: fewer segments",
-    )
-    lost_records: Literal["stop", "report"] = Field(
-        default="stop",
-        description="Records expired before they were read: stop the process, naming them, or log records_lost and go on behind the gap",
-    )
+    """Longest pause between two checks for records, for lost partitions and for a stop."""
+    fetch_wait_seconds: Seconds = Field(default=0.5, gt=0, le=5)
+    """How long a broker may hold back an empty answer; it sends records at once."""
+    liveness_timeout_seconds: Seconds = Field(default=60.0, gt=0)
+    """A member whose loop has not turned for this long is reported dead: far more than any turn takes."""
+    batch_records: Count = Field(default=500, ge=1, le=100_000)
+    """Most records of one batch: those of one segment of the audit log."""
+    batch_linger_seconds: Seconds = Field(default=2.0, ge=0, le=60)
+    lost_records: Literal["stop", "report"] = "stop"
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -249,3 +218,57 @@ class ConsumerSettings(BaseModel):
                 "poll_interval_seconds must not exceed a fifth of session_timeout_seconds: lost work is noticed by it"
             )
         return self
+
+
+class WorkerSettings(BaseModel):
+    """How the workers read their topics."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    session_timeout_seconds: Seconds = Field(
+        default=10.0,
+        ge=1,
+        le=300,
+        description="A worker without a heartbeat for this long loses its partitions to the others; it stops its work after 0.8 of it. Raise it if short network failures cause rebalances",
+    )
+    concurrency: Count = Field(
+        default=4,
+        ge=1,
+        le=1000,
+        description="Jobs of one partition in work at the same time. Raise it to use a bigger machine with few partitions",
+    )
+    slots: Count = Field(
+        default=16,
+        ge=1,
+        le=10_000,
+        description="Jobs in work at the same time, all partitions of the process together. Lower it to save memory",
+    )
+    stop_grace_seconds: Seconds = Field(
+        default=25.0,
+        ge=0,
+        le=86_400,
+        description="How long running work may continue when the process is stopped. Keep it below the grace of the container",
+    )
+    retry: RetrySettings = Field(
+        default=RetrySettings(), description="Pauses before a record is handled again after a transient error"
+    )
+    commit_interval_seconds: Seconds = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="Time between two commits of offsets. A crash repeats what was finished since; raise it to spare the brokers",
+    )
+    batch_linger_seconds: Seconds = Field(
+        default=2.0,
+        ge=0,
+        le=60,
+        description="How long the audit log collects events before it writes a segment. Raise it for fewer, larger segments",
+    )
+    lost_records: Literal["stop", "report"] = Field(
+        default="stop",
+        description="If records expired before they were read: stop the process and name them, or log records_lost and continue behind the gap",
+    )
+
+    def for_consumer(self) -> ConsumerSettings:
+        """Return what a member of a group needs."""
+        return ConsumerSettings(**{name: getattr(self, name) for name in type(self).model_fields})

@@ -13,7 +13,7 @@ from pipeline.audit.settings import AuditSettings
 from pipeline.contracts import SOURCE_TOPICS, TOPICS, IntegrationName, TopicSpec
 from pipeline.jobs.settings import WatchSettings
 from pipeline.jobs.transfer import TransferSettings
-from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
+from pipeline.kafka.settings import KafkaSettings, WorkerSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
 from pipeline.outbound import NetworkSettings
 from pipeline.secret_files import SecretUnreadable
@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     )
 
     kafka: KafkaSettings | None = Field(default=None, description="The cluster; `pipeline dev` brings its own")
-    consumer: ConsumerSettings = Field(default=ConsumerSettings(), description="How the members of groups work")
+    consumer: WorkerSettings = Field(default=WorkerSettings(), description="How the workers read their topics")
     ingress: IngressSettings = Field(default=IngressSettings(), description="The server that receives webhooks")
     network: NetworkSettings = Field(
         default=NetworkSettings(), description="The proxy and the authorities of outgoing requests"

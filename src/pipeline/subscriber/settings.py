@@ -82,8 +82,6 @@ class SubscriberSettings(BaseModel):
             stop_grace_seconds=self.stop_grace_seconds,
             retry=RetrySettings(first_seconds=self.retry.first_seconds, max_seconds=self.retry.max_seconds),
             commit_interval_seconds=self.commit_interval_seconds,
-            commit_timeout_seconds=min(3.0, self.session_timeout_seconds / 2),
-            poll_interval_seconds=min(0.5, self.session_timeout_seconds / 5),
             fetch_wait_seconds=self.fetch_wait_seconds,
             lost_records=self.lost_records,
         )

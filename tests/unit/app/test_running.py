@@ -18,7 +18,7 @@ from pipeline.app import STAGES, Ports, Ready, open_jobs, run_ingress, run_stage
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Worker
 from pipeline.errors import TransientError
-from pipeline.kafka import KafkaPublisher
+from pipeline.kafka import KafkaPublisher, WorkerSettings
 from pipeline.observability import Metrics
 from pipeline.observability.management import ManagementServer
 from pipeline.settings import ConfigError, Settings
@@ -102,7 +102,7 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         yield Surroundings(
             settings,
             settings.cluster,
-            settings.consumer,
+            settings.consumer.for_consumer(),
             publisher,
             MemoryStore(),
             metrics,
@@ -180,11 +180,11 @@ async def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_process_that_waits_for_its_store_is_alive_and_not_ready(
-    settings: Settings, addresses: asyncio.Queue[str]
+    settings: Settings, addresses: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Restarting it would not bring the store back, however long it is unavailable."""
-    impatient = settings.consumer.model_copy(update={"liveness_timeout_seconds": 0.001})
-    settings = settings.model_copy(update={"consumer": impatient})
+    impatient = settings.consumer.for_consumer().model_copy(update={"liveness_timeout_seconds": 0.001})
+    monkeypatch.setattr(WorkerSettings, "for_consumer", lambda _: impatient)
     checks = await checks_without_broker(
         lambda stop: run_stage("upload", settings, on_ready=refuse, stop=stop, ports=AwayPorts()), addresses
     )

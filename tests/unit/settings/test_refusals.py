@@ -54,8 +54,8 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
             "ingress.max_body_bytes: '5MB' has a unit; write the number of bytes alone: max_body_bytes = 5000000",
         ),
         (
-            "[consumer]\nmax_span = '5MB'",
-            "consumer.max_span: '5MB' is not a whole number; write e.g. max_span = 500",
+            "[consumer]\nslots = '5MB'",
+            "consumer.slots: '5MB' is not a whole number; write e.g. slots = 16",
         ),
         (
             "[ingress]\nmax_body_bytes = 1",

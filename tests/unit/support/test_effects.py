@@ -166,7 +166,7 @@ async def test_every_group_of_the_stages_is_in_the_list() -> None:
         around = Surroundings(
             settings,
             kafka,
-            settings.consumer,
+            settings.consumer.for_consumer(),
             ReadyPublisher(),
             MemoryStore(),
             Metrics(),

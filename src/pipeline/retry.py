@@ -39,8 +39,8 @@ class RetryPolicy:
 
         Args:
             failures: How many tries have failed in a row, from 1.
-            retry_after: Seconds that the other side asks to wait, or None. It may exceed ``max_seconds``: whoever
-                reads the answer bounds it.
+            retry_after: Seconds that the other side asks to wait, or None. It may exceed ``max_seconds``: the
+                code that reads the answer bounds it.
         """
         if retry_after is not None:
             return max(retry_after, self.first_seconds)

@@ -1,12 +1,15 @@
 """HTTP sessions that reach only what an integration allows.
 
-Four things are enforced in the session itself, so that no caller can forget them: the URL of every request is checked
-by the rules; a socket is made only for an address that is allowed, which is the very address then connected to (no
-second resolution, so a name that changes its address in between gains nothing; IP addresses in URLs come here too);
-redirects are never followed; no cookies, credentials or proxies are taken from the environment.
+The session itself enforces four things, so that no caller can forget them:
 
-With an egress proxy the proxy resolves names and connects. Then only the URL check is ours, IP literals included; the
-proxy must keep private addresses out.
+- It checks the URL of every request by the rules.
+- It opens a socket only to an allowed address, and connects to exactly that address. There is no second resolution, so
+  a name that changes its address in between gains nothing. IP addresses in URLs are checked here too.
+- It never follows redirects.
+- It takes no cookies, credentials or proxies from the environment.
+
+With an egress proxy, the proxy resolves names and connects. The session then checks only the URL, IP literals included;
+the proxy must keep private addresses out.
 """
 
 from __future__ import annotations
@@ -43,18 +46,18 @@ def open_session(
 ) -> aiohttp.ClientSession:
     """Return a session for the URLs of one purpose; call it in a running loop and close it.
 
-    Give URLs as ``request_url(text)``: a plain string would be rewritten by aiohttp, which breaks signatures. Answers
-    come as sent: nothing is decompressed, no status raises. Its requests raise AddressRefused for what is not allowed;
-    exceptions of aiohttp may hold the URL with its query, so never chain or log them.
+    Pass URLs as ``request_url(text)``: aiohttp rewrites plain strings, which breaks signatures. Answers stay as
+    they were sent: nothing is decompressed, and no status raises. A request that is not allowed raises AddressRefused.
+    Exceptions of aiohttp may hold the URL with its query, so never chain or log them.
 
     Args:
         rules: Whose hosts, schemes and addresses are allowed.
         network: CA bundle and proxy.
-        purpose: Which list of hosts counts.
+        purpose: Which list of hosts applies.
         timeout: For requests that bring none of their own.
         read_buffer_bytes: The connection is paused when twice as much is waiting to be read.
-        resolver: Resolves names instead of the system; what it returns is checked like everything else.
-        tls: Used instead of one with the authorities of ``network``.
+        resolver: Resolves names instead of the system; its addresses are checked in the same way.
+        tls: Replaces the TLS context that trusts the authorities of ``network``.
 
     Raises:
         FatalError: The CA bundle cannot be read.
@@ -96,7 +99,7 @@ def _tls(network: NetworkSettings) -> ssl.SSLContext:
 
 
 class _AddressNotAllowed(OSError):
-    """Travels through aiohttp's connecting, which tries a host's next address on an OSError."""
+    """Makes aiohttp try the next address of the host, as it does after any OSError."""
 
     def __init__(self, refused: AddressRefused) -> None:
         # equal texts, so that several refused addresses are reported as one
@@ -108,7 +111,7 @@ AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, st
 
 
 def _socket_factory(rules: HostRules, purpose: Purpose) -> Callable[[AddressInfo], socket.socket]:
-    """Return a maker of sockets that is asked with the address right before it is connected to."""
+    """Return a function that checks an address and opens its socket, right before the connection is made."""
 
     def make(info: AddressInfo) -> socket.socket:
         family, kind, proto, _, address = info

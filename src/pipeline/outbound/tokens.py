@@ -244,7 +244,7 @@ class ClientCredentials:
             async with self._session() as session:
                 answer = await post(session, self._url, body=body, headers=headers, timeout_seconds=self._timeout)
         except AddressRefused as error:
-            # transient: whoever needs the token waits until the configuration is right
+            # transient: the callback waits until an operator corrects the configuration
             message = "token_url is not allowed: https, public addresses, unless the settings allow more"
             raise TokenUnavailable("token_refused", f"{message} ({error.code})") from error
         except TransientError as error:

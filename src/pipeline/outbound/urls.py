@@ -101,7 +101,7 @@ def split_url(url: str) -> UrlParts:
     return UrlParts(scheme, host, port, tail)
 
 
-@lru_cache(maxsize=1024)  # the same few hosts stand in all announcements
+@lru_cache(maxsize=1024)  # all announcements name the same few hosts
 def split_authority(authority: str) -> tuple[str, int | None]:
     """Return normalised host and explicit port of ``host``, ``host:port``, ``[v6]`` or ``[v6]:port``.
 

@@ -102,10 +102,10 @@ async def test_never_allowed(address: str) -> None:
 
 async def test_address_literal_in_url() -> None:
     """An address in the URL is checked like one that a name gave."""
-    async with ground(whole(DATA), rules={"allow_private": False}) as place:
+    async with ground(whole(DATA), rules={"allow_private": False}) as opened:
         with pytest.raises(AddressRefused, match="address_not_allowed"):
-            await place.fetch()
-    assert place.server.requests == []
+            await opened.fetch()
+    assert opened.server.requests == []
 
 
 async def test_refused_address_beside_a_dead_one() -> None:
@@ -140,8 +140,8 @@ async def test_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     """A proxy named in the environment is not used: only the settings count."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    async with ground(whole(DATA)) as place:
-        assert (await place.fetch())[1] == DATA
+    async with ground(whole(DATA)) as opened:
+        assert (await opened.fetch())[1] == DATA
 
 
 async def test_no_cookies() -> None:
@@ -150,9 +150,9 @@ async def test_no_cookies() -> None:
     async def setting(exchange: Exchange) -> None:
         await exchange.head(200, [("Set-Cookie", "a=b"), ("ETag", ETAG), ("Content-Length", str(len(DATA)))])
 
-    async with ground(setting, whole(DATA)) as place:
-        await place.fetch()
-    assert "cookie" not in place.server.requests[1].headers
+    async with ground(setting, whole(DATA)) as opened:
+        await opened.fetch()
+    assert "cookie" not in opened.server.requests[1].headers
 
 
 async def test_answers_come_as_sent() -> None:
@@ -172,15 +172,15 @@ async def test_proxy() -> None:
     async with scripted_server(act) as proxy:
         network = NetworkSettings(proxy=SecretStr(proxy.url.replace("//", "//user:pass@")))
         rules = {"input": ("files.example.com",), "allow_private": False}
-        async with ground(whole(DATA), network=network, rules=rules) as place:
-            place.server.url = "http://files.example.com"
-            assert (await place.fetch())[1] == DATA
-            place.server.url = "http://evil.example.com"
+        async with ground(whole(DATA), network=network, rules=rules) as opened:
+            opened.server.url = "http://files.example.com"
+            assert (await opened.fetch())[1] == DATA
+            opened.server.url = "http://evil.example.com"
             with pytest.raises(AddressRefused, match="host_not_allowed"):
-                await place.fetch()
-            place.server.url = "http://10.0.0.1"
+                await opened.fetch()
+            opened.server.url = "http://10.0.0.1"
             with pytest.raises(AddressRefused):
-                await place.fetch()
+                await opened.fetch()
     assert seen == [(f"http://files.example.com{PATH}?{QUERY}", "Basic dXNlcjpwYXNz")]
 
 
@@ -194,10 +194,10 @@ async def test_proxy_that_refuses_a_tunnel(status: int) -> None:
     async with scripted_server(no) as proxy:
         network = NetworkSettings(proxy=SecretStr(proxy.url))
         rules = {"input": ("files.example.com",)}
-        async with ground(whole(DATA), network=network, rules=rules, max_tries=2) as place:
-            place.server.url = "https://files.example.com"
+        async with ground(whole(DATA), network=network, rules=rules, max_tries=2) as opened:
+            opened.server.url = "https://files.example.com"
             with pytest.raises(TransientError, match="source_proxy_failed"):
-                await place.fetch()
+                await opened.fetch()
     assert [request.target for request in proxy.requests] == ["files.example.com:443"] * 2
 
 
@@ -251,13 +251,13 @@ async def test_own_certificate_authority(tmp_path: Path) -> None:
     """A host whose certificate the configured bundle vouches for is trusted; without the bundle it is not."""
     async with tls_server(tmp_path) as (host, ca_file):
         rules = {"input": (host,)}
-        async with ground(whole(b""), network=NetworkSettings(ca_file=ca_file), rules=rules) as place:
-            place.server.url = f"https://{host}"
-            assert (await place.fetch())[1] == DATA
-        async with ground(whole(b""), rules=rules, max_tries=1) as place:
-            place.server.url = f"https://{host}"
+        async with ground(whole(b""), network=NetworkSettings(ca_file=ca_file), rules=rules) as opened:
+            opened.server.url = f"https://{host}"
+            assert (await opened.fetch())[1] == DATA
+        async with ground(whole(b""), rules=rules, max_tries=1) as opened:
+            opened.server.url = f"https://{host}"
             with pytest.raises(TransientError, match=r"source_tls_failed: .*network\.ca_file"):
-                await place.fetch()
+                await opened.fetch()
 
 
 @pytest.mark.parametrize("content", [None, b"no certificate"])
@@ -272,9 +272,9 @@ async def test_bad_bundle_stops_the_process(tmp_path: Path, content: bytes | Non
 
 async def test_default_settings_reach_nothing() -> None:
     """Without configured hosts no URL is allowed."""
-    async with ground(whole(DATA), rules={"input": ()}) as place:
+    async with ground(whole(DATA), rules={"input": ()}) as opened:
         with pytest.raises(AddressRefused, match="host_not_allowed"):
-            await place.fetch()
+            await opened.fetch()
     assert TransferSettings().client_timeout.total is None
 
 
@@ -313,9 +313,9 @@ async def test_redirect_of_a_file() -> None:
     """A redirected download is refused for good."""
 
     async def away(exchange: Exchange) -> None:
-        await exchange.answer(307, Location=place.server.url)
+        await exchange.answer(307, Location=opened.server.url)
 
-    async with ground(away) as place:
+    async with ground(away) as opened:
         with pytest.raises(SourceRefused, match="source_redirected"):
-            await place.fetch()
-    assert len(place.server.requests) == 1
+            await opened.fetch()
+    assert len(opened.server.requests) == 1

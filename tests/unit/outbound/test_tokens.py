@@ -67,7 +67,7 @@ def form(request: pytest.FixtureRequest) -> Form:
 
 @dataclass
 class TokenServer:
-    """Gives numbered tokens, or what it was told to answer."""
+    """Gives numbered tokens, or the answer that the test sets."""
 
     form: Form
     seen: list[tuple[web.Request, str]] = field(default_factory=list)
@@ -319,7 +319,7 @@ async def test_an_unreachable_server_is_transient(form: Form) -> None:
 
 
 async def test_an_address_that_is_not_allowed_is_transient(form: Form) -> None:
-    """Whoever needs the token waits until the configuration is right."""
+    """The callback waits until an operator corrects the configuration."""
     async with world(form, rules=HostRules(callback=("127.0.0.1",))) as w:
         with pytest.raises(TokenUnavailable, match=r"token_url is not allowed.*url_http_not_allowed"):
             await w.value()

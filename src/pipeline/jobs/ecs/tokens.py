@@ -49,7 +49,7 @@ class FileTokenProvider:
     Args:
         path: Of the file; see :class:`pipeline.secret_files.TokenFile`.
         integration: Named in log lines.
-        remember: Told each new token before it is used, so that the log redaction knows it.
+        remember: Takes each new token before it is used, so that logs mask it.
     """
 
     def __init__(self, path: Path, *, integration: str, remember: Callable[[SecretStr], None]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.contracts import Topic
-from pipeline.webhooks.statuses import STATUSES, Status
+from pipeline.webhooks.answers import STATUSES, Status
 from tools.contract_table import CONTRACTS, Contract
 from tools.wire_schema import DIALECT, Schema
 

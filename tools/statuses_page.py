@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.webhooks.statuses import STATUSES, Status
+from pipeline.webhooks.answers import STATUSES, Status
 from tools.markdown import page, table
 
 _INTRO = """\

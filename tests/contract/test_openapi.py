@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 from support.paths import ROOT
 
 from pipeline.contracts.weavr import KINDS, EventKind
-from pipeline.webhooks.statuses import STATUSES
+from pipeline.webhooks.answers import STATUSES
 
 PATH: Final = ROOT / "schemas" / "openapi.json"
 DOCUMENT: Final[dict[str, Any]] = json.loads(PATH.read_text("utf-8"))

@@ -18,8 +18,7 @@ from pipeline.contracts import TOPICS, AuditAction, first_values
 from pipeline.contracts.sensitive import is_sensitive
 from pipeline.contracts.weavr import KINDS, EventKind
 from pipeline.sandbox.weavr.bodies import Fields, body_of
-from pipeline.webhooks.problems import Problem
-from pipeline.webhooks.statuses import Answer
+from pipeline.webhooks.answers import Answer, Problem
 from tools.contract_table import CONTRACTS, Contract
 
 SCHEMAS: Final = ROOT / "schemas"

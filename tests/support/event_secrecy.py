@@ -62,7 +62,7 @@ preset = "stripe"
 secrets = [{{ file = {shop} }}]
 
 [webhooks.relay]
-provider = "standard-webhooks"
+source = "standard-webhooks"
 secrets = [{{ file = {relay} }}]
 """
 _FIX: Final = '\ntype = ["text:event"]\n'

@@ -3,7 +3,7 @@
 from pipeline.app.assembly import open_jobs
 from pipeline.app.ports import PORTS, Ports
 from pipeline.app.running import STAGES, Ready, run_dev, run_ingress, run_stage
-from pipeline.app.sources import open_sources
+from pipeline.app.sources import open_webhooks
 
 __all__ = [
     "PORTS",
@@ -11,7 +11,7 @@ __all__ = [
     "Ports",
     "Ready",
     "open_jobs",
-    "open_sources",
+    "open_webhooks",
     "run_dev",
     "run_ingress",
     "run_stage",

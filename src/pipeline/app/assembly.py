@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from pipeline.app.parts import Part, Service, Web, Worker
 from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
-from pipeline.app.sources import open_sources
+from pipeline.app.sources import open_webhooks
 from pipeline.audit import Signer, Writing
 from pipeline.audit.stage import AuditStage
 from pipeline.contracts import AuditAction, AuditEvent, Topic, audit_record
@@ -102,7 +102,7 @@ def make_ingress(around: Surroundings) -> Part:
     folder = settings.ingress.capture_dir
     capture = Capture(folder, clock=now) if folder else None
     ingress = Ingress(
-        sources=open_sources(settings),
+        webhooks=open_webhooks(settings),
         publisher=around.publisher,
         settings=settings.ingress,
         metrics=around.metrics,

@@ -10,94 +10,91 @@ from typing import Final
 from pydantic import BaseModel
 
 from pipeline.contracts import Topic, TopicName
-from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookSource
-from pipeline.webhooks.sources import Delivery, Ecs, Identified, Provider, ProviderKind, Verified, Verifier, Weavr
+from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookIntegration
+from pipeline.webhooks.sources import Ecs, Identified, Source, SourceKind, Verified, Verifier, Weavr, WebhookRequest
 from pipeline.webhooks.verification import Reason, SignatureRefused
-from pipeline.webhooks.webhook import Source
+from pipeline.webhooks.webhook import Webhook
 
 
-class _Unable:
-    """The verifier of whoever has no secrets: refuses everything."""
+class _NoSecrets:
+    """Verifier for webhooks whose secrets were not read. It refuses every request."""
 
     stored_headers: Final = frozenset[str]()
 
-    def verify(self, _delivery: Delivery, _now: datetime) -> Verified:
+    def verify(self, _request: WebhookRequest, _now: datetime) -> Verified:
         """See Verifier."""
         raise SignatureRefused(Reason.NO_ACTIVE_SECRET, "The secrets of this source were not read")
 
 
-_UNABLE: Final = _Unable()
+_NO_SECRETS: Final = _NoSecrets()
 
 
-class _Governed:
-    """A provider under the settings of its table: they say topic and statuses, the provider says the rest."""
+class _ConfiguredInTable:
+    """A source whose table sets topic and statuses; the source itself decides the rest."""
 
-    def __init__(self, provider: Provider, settings: WebhookSource) -> None:
-        self._provider = provider
+    def __init__(self, source: Source, settings: WebhookIntegration) -> None:
+        self._source = source
         self._topic: TopicName = settings.events_topic or Topic.BATCH_REQUESTED
         self._quarantine = Topic.WEBHOOK_QUARANTINE if settings.events_topic else Topic.BATCH_QUARANTINE
         self.policy: Final = replace(
-            provider.policy,
+            source.policy,
             success=settings.success_status,
             unverified=settings.unverified_status,
             audit_accepted=settings.audit_accepted,
         )
 
-    def identify(self, delivery: Delivery) -> Identified:
-        """See Provider."""
-        found = self._provider.identify(delivery)
+    def identify(self, request: WebhookRequest) -> Identified:
+        """See Source."""
+        found = self._source.identify(request)
         return found if found.topic == self._topic else replace(found, topic=self._topic)
 
-    def quarantine(self, _delivery: Delivery) -> TopicName:
-        """See Provider. It is where the commands look for what came in by such a table."""
+    def quarantine(self, _request: WebhookRequest) -> TopicName:
+        """See Source. The quarantine commands look into this topic for every ``[webhooks.NAME]``."""
         return self._quarantine
 
 
-_Opening = Callable[[Callable[[], Verifier]], Verifier]
-
-
-def open_sources(settings: Settings, *, secrets: bool = True) -> list[Source]:
+def open_webhooks(settings: Settings, *, secrets: bool = True) -> list[Webhook]:
     """Return all configured webhooks, in the order of the settings.
 
     Args:
         settings: As loaded.
         secrets: Whether to read the webhooks' secret files; without them nothing is verified, for commands that only
-            ask what a delivery is.
+            identify requests.
 
     Raises:
-        ConfigError: A provider is not installed, or refuses its options.
-        FatalError: A secret cannot be used as the source's scheme needs it.
-        SecretUnreadable: A file went away since the settings were loaded.
+        ConfigError: A kind of source is not installed, or refuses its options.
+        FatalError: A secret is not written as the source's scheme needs it.
+        SecretUnreadable: A file has disappeared since the settings were loaded.
     """
 
     def verifier(make: Callable[[], Verifier]) -> Verifier:
-        return make() if secrets else _UNABLE
+        return make() if secrets else _NO_SECRETS
 
     return [
-        *(_source("ecs", Ecs(), one, one, verifier) for one in settings.ecs.values()),
-        *(_source("weavr", Weavr(), one, one, verifier) for one in settings.weavr.values()),
+        *(_webhook("ecs", Ecs(), one, one, verifier) for one in settings.ecs.values()),
+        *(_webhook("weavr", Weavr(), one, one, verifier) for one in settings.weavr.values()),
         *(_configured(one, verifier) for one in settings.webhooks.values()),
     ]
 
 
-def _source(
-    kind: str,
-    provider: ProviderKind,
-    settings: EcsIntegration | WeavrIntegration | WebhookSource,
+def _webhook(
+    kind_name: str,
+    kind: SourceKind,
+    settings: EcsIntegration | WeavrIntegration | WebhookIntegration,
     options: BaseModel,
-    verifier: _Opening,
-) -> Source:
+    verifier: Callable[[Callable[[], Verifier]], Verifier],
+) -> Webhook:
     name = settings.name
-    return Source(
+    return Webhook(
         integration=name,
-        kind=kind,
+        kind=kind_name,
         path=settings.webhook_path,
-        verifier=verifier(lambda: provider.verifier(name, options, settings.webhook_secrets())),
-        provider=provider.provider(name, options),
+        verifier=verifier(lambda: kind.verifier(name, options, settings.webhook_secrets())),
+        source=kind.source(name, options),
     )
 
 
-def _configured(settings: WebhookSource, verifier: _Opening) -> Source:
-    kind, options = settings.opened()
-    source = _source(settings.kind_name, kind, settings, options, verifier)
-    return replace(source, provider=_Governed(source.provider, settings))
+def _configured(settings: WebhookIntegration, verifier: Callable[[Callable[[], Verifier]], Verifier]) -> Webhook:
+    kind, options = settings.kind_with_options()
+    webhook = _webhook(settings.kind_name, kind, settings, options, verifier)
+    return replace(webhook, source=_ConfiguredInTable(webhook.source, settings))

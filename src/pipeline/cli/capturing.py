@@ -15,7 +15,7 @@ from pipeline.cli.exits import UsageRefused
 from pipeline.cli.local_files import Aside
 from pipeline.cli.moments import now
 from pipeline.errors import PermanentError
-from pipeline.webhooks.capture import CaptureBusy, Refused, Wanted, ask, captured_file, end, read_captured
+from pipeline.webhooks.capture import CaptureBusy, RefusedRequest, Wanted, ask, captured_file, end, read_captured
 
 _PAUSE: Final = 0.5
 _PATIENCE: Final = 10
@@ -45,7 +45,7 @@ class Errand:
     output: Path | None
 
 
-Show = Callable[[Path, int, Refused], object]
+Show = Callable[[Path, int, RefusedRequest], object]
 """Takes the file, the number of a request in it, and the request."""
 
 
@@ -83,8 +83,8 @@ def _ask(errand: Errand) -> Wanted:
         raise UsageRefused("capture_folder", f"{errand.folder} cannot be used ({error.strerror})") from None
 
 
-async def _collected(errand: Errand, file: Path, show: Show, pause: float) -> list[Refused]:
-    requests: list[Refused] = []
+async def _collected(errand: Errand, file: Path, show: Show, pause: float) -> list[RefusedRequest]:
+    requests: list[RefusedRequest] = []
     size = looks = 0
     while now() < errand.until:
         there = await asyncio.to_thread(_size, file)

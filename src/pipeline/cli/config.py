@@ -77,7 +77,7 @@ def masked(settings: Settings) -> dict[str, Any]:
 
 
 def _options(value: Any, name: str = "") -> Any:
-    # options of a processor or provider are its own: only their names tell which of them are secrets
+    # a processor or a source defines its own options: only their names show which of them are secrets
     if isinstance(value, dict):
         return {key: _options(inner, key) for key, inner in value.items()}
     if isinstance(value, list):

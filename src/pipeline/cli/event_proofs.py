@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from pipeline.cli.event_view import place
 from pipeline.cli.source_view import Configured
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, Record, first_values
-from pipeline.webhooks.sources import Delivery
+from pipeline.webhooks.sources import WebhookRequest
 from pipeline.webhooks.sources.weavr import LEGACY_SIGNATURE, SIGNATURE
 from pipeline.webhooks.verification import Reason, SignatureRefused
 
@@ -50,7 +50,7 @@ class Prover:
     """
 
     def __init__(self, sources: Sequence[Configured]) -> None:
-        self._by_path = {one.source.path: one for one in sources}
+        self._by_path = {one.webhook.path: one for one in sources}
 
     def prove(self, record: Record) -> tuple[Verdict, str]:
         """Return the verdict, and the exact reason where it failed.
@@ -59,15 +59,15 @@ class Prover:
         """
         headers = first_values(record.headers)
         one = self._by_path.get(headers.get("ce_source", ""))
-        if one is None or headers.get(INTEGRATION_HEADER) != one.source.integration:
+        if one is None or headers.get(INTEGRATION_HEADER) != one.webhook.integration:
             return Verdict.SOURCE_UNKNOWN, ""
-        verifier = one.source.verifier
+        verifier = one.webhook.verifier
         kept = tuple((name, value) for name, value in record.headers if name in verifier.stored_headers)
-        delivery = Delivery(headers.get(PATH_HEADER, ""), kept, record.value)
-        if (doubt := _doubt(one, delivery)) is not None:
+        request = WebhookRequest(headers.get(PATH_HEADER, ""), kept, record.value)
+        if (doubt := _doubt(one, request)) is not None:
             return doubt, ""
         try:
-            verifier.verify(delivery, datetime.fromisoformat(headers.get("ce_time", "")))
+            verifier.verify(request, datetime.fromisoformat(headers.get("ce_time", "")))
         except SignatureRefused as refused:
             retired = refused.reason is Reason.NO_ACTIVE_SECRET
             return (Verdict.KEY_RETIRED, "") if retired else (Verdict.FAILED, refused.reason.value)
@@ -76,22 +76,22 @@ class Prover:
         return Verdict.VERIFIED, ""
 
 
-def _doubt(one: Configured, delivery: Delivery) -> Verdict | None:
-    """Return why nothing that is kept can prove a delivery, if so."""
-    explained = getattr(one.source.verifier, "scheme_for", None)
+def _doubt(one: Configured, request: WebhookRequest) -> Verdict | None:
+    """Return why nothing that is kept can prove a request, if so."""
+    explained = getattr(one.webhook.verifier, "scheme_for", None)
     if explained is None:
         return None
-    scheme = explained(delivery)
+    scheme = explained(request)
     if scheme is None:
         return Verdict.UNSIGNED_PATH
     if not scheme.stored_headers:
         return Verdict.SHARED_SECRET
-    return Verdict.BODY_UNSIGNED if one.body_unsigned or _is_legacy(one, delivery) else None
+    return Verdict.BODY_UNSIGNED if one.body_unsigned or _is_legacy(one, request) else None
 
 
-def _is_legacy(one: Configured, delivery: Delivery) -> bool:
-    names = {name for name, _ in delivery.headers}
-    return one.source.kind == "weavr" and LEGACY_SIGNATURE in names and SIGNATURE not in names
+def _is_legacy(one: Configured, request: WebhookRequest) -> bool:
+    names = {name for name, _ in request.headers}
+    return one.webhook.kind == "weavr" and LEGACY_SIGNATURE in names and SIGNATURE not in names
 
 
 @dataclass

@@ -1,25 +1,42 @@
-"""``pipeline quarantine``: what was authentic but did not fit; let it go after a fix."""
+"""``pipeline quarantine``: show requests that were authentic but did not fit, and release them after a fix."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import click
+from pydantic import JsonValue
 
+from pipeline.app import open_webhooks
 from pipeline.cli.actor import actor
 from pipeline.cli.context import Setup, pass_setup
+from pipeline.cli.event_body import masked_body
 from pipeline.cli.exits import ExitCode, UsageRefused
+from pipeline.cli.job_view import NotFound
 from pipeline.cli.output import json_option, print_json, print_line, print_table
-from pipeline.cli.quarantine_items import Sources, document, each, find, in_order, lateness, listed, read_all, told
-from pipeline.contracts import audit_record
-from pipeline.kafka import Publisher
-from pipeline.webhooks.quarantine import Quarantined
+from pipeline.contracts import SPECS, Record, Topic, audit_record
+from pipeline.contracts.strict_json import Finding
+from pipeline.contracts.weavr import BY_PATH
+from pipeline.errors import PoisonRecord, TransientError
+from pipeline.kafka import Publisher, read_topic
+from pipeline.settings import Settings
+from pipeline.webhooks.quarantine import Quarantined, findings_now, read_quarantined, shown
 from pipeline.webhooks.quarantine import release as released
+from pipeline.webhooks.webhook import Webhook
 
 _COLUMNS = ("id", "integration", "topic", "at", "reasons", "now")
+
+_TABLES: Final[dict[Topic, str]] = {
+    Topic.BATCH_QUARANTINE: "ecs",
+    Topic.EVENTS_QUARANTINE: "weavr",
+    Topic.EVENTS_STEPUP_QUARANTINE: "weavr",
+    Topic.WEBHOOK_QUARANTINE: "webhooks",
+}
+"""Every quarantine topic, with the table of settings whose webhooks use it."""
 
 
 @click.group()
@@ -27,7 +44,7 @@ def quarantine() -> None:
     """Look at webhooks that were authentic but did not fit, and release them after a fix. Values are shown masked.
 
     ECS's announcements were refused with 422. Events of Weavr and of configured sources were answered with success:
-    nobody sends them again, so what is not released within the topic's retention is lost.
+    their senders do not repeat them, so what is not released within the topic's retention is lost.
     """
 
 
@@ -36,11 +53,11 @@ def quarantine() -> None:
 @json_option
 @pass_setup
 def list_items(setup: Setup, *, integration: str | None, as_json: bool) -> None:
-    """Print what is in quarantine, and whether it fits by the present settings. With --json one per line."""
+    """Print what is in quarantine, and whether it fits the present settings. With --json one per line."""
     settings = setup.settings()
-    sources = Sources(settings)
-    items = [item for item in asyncio.run(read_all(settings)) if integration in (None, item.integration)]
-    rows = [listed(item, sources) for item in items]
+    webhooks = _Webhooks(settings)
+    items = [item for item in asyncio.run(_read_all(settings)) if integration in (None, item.integration)]
+    rows = [_row(item, webhooks) for item in items]
     if as_json:
         for row in rows:
             print_json(row)
@@ -54,9 +71,9 @@ def list_items(setup: Setup, *, integration: str | None, as_json: bool) -> None:
 @click.argument("item_id", metavar="ID")
 @pass_setup
 def show(setup: Setup, *, item_id: str) -> None:
-    """Print one webhook, masked, with what is wrong with it by the present settings. Always JSON."""
+    """Print one webhook, masked, with what is wrong with it under the present settings. Always JSON."""
     settings = setup.settings()
-    print_json(document(find(asyncio.run(read_all(settings)), item_id), Sources(settings)))
+    print_json(_document(_find(asyncio.run(_read_all(settings)), item_id), _Webhooks(settings)))
 
 
 @quarantine.command(
@@ -80,51 +97,85 @@ def release(
     integration: str | None,
     as_json: bool,
 ) -> None:
-    """Look again, and publish what fits by now as if it had been accepted. May be repeated.
+    """Check again, and publish what fits by now as if it had been accepted. May be repeated.
 
-    Whatever the order of the IDs: each integration's are published in the order in which they came. They come after
-    all that was accepted meanwhile. Exit 1 if one of them still does not fit; the others are released.
+    In whatever order you give the IDs, each integration's are published in the order in which they came, after all that
+    was accepted meanwhile. Exit 1 if one of them still does not fit; the others are released.
     """
     if bool(item_ids) == everything or everything != (integration is not None):
         raise UsageRefused("release_what", "name IDs, or --all with --integration NAME")
-    letting_go = _LettingGo(setup, as_json=as_json)
-    done = letting_go.all_of(integration) if integration else letting_go.some(item_ids)
+    releasing = _Releasing(setup, as_json=as_json)
+    done = releasing.all_of(integration) if integration else releasing.some(item_ids)
     ctx.exit(ExitCode.OK if asyncio.run(done) else ExitCode.FINDING)
 
 
-class _LettingGo:
-    """Publishes what fits by now, one after another, and says what became of each."""
+class _Webhooks:
+    """The webhooks of the present settings, found by a quarantined request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._found = {
+            (webhook.kind if webhook.kind in {"ecs", "weavr"} else "webhooks", webhook.integration): webhook
+            for webhook in open_webhooks(settings, secrets=False)
+        }
+
+    def of(self, item: Quarantined) -> Webhook | None:
+        """Return the webhook that an item came to, or None if the settings no longer have it."""
+        return self._found.get((_TABLES[Topic(item.position.topic)], item.integration))
+
+    def findings(self, item: Quarantined) -> tuple[Finding, ...]:
+        """Return what is wrong with an item under the present settings."""
+        webhook = self.of(item)
+        return findings_now(item, webhook.source) if webhook else ()
+
+    def now(self, item: Quarantined) -> str:
+        """Return ``valid``, ``invalid``, or ``integration unknown``."""
+        if self.of(item) is None:
+            return "integration unknown"
+        return "invalid" if self.findings(item) else "valid"
+
+    def lateness(self, item: Quarantined, now: datetime) -> str | None:
+        """Return how late the release of a fitting item is, or None: a late step-up may be useless."""
+        webhook = self.of(item)
+        spec = SPECS.get(webhook.source.identify(item.request).topic) if webhook else None
+        age = now - item.at
+        if spec is None or age <= timedelta(milliseconds=spec.retention_ms):
+            return None
+        return f"received {age.total_seconds() / 3600:.1f} h ago, longer than {spec.topic} keeps a record"
+
+
+class _Releasing:
+    """Publishes what fits by now, one after another, and reports the result of each."""
 
     def __init__(self, setup: Setup, *, as_json: bool) -> None:
         self._settings = setup.settings()
         self._ports = setup.ports
-        self._sources = Sources(self._settings)
+        self._webhooks = _Webhooks(self._settings)
         self._now = datetime.now(UTC)
         self._as_json = as_json
 
     async def some(self, item_ids: Sequence[str]) -> bool:
-        """Release those with the given ids, tell in the given order; return whether all of them fit."""
-        items = await read_all(self._settings)
-        chosen = list(dict.fromkeys(find(items, item_id) for item_id in item_ids))
-        fitting = [item for item in in_order(chosen) if self._fits(item)]
+        """Release those with the given ids, report in the given order; return whether all of them fit."""
+        items = await _read_all(self._settings)
+        chosen = list(dict.fromkeys(_find(items, item_id) for item_id in item_ids))
+        fitting = [item for item in _in_topic_order(chosen) if self._fits(item)]
         if fitting:
             async with self._publisher() as publisher:
                 for item in fitting:
                     await self._publish(item, publisher)
         done = {item.id for item in fitting}
         for item in chosen:
-            self._tell(item, done=item.id in done)
+            self._report(item, done=item.id in done)
         return len(fitting) == len(chosen)
 
     async def all_of(self, integration: str) -> bool:
-        """Release all of an integration, telling as it goes: there may be more than memory holds."""
+        """Release all of an integration and report each at once: together they may exceed the memory."""
         complete = True
         async with self._publisher() as publisher:
-            async for item in each(self._settings, integration):
+            async for item in _each(self._settings, integration):
                 fits = self._fits(item)
                 if fits:
                     await self._publish(item, publisher)
-                self._tell(item, done=fits)
+                self._report(item, done=fits)
                 complete = complete and fits
         return complete
 
@@ -132,21 +183,131 @@ class _LettingGo:
         return self._ports.publisher(self._settings.cluster, client_id="card-pipeline-cli")
 
     def _fits(self, item: Quarantined) -> bool:
-        return self._sources.now(item) == "valid"
+        return self._webhooks.now(item) == "valid"
 
     async def _publish(self, item: Quarantined, publisher: Publisher) -> None:
-        """Publish a delivery, wait until it is durable, and tell the audit log: the next one comes after it."""
-        source = self._sources.of(item)
-        if source is not None:
-            both = released(item, source.provider, now=self._now, actor=actor())
+        """Publish a request and its audit event, and wait until both are durable, so that the next one follows them."""
+        webhook = self._webhooks.of(item)
+        if webhook is not None:
+            both = released(item, webhook.source, now=self._now, actor=actor())
             await publisher.publish(both.record)
             await publisher.publish(audit_record(both.event))
 
-    def _tell(self, item: Quarantined, *, done: bool) -> None:
-        late = lateness(item, self._sources, self._now) if done else None
+    def _report(self, item: Quarantined, *, done: bool) -> None:
+        late = self._webhooks.lateness(item, self._now) if done else None
         if self._as_json:
-            findings = [] if done else told(self._sources.findings(item))
+            findings = [] if done else _as_json(self._webhooks.findings(item))
             print_json({"id": item.id, "released": done, "late": late is not None, "findings": findings})
             return
         text = "released" if done else "still invalid, see `pipeline quarantine show`"
         print_line(f"{item.id}: {text}{f' ({late})' if late else ''}")
+
+
+async def _read_all(settings: Settings) -> list[Quarantined]:
+    """Return the first record of each quarantined request, in the order of the topics.
+
+    It warns of a topic that cannot be read, unless no configured webhook uses the topic.
+
+    Raises:
+        TransientError: None of the topics can be read.
+    """
+    found = await asyncio.gather(*(_listed(settings, topic) for topic in _TABLES), return_exceptions=True)
+    items: list[Quarantined] = []
+    errors: list[TransientError] = []
+    for topic, one in zip(_TABLES, found, strict=True):
+        if isinstance(one, TransientError):
+            errors.append(one)
+            _warn(settings, topic, one)
+        elif isinstance(one, BaseException):
+            raise one
+        else:
+            items += one
+    if len(errors) == len(_TABLES):
+        raise errors[0]
+    return items
+
+
+async def _each(settings: Settings, integration: str) -> AsyncIterator[Quarantined]:
+    """Yield an integration's quarantined requests in their order, each once. Memory is bounded, except for the ids.
+
+    Unreadable topics and errors are treated as in :func:`_read_all`.
+    """
+    errors: list[TransientError] = []
+    for topic in _TABLES:
+        try:
+            async for item in _read(settings, topic):
+                if item.integration == integration:
+                    yield item
+        except TransientError as error:
+            errors.append(error)
+            _warn(settings, topic, error)
+    if len(errors) == len(_TABLES):
+        raise errors[0]
+
+
+def _warn(settings: Settings, topic: Topic, error: TransientError) -> None:
+    if getattr(settings, _TABLES[topic]):
+        click.echo(f"warning: {error.message}", err=True)
+
+
+async def _listed(settings: Settings, topic: Topic) -> list[Quarantined]:
+    return [item async for item in _read(settings, topic)]
+
+
+async def _read(settings: Settings, topic: Topic) -> AsyncIterator[Quarantined]:
+    known: set[str] = set()
+    async for record in read_topic(settings.cluster, topic):
+        try:
+            item = read_quarantined(record)
+        except PoisonRecord as error:
+            position = f"{topic}, partition {record.partition}, offset {record.offset}"
+            click.echo(f"warning: {position}: {error.message}", err=True)
+            continue
+        if item.id not in known:
+            known.add(item.id)
+            yield item
+
+
+def _find(items: Sequence[Quarantined], item_id: str) -> Quarantined:
+    """Return the one item whose id begins with the given one.
+
+    Raises:
+        NotFound: There is none, or more than one.
+    """
+    found = [item for item in items if item.id.startswith(item_id)]
+    if len(found) != 1:
+        what = "nothing" if not found else f"{len(found)} requests"
+        raise NotFound("quarantine_unknown", f"{what} with an id that begins with {item_id!r} in quarantine")
+    return found[0]
+
+
+def _in_topic_order(items: Sequence[Quarantined]) -> list[Quarantined]:
+    """Return items in the order of their topics: all of an integration are in one partition, in the order they came."""
+    return sorted(items, key=lambda item: (item.position.topic, item.position.partition, item.position.offset))
+
+
+def _row(item: Quarantined, webhooks: _Webhooks) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "integration": item.integration,
+        "topic": item.position.topic,
+        "at": item.at.isoformat(),
+        "reasons": list(item.reasons),
+        "now": webhooks.now(item),
+    }
+
+
+def _document(item: Quarantined, webhooks: _Webhooks) -> dict[str, JsonValue]:
+    """Return everything that may be shown of an item."""
+    position, path = item.position, item.request.path
+    view = shown(item) | {"topic": position.topic, "event_path": path or None}
+    kind = BY_PATH.get(path) if _TABLES[Topic(position.topic)] == "weavr" else None
+    if kind is not None:
+        typed = (("ce_type", kind.type.encode()),)
+        record = Record(position.topic, position.partition, position.offset, "", item.request.body, typed, 0)
+        view["body"] = masked_body(record)
+    return view | {"now": webhooks.now(item), "findings": [*_as_json(webhooks.findings(item))]}
+
+
+def _as_json(findings: Sequence[Finding]) -> list[JsonValue]:
+    return [{"field": one.field, "rule": one.rule, "remedy": one.remedy} for one in findings]

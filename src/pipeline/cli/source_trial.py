@@ -1,9 +1,9 @@
-"""One request tried on a source, without a server: is it authentic, what is it, and if not, why not."""
+"""Tries one request on a webhook, without a server: whether it is authentic, which event it is, and if not, why."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pydantic import JsonValue
@@ -11,29 +11,11 @@ from pydantic import JsonValue
 from pipeline.cli.source_view import Configured
 from pipeline.contracts import Headers
 from pipeline.contracts.strict_json import InvalidBody
-from pipeline.webhooks.problems import Problem
-from pipeline.webhooks.reading import check_head
-from pipeline.webhooks.sources import Delivery, Identified, Verified
+from pipeline.webhooks.answers import Problem
+from pipeline.webhooks.http_request import check_media_type
+from pipeline.webhooks.sources import Explainable, Identified, Verified, WebhookRequest
 from pipeline.webhooks.sources.protocols import UNKNOWN_PATH
 from pipeline.webhooks.verification import SignatureRefused, Step, explain
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request at hand.
-
-    Attributes:
-        path: Behind the source's own; may hold a secret segment.
-        headers: Names in lower case.
-        client: Address of the sender, or ``-``.
-        at: When it came: decides which secrets count, and how old it is.
-    """
-
-    path: str = field(repr=False)
-    headers: Headers = field(repr=False)
-    body: bytes = field(repr=False)
-    client: str
-    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +23,9 @@ class Trial:
     """How it went.
 
     Attributes:
-        steps: In order; every one must be right for the ingress to take the request.
-        verified: What proved it, or None.
-        identified: What it is, or None.
+        steps: In order; the ingress accepts the request only if every step succeeds.
+        verified: What proved it authentic, or None.
+        identified: Which event it is, or None.
         reason: Exact reason of a refusal, or None.
     """
 
@@ -54,11 +36,11 @@ class Trial:
 
     @property
     def ok(self) -> bool:
-        """Whether the ingress would take the request as an event."""
+        """Whether the ingress would accept the request as an event."""
         return all(step.ok for step in self.steps)
 
     def document(self) -> dict[str, JsonValue]:
-        """Return it as JSON: nothing of the body but what becomes type, key and id."""
+        """Return it as JSON, with nothing of the body except type, key and id."""
         found = self.identified
         return {
             "verified": self.verified is not None,
@@ -72,53 +54,57 @@ class Trial:
         }
 
 
-def try_request(one: Configured, request: Request) -> Trial:
-    """Try a request on a source. Pure; never raises for what was received."""
-    behind = _behind(one, request.path)
-    steps = [_route(one, behind), _media_type(one, request.headers)]
-    delivery = Delivery(behind, request.headers, request.body, request.client)
-    verified, reason = _verified(one, delivery, request.at, steps)
-    kept = tuple(header for header in request.headers if header[0] in one.source.verifier.stored_headers)
-    paths = [verified.path] if verified else _possible(one, behind)
-    found = _identified(one, [Delivery(path, kept, request.body, request.client) for path in paths], steps)
+def try_request(one: Configured, request: WebhookRequest, at: datetime) -> Trial:
+    """Try a request on a webhook. Pure; never raises for what was received.
+
+    Args:
+        one: The webhook.
+        request: Its path may be the whole one or the one below the webhook's own; it may hold a secret segment.
+        at: When it came: decides which secrets are active, and how old it is.
+    """
+    path = _path_below(one, request.path)
+    steps = [_route(one, path), _media_type(one, request.headers)]
+    verified, reason = _verified(one, replace(request, path=path), at, steps)
+    stored = tuple(header for header in request.headers if header[0] in one.webhook.verifier.stored_headers)
+    paths = [verified.path] if verified else _possible_paths(one, path)
+    found = _identified(one, [replace(request, path=path, headers=stored) for path in paths], steps)
     return Trial(tuple(steps), verified, found, reason)
 
 
-def _behind(one: Configured, path: str) -> str:
-    """Return the path behind the source's own, whichever of them was given."""
-    base = one.source.path
+def _path_below(one: Configured, path: str) -> str:
+    """Return the path below the webhook's own, for either form of path."""
+    base = one.webhook.path
     return path.removeprefix(base) if path == base or path.startswith(base + "/") else path
 
 
-def _route(one: Configured, behind: str) -> Step:
-    if behind and not behind.startswith("/"):
+def _route(one: Configured, path: str) -> Step:
+    if path and not path.startswith("/"):
         return Step("route", ok=False, detail="a path begins with /")
-    if behind and not one.source.policy.below:
-        return Step("route", ok=False, detail=f"nothing is received below {one.source.path}: 404")
-    return Step("route", ok=True, detail=f"{one.source.path} is {one.table}")
+    if path and not one.webhook.policy.below:
+        return Step("route", ok=False, detail=f"nothing is received below {one.webhook.path}: 404")
+    return Step("route", ok=True, detail=f"{one.webhook.path} is {one.table}")
 
 
 def _media_type(one: Configured, headers: Headers) -> Step:
-    if one.source.policy.any_media_type:
-        return Step("media_type", ok=True, detail="any media type is taken")
+    if one.webhook.policy.any_media_type:
+        return Step("media_type", ok=True, detail="any media type is accepted")
     try:
-        found = check_head(headers)
+        found = check_media_type(headers)
     except Problem as problem:
         return Step("media_type", ok=False, detail=f"{problem.row.title}: {problem.status}")
     return Step("media_type", ok=True, detail=found if found.isprintable() else "JSON")
 
 
 def _verified(
-    one: Configured, delivery: Delivery, at: datetime, steps: list[Step]
+    one: Configured, request: WebhookRequest, at: datetime, steps: list[Step]
 ) -> tuple[Verified | None, str | None]:
-    """Return what proved the delivery, or why nothing did; note how."""
-    verifier = one.source.verifier
-    explained = getattr(verifier, "scheme_for", None)
-    scheme = explained(delivery) if explained else None
+    """Return what proved the request authentic, or why nothing did; add the steps."""
+    verifier = one.webhook.verifier
+    scheme = verifier.scheme_for(request) if isinstance(verifier, Explainable) else None
     if scheme is not None:
-        steps += explain(scheme, delivery.headers, delivery.body, at).steps
+        steps += explain(scheme, request.headers, request.body, at).steps
     try:
-        verified = verifier.verify(delivery, at)
+        verified = verifier.verify(request, at)
     except SignatureRefused as refused:
         if scheme is None:
             steps.append(Step("protection", ok=False, detail=refused.message))
@@ -128,17 +114,17 @@ def _verified(
     return verified, None
 
 
-def _possible(one: Configured, behind: str) -> list[str]:
-    """Return what an unproved delivery's path may be: as it came, or without a first segment that may be a secret."""
-    _, _, rest = behind[1:].partition("/")
-    return [behind, f"/{rest}"] if one.source.policy.below and rest else [behind]
+def _possible_paths(one: Configured, path: str) -> list[str]:
+    """Return the possible paths of an unproved request: as it came, or without a first segment that may be a secret."""
+    _, _, rest = path[1:].partition("/")
+    return [path, f"/{rest}"] if one.webhook.policy.below and rest else [path]
 
 
-def _identified(one: Configured, possible: Sequence[Delivery], steps: list[Step]) -> Identified | None:
+def _identified(one: Configured, possible: Sequence[WebhookRequest], steps: list[Step]) -> Identified | None:
     faults: list[InvalidBody] = []
-    for delivery in possible:
+    for request in possible:
         try:
-            found = one.source.provider.identify(delivery)
+            found = one.webhook.source.identify(request)
         except InvalidBody as invalid:
             faults.append(invalid)
         else:

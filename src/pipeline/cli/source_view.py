@@ -1,4 +1,4 @@
-"""The configured webhooks, as settings and ingress know them."""
+"""The configured webhooks, with their settings."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
-from pipeline.app.sources import open_sources
+from pipeline.app.sources import open_webhooks
 from pipeline.cli.job_view import NotFound
 from pipeline.contracts import Topic
 from pipeline.contracts.weavr import KINDS
-from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookSource
+from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookIntegration
 from pipeline.webhooks.verification import PublicKeySettings, SecretSettings, is_active
-from pipeline.webhooks.webhook import Source
+from pipeline.webhooks.webhook import Webhook
 
 Key = SecretSettings | PublicKeySettings
-Table = EcsIntegration | WeavrIntegration | WebhookSource
+Table = EcsIntegration | WeavrIntegration | WebhookIntegration
 
 SEGMENT: Final = "{secret}"
-"""Stands in a path where the secret segment stands."""
+"""Shown in a path in place of the secret segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Configured:
 
     Attributes:
         table: Its table's name in the settings, such as ``weavr.acme``.
-        settings: What stands there.
-        source: What the ingress makes of it.
+        settings: That table.
+        webhook: The webhook that the ingress serves for it.
         scheme: How requests are verified, as its settings name it.
         body_unsigned: Whether a signature proves nothing about the body.
         keys: Secrets and public keys, in the order in which they are tried.
@@ -39,7 +39,7 @@ class Configured:
 
     table: str
     settings: Table
-    source: Source
+    webhook: Webhook
     scheme: str
     body_unsigned: bool
     keys: tuple[Key, ...]
@@ -48,16 +48,16 @@ class Configured:
     def path(self) -> str:
         """The webhook's path; a secret segment is not shown."""
         hidden = isinstance(self.settings, WeavrIntegration) and self.settings.path_secret is not None
-        return f"{self.source.path}/{SEGMENT}" if hidden else self.source.path
+        return f"{self.webhook.path}/{SEGMENT}" if hidden else self.webhook.path
 
     @property
     def preset(self) -> str | None:
-        """The well-known sender that it is set up for by one word."""
-        return self.settings.preset if isinstance(self.settings, WebhookSource) else None
+        """The preset that configures it, or None."""
+        return self.settings.preset if isinstance(self.settings, WebhookIntegration) else None
 
     @property
     def topics(self) -> list[str]:
-        """Where its events go."""
+        """The topics of its events."""
         if isinstance(self.settings, EcsIntegration):
             return [Topic.BATCH_REQUESTED]
         if isinstance(self.settings, WeavrIntegration):
@@ -65,12 +65,12 @@ class Configured:
         return [self.settings.events_topic or Topic.BATCH_REQUESTED]
 
     def document(self, now: datetime) -> dict[str, JsonValue]:
-        """Return it as JSON; no secret is read for it."""
-        policy = self.source.policy
+        """Return it as JSON, without reading a secret."""
+        policy = self.webhook.policy
         return {
-            "name": self.source.integration,
+            "name": self.webhook.integration,
             "table": self.table,
-            "kind": self.source.kind,
+            "kind": self.webhook.kind,
             "preset": self.preset,
             "path": self.path,
             "scheme": self.scheme,
@@ -88,15 +88,15 @@ def configured(settings: Settings, *, secrets: bool = False) -> list[Configured]
 
     Args:
         settings: As loaded.
-        secrets: Whether to read the secrets, for verifying.
+        secrets: Whether to read the secrets, to verify requests.
 
     Raises:
-        ConfigError: A provider is not installed, or refuses its options.
+        ConfigError: A kind of source is not installed, or refuses its options.
     """
     tables = _tables(settings)
     return [
-        Configured(table, one, source, *_scheme(one))
-        for (table, one), source in zip(tables, open_sources(settings, secrets=secrets), strict=True)
+        Configured(table, one, webhook, *_scheme(one))
+        for (table, one), webhook in zip(tables, open_webhooks(settings, secrets=secrets), strict=True)
     ]
 
 
@@ -106,7 +106,7 @@ def find_source(sources: Sequence[Configured], name: str) -> Configured:
     Raises:
         NotFound: None, or several.
     """
-    found = [one for one in sources if name in (one.table, one.source.integration)]
+    found = [one for one in sources if name in (one.table, one.webhook.integration)]
     if len(found) == 1:
         return found[0]
     names = ", ".join(one.table for one in found or sources)
@@ -126,7 +126,7 @@ def _scheme(table: Table) -> tuple[str, bool, tuple[Key, ...]]:
     if isinstance(table, EcsIntegration):
         scheme: Any = table.webhook
         return scheme.scheme, bool(getattr(scheme, "body_unsigned", False)), _keys(scheme.secrets, scheme)
-    _, options = table.opened()
+    _, options = table.kind_with_options()
     name = getattr(options, "scheme", table.kind_name)
     return name, bool(getattr(options, "body_unsigned", False)), _keys(table.secrets, options)
 

@@ -1,4 +1,4 @@
-"""``pipeline sources``: which webhooks there are, and why a request to one is not taken."""
+"""``pipeline sources``: list the configured webhooks, and find out why a request to one is refused."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from pipeline.cli.job_view import NotFound
 from pipeline.cli.moments import Moment, Span, now
 from pipeline.cli.output import json_option, print_json, print_line, print_table
 from pipeline.cli.request_files import read_bytes, read_headers
-from pipeline.cli.source_trial import Request, Trial, try_request
+from pipeline.cli.source_trial import Trial, try_request
 from pipeline.cli.source_view import Configured, Key, configured, find_source
 from pipeline.kafka import Point
 from pipeline.settings import DEFAULT_FILE
-from pipeline.webhooks.capture import MOST_REQUESTS, MOST_TIME, Refused, read_captured
+from pipeline.webhooks.capture import MOST_REQUESTS, MOST_TIME, RefusedRequest, read_captured
+from pipeline.webhooks.sources import WebhookRequest
 from pipeline.webhooks.verification import Match, discover, is_active
 
 _COLUMNS = ("name", "kind", "path", "scheme", "keys", "topics", "success", "unverified", "invalid")
@@ -44,7 +45,7 @@ def sources() -> None:
 def list_sources(setup: Setup, *, as_json: bool) -> None:
     """Print every configured webhook: path, verification, keys with their dates, topics. With --json one per line.
 
-    No secret is read or shown; a secret path segment stands there as {secret}.
+    It reads and shows no secret; {secret} stands for a secret path segment.
     """
     found = configured(setup.settings())
     if as_json:
@@ -63,7 +64,7 @@ Examples:
   pipeline sources test acme --captured FILE --number 1 --try-all""",
 )
 @click.argument("name", metavar="SOURCE")
-@click.option("--path", default="", help="Path behind the webhook's own, such as /managed_cards/watch.")
+@click.option("--path", default="", help="Path below the webhook's own, such as /managed_cards/watch.")
 @click.option("--headers", "headers_file", type=_file, help="Headers: lines `Name: value` as of curl -D, or JSON.")
 @click.option("--body", "body_file", type=_file, help="The body, raw.")
 @click.option("--client", default="-", help="Address of the sender, where that decides.")
@@ -89,16 +90,16 @@ def test(
     try_all: bool,
     as_json: bool,
 ) -> None:
-    """Try a request on a source, offline: is it authentic, what is it, and which step fails.
+    """Try a request on a source, offline: is it authentic, which event is it, and which step fails.
 
-    SOURCE is a name, or its table where several sources have that name (weavr.acme). Secrets are read from their
-    files; nothing secret, nothing computed and no body is printed. Exit 0 if the ingress would take it, else 1.
+    SOURCE is a name, or its table where several sources have that name (weavr.acme). It reads the secrets from their
+    files, and prints no secret, no signature and no body. Exit 0 if the ingress would accept the request, else 1.
     """
     given = _Given(path, headers_file, body_file, client, at if isinstance(at, datetime) else None)
     one = find_source(configured(setup.settings(webhook_secrets=True), secrets=True), name)
-    request = given.request() if captured_file is None else given.captured(captured_file, number)
-    trial = try_request(one, request)
-    matches = _matches(one, request) if try_all else None
+    request, came = given.request() if captured_file is None else given.captured(captured_file, number)
+    trial = try_request(one, request, came)
+    matches = _matches(one, request, came) if try_all else None
     if as_json:
         more = {} if matches is None else {"matches": [match.document() for match in matches]}
         print_json(trial.document() | more)
@@ -133,10 +134,10 @@ Exit 0: something was captured. Exit 1: nothing was.""",
 def capture_requests(
     ctx: click.Context, setup: Setup, *, name: str, span: timedelta, limit: int, output: Path | None, as_json: bool
 ) -> None:
-    """Have the ingress processes of this machine keep what they refuse of a source, for a while, to try on it.
+    """Make the ingress processes of this machine store the requests that they refuse of a source, to try them on it.
 
-    The file is its owner's alone, bounded, and deleted when the time is over, or by Ctrl-C: it may hold a secret, as
-    a header or in the path. Needs ingress.capture_dir, and the user that the ingress runs as.
+    Only its owner can read the file, its size is bounded, and it is deleted when the time is over, or by Ctrl-C: it may
+    hold a secret in a header or in the path. Needs ingress.capture_dir, and the user that the ingress runs as.
     """
     settings = setup.settings()
     one = find_source(configured(settings), name)
@@ -144,20 +145,20 @@ def capture_requests(
         raise UsageRefused(
             "capture_off",
             'ingress.capture_dir is not set: write [ingress] capture_dir = "capture" into the settings of the ingress, '
-            "start it anew, and give this command the same settings",
+            "start it again, and give this command the same settings",
         )
     if span > MOST_TIME:
         raise UsageRefused("capture_span", "--for takes at most 1h: what is captured may hold a secret")
     errand = Errand(
         folder=settings.ingress.capture_dir,
-        source=f"{one.source.kind}.{one.source.integration}",
+        source=f"{one.webhook.kind}.{one.webhook.integration}",
         until=now() + span,
         limit=limit,
         output=output,
     )
     kept = output.absolute() if output else None
 
-    def show(file: Path, number: int, request: Refused) -> None:
+    def show(file: Path, number: int, request: RefusedRequest) -> None:
         tried = f"{_program(setup)} sources test {one.table} --captured {shlex.quote(str(kept or file))}"
         _show(kept or file, number, request, f"{tried} --number {number}", as_json=as_json)
 
@@ -169,7 +170,7 @@ def capture_requests(
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What the command line says of a request."""
+    """A request as the command line describes it."""
 
     path: str
     headers_file: Path | None
@@ -177,15 +178,15 @@ class _Given:
     client: str
     at: datetime | None
 
-    def request(self) -> Request:
+    def request(self) -> tuple[WebhookRequest, datetime]:
         if self.headers_file is None or self.body_file is None:
             raise click.UsageError("give --headers and --body, or --captured")
         headers, body = read_headers(self.headers_file), read_bytes(self.body_file)
-        return Request(self.path, headers, body, self.client, self.at or now())
+        return WebhookRequest(self.path, headers, body, self.client), self.at or now()
 
-    def captured(self, file: Path, number: int) -> Request:
+    def captured(self, file: Path, number: int) -> tuple[WebhookRequest, datetime]:
         if self.headers_file is not None or self.body_file is not None or self.path:
-            raise click.UsageError("--captured stands instead of --path, --headers and --body")
+            raise click.UsageError("--captured replaces --path, --headers and --body")
         try:
             requests = read_captured(file)
         except (OSError, ValueError):
@@ -193,31 +194,31 @@ class _Given:
         if number > len(requests):
             raise NotFound("request_unknown", f"{file} holds {len(requests)} requests")
         found = requests[number - 1]
-        return Request(found.path, found.headers, found.body, found.client, self.at or found.at)
+        return found.request, self.at or found.at
 
 
-def _matches(one: Configured, request: Request) -> list[Match]:
-    return discover(request.headers, request.body, request.at, one.settings.webhook_secrets())
+def _matches(one: Configured, request: WebhookRequest, at: datetime) -> list[Match]:
+    return discover(request.headers, request.body, at, one.settings.webhook_secrets())
 
 
 def _print_trial(trial: Trial) -> None:
     for step in trial.steps:
         print_line(f"{'ok  ' if step.ok else 'FAIL'}  {step.step}: {step.detail}")
     found = trial.identified
-    told = f"verified by {trial.verified.by}" if trial.verified else f"not verified ({trial.reason})"
-    print_line(f"{told}; {f'{found.type}, key {found.key}, ce_id {found.id}' if found else 'not identified'}")
+    outcome = f"verified by {trial.verified.by}" if trial.verified else f"not verified ({trial.reason})"
+    print_line(f"{outcome}; {f'{found.type}, key {found.key}, ce_id {found.id}' if found else 'not identified'}")
 
 
 def _print_matches(one: Configured, matches: Sequence[Match]) -> None:
-    place = "[webhooks.NAME.options]" if one.table.startswith("weavr.") else f"[{one.table}.options]"
-    place = f"[{one.table}.webhook]" if one.table.startswith("ecs.") else place
+    table = "[webhooks.NAME.options]" if one.table.startswith("weavr.") else f"[{one.table}.options]"
+    table = f"[{one.table}.webhook]" if one.table.startswith("ecs.") else table
     for match in matches:
         remark = f" ({match.remark})" if match.remark else ""
         click.echo(f"\n# {match.name}, with secret {match.secret}{remark}")
         if match.preset is not None and one.table.startswith("webhooks."):
             click.echo(f'[{one.table}]\npreset = "{match.preset}"')
         else:
-            click.echo(f"{place}\n{match.toml}", nl=False)
+            click.echo(f"{table}\n{match.toml}", nl=False)
     if not matches:
         click.echo("no known way of applying these secrets matches", err=True)
 
@@ -229,22 +230,23 @@ def _program(setup: Setup) -> str:
     return f"pipeline --config {shlex.quote(str(setup.path))}"
 
 
-def _show(file: Path, number: int, request: Refused, command: str, *, as_json: bool) -> None:
-    told = {"number": number, "at": request.at.isoformat(timespec="milliseconds"), "reason": request.reason}
+def _show(file: Path, number: int, refused: RefusedRequest, command: str, *, as_json: bool) -> None:
+    at, size, client = refused.at.isoformat(timespec="milliseconds"), len(refused.request.body), refused.request.client
     if as_json:
-        print_json({**told, "client": request.client, "bytes": len(request.body), "file": str(file), "try": command})
+        head = {"number": number, "at": at, "reason": refused.reason}
+        print_json({**head, "client": client, "bytes": size, "file": str(file), "try": command})
     else:
-        print_line(f"{number}  {told['at']}  {request.reason}  {len(request.body)} bytes from {request.client}")
+        print_line(f"{number}  {at}  {refused.reason}  {size} bytes from {client}")
         print_line(f"    {command}")
 
 
 def _row(one: Configured) -> list[object]:
-    policy = one.source.policy
+    policy = one.webhook.policy
     topics = ", ".join(one.topics) if len(one.topics) <= _FEW else f"{len(one.topics)} topics"
     keys = ", ".join(f"{key.name} ({_validity(key)})" for key in one.keys)
-    kind = f"{one.source.kind} ({one.preset})" if one.preset else one.source.kind
+    kind = f"{one.webhook.kind} ({one.preset})" if one.preset else one.webhook.kind
     return [
-        one.source.integration,
+        one.webhook.integration,
         kind,
         one.path,
         one.scheme,

@@ -1,6 +1,6 @@
 """The settings of a process: one TOML file, environment variables, secret files. Nothing else reads any of these."""
 
-from pipeline.settings.integrations import EcsIntegration, WeavrIntegration, WebhookSource
+from pipeline.settings.integrations import EcsIntegration, WeavrIntegration, WebhookIntegration
 from pipeline.settings.jobs import JobIntegration, Limits
 from pipeline.settings.loading import CONFIG_VARIABLE, DEFAULT_FILE, config_path, load_settings
 from pipeline.settings.model import RetentionSettings, Settings
@@ -18,7 +18,7 @@ __all__ = [
     "Review",
     "Settings",
     "WeavrIntegration",
-    "WebhookSource",
+    "WebhookIntegration",
     "config_path",
     "load_settings",
     "review",

@@ -16,7 +16,7 @@ from pipeline.settings.jobs import AnnouncedJobs, JobIntegration, JobSettings
 from pipeline.settings.refusals import ConfigError, refusal
 from pipeline.units import Count, Days
 from pipeline.webhooks.sources.loading import load_kind
-from pipeline.webhooks.sources.protocols import ProviderKind
+from pipeline.webhooks.sources.protocols import SourceKind
 from pipeline.webhooks.sources.settings import (
     EcsOptions,
     EventAttributes,
@@ -119,7 +119,7 @@ class WeavrIntegration(WeavrOptions):
         return _read_now(self.secrets)
 
 
-class WebhookSource(BaseModel):
+class WebhookIntegration(BaseModel):
     """One source of webhooks that needs no code. Its name is the key of its table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -128,14 +128,14 @@ class WebhookSource(BaseModel):
     preset: Literal["github", "stripe", "slack", "shopify", "paystack"] | None = Field(
         default=None, description="A well-known sender with built-in rules; options may change single ones"
     )
-    provider: str | None = Field(
+    source: str | None = Field(
         default=None,
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
         examples=["standard-webhooks"],
-        description="Kind of sender, if there is no preset: hmac, standard-webhooks, or an installed one",
+        description="Kind of source, if there is no preset: hmac, standard-webhooks, or an installed one",
     )
     options: dict[str, JsonValue] = Field(
-        default={}, description="Options of the provider; docs/providers.md lists those of the built-in ones"
+        default={}, description="Options of the source; docs/sources.md lists those of the built-in ones"
     )
     secrets: tuple[SecretSettings, ...] = Field(
         default=(), max_length=16, description="Every secret that is active when a request comes is tried"
@@ -196,12 +196,10 @@ class WebhookSource(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if (self.preset is None) == (self.provider is None):
-            raise ValueError(f'write either preset = one of {", ".join(PRESETS)}, or provider = "hmac" or another')
-        if self.provider in _OWN_TABLES:
-            raise ValueError(
-                f"provider = {self.provider!r} has a table of its own: write [{self.provider}.{self.name}]"
-            )
+        if (self.preset is None) == (self.source is None):
+            raise ValueError(f'write either preset = one of {", ".join(PRESETS)}, or source = "hmac" or another')
+        if self.source in _OWN_TABLES:
+            raise ValueError(f"source = {self.source!r} has a table of its own: write [{self.source}.{self.name}]")
         check_named_apart(self.secrets)
         if not self.secrets and not self.options.get("public_keys"):
             raise ValueError('secrets is missing; write e.g. secrets = [{ file = "secrets/NAME" }]')
@@ -211,8 +209,8 @@ class WebhookSource(BaseModel):
 
     @property
     def kind_name(self) -> str:
-        """Name of the kind of provider."""
-        return self.provider or "hmac"
+        """Name of the kind of source."""
+        return self.source or "hmac"
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
         """Return the secrets that the files hold now.
@@ -250,19 +248,19 @@ class WebhookSource(BaseModel):
             key="as configured",
         )
 
-    def opened(self) -> tuple[ProviderKind, BaseModel]:
-        """Return the kind of provider with the options that it has validated.
+    def kind_with_options(self) -> tuple[SourceKind, BaseModel]:
+        """Return the kind of source, and its options as it has validated them.
 
         Raises:
-            ConfigError: There is no such provider, it is broken, or it refuses an option.
+            ConfigError: The kind is not installed, is broken, or refuses an option.
         """
         table = f"webhooks.{self.name}"
         try:
             kind = load_kind(self.kind_name)
         except FatalError as error:
-            raise ConfigError([f"{table}.provider: {error.message}"]) from error
+            raise ConfigError([f"{table}.source: {error.message}"]) from error
         if "event" not in kind.Options.model_fields and (names := self._attributes()):
-            raise ConfigError([f"{table}.{name}: is not a setting of provider {self.kind_name}" for name in names])
+            raise ConfigError([f"{table}.{name}: is not a setting of source {self.kind_name}" for name in names])
         try:
             return kind, kind.Options.model_validate(self._options())
         except ValidationError as error:

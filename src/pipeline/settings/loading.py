@@ -96,10 +96,10 @@ def _refusals(error: ValidationError, unread: Container[Loc], variables: Mapping
 
 
 def _options(settings: Settings) -> Iterator[str]:
-    """Yield the options that providers refuse. Only the ingress asks: stages need not have the providers installed."""
+    """Yield the options that sources refuse. Only the ingress asks: stages need not have the sources installed."""
     for source in settings.webhooks.values():
         try:
-            source.opened()
+            source.kind_with_options()
         except ConfigError as error:
             yield from error.problems
 

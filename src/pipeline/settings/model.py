@@ -17,7 +17,7 @@ from pipeline.kafka.settings import KafkaSettings, WorkerSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
 from pipeline.outbound import NetworkSettings
 from pipeline.secret_files import SecretUnreadable
-from pipeline.settings.integrations import EcsIntegration, WeavrIntegration, WebhookSource
+from pipeline.settings.integrations import EcsIntegration, WeavrIntegration, WebhookIntegration
 from pipeline.settings.jobs import JobIntegration
 from pipeline.settings.refusals import ConfigError
 from pipeline.storage.settings import LocalSettings, StoreSettings
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long data outside Kafka is kept")
     ecs: dict[IntegrationName, EcsIntegration] = Field(default={}, description="ECS integrations by name")
     weavr: dict[IntegrationName, WeavrIntegration] = Field(default={}, description="Weavr integrations by name")
-    webhooks: dict[IntegrationName, WebhookSource] = Field(default={}, description="Other sources by name")
+    webhooks: dict[IntegrationName, WebhookIntegration] = Field(default={}, description="Other sources by name")
 
     @classmethod
     def settings_customise_sources(
@@ -153,7 +153,7 @@ class Settings(BaseSettings):
         unused = tuple(prefix for prefix, is_used in zip(_TOPIC_PREFIXES, configured, strict=True) if not is_used)
         return tuple(spec for spec in self.all_topics if not spec.topic.startswith(unused))
 
-    def _sources(self) -> Iterator[tuple[str, str, EcsIntegration | WeavrIntegration | WebhookSource]]:
+    def _sources(self) -> Iterator[tuple[str, str, EcsIntegration | WeavrIntegration | WebhookIntegration]]:
         """Yield table, key and table of every source of webhooks."""
         for kind in _SOURCES:
             for name, source in getattr(self, kind).items():

@@ -15,7 +15,7 @@ from pipeline.contracts import TOPICS, Topic
 from pipeline.contracts.weavr import KINDS
 from pipeline.errors import FatalError
 from pipeline.jobs.processors import load
-from pipeline.settings.integrations import WeavrIntegration, WebhookSource
+from pipeline.settings.integrations import WeavrIntegration, WebhookIntegration
 from pipeline.settings.jobs import JobIntegration
 from pipeline.settings.model import RetentionSettings, Settings
 from pipeline.settings.shape import Loc, dotted
@@ -178,14 +178,14 @@ def _keys(settings: Settings) -> Iterator[tuple[str, tuple[SecretSettings | Publ
     for name, weavr in settings.weavr.items():
         yield f"weavr.{name}.secrets", weavr.secrets
     for name, source in settings.webhooks.items():
-        public = getattr(source.opened()[1], "public_keys", ())
+        public = getattr(source.kind_with_options()[1], "public_keys", ())
         yield (
             f"webhooks.{name}.secrets",
             (*source.secrets, *(one for one in public if isinstance(one, PublicKeySettings))),
         )
 
 
-def _configured(source: WebhookSource) -> Iterator[str]:
-    options = source.opened()[1]
+def _configured(source: WebhookIntegration) -> Iterator[str]:
+    options = source.kind_with_options()[1]
     if isinstance(options, HmacOptions) and options.body_unsigned:
         yield f"options.body_unsigned: {_PROVES_LITTLE}"

@@ -1,4 +1,4 @@
-"""What somebody must look at, lest events be lost: counted always, logged now and then."""
+"""Alarms: what a person must look at so that no event is lost. Each is counted; log lines are rate-limited."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ log = structlog.get_logger(__name__)
 
 
 class AlarmKind(StrEnum):
-    """The closed set; docs/runbook.md says for each what to do."""
+    """All kinds of alarms; docs/runbook.md says for each what to do."""
 
     UNVERIFIED = "unverified"
-    """Well-formed, fresh requests that no secret verifies: the keys are out of date, or somebody guesses."""
+    """Well-formed, fresh requests that no secret verifies: the keys are out of date, or an attacker guesses."""
     NO_ACTIVE_SECRET = "no_active_secret"  # noqa: S105 - a kind of alarm, no secret
-    """Requests that cannot be verified, since every secret of the source is out of its dates."""
+    """Requests that cannot be verified, because no secret of the source is active."""
     UNSIGNED_PATH = "unsigned_path"
-    """Events without signature, whose path no configuration names."""
+    """Events without signature on a path that the configuration does not name."""
     UNKNOWN_PATH = "unknown_path"
-    """Authentic events of a kind that nobody knows: kept in quarantine."""
+    """Authentic events of an unknown kind: kept in quarantine."""
     QUARANTINED = "quarantined"
-    """Authentic events that are not understood: kept in quarantine."""
+    """Authentic events that do not fit: kept in quarantine."""
     TOO_LARGE = "too_large"
-    """Events that were refused for their size, which their sender never repeats."""
+    """Events that were refused for their size, and that their sender never repeats."""
 
 
 class Alarms:
     """Raises alarms: a metric for each, and an error line at most once per interval, source and kind.
 
-    The line says how many there were since the one before; it holds nothing of what was received. Memory is bounded
+    The line says how many there were since the one before, and holds nothing of what was received. Memory is bounded
     by sources times kinds.
 
     Args:
         metrics: Where they are counted.
-        interval: Least seconds between two lines of one source and kind.
+        interval: Shortest time between two lines of one source and kind, in seconds.
         monotonic: Seconds of a clock that never goes back.
     """
 
@@ -45,7 +45,7 @@ class Alarms:
         self._metrics = metrics
         self._interval = interval
         self._monotonic = monotonic
-        self._told: dict[tuple[str, str, AlarmKind], tuple[float, int]] = {}
+        self._logged: dict[tuple[str, str, AlarmKind], tuple[float, int]] = {}
 
     def sound(self, source: str, integration: str, kind: AlarmKind, reason: str) -> None:
         """Raise one.
@@ -59,11 +59,11 @@ class Alarms:
         self._metrics.ingress_alarms.labels(integration, kind.value).inc()
         now = self._monotonic()
         what = (source, integration, kind)
-        since, untold = self._told.get(what, (now - self._interval, 0))
+        since, unlogged = self._logged.get(what, (now - self._interval, 0))
         if now - since < self._interval:
-            self._told[what] = (since, untold + 1)
+            self._logged[what] = (since, unlogged + 1)
             return
-        self._told[what] = (now, 0)
+        self._logged[what] = (now, 0)
         log.error(
-            "webhook_alarm", source=source, integration=integration, kind=kind.value, reason=reason, count=untold + 1
+            "webhook_alarm", source=source, integration=integration, kind=kind.value, reason=reason, count=unlogged + 1
         )

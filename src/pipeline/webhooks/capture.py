@@ -1,15 +1,15 @@
-"""Keeping refused requests for a while, where a person asks for it.
+"""Captures refused requests for a while, when a person asks for it.
 
-Nobody can tell from every sender's documents how it applies its secret; a request as it came can. A command and the
-ingress processes of one machine and one user meet in a folder (``ingress.capture_dir``):
+Many senders' documents do not say how they apply a secret, but a real request shows it. A command and the ingress
+processes of one machine and one user exchange files in a folder (``ingress.capture_dir``):
 
-- the command writes ``<source>.wanted``: until when, how many;
-- each ingress process looks once a second, begins ``<source>.<id>.captured`` (whose first line has the expiry), and
-  appends what it refuses to it, a line of JSON each;
-- whoever sees one of them expired, or left without its ``.wanted``, deletes it: also after both were killed.
+- The command writes ``<source>.wanted``: until when, and how many requests.
+- Each ingress process looks once a second, creates ``<source>.<id>.captured`` (its first line has the expiry), and
+  appends each request that it refuses as a line of JSON.
+- Command and ingress delete each file that has expired or has lost its ``.wanted``, also after the other was killed.
 
-What is kept may hold a secret (a shared secret stands in a header, a secret segment in the path): files are for their
-owner alone (0600), bounded in number, bytes and time.
+A captured request may hold a secret (a shared secret in a header, a secret segment in the path): only the owner can
+read the files (0600), and they are bounded in number, bytes and time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,7 @@ from typing import Final
 import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.contracts import Headers
+from pipeline.webhooks.sources import WebhookRequest
 
 log = structlog.get_logger(__name__)
 
@@ -50,10 +50,10 @@ class Wanted(BaseModel):
     """What a command asks for.
 
     Attributes:
-        id: Tells its file from those of earlier ones.
+        id: Distinguishes its file from those of earlier captures.
         source: Kind and name of the source, e.g. ``weavr.acme``.
-        until: When the file goes.
-        limit: Most requests to keep.
+        until: When the file is deleted.
+        limit: Most requests to store.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,33 +65,29 @@ class Wanted(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A request that nothing verified, as it came.
+class RefusedRequest:
+    """A request that nothing verified.
 
     Attributes:
-        at: When it was judged.
+        at: When it was refused.
         reason: Why it was refused.
-        path: Behind the source's own path; may hold a secret segment.
-        client: Address of the sender.
+        request: As received; its path may hold a secret segment.
     """
 
     at: datetime
     reason: str
-    path: str = field(repr=False)
-    client: str
-    headers: Headers = field(repr=False)
-    body: bytes = field(repr=False)
+    request: WebhookRequest
 
 
 class CaptureBusy(Exception):
-    """Somebody else captures requests of this source."""
+    """Another command captures requests of this source."""
 
 
 class Capture:
-    """An ingress process's part: notices what is wanted, keeps it, deletes what has expired.
+    """An ingress process's part: it notices what is wanted, stores it, and deletes what has expired.
 
     Args:
-        folder: Where command and ingress processes meet; made if it is not there.
+        folder: Where command and ingress processes exchange files; created if it is missing.
         clock: Aware UTC time.
     """
 
@@ -108,7 +104,7 @@ class Capture:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def look(self) -> None:
-        """Begin what is wanted, end what is over. Never raises for a folder that cannot be used: it says so once."""
+        """Begin what is wanted, end what is over. If the folder cannot be used it logs that once, and never raises."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             wanted = sweep(self._folder, self._clock())
@@ -118,10 +114,10 @@ class Capture:
             self._files = {}
             self._complain(error)
 
-    def refused(self, source: str, request: Refused) -> None:
-        """Keep a request, if somebody wants those of its source now; else do nothing. Never raises.
+    def refused(self, source: str, request: RefusedRequest) -> None:
+        """Store a request if a command wants those of its source now; otherwise do nothing. Never raises.
 
-        The write is made at once: no more of them than were asked for can hold up the loop.
+        It writes in the event loop: there are never more writes than requests were asked for.
         """
         file = self._files.get(source)
         if file is None or request.at >= file.wanted.until:
@@ -160,14 +156,14 @@ class _File:
         if self._full:
             return
         try:
-            # never made here: a file that the command has deleted stays deleted
+            # without O_CREAT: a file that the command has deleted stays deleted
             descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
         except FileNotFoundError:
             return
         try:
             state = os.fstat(descriptor)
             if not _is_ours(state):
-                raise PermissionError(1, "a file of somebody else is in its place")
+                raise PermissionError(1, "another user's file is in its place")
             self._lines += os.pread(descriptor, state.st_size - self._seen, self._seen).count(b"\n")
             self._seen = state.st_size
             # the first line is no request
@@ -179,10 +175,10 @@ class _File:
 
 
 def ask(folder: Path, source: str, *, until: datetime, limit: int) -> Wanted:
-    """Ask the ingress processes of this machine to keep what they refuse.
+    """Ask the ingress processes of this machine to store what they refuse.
 
     Raises:
-        CaptureBusy: Another command does so for the same source.
+        CaptureBusy: Another command does that for the same source.
         OSError: The folder cannot be used.
         ValueError: The limit is out of bounds.
     """
@@ -197,22 +193,22 @@ def ask(folder: Path, source: str, *, until: datetime, limit: int) -> Wanted:
 
 
 def end(folder: Path, wanted: Wanted) -> None:
-    """Take the wish back and delete what was kept."""
+    """Stop asking, and delete what was stored."""
     (folder / f"{wanted.source}{_WANTED}").unlink(missing_ok=True)
     captured_file(folder, wanted).unlink(missing_ok=True)
 
 
 def captured_file(folder: Path, wanted: Wanted) -> Path:
-    """Return the file in which requests are kept; it is there from when an ingress process has noticed."""
+    """Return the file that holds the requests; the first ingress process that notices creates it."""
     return folder / f"{wanted.source}.{wanted.id}{_CAPTURED}"
 
 
-def read_captured(file: Path) -> list[Refused]:
-    """Return the requests of a file, in the order in which they came; a line cut off by a full disk is passed over.
+def read_captured(file: Path) -> list[RefusedRequest]:
+    """Return the requests of a file, in the order in which they came; it skips a line that a full disk cut off.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is none of ours.
+        ValueError: It is no file of captured requests.
     """
     first, *lines = file.read_bytes().split(b"\n")
     Wanted.model_validate_json(first)
@@ -220,7 +216,7 @@ def read_captured(file: Path) -> list[Refused]:
 
 
 def sweep(folder: Path, now: datetime) -> list[Wanted]:
-    """Delete what has expired or is left over; return what is wanted now."""
+    """Delete what has expired or was left behind; return what is wanted now."""
     wanted = {one.source: one for one in _all_wanted(folder, now)}
     for file in folder.glob(f"*{_CAPTURED}"):
         mine = any(file == captured_file(folder, one) for one in wanted.values())
@@ -234,7 +230,7 @@ def _all_wanted(folder: Path, now: datetime) -> Iterator[Wanted]:
         try:
             wanted = Wanted.model_validate_json(_owned_bytes(file))
         except (OSError, ValidationError):
-            continue  # somebody else's, or gone meanwhile
+            continue  # another user's, or deleted meanwhile
         if now < wanted.until <= now + MOST_TIME and file.name == f"{wanted.source}{_WANTED}":
             yield wanted
         else:
@@ -242,7 +238,7 @@ def _all_wanted(folder: Path, now: datetime) -> Iterator[Wanted]:
 
 
 def _drop(file: Path) -> None:
-    # what is somebody else's must not keep us from our own
+    # another user's file must not keep us from deleting our own
     with contextlib.suppress(OSError):
         file.unlink()
 
@@ -257,7 +253,7 @@ def _lasts(file: Path, now: datetime) -> bool:
 
 
 def _unfollowed(path: str, flags: int) -> int:
-    """Open without following a link, or waiting for a pipe, that somebody put there."""
+    """Open without following a link, or waiting for a pipe, that another user put there."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
@@ -276,13 +272,13 @@ def _is_ours(state: os.stat_result) -> bool:
 
 
 def _begin(folder: Path, wanted: Wanted) -> None:
-    # where it is there already, another process was first
+    # if it exists, another process was first
     with contextlib.suppress(FileExistsError):
         _create(captured_file(folder, wanted), wanted.model_dump_json().encode() + b"\n")
 
 
 def _create(file: Path, content: bytes) -> None:
-    """Create a file with its content at once, so that nobody sees a part of it. Raises FileExistsError."""
+    """Create a file together with its content, so that nobody reads half of it. Raises FileExistsError."""
     aside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     try:
@@ -293,28 +289,27 @@ def _create(file: Path, content: bytes) -> None:
         aside.unlink()
 
 
-def _line(request: Refused) -> bytes:
+def _line(request: RefusedRequest) -> bytes:
     document = {
         "at": request.at.isoformat(),
         "reason": request.reason,
-        "path": request.path,
-        "client": request.client,
-        "headers": [[name, value.decode("latin-1")] for name, value in request.headers],
-        "body": base64.b64encode(request.body).decode(),
+        "path": request.request.path,
+        "client": request.request.client,
+        "headers": [[name, value.decode("latin-1")] for name, value in request.request.headers],
+        "body": base64.b64encode(request.request.body).decode(),
     }
     return json.dumps(document).encode() + b"\n"
 
 
-def _request(line: bytes) -> Refused | None:
+def _request(line: bytes) -> RefusedRequest | None:
     try:
         document = json.loads(line)
-        return Refused(
-            at=datetime.fromisoformat(document["at"]),
-            reason=document["reason"],
+        request = WebhookRequest(
             path=document["path"],
-            client=document["client"],
             headers=tuple((name, value.encode("latin-1")) for name, value in document["headers"]),
             body=base64.b64decode(document["body"]),
+            client=document["client"],
         )
+        return RefusedRequest(datetime.fromisoformat(document["at"]), document["reason"], request)
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,11 +1,13 @@
-"""The way of one request: receive, verify, identify, publish, answer."""
+"""The hot path of one request: receive, verify, identify, publish, answer."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -20,44 +22,78 @@ from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
 from pipeline.webhooks import records
 from pipeline.webhooks.alarms import AlarmKind, Alarms
-from pipeline.webhooks.capture import Capture, Refused
-from pipeline.webhooks.client_address import client_address
-from pipeline.webhooks.in_flight import InFlight
-from pipeline.webhooks.problems import Problem
-from pipeline.webhooks.publishing import DurablePublishing
-from pipeline.webhooks.reading import check_head, content_type_of, headers_of, read_body, values_of
+from pipeline.webhooks.answers import Answer, Problem, temporary
+from pipeline.webhooks.capture import Capture, RefusedRequest
+from pipeline.webhooks.http_request import (
+    check_media_type,
+    client_address,
+    content_type_of,
+    headers_of,
+    read_body,
+    values_of,
+)
+from pipeline.webhooks.records import DurablePublishing
 from pipeline.webhooks.refusals import RefusalCounts
-from pipeline.webhooks.routing import Routes
 from pipeline.webhooks.settings import IngressSettings
-from pipeline.webhooks.sources import UNKNOWN_PATH, Delivery, Verified
-from pipeline.webhooks.statuses import Answer
+from pipeline.webhooks.sources import UNKNOWN_PATH, Verified, WebhookRequest
 from pipeline.webhooks.verification import Fault, Reason, SignatureRefused
-from pipeline.webhooks.webhook import Received, Source
+from pipeline.webhooks.webhook import Received, Routes, Webhook
 
 log = structlog.get_logger(__name__)
 
 _UNKNOWN: Final = "unknown"
 _METHOD: Final = "POST"
-_RETRY_AFTER_SECONDS: Final = 5
-"""Retry-After of a 503, unless the broker asks for another pause: most outages that answer 503 are this short."""
 _SERVER: Final = "card-pipeline"
 _UNAUTHORIZED: Final = 401
 _TOO_LARGE: Final = 413
 _SERVER_ERROR: Final = 500
-_TOLD_ELSEWHERE: Final = frozenset(
+_LOGGED_ELSEWHERE: Final = frozenset(
     {Answer.ACCEPTED, Answer.KEPT, Answer.UNVERIFIED, Answer.UNSIGNED_PATH, Answer.NO_ACTIVE_SECRET}
 )
-"""Answers that have log lines of their own; those of alarms are written now and then only, whoever floods us."""
+"""Answers with log lines of their own. Those of alarms are rate-limited: a flood of requests floods no log."""
 _CHALLENGE: Final = {"WWW-Authenticate": "Webhook"}
-"""RFC 9110, section 15.5.2, wants one with each 401; there is no registered scheme for webhooks."""
+"""RFC 9110, section 15.5.2, requires one with each 401; there is no registered scheme for webhooks."""
+
+
+class InFlight:
+    """A bounded count of the requests in work. It bounds the memory that their bodies take."""
+
+    def __init__(self, limit: int) -> None:
+        """Take the limit; a request above it is refused."""
+        self._limit = limit
+        self._count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one slot while the block runs.
+
+        Raises:
+            Problem: All slots are taken.
+        """
+        if self._count >= self._limit:
+            raise temporary(Answer.OVERLOADED, "requests_in_flight")
+        self._count += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Return when no request is in work. The caller sets the timeout."""
+        await self._idle.wait()
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Head:
     """A request with what was read of its head."""
 
     request: web.BaseRequest
-    behind: str
+    path_below: str
     headers: Headers
     client: str
     trace: TraceContext
@@ -67,29 +103,29 @@ class Ingress:
     """Answers requests. A 2xx means that every in-sync replica has the event, and its audit entry where it has one.
 
     The checks, in order: path 404, method 405, requests in flight 503, media type 415, size 413, time 408, signature
-    401, body 422 (once it is durable in quarantine), record size 413, publication 503. Whatever nobody foresaw is a 500
-    that says nothing. A source's policy may leave out the media type, answer 503 to what no secret verifies, and
-    success to what is durable in quarantine.
+    401, body 422 (once it is durable in quarantine), record size 413, publication 503. An unexpected fault is a 500
+    without details. A source's policy may skip the media type, answer 503 to what no secret verifies, and success to
+    what is durable in quarantine.
 
     Args:
-        sources: The webhooks; two cannot have one path.
+        webhooks: Each needs a path of its own.
         publisher: Makes records durable.
         settings: Limits and times.
         metrics: Where answers are counted.
         refusals: Where unauthenticated requests are counted.
         clock: Aware UTC time.
         new_hex: Returns so many random bytes in hex, for trace ids.
-        monotonic: Seconds of a clock that never goes back, for how often an alarm is logged.
-        capture: Keeps refused requests while somebody asks for them.
+        monotonic: Seconds of a clock that never goes back; limits how often an alarm is logged.
+        capture: Stores refused requests while a person asks for them.
 
     Raises:
-        ValueError: Two sources have the same path.
+        ValueError: Two webhooks have the same path.
     """
 
     def __init__(
         self,
         *,
-        sources: Sequence[Source],
+        webhooks: Sequence[Webhook],
         publisher: Publisher,
         settings: IngressSettings,
         metrics: Metrics,
@@ -99,7 +135,7 @@ class Ingress:
         monotonic: Callable[[], float] = time.monotonic,
         capture: Capture | None = None,
     ) -> None:
-        self._routes = Routes(sources)
+        self._routes = Routes(webhooks)
         self._settings = settings
         self._answered = cache(
             lambda integration, status, reason: metrics.ingress_requests.labels(integration, str(status), reason)
@@ -110,12 +146,8 @@ class Ingress:
         self._capture = capture
         self._clock = clock
         self._new_hex = new_hex
-        self._publishing = DurablePublishing(
-            publisher,
-            deadline_seconds=settings.deadline_seconds,
-            retry_after_seconds=_RETRY_AFTER_SECONDS,
-        )
-        self.in_flight: Final = InFlight(settings.max_in_flight, retry_after=_RETRY_AFTER_SECONDS)
+        self._publishing = DurablePublishing(publisher, deadline_seconds=settings.deadline_seconds)
+        self.in_flight: Final = InFlight(settings.max_in_flight)
         self.draining = False
         """While True, each answer closes its connection, so that senders and proxies turn to another instance."""
 
@@ -123,29 +155,121 @@ class Ingress:
         """Return the answer to any request; never raises, except for cancellation."""
         started = time.perf_counter()
         headers = headers_of(request)
-        source, behind = self._routes.find(request.path)
+        webhook, path_below = self._routes.find(request.path)
         client = client_address(request.remote, values_of(headers, "x-forwarded-for"), self._settings.trusted_proxies)
         traceparents = values_of(headers, "traceparent")
         trace = continue_trace(traceparents[0] if len(traceparents) == 1 else None, self._new_hex)
         with bound_trace(trace):
-            asked = _Asked(request, behind, headers, client, trace)
-            response, answer, reason = await self._outcome(asked, source)
-            integration = source.integration if source else _UNKNOWN
+            response, answer, reason = await self._respond(_Head(request, path_below, headers, client, trace), webhook)
+            integration = webhook.integration if webhook else _UNKNOWN
             self._count(integration, response.status, reason, time.perf_counter() - started)
-            if answer not in _TOLD_ELSEWHERE:
+            if answer not in _LOGGED_ELSEWHERE:
                 _log_refusal(integration, response.status, reason, client)
-        return self._sent_off(response, close=self.draining or not request.content.at_eof())
+        return self._finished(response, close=self.draining or not request.content.at_eof())
 
-    def outside(self, answer: Answer) -> web.Response:
-        """Return the answer to what never got as far as :meth:`answer`, or broke it: bytes that are no HTTP request."""
+    async def _respond(self, head: _Head, webhook: Webhook | None) -> tuple[web.Response, Answer, str]:
+        """Return the response, which answer it is, and the reason for metric and log."""
+        try:
+            found = _checked_route(head.request, webhook)
+            with self.in_flight.slot():
+                answer = await self._publish(await self._receive(head, found))
+        except Problem as problem:
+            if webhook is not None and problem.status == _TOO_LARGE and webhook.policy.invalid == "keep":
+                self._alarm(webhook, AlarmKind.TOO_LARGE, problem.reason)
+            return problem.response(head.trace.trace_id), problem.row.answer, problem.reason
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a request: our own fault becomes a bare 500
+            log.error("answer_failed", error=type(error).__name__, where=_where(error))  # noqa: TRY400 - see _where
+            unexpected = Answer.UNEXPECTED
+            return Problem(unexpected).response(head.trace.trace_id), unexpected, unexpected.value
+        return web.Response(status=found.policy.success), answer, answer.value
+
+    async def _receive(self, head: _Head, webhook: Webhook) -> Received:
+        """Read and verify the request; keep only the headers that are stored with the record."""
+        any_type = webhook.policy.any_media_type
+        content_type = content_type_of(head.headers) if any_type else check_media_type(head.headers)
+        body = await self._body(head.request, webhook)
+        now = self._clock()
+        verified = self._verify(webhook, WebhookRequest(head.path_below, head.headers, body, head.client), now)
+        stored = tuple(header for header in head.headers if header[0] in webhook.verifier.stored_headers)
+        request = WebhookRequest(verified.path, stored, body, head.client)
+        return Received(webhook, request, content_type, verified.by, now, head.trace)
+
+    async def _body(self, request: web.BaseRequest, webhook: Webhook) -> bytes:
+        limit, timeout = self._settings.max_body_bytes, self._settings.read_timeout_seconds
+        try:
+            return await read_body(request, limit=limit, timeout=timeout)
+        except Problem as problem:
+            if problem.row.answer is Answer.BODY_INCOMPLETE and webhook.policy.invalid == "keep":
+                # a sender that never repeats after 400 may do so after 408
+                raise Problem(Answer.BODY_TIMEOUT, reason=problem.reason, detail=problem.row.cause) from None
+            raise
+
+    def _verify(self, webhook: Webhook, request: WebhookRequest, now: datetime) -> Verified:
+        try:
+            return webhook.verifier.verify(request, now)
+        except SignatureRefused as refused:
+            if self._capture is not None:
+                captured = RefusedRequest(now, refused.reason.value, request)
+                self._capture.refused(f"{webhook.kind}.{webhook.integration}", captured)
+            raise self._refusal(webhook, refused) from None
+
+    def _refusal(self, webhook: Webhook, refused: SignatureRefused) -> Problem:
+        reason = refused.reason.value
+        if refused.reason is Reason.UNSIGNED_PATH:
+            self._alarm(webhook, AlarmKind.UNSIGNED_PATH, reason)
+            return temporary(Answer.UNSIGNED_PATH, reason)
+        if refused.fault is Fault.CONFIGURATION:
+            self._alarm(webhook, AlarmKind.NO_ACTIVE_SECRET, reason)
+            return temporary(Answer.NO_ACTIVE_SECRET, reason)
+        self._refusals.count(webhook.integration, reason)
+        if refused.reason is Reason.NOT_VERIFIED and webhook.policy.unverified != _UNAUTHORIZED:
+            self._alarm(webhook, AlarmKind.UNVERIFIED, reason)
+            return temporary(Answer.UNVERIFIED, reason)
+        return Problem(Answer.UNAUTHENTICATED, reason=reason, headers=_CHALLENGE)
+
+    async def _publish(self, received: Received) -> Answer:
+        """Identify the event and make it durable. A request that does not fit becomes durable in quarantine instead."""
+        webhook = received.webhook
+        try:
+            found = webhook.source.identify(received.request)
+        except InvalidBody as invalid:
+            return await self._quarantine(received, invalid)
+        if webhook.policy.audit_accepted:
+            event = records.accepted_event(received, found)
+            await self._publishing.all(
+                records.accepted(received, found), audit_record(event, traceparent=received.trace.traceparent)
+            )
+            log.info("webhook_accepted", **_log_fields(received), subject=found.subject, event_id=found.id)
+        else:
+            await self._publishing.all(records.accepted(received, found))
+            log.debug("webhook_taken", integration=webhook.integration, event_id=found.id)
+        return Answer.ACCEPTED
+
+    async def _quarantine(self, received: Received, invalid: InvalidBody) -> Answer:
+        """Make a request that does not fit durable in quarantine; then refuse it, or keep it, as the policy says."""
+        webhook = received.webhook
+        event = records.quarantined_event(received, invalid)
+        await self._publishing.all(
+            records.quarantined(received, invalid), audit_record(event, traceparent=received.trace.traceparent)
+        )
+        log.warning("webhook_quarantined", **_log_fields(received), reasons=event.detail["reasons"])
+        if webhook.policy.invalid == "refuse":
+            raise Problem(Answer.INVALID, findings=invalid.findings)
+        rules = {finding.rule for finding in invalid.findings}
+        kind = AlarmKind.UNKNOWN_PATH if UNKNOWN_PATH in rules else AlarmKind.QUARANTINED
+        self._alarm(webhook, kind, min(rules))
+        return Answer.KEPT
+
+    def unparsed(self, answer: Answer) -> web.Response:
+        """Return the answer to bytes that are no HTTP request, and to a request that broke :meth:`answer` itself."""
         problem = Problem(answer)
         self._count(_UNKNOWN, problem.status, problem.reason, 0.0)
         _log_refusal(_UNKNOWN, problem.status, problem.reason, "-")
-        return self._sent_off(problem.response(), close=True)
+        return self._finished(problem.response(), close=True)
 
     @staticmethod
-    def _sent_off(response: web.Response, *, close: bool) -> web.Response:
-        response.headers["Server"] = _SERVER  # else the library tells its version and Python's
+    def _finished(response: web.Response, *, close: bool) -> web.Response:
+        response.headers["Server"] = _SERVER  # otherwise the library sends its version and Python's
         if close:
             response.force_close()
         return response
@@ -154,109 +278,22 @@ class Ingress:
         self._answered(integration, status, reason).inc()
         self._seconds(integration).observe(seconds)
 
-    async def _outcome(self, asked: _Asked, source: Source | None) -> tuple[web.Response, Answer, str]:
-        try:
-            accepting = _checked_route(asked.request, source)
-            with self.in_flight.slot():
-                answer = await self._take(await self._received(asked, accepting))
-        except Problem as problem:
-            if source is not None and problem.status == _TOO_LARGE and source.policy.invalid == "keep":
-                self._alarm(source, AlarmKind.TOO_LARGE, problem.reason)
-            return problem.response(asked.trace.trace_id), problem.row.answer, problem.reason
-        except Exception as error:  # noqa: BLE001 - the outermost frame of a request: a fault of ours becomes a bare 500
-            log.error("answer_failed", error=type(error).__name__, where=_where(error))  # noqa: TRY400 - see _where
-            unexpected = Answer.UNEXPECTED
-            return Problem(unexpected).response(asked.trace.trace_id), unexpected, unexpected.value
-        return web.Response(status=accepting.policy.success), answer, answer.value
-
-    async def _received(self, asked: _Asked, source: Source) -> Received:
-        any_type = source.policy.any_media_type
-        content_type = content_type_of(asked.headers) if any_type else check_head(asked.headers)
-        body = await self._body(asked.request, source)
-        now = self._clock()
-        verified = self._verify(source, Delivery(asked.behind, asked.headers, body, asked.client), now)
-        kept = tuple(header for header in asked.headers if header[0] in source.verifier.stored_headers)
-        delivery = Delivery(verified.path, kept, body, asked.client)
-        return Received(source, delivery, content_type, verified.by, now, asked.trace)
-
-    async def _body(self, request: web.BaseRequest, source: Source) -> bytes:
-        limit, timeout = self._settings.max_body_bytes, self._settings.read_timeout_seconds
-        try:
-            return await read_body(request, limit=limit, timeout=timeout)
-        except Problem as problem:
-            if problem.row.answer is Answer.BODY_INCOMPLETE and source.policy.invalid == "keep":
-                # a sender that never repeats after 400 may do so after 408
-                raise Problem(Answer.BODY_TIMEOUT, reason=problem.reason, detail=problem.row.cause) from None
-            raise
-
-    def _verify(self, source: Source, delivery: Delivery, now: datetime) -> Verified:
-        try:
-            return source.verifier.verify(delivery, now)
-        except SignatureRefused as refused:
-            reason = refused.reason.value
-            if self._capture is not None:
-                request = Refused(now, reason, delivery.path, delivery.client, delivery.headers, delivery.body)
-                self._capture.refused(f"{source.kind}.{source.integration}", request)
-            raise self._refusal(source, refused) from None
-
-    def _refusal(self, source: Source, refused: SignatureRefused) -> Problem:
-        reason = refused.reason.value
-        again = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
-        if refused.reason is Reason.UNSIGNED_PATH:
-            self._alarm(source, AlarmKind.UNSIGNED_PATH, reason)
-            return Problem(Answer.UNSIGNED_PATH, headers=again)
-        if refused.fault is Fault.CONFIGURATION:
-            self._alarm(source, AlarmKind.NO_ACTIVE_SECRET, reason)
-            return Problem(Answer.NO_ACTIVE_SECRET, reason=reason, headers=again)
-        self._refusals.count(source.integration, reason)
-        if refused.reason is Reason.NOT_VERIFIED and source.policy.unverified != _UNAUTHORIZED:
-            self._alarm(source, AlarmKind.UNVERIFIED, reason)
-            return Problem(Answer.UNVERIFIED, reason=reason, headers=again)
-        return Problem(Answer.UNAUTHENTICATED, reason=reason, headers=_CHALLENGE)
-
-    async def _take(self, received: Received) -> Answer:
-        """Make the event durable; or, where it does not fit, make it durable in quarantine, and refuse or keep it."""
-        source = received.source
-        traceparent = received.trace.traceparent
-        try:
-            found = source.provider.identify(received.delivery)
-        except InvalidBody as invalid:
-            event = records.quarantined_event(received, invalid)
-            await self._publishing.all(
-                records.quarantined(received, invalid), audit_record(event, traceparent=traceparent)
-            )
-            log.warning("webhook_quarantined", **_told(received), reasons=event.detail["reasons"])
-            if source.policy.invalid == "refuse":
-                raise Problem(Answer.INVALID, findings=invalid.findings) from None
-            rules = {finding.rule for finding in invalid.findings}
-            kind = AlarmKind.UNKNOWN_PATH if UNKNOWN_PATH in rules else AlarmKind.QUARANTINED
-            self._alarm(source, kind, min(rules))
-            return Answer.KEPT
-        if source.policy.audit_accepted:
-            event = records.accepted_event(received, found)
-            await self._publishing.all(records.accepted(received, found), audit_record(event, traceparent=traceparent))
-            log.info("webhook_accepted", **_told(received), subject=found.subject, event_id=found.id)
-        else:
-            await self._publishing.all(records.accepted(received, found))
-            log.debug("webhook_taken", integration=source.integration, event_id=found.id)
-        return Answer.ACCEPTED
-
-    def _alarm(self, source: Source, kind: AlarmKind, reason: str) -> None:
-        self._alarms.sound(source.kind, source.integration, kind, reason)
+    def _alarm(self, webhook: Webhook, kind: AlarmKind, reason: str) -> None:
+        self._alarms.sound(webhook.kind, webhook.integration, kind, reason)
 
 
-def _checked_route(request: web.BaseRequest, source: Source | None) -> Source:
-    if source is None:
+def _checked_route(request: web.BaseRequest, webhook: Webhook | None) -> Webhook:
+    if webhook is None:
         raise Problem(Answer.UNKNOWN_PATH)
     if request.method != _METHOD:
         raise Problem(Answer.METHOD_NOT_ALLOWED, headers={"Allow": _METHOD})
-    return source
+    return webhook
 
 
-def _told(received: Received) -> dict[str, str]:
+def _log_fields(received: Received) -> dict[str, str]:
     return {
-        "integration": received.source.integration,
-        "client": received.delivery.client,
+        "integration": received.webhook.integration,
+        "client": received.request.client,
         "verified_by": received.verified_by,
     }
 

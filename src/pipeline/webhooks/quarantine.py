@@ -1,4 +1,4 @@
-"""What was authentic but did not fit: look at it, and let it go after a fix. Pure."""
+"""Quarantined requests, which were authentic but did not fit: show them, and release them after a fix. Pure."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from pipeline.errors import PoisonRecord
 from pipeline.observability import FOREIGN_DIGITS, mask_text
 from pipeline.outbound import FIELDS, redact
 from pipeline.webhooks.records import REASONS
-from pipeline.webhooks.sources import Delivery, Provider
+from pipeline.webhooks.sources import Source, WebhookRequest
 
 _CORE: Final = frozenset(
     {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_partitionkey"}
     | {"ce_dataschema", "content-type", "traceparent", REASONS}
 )
-"""Headers that a release writes anew, or leaves behind."""
+"""Headers that a release writes again or drops."""
 
 _HIDDEN: Final = "(not shown)"
 _URLS: Final = frozenset(FIELDS.values())
@@ -50,16 +50,16 @@ class Quarantined:
     """One record of quarantine.
 
     Attributes:
-        id: Identifier of the delivery, equal for its repeats; commands name it.
-        integration: Whose webhook it came to.
+        id: Identifier of the request, equal for its repeats; commands name it.
+        integration: The integration whose webhook it came to.
         path: That webhook's path.
         at: When it was received.
         reasons: ``field:rule`` of what was wrong then.
-        delivery: What was received, as far as the record keeps it. Holds bearer URLs, personal data, tokens.
+        request: What was received, as far as the record stores it. Holds bearer URLs, personal data, tokens.
         content_type: As received.
         traceparent: Of the request.
         kept: The record's other headers: integration, path, signature.
-        place: Where its record stands.
+        position: The position of its record.
     """
 
     id: str
@@ -67,16 +67,16 @@ class Quarantined:
     path: str
     at: datetime
     reasons: tuple[str, ...]
-    delivery: Delivery
+    request: WebhookRequest
     content_type: str
     traceparent: str | None
     kept: Headers = field(repr=False)
-    place: RecordPosition
+    position: RecordPosition
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What lets a delivery go: publish the record, then the event."""
+    """What a release publishes: the record, then the audit event."""
 
     record: OutgoingRecord
     event: AuditEvent
@@ -86,7 +86,7 @@ def read_quarantined(record: Record) -> Quarantined:
     """Return what a record of the quarantine topic holds.
 
     Raises:
-        PoisonRecord: It was not written by the ingress: a header is missing or unreadable.
+        PoisonRecord: The ingress did not write it: a header is missing or unreadable.
     """
     headers = first_values(record.headers)
     kept = tuple((name, value) for name, value in record.headers if name not in _CORE)
@@ -98,11 +98,11 @@ def read_quarantined(record: Record) -> Quarantined:
             path=headers["ce_source"],
             at=datetime.fromisoformat(headers["ce_time"]),
             reasons=tuple(reason for reason in headers[REASONS].split(",") if reason),
-            delivery=Delivery(headers.get(PATH_HEADER, ""), received, record.value),
+            request=WebhookRequest(headers.get(PATH_HEADER, ""), received, record.value),
             content_type=headers["content-type"],
             traceparent=headers.get("traceparent"),
             kept=kept,
-            place=RecordPosition(record.topic, record.partition, record.offset),
+            position=RecordPosition(record.topic, record.partition, record.offset),
         )
     except (KeyError, ValueError) as error:
         raise PoisonRecord(
@@ -111,44 +111,44 @@ def read_quarantined(record: Record) -> Quarantined:
 
 
 def shown(item: Quarantined) -> dict[str, JsonValue]:
-    """Return what may be displayed: no query of a URL, no run of digits, no field that nobody knows, no signature."""
+    """Return what may be displayed: no query of a URL, no run of digits, no unknown field, no signature."""
     return {
         "id": item.id,
         "integration": item.integration,
         "path": item.path,
         "at": item.at.isoformat(),
         "reasons": [*item.reasons],
-        "bytes": len(item.delivery.body),
-        "sha256": hashlib.sha256(item.delivery.body).hexdigest(),
+        "bytes": len(item.request.body),
+        "sha256": hashlib.sha256(item.request.body).hexdigest(),
         "body": _masked_body(item),
     }
 
 
-def findings_now(item: Quarantined, provider: Provider) -> tuple[Finding, ...]:
-    """Return what is wrong with it by the present configuration; empty: it can be released."""
+def findings_now(item: Quarantined, source: Source) -> tuple[Finding, ...]:
+    """Return what is wrong with it under the present configuration; empty: it can be released."""
     try:
-        provider.identify(item.delivery)
+        source.identify(item.request)
     except InvalidBody as invalid:
         return invalid.findings
     return ()
 
 
-def release(item: Quarantined, provider: Provider, *, now: datetime, actor: str) -> Release:
-    """Return the records that let a delivery go, as if it had been accepted when it was received.
+def release(item: Quarantined, source: Source, *, now: datetime, actor: str) -> Release:
+    """Return the records that release a request, as if it had been accepted when it was received.
 
-    Deterministic but for the event's time: the record's id is the one that the ingress gives the same delivery today,
-    so a release, its repetition and a repeat by the sender are one event.
+    Deterministic except for the audit event's time: the record's id is the one that the ingress would give the same
+    request today, so a release, its repetition and a repeat by the sender are one event.
 
     Args:
         item: What was quarantined.
-        provider: The one of its integration, as configured now.
+        source: The source of its integration, as configured now.
         now: Aware UTC time.
-        actor: Who lets it go, e.g. ``cli:operator``.
+        actor: Who releases it, e.g. ``cli:operator``.
 
     Raises:
         InvalidBody: It is still invalid.
     """
-    found = provider.identify(item.delivery)
+    found = source.identify(item.request)
     headers = EventHeaders(
         id=found.id,
         source=item.path,
@@ -169,21 +169,21 @@ def release(item: Quarantined, provider: Provider, *, now: datetime, actor: str)
         job_guid=found.job_guid,
         detail={"event_id": found.id, "quarantine_id": item.id, "received_at": item.at.isoformat(), **found.facts},
     )
-    return Release(OutgoingRecord(found.topic, found.key, item.delivery.body, headers.encode(item.kept)), event)
+    return Release(OutgoingRecord(found.topic, found.key, item.request.body, headers.encode(item.kept)), event)
 
 
 def _masked_body(item: Quarantined) -> dict[str, JsonValue] | None:
-    """Return the known fields of an announcement, masked, and the number of others; None where it is no JSON object.
+    """Return the known fields of an announcement, masked, and the number of others; None if it is no JSON object.
 
-    Of other bodies no field is known here.
+    No field of any other body is known here.
     """
     try:
-        data = json.loads(item.delivery.body)
+        data = json.loads(item.request.body)
     except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict):
         return None
-    names = _KNOWN if item.place.topic == Topic.BATCH_QUARANTINE else {}
+    names = _KNOWN if item.position.topic == Topic.BATCH_QUARANTINE else {}
     known: dict[str, JsonValue] = {name: _masked(name, data[name]) for name in names if name in data}
     return known | {"other_fields": len(data) - len(known)}
 

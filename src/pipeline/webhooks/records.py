@@ -1,7 +1,8 @@
-"""What is published of a request: the record of the event, the record of quarantine, the audit events."""
+"""The records and audit events that are published of a request, and their durable publication."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Final
 
@@ -18,6 +19,10 @@ from pipeline.contracts import (
     event_id,
 )
 from pipeline.contracts.strict_json import InvalidBody
+from pipeline.errors import Overloaded, TransientError
+from pipeline.kafka.errors import RecordTooLarge
+from pipeline.kafka.protocols import Publisher
+from pipeline.webhooks.answers import Answer, Problem, temporary
 from pipeline.webhooks.sources import Identified
 from pipeline.webhooks.webhook import Received
 
@@ -29,10 +34,10 @@ _MAX_REASONS: Final = 16
 
 
 def accepted(received: Received, found: Identified) -> OutgoingRecord:
-    """Return the record of an event: the body as received, everything known about it in headers."""
+    """Return the record of an event: the body as received, and everything known about it in headers."""
     headers = EventHeaders(
         id=found.id,
-        source=received.source.path,
+        source=received.webhook.path,
         type=found.type,
         subject=found.subject,
         time=received.at,
@@ -41,15 +46,15 @@ def accepted(received: Received, found: Identified) -> OutgoingRecord:
         traceparent=received.trace.traceparent,
         dataschema=found.dataschema,
     )
-    return OutgoingRecord(found.topic, found.key, received.delivery.body, headers.encode(_extra(received)))
+    return OutgoingRecord(found.topic, found.key, received.request.body, headers.encode(_extra(received)))
 
 
 def quarantined(received: Received, invalid: InvalidBody) -> OutgoingRecord:
-    """Return the record of quarantine. Its id is that of the delivery, so that a repeat is recognised."""
-    integration = received.source.integration
+    """Return the quarantine record. A repeated request gives the same id, so that the repeat is recognised."""
+    integration = received.webhook.integration
     headers = EventHeaders(
         id=_quarantine_id(received, invalid),
-        source=received.source.path,
+        source=received.webhook.path,
         type=QUARANTINED_TYPE,
         subject=integration,
         time=received.at,
@@ -58,19 +63,19 @@ def quarantined(received: Received, invalid: InvalidBody) -> OutgoingRecord:
         traceparent=received.trace.traceparent,
     )
     extra = (*_extra(received), (REASONS, ",".join(_reasons(invalid)).encode()))
-    topic = received.source.provider.quarantine(received.delivery)
-    return OutgoingRecord(topic, integration, received.delivery.body, headers.encode(extra))
+    topic = received.webhook.source.quarantine(received.request)
+    return OutgoingRecord(topic, integration, received.request.body, headers.encode(extra))
 
 
 def _quarantine_id(received: Received, invalid: InvalidBody) -> str:
-    return invalid.id or event_id(received.source.integration, received.delivery.body)
+    return invalid.id or event_id(received.webhook.integration, received.request.body)
 
 
 def _extra(received: Received) -> Headers:
-    delivery = received.delivery
-    integration = (INTEGRATION_HEADER, received.source.integration.encode())
-    path = ((PATH_HEADER, delivery.path.encode()),) if delivery.path else ()
-    return (integration, *path, *delivery.headers)
+    request = received.request
+    integration = (INTEGRATION_HEADER, received.webhook.integration.encode())
+    path = ((PATH_HEADER, request.path.encode()),) if request.path else ()
+    return (integration, *path, *request.headers)
 
 
 def _reasons(invalid: InvalidBody) -> list[str]:
@@ -79,7 +84,7 @@ def _reasons(invalid: InvalidBody) -> list[str]:
 
 def accepted_event(received: Received, found: Identified) -> AuditEvent:
     """Return the audit event of an accepted webhook; a repeat of the same body has the same id."""
-    integration = received.source.integration
+    integration = received.webhook.integration
     return AuditEvent(
         id=AuditEvent.id_of(AuditAction.WEBHOOK_ACCEPTED, integration, found.id),
         action=AuditAction.WEBHOOK_ACCEPTED,
@@ -93,7 +98,7 @@ def accepted_event(received: Received, found: Identified) -> AuditEvent:
 
 def quarantined_event(received: Received, invalid: InvalidBody) -> AuditEvent:
     """Return the audit event of an authentic but invalid webhook; its repeat has the same id."""
-    integration = received.source.integration
+    integration = received.webhook.integration
     return AuditEvent(
         id=AuditEvent.id_of(AuditAction.WEBHOOK_QUARANTINED, integration, _quarantine_id(received, invalid)),
         action=AuditAction.WEBHOOK_QUARANTINED,
@@ -106,8 +111,38 @@ def quarantined_event(received: Received, invalid: InvalidBody) -> AuditEvent:
 
 def _detail(received: Received) -> dict[str, JsonValue]:
     return {
-        "body_sha256": hashlib.sha256(received.delivery.body).hexdigest(),
-        "bytes": len(received.delivery.body),
-        "client": received.delivery.client,
+        "body_sha256": hashlib.sha256(received.request.body).hexdigest(),
+        "bytes": len(received.request.body),
+        "client": received.request.client,
         "verified_by": received.verified_by,
     }
+
+
+class DurablePublishing:
+    """Publishes records one after another, so that the audit log never mentions an event that is not in its topic."""
+
+    def __init__(self, publisher: Publisher, *, deadline_seconds: float) -> None:
+        """Take the time for all records of a request together."""
+        self._publisher = publisher
+        self._deadline = deadline_seconds
+
+    async def all(self, *records: OutgoingRecord) -> None:
+        """Return when every in-sync replica has every record.
+
+        The first record may be durable although the call fails; repeating is safe, because ids are deterministic.
+
+        Raises:
+            Problem: 413 the record is too large for the broker; 503 any fault that may pass.
+        """
+        try:
+            async with asyncio.timeout(self._deadline):
+                for record in records:
+                    await self._publisher.publish(record)
+        except TimeoutError:
+            raise temporary(Answer.BROKER_UNAVAILABLE, "deadline") from None
+        except Overloaded as error:
+            raise temporary(Answer.OVERLOADED, error.code) from error
+        except RecordTooLarge as error:
+            raise Problem(Answer.RECORD_TOO_LARGE) from error
+        except TransientError as error:
+            raise temporary(Answer.BROKER_UNAVAILABLE, error.code, error.retry_after) from error

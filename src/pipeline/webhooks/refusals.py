@@ -1,4 +1,4 @@
-"""Unauthenticated requests as counts: whoever floods the ingress must not flood the audit log."""
+"""Counts of unauthenticated requests: a flood of them must not flood the audit log."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ log = structlog.get_logger(__name__)
 
 
 class RefusalCounts:
-    """Counts refusals by integration and reason, and tells the audit log once per interval.
+    """Counts refusals by integration and reason, and writes them to the audit log once per interval.
 
-    An event whose publication failed is kept and sent again as it is, so nothing is counted twice; what comes in
-    meanwhile is counted for the next. Memory is bounded by integrations times reasons. A crash loses the counts of one
-    interval.
+    It keeps an event whose publication failed and sends it again unchanged, so nothing is counted twice; refusals that
+    come meanwhile go into the next event. Memory is bounded by integrations times reasons. A crash loses the counts of
+    one interval.
 
     Args:
         publisher: Where the events go.
         clock: Aware UTC time.
-        instance: Tells the events of this process from those of its siblings.
+        instance: Distinguishes the events of this process from those of the other ingress processes.
         interval: Seconds between two events.
         deadline: Seconds that one publication may take.
     """
@@ -56,13 +56,13 @@ class RefusalCounts:
         self._counts[integration, reason] += 1
 
     async def run(self) -> None:
-        """Flush for ever; ends only by cancellation, or by an error that nobody foresaw."""
+        """Flush once per interval, for ever; ends only by cancellation or by an unexpected error."""
         while True:
             await asyncio.sleep(self._interval)
             await self.flush()
 
     async def flush(self) -> None:
-        """Publish what was counted since the last time, if anything. While the broker is away it is kept."""
+        """Publish what was counted since the last time, if anything. While the broker is unavailable, keep it."""
         if await self._send() and self._counts:
             self._unsent = self._take()
             await self._send()

@@ -1,4 +1,4 @@
-"""Listening, draining, stopping."""
+"""The HTTP server: it listens, drains and stops."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import structlog
 from aiohttp import web
 
 from pipeline.errors import FatalError
+from pipeline.webhooks.answers import Answer
 from pipeline.webhooks.handler import Ingress
 from pipeline.webhooks.refusals import RefusalCounts
 from pipeline.webhooks.settings import IngressSettings
-from pipeline.webhooks.statuses import Answer
 
 log = structlog.get_logger(__name__)
 
 _LINGER_SECONDS: Final = 2.0
-"""How long the rest of a refused body is still read, so that its sender gets to see the answer."""
+"""How long the server goes on reading a refused body, so that its sender gets to see the answer."""
 
 _CLOSE_SECONDS: Final = 0.25
-"""For the last answers to be written, after everything was answered or given up."""
+"""Time to write the last answers, after all requests were answered or cut."""
 
 
 class IngressServer:
@@ -47,7 +47,7 @@ class IngressServer:
 
     @property
     def url(self) -> str:
-        """``http://host:port``, with the port that was really taken; stays after a stop.
+        """``http://host:port``, with the port that it really listens on; still known after a stop.
 
         Raises:
             RuntimeError: Not started.
@@ -58,14 +58,14 @@ class IngressServer:
 
     @property
     def ready(self) -> bool:
-        """Whether new requests are welcome: started, not draining, and nothing in the background has failed."""
+        """Whether it wants new requests: it has started, is not draining, and no background task has failed."""
         return self._flusher is not None and not self._flusher.done() and not self._ingress.draining
 
     async def start(self) -> None:
         """Listen.
 
         Raises:
-            FatalError: The address cannot be taken.
+            FatalError: It cannot listen on the address.
         """
         self._server = _Server(
             self._ingress, keepalive_timeout=self._settings.idle_timeout_seconds, lingering_time=_LINGER_SECONDS
@@ -86,10 +86,10 @@ class IngressServer:
         self._flusher = asyncio.create_task(self._refusals.run(), name="ingress-refusals")
 
     async def wait(self) -> None:
-        """Return when the server was stopped; for the caller's task group.
+        """Return when the server has stopped; for the caller's task group.
 
         Raises:
-            Exception: Whatever ended the background work unexpectedly: stop the process.
+            Exception: The background task failed unexpectedly: stop the process.
         """
         if self._flusher is not None:
             await asyncio.wait([self._flusher])
@@ -97,14 +97,14 @@ class IngressServer:
                 self._flusher.result()
 
     def begin_drain(self) -> None:
-        """Be not ready, but go on serving; each answer closes its connection."""
+        """Report not ready, but go on serving; each answer closes its connection."""
         self._ingress.draining = True
         log.info("ingress_draining")
 
     async def stop(self, grace: float) -> None:
-        """Take no more connections, let requests in work finish for ``grace`` seconds, cut the rest, flush the counts.
+        """Close the socket, let requests in work finish for ``grace`` seconds, cut the rest, flush the counts.
 
-        A request that is cut was not answered: its sender repeats it. Stopping again does nothing.
+        A request that is cut gets no answer, so its sender repeats it. Stopping a second time does nothing.
         """
         runner, self._runner = self._runner, None
         if runner is None or self._server is None or self._flusher is None:
@@ -117,14 +117,14 @@ class IngressServer:
             async with asyncio.timeout(grace):
                 await self._ingress.in_flight.idle()
         await runner.cleanup()
-        if self._flusher.cancel():  # else it has failed, which whoever waits has been told
+        if self._flusher.cancel():  # otherwise it has failed, and wait() has raised its error
             await asyncio.wait([self._flusher])
             await self._refusals.flush()
         log.info("ingress_stopped")
 
 
 class _Server(web.Server):
-    """The library's server, with connections that answer malformed requests as everything else."""
+    """The library's server, with connections that answer malformed requests like all others."""
 
     def __init__(self, ingress: Ingress, **options: Any) -> None:
         super().__init__(ingress.answer, loop=asyncio.get_running_loop())
@@ -156,6 +156,6 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Return the answer to a request that could not be parsed, or whose handling broke."""
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return self._ingress.outside(Answer.MALFORMED)
+            return self._ingress.unparsed(Answer.MALFORMED)
         log.error("answer_failed", error=type(exc).__name__)
-        return self._ingress.outside(Answer.UNEXPECTED)
+        return self._ingress.unparsed(Answer.UNEXPECTED)

@@ -1,4 +1,4 @@
-"""An ingress on a free port: for tests of the ingress, and of whatever sends to one."""
+"""An ingress on a free port, for tests of the ingress and of programs that send to one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pipeline.webhooks.handler import Ingress
 from pipeline.webhooks.refusals import RefusalCounts
 from pipeline.webhooks.server import IngressServer
 from pipeline.webhooks.settings import IngressSettings
-from pipeline.webhooks.sources import EcsProvider, SchemeVerifier, SuccessStatus, WeavrProvider, WeavrVerifier
+from pipeline.webhooks.sources import EcsSource, SchemeVerifier, SuccessStatus, WeavrSource, WeavrVerifier
 from pipeline.webhooks.sources.settings import WeavrOptions
 from pipeline.webhooks.verification import Secret, SharedSecretSpec, scheme_of
-from pipeline.webhooks.webhook import Source
+from pipeline.webhooks.webhook import Webhook
 
 SECRET = "synthetic-webhook-secret"  # noqa: S105 - of tests only
 API_KEY = "synthetic-api-key-1"
@@ -30,32 +30,34 @@ SECRET_HEADERS = {"X-Webhook-Secret": SECRET, "Content-Type": "application/json"
 _HOSTS = HostRules(input=("*.example.com",), result=("*.example.com",), callback=("ecs.example.com",))
 
 
-def ecs_source(integration: str = "acme", *, success_status: SuccessStatus = 202, hosts: HostRules = _HOSTS) -> Source:
+def ecs_webhook(
+    integration: str = "acme", *, success_status: SuccessStatus = 202, hosts: HostRules = _HOSTS
+) -> Webhook:
     """Return an ECS webhook whose shared secret is :data:`SECRET`, for hosts below example.com unless given."""
     spec = SharedSecretSpec(scheme="shared-secret")
-    return Source(
+    return Webhook(
         integration=integration,
         kind="ecs",
         path=f"/webhooks/ecs/{integration}",
         verifier=SchemeVerifier(scheme_of(spec, [Secret("current", SecretStr(SECRET))])),
-        provider=EcsProvider(integration, hosts, success_status),
+        source=EcsSource(integration, hosts, success_status),
     )
 
 
-def weavr_source(integration: str = "acme", **options: Any) -> Source:
+def weavr_webhook(integration: str = "acme", **options: Any) -> Webhook:
     """Return a Weavr webhook whose API key is :data:`API_KEY`.
 
     Args:
         integration: Its name.
-        **options: Settings of its table, beyond name, path and secrets.
+        **options: Settings of its table, apart from name, path and secrets.
     """
     settings = WeavrOptions.model_validate(options)
-    return Source(
+    return Webhook(
         integration=integration,
         kind="weavr",
         path=f"/webhooks/weavr/{integration}",
         verifier=WeavrVerifier(settings, [Secret("oldest-client", SecretStr(API_KEY))]),
-        provider=WeavrProvider(integration, settings),
+        source=WeavrSource(integration, settings),
     )
 
 
@@ -77,12 +79,12 @@ def _now() -> datetime:
 async def serving(
     publisher: Publisher,
     *,
-    sources: Sequence[Source] | None = None,
+    webhooks: Sequence[Webhook] | None = None,
     settings: IngressSettings | None = None,
     clock: Callable[[], datetime] = _now,
     capture: Capture | None = None,
 ) -> AsyncIterator[Serving]:
-    """Serve on a free port of the loopback until the block ends; then stop without grace."""
+    """Serve on a free port of the loopback interface while the block runs; then stop without grace."""
     settings = settings or IngressSettings(port=0)
     metrics = Metrics()
     refusals = RefusalCounts(
@@ -93,7 +95,7 @@ async def serving(
         deadline=settings.deadline_seconds,
     )
     ingress = Ingress(
-        sources=[ecs_source()] if sources is None else sources,
+        webhooks=[ecs_webhook()] if webhooks is None else webhooks,
         publisher=publisher,
         settings=settings,
         metrics=metrics,

@@ -1,37 +1,38 @@
-"""One configured webhook, and what a request to it has brought."""
+"""One configured webhook, how requests find it by their path, and what an authentic request brought."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.observability import TraceContext
-from pipeline.webhooks.sources import Delivery, Policy, Provider, Verifier
+from pipeline.webhooks.sources import Policy, Source, Verifier, WebhookRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One webhook.
+class Webhook:
+    """One configured webhook.
 
     Attributes:
         integration: Its name.
-        kind: Whose webhook it is: ``ecs``, ``weavr``, or the name of a provider.
-        path: Its path, such as ``/webhooks/ecs/acme``; a query behind it is ignored. The provider's policy says whether
+        kind: Kind of its source: ``ecs``, ``weavr``, or the name of another installed kind.
+        path: Its path, such as ``/webhooks/ecs/acme``; a query after it is ignored. The source's policy says whether
             paths below it belong to it too.
         verifier: Decides whether a request is authentic.
-        provider: Decides what it is.
+        source: Decides which event a request is.
     """
 
     integration: str
     kind: str
     path: str
     verifier: Verifier
-    provider: Provider
+    source: Source
 
     @property
     def policy(self) -> Policy:
         """How its requests are answered."""
-        return self.provider.policy
+        return self.source.policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,54 @@ class Received:
     """An authentic request.
 
     Attributes:
-        delivery: Its path without any secret, its body, and those of its headers that are kept with the record.
+        webhook: The webhook that it came to.
+        request: Its path without any secret, its body, and those of its headers that are stored with the record.
         content_type: As received.
-        verified_by: What proved it.
+        verified_by: What proved it authentic.
         at: When its body was complete.
-        trace: Where it stands in a trace.
+        trace: Its position in a trace.
     """
 
-    source: Source
-    delivery: Delivery
+    webhook: Webhook
+    request: WebhookRequest
     content_type: str
     verified_by: str
     at: datetime
     trace: TraceContext
+
+
+class Routes:
+    """Finds webhooks by path. Where several fit, it returns the one with the longest path.
+
+    Args:
+        webhooks: Each needs a path of its own.
+
+    Raises:
+        ValueError: Two webhooks have the same path.
+    """
+
+    def __init__(self, webhooks: Sequence[Webhook]) -> None:
+        self._by_path: dict[str, Webhook] = {}
+        for webhook in webhooks:
+            if webhook.path in self._by_path:
+                raise ValueError(f"Two integrations have the webhook path {webhook.path}")
+            self._by_path[webhook.path] = webhook
+        depths = {webhook.path.count("/") for webhook in webhooks if webhook.policy.below}
+        self._depths = sorted(depths, reverse=True)
+
+    def find(self, path: str) -> tuple[Webhook | None, str]:
+        """Return the webhook, or None, and the rest of the path; a longer path costs no more."""
+        webhook = self._by_path.get(path)
+        if webhook is not None:
+            return webhook, ""
+        for depth in self._depths:
+            base = "/".join(path.split("/", depth + 1)[: depth + 1])
+            webhook = self._by_path.get(base)
+            if webhook is not None and webhook.policy.below and base != path:
+                return webhook, _encodable(path[len(base) :])
+        return None, ""
+
+
+def _encodable(path: str) -> str:
+    """Return a path that UTF-8 can encode: bytes that are no UTF-8 arrive as halves of surrogate pairs."""
+    return path if path.isascii() else path.encode("utf-8", "replace").decode("utf-8")

@@ -33,7 +33,7 @@ from pipeline.jobs.partners import (
 from pipeline.jobs.wording import quote
 from pipeline.outbound import check_url, open_session, request_url
 from pipeline.retry import RetryPolicy
-from pipeline.webhooks.sources import Delivery, Identified, Policy, SchemeVerifier
+from pipeline.webhooks.sources import Identified, Policy, SchemeVerifier, WebhookRequest
 from pipeline.webhooks.verification import Secret, SharedSecretSpec, scheme_of
 
 
@@ -64,8 +64,8 @@ class NoOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class BankProvider:
-    """Knows the bank's announcements; see pipeline.webhooks.sources.Provider."""
+class BankSource:
+    """Knows the bank's announcements; see pipeline.webhooks.sources.Source."""
 
     policy = Policy(success=202)
 
@@ -73,10 +73,10 @@ class BankProvider:
         """Take the integration's name."""
         self._name = name
 
-    def identify(self, delivery: Delivery) -> Identified:
-        """See Provider."""
+    def identify(self, request: WebhookRequest) -> Identified:
+        """See Source."""
         try:
-            order = Order.model_validate(parse_object(delivery.body))
+            order = Order.model_validate(parse_object(request.body))
         except ValidationError as error:
             fields = sorted({str(one["loc"][0]) for one in error.errors() if one["loc"]})
             raise InvalidBody([Finding(field, "order", "See the bank's manual") for field in fields]) from None
@@ -84,15 +84,15 @@ class BankProvider:
         return Identified(
             topic=Topic.BATCH_REQUESTED,
             key=job_key(self._name, job),
-            id=event_id(self._name, str(job), delivery.body),
+            id=event_id(self._name, str(job), request.body),
             type=Topic.BATCH_REQUESTED.value,
             subject=str(job),
             job_guid=job,
             facts={"record_count": order.rows},
         )
 
-    def quarantine(self, _delivery: Delivery) -> TopicName:
-        """See Provider."""
+    def quarantine(self, _request: WebhookRequest) -> TopicName:
+        """See Source."""
         return Topic.BATCH_QUARANTINE
 
 
@@ -101,12 +101,12 @@ class BankWebhooks:
 
     Options = NoOptions
 
-    def provider(self, name: str, _options: NoOptions) -> BankProvider:
-        """See pipeline.webhooks.sources.ProviderKind."""
-        return BankProvider(name)
+    def source(self, name: str, _options: NoOptions) -> BankSource:
+        """See pipeline.webhooks.sources.SourceKind."""
+        return BankSource(name)
 
     def verifier(self, _name: str, _options: NoOptions, secrets: Sequence[Secret]) -> SchemeVerifier:
-        """See pipeline.webhooks.sources.ProviderKind."""
+        """See pipeline.webhooks.sources.SourceKind."""
         return SchemeVerifier(scheme_of(SharedSecretSpec(scheme="shared-secret", header="X-Bank-Key"), secrets))
 
 

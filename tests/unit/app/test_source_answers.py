@@ -11,13 +11,13 @@ import aiohttp
 import pytest
 from support.paths import SUPPORT
 
-from pipeline.app import open_sources
+from pipeline.app import open_webhooks
 from pipeline.contracts import Topic, event_id, first_values
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.settings import load_settings
 from pipeline.webhooks.testing import Serving, serving
 
-PACKAGE = SUPPORT / "parcel_provider"
+PACKAGE = SUPPORT / "parcel_source"
 # the vector of GitHub's documentation, "Validating webhook deliveries", checked with openssl
 SECRET = "It's a Secret to Everybody"
 HELLO = b"Hello, World!"
@@ -36,7 +36,7 @@ unverified_status = 503
 type = "json:/event"
 
 [webhooks.parcels]
-provider = "parcels"
+source = "parcels"
 options = { depots = 2 }
 secrets = [{ file = "key" }]
 """
@@ -53,9 +53,9 @@ async def here(publisher: MemoryPublisher, tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "key").write_text(SECRET)
     (tmp_path / "key").chmod(0o600)
     (tmp_path / "pipeline.toml").write_text(TEXT)
-    async with serving(publisher, sources=open_sources(load_settings(tmp_path / "pipeline.toml", {}))) as here:
+    async with serving(publisher, webhooks=open_webhooks(load_settings(tmp_path / "pipeline.toml", {}))) as here:
         yield here
-    sys.modules.pop("parcel_provider", None)
+    sys.modules.pop("parcel_source", None)
 
 
 async def _post(here: Serving, name: str, headers: dict[str, str], body: bytes = HELLO) -> tuple[int, bytes]:
@@ -109,7 +109,7 @@ async def test_what_is_not_understood_is_kept(here: Serving, publisher: MemoryPu
     assert _alarms(here, "strict", "quarantined") == 1
 
 
-async def test_a_provider_of_ones_own_is_served_as_any(here: Serving, publisher: MemoryPublisher) -> None:
+async def test_a_custom_source_is_served_like_any_other(here: Serving, publisher: MemoryPublisher) -> None:
     headers = {"X-Parcel-Key": SECRET}
     assert (await _post(here, "parcels", headers, b"17 delivered"))[0] == 200
     assert (await _post(here, "parcels", headers, b"lost"))[0] == 200

@@ -16,16 +16,19 @@ from support.command_line import Run
 
 from pipeline.cli.capturing import Errand, Show, SourceBusy, capture
 from pipeline.cli.exits import UsageRefused
-from pipeline.webhooks.capture import Capture, Refused, ask, captured_file, read_captured
+from pipeline.webhooks.capture import Capture, RefusedRequest, ask, captured_file, read_captured
+from pipeline.webhooks.sources import WebhookRequest
 
 SOURCE = "ecs.acme"
-REQUEST = Refused(
+REQUEST = RefusedRequest(
     at=datetime(2026, 1, 22, 22, 43, 59, tzinfo=UTC),
     reason="not_verified",
-    path="",
-    client="192.0.2.7",
-    headers=(("content-type", b"application/json"), ("x-webhook-secret", b"the-webhook-secret")),
-    body=b'{"planted": "planted-body"}',
+    request=WebhookRequest(
+        path="",
+        headers=(("content-type", b"application/json"), ("x-webhook-secret", b"the-webhook-secret")),
+        body=b'{"planted": "planted-body"}',
+        client="192.0.2.7",
+    ),
 )
 
 
@@ -78,7 +81,7 @@ async def test_afterwards_only_the_wanted_copy_is_left_and_it_is_its_owners_alon
     assert list(errand.folder.iterdir()) == []
     assert errand.output is not None
     assert stat.S_IMODE(errand.output.stat().st_mode) == 0o600
-    assert [request.body for request in read_captured(errand.output)] == [REQUEST.body, REQUEST.body]
+    assert [refused.request.body for refused in read_captured(errand.output)] == [REQUEST.request.body] * 2
 
 
 async def test_without_a_copy_it_lasts_until_its_time_is_over_and_leaves_nothing(errand: Errand) -> None:
@@ -170,7 +173,7 @@ def test_captured_excludes_files_of_ones_own(run: Run, captured: Path) -> None:
 class Waiting:
     """Stands in for the waiting: shows one request, or none."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, requests: list[Refused]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, requests: list[RefusedRequest]) -> None:
         self.errands: list[Errand] = []
         self._requests = requests
         monkeypatch.setattr("pipeline.cli.sources.capture", self._capture)

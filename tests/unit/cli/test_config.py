@@ -107,7 +107,7 @@ secrets = [{ file = "webhook" }]
 path_secret = "planted-path-segment-6"
 
 [webhooks.shop]
-provider = "hmac"
+source = "hmac"
 secrets = [{ file = "webhook" }]
 options = { api_key = "planted-7" }
 """

@@ -23,7 +23,7 @@ from pipeline.observability import TraceContext
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.settings import load_settings
 from pipeline.webhooks.records import accepted
-from pipeline.webhooks.sources import Delivery
+from pipeline.webhooks.sources import WebhookRequest
 from pipeline.webhooks.webhook import Received
 
 AT = datetime(2026, 1, 22, 22, 43, 59, tzinfo=UTC)
@@ -44,7 +44,7 @@ path = "/bulk_process_end/watch"
 source_addresses = ["192.0.2.0/24"]
 
 [webhooks.shop]
-provider = "hmac"
+source = "hmac"
 secrets = [{ file = "shop-key" }]
 id = "header:X-Id"
 """
@@ -73,13 +73,13 @@ def weavr_headers(body: bytes, call_ref: bytes = b"call-1") -> Headers:
 
 def stored(one: Configured, path: str, headers: Headers, body: bytes, *, offset: int = 0) -> Record:
     """Return the record that the ingress makes of an authentic request."""
-    verifier = one.source.verifier
-    verified = verifier.verify(Delivery(path, headers, body, "192.0.2.7"), AT)
+    verifier = one.webhook.verifier
+    verified = verifier.verify(WebhookRequest(path, headers, body, "192.0.2.7"), AT)
     kept = tuple(header for header in headers if header[0] in verifier.stored_headers)
-    delivery = Delivery(verified.path, kept, body, "192.0.2.7")
+    request = WebhookRequest(verified.path, kept, body, "192.0.2.7")
     trace = TraceContext("1" * 32, "2" * 16)
-    received = Received(one.source, delivery, "application/json", verified.by, AT, trace)
-    made = accepted(received, one.source.provider.identify(delivery))
+    received = Received(one.webhook, request, "application/json", verified.by, AT, trace)
+    made = accepted(received, one.webhook.source.identify(request))
     return Record(made.topic, 0, offset, made.key, made.value, made.headers, round(AT.timestamp() * 1000))
 
 

@@ -218,7 +218,7 @@ def test_without_a_name_all_open_topics_are_read(run: Run, topics: Topics) -> No
 def test_topics_of_configured_sources_are_open_too(run: Run, topics: Topics, home: Path) -> None:
     with (home / "pipeline.toml").open("a") as file:
         file.write(
-            '[webhooks.shop]\nprovider = "hmac"\nsecrets = [{ file = "webhook" }]\ntopic = "webhook-events.sales"\n'
+            '[webhooks.shop]\nsource = "hmac"\nsecrets = [{ file = "webhook" }]\ntopic = "webhook-events.sales"\n'
         )
     lines(run)
     assert topics.asked is not None

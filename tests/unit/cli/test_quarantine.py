@@ -101,7 +101,7 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Record]]:
             if record.topic == topic:
                 yield record
 
-    monkeypatch.setattr("pipeline.cli.quarantine_items.read_topic", read_topic)
+    monkeypatch.setattr("pipeline.cli.quarantine.read_topic", read_topic)
     RememberingPublisher.made.clear()
     yield held
     RememberingPublisher.made.clear()
@@ -162,7 +162,7 @@ def test_show_of_a_valid_one_has_no_findings(home: Path, run: Run, records: list
     assert json.loads(run("quarantine", "show", event_id("old", FIXED)).stdout)["findings"] == []
 
 
-@pytest.mark.parametrize(("item", "what"), [("zz", "nothing"), ("", "2 deliveries")])
+@pytest.mark.parametrize(("item", "what"), [("zz", "nothing"), ("", "2 requests")])
 def test_an_id_must_mean_one(home: Path, run: Run, records: list[Record], item: str, what: str) -> None:
     del home
     records += [quarantined(FIXED), quarantined(BROKEN, offset=1)]
@@ -323,7 +323,7 @@ def test_a_topic_that_cannot_be_read_is_warned_of(
             if topic is Topic.BATCH_QUARANTINE:
                 yield quarantined(FIXED)
 
-        monkeypatch.setattr("pipeline.cli.quarantine_items.read_topic", read_topic)
+        monkeypatch.setattr("pipeline.cli.quarantine.read_topic", read_topic)
 
     only(Topic.BATCH_QUARANTINE, Topic.EVENTS_QUARANTINE, Topic.WEBHOOK_QUARANTINE)
     result = run("quarantine", "list")

@@ -44,7 +44,7 @@ require_path_secret = true
 source_addresses = ["192.0.2.0/24"]
 
 [webhooks.shop]
-provider = "hmac"
+source = "hmac"
 secrets = [{ file = "shop-key" }]
 id = "header:X-Id"
 type = "json:/kind"

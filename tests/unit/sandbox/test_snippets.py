@@ -13,7 +13,7 @@ from support.sandbox_world import Start
 from pipeline.sandbox import HmacScheme, Sandbox, SharedSecretScheme, cards_options, settings_snippet, weavr_snippet
 from pipeline.sandbox.weavr import SendPlan, SigningKeys
 from pipeline.settings import EcsIntegration, load_settings
-from pipeline.webhooks.sources import Delivery, WeavrVerifier
+from pipeline.webhooks.sources import WeavrVerifier, WebhookRequest
 from pipeline.webhooks.verification import SignatureRefused, StandardWebhooksSettings
 
 
@@ -107,14 +107,14 @@ def test_the_pipeline_verifies_all_that_is_sent_by_both_keys_and_without(tmp_pat
     found, keys = verifier(tmp_path)
     for event in SendPlan(count=300).events("acme", keys, now_ms=round(NOW.timestamp() * 1000)):
         headers = tuple((name, value.encode()) for name, value in event.headers)
-        assert found.verify(Delivery(event.path, headers, event.body, client), NOW).path == event.path
+        assert found.verify(WebhookRequest(event.path, headers, event.body, client), NOW).path == event.path
 
 
 def test_what_is_not_signed_is_taken_from_this_machine_alone(tmp_path: Path) -> None:
     found, _ = verifier(tmp_path)
     headers = (("published-timestamp", str(round(NOW.timestamp() * 1000)).encode()),)
     with pytest.raises(SignatureRefused):
-        found.verify(Delivery("/bulk_process_end/watch", headers, b"{}", "192.0.2.1"), NOW)
+        found.verify(WebhookRequest("/bulk_process_end/watch", headers, b"{}", "192.0.2.1"), NOW)
 
 
 def test_keys_are_new_each_time_and_for_their_owner_alone(tmp_path: Path) -> None:

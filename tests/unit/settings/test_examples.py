@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-from pipeline.app import open_sources
+from pipeline.app import open_webhooks
 from pipeline.settings import Settings, load_settings, review
 from pipeline.storage import LocalSettings, S3Settings
 
@@ -39,7 +39,7 @@ def test_external_names_servers_of_the_readers_own(tmp_path: Path) -> None:
 
 def test_weavr_and_other_senders_need_no_ecs(tmp_path: Path) -> None:
     settings = example("weavr.toml", tmp_path)
-    assert [(source.kind, source.integration) for source in open_sources(settings)] == [
+    assert [(source.kind, source.integration) for source in open_webhooks(settings)] == [
         ("weavr", "acme"),
         ("hmac", "code"),
         ("hmac", "kyc"),

@@ -15,7 +15,7 @@ from pipeline.settings import ConfigError, Settings, load_settings, review
 from pipeline.webhooks.sources.configured import StandardWebhooks
 from pipeline.webhooks.sources.settings import HmacOptions
 
-PACKAGE = SUPPORT / "parcel_provider"
+PACKAGE = SUPPORT / "parcel_source"
 WEAVR = '[weavr.acme]\nsecrets = [{ file = "key" }]\n'
 SHOP = '[webhooks.shop]\nsecrets = [{ file = "key" }]\n'
 BULK = "/bulk_process_end/watch"
@@ -26,7 +26,7 @@ def parcels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Somebody's package, installed."""
     monkeypatch.syspath_prepend(str(PACKAGE))
     yield
-    sys.modules.pop("parcel_provider", None)
+    sys.modules.pop("parcel_source", None)
 
 
 def loaded(folder: Path, text: str, *, webhook_secrets: bool = True) -> Settings:
@@ -113,7 +113,7 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         (
             SHOP,
             (
-                "webhooks.shop: write either preset = one of github, stripe, slack, shopify, paystack, or provider = "
+                "webhooks.shop: write either preset = one of github, stripe, slack, shopify, paystack, or source = "
                 '"hmac" or another'
             ),
         ),
@@ -125,22 +125,22 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
             ),
         ),
         (
-            f'{SHOP}provider = "weavr"',
-            "webhooks.shop: provider = 'weavr' has a table of its own: write [weavr.shop]",
+            f'{SHOP}source = "weavr"',
+            "webhooks.shop: source = 'weavr' has a table of its own: write [weavr.shop]",
         ),
         (
-            f'{SHOP}provider = "parcel"',
+            f'{SHOP}source = "parcel"',
             (
-                "webhooks.shop.provider: There is no provider 'parcel'. Installed: ecs, hmac, standard-webhooks, "
+                "webhooks.shop.source: There is no kind of source 'parcel'. Installed: ecs, hmac, standard-webhooks, "
                 "weavr."
             ),
         ),
         (
-            '[webhooks.shop]\nprovider = "hmac"',
+            '[webhooks.shop]\nsource = "hmac"',
             'webhooks.shop: secrets is missing; write e.g. secrets = [{ file = "secrets/NAME" }]',
         ),
         (
-            f'{SHOP}provider = "hmac"\ntopic = "webhook-events.quarantine"',
+            f'{SHOP}source = "hmac"\ntopic = "webhook-events.quarantine"',
             "webhooks.shop: topic = 'webhook-events.quarantine' is taken; write another, such as webhook-events.shop",
         ),
         (
@@ -148,11 +148,11 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
             "webhooks.zoo.topic: 'webhook-events.shop' is also that of webhooks.shop; write another",
         ),
         (
-            f'{SHOP}provider = "hmac"\ntype = "json:"',
+            f'{SHOP}source = "hmac"\ntype = "json:"',
             "webhooks.shop.type.0: 'json:' names no value of a request: write 'header:NAME' or 'json:/pointer'",
         ),
         (
-            f'{SHOP}provider = "hmac"\noptions = {{ haeder = "X" }}',
+            f'{SHOP}source = "hmac"\noptions = {{ haeder = "X" }}',
             "webhooks.shop.options.haeder: is not a setting; did you mean header?",
         ),
         (
@@ -177,7 +177,7 @@ def test_a_refusal_says_what_to_write(tmp_path: Path, text: str, problem: str) -
 
 def test_a_preset_brings_scheme_and_attributes_and_both_can_be_changed(tmp_path: Path) -> None:
     shop = loaded(tmp_path, f'{SHOP}preset = "stripe"\nkey = "json:/account"\noptions = {{ tolerance_seconds = 60 }}\n')
-    options = shop.webhooks["shop"].opened()[1]
+    options = shop.webhooks["shop"].kind_with_options()[1]
     assert isinstance(options, HmacOptions)
     assert (options.header, options.tolerance_seconds) == ("Stripe-Signature", 60)
     assert options.event.id == ("json:/id",)
@@ -187,29 +187,29 @@ def test_a_preset_brings_scheme_and_attributes_and_both_can_be_changed(tmp_path:
 def test_standard_webhooks_may_have_public_keys_alone(tmp_path: Path) -> None:
     key = "whpk_" + "A" * 43 + "="
     text = (
-        '[webhooks.svc]\nprovider = "standard-webhooks"\n'
+        '[webhooks.svc]\nsource = "standard-webhooks"\n'
         f'options = {{ public_keys = [{{ id = "k", value = "{key}" }}] }}\n'
     )
-    kind, options = loaded(tmp_path, text).webhooks["svc"].opened()
+    kind, options = loaded(tmp_path, text).webhooks["svc"].kind_with_options()
     assert isinstance(kind, StandardWebhooks)
     assert isinstance(options, kind.Options)
 
 
 @pytest.mark.usefixtures("parcels")
-def test_an_installed_provider_checks_its_own_options(tmp_path: Path) -> None:
-    source = f'{SHOP}provider = "parcels"\n'
+def test_an_installed_source_checks_its_own_options(tmp_path: Path) -> None:
+    source = f'{SHOP}source = "parcels"\n'
     assert loaded(tmp_path, f"{source}options = {{ depots = 3 }}\n").webhooks["shop"].kind_name == "parcels"
     assert refused(tmp_path, f"{source}options = {{ depots = 0 }}\n") == (
         "webhooks.shop.options.depots: 0 is not at least 1; write e.g. depots = 1",
     )
     assert refused(tmp_path, f'{source}id = "json:/id"\noptions = {{ depots = 1 }}\n') == (
-        "webhooks.shop.id: is not a setting of provider parcels",
+        "webhooks.shop.id: is not a setting of source parcels",
     )
 
 
-def test_a_stage_need_not_have_the_providers_of_the_ingress(tmp_path: Path) -> None:
-    text = f'{SHOP}provider = "not-installed-here"\n'
-    assert loaded(tmp_path, text, webhook_secrets=False).webhooks["shop"].provider == "not-installed-here"
+def test_a_stage_needs_no_sources_installed(tmp_path: Path) -> None:
+    text = f'{SHOP}source = "not-installed-here"\n'
+    assert loaded(tmp_path, text, webhook_secrets=False).webhooks["shop"].source == "not-installed-here"
 
 
 def test_topics_of_configured_sources_follow_the_table(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_what_loses_events_is_warned_of(tmp_path: Path) -> None:
     text = (
         f"{WEAVR}tolerance_seconds = 300\nlegacy_signature = true\nunverified_status = 401\n"
         'missing_call_ref = "refuse"\n'
-        f'{SHOP}provider = "hmac"\noptions = {{ signed = ["header:X-Id"], body_unsigned = true }}\n'
+        f'{SHOP}source = "hmac"\noptions = {{ signed = ["header:X-Id"], body_unsigned = true }}\n'
     )
     warnings = [warning.split(":")[0] for warning in review(loaded(tmp_path, text)).warnings]
     assert warnings == [

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from support.paths import SUPPORT
 
-from pipeline.app import open_sources
+from pipeline.app import open_webhooks
 from pipeline.contracts import Topic, job_key
 from pipeline.settings import ConfigError, Settings, load_settings, review
-from pipeline.webhooks.sources import Delivery
+from pipeline.webhooks.sources import WebhookRequest
 
 BANK = """\
 [webhooks.bank]
-provider = "example-bank"
+source = "example-bank"
 secrets = [{ file = "key" }]
 [webhooks.bank.jobs]
 partner = "example-bank"
@@ -69,12 +69,12 @@ def test_a_source_that_announces_jobs_is_an_integration_with_jobs(tmp_path: Path
 def test_its_webhooks_go_to_the_topics_of_jobs(tmp_path: Path) -> None:
     """Announcements hold URLs that are secrets: their quarantine is the sensitive one."""
     settings = loaded(tmp_path, BANK)
-    (source,) = open_sources(settings)
-    delivery = Delivery(path="", headers=(), body=ORDER)
-    found = source.provider.identify(delivery)
+    (webhook,) = open_webhooks(settings)
+    delivery = WebhookRequest(path="", headers=(), body=ORDER)
+    found = webhook.source.identify(delivery)
     assert found.job_guid is not None
     assert (found.topic, found.key) == (Topic.BATCH_REQUESTED, job_key("bank", found.job_guid))
-    assert source.provider.quarantine(delivery) is Topic.BATCH_QUARANTINE
+    assert webhook.source.quarantine(delivery) is Topic.BATCH_QUARANTINE
     names = {spec.topic for spec in settings.topics}
     assert Topic.BATCH_REQUESTED in names
     assert "webhook-events.bank" not in names
@@ -82,8 +82,8 @@ def test_its_webhooks_go_to_the_topics_of_jobs(tmp_path: Path) -> None:
 
 def test_the_announcement_is_the_same_job_for_the_ingress_and_for_the_stages(tmp_path: Path) -> None:
     settings = loaded(tmp_path, BANK)
-    (source,) = open_sources(settings)
-    identified = source.provider.identify(Delivery(path="", headers=(), body=ORDER))
+    (webhook,) = open_webhooks(settings)
+    identified = webhook.source.identify(WebhookRequest(path="", headers=(), body=ORDER))
     assert settings.job_integrations()["bank"].partner.decode(ORDER).job_guid == identified.job_guid
 
 

@@ -10,7 +10,7 @@ from support.paths import ROOT
 
 from pipeline.contracts import TOPICS
 from pipeline.contracts.weavr import KINDS
-from pipeline.webhooks.statuses import STATUSES
+from pipeline.webhooks.answers import STATUSES
 from tools import generate
 from tools.markdown import table
 

@@ -1,4 +1,4 @@
-"""Refused requests are kept where a person wants them, for a while, bounded, and for that person alone."""
+"""Refused requests are stored while a person asks for them: for a limited time, bounded, for that person alone."""
 
 from __future__ import annotations
 
@@ -14,17 +14,29 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.webhooks.capture import MOST_BYTES, Capture, CaptureBusy, Refused, ask, captured_file, end, read_captured
+from pipeline.webhooks.capture import (
+    MOST_BYTES,
+    Capture,
+    CaptureBusy,
+    RefusedRequest,
+    ask,
+    captured_file,
+    end,
+    read_captured,
+)
+from pipeline.webhooks.sources import WebhookRequest
 
 SOURCE = "ecs.acme"
 MINUTE = timedelta(minutes=1)
-REQUEST = Refused(
+REQUEST = RefusedRequest(
     at=datetime.now(UTC),
     reason="not_verified",
-    path="/managed_cards/watch",
-    client="192.0.2.7",
-    headers=(("X-Webhook-Secret", b"planted"), ("x-bytes", b"\xff\x00")),
-    body=b'{"a": "\xc3\xa9"}',
+    request=WebhookRequest(
+        path="/managed_cards/watch",
+        headers=(("X-Webhook-Secret", b"planted"), ("x-bytes", b"\xff\x00")),
+        body=b'{"a": "\xc3\xa9"}',
+        client="192.0.2.7",
+    ),
 )
 
 
@@ -91,7 +103,7 @@ def test_several_processes_share_file_and_limit(ground: Ground) -> None:
 def test_a_file_does_not_outgrow_its_bound(ground: Ground) -> None:
     wanted = ask(ground.folder, SOURCE, until=ground.now + MINUTE, limit=10)
     ground.capture.look()
-    large = replace(REQUEST, body=bytes(MOST_BYTES // 2))
+    large = replace(REQUEST, request=replace(REQUEST.request, body=bytes(MOST_BYTES // 2)))
     for _ in range(3):
         ground.capture.refused(SOURCE, large)
     assert len(read_captured(captured_file(ground.folder, wanted))) == 1
@@ -191,7 +203,7 @@ def test_a_file_that_others_may_read_gets_no_request(ground: Ground) -> None:
         ground.capture.refused(SOURCE, REQUEST)
         ground.capture.refused(SOURCE, REQUEST)
     assert [(line["event"], line["why"]) for line in logs] == [
-        ("capture_unusable", "a file of somebody else is in its place")
+        ("capture_unusable", "another user's file is in its place")
     ]
     assert read_captured(captured_file(ground.folder, wanted)) == []
 

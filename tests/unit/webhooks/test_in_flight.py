@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from pipeline.webhooks.in_flight import InFlight
-from pipeline.webhooks.problems import Problem
+from pipeline.webhooks.answers import Problem
+from pipeline.webhooks.handler import InFlight
 
 
 async def test_idle_only_when_the_last_of_several_has_ended() -> None:
     """The slots are counted, and a refused request takes none."""
-    in_flight = InFlight(2, retry_after=1)
+    in_flight = InFlight(2)
     with in_flight.slot():
         with in_flight.slot(), pytest.raises(Problem), in_flight.slot():
             pass  # pragma: no cover

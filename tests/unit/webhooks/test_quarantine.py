@@ -14,8 +14,8 @@ from pipeline.errors import PoisonRecord
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
 from pipeline.webhooks.quarantine import Quarantined, findings_now, read_quarantined, release, shown
-from pipeline.webhooks.sources import EcsProvider
-from pipeline.webhooks.testing import SECRET_HEADERS, ecs_source, serving
+from pipeline.webhooks.sources import EcsSource
+from pipeline.webhooks.testing import SECRET_HEADERS, ecs_webhook, serving
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
 CARD = "4111111111111111"
@@ -35,9 +35,7 @@ ANNOUNCEMENT: dict[str, Any] = {
 VALID = ANNOUNCEMENT | {"result_upload_url": "https://files.example.com/output.csv?X-Amz-Signature=x"}
 RECEIVED = datetime(2026, 1, 21, 22, 43, 59, tzinfo=UTC)
 LATER = datetime(2026, 1, 21, 23, 0, tzinfo=UTC)
-FIXED = EcsProvider(
-    "acme", HostRules(input=("*.example.com",), result=("*.example.com",), callback=("new.example.org",))
-)
+FIXED = EcsSource("acme", HostRules(input=("*.example.com",), result=("*.example.com",), callback=("new.example.org",)))
 
 
 def _record(outgoing: OutgoingRecord) -> Record:
@@ -46,11 +44,11 @@ def _record(outgoing: OutgoingRecord) -> Record:
 
 async def _posted(body: bytes, *, hosts: HostRules | None = None) -> list[OutgoingRecord]:
     publisher = MemoryPublisher()
-    source = ecs_source() if hosts is None else ecs_source(hosts=hosts)
+    webhook = ecs_webhook() if hosts is None else ecs_webhook(hosts=hosts)
     async with (
-        serving(publisher, sources=[source], clock=lambda: RECEIVED) as here,
+        serving(publisher, webhooks=[webhook], clock=lambda: RECEIVED) as here,
         aiohttp.ClientSession() as client,
-        client.post(here.server.url + source.path, data=body, headers=SECRET_HEADERS),
+        client.post(here.server.url + webhook.path, data=body, headers=SECRET_HEADERS),
     ):
         return publisher.published
 
@@ -68,7 +66,7 @@ async def test_record_of_the_ingress_is_read_back() -> None:
     assert item.id == event_id("acme", body)
     assert (item.integration, item.path, item.at) == ("acme", "/webhooks/ecs/acme", RECEIVED)
     assert item.reasons == ("callback_url:host_not_allowed",)
-    assert item.delivery.body == body
+    assert item.request.body == body
     assert item.kept == (("pipeline_integration", b"acme"),)
     assert CARD not in repr(item)
 
@@ -127,7 +125,7 @@ async def test_body_that_is_no_object_is_shown_by_size_and_digest_only(body: byt
 async def test_findings_are_those_of_the_present_configuration() -> None:
     """Findings are those of the present configuration."""
     item = await _quarantined(json.dumps(VALID).encode())
-    strict = EcsProvider("acme", HostRules())
+    strict = EcsSource("acme", HostRules())
     assert [finding.field for finding in findings_now(item, strict)] == [
         "input_file_url",
         "result_upload_url",

@@ -14,7 +14,7 @@ import pytest
 from pipeline.contracts import Topic
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.webhooks.settings import IngressSettings
-from pipeline.webhooks.testing import API_KEY, SECRET, Serving, serving, weavr_source
+from pipeline.webhooks.testing import API_KEY, SECRET, Serving, serving, weavr_webhook
 
 SMALL = IngressSettings(port=0, max_body_bytes=1024, read_timeout_seconds=0.04)
 HEAD = (
@@ -218,8 +218,8 @@ def _signed(call_ref: bytes = b"") -> bytes:
 
 async def _weavr(*pieces: bytes, publisher: MemoryPublisher | None = None, pause: float = 0.0) -> int:
     """Return the status that a request to a Weavr webhook is answered."""
-    sources = [weavr_source()]
-    async with serving(publisher or MemoryPublisher(), sources=sources, settings=SMALL, clock=lambda: NOW) as here:
+    webhooks = [weavr_webhook()]
+    async with serving(publisher or MemoryPublisher(), webhooks=webhooks, settings=SMALL, clock=lambda: NOW) as here:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
         for piece in pieces:
             writer.write(piece)

@@ -133,7 +133,7 @@ def _server(settings: IngressSettings) -> IngressServer:
     publisher = MemoryPublisher()
     refusals = RefusalCounts(publisher, clock=clock, instance="test", interval=60, deadline=1)
     ingress = Ingress(
-        sources=[], publisher=publisher, settings=settings, metrics=Metrics(), refusals=refusals, clock=clock
+        webhooks=[], publisher=publisher, settings=settings, metrics=Metrics(), refusals=refusals, clock=clock
     )
     return IngressServer(ingress, refusals, settings)
 

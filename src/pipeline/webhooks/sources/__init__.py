@@ -1,46 +1,46 @@
-"""One module per source: delivery to topic, key, identity. Pure.
+"""Sources of webhooks, one module each: which event a request is, its topic, key and id. Pure.
 
-To add a source, see docs/providers.md.
+To add a source, see docs/sources.md.
 """
 
 from pipeline.contracts.strict_json import Finding, InvalidBody
-from pipeline.webhooks.sources.configured import ConfiguredProvider
-from pipeline.webhooks.sources.ecs import Ecs, EcsProvider
+from pipeline.webhooks.sources.configured import ConfiguredSource
+from pipeline.webhooks.sources.ecs import Ecs, EcsSource
 from pipeline.webhooks.sources.protocols import (
     UNKNOWN_PATH,
-    Delivery,
     Explainable,
     Identified,
     Policy,
-    Provider,
-    ProviderKind,
     SchemeVerifier,
+    Source,
+    SourceKind,
     SuccessStatus,
     UnverifiedStatus,
     Verified,
     Verifier,
+    WebhookRequest,
 )
-from pipeline.webhooks.sources.weavr import Weavr, WeavrProvider, WeavrVerifier
+from pipeline.webhooks.sources.weavr import Weavr, WeavrSource, WeavrVerifier
 
 __all__ = [
     "UNKNOWN_PATH",
-    "ConfiguredProvider",
-    "Delivery",
+    "ConfiguredSource",
     "Ecs",
-    "EcsProvider",
+    "EcsSource",
     "Explainable",
     "Finding",
     "Identified",
     "InvalidBody",
     "Policy",
-    "Provider",
-    "ProviderKind",
     "SchemeVerifier",
+    "Source",
+    "SourceKind",
     "SuccessStatus",
     "UnverifiedStatus",
     "Verified",
     "Verifier",
     "Weavr",
-    "WeavrProvider",
+    "WeavrSource",
     "WeavrVerifier",
+    "WebhookRequest",
 ]

@@ -1,4 +1,4 @@
-"""Sources that need configuration only: generic HMAC, and Standard Webhooks."""
+"""Sources that need configuration only: senders that sign with an HMAC, and Standard Webhooks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from pipeline.contracts import SOURCE_TOPICS, Headers, Topic, event_id, stable_hash
 from pipeline.contracts.json_pointer import value_at
 from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
-from pipeline.webhooks.sources.protocols import Delivery, Identified, Policy, SchemeVerifier
+from pipeline.webhooks.sources.protocols import Identified, Policy, SchemeVerifier, WebhookRequest
 from pipeline.webhooks.sources.settings import EventAttributes, HmacOptions, StandardWebhooksOptions
 from pipeline.webhooks.verification import (
     HeaderFields,
@@ -20,13 +20,13 @@ from pipeline.webhooks.verification import (
 )
 
 _LONGEST: Final = 256
-"""Characters of an id, type or key that are kept as they are."""
+"""Most characters of a type, and of a key that is not hashed."""
 
 _TEXT: Final = "text:"
 
 
-class ConfiguredProvider:
-    """Finds id, type and key where the settings say; see :class:`~pipeline.webhooks.sources.protocols.Provider`.
+class ConfiguredSource:
+    """Finds id, type and key where the settings say; see :class:`~pipeline.webhooks.sources.protocols.Source`.
 
     It keeps what it does not understand, and never refuses it. A body that is no strict JSON object has no values. A
     header with several different values is not understood: others may read another of them.
@@ -48,19 +48,19 @@ class ConfiguredProvider:
         self._reads_body = any(one.reads_body for one in (self._id, self._type, self._key))
         self._signed_at = signed_at
 
-    def quarantine(self, _delivery: Delivery) -> Topic:
-        """See Provider."""
+    def quarantine(self, _request: WebhookRequest) -> Topic:
+        """See Source."""
         return Topic.WEBHOOK_QUARANTINE
 
-    def identify(self, delivery: Delivery) -> Identified:
-        """See Provider."""
-        document, fault = self._document(delivery.body)
+    def identify(self, request: WebhookRequest) -> Identified:
+        """See Source."""
+        document, fault = self._document(request.body)
         try:
-            identity = self._identity(delivery, document)
-            kind = self._type.text(delivery.headers, document)
-            key = self._key.text(delivery.headers, document)
+            identity = self._identity(request, document)
+            kind = self._type.text(request.headers, document)
+            key = self._key.text(request.headers, document)
         except InvalidBody as doubtful:
-            raise InvalidBody(doubtful.findings, id=self._unnamed(delivery)) from None
+            raise InvalidBody(doubtful.findings, id=self._unnamed(request)) from None
         if kind is None or len(kind) > _LONGEST:
             findings = fault.findings if fault else [Finding("type", "required", "Send the type of event as agreed")]
             raise InvalidBody(findings, id=identity)
@@ -83,12 +83,12 @@ class ConfiguredProvider:
         except InvalidBody as fault:
             return {}, fault
 
-    def _identity(self, delivery: Delivery, document: Mapping[str, Any]) -> str:
-        found = self._id.text(delivery.headers, document)
-        return self._unnamed(delivery) if found is None else event_id(self._name, found)
+    def _identity(self, request: WebhookRequest, document: Mapping[str, Any]) -> str:
+        found = self._id.text(request.headers, document)
+        return self._unnamed(request) if found is None else event_id(self._name, found)
 
-    def _unnamed(self, delivery: Delivery) -> str:
-        return event_id(self._name, delivery.body, self._signed_at(delivery.headers))
+    def _unnamed(self, request: WebhookRequest) -> str:
+        return event_id(self._name, request.body, self._signed_at(request.headers))
 
 
 class _FirstOf:
@@ -150,28 +150,28 @@ def _time_of(spec: HmacSpec) -> Callable[[Headers], bytes]:
 
 
 class Hmac:
-    """The entry point of senders that sign with an HMAC."""
+    """The entry point for senders that sign with an HMAC."""
 
     Options = HmacOptions
 
-    def provider(self, name: str, options: HmacOptions) -> ConfiguredProvider:
-        """See ProviderKind."""
-        return ConfiguredProvider(name, options.event, _time_of(options))
+    def source(self, name: str, options: HmacOptions) -> ConfiguredSource:
+        """See SourceKind."""
+        return ConfiguredSource(name, options.event, _time_of(options))
 
     def verifier(self, _name: str, options: HmacOptions, secrets: Sequence[Secret]) -> SchemeVerifier:
-        """See ProviderKind."""
+        """See SourceKind."""
         return _verifier(options, options.event, secrets)
 
 
 class StandardWebhooks:
-    """The entry point of senders that keep to Standard Webhooks."""
+    """The entry point for senders that follow Standard Webhooks."""
 
     Options = StandardWebhooksOptions
 
-    def provider(self, name: str, options: StandardWebhooksOptions) -> ConfiguredProvider:
-        """See ProviderKind."""
-        return ConfiguredProvider(name, options.event, lambda _: b"")
+    def source(self, name: str, options: StandardWebhooksOptions) -> ConfiguredSource:
+        """See SourceKind."""
+        return ConfiguredSource(name, options.event, lambda _: b"")
 
     def verifier(self, _name: str, options: StandardWebhooksOptions, secrets: Sequence[Secret]) -> SchemeVerifier:
-        """See ProviderKind."""
+        """See SourceKind."""
         return _verifier(options, options.event, secrets)

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from pipeline.contracts import BatchRequested, Topic, event_id, job_key, schema_uri
 from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
 from pipeline.outbound import FIELDS, AddressRefused, HostRules, Purpose, check_url
-from pipeline.webhooks.sources.model_errors import findings_of
-from pipeline.webhooks.sources.protocols import Delivery, Identified, Policy, SchemeVerifier, SuccessStatus
+from pipeline.webhooks.sources.findings import findings_of
+from pipeline.webhooks.sources.protocols import Identified, Policy, SchemeVerifier, SuccessStatus, WebhookRequest
 from pipeline.webhooks.sources.settings import EcsOptions
 from pipeline.webhooks.verification import Secret, scheme_of
 
 _ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
-"""A number in quotes would pass for a Unix time, whose unit nobody has agreed on."""
+"""Pydantic would take a number in quotes for a Unix time, and nobody has agreed on its unit."""
 
 _ISO_REMEDY: Final = "Send an ISO 8601 time with a zone, such as 2026-01-22T22:43:59.295Z"
 
@@ -34,15 +34,15 @@ _URL_REMEDIES: Final = {
 }
 
 
-class EcsProvider:
-    """Knows the announcement of a card batch job; see :class:`~pipeline.webhooks.sources.protocols.Provider`.
+class EcsSource:
+    """Identifies announcements of card batch jobs; see :class:`~pipeline.webhooks.sources.protocols.Source`.
 
-    Unknown fields are accepted: the webhook is in beta, and the record's value is the body as received anyway. An
-    ``expires_at`` in the past is accepted too: such a job ends in its recorded outcome or in a failure callback.
+    It accepts unknown fields: the webhook is in beta, and the record's value is the body as received anyway. It accepts
+    an ``expires_at`` in the past too: such a job ends in its recorded outcome or in a failure callback.
 
     Args:
         integration: Name of the integration.
-        hosts: Where its URLs may lead.
+        hosts: Hosts that its URLs may name.
         success: Status that tells ECS that an announcement is safe.
     """
 
@@ -51,18 +51,18 @@ class EcsProvider:
         self._hosts = hosts
         self.policy: Final = Policy(success)
 
-    def quarantine(self, _delivery: Delivery) -> Topic:
-        """See Provider."""
+    def quarantine(self, _request: WebhookRequest) -> Topic:
+        """See Source."""
         return Topic.BATCH_QUARANTINE
 
-    def identify(self, delivery: Delivery) -> Identified:
-        """See Provider."""
-        job = self.announcement(delivery.body)
+    def identify(self, request: WebhookRequest) -> Identified:
+        """See Source."""
+        job = self.announcement(request.body)
         key = job_key(self._integration, job.job_guid)
         return Identified(
             topic=Topic.BATCH_REQUESTED,
             key=key,
-            id=event_id(self._integration, str(job.job_guid), delivery.body),
+            id=event_id(self._integration, str(job.job_guid), request.body),
             type=Topic.BATCH_REQUESTED.value,
             subject=str(job.job_guid),
             dataschema=schema_uri(Topic.BATCH_REQUESTED),
@@ -78,7 +78,7 @@ class EcsProvider:
         """Return the validated announcement.
 
         Raises:
-            InvalidBody: All rules that the body breaks, each once per field.
+            InvalidBody: The body breaks rules; it lists all of them, each once per field.
         """
         data = parse_object(body)
         findings: list[Finding] = []
@@ -87,8 +87,8 @@ class EcsProvider:
             job = BatchRequested.model_validate(data)
         except ValidationError as error:
             findings = findings_of(error)
-        told = {finding.field for finding in findings}
-        findings += [finding for finding in self._beyond_the_model(data) if finding.field not in told]
+        found = {finding.field for finding in findings}
+        findings += [finding for finding in self._beyond_the_model(data) if finding.field not in found]
         if job is None or findings:
             raise InvalidBody(findings)
         return job
@@ -106,7 +106,7 @@ class EcsProvider:
         try:
             check_url(url, self._hosts, purpose)
         except AddressRefused as error:
-            # the error's own text names the host, and settings that are none of the sender's business
+            # the error's own text names the host and our settings, which the sender must not see
             yield Finding(field, error.code, _URL_REMEDIES.get(error.code, "Send another URL"))
 
 
@@ -115,10 +115,10 @@ class Ecs:
 
     Options = EcsOptions
 
-    def provider(self, name: str, options: EcsOptions) -> EcsProvider:
-        """See ProviderKind."""
-        return EcsProvider(name, options.hosts, options.success_status)
+    def source(self, name: str, options: EcsOptions) -> EcsSource:
+        """See SourceKind."""
+        return EcsSource(name, options.hosts, options.success_status)
 
     def verifier(self, _name: str, options: EcsOptions, secrets: Sequence[Secret]) -> SchemeVerifier:
-        """See ProviderKind."""
+        """See SourceKind."""
         return SchemeVerifier(scheme_of(options.webhook, secrets))

@@ -1,4 +1,4 @@
-"""From the name in the settings to a kind of provider."""
+"""From the name in the settings to a kind of source, by its entry point."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from typing import Final, cast
 from pydantic import BaseModel
 
 from pipeline.errors import FatalError
-from pipeline.webhooks.sources.protocols import ProviderKind
+from pipeline.webhooks.sources.protocols import SourceKind
 
-ENTRY_POINT_GROUP: Final = "card_pipeline.providers"
+ENTRY_POINT_GROUP: Final = "card_pipeline.sources"
 
 
-def load_kind(name: str) -> ProviderKind:
-    """Return the installed kind of provider of that name.
+def load_kind(name: str) -> SourceKind:
+    """Return the installed kind of source of that name.
 
     Raises:
-        FatalError: There is none (the message lists what is installed), it cannot be imported, or it is none.
+        FatalError: It is not installed (the message lists what is), it cannot be imported, or it is no kind of source.
     """
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         return _checked(_import(point), point)
     raise FatalError(
-        "provider_unknown", f"There is no provider {name!r}. Installed: {', '.join(installed()) or 'none'}."
+        "source_kind_unknown",
+        f"There is no kind of source {name!r}. Installed: {', '.join(installed()) or 'none'}.",
     )
 
 
 def installed() -> tuple[str, ...]:
-    """Return the names of all installed kinds of providers."""
+    """Return the names of all installed kinds of sources."""
     return tuple(sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}))
 
 
@@ -39,22 +40,23 @@ def _import(point: EntryPoint) -> object:
         return point.load()
     except Exception as error:  # a stranger's module may raise anything, and none of it is worth a traceback
         raise FatalError(
-            "provider_unknown", f"Provider {point.name} ({point.value}) cannot be imported: {type(error).__name__}."
+            "source_kind_unknown",
+            f"The kind of source {point.name} ({point.value}) cannot be imported: {type(error).__name__}.",
         ) from error
 
 
-def _checked(target: object, point: EntryPoint) -> ProviderKind:
+def _checked(target: object, point: EntryPoint) -> SourceKind:
     options = getattr(target, "Options", None)
-    callables = [callable(getattr(target, name, None)) for name in ("provider", "verifier")]
+    callables = [callable(getattr(target, name, None)) for name in ("source", "verifier")]
     if not inspect.isclass(target) or not inspect.isclass(options) or not issubclass(options, BaseModel):
         fault = "it must be a class with a pydantic model `Options`"
     elif not all(callables):
-        fault = "it needs `provider(self, name, options)` and `verifier(self, name, options, secrets)`"
+        fault = "it needs `source(self, name, options)` and `verifier(self, name, options, secrets)`"
     else:
         try:
-            kind = cast("ProviderKind", target())
+            kind = cast("SourceKind", target())
         except TypeError:
             fault = "its constructor must take no parameters"
         else:
             return kind
-    raise FatalError("provider_invalid", f"{point.name} ({point.value}) is no provider: {fault}.")
+    raise FatalError("source_kind_invalid", f"{point.name} ({point.value}) is no kind of source: {fault}.")

@@ -1,4 +1,4 @@
-"""What the ingress knows of a source of webhooks: how a request is verified, what it is, how it is answered."""
+"""The parts of a source of webhooks: how a request is verified, which event it is, how it is answered."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from pipeline.contracts import Headers, TopicName
 from pipeline.webhooks.verification import Scheme, Secret
 
 SuccessStatus = Literal[200, 202, 204]
-"""What a sender takes for success, by its source's configuration."""
+"""The status that a sender takes for success, as its source is configured."""
 
 UnverifiedStatus = Literal[401, 503]
-"""Answer to a well-formed, fresh request that no secret verifies: 401 for good, or 503, so that it comes again."""
+"""Answer to a well-formed, fresh request that no secret verifies: 401 ends it, 503 makes the sender repeat it."""
 
 UNKNOWN_PATH: Final = "unknown_path"
 """Rule of a request whose path names no known kind of event; its sender may have added a kind."""
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """One request, as far as it says what it is.
+class WebhookRequest:
+    """One request, as far as it says which event it is.
 
     Attributes:
-        path: Path behind the source's own, such as ``/managed_cards/watch``; empty where there is none.
-        headers: Names in lower case, values as received, repetitions included. A verifier sees all of them; a provider
-            only those that its verifier keeps with the record, so that it finds the same again in the record.
+        path: Path below the webhook's own, such as ``/managed_cards/watch``; empty where there is none.
+        headers: Names in lower case, values as received, repetitions included. A verifier gets all of them; a source
+            only those that its verifier stores with the record, so that it finds the same again in the record.
         body: The raw bytes.
-        client: Address of the sender, behind proxies that are trusted; ``-`` where it is not known.
+        client: Address of the sender, behind trusted proxies; ``-`` if it is not known.
     """
 
-    path: str
+    path: str = field(repr=False)
     headers: Headers = field(repr=False)
     body: bytes = field(repr=False)
     client: str = "-"
@@ -47,7 +47,7 @@ class Verified:
 
     Attributes:
         by: Id of the secret, or name of what proved it; never a secret value.
-        path: The delivery's path without a part of it that is a secret.
+        path: The request's path without a part of it that is a secret.
     """
 
     by: str
@@ -55,67 +55,67 @@ class Verified:
 
 
 class Verifier(Protocol):
-    """Decides whether a request comes from who it should. Pure: the same input, the same answer."""
+    """Decides whether a request comes from the expected sender. Pure: the same input, the same answer."""
 
     @property
     def stored_headers(self) -> frozenset[str]:
-        """Lower-case names of the headers to keep with the record: for verifying it again, and for its identity.
+        """Lower-case names of the headers to store with the record: to verify it again, and for its identity.
 
-        None that is a secret itself.
+        Never one that is a secret itself.
         """
         ...
 
-    def verify(self, delivery: Delivery, now: datetime) -> Verified:
-        """Return what proved the request.
+    def verify(self, request: WebhookRequest, now: datetime) -> Verified:
+        """Return what proved the request authentic.
 
         Args:
-            delivery: As received.
-            now: Aware datetime; decides which secrets count and how old a timestamp is.
+            request: As received.
+            now: Aware datetime; decides which secrets are active and how old a timestamp is.
 
         Raises:
-            SignatureRefused: Nothing did; ``reason`` says why, ``fault`` whose fault it is.
+            SignatureRefused: Nothing proved it; ``reason`` says why, ``fault`` who has to fix it.
         """
         ...
 
 
 @runtime_checkable
 class Explainable(Protocol):
-    """A verifier that can say which scheme it asks, for commands that explain step by step."""
+    """A verifier that can name the scheme it asks, for commands that explain a verification step by step."""
 
-    def scheme_for(self, delivery: Delivery) -> Scheme | None:
-        """Return the scheme that decides about this delivery; None where something else than a signature does."""
+    def scheme_for(self, request: WebhookRequest) -> Scheme | None:
+        """Return the scheme that decides about this request; None if something else than a signature decides."""
         ...
 
 
 class SchemeVerifier:
-    """Asks a signature scheme, which knows neither path nor sender.
+    """Asks a verification scheme, which knows neither path nor sender.
 
     Args:
         scheme: Decides by headers, body and time.
-        also_stored: Lower-case names of more headers to keep, such as those that hold an event's id.
+        also_stored: Lower-case names of more headers to store, such as the one with the event's id.
     """
 
     def __init__(self, scheme: Scheme, also_stored: frozenset[str] = frozenset()) -> None:
         self._scheme = scheme
         self.stored_headers = scheme.stored_headers | also_stored
 
-    def verify(self, delivery: Delivery, now: datetime) -> Verified:
+    def verify(self, request: WebhookRequest, now: datetime) -> Verified:
         """See Verifier."""
-        return Verified(self._scheme.verify(delivery.headers, delivery.body, now), delivery.path)
+        return Verified(self._scheme.verify(request.headers, request.body, now), request.path)
 
-    def scheme_for(self, _delivery: Delivery) -> Scheme:
+    def scheme_for(self, _request: WebhookRequest) -> Scheme:
         """See Explainable."""
         return self._scheme
 
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """What a delivery was found to be.
+    """Which event a request is.
 
     Attributes:
-        topic: Where its record goes.
+        topic: The topic of its record.
         key: The record's key: equal keys stay in order.
-        id: The event's deterministic id (``ce_id``): the same delivery again is the same event.
+        id: The event's deterministic id (``ce_id``): a repeated request is the same event.
         type: The event's type (``ce_type``).
         subject: What it is about (``ce_subject``).
         dataschema: URI of the body's schema (``ce_dataschema``), where there is one.
@@ -135,15 +135,15 @@ class Identified:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a source's requests are answered.
+    """How the requests of a source are answered.
 
     Attributes:
         success: Status once the event is durable.
         unverified: Status of a well-formed, fresh request that no secret verifies; 503 raises an alarm.
-        invalid: What becomes of an authentic delivery that does not fit: ``refuse`` it with 422, or ``keep`` it and
-            answer success, with an alarm; either way it is durable in quarantine before the answer.
-        any_media_type: Whether Content-Type and Content-Encoding do not matter: where a refusal would lose the event.
-        below: Whether every path below the source's own belongs to it too.
+        invalid: What happens to an authentic request that does not fit: ``refuse`` answers 422, ``keep`` answers
+            success and raises an alarm; either way it is durable in quarantine before the answer.
+        any_media_type: Whether any Content-Type and Content-Encoding is accepted: a refusal would lose the event.
+        below: Whether every path below the webhook's own belongs to it too.
         audit_accepted: Whether each accepted event has an audit event of its own.
     """
 
@@ -155,51 +155,51 @@ class Policy:
     audit_accepted: bool = True
 
 
-class Provider(Protocol):
-    """Knows one source's deliveries. Pure: the same delivery, the same answer, as long as the configuration stands."""
+class Source(Protocol):
+    """Identifies the requests of one sender. Pure: while the configuration stays, the same request, the same answer."""
 
     @property
     def policy(self) -> Policy:
         """How they are answered."""
         ...
 
-    def identify(self, delivery: Delivery) -> Identified:
-        """Return what an authentic delivery is.
+    def identify(self, request: WebhookRequest) -> Identified:
+        """Return which event an authentic request is.
 
         Raises:
-            InvalidBody: It cannot be taken; every finding names field, rule and remedy.
+            InvalidBody: The request does not fit; every finding names field, rule and remedy.
         """
         ...
 
-    def quarantine(self, delivery: Delivery) -> TopicName:
-        """Return where an authentic delivery goes that cannot be taken."""
+    def quarantine(self, request: WebhookRequest) -> TopicName:
+        """Return the topic for an authentic request that does not fit."""
         ...
 
 
-class ProviderKind(Protocol):
-    """What an entry point of the group ``card_pipeline.providers`` names: a class without constructor parameters."""
+class SourceKind(Protocol):
+    """A class that an entry point of the group ``card_pipeline.sources`` names; its constructor takes no parameters."""
 
     @property
     def Options(self) -> type[BaseModel]:  # noqa: N802 - a class inside the class
-        """Model of what ``options`` of its table may hold; it should refuse what it does not know."""
+        """Model of what ``options`` of its table may hold; it should refuse unknown keys."""
         ...
 
-    def provider(self, name: str, options: Any) -> Provider:
-        """Return the provider of one source.
+    def source(self, name: str, options: Any) -> Source:
+        """Return the source of one webhook.
 
         Args:
-            name: The source's name: part of every key and id.
+            name: The webhook's name: part of every key and id.
             options: An instance of ``Options``.
         """
         ...
 
     def verifier(self, name: str, options: Any, secrets: Sequence[Secret]) -> Verifier:
-        """Return what verifies the requests to one source.
+        """Return what verifies the requests to one webhook.
 
         Args:
-            name: The source's name.
+            name: The webhook's name.
             options: An instance of ``Options``.
-            secrets: As their files hold them, with the dates on which they count.
+            secrets: As their files hold them, with the periods in which they are active.
 
         Raises:
             FatalError: A secret cannot be used.

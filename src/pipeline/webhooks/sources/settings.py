@@ -1,4 +1,4 @@
-"""What can be said about a source in its table of the settings, beyond its name, its path and its secrets."""
+"""Settings of a source in its table, apart from its name, its path and its secrets."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pipeline.webhooks.sources.protocols import SuccessStatus, UnverifiedStatus
 from pipeline.webhooks.verification import HmacSpec, RequestValue, SchemeSettings, StandardWebhooksSpec
 
 WEAVR_RETRIES_SECONDS: Final = 10 + 60 + 360 + 2160 + 12_960
-"""How long Weavr goes on repeating a delivery, maybe under its first timestamp: 4 h 19 min."""
+"""How long Weavr goes on repeating a request, maybe under its first timestamp: 4 h 19 min."""
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]{16,128}")
 
 
 def number_of_text(value: object) -> object:
-    """Return a number for a text of digits: a variable is always text, and Literal compares without converting."""
+    """Return a number for a text of digits: an environment variable is always text, and Literal does not convert it."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
@@ -61,7 +61,7 @@ RequestValuesOrText = Annotated[
 
 
 class EcsOptions(BaseModel):
-    """What the provider of ECS's webhooks needs of an integration."""
+    """What ECS's source needs to know of an integration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -98,7 +98,7 @@ _EVENT: Final = "Which values are the event's id, type and key; written beside t
 
 
 class HmacOptions(HmacSpec):
-    """Options of ``provider = "hmac"``."""
+    """Options of ``source = "hmac"``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -107,7 +107,7 @@ class HmacOptions(HmacSpec):
 
 
 class StandardWebhooksOptions(StandardWebhooksSpec):
-    """Options of ``provider = "standard-webhooks"``."""
+    """Options of ``source = "standard-webhooks"``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

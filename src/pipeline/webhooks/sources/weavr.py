@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from pipeline.contracts import Headers, Topic, event_id
 from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
 from pipeline.contracts.weavr import BY_PATH, EventKind, entity_key
-from pipeline.webhooks.sources.model_errors import findings_of
-from pipeline.webhooks.sources.protocols import UNKNOWN_PATH, Delivery, Identified, Policy, Verified
+from pipeline.webhooks.sources.findings import findings_of
+from pipeline.webhooks.sources.protocols import UNKNOWN_PATH, Identified, Policy, Verified, WebhookRequest
 from pipeline.webhooks.sources.settings import UnsignedPath, WeavrOptions
 from pipeline.webhooks.verification import (
     WEAVR,
@@ -38,10 +38,10 @@ _STEPUP: Final = "stepup"
 _SLASHES: Final = re.compile("//+")
 
 
-class WeavrProvider:
-    """Knows the 32 kinds of events by their paths; see :class:`~pipeline.webhooks.sources.protocols.Provider`.
+class WeavrSource:
+    """Identifies the 32 kinds of events by their paths; see :class:`~pipeline.webhooks.sources.protocols.Source`.
 
-    Models are lenient, and an event that does not fit is kept, never refused: a refusal would lose it.
+    Models are lenient. An event that does not fit is kept, never refused: a refusal would lose it.
 
     Args:
         integration: Name of the integration.
@@ -59,19 +59,19 @@ class WeavrProvider:
             audit_accepted=options.audit_accepted,
         )
 
-    def quarantine(self, delivery: Delivery) -> Topic:
-        """See Provider. Whatever may be about a step-up goes where step-ups are guarded: it may hold ``authToken``."""
-        words = delivery.path.lower().replace("_", "").replace("-", "")
+    def quarantine(self, request: WebhookRequest) -> Topic:
+        """See Source. A path that looks like a step-up has the guarded topic: the body may hold ``authToken``."""
+        words = request.path.lower().replace("_", "").replace("-", "")
         return Topic.EVENTS_STEPUP_QUARANTINE if _STEPUP in words else Topic.EVENTS_QUARANTINE
 
-    def identify(self, delivery: Delivery) -> Identified:
-        """See Provider."""
-        kind = BY_PATH.get(delivery.path)
-        identity = self._identity(delivery, kind)
+    def identify(self, request: WebhookRequest) -> Identified:
+        """See Source."""
+        kind = BY_PATH.get(request.path)
+        identity = self._identity(request, kind)
         if kind is None:
             remedy = "Add the kind of event to the receiver's table, then release it from quarantine"
             raise InvalidBody([Finding("path", UNKNOWN_PATH, remedy)], id=identity)
-        subject = kind.subject(_read(kind, delivery.body, identity))
+        subject = kind.subject(_read(kind, request.body, identity))
         return Identified(
             topic=kind.topic,
             key=entity_key(self._integration, subject),
@@ -82,21 +82,21 @@ class WeavrProvider:
             facts={"event_type": kind.type},
         )
 
-    def _identity(self, delivery: Delivery, kind: EventKind | None) -> str:
-        """Return the event's id: what names the call and the body; where nothing names it, when it was published too.
+    def _identity(self, request: WebhookRequest, kind: EventKind | None) -> str:
+        """Return the event's id: a hash of its call reference and body, or of publication time and body without one.
 
-        Neither body nor transaction alone would do: two events can be equal byte for byte, and one object has several.
+        The body alone is not enough: two events can be equal byte for byte. Nor is the transaction, which has several.
         """
         name = CALL_REF if kind is None or kind.signed else REQUEST_REF
-        reference = _first(delivery.headers, name)
+        reference = _first(request.headers, name)
         if reference:
-            return event_id(self._integration, delivery.path, reference, delivery.body)
-        published = _first(delivery.headers, TIMESTAMP)
-        return event_id(self._integration, delivery.path, b"", published, delivery.body)
+            return event_id(self._integration, request.path, reference, request.body)
+        published = _first(request.headers, TIMESTAMP)
+        return event_id(self._integration, request.path, b"", published, request.body)
 
 
 def _read(kind: EventKind, body: bytes, identity: str) -> dict[str, Any]:
-    """Return the body, which fits the kind's model."""
+    """Return the body, if it fits the kind's model."""
     try:
         data = parse_object(body)
         kind.model.model_validate(data)
@@ -114,11 +114,11 @@ def _first(headers: Headers, name: str) -> bytes:
 class WeavrVerifier:
     """Verifies ``signature-v2`` over call reference, raw body and timestamp; see Verifier.
 
-    A path that Weavr does not sign is taken only where the options say what protects it instead.
+    It accepts a path that Weavr does not sign only if the options say what protects it instead.
 
     Args:
         options: Freshness, exceptions, protection of unsigned paths.
-        secrets: API keys, with the dates on which they count.
+        secrets: API keys, with the periods in which they are active.
     """
 
     def __init__(self, options: WeavrOptions, secrets: Sequence[Secret]) -> None:
@@ -131,18 +131,18 @@ class WeavrVerifier:
             {CALL_REF, REQUEST_REF, TIMESTAMP, SIGNATURE} | ({LEGACY_SIGNATURE} if legacy else set())
         )
 
-    def verify(self, delivery: Delivery, now: datetime) -> Verified:
+    def verify(self, request: WebhookRequest, now: datetime) -> Verified:
         """See Verifier."""
-        path, secret_given = self._event_path(delivery.path)
-        scheme = self._scheme_of(path, delivery.headers)
+        path, secret_given = self._event_path(request.path)
+        scheme = self._scheme_of(path, request.headers)
         if scheme is None:
-            return Verified(self._protection(path, delivery, secret_given=secret_given), path)
-        by = scheme.verify(delivery.headers, delivery.body, now)
+            return Verified(self._protection(path, request, secret_given=secret_given), path)
+        by = scheme.verify(request.headers, request.body, now)
         return Verified(by if scheme is self._scheme else f"{by} (timestamp only)", path)
 
-    def scheme_for(self, delivery: Delivery) -> Scheme | None:
+    def scheme_for(self, request: WebhookRequest) -> Scheme | None:
         """See Explainable."""
-        return self._scheme_of(self._event_path(delivery.path)[0], delivery.headers)
+        return self._scheme_of(self._event_path(request.path)[0], request.headers)
 
     def _scheme_of(self, path: str, headers: Headers) -> Scheme | None:
         if _has(headers, SIGNATURE):
@@ -152,12 +152,12 @@ class WeavrVerifier:
         return self._legacy if self._legacy is not None and _has(headers, LEGACY_SIGNATURE) else self._scheme
 
     def _event_path(self, path: str) -> tuple[str, bool]:
-        """Return the event's path, and whether the secret segment stood before it.
+        """Return the event's path, and whether it began with the secret segment.
 
-        A wrong segment before a known path is taken off too: the signature decides, not the segment, and after a change
-        of the secret deliveries may still come by the old URL. The right one is taken off wherever it stands, since the
-        path is kept with the event; it protects an unsigned path only where it belongs, at the beginning. Slashes that
-        stand together count as one: a base URL with a slash at its end would make every kind unknown for good.
+        It removes the secret segment wherever it is, because the path is stored with the event; the segment protects an
+        unsigned path only at the beginning. It also removes a wrong segment before a known path: the signature decides,
+        not the segment, and after a change of the secret requests may still come by the old URL. It joins repeated
+        slashes: otherwise a base URL that ends in a slash would make every kind unknown.
         """
         path = _SLASHES.sub("/", path)
         if self._path_secret is None:
@@ -176,11 +176,11 @@ class WeavrVerifier:
         kind = BY_PATH.get(path)
         return path in self._unsigned if kind is None else not kind.signed
 
-    def _protection(self, path: str, delivery: Delivery, *, secret_given: bool) -> str:
-        """Return the names of what protects an unsigned delivery.
+    def _protection(self, path: str, request: WebhookRequest, *, secret_given: bool) -> str:
+        """Return the names of what protects an unsigned request.
 
         Raises:
-            SignatureRefused: Nothing is configured, or not all of it holds.
+            SignatureRefused: No protection is configured, or the request fails one.
         """
         rule = self._unsigned.get(path)
         if rule is None:
@@ -188,10 +188,12 @@ class WeavrVerifier:
                 Reason.UNSIGNED_PATH, "unsigned_paths does not name this path, which has no signature"
             )
         for name in (REQUEST_REF, TIMESTAMP, CALL_REF):
-            if sum(header == name for header, _ in delivery.headers) > 1:
-                raise SignatureRefused(Reason.HEADER_REPEATED, f"The header {name} stands there more than once")
-        if not _address_allowed(rule, delivery.client) or (rule.require_path_secret and not secret_given):
-            raise SignatureRefused(Reason.NOT_VERIFIED, "What protects this path by configuration does not hold")
+            if sum(header == name for header, _ in request.headers) > 1:
+                raise SignatureRefused(Reason.HEADER_REPEATED, f"The request has more than one header {name}")
+        if not _address_allowed(rule, request.client) or (rule.require_path_secret and not secret_given):
+            raise SignatureRefused(
+                Reason.NOT_VERIFIED, "The request fails the protection that is configured for this path"
+            )
         proofs = {"source-address": bool(rule.source_addresses), "path-secret": rule.require_path_secret}
         return "+".join(name for name, used in proofs.items() if used)
 
@@ -216,7 +218,7 @@ def _address_allowed(rule: UnsignedPath, client: str) -> bool:
     try:
         address = ip_address(client)
     except ValueError:
-        return False  # nobody knows where it came from
+        return False  # its address is not known
     return any(address in network for network in rule.source_addresses)
 
 
@@ -225,10 +227,10 @@ class Weavr:
 
     Options = WeavrOptions
 
-    def provider(self, name: str, options: WeavrOptions) -> WeavrProvider:
-        """See ProviderKind."""
-        return WeavrProvider(name, options)
+    def source(self, name: str, options: WeavrOptions) -> WeavrSource:
+        """See SourceKind."""
+        return WeavrSource(name, options)
 
     def verifier(self, _name: str, options: WeavrOptions, secrets: Sequence[Secret]) -> WeavrVerifier:
-        """See ProviderKind."""
+        """See SourceKind."""
         return WeavrVerifier(options, secrets)

@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 
 from pipeline.contracts import Headers, Topic, event_id
 from pipeline.contracts.strict_json import InvalidBody
-from pipeline.webhooks.sources import Delivery, Identified, Policy
+from pipeline.webhooks.sources import Identified, Policy, WebhookRequest
 from pipeline.webhooks.sources.configured import Hmac, StandardWebhooks
 from pipeline.webhooks.sources.settings import EventAttributes, HmacOptions, StandardWebhooksOptions
 from pipeline.webhooks.verification import Secret
@@ -23,7 +23,7 @@ PLACES = {"id": "json:/id", "type": "json:/type", "key": "json:/account/id"}
 
 def _identify(event: dict[str, Any], body: bytes = BODY, headers: Headers = (), **options: Any) -> Identified:
     settings = HmacOptions.model_validate({"event": event, **options})
-    return Hmac().provider("shop", settings).identify(Delivery("", headers, body))
+    return Hmac().source("shop", settings).identify(WebhookRequest("", headers, body))
 
 
 def _invalid(event: dict[str, Any], body: bytes = BODY, headers: Headers = ()) -> InvalidBody:
@@ -139,8 +139,8 @@ def test_a_type_that_is_too_long_is_kept() -> None:
 
 
 def test_nothing_is_refused_for_what_it_is() -> None:
-    provider = Hmac().provider("shop", HmacOptions())
-    assert provider.quarantine(Delivery("", (), b"")) is Topic.WEBHOOK_QUARANTINE
+    provider = Hmac().source("shop", HmacOptions())
+    assert provider.quarantine(WebhookRequest("", (), b"")) is Topic.WEBHOOK_QUARANTINE
     assert provider.policy == Policy(
         success=200, unverified=401, invalid="keep", any_media_type=True, below=False, audit_accepted=False
     )
@@ -161,12 +161,12 @@ def test_standard_webhooks_needs_no_places() -> None:
         ("webhook-timestamp", b"1614265330"),
         ("webhook-signature", b"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
     )
-    delivery = Delivery("", headers, b'{"test": 2432232314}')
+    delivery = WebhookRequest("", headers, b'{"test": 2432232314}')
     verifier = StandardWebhooks().verifier("svc", options, [secret])
     now = datetime.fromtimestamp(1614265331, UTC)
     assert verifier.verify(delivery, now).by == "k"
     assert verifier.stored_headers == {"webhook-id", "webhook-timestamp", "webhook-signature"}
-    found = StandardWebhooks().provider("svc", options).identify(delivery)
+    found = StandardWebhooks().source("svc", options).identify(delivery)
     assert (found.type, found.id) == ("svc.event", event_id("svc", "msg_p5jXN8AQM9LWM0D4loKWxJek"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline.contracts import Topic, event_id
 from pipeline.contracts.strict_json import Finding, InvalidBody
 from pipeline.outbound import HostRules
-from pipeline.webhooks.sources import Delivery, EcsProvider, Identified, Policy
+from pipeline.webhooks.sources import EcsSource, Identified, Policy, WebhookRequest
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
 SEED: dict[str, Any] = {
@@ -25,18 +25,18 @@ SEED: dict[str, Any] = {
 HOSTS = HostRules(
     input=("*.s3.us-east-1.amazonaws.com",), result=("*.s3.us-east-1.amazonaws.com",), callback=("ecs.example.com",)
 )
-PROVIDER = EcsProvider("acme", HOSTS)
+PROVIDER = EcsSource("acme", HOSTS)
 
 
 def _body(**changes: Any) -> bytes:
     return json.dumps(SEED | changes).encode()
 
 
-def _identified(body: bytes, provider: EcsProvider = PROVIDER) -> Identified:
-    return provider.identify(Delivery("", (), body))
+def _identified(body: bytes, provider: EcsSource = PROVIDER) -> Identified:
+    return provider.identify(WebhookRequest("", (), body))
 
 
-def _findings(body: bytes, provider: EcsProvider = PROVIDER) -> tuple[Finding, ...]:
+def _findings(body: bytes, provider: EcsSource = PROVIDER) -> tuple[Finding, ...]:
     with pytest.raises(InvalidBody) as caught:
         _identified(body, provider)
     return caught.value.findings
@@ -64,7 +64,7 @@ def test_same_body_is_the_same_event_and_a_renewed_one_another() -> None:
     assert _identified(_body()).id == _identified(_body()).id
     assert _identified(_body()).id != _identified(renewed).id
     assert _identified(_body()).key == _identified(renewed).key
-    assert _identified(_body(), EcsProvider("other", HOSTS)).id != _identified(_body()).id
+    assert _identified(_body(), EcsSource("other", HOSTS)).id != _identified(_body()).id
 
 
 def test_spelling_of_the_guid_does_not_change_the_key() -> None:
@@ -133,16 +133,16 @@ def test_each_broken_rule_names_field_rule_and_remedy(field: str, value: Any, ru
 def test_listed_address_is_refused_while_private_ones_are() -> None:
     """Listed address is refused while private ones are."""
     hosts = HOSTS.model_copy(update={"callback": ("127.0.0.1",)})
-    (finding,) = _findings(_body(callback_url="https://127.0.0.1/cb"), EcsProvider("acme", hosts))
+    (finding,) = _findings(_body(callback_url="https://127.0.0.1/cb"), EcsSource("acme", hosts))
     assert finding == Finding("callback_url", "address_not_allowed", "Send a URL with a public host")
     allowed = hosts.model_copy(update={"allow_private": True})
-    assert _identified(_body(callback_url="https://127.0.0.1/cb"), EcsProvider("acme", allowed)).subject == GUID
+    assert _identified(_body(callback_url="https://127.0.0.1/cb"), EcsSource("acme", allowed)).subject == GUID
 
 
 def test_plain_http_is_accepted_where_allowed() -> None:
     """Plain http is accepted where allowed."""
     hosts = HOSTS.model_copy(update={"allow_http": True})
-    assert _identified(_body(callback_url="http://ecs.example.com/cb"), EcsProvider("acme", hosts)).subject == GUID
+    assert _identified(_body(callback_url="http://ecs.example.com/cb"), EcsSource("acme", hosts)).subject == GUID
 
 
 def test_every_missing_field_is_named() -> None:
@@ -192,11 +192,11 @@ def test_body_that_is_no_strict_json_is_invalid() -> None:
 
 def test_invalid_bodies_have_their_own_topic() -> None:
     """Invalid bodies have their own topic."""
-    assert PROVIDER.quarantine(Delivery("", (), _body())) is Topic.BATCH_QUARANTINE
+    assert PROVIDER.quarantine(WebhookRequest("", (), _body())) is Topic.BATCH_QUARANTINE
 
 
 def test_invalid_announcements_are_refused_and_accepted_ones_audited() -> None:
     """ECS takes any success status that was agreed on; what it sends wrongly it can send again."""
-    assert EcsProvider("acme", HOSTS, 204).policy == Policy(
+    assert EcsSource("acme", HOSTS, 204).policy == Policy(
         success=204, unverified=401, invalid="refuse", any_media_type=False, below=False, audit_accepted=True
     )

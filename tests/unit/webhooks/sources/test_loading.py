@@ -13,7 +13,7 @@ from pipeline.webhooks.sources import Ecs, Weavr
 from pipeline.webhooks.sources.configured import Hmac, StandardWebhooks
 from pipeline.webhooks.sources.loading import installed, load_kind
 
-PACKAGE = SUPPORT / "parcel_provider"
+PACKAGE = SUPPORT / "parcel_source"
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Somebody's package, installed."""
     monkeypatch.syspath_prepend(str(PACKAGE))
     yield
-    sys.modules.pop("parcel_provider", None)
+    sys.modules.pop("parcel_source", None)
 
 
 def _refusal(name: str) -> tuple[str, str]:
@@ -37,8 +37,8 @@ def test_the_built_in_ones_are_found_as_anybodys() -> None:
 
 def test_an_unknown_name_lists_what_is_installed() -> None:
     code, message = _refusal("weaver")
-    assert code == "provider_unknown"
-    assert message == "There is no provider 'weaver'. Installed: ecs, hmac, standard-webhooks, weavr."
+    assert code == "source_kind_unknown"
+    assert message == "There is no kind of source 'weaver'. Installed: ecs, hmac, standard-webhooks, weavr."
 
 
 @pytest.mark.usefixtures("package")
@@ -51,11 +51,11 @@ def test_an_installed_package_brings_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [
-        ("parcels-broken", "provider_invalid", "a class with a pydantic model `Options`"),
-        ("parcels-half", "provider_invalid", "`verifier(self, name, options, secrets)`"),
-        ("parcels-needy", "provider_invalid", "must take no parameters"),
-        ("parcels-missing", "provider_unknown", "cannot be imported: AttributeError"),
-        ("parcels-no-module", "provider_unknown", "cannot be imported: ModuleNotFoundError"),
+        ("parcels-broken", "source_kind_invalid", "a class with a pydantic model `Options`"),
+        ("parcels-half", "source_kind_invalid", "`verifier(self, name, options, secrets)`"),
+        ("parcels-needy", "source_kind_invalid", "must take no parameters"),
+        ("parcels-missing", "source_kind_unknown", "cannot be imported: AttributeError"),
+        ("parcels-no-module", "source_kind_unknown", "cannot be imported: ModuleNotFoundError"),
     ],
 )
 def test_a_broken_one_is_named_with_what_it_lacks(name: str, code: str, words: str) -> None:

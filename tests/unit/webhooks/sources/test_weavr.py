@@ -15,7 +15,7 @@ from pipeline.contracts import Headers, Topic, event_id
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.contracts.weavr import KINDS
 from pipeline.sandbox.weavr.bodies import body_of
-from pipeline.webhooks.sources import Delivery, Policy, WeavrProvider, WeavrVerifier
+from pipeline.webhooks.sources import Policy, WeavrSource, WeavrVerifier, WebhookRequest
 from pipeline.webhooks.sources.settings import WeavrOptions
 from pipeline.webhooks.verification import Fault, Reason, Secret, SignatureRefused
 
@@ -39,15 +39,15 @@ def _options(**changes: Any) -> WeavrOptions:
     return WeavrOptions.model_validate(changes)
 
 
-def _provider(**changes: Any) -> WeavrProvider:
-    return WeavrProvider("acme", _options(**changes))
+def _provider(**changes: Any) -> WeavrSource:
+    return WeavrSource("acme", _options(**changes))
 
 
 def _verifier(**changes: Any) -> WeavrVerifier:
     return WeavrVerifier(_options(**changes), [KEY])
 
 
-def _refusal(verifier: WeavrVerifier, delivery: Delivery) -> Reason:
+def _refusal(verifier: WeavrVerifier, delivery: WebhookRequest) -> Reason:
     with pytest.raises(SignatureRefused) as caught:
         verifier.verify(delivery, NOW)
     return caught.value.reason
@@ -55,11 +55,11 @@ def _refusal(verifier: WeavrVerifier, delivery: Delivery) -> Reason:
 
 def _kept(path: str, body: bytes) -> InvalidBody:
     with pytest.raises(InvalidBody) as caught:
-        _provider().identify(Delivery(path, SIGNED, body))
+        _provider().identify(WebhookRequest(path, SIGNED, body))
     return caught.value
 
 
-def _findings(delivery: Delivery) -> list[tuple[str, str]]:
+def _findings(delivery: WebhookRequest) -> list[tuple[str, str]]:
     with pytest.raises(InvalidBody) as caught:
         _provider().identify(delivery)
     return [(finding.field, finding.rule) for finding in caught.value.findings]
@@ -67,7 +67,7 @@ def _findings(delivery: Delivery) -> list[tuple[str, str]]:
 
 def test_an_event_is_what_its_path_says() -> None:
     """Topic, key, type, subject and schema follow from path and body."""
-    found = _provider().identify(Delivery(PATH, SIGNED, EVENT))
+    found = _provider().identify(WebhookRequest(PATH, SIGNED, EVENT))
     assert found.topic is Topic.EVENTS_MANAGED_CARDS
     assert found.key == f"acme/card/{CARD}"
     assert found.type == "weavr.managed_cards.authorisations"
@@ -78,7 +78,7 @@ def test_an_event_is_what_its_path_says() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.type)
 def test_every_kind_is_identified(kind: Any) -> None:
     body = json.dumps(body_of(kind.path, Random(7))).encode()  # noqa: S311 - synthetic
-    found = _provider().identify(Delivery(kind.path, SIGNED, body))
+    found = _provider().identify(WebhookRequest(kind.path, SIGNED, body))
     assert (found.topic, found.type) == (kind.topic, kind.type)
     assert found.key == f"acme/{found.subject}"
 
@@ -86,23 +86,23 @@ def test_every_kind_is_identified(kind: Any) -> None:
 def test_the_call_and_the_body_are_the_identity() -> None:
     """A repeat that is stamped anew is the same event as long as its call-ref stays."""
     again = (("published-timestamp", b"1769121999999"), ("call-ref", b"ref-001"))
-    found = _provider().identify(Delivery(PATH, SIGNED, EVENT))
+    found = _provider().identify(WebhookRequest(PATH, SIGNED, EVENT))
     assert found.id == event_id("acme", PATH, b"ref-001", EVENT)
-    assert _provider().identify(Delivery(PATH, again, EVENT)).id == found.id
+    assert _provider().identify(WebhookRequest(PATH, again, EVENT)).id == found.id
 
 
 @pytest.mark.parametrize("call_ref", [(), (("call-ref", b""),)])
 def test_without_a_call_ref_the_time_of_publication_is_part_of_it(call_ref: Headers) -> None:
     """Two events can be equal byte for byte, so the body alone never is the identity."""
-    found = _provider().identify(Delivery(PATH, (*call_ref, ("published-timestamp", TIME)), EVENT))
+    found = _provider().identify(WebhookRequest(PATH, (*call_ref, ("published-timestamp", TIME)), EVENT))
     assert found.id == event_id("acme", PATH, "", TIME, EVENT)
 
 
 def test_the_same_body_on_another_path_or_for_another_call_is_another_event() -> None:
     other_call = (("published-timestamp", TIME), ("call-ref", b"ref-002"))
     ids = {
-        _provider().identify(Delivery(PATH, SIGNED, EVENT)).id,
-        _provider().identify(Delivery(PATH, other_call, EVENT)).id,
+        _provider().identify(WebhookRequest(PATH, SIGNED, EVENT)).id,
+        _provider().identify(WebhookRequest(PATH, other_call, EVENT)).id,
         _kept("/managed_cards/settlements/watch", EVENT).id,
     }
     assert len(ids) == 3
@@ -113,7 +113,7 @@ def test_the_request_ref_of_a_bulk_process_plays_the_part_of_the_call_ref() -> N
     body = json.dumps({"bulkId": "7"}).encode()
     provider = _provider()
     try:
-        found = provider.identify(Delivery(UNSIGNED, headers, body)).id
+        found = provider.identify(WebhookRequest(UNSIGNED, headers, body)).id
     except InvalidBody as invalid:
         found = invalid.id or ""
     assert found == event_id("acme", UNSIGNED, b"bulk-1", body)
@@ -122,7 +122,7 @@ def test_the_request_ref_of_a_bulk_process_plays_the_part_of_the_call_ref() -> N
 def test_an_unknown_path_is_kept_with_the_identity_that_it_will_have() -> None:
     """When the kind is added to the table, the release is the same event as a repeat by Weavr."""
     with pytest.raises(InvalidBody) as caught:
-        _provider().identify(Delivery("/novelties/watch", SIGNED, BODY))
+        _provider().identify(WebhookRequest("/novelties/watch", SIGNED, BODY))
     assert [(one.field, one.rule) for one in caught.value.findings] == [("path", "unknown_path")]
     assert caught.value.id == event_id("acme", "/novelties/watch", b"ref-001", BODY)
 
@@ -138,7 +138,7 @@ def test_an_unknown_path_is_kept_with_the_identity_that_it_will_have() -> None:
     ],
 )
 def test_a_body_that_two_readers_could_understand_differently_is_kept(body: bytes, finding: tuple[str, str]) -> None:
-    assert _findings(Delivery(PATH, SIGNED, body)) == [finding]
+    assert _findings(WebhookRequest(PATH, SIGNED, body)) == [finding]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_body_that_two_readers_could_understand_differently_is_kept(body: byte
     ],
 )
 def test_what_may_hold_a_token_has_a_quarantine_of_its_own(path: str, topic: Topic) -> None:
-    assert _provider().quarantine(Delivery(path, (), b"")) is topic
+    assert _provider().quarantine(WebhookRequest(path, (), b"")) is topic
 
 
 def test_nothing_that_weavr_sends_is_lost_for_an_answer_of_ours() -> None:
@@ -163,8 +163,8 @@ def test_nothing_that_weavr_sends_is_lost_for_an_answer_of_ours() -> None:
 
 
 def test_the_signature_covers_call_ref_body_and_time() -> None:
-    assert _verifier().verify(Delivery(PATH, SIGNED, BODY), NOW).by == "oldest-client"
-    assert _verifier().verify(Delivery(PATH, UNREFERENCED, BODY), NOW).path == PATH
+    assert _verifier().verify(WebhookRequest(PATH, SIGNED, BODY), NOW).by == "oldest-client"
+    assert _verifier().verify(WebhookRequest(PATH, UNREFERENCED, BODY), NOW).path == PATH
 
 
 @pytest.mark.parametrize(
@@ -180,26 +180,26 @@ def test_the_signature_covers_call_ref_body_and_time() -> None:
     ],
 )
 def test_what_is_not_signed_by_a_known_key_is_refused(headers: Headers, reason: Reason) -> None:
-    assert _refusal(_verifier(), Delivery(PATH, headers, BODY)) is reason
+    assert _refusal(_verifier(), WebhookRequest(PATH, headers, BODY)) is reason
 
 
 def test_neither_the_path_nor_the_seam_of_call_ref_and_body_is_signed() -> None:
     """Weavr's scheme, not ours (docs/security.md): what was cut elsewhere is no JSON, and so never an event."""
     verifier = _verifier()
-    assert verifier.verify(Delivery("/managed_cards/settlements/watch", SIGNED, BODY), NOW).by
+    assert verifier.verify(WebhookRequest("/managed_cards/settlements/watch", SIGNED, BODY), NOW).by
     rest = tuple(header for header in SIGNED if header[0] != "call-ref")
-    moved = Delivery(PATH, rest, b"ref-001" + BODY)
+    moved = WebhookRequest(PATH, rest, b"ref-001" + BODY)
     assert verifier.verify(moved, NOW).by
     assert _findings(moved) == [("", "not_json")]
 
 
 def test_another_body_is_not_verified() -> None:
-    assert _refusal(_verifier(), Delivery(PATH, SIGNED, BODY + b" ")) is Reason.NOT_VERIFIED
+    assert _refusal(_verifier(), WebhookRequest(PATH, SIGNED, BODY + b" ")) is Reason.NOT_VERIFIED
 
 
 def test_a_retry_of_four_hours_later_is_fresh_and_one_of_six_is_not() -> None:
     """Retries go on for 4 h 19 min and may keep the first timestamp."""
-    delivery = Delivery(PATH, SIGNED, BODY)
+    delivery = WebhookRequest(PATH, SIGNED, BODY)
     assert _verifier().verify(delivery, datetime.fromtimestamp(1769121840 + 15_600, UTC)).by == "oldest-client"
     with pytest.raises(SignatureRefused) as caught:
         _verifier().verify(delivery, datetime.fromtimestamp(1769121840 + 6 * 3600, UTC))
@@ -208,12 +208,12 @@ def test_a_retry_of_four_hours_later_is_fresh_and_one_of_six_is_not() -> None:
 
 def test_a_missing_call_ref_is_refused_where_configured() -> None:
     verifier = _verifier(missing_call_ref="refuse")
-    assert _refusal(verifier, Delivery(PATH, UNREFERENCED, BODY)) is Reason.HEADER_MISSING
-    assert verifier.verify(Delivery(PATH, SIGNED, BODY), NOW).by == "oldest-client"
+    assert _refusal(verifier, WebhookRequest(PATH, UNREFERENCED, BODY)) is Reason.HEADER_MISSING
+    assert verifier.verify(WebhookRequest(PATH, SIGNED, BODY), NOW).by == "oldest-client"
 
 
 def test_the_legacy_signature_counts_only_where_configured_and_says_what_it_proves() -> None:
-    legacy = Delivery(PATH, (("published-timestamp", TIME), ("signature", LEGACY)), b"any body")
+    legacy = WebhookRequest(PATH, (("published-timestamp", TIME), ("signature", LEGACY)), b"any body")
     assert _refusal(_verifier(), legacy) is Reason.HEADER_MISSING
     assert _verifier(legacy_signature=True).verify(legacy, NOW).by == "oldest-client (timestamp only)"
 
@@ -221,7 +221,7 @@ def test_the_legacy_signature_counts_only_where_configured_and_says_what_it_prov
 def test_a_wrong_new_signature_is_not_mended_by_a_right_legacy_one() -> None:
     headers = (*SIGNED, ("signature", LEGACY))
     verifier = _verifier(legacy_signature=True)
-    assert _refusal(verifier, Delivery(PATH, headers, b"forged")) is Reason.NOT_VERIFIED
+    assert _refusal(verifier, WebhookRequest(PATH, headers, b"forged")) is Reason.NOT_VERIFIED
 
 
 def test_headers_that_verify_and_identify_are_kept() -> None:
@@ -232,7 +232,7 @@ def test_headers_that_verify_and_identify_are_kept() -> None:
 
 def test_an_unsigned_path_that_nobody_named_is_our_own_fault() -> None:
     """It is answered so that it comes again: a fix of the configuration loses nothing."""
-    assert _refusal(_verifier(), Delivery(UNSIGNED, (), b"{}")) is Reason.UNSIGNED_PATH
+    assert _refusal(_verifier(), WebhookRequest(UNSIGNED, (), b"{}")) is Reason.UNSIGNED_PATH
     assert Reason.UNSIGNED_PATH.fault is Fault.CONFIGURATION
 
 
@@ -242,22 +242,22 @@ def _address_rule() -> dict[str, Any]:
 
 @pytest.mark.parametrize("client", ["192.0.2.7", "2001:db8::7"])
 def test_an_unsigned_path_is_taken_from_the_addresses_that_are_named(client: str) -> None:
-    verified = _verifier(**_address_rule()).verify(Delivery(UNSIGNED, (), b"{}", client), NOW)
+    verified = _verifier(**_address_rule()).verify(WebhookRequest(UNSIGNED, (), b"{}", client), NOW)
     assert (verified.by, verified.path) == ("source-address", UNSIGNED)
 
 
 @pytest.mark.parametrize("client", ["198.51.100.7", "-"])
 def test_an_unsigned_path_is_not_taken_from_elsewhere(client: str) -> None:
-    assert _refusal(_verifier(**_address_rule()), Delivery(UNSIGNED, (), b"{}", client)) is Reason.NOT_VERIFIED
+    assert _refusal(_verifier(**_address_rule()), WebhookRequest(UNSIGNED, (), b"{}", client)) is Reason.NOT_VERIFIED
 
 
 def test_an_address_proves_nothing_about_a_signed_path() -> None:
-    assert _refusal(_verifier(**_address_rule()), Delivery(PATH, (), b"{}", "192.0.2.7")) is Reason.HEADER_MISSING
+    assert _refusal(_verifier(**_address_rule()), WebhookRequest(PATH, (), b"{}", "192.0.2.7")) is Reason.HEADER_MISSING
 
 
 @pytest.mark.parametrize("name", ["request-ref", "published-timestamp"])
 def test_a_repeated_header_of_an_unsigned_path_is_refused(name: str) -> None:
-    delivery = Delivery(UNSIGNED, ((name, b"1"), (name, b"1")), b"{}", "192.0.2.7")
+    delivery = WebhookRequest(UNSIGNED, ((name, b"1"), (name, b"1")), b"{}", "192.0.2.7")
     assert _refusal(_verifier(**_address_rule()), delivery) is Reason.HEADER_REPEATED
 
 
@@ -266,32 +266,35 @@ def test_an_unsigned_path_may_be_protected_by_the_secret_segment() -> None:
         path_secret=SEGMENT,
         unsigned_paths=[{"path": UNSIGNED, "require_path_secret": True, "source_addresses": ["192.0.2.7"]}],
     )
-    verified = verifier.verify(Delivery(f"/{SEGMENT}{UNSIGNED}", (), b"{}", "192.0.2.7"), NOW)
+    verified = verifier.verify(WebhookRequest(f"/{SEGMENT}{UNSIGNED}", (), b"{}", "192.0.2.7"), NOW)
     assert (verified.by, verified.path) == ("source-address+path-secret", UNSIGNED)
     for path in (UNSIGNED, f"/wrong-segment{UNSIGNED}"):
-        assert _refusal(verifier, Delivery(path, (), b"{}", "192.0.2.7")) is Reason.NOT_VERIFIED
-    assert _refusal(verifier, Delivery(f"/{SEGMENT}{UNSIGNED}", (), b"{}", "192.0.2.8")) is Reason.NOT_VERIFIED
+        assert _refusal(verifier, WebhookRequest(path, (), b"{}", "192.0.2.7")) is Reason.NOT_VERIFIED
+    assert _refusal(verifier, WebhookRequest(f"/{SEGMENT}{UNSIGNED}", (), b"{}", "192.0.2.8")) is Reason.NOT_VERIFIED
 
 
 @pytest.mark.parametrize("before", [f"/{SEGMENT}", "", "/an-older-segment"])
 def test_a_signed_event_needs_no_secret_segment_and_its_path_never_holds_one(before: str) -> None:
     """The signature decides; after a change of the segment deliveries may still come by the old URL."""
-    verified = _verifier(path_secret=SEGMENT).verify(Delivery(f"{before}{PATH}", SIGNED, BODY), NOW)
+    verified = _verifier(path_secret=SEGMENT).verify(WebhookRequest(f"{before}{PATH}", SIGNED, BODY), NOW)
     assert verified.path == PATH
 
 
 def test_the_secret_segment_is_taken_off_an_unknown_path_too() -> None:
     verifier = _verifier(path_secret=SEGMENT)
-    assert verifier.verify(Delivery(f"/{SEGMENT}/novelties/watch", SIGNED, BODY), NOW).path == "/novelties/watch"
-    assert verifier.verify(Delivery("/novelties/watch", SIGNED, BODY), NOW).path == "/novelties/watch"
+    assert verifier.verify(WebhookRequest(f"/{SEGMENT}/novelties/watch", SIGNED, BODY), NOW).path == "/novelties/watch"
+    assert verifier.verify(WebhookRequest("/novelties/watch", SIGNED, BODY), NOW).path == "/novelties/watch"
 
 
 @pytest.mark.parametrize("before", ["/", f"/{SEGMENT}/", f"//{SEGMENT}", f"//{SEGMENT}//"])
 def test_a_slash_at_the_end_of_the_base_url_changes_no_event(before: str) -> None:
     """The path would be unknown otherwise, with the segment in it, and no release could ever mend that."""
-    verified = _verifier(path_secret=SEGMENT).verify(Delivery(f"{before}{PATH}", SIGNED, BODY), NOW)
+    verified = _verifier(path_secret=SEGMENT).verify(WebhookRequest(f"{before}{PATH}", SIGNED, BODY), NOW)
     assert verified.path == PATH
-    assert _verifier(**_address_rule()).verify(Delivery(f"/{UNSIGNED}", (), b"{}", "192.0.2.7"), NOW).path == UNSIGNED
+    assert (
+        _verifier(**_address_rule()).verify(WebhookRequest(f"/{UNSIGNED}", (), b"{}", "192.0.2.7"), NOW).path
+        == UNSIGNED
+    )
 
 
 @pytest.mark.parametrize(
@@ -300,19 +303,19 @@ def test_a_slash_at_the_end_of_the_base_url_changes_no_event(before: str) -> Non
 def test_the_secret_segment_stands_in_no_kept_path(path: str) -> None:
     """Nor does it protect an unsigned path from behind, where nobody is told to put it."""
     verifier = _verifier(path_secret=SEGMENT, unsigned_paths=[{"path": UNSIGNED, "require_path_secret": True}])
-    assert SEGMENT not in verifier.verify(Delivery(path, SIGNED, BODY), NOW).path
-    assert _refusal(verifier, Delivery(f"{UNSIGNED}/{SEGMENT}", (), b"{}")) is Reason.NOT_VERIFIED
+    assert SEGMENT not in verifier.verify(WebhookRequest(path, SIGNED, BODY), NOW).path
+    assert _refusal(verifier, WebhookRequest(f"{UNSIGNED}/{SEGMENT}", (), b"{}")) is Reason.NOT_VERIFIED
 
 
 def test_an_outdated_segment_before_a_named_path_brings_its_events_again() -> None:
     """401 would lose them for good; so it is before the paths that are in the table."""
     verifier = _verifier(path_secret=SEGMENT, unsigned_paths=[{"path": "/new/watch", "require_path_secret": True}])
-    assert _refusal(verifier, Delivery("/an-older-segment/new/watch", (), b"{}")) is Reason.NOT_VERIFIED
+    assert _refusal(verifier, WebhookRequest("/an-older-segment/new/watch", (), b"{}")) is Reason.NOT_VERIFIED
 
 
 def test_a_kind_that_weavr_adds_without_a_signature_can_be_named_too() -> None:
     verifier = _verifier(unsigned_paths=[{"path": "/novelties/watch", "source_addresses": ["192.0.2.7"]}])
-    assert verifier.verify(Delivery("/novelties/watch", (), b"{}", "192.0.2.7"), NOW).by == "source-address"
+    assert verifier.verify(WebhookRequest("/novelties/watch", (), b"{}", "192.0.2.7"), NOW).by == "source-address"
 
 
 @pytest.mark.parametrize(
@@ -336,7 +339,7 @@ def test_an_address_in_a_key_is_hashed() -> None:
     """An e-mail address is personal: what stands in keys hides it from a glance."""
     path = "/corporates/corporate_activated/watch"
     body = body_of(path, Random(5)) | {"emailAddress": "zoe@example.com"}  # noqa: S311 - synthetic
-    found = _provider().identify(Delivery(path, SIGNED, json.dumps(body).encode()))
+    found = _provider().identify(WebhookRequest(path, SIGNED, json.dumps(body).encode()))
     assert found.key == f"acme/corporate-email/{hashlib.sha256(b'zoe@example.com').hexdigest()[:16]}"
 
 

@@ -1,4 +1,4 @@
-"""What a model found wrong, in the words of findings: rules of our own, so that they stay when the library changes."""
+"""Turns a model's validation errors into findings. Their rules are our own: no library upgrade changes them."""
 
 from __future__ import annotations
 
@@ -41,34 +41,34 @@ _RULES: Final[Mapping[str, tuple[str, _Remedy]]] = {
     "list_type": ("array", lambda _: "Send an array"),
     "bool_type": ("boolean", lambda _: "Send true or false"),
 }
-"""Error type of pydantic, or of the contracts' own -> rule and remedy; ECS's one validator concerns timestamps."""
+"""Error type of pydantic or of the contracts -> rule and remedy; ``value_error`` is ECS's validator of timestamps."""
 
 _NAME: Final = re.compile(r"[A-Za-z_-]{1,64}[0-9]{0,2}")
-"""What names of fields look like; a key of a map may be anything, also a card number."""
+"""The form of field names; a key of a map may be anything, even a card number."""
 
 _MOST: Final = 20
-"""Findings told at once: an array of 10,000 wrong elements must not make an answer of a megabyte."""
+"""Findings in one answer: an array of 10,000 wrong elements must not make an answer of a megabyte."""
 
-_COUNTED: Final = 10_000
-"""From so many errors on none is listed: 250 kB of wrong elements would stop the process for seconds."""
+_TOO_MANY: Final = 10_000
+"""Above so many errors none is listed: 250 kB of wrong elements would block the process for seconds."""
 
 _OTHER: Final = ("invalid", lambda _: "Compare this field with the data contract")
 
 
 def findings_of(error: ValidationError) -> list[Finding]:
-    """Return a finding per error, the first 20 of them, without what was received."""
-    if error.error_count() > _COUNTED:
+    """Return a finding for each of the first 20 errors, without received values."""
+    if error.error_count() > _TOO_MANY:
         return [
-            Finding("", "too_many_faults", f"Compare the body with the data contract: it breaks it {_COUNTED} times")
+            Finding("", "too_many_faults", f"Compare the body with the data contract: it breaks it {_TOO_MANY} times")
         ]
     found = error.errors(include_input=False, include_url=False)[:_MOST]
     return [_finding(item["loc"], item["type"], item.get("ctx", {})) for item in found]
 
 
-def _finding(place: tuple[int | str, ...], kind: str, context: _Context) -> Finding:
+def _finding(loc: tuple[int | str, ...], kind: str, context: _Context) -> Finding:
     rule, remedy = _RULES.get(kind, _OTHER)
-    return Finding(".".join(map(_speakable, place)), rule, remedy(context))
+    return Finding(".".join(map(_shown, loc)), rule, remedy(context))
 
 
-def _speakable(step: int | str) -> str:
+def _shown(step: int | str) -> str:
     return str(step) if isinstance(step, int) or _NAME.fullmatch(step) else "?"

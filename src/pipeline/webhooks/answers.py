@@ -1,14 +1,23 @@
-"""The one table of everything the ingress can answer; docs/statuses.md is rendered from it."""
+"""Everything that the ingress can answer, in one table, and refusals as RFC 9457 problem documents.
+
+docs/statuses.md is rendered from the table.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
+
+from aiohttp import web
+
+from pipeline.contracts.strict_json import Finding
 
 
 class Answer(StrEnum):
-    """Every kind of answer. The value is part of the problem document's ``type`` and the ``rule`` of a refusal."""
+    """Every kind of answer. The value is the ``rule`` of a refusal, and part of the problem document's ``type``."""
 
     ACCEPTED = "accepted"
     KEPT = "kept"
@@ -91,7 +100,7 @@ STATUSES: Final[tuple[Status, ...]] = (
         (400,),
         "Malformed request",
         _NOTHING,
-        "The bytes are not an HTTP request, or a header is too long, or stands there twice that may stand once.",
+        "The bytes are not an HTTP request, or a header is too long, or repeated although it must be unique.",
         "Send a well-formed HTTP/1.1 request with at most 128 headers of at most 8,190 bytes",
     ),
     Status(
@@ -247,3 +256,87 @@ STATUSES: Final[tuple[Status, ...]] = (
 """In the order of the HTTP status."""
 
 STATUS: Final[dict[Answer, Status]] = {row.answer: row for row in STATUSES}
+
+_CONTENT_TYPE: Final = "application/problem+json"
+_RETRY_AFTER_SECONDS: Final = 5
+"""Most outages that are answered with 503 are this short."""
+
+
+class Problem(Exception):
+    """Refuses a request: raising it ends the handling, and the outermost frame renders it.
+
+    Attributes:
+        row: What the answer says.
+        reason: Exact reason for metric and log; from a closed set.
+        findings: The broken rules of an authentic body.
+        headers: Headers of the answer.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        reason: str | None = None,
+        detail: str | None = None,
+        findings: Sequence[Finding] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take the row of the table, and what is known beyond it.
+
+        Args:
+            answer: Selects the row.
+            reason: Default: the answer itself.
+            detail: Text for this occurrence instead of the row's cause; free of what was received.
+            findings: For an authentic body that breaks rules.
+            headers: E.g. ``Retry-After``.
+        """
+        super().__init__(answer.value)
+        self.row: Final[Status] = STATUS[answer]
+        self.reason: Final = reason or answer.value
+        self.findings: Final = tuple(findings)
+        self.headers: Final = dict(headers or {})
+        self._detail: Final = detail or self.row.cause
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.row.codes[0]
+
+    def document(self, trace_id: str | None = None) -> dict[str, Any]:
+        """Return the members of the problem document, standard ones first.
+
+        ``field``, ``rule`` and ``remedy`` are those of the first finding; ``errors`` lists all if there are several.
+        """
+        members: dict[str, Any] = {
+            "type": self.row.problem_type,
+            "title": self.row.title,
+            "status": self.status,
+            "detail": self._detail,
+        }
+        first, *more = self.findings or [Finding(self.row.field, self.row.answer.value, self.row.remedy)]
+        members |= _named(first)
+        if more:
+            members["errors"] = [_named(finding) for finding in (first, *more)]
+        if trace_id:
+            members["trace_id"] = trace_id
+        return members
+
+    def response(self, trace_id: str | None = None) -> web.Response:
+        """Return the answer."""
+        return web.Response(
+            status=self.status,
+            body=json.dumps(self.document(trace_id)).encode(),
+            content_type=_CONTENT_TYPE,
+            headers=self.headers,
+        )
+
+
+def temporary(answer: Answer, reason: str, retry_after: float | None = None) -> Problem:
+    """Return a 503 with ``Retry-After``: a few seconds, unless the broker asks for another pause (in seconds)."""
+    seconds = max(1, round(retry_after)) if retry_after else _RETRY_AFTER_SECONDS
+    return Problem(answer, reason=reason, headers={"Retry-After": str(seconds)})
+
+
+def _named(finding: Finding) -> dict[str, str]:
+    members = {"field": finding.field, "rule": finding.rule, "remedy": finding.remedy}
+    return {name: text for name, text in members.items() if text}

@@ -1,4 +1,4 @@
-"""A provider of one's own, as docs/providers.md tells to write it: parcels, signed by a secret in a header."""
+"""A custom source, written as docs/sources.md describes: parcels, authenticated by a secret in a header."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.contracts import SOURCE_TOPICS, Topic, TopicName, event_id
 from pipeline.contracts.strict_json import Finding, InvalidBody
-from pipeline.webhooks.sources import Delivery, Identified, Policy, SchemeVerifier
+from pipeline.webhooks.sources import Identified, Policy, SchemeVerifier, WebhookRequest
 from pipeline.webhooks.verification import Secret, SharedSecretSpec, scheme_of
 
 
@@ -20,7 +20,7 @@ class ParcelOptions(BaseModel):
     depots: int = Field(ge=1, description="How many depots there are")
 
 
-class ParcelProvider:
+class ParcelSource:
     """A body is ``NUMBER STATE``."""
 
     policy = Policy(success=200, invalid="keep", any_media_type=True, audit_accepted=False)
@@ -30,21 +30,21 @@ class ParcelProvider:
         self._name = name
         self._depots = options.depots
 
-    def identify(self, delivery: Delivery) -> Identified:
-        """See pipeline.webhooks.sources.Provider."""
-        number, _, state = delivery.body.decode("ascii", "replace").partition(" ")
+    def identify(self, request: WebhookRequest) -> Identified:
+        """See pipeline.webhooks.sources.Source."""
+        number, _, state = request.body.decode("ascii", "replace").partition(" ")
         if not number.isdecimal() or not state:
             raise InvalidBody([Finding("", "parcel", "Send number and state, such as: 17 delivered")])
         return Identified(
             topic=f"{SOURCE_TOPICS}{self._name}",
             key=f"{self._name}/{int(number) % self._depots}",
-            id=event_id(self._name, delivery.body),
+            id=event_id(self._name, request.body),
             type=f"{self._name}.parcel",
             subject=number,
         )
 
-    def quarantine(self, _delivery: Delivery) -> TopicName:
-        """See pipeline.webhooks.sources.Provider."""
+    def quarantine(self, _request: WebhookRequest) -> TopicName:
+        """See pipeline.webhooks.sources.Source."""
         return Topic.WEBHOOK_QUARANTINE
 
 
@@ -53,30 +53,30 @@ class Parcels:
 
     Options = ParcelOptions
 
-    def provider(self, name: str, options: ParcelOptions) -> ParcelProvider:
-        """See pipeline.webhooks.sources.ProviderKind."""
-        return ParcelProvider(name, options)
+    def source(self, name: str, options: ParcelOptions) -> ParcelSource:
+        """See pipeline.webhooks.sources.SourceKind."""
+        return ParcelSource(name, options)
 
     def verifier(self, _name: str, _options: ParcelOptions, secrets: Sequence[Secret]) -> SchemeVerifier:
-        """See pipeline.webhooks.sources.ProviderKind."""
+        """See pipeline.webhooks.sources.SourceKind."""
         spec = SharedSecretSpec(scheme="shared-secret", header="X-Parcel-Key")
         return SchemeVerifier(scheme_of(spec, secrets))
 
 
 class Broken:
-    """No provider: there are no options."""
+    """No kind of source: it has no options."""
 
 
 class NeedsParameters(Parcels):
-    """No provider: nobody could construct it."""
+    """No kind of source: its constructor takes a parameter."""
 
     def __init__(self, depot: str) -> None:
-        """Take what nobody gives."""
+        """Take a parameter that is never given."""
         self.depot = depot
 
 
-class HalfProvider:
-    """No provider: it verifies nothing."""
+class HalfKind:
+    """No kind of source: it has no verifier."""
 
     Options = ParcelOptions
-    provider = ParcelProvider
+    source = ParcelSource

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.webhooks.routing import Routes
-from pipeline.webhooks.testing import ecs_source, weavr_source
+from pipeline.webhooks.testing import ecs_webhook, weavr_webhook
+from pipeline.webhooks.webhook import Routes
 
-WEAVR = weavr_source()
-ECS = ecs_source()
-NESTED = replace(ecs_source("nested"), path="/webhooks/weavr/acme/managed_cards/own")
+WEAVR = weavr_webhook()
+ECS = ecs_webhook()
+NESTED = replace(ecs_webhook("nested"), path="/webhooks/weavr/acme/managed_cards/own")
 ROUTES = Routes([ECS, WEAVR, NESTED])
 
 

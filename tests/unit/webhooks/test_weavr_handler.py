@@ -23,7 +23,7 @@ from pipeline.kafka.testing import MemoryPublisher
 from pipeline.sandbox.weavr.bodies import body_of
 from pipeline.webhooks.capture import Capture, ask, captured_file, read_captured
 from pipeline.webhooks.settings import IngressSettings
-from pipeline.webhooks.testing import API_KEY, Serving, ecs_source, serving, weavr_source
+from pipeline.webhooks.testing import API_KEY, Serving, ecs_webhook, serving, weavr_webhook
 
 BASE = "/webhooks/weavr/acme"
 PATH = "/managed_cards/authorisations/watch"
@@ -64,7 +64,7 @@ async def _post(
 
 
 def _serving(publisher: MemoryPublisher, **options: Any) -> Any:
-    return serving(publisher, sources=[ecs_source(), weavr_source(**options)], clock=lambda: NOW)
+    return serving(publisher, webhooks=[ecs_webhook(), weavr_webhook(**options)], clock=lambda: NOW)
 
 
 def _alarms(here: Serving, kind: str) -> float:
@@ -251,7 +251,7 @@ async def test_what_is_not_durable_is_not_accepted(
 
 async def test_a_body_above_the_limit_raises_an_alarm(client: aiohttp.ClientSession) -> None:
     settings = IngressSettings(port=0, max_body_bytes=1024)
-    async with serving(MemoryPublisher(), sources=[weavr_source()], settings=settings) as here:
+    async with serving(MemoryPublisher(), webhooks=[weavr_webhook()], settings=settings) as here:
         assert (await _post(client, here, b"x" * 1025))[0] == 413
         assert _alarms(here, "too_large") == 1
 
@@ -269,8 +269,8 @@ async def test_a_request_that_nothing_verifies_can_be_captured(client: aiohttp.C
     wanted = ask(tmp_path, "weavr.acme", until=NOW + timedelta(minutes=1), limit=10)
     capture = Capture(tmp_path, clock=lambda: NOW)
     capture.look()
-    async with serving(MemoryPublisher(), sources=[weavr_source()], clock=lambda: NOW, capture=capture) as here:
+    async with serving(MemoryPublisher(), webhooks=[weavr_webhook()], clock=lambda: NOW, capture=capture) as here:
         await _post(client, here, headers=signed(key="another-key"))
         await _post(client, here)
     (refused,) = read_captured(captured_file(tmp_path, wanted))
-    assert (refused.reason, refused.path, refused.body) == ("not_verified", PATH, BODY)
+    assert (refused.reason, refused.request.path, refused.request.body) == ("not_verified", PATH, BODY)

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from pipeline.webhooks.client_address import client_address
+from pipeline.webhooks.http_request import client_address
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("2001:db8:1::/48"))
 

@@ -1,16 +1,21 @@
-"""Reading a request whose sender is not known yet: everything is bounded."""
+"""Reading an HTTP request whose sender is not known yet: headers, body and client address, all of them bounded."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from aiohttp import HttpVersion11, web
 
 from pipeline.contracts import Headers
-from pipeline.webhooks.problems import Problem
-from pipeline.webhooks.statuses import Answer
+from pipeline.webhooks.answers import Answer, Problem
+
+_Address = IPv4Address | IPv6Address
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def headers_of(request: web.BaseRequest) -> Headers:
@@ -23,7 +28,49 @@ def values_of(headers: Headers, name: str) -> Sequence[str]:
     return [value.decode("latin-1") for header, value in headers if header == name]
 
 
-def check_head(headers: Headers) -> str:
+def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[IPv4Network | IPv6Network]) -> str:
+    """Return the address nearest to us that is not one of our own proxies, or ``-`` where nothing is known.
+
+    It reads X-Forwarded-For from the right, as long as a trusted proxy wrote the entry: the first untrusted sender
+    could have invented everything to the left of its own address. An entry that is no address ends the walk.
+
+    Args:
+        peer: The address at the other end of the connection.
+        forwarded_for: Values of all X-Forwarded-For headers, in order.
+        trusted: Networks of our proxies.
+    """
+    current = _address(peer or "")
+    if current is None:
+        return "-"
+    hops = [hop for value in forwarded_for for hop in value.split(",")]
+    while hops and _within(current, trusted):
+        previous = _address(hops.pop())
+        if previous is None:
+            break
+        current = previous
+    return str(current)
+
+
+@lru_cache(maxsize=1024)  # the same few senders and proxies all day
+def _address(text: str) -> _Address | None:
+    text = text.strip().split("%")[0]
+    if text.startswith("["):  # [2001:db8::1]:443
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:  # 192.0.2.1:443
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def _within(address: _Address, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def check_media_type(headers: Headers) -> str:
     """Return the content type as received, if the body is JSON and not compressed.
 
     Raises:
@@ -39,7 +86,7 @@ def check_head(headers: Headers) -> str:
 
 
 def content_type_of(headers: Headers) -> str:
-    """Return the content type as received, the first one, or ``application/octet-stream`` where none stands there."""
+    """Return the first content type as received, or ``application/octet-stream`` if there is none."""
     types = values_of(headers, "content-type")
     return types[0] if types else "application/octet-stream"
 
@@ -52,24 +99,21 @@ def _is_json(content_type: str) -> bool:
     return content_type.isascii() and media_type == "application/json" and all(name == "utf-8" for name in charsets)
 
 
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
 async def read_body(request: web.BaseRequest, *, limit: int, timeout: float) -> bytes:  # noqa: ASYNC109 - whole body's
-    """Return the raw body. Memory is bounded by ``limit`` and one network read, however the length was announced.
+    """Return the raw body. It uses at most ``limit`` bytes and one network read, whatever length was announced.
 
     Args:
-        request: Its headers are checked already; a sender that waits for ``100 Continue`` gets it here.
+        request: Its headers are already checked; a sender that waits for ``100 Continue`` gets it here.
         limit: Largest size in bytes.
-        timeout: Seconds for the whole of it, so that a sender of one byte per second cannot hold a slot.
+        timeout: Seconds for the whole body, so that a sender of one byte per second cannot hold a slot.
 
     Raises:
-        Problem: 400 it ended early or its chunks are broken, 408 too slow, 413 too large.
+        Problem: 400 the body ended early or its chunks are broken, 408 too slow, 413 too large.
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     if request.content.is_eof() and request.content.exception() is None:
-        return await _read(request, limit)  # it came with the head: nothing to wait for
+        return await _read(request, limit)  # the body came with the head: there is nothing to wait for
     try:
         async with asyncio.timeout(timeout):
             if request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from pipeline.contracts.strict_json import Finding
-from pipeline.webhooks.sources.model_errors import findings_of
+from pipeline.webhooks.sources.findings import findings_of
 
 
 class _Other(BaseModel):

@@ -22,8 +22,8 @@ async def authorised(event: Event[ManagedCardsAuthorisationEvent]) -> None:
     """Your database stands here. ``event.id`` is the same each time: let it be a unique key there."""
     if event.data.transaction_amount.minor_units < 0:
         raise Poison("a negative amount")  # into the dead letters at once
-    verdict = "approved" if event.data.approved else f"declined: {event.data.decline_reason}"
-    print(f"{event.subject} {verdict}", flush=True)
+    decision = "approved" if event.data.approved else f"declined: {event.data.decline_reason}"
+    print(f"{event.subject} {decision}", flush=True)
 
 
 @subscriber.on(ManagedCardsStateChangeEvent)

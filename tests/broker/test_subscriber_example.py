@@ -1,4 +1,4 @@
-"""``examples/subscriber.py``, as it stands, with an event as the ingress publishes it."""
+"""``examples/subscriber.py`` with an event as the ingress publishes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.subscriber.testing import event_of
 KIND: Final = BY_TYPE["weavr.managed_cards.authorisations"]
 
 
-async def test_the_example_says_what_it_was_told_and_stops_in_order(embedded_broker: Broker) -> None:
+async def test_the_example_handles_an_event_and_stops_in_order(embedded_broker: Broker) -> None:
     body = body_of(KIND.path, Random(3), entity="112233")  # noqa: S311 - the same each time
     event = event_of(KIND.type, json.dumps(body).encode())
     kafka = KafkaSettings(bootstrap_servers=embedded_broker.bootstrap_servers)

@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
 
 
 _SETTINGS_CODES: Final = frozenset({"processor_unknown", "processor_options", "processor_invalid"})
-"""Errors of other rooms that only another setting can mend."""
+"""Errors of other packages that only another setting can fix."""
 
 
 class UsageRefused(PipelineError):

@@ -73,7 +73,7 @@ def cli(ctx: click.Context, config_file: Path | None) -> None:
     """Receive webhooks, make them durable in Kafka, do what they ask for, keep an audit log.
 
     Events of Weavr, and of senders that are configured, go to topics for subscribers. Card batch jobs of eCard Systems
-    are done here: every card is processed, the result uploaded, ECS told.
+    are done here: every card is processed, the result uploaded, ECS notified.
 
     Start with `pipeline dev`: everything in one process, on an embedded broker.
     """

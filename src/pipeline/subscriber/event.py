@@ -114,8 +114,8 @@ def _modelled(body: bytes, model: type[BaseModel]) -> BaseModel:
     raise PoisonRecord("event_unfit", f"The body does not fit {model.__name__}: {findings}.")
 
 
-def _speakable(place: int | str) -> str:
-    return str(place) if isinstance(place, int) or _FIELD_NAME.fullmatch(place) else "?"
+def _speakable(step: int | str) -> str:
+    return str(step) if isinstance(step, int) or _FIELD_NAME.fullmatch(step) else "?"
 
 
 def _plain(body: bytes, content_type: str) -> Any:

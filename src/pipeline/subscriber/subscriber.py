@@ -15,9 +15,9 @@ from pipeline.kafka import BrokerUnavailable, DeadLetters, GroupClientFactory, K
 from pipeline.observability import SubscriberMetrics, get_logger
 from pipeline.signals import stop_on_signals
 from pipeline.subscriber.cluster import Cluster, KafkaCluster
-from pipeline.subscriber.delivery import Delivery
 from pipeline.subscriber.event import Event
 from pipeline.subscriber.gate import RepeatGates
+from pipeline.subscriber.handler_call import HandlerCall
 from pipeline.subscriber.handlers import Function, Handlers
 from pipeline.subscriber.settings import SubscriberSettings
 from pipeline.subscriber.stream import EventStream
@@ -46,7 +46,7 @@ class Subscriber:
         topics: Categories (``managed-cards``) or names of topics.
         kafka: How to reach the cluster. Its ``group_prefix`` is not used: the name of the group is yours.
         settings: How to work.
-        cluster: Stands for Kafka in tests, with ``connect``.
+        cluster: Replaces Kafka in tests, with ``connect``.
         connect: Makes a member of the group.
 
     Raises:
@@ -124,7 +124,7 @@ class Subscriber:
     async def run(self) -> None:
         """Hand events to the handlers until :meth:`stop`, SIGTERM or SIGINT; returns after the last commit.
 
-        Brokers that are away are waited for.
+        It waits for brokers that are unavailable.
 
         Raises:
             RuntimeError: There is no handler, or it ran before.
@@ -132,11 +132,13 @@ class Subscriber:
         """
         if not self._handlers:
             raise RuntimeError("there is no handler: declare one with `on` or `on_any`, or use `async for`")
-        await self._run(self._delivery(), self._settings)
+        await self._run(self._handler_call(), self._settings)
 
-    def _delivery(self) -> Delivery:
+    def _handler_call(self) -> HandlerCall:
         settings = self._settings
-        return Delivery(self._handlers, max_tries=settings.retry.max_tries, max_dead_letters=settings.max_dead_letters)
+        return HandlerCall(
+            self._handlers, max_tries=settings.retry.max_tries, max_dead_letters=settings.max_dead_letters
+        )
 
     async def __aiter__(self) -> AsyncGenerator[Event[Any], None]:
         """Yield event after event of all types. An event is finished when the next one is asked for.
@@ -153,7 +155,7 @@ class Subscriber:
         stream = self._stream = EventStream()
         self._handlers.add_rest(stream.put)
         settings = self._settings.model_copy(update=_ONE_AT_A_TIME)
-        runner = asyncio.create_task(self._run(self._delivery(), settings), name=f"subscriber-{self._group}")
+        runner = asyncio.create_task(self._run(self._handler_call(), settings), name=f"subscriber-{self._group}")
         runner.add_done_callback(lambda _: stream.close())
         try:
             while (event := await stream.next()) is not None:
@@ -189,23 +191,23 @@ class Subscriber:
         """Its metrics: ``prometheus_client.start_http_server(9464, registry=subscriber.registry)``."""
         return self._metrics.registry
 
-    async def _run(self, delivery: Delivery, settings: SubscriberSettings) -> None:
+    async def _run(self, call: HandlerCall, settings: SubscriberSettings) -> None:
         if self._started:
             raise RuntimeError("a subscriber runs once: make another")
         self._started = True
         if settings.signals:
             with stop_on_signals(self.stop):
-                await self._consume(delivery, settings)
+                await self._consume(call, settings)
         else:
-            await self._consume(delivery, settings)
+            await self._consume(call, settings)
 
-    async def _consume(self, delivery: Delivery, settings: SubscriberSettings) -> None:
+    async def _consume(self, call: HandlerCall, settings: SubscriberSettings) -> None:
         await self._ensure_topics()
         if self._stopping.is_set():
             return
         async with self._cluster.publisher() as publisher:
             self._consumer = KeyedConsumer(
-                lambda record, _lease: delivery(record),
+                lambda record, _lease: call(record),
                 gate=RepeatGates(
                     self._handlers,
                     self._cluster.read_back,

@@ -1,7 +1,7 @@
 """For tests of handlers, without Kafka. Public API.
 
 event = event_of(ManagedCardsAuthorisationEvent, {"id": {"id": "1234"}})
-assert (await run_handler(subscriber, event)).verdict == "done"
+assert (await run_handler(subscriber, event)).result == "done"
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from pipeline.contracts import EventHeaders, Record, Topic, event_id
 from pipeline.contracts.weavr import BY_TYPE
 from pipeline.errors import PermanentError, TransientError
-from pipeline.subscriber.delivery import Delivery
 from pipeline.subscriber.event import Event, event_of_record
+from pipeline.subscriber.handler_call import HandlerCall
 from pipeline.subscriber.models import MODELS, types_of
 from pipeline.subscriber.subscriber import Subscriber
 
@@ -34,14 +34,14 @@ class Outcome:
     """What becomes of an event.
 
     Attributes:
-        verdict: ``done``; ``retry``: it would be tried again; ``dead-letter``: it would be given up;
+        result: ``done``; ``retry``: it would be tried again; ``dead-letter``: it would be given up;
             ``passed-over``: no handler takes its type.
         code: Stable name of the reason (docs/errors.md), or None.
         message: The reason, or None.
         retry_after: Seconds that the handler asked to wait, or None.
     """
 
-    verdict: Literal["done", "retry", "dead-letter", "passed-over"]
+    result: Literal["done", "retry", "dead-letter", "passed-over"]
     code: str | None = None
     message: str | None = None
     retry_after: float | None = None
@@ -123,7 +123,7 @@ def _fields(body: Mapping[str, Any] | bytes) -> Mapping[str, Any]:
 
 
 async def run_handler(subscriber: Subscriber, event: Event[Any]) -> Outcome:
-    """Give an event to the handler that a subscriber has for it, decoding it anew as in production.
+    """Give an event to the handler that a subscriber has for it, decoding it again as in production.
 
     One attempt, ``event.attempt``: with the last (``retry.max_tries``) an error becomes a dead letter.
 
@@ -144,7 +144,7 @@ async def run_handler(subscriber: Subscriber, event: Event[Any]) -> Outcome:
         event.attempt,
     )
     try:
-        await Delivery(handlers, max_tries=subscriber._settings.retry.max_tries)(record)  # noqa: SLF001 - one room
+        await HandlerCall(handlers, max_tries=subscriber._settings.retry.max_tries)(record)  # noqa: SLF001 - one room
     except TransientError as error:
         return Outcome("retry", error.code, error.message, error.retry_after)
     except PermanentError as error:

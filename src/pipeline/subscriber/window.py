@@ -1,4 +1,4 @@
-"""The repeat rule: which records tell an event that was told before. Pure; docs/subscribers.md states it."""
+"""The repeat rule: which records carry an event that came before. Pure; docs/subscribers.md states the rule."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from pipeline.observability import SubscriberMetrics
+from pipeline.observability import SubscriberMetrics, get_logger
 
 SERVER_ONLY: Final = (
     "aiofiles",
@@ -79,6 +79,17 @@ def test_it_loads_of_the_pipeline_only_what_it_needs(loaded: set[str]) -> None:
     assert {name for name in loaded if name.startswith("pipeline.kafka.")} & {
         f"pipeline.kafka.{one}" for one in server
     } == set()
+
+
+def test_every_module_of_it_logs_as_the_process_configured() -> None:
+    """A logger of structlog's own would write to stdout where structlog is not configured."""
+    kinds = """
+logs = {name: type(module.log).__name__ for name, module in sys.modules.items() if hasattr(module, "log")}
+print(json.dumps({name: kind for name, kind in logs.items() if name.startswith("pipeline.")}))
+"""
+    found = printed(RUN, kinds)
+    assert len(found) > 5
+    assert set(found.values()) == {type(get_logger("pipeline")).__name__}
 
 
 def test_it_changes_nothing_in_aiokafka() -> None:

@@ -23,7 +23,7 @@ async def other(_event: Event[Any]) -> None:
     """Do nothing either."""
 
 
-def test_a_model_stands_for_all_types_that_have_it() -> None:
+def test_a_model_is_the_name_of_all_types_that_have_it() -> None:
     handlers = Handlers()
     model = BY_TYPE["weavr.consumers.consumer_activated"].model
     handlers.add(model, handle, None)

@@ -173,7 +173,7 @@ async def test_a_partition_that_was_away_reads_its_window_again(log: FakeLog, no
     assert log.read == [[], [0]]
 
 
-async def test_a_window_that_cannot_be_read_is_read_anew(log: FakeLog, notes: Notes) -> None:
+async def test_a_window_that_cannot_be_read_is_read_again(log: FakeLog, notes: Notes) -> None:
     log.read_errors.append(BrokerUnavailable("broker_unavailable", "gone"))
     log.append("a")
     log.append("a")

@@ -14,12 +14,12 @@ Entry = tuple[int, bytes, int]
 
 def rule(log: Sequence[Entry], milliseconds: int, records: int) -> list[bool]:
     """The rule as docs/subscribers.md states it, literally."""
-    verdicts = []
+    repeats = []
     for number, (offset, ident, at) in enumerate(log):
         before = [entry for entry in log[:number] if entry[1] == ident]
         last = before[-1] if before else None
-        verdicts.append(last is not None and offset - last[0] <= records and at - last[2] <= milliseconds)
-    return verdicts
+        repeats.append(last is not None and offset - last[0] <= records and at - last[2] <= milliseconds)
+    return repeats
 
 
 @st.composite

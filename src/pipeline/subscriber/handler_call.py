@@ -15,7 +15,7 @@ from pipeline.subscriber.handlers import Handlers
 from pipeline.subscriber.stream import Left
 
 
-class Delivery:
+class HandlerCall:
     """Decodes a record and awaits its handler.
 
     Args:
@@ -47,7 +47,7 @@ class Delivery:
                 raise FatalError(
                     "dead_letters_in_a_row",
                     f"{self._given_up} events in a row could not be handled, the last for {error.code}: the handler "
-                    "or what it needs is at fault. This event is not given up; mend that, or raise max_dead_letters.",
+                    "or what it needs is at fault. This event is not given up; fix that, or raise max_dead_letters.",
                 ) from error
             raise
         self._given_up = 0

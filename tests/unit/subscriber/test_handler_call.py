@@ -9,7 +9,7 @@ import pytest
 from pipeline.contracts import Record
 from pipeline.errors import FatalError, PermanentError, PipelineError, TransientError
 from pipeline.subscriber import Event, Poison, Retry
-from pipeline.subscriber.delivery import Delivery
+from pipeline.subscriber.handler_call import HandlerCall
 from pipeline.subscriber.handlers import Handlers
 
 
@@ -26,7 +26,7 @@ async def outcome(handler: Callable[[Event[Any]], Awaitable[None]], attempt: int
     handlers.add("acme.fee", handler, None)
     record = Record("t", 0, 0, "k", b"", (("ce_id", b"1"), ("ce_type", b"acme.fee")), 0, attempt)
     try:
-        await Delivery(handlers, max_tries=3)(record)
+        await HandlerCall(handlers, max_tries=3)(record)
     except PipelineError as error:
         return error
     return None
@@ -44,7 +44,7 @@ async def test_whatever_a_handler_raises_is_an_attempt() -> None:
     error = await outcome(raising(ValueError("card 4111")))
     assert isinstance(error, TransientError)
     assert (error.code, error.retry_after) == ("handler_failed", None)
-    assert error.message.startswith("ValueError at test_delivery.py:")
+    assert error.message.startswith("ValueError at test_handler_call.py:")
     assert error.message.endswith(", in handler")
 
 
@@ -118,17 +118,17 @@ async def test_when_everything_fails_the_subscriber_ends_and_the_event_stays() -
     handlers = Handlers()
     handlers.add("acme.fee", handler, None)
     record = Record("t", 0, 0, "k", b"", (("ce_id", b"1"), ("ce_type", b"acme.fee")), 0)
-    delivery = Delivery(handlers, max_tries=3, max_dead_letters=2)
+    call = HandlerCall(handlers, max_tries=3, max_dead_letters=2)
 
     async def given_up(times: int) -> None:
         for _ in range(times):
             with pytest.raises(PermanentError, match="handler_poison"):
-                await delivery(record)
+                await call(record)
 
     await given_up(2)
     broken = False
-    await delivery(record)
+    await call(record)
     broken = True
     await given_up(2)
     with pytest.raises(FatalError, match=r"dead_letters_in_a_row: 3 events in a row .* the last for handler_poison"):
-        await delivery(record)
+        await call(record)

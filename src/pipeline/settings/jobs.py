@@ -1,4 +1,4 @@
-"""What is configured for the jobs of an integration, whoever announces them."""
+"""The settings of an integration's jobs, for every partner that announces them."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class BankOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    report_url: str = Field(description="Where the bank takes reports; its host stands in hosts.callback")
+    report_url: str = Field(description="Where the bank takes reports; hosts.callback names its host")
 
 
 class BankNotifier:

@@ -1,4 +1,4 @@
-"""Telling ECS: one body, one id, until it is heard or refused."""
+"""Notifying the partner: one body, one id, until it confirms or refuses."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BUSY = TransientError("callback_busy", "503", retry_after=1)
 CONFLICT = Answer("refused", 409, "callback_conflict", "already received")
 
 
-async def told_after(world: World, *answers: Answer | TransientError | PermanentError) -> str | None:
-    """Deliver until the telling ended; return how."""
+async def notified_after(world: World, *answers: Answer | TransientError | PermanentError) -> str | None:
+    """Deliver until the notification ended; return how."""
     world.ecs.answers = list(answers)
     record = world.announce()
     for _ in range(len(answers) + 1):
@@ -31,19 +31,19 @@ async def told_after(world: World, *answers: Answer | TransientError | Permanent
 
 async def test_all_tries_are_equal_in_body_and_request_id() -> None:
     world = World()
-    assert await told_after(world, BUSY, LOST, BUSY) == "confirmed"
+    assert await notified_after(world, BUSY, LOST, BUSY) == "confirmed"
     assert len(world.ecs.calls) == 4
     assert len(set(world.ecs.calls)) == 1
 
 
-@pytest.mark.parametrize(("before", "verdict"), [((LOST,), "confirmed"), ((BUSY,), "refused"), ((), "refused")])
-async def test_a_conflict_counts_as_told_only_after_a_try_whose_answer_is_unknown(
-    before: tuple[TransientError, ...], verdict: str
+@pytest.mark.parametrize(("before", "result"), [((LOST,), "confirmed"), ((BUSY,), "refused"), ((), "refused")])
+async def test_a_conflict_counts_as_a_confirmation_only_after_a_try_whose_answer_is_unknown(
+    before: tuple[TransientError, ...], result: str
 ) -> None:
-    assert await told_after(World(), *before, CONFLICT) == verdict
+    assert await notified_after(World(), *before, CONFLICT) == result
 
 
-async def test_a_try_that_died_before_its_answer_makes_a_conflict_count_as_told() -> None:
+async def test_a_try_that_died_before_its_answer_makes_a_conflict_count_as_a_confirmation() -> None:
     """The try was recorded before it was sent, so a restarted worker knows that it may have been heard."""
     world = World()
     record = world.announce()
@@ -63,7 +63,7 @@ async def test_a_try_that_died_before_its_answer_makes_a_conflict_count_as_told(
 
 async def test_a_refused_callback_is_parked_with_its_reason_and_keeps_the_parts() -> None:
     world = World()
-    assert await told_after(world, Answer("refused", 401, "callback_unauthorized", "bad token")) == "refused"
+    assert await notified_after(world, Answer("refused", 401, "callback_unauthorized", "bad token")) == "refused"
     assert "callback.refused" in world.bus.audit()
     assert json.loads(world.bus.on(Topic.BATCH_COMPLETED)[-1].value)["told"] == "refused"
     keys = list(world.memory.objects)
@@ -73,7 +73,7 @@ async def test_a_refused_callback_is_parked_with_its_reason_and_keeps_the_parts(
 
 async def test_a_callback_address_that_is_not_allowed_is_parked_without_a_request() -> None:
     world = World()
-    assert await told_after(world, PermanentError("address_refused", "callback_url: not allowed")) == "refused"
+    assert await notified_after(world, PermanentError("address_refused", "callback_url: not allowed")) == "refused"
 
 
 async def test_retries_go_on_after_the_urls_expired_and_end_with_the_configured_time() -> None:
@@ -92,8 +92,8 @@ async def test_retries_go_on_after_the_urls_expired_and_end_with_the_configured_
     assert (told.told, told.code, told.tries) == ("refused", "callback_deadline", 2)
 
 
-async def test_a_job_announced_again_after_its_outcome_is_told_again_the_same() -> None:
-    """Repeat policy: one more telling, equal to the first; the outcome stands."""
+async def test_a_job_announced_again_after_its_outcome_causes_one_more_equal_callback() -> None:
+    """Repeat policy: one more notification, equal to the first; the outcome stays."""
     world = World()
     await world.run(world.announce(b"<html>"))
     world.clock.forward(minutes=5)
@@ -102,9 +102,9 @@ async def test_a_job_announced_again_after_its_outcome_is_told_again_the_same() 
     assert world.ecs.calls[0] == world.ecs.calls[1]
 
 
-async def test_a_refused_job_that_is_told_again_with_success_ends_as_confirmed_and_leaves_no_card_data() -> None:
+async def test_a_refused_job_that_is_notified_again_with_success_ends_as_confirmed_and_leaves_no_card_data() -> None:
     world = World()
-    assert await told_after(world, Answer("refused", 401, "callback_unauthorized", "bad token")) == "refused"
+    assert await notified_after(world, Answer("refused", 401, "callback_unauthorized", "bad token")) == "refused"
     ended = await world.jobs.final_result(world.ref)
     assert ended is not None
     assert ended.told == "refused"
@@ -116,7 +116,7 @@ async def test_a_refused_job_that_is_told_again_with_success_ends_as_confirmed_a
     assert not any("/parts/" in key for key in world.memory.objects)
 
 
-async def test_a_failed_job_announced_again_is_tried_anew_where_configured() -> None:
+async def test_a_failed_job_announced_again_is_tried_again_where_configured() -> None:
     world = World(policies={"reannouncement_after_failure": "new_attempt"})
     await world.run(world.announce(b"<html>"))
     world.clock.forward(minutes=5)

@@ -14,7 +14,7 @@ from pipeline.contracts import Topic
 from pipeline.errors import TransientError
 
 
-async def test_a_job_that_nobody_started_is_failed_when_its_deadline_comes_and_told_in_time() -> None:
+async def test_a_job_that_nobody_started_fails_at_its_deadline_and_the_partner_is_notified_in_time() -> None:
     world = World()
     record = world.announce()
     await world.deliver(world.watch, record)
@@ -33,7 +33,7 @@ async def test_a_job_that_nobody_started_is_failed_when_its_deadline_comes_and_t
 
 
 async def test_cards_that_were_decided_before_the_worker_died_are_counted() -> None:
-    """The same counts whoever comes first at the deadline, the watch or the stage that had the job."""
+    """The counts are the same if the watch or the stage that had the job comes first at the deadline."""
     world = World(csv_limits={"chunk_records": 10, "chunk_bytes": 1024})
     rows = CARDS + 100 * CARDS.splitlines(keepends=True)[1]
     record = world.announce(rows, record_count=103)
@@ -90,7 +90,7 @@ async def test_a_decided_job_whose_message_was_lost_is_published_once_more() -> 
     assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
 
 
-async def test_a_told_job_is_not_filed_again() -> None:
+async def test_a_notified_job_is_not_filed_again() -> None:
     world = World()
     record = world.announce()
     await world.run(record)
@@ -116,7 +116,7 @@ async def test_jobs_of_an_integration_that_is_not_configured_here_are_left_alone
 
 
 async def test_the_nearest_deadline_is_one_that_somebody_could_still_meet() -> None:
-    """A decided job that ECS was not told of yet, or refuses to hear of, would hide all others behind it."""
+    """A decided job whose callback is still to come, or is refused, would hide all others behind it."""
     world = World()
     nearest = world.metrics.deadline_seconds_left_min
     await world.deliver(world.watch, world.announce())

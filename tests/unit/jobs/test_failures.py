@@ -13,7 +13,7 @@ from pipeline.errors import LeaseLost, PermanentError, TransientError
 from pipeline.jobs.transfer import SourceRefused
 
 
-def told(world: World) -> dict[str, Any]:
+def reported(world: World) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(world.ecs.calls[-1][2])
     return loaded
 
@@ -36,8 +36,8 @@ async def test_what_cannot_be_done_ends_in_a_failure_callback(
     """The reason is in error_message, in words that ECS's support understands; nothing is uploaded."""
     world = World()
     await world.run(world.announce(data, **changes))
-    assert told(world)["success"] is False
-    assert words in told(world)["error_message"]
+    assert reported(world)["success"] is False
+    assert words in reported(world)["error_message"]
     assert world.objects.put == []
     assert json.loads(world.bus.on(Topic.BATCH_COMPLETED)[-1].value)["outcome"] == "failed"
 
@@ -56,14 +56,14 @@ async def test_policies_can_let_a_job_complete(
 ) -> None:
     world = World(policies=policies)
     await world.run(world.announce(data, **changes))
-    assert told(world)["success"] is True
+    assert reported(world)["success"] is True
     assert len(world.objects.put) == 1
 
 
 async def test_too_large_a_share_of_failed_cards_fails_the_job_with_its_counts() -> None:
     world = World(policies={"max_failed_share": 0.33})
     await world.run(world.announce())
-    assert told(world) == {
+    assert reported(world) == {
         "success": False,
         "records_processed": 3,
         "records_failed": 1,
@@ -74,7 +74,7 @@ async def test_too_large_a_share_of_failed_cards_fails_the_job_with_its_counts()
 async def test_records_processed_may_count_only_cards_that_are_ok() -> None:
     world = World(policies={"records_processed": "ok"})
     await world.run(world.announce())
-    assert told(world)["records_processed"] == 2
+    assert reported(world)["records_processed"] == 2
 
 
 async def test_a_transient_error_leaves_the_job_undecided_and_the_next_delivery_does_it() -> None:
@@ -85,7 +85,7 @@ async def test_a_transient_error_leaves_the_job_undecided_and_the_next_delivery_
         await world.deliver(world.process, record)
     assert await world.jobs.outcome(world.ref) is None
     await world.run(world.again(record))
-    assert told(world)["success"] is True
+    assert reported(world)["success"] is True
 
 
 async def test_one_job_too_many_waiting_ends_in_a_failure_callback() -> None:
@@ -96,9 +96,9 @@ async def test_one_job_too_many_waiting_ends_in_a_failure_callback() -> None:
         await world.deliver(world.process, first)
     second = world.announce(job_guid="11111111-1111-4111-8111-111111111111")
     await world.run(second)
-    assert "limits.waiting_jobs" in told(world)["error_message"]
+    assert "limits.waiting_jobs" in reported(world)["error_message"]
     await world.run(world.again(first))
-    assert told(world)["success"] is True
+    assert reported(world)["success"] is True
 
 
 async def test_a_job_that_went_to_another_worker_waits_here_no_longer() -> None:
@@ -119,7 +119,7 @@ async def test_a_file_that_is_refused_for_good_fails_the_job() -> None:
     record = world.announce()
     world.objects.fail_open.append(SourceRefused("source_expired", "The input URL has expired."))
     await world.run(record)
-    assert told(world)["error_message"] == "The input URL has expired."
+    assert reported(world)["error_message"] == "The input URL has expired."
 
 
 async def test_a_refused_upload_fails_the_job_with_all_cards_counted() -> None:
@@ -127,7 +127,7 @@ async def test_a_refused_upload_fails_the_job_with_all_cards_counted() -> None:
     record = world.announce()
     world.objects.fail_put.append(PermanentError("upload_refused", "The store refused the result."))
     await world.run(record)
-    assert told(world) == {
+    assert reported(world) == {
         "success": False,
         "records_processed": 3,
         "records_failed": 1,
@@ -144,7 +144,7 @@ async def test_an_upload_whose_answer_was_lost_is_repeated_with_the_same_bytes()
     await world.run(record)
     first, second = world.objects.put
     assert first == second
-    assert told(world)["success"] is True
+    assert reported(world)["success"] is True
 
 
 async def test_a_lost_lease_stops_before_the_next_effect_and_leaves_no_outcome() -> None:
@@ -158,10 +158,10 @@ async def test_a_lost_lease_stops_before_the_next_effect_and_leaves_no_outcome()
         assert await world.jobs.outcome(world.ref) is None
         world.lease.left = None
         await world.run(record)
-        assert told(world)["success"] is True
+        assert reported(world)["success"] is True
 
 
-async def test_another_merchant_under_a_known_job_is_a_conflict_and_the_first_stands() -> None:
+async def test_another_merchant_under_a_known_job_is_a_conflict_and_changes_nothing() -> None:
     world = World()
     await world.deliver(world.process, world.announce())
     other = world.announce(merchant_guid="99999999-9999-4999-8999-999999999999")

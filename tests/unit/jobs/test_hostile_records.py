@@ -17,7 +17,7 @@ ID = ("ce_id", b"0123456789abcdef0123456789abcdef")
 
 @pytest.mark.parametrize("event", [b"", b"../../../../etc/passwd", b"a/b", b"\xff" * 32, b"0" * 31, b"a b", b"A" * 32])
 async def test_an_event_id_that_is_none_never_becomes_a_store_key(event: bytes) -> None:
-    """A key that the store refuses would be an error that nobody expects, at every restart anew."""
+    """A key that the store refuses would be an error that nobody expects, again at every restart."""
     world = World()
     record = replace(world.announce(), headers=(INTEGRATION, ("ce_id", event)))
     for stage in (world.process, world.watch):

@@ -1,4 +1,4 @@
-"""The job store: creation decides, whoever races."""
+"""The job store: creation decides every race."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ async def announce(
     )
 
 
-def outcome(verdict: str = "failed", body: str = "{}") -> Outcome:
+def outcome(news: str = "failed", body: str = "{}") -> Outcome:
     return Outcome.model_validate(
         {
-            "outcome": verdict,
+            "outcome": news,
             "reason": None,
             "message": None,
             "body": body,
@@ -86,8 +86,8 @@ def outcome(verdict: str = "failed", body: str = "{}") -> Outcome:
 
 
 def manifest(number: int, data: str = "x") -> Manifest:
-    place = FilePosition(byte=0, record=0, line=0)
-    return Manifest(number=number, start=place, end=place, ok=1, failed=0, size=4, crc32=0, data=data)
+    position = FilePosition(byte=0, record=0, line=0)
+    return Manifest(number=number, start=position, end=position, ok=1, failed=0, size=4, crc32=0, data=data)
 
 
 async def test_the_first_announcement_is_new_its_repeat_too_and_another_one_renewed() -> None:
@@ -154,7 +154,7 @@ async def test_a_completed_job_gets_no_new_attempt() -> None:
     assert (await announce(jobs, "b", hours=2, new_attempt=True)).ref.attempt == 1
 
 
-async def test_the_first_outcome_stands() -> None:
+async def test_the_first_outcome_stays() -> None:
     jobs = JobStore(MemoryStore())
     first, second = outcome(body="1"), outcome("completed", body="2")
     assert (await jobs.decide(REF, first)).body == "1"

@@ -102,7 +102,7 @@ async def test_renewed_urls_reach_a_job_that_is_waiting() -> None:
     assert world.ecs.calls[0][2].startswith(b'{"success":true')
 
 
-async def test_the_audit_log_tells_the_first_announcement_from_later_ones_however_often_they_come() -> None:
+async def test_the_audit_log_distinguishes_the_first_announcement_from_later_ones_however_often_they_come() -> None:
     world = World()
     first, second = world.announce(), world.announce(expires_at="2026-01-21T18:00:00Z")
     await world.run(first)

@@ -13,13 +13,13 @@ from pipeline.contracts import Topic, first_values
 from pipeline.errors import PermanentError, PoisonRecord, TransientError
 
 
-def body_told(world: World, call: int = 0) -> dict[str, Any]:
+def body_sent(world: World, call: int = 0) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(world.ecs.calls[call][2])
     return loaded
 
 
 async def test_a_job_ends_in_an_uploaded_result_and_a_confirmed_callback() -> None:
-    """All three stages leave their receipts, and ECS is told the counts."""
+    """All three stages leave their receipts, and ECS gets the counts."""
     world = World()
     await world.run(world.announce())
 
@@ -27,7 +27,7 @@ async def test_a_job_ends_in_an_uploaded_result_and_a_confirmed_callback() -> No
     assert others == []
     rows = list(csv.DictReader(result.decode().splitlines()))
     assert [row["status"] for row in rows] == ["ok", "ok", "failed"]
-    assert body_told(world) == {
+    assert body_sent(world) == {
         "success": True,
         "records_processed": 3,
         "records_failed": 1,
@@ -155,7 +155,7 @@ async def test_the_result_keeps_the_input_columns_byte_for_byte() -> None:
 
 
 async def test_a_message_about_something_that_never_happened_is_poison_and_stops_nobody() -> None:
-    """Whoever else writes to the topics, by mistake or intent, cannot stop a worker with one record."""
+    """Another writer to the topics, by mistake or intent, cannot stop a worker with one record."""
     real, empty = World(), World()
     await real.run(real.announce())
     empty.announce()

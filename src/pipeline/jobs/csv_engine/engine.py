@@ -10,13 +10,12 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import PipelineError, most_severe
+from pipeline.errors import PermanentError, PipelineError, most_severe
 from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes, format_records
 from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.records import Records, parse
 from pipeline.jobs.csv_engine.splitter import Chunk
-from pipeline.jobs.csv_engine.trying import Tries, misbehaved
 from pipeline.jobs.processors.loading import LoadedProcessor
 from pipeline.jobs.processors.protocols import (
     Card,
@@ -279,3 +278,37 @@ def settle_memory() -> None:
     at the same speed.
     """
     pa.set_memory_pool(pa.system_memory_pool())
+
+
+class Tries:
+    """How often something is tried, and how long is waited in between.
+
+    Args:
+        settings: Tries and pauses.
+        pause: Waits the given seconds.
+    """
+
+    def __init__(self, settings: ProcessorSettings, pause: Callable[[float], Awaitable[object]]) -> None:
+        self.settings = settings
+        self._pause = pause
+
+    async def wait(self, failures: int, error: TransientCardError) -> bool:
+        """Wait after so many failures (from 1); return whether there is another try.
+
+        The other side's wish for a longer pause is granted up to the limit. A shorter one changes nothing: it would
+        only use up the tries sooner.
+        """
+        retry = self.settings.retry
+        if failures >= retry.max_tries:
+            return False
+        await self._pause(max(retry.policy.pause(failures), min(error.retry_after or 0.0, retry.max_seconds)))
+        return True
+
+    def given_up(self, error: TransientCardError) -> str:
+        """Return the message of a card that failed for good after its last try."""
+        return f"{str(error) or 'no answer'} (after {self.settings.retry.max_tries} attempts)"
+
+
+def misbehaved(settings: ProcessorSettings, what: str) -> PermanentError:
+    """Return the error for a processor that broke its contract; ``what`` is free of card data."""
+    return PermanentError("processor_failed", f"Processor {settings.name} {what}.")

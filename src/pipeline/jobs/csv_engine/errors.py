@@ -13,7 +13,7 @@ class CsvError(PermanentError):
     """
 
     def __init__(self, code: str, message: str, *, line: int | None = None) -> None:
-        """Carry the line as a field, for scripts; it stands in the message as well, for people."""
+        """Carry the line as a field, for scripts; the message holds it as well, for people."""
         super().__init__(code, message)
         self.line = line
 
@@ -37,7 +37,7 @@ def lone_carriage_return(line: int) -> CsvError:
 
 
 def quote_in_unquoted_field(line: int) -> CsvError:
-    """Return the error for a quote that neither begins a field nor is doubled: records cannot be told from there."""
+    """Return the error for a quote that neither begins a field nor is doubled: no record end is certain after it."""
     return CsvError(
         "csv_quote_in_unquoted_field",
         f"Line {line} holds a quote inside an unquoted field: quote the whole field and double the quotes in it.",

@@ -165,8 +165,8 @@ def _fitted(fields: Sequence[bytes], layout: Layout) -> list[bytes]:
 
 def _any_within(ascending: Sequence[int], low: int, high: int) -> bool:
     """Return whether a number lies between two others; this is asked per field of a faulty record."""
-    place = bisect_left(ascending, low)
-    return place < len(ascending) and ascending[place] <= high
+    index = bisect_left(ascending, low)
+    return index < len(ascending) and ascending[index] <= high
 
 
 def _joined(rows: pa.BinaryArray) -> bytes:

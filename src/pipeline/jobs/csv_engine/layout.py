@@ -94,7 +94,7 @@ def names_of(header: bytes, settings: CsvSettings) -> tuple[str, ...]:
 
     Raises:
         CsvError: There are more than 1,024 names;
-            a name is empty, stands twice, is no text in the file's encoding, has text after its closing quote, or
+            a name is empty, appears twice, is no text in the file's encoding, has text after its closing quote, or
             holds what looks like a card number: the file has no header, and its first card would be lost and shown.
     """
     fields = split_fields(content(header), settings.delimiter.encode())
@@ -125,7 +125,7 @@ def names_of(header: bytes, settings: CsvSettings) -> tuple[str, ...]:
         )
     doubled = sorted(name for name, times in Counter(names).items() if times > 1)
     if doubled:
-        raise CsvError("csv_header_duplicate", f"Names that stand twice in the header: {shown(doubled)}.", line=1)
+        raise CsvError("csv_header_duplicate", f"Names that appear twice in the header: {shown(doubled)}.", line=1)
     return tuple(names)
 
 

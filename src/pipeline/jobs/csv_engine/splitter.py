@@ -37,7 +37,7 @@ class Chunk:
 
     Attributes:
         number: Running number from 0. Chunk 0 exists even when the file holds no record.
-        data: The records as they stand in the file, without header or BOM; the last line end may be missing at the end.
+        data: The records exactly as in the file, without header or BOM; the last line end may be missing at the end.
         start: For chunk 0 the beginning of the file; else the end of the chunk before.
         end: Where the next chunk begins.
     """
@@ -196,7 +196,7 @@ class Splitter:
         for begin in range(0, min(len(data), room), _PIECE):
             yield from self._piece(data[begin : min(begin + _PIECE, room)])
         if len(data) > room:
-            yield from self._open_head()  # what stands in the head comes first, whatever the cutting
+            yield from self._open_head()  # the head's content comes first, however the input is cut
             raise errors.file_too_large(self._limits.max_bytes)
 
     def _finish(self) -> Iterator[Chunk]:

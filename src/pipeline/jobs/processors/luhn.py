@@ -40,9 +40,9 @@ def digits_and_luhn(numbers: pa.StringArray) -> tuple[NDArray[np.bool_], NDArray
 
 
 def _check(matrix: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    places = np.ascontiguousarray(matrix.T) - np.uint8(_ZERO)
-    digits: NDArray[np.bool_] = np.all(places <= 9, axis=0)  # noqa: PLR2004 - letters below "0" wrap around to great numbers
+    positions = np.ascontiguousarray(matrix.T) - np.uint8(_ZERO)
+    digits: NDArray[np.bool_] = np.all(positions <= 9, axis=0)  # noqa: PLR2004 - letters below "0" wrap around to great numbers
     total = np.zeros(matrix.shape[0], np.uint16)
-    for distance, place in enumerate(places[::-1]):
-        total += place if distance % 2 == 0 else place * 2 - np.uint8(9) * (place > 4)  # noqa: PLR2004
+    for distance, position in enumerate(positions[::-1]):
+        total += position if distance % 2 == 0 else position * 2 - np.uint8(9) * (position > 4)  # noqa: PLR2004
     return digits, digits & (total % 10 == 0)

@@ -29,7 +29,7 @@ class Card:
 
     Attributes:
         record: Record number, 1 for the first after the header.
-        number: The card number, as it stands in the configured column.
+        number: The card number, exactly as in the configured column.
         columns: All columns by header name (``column_1`` ... without a header), dropped columns included.
         idempotency_key: Derived from (integration, job, record number): the same on every restart. Send it along with
             every effect, since up to ``chunks_in_flight`` chunks may be processed twice after a crash.

@@ -77,35 +77,35 @@ class Validate:
         Raises:
             PermanentError: ``validate_column_missing``: a rule is for a column that the file does not have.
         """
-        verdict = _Verdict(batch.num_rows)
-        self._check_numbers(batch.column("__card_number"), verdict)
+        decision = _Decision(batch.num_rows)
+        self._check_numbers(batch.column("__card_number"), decision)
         for name, rule in self._options.columns.items():
             if name not in batch.schema.names:
                 raise PermanentError(
                     "validate_column_missing", f"validate has a rule for column {name!r}: there is none."
                 )
-            _check_column(name, batch.column(name), rule, verdict)
-        return verdict.batch()
+            _check_column(name, batch.column(name), rule, decision)
+        return decision.batch()
 
-    def _check_numbers(self, numbers: pa.StringArray, verdict: _Verdict) -> None:
+    def _check_numbers(self, numbers: pa.StringArray, decision: _Decision) -> None:
         options = self._options
         lengths = _lengths(numbers)
-        verdict.fail(lengths == 0, "card number is missing")
+        decision.fail(lengths == 0, "card number is missing")
         if options.digits_only:
             digits, sums = digits_and_luhn(numbers)
-            verdict.fail(~digits, "card number holds something else than digits")
+            decision.fail(~digits, "card number holds something else than digits")
         wrong = (lengths < options.min_length) | (lengths > options.max_length)
-        verdict.fail(wrong, f"card number has not {options.min_length} to {options.max_length} characters")
+        decision.fail(wrong, f"card number has not {options.min_length} to {options.max_length} characters")
         if options.luhn:
-            verdict.fail(~sums, "card number fails its check digit (Luhn)")
+            decision.fail(~sums, "card number fails its check digit (Luhn)")
         if options.prefixes:
             allowed = np.zeros(len(numbers), np.bool_)
             for prefix in options.prefixes:
                 allowed |= _flags(pc.starts_with(numbers, prefix))
-            verdict.fail(~allowed, "card number begins with none of the allowed prefixes")
+            decision.fail(~allowed, "card number begins with none of the allowed prefixes")
 
 
-class _Verdict:
+class _Decision:
     """The first broken rule of each card."""
 
     def __init__(self, rows: int) -> None:
@@ -124,19 +124,19 @@ class _Verdict:
         return pa.RecordBatch.from_arrays([status, message], names=["status", "message"])
 
 
-def _check_column(name: str, values: pa.StringArray, rule: ColumnRule, verdict: _Verdict) -> None:
+def _check_column(name: str, values: pa.StringArray, rule: ColumnRule, decision: _Decision) -> None:
     lengths = _lengths(values)
     filled = lengths > 0
     if rule.required:
-        verdict.fail(~filled, f"{name} is missing")
+        decision.fail(~filled, f"{name} is missing")
     if rule.max_length is not None:
-        verdict.fail(lengths > rule.max_length, f"{name} has more than {rule.max_length} characters")
+        decision.fail(lengths > rule.max_length, f"{name} has more than {rule.max_length} characters")
     if rule.pattern is not None:
         matches = _flags(pc.match_substring_regex(values, _whole(rule.pattern)))
-        verdict.fail(filled & ~matches, f"{name} has not the required form")
+        decision.fail(filled & ~matches, f"{name} has not the required form")
     if rule.one_of is not None:
         known = _flags(pc.is_in(values, pa.array(rule.one_of, pa.string())))
-        verdict.fail(filled & ~known, f"{name} is none of the allowed values")
+        decision.fail(filled & ~known, f"{name} is none of the allowed values")
 
 
 def _whole(pattern: str) -> str:

@@ -37,7 +37,7 @@ class Refusal:
 
     Attributes:
         code: The document's ``<Code>``, or empty.
-        text: The document's ``<Message>``; for telling cases apart only.
+        text: The document's ``<Message>``; only to distinguish cases.
         server_time: The store's clock, from the document or the Date header.
         retry_after: Seconds that the store asks to wait.
         object_size: Size of the object, where a 416 tells it.

@@ -15,11 +15,20 @@ import aiohttp
 
 from pipeline.errors import PipelineError, TransientError
 from pipeline.jobs.transfer.answers import Refusal
-from pipeline.jobs.transfer.failures import UPLOAD, UploadRefused, failure_of, next_url, refusal_of, translated
+from pipeline.jobs.transfer.failures import (
+    UPLOAD,
+    Tries,
+    UploadRefused,
+    as_transient,
+    failure_of,
+    next_url,
+    refusal_of,
+    renewed,
+    translated,
+)
 from pipeline.jobs.transfer.pace import Pace
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferSettings
-from pipeline.jobs.transfer.tries import Tries, as_transient, renewed
 from pipeline.jobs.transfer.urls import demands_empty_body
 from pipeline.observability import Metrics
 from pipeline.outbound import request_url

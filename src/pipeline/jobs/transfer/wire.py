@@ -21,15 +21,17 @@ from pipeline.jobs.transfer.failures import (
     DOWNLOAD,
     SourceChanged,
     SourceRefused,
+    Tries,
+    as_transient,
     failure_of,
     next_url,
     refusal_of,
+    renewed,
     translated,
 )
 from pipeline.jobs.transfer.pace import Pace
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferSettings
-from pipeline.jobs.transfer.tries import Tries, as_transient, renewed
 from pipeline.observability import Metrics
 from pipeline.outbound import request_url
 
@@ -210,7 +212,7 @@ class Wire:
 
     async def _ask(self, url: yarl.URL, headers: Mapping[str, str], pace: Pace) -> aiohttp.ClientResponse:
         settings = self._means.settings
-        # the socket's own timeouts begin anew with every byte, and a head can drip too
+        # the socket's own timeouts begin again with every byte, and a head can drip too
         latest = pace.within(settings.connect_timeout_seconds + settings.read_timeout_seconds)
         async with asyncio.timeout_at(latest):
             return await self._means.session.get(

@@ -136,7 +136,7 @@ async def test_short_and_long_records_fail_named_and_the_file_goes_on(target: ob
 
 @BOTH
 async def test_text_after_a_closing_quote_fails_that_record(target: object) -> None:
-    """It is echoed as it stands; the next record is fine."""
+    """It is echoed unchanged; the next record is fine."""
     result, _ = await run(b'card_number,b\n"1"x,2\n3,"4" \n5,"6"\n', target)
     assert result == (
         b"card_number,b,status,message\n"
@@ -559,7 +559,7 @@ async def test_a_processor_that_breaks_its_contract_fails_the_job(target: object
 
 @pytest.mark.parametrize("error", [PermanentError("gone", "No such programme."), TransientError("later", "Busy.")])
 async def test_errors_about_the_job_pass_through(error: Exception) -> None:
-    """A processor may fail or put off the whole job."""
+    """A processor may fail the whole job, or have it retried."""
 
     async def stop(_card: Card, _context: JobContext) -> None:
         raise error
@@ -621,7 +621,7 @@ async def test_a_failing_chunk_stops_those_behind_it() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_card_data_stands_in_no_representation() -> None:
+async def test_no_representation_holds_card_data() -> None:
     """What a log line or a traceback shows of an object is its shape."""
     seen: list[str] = []
 

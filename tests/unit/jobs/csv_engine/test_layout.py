@@ -62,7 +62,7 @@ def test_names_are_unquoted_and_decoded() -> None:
 @pytest.mark.parametrize("header", [b"card_number,a,b,a\n", b'card_number,a,"a"\n'])
 def test_doubled_names_refuse_the_file(header: bytes) -> None:
     """Otherwise the last would win, silently."""
-    assert code(header) == ("csv_header_duplicate", "Names that stand twice in the header: 'a'.")
+    assert code(header) == ("csv_header_duplicate", "Names that appear twice in the header: 'a'.")
 
 
 @pytest.mark.parametrize("header", [b"card_number,,b\n", b"card_number, ,b\n", b'card_number,""\n'])
@@ -170,7 +170,7 @@ def test_the_card_column_is_not_dropped_by_its_looks() -> None:
 
 @pytest.mark.parametrize("name", [b"status", b"message", b"reference"])
 def test_a_result_column_that_collides_is_refused(name: bytes) -> None:
-    """Two columns of one name are a trap for whoever reads the result."""
+    """Two columns of one name are a trap for readers of the result."""
     found, message = code(b"card_number," + name + b"\n", "reference")
     assert found == "result_column_collision"
     assert name.decode() in message

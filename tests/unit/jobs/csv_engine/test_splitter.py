@@ -273,7 +273,7 @@ def test_no_error_holds_a_fields_content() -> None:
         assert secret.decode() not in str(error)
 
 
-def test_an_error_stands_for_every_later_call() -> None:
+def test_every_later_call_raises_the_same_error() -> None:
     """Feeding on after a refusal refuses again."""
     splitter = Splitter(CsvSettings(), SMALL)
     with pytest.raises(CsvError):

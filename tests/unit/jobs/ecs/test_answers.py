@@ -210,7 +210,7 @@ def test_both_spellings_of_the_request_id(meta: object, expected: str | None) ->
 
 
 @given(st.integers(200, 599), st.binary(max_size=300))
-def test_no_body_breaks_the_judge(status: int, body: bytes) -> None:
+def test_no_body_breaks_the_interpretation(status: int, body: bytes) -> None:
     """Any status and any bytes have a reaction; only a confirmation is accepted."""
     found = interpret(status, body, job_guid=GUID)
     assert found.reaction is not Reaction.ACCEPTED

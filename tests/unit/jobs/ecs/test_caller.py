@@ -79,15 +79,15 @@ class World:
     tokens: FakeTokenProvider
     metrics: Metrics
 
-    async def tell(self, url: str | None = None) -> Answer:
+    async def notify(self, url: str | None = None) -> Answer:
         """Send the callback."""
         return await self.caller.notify(
             SecretStr(url or self.url), job_guid=str(GUID), body=BODY, request_id=REQUEST_ID
         )
 
-    def counted(self, verdict: str, code: str) -> float | None:
+    def counted(self, reaction: str, code: str) -> float | None:
         """Return how many answers were counted so."""
-        labels = {"integration": "acme", "verdict": verdict, "code": code}
+        labels = {"integration": "acme", "verdict": reaction, "code": code}
         return self.metrics.registry.get_sample_value("pipeline_callback_answers_total", labels)
 
 
@@ -129,7 +129,7 @@ def as_provider(provider: TokenProvider) -> TokenProvider:
 async def test_the_request_is_as_documented() -> None:
     """One POST, plain JSON, bearer token, idempotency key, the URL byte for byte."""
     async with world() as w:
-        assert await w.tell() == ACCEPTED
+        assert await w.notify() == ACCEPTED
         ((request, body),) = w.ecs.seen
     assert (request.method, body) == ("POST", BODY)
     assert request.raw_path == f"/partner/batch-jobs/{GUID}/result-uploaded?a=%2F"
@@ -147,14 +147,14 @@ async def test_the_request_is_as_documented() -> None:
 async def test_the_media_type_of_a_confirmation_does_not_matter(media_type: str) -> None:
     """ECS documents none."""
     async with world(says(201, confirmation(), Content_Type=media_type)) as w:
-        assert (await w.tell()).result == "accepted"
+        assert (await w.notify()).result == "accepted"
 
 
 async def test_an_unknown_status_is_accepted_and_logged_as_warning() -> None:
     """With what ECS's support will ask for."""
     async with world(says(200, confirmation("ARCHIVED"))) as w:
         with capture_logs() as logs:
-            assert (await w.tell()).result == "accepted"
+            assert (await w.notify()).result == "accepted"
     (line,) = logs
     assert (line["log_level"], line["warning"], line["partner_request_id"]) == ("warning", "unknown_status", "req-1")
 
@@ -174,7 +174,7 @@ async def test_an_unknown_status_is_accepted_and_logged_as_warning() -> None:
 async def test_refusals_are_answers(status: int, code: str) -> None:
     """Repeating cannot help: the stage gets the answer, sent once."""
     async with world(says(status, b"", Location="/elsewhere")) as w:
-        answer = await w.tell()
+        answer = await w.notify()
         assert (answer.result, answer.status, answer.code) == ("refused", status, code)
         assert len(w.ecs.seen) == 1
 
@@ -184,7 +184,7 @@ async def test_passing_trouble_is_transient(status: int) -> None:
     """With the pause that ECS asks for."""
     async with world(says(status, b"<html>busy</html>", Retry_After="7")) as w:
         with pytest.raises(TransientError, match="busy") as caught:
-            await w.tell()
+            await w.notify()
         assert caught.value.retry_after == 7
         assert len(w.ecs.seen) == 1
         assert w.counted("retry", caught.value.code) == 1
@@ -194,10 +194,10 @@ async def test_retry_after_may_be_a_date_and_may_be_missing() -> None:
     """Both forms of the header."""
     async with world(says(503, b"", Retry_After="Wed, 21 Jan 2026 22:51:00 GMT"), says(503)) as w:
         with pytest.raises(TransientError) as caught:
-            await w.tell()
+            await w.notify()
         assert caught.value.retry_after == 60
         with pytest.raises(TransientError) as caught:
-            await w.tell()
+            await w.notify()
         assert caught.value.retry_after is None
 
 
@@ -205,7 +205,7 @@ async def test_a_401_renews_the_token_once() -> None:
     """The second request carries the new token, and is otherwise the same."""
     tokens = FakeTokenProvider(TOKEN, "second-opaque-token")
     async with world(says(401), says(200, confirmation()), tokens=tokens) as w:
-        assert (await w.tell()).result == "accepted"
+        assert (await w.notify()).result == "accepted"
         (first, first_body), (second, second_body) = w.ecs.seen
     assert second.headers["Authorization"] == "Bearer second-opaque-token"
     assert first_body == second_body
@@ -218,7 +218,7 @@ async def test_a_second_401_is_a_refusal_with_an_alarm() -> None:
     tokens = FakeTokenProvider(TOKEN, "second-opaque-token", "third-opaque-token")
     async with world(says(401, {"errors": [{"title": "expired"}]}), tokens=tokens) as w:
         with capture_logs() as logs:
-            answer = await w.tell()
+            answer = await w.notify()
         assert (answer.result, answer.status, answer.code) == ("refused", 401, "callback_unauthorized")
         assert answer.detail == "expired"
         assert len(w.ecs.seen) == 2
@@ -228,7 +228,7 @@ async def test_a_second_401_is_a_refusal_with_an_alarm() -> None:
 async def test_the_same_token_is_not_sent_again() -> None:
     """Its answer is known."""
     async with world(says(401)) as w:
-        assert (await w.tell()).code == "callback_unauthorized"
+        assert (await w.notify()).code == "callback_unauthorized"
         assert (len(w.ecs.seen), w.tokens.renewals) == (1, 1)
 
 
@@ -237,7 +237,7 @@ async def test_without_a_token_nothing_is_sent() -> None:
     tokens = FakeTokenProvider(TOKEN, failure=TokenUnavailable("token_unreadable", "gone"))
     async with world(tokens=tokens) as w:
         with pytest.raises(TokenUnavailable):
-            await w.tell()
+            await w.notify()
         assert w.ecs.seen == []
 
 
@@ -255,7 +255,7 @@ async def test_the_token_is_for_the_configured_host_alone(url: str, code: str) -
     tokens = FakeTokenProvider(TOKEN, failure=TokenUnavailable("token_unreadable", "gone"))
     async with world(tokens=tokens) as w:
         with pytest.raises(AddressRefused) as caught:
-            await w.tell(url)
+            await w.notify(url)
         assert caught.value.code == code
 
 
@@ -263,7 +263,7 @@ async def test_http_is_refused_unless_allowed() -> None:
     """A bearer token does not go over plain HTTP by accident."""
     async with world(rules=HostRules(callback=("127.0.0.1",), allow_private=True)) as w:
         with pytest.raises(AddressRefused) as caught:
-            await w.tell()
+            await w.notify()
         assert caught.value.code == "url_http_not_allowed"
 
 
@@ -274,7 +274,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused() -> None:
         rules = HostRules(callback=(f"localhost:{port}",), allow_http=True)
         async with world(rules=rules) as inner:
             with pytest.raises(AddressRefused) as caught:
-                await inner.tell(f"http://localhost:{port}/x")
+                await inner.notify(f"http://localhost:{port}/x")
         assert caught.value.code == "address_not_allowed"
         assert w.ecs.seen == []
 
@@ -282,7 +282,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused() -> None:
 async def test_a_redirect_is_not_followed() -> None:
     """Following it would re-send the body."""
     async with world(says(307, b"", Location="/other")) as w:
-        assert (await w.tell()).code == "callback_redirected"
+        assert (await w.notify()).code == "callback_redirected"
         assert len(w.ecs.seen) == 1
 
 
@@ -293,7 +293,7 @@ async def test_a_refused_connection_means_not_sent() -> None:
     rules = HostRules(callback=(f"127.0.0.1:{port}",), allow_http=True, allow_private=True)
     async with world(rules=rules) as w:
         with pytest.raises(TransientError, match="no connection") as caught:
-            await w.tell(f"http://127.0.0.1:{port}/x?token=planted")
+            await w.notify(f"http://127.0.0.1:{port}/x?token=planted")
         assert caught.value.code == "callback_not_sent"
         assert "planted" not in str(caught.value)
         assert w.counted("retry", "callback_not_sent") == 1
@@ -309,12 +309,12 @@ async def test_a_connection_that_is_never_made_means_not_sent(monkeypatch: pytes
         monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", never)
         w.caller._settings = w.caller._settings.model_copy(update={"timeout_seconds": 5.0})
         with pytest.raises(TransientError) as caught:
-            await w.tell()
+            await w.notify()
         assert caught.value.code == "callback_not_sent"
 
 
 async def test_silence_means_unanswered() -> None:
-    """ECS may have heard it, so a later conflict counts as told."""
+    """ECS may have heard it, so a later conflict counts as a confirmation."""
 
     async def silent(_request: web.Request) -> web.Response:
         await asyncio.sleep(0.05)
@@ -322,7 +322,7 @@ async def test_silence_means_unanswered() -> None:
 
     async with world(silent, timeout_seconds=0.02) as w:
         with pytest.raises(TransientError, match=r"no answer in 0\.02 s") as caught:
-            await w.tell()
+            await w.notify()
         assert caught.value.code == "callback_unanswered"
         assert len(w.ecs.seen) == 1
 
@@ -337,7 +337,7 @@ async def test_a_connection_cut_before_the_answer_means_unanswered() -> None:
 
     async with world(cut) as w:
         with pytest.raises(TransientError, match="connection broke") as caught:
-            await w.tell()
+            await w.notify()
         assert caught.value.code == "callback_unanswered"
 
 
@@ -354,22 +354,22 @@ async def test_an_answer_cut_in_its_middle_means_unanswered() -> None:
 
     async with world(half) as w:
         with pytest.raises(TransientError) as caught:
-            await w.tell()
+            await w.notify()
         assert caught.value.code == "callback_unanswered"
 
 
 async def test_a_huge_answer_is_read_up_to_a_bound() -> None:
     """64 KiB are looked at, the rest is left on the wire."""
     async with world(says(200, b" " * 5_000_000 + json.dumps(confirmation()).encode())) as w:
-        assert (await w.tell()).code == "callback_not_confirmed"
+        assert (await w.notify()).code == "callback_not_confirmed"
 
 
 async def test_a_compressed_answer_is_understood() -> None:
     """Gateways may compress what was asked for as it is."""
     packed = gzip.compress(json.dumps(confirmation()).encode())
     async with world(says(200, packed, Content_Encoding="gzip"), says(200, b"rubbish", Content_Encoding="gzip")) as w:
-        assert (await w.tell()).result == "accepted"
-        assert (await w.tell()).code == "callback_not_confirmed"
+        assert (await w.notify()).result == "accepted"
+        assert (await w.notify()).code == "callback_not_confirmed"
 
 
 async def test_cancelling_a_callback_is_not_swallowed() -> None:
@@ -380,7 +380,7 @@ async def test_cancelling_a_callback_is_not_swallowed() -> None:
         return web.Response()
 
     async with world(silent) as w:
-        task = asyncio.ensure_future(w.tell())
+        task = asyncio.ensure_future(w.notify())
         await asyncio.sleep(0.02)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -392,9 +392,9 @@ async def test_no_secret_reaches_log_error_or_answer() -> None:
     echo = f"Bearer {TOKEN} or {TOKEN} card 100001 http://h/p?sig=planted"
     async with world(says(400, {"errors": [{"detail": echo}]}), says(500, echo.encode())) as w:
         with capture_logs() as logs:
-            answer = await w.tell()
+            answer = await w.notify()
             with pytest.raises(TransientError) as caught:
-                await w.tell()
+                await w.notify()
     for text in (repr(logs), repr(answer), str(caught.value)):
         for secret in (TOKEN, "100001", "planted"):
             assert secret not in text

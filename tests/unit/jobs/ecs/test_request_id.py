@@ -18,7 +18,7 @@ def test_it_is_stable_over_restarts_and_releases() -> None:
 
 
 @given(st.uuids(), st.uuids(), st.binary(max_size=50), st.binary(max_size=50))
-def test_it_tells_jobs_and_bodies_apart(one: UUID, other: UUID, body: bytes, another: bytes) -> None:
+def test_it_differs_between_jobs_and_between_bodies(one: UUID, other: UUID, body: bytes, another: bytes) -> None:
     """Equal exactly where job and body are."""
     same = (one, body) == (other, another)
     assert (request_id(one, body) == request_id(other, another)) is same

@@ -139,7 +139,7 @@ async def test_an_unknown_expiry_is_warned_of_once_per_token(tmp_path: Path) -> 
     ],
 )
 def test_expiry_is_read_without_verification(token: str, expiry: datetime | None) -> None:
-    """Of any JWT, whoever signed it; what is no date is unknown."""
+    """Of any JWT, with any signature; what is no date is unknown."""
     assert read_expiry(token) == expiry
 
 

@@ -21,7 +21,7 @@ def plain(number: str) -> bool:
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.text("0123456789", max_size=24) | st.text(max_size=20), max_size=30), st.integers(0, 5))
-def test_a_column_is_judged_as_its_values_are(numbers: list[str], skipped: int) -> None:
+def test_a_column_gets_the_same_answer_as_its_values(numbers: list[str], skipped: int) -> None:
     """Whatever their lengths and letters, and wherever the column begins in its buffer."""
     digits, right = digits_and_luhn(pa.array(numbers, pa.string()).slice(skipped))
     wanted = [all("0" <= letter <= "9" for letter in number) for number in numbers[skipped:]]

@@ -19,7 +19,7 @@ def test_server_time(text: str) -> None:
 
 
 def test_text_is_not_shown() -> None:
-    """The document's words are for telling cases apart; they show in no representation."""
+    """The document's words are to distinguish cases; they show in no representation."""
     refusal = read_refusal(403, {}, b"<Error><Code>A1</Code><Message>secret</Message></Error>", NOW)
     assert (refusal.code, refusal.text) == ("A1", "secret")
     assert "secret" not in repr(refusal)

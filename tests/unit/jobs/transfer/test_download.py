@@ -30,125 +30,125 @@ MIDDLE = 300_000
 
 async def test_whole_file() -> None:
     """A file arrives byte for byte, and its ETag, size and encoding are known at once."""
-    async with ground(whole(DATA)) as place:
-        info, data = await place.fetch()
+    async with ground(whole(DATA)) as store:
+        info, data = await store.fetch()
     assert data == DATA
     assert info == SourceInfo(etag=ETAG, size=len(DATA), encoding="identity")
 
 
 async def test_request_is_what_was_signed() -> None:
     """Path and query go out byte for byte; no unsigned x-amz header, no compression, no cookie."""
-    async with ground(whole(DATA)) as place:
-        await place.fetch()
-    (request,) = place.server.requests
+    async with ground(whole(DATA)) as store:
+        await store.fetch()
+    (request,) = store.server.requests
     assert request.target == f"{PATH}?{QUERY}"
     assert set(request.headers) == {"host", "accept", "accept-encoding", "user-agent"}
     assert request.headers["accept-encoding"] == "identity"
-    assert request.headers["host"] == place.server.url.removeprefix("http://")
+    assert request.headers["host"] == store.server.url.removeprefix("http://")
 
 
 async def test_empty_file() -> None:
     """An empty file is a file."""
-    async with ground(whole(b"")) as place:
-        assert await place.fetch() == (SourceInfo(etag=ETAG, size=0, encoding="identity"), b"")
+    async with ground(whole(b"")) as store:
+        assert await store.fetch() == (SourceInfo(etag=ETAG, size=0, encoding="identity"), b"")
 
 
 async def test_cut_goes_on_by_range() -> None:
     """A cut download goes on where it broke off, asked with Range and If-Match."""
-    async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as place:
-        _, data = await place.fetch()
+    async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as store:
+        _, data = await store.fetch()
     assert data == DATA
-    again = place.server.requests[1].headers
+    again = store.server.requests[1].headers
     assert (again["range"], again["if-match"]) == (f"bytes={MIDDLE}-", ETAG)
-    assert place.retries("download") == {"source_cut": 1}
+    assert store.retries("download") == {"source_cut": 1}
 
 
 async def test_cut_before_the_first_byte() -> None:
-    """A connection that breaks before any byte is made anew, without a range."""
-    async with ground(cut_after(DATA, 0), whole(DATA)) as place:
-        _, data = await place.fetch()
+    """A connection that breaks before any byte is made again, without a range."""
+    async with ground(cut_after(DATA, 0), whole(DATA)) as store:
+        _, data = await store.fetch()
     assert data == DATA
-    assert "range" not in place.server.requests[1].headers
+    assert "range" not in store.server.requests[1].headers
 
 
 async def test_progress_forgives_failures() -> None:
     """Many cuts are no failure while each connection brings a good deal."""
     big = DATA * 4
-    async with ground(cut_after(big, 262_144), ranged(big, count=262_144), max_tries=2) as place:
-        _, data = await place.fetch()
+    async with ground(cut_after(big, 262_144), ranged(big, count=262_144), max_tries=2) as store:
+        _, data = await store.fetch()
     assert data == big
-    assert len(place.server.requests) > 6
+    assert len(store.server.requests) > 6
 
 
 async def test_tries_run_out() -> None:
     """A server that always breaks off at once is left to the runner's retry."""
-    async with ground(cut_after(DATA, 10), ranged(DATA, count=1), max_tries=3) as place:
+    async with ground(cut_after(DATA, 10), ranged(DATA, count=1), max_tries=3) as store:
         with pytest.raises(TransientError, match="source_cut"):
-            await place.fetch()
-    assert len(place.server.requests) == 3
+            await store.fetch()
+    assert len(store.server.requests) == 3
 
 
 async def test_url_is_asked_for_before_every_connection() -> None:
     """A renewed URL is used from the next connection on."""
-    async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as place:
-        place.urls = [place.signed(), place.signed("renewed=1")]
-        await place.fetch()
-    assert [request.target for request in place.server.requests] == [f"{PATH}?{QUERY}", f"{PATH}?renewed=1"]
+    async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as store:
+        store.urls = [store.signed(), store.signed("renewed=1")]
+        await store.fetch()
+    assert [request.target for request in store.server.requests] == [f"{PATH}?{QUERY}", f"{PATH}?renewed=1"]
 
 
 async def test_resume_from_checkpoint() -> None:
     """With a known encoding a resume takes one round trip: Range and If-Match."""
-    async with ground(ranged(DATA)) as place:
-        info, data = await place.fetch(start=MIDDLE, etag=ETAG, encoding="identity")
+    async with ground(ranged(DATA)) as store:
+        info, data = await store.fetch(start=MIDDLE, etag=ETAG, encoding="identity")
     assert data == DATA[MIDDLE:]
     assert info == SourceInfo(etag=ETAG, size=len(DATA), encoding="identity")
-    (request,) = place.server.requests
+    (request,) = store.server.requests
     assert (request.headers["range"], request.headers["if-match"]) == (f"bytes={MIDDLE}-", ETAG)
 
 
 async def test_resume_of_unknown_encoding() -> None:
     """Without a known encoding the first bytes are looked at before the range is asked for."""
-    async with ground(ranged(DATA)) as place:
-        info, data = await place.fetch(start=MIDDLE, etag=ETAG)
+    async with ground(ranged(DATA)) as store:
+        info, data = await store.fetch(start=MIDDLE, etag=ETAG)
     assert (info.encoding, data) == ("identity", DATA[MIDDLE:])
-    first, second = place.server.requests
+    first, second = store.server.requests
     assert ("range" in first.headers, first.headers["if-match"]) == (False, ETAG)
     assert second.headers["range"] == f"bytes={MIDDLE}-"
 
 
 async def test_resume_at_the_end() -> None:
     """416 with the size that was asked for means that nothing is left."""
-    async with ground(ranged(DATA)) as place:
-        info, data = await place.fetch(start=len(DATA), etag=ETAG, encoding="identity")
+    async with ground(ranged(DATA)) as store:
+        info, data = await store.fetch(start=len(DATA), etag=ETAG, encoding="identity")
     assert (info.size, data) == (len(DATA), b"")
 
 
 async def test_resume_at_the_end_by_content_range() -> None:
-    """The size may stand in the Content-Range of the 416."""
-    async with ground(refusing(416, "InvalidRange", Content_Range="bytes */7")) as place:
-        assert (await place.fetch(start=7, etag=ETAG, encoding="identity"))[1] == b""
+    """The size may be in the Content-Range of the 416."""
+    async with ground(refusing(416, "InvalidRange", Content_Range="bytes */7")) as store:
+        assert (await store.fetch(start=7, etag=ETAG, encoding="identity"))[1] == b""
 
 
 @pytest.mark.parametrize("known", [None, "identity"])
 async def test_resume_beyond_the_end(known: None) -> None:
     """416 of a shorter object means that the object changed."""
-    async with ground(ranged(DATA)) as place:
+    async with ground(ranged(DATA)) as store:
         with pytest.raises(SourceChanged):
-            await place.fetch(start=len(DATA) + 1, etag=ETAG, encoding=known)
+            await store.fetch(start=len(DATA) + 1, etag=ETAG, encoding=known)
 
 
 async def test_changed_since_checkpoint() -> None:
     """412: another object; the caller starts over."""
-    async with ground(ranged(DATA, etag='"other"')) as place:
+    async with ground(ranged(DATA, etag='"other"')) as store:
         with pytest.raises(SourceChanged, match="source_changed"):
-            await place.fetch(start=MIDDLE, etag=ETAG, encoding="identity")
+            await store.fetch(start=MIDDLE, etag=ETAG, encoding="identity")
 
 
 async def test_changed_while_reading() -> None:
     """An object replaced between two connections is noticed by the store."""
-    async with ground(cut_after(DATA, MIDDLE), ranged(DATA, etag='"other"')) as place:
+    async with ground(cut_after(DATA, MIDDLE), ranged(DATA, etag='"other"')) as store:
         with pytest.raises(SourceChanged):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_if_match_ignored() -> None:
@@ -158,9 +158,9 @@ async def test_if_match_ignored() -> None:
         span = f"bytes {MIDDLE}-{len(DATA) - 1}/{len(DATA)}"
         await exchange.answer(206, DATA[MIDDLE:], ETag='"other"', Content_Range=span)
 
-    async with ground(cut_after(DATA, MIDDLE), other) as place:
+    async with ground(cut_after(DATA, MIDDLE), other) as store:
         with pytest.raises(SourceChanged, match="ETag"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_other_total() -> None:
@@ -170,9 +170,9 @@ async def test_other_total() -> None:
         span = f"bytes {MIDDLE}-{len(DATA)}/{len(DATA) + 1}"
         await exchange.answer(206, DATA[MIDDLE:] + b"x", ETag=ETAG, Content_Range=span)
 
-    async with ground(cut_after(DATA, MIDDLE), other) as place:
+    async with ground(cut_after(DATA, MIDDLE), other) as store:
         with pytest.raises(SourceChanged, match="size"):
-            await place.fetch()
+            await store.fetch()
 
 
 @pytest.mark.parametrize("span", [f"bytes {MIDDLE - 1}-{len(DATA) - 1}/{len(DATA)}", "bytes x", ""])
@@ -182,54 +182,54 @@ async def test_wrong_range(span: str) -> None:
     async def wrong(exchange: Exchange) -> None:
         await exchange.answer(206, DATA[MIDDLE:], ETag=ETAG, Content_Range=span)
 
-    async with ground(cut_after(DATA, MIDDLE), wrong, whole(DATA)) as place:
-        _, data = await place.fetch()
+    async with ground(cut_after(DATA, MIDDLE), wrong, whole(DATA)) as store:
+        _, data = await store.fetch()
     assert data == DATA
-    assert "range" not in place.server.requests[2].headers
+    assert "range" not in store.server.requests[2].headers
 
 
 async def test_range_ignored() -> None:
     """200 to a range request: read from the start, skipping what is known."""
-    async with ground(cut_after(DATA, MIDDLE), whole(DATA)) as place:
-        _, data = await place.fetch()
+    async with ground(cut_after(DATA, MIDDLE), whole(DATA)) as store:
+        _, data = await store.fetch()
     assert data == DATA
 
 
 async def test_range_ignored_and_shorter() -> None:
     """200 to a range request with fewer bytes than are known already is another object, whatever its ETag says."""
-    async with ground(whole(DATA[:10])) as place:
+    async with ground(whole(DATA[:10])) as store:
         with pytest.raises(SourceChanged, match="size"):
-            await place.fetch(start=MIDDLE, etag=ETAG, encoding="identity")
+            await store.fetch(start=MIDDLE, etag=ETAG, encoding="identity")
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"weak"'])
 async def test_no_etag_no_resume(etag: str) -> None:
     """Without a strong ETag a cut download starts over: nothing tells that the rest belongs to the beginning."""
-    async with ground(cut_after(DATA, MIDDLE, etag=etag), whole(DATA, etag=etag)) as place:
+    async with ground(cut_after(DATA, MIDDLE, etag=etag), whole(DATA, etag=etag)) as store:
         with pytest.raises(SourceChanged, match="ETag"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_no_etag_no_checkpoint() -> None:
     """A checkpoint without an ETag is refused before anything is asked."""
-    async with ground(whole(DATA)) as place:
+    async with ground(whole(DATA)) as store:
         with pytest.raises(SourceChanged):
-            await place.fetch(start=5, etag="")
-    assert place.server.requests == []
+            await store.fetch(start=5, etag="")
+    assert store.server.requests == []
 
 
 async def test_no_etag_read_at_once() -> None:
     """A server without ETags serves, as long as nothing breaks."""
-    async with ground(whole(DATA, etag="")) as place:
-        info, data = await place.fetch()
+    async with ground(whole(DATA, etag="")) as store:
+        info, data = await store.fetch()
     assert (info.etag, data) == ("", DATA)
 
 
 async def test_false_length() -> None:
     """A Content-Length greater than the object ends in a 416 that says so: it is not what was announced."""
-    async with ground(cut_after(DATA + b"?", len(DATA)), ranged(DATA)) as place:
+    async with ground(cut_after(DATA + b"?", len(DATA)), ranged(DATA)) as store:
         with pytest.raises(SourceChanged, match="size"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_more_than_announced() -> None:
@@ -239,9 +239,9 @@ async def test_more_than_announced() -> None:
         span = f"bytes {MIDDLE}-{len(DATA) - 1}/{len(DATA)}"
         await exchange.answer(206, DATA[MIDDLE:] + b"more", ETag=ETAG, Content_Range=span)
 
-    async with ground(cut_after(DATA, MIDDLE), more) as place:
+    async with ground(cut_after(DATA, MIDDLE), more) as store:
         with pytest.raises(SourceRefused, match="source_length_wrong"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_shorter_range() -> None:
@@ -251,8 +251,8 @@ async def test_shorter_range() -> None:
         span = f"bytes {MIDDLE}-{MIDDLE + 9}/{len(DATA)}"
         await exchange.answer(206, DATA[MIDDLE : MIDDLE + 10], ETag=ETAG, Content_Range=span)
 
-    async with ground(cut_after(DATA, MIDDLE), part, ranged(DATA)) as place:
-        _, data = await place.fetch()
+    async with ground(cut_after(DATA, MIDDLE), part, ranged(DATA)) as store:
+        _, data = await store.fetch()
     assert data == DATA
 
 
@@ -263,9 +263,9 @@ async def test_length_missing() -> None:
         await exchange.head(200, [("ETag", ETAG), ("Connection", "close")])
         await exchange.send(DATA)
 
-    async with ground(endless) as place:
+    async with ground(endless) as store:
         with pytest.raises(SourceRefused, match="source_length_missing"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_chunked() -> None:
@@ -275,8 +275,8 @@ async def test_chunked() -> None:
         await exchange.head(200, [("ETag", ETAG), ("Transfer-Encoding", "chunked"), ("Connection", "close")])
         await exchange.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DATA), DATA))
 
-    async with ground(chunked) as place:
-        info, data = await place.fetch()
+    async with ground(chunked) as store:
+        info, data = await store.fetch()
     assert (info.size, data) == (None, DATA)
 
 
@@ -287,8 +287,8 @@ async def test_chunked_cut() -> None:
         await exchange.head(200, [("ETag", ETAG), ("Transfer-Encoding", "chunked")])
         await exchange.send(b"%x\r\n%b" % (len(DATA), DATA[:MIDDLE]))
 
-    async with ground(cut, ranged(DATA)) as place:
-        assert (await place.fetch())[1] == DATA
+    async with ground(cut, ranged(DATA)) as store:
+        assert (await store.fetch())[1] == DATA
 
 
 def crc32(data: bytes) -> str:
@@ -307,28 +307,28 @@ def crc32(data: bytes) -> str:
 )
 async def test_checksum_that_fits_or_says_nothing(headers: dict[str, str]) -> None:
     """A checksum of the whole object is verified; one of parts says nothing about the bytes in order."""
-    async with ground(whole(DATA, **headers)) as place:
-        assert (await place.fetch())[1] == DATA
+    async with ground(whole(DATA, **headers)) as store:
+        assert (await store.fetch())[1] == DATA
 
 
 async def test_checksum_over_a_cut() -> None:
     """The checksum is verified over all connections."""
-    async with ground(cut_after(DATA, MIDDLE, x_amz_checksum_crc32=crc32(DATA)), ranged(DATA)) as place:
-        assert (await place.fetch())[1] == DATA
-    async with ground(cut_after(DATA, MIDDLE, x_amz_checksum_crc32=crc32(b"else")), ranged(DATA)) as place:
+    async with ground(cut_after(DATA, MIDDLE, x_amz_checksum_crc32=crc32(DATA)), ranged(DATA)) as store:
+        assert (await store.fetch())[1] == DATA
+    async with ground(cut_after(DATA, MIDDLE, x_amz_checksum_crc32=crc32(b"else")), ranged(DATA)) as store:
         with pytest.raises(SourceRefused, match="source_checksum_mismatch"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_wrong_checksum() -> None:
     """A file that is not what its store says it is, is refused."""
-    async with ground(whole(DATA, x_amz_checksum_crc32=crc32(b"else"))) as place:
+    async with ground(whole(DATA, x_amz_checksum_crc32=crc32(b"else"))) as store:
         with pytest.raises(SourceRefused, match="source_checksum_mismatch"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_slow_drip() -> None:
-    """A byte now and then, each in time for the socket, is below the minimum rate: the connection is made anew."""
+    """A byte now and then, each in time for the socket, is below the minimum rate: the connection is made again."""
 
     async def drip(exchange: Exchange) -> None:
         await exchange.head(200, [("ETag", ETAG), ("Content-Length", str(len(DATA)))])
@@ -336,9 +336,9 @@ async def test_slow_drip() -> None:
             await exchange.send(DATA[at : at + 1])
             await asyncio.sleep(0.005)
 
-    async with ground(drip, ranged(DATA), rate_window_seconds=0.05, min_bytes_per_second=2000) as place:
-        assert (await place.fetch())[1] == DATA
-    assert place.retries("download") == {"source_too_slow": 1}
+    async with ground(drip, ranged(DATA), rate_window_seconds=0.05, min_bytes_per_second=2000) as store:
+        assert (await store.fetch())[1] == DATA
+    assert store.retries("download") == {"source_too_slow": 1}
 
 
 async def test_dripping_head() -> None:
@@ -349,9 +349,9 @@ async def test_dripping_head() -> None:
             await exchange.send(bytes([byte]))
             await asyncio.sleep(0.01)
 
-    async with ground(drip, ranged(DATA), connect_timeout_seconds=0.03, read_timeout_seconds=0.03) as place:
-        assert (await place.fetch())[1] == DATA
-    assert place.retries("download") == {"source_timeout": 1}
+    async with ground(drip, ranged(DATA), connect_timeout_seconds=0.03, read_timeout_seconds=0.03) as store:
+        assert (await store.fetch())[1] == DATA
+    assert store.retries("download") == {"source_timeout": 1}
 
 
 async def test_silence() -> None:
@@ -362,9 +362,9 @@ async def test_silence() -> None:
         await exchange.send(DATA[:MIDDLE])
         await asyncio.sleep(5)
 
-    async with ground(silent, ranged(DATA), read_timeout_seconds=0.04) as place:
-        assert (await place.fetch())[1] == DATA
-    assert place.retries("download") == {"source_timeout": 1}
+    async with ground(silent, ranged(DATA), read_timeout_seconds=0.04) as store:
+        assert (await store.fetch())[1] == DATA
+    assert store.retries("download") == {"source_timeout": 1}
 
 
 async def test_deadline_ends_a_connection() -> None:
@@ -375,11 +375,11 @@ async def test_deadline_ends_a_connection() -> None:
         await exchange.send(DATA[:10])
         await asyncio.sleep(5)
 
-    async with ground(silent) as place:
-        place.urls = [place.signed(seconds=0.04)]
+    async with ground(silent) as store:
+        store.urls = [store.signed(seconds=0.04)]
         began = asyncio.get_running_loop().time()
         with pytest.raises(SourceRefused, match="source_deadline_passed"):
-            await place.fetch()
+            await store.fetch()
         assert asyncio.get_running_loop().time() - began < 1
 
 
@@ -391,27 +391,27 @@ async def test_deadline_moves_with_a_renewed_url() -> None:
         await exchange.send(DATA[:10])
         await asyncio.sleep(5)
 
-    async with ground(silent, ranged(DATA)) as place:
-        place.urls = [place.signed(seconds=0.04), place.signed("renewed=1")]
-        assert (await place.fetch())[1] == DATA
+    async with ground(silent, ranged(DATA)) as store:
+        store.urls = [store.signed(seconds=0.04), store.signed("renewed=1")]
+        assert (await store.fetch())[1] == DATA
 
 
 async def test_deadline_passed_before() -> None:
     """After the deadline nothing is asked at all."""
-    async with ground(whole(DATA)) as place:
-        place.urls = [place.signed(seconds=-1)]
+    async with ground(whole(DATA)) as store:
+        store.urls = [store.signed(seconds=-1)]
         with pytest.raises(SourceRefused, match="source_deadline_passed: input_file_url expires too soon"):
-            await place.fetch()
-    assert place.server.requests == []
+            await store.fetch()
+    assert store.server.requests == []
 
 
 async def test_signed_headers_that_we_cannot_send() -> None:
     """A URL whose signature covers another header than host is refused before starting, with the name."""
-    async with ground(whole(DATA)) as place:
-        place.urls = [place.signed("X-Amz-SignedHeaders=host%3Bx-amz-request-payer")]
+    async with ground(whole(DATA)) as store:
+        store.urls = [store.signed("X-Amz-SignedHeaders=host%3Bx-amz-request-payer")]
         with pytest.raises(SourceRefused, match=r"source_signed_headers: .*\(x-amz-request-payer\)"):
-            await place.fetch()
-    assert place.server.requests == []
+            await store.fetch()
+    assert store.server.requests == []
 
 
 async def test_slow_consumer_lets_go_of_the_connection() -> None:
@@ -427,8 +427,8 @@ async def test_slow_consumer_lets_go_of_the_connection() -> None:
             closed.set()
 
     async with (
-        ground(watch, ranged(big), idle_close_seconds=0.02, read_ahead_bytes=65_536) as place,
-        place.transfers.downloader.open(place.source) as download,
+        ground(watch, ranged(big), idle_close_seconds=0.02, read_ahead_bytes=65_536) as store,
+        store.transfers.downloader.open(store.source) as download,
     ):
         pieces = download.chunks()
         got = await anext(pieces)
@@ -436,16 +436,16 @@ async def test_slow_consumer_lets_go_of_the_connection() -> None:
         async for piece in pieces:
             got += piece
     assert got == big
-    assert "range" in place.server.requests[1].headers
-    assert place.retries("download") == {}
+    assert "range" in store.server.requests[1].headers
+    assert store.retries("download") == {}
 
 
 async def test_leaving_early_closes_the_connection() -> None:
     """A caller who leaves in the middle leaves no connection behind."""
-    async with ground(whole(DATA * 20)) as place:
-        async with place.transfers.downloader.open(place.source) as download:
+    async with ground(whole(DATA * 20)) as store:
+        async with store.transfers.downloader.open(store.source) as download:
             await anext(download.chunks())
-        assert place.server.requests
+        assert store.server.requests
 
 
 async def test_unreachable() -> None:
@@ -454,11 +454,11 @@ async def test_unreachable() -> None:
     host = f"127.0.0.1:{taken.sockets[0].getsockname()[1]}"
     taken.close()
     await taken.wait_closed()
-    async with ground(whole(DATA), rules={"input": (host,)}, max_tries=2) as place:
-        place.server.url = f"http://{host}"
+    async with ground(whole(DATA), rules={"input": (host,)}, max_tries=2) as store:
+        store.server.url = f"http://{host}"
         with pytest.raises(TransientError, match="source_unreachable"):
-            await place.fetch()
-    assert place.retries("download") == {"source_unreachable": 1}
+            await store.fetch()
+    assert store.retries("download") == {"source_unreachable": 1}
 
 
 async def test_nonsense_instead_of_http() -> None:
@@ -467,24 +467,24 @@ async def test_nonsense_instead_of_http() -> None:
     async def nonsense(exchange: Exchange) -> None:
         await exchange.send(b"SSH-2.0-OpenSSH\r\n\r\n")
 
-    async with ground(nonsense, whole(DATA)) as place:
-        assert (await place.fetch())[1] == DATA
+    async with ground(nonsense, whole(DATA)) as store:
+        assert (await store.fetch())[1] == DATA
 
 
 async def test_host_not_allowed() -> None:
     """A URL of another host is refused before a name is resolved."""
-    async with ground(whole(DATA), rules={"input": ("files.example.com",)}) as place:
+    async with ground(whole(DATA), rules={"input": ("files.example.com",)}) as store:
         with pytest.raises(AddressRefused, match="host_not_allowed"):
-            await place.fetch()
-    assert place.server.requests == []
+            await store.fetch()
+    assert store.server.requests == []
 
 
 async def test_malformed_url() -> None:
     """A URL that is none is refused, and not repeated."""
-    async with ground(whole(DATA)) as place:
-        place.server.url = "nonsense"
+    async with ground(whole(DATA)) as store:
+        store.server.url = "nonsense"
         with pytest.raises(AddressRefused, match="url_malformed: The URL must be"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_cancellation_comes_through() -> None:
@@ -496,8 +496,8 @@ async def test_cancellation_comes_through() -> None:
         waiting.set()
         await asyncio.sleep(5)
 
-    async with ground(silent) as place:
-        task = asyncio.create_task(place.fetch())
+    async with ground(silent) as store:
+        task = asyncio.create_task(store.fetch())
         await waiting.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -511,9 +511,9 @@ async def test_errors_of_the_url_source_come_through() -> None:
     async def source() -> SignedUrl:
         raise failing
 
-    async with ground(whole(DATA)) as place:
+    async with ground(whole(DATA)) as store:
         with pytest.raises(TransientError) as caught:
-            async with place.transfers.downloader.open(source):
+            async with store.transfers.downloader.open(source):
                 pass
     assert caught.value is failing
 
@@ -527,18 +527,18 @@ async def test_any_pace_where_no_minimum_is_set() -> None:
             await exchange.send(bytes([byte]))
             await asyncio.sleep(0.003)
 
-    async with ground(slow, rate_window_seconds=0.01, min_bytes_per_second=0) as place:
-        assert (await place.fetch())[1] == DATA[:20]
+    async with ground(slow, rate_window_seconds=0.01, min_bytes_per_second=0) as store:
+        assert (await store.fetch())[1] == DATA[:20]
 
 
 async def test_without_metrics() -> None:
     """Nobody has to count."""
-    async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as place:
-        rules = HostRules(input=(place.server.url[7:],), allow_http=True, allow_private=True)
+    async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as store:
+        rules = HostRules(input=(store.server.url[7:],), allow_http=True, allow_private=True)
         async with (
             open_transfers(
                 TransferSettings(retry={"first_seconds": 1e-9}), rules=rules, network=NetworkSettings(), clock=now
             ) as bare,
-            bare.downloader.open(place.source) as download,
+            bare.downloader.open(store.source) as download,
         ):
             assert b"".join([piece async for piece in download.chunks()]) == DATA

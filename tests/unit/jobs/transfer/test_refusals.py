@@ -219,7 +219,7 @@ async def test_hostile_error_documents(document: bytes) -> None:
 
 
 async def test_error_document_that_breaks_off() -> None:
-    """A document that is cut is judged by what came."""
+    """A document that is cut is interpreted by what came."""
     document = error_document("SignatureDoesNotMatch")
 
     async def act(exchange: Exchange) -> None:
@@ -270,7 +270,7 @@ async def close(_: Exchange) -> None:
     ids=["signature", "expired", "busy", "redirect", "silence", "nonsense", "close"],
 )
 async def test_no_query_anywhere(act: object, direction: str) -> None:
-    """No part of a URL's query or of an error document stands in an error, its causes, or a log line."""
+    """No part of a URL's query or of an error document is in an error, its causes, or a log line."""
     seconds = ("connect_timeout_seconds", "read_timeout_seconds", "rate_window_seconds")
     patience: dict[str, float] = {**dict.fromkeys(seconds, 0.02), "max_tries": 2}
     with capture_logs() as logs:

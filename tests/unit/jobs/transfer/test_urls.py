@@ -55,7 +55,7 @@ def test_deadline_is_the_earliest() -> None:
 
 
 def test_a_url_that_expired_before_there_were_any_has_a_deadline() -> None:
-    """Nothing can be taken off the year 1: that would be an error nobody expects, at every try anew."""
+    """Nothing can be taken off the year 1: that would be an error nobody expects, again at every try."""
     ancient = SIGNED.replace("20260121T224359Z", "00010101T000000Z")
     deadline = job_deadline(ancient, expires_at=AT, margin_seconds=30)
     assert deadline == datetime(1999, 12, 31, 23, 59, 30, tzinfo=UTC)
@@ -115,7 +115,7 @@ def test_checksum_of_an_empty_body(query: str, *, expected: bool) -> None:
 
 
 def test_first_of_equal_parameters_counts() -> None:
-    """A parameter that stands twice cannot hide the first."""
+    """A parameter that appears twice cannot hide the first."""
     assert parameters("https://b.example.com/?A=1&a=2") == {"a": "1"}
 
 

@@ -68,7 +68,7 @@ async def _ours(sandbox: Sandbox, webhook: str, jobs: int) -> float:
     begun = time.perf_counter()
     for _ in range(jobs):
         job = await sandbox.ecs.create(JobRequest(cards=CardFile(records=CARDS), webhook_url=webhook))
-        await sandbox.ecs.wait_told(job.guid, 60)
+        await sandbox.ecs.wait_callback(job.guid, 60)
         if not job.success:
             raise SystemExit("a job of the benchmark failed")
     return time.perf_counter() - begun

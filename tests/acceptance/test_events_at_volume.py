@@ -148,7 +148,7 @@ async def test_what_was_answered_2xx_is_there_and_in_order(apache_kafka: Broker,
         await disturbing
 
     assert len(entries) == EVENTS
-    assert totals.findings == [] or {entry.verdicts[-1] for entry in entries if entry.finding()} == {"given up"}
+    assert totals.findings == [] or {entry.outcomes[-1] for entry in entries if entry.finding()} == {"given up"}
     delivered = Delivered()
     for spec in SPECS[:-1]:
         async for record in read_topic(kafka, spec.topic):
@@ -170,7 +170,7 @@ def _check(entries: list[Entry], delivered: Delivered) -> None:
     assert wrong_partition == {}
     kept = [entry for entry in entries if entry.expected == "quarantined" and entry.accepted]
     assert len(delivered.quarantined) == len(kept) > 0
-    refused = {entry.ce_id for entry in entries if "refused" in entry.verdicts}
+    refused = {entry.ce_id for entry in entries if "refused" in entry.outcomes}
     assert refused
     assert refused & set(delivered.topics) == set()
     assert order_findings(accepted, delivered.places) == []

@@ -141,7 +141,9 @@ class Flow:
 
     async def notified(self, job: Job, seconds: float = 60.0) -> None:
         """Wait until ECS has accepted the job's callback."""
-        assert await self.sandbox.ecs.wait_told(job.guid, seconds), f"not notified within {seconds} s:{self._logs()}"
+        assert await self.sandbox.ecs.wait_callback(job.guid, seconds), (
+            f"not notified within {seconds} s:{self._logs()}"
+        )
 
     async def caught_up(self, seconds: float = 60.0, *, groups: Iterable[str] = _GROUPS) -> None:
         """Wait until every group has committed all its topics hold: then nothing is left to happen."""

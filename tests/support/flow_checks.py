@@ -57,7 +57,7 @@ def notified_body(flow: Flow, job: Job) -> dict[str, Any]:
     assert callbacks, "ECS was never notified"
     assert len({(one.body, one.request_id) for one in callbacks}) == 1
     # one is accepted, and repeats of it are recognised; never is a second one news
-    assert [one.reason for one in callbacks if not one.replayed and one.verdict in range(200, 300)] == ["accepted"]
+    assert [one.reason for one in callbacks if not one.replayed and one.decided in range(200, 300)] == ["accepted"]
     first = callbacks[0]
     assert first.headers["content-type"] == "application/json"
     body: dict[str, Any] = json.loads(first.body)

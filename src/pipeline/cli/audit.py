@@ -41,7 +41,7 @@ def verify(
 ) -> None:
     """Read the whole log and find any changed, missing, swapped, forked or cut line. Exit 1 on damage.
 
-    A chain that was cut off at its end, or written anew as a whole, is found by --heads alone; the latter by
+    A chain that was cut off at its end, or rewritten as a whole, is found by --heads alone; the latter by
     --public-key too.
     """
     heads, keys = _given(heads_file, key_files)

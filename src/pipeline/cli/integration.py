@@ -92,7 +92,7 @@ def ecs(
 ) -> None:
     """Write the settings of an ECS integration NAME and a webhook secret; print the sheet to hand to ECS.
 
-    The block is appended to the settings file; what stands there stays as it is. The secret goes to
+    The block is appended to the settings file; nothing else in it changes. The secret goes to
     secrets/NAME-webhook beside that file, readable by you alone, and is never overwritten.
     """
     file = setup.target

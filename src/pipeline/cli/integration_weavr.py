@@ -60,7 +60,7 @@ def weavr(
 ) -> None:
     """Write the settings of a Weavr integration NAME; print what to enter at Weavr, and where its API key belongs.
 
-    The block is appended to the settings file; what stands there stays as it is. The API key is yours: put it into the
+    The block is appended to the settings file; nothing else in it changes. The API key is yours: put it into the
     file that is named. With --path-secret, a secret goes to secrets/NAME-weavr-path, readable by you alone.
     """
     _check_networks(source_address)
@@ -111,7 +111,7 @@ def _print_sheet(sheet: dict[str, str | None], *, hidden: bool) -> None:
     click.echo("To enter at Weavr:\n")
     fields = {"Webhook URL": sheet["webhook_url"]}
     if hidden:
-        fields["With"] = f"{_PLACEHOLDER} = what stands in {sheet['path_secret_file']}"
+        fields["With"] = f"{_PLACEHOLDER} = the content of {sheet['path_secret_file']}"
     print_fields(fields)
     click.echo(f"\nWritten: [weavr.{sheet['name']}] in {sheet['settings_file']}.")
     click.echo("Next: put the API key of your OLDEST API client at Weavr, which is the one that signs, into its file:")

@@ -15,9 +15,9 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document on one line, and flush: whoever reads it may wait for it.
+    """Print one JSON document on one line, and flush: a script may wait for the line.
 
-    Characters that could steer a terminal, or that cannot be encoded (half a surrogate pair), stand there escaped.
+    Characters that could steer a terminal, or that cannot be encoded (half a surrogate pair), are escaped.
     """
     text = json.dumps(value, ensure_ascii=False, default=str)
     click.echo(text if text.isprintable() else "".join(map(_escaped, text)))
@@ -32,7 +32,7 @@ def print_fields(values: Mapping[str, object]) -> None:
 
 
 def print_line(text: str) -> None:
-    """Print one line, and flush: whoever reads it may wait for it."""
+    """Print one line, and flush: a script may wait for it."""
     click.echo(_shown(text))
     sys.stdout.flush()
 

@@ -147,7 +147,7 @@ def send(
         fields = {name: view[name] for name in ("job_guid", "status", "success", "record_count", "callbacks")}
         told = view.get("callback")
         print_fields(fields | {"told": told["body"] if told else None})
-    ctx.exit(_judged(view, accepted=accepted, waited=wait is not None))
+    ctx.exit(_exit_code(view, accepted=accepted, waited=wait is not None))
 
 
 @sandbox.command(
@@ -208,7 +208,7 @@ def _stop_at_eof(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
         loop.call_soon_threadsafe(stop.set)
 
 
-def _judged(view: dict[str, Any], *, accepted: bool, waited: bool) -> ExitCode:
+def _exit_code(view: dict[str, Any], *, accepted: bool, waited: bool) -> ExitCode:
     if not accepted or view["success"] is False:
         return ExitCode.FINDING
     return ExitCode.UNAVAILABLE if waited and view["success"] is None else ExitCode.OK

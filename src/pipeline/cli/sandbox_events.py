@@ -244,9 +244,9 @@ def _show(totals: Totals, seconds: float) -> None:
             "events": totals.events,
             "sent": f"{totals.sent} ({totals.repeats} repeats)",
             "requests": f"{totals.requests} ({totals.requests / max(seconds, 1e-9):.0f} per second)",
-            "accepted": f"{totals.verdicts['accepted']} ({totals.quarantined} of them for quarantine)",
-            "refused": totals.verdicts["refused"],
-            "given up": totals.verdicts["given up"],
+            "accepted": f"{totals.outcomes['accepted']} ({totals.quarantined} of them for quarantine)",
+            "refused": totals.outcomes["refused"],
+            "given up": totals.outcomes["given up"],
         }
     )
     answers = sorted(totals.statuses.items(), key=str)

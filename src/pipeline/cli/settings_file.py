@@ -1,4 +1,4 @@
-"""Adding an integration to the settings file, and its secrets beside it: what stands there stays as it is."""
+"""Adding an integration to the settings file, and its secrets beside it, without changing anything else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 from pipeline.cli.exits import UsageRefused
 
 BASE_URL: Final = "https://YOUR-HOST"
-"""Stands on a sheet where nobody said what the ingress is called from outside."""
+"""On a sheet, in place of the ingress's public URL if none was given."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SECRET_BYTES: Final = 32

@@ -104,7 +104,7 @@ _MEDIA_TYPES: Final = frozenset({"application/json", "application/vnd.api+json"}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CallbackDecision:
     """What ECS decided, before any fault changes the answer.
 
     Attributes:
@@ -125,7 +125,7 @@ class CallbackRecord:
 
     Attributes:
         headers: Without the bearer token.
-        verdict: Status that ECS decided; 0 where it did not get that far.
+        decided: Status that ECS decided; 0 if a fault answered before.
         answered: Status that was sent; 0 where the connection was dropped instead.
         reason: Why, for a person.
         unknown: Fields in the body that the documents do not name.
@@ -136,7 +136,7 @@ class CallbackRecord:
     body: bytes = field(repr=False)
     headers: Mapping[str, str]
     request_id: str | None
-    verdict: int
+    decided: int
     answered: int
     reason: str
     replayed: bool = False
@@ -150,7 +150,7 @@ class CallbackRecord:
             "body": self.body.decode("utf-8", "replace"),
             "headers": dict(self.headers),
             "request_id": self.request_id,
-            "verdict": self.verdict,
+            "decided": self.decided,
             "answered": self.answered,
             "reason": self.reason,
             "replayed": self.replayed,
@@ -162,11 +162,11 @@ class CallbackRecord:
 class _Said:
     payload: bytes
     at: datetime
-    verdict: Verdict
+    decision: CallbackDecision
 
 
 class CallbackDesk:
-    """Judges callbacks and keeps a record of each.
+    """Decides callbacks and keeps a record of each.
 
     Attributes:
         records: The last callbacks, oldest first.
@@ -189,10 +189,10 @@ class CallbackDesk:
         self._clock = clock
         self._said: OrderedDict[tuple[UUID, str], _Said] = OrderedDict()
 
-    def judge(self, guid: str, body: bytes, headers: Mapping[str, str]) -> Verdict:
+    def decide(self, guid: str, body: bytes, headers: Mapping[str, str]) -> CallbackDecision:
         """Decide one callback; an accepted one settles the job.
 
-        ``guid`` is as it stands in the URL, ``headers`` holds values by lower-case name.
+        ``guid`` is that of the URL, ``headers`` holds values by lower-case name.
         """
         try:
             partner = self._tokens.partner(headers.get("authorization"))
@@ -208,13 +208,15 @@ class CallbackDesk:
         if said is not None and said.payload != payload:
             return self._error(self._conflict_status, "this X-Request-Id was used with another payload")
         if said is not None:
-            self._settle_again(guid, said.verdict)
-            return replace(said.verdict, replayed=True)
-        verdict = self._decide(guid, partner, body)
-        self._said[partner, request_id] = _Said(payload, self._clock(), verdict)
-        return verdict
+            self._settle_again(guid, said.decision)
+            return replace(said.decision, replayed=True)
+        decision = self._decide(guid, partner, body)
+        self._said[partner, request_id] = _Said(payload, self._clock(), decision)
+        return decision
 
-    def record(self, guid: str, body: bytes, headers: Mapping[str, str], *, verdict: Verdict, answered: int) -> None:
+    def record(
+        self, guid: str, body: bytes, headers: Mapping[str, str], *, decision: CallbackDecision, answered: int
+    ) -> None:
         """Keep what came and what was answered."""
         kept = {name: value for name, value in headers.items() if name != "authorization"}
         try:
@@ -228,10 +230,10 @@ class CallbackDesk:
                 body=body,
                 headers=kept,
                 request_id=headers.get("x-request-id"),
-                verdict=verdict.status,
+                decided=decision.status,
                 answered=answered,
-                reason=verdict.reason,
-                replayed=verdict.replayed,
+                reason=decision.reason,
+                replayed=decision.replayed,
                 unknown=unknown,
             )
         )
@@ -240,7 +242,7 @@ class CallbackDesk:
         """Return the recorded callbacks of one job, oldest first."""
         return [record for record in self.records if record.job_guid == str(guid)]
 
-    def _decide(self, guid: str, partner: UUID, body: bytes) -> Verdict:
+    def _decide(self, guid: str, partner: UUID, body: bytes) -> CallbackDecision:
         job = self._job(guid)
         if job is None or job.partner_guid != partner:  # another partner's job does not exist
             return self._error(404, f"No batch job found with GUID {guid}")
@@ -260,23 +262,23 @@ class CallbackDesk:
         job.settle(success=success)
         return self._accepted(guid, success=success)
 
-    def _settle_again(self, guid: str, verdict: Verdict) -> None:
-        """Settle a job that was announced anew after a failure: the same failure is told with the same id."""
+    def _settle_again(self, guid: str, decision: CallbackDecision) -> None:
+        """Settle a job that was announced again after a failure: the callback repeats it with the same id."""
         job = self._job(guid)
-        if job is not None and job.success is None and verdict.success is not None:
-            job.settle(success=verdict.success)
+        if job is not None and job.success is None and decision.success is not None:
+            job.settle(success=decision.success)
 
-    def _accepted(self, guid: str, *, success: bool) -> Verdict:
+    def _accepted(self, guid: str, *, success: bool) -> CallbackDecision:
         now = self._clock()
         attributes = {
             "status": "RESULT_RECEIVED",
             "message": "Result upload confirmed" if success else "Failure recorded",
             "received_at": iso(now),
         }
-        return Verdict(200, data_document("batch-job-result", guid, attributes, at=now), "accepted", success)
+        return CallbackDecision(200, data_document("batch-job-result", guid, attributes, at=now), "accepted", success)
 
-    def _error(self, status: int, reason: str) -> Verdict:
-        return Verdict(status, error_document(str(status), reason, at=self._clock()), reason)
+    def _error(self, status: int, reason: str) -> CallbackDecision:
+        return CallbackDecision(status, error_document(str(status), reason, at=self._clock()), reason)
 
     def _recall(self, partner: UUID, request_id: str) -> _Said | None:
         now = self._clock()

@@ -90,7 +90,7 @@ class PlantedCard:
 
     Attributes:
         record: Record number, 1 for the first after the header.
-        fields: Values as they stand in the file; fewer than columns where ``bad`` is ``missing``.
+        fields: The values in the file; fewer than columns if ``bad`` is ``missing``.
         bad: What is wrong with it, or None.
     """
 
@@ -100,7 +100,7 @@ class PlantedCard:
 
     @property
     def number(self) -> str:
-        """The card number as it stands in the file."""
+        """The card number as it is in the file."""
         return self.fields[0]
 
 
@@ -139,7 +139,7 @@ class Ledger(BaseModel):
 
 
 def plant(spec: CardFile, record: int) -> PlantedCard:
-    """Return the card that stands at this place in every file of this description."""
+    """Return the card with this number in every file of this description."""
     bits = _mix(spec.seed, record)
     bad = _badness(spec, record)
     number = _number(spec, record)

@@ -158,7 +158,7 @@ class Control:
 
     async def _wait(self, request: web.Request) -> web.StreamResponse:
         guid, seconds = _guid(request), float(request.query.get("seconds", "30"))
-        await self._ecs.wait_told(guid, min(seconds, _MAX_WAIT_SECONDS))
+        await self._ecs.wait_callback(guid, min(seconds, _MAX_WAIT_SECONDS))
         return web.json_response(job_view(self._ecs, self._ecs.jobs[guid]))
 
     async def _announcements(self, request: web.Request) -> web.StreamResponse:

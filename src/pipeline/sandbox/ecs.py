@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from aiohttp import web
 
-from pipeline.sandbox.callbacks import CallbackDesk, Verdict
+from pipeline.sandbox.callbacks import CallbackDecision, CallbackDesk
 from pipeline.sandbox.cards import CardFile
 from pipeline.sandbox.faults import Fault, Faults, delay, drop
 from pipeline.sandbox.jobs import CALLBACK_PATH, Announcement, Job, JobRequest, write_input
@@ -24,7 +24,7 @@ from pipeline.sandbox.tokens import Tokens
 from pipeline.sandbox.webhook import Webhook
 
 TOKEN_PATH: Final = "/api/v1/auth/token"  # noqa: S105 - a path
-_NOT_PROCESSED: Final = Verdict(0, {}, "refused on purpose before it was read")
+_NOT_PROCESSED: Final = CallbackDecision(0, {}, "refused on purpose before it was read")
 
 
 class Ecs:
@@ -33,7 +33,7 @@ class Ecs:
     Attributes:
         base_url: Beginning of every URL that it hands out, without a slash at the end.
         jobs: Every job by GUID.
-        desk: Judges callbacks and keeps the record of them.
+        desk: Decides callbacks and keeps the record of them.
     """
 
     def __init__(
@@ -147,12 +147,12 @@ class Ecs:
         await self._write_input(job)
         return job
 
-    async def wait_told(self, guid: UUID, seconds: float) -> bool:
+    async def wait_callback(self, guid: UUID, seconds: float) -> bool:
         """Wait for the callback of a job; return whether it came in time. Raises KeyError for an unknown job."""
         job = self.jobs[guid]
         try:
             async with asyncio.timeout(seconds):
-                await job.told.wait()
+                await job.called_back.wait()
         except TimeoutError:
             return False
         return True
@@ -202,14 +202,14 @@ class Ecs:
         await delay(faults)
         if "status" in faults:
             answer = self._refusal(faults["status"])
-            self.desk.record(guid, body, headers, verdict=_NOT_PROCESSED, answered=answer.status)
+            self.desk.record(guid, body, headers, decision=_NOT_PROCESSED, answered=answer.status)
             return answer
-        verdict = self.desk.judge(guid, body, headers)
-        answer = respond(verdict.document, verdict.status)
+        decision = self.desk.decide(guid, body, headers)
+        answer = respond(decision.document, decision.status)
         if "answer" in faults:
             answer = wrong_answer(faults["answer"], guid, at=self._clock())
         answered = 0 if "lost" in faults else answer.status
-        self.desk.record(guid, body, headers, verdict=verdict, answered=answered)
+        self.desk.record(guid, body, headers, decision=decision, answered=answered)
         return drop(request) if "lost" in faults else answer
 
     async def _token(self, request: web.Request) -> web.StreamResponse:

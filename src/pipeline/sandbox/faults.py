@@ -1,4 +1,4 @@
-"""How the sandbox is told to misbehave: a list of faults, each for some answers of one kind."""
+"""The faults that the sandbox is asked for: each changes some answers of one kind."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Fault(BaseModel):
     retry_after: str | None = Field(default=None, description="status: value of the Retry-After header")
     location: str | None = Field(default=None, description="status: value of the Location header of a redirect")
     error_status: str | int = Field(default="500", description="answer errors: value of errors[].status")
-    answer: Answer | None = Field(default=None, description="answer: what stands in the 2xx answer")
+    answer: Answer | None = Field(default=None, description="answer: what the 2xx answer holds")
 
     @model_validator(mode="after")
     def _fits(self) -> Fault:

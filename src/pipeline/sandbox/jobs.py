@@ -108,7 +108,7 @@ class Job:
     Attributes:
         ledger: What was planted; None where the input is no card file.
         success: What the integrator's callback said; None before it came.
-        told: Set when the callback came.
+        called_back: Set when the callback came.
     """
 
     guid: UUID
@@ -120,7 +120,7 @@ class Job:
     ledger: Ledger | None = None
     announcements: list[Announcement] = field(default_factory=list)
     success: bool | None = None
-    told: asyncio.Event = field(default_factory=asyncio.Event)
+    called_back: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def input_key(self) -> str:
@@ -142,13 +142,13 @@ class Job:
     def settle(self, *, success: bool) -> None:
         """Take the integrator's word."""
         self.success = success
-        self.told.set()
+        self.called_back.set()
 
     def reopen(self) -> None:
-        """Forget a failure: the job is announced anew, and another callback is awaited."""
+        """Forget a failure: the job is announced again, and another callback is expected."""
         if self.success is False:
             self.success = None
-            self.told.clear()
+            self.called_back.clear()
 
     def body(self, *, base: str, urls: tuple[str, str], expires_at: datetime, override: Mapping[str, object]) -> bytes:
         """Return the announcement, fields in the order of ECS's page."""

@@ -75,7 +75,7 @@ def wrong_answer(fault: Fault, guid: str, *, at: datetime) -> web.Response:
         case "not_json":
             answer = web.Response(body=b'{"data": ', content_type="application/json")
         case "errors":
-            answer = respond(error_document(fault.error_status, "the reporting database is away", at=at))
+            answer = respond(error_document(fault.error_status, "the reporting database is unavailable", at=at))
         case "other_job":
             answer = respond(data_document("batch-job-result", str(_OTHER_JOB), attributes, at=at))
         case "other_type":

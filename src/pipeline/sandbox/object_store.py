@@ -14,12 +14,12 @@ from aiohttp import web
 from pipeline.sandbox.disk import Disk
 from pipeline.sandbox.faults import Fault, Faults, Kind, Target, delay, drop
 from pipeline.sandbox.s3_access import MESSAGES, AccessRules, S3Error, SignedRequest, expired
-from pipeline.sandbox.s3_objects import CRC_PARAMETER, EMPTY_CRC, Delivery, check_length, check_sums, head_of, receive
+from pipeline.sandbox.s3_objects import CRC_PARAMETER, EMPTY_CRC, BodySender, check_length, check_sums, head_of, receive
 from pipeline.sandbox.settings import ObjectStoreSettings
 from pipeline.sandbox.sigv4 import Credentials, Pairs, decode_path, decode_query, encode_query, presign
 
 DROPPED: Final = 0
-"""Stands for the status of an answer that was never sent, or not to its end."""
+"""In place of a status: the answer was not sent, or not to its end."""
 
 
 class Traffic:
@@ -99,7 +99,7 @@ class ObjectStore:
     def upload_url(
         self, base: str, key: str, *, expires: int, now: datetime | None = None, checksum: bool = True
     ) -> str:
-        """Return a pre-signed PUT URL, with the empty body's CRC32 that ECS's SDK adds unless told otherwise."""
+        """Return a pre-signed PUT URL, with the empty body's CRC32 that ECS's SDK adds by default."""
         sums = ((CRC_PARAMETER, EMPTY_CRC), ("x-amz-sdk-checksum-algorithm", "CRC32")) if checksum else ()
         return self._presigned("PUT", base, key=key, expires=expires, now=now, extra=(*sums, ("x-id", "PutObject")))
 
@@ -203,7 +203,7 @@ class ObjectStore:
             if request.method == "HEAD" or head.response.status == web.HTTPNotModified.status_code:
                 return head.response
             await head.response.prepare(request)
-            delivery = Delivery(request, head, file, faults=faults, change=lambda: self._change(key))
+            delivery = BodySender(request, head, file, faults=faults, change=lambda: self._change(key))
             async for done in delivery.run():
                 self.traffic.sent[key] += done
             return head.response

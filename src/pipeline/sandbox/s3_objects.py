@@ -156,7 +156,7 @@ def head_of(request: web.Request, stored: StoredObject, *, whole: bool) -> Head:
     return Head(response, start, end)
 
 
-class Delivery:
+class BodySender:
     """Sends the body of one answer, as fast and as far as the faults allow."""
 
     def __init__(

@@ -66,7 +66,7 @@ class Tokens:
                 options={
                     "require": ["exp", "iss", "sub", "aud"],
                     "strict_aud": True,
-                    # judged below, on the clock that was passed in
+                    # checked below, by the clock that was passed in
                     "verify_exp": False,
                     "verify_iat": False,
                 },

@@ -65,7 +65,7 @@ def test_hosts_and_scheme_are_taken_over(empty: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("before", ["[logging]\nlevel = 'info'", "[logging]\nlevel = 'info'\n"])
-def test_what_stands_in_the_file_stays(empty: Path, run: Run, before: str) -> None:
+def test_what_the_file_has_stays(empty: Path, run: Run, before: str) -> None:
     (empty / "my.toml").write_text(before)
     assert run("--config", "my.toml", "integration", "new", "ecs", "acme").exit_code == 0
     text = (empty / "my.toml").read_text()
@@ -162,7 +162,7 @@ def test_a_secret_in_the_path_protects_what_weavr_does_not_sign(empty: Path, run
     secret = file.read_text()
     assert (len(secret), file.stat().st_mode & 0o777) == (43, 0o600)
     assert secret not in output
-    assert "SECRET-OF-THE-PATH = what stands in secrets/acme-weavr-path" in output
+    assert "SECRET-OF-THE-PATH = the content of secrets/acme-weavr-path" in output
     (empty / "secrets" / "acme-weavr-key").write_text("synthetic-api-key-1")
     acme = load_settings(empty / "pipeline.toml", {}).weavr["acme"]
     assert acme.path_secret is not None

@@ -20,7 +20,7 @@ ARGUMENTS = ("sandbox", "send-events", "--url", URL, "--key-file", "key")
 
 
 class Weavr:
-    """Stands in for sending over HTTP: answers as is right, unless told otherwise.
+    """Replaces sending over HTTP: gives the right answers, unless the test wants others.
 
     Attributes:
         answer: Status by event.

@@ -69,7 +69,7 @@ async def test_success_is_answered_as_in_the_batch_page(sandbox: Sandbox, http: 
     assert document["meta"]["version"] == "1.0.0"
     assert document["jsonapi"] == {"version": "1.0"}
     assert sandbox.ecs.status(job.job) == "RESULT_RECEIVED"
-    assert await sandbox.ecs.wait_told(job.job.guid, 1)
+    assert await sandbox.ecs.wait_callback(job.job.guid, 1)
 
 
 async def test_failure_needs_no_result_and_no_failed_count(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
@@ -130,7 +130,7 @@ async def test_a_body_that_breaks_the_contract_is_refused(
 
 
 async def test_six_digit_cards_are_recognised_too(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-    """A number of this batch must not stand in the message; another six-digit number may."""
+    """A number of this batch must not be in the message; another six-digit number may."""
     job = await prepare(sandbox, cards={"records": 50, "six_digits": True})
     token = sandbox.token()
     assert (await tell(http, job, FAILURE | {"error_message": "card 100017"}, token=token))[0] == 422
@@ -316,7 +316,7 @@ class TestRequestIds:
         assert (await tell(http, job, token=token, request_id="r-2"))[0] == 409
         assert (await tell(http, job, token=token))[0] == 409
 
-    async def test_a_failed_job_that_is_announced_anew_is_open_again(
+    async def test_a_failed_job_that_is_announced_again_is_open_again(
         self, sandbox: Sandbox, http: aiohttp.ClientSession
     ) -> None:
         """The same failure under the same id settles it again; or a success does."""
@@ -328,7 +328,7 @@ class TestRequestIds:
         await sandbox.ecs.announce(job.job.guid)
         assert sandbox.ecs.status(job.job) == "NOT_ANNOUNCED"
         assert await tell(http, job, token=token, request_id="r-1") == first
-        assert await sandbox.ecs.wait_told(job.job.guid, 1)
+        assert await sandbox.ecs.wait_callback(job.job.guid, 1)
         await sandbox.ecs.announce(job.job.guid)
         await upload(http, job)
         assert (await tell(http, job, SUCCESS, token=token, request_id="r-2"))[0] == 200
@@ -354,11 +354,11 @@ async def test_every_callback_is_recorded_without_its_token(sandbox: Sandbox, ht
     await tell(http, job, token=token, request_id="r-1")
     await tell(http, job, b"{", token=token)
     first, second, third = sandbox.ecs.desk.of_job(job.job.guid)
-    assert (first.verdict, first.answered) == (0, 401)
-    assert (second.verdict, second.answered, second.request_id) == (200, 200, "r-1")
+    assert (first.decided, first.answered) == (0, 401)
+    assert (second.decided, second.answered, second.request_id) == (200, 200, "r-1")
     assert first.body == second.body == json.dumps(FAILURE).encode()
     assert second.headers["content-type"] == "application/json"
-    assert (third.verdict, third.reason) == (400, "the body is not JSON")
+    assert (third.decided, third.reason) == (400, "the body is not JSON")
     assert token not in json.dumps([record.view() for record in (first, second, third)])
 
 

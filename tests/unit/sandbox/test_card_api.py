@@ -77,7 +77,7 @@ async def test_old_keys_are_forgotten(start: Start, http: aiohttp.ClientSession)
     assert (sandbox.card_api.counts.loaded, sandbox.card_api.counts.repeats) == (4, 0)
 
 
-async def test_it_fails_as_told(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+async def test_it_fails_as_asked(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
     """An error before the effect; a lost answer after it."""
     sandbox.faults.add(Fault(target="cards", kind="status", status=503, retry_after="1"))
     assert (await load(sandbox, http, {"card_number": GOOD}, key="k1"))[0] == 503

@@ -84,7 +84,7 @@ async def test_a_job_from_creation_to_its_result(sandbox: Sandbox, http: aiohttp
 
 
 async def test_the_result_file_can_be_fetched(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
-    """Whoever has not the sandbox's disk gets it over HTTP."""
+    """A script without access to the sandbox's disk gets it over HTTP."""
     job = await prepare(sandbox)
     async with http.get(f"{sandbox.control_url}/jobs/{job.job.guid}/result") as response:
         assert response.status == 404
@@ -201,7 +201,7 @@ class TestSendJob:
                 await asyncio.sleep(0.005)
             job = next(iter(sandbox.ecs.jobs.values()))
             job.success = False
-            job.told.set()
+            job.called_back.set()
 
         async with asyncio.TaskGroup() as group:
             group.create_task(tell())

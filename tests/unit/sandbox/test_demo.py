@@ -130,7 +130,7 @@ async def test_nothing_at_all_is_noticed(sandbox: Sandbox, http: aiohttp.ClientS
 async def test_a_wrong_callback_is_convicted(
     sandbox: Sandbox, http: aiohttp.ClientSession, change: dict[str, object], found: str
 ) -> None:
-    """Wrong counts, a wrong verdict, fields of its own."""
+    """Wrong counts, a wrong outcome, unknown fields."""
     pipeline = Pipeline(sandbox, http, VALIDATE)
     job = await pipeline.job()
     pipeline.body |= change
@@ -145,7 +145,7 @@ async def test_a_wrong_callback_is_convicted(
         ({"error_message": "something went wrong"}, "does not name HTML"),
     ],
 )
-async def test_a_failure_that_is_told_wrong_is_convicted(
+async def test_a_failure_with_a_wrong_callback_is_found(
     sandbox: Sandbox, http: aiohttp.ClientSession, change: dict[str, object], found: str
 ) -> None:
     """Success, progress or another reason where none was."""

@@ -83,11 +83,11 @@ def refused_but_handled(topics: Topics) -> None:
 
 
 def out_of_order(topics: Topics) -> None:
-    topics.seen["managed-cards"].places |= {"id-1": (2, 9)}
+    topics.seen["managed-cards"].positions |= {"id-1": (2, 9)}
 
 
 def torn_apart(topics: Topics) -> None:
-    topics.seen["managed-cards"].places |= {"id-2": (1, 1)}
+    topics.seen["managed-cards"].positions |= {"id-2": (1, 1)}
 
 
 def untyped(topics: Topics) -> None:
@@ -116,7 +116,7 @@ def wrongly_quarantined(topics: Topics) -> None:
         (twice, "event 3 (/login/watch) was accepted, and handled 2 times"),
         (refused_but_handled, "event id-4 was handled, and is none that was accepted"),
         (out_of_order, "event 2 of managed-cards/1 stands before one that was accepted before it was sent"),
-        (torn_apart, "events of managed-cards/1 stand in more than one partition"),
+        (torn_apart, "events of managed-cards/1 are in more than one partition"),
         (untyped, "event id-3 was not typed, or has another's id"),
         (repeat_not_found, "managed-cards: 1 repeats were sent, and 0 found"),
         (not_quarantined, "1 events that were to be quarantined are not"),
@@ -146,6 +146,6 @@ def test_a_lost_answer_may_have_left_one_record_more() -> None:
     assert check(entries, topics) != []
 
 
-def test_no_more_than_twenty_findings_are_told() -> None:
+def test_no_more_than_twenty_findings_are_returned() -> None:
     entries = [entry(index, [401]) for index in range(100)]
     assert len(check(entries, came())) == 20

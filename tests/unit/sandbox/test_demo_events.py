@@ -45,7 +45,7 @@ class Topics:
             self.repeats[event.category] += 1
         else:
             seen.times[event.ce_id] += 1
-            seen.places[event.ce_id] = (0, len(seen.places))
+            seen.positions[event.ce_id] = (0, len(seen.positions))
         return 204
 
 
@@ -178,7 +178,7 @@ class TestSubscribers:
 
     @pytest.mark.parametrize(("reference", "odd"), [(b"ref-1", False), (b"ref-2", True)])
     async def test_events_are_noted_and_those_with_another_id_are_odd(self, reference: bytes, *, odd: bool) -> None:
-        """The id follows from path, reference and body as they stand in the record."""
+        """The id follows from path, reference and body of the record."""
         made = event_of("weavr.login", body_of("/login/watch", Random(1)))  # noqa: S311 - test data
         headers = (
             ("pipeline_path", b"/login/watch"),
@@ -190,7 +190,7 @@ class TestSubscribers:
         )
         seen = Seen()
         await noting(seen, "events")(event)
-        assert (seen.times, seen.places) == ({event.id: 1}, {event.id: (0, 7)})
+        assert (seen.times, seen.positions) == ({event.id: 1}, {event.id: (0, 7)})
         assert bool(seen.odd) == odd
         await noting(seen, "events")(replace(event, data={}))
         assert seen.times[event.id] == 2

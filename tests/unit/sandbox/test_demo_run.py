@@ -181,7 +181,7 @@ async def test_a_pipeline_that_does_nothing_is_convicted(small: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("url", [None, ""])
-async def test_a_pipeline_that_does_not_start_is_told(
+async def test_a_pipeline_that_does_not_start_ends_the_demo(
     small: pytest.MonkeyPatch, tmp_path: Path, url: str | None
 ) -> None:
     """Not ready in time, or ready without an ingress."""

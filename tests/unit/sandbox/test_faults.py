@@ -1,4 +1,4 @@
-"""The sandbox misbehaves exactly as told, and no longer."""
+"""The sandbox misbehaves exactly as asked, and no longer."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ async def test_a_url_can_expire_for_one_request(sandbox: Sandbox, http: aiohttp.
         assert "Request has expired" in await response.text()
 
 
-async def test_an_upload_whose_answer_is_lost_stands(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+async def test_an_upload_whose_answer_is_lost_is_kept(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
     """The object is there, the client never hears of it (aiohttp's client tries once more by itself)."""
     job = await prepare(sandbox)
     sandbox.faults.add(Fault(target="result", kind="lost", times=2))

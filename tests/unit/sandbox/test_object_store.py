@@ -139,7 +139,7 @@ async def test_another_host_breaks_the_signature(sandbox: Sandbox, http: aiohttp
     assert answer == (403, "SignatureDoesNotMatch")
 
 
-async def test_encoding_anew_is_forgiven_but_noticed(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+async def test_another_encoding_is_accepted_and_counted(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
     """S3 decodes before it compares; the control API still tells that a client rewrites URLs."""
     job = await prepare(sandbox)
     async with http.get(job.input_url) as response:

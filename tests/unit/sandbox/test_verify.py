@@ -58,7 +58,7 @@ def test_short_records_are_padded_where_nothing_is_dropped(tmp_path: Path) -> No
 
 
 def test_in_short_records_only_what_might_be_a_dropped_value_is_left_out(tmp_path: Path) -> None:
-    """Five fields are missing: what stands first may be the sixth, which is not the last one."""
+    """Five fields are missing: the first of the rest may be the sixth, which is not the last one."""
     ledger = write_cards(tmp_path / "input.csv", CardFile(records=3, bad_share=1, bad_kinds=("missing",)))
     row = ["", "", "", "", "", "failed", "too short"]
     header = [*ledger.spec.columns[:5], "status", "message"]

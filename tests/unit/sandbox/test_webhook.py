@@ -22,7 +22,7 @@ SECRET = "sandbox-webhook-secret-0123456789abcdef"
 
 
 class Receiver:
-    """An integrator's endpoint that answers as told and remembers what came."""
+    """An integrator's endpoint that gives the wanted answers and remembers the requests."""
 
     def __init__(self) -> None:
         self.answers: list[int] = []
@@ -193,4 +193,4 @@ async def test_how_far_a_job_is(start: Start, receiver: Receiver, clock: Clock) 
     assert sandbox.ecs.status(job) == "ANNOUNCED"
     clock.move(60)
     assert sandbox.ecs.status(job) == "EXPIRED"
-    assert not await sandbox.ecs.wait_told(job.guid, 0.01)
+    assert not await sandbox.ecs.wait_callback(job.guid, 0.01)

@@ -56,7 +56,7 @@ def rows(entries: Sequence[Entry], topics: Topics) -> list[Row]:
     sent, accepted = Counter[str](), Counter[str]()
     for entry in entries:
         sent[entry.category] += len(entry.deliveries)
-        accepted[entry.category] += entry.verdicts.count("accepted")
+        accepted[entry.category] += entry.outcomes.count("accepted")
     kinds = weavr_kinds()
     kept = Counter(kinds[path].category if path in kinds else "" for _, path in topics.quarantined)
     return [
@@ -95,7 +95,9 @@ def check(entries: Sequence[Entry], topics: Topics) -> list[str]:
     """
     findings = [finding for entry in entries if (finding := entry.finding())]
     findings += [*_handled(entries, topics), *_kept(entries, topics), *_sums(entries, topics)]
-    findings += _order(entries, {ident: place for seen in topics.seen.values() for ident, place in seen.places.items()})
+    findings += _order(
+        entries, {ident: position for seen in topics.seen.values() for ident, position in seen.positions.items()}
+    )
     findings += [
         f"event {ident} was not typed, or has another's id" for one in topics.seen.values() for ident in one.odd
     ]
@@ -126,7 +128,7 @@ def _kept(entries: Sequence[Entry], topics: Topics) -> Iterator[str]:
 def _sums(entries: Sequence[Entry], topics: Topics) -> Iterator[str]:
     for row in rows(entries, topics):
         of = [entry for entry in entries if (entry.category or NO_CATEGORY) == row.category]
-        repeats = sum(entry.verdicts.count("accepted") - 1 for entry in of if entry.accepted)
+        repeats = sum(entry.outcomes.count("accepted") - 1 for entry in of if entry.accepted)
         maybe = sum(_unsure(entry) for entry in of if entry.accepted)
         if not repeats <= row.repeats <= repeats + maybe:
             yield f"{row.category}: {repeats} repeats were sent, and {row.repeats} found"
@@ -135,15 +137,15 @@ def _sums(entries: Sequence[Entry], topics: Topics) -> Iterator[str]:
             yield f"{row.category}: {row.accepted} were accepted, and {out} came out"
 
 
-def _order(entries: Sequence[Entry], places: Mapping[str, tuple[int, int]]) -> Iterator[str]:
-    yield from order_findings(entries, {ident: offset for ident, (_, offset) in places.items()})
+def _order(entries: Sequence[Entry], positions: Mapping[str, tuple[int, int]]) -> Iterator[str]:
+    yield from order_findings(entries, {ident: offset for ident, (_, offset) in positions.items()})
     partitions: dict[str, set[int]] = {}
     for entry in entries:
-        if entry.sequence and entry.ce_id in places:
-            partitions.setdefault(entry.entity, set()).add(places[entry.ce_id][0])
+        if entry.sequence and entry.ce_id in positions:
+            partitions.setdefault(entry.entity, set()).add(positions[entry.ce_id][0])
     for entity, found in partitions.items():
         if len(found) > 1:
-            yield f"events of {entity} stand in more than one partition"
+            yield f"events of {entity} are in more than one partition"
 
 
 def _unsure(entry: Entry) -> int:

@@ -49,7 +49,7 @@ def counts(plan: DemoJob, job: Job) -> tuple[int, int]:
 def _callback_findings(plan: DemoJob, expected: tuple[int, int], callbacks: Sequence[CallbackRecord]) -> Iterator[str]:
     accepted = [record for record in callbacks if record.reason == "accepted" and not record.replayed]
     if len(accepted) != 1:
-        reasons = ", ".join(f"{record.verdict} {record.reason}" for record in callbacks) or "none came"
+        reasons = ", ".join(f"{record.decided} {record.reason}" for record in callbacks) or "none came"
         yield f"ECS accepted {len(accepted)} callbacks instead of 1 ({reasons})"
         return
     if len({(record.body, record.request_id) for record in callbacks}) > 1:

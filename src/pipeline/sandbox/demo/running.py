@@ -30,7 +30,7 @@ _AUDIT_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.1
 
 _GENERAL: Final = """\
-# Written by the demo; everything in this folder is made anew by its next run.
+# Written by the demo; the next run replaces this folder.
 [store]
 kind = "local"
 path = "store"
@@ -164,7 +164,7 @@ async def _run_jobs(sandbox: Sandbox, url: str, watch: Watch) -> list[Job]:
         )
         job = jobs[plan.integration] = await sandbox.ecs.create(request)
         await sandbox.ecs.announce(job.guid)
-        await sandbox.ecs.wait_told(job.guid, _JOB_SECONDS)
+        await sandbox.ecs.wait_callback(job.guid, _JOB_SECONDS)
 
     def show() -> None:
         known = ((plan, jobs.get(plan.integration)) for plan in PLAN)

@@ -28,12 +28,12 @@ class Seen:
 
     Attributes:
         times: How often, by ``ce_id``.
-        places: Partition and offset of the record, by ``ce_id``.
+        positions: Partition and offset of the record, by ``ce_id``.
         odd: Events that are not typed, or whose id is not that of their own path, reference and body.
     """
 
     times: Counter[str] = field(default_factory=Counter)
-    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    positions: dict[str, tuple[int, int]] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
 
 
@@ -93,7 +93,7 @@ def noting(seen: Seen, integration: str) -> Callable[[Event[Any]], Awaitable[Non
 
     async def note(event: Event[Any]) -> None:
         seen.times[event.id] += 1
-        seen.places.setdefault(event.id, (event.partition, event.offset))
+        seen.positions.setdefault(event.id, (event.partition, event.offset))
         if not isinstance(event.data, BaseModel) or _id_of(event, integration) != event.id:
             seen.odd.append(event.id)
 
@@ -101,7 +101,7 @@ def noting(seen: Seen, integration: str) -> Callable[[Event[Any]], Awaitable[Non
 
 
 def _id_of(event: Event[Any], integration: str) -> str:
-    """Return the id that follows from path, headers and body as they stand in the record."""
+    """Return the id that follows from path, headers and body of the record."""
     named = {name: value.decode() for name, value in event.headers}
     reference = named.get("call-ref") or named.get("request-ref", "")
     path, published = named.get("pipeline_path", ""), named.get("published-timestamp", "")

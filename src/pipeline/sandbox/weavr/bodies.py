@@ -14,14 +14,14 @@ from pipeline.sandbox.weavr.values import iban, value_of
 
 Fields = Literal["all", "required", "some"]
 NEW_ENUM_VALUE: Final = "SANDBOX_NEW_VALUE"
-"""What stands in an enum whose values have grown."""
+"""A value that the description's enums do not have."""
 
 _SHARES: Final[Mapping[Fields, float]] = {"all": 1.0, "some": 0.5, "required": 0.0}
 _Build = Callable[[Random, float], Any]
 
 _CARD: Final = "managed_cards"
 _ACCOUNT: Final = "managed_accounts"
-_PLACES: Final[Mapping[str, str]] = {
+_ENTITY_FIELDS: Final[Mapping[str, str]] = {
     "/corporates/kyb/watch": "corporateId",
     "/corporates/kyb/beneficiaries/watch": "additionalInformation.corporateId",
     "/corporates/corporate_activated/watch": "emailAddress",
@@ -84,8 +84,8 @@ def body_of(
         new_fields: How many fields are added that the description does not know.
         new_enum_values: One enum, if it has any, gets a value that the description does not know. Never the ``type``
             beside an id.
-        entity: What it is about: an id, or, where a person's e-mail address stands there, the part before the ``@``.
-            Given, it stands there even where the description requires no such field.
+        entity: What it is about: an id, or the part before the ``@`` if a person's e-mail address is there.
+            If given, the body has it even if the description does not require the field.
 
     Raises:
         KeyError: There is no such kind.
@@ -107,15 +107,15 @@ def planted(path: str, rng: Random, *, fields: Fields = "all", entity: str | Non
     return Planted(body, markers)
 
 
-def entity_place(path: str) -> tuple[str, ...]:
+def entity_path(path: str) -> tuple[str, ...]:
     """Return the field names that lead to what an event is about."""
-    return tuple(_PLACES.get(path, "id.id").split("."))
+    return tuple(_ENTITY_FIELDS.get(path, "id.id").split("."))
 
 
 def entity_in(path: str, body: Mapping[str, Any]) -> str:
     """Return what a body is about; empty where it does not say."""
     found: Any = body
-    for step in entity_place(path):
+    for step in entity_path(path):
         found = found.get(step, {}) if isinstance(found, Mapping) else {}
     return found if isinstance(found, str) else ""
 
@@ -188,7 +188,7 @@ def _collection(field: Field) -> _Build:
 
 def _settle(path: str, body: dict[str, Any], entity: str | None) -> None:
     """Put the entity where it belongs, and let an instrument's type agree with its kind and id."""
-    *steps, last = entity_place(path)
+    *steps, last = entity_path(path)
     holder = body
     for step in steps:
         if step not in holder and entity is None:
@@ -203,17 +203,17 @@ def _settle(path: str, body: dict[str, Any], entity: str | None) -> None:
 
 
 def _grow_enum(path: str, body: dict[str, Any], rng: Random) -> None:
-    found = list(_enum_places(weavr_kinds()[path].body, body))
+    found = list(_enum_fields(weavr_kinds()[path].body, body))
     if found:
         holder, name = found[int(rng.random() * len(found))]
         holder[name] = [NEW_ENUM_VALUE] if isinstance(holder[name], list) else NEW_ENUM_VALUE
 
 
-def _enum_places(field: Field, value: Any) -> Iterator[tuple[dict[str, Any], str]]:
+def _enum_fields(field: Field, value: Any) -> Iterator[tuple[dict[str, Any], str]]:
     """Give holder and name of every enum in the body; alternatives are left alone: their enums tell them apart."""
     if field.kind in ("array", "map") and field.item:
         for one in value.values() if field.kind == "map" else value:
-            yield from _enum_places(field.item, one)
+            yield from _enum_fields(field.item, one)
         return
     for one in field.fields:
         if one.name not in value or (one.name == "type" and "id" in value) or one.name in _CHOSEN_BY.values():
@@ -221,7 +221,7 @@ def _enum_places(field: Field, value: Any) -> Iterator[tuple[dict[str, Any], str
         if one.values or (one.item and one.item.values):
             yield value, one.name
         elif one.kind in ("object", "array", "map") and not one.alternatives:
-            yield from _enum_places(one, value[one.name])
+            yield from _enum_fields(one, value[one.name])
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
@@ -243,11 +243,11 @@ _SENSITIVE: Final = re.compile(
 _SHORTEST_MARKER: Final = 6
 
 
-def _plant(value: Any, place: str, rng: Random, markers: dict[str, str]) -> None:
+def _plant(value: Any, path: str, rng: Random, markers: dict[str, str]) -> None:
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in list(pairs):
-        name = place.rpartition(".")[2] if isinstance(key, int) else key
-        where = f"{place}.{key}".lstrip(".")
+        name = path.rpartition(".")[2] if isinstance(key, int) else key
+        where = f"{path}.{key}".lstrip(".")
         if isinstance(inner, dict | list):
             _plant(inner, where, rng, markers)
         elif isinstance(inner, str) and _SENSITIVE.search(name):
@@ -257,7 +257,7 @@ def _plant(value: Any, place: str, rng: Random, markers: dict[str, str]) -> None
 
 
 def _marker(name: str, old: str, rng: Random) -> str:
-    """Return a value of the same shape that stands nowhere else."""
+    """Return a unique value of the same shape."""
     if re.fullmatch(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}", old):
         return iban(rng)
     if re.fullmatch(r"\+?\d+", old):

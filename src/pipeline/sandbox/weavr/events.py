@@ -41,7 +41,7 @@ def _base64_hmac(key: bytes, signed: bytes) -> str:
     return base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
-Verdict = Literal["accepted", "refused", "given up"]
+SendOutcome = Literal["accepted", "refused", "given up"]
 """Answered 2xx; answered so that Weavr never sends it again; repeated in vain as often as Weavr repeats."""
 
 Expected = Literal["accepted", "quarantined", "refused", "unverified"]

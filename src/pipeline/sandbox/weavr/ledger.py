@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self, TextIO
 
-from pipeline.sandbox.weavr.events import Broken, Event, Expected, Verdict
+from pipeline.sandbox.weavr.events import Broken, Event, Expected, SendOutcome
 
 RETRIED: Final = frozenset({408, 409, 425, *range(500, 600)})
 """Answers after which Weavr sends an event again; no answer at all is another reason."""
@@ -80,20 +80,20 @@ class Entry:
         )
 
     @property
-    def verdicts(self) -> list[Verdict]:
+    def outcomes(self) -> list[SendOutcome]:
         """How each delivery ended."""
-        return [_verdict(attempts) for attempts in self.deliveries]
+        return [_outcome(attempts) for attempts in self.deliveries]
 
     @property
     def accepted(self) -> bool:
         """Whether any delivery was."""
-        return "accepted" in self.verdicts
+        return "accepted" in self.outcomes
 
     def finding(self) -> str | None:
         """Return what is not as it must be, or None."""
         wanted = "refused" if self.expected == "refused" else "given up"
-        for attempts, verdict in zip(self.deliveries, self.verdicts, strict=True):
-            right = verdict == ("accepted" if self.expected in ("accepted", "quarantined") else wanted)
+        for attempts, outcome in zip(self.deliveries, self.outcomes, strict=True):
+            right = outcome == ("accepted" if self.expected in ("accepted", "quarantined") else wanted)
             if self.expected == "unverified":
                 right = right and {attempt.status for attempt in attempts} == {_UNVERIFIED}
             if not right:
@@ -103,7 +103,7 @@ class Entry:
         return None
 
 
-def _verdict(attempts: list[Attempt]) -> Verdict:
+def _outcome(attempts: list[Attempt]) -> SendOutcome:
     status = attempts[-1].status
     if status in _SUCCESS:
         return "accepted"
@@ -120,7 +120,7 @@ class Totals:
         requests: Attempts.
         repeats: Deliveries of events that had been accepted before.
         statuses: Attempts by answer; None: without one.
-        verdicts: Deliveries by verdict.
+        outcomes: How many deliveries had which outcome.
         quarantined: Accepted deliveries of events that belong into quarantine.
         broken: Broken events by kind.
         findings: The first twenty things that are not as they must be.
@@ -132,7 +132,7 @@ class Totals:
     requests: int = 0
     repeats: int = 0
     statuses: Counter[int | None] = field(default_factory=Counter)
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    outcomes: Counter[SendOutcome] = field(default_factory=Counter)
     quarantined: int = 0
     broken: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
@@ -146,9 +146,9 @@ class Totals:
         for attempts in entry.deliveries:
             self.requests += len(attempts)
             self.statuses.update(attempt.status for attempt in attempts)
-        self.verdicts.update(entry.verdicts)
+        self.outcomes.update(entry.outcomes)
         if entry.expected == "quarantined":
-            self.quarantined += entry.verdicts.count("accepted")
+            self.quarantined += entry.outcomes.count("accepted")
         if entry.broken:
             self.broken[entry.broken] += 1
         finding = entry.finding()
@@ -165,10 +165,10 @@ class Totals:
             "requests": self.requests,
             "repeats": self.repeats,
             "answers": {str(status or "none"): number for status, number in sorted(self.statuses.items(), key=str)},
-            "accepted": self.verdicts["accepted"],
+            "accepted": self.outcomes["accepted"],
             "quarantined": self.quarantined,
-            "refused": self.verdicts["refused"],
-            "given_up": self.verdicts["given up"],
+            "refused": self.outcomes["refused"],
+            "given_up": self.outcomes["given up"],
             "broken": dict(sorted(self.broken.items())),
             "wrong": self.wrong,
             "findings": self.findings,
@@ -190,7 +190,7 @@ def read_ledger(path: Path) -> Iterator[Entry]:
             yield Entry(**found)
 
 
-def order_findings(entries: Iterable[Entry], places: Mapping[str, int]) -> list[str]:
+def order_findings(entries: Iterable[Entry], offsets: Mapping[str, int]) -> list[str]:
     """Return where the order of an entity was lost.
 
     An event whose acceptance was known before another of its entity was first sent must stand before it. Nothing is
@@ -198,22 +198,22 @@ def order_findings(entries: Iterable[Entry], places: Mapping[str, int]) -> list[
 
     Args:
         entries: Of the ledger.
-        places: Offset of the first record of each ``ce_id``; those of one entity are of one partition.
+        offsets: Offset of the first record of each ``ce_id``; those of one entity are of one partition.
     """
     entities: dict[str, list[Entry]] = {}
     for entry in entries:
-        if entry.sequence and entry.accepted and entry.ce_id in places:
+        if entry.sequence and entry.accepted and entry.ce_id in offsets:
             entities.setdefault(entry.entity, []).append(entry)
-    return [finding for found in entities.values() for finding in _order(found, places)]
+    return [finding for found in entities.values() for finding in _order(found, offsets)]
 
 
-def _order(entries: list[Entry], places: Mapping[str, int]) -> Iterator[str]:
+def _order(entries: list[Entry], offsets: Mapping[str, int]) -> Iterator[str]:
     begun = sorted(entries, key=lambda entry: entry.deliveries[0][0].at)
     ended = sorted(entries, key=lambda entry: entry.deliveries[0][-1].end)
     latest, known = -1, 0
     for entry in begun:
         while ended[known].deliveries[0][-1].end < entry.deliveries[0][0].at:
-            latest = max(latest, places[ended[known].ce_id])
+            latest = max(latest, offsets[ended[known].ce_id])
             known += 1
-        if places[entry.ce_id] < latest:
+        if offsets[entry.ce_id] < latest:
             yield f"event {entry.index} of {entry.entity} stands before one that was accepted before it was sent"

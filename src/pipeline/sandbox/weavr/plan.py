@@ -79,7 +79,7 @@ class SendPlan:
         """Make the events one by one, in the order in which they are to be sent; memory holds one per entity at most.
 
         Args:
-            integration: Stands in the URL, and so in each id.
+            integration: Part of the URL, and so of each id.
             keys: What signs them.
             now_ms: When sending begins. Each event has a timestamp of its own, a millisecond after the one before it,
                 and none is of the future.

@@ -179,7 +179,7 @@ def value_of(field: Field) -> Maker:
 def _patterned(field: Field, pattern: str) -> Maker:
     if pattern in _DIGITS:
         return _found(_NUMBERS, field.name.lower())
-    if field.name == "type":  # the description leaves open whose id stands beside it
+    if field.name == "type":  # the description does not say whose id is beside it
         return one_of(_OWNERS)
     if field.name == "cardNumberFirstSix":
         return lambda _rng: _NO_ISSUER

@@ -1,4 +1,4 @@
-"""Bodies agree with Weavr's description, read here anew from the file: path by path, not by the tree."""
+"""Bodies agree with Weavr's description, read here again from the file: path by path, not by the tree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rng(seed: int = 1) -> Random:
 
 
 def found(value: Any, path: str) -> Iterator[Any]:
-    """Give what stands at a flattened path: the value of each object that could have it, absent as ``Ellipsis``."""
+    """Give the values at a flattened path, one for each object that could have it; absent as ``Ellipsis``."""
     step, _, rest = path.partition(".")
     name = step.rstrip("[]{}")
     if name not in value:
@@ -87,7 +87,7 @@ def fits(row: Mapping[str, Any], value: Any) -> bool:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_field_of_the_description_stands_in_a_full_body(path: str) -> None:
+def test_every_field_of_the_description_is_in_a_full_body(path: str) -> None:
     body = body_of(path, rng())
     for row in rows(FACTS["events"][path]["fields"]):
         values = list(found(body, row["path"]))
@@ -98,7 +98,7 @@ def test_every_field_of_the_description_stands_in_a_full_body(path: str) -> None
 @pytest.mark.parametrize("fields", ["all", "some", "required"])
 @pytest.mark.parametrize("path", PATHS)
 def test_values_are_of_type_pattern_length_and_enum_and_the_required_ones_are_there(path: str, fields: Fields) -> None:
-    """Whatever else is open; new fields do not stand in their way."""
+    """With every choice of fields, and beside new fields."""
     for seed in range(20):
         body = body_of(path, rng(seed), fields=fields, new_fields=seed % 3)
         for row in rows(FACTS["events"][path]["fields"]):
@@ -131,7 +131,7 @@ def test_times_are_texts_or_numbers_as_the_description_says() -> None:
     assert type(account["publishedTimestamp"]) is str
 
 
-def test_alternatives_are_all_made_and_follow_what_tells_them_apart() -> None:
+def test_alternatives_are_all_made_and_follow_their_discriminator() -> None:
     """Events of a payment by their type, results of a check by its category."""
     events: dict[str, set[str]] = {}
     results: dict[str, set[str]] = {}
@@ -167,7 +167,7 @@ def test_an_iban_has_right_check_digits() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_entity_stands_where_the_event_says_what_it_is_about(path: str) -> None:
+def test_the_entity_is_where_the_event_names_it(path: str) -> None:
     """Even where no field is required."""
     body = body_of(path, rng(), fields="required", entity="99112233445566778")
     mail = "99112233445566778@example.com"

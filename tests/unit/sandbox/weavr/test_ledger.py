@@ -1,4 +1,4 @@
-"""The books: verdicts, findings, sums, the file, and order per entity."""
+"""The books: outcomes, findings, sums, the file, and order per entity."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.sandbox.weavr import Attempt, Broken, Entry, Totals, order_findings, read_ledger, write_entry
-from pipeline.sandbox.weavr.events import Expected, Verdict
+from pipeline.sandbox.weavr.events import Expected, SendOutcome
 
 
 def entry(
@@ -20,7 +20,7 @@ def entry(
 
 
 @pytest.mark.parametrize(
-    ("answers", "verdict"),
+    ("answers", "outcome"),
     [
         ([204], "accepted"),
         ([503, None, 200], "accepted"),
@@ -31,8 +31,8 @@ def entry(
         ([None] * 6, "given up"),
     ],
 )
-def test_the_last_answer_decides(answers: list[int | None], verdict: Verdict) -> None:
-    assert entry(answers).verdicts == [verdict]
+def test_the_last_answer_decides(answers: list[int | None], outcome: SendOutcome) -> None:
+    assert entry(answers).outcomes == [outcome]
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ class TestOrder:
         """A retry that was accepted only after a younger one had been sent."""
         early, late = entry([503, 204], index=0), entry([204], index=1)
         early.deliveries[0][1] = Attempt(110.0, 0.5, 204)
-        for places in ({"id-0": 1, "id-1": 2}, {"id-0": 2, "id-1": 1}):
-            assert order_findings([early, late], places) == []
+        for offsets in ({"id-0": 1, "id-1": 2}, {"id-0": 2, "id-1": 1}):
+            assert order_findings([early, late], offsets) == []
 
-    def test_others_and_those_without_a_place_do_not_count(self) -> None:
+    def test_others_and_those_without_an_offset_are_left_out(self) -> None:
         """Refused ones, broken ones, those of another entity."""
         refused, other = entry([401], index=0), entry([204], index=1)
         other.entity = "login/2"

@@ -1,4 +1,4 @@
-"""Connections, retries and repeats, against a webhook that answers as told, by a clock of the test's own."""
+"""Connections, retries and repeats, against a webhook that gives the wanted answers, by a clock of the test."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def always(status: int | None) -> Answers:
 async def test_everything_is_sent_once_where_it_is_accepted() -> None:
     webhook, totals, entries = await sent(always(204), count=300)
     assert sorted(webhook.came) == list(range(300))
-    assert (totals.sent, totals.verdicts["accepted"], totals.requests) == (300, 300, 300)
+    assert (totals.sent, totals.outcomes["accepted"], totals.requests) == (300, 300, 300)
     assert sorted(entry.index for entry in entries) == list(range(300))
 
 
@@ -77,7 +77,7 @@ async def test_retries_come_after_10_60_360_2160_and_12960_seconds_and_then_no_m
     """After 4 h 19 min Weavr gives up."""
     webhook, totals, _ = await sent(always(status))
     assert webhook.came[0] == [0.0, 10.0, 70.0, 430.0, 2590.0, 15_550.0]
-    assert totals.verdicts == {"given up": 1}
+    assert totals.outcomes == {"given up": 1}
 
 
 async def test_retries_are_compressed() -> None:
@@ -90,7 +90,7 @@ async def test_another_4xx_loses_the_event(status: int) -> None:
     """429 included."""
     webhook, totals, _ = await sent(always(status))
     assert webhook.came[0] == [0.0]
-    assert totals.verdicts == {"refused": 1}
+    assert totals.outcomes == {"refused": 1}
 
 
 async def test_a_retry_stops_when_it_is_accepted_and_sends_the_same() -> None:
@@ -136,9 +136,9 @@ async def test_repeats_are_sent_after_they_were_accepted_the_same_bytes_and_head
 
 async def test_what_was_accepted_late_is_repeated_and_what_was_refused_is_not() -> None:
     _, totals, _ = await sent(lambda _event, number: 503 if number == 0 else 204, count=50, repeats=1.0)
-    assert (totals.repeats, totals.verdicts) == (50, {"accepted": 100})
+    assert (totals.repeats, totals.outcomes) == (50, {"accepted": 100})
     _, totals, _ = await sent(always(401), count=50, repeats=1.0)
-    assert (totals.repeats, totals.verdicts) == (0, {"refused": 50})
+    assert (totals.repeats, totals.outcomes) == (0, {"refused": 50})
 
 
 async def test_the_rate_is_kept() -> None:
@@ -182,7 +182,7 @@ async def test_over_http_paths_headers_and_bodies_arrive_as_made(server: Any) ->
     totals = await send_events(
         url, iter(events), Pace(connections=3), lambda _entry: None, watch=lambda so_far: shown.append(so_far.events)
     )
-    assert (totals.verdicts, shown[-1]) == ({"accepted": 40}, 40)
+    assert (totals.outcomes, shown[-1]) == ({"accepted": 40}, 40)
     by_path = {(f"/webhooks/weavr/acme/secret{event.path}", event.body): dict(event.headers) for event in events}
     for path, headers, body in seen:
         assert by_path[path, body].items() <= headers.items()
@@ -205,7 +205,7 @@ async def test_a_webhook_that_is_not_there_is_no_answer(server: Any) -> None:
         ("http://h/other", None),
     ],
 )
-def test_the_integration_stands_in_the_url(url: str, name: str | None) -> None:
+def test_the_integration_is_part_of_the_url(url: str, name: str | None) -> None:
     assert integration_in(url) == name
 
 

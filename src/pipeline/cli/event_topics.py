@@ -1,4 +1,4 @@
-"""Which topics a command on events reads."""
+"""The topics that a command on events reads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Choice:
         topics: In the order of the table.
 
     Raises:
-        UsageRefused: A name means nothing.
+        UsageRefused: A name is neither a topic nor a category.
     """
 
     def __init__(self, named: Sequence[str], settings: Settings) -> None:

@@ -1,34 +1,45 @@
-"""What a record of an event shows of itself: place, attributes, and its body masked."""
+"""How a terminal shows an event's record: position, attributes and masked body. In doubt it shows less."""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, Final, cast
 
 from pydantic import JsonValue
 
-from pipeline.cli.event_body import masked_body
-from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, Record, first_values
-from pipeline.observability import mask_text
+from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, SPECS, Record, first_values
+from pipeline.contracts.sensitive import MASK
+from pipeline.contracts.weavr import BY_TYPE, masked
+from pipeline.observability import FOREIGN_DIGITS, is_secret_name, mask_text
 
 _ATTRIBUTES: Final = "ce_"
 _DEAD_LETTER: Final = "dlq_"
-"""Of dead letters: where from, and why."""
+"""Headers of dead letters: their origin and the reason."""
 _LAST_MS: Final = 253_402_300_799_000
-"""The last millisecond that a datetime can say, about: producers may write any number."""
+"""About the last millisecond of a datetime: producers may write any number."""
 _SHOWN: Final = {"integration": INTEGRATION_HEADER, "path": PATH_HEADER, "traceparent": "traceparent"}
+
+_OUR_OWN: Final = frozenset(name for name, spec in SPECS.items() if "-events." not in name and not spec.sensitive)
+_IDENTIFIER: Final = re.compile(r"ids?|timestamp|[A-Za-z]+(?:Ids?|Timestamp|Date)")
+"""Fields that hold ids and times: their long numbers look like card numbers."""
+_NAME: Final = re.compile(r"[A-Za-z_](?:[A-Za-z_.-]|\d(?!\d{3})){0,63}")
+"""The form of a field's name; any other key of an object may be a value, such as an address or a number."""
+_UNNAMED: Final = "(name)"
+_KINDS: Final = {str: "(text)", int: "(number)", float: "(number)", bool: "(boolean)"}
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which records are wanted; what is empty or None lets everything through.
+    """Which records are wanted; an empty or None attribute accepts all.
 
     Attributes:
-        types: Of which type one must be; ``*`` stands for anything.
+        types: Accepted types; ``*`` matches anything.
         key: The record's key.
-        integration: Whose webhook it came by.
+        integration: The integration whose webhook it came to.
         subject: What it is about.
     """
 
@@ -37,7 +48,7 @@ class Filter:
     integration: str | None = None
     subject: str | None = None
 
-    def lets_through(self, record: Record) -> bool:
+    def accepts(self, record: Record) -> bool:
         """Return whether a record is wanted."""
         headers = first_values(record.headers)
         pairs = (
@@ -51,17 +62,17 @@ class Filter:
         )
 
 
-def place(record: Record) -> dict[str, JsonValue]:
-    """Return where a record stands."""
+def position(record: Record) -> dict[str, JsonValue]:
+    """Return topic, partition and offset of a record."""
     return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
 
 
 def document(record: Record) -> dict[str, JsonValue]:
-    """Return a record as JSON: no signature, no value that is not known to be harmless."""
+    """Return a record as JSON, without its signature and without any value that is not known to be harmless."""
     headers = first_values(record.headers)
     at = datetime.fromtimestamp(min(max(0, record.timestamp_ms), _LAST_MS) / 1000, UTC)
     return {
-        **place(record),
+        **position(record),
         "at": at.isoformat(timespec="milliseconds"),
         "key": record.key,
         **{name: value for name, value in headers.items() if name.startswith(_ATTRIBUTES)},
@@ -73,7 +84,7 @@ def document(record: Record) -> dict[str, JsonValue]:
 
 
 def head(record: Record) -> str:
-    """Return when, where and what a record is, for people."""
+    """Return time, position and attributes of a record in one line, for people."""
     shown = document(record)
     attributes = {
         "type": shown.get("ce_type"),
@@ -82,5 +93,51 @@ def head(record: Record) -> str:
         "dlq_code": shown.get("dlq_code"),
         "dlq_message": shown.get("dlq_message"),
     }
-    told = "  ".join(f"{name}={value}" for name, value in attributes.items() if value)
-    return f"{shown['at']}  {record.topic}/{record.partition}/{record.offset}  {told}"
+    text = "  ".join(f"{name}={value}" for name, value in attributes.items() if value)
+    return f"{shown['at']}  {record.topic}/{record.partition}/{record.offset}  {text}"
+
+
+def masked_body(record: Record) -> JsonValue:
+    """Return the body with everything masked that is not known to be harmless; None if it is no JSON.
+
+    Weavr's events keep the known fields that are not sensitive; our own announcements about jobs keep their texts,
+    masked by patterns; all other bodies keep only the names of their fields.
+    """
+    kind = BY_TYPE.get(first_values(record.headers).get("ce_type", ""))
+    try:
+        data = json.loads(record.value)
+        if kind is not None and isinstance(data, dict):
+            return _numbers_masked(masked(kind, data))
+        return _masked_texts(data) if record.topic in _OUR_OWN else _outline(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _numbers_masked(data: Any, name: str = "") -> JsonValue:
+    if isinstance(data, dict):
+        return {inner: _numbers_masked(value, inner) for inner, value in data.items()}
+    if isinstance(data, list):
+        return [_numbers_masked(value, name) for value in data]
+    digits = isinstance(data, int) or (isinstance(data, str) and data.isdecimal())
+    if digits and _IDENTIFIER.fullmatch(name):
+        return cast("JsonValue", data)
+    if isinstance(data, str):
+        return mask_text(data)
+    text = str(data)
+    return cast("JsonValue", data) if mask_text(text) == text else MASK
+
+
+def _masked_texts(data: Any) -> JsonValue:
+    if isinstance(data, dict):
+        return {name: MASK if is_secret_name(name) else _masked_texts(value) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_masked_texts(value) for value in data]
+    return mask_text(data, digits=FOREIGN_DIGITS) if isinstance(data, str) else cast("JsonValue", data)
+
+
+def _outline(data: Any) -> JsonValue:
+    if isinstance(data, dict):
+        return {name if _NAME.fullmatch(name) else _UNNAMED: _outline(value) for name, value in data.items()}
+    if isinstance(data, list):
+        return f"(list of {len(data)})"
+    return None if data is None else _KINDS[type(data)]

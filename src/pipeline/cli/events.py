@@ -11,13 +11,13 @@ from dataclasses import asdict
 import click
 
 from pipeline.cli.context import Setup, pass_setup
-from pipeline.cli.event_proofs import Prover, Report, Verdict
 from pipeline.cli.event_topics import Choice
+from pipeline.cli.event_verification import EventVerifier, Report, Result
 from pipeline.cli.event_view import Filter, document, head
 from pipeline.cli.exits import ExitCode
-from pipeline.cli.moments import Moment
 from pipeline.cli.output import json_option, print_fields, print_json, print_line, print_table
 from pipeline.cli.source_view import configured
+from pipeline.cli.times import Time
 from pipeline.contracts import Record
 from pipeline.kafka import Point
 from pipeline.kafka import tail as read_on
@@ -51,13 +51,13 @@ Examples:
 Ends by --count, --no-follow or Ctrl-C (exit 130).""",
 )
 @topic_option
-@click.option("--type", "types", multiple=True, help="Only this ce_type; * stands for anything; may be repeated.")
+@click.option("--type", "types", multiple=True, help="Only this ce_type; * matches anything; may be repeated.")
 @click.option("--key", help="Only records of this key.")
 @click.option("--integration", help="Only events that came by this integration's webhook.")
 @click.option("--subject", help="Only events about this, e.g. card/1234.")
 @click.option(
     "--since",
-    type=Moment(),
+    type=Time(),
     help="Begin at this time: ISO 8601 with a zone, or a duration before now such as 2h. "
     "Default: now, or with --no-follow the first record.",
 )
@@ -98,7 +98,7 @@ prints
   {"ok": true, "checked": 1200, "verified": 1180, "failed": 0, "not_verifiable": {"unsigned_path": 20, ...}, ...}"""
 )
 @topic_option
-@click.option("--since", type=Moment(), help="Begin at this time, as for `events tail`. Default: the first record.")
+@click.option("--since", type=Time(), help="Begin at this time, as for `events tail`. Default: the first record.")
 @count_option
 @json_option
 @pass_setup
@@ -114,13 +114,13 @@ def verify(
 ) -> None:
     """Verify stored events again, from their raw value and the headers kept with it. Exit 1 if one fails.
 
-    Freshness and keys are judged as they were when the event was received: keep old keys in the settings, with
-    their dates. What was proved by something that is not kept, or not at all, is counted apart.
+    Age and keys are checked as of the time when the event was received: keep old keys in the settings, with their
+    dates. Events that were proved by something that is not stored, or not at all, are counted separately.
     """
     settings = setup.settings(webhook_secrets=True)
-    prover = Prover(configured(settings, secrets=True))
+    verifier = EventVerifier(configured(settings, secrets=True))
     records = _records(settings, topics, since=since or "earliest", follow=False)
-    report = asyncio.run(_proved(records, prover, count))
+    report = asyncio.run(_verified(records, verifier, count))
     if as_json:
         print_json(report.document())
     else:
@@ -140,19 +140,19 @@ Without --execute nothing is changed. Stop the group first.""",
 @click.option(
     "--to",
     required=True,
-    type=Moment(edges=True),
+    type=Time(edges=True),
     metavar="TIME|earliest|latest",
-    help="Where it shall stand: ISO 8601 with a zone, a duration before now such as 2h, or an end of the topics.",
+    help="Where it continues: ISO 8601 with a zone, a duration before now such as 2h, or an end of the topics.",
 )
 @topic_option
 @click.option("--execute", is_flag=True, help="Do it. Default: only say what would be done.")
 @json_option
 @pass_setup
 def rewind_group(setup: Setup, *, group: str, to: Point, topics: tuple[str, ...], execute: bool, as_json: bool) -> None:
-    """Let a stopped group go on from another place in its topics: a dry run, unless --execute is given.
+    """Let a stopped group continue from another position in its topics: a dry run, unless --execute is given.
 
-    A subscriber handles the events from there on again: its window of repeats is rebuilt from the records before that
-    place. Exit 1 if the group has live members, or there is no such group or topic.
+    A subscriber handles the events from there on again: it rebuilds its window of repeats from the records before that
+    position. Exit 1 if the group has live members, or there is no such group or topic.
     """
     settings = setup.settings()
     chosen = Choice(topics, settings).topics if topics else []
@@ -173,7 +173,7 @@ async def _print(records: AsyncGenerator[Record, None], wanted: Filter, count: i
     printed = 0
     async with aclosing(records):
         async for record in records:
-            if not wanted.lets_through(record):
+            if not wanted.accepts(record):
                 continue
             shown = document(record)
             if as_json:
@@ -186,21 +186,21 @@ async def _print(records: AsyncGenerator[Record, None], wanted: Filter, count: i
                 return
 
 
-async def _proved(records: AsyncGenerator[Record, None], prover: Prover, count: int | None) -> Report:
+async def _verified(records: AsyncGenerator[Record, None], verifier: EventVerifier, count: int | None) -> Report:
     report = Report()
     async with aclosing(records):
         async for record in records:
-            report.add(record, *prover.prove(record))
+            report.add(record, *verifier.verify(record))
             if report.checked == count:
                 break
     return report
 
 
 def _print_report(report: Report) -> None:
-    print_fields({"checked": report.checked, **{one.value: report.counts[one] for one in Verdict}})
+    print_fields({"checked": report.checked, **{one.value: report.counts[one] for one in Result}})
     for failure in report.failures:
         click.echo(f"failed: {failure['topic']}/{failure['partition']}/{failure['offset']}: {failure['reason']}")
-    if report.counts[Verdict.FAILED] > len(report.failures):
+    if report.counts[Result.FAILED] > len(report.failures):
         click.echo("failed: and more", err=True)
 
 

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from pipeline.app import open_webhooks
 from pipeline.cli.actor import actor
 from pipeline.cli.context import Setup, pass_setup
-from pipeline.cli.event_body import masked_body
+from pipeline.cli.event_view import masked_body
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.job_view import NotFound
 from pipeline.cli.output import json_option, print_json, print_line, print_table

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.capturing import Errand, capture
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.job_view import NotFound
-from pipeline.cli.moments import Moment, Span, now
 from pipeline.cli.output import json_option, print_json, print_line, print_table
 from pipeline.cli.request_files import read_bytes, read_headers
+from pipeline.cli.source_capture import CaptureTask, capture
 from pipeline.cli.source_trial import Trial, try_request
 from pipeline.cli.source_view import Configured, Key, configured, find_source
+from pipeline.cli.times import Duration, Time, now
 from pipeline.kafka import Point
 from pipeline.settings import DEFAULT_FILE
 from pipeline.webhooks.capture import MOST_REQUESTS, MOST_TIME, RefusedRequest, read_captured
@@ -45,7 +45,7 @@ def sources() -> None:
 def list_sources(setup: Setup, *, as_json: bool) -> None:
     """Print every configured webhook: path, verification, keys with their dates, topics. With --json one per line.
 
-    It reads and shows no secret; {secret} stands for a secret path segment.
+    It reads and shows no secret; a secret path segment is shown as {secret}.
     """
     found = configured(setup.settings())
     if as_json:
@@ -68,7 +68,7 @@ Examples:
 @click.option("--headers", "headers_file", type=_file, help="Headers: lines `Name: value` as of curl -D, or JSON.")
 @click.option("--body", "body_file", type=_file, help="The body, raw.")
 @click.option("--client", default="-", help="Address of the sender, where that decides.")
-@click.option("--at", "at", type=Moment(future=True), help="When it came: ISO 8601 with a zone. Default: now.")
+@click.option("--at", "at", type=Time(future=True), help="When it came: ISO 8601 with a zone. Default: now.")
 @click.option("--captured", "captured_file", type=_file, help="File of `sources capture`, instead of the above.")
 @click.option("--number", default=1, show_default=True, type=click.IntRange(min=1), help="Which request of that file.")
 @click.option("--try-all", is_flag=True, help="Try all known ways of applying the secrets; exit 0 if one matches.")
@@ -119,7 +119,7 @@ Examples:
 Exit 0: something was captured. Exit 1: nothing was.""",
 )
 @click.argument("name", metavar="SOURCE")
-@click.option("--for", "span", required=True, type=Span(), help="How long, at most 1h, such as 10m.")
+@click.option("--for", "span", required=True, type=Duration(), help="How long, at most 1h, such as 10m.")
 @click.option(
     "--limit", default=100, show_default=True, type=click.IntRange(1, MOST_REQUESTS), help="Most requests to keep."
 )
@@ -149,7 +149,7 @@ def capture_requests(
         )
     if span > MOST_TIME:
         raise UsageRefused("capture_span", "--for takes at most 1h: what is captured may hold a secret")
-    errand = Errand(
+    task = CaptureTask(
         folder=settings.ingress.capture_dir,
         source=f"{one.webhook.kind}.{one.webhook.integration}",
         until=now() + span,
@@ -162,7 +162,7 @@ def capture_requests(
         tried = f"{_program(setup)} sources test {one.table} --captured {shlex.quote(str(kept or file))}"
         _show(kept or file, number, request, f"{tried} --number {number}", as_json=as_json)
 
-    count = asyncio.run(capture(errand, show))
+    count = asyncio.run(capture(task, show))
     left = "nothing is left of them" if kept is None else f"they are in {kept}: delete it when you are done"
     click.echo(f"{count} requests captured; {left}" if count else "nothing was refused", err=True)
     ctx.exit(ExitCode.OK if count else ExitCode.FINDING)

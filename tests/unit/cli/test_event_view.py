@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.event_body import masked_body
+from pipeline.cli.event_view import masked_body
 from pipeline.contracts import Record
 from pipeline.contracts.weavr import KINDS, EventKind
 from pipeline.sandbox.weavr.bodies import planted

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import pytest
 
-from pipeline.cli.moments import Moment, Span, now
+from pipeline.cli.times import Duration, Time, now
 
 
 @pytest.mark.parametrize(
@@ -20,24 +20,24 @@ from pipeline.cli.moments import Moment, Span, now
     ],
 )
 def test_a_duration_is_a_number_and_a_unit(text: str, span: timedelta) -> None:
-    assert Span().convert(text, None, None) == span
+    assert Duration().convert(text, None, None) == span
 
 
 @pytest.mark.parametrize("text", ["", "10", "0m", "1.5h", "-2h", "1h30m", "2 h", "2w"])
 def test_anything_else_is_no_duration(text: str) -> None:
     with pytest.raises(click.BadParameter, match="no duration"):
-        Span().convert(text, None, None)
+        Duration().convert(text, None, None)
 
 
 def test_a_time_has_a_zone() -> None:
-    assert Moment().convert("2026-01-22T22:43:59Z", None, None) == datetime(2026, 1, 22, 22, 43, 59, tzinfo=UTC)
+    assert Time().convert("2026-01-22T22:43:59Z", None, None) == datetime(2026, 1, 22, 22, 43, 59, tzinfo=UTC)
     with pytest.raises(click.BadParameter, match="with a zone"):
-        Moment().convert("2026-01-22T22:43:59", None, None)
+        Time().convert("2026-01-22T22:43:59", None, None)
 
 
 def test_a_duration_is_a_time_before_now() -> None:
     before = now()
-    moment = Moment().convert("2h", None, None)
+    moment = Time().convert("2h", None, None)
     assert isinstance(moment, datetime)
     assert before - timedelta(hours=2) <= moment <= now() - timedelta(hours=2)
 
@@ -45,16 +45,16 @@ def test_a_duration_is_a_time_before_now() -> None:
 @pytest.mark.parametrize("text", ["yesterday", "9999999d", "earliest", "latest"])
 def test_anything_else_is_no_time(text: str) -> None:
     with pytest.raises(click.BadParameter, match="no time"):
-        Moment().convert(text, None, None)
+        Time().convert(text, None, None)
 
 
 @pytest.mark.parametrize("edge", ["earliest", "latest"])
 def test_an_edge_is_a_place_where_it_makes_sense(edge: str) -> None:
-    assert Moment(edges=True).convert(edge, None, None) == edge
+    assert Time(edges=True).convert(edge, None, None) == edge
 
 
 def test_a_time_ahead_is_refused_unless_it_may_be() -> None:
     ahead = (now() + timedelta(hours=1)).isoformat()
     with pytest.raises(click.BadParameter, match="future"):
-        Moment().convert(ahead, None, None)
-    assert Moment(future=True).convert(ahead, None, None) == datetime.fromisoformat(ahead)
+        Time().convert(ahead, None, None)
+    assert Time(future=True).convert(ahead, None, None) == datetime.fromisoformat(ahead)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.command_line import Run
 
-from pipeline.cli.event_proofs import Prover, Verdict
+from pipeline.cli.event_verification import EventVerifier, Result
 from pipeline.cli.source_view import Configured, configured
 from pipeline.contracts import Headers, Record
 from pipeline.observability import TraceContext
@@ -91,8 +91,8 @@ def with_header(record: Record, name: str, value: bytes) -> Record:
     return replace(record, headers=tuple((one, value if one == name else old) for one, old in record.headers))
 
 
-def proved(sources: Mapping[str, Configured], record: Record) -> tuple[Verdict, str]:
-    return Prover(list(sources.values())).prove(record)
+def proved(sources: Mapping[str, Configured], record: Record) -> tuple[Result, str]:
+    return EventVerifier(list(sources.values())).verify(record)
 
 
 def test_what_was_received_is_proved_again(sources: dict[str, Configured]) -> None:
@@ -100,47 +100,47 @@ def test_what_was_received_is_proved_again(sources: dict[str, Configured]) -> No
     signature = hmac.digest(KEYS["shop-key"], b"{}", hashlib.sha256).hex().encode()
     headers = (("x-webhook-signature", signature), ("x-id", b"1"), ("content-type", b"application/json"))
     shop = stored(sources["webhooks.shop"], "", headers, b"{}")
-    assert proved(sources, login(sources)) == (Verdict.VERIFIED, "")
-    assert proved(sources, shop) == (Verdict.VERIFIED, "")
+    assert proved(sources, login(sources)) == (Result.VERIFIED, "")
+    assert proved(sources, shop) == (Result.VERIFIED, "")
 
 
 def test_a_value_or_header_that_was_changed_fails(sources: dict[str, Configured]) -> None:
     record = login(sources)
     changed = replace(record, value=record.value.replace(b"1234", b"1235"))
-    assert proved(sources, changed) == (Verdict.FAILED, "not_verified")
-    assert proved(sources, with_header(record, "call-ref", b"call-2")) == (Verdict.FAILED, "not_verified")
+    assert proved(sources, changed) == (Result.FAILED, "not_verified")
+    assert proved(sources, with_header(record, "call-ref", b"call-2")) == (Result.FAILED, "not_verified")
     later = (AT + timedelta(hours=6)).isoformat().encode()
-    assert proved(sources, with_header(record, "ce_time", later)) == (Verdict.FAILED, "timestamp_too_old")
+    assert proved(sources, with_header(record, "ce_time", later)) == (Result.FAILED, "timestamp_too_old")
 
 
 def test_a_signature_that_was_taken_away_fails(sources: dict[str, Configured]) -> None:
     record = login(sources)
     bare = replace(record, headers=tuple(one for one in record.headers if one[0] != "signature-v2"))
-    assert proved(sources, bare) == (Verdict.FAILED, "header_missing")
+    assert proved(sources, bare) == (Result.FAILED, "header_missing")
 
 
 @pytest.mark.parametrize("time", [b"yesterday", b"2026-01-22T22:43:59", b""])
 def test_a_record_without_its_time_fails(sources: dict[str, Configured], time: bytes) -> None:
-    assert proved(sources, with_header(login(sources), "ce_time", time)) == (Verdict.FAILED, "ce_time")
+    assert proved(sources, with_header(login(sources), "ce_time", time)) == (Result.FAILED, "ce_time")
 
 
 def test_a_path_that_its_sender_does_not_sign_cannot_be_proved(sources: dict[str, Configured]) -> None:
     body = json.dumps(body_of("/bulk_process_end/watch", Random(1))).encode()  # noqa: S311 - of tests only
     record = stored(sources["weavr.acme"], "/bulk_process_end/watch", (("published-timestamp", AT_MS),), body)
-    assert proved(sources, record) == (Verdict.UNSIGNED_PATH, "")
+    assert proved(sources, record) == (Result.UNSIGNED_PATH, "")
 
 
 def test_the_legacy_signature_proves_nothing_about_the_value(sources: dict[str, Configured]) -> None:
     digest = base64.b64encode(hmac.digest(KEYS["api-key"], AT_MS, hashlib.sha256))
     headers = (("published-timestamp", AT_MS), ("signature", digest))
     record = stored(sources["weavr.acme"], "/login/watch", headers, LOGIN)
-    assert proved(sources, record) == (Verdict.BODY_UNSIGNED, "")
+    assert proved(sources, record) == (Result.BODY_UNSIGNED, "")
 
 
 def test_a_shared_secret_is_not_kept(sources: dict[str, Configured]) -> None:
     record = replace(login(sources), topic="card-batch.requested")
     record = with_header(record, "ce_source", b"/webhooks/ecs/acme")
-    assert proved(sources, record) == (Verdict.SHARED_SECRET, "")
+    assert proved(sources, record) == (Result.SHARED_SECRET, "")
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_a_shared_secret_is_not_kept(sources: dict[str, Configured]) -> None:
     [("ce_source", b"/webhooks/weavr/gone"), ("ce_source", b"/stages/process"), ("pipeline_integration", b"other")],
 )
 def test_a_source_that_is_not_configured_is_unknown(sources: dict[str, Configured], header: str, value: bytes) -> None:
-    assert proved(sources, with_header(login(sources), header, value)) == (Verdict.SOURCE_UNKNOWN, "")
+    assert proved(sources, with_header(login(sources), header, value)) == (Result.SOURCE_UNKNOWN, "")
 
 
 def test_a_time_at_which_no_key_counted_is_not_a_failure(sources: dict[str, Configured]) -> None:
     record = with_header(login(sources), "ce_time", b"2025-12-31T00:00:00Z")
-    assert proved(sources, record) == (Verdict.KEY_RETIRED, "")
+    assert proved(sources, record) == (Result.KEY_RETIRED, "")
 
 
 # the command

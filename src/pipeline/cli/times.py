@@ -11,39 +11,39 @@ import click
 from pipeline.kafka import Point
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SPAN: Final = re.compile(r"(\d{1,7})([smhd])")
+_DURATION: Final = re.compile(r"(\d{1,7})([smhd])")
 
 
 def now() -> datetime:
-    """Return the time, in UTC."""
+    """Return the current time, in UTC."""
     return datetime.now(UTC)
 
 
-def parse_span(text: str) -> timedelta | None:
+def parse_duration(text: str) -> timedelta | None:
     """Return the duration that a text such as ``90s``, ``10m``, ``2h`` or ``3d`` means; None if it is none."""
-    found = _SPAN.fullmatch(text)
+    found = _DURATION.fullmatch(text)
     return timedelta(seconds=int(found[1]) * _SECONDS[found[2]]) if found else None
 
 
-class Span(click.ParamType):  # type: ignore[type-arg]  # not generic at run time before click 8.3
+class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic at run time before click 8.3
     """A duration, such as ``10m``."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Return a timedelta above zero."""
-        span = value if isinstance(value, timedelta) else parse_span(value)
-        if not span:
+        duration = value if isinstance(value, timedelta) else parse_duration(value)
+        if not duration:
             self.fail(f"{value!r} is no duration such as 90s, 10m, 2h or 3d", param, ctx)
-        return span
+        return duration
 
 
-class Moment(click.ParamType):  # type: ignore[type-arg]  # as above
+class Time(click.ParamType):  # type: ignore[type-arg]  # as above
     """A time: ISO 8601 with a zone, or a duration before now.
 
     Args:
-        edges: Whether ``earliest`` and ``latest`` will do too.
-        future: Whether it may lie ahead.
+        edges: Whether ``earliest`` and ``latest`` are accepted too.
+        future: Whether it may be in the future.
     """
 
     name = "time"
@@ -60,8 +60,8 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # as above
             return "earliest"
         if self._edges and value == "latest":
             return "latest"
-        moment = _moment(value)
-        if moment is None:
+        time = _time(value)
+        if time is None:
             edges = ", earliest or latest" if self._edges else ""
             self.fail(
                 f"{value!r} is no time: ISO 8601 with a zone such as 2026-01-22T22:43:59Z, "
@@ -69,15 +69,15 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # as above
                 param,
                 ctx,
             )
-        if moment > now() and not self._future:
+        if time > now() and not self._future:
             self.fail(f"{value!r} lies in the future", param, ctx)
-        return moment
+        return time
 
 
-def _moment(text: str) -> datetime | None:
-    span = parse_span(text)
+def _time(text: str) -> datetime | None:
+    duration = parse_duration(text)
     try:
-        moment = datetime.fromisoformat(text) if span is None else now() - span
+        time = datetime.fromisoformat(text) if duration is None else now() - duration
     except (ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo is not None else None
+    return time if time.tzinfo is not None else None

@@ -1,4 +1,4 @@
-"""Waiting for refused requests of a source, and cleaning up behind oneself."""
+"""Collects the refused requests of a source from the ingress processes, and removes the files afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from pipeline.cli.exits import UsageRefused
 from pipeline.cli.local_files import Aside
-from pipeline.cli.moments import now
+from pipeline.cli.times import now
 from pipeline.errors import PermanentError
 from pipeline.webhooks.capture import CaptureBusy, RefusedRequest, Wanted, ask, captured_file, end, read_captured
 
@@ -27,15 +27,15 @@ class SourceBusy(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class CaptureTask:
     """What to capture.
 
     Attributes:
-        folder: Where command and ingress meet.
+        folder: Where command and ingress exchange files.
         source: Kind and name, such as ``ecs.acme``.
         until: When it ends.
         limit: Most requests.
-        output: Where they are kept; None: nowhere, when it ends they are gone.
+        output: File that keeps them; None: they are deleted at the end.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ Show = Callable[[Path, int, RefusedRequest], object]
 """Takes the file, the number of a request in it, and the request."""
 
 
-async def capture(errand: Errand, show: Show, *, pause: float = _PAUSE) -> int:
+async def capture(task: CaptureTask, show: Show, *, pause: float = _PAUSE) -> int:
     """Wait for refused requests and show each; return how many there were.
 
     It ends when its time is over; with ``output`` also when there are enough. However it ends, the file that the
@@ -59,44 +59,44 @@ async def capture(errand: Errand, show: Show, *, pause: float = _PAUSE) -> int:
         SourceBusy: Another command captures this source.
         UsageRefused: The folder cannot be used.
     """
-    wanted = _ask(errand)
-    file = captured_file(errand.folder, wanted)
+    wanted = _ask(task)
+    file = captured_file(task.folder, wanted)
     try:
-        requests = await _collected(errand, file, show, pause)
-        if errand.output is not None and requests:
-            with Aside(errand.output) as aside:
+        requests = await _collected(task, file, show, pause)
+        if task.output is not None and requests:
+            with Aside(task.output) as aside:
                 await aside.write(await asyncio.to_thread(file.read_bytes))
                 await aside.keep()
     finally:
-        end(errand.folder, wanted)
+        end(task.folder, wanted)
     return len(requests)
 
 
-def _ask(errand: Errand) -> Wanted:
+def _ask(task: CaptureTask) -> Wanted:
     try:
-        return ask(errand.folder, errand.source, until=errand.until, limit=errand.limit)
+        return ask(task.folder, task.source, until=task.until, limit=task.limit)
     except CaptureBusy:
         raise SourceBusy(
-            "source_busy", f"requests of {errand.source} are being captured by another command; wait for its end"
+            "source_busy", f"requests of {task.source} are being captured by another command; wait for its end"
         ) from None
     except OSError as error:
-        raise UsageRefused("capture_folder", f"{errand.folder} cannot be used ({error.strerror})") from None
+        raise UsageRefused("capture_folder", f"{task.folder} cannot be used ({error.strerror})") from None
 
 
-async def _collected(errand: Errand, file: Path, show: Show, pause: float) -> list[RefusedRequest]:
+async def _collected(task: CaptureTask, file: Path, show: Show, pause: float) -> list[RefusedRequest]:
     requests: list[RefusedRequest] = []
     size = looks = 0
-    while now() < errand.until:
+    while now() < task.until:
         there = await asyncio.to_thread(_size, file)
         if there and not size:
-            click.echo(f"capturing what is refused of {errand.source} until {errand.until:%H:%M:%S} UTC", err=True)
+            click.echo(f"capturing what is refused of {task.source} until {task.until:%H:%M:%S} UTC", err=True)
         if there > size:
             size = there
             known = len(requests)
             requests = await asyncio.to_thread(read_captured, file)
-            for number, request in enumerate(requests[known : errand.limit], known + 1):
+            for number, request in enumerate(requests[known : task.limit], known + 1):
                 show(file, number, request)
-        if errand.output is not None and len(requests) >= errand.limit:
+        if task.output is not None and len(requests) >= task.limit:
             break
         looks += 1
         if looks == _PATIENCE and not size:
@@ -106,7 +106,7 @@ async def _collected(errand: Errand, file: Path, show: Show, pause: float) -> li
                 err=True,
             )
         await asyncio.sleep(pause)
-    return requests[: errand.limit]
+    return requests[: task.limit]
 
 
 def _size(file: Path) -> int:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from support.command_line import Run
 
-from pipeline.cli.capturing import Errand, Show, SourceBusy, capture
 from pipeline.cli.exits import UsageRefused
+from pipeline.cli.source_capture import CaptureTask, Show, SourceBusy, capture
 from pipeline.webhooks.capture import Capture, RefusedRequest, ask, captured_file, read_captured
 from pipeline.webhooks.sources import WebhookRequest
 
@@ -37,9 +37,9 @@ def now() -> datetime:
 
 
 @pytest.fixture
-def errand(tmp_path: Path) -> Errand:
-    """A minute's errand that ends with the second request."""
-    return Errand(tmp_path / "capture", SOURCE, now() + timedelta(minutes=1), 2, tmp_path / "kept")
+def capturing(tmp_path: Path) -> CaptureTask:
+    """A minute's capturing that ends with the second request."""
+    return CaptureTask(tmp_path / "capture", SOURCE, now() + timedelta(minutes=1), 2, tmp_path / "kept")
 
 
 @asynccontextmanager
@@ -62,72 +62,76 @@ async def refusing(folder: Path, count: int) -> AsyncIterator[None]:
     await task
 
 
-async def test_each_request_is_shown_once_with_its_number(errand: Errand) -> None:
+async def test_each_request_is_shown_once_with_its_number(capturing: CaptureTask) -> None:
     shown: list[tuple[int, str]] = []
-    async with refusing(errand.folder, 5):
-        count = await capture(errand, lambda _, number, request: shown.append((number, request.reason)), pause=0)
+    async with refusing(capturing.folder, 5):
+        count = await capture(capturing, lambda _, number, request: shown.append((number, request.reason)), pause=0)
     assert (count, shown) == (2, [(1, "0"), (2, "1")])
 
 
-async def test_it_says_from_when_on_requests_are_kept(errand: Errand, capsys: pytest.CaptureFixture[str]) -> None:
-    async with refusing(errand.folder, 2):
-        await capture(errand, lambda *_: None, pause=0)
-    assert capsys.readouterr().err == f"capturing what is refused of ecs.acme until {errand.until:%H:%M:%S} UTC\n"
+async def test_it_says_from_when_on_requests_are_kept(
+    capturing: CaptureTask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with refusing(capturing.folder, 2):
+        await capture(capturing, lambda *_: None, pause=0)
+    assert capsys.readouterr().err == f"capturing what is refused of ecs.acme until {capturing.until:%H:%M:%S} UTC\n"
 
 
-async def test_afterwards_only_the_wanted_copy_is_left_and_it_is_its_owners_alone(errand: Errand) -> None:
-    async with refusing(errand.folder, 2):
-        await capture(errand, lambda *_: None, pause=0)
-    assert list(errand.folder.iterdir()) == []
-    assert errand.output is not None
-    assert stat.S_IMODE(errand.output.stat().st_mode) == 0o600
-    assert [refused.request.body for refused in read_captured(errand.output)] == [REQUEST.request.body] * 2
+async def test_afterwards_only_the_wanted_copy_is_left_and_it_is_its_owners_alone(capturing: CaptureTask) -> None:
+    async with refusing(capturing.folder, 2):
+        await capture(capturing, lambda *_: None, pause=0)
+    assert list(capturing.folder.iterdir()) == []
+    assert capturing.output is not None
+    assert stat.S_IMODE(capturing.output.stat().st_mode) == 0o600
+    assert [refused.request.body for refused in read_captured(capturing.output)] == [REQUEST.request.body] * 2
 
 
-async def test_without_a_copy_it_lasts_until_its_time_is_over_and_leaves_nothing(errand: Errand) -> None:
-    over = replace(errand, output=None, until=now())
+async def test_without_a_copy_it_lasts_until_its_time_is_over_and_leaves_nothing(capturing: CaptureTask) -> None:
+    over = replace(capturing, output=None, until=now())
     assert await capture(over, lambda *_: None, pause=0) == 0
-    assert list(errand.folder.iterdir()) == []
+    assert list(capturing.folder.iterdir()) == []
 
 
-async def test_interrupted_it_leaves_nothing(errand: Errand) -> None:
+async def test_interrupted_it_leaves_nothing(capturing: CaptureTask) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    task = asyncio.create_task(_interrupted(errand, interrupt))
-    async with refusing(errand.folder, 1):
+    task = asyncio.create_task(_interrupted(capturing, interrupt))
+    async with refusing(capturing.folder, 1):
         assert await task
-    assert list(errand.folder.iterdir()) == []
+    assert list(capturing.folder.iterdir()) == []
 
 
-async def _interrupted(errand: Errand, show: Show) -> bool:
+async def _interrupted(capturing: CaptureTask, show: Show) -> bool:
     try:
-        await capture(errand, show, pause=0)
+        await capture(capturing, show, pause=0)
     except KeyboardInterrupt:
         return True
     return False
 
 
-async def test_a_source_is_captured_by_one_command_at_a_time(errand: Errand) -> None:
-    ask(errand.folder, SOURCE, until=errand.until, limit=1)
+async def test_a_source_is_captured_by_one_command_at_a_time(capturing: CaptureTask) -> None:
+    ask(capturing.folder, SOURCE, until=capturing.until, limit=1)
     with pytest.raises(SourceBusy):
-        await capture(errand, lambda *_: None, pause=0)
+        await capture(capturing, lambda *_: None, pause=0)
 
 
-async def test_a_folder_that_cannot_be_used_is_named(errand: Errand, tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_used_is_named(capturing: CaptureTask, tmp_path: Path) -> None:
     with pytest.raises(UsageRefused, match="missing"):
-        await capture(replace(errand, folder=tmp_path / "missing" / "capture"), lambda *_: None, pause=0)
+        await capture(replace(capturing, folder=tmp_path / "missing" / "capture"), lambda *_: None, pause=0)
 
 
-async def test_an_ingress_that_does_not_notice_is_warned_of(errand: Errand, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_ingress_that_does_not_notice_is_warned_of(
+    capturing: CaptureTask, capsys: pytest.CaptureFixture[str]
+) -> None:
     async def late() -> None:
         while "no ingress process has noticed" not in (err := capsys.readouterr().err):
             assert err == ""
             await asyncio.sleep(0)
 
-    task = asyncio.create_task(capture(errand, lambda *_: None, pause=0))
+    task = asyncio.create_task(capture(capturing, lambda *_: None, pause=0))
     await late()
-    async with refusing(errand.folder, 2):
+    async with refusing(capturing.folder, 2):
         assert await task == 2
 
 
@@ -174,14 +178,14 @@ class Waiting:
     """Stands in for the waiting: shows one request, or none."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, requests: list[RefusedRequest]) -> None:
-        self.errands: list[Errand] = []
+        self.errands: list[CaptureTask] = []
         self._requests = requests
         monkeypatch.setattr("pipeline.cli.sources.capture", self._capture)
 
-    async def _capture(self, errand: Errand, show: Show) -> int:
-        self.errands.append(errand)
+    async def _capture(self, capturing: CaptureTask, show: Show) -> int:
+        self.errands.append(capturing)
         for number, request in enumerate(self._requests, 1):
-            show(errand.folder / "file", number, request)
+            show(capturing.folder / "file", number, request)
         return len(self._requests)
 
 
@@ -199,9 +203,14 @@ def test_each_request_comes_with_the_command_that_tries_it(
         ],
     )
     assert result.stderr == "1 requests captured; nothing is left of them\n"
-    [errand] = waiting.errands
-    assert (errand.folder, errand.source, errand.limit, errand.output) == (captured.parent, SOURCE, 100, None)
-    assert timedelta(minutes=9) < errand.until - now() <= timedelta(minutes=10)
+    [capturing] = waiting.errands
+    assert (capturing.folder, capturing.source, capturing.limit, capturing.output) == (
+        captured.parent,
+        SOURCE,
+        100,
+        None,
+    )
+    assert timedelta(minutes=9) < capturing.until - now() <= timedelta(minutes=10)
 
 
 def test_the_command_names_the_settings_that_were_named(

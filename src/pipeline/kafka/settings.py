@@ -17,15 +17,17 @@ _LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
 class TlsSettings(BaseModel):
-    """TLS towards the brokers. Host names are always verified."""
+    """TLS for the connections to the brokers. Host names are always verified."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ca_file: Path | None = Field(
-        default=None, description="PEM file with the authorities to trust; default: those of the system"
+        default=None, description="PEM file of the certificate authorities to trust; default: those of the system"
     )
-    cert_file: Path | None = Field(default=None, description="PEM file with the client certificate chain")
-    key_file: Path | None = Field(default=None, description="PEM file with the unencrypted key of cert_file")
+    cert_file: Path | None = Field(
+        default=None, description="PEM file of the client certificate chain, if the brokers require one"
+    )
+    key_file: Path | None = Field(default=None, description="PEM file of the unencrypted private key of cert_file")
 
     @model_validator(mode="after")
     def _pair(self) -> Self:
@@ -35,25 +37,24 @@ class TlsSettings(BaseModel):
 
 
 class SaslSettings(BaseModel):
-    """Who we are towards the brokers."""
+    """How the pipeline authenticates at the brokers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
-        description="SASL mechanism; PLAIN without TLS sends the password readable"
+        description="SASL mechanism. PLAIN without TLS sends the password readable"
     )
-    username: str | None = Field(default=None, min_length=1, description="User of PLAIN and SCRAM")
-    password: SecretStr | None = Field(default=None, description="Password of PLAIN and SCRAM")
+    username: str | None = Field(default=None, min_length=1, description="User, for PLAIN and SCRAM")
+    password: SecretStr | None = Field(default=None, description="Password, for PLAIN and SCRAM")
     token_url: str | None = Field(
         default=None,
         pattern=r"^(https://|http://(127\.0\.0\.1|localhost)[:/])",
-        description="OAUTHBEARER: token endpoint for OAuth 2.0 client credentials (RFC 6749, 4.4); https, except on loopback",
+        description="Token endpoint for OAUTHBEARER (OAuth 2.0 client credentials, RFC 6749, 4.4); https, except on loopback",
     )
-    client_id: str | None = Field(default=None, min_length=1, description="OAUTHBEARER: client identifier")
-    client_secret: SecretStr | None = Field(default=None, description="OAUTHBEARER: client secret")
-    scope: str | None = Field(default=None, min_length=1, description="OAUTHBEARER: scope to ask for")
-    token_timeout_seconds: Seconds = Field(
-        default=10.0, gt=0, le=60, description="OAUTHBEARER: seconds for one token request, answer included"
+    client_id: str | None = Field(default=None, min_length=1, description="Client identifier, for OAUTHBEARER")
+    client_secret: SecretStr | None = Field(default=None, description="Client secret, for OAUTHBEARER")
+    scope: str | None = Field(
+        default=None, min_length=1, description="Scope to request, for OAUTHBEARER; none by default"
     )
 
     @model_validator(mode="after")
@@ -71,38 +72,50 @@ class SaslSettings(BaseModel):
 
 
 class KafkaSettings(BaseModel):
-    """The cluster, the names in it, and what a publication may cost."""
+    """The Kafka cluster, the names in it, and the limits of a publication."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     bootstrap_servers: str = Field(
-        min_length=1, description="Brokers to ask first, host:port with commas between, e.g. kafka-0:9092,kafka-1:9092"
+        min_length=1, description="Brokers to ask first: host:port, separated by commas, e.g. kafka-0:9092,kafka-1:9092"
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = Field(
-        default=None, description="Default: follows from whether [kafka.tls] and [kafka.sasl] are there"
+        default=None, description="How to connect. Default: it follows from the tables [kafka.tls] and [kafka.sasl]"
     )
     tls: TlsSettings | None = Field(
-        default=None, description="An empty table turns TLS on with the system's authorities"
+        default=None, description="An empty table turns TLS on, with the authorities of the system"
     )
     sasl: SaslSettings | None = Field(default=None, description="Authentication; none by default")
     topic_prefix: str = Field(
-        default="", max_length=200, description="Put before the name of every topic not in topics"
+        default="",
+        max_length=200,
+        description="Prefix of the name of every topic that is not in topics. Set it if several installations share a cluster",
     )
     topics: dict[Topic, str] = Field(
-        default_factory=dict, description="Full names of topics by logical name, where they are called otherwise"
+        default_factory=dict, description="Full names of topics by logical name, if your cluster prescribes others"
     )
-    group_prefix: str = Field(default="card-pipeline.", max_length=200, description="Put before every consumer group")
+    group_prefix: str = Field(
+        default="card-pipeline.",
+        max_length=200,
+        description="Prefix of every consumer group. Set it to what the ACLs of your cluster allow",
+    )
     replication_factor: Count = Field(
-        default=3, ge=1, le=15, description="Replicas of each partition, for `topics create` and `topics check`"
+        default=3,
+        ge=1,
+        le=15,
+        description="Replicas of each partition, for `topics create` and `topics check`. Set 1 for a single broker",
     )
     max_record_bytes: Bytes = Field(
         default=1_000_000,
         ge=10_000,
         le=50_000_000,
-        description="Largest record in bytes, key and headers included; the brokers' message.max.bytes must be 16384 bytes higher at least (dead letters carry more headers)",
+        description="Largest record with key and headers. message.max.bytes of the brokers must be at least 16384 bytes higher, since dead letters carry more headers",
     )
     ack_timeout_seconds: Seconds = Field(
-        default=5.0, gt=0, le=300, description="Seconds until a publication that no broker confirmed counts as failed"
+        default=5.0,
+        gt=0,
+        le=300,
+        description="A publication without confirmation fails after this time. Raise it for a slow cluster",
     )
     max_sends_in_flight: Count = Field(
         default=256,

@@ -15,7 +15,10 @@ class SubscriberRetry(RetrySettings):
     """How often a handler is called for one event, and how long the subscriber waits between two calls."""
 
     max_tries: Count = Field(
-        default=5, ge=1, le=1000, description="How often a handler is called for one event before it is a dead letter"
+        default=5,
+        ge=1,
+        le=1000,
+        description="How often a handler is called for one event before the event is dead-lettered",
     )
 
 
@@ -28,46 +31,67 @@ class SubscriberSettings(BaseModel):
     max_dead_letters: Count = Field(
         default=100,
         ge=0,
-        description="Dead letters in a row until the subscriber ends instead: when everything fails, it is not the events",
+        description="The subscriber stops after this many dead letters in a row: then the cause is not in the events",
     )
     concurrency: Count = Field(
-        default=16, ge=1, le=1000, description="Events of one partition, of different keys, handled at the same time"
+        default=16,
+        ge=1,
+        le=1000,
+        description="Events of one partition with different keys that are handled at the same time",
     )
-    slots: Count = Field(default=64, ge=1, le=10_000, description="The same, over all partitions of this process")
+    slots: Count = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="Events handled at the same time, all partitions of this process together",
+    )
     max_span: Count = Field(
         default=1000,
         ge=1,
         le=100_000,
-        description="Offsets from the committed one on of which events are handled: at most so many of a partition are handled again after a crash",
+        description="How many offsets after the committed one may be in work: a crash repeats at most this many events of a partition",
     )
     max_span_bytes: Bytes = Field(
-        default=8_000_000, ge=1, description="Bytes of fetched and unfinished events of a partition, then it is paused"
+        default=8_000_000,
+        ge=1,
+        description="A partition is paused while its fetched and unfinished events are larger than this",
     )
     repeat_seconds: Seconds = Field(
-        default=21_600.0, ge=0, le=604_800, description="Window of the repeat rule: how much older the first may be"
+        default=21_600.0,
+        ge=0,
+        le=604_800,
+        description="Window of the repeat rule: how much older the first event may be",
     )
     repeat_records: Count = Field(
         default=100_000,
         ge=0,
         le=5_000_000,
-        description="Window of the repeat rule: how many offsets before the first may be; 200 bytes of memory each, per partition",
+        description="Window of the repeat rule: how many offsets before it the first event may be; each takes 200 bytes of memory per partition",
     )
     stop_grace_seconds: Seconds = Field(
-        default=25.0, ge=0, le=86_400, description="Seconds that handlers get to finish when the process is stopped"
+        default=25.0, ge=0, le=86_400, description="How long handlers may continue when the process is stopped"
     )
     session_timeout_seconds: Seconds = Field(
-        default=10.0, ge=1, le=300, description="Seconds without a heartbeat until others get this member's partitions"
+        default=10.0,
+        ge=1,
+        le=300,
+        description="A member without a heartbeat for this long loses its partitions to the others",
     )
-    commit_interval_seconds: Seconds = Field(default=1.0, gt=0, le=60, description="Most seconds between two commits")
+    commit_interval_seconds: Seconds = Field(
+        default=1.0, gt=0, le=60, description="Longest time between two commits of offsets"
+    )
     fetch_wait_seconds: Seconds = Field(
-        default=0.5, gt=0, le=5, description="Most seconds that a broker holds back an empty answer"
+        default=0.5,
+        gt=0,
+        le=5,
+        description="How long a broker may hold back an empty answer. Lower it only for a broker that delays records too",
     )
     lost_records: Literal["stop", "report"] = Field(
         default="stop",
-        description="Records expired before they were read: stop, naming them, or log records_lost and go on behind the gap",
+        description="If records expired before they were read: stop and name them, or log records_lost and continue behind the gap",
     )
     signals: bool = Field(
-        default=True, description="Whether SIGTERM and SIGINT stop the subscriber; not for use outside the main thread"
+        default=True, description="Whether SIGTERM and SIGINT stop the subscriber; set false outside the main thread"
     )
 
     def for_consumer(self) -> ConsumerSettings:

@@ -311,8 +311,8 @@ async def test_ecs_says_why_it_refuses() -> None:
 
 async def test_an_unreachable_server_is_transient(form: Form) -> None:
     """Time out."""
-    async with world(form, timeout_seconds=0.02) as w:
-        w.server.delay = 0.05
+    async with world(form, timeout_seconds=0.1) as w:
+        w.server.delay = 0.2
         with pytest.raises(TokenUnavailable, match="token server 127") as caught:
             await w.value()
         assert caught.value.code == "token_unanswered"

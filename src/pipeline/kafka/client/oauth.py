@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime
 from functools import partial
-from typing import cast
+from typing import Final, cast
 
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
@@ -24,6 +24,9 @@ from pipeline.outbound import (
     split_url,
 )
 
+_TOKEN_TIMEOUT_SECONDS: Final = 10.0
+"""How long one token request may take: connections to the brokers wait for it."""
+
 
 class OAuthBearer(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka ships no types
     """Gives the client library the token of OAuth client credentials; its connections share one token.
@@ -33,12 +36,19 @@ class OAuthBearer(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka ship
     Args:
         sasl: Complete settings of OAUTHBEARER.
         context: TLS towards the brokers, also used for the token server; None: the system's authorities.
+        timeout_seconds: How long one token request may take, with its answer.
 
     Raises:
         FatalError: ``token_url`` is no URL.
     """
 
-    def __init__(self, sasl: SaslSettings, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        sasl: SaslSettings,
+        context: ssl.SSLContext | None,
+        *,
+        timeout_seconds: float = _TOKEN_TIMEOUT_SECONDS,
+    ) -> None:
         url = cast("str", sasl.token_url)
         try:
             authority = split_url(url).authority
@@ -51,7 +61,7 @@ class OAuthBearer(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka ship
             FormTokens(cast("str", sasl.client_id), sasl.scope),
             secret=cast("SecretStr", sasl.client_secret),
             session=partial(open_session, rules, NetworkSettings(), "callback", tls=context),
-            timeout_seconds=sasl.token_timeout_seconds,
+            timeout_seconds=timeout_seconds,
             clock=lambda: datetime.now(UTC),
             remember=lambda _secret: None,
         )

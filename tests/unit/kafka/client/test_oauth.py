@@ -38,15 +38,14 @@ class TokenEndpoint:
             return web.Response(text=self.answer, status=self.status)
         return web.json_response(self.answer, status=self.status, headers={"Location": "/elsewhere"})
 
-    def provider(self, **changes: object) -> OAuthBearer:
+    def provider(self, *, timeout_seconds: float = 0.2, **changes: object) -> OAuthBearer:
         sasl = SaslSettings(
             mechanism="OAUTHBEARER",
             token_url=str(self.server.make_url("/token")),
             client_id="me:too",
             client_secret=SecretStr("p&ss"),
-            token_timeout_seconds=0.2,
         )
-        return OAuthBearer(sasl.model_copy(update=changes), None)
+        return OAuthBearer(sasl.model_copy(update=changes), None, timeout_seconds=timeout_seconds)
 
 
 @pytest.fixture
@@ -93,8 +92,8 @@ async def test_an_answer_without_a_token_is_a_failed_connection(endpoint: TokenE
 
 async def test_a_silent_endpoint_costs_its_timeout(endpoint: TokenEndpoint) -> None:
     endpoint.release.clear()
-    with pytest.raises(KafkaConnectionError, match=r"no answer in 0\.02 s"):
-        await endpoint.provider(token_timeout_seconds=0.02).token()
+    with pytest.raises(KafkaConnectionError, match=r"no answer in 0\.1 s"):
+        await endpoint.provider(timeout_seconds=0.1).token()
     endpoint.release.set()
 
 

@@ -28,7 +28,7 @@ every problem with its remedy; `pipeline config show` prints the settings in eff
   (`env 'PIPELINE_ECS__ACME-EU__SUCCESS_STATUS=200' pipeline ...`); or set it in the file.
 - **Secrets**: for a key of the type *secret*, write `KEY_file = "PATH"`. The file holds the secret and at most one
   newline after it. A file that everybody can read causes a warning. Only the ingress needs the files of webhook
-  secrets. Token files of callbacks are read again before each use, so replace the file to rotate the token.
+  secrets. Replace the token file of a callback to rotate the token: the next callback uses it.
 - **Paths**: a relative path is relative to the folder of the settings file, or to the working directory if there is no
   file. Paths in a processor's options are relative to the working directory.
 - **Units**: the column *Type* names the unit of a number, and its key ends in it (`_seconds`, `_bytes`). Write the

@@ -63,7 +63,7 @@ class CallbackSettings(BaseModel):
 
     token_file: Path | None = Field(
         default=None,
-        description="File that holds the bearer token from onboarding; it is read before every callback, so replace it to rotate the token",
+        description="File that holds the bearer token from onboarding. Replace it to rotate the token: the next callback uses the new one",
     )
     oauth: OAuthSettings | None = Field(default=None, description="OAuth client, instead of token_file")
     timeout_seconds: Seconds = Field(

@@ -140,7 +140,7 @@ async def test_a_missing_column_fails_the_job(service: Service) -> None:
     ],
 )
 async def test_statuses_decide(service: Service, status: int, options: dict[str, Any], expected: str) -> None:
-    """By default 2xx is ok and the rest failed, apart from what repeating or another token may mend."""
+    """By default 2xx is ok and the rest failed, apart from what a retry or another token may fix."""
     service.says(status)
     rows = await service.run(**options)
     assert rows[0]["status"] == expected

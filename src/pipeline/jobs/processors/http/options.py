@@ -28,7 +28,7 @@ class HttpOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(
-        description="Where each card goes: {column} stands for a column's value, percent-encoded; not in the host"
+        description="URL of a card; {column}, not allowed in the host, becomes the column's value, percent-encoded"
     )
     method: Literal["POST", "PUT", "PATCH", "DELETE", "GET"] = Field(default="POST", description="HTTP method")
     headers: dict[str, str] = Field(
@@ -42,21 +42,22 @@ class HttpOptions(BaseModel):
         default=None, description="File with the service's token; read again when it changes"
     )
     token_header: HeaderName = Field(default="Authorization", description="Header field that carries the token")
-    token_prefix: str = Field(default="Bearer ", description="What stands before the token in its header field")
+    token_prefix: str = Field(default="Bearer ", description="Text in front of the token in its header field")
     idempotency_header: HeaderName | Literal[""] = Field(
         default="Idempotency-Key",
-        description='Header field with the card\'s idempotency key, the same at every repetition; leave it out with ""',
+        description='Header field with the card\'s idempotency key, the same in every try; leave it out with ""',
     )
     ok_statuses: tuple[Status, ...] = Field(default=("2xx",), description="Answers that mean: the card is ok")
     failed_statuses: tuple[Status, ...] = Field(
-        default=(), description="Answers that mean: the card failed, before the other lists; so does what is in none"
+        default=(),
+        description="Answers that mean: the card failed, checked first; an answer in no list means the same",
     )
     retry_statuses: tuple[Status, ...] = Field(
         default=(408, 425, 429, 500, 502, 503, 504), description="Answers that mean: try this card again"
     )
     credentials_statuses: tuple[Status, ...] = Field(
         default=(401, 403, 407),
-        description="Answers that mean: our token is not accepted; the job is put off, no card fails",
+        description="Answers that mean: our token is not accepted; the job is retried later, no card fails",
     )
     result_columns: dict[str, Pointer] = Field(
         default_factory=dict,

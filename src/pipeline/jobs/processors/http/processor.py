@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
 
+from pipeline.contracts.json_pointer import value_at
 from pipeline.errors import PermanentError, TransientError
-from pipeline.jobs.processors.http.answer import parse, point, read_bounded
 from pipeline.jobs.processors.http.options import HttpOptions, matches
 from pipeline.jobs.processors.http.template import BodyTemplate, refuse_empty, refuse_steps
 from pipeline.jobs.processors.protocols import Card, CardResult, JobContext, TransientCardError
@@ -23,9 +23,9 @@ _NETWORK: Final = NetworkSettings()
 class Http:
     """One request per card, with the card's idempotency key; row-wise.
 
-    Only the configured host is talked to, redirects are not followed, and an answer is read to a bound. Messages say
-    which status came, never what was sent or answered; what the result shall hold of the answer is named in
-    ``result_columns``.
+    It talks to the configured host only, follows no redirects, and reads an answer up to a bound. Messages name the
+    status of the answer, never what was sent or answered. The option ``result_columns`` names the values of the answer
+    that the result file gets.
     """
 
     Options = HttpOptions
@@ -44,7 +44,7 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Open the connection pool; how many cards go at once is the engine's matter."""
+        """Open the connection pool; the engine bounds how many cards are sent at once."""
         timeout = aiohttp.ClientTimeout(total=self._options.timeout_seconds)
         self._session = open_session(self._rules, self._network, "callback", timeout=timeout)
 
@@ -59,15 +59,15 @@ class Http:
 
         Raises:
             CardError: The card has no value that the URL needs.
-            TransientCardError: No answer, or one that means: again.
-            TransientError: Our token cannot be read or is not accepted: the job is put off.
+            TransientCardError: No answer, or one that asks to try this card again.
+            TransientError: Our token cannot be read or is not accepted: the job is retried later.
             PermanentError: The address is not allowed, or the file lacks a column.
         """
         url = self._url(card, context)
         body = None if self._body is None else json.dumps(self._body.fill(card, context)).encode()
         token = None if self._token is None else await _token(self._token)
         status, retry_after, answer = await self._ask(url, body, self._headers(card, token, body))
-        return await self._judge(status, retry_after, answer, token)
+        return await self._decide(status, retry_after, answer, token)
 
     def _url(self, card: Card, context: JobContext) -> str:
         def in_path(name: str, value: str) -> str:
@@ -96,7 +96,7 @@ class Http:
             async with self._session.request(
                 self._options.method, request_url(url), data=body, headers=headers, allow_redirects=False
             ) as response:
-                answer = await read_bounded(response, self._options.max_answer_bytes)
+                answer = await _read_bounded(response, self._options.max_answer_bytes)
                 return response.status, response.headers.get("Retry-After"), answer
         except AddressRefused as refused:
             raise PermanentError(
@@ -109,7 +109,9 @@ class Http:
         # outside the handler: the errors of the client hold the URL, and a URL may hold a card number
         raise TransientCardError(f"the card service gave no answer ({kind})")
 
-    async def _judge(self, status: int, retry_after: str | None, answer: bytes | None, token: str | None) -> CardResult:
+    async def _decide(
+        self, status: int, retry_after: str | None, answer: bytes | None, token: str | None
+    ) -> CardResult:
         options = self._options
         failed = matches(status, options.failed_statuses)
         if not failed and matches(status, options.credentials_statuses):
@@ -121,8 +123,8 @@ class Http:
         if not failed and matches(status, options.retry_statuses):
             pause = retry_after_seconds(retry_after, now=datetime.now(UTC))
             raise TransientCardError(f"the card service answered {status}", retry_after=pause)
-        document = parse(answer) if options.result_columns else None
-        columns = {name: point(document, pointer) for name, pointer in options.result_columns.items()}
+        document = _parsed(answer) if options.result_columns else None
+        columns = {name: _text_at(document, pointer) for name, pointer in options.result_columns.items()}
         if failed or not matches(status, options.ok_statuses):
             return CardResult("failed", f"the card service answered {status}", columns)
         unread = bool(columns) and document is None
@@ -134,3 +136,35 @@ async def _token(file: TokenFile, *, fresh: bool = False) -> str:
         return (await file.token(fresh=fresh)).get_secret_value()
     except SecretUnreadable as error:
         raise TransientError("http_token_unavailable", f"Processor http has no token: {error.message}.") from error
+
+
+async def _read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
+    """Return the body, or None where it has more than ``limit`` bytes (the connection is then closed)."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            response.close()
+            return None
+    return bytes(body)
+
+
+def _parsed(body: bytes | None) -> Any:
+    """Return the JSON document, or None where the body is none. Numbers stay the text they are."""
+    if not body:
+        return None
+    try:
+        return json.loads(body, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text_at(document: Any, pointer: str) -> str:
+    """Return the text that a JSON pointer leads to; empty where it leads nowhere or to null."""
+    try:
+        value = value_at(document, pointer)
+    except LookupError:
+        return ""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

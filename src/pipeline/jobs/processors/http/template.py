@@ -22,26 +22,26 @@ _FACTS: Final[dict[str, Callable[[Card, JobContext], str]]] = {
     "__merchant_guid": lambda _card, context: str(context.merchant_guid),
     "__partner_reference_id": lambda _card, context: context.partner_reference_id,
 }
-"""What can stand in braces besides the columns' names."""
+"""What may be written in braces besides the names of columns."""
 
 
 class Template:
-    """A text in which ``{name}`` stands for a column, or for one of the job's facts; ``{{`` and ``}}`` are braces.
+    """A text in which ``{name}`` is replaced by a column, or by one of the job's facts; ``{{`` and ``}}`` are braces.
 
     Raises:
-        ValueError: A brace stands alone.
+        ValueError: A brace has no partner.
     """
 
     def __init__(self, text: str) -> None:
         self._parts: list[tuple[str, str | None]] = []
         for part in _PARTS.split(text):
             if part in {"{", "}"}:
-                raise ValueError(f"a lone {part}; double it where it stands for itself")
+                raise ValueError(f"a lone {part}; double it to write the brace itself")
             name = part[1:-1] if part.startswith("{") and part != "{{" else None
             self._parts.append((part[0] if part in {"{{", "}}"} else part, name))
 
     def fill(self, card: Card, context: JobContext, *, write: Callable[[str, str], str] | None = None) -> str:
-        """Return the text for a card; ``write`` gets each name and value, and returns what stands there.
+        """Return the text for a card; ``write`` gets each name and value, and returns the text to insert.
 
         Raises:
             PermanentError: ``http_column_missing``: the file has no such column.
@@ -105,7 +105,7 @@ def refuse_empty(name: str, value: str) -> None:
         CardError: The value is empty.
     """
     if not value:
-        raise CardError(f"column {name} is empty and cannot stand in the URL")
+        raise CardError(f"column {name} is empty and cannot be part of the URL")
 
 
 def refuse_steps(path: str) -> None:
@@ -115,4 +115,4 @@ def refuse_steps(path: str) -> None:
         CardError: A value makes a step of dots.
     """
     if any(step in {".", ".."} for step in path.split("/")):
-        raise CardError("a column's value of dots cannot stand in the URL")
+        raise CardError("a column's value of dots cannot be part of the URL")

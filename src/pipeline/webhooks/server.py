@@ -26,7 +26,7 @@ _CLOSE_SECONDS: Final = 0.25
 
 
 class IngressServer:
-    """Serves an :class:`Ingress` until told to stop.
+    """Serves an :class:`Ingress` until it is stopped.
 
     ``start``; then, on SIGTERM, ``begin_drain``, wait ``settings.drain_seconds``, ``stop``. One use only.
 

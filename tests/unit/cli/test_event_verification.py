@@ -96,7 +96,7 @@ def proved(sources: Mapping[str, Configured], record: Record) -> tuple[Result, s
 
 
 def test_what_was_received_is_proved_again(sources: dict[str, Configured]) -> None:
-    """Long after its key has ended and its time has passed: both are judged as at receipt."""
+    """Long after its key has ended and its time has passed: both are checked as of receipt."""
     signature = hmac.digest(KEYS["shop-key"], b"{}", hashlib.sha256).hex().encode()
     headers = (("x-webhook-signature", signature), ("x-id", b"1"), ("content-type", b"application/json"))
     shop = stored(sources["webhooks.shop"], "", headers, b"{}")

@@ -25,7 +25,7 @@ def shown(kind: str, body: Any) -> Any:
 def test_nothing_sensitive_of_any_event_is_shown(kind: EventKind) -> None:
     found = planted(kind.path, Random(7))  # noqa: S311 - of tests only
     text = json.dumps(shown(kind.type, found.body))
-    assert [place for value, place in found.markers.items() if value in text] == []
+    assert [field for value, field in found.markers.items() if value in text] == []
 
 
 def test_ids_and_times_stay_though_they_are_long_numbers() -> None:

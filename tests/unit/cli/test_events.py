@@ -100,7 +100,7 @@ def lines(run: Run, *arguments: str) -> list[dict[str, Any]]:
 # tail
 
 
-def test_a_record_shows_place_attributes_and_key(run: Run, topics: Topics) -> None:
+def test_a_record_shows_position_attributes_and_key(run: Run, topics: Topics) -> None:
     topics.records = [record(body=b'{"id": {"id": "1"}}')]
     [shown] = lines(run)
     assert {name: value for name, value in shown.items() if name != "body"} == {
@@ -135,7 +135,7 @@ def test_people_get_two_lines_that_cannot_steer_their_terminal(run: Run, topics:
 
 @pytest.mark.parametrize(("at_ms", "year"), [(-1, "1970"), (10**18, "9999")])
 def test_a_record_time_that_no_calendar_has_does_no_harm(run: Run, topics: Topics, at_ms: int, year: str) -> None:
-    """Whoever writes a record says its time: one of them must not hide all that come after it."""
+    """A producer sets a record's time: one record with a wrong time must not hide all that come after it."""
     topics.records = [replace(record(), timestamp_ms=at_ms), record(offset=1)]
     first, second = run("events", "tail", "--json").stdout.splitlines()
     assert json.loads(first)["at"].startswith(year)

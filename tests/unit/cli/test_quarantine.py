@@ -127,7 +127,7 @@ def test_the_list_says_what_is_valid_by_now(home: Path, run: Run, records: list[
     assert run("quarantine", "list").stdout.splitlines()[0] == "id\tintegration\ttopic\tat\treasons\tnow"
 
 
-def test_a_repeat_stands_in_the_list_once(home: Path, run: Run, records: list[Record]) -> None:
+def test_a_repeat_is_listed_once(home: Path, run: Run, records: list[Record]) -> None:
     del home
     records += [quarantined(FIXED), quarantined(FIXED, offset=1)]
     assert len(run("quarantine", "list", "--json").stdout.splitlines()) == 1
@@ -339,7 +339,7 @@ def test_a_topic_that_cannot_be_read_is_warned_of(
     assert run("quarantine", "release", "--all", "--integration", "acme").exit_code == 4
 
 
-def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_is_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 10001")
 

@@ -151,7 +151,7 @@ def captured(home: Path) -> Path:
 
 
 def test_a_captured_request_is_tried_as_it_came(run: Run, captured: Path) -> None:
-    """Headers, body, path, client and time stand in the file."""
+    """The file holds headers, body, path, client and time."""
     result = run("sources", "test", "acme", "--captured", str(captured), "--json")
     trial = json.loads(result.stdout)
     assert (trial["verified"], trial["by"], trial["event_type"]) == (True, "webhook", None)
@@ -175,7 +175,7 @@ def test_captured_excludes_files_of_ones_own(run: Run, captured: Path) -> None:
 
 
 class Waiting:
-    """Stands in for the waiting: shows one request, or none."""
+    """Replaces the waiting: shows one request, or none."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, requests: list[RefusedRequest]) -> None:
         self.errands: list[CaptureTask] = []

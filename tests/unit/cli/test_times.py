@@ -49,7 +49,7 @@ def test_anything_else_is_no_time(text: str) -> None:
 
 
 @pytest.mark.parametrize("edge", ["earliest", "latest"])
-def test_an_edge_is_a_place_where_it_makes_sense(edge: str) -> None:
+def test_an_edge_is_accepted_where_it_makes_sense(edge: str) -> None:
     assert Time(edges=True).convert(edge, None, None) == edge
 
 

@@ -18,7 +18,7 @@ class Time:
         return self.now
 
 
-def test_a_flood_is_counted_and_told_once_per_interval() -> None:
+def test_a_flood_is_counted_and_logged_once_per_interval() -> None:
     """The next line says how many there were since the one before."""
     metrics, time = Metrics(), Time()
     alarms = Alarms(metrics, interval=60.0, monotonic=time)

@@ -18,7 +18,7 @@ def test_every_status_that_is_promised_is_in_the_table() -> None:
 
 
 def test_rows_stand_in_the_order_of_their_status() -> None:
-    """Rows stand in the order of their status."""
+    """Rows are in the order of their status."""
     assert [row.codes[0] for row in STATUSES] == sorted(row.codes[0] for row in STATUSES)
 
 

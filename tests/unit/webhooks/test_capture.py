@@ -41,7 +41,7 @@ REQUEST = RefusedRequest(
 
 
 class Ground:
-    """A folder with one ingress process, and a clock that stands until it is set."""
+    """A folder with one ingress process, and a clock that stops until it is set."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -109,7 +109,7 @@ def test_a_file_does_not_outgrow_its_bound(ground: Ground) -> None:
     assert len(read_captured(captured_file(ground.folder, wanted))) == 1
 
 
-def test_what_has_expired_is_deleted_by_whoever_looks_next(ground: Ground) -> None:
+def test_what_has_expired_is_deleted_by_the_next_that_looks(ground: Ground) -> None:
     """Also where the command and the process that wrote it were killed."""
     ask(ground.folder, SOURCE, until=ground.now + MINUTE, limit=10)
     ground.capture.look()
@@ -174,8 +174,8 @@ def test_a_wish_that_no_command_of_this_user_wrote_is_ignored(ground: Ground, sp
     assert not captured_file(ground.folder, wanted).exists()
 
 
-def test_a_pipe_in_a_files_place_holds_up_nobody(ground: Ground) -> None:
-    """Whoever may write into the folder must not stop the looking: expired files would stay."""
+def test_a_pipe_instead_of_a_file_blocks_nothing(ground: Ground) -> None:
+    """A user who may write into the folder must not stop the looking: expired files would stay."""
     ground.folder.mkdir()
     for name in (f"{SOURCE}.wanted", f"{SOURCE}.0123456789abcdef.captured"):
         os.mkfifo(ground.folder / name, 0o600)

@@ -265,7 +265,7 @@ async def test_a_call_ref_is_signed_as_its_bytes_came(head: bytes, call_ref: byt
     ],
     ids=["call-ref", "another-call-ref", "time", "signature"],
 )
-async def test_a_header_that_stands_there_twice_is_401(head: bytes) -> None:
+async def test_a_repeated_header_is_401(head: bytes) -> None:
     """Two programs on the way may each look at another one."""
     assert await _weavr(WEAVR + head + _signed(b"ref-1") + SIZED) == 401
 

@@ -32,7 +32,7 @@ def _details(publisher: MemoryPublisher) -> list[dict[str, Any]]:
     return [json.loads(record.value)["detail"] for record in publisher.on(Topic.AUDIT_EVENTS)]
 
 
-async def test_one_event_per_interval_tells_all_counts() -> None:
+async def test_one_event_per_interval_holds_all_counts() -> None:
     """One event per interval tells all counts."""
     publisher = MemoryPublisher()
     counts = _counts(publisher)
@@ -51,8 +51,8 @@ async def test_one_event_per_interval_tells_all_counts() -> None:
     }
 
 
-async def test_nothing_refused_is_nothing_told() -> None:
-    """Nothing refused is nothing told."""
+async def test_without_refusals_there_is_no_event() -> None:
+    """Without refusals there is no event."""
     publisher = MemoryPublisher()
     counts = _counts(publisher)
     await counts.flush()
@@ -87,14 +87,14 @@ async def test_event_that_could_not_be_sent_is_sent_again_as_it_was(*, hangs: bo
     assert len({json.loads(record.value)["id"] for record in publisher.published}) == 2
 
 
-async def test_counts_are_told_by_themselves() -> None:
-    """Counts are told by themselves."""
+async def test_counts_are_published_by_themselves() -> None:
+    """Counts are published by themselves."""
     told = asyncio.Event()
 
-    async def tell(_: OutgoingRecord) -> None:
+    async def publish_all(_: OutgoingRecord) -> None:
         told.set()
 
-    publisher = MemoryPublisher(tell)
+    publisher = MemoryPublisher(publish_all)
     counts = _counts(publisher, interval=0.01)
     counts.count("acme", "not_verified")
     task = asyncio.create_task(counts.run())

@@ -19,7 +19,7 @@ from pipeline.webhooks.testing import SECRET_HEADERS, Serving, serving
 
 
 class _Held:
-    """A broker that confirms nothing until told to."""
+    """A broker that confirms nothing until it is released."""
 
     def __init__(self) -> None:
         self.arrived = asyncio.Event()
@@ -93,8 +93,8 @@ async def test_idle_connections_do_not_hold_up_a_stop() -> None:
             await here.server.stop(10.0)
 
 
-async def test_refusals_are_told_at_the_latest_when_stopping() -> None:
-    """Refusals are told at the latest when stopping."""
+async def test_refusals_are_published_at_the_latest_when_stopping() -> None:
+    """Refusals are published at the latest when stopping."""
     publisher = MemoryPublisher()
     async with serving(publisher) as here:
         assert (await _post(here, headers={"Content-Type": "application/json"}))[0] == 401

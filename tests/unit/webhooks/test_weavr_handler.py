@@ -123,7 +123,7 @@ async def test_the_media_type_does_not_matter(client: aiohttp.ClientSession, con
 
 
 async def test_what_no_key_verifies_comes_again_and_raises_an_alarm(client: aiohttp.ClientSession) -> None:
-    """A key that changed unnoticed costs no event, as long as somebody mends it within four hours."""
+    """A key that changed unnoticed costs no event, as long as somebody fixes it within four hours."""
     publisher = MemoryPublisher()
     with capture_logs() as logs:
         async with _serving(publisher) as here:
@@ -154,7 +154,7 @@ async def test_what_no_key_verifies_is_401_where_configured(client: aiohttp.Clie
     ],
     ids=["malformed", "missing", "stale", "no-time", "call-ref-twice", "signature-twice"],
 )
-async def test_what_repeating_would_not_mend_is_401(client: aiohttp.ClientSession, headers: Any) -> None:
+async def test_what_repeating_would_not_fix_is_401(client: aiohttp.ClientSession, headers: Any) -> None:
     async with _serving(MemoryPublisher()) as here:
         status, _, body = await _post(client, here, headers=headers)
         assert _alarms(here, "unverified") == 0

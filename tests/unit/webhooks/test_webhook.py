@@ -45,7 +45,7 @@ def test_the_longest_path_counts() -> None:
     assert ROUTES.find("/webhooks/weavr/acme/managed_cards/own/x") == (WEAVR, "/managed_cards/own/x")
 
 
-def test_what_stands_behind_can_always_be_written_down() -> None:
+def test_the_rest_of_the_path_can_always_be_encoded() -> None:
     """Bytes that are no UTF-8 reach us as halves of surrogate pairs, which no header of a record can hold."""
     source, behind = ROUTES.find("/webhooks/weavr/acme/\udcff/é")
     assert (source, behind.encode()) == (WEAVR, b"/?/\xc3\xa9")

@@ -18,7 +18,7 @@ from pipeline.webhooks.verification import Secret
 
 EVENT = {"id": "evt_1", "type": "paid", "account": {"id": 42}, "odd": {"a/b~c": "deep"}, "list": ["x"]}
 BODY = json.dumps(EVENT).encode()
-PLACES = {"id": "json:/id", "type": "json:/type", "key": "json:/account/id"}
+ATTRIBUTES = {"id": "json:/id", "type": "json:/type", "key": "json:/account/id"}
 
 
 def _identify(event: dict[str, Any], body: bytes = BODY, headers: Headers = (), **options: Any) -> Identified:
@@ -32,8 +32,8 @@ def _invalid(event: dict[str, Any], body: bytes = BODY, headers: Headers = ()) -
     return caught.value
 
 
-def test_places_say_what_an_event_is() -> None:
-    found = _identify(PLACES)
+def test_the_named_values_identify_an_event() -> None:
+    found = _identify(ATTRIBUTES)
     assert found == Identified(
         topic="webhook-events.shop",
         key="shop/42",
@@ -44,14 +44,14 @@ def test_places_say_what_an_event_is() -> None:
     )
 
 
-def test_places_may_be_headers() -> None:
+def test_the_named_values_may_be_headers() -> None:
     headers = (("x-id", b"7"), ("x-type", b"sold"), ("x-shop", b"north"))
     found = _identify({"id": "header:X-Id", "type": "header:X-Type", "key": "header:X-Shop"}, b"no json", headers)
     assert (found.id, found.type, found.key) == (event_id("shop", "7"), "shop.sold", "shop/north")
 
 
 @pytest.mark.parametrize(
-    ("places", "key"),
+    ("values", "key"),
     [
         (["json:/nothing", "json:/account/id"], "shop/42"),
         (["json:/odd/a~1b~0c"], "shop/deep"),
@@ -60,30 +60,30 @@ def test_places_may_be_headers() -> None:
         ([], "shop"),
     ],
 )
-def test_the_first_place_that_a_request_has_counts(places: list[str], key: str) -> None:
+def test_the_first_value_that_a_request_has_is_used(values: list[str], key: str) -> None:
     """Without any the key is that of the source: its events stay in order."""
-    assert _identify(PLACES | {"key": places}).key == key
+    assert _identify(ATTRIBUTES | {"key": values}).key == key
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, "", {}, []])
 def test_only_text_and_whole_numbers_are_ids(value: Any) -> None:
     body = json.dumps(EVENT | {"account": {"id": value}}).encode()
-    assert _identify(PLACES, body).key == "shop"
+    assert _identify(ATTRIBUTES, body).key == "shop"
 
 
 def test_a_long_key_is_shortened_to_its_digest() -> None:
     body = json.dumps(EVENT | {"account": {"id": "x" * 257}}).encode()
-    assert _identify(PLACES, body).key == f"shop/{event_id('x' * 257)}"
+    assert _identify(ATTRIBUTES, body).key == f"shop/{event_id('x' * 257)}"
 
 
 @pytest.mark.parametrize("what", ["id", "type", "key"])
 def test_a_header_with_two_values_is_kept_and_one_that_is_doubled_is_taken(what: str) -> None:
     """No signature covers it: a proxy may double it, but who adds a second value must not choose the event's id."""
-    places = PLACES | {what: "header:X-What"}
-    assert _identify(places, headers=(("x-what", b"1"), ("x-what", b"1"))) == _identify(
-        places, headers=(("x-what", b"1"),)
+    values = ATTRIBUTES | {what: "header:X-What"}
+    assert _identify(values, headers=(("x-what", b"1"), ("x-what", b"1"))) == _identify(
+        values, headers=(("x-what", b"1"),)
     )
-    kept = _invalid(places, headers=(("x-what", b"1"), ("x-what", b"2")))
+    kept = _invalid(values, headers=(("x-what", b"1"), ("x-what", b"2")))
     assert [(one.field, one.rule) for one in kept.findings] == [("headers", "header_repeated")]
     assert kept.id == event_id("shop", BODY, b"")
 
@@ -119,7 +119,7 @@ def test_without_an_id_the_time_of_signing_is_part_of_it(options: dict[str, Any]
 
 
 def test_an_event_without_a_type_is_kept() -> None:
-    kept = _invalid(PLACES | {"type": "json:/kind"})
+    kept = _invalid(ATTRIBUTES | {"type": "json:/kind"})
     assert [(one.field, one.rule) for one in kept.findings] == [("type", "required")]
     assert kept.id == event_id("shop", "evt_1")
 
@@ -128,31 +128,31 @@ def test_an_event_without_a_type_is_kept() -> None:
     ("body", "rule"), [(b"planted", "not_json"), (b'{"type": 1, "type": 2}', "duplicate_key"), (b"[]", "not_an_object")]
 )
 def test_a_body_that_is_not_understood_is_kept_where_the_type_is_in_it(body: bytes, rule: str) -> None:
-    kept = _invalid(PLACES, body)
+    kept = _invalid(ATTRIBUTES, body)
     assert [one.rule for one in kept.findings] == [rule]
     assert kept.id == event_id("shop", body, b"")
     assert "planted" not in str(kept)
 
 
 def test_a_type_that_is_too_long_is_kept() -> None:
-    assert _invalid(PLACES, json.dumps({"type": "x" * 257}).encode()).findings[0].field == "type"
+    assert _invalid(ATTRIBUTES, json.dumps({"type": "x" * 257}).encode()).findings[0].field == "type"
 
 
 def test_nothing_is_refused_for_what_it_is() -> None:
-    provider = Hmac().source("shop", HmacOptions())
-    assert provider.quarantine(WebhookRequest("", (), b"")) is Topic.WEBHOOK_QUARANTINE
-    assert provider.policy == Policy(
+    source = Hmac().source("shop", HmacOptions())
+    assert source.quarantine(WebhookRequest("", (), b"")) is Topic.WEBHOOK_QUARANTINE
+    assert source.policy == Policy(
         success=200, unverified=401, invalid="keep", any_media_type=True, below=False, audit_accepted=False
     )
 
 
-def test_headers_of_signature_and_places_are_kept() -> None:
+def test_headers_of_signature_and_attributes_are_stored() -> None:
     options = HmacOptions.model_validate({"event": {"id": ["header:X-Id", "json:/id"], "type": "text:x"}})
     verifier = Hmac().verifier("shop", options, [Secret("k", SecretStr("synthetic"))])
     assert verifier.stored_headers == {"x-webhook-signature", "x-id"}
 
 
-def test_standard_webhooks_needs_no_places() -> None:
+def test_standard_webhooks_needs_no_attributes() -> None:
     """The vector is that of the specification's reference library; it was checked with openssl."""
     secret = Secret("k", SecretStr("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
     options = StandardWebhooksOptions()
@@ -170,12 +170,12 @@ def test_standard_webhooks_needs_no_places() -> None:
     assert (found.type, found.id) == ("svc.event", event_id("svc", "msg_p5jXN8AQM9LWM0D4loKWxJek"))
 
 
-@pytest.mark.parametrize("place", ["field", "body:/x", "json:x", "header:a b", "text:", "text:a b", ""])
-def test_what_names_no_place_is_refused(place: str) -> None:
+@pytest.mark.parametrize("value", ["field", "body:/x", "json:x", "header:a b", "text:", "text:a b", ""])
+def test_what_names_no_value_is_refused(value: str) -> None:
     with pytest.raises(ValidationError):
-        EventAttributes.model_validate({"type": place})
+        EventAttributes.model_validate({"type": value})
     with pytest.raises(ValidationError):
-        EventAttributes.model_validate({"id": place})
+        EventAttributes.model_validate({"id": value})
 
 
 def test_an_id_cannot_be_the_same_for_all() -> None:

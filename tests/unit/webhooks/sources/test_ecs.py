@@ -25,20 +25,20 @@ SEED: dict[str, Any] = {
 HOSTS = HostRules(
     input=("*.s3.us-east-1.amazonaws.com",), result=("*.s3.us-east-1.amazonaws.com",), callback=("ecs.example.com",)
 )
-PROVIDER = EcsSource("acme", HOSTS)
+SOURCE = EcsSource("acme", HOSTS)
 
 
 def _body(**changes: Any) -> bytes:
     return json.dumps(SEED | changes).encode()
 
 
-def _identified(body: bytes, provider: EcsSource = PROVIDER) -> Identified:
-    return provider.identify(WebhookRequest("", (), body))
+def _identified(body: bytes, source: EcsSource = SOURCE) -> Identified:
+    return source.identify(WebhookRequest("", (), body))
 
 
-def _findings(body: bytes, provider: EcsSource = PROVIDER) -> tuple[Finding, ...]:
+def _findings(body: bytes, source: EcsSource = SOURCE) -> tuple[Finding, ...]:
     with pytest.raises(InvalidBody) as caught:
-        _identified(body, provider)
+        _identified(body, source)
     return caught.value.findings
 
 
@@ -74,7 +74,7 @@ def test_spelling_of_the_guid_does_not_change_the_key() -> None:
 
 def test_unknown_fields_are_accepted() -> None:
     """Unknown fields are accepted."""
-    job = PROVIDER.announcement(_body(smart_track={"source": 7}))
+    job = SOURCE.announcement(_body(smart_track={"source": 7}))
     assert job.model_extra == {"smart_track": {"source": 7}}
 
 
@@ -150,13 +150,13 @@ def test_every_missing_field_is_named() -> None:
     assert {(finding.field, finding.rule) for finding in _findings(b"{}")} == {(field, "required") for field in SEED}
 
 
-def test_several_broken_rules_are_told_at_once_each_field_once() -> None:
-    """Several broken rules are told at once each field once."""
+def test_several_broken_rules_are_reported_at_once_each_field_once() -> None:
+    """Several broken rules are reported at once, each field once."""
     body = _body(job_guid="x", expires_at="1e9", callback_url="https://evil.example/")
     assert [finding.field for finding in _findings(body)] == ["job_guid", "expires_at", "callback_url"]
 
 
-def test_wrong_element_is_named_by_its_place() -> None:
+def test_wrong_element_is_named_by_its_index() -> None:
     """Wrong element is named by its place."""
     (finding,) = _findings(_body(external_location_ids=["1", 2]))
     assert (finding.field, finding.rule) == ("external_location_ids.1", "text")
@@ -167,8 +167,8 @@ def test_number_of_findings_is_bounded() -> None:
     assert len(_findings(_body(external_location_ids=[0] * 5000))) == 20
 
 
-def test_nothing_received_stands_in_the_error() -> None:
-    """Nothing received stands in the error."""
+def test_the_error_holds_nothing_received() -> None:
+    """The error holds nothing received."""
     planted = "4111111111111111"
     body = _body(
         job_guid=planted,
@@ -192,7 +192,7 @@ def test_body_that_is_no_strict_json_is_invalid() -> None:
 
 def test_invalid_bodies_have_their_own_topic() -> None:
     """Invalid bodies have their own topic."""
-    assert PROVIDER.quarantine(WebhookRequest("", (), _body())) is Topic.BATCH_QUARANTINE
+    assert SOURCE.quarantine(WebhookRequest("", (), _body())) is Topic.BATCH_QUARANTINE
 
 
 def test_invalid_announcements_are_refused_and_accepted_ones_audited() -> None:

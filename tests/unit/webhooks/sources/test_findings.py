@@ -11,7 +11,7 @@ class _Other(BaseModel):
     flag: bool
 
 
-def test_error_without_words_of_its_own_is_told_in_general_ones() -> None:
+def test_error_without_words_of_its_own_is_described_in_general_ones() -> None:
     """A kind of error that the table does not hold, say after an upgrade, still names its field."""
     with pytest.raises(ValidationError) as caught:
         _Other.model_validate({"flag": "perhaps"})

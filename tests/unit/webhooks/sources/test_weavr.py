@@ -39,7 +39,7 @@ def _options(**changes: Any) -> WeavrOptions:
     return WeavrOptions.model_validate(changes)
 
 
-def _provider(**changes: Any) -> WeavrSource:
+def _source(**changes: Any) -> WeavrSource:
     return WeavrSource("acme", _options(**changes))
 
 
@@ -55,19 +55,19 @@ def _refusal(verifier: WeavrVerifier, delivery: WebhookRequest) -> Reason:
 
 def _kept(path: str, body: bytes) -> InvalidBody:
     with pytest.raises(InvalidBody) as caught:
-        _provider().identify(WebhookRequest(path, SIGNED, body))
+        _source().identify(WebhookRequest(path, SIGNED, body))
     return caught.value
 
 
 def _findings(delivery: WebhookRequest) -> list[tuple[str, str]]:
     with pytest.raises(InvalidBody) as caught:
-        _provider().identify(delivery)
+        _source().identify(delivery)
     return [(finding.field, finding.rule) for finding in caught.value.findings]
 
 
 def test_an_event_is_what_its_path_says() -> None:
     """Topic, key, type, subject and schema follow from path and body."""
-    found = _provider().identify(WebhookRequest(PATH, SIGNED, EVENT))
+    found = _source().identify(WebhookRequest(PATH, SIGNED, EVENT))
     assert found.topic is Topic.EVENTS_MANAGED_CARDS
     assert found.key == f"acme/card/{CARD}"
     assert found.type == "weavr.managed_cards.authorisations"
@@ -78,31 +78,31 @@ def test_an_event_is_what_its_path_says() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.type)
 def test_every_kind_is_identified(kind: Any) -> None:
     body = json.dumps(body_of(kind.path, Random(7))).encode()  # noqa: S311 - synthetic
-    found = _provider().identify(WebhookRequest(kind.path, SIGNED, body))
+    found = _source().identify(WebhookRequest(kind.path, SIGNED, body))
     assert (found.topic, found.type) == (kind.topic, kind.type)
     assert found.key == f"acme/{found.subject}"
 
 
 def test_the_call_and_the_body_are_the_identity() -> None:
-    """A repeat that is stamped anew is the same event as long as its call-ref stays."""
+    """A repeat with a new timestamp is the same event as long as its call-ref stays."""
     again = (("published-timestamp", b"1769121999999"), ("call-ref", b"ref-001"))
-    found = _provider().identify(WebhookRequest(PATH, SIGNED, EVENT))
+    found = _source().identify(WebhookRequest(PATH, SIGNED, EVENT))
     assert found.id == event_id("acme", PATH, b"ref-001", EVENT)
-    assert _provider().identify(WebhookRequest(PATH, again, EVENT)).id == found.id
+    assert _source().identify(WebhookRequest(PATH, again, EVENT)).id == found.id
 
 
 @pytest.mark.parametrize("call_ref", [(), (("call-ref", b""),)])
 def test_without_a_call_ref_the_time_of_publication_is_part_of_it(call_ref: Headers) -> None:
     """Two events can be equal byte for byte, so the body alone never is the identity."""
-    found = _provider().identify(WebhookRequest(PATH, (*call_ref, ("published-timestamp", TIME)), EVENT))
+    found = _source().identify(WebhookRequest(PATH, (*call_ref, ("published-timestamp", TIME)), EVENT))
     assert found.id == event_id("acme", PATH, "", TIME, EVENT)
 
 
 def test_the_same_body_on_another_path_or_for_another_call_is_another_event() -> None:
     other_call = (("published-timestamp", TIME), ("call-ref", b"ref-002"))
     ids = {
-        _provider().identify(WebhookRequest(PATH, SIGNED, EVENT)).id,
-        _provider().identify(WebhookRequest(PATH, other_call, EVENT)).id,
+        _source().identify(WebhookRequest(PATH, SIGNED, EVENT)).id,
+        _source().identify(WebhookRequest(PATH, other_call, EVENT)).id,
         _kept("/managed_cards/settlements/watch", EVENT).id,
     }
     assert len(ids) == 3
@@ -111,9 +111,9 @@ def test_the_same_body_on_another_path_or_for_another_call_is_another_event() ->
 def test_the_request_ref_of_a_bulk_process_plays_the_part_of_the_call_ref() -> None:
     headers = (("request-ref", b"bulk-1"), ("call-ref", b"other"), ("published-timestamp", TIME))
     body = json.dumps({"bulkId": "7"}).encode()
-    provider = _provider()
+    source = _source()
     try:
-        found = provider.identify(WebhookRequest(UNSIGNED, headers, body)).id
+        found = source.identify(WebhookRequest(UNSIGNED, headers, body)).id
     except InvalidBody as invalid:
         found = invalid.id or ""
     assert found == event_id("acme", UNSIGNED, b"bulk-1", body)
@@ -122,7 +122,7 @@ def test_the_request_ref_of_a_bulk_process_plays_the_part_of_the_call_ref() -> N
 def test_an_unknown_path_is_kept_with_the_identity_that_it_will_have() -> None:
     """When the kind is added to the table, the release is the same event as a repeat by Weavr."""
     with pytest.raises(InvalidBody) as caught:
-        _provider().identify(WebhookRequest("/novelties/watch", SIGNED, BODY))
+        _source().identify(WebhookRequest("/novelties/watch", SIGNED, BODY))
     assert [(one.field, one.rule) for one in caught.value.findings] == [("path", "unknown_path")]
     assert caught.value.id == event_id("acme", "/novelties/watch", b"ref-001", BODY)
 
@@ -153,11 +153,11 @@ def test_a_body_that_two_readers_could_understand_differently_is_kept(body: byte
     ],
 )
 def test_what_may_hold_a_token_has_a_quarantine_of_its_own(path: str, topic: Topic) -> None:
-    assert _provider().quarantine(WebhookRequest(path, (), b"")) is topic
+    assert _source().quarantine(WebhookRequest(path, (), b"")) is topic
 
 
 def test_nothing_that_weavr_sends_is_lost_for_an_answer_of_ours() -> None:
-    assert _provider().policy == Policy(
+    assert _source().policy == Policy(
         success=204, unverified=503, invalid="keep", any_media_type=True, below=True, audit_accepted=False
     )
 
@@ -218,7 +218,7 @@ def test_the_legacy_signature_counts_only_where_configured_and_says_what_it_prov
     assert _verifier(legacy_signature=True).verify(legacy, NOW).by == "oldest-client (timestamp only)"
 
 
-def test_a_wrong_new_signature_is_not_mended_by_a_right_legacy_one() -> None:
+def test_a_right_legacy_signature_does_not_replace_a_wrong_new_one() -> None:
     headers = (*SIGNED, ("signature", LEGACY))
     verifier = _verifier(legacy_signature=True)
     assert _refusal(verifier, WebhookRequest(PATH, headers, b"forged")) is Reason.NOT_VERIFIED
@@ -288,7 +288,7 @@ def test_the_secret_segment_is_taken_off_an_unknown_path_too() -> None:
 
 @pytest.mark.parametrize("before", ["/", f"/{SEGMENT}/", f"//{SEGMENT}", f"//{SEGMENT}//"])
 def test_a_slash_at_the_end_of_the_base_url_changes_no_event(before: str) -> None:
-    """The path would be unknown otherwise, with the segment in it, and no release could ever mend that."""
+    """The path would be unknown otherwise, with the segment in it, and no release could ever fix that."""
     verified = _verifier(path_secret=SEGMENT).verify(WebhookRequest(f"{before}{PATH}", SIGNED, BODY), NOW)
     assert verified.path == PATH
     assert (
@@ -300,8 +300,8 @@ def test_a_slash_at_the_end_of_the_base_url_changes_no_event(before: str) -> Non
 @pytest.mark.parametrize(
     "path", [f"/{SEGMENT}/{SEGMENT}{PATH}", f"{PATH}/{SEGMENT}", f"/novelties/{SEGMENT}/watch", f"/{SEGMENT}"]
 )
-def test_the_secret_segment_stands_in_no_kept_path(path: str) -> None:
-    """Nor does it protect an unsigned path from behind, where nobody is told to put it."""
+def test_no_stored_path_holds_the_secret_segment(path: str) -> None:
+    """Nor does it protect an unsigned path from the end, where no document says to put it."""
     verifier = _verifier(path_secret=SEGMENT, unsigned_paths=[{"path": UNSIGNED, "require_path_secret": True}])
     assert SEGMENT not in verifier.verify(WebhookRequest(path, SIGNED, BODY), NOW).path
     assert _refusal(verifier, WebhookRequest(f"{UNSIGNED}/{SEGMENT}", (), b"{}")) is Reason.NOT_VERIFIED
@@ -336,10 +336,10 @@ def test_options_that_protect_nothing_are_refused(options: dict[str, Any], words
 
 
 def test_an_address_in_a_key_is_hashed() -> None:
-    """An e-mail address is personal: what stands in keys hides it from a glance."""
+    """An e-mail address is personal: the hash in the key hides it from a glance."""
     path = "/corporates/corporate_activated/watch"
     body = body_of(path, Random(5)) | {"emailAddress": "zoe@example.com"}  # noqa: S311 - synthetic
-    found = _provider().identify(WebhookRequest(path, SIGNED, json.dumps(body).encode()))
+    found = _source().identify(WebhookRequest(path, SIGNED, json.dumps(body).encode()))
     assert found.key == f"acme/corporate-email/{hashlib.sha256(b'zoe@example.com').hexdigest()[:16]}"
 
 

@@ -155,7 +155,7 @@ def test_what_nothing_explains_has_no_match(headers: Headers) -> None:
     assert discover(headers, BODY, NOW, [OTHER, SECRET]) == []
 
 
-def test_nothing_secret_stands_in_a_match() -> None:
+def test_a_match_holds_nothing_secret() -> None:
     """Not even where a sender repeats the secret before itself or before the signature: that cannot be configured."""
     headers = (
         ("X-Twice", f"{API_KEY} {API_KEY}".encode()),
@@ -168,7 +168,7 @@ def test_nothing_secret_stands_in_a_match() -> None:
     assert API_KEY not in repr([match.document() for match in matches])
 
 
-def test_a_header_that_stands_there_twice_explains_nothing() -> None:
+def test_a_repeated_header_explains_nothing() -> None:
     check = ("X-Check", signed(BODY))
     assert discover((check, check), BODY, NOW, [SECRET]) == []
 

@@ -110,12 +110,12 @@ def test_one_changed_byte_of_the_body_is_not_verified() -> None:
     assert _refusal((("X-Sig", HEX["sha256"].encode()),), body=BODY + b" ") is Reason.NOT_VERIFIED
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_every_active_secret_is_tried_and_the_one_that_matched_is_named(place: int) -> None:
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_every_active_secret_is_tried_and_the_one_that_matched_is_named(index: int) -> None:
     """Every active secret is tried and the one that matched is named."""
     secrets = [_secret(f"other-{number}", f"s{number}") for number in range(3)]
-    secrets[place] = _secret(KEY, f"s{place}")
-    assert _verify((("X-Sig", HEX["sha256"].encode()),), *secrets) == f"s{place}"
+    secrets[index] = _secret(KEY, f"s{index}")
+    assert _verify((("X-Sig", HEX["sha256"].encode()),), *secrets) == f"s{index}"
 
 
 def test_first_of_two_equal_secrets_is_named() -> None:
@@ -203,7 +203,7 @@ def test_headers_to_store_are_those_that_a_subscriber_needs() -> None:
 
 
 def test_the_error_holds_neither_secret_nor_signature() -> None:
-    """Neither secret nor signature stands in the error."""
+    """The error holds neither secret nor signature."""
     with pytest.raises(SignatureRefused) as caught:
         _verify((("X-Sig", HEX["sha256"].encode()),), body=b"other")
     assert KEY not in f"{caught.value!r}{_secret()!r}"
@@ -241,8 +241,10 @@ def _inside(document: bytes, pointer: str, **settings: Any) -> Reason | str:
         (b'{"at":' + b"1" * 5000 + b"}", "/at", Reason.TIMESTAMP_MISSING),
     ],
 )
-def test_a_time_inside_the_body_is_judged_too(document: bytes, pointer: str, expected: Reason | str) -> None:
-    """A time inside the body is judged too."""
+def test_the_age_of_a_time_inside_the_body_is_checked_too(
+    document: bytes, pointer: str, expected: Reason | str
+) -> None:
+    """The age of a time inside the body is checked too."""
     assert _inside(document, pointer) == expected
 
 

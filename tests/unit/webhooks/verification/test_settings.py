@@ -18,8 +18,8 @@ ADAPTER: TypeAdapter[SharedSecretSettings | HmacSettings | StandardWebhooksSetti
 SECRETS = [{"file": "secrets/one"}]
 
 
-def test_scheme_tells_the_settings_apart() -> None:
-    """Scheme tells the settings apart."""
+def test_scheme_decides_which_settings_apply() -> None:
+    """Scheme decides which settings apply."""
     assert isinstance(ADAPTER.validate_python({"scheme": "hmac", "secrets": SECRETS}), HmacSettings)
     assert isinstance(ADAPTER.validate_python({"scheme": "shared-secret", "secrets": SECRETS}), SharedSecretSettings)
 

@@ -139,7 +139,7 @@ def test_an_id_with_a_full_stop_could_take_over_another_part() -> None:
         assert refusal(standard_headers(V1, identity=identity)) is Reason.ID_MALFORMED
 
 
-def test_each_header_stands_there_once() -> None:
+def test_no_header_may_be_repeated() -> None:
     headers = standard_headers(V1)
     missing = [refusal(tuple(one for one in headers if one[0] != name)) for name, _ in headers]
     assert missing == [Reason.HEADER_MISSING, Reason.TIMESTAMP_MISSING, Reason.HEADER_MISSING]

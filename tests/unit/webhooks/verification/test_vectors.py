@@ -81,9 +81,9 @@ def test_a_repeated_header_is_refused_even_with_an_equal_value(request_: SignedR
 def test_any_single_changed_byte_of_the_body_is_refused(data: st.DataObject) -> None:
     """Law, for every scheme but Weavr's deprecated one."""
     request = data.draw(st.sampled_from([one for one in COVERING_THE_BODY if one.body]))
-    place = data.draw(st.integers(0, len(request.body) - 1))
+    index = data.draw(st.integers(0, len(request.body) - 1))
     changed = bytearray(request.body)
-    changed[place] ^= data.draw(st.integers(1, 255))
+    changed[index] ^= data.draw(st.integers(1, 255))
     assert refusal(request, body=bytes(changed)) is Reason.NOT_VERIFIED
 
 

@@ -12,7 +12,15 @@ import pytest
 from support.fake_group import FakeGroup
 
 from pipeline.contracts import Record, Topic
-from pipeline.kafka import ConsumerSettings, DeadLetters, GroupClientFactory, KafkaSettings, KeyedConsumer, OnDeadLetter
+from pipeline.kafka import (
+    ConsumerSettings,
+    DeadLetters,
+    GateFactory,
+    GroupClientFactory,
+    KafkaSettings,
+    KeyedConsumer,
+    OnDeadLetter,
+)
 from pipeline.kafka.member import GroupMember
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
@@ -124,12 +132,14 @@ class Bench(MemberBench[KeyedConsumer]):
         super().__init__(FakeGroup())
         self.handler = Acting()
         self.on_dead_letter: OnDeadLetter | None = None
+        self.gate: GateFactory | None = None
         self.consumer: KeyedConsumer | None = None
 
     def make(self, connect: GroupClientFactory) -> KeyedConsumer:
         self.consumer = KeyedConsumer(
             self.handler.handle,
             on_arrival=self.handler.arrive,
+            gate=self.gate,
             dead_letters=DeadLetters(
                 self.publisher,
                 group=self.stage,

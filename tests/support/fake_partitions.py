@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from pipeline.contracts import Record, TopicName
-from pipeline.kafka import Bounds, GroupBusy, KafkaSettings, Partition, Point
+from pipeline.kafka import BatchUndecodable, Bounds, GroupBusy, KafkaSettings, Partition, Point
 
 
 class FakePartitions:
@@ -37,6 +37,7 @@ class FakePartitions:
         self._paused: set[Partition] = set()
         self._gaps: dict[Partition, int] = {}
         self._later: list[Record] = []
+        self._spoilt: dict[Partition, tuple[int, int | None]] = {}
 
     # what the test says
 
@@ -53,9 +54,13 @@ class FakePartitions:
         """Append them when everything else was fetched."""
         self._later.extend(self._made(Partition(topic, partition), times))
 
-    def trail_off(self, topic: TopicName, offsets: int, *, partition: int = 0) -> None:
+    def end_with_gap(self, topic: TopicName, offsets: int, *, partition: int = 0) -> None:
         """Let a partition end with offsets that hold no record, as aborted transactions leave them."""
         self._gaps[Partition(topic, partition)] = offsets
+
+    def spoil(self, topic: TopicName, first: int, behind: int | None, *, partition: int = 0) -> None:
+        """Let the records from one offset on be in a batch that cannot be decoded and ends behind another."""
+        self._spoilt[Partition(topic, partition)] = (first, behind)
 
     def hang(self, topic: TopicName, *, partition: int = 0) -> None:
         """Let a partition end with an offset whose record never comes."""
@@ -102,6 +107,11 @@ class FakePartitions:
         found: dict[Partition, list[Record]] = {}
         for one in partitions:
             rest = [record for record in self._records[one] if record.offset >= self._positions[one]][: self._at_once]
+            if one in self._spoilt:
+                first, behind = self._spoilt[one]
+                if self._positions[one] == first:
+                    raise BatchUndecodable(one.topic, one.number, first, behind, "Unknown compression codec 0x05")
+                rest = [record for record in rest if record.offset < first]
             if rest and one not in self._paused:
                 self._positions[one] = rest[-1].offset + 1
                 found[one] = rest

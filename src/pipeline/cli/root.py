@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "quarantine": "Look at webhooks that were authentic but did not fit, and release them after a fix.",
     "sandbox": "Try the pipeline without an account at ECS or Weavr, without Kafka, without S3 (docs/sandbox.md).",
     "sources": "Look at the configured webhooks, and find out why a request to one is refused.",
-    "topics": "Create, check and export the Kafka topics.",
+    "topics": "Create, check and export the Kafka topics; skip a batch that cannot be decoded.",
     "work": "Run one stage; scale it by running more of it, up to the partitions of its topic.",
 }
 """Every command and its line in the help."""

@@ -1,4 +1,4 @@
-"""``pipeline topics``: create, check and export the Kafka topics."""
+"""``pipeline topics``: create, check and export the Kafka topics; skip a batch that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_json, print_table
 from pipeline.contracts import TopicSpec
-from pipeline.kafka import KafkaSettings
+from pipeline.kafka import KafkaSettings, Partition
 from pipeline.kafka.admin import check_topics, create_topics, topic_table
+from pipeline.kafka.groups import Skip, plan_skip, skip
 from pipeline.settings import Settings
 from pipeline.subscriber import dead_letter_topics
 
@@ -31,7 +32,7 @@ group_option: _Decorator = click.option(
 
 @click.group()
 def topics() -> None:
-    """Create, check and export the Kafka topics."""
+    """Create, check and export the Kafka topics; skip a batch that cannot be decoded."""
 
 
 @topics.command(epilog="Example: pipeline --config prod.toml topics create --group fraud")
@@ -87,6 +88,64 @@ def export(setup: Setup, *, as_format: str, groups: Sequence[str]) -> None:
     settings = setup.settings()
     kafka = settings.kafka or KafkaSettings(bootstrap_servers="none")
     click.echo(json.dumps(topic_table(kafka, _specs(settings, groups, every=True)), indent=2))
+
+
+@topics.command(
+    "skip",
+    epilog="""\b
+Examples:
+  pipeline topics skip --group process --topic card-batch.requested --partition 3 --offset 1042
+  pipeline topics skip --group process --topic card-batch.requested --partition 3 --offset 1042 \\
+    --reason "written by a test client, INC-7" --execute
+Without --execute nothing is changed. Stop the group first.""",
+)
+@click.option("--group", required=True, help="The consumer group; of a stage its name alone will do.")
+@click.option("--topic", required=True, help="The topic, without the cluster's prefix.")
+@click.option("--partition", required=True, type=click.IntRange(min=0), help="The partition.")
+@click.option(
+    "--offset", required=True, type=click.IntRange(min=0), help="The offset that kafka_batch_undecodable names."
+)
+@click.option("--reason", help="Why its records can be given up; logged. Needed with --execute.")
+@click.option("--execute", is_flag=True, help="Do it. Default: only say what would be done.")
+@json_option
+@pass_setup
+def skip_batch(
+    setup: Setup,
+    *,
+    group: str,
+    topic: str,
+    partition: int,
+    offset: int,
+    reason: str | None,
+    execute: bool,
+    as_json: bool,
+) -> None:
+    """Let a stopped group continue behind a batch that cannot be decoded: a dry run, unless --execute is given.
+
+    The batch stays in its topic; the group does not get its records. Exit 1 if the group has live members or has not
+    come up to the batch yet, if the batch can be decoded, or if there is no such group or topic.
+    """
+    if execute and not (reason or "").strip():
+        raise UsageRefused("reason_missing", "--execute needs --reason: why the records of the batch can be given up")
+    cluster = setup.settings().cluster
+    where = Partition(topic, partition)
+    act = (
+        skip(cluster, group, where, offset, reason=reason or "")
+        if execute
+        else plan_skip(cluster, group, where, offset)
+    )
+    found = asyncio.run(act)
+    if as_json:
+        print_json({"executed": execute, "reason": reason, **dataclasses.asdict(found)})
+    else:
+        _print_skip(found, executed=execute)
+
+
+def _print_skip(found: Skip, *, executed: bool) -> None:
+    columns = ("topic", "partition", "committed", "becomes", "skipped", "why")
+    print_table(columns, [[getattr(found, name) for name in columns]])
+    done = "done" if executed else "dry run, nothing was changed; --execute does it"
+    click.echo(f"{found.group}: {found.skipped} offsets skipped ({done})", err=True)
 
 
 def _specs(settings: Settings, groups: Sequence[str], *, every: bool) -> tuple[TopicSpec, ...]:

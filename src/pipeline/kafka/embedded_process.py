@@ -19,7 +19,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Run until a signal, or the end of standard input."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     with EmbeddedBroker() as broker:

@@ -26,7 +26,7 @@ class RecordsLost(FatalError):
         which = (
             f"offsets {first} to {next_kept - 1} expired before they were read"
             if first < next_kept
-            else f"the group stands at offset {first} but the topic ends at {next_kept}: it was recreated"
+            else f"the group is at offset {first} but the topic ends at {next_kept}: it was recreated"
         )
         super().__init__(
             "kafka_records_lost",

@@ -123,9 +123,13 @@ async def _moves(
 
 def _move(partition: Partition, committed: int | None, target: int, there: Bounds) -> Move:
     # records that retention has deleted are neither handled again nor skipped
-    stands = there.first if committed is None else max(committed, there.first)
-    again = 0 if committed is None else max(0, stands - target)
-    return Move(partition.topic, partition.number, committed, target, again, max(0, target - stands))
+    now = _position(committed, there)
+    again = 0 if committed is None else max(0, now - target)
+    return Move(partition.topic, partition.number, committed, target, again, max(0, target - now))
+
+
+def _position(committed: int | None, there: Bounds) -> int:
+    return there.first if committed is None else max(committed, there.first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +224,10 @@ async def _plan_of_skip(
     if partition not in await _existing(reader, [partition.topic]):
         raise TopicUnknown("topic_unknown", f"{partition.topic} has no partition {partition.number}")
     there = (await reader.bounds([partition]))[partition]
-    stands = there.first if committed is None else max(committed, there.first)
-    if stands > offset:
-        raise SkipRefused("skip_refused", f"{group} stands at offset {stands}, behind {offset}: nothing to skip")
-    batch = await _undecodable_at(reader, partition, stands, there.end, offset)
+    now = _position(committed, there)
+    if now > offset:
+        raise SkipRefused("skip_refused", f"{group} is at offset {now}, behind {offset}: nothing to skip")
+    batch = await _undecodable_at(reader, partition, now, there.end, offset)
     if batch.next_offset is None or not offset < batch.next_offset <= there.end:
         raise SkipRefused(
             "skip_refused",

@@ -8,16 +8,18 @@ from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
-from aiokafka import errors as kafka
-
 from pipeline.contracts import DEAD_LETTER_ENDING, OutgoingRecord, RecordPosition, TopicName
 from pipeline.errors import FatalError, Overloaded, PipelineError
 from pipeline.kafka.client.connection import connection_options
 from pipeline.kafka.client.producer import (
     DEAD_LETTER_ROOM,
+    SEQUENCE_LOST,
+    TOO_LARGE,
     AioProducer,
     Appended,
+    ClientError,
     Producer,
+    ProducerClosed,
     ProducerFactory,
     record_size,
 )
@@ -29,15 +31,6 @@ log = get_logger(__name__)
 
 _RECONNECT: Final = 1.0
 """Seconds between two attempts to connect."""
-_TOO_LARGE: Final = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
-_SEQUENCE_LOST: Final = (
-    kafka.OutOfOrderSequenceNumber,
-    kafka.ProducerFenced,
-    kafka.InvalidProducerEpoch,
-    kafka.InvalidProducerIdMapping,
-    kafka.UnknownProducerId,
-)
-"""After these an idempotent producer fails every later batch of the partition: only a new producer id helps."""
 
 
 class KafkaPublisher:
@@ -106,12 +99,12 @@ class KafkaPublisher:
         try:
             self._admit(record)
             started = time.perf_counter()
-            place = await self._sent(record)
+            appended = await self._sent(record)
         except PipelineError as error:
             self._metrics.publish_failures.labels(topic=record.topic, code=error.code).inc()
             raise
         self._seconds(record.topic).observe(time.perf_counter() - started)
-        return place
+        return appended
 
     def _admit(self, record: OutgoingRecord) -> None:
         limit = self._settings.max_record_bytes + (DEAD_LETTER_ROOM if record.topic.endswith(DEAD_LETTER_ENDING) else 0)
@@ -129,17 +122,17 @@ class KafkaPublisher:
         deadline = asyncio.get_running_loop().time() + self._settings.ack_timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
-                place = await asyncio.shield(await self._handed_over(record))
+                appended = await asyncio.shield(await self._handed_over(record))
         except TimeoutError as error:
             raise _unavailable(record.topic, "no confirmation in time", self._settings.ack_timeout_seconds) from error
-        except _TOO_LARGE as error:
+        except TOO_LARGE as error:
             raise RecordTooLarge(
                 "record_too_large", f"A broker refuses the record as too large for {record.topic} (message.max.bytes)."
             ) from error
-        except kafka.KafkaError as error:
-            self._judge(error)
+        except ClientError as error:
+            self._replace_if_broken(error)
             raise _unavailable(record.topic, type(error).__name__, self._settings.ack_timeout_seconds) from error
-        return RecordPosition(record.topic, place.partition, place.offset)
+        return RecordPosition(record.topic, appended.partition, appended.offset)
 
     async def _handed_over(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         self._count(+1)
@@ -156,7 +149,7 @@ class KafkaPublisher:
             self._keeper.result()  # what nobody expected ended it: nothing would ever connect again
         await self._connected.wait()
         if self._producer is None:
-            raise kafka.ProducerClosed
+            raise ProducerClosed
         return self._producer
 
     def _settle(self, future: asyncio.Future[Appended]) -> None:
@@ -168,8 +161,8 @@ class KafkaPublisher:
         self._in_flight += change
         self._metrics.sends_in_flight.set(self._in_flight)
 
-    def _judge(self, error: kafka.KafkaError) -> None:
-        if isinstance(error, _SEQUENCE_LOST) or (self._producer and self._producer.broken):
+    def _replace_if_broken(self, error: ClientError) -> None:
+        if isinstance(error, SEQUENCE_LOST) or (self._producer and self._producer.broken):
             self._connected.clear()
             self._broken.set()
 
@@ -177,7 +170,7 @@ class KafkaPublisher:
         while True:
             try:
                 self._producer = await self._connect()
-            except (kafka.KafkaError, OSError, TimeoutError, FatalError) as error:
+            except (ClientError, OSError, TimeoutError, FatalError) as error:
                 # a certificate that cannot be used may be in the middle of its rotation
                 why = getattr(error, "code", type(error).__name__)
                 log.warning("connection_failed", component="publisher", why=why)

@@ -123,6 +123,10 @@ class KafkaSettings(BaseModel):
         le=100_000,
         description="Records sent and not confirmed; at this number more are refused. Memory is bounded by it times max_record_bytes",
     )
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
+        default="none",
+        description="How batches are compressed on their way to the brokers; topics of `topics create` are stored uncompressed all the same. All codecs are read",
+    )
     request_timeout_seconds: Seconds = Field(
         default=10.0, gt=0, le=300, description="Seconds for one request to a broker, then the connection is given up"
     )

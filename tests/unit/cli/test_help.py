@@ -62,6 +62,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "topics check",
         "topics create",
         "topics export",
+        "topics skip",
         "work audit",
         "work confirm",
         "work process",

@@ -10,8 +10,9 @@ import pytest
 from support.command_line import Run
 
 from pipeline.contracts import SPECS, TOPICS, Topic, TopicSpec
-from pipeline.kafka import BrokerUnavailable, KafkaSettings
+from pipeline.kafka import BrokerUnavailable, KafkaSettings, Partition
 from pipeline.kafka.admin import TopicFinding, TopicResult
+from pipeline.kafka.groups import Skip
 
 ECS_ONLY = tuple(spec for spec in TOPICS if spec.topic.startswith(("card-batch.", "audit.")))
 
@@ -186,3 +187,68 @@ def test_a_group_whose_dead_letters_would_be_ours_is_refused(empty: Path, run: R
         "error: group_refused: --group: the group 'card-batch' would have the dead-letter topic of another: "
         "choose another name\n"
     )
+
+
+# skip
+
+
+SKIP = ("topics", "skip", "--group", "process", "--topic", "card-batch.requested", "--partition", "3", "--offset", "7")
+FOUND = Skip("card-pipeline.process", "card-batch.requested", 3, 7, 9, skipped=2, why="Unknown compression codec 0x05")
+
+
+class Skipping:
+    """Remembers what was asked of the cluster."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.planned: list[tuple[str, Partition, int]] = []
+        self.done: list[tuple[str, Partition, int, str]] = []
+        monkeypatch.setattr("pipeline.cli.topics.plan_skip", self._plan)
+        monkeypatch.setattr("pipeline.cli.topics.skip", self._skip)
+
+    async def _plan(self, _: KafkaSettings, group: str, partition: Partition, offset: int) -> Skip:
+        self.planned.append((group, partition, offset))
+        return FOUND
+
+    async def _skip(self, _: KafkaSettings, group: str, partition: Partition, offset: int, *, reason: str) -> Skip:
+        self.done.append((group, partition, offset, reason))
+        return FOUND
+
+
+@pytest.fixture
+def skipping(home: Path, monkeypatch: pytest.MonkeyPatch) -> Skipping:
+    del home
+    return Skipping(monkeypatch)
+
+
+def test_a_skip_is_a_dry_run_first(run: Run, skipping: Skipping) -> None:
+    result = run(*SKIP)
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [
+            "topic\tpartition\tcommitted\tbecomes\tskipped\twhy",
+            "card-batch.requested\t3\t7\t9\t2\tUnknown compression codec 0x05",
+        ],
+    )
+    assert result.stderr == (
+        "card-pipeline.process: 2 offsets skipped (dry run, nothing was changed; --execute does it)\n"
+    )
+    assert (skipping.planned, skipping.done) == ([("process", Partition("card-batch.requested", 3), 7)], [])
+
+
+def test_a_skip_is_executed_with_a_reason_only(run: Run, skipping: Skipping) -> None:
+    refused = run(*SKIP, "--reason", " ", "--execute")
+    assert (refused.exit_code, refused.stderr[: len("error: reason_missing")]) == (2, "error: reason_missing")
+    assert skipping.done == []
+    result = run(*SKIP, "--reason", "INC-7", "--execute", "--json")
+    assert json.loads(result.stdout) == {
+        "executed": True,
+        "reason": "INC-7",
+        "group": "card-pipeline.process",
+        "topic": "card-batch.requested",
+        "partition": 3,
+        "committed": 7,
+        "becomes": 9,
+        "skipped": 2,
+        "why": "Unknown compression codec 0x05",
+    }
+    assert skipping.done == [("process", Partition("card-batch.requested", 3), 7, "INC-7")]

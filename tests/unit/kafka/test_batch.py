@@ -145,7 +145,7 @@ async def test_a_batch_in_limbo_goes_on_when_its_partition_comes_back(bench: Ben
     assert bench.group.commits[-1] == {0: 1}
 
 
-async def test_a_partition_that_was_away_is_prepared_anew(bench: Bench) -> None:
+async def test_a_partition_that_was_away_is_prepared_again(bench: Bench) -> None:
     async with bench.running(0):
         await until(lambda: bench.handler.prepared == [0])
         await bench.group.revoke()

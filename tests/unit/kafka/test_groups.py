@@ -5,17 +5,18 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from structlog.testing import capture_logs
 from support.fake_partitions import FakePartitions
 
-from pipeline.kafka import GroupBusy, GroupUnknown, KafkaSettings, Partition, TopicUnknown
-from pipeline.kafka.groups import Move, Rewind, plan_rewind, rewind
+from pipeline.kafka import GroupBusy, GroupUnknown, KafkaSettings, Partition, SkipRefused, TopicUnknown
+from pipeline.kafka.groups import Move, Rewind, Skip, plan_rewind, plan_skip, rewind, skip
 
 SETTINGS = KafkaSettings(bootstrap_servers="unused:1", group_prefix="card-pipeline.")
 
 
 @pytest.fixture
 def cluster() -> FakePartitions:
-    """A group that stands at 7 of 10 records, the first three of which are gone, and nowhere in a second partition."""
+    """A group at offset 7 of 10 records, the first three of which are gone; it has no offset in a second partition."""
     made = FakePartitions()
     made.topic("a", partitions=2, first=3)
     made.put("a", *(1_000 * number for number in range(7)))
@@ -29,7 +30,7 @@ async def test_a_plan_changes_nothing(cluster: FakePartitions) -> None:
     assert cluster.commits == []
 
 
-async def test_the_deed_commits_what_the_plan_says(cluster: FakePartitions) -> None:
+async def test_a_rewind_commits_what_the_plan_says(cluster: FakePartitions) -> None:
     done = await rewind(SETTINGS, "g", "earliest", connect=cluster.connect)
     assert cluster.commits == [{Partition(move.topic, move.partition): move.becomes for move in done.moves}]
 
@@ -93,3 +94,77 @@ async def test_an_unknown_topic_is_refused(cluster: FakePartitions) -> None:
     with pytest.raises(TopicUnknown, match="no topic gone"):
         await rewind(SETTINGS, "g", "earliest", topics=["a", "gone"], connect=cluster.connect)
     assert cluster.commits == []
+
+
+# skipping a batch that cannot be decoded
+
+BAD = Partition("a", 0)
+
+
+@pytest.fixture
+def spoilt(cluster: FakePartitions) -> FakePartitions:
+    """The group is at a batch of two records, the last but one of its partition."""
+    cluster.spoil("a", 7, 9)
+    return cluster
+
+
+async def test_a_plan_of_a_skip_changes_nothing(spoilt: FakePartitions) -> None:
+    found = await plan_skip(SETTINGS, "g", BAD, 7, connect=spoilt.connect)
+    assert found == Skip("g", "a", 0, 7, 9, skipped=2, why="Unknown compression codec 0x05")
+    assert spoilt.commits == []
+
+
+async def test_a_skip_commits_the_offset_behind_the_batch_and_logs_the_reason(spoilt: FakePartitions) -> None:
+    with capture_logs() as lines:
+        await skip(SETTINGS, "g", BAD, 7, reason="INC-7", connect=spoilt.connect)
+    assert spoilt.commits == [{BAD: 9}]
+    expected = {"event": "batch_skipped", "group": "g", "topic": "a", "offset": 7, "next_offset": 9, "reason": "INC-7"}
+    assert lines[0].items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("committed", "offset", "why"),
+    [
+        (5, 7, "the record at offset 5 can be decoded and was not handled yet: start the group"),
+        (8, 7, "g is at offset 8, behind 7"),
+        (7, 8, "the first batch that cannot be decoded is at offset 7, not 8"),
+    ],
+)
+async def test_no_other_records_are_skipped(spoilt: FakePartitions, committed: int, offset: int, why: str) -> None:
+    spoilt.committed_offsets[BAD] = committed
+    with pytest.raises(SkipRefused, match=why):
+        await skip(SETTINGS, "g", BAD, offset, reason="INC-7", connect=spoilt.connect)
+    assert spoilt.commits == []
+
+
+async def test_records_that_can_be_decoded_are_not_skipped(cluster: FakePartitions) -> None:
+    with pytest.raises(SkipRefused, match="the record at offset 7 can be decoded"):
+        await skip(SETTINGS, "g", BAD, 7, reason="INC-7", connect=cluster.connect)
+    with pytest.raises(SkipRefused, match="g is at offset 7, behind 6"):
+        await skip(SETTINGS, "g", BAD, 6, reason="INC-7", connect=cluster.connect)
+    cluster.committed_offsets[BAD] = 10
+    with pytest.raises(SkipRefused, match="there is no record at offset 10"):
+        await skip(SETTINGS, "g", BAD, 10, reason="INC-7", connect=cluster.connect)
+    assert cluster.commits == []
+
+
+@pytest.mark.parametrize("behind", [None, 7, 11])
+async def test_a_batch_whose_end_is_not_known_is_not_skipped(cluster: FakePartitions, behind: int | None) -> None:
+    """A wrong checksum may belong to a wrong header."""
+    cluster.spoil("a", 7, behind)
+    with pytest.raises(SkipRefused, match="does not say where it ends; move the group by pipeline events rewind"):
+        await skip(SETTINGS, "g", BAD, 7, reason="INC-7", connect=cluster.connect)
+    assert cluster.commits == []
+
+
+async def test_a_skip_needs_a_stopped_group_and_a_partition(spoilt: FakePartitions) -> None:
+    spoilt.live = 1
+    with pytest.raises(GroupBusy, match="1 live member"):
+        await skip(SETTINGS, "g", BAD, 7, reason="INC-7", connect=spoilt.connect)
+    spoilt.live = 0
+    with pytest.raises(TopicUnknown, match="a has no partition 9"):
+        await plan_skip(SETTINGS, "g", Partition("a", 9), 7, connect=spoilt.connect)
+    with pytest.raises(TopicUnknown, match="no topic gone"):
+        await plan_skip(SETTINGS, "g", Partition("gone", 0), 7, connect=spoilt.connect)
+    with pytest.raises(GroupUnknown, match="other has committed nothing"):
+        await plan_skip(SETTINGS, "other", BAD, 7, connect=spoilt.connect)

@@ -159,26 +159,26 @@ async def test_the_log_says_which_job_waits_and_why(bench: Bench) -> None:
             bench.group.send(("acme/1", b"1"))
             await until(lambda: {0: 1} in bench.group.commits)
     about = {line["event"]: line for line in lines}
-    place = {"topic": "card-batch.requested", "partition": 0, "offset": 0, "key": "acme/1"}
-    assert about["work_retried"].items() >= {**place, "message": "the disk is full", "try_number": 2}.items()
+    position = {"topic": "card-batch.requested", "partition": 0, "offset": 0, "key": "acme/1"}
+    assert about["work_retried"].items() >= {**position, "message": "the disk is full", "try_number": 2}.items()
     kept = {"message": "no such field", "kept_in": "card-batch.dead-letter"}
-    assert about["record_dead_lettered"].items() >= {**place, **kept}.items()
+    assert about["record_dead_lettered"].items() >= {**position, **kept}.items()
 
 
 async def test_a_permanent_error_becomes_a_dead_letter(bench: Bench) -> None:
     """Value, key, headers unchanged, the reason in headers, then the hook, then the commit."""
-    told: list[DeadLetter] = []
+    noted: list[DeadLetter] = []
 
     async def act(record: Record, _lease: Lease) -> None:
         if record.attempt == 1:
             raise TransientError("busy", "later")
         raise PermanentError("cannot_decode", "x" * 2000)
 
-    async def tell(letter: DeadLetter) -> None:
-        told.append(letter)
+    async def note(letter: DeadLetter) -> None:
+        noted.append(letter)
 
     bench.handler.on_handle = act
-    bench.on_dead_letter = tell
+    bench.on_dead_letter = note
     async with bench.running(0):
         [record] = bench.group.send(("a", b"\x00"))
         await until(lambda: {0: 1} in bench.group.commits)
@@ -200,7 +200,7 @@ async def test_a_permanent_error_becomes_a_dead_letter(bench: Bench) -> None:
             ),
         )
     ]
-    [letter] = told
+    [letter] = noted
     assert (letter.record.offset, letter.error.code, letter.group, letter.at) == (
         record.offset,
         "cannot_decode",
@@ -234,14 +234,14 @@ async def test_a_record_is_not_finished_before_its_dead_letter_is_kept(bench: Be
 async def test_a_hook_that_fails_is_repeated_with_its_dead_letter(bench: Bench) -> None:
     answers = [TransientError("audit", "no")]
 
-    async def tell(_letter: DeadLetter) -> None:
+    async def note(_letter: DeadLetter) -> None:
         if answers:
             raise answers.pop()
 
     async def act(_record: Record, _lease: Lease) -> None:
         raise PermanentError("bad", "bad")
 
-    bench.on_dead_letter = tell
+    bench.on_dead_letter = note
     bench.handler.on_handle = act
     async with bench.running(0):
         bench.group.send(("a", b"1"))
@@ -358,3 +358,54 @@ async def test_a_topic_that_nobody_consumes_is_refused() -> None:
             kafka=KAFKA,
             settings=QUICK,
         )
+
+
+async def test_no_record_behind_the_span_is_begun_before_a_commit(bench: Bench) -> None:
+    """Neither its arrival nor its handling: what a crash repeats is bounded from the committed offset on."""
+    bench.set(max_span=4)
+    bench.group.answers.extend([False] * 30)
+    async with bench.running(0):
+        bench.group.send(*((f"{n}", b"%d" % n) for n in range(12)))
+        await until(lambda: len(bench.group.answers) < 10)
+        assert [record.offset for record in bench.handler.arrived] == [0, 1, 2, 3]
+        assert len(bench.handler.done) == 4
+        bench.group.answers.clear()
+        await until(lambda: {0: 12} in bench.group.commits)
+    assert len(bench.handler.arrived) == len(bench.handler.done) == 12
+
+
+async def test_what_the_gate_refuses_does_not_arrive(bench: Bench) -> None:
+    """A gate and an on-arrival callback go together: the gate is asked first."""
+
+    class Even:
+        async def open(self, first: Record) -> None:
+            assert first.offset == 0
+            assert bench.handler.arrived == []
+
+        def admit(self, record: Record) -> bool:
+            return record.offset % 2 == 0
+
+    bench.gate = lambda _topic, _partition: Even()
+    async with bench.running(0):
+        bench.group.send(*((f"{n}", b"%d" % n) for n in range(6)))
+        await until(lambda: {0: 6} in bench.group.commits)
+    assert [record.offset for record in bench.handler.arrived] == [0, 2, 4]
+    assert sorted(bench.handler.done) == [b"0", b"2", b"4"]
+
+
+async def test_a_dead_letter_that_can_never_be_written_ends_the_member(bench: Bench) -> None:
+    """E.g. the note about it is too large: the record must not count as finished."""
+    error = PermanentError("record_too_large", "too large")
+
+    async def note(_letter: DeadLetter) -> None:
+        raise error
+
+    async def act(_record: Record, _lease: Lease) -> None:
+        raise PermanentError("bad", "bad")
+
+    bench.on_dead_letter = note
+    bench.handler.on_handle = act
+    async with bench.running(0):
+        bench.group.send(("a", b"1"))
+        assert await bench.raised() is error
+    assert {0: 1} not in bench.group.commits

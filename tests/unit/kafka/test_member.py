@@ -13,6 +13,7 @@ from support.members import keyed_consumer
 
 from pipeline.contracts import Record
 from pipeline.errors import FatalError, LeaseLost, TransientError
+from pipeline.kafka import BatchUndecodable
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
 
@@ -53,7 +54,7 @@ async def test_work_goes_on_in_limbo_and_waits_before_its_effect(bench: Bench) -
 
 
 async def test_records_fetched_again_are_not_begun_again(bench: Bench) -> None:
-    """After a rebalance the client is told where to go on; what comes from the committed offset anyway is known."""
+    """After a rebalance the client continues behind the fetched records; those that come again are known."""
     held = Held(bench)
     async with bench.running(0):
         records = bench.group.send(("a", b"1"), ("b", b"2"))
@@ -97,7 +98,7 @@ async def test_work_on_a_lost_partition_is_cancelled(bench: Bench) -> None:
 async def test_work_is_not_kept_when_others_may_have_had_the_partition(
     bench: Bench, member: str, generation: int
 ) -> None:
-    """Another member id, or a generation in between: begin anew at the committed offset, though it is ours again."""
+    """Another member id, or a generation in between: begin at the committed offset, though it is ours again."""
     held = Held(bench)
     async with bench.running(0):
         records = bench.group.send(("a", b"1"))
@@ -176,7 +177,7 @@ async def test_an_error_at_an_assignment_ends_the_member(bench: Bench, monkeypat
 # heartbeats
 
 
-async def test_without_a_fresh_heartbeat_all_work_is_cancelled_then_begins_anew(bench: Bench) -> None:
+async def test_without_a_fresh_heartbeat_all_work_is_cancelled_then_begins_again(bench: Bench) -> None:
     """0.8 of the session: cancelled. The same membership recovers: from the committed offset, once that is known."""
     held = Held(bench)
     async with bench.running(0) as consumer:
@@ -407,3 +408,48 @@ async def test_an_error_of_the_client_ends_the_member(bench: Bench) -> None:
     bench.group.fetch_errors.append(error)
     async with bench.running(0):
         assert await bench.raised() is error
+
+
+# a batch that cannot be decoded
+
+
+async def test_what_precedes_an_undecodable_batch_is_finished_then_the_member_ends(bench: Bench) -> None:
+    """Its offset is committed, so that a skip leaves out nothing else; nothing behind it is fetched."""
+    held = Held(bench)
+    error = BatchUndecodable("card-batch.requested", 0, 5, 9, "Unknown compression codec 0x05")
+    bench.set(commit_interval_seconds=60.0)
+    async with bench.running(0):
+        bench.group.send(("a", b"1"), ("a", b"2"))
+        await until(lambda: len(bench.handler.arrived) == 2)
+        with capture_logs() as lines:
+            bench.group.fetch_errors.append(error)
+            await until(lambda: [line["event"] for line in lines] == ["batch_undecodable"])
+        assert bench.group.commits == []
+        held.release.set()
+        assert await bench.raised() is error
+    assert held.effects == [b"1", b"2"]
+    assert bench.group.commits == [{0: 5}]
+    expected = {"topic": "card-batch.requested", "partition": 0, "offset": 5, "next_offset": 9, "group": "process"}
+    assert lines[0].items() >= {**expected, "why": "Unknown compression codec 0x05"}.items()
+
+
+async def test_an_undecodable_first_batch_is_committed_up_to_itself(bench: Bench) -> None:
+    """Then the group is known, and the batch can be skipped."""
+    error = BatchUndecodable("card-batch.requested", 0, 5, 9, "Unknown compression codec 0x05")
+    async with bench.running(0):
+        bench.group.fetch_errors.append(error)
+        assert await bench.raised() is error
+    assert bench.group.commits == [{0: 5}]
+
+
+async def test_records_before_an_undecodable_batch_get_the_grace_and_no_more(bench: Bench) -> None:
+    held = Held(bench)
+    error = BatchUndecodable("card-batch.requested", 0, 5, 9, "Unknown compression codec 0x05")
+    bench.set(stop_grace_seconds=0.01)
+    async with bench.running(0):
+        bench.group.send(("a", b"1"))
+        await until(lambda: len(bench.handler.begun) == 1)
+        bench.group.fetch_errors.append(error)
+        assert await bench.raised() is error
+    assert held.refused == [b"1"]
+    assert all(commit == {0: 0} for commit in bench.group.commits)

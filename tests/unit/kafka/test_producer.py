@@ -20,7 +20,7 @@ from pipeline.observability import Metrics
 
 SETTINGS = KafkaSettings(bootstrap_servers="127.0.0.1:1", ack_timeout_seconds=0.05, max_sends_in_flight=3)
 RECORD = OutgoingRecord(Topic.BATCH_REQUESTED, "k", b"v", ())
-PLACE = RecordPosition(Topic.BATCH_REQUESTED, 0, 7)
+POSITION = RecordPosition(Topic.BATCH_REQUESTED, 0, 7)
 
 
 class FakeProducer:
@@ -38,7 +38,7 @@ class FakeProducer:
         if self.refuse:
             raise self.refuse
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        answer = self.answers.pop(0) if self.answers else PLACE
+        answer = self.answers.pop(0) if self.answers else POSITION
         if isinstance(answer, Exception):
             future.set_exception(answer)
         elif answer is None:
@@ -79,11 +79,11 @@ async def _error(publisher: KafkaPublisher, record: OutgoingRecord = RECORD) -> 
     return caught.value
 
 
-async def test_a_confirmed_record_has_its_place() -> None:
+async def test_a_confirmed_record_has_its_position() -> None:
     cluster, metrics = Cluster(), Metrics()
     async with _publishing(cluster, metrics=metrics) as publisher:
         before = publisher.ready
-        assert await publisher.publish(RECORD) == PLACE
+        assert await publisher.publish(RECORD) == POSITION
         assert (before, publisher.ready) == (False, True)
     labels = {"topic": "card-batch.requested"}
     assert metrics.registry.get_sample_value("pipeline_publish_seconds_count", labels) == 1
@@ -100,10 +100,10 @@ async def test_silence_ends_at_the_deadline_and_counts_as_in_flight_until_it_is_
         assert {type(await _error(publisher)) for _ in range(3)} == {BrokerUnavailable}
         assert isinstance(await _error(publisher), Overloaded)
         assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 3
-        producer.silent[0].set_result(PLACE)
+        producer.silent[0].set_result(POSITION)
         producer.silent[1].set_exception(kafka.KafkaTimeoutError())
         await asyncio.sleep(0)
-        assert await publisher.publish(RECORD) == PLACE
+        assert await publisher.publish(RECORD) == POSITION
         await asyncio.sleep(0)
         assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 1
         producer.silent[2].cancel()
@@ -112,7 +112,7 @@ async def test_silence_ends_at_the_deadline_and_counts_as_in_flight_until_it_is_
 
 
 @pytest.mark.parametrize("error", [kafka.MessageSizeTooLargeError(), kafka.RecordListTooLargeError()])
-async def test_a_broker_that_takes_less_than_configured_is_told_apart(error: Exception) -> None:
+async def test_a_broker_that_takes_less_than_configured_is_distinguished(error: Exception) -> None:
     cluster = Cluster()
     async with _publishing(cluster) as publisher:
         await publisher.publish(RECORD)
@@ -131,7 +131,7 @@ async def test_any_other_refusal_may_be_repeated(error: Exception) -> None:
         assert isinstance(refused, BrokerUnavailable)
         assert type(error).__name__ in refused.message
         cluster.made[0].refuse = None
-        assert await publisher.publish(RECORD) == PLACE
+        assert await publisher.publish(RECORD) == POSITION
     assert len(cluster.made) == 1
 
 
@@ -146,7 +146,7 @@ async def test_a_producer_that_can_never_send_again_is_replaced(broken: bool) ->
         first.answers = [kafka.KafkaError() if broken else kafka.OutOfOrderSequenceNumber()]
         assert isinstance(await _error(publisher), BrokerUnavailable)
         assert not publisher.ready
-        assert await publisher.publish(RECORD) == PLACE
+        assert await publisher.publish(RECORD) == POSITION
     assert len(cluster.made) == 2
     assert first.closed_within == 0
 
@@ -156,7 +156,7 @@ async def test_it_goes_on_trying_to_connect(monkeypatch: pytest.MonkeyPatch) -> 
     cluster = Cluster()
     cluster.errors = [kafka.KafkaConnectionError(), TimeoutError(), FatalError("kafka_tls_files", "half rotated")]
     async with _publishing(cluster) as publisher:
-        assert await publisher.publish(RECORD) == PLACE
+        assert await publisher.publish(RECORD) == POSITION
 
 
 async def test_without_a_connection_the_deadline_holds() -> None:
@@ -177,7 +177,7 @@ async def test_what_ended_the_connecting_for_good_is_raised_by_the_next_publicat
             await publisher.publish(RECORD)
 
 
-async def test_a_cancelled_send_frees_its_place() -> None:
+async def test_a_cancelled_send_frees_its_slot() -> None:
     cluster, metrics = Cluster(), Metrics()
     cluster.errors = [kafka.KafkaConnectionError()]
     async with _publishing(cluster, metrics=metrics) as publisher:
@@ -201,7 +201,7 @@ async def test_size_is_checked_before_sending_and_dead_letters_have_more_room() 
     async with _publishing(cluster, settings) as publisher:
         headers = (("name", b"x" * 4000),)
         fits = OutgoingRecord(Topic.BATCH_REQUESTED, "key", b"x" * (10_000 - record_size(_with(b"", headers))), headers)
-        assert await publisher.publish(fits) == PLACE
+        assert await publisher.publish(fits) == POSITION
         larger = _with(fits.value + b"x", headers)
         assert isinstance(await _error(publisher, larger), RecordTooLarge)
         letter = OutgoingRecord(Topic.BATCH_DEAD_LETTER, "key", larger.value, (*headers, ("dlq", b"x" * 16_000)))

@@ -73,7 +73,7 @@ async def test_offsets_without_records_at_the_end_are_passed_over() -> None:
     cluster = FakePartitions()
     cluster.topic("a")
     cluster.put("a", 10)
-    cluster.trail_off("a", 2)
+    cluster.end_with_gap("a", 2)
     assert await read(cluster, "a") == ["a/0/0"]
 
 

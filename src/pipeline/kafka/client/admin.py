@@ -136,12 +136,12 @@ class KafkaGroupAdmin:
             # the embedded broker answers nothing, which the client takes for a list
             raise FatalError("admin_unsupported", "This broker does not answer with the offsets of groups.") from None
         found = {}
-        for place, committed in answer.items():
+        for tp, committed in answer.items():
             try:
-                topic = self._names.logical(place.topic)
+                topic = self._names.logical(tp.topic)
             except KeyError:
                 continue  # without our prefix: not ours to move
-            found[Partition(topic, place.partition)] = committed.offset
+            found[Partition(topic, tp.partition)] = committed.offset
         return found
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:

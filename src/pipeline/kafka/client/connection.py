@@ -13,7 +13,7 @@ from pipeline.kafka.settings import KafkaSettings, SaslSettings, TlsSettings
 def connection_options(settings: KafkaSettings, *, client_id: str) -> dict[str, Any]:
     """Return keyword arguments common to aiokafka's producer, consumer and admin client.
 
-    Files are read here, so call it anew for each client: a rotated certificate is used by the next connection.
+    Files are read here, so call it for each client: a rotated certificate is used by the next connection.
 
     Raises:
         FatalError: A certificate file is missing or is not what it should be.

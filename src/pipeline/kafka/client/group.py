@@ -113,8 +113,8 @@ class KafkaGroupClient:
             # the group's first start: from the earliest record
             await self._to_beginning(error.args[0])
         except kafka.OffsetOutOfRangeError as error:
-            for place, offset in error.args[0].items():
-                await self._out_of_range(place, offset)
+            for tp, offset in error.args[0].items():
+                await self._out_of_range(tp, offset)
         except (kafka.TopicAuthorizationFailedError, kafka.GroupAuthorizationFailedError) as error:
             raise FatalError("kafka_not_authorized", f"Kafka refuses to let this group read: {error}") from error
         except kafka.KafkaError as error:
@@ -123,32 +123,38 @@ class KafkaGroupClient:
             log.warning("fetch_failed", why=type(error).__name__)
             await asyncio.sleep(wait)
         else:
-            return {self._partition(place): self._records(place, raws) for place, raws in drained.items()}
+            return {self._partition(tp): self._records(tp, raws) for tp, raws in drained.items()}
         return {}
 
-    async def _to_beginning(self, place: Any) -> bool:
+    async def _to_beginning(self, tp: Any) -> bool:
         try:
-            return bool(await self._consumer.seek_to_beginning(place))
+            return bool(await self._consumer.seek_to_beginning(tp))
         except kafka.IllegalStateError:
             return False  # taken away meanwhile
 
-    async def _out_of_range(self, place: Any, offset: int) -> None:
+    async def _out_of_range(self, tp: Any, offset: int) -> None:
         try:
-            first = (await self._consumer.beginning_offsets([place]))[place]
-            end = (await self._consumer.end_offsets([place]))[place]
+            first = (await self._consumer.beginning_offsets([tp]))[tp]
+            end = (await self._consumer.end_offsets([tp]))[tp]
         except kafka.KafkaError as error:
             log.warning("fetch_failed", why=type(error).__name__)
             return  # the next fetch finds it out of range again
-        lost = RecordsLost(place.topic, place.partition, offset, first if offset < first else end)
+        lost = RecordsLost(tp.topic, tp.partition, offset, first if offset < first else end)
         if not self._report_lost:
             raise lost
-        log.error("records_lost", topic=place.topic, partition=place.partition, first=lost.first, next=lost.next_kept)
-        await self._to_beginning(place)
+        log.error(
+            "records_lost",
+            topic=tp.topic,
+            partition=tp.partition,
+            first=lost.first,
+            next=lost.next_kept,
+        )
+        await self._to_beginning(tp)
 
     async def commit(self, offsets: Mapping[Partition, int]) -> bool:
         """See GroupClient."""
         try:
-            await self._consumer.commit({self._place(partition): offset for partition, offset in offsets.items()})
+            await self._consumer.commit({self._raw(partition): offset for partition, offset in offsets.items()})
         except (kafka.TopicAuthorizationFailedError, kafka.GroupAuthorizationFailedError) as error:
             raise FatalError("kafka_not_authorized", f"Kafka refuses to let this group commit: {error}") from error
         except kafka.KafkaError as error:
@@ -158,12 +164,12 @@ class KafkaGroupClient:
 
     async def start_offset(self, partition: Partition) -> int | None:
         """See GroupClient."""
-        place = self._place(partition)
+        tp = self._raw(partition)
         try:
             async with asyncio.timeout(self._wait):
-                found: int | None = await self._consumer.committed(place)
+                found: int | None = await self._consumer.committed(tp)
                 if found is None:
-                    found = (await self._consumer.beginning_offsets([place]))[place]
+                    found = (await self._consumer.beginning_offsets([tp]))[tp]
         except (kafka.KafkaError, TimeoutError):
             return None
         return found
@@ -174,22 +180,22 @@ class KafkaGroupClient:
 
     def pause(self, partition: Partition) -> None:
         """See GroupClient."""
-        self._consumer.pause(self._place(partition))
+        self._consumer.pause(self._raw(partition))
 
     def resume(self, partition: Partition) -> None:
         """See GroupClient."""
-        self._consumer.resume(self._place(partition))
+        self._consumer.resume(self._raw(partition))
 
     def seek(self, partition: Partition, offset: int) -> None:
         """See GroupClient."""
-        self._consumer.seek(self._place(partition), offset)
+        self._consumer.seek(self._raw(partition), offset)
 
     def end(self, partition: Partition) -> int | None:
         """See GroupClient."""
-        place = self._place(partition)
-        if place not in self._consumer.assignment():
+        tp = self._raw(partition)
+        if tp not in self._consumer.assignment():
             return None
-        end: int | None = self._consumer.highwater(place)
+        end: int | None = self._consumer.highwater(tp)
         return end
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - see GroupClient
@@ -222,17 +228,17 @@ class KafkaGroupClient:
             except (kafka.KafkaError, OSError, TimeoutError):
                 continue  # the operating system closes what is left
 
-    def _place(self, partition: Partition) -> Any:
+    def _raw(self, partition: Partition) -> Any:
         return TopicPartition(self._names.topic(partition.topic), partition.number)
 
-    def _partition(self, place: Any) -> Partition:
-        return Partition(self._names.logical(place.topic), place.partition)
+    def _partition(self, tp: Any) -> Partition:
+        return Partition(self._names.logical(tp.topic), tp.partition)
 
-    def _partitions(self, places: Any) -> frozenset[Partition]:
-        return frozenset(self._partition(place) for place in places)
+    def _partitions(self, tps: Any) -> frozenset[Partition]:
+        return frozenset(self._partition(tp) for tp in tps)
 
-    def _records(self, place: Any, raws: Any) -> list[Record]:
-        topic = self._names.logical(place.topic)
+    def _records(self, tp: Any, raws: Any) -> list[Record]:
+        topic = self._names.logical(tp.topic)
         return [record_of(raw, topic) for raw in raws]
 
 

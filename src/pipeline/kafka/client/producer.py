@@ -8,12 +8,38 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka import errors as kafka
+from aiokafka.errors import KafkaError as ClientError
+from aiokafka.errors import KafkaTimeoutError, ProducerClosed
 from aiokafka.partitioner import murmur2
 
 from pipeline.contracts import OutgoingRecord
 from pipeline.kafka.client.connection import connection_options
 from pipeline.kafka.settings import KafkaSettings, Names
+
+__all__ = [
+    "DEAD_LETTER_ROOM",
+    "SEQUENCE_LOST",
+    "TOO_LARGE",
+    "AioProducer",
+    "Appended",
+    "ClientError",
+    "Producer",
+    "ProducerClosed",
+    "ProducerFactory",
+    "partition_of",
+    "record_size",
+]
+
+TOO_LARGE: Final = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+SEQUENCE_LOST: Final = (
+    kafka.OutOfOrderSequenceNumber,
+    kafka.ProducerFenced,
+    kafka.InvalidProducerEpoch,
+    kafka.InvalidProducerIdMapping,
+    kafka.UnknownProducerId,
+)
+"""After these an idempotent producer fails every later batch of the partition: only a new producer id helps."""
 
 DEAD_LETTER_ROOM: Final = 16_384
 """Bytes that a dead letter may exceed ``max_record_bytes`` by: the headers that say why."""
@@ -55,7 +81,7 @@ class Appended(Protocol):
 
 
 class Producer(Protocol):
-    """A connected producer. Errors are aiokafka's KafkaError."""
+    """A connected producer. Errors are :class:`ClientError`."""
 
     async def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         """Hand one record over; the future is done when every in-sync replica has it, or never. Never cancel it."""
@@ -89,6 +115,7 @@ class AioProducer:
             enable_idempotence=True,
             acks="all",
             linger_ms=0,
+            compression_type=None if settings.compression == "none" else settings.compression,
             max_batch_size=limit,
             max_request_size=limit,
             partitioner=partition_of,
@@ -100,7 +127,7 @@ class AioProducer:
         """Return a producer that has its producer id.
 
         Raises:
-            KafkaError, TimeoutError: No broker answered within ``within`` seconds.
+            ClientError, TimeoutError: No broker answered within ``within`` seconds.
             FatalError: A certificate file cannot be used.
         """
         made = cls(settings, await asyncio.to_thread(connection_options, settings, client_id=client_id))
@@ -143,7 +170,7 @@ class AioProducer:
     @property
     def broken(self) -> bool:
         """Whether the sending task ended."""
-        task: asyncio.Task[Any] | None = self._producer._sender.sender_task  # noqa: SLF001 - nothing public tells
+        task: asyncio.Task[Any] | None = self._producer._sender.sender_task  # noqa: SLF001 - no public method says so
         return task is None or task.done()
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - see Producer
@@ -153,7 +180,7 @@ class AioProducer:
                 async with asyncio.timeout(timeout / 2):
                     await self._producer.flush()
                     await self._producer.stop()
-            except (KafkaError, TimeoutError):
+            except (ClientError, TimeoutError):
                 pass  # what was not sent is reported to its senders by _drop
         await self._drop()
 
@@ -174,5 +201,5 @@ class AioProducer:
         try:
             async with asyncio.timeout(1.0):
                 await producer.client.close()
-        except (KafkaError, OSError, TimeoutError):
+        except (ClientError, OSError, TimeoutError):
             pass  # the connections are closed by the operating system at the latest when the process ends

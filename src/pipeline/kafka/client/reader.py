@@ -75,9 +75,9 @@ class KafkaPartitionReader:
 
     async def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Bounds]:
         """See PartitionReader."""
-        raw = [self._place(partition) for partition in partitions]
+        raw = [self._raw(partition) for partition in partitions]
         first, end = await self._consumer.beginning_offsets(raw), await self._consumer.end_offsets(raw)
-        return {one: Bounds(first[place], end[place]) for one, place in zip(partitions, raw, strict=True)}
+        return {one: Bounds(first[tp], end[tp]) for one, tp in zip(partitions, raw, strict=True)}
 
     async def offsets(self, bounds: Mapping[Partition, Bounds], point: Point) -> dict[Partition, int]:
         """See PartitionReader."""
@@ -86,8 +86,8 @@ class KafkaPartitionReader:
         moment = int(point.timestamp() * 1000)  # times of records are cut to milliseconds too
         if self._consumer._client.cluster.controller is None:  # noqa: SLF001 - only the embedded broker has none
             return await self._search(bounds, moment)
-        found = await self._consumer.offsets_for_times({self._place(one): moment for one in bounds})
-        at = {one: found[self._place(one)] for one in bounds}
+        found = await self._consumer.offsets_for_times({self._raw(one): moment for one in bounds})
+        at = {one: found[self._raw(one)] for one in bounds}
         return {one: there.end if at[one] is None else at[one].offset for one, there in bounds.items()}
 
     async def _search(self, bounds: Mapping[Partition, Bounds], moment: int) -> dict[Partition, int]:
@@ -109,38 +109,38 @@ class KafkaPartitionReader:
 
     def start(self, offsets: Mapping[Partition, int]) -> None:
         """See PartitionReader."""
-        self._consumer.assign([self._place(partition) for partition in offsets])
+        self._consumer.assign([self._raw(partition) for partition in offsets])
         for partition, offset in offsets.items():
-            self._consumer.seek(self._place(partition), offset)
+            self._consumer.seek(self._raw(partition), offset)
 
     async def fetch(self, partitions: Sequence[Partition], wait: float) -> dict[Partition, list[Record]]:
         """See PartitionReader."""
         await self._decoding.check()
-        raw = [self._place(partition) for partition in partitions]
+        raw = [self._raw(partition) for partition in partitions]
         got = await self._consumer.getmany(*raw, timeout_ms=round(wait * 1000))
-        return {self._partition(place): self._records(place, raws) for place, raws in got.items()}
+        return {self._partition(tp): self._records(tp, raws) for tp, raws in got.items()}
 
     async def position(self, partition: Partition) -> int:
         """See PartitionReader."""
-        found: int = await self._consumer.position(self._place(partition))
+        found: int = await self._consumer.position(self._raw(partition))
         return found
 
     def pause(self, partition: Partition) -> None:
         """See PartitionReader."""
-        self._consumer.pause(self._place(partition))
+        self._consumer.pause(self._raw(partition))
 
     def resume(self, partition: Partition) -> None:
         """See PartitionReader."""
-        self._consumer.resume(self._place(partition))
+        self._consumer.resume(self._raw(partition))
 
-    def _place(self, partition: Partition) -> Any:
+    def _raw(self, partition: Partition) -> Any:
         return TopicPartition(self._names.topic(partition.topic), partition.number)
 
-    def _partition(self, place: Any) -> Partition:
-        return Partition(self._names.logical(place.topic), place.partition)
+    def _partition(self, tp: Any) -> Partition:
+        return Partition(self._names.logical(tp.topic), tp.partition)
 
-    def _records(self, place: Any, raws: Any) -> list[Record]:
-        topic = self._names.logical(place.topic)
+    def _records(self, tp: Any, raws: Any) -> list[Record]:
+        topic = self._names.logical(tp.topic)
         return [record_of(raw, topic) for raw in raws]
 
 

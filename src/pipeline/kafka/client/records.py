@@ -60,11 +60,11 @@ class DecodingWatch:
         consumer._fetcher._records = _Fetches(self)  # noqa: SLF001
         self._consumer = consumer
 
-    def note(self, place: Any, error: Exception, *, offset: int, next_offset: int | None) -> None:
+    def note(self, tp: Any, error: Exception, *, offset: int, next_offset: int | None) -> None:
         """Note that a batch could not be decoded."""
         why = str(error.args[0]) if isinstance(error, kafka.KafkaError) and error.args else type(error).__name__
-        topic = self._names.logical(place.topic)
-        self._found[place] = BatchUndecodable(topic, place.partition, offset, next_offset, why)
+        topic = self._names.logical(tp.topic)
+        self._found[tp] = BatchUndecodable(topic, tp.partition, offset, next_offset, why)
 
     async def check(self) -> None:
         """Return unless a partition has been read up to a batch that cannot be decoded.
@@ -73,9 +73,9 @@ class DecodingWatch:
             BatchUndecodable: It has.
         """
         while self._found:
-            place, error = self._found.popitem()
+            tp, error = self._found.popitem()
             try:
-                reached = await self._consumer.position(place) == error.offset
+                reached = await self._consumer.position(tp) == error.offset
             except kafka.IllegalStateError:
                 continue  # the partition was taken away
             if reached:
@@ -89,17 +89,17 @@ class _Fetches(OrderedDict[Any, Any]):
         super().__init__()
         self._watch = watch
 
-    def __setitem__(self, place: Any, fetched: Any) -> None:
+    def __setitem__(self, tp: Any, fetched: Any) -> None:
         if isinstance(fetched, FetchResult):
-            fetched._partition_records = _Records(place, fetched._partition_records, self._watch)  # noqa: SLF001
-        super().__setitem__(place, fetched)
+            fetched._partition_records = _Records(tp, fetched._partition_records, self._watch)  # noqa: SLF001
+        super().__setitem__(tp, fetched)
 
 
 class _Records:
     """aiokafka's iterator over one partition's fetched records; ends, instead of raising, before a bad batch."""
 
-    def __init__(self, place: Any, records: Any, watch: DecodingWatch) -> None:
-        self._place = place
+    def __init__(self, tp: Any, records: Any, watch: DecodingWatch) -> None:
+        self._raw = tp
         self._records = records
         self._watch = watch
         self._batches = records._records = _Batches(records._records)  # noqa: SLF001
@@ -114,7 +114,7 @@ class _Records:
         try:
             yield from self._records
         except Exception as error:  # noqa: BLE001 - whatever decoding raises; `check` raises it with its position
-            self._watch.note(self._place, error, offset=self.next_fetch_offset, next_offset=self._batches.next_offset)
+            self._watch.note(self._raw, error, offset=self.next_fetch_offset, next_offset=self._batches.next_offset)
 
 
 class _Batches:

@@ -21,12 +21,12 @@ from pipeline.kafka.client.records import RAW_KEY, decoded
 from pipeline.kafka.protocols import Partition
 
 NAME = "card-batch.requested"
-PLACE = TopicPartition(NAME, 3)
+RAW = TopicPartition(NAME, 3)
 PARTITION = Partition(Topic.BATCH_REQUESTED, 3)
 
 
 class Client:
-    """Stands in for AIOKafkaConsumer: raises or returns what the test says."""
+    """A fake AIOKafkaConsumer: raises or returns what the test says."""
 
     def __init__(self) -> None:
         self.getmany_result: Any = {}
@@ -49,25 +49,25 @@ class Client:
             raise self.getmany_result
         return self.getmany_result
 
-    async def seek_to_beginning(self, place: TopicPartition) -> bool:
+    async def seek_to_beginning(self, raw: TopicPartition) -> bool:
         if self.rewind_error:
             raise self.rewind_error
-        self.rewound.append(place)
+        self.rewound.append(raw)
         return True
 
-    async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+    async def beginning_offsets(self, raws: list[TopicPartition]) -> dict[TopicPartition, int]:
         if self.offsets_error:
             raise self.offsets_error
-        return dict.fromkeys(places, self.first)
+        return dict.fromkeys(raws, self.first)
 
-    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict.fromkeys(places, self.end)
+    async def end_offsets(self, raws: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(raws, self.end)
 
     async def commit(self, _offsets: Any) -> None:
         if self.commit_error:
             raise self.commit_error
 
-    async def committed(self, _place: TopicPartition) -> int | None:
+    async def committed(self, _raw: TopicPartition) -> int | None:
         if self.committed_error:
             raise self.committed_error
         return self.committed_offset
@@ -103,7 +103,7 @@ async def test_records_are_translated(group: KafkaGroupClient, client: Client) -
     raw = SimpleNamespace(
         topic=NAME, partition=3, offset=4, key=b"k", value=None, headers=(("h", None),), timestamp=1_700_000_000_000
     )
-    client.getmany_result = {PLACE: [raw]}
+    client.getmany_result = {RAW: [raw]}
     [(partition, [record])] = (await group.fetch(10, 0.0)).items()
     assert partition == PARTITION
     assert (record.topic, record.partition, record.offset, record.key) == (Topic.BATCH_REQUESTED, 3, 4, "k")
@@ -120,21 +120,21 @@ def test_a_key_that_is_no_text_is_kept_in_a_header(
 
 
 async def test_a_group_without_offsets_begins_at_the_earliest_record(group: KafkaGroupClient, client: Client) -> None:
-    client.getmany_result = kafka.NoOffsetForPartitionError(PLACE)
+    client.getmany_result = kafka.NoOffsetForPartitionError(RAW)
     assert await group.fetch(10, 0.0) == {}
-    assert client.rewound == [PLACE]
+    assert client.rewound == [RAW]
     client.rewind_error = kafka.IllegalStateError("taken away meanwhile")
     assert await group.fetch(10, 0.0) == {}
 
 
 @pytest.mark.parametrize(
-    ("offset", "next_kept", "said"), [(5, 7, "offsets 5 to 6 expired"), (20, 9, "stands at offset 20")]
+    ("offset", "next_kept", "said"), [(5, 7, "offsets 5 to 6 expired"), (20, 9, "is at offset 20")]
 )
 async def test_lost_records_are_named(
     group: KafkaGroupClient, client: Client, offset: int, next_kept: int, said: str
 ) -> None:
     """Retention passed them, or the topic was deleted and created again."""
-    client.getmany_result = kafka.OffsetOutOfRangeError({PLACE: offset})
+    client.getmany_result = kafka.OffsetOutOfRangeError({RAW: offset})
     with pytest.raises(RecordsLost, match=said) as caught:
         await group.fetch(10, 0.0)
     assert (caught.value.first, caught.value.next_kept) == (offset, next_kept)
@@ -144,7 +144,7 @@ async def test_lost_records_are_named(
 async def test_a_broker_that_cannot_say_what_was_lost_is_asked_again_by_the_next_fetch(
     group: KafkaGroupClient, client: Client
 ) -> None:
-    client.getmany_result = kafka.OffsetOutOfRangeError({PLACE: 5})
+    client.getmany_result = kafka.OffsetOutOfRangeError({RAW: 5})
     client.offsets_error = kafka.KafkaTimeoutError("no answer")
     assert await group.fetch(10, 0.0) == {}
     client.offsets_error = None
@@ -154,9 +154,9 @@ async def test_a_broker_that_cannot_say_what_was_lost_is_asked_again_by_the_next
 
 async def test_lost_records_may_only_be_reported(client: Client) -> None:
     group = _group(client, lost_records="report")
-    client.getmany_result = kafka.OffsetOutOfRangeError({PLACE: 5})
+    client.getmany_result = kafka.OffsetOutOfRangeError({RAW: 5})
     assert await group.fetch(10, 0.0) == {}
-    assert client.rewound == [PLACE]
+    assert client.rewound == [RAW]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ async def test_what_may_pass_is_tried_again(group: KafkaGroupClient, client: Cli
     assert await group.fetch(10, 0.0) == {}
 
 
-async def test_a_commit_tells_whether_it_stands(group: KafkaGroupClient, client: Client) -> None:
+async def test_a_commit_says_whether_it_was_accepted(group: KafkaGroupClient, client: Client) -> None:
     assert await group.commit({PARTITION: 1})
     for error in (kafka.CommitFailedError(), kafka.IllegalStateError("not assigned"), kafka.KafkaConnectionError()):
         client.commit_error = error
@@ -190,7 +190,7 @@ async def test_a_commit_tells_whether_it_stands(group: KafkaGroupClient, client:
         await group.commit({PARTITION: 1})
 
 
-async def test_work_begins_anew_at_the_committed_offset_or_the_earliest(
+async def test_work_begins_again_at_the_committed_offset_or_the_earliest(
     group: KafkaGroupClient, client: Client
 ) -> None:
     assert await group.start_offset(PARTITION) == 5

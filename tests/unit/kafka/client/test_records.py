@@ -22,7 +22,7 @@ from pipeline.kafka.settings import Names
 
 _BASE, _ATTRIBUTES = slice(0, 8), 22
 _GZIP, _SNAPPY, _LZ4, _ZSTD, _UNKNOWN = 1, 2, 3, 4, 5
-PLACE = TopicPartition("t", 3)
+RAW = TopicPartition("t", 3)
 
 
 def batch(base: int, *values: bytes) -> bytearray:
@@ -51,25 +51,25 @@ class Consumer:
     """A consumer as the watch sees it, with one assigned partition."""
 
     def __init__(self) -> None:
-        self.assignment = Assignment([PLACE])
-        self.assignment.state_value(PLACE).reset_to(0)
+        self.assignment = Assignment([RAW])
+        self.assignment.state_value(RAW).reset_to(0)
         self._fetcher = SimpleNamespace(_records=OrderedDict())
         self.assigned = True
         self.watch = DecodingWatch(Names(KAFKA))
         self.watch.attach(self)
 
-    async def position(self, place: TopicPartition) -> int:
+    async def position(self, raw: TopicPartition) -> int:
         if not self.assigned:
-            raise kafka.IllegalStateError(f"{place} is not assigned")
-        offset: int = self.assignment.state_value(place).position
+            raise kafka.IllegalStateError(f"{raw} is not assigned")
+        offset: int = self.assignment.state_value(raw).position
         return offset
 
     def fetched(self, *batches: bytearray, crc: bool = False) -> FetchResult:
         """Let a fetch have brought batches; return what aiokafka keeps of it."""
-        offset = self.assignment.state_value(PLACE).position
-        records = PartitionRecords(PLACE, MemoryRecords(b"".join(batches)), [], offset, None, None, crc, 0)
-        result = FetchResult(PLACE, assignment=self.assignment, partition_records=records, backoff=0)
-        self._fetcher._records[PLACE] = result
+        offset = self.assignment.state_value(RAW).position
+        records = PartitionRecords(RAW, MemoryRecords(b"".join(batches)), [], offset, None, None, crc, 0)
+        result = FetchResult(RAW, assignment=self.assignment, partition_records=records, backoff=0)
+        self._fetcher._records[RAW] = result
         return result
 
 
@@ -91,7 +91,7 @@ def offsets(records: list[Any]) -> list[int]:
         (packed(_LZ4), False, "DecompressionError"),
         (packed(_ZSTD), False, "DecompressionError"),
         (packed(_UNKNOWN), False, "Unknown compression codec 0x05"),
-        (packed(_GZIP), True, f"Invalid CRC - {PLACE}"),
+        (packed(_GZIP), True, f"Invalid CRC - {RAW}"),
     ],
 )
 async def test_records_before_a_bad_batch_are_returned_and_then_it_is_named(
@@ -107,7 +107,7 @@ async def test_records_before_a_bad_batch_are_returned_and_then_it_is_named(
         error = caught.value
         assert (error.topic, error.partition, error.offset, error.next_offset) == ("t", 3, 2, 4)
         assert why in error.why
-        assert await consumer.position(PLACE) == 2
+        assert await consumer.position(RAW) == 2
         assert consumer.fetched(bad, crc=crc).getall() == []
 
 
@@ -143,18 +143,18 @@ async def test_a_bad_record_in_the_middle_of_a_batch_is_named_itself(consumer: C
 async def test_a_consumer_that_went_elsewhere_is_not_stopped(consumer: Consumer) -> None:
     """After a seek, or without the partition, the batch is not where the consumer reads."""
     consumer.fetched(packed(_UNKNOWN)).getall()
-    consumer.assignment.state_value(PLACE).seek(9)
+    consumer.assignment.state_value(RAW).seek(9)
     await consumer.watch.check()
-    consumer.assignment.state_value(PLACE).seek(0)
+    consumer.assignment.state_value(RAW).seek(0)
     consumer.fetched(packed(_UNKNOWN)).getall()
     consumer.assigned = False
     await consumer.watch.check()
 
 
 async def test_other_answers_to_a_fetch_are_left_alone(consumer: Consumer) -> None:
-    error = FetchError(error=kafka.OffsetOutOfRangeError({PLACE: 0}), backoff=0)
-    consumer._fetcher._records[PLACE] = error
-    assert consumer._fetcher._records[PLACE] is error
+    error = FetchError(error=kafka.OffsetOutOfRangeError({RAW: 0}), backoff=0)
+    consumer._fetcher._records[RAW] = error
+    assert consumer._fetcher._records[RAW] is error
 
 
 def test_another_build_of_aiokafka_is_refused() -> None:

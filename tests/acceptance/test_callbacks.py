@@ -208,7 +208,7 @@ async def test_a_409_after_a_lost_answer_confirms_the_notification(flow: Flow) -
 
 
 async def test_a_failed_job_whose_callback_ecs_refused_is_notified_again_by_command(flow: Flow) -> None:
-    """`job tell` sends the same body again once ECS is fixed; it refuses a job whose callback ECS accepted."""
+    """`job notify` sends the same body again once ECS is fixed; it refuses a job whose callback ECS accepted."""
     guid = UUID(int=500)
     flow.sandbox.faults.add(Fault(target="callback", kind="status", status=400, job=guid))
     job = await flow.send(content="html", job_guid=guid)
@@ -217,7 +217,7 @@ async def test_a_failed_job_whose_callback_ecs_refused_is_notified_again_by_comm
     code, said = await flow.cli("job", "show", str(guid), "--json")
     assert (code, json.loads(said)["state"]) == (0, "refused")
 
-    code, _ = await flow.cli("job", "tell", str(guid))
+    code, _ = await flow.cli("job", "notify", str(guid))
     assert code == 0
     await flow.notified(job)
     await flow.caught_up()
@@ -228,18 +228,18 @@ async def test_a_failed_job_whose_callback_ecs_refused_is_notified_again_by_comm
 
 
 async def test_a_refused_job_is_confirmed_by_command(flow: Flow, jobs: Mapping[str, Job]) -> None:
-    """After 401 and a look at the token: `job tell`; then its card data goes as that of any confirmed job."""
+    """After 401 and a look at the token: `job notify`; then its card data goes as that of any confirmed job."""
     job = jobs["401"]
     await end_of(flow, job)
     await flow.caught_up()
-    code, _ = await flow.cli("job", "tell", str(job.guid))
+    code, _ = await flow.cli("job", "notify", str(job.guid))
     assert code == 0
     await flow.notified(job)
     await flow.caught_up()
     code, said = await flow.cli("job", "show", str(job.guid), "--json")
     assert (code, json.loads(said)["state"]) == (0, "confirmed")
     assert_completed(flow, job, steps=(*_steps_of_refused(), "callback.confirmed"))
-    code, said = await flow.cli("job", "tell", str(job.guid))
+    code, said = await flow.cli("job", "notify", str(job.guid))
     assert (code, said) == (1, "")
 
 

@@ -116,7 +116,7 @@ async def test_by_oauth(flow: Flow) -> None:
 
 @pytest.mark.parametrize("integration", [INTEGRATION, EXPIRED])
 async def test_a_token_that_is_not_accepted(flow: Flow, integration: str) -> None:
-    """401: the callback is parked with an alarm, result and parts are kept; after the rotation `job tell` confirms."""
+    """401: the callback is parked with an alarm, result and parts are kept; after the rotation `job notify` works."""
     job = await send(flow, integration)
     folder = folder_of(flow, integration, job)
     await until((folder / "refused.json").exists, 60)
@@ -128,7 +128,7 @@ async def test_a_token_that_is_not_accepted(flow: Flow, integration: str) -> Non
     assert any((folder / "parts").rglob("*.csv"))
 
     replace_token(flow, integration, flow.sandbox.token())
-    code, _ = await flow.cli("job", "tell", f"{integration}/{job.guid}")
+    code, _ = await flow.cli("job", "notify", f"{integration}/{job.guid}")
     assert code == 0
     await flow.notified(job)
     await until(lambda: not (folder / "parts").exists())

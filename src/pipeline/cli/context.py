@@ -1,7 +1,8 @@
-"""What every command shares: which settings file, and the settings in it, read when a command first asks."""
+"""What every command shares: the settings, read when a command first asks, and who gives the command."""
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,3 +54,12 @@ def make_setup(option: Path | None, ports: Ports | None) -> Setup:
 
 
 pass_setup = click.make_pass_decorator(Setup)
+
+
+def actor() -> str:
+    """Return ``cli:<user>``; in a container whose user has no name, its number."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        name = str(os.getuid())
+    return f"cli:{name}"

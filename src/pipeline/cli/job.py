@@ -1,4 +1,4 @@
-"""``pipeline job``: what became of a job, its result, erasing its cards, telling its outcome again."""
+"""``pipeline job``: how far a job is, its result, deleting its cards, sending its callback again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from uuid import uuid4
 import click
 
 from pipeline.app import open_jobs
-from pipeline.cli.actor import actor
-from pipeline.cli.context import Setup, pass_setup
+from pipeline.cli.context import Setup, actor, pass_setup
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.job_view import (
     JobView,
@@ -111,14 +110,14 @@ Exit 0: completed and confirmed. Exit 1: failed or refused. Exit 4: no end in th
 def follow(ctx: click.Context, setup: Setup, *, job_text: str, timeout: float | None, as_json: bool) -> None:
     """Wait for the end of a job, one line per change; a job that is not there yet is waited for."""
 
-    def tell(view: JobView) -> None:
+    def show(view: JobView) -> None:
         if as_json:
             print_json(view.as_json())
         else:
             pairs = zip(_COLUMNS, _row(view), strict=True)
             click.echo("  ".join(f"{name}={'-' if value is None else value}" for name, value in pairs))
 
-    view = asyncio.run(_with_jobs(setup, lambda jobs: follow_job(jobs, _wanted(setup, job_text), tell, timeout)))
+    view = asyncio.run(_with_jobs(setup, lambda jobs: follow_job(jobs, _wanted(setup, job_text), show, timeout)))
     fine = view.state == "confirmed" and view.outcome is not None and view.outcome.outcome == "completed"
     ctx.exit(ExitCode.OK if fine else ExitCode.FINDING)
 
@@ -159,28 +158,28 @@ def purge(setup: Setup, *, job_text: str, as_json: bool) -> None:
     click.echo(f"{gone['job']}: {gone['objects']} objects deleted")
 
 
-@job.command(epilog="Example: pipeline job tell acme/cffde776-1d2a-4614-8023-a5148e411462")
+@job.command(epilog="Example: pipeline job notify acme/cffde776-1d2a-4614-8023-a5148e411462")
 @job_argument
 @json_option
 @pass_setup
-def tell(setup: Setup, *, job_text: str, as_json: bool) -> None:
-    """Have a callback that ECS refused sent again, with the same body. Exit 1 if it was not refused."""
-    told = asyncio.run(_with_job(setup, job_text, lambda jobs, ref: _tell(setup, jobs, ref)))
+def notify(setup: Setup, *, job_text: str, as_json: bool) -> None:
+    """Send a callback again that ECS refused, with the same body. Exit 1 if it was not refused."""
+    sent = asyncio.run(_with_job(setup, job_text, lambda jobs, ref: _notify(setup, jobs, ref)))
     if as_json:
-        print_json(told)
+        print_json(sent)
         return
-    click.echo(f"{told['job']}: the callback will be sent again ({told['again']})")
+    click.echo(f"{sent['job']}: the callback will be sent again ({sent['again']})")
 
 
 async def follow_job(
     jobs: JobStore,
     wanted: list[JobRef],
-    tell: Callable[[JobView], object],
+    show: Callable[[JobView], object],
     timeout: float | None,  # noqa: ASYNC109 - the option's name; applied by asyncio.timeout
     *,
     pause: float = _POLL_SECONDS,
 ) -> JobView:
-    """Return a job's last view, after telling every change.
+    """Return a job's last view, after showing every change.
 
     Raises:
         FollowTimeout: It did not end in ``timeout`` seconds.
@@ -195,7 +194,7 @@ async def follow_job(
                     view = None
                 if view is not None and (now := (view.ref, view.state, view.chunks, view.tries)) != before:
                     before = now
-                    tell(view)
+                    show(view)
                 if view is not None and view.state in _ENDS:
                     return view
                 await asyncio.sleep(pause)
@@ -248,11 +247,13 @@ async def _purge(setup: Setup, jobs: JobStore, latest: JobRef) -> dict[str, Any]
     return {"job": job_name(latest), "objects": gone}
 
 
-async def _tell(setup: Setup, jobs: JobStore, ref: JobRef) -> dict[str, Any]:
-    outcome, told = await jobs.outcome(ref), await jobs.final_result(ref)
-    if outcome is None or told is None:
-        raise Refused("job_not_told", f"{job_name(ref)} has not been told yet; the confirm stage goes on by itself")
-    if told.told != "refused":
+async def _notify(setup: Setup, jobs: JobStore, ref: JobRef) -> dict[str, Any]:
+    outcome, result = await jobs.outcome(ref), await jobs.final_result(ref)
+    if outcome is None or result is None:
+        raise Refused(
+            "job_not_notified", f"ECS has not been notified of {job_name(ref)} yet; the confirm stage will do it"
+        )
+    if result.told != "refused":
         raise Refused("callback_confirmed", f"{job_name(ref)}: ECS has confirmed its outcome")
     again = f"cli-{uuid4().hex[:16]}"
     async with _publisher(setup) as publisher:
@@ -299,5 +300,5 @@ def _summary(view: JobView) -> dict[str, object]:
         "chunks": view.chunks,
         "message": view.outcome.message if view.outcome else None,
         "tries": view.tries,
-        "told": f"{view.told.told} ({view.told.status} {view.told.code})" if view.told else None,
+        "notified": f"{view.told.told} ({view.told.status} {view.told.code})" if view.told else None,
     }

@@ -14,7 +14,7 @@ from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.receipts import Announcement, Manifest, NotificationResult, Outcome, Processed, Uploaded
 
 State = Literal["announced", "processing", "processed", "uploaded", "completed", "failed", "confirmed", "refused"]
-"""How far a job is; ``completed`` and ``failed`` are decided and not told yet, ``confirmed`` and ``refused`` end it."""
+"""How far a job is; ``completed`` and ``failed`` are decided only; ``confirmed`` and ``refused`` end it."""
 
 
 class NotFound(PermanentError):

@@ -12,8 +12,7 @@ import click
 from pydantic import JsonValue
 
 from pipeline.app import open_webhooks
-from pipeline.cli.actor import actor
-from pipeline.cli.context import Setup, pass_setup
+from pipeline.cli.context import Setup, actor, pass_setup
 from pipeline.cli.event_view import masked_body
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.job_view import NotFound

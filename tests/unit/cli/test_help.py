@@ -48,7 +48,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "job purge",
         "job result",
         "job show",
-        "job tell",
+        "job notify",
         "quarantine list",
         "quarantine release",
         "quarantine show",

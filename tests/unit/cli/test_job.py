@@ -122,7 +122,7 @@ def test_a_confirmed_job_is_shown_and_listed_no_more(home: Path, run: Run) -> No
     assert (view["tries"], view["chunks"], len(view["announcements"])) == (1, 1, 1)
     lines = run("job", "show", NAME).stdout.splitlines()
     assert "state      confirmed" in lines
-    assert "told       confirmed (200 callback_accepted)" in lines
+    assert "notified   confirmed (200 callback_accepted)" in lines
 
 
 def test_nothing_shown_holds_a_url_or_a_body(home: Path, run: Run) -> None:
@@ -206,7 +206,7 @@ def test_follow_gives_up_after_the_time_given(home: Path, run: Run) -> None:
     assert result.stderr == "error: follow_timeout: the job did not end within 0 s; it goes on\n"
 
 
-async def test_follow_tells_every_change_once() -> None:
+async def test_follow_shows_every_change_once() -> None:
     world = World()
     seen: list[str] = []
 
@@ -217,17 +217,17 @@ async def test_follow_tells_every_change_once() -> None:
         await asyncio.sleep(0.02)
         await world.run(record)
 
-    def tell(view: JobView) -> None:
+    def show(view: JobView) -> None:
         seen.append(view.state)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(work())
-        view = await follow_job(JobStore(world.memory), [world.ref], tell, 5, pause=0.002)
+        view = await follow_job(JobStore(world.memory), [world.ref], show, 5, pause=0.002)
     assert view.state == "confirmed"
     assert (seen[0], seen[-1]) == ("announced", "confirmed")
     assert len(seen) == len(set(seen))
     with pytest.raises(FollowTimeout):
-        await follow_job(JobStore(world.memory), [JobRef("acme", MERCHANT)], tell, 0.005, pause=0.001)
+        await follow_job(JobStore(world.memory), [JobRef("acme", MERCHANT)], show, 0.005, pause=0.001)
 
 
 def test_the_result_of_a_refused_job_can_be_written(home: Path, run: Run) -> None:
@@ -266,7 +266,7 @@ def test_the_result_of_a_confirmed_job_is_gone(home: Path, run: Run) -> None:
     assert not (home / "result.csv").exists()
 
 
-def test_purge_deletes_the_cards_and_tells_the_audit_log(
+def test_purge_deletes_the_cards_and_is_recorded_in_the_audit_log(
     home: Path, run: Run, publishers: list[RememberingPublisher]
 ) -> None:
     world = World()
@@ -311,30 +311,30 @@ def test_a_refused_callback_is_sent_again_with_the_same_body(
     world = World()
     asyncio.run(done(world, data, REFUSAL))
     save(world, home)
-    told = shown(run, "job", "tell", NAME)
+    sent = shown(run, "job", "notify", NAME)
     (record,) = publishers[0].published
     assert record.topic is topic
-    assert json.loads(record.value)["again"] == told["again"]
+    assert json.loads(record.value)["again"] == sent["again"]
     world.bus.published = [record]
     asyncio.run(world.deliver(world.confirm, world.records(topic)[0]))
     first, second = world.ecs.calls
     assert first == second
-    assert "will be sent again" in run("job", "tell", NAME).stdout
+    assert "will be sent again" in run("job", "notify", NAME).stdout
 
 
-def test_what_was_confirmed_or_not_told_is_not_told_again(home: Path, run: Run) -> None:
+def test_a_callback_that_was_never_sent_is_not_sent_again(home: Path, run: Run) -> None:
     save(half_done(), home)
-    result = run("job", "tell", NAME)
+    result = run("job", "notify", NAME)
     assert result.exit_code == 1
     assert result.stderr == (
-        f"error: job_not_told: {NAME} has not been told yet; the confirm stage goes on by itself\n"
+        f"error: job_not_notified: ECS has not been notified of {NAME} yet; the confirm stage will do it\n"
     )
 
 
-def test_a_confirmed_outcome_is_not_told_again(home: Path, run: Run) -> None:
+def test_a_confirmed_callback_is_not_sent_again(home: Path, run: Run) -> None:
     world = World()
     asyncio.run(done(world))
     save(world, home)
-    result = run("job", "tell", NAME)
+    result = run("job", "notify", NAME)
     assert result.exit_code == 1
     assert result.stderr == f"error: callback_confirmed: {NAME}: ECS has confirmed its outcome\n"

@@ -14,7 +14,7 @@ import pytest
 from support.command_line import RememberingPorts, RememberingPublisher, Run
 
 from pipeline.app import Ports
-from pipeline.cli.actor import actor
+from pipeline.cli.context import actor
 from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, OutgoingRecord, Record, Topic, event_id
 from pipeline.kafka import BrokerUnavailable, KafkaSettings
 from pipeline.sandbox.weavr.bodies import body_of

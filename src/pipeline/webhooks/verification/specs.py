@@ -209,7 +209,7 @@ class HmacSpec(BaseModel):
     tolerance_seconds: Seconds = Field(
         default=300.0,
         gt=0,
-        description="How far the timestamp may lie in the past or future, in seconds; for a sender whose retries keep "
+        description="How far the timestamp may lie in the past or future; for a sender whose retries keep "
         "their timestamp, longer than it goes on retrying",
     )
 
@@ -289,7 +289,7 @@ class StandardWebhooksSpec(BaseModel):
         default=(), max_length=16, description="Public keys of v1a signatures; every active one is tried"
     )
     tolerance_seconds: Seconds = Field(
-        default=300.0, gt=0, description="How far the timestamp may lie in the past or future, in seconds"
+        default=300.0, gt=0, description="How far the timestamp may lie in the past or future"
     )
 
 

@@ -148,7 +148,7 @@ def _faulty_row(records: Records, index: int, reason: str, layout: Layout) -> by
 def _fitted(fields: Sequence[bytes], layout: Layout) -> list[bytes]:
     """Return as many fields as the result has input columns: padded or cut.
 
-    In a record of the wrong width any field may stand in a column that it does not belong to: what could be the value
+    In a record of the wrong width any field may be in a column that it does not belong to: what could be the value
     of a dropped column is left out as well.
     """
     width = len(layout.columns)

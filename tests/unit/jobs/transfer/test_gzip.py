@@ -28,10 +28,10 @@ PACKED = gzip.compress(DATA, mtime=0)
 def test_any_cutting_gives_the_same_bytes(members: list[bytes], cuts: list[int], padding: int) -> None:
     """However the compressed bytes arrive, their content comes out; members are one file, zeros after them nothing."""
     packed = b"".join(gzip.compress(member) for member in members) + bytes(padding)
-    places = [0, *sorted(min(cut, len(packed)) for cut in cuts), len(packed)]
+    grounds = [0, *sorted(min(cut, len(packed)) for cut in cuts), len(packed)]
     gunzip = Gunzip(max_piece=7)
     out: list[bytes] = []
-    for begin, end in itertools.pairwise(places):
+    for begin, end in itertools.pairwise(grounds):
         gunzip.feed(packed[begin:end])
         while piece := gunzip.piece():
             out.append(piece)
@@ -53,8 +53,8 @@ def test_garbage_after_a_member(rest: bytes) -> None:
 @pytest.mark.parametrize("headers", [{"Content_Encoding": "gzip"}, {"Content_Encoding": "aws-chunked, gzip"}, {}])
 async def test_gzip_is_known_by_header_or_first_bytes(headers: dict[str, str]) -> None:
     """A gzip file is decompressed, whether its store says so or not; its size is the one on the wire."""
-    async with ground(whole(PACKED, **headers)) as place:
-        info, data = await place.fetch()
+    async with ground(whole(PACKED, **headers)) as store:
+        info, data = await store.fetch()
     assert data == DATA
     assert info == SourceInfo(etag=ETAG, size=len(PACKED), encoding="gzip")
 
@@ -62,21 +62,21 @@ async def test_gzip_is_known_by_header_or_first_bytes(headers: dict[str, str]) -
 @pytest.mark.parametrize("coding", ["identity", "aws-chunked"])
 async def test_codings_that_change_nothing(coding: str) -> None:
     """Some codings leave the bytes as they are."""
-    async with ground(whole(DATA, Content_Encoding=coding)) as place:
-        assert await place.fetch() == (SourceInfo(etag=ETAG, size=len(DATA), encoding="identity"), DATA)
+    async with ground(whole(DATA, Content_Encoding=coding)) as store:
+        assert await store.fetch() == (SourceInfo(etag=ETAG, size=len(DATA), encoding="identity"), DATA)
 
 
 async def test_unknown_coding() -> None:
     """A coding that we do not know is refused, with what to do."""
-    async with ground(whole(DATA, Content_Encoding="br")) as place:
+    async with ground(whole(DATA, Content_Encoding="br")) as store:
         with pytest.raises(SourceRefused, match="source_encoding_unknown"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_empty_object_with_gzip_header() -> None:
     """An empty object is an empty file."""
-    async with ground(whole(b"", Content_Encoding="gzip")) as place:
-        assert (await place.fetch())[1] == b""
+    async with ground(whole(b"", Content_Encoding="gzip")) as store:
+        assert (await store.fetch())[1] == b""
 
 
 async def test_first_byte_alone() -> None:
@@ -89,59 +89,59 @@ async def test_first_byte_alone() -> None:
             await exchange.reader.read(0)
         await exchange.send(PACKED[3:])
 
-    async with ground(drip) as place:
-        assert (await place.fetch())[1] == DATA
+    async with ground(drip) as store:
+        assert (await store.fetch())[1] == DATA
 
 
 async def test_one_byte_file() -> None:
     """A file of one byte is no gzip."""
-    async with ground(whole(b"\x1f")) as place:
-        assert (await place.fetch())[1] == b"\x1f"
+    async with ground(whole(b"\x1f")) as store:
+        assert (await store.fetch())[1] == b"\x1f"
 
 
 async def test_cut_gzip_goes_on_by_range() -> None:
     """Within one call a cut gzip download goes on by range of its compressed bytes."""
-    async with ground(cut_after(PACKED, 100_000), ranged(PACKED)) as place:
-        assert (await place.fetch())[1] == DATA
-    assert place.server.requests[1].headers["range"] == "bytes=100000-"
+    async with ground(cut_after(PACKED, 100_000), ranged(PACKED)) as store:
+        assert (await store.fetch())[1] == DATA
+    assert store.server.requests[1].headers["range"] == "bytes=100000-"
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
 async def test_resume_reads_from_the_start(encoding: None) -> None:
     """A checkpoint counts decompressed bytes: the file is read from its start, finished bytes are skipped."""
-    async with ground(ranged(PACKED)) as place:
-        info, data = await place.fetch(start=300_000, etag=ETAG, encoding=encoding)
+    async with ground(ranged(PACKED)) as store:
+        info, data = await store.fetch(start=300_000, etag=ETAG, encoding=encoding)
     assert (info.encoding, data) == ("gzip", DATA[300_000:])
-    (request,) = place.server.requests
+    (request,) = store.server.requests
     assert ("range" in request.headers, request.headers["if-match"]) == (False, ETAG)
 
 
 async def test_resume_at_the_end_and_beyond() -> None:
     """Nothing is left at the end; a content that is shorter than its checkpoint changed."""
-    async with ground(ranged(PACKED)) as place:
-        assert (await place.fetch(start=len(DATA), etag=ETAG, encoding="gzip"))[1] == b""
+    async with ground(ranged(PACKED)) as store:
+        assert (await store.fetch(start=len(DATA), etag=ETAG, encoding="gzip"))[1] == b""
         with pytest.raises(SourceChanged, match="shorter"):
-            await place.fetch(start=len(DATA) + 1, etag=ETAG, encoding="gzip")
+            await store.fetch(start=len(DATA) + 1, etag=ETAG, encoding="gzip")
 
 
 async def test_truncated() -> None:
     """A gzip file that ends too early is refused, though its length is as announced."""
-    async with ground(whole(PACKED[:-20])) as place:
+    async with ground(whole(PACKED[:-20])) as store:
         with pytest.raises(SourceRefused, match="source_gzip_truncated"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_not_gzip_though_announced() -> None:
     """A file announced as gzip that is none is refused."""
-    async with ground(whole(DATA, Content_Encoding="gzip")) as place:
+    async with ground(whole(DATA, Content_Encoding="gzip")) as store:
         with pytest.raises(SourceRefused, match="source_gzip_broken"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_bomb_comes_in_bounded_pieces() -> None:
     """A tiny file that decompresses to much comes piece by piece: the reader's limit stops it, not our memory."""
     bomb = gzip.compress(bytes(50_000_000))
-    async with ground(whole(bomb)) as place, place.transfers.downloader.open(place.source) as download:
+    async with ground(whole(bomb)) as store, store.transfers.downloader.open(store.source) as download:
         pieces = download.chunks()
         sizes = [len(await anext(pieces)) for _ in range(10)]
     assert max(sizes) <= 1_048_576

@@ -33,7 +33,7 @@ async def test_download_of_200_mb() -> None:
         for _ in range(SIZE // len(BLOCK)):
             await exchange.send(BLOCK)
 
-    async with ground(act) as place, place.transfers.downloader.open(place.source) as download:
+    async with ground(act) as store, store.transfers.downloader.open(store.source) as download:
         count = 0
         tracemalloc.reset_peak()
         async for piece in download.chunks():
@@ -57,7 +57,7 @@ async def test_upload_of_200_mb() -> None:
         for _ in range(SIZE // len(BLOCK)):
             yield BLOCK
 
-    async with ground(act) as place:
+    async with ground(act) as store:
         tracemalloc.reset_peak()
-        await place.transfers.uploader.put(place.source, size=SIZE, body=body)
+        await store.transfers.uploader.put(store.source, size=SIZE, body=body)
     assert tracemalloc.get_traced_memory()[1] < BOUND

@@ -48,15 +48,15 @@ EXPIRED = "<Expires>2026-01-22T22:43:59Z</Expires><ServerTime>2026-01-22T23:00:0
 )
 async def test_final(status: int, code: str, message: str, extra: str, expected: str) -> None:
     """What cannot be helped is refused at once, both ways, naming the field and the store's code."""
-    async with ground(refusing(status, code, message, extra, Location="http://127.0.0.1:9/")) as place:
+    async with ground(refusing(status, code, message, extra, Location="http://127.0.0.1:9/")) as store:
         with pytest.raises(SourceRefused, match="input_file_url") as source:
-            await place.fetch()
+            await store.fetch()
         with pytest.raises(UploadRefused, match="result_upload_url") as target:
-            await place.put(DATA)
+            await store.put(DATA)
     assert source.value.code == f"source_{expected}"
     assert target.value.code == f"upload_{expected}"
     assert f"{status} {code}".strip() in source.value.message
-    assert len(place.server.requests) == 2
+    assert len(store.server.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -82,59 +82,59 @@ async def test_repeated(status: int, code: str, expected: str) -> None:
 
     async with ground(
         refusing(status, code), whole(DATA), refusing(status, code), stored, expect_continue=False
-    ) as place:
-        assert (await place.fetch())[1] == DATA
-        assert await place.put(DATA) == ""
-    assert place.retries("download") == {f"source_{expected}": 1}
-    assert place.retries("upload") == {f"upload_{expected}": 1}
+    ) as store:
+        assert (await store.fetch())[1] == DATA
+        assert await store.put(DATA) == ""
+    assert store.retries("download") == {f"source_{expected}": 1}
+    assert store.retries("upload") == {f"upload_{expected}": 1}
 
 
 async def test_repeated_in_vain() -> None:
     """When the tries are used up the runner decides when to come back."""
-    async with ground(refusing(500, "InternalError"), max_tries=3) as place:
+    async with ground(refusing(500, "InternalError"), max_tries=3) as store:
         with pytest.raises(TransientError, match="source_store_failing") as caught:
-            await place.fetch()
+            await store.fetch()
     assert not isinstance(caught.value, SourceChanged)
-    assert len(place.server.requests) == 3
+    assert len(store.server.requests) == 3
 
 
 async def test_retry_after_within_the_call() -> None:
     """A short wish for a pause is granted on the spot."""
-    async with ground(refusing(503, "SlowDown", Retry_After="0"), whole(DATA)) as place:
-        assert (await place.fetch())[1] == DATA
+    async with ground(refusing(503, "SlowDown", Retry_After="0"), whole(DATA)) as store:
+        assert (await store.fetch())[1] == DATA
 
 
 async def test_retry_after_beyond_the_call() -> None:
     """A long wish is handed to the runner: no slot is held for it."""
-    async with ground(refusing(503, "SlowDown", Retry_After="120"), whole(DATA)) as place:
+    async with ground(refusing(503, "SlowDown", Retry_After="120"), whole(DATA)) as store:
         with pytest.raises(TransientError, match="source_store_busy") as caught:
-            await place.fetch()
+            await store.fetch()
     assert caught.value.retry_after == 120
-    assert len(place.server.requests) == 1
+    assert len(store.server.requests) == 1
 
 
 async def test_not_there_yet() -> None:
     """404 NoSuchKey: the input may not be there yet, so it is asked for a few times."""
     missing = refusing(404, "NoSuchKey")
-    async with ground(missing, missing, missing, whole(DATA), max_tries=1, max_not_found_tries=4) as place:
-        assert (await place.fetch())[1] == DATA
-    assert place.retries("download") == {"source_not_found": 3}
+    async with ground(missing, missing, missing, whole(DATA), max_tries=1, max_not_found_tries=4) as store:
+        assert (await store.fetch())[1] == DATA
+    assert store.retries("download") == {"source_not_found": 3}
 
 
 async def test_never_there() -> None:
     """After a few times it is gone for good."""
-    async with ground(refusing(404, "NoSuchKey"), max_not_found_tries=3) as place:
+    async with ground(refusing(404, "NoSuchKey"), max_not_found_tries=3) as store:
         with pytest.raises(SourceRefused, match="source_not_found: input_file_url leads to no object"):
-            await place.fetch()
-    assert len(place.server.requests) == 3
+            await store.fetch()
+    assert len(store.server.requests) == 3
 
 
 async def test_upload_to_nowhere() -> None:
     """A 404 to an upload is final."""
-    async with ground(refusing(404, "NoSuchKey")) as place:
+    async with ground(refusing(404, "NoSuchKey")) as store:
         with pytest.raises(UploadRefused, match="upload_not_found"):
-            await place.put(DATA)
-    assert len(place.server.requests) == 1
+            await store.put(DATA)
+    assert len(store.server.requests) == 1
 
 
 @pytest.mark.parametrize("words", ["Request is not yet valid", "Request is not valid yet"])
@@ -142,19 +142,19 @@ async def test_not_yet_valid(words: str) -> None:
     """The signer's clock is ahead: later, namely when the store's clock reaches the signature's time."""
     store_says = datetime(2026, 1, 21, 12, 0, 0, tzinfo=UTC)
     act = refusing(403, "AccessDenied", words, Date=format_datetime(store_says, usegmt=True))
-    async with ground(act) as place:
-        place.urls = [place.signed("X-Amz-Date=20260121T120130Z&X-Amz-Expires=600")]
+    async with ground(act) as store:
+        store.urls = [store.signed("X-Amz-Date=20260121T120130Z&X-Amz-Expires=600")]
         with pytest.raises(TransientError, match="source_not_yet_valid") as caught:
-            await place.fetch()
+            await store.fetch()
     assert caught.value.retry_after == 91
     assert "behind ours" in caught.value.message
 
 
 async def test_not_yet_valid_by_unknown_clocks() -> None:
     """Where no clock says how long, a few seconds."""
-    async with ground(refusing(403, "AccessDenied", "Request is not yet valid")) as place:
+    async with ground(refusing(403, "AccessDenied", "Request is not yet valid")) as store:
         with pytest.raises(TransientError, match="source_not_yet_valid") as caught:
-            await place.fetch()
+            await store.fetch()
     assert caught.value.retry_after == 5
 
 
@@ -162,9 +162,9 @@ async def test_expiry_names_the_clocks() -> None:
     """When the store finds a URL expired before its time, the message says by how much the clocks differ."""
     ahead = (now() + timedelta(seconds=600)).strftime("%Y-%m-%dT%H:%M:%SZ")
     act = refusing(403, "AccessDenied", "Request has expired", f"<ServerTime>{ahead}</ServerTime>")
-    async with ground(act) as place:
+    async with ground(act) as store:
         with pytest.raises(SourceRefused, match=r"its clock is (599|600) s ahead of ours"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_expired_but_renewed() -> None:
@@ -175,24 +175,24 @@ async def test_expired_but_renewed() -> None:
         await exchange.answer(200)
 
     expired = refusing(403, "AccessDenied", "Request has expired")
-    async with ground(expired, whole(DATA), expired, stored, expect_continue=False) as place:
-        place.urls = [
-            place.signed(),
-            place.signed("new=1"),
-            place.signed("new=1"),
-            place.signed(),
-            place.signed("new=2"),
+    async with ground(expired, whole(DATA), expired, stored, expect_continue=False) as store:
+        store.urls = [
+            store.signed(),
+            store.signed("new=1"),
+            store.signed("new=1"),
+            store.signed(),
+            store.signed("new=2"),
         ]
-        assert (await place.fetch())[1] == DATA
-        await place.put(DATA)
-    assert [request.target.partition("?")[2] for request in place.server.requests] == [QUERY, "new=1", QUERY, "new=2"]
+        assert (await store.fetch())[1] == DATA
+        await store.put(DATA)
+    assert [request.target.partition("?")[2] for request in store.server.requests] == [QUERY, "new=1", QUERY, "new=2"]
 
 
 async def test_precondition_on_upload() -> None:
     """412 to an upload is a refusal: there is nothing to start over."""
-    async with ground(refusing(412, "PreconditionFailed")) as place:
+    async with ground(refusing(412, "PreconditionFailed")) as store:
         with pytest.raises(UploadRefused, match="upload_changed"):
-            await place.put(DATA)
+            await store.put(DATA)
 
 
 HOSTILE = [
@@ -213,9 +213,9 @@ async def test_hostile_error_documents(document: bytes) -> None:
     async def act(exchange: Exchange) -> None:
         await exchange.answer(403, document)
 
-    async with ground(act) as place:
+    async with ground(act) as store:
         with pytest.raises(SourceRefused, match=r"source_forbidden: .* \(the store answered 403\)\.$"):
-            await place.fetch()
+            await store.fetch()
 
 
 async def test_error_document_that_breaks_off() -> None:
@@ -226,15 +226,15 @@ async def test_error_document_that_breaks_off() -> None:
         await exchange.head(403, [("Content-Length", "100000")])
         await exchange.send(document)
 
-    async with ground(act) as place:
+    async with ground(act) as store:
         with pytest.raises(SourceRefused, match="source_signature_refused"):
-            await place.fetch()
+            await store.fetch()
 
 
-async def texts(place: Ground, act: str) -> str:
+async def texts(store: Ground, act: str) -> str:
     """Return the error's whole chain as text."""
     with pytest.raises(PipelineError) as caught:
-        await (place.fetch() if act == "download" else place.put(DATA))
+        await (store.fetch() if act == "download" else store.put(DATA))
     chain: list[BaseException] = []
     seen: BaseException | None = caught.value
     while seen is not None:
@@ -274,8 +274,8 @@ async def test_no_query_anywhere(act: object, direction: str) -> None:
     seconds = ("connect_timeout_seconds", "read_timeout_seconds", "rate_window_seconds")
     patience: dict[str, float] = {**dict.fromkeys(seconds, 0.02), "max_tries": 2}
     with capture_logs() as logs:
-        async with ground(act, **patience) as place:  # type: ignore[arg-type]
-            told = await texts(place, direction)
+        async with ground(act, **patience) as store:  # type: ignore[arg-type]
+            told = await texts(store, direction)
     for text in (told, str(logs)):
         assert SECRET not in text
         assert "X-Amz" not in text

@@ -44,10 +44,10 @@ class Kept:
 async def test_put() -> None:
     """A body goes out with its length, byte for byte, after 100 Continue; the ETag comes back."""
     store = Kept()
-    async with ground(store) as place:
-        assert await place.put(DATA) == md5(DATA)
+    async with ground(store) as target:
+        assert await target.put(DATA) == md5(DATA)
     assert store.bodies == [DATA]
-    (request,) = place.server.requests
+    (request,) = target.server.requests
     assert (request.method, request.target) == ("PUT", f"/b%2Fucket/in%7Eput.csv?{QUERY}")
     assert set(request.headers) == {"host", "accept", "accept-encoding", "user-agent", "content-length", "expect"}
     assert request.headers["content-length"] == str(len(DATA))
@@ -56,25 +56,25 @@ async def test_put() -> None:
 async def test_empty_body() -> None:
     """An empty result is put with length 0."""
     store = Kept()
-    async with ground(store) as place:
-        assert await place.put(b"") == md5(b"")
-    assert place.server.requests[0].headers["content-length"] == "0"
+    async with ground(store) as target:
+        assert await target.put(b"") == md5(b"")
+    assert target.server.requests[0].headers["content-length"] == "0"
 
 
 async def test_without_expectation() -> None:
     """100-continue can be switched off."""
     store = Kept()
-    async with ground(store, expect_continue=False) as place:
-        await place.put(DATA)
-    assert "expect" not in place.server.requests[0].headers
+    async with ground(store, expect_continue=False) as target:
+        await target.put(DATA)
+    assert "expect" not in target.server.requests[0].headers
     assert store.bodies == [DATA]
 
 
 @pytest.mark.parametrize("status", [201, 204])
 async def test_other_successes(status: int) -> None:
     """Gateways answer 201 or 204, too."""
-    async with ground(Kept(status=status)) as place:
-        assert await place.put(DATA) == md5(DATA)
+    async with ground(Kept(status=status)) as target:
+        assert await target.put(DATA) == md5(DATA)
 
 
 @pytest.mark.parametrize(
@@ -90,24 +90,24 @@ async def test_other_successes(status: int) -> None:
 )
 async def test_etags_that_are_no_md5(etag: str, headers: dict[str, str]) -> None:
     """An ETag that is not the body's MD5 by definition is not compared with it."""
-    async with ground(Kept(etag, headers=headers)) as place:
-        assert await place.put(DATA) == etag
+    async with ground(Kept(etag, headers=headers)) as target:
+        assert await target.put(DATA) == etag
 
 
 async def test_wrong_etag_is_put_again() -> None:
     """When something else was stored, it is put again."""
     bad, good = Kept(md5(b"else")), Kept()
-    async with ground(bad, good) as place:
-        assert await place.put(DATA) == md5(DATA)
+    async with ground(bad, good) as target:
+        assert await target.put(DATA) == md5(DATA)
     assert (bad.bodies, good.bodies) == ([DATA], [DATA])
-    assert place.retries("upload") == {"upload_corrupted": 1}
+    assert target.retries("upload") == {"upload_corrupted": 1}
 
 
 async def test_sse_s3_is_verified() -> None:
     """With SSE-S3 the ETag is an MD5 still."""
-    async with ground(Kept(md5(b"else"), headers={"x-amz-server-side-encryption": "AES256"}), max_tries=1) as place:
+    async with ground(Kept(md5(b"else"), headers={"x-amz-server-side-encryption": "AES256"}), max_tries=1) as target:
         with pytest.raises(TransientError, match="upload_corrupted"):
-            await place.put(DATA)
+            await target.put(DATA)
 
 
 async def test_refused_before_the_body() -> None:
@@ -118,9 +118,9 @@ async def test_refused_before_the_body() -> None:
         read.append(1)
         yield DATA
 
-    async with ground(refusing(403, "AccessDenied", "Request has expired")) as place:
+    async with ground(refusing(403, "AccessDenied", "Request has expired")) as target:
         with pytest.raises(UploadRefused, match="upload_expired"):
-            await place.transfers.uploader.put(place.source, size=len(DATA), body=body)
+            await target.transfers.uploader.put(target.source, size=len(DATA), body=body)
     assert read == []
 
 
@@ -132,10 +132,10 @@ async def test_early_refusal_in_the_middle() -> None:
         await exchange.reader.readexactly(1000)
         await exchange.answer(400, error_document("EntityTooLarge"))
 
-    async with ground(early, expect_continue=False) as place:
+    async with ground(early, expect_continue=False) as target:
         with pytest.raises(UploadRefused, match="upload_too_large"):
-            await place.put(big, piece=65_536)
-    assert len(place.server.requests) == 1
+            await target.put(big, piece=65_536)
+    assert len(target.server.requests) == 1
 
 
 async def test_early_success_is_none() -> None:
@@ -145,9 +145,9 @@ async def test_early_success_is_none() -> None:
         await exchange.answer(200, ETag=md5(DATA))
         await asyncio.sleep(0.03)
 
-    async with ground(early, expect_continue=False, max_tries=1) as place:
+    async with ground(early, expect_continue=False, max_tries=1) as target:
         with pytest.raises(TransientError, match="upload_cut"):
-            await place.put(DATA * 60, piece=65_536)
+            await target.put(DATA * 60, piece=65_536)
 
 
 async def test_lost_answer_is_put_again() -> None:
@@ -158,10 +158,10 @@ async def test_lost_answer_is_put_again() -> None:
         await exchange.head(100)
         await exchange.body()
 
-    async with ground(lost, store) as place:
-        assert await place.put(DATA) == md5(DATA)
+    async with ground(lost, store) as target:
+        assert await target.put(DATA) == md5(DATA)
     assert store.bodies == [DATA]
-    assert place.retries("upload") == {"upload_cut": 1}
+    assert target.retries("upload") == {"upload_cut": 1}
 
 
 async def test_lost_for_good() -> None:
@@ -171,48 +171,48 @@ async def test_lost_for_good() -> None:
         await exchange.head(100)
         await exchange.body()
 
-    async with ground(lost, max_tries=2) as place:
+    async with ground(lost, max_tries=2) as target:
         with pytest.raises(TransientError, match="upload_cut"):
-            await place.put(DATA)
-    assert len(place.server.requests) == 2
+            await target.put(DATA)
+    assert len(target.server.requests) == 2
 
 
 async def test_too_large() -> None:
     """More than one PUT takes is refused before anything is asked."""
-    async with ground(Kept()) as place:
+    async with ground(Kept()) as target:
         with pytest.raises(UploadRefused, match=f"upload_too_large: .*{MAX_PUT_BYTES}"):
-            await place.put(b"", size=MAX_PUT_BYTES + 1)
-    assert (place.asked, place.server.requests) == (0, [])
+            await target.put(b"", size=MAX_PUT_BYTES + 1)
+    assert (target.asked, target.server.requests) == (0, [])
 
 
 @pytest.mark.parametrize("code", ["BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch"])
 async def test_enforced_empty_checksum_is_named(code: str) -> None:
     """A store that enforces the CRC32 of an empty body refuses every result: the message names the URL's parameter."""
-    async with ground(refusing(400, code)) as place:
-        place.urls = [place.signed(EMPTY_CRC32)]
+    async with ground(refusing(400, code)) as target:
+        target.urls = [target.signed(EMPTY_CRC32)]
         with pytest.raises(UploadRefused, match=r"upload_checksum_refused: .*x-amz-checksum-crc32 with AAAAAA=="):
-            await place.put(DATA)
-    assert len(place.server.requests) == 1
+            await target.put(DATA)
+    assert len(target.server.requests) == 1
 
 
 async def test_empty_checksum_in_an_aws_like_store() -> None:
     """Real S3 signs the parameter and ignores its value: it is sent unchanged, and no checksum header with it."""
-    async with ground(Kept()) as place:
-        place.urls = [place.signed(EMPTY_CRC32)]
-        assert await place.put(DATA) == md5(DATA)
-    (request,) = place.server.requests
+    async with ground(Kept()) as target:
+        target.urls = [target.signed(EMPTY_CRC32)]
+        assert await target.put(DATA) == md5(DATA)
+    (request,) = target.server.requests
     assert request.target.endswith(EMPTY_CRC32)
     assert not [name for name in request.headers if name.startswith("x-amz")]
 
 
 async def test_signed_content_length_can_be_sent() -> None:
     """The length is a header that we send, so it may be signed; a content type is not."""
-    async with ground(Kept()) as place:
-        place.urls = [place.signed("X-Amz-SignedHeaders=content-length%3Bhost")]
-        await place.put(DATA)
-        place.urls = [place.signed("X-Amz-SignedHeaders=content-type%3Bhost")]
+    async with ground(Kept()) as target:
+        target.urls = [target.signed("X-Amz-SignedHeaders=content-length%3Bhost")]
+        await target.put(DATA)
+        target.urls = [target.signed("X-Amz-SignedHeaders=content-type%3Bhost")]
         with pytest.raises(UploadRefused, match=r"upload_signed_headers: .*\(content-type\)"):
-            await place.put(DATA)
+            await target.put(DATA)
 
 
 async def mute(_: Exchange) -> None:
@@ -222,18 +222,18 @@ async def mute(_: Exchange) -> None:
 async def test_server_that_never_continues() -> None:
     """Where 100 Continue does not come, the next try does not wait for it."""
     store = Kept()
-    async with ground(mute, store, connect_timeout_seconds=0.02, read_timeout_seconds=0.02) as place:
-        assert await place.put(DATA) == md5(DATA)
-    assert ["expect" in request.headers for request in place.server.requests] == [True, False]
-    assert place.retries("upload") == {"upload_timeout": 1}
+    async with ground(mute, store, connect_timeout_seconds=0.02, read_timeout_seconds=0.02) as target:
+        assert await target.put(DATA) == md5(DATA)
+    assert ["expect" in request.headers for request in target.server.requests] == [True, False]
+    assert target.retries("upload") == {"upload_timeout": 1}
 
 
 async def test_server_that_knows_no_expectation() -> None:
     """417: the next try goes without."""
     store = Kept()
-    async with ground(refusing(417), store) as place:
-        assert await place.put(DATA) == md5(DATA)
-    assert ["expect" in request.headers for request in place.server.requests] == [True, False]
+    async with ground(refusing(417), store) as target:
+        assert await target.put(DATA) == md5(DATA)
+    assert ["expect" in request.headers for request in target.server.requests] == [True, False]
 
 
 async def test_long_upload_outlives_the_read_timeout() -> None:
@@ -248,9 +248,9 @@ async def test_long_upload_outlives_the_read_timeout() -> None:
             await asyncio.sleep(0.01)
         await exchange.answer(200, ETag=md5(body))
 
-    async with ground(slow, read_timeout_seconds=0.05) as place:
-        assert await place.put(big, piece=65_536) == md5(big)
-    assert place.retries("upload") == {}
+    async with ground(slow, read_timeout_seconds=0.05) as target:
+        assert await target.put(big, piece=65_536) == md5(big)
+    assert target.retries("upload") == {}
 
 
 async def test_stalled_upload() -> None:
@@ -260,9 +260,9 @@ async def test_stalled_upload() -> None:
         await exchange.head(100)
         await asyncio.sleep(1)
 
-    async with ground(stalled, rate_window_seconds=0.04, max_tries=1) as place:
+    async with ground(stalled, rate_window_seconds=0.04, max_tries=1) as target:
         with pytest.raises(TransientError, match="upload_too_slow"):
-            await place.put(DATA * 60, piece=65_536)
+            await target.put(DATA * 60, piece=65_536)
 
 
 async def test_deadline_in_the_middle() -> None:
@@ -272,10 +272,10 @@ async def test_deadline_in_the_middle() -> None:
         await exchange.head(100)
         await asyncio.sleep(1)
 
-    async with ground(stalled) as place:
-        place.urls = [place.signed(seconds=0.04)]
+    async with ground(stalled) as target:
+        target.urls = [target.signed(seconds=0.04)]
         with pytest.raises(UploadRefused, match="upload_deadline_passed"):
-            await place.put(DATA * 60, piece=65_536)
+            await target.put(DATA * 60, piece=65_536)
 
 
 async def test_missing_answer() -> None:
@@ -286,9 +286,9 @@ async def test_missing_answer() -> None:
         await exchange.body()
         await asyncio.sleep(1)
 
-    async with ground(forgetful, rate_window_seconds=0.02, read_timeout_seconds=0.02, max_tries=1) as place:
+    async with ground(forgetful, rate_window_seconds=0.02, read_timeout_seconds=0.02, max_tries=1) as target:
         with pytest.raises(TransientError, match="upload_timeout"):
-            await place.put(DATA)
+            await target.put(DATA)
 
 
 class Broken(Exception):
@@ -316,20 +316,20 @@ async def test_errors_of_the_body_come_through(error: Exception) -> None:
         finally:
             closed.append(1)
 
-    async with ground(Kept()) as place:
+    async with ground(Kept()) as target:
         with pytest.raises(type(error)) as caught:
-            await place.transfers.uploader.put(place.source, size=len(DATA), body=body)
+            await target.transfers.uploader.put(target.source, size=len(DATA), body=body)
     assert caught.value is error
     assert closed == [1]
-    assert len(place.server.requests) == 1
+    assert len(target.server.requests) == 1
 
 
 @pytest.mark.parametrize(("count", "how"), [(999, "fewer"), (1001, "more")])
 async def test_body_of_another_size(count: int, how: str) -> None:
     """A body that is not as long as it should be is never completed at the store."""
-    async with ground(Kept()) as place:
+    async with ground(Kept()) as target:
         with pytest.raises(UploadRefused, match=f"upload_size_mismatch: .*{how}"):
-            await place.put(DATA[:count], size=1000)
+            await target.put(DATA[:count], size=1000)
 
 
 async def test_body_is_closed_when_nobody_wants_it() -> None:
@@ -348,9 +348,9 @@ async def test_body_is_closed_when_nobody_wants_it() -> None:
         await exchange.reader.readexactly(1000)
         await exchange.answer(400, error_document("EntityTooLarge"))
 
-    async with ground(early) as place:
+    async with ground(early) as target:
         with pytest.raises(UploadRefused):
-            await place.transfers.uploader.put(place.source, size=65_536_000, body=body)
+            await target.transfers.uploader.put(target.source, size=65_536_000, body=body)
         await asyncio.wait_for(closed.wait(), 1)
 
 
@@ -362,20 +362,20 @@ async def test_cancellation_comes_through() -> None:
         waiting.set()
         await asyncio.sleep(1)
 
-    async def run(place: Ground) -> None:
-        task = asyncio.create_task(place.put(DATA))
+    async def run(target: Ground) -> None:
+        task = asyncio.create_task(target.put(DATA))
         await waiting.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    async with ground(waited_for) as place:
-        await run(place)
+    async with ground(waited_for) as target:
+        await run(target)
 
 
 async def test_host_not_allowed() -> None:
     """A URL of another host is refused, and nothing is sent."""
-    async with ground(Kept(), rules={"result": ()}) as place:
+    async with ground(Kept(), rules={"result": ()}) as target:
         with pytest.raises(AddressRefused, match="host_not_allowed: result_upload_url"):
-            await place.put(DATA)
-    assert place.server.requests == []
+            await target.put(DATA)
+    assert target.server.requests == []

@@ -39,7 +39,7 @@ OPTIONAL_HEADERS: Final[Mapping[str, str]] = {
     "ce_dataschema": "`$id` of the value's schema, with its version.",
     "traceparent": "W3C trace context of the request or the step that led here.",
     INTEGRATION_HEADER: "Name of the webhook that it came in by.",
-    PATH_HEADER: "Path that the provider put behind the webhook's own: its name for the kind of event.",
+    PATH_HEADER: "Path that the sender put behind the webhook's own: its name for the kind of event.",
 }
 WEAVR_HEADERS: Final[Mapping[str, str]] = {
     "signature-v2": "As received: base64(HMAC-SHA256(API key, `call-ref`, value, `published-timestamp`)).",
@@ -81,7 +81,7 @@ def document(examples: Mapping[str, Any]) -> dict[str, Any]:
         "info": {
             "title": "Card pipeline",
             "version": _VERSION,
-            "description": "Records are CloudEvents 1.0 in binary mode. The value of a provider's event is the body "
+            "description": "Records are CloudEvents 1.0 in binary mode. The value of a sender's event is the body "
             "exactly as received. Addresses are logical: settings may put a prefix before them. Delivery is at least "
             "once: de-duplicate by ce_id (docs/subscribers.md).",
             "license": {"name": "Apache-2.0"},

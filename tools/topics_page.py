@@ -16,15 +16,15 @@ create` creates those that the configured sources need, `pipeline topics check` 
 _RECORDS = """\
 ## Records
 
-**Value.** Of a provider's event, the body exactly as received, byte for byte: it can be verified again. Of everything
+**Value.** Of a sender's event, the body exactly as received, byte for byte: it can be verified again. Of everything
 else, JSON that the pipeline writes. Both are described kind by kind in [events.md](events.md). Values of quarantines
 and dead-letter topics are opaque bytes: what did not fit is kept as it came.
 
-**Key and order.** Equal keys stay in one partition, in the order of first occurrences: what a provider repeats stands
-again behind what came in between. Keys begin with the integration: `acme/card/1234`. Where the thing is a person's
+**Key and order.** Equal keys stay in one partition, in the order of first occurrences: what a sender repeats comes
+again after what came in between. Keys begin with the integration: `acme/card/1234`. Where the thing is a person's
 e-mail address, the key holds 16 hex digits of its SHA-256, which hides it from a glance and no more.
 
-**Headers.** CloudEvents 1.0 in binary mode, UTF-8; then the provider's own, as received."""
+**Headers.** CloudEvents 1.0 in binary mode, UTF-8; then the sender's own, as received."""
 
 _AGAIN = """\
 Signature headers of other sources are kept likewise; a shared secret never is.

@@ -36,7 +36,7 @@ class Event(Generic[Data]):
         source: Where it came in, such as ``/webhooks/weavr/acme`` (``ce_source``).
         data: The body as the type's model; of a type without one, the JSON value, or None where it is not JSON.
         raw: The body as received, byte for byte: what a signature was made over.
-        headers: All headers of the record, the provider's signature among them.
+        headers: All headers of the record, the sender's signature among them.
         topic: Logical name, without the cluster's prefix.
         attempt: 1 at first, counted up while this process tries again.
         timestamp_ms: The record's time in Kafka, epoch milliseconds.

@@ -33,7 +33,7 @@ _LOOK_AGAIN: Final = 1.0
 
 
 class Subscriber:
-    """Hands events to handlers, or to ``async for``: at least once, repeats by the provider left out.
+    """Hands events to handlers, or to ``async for``: at least once, repeats by the sender left out.
 
     An offset is committed when its event and all before it are finished: handled, dead-lettered, a repeat, or of a type
     without handler. Events of one key are handled one after another. An event whose handler fails is tried again while

@@ -9,13 +9,11 @@ from typing import Any, Final
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.record.util import calc_crc32c
 from support.brokers import Broker
-from support.members import TOPIC, Notebook, fresh_settings, keyed_consumer, outgoing, running, until
+from support.members import TOPIC, Notebook, keyed_consumer, outgoing, running, until
 
-from pipeline.contracts import SPECS, OutgoingRecord, Topic
+from pipeline.contracts import OutgoingRecord, Topic
 from pipeline.kafka import (
     BatchUndecodable,
     ConsumerSettings,
@@ -28,6 +26,7 @@ from pipeline.kafka import (
 )
 from pipeline.kafka.admin import create_topics
 from pipeline.kafka.client import records
+from pipeline.kafka.client.admin import NewTopic, open_topics
 from pipeline.kafka.groups import plan_skip, skip
 from pipeline.subscriber import Event, Subscriber
 
@@ -37,9 +36,21 @@ EVENTS: Final = Topic.EVENTS_FEES
 @pytest.fixture
 async def kafka(apache_kafka: Broker) -> KafkaSettings:
     """A cluster whose topics keep batches as their producers compressed them."""
-    settings = await fresh_settings(apache_kafka)
-    await create_topics(settings, [SPECS[EVENTS]])
-    await _keep_codecs(settings, TOPIC, EVENTS)
+    prefix = f"t-{uuid.uuid4().hex[:12]}."
+    settings = KafkaSettings(
+        bootstrap_servers=apache_kafka.bootstrap_servers,
+        topic_prefix=prefix,
+        group_prefix=prefix,
+        replication_factor=1,
+        ack_timeout_seconds=10.0,
+    )
+    async with open_topics(settings) as cluster:
+        await cluster.create_topics(
+            [
+                NewTopic(Names(settings).topic(topic), 2, 1, {"compression.type": "producer"})
+                for topic in (TOPIC, Topic.BATCH_DEAD_LETTER, EVENTS)
+            ]
+        )
     return settings
 
 
@@ -127,18 +138,6 @@ async def test_a_codec_without_its_library_stops_the_reader_and_names_it(
     assert notebook.done == []
     async with running(keyed_consumer(notebook, kafka, quick, publisher)):
         await until(lambda: notebook.values() == [b"x" * 1000])
-
-
-async def _keep_codecs(settings: KafkaSettings, *topics: Topic) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
-    await admin.start()
-    try:
-        names = [Names(settings).topic(topic) for topic in topics]
-        await admin.alter_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, name, {"compression.type": "producer"}) for name in names]
-        )
-    finally:
-        await admin.close()
 
 
 async def _append_undecodable(settings: KafkaSettings, partition: Partition) -> None:

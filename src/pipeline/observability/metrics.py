@@ -186,7 +186,7 @@ class Metrics(KafkaMetrics):
             "there is none, and where no deadline watch runs",
         )
         self.deadline_seconds_left_min.set(float("nan"))  # 0 would raise an alarm in every other process
-        self.open_jobs = self._gauge("open_jobs", "Jobs filed under a deadline and not yet told")
+        self.open_jobs = self._gauge("open_jobs", "Jobs under a deadline whose partner is not notified yet")
 
     def _edges(self) -> None:
         self.transfer_bytes = self._counter(

@@ -1,7 +1,7 @@
 """Synthetic card files of any size, made from a seed, and the ledger of what was planted in them.
 
 A record depends on the seed and its number alone, so that nobody has to remember a file in order to check a result
-against it: whoever has the ledger computes any record again. No number belongs to an issuer: 999999 is not assigned.
+against it: the ledger is enough to compute any record again. No number belongs to an issuer: 999999 is not assigned.
 """
 
 from __future__ import annotations
@@ -256,9 +256,9 @@ def _number(spec: CardFile, record: int) -> str:
 
 def _check_digit(body: str) -> str:
     total = 0
-    for place, digit in enumerate(reversed(body)):
+    for position, digit in enumerate(reversed(body)):
         value = ord(digit) - 48
-        total += value if place % 2 else _DOUBLED[value]
+        total += value if position % 2 else _DOUBLED[value]
     return str(-total % 10)
 
 

@@ -149,9 +149,9 @@ def _echoed(card: PlantedCard, spec: CardFile, rules: ResultRules) -> dict[str, 
     named = dict(zip(spec.columns, card.fields, strict=False))
     missing = len(spec.columns) - len(card.fields)
     if missing:
-        # each missing field may have been left out before this one, which then stands so many columns too far left
-        for place, name in enumerate(list(named)):
-            if not set(rules.dropped).isdisjoint(spec.columns[place : place + missing + 1]):
+        # each missing field may have been left out before this one, which then moves that many columns to the left
+        for position, name in enumerate(list(named)):
+            if not set(rules.dropped).isdisjoint(spec.columns[position : position + missing + 1]):
                 named[name] = ""
     return named
 

@@ -22,7 +22,7 @@ SUCCESS = {"success": True, "records_processed": 200, "records_failed": 0, "erro
 FAILURE = {"success": False, "records_processed": 12, "records_failed": 150, "error_message": "the file is no CSV"}
 
 
-async def tell(
+async def call_back(
     http: aiohttp.ClientSession,
     job: Prepared,
     body: object = FAILURE,
@@ -52,7 +52,7 @@ async def test_success_is_answered_as_in_the_batch_page(sandbox: Sandbox, http: 
     """data, meta and jsonapi as in the seed; the job is settled."""
     job = await prepare(sandbox)
     await upload(http, job)
-    status, document = await tell(http, job, SUCCESS, token=sandbox.token())
+    status, document = await call_back(http, job, SUCCESS, token=sandbox.token())
     guid = str(job.job.guid)
     assert status == 200
     assert document["data"] == {
@@ -76,7 +76,7 @@ async def test_failure_needs_no_result_and_no_failed_count(sandbox: Sandbox, htt
     """records_failed is optional there."""
     job = await prepare(sandbox)
     body = {"success": False, "records_processed": 0, "error_message": "gone"}
-    assert (await tell(http, job, body, token=sandbox.token()))[0] == 200
+    assert (await call_back(http, job, body, token=sandbox.token()))[0] == 200
     assert sandbox.ecs.status(job.job) == "FAILURE_RECEIVED"
 
 
@@ -89,7 +89,7 @@ async def test_messages_within_the_rules_are_accepted(
 ) -> None:
     """1,200 characters, not bytes; times and line numbers are no card numbers; a parameter may be named."""
     job = await prepare(sandbox)
-    assert (await tell(http, job, FAILURE | {"error_message": message}, token=sandbox.token()))[0] == 200
+    assert (await call_back(http, job, FAILURE | {"error_message": message}, token=sandbox.token()))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ async def test_a_body_that_breaks_the_contract_is_refused(
 ) -> None:
     """With a JSON:API error that says why; the job is not settled."""
     job = await prepare(sandbox)
-    answered, document = await tell(http, job, body, token=sandbox.token())
+    answered, document = await call_back(http, job, body, token=sandbox.token())
     assert answered == status
     assert document["errors"][0]["status"] == str(status)
     assert reason in document["errors"][0]["detail"]
@@ -133,14 +133,14 @@ async def test_six_digit_cards_are_recognised_too(sandbox: Sandbox, http: aiohtt
     """A number of this batch must not be in the message; another six-digit number may."""
     job = await prepare(sandbox, cards={"records": 50, "six_digits": True})
     token = sandbox.token()
-    assert (await tell(http, job, FAILURE | {"error_message": "card 100017"}, token=token))[0] == 422
-    assert (await tell(http, job, FAILURE | {"error_message": "line 100099"}, token=token))[0] == 200
+    assert (await call_back(http, job, FAILURE | {"error_message": "card 100017"}, token=token))[0] == 422
+    assert (await call_back(http, job, FAILURE | {"error_message": "line 100099"}, token=token))[0] == 200
 
 
 async def test_unknown_fields_are_accepted_and_shown(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
     """A partner who sends more than the page names learns of it from the control API."""
     job = await prepare(sandbox)
-    assert (await tell(http, job, FAILURE | {"extra": 1}, token=sandbox.token()))[0] == 200
+    assert (await call_back(http, job, FAILURE | {"extra": 1}, token=sandbox.token()))[0] == 200
     assert sandbox.ecs.desk.of_job(job.job.guid)[0].unknown == ("extra",)
 
 
@@ -149,7 +149,7 @@ class TestTokens:
 
     async def refused(self, sandbox: Sandbox, http: aiohttp.ClientSession, token: str | None) -> str:
         job = await prepare(sandbox)
-        status, document = await tell(http, job, token=token)
+        status, document = await call_back(http, job, token=token)
         assert status == 401
         assert job.job.success is None
         return str(document["errors"][0]["detail"])
@@ -240,14 +240,14 @@ class TestTokens:
         token = sandbox.token(lifetime=timedelta(seconds=10))
         clock.move(9)
         job = await prepare(sandbox)
-        assert (await tell(http, job, token=token))[0] == 200
+        assert (await call_back(http, job, token=token))[0] == 200
         clock.move(1)
         assert await self.refused(sandbox, http, token) == "the token has expired"
 
     async def test_another_partner_finds_no_job(self, sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
         """A good token of another partner: the job does not exist for it."""
         job = await prepare(sandbox)
-        status, document = await tell(http, job, token=sandbox.token(claims={"sub": str(uuid4())}))
+        status, document = await call_back(http, job, token=sandbox.token(claims={"sub": str(uuid4())}))
         assert status == 404
         assert document["errors"] == [
             {
@@ -263,21 +263,21 @@ async def test_an_unknown_job_is_404(sandbox: Sandbox, http: aiohttp.ClientSessi
     job = await prepare(sandbox)
     for guid in (str(uuid4()), "job-1"):
         url = job.callback_url.replace(str(job.job.guid), guid)
-        assert (await tell(http, job, token=sandbox.token(), url=url))[0] == 404
+        assert (await call_back(http, job, token=sandbox.token(), url=url))[0] == 404
 
 
 async def test_other_media_types_are_refused(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
     """JSON or JSON:API, parameters allowed."""
     job = await prepare(sandbox)
-    assert (await tell(http, job, token=sandbox.token(), media_type="text/plain"))[0] == 415
+    assert (await call_back(http, job, token=sandbox.token(), media_type="text/plain"))[0] == 415
     accepted = "application/json; charset=utf-8"
-    assert (await tell(http, job, token=sandbox.token(), media_type=accepted))[0] == 200
+    assert (await call_back(http, job, token=sandbox.token(), media_type=accepted))[0] == 200
 
 
 async def test_success_without_a_result_is_409(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
     """ECS looks at its store."""
     job = await prepare(sandbox)
-    status, document = await tell(http, job, SUCCESS, token=sandbox.token())
+    status, document = await call_back(http, job, SUCCESS, token=sandbox.token())
     assert status == 409
     assert "no result" in document["errors"][0]["detail"]
 
@@ -290,11 +290,11 @@ class TestRequestIds:
     ) -> None:
         """Word for word; afterwards the job is simply confirmed already."""
         job, token = await prepare(sandbox), sandbox.token()
-        first = await tell(http, job, token=token, request_id="r-1")
+        first = await call_back(http, job, token=token, request_id="r-1")
         clock.move(7199)
-        assert await tell(http, job, token=token, request_id="r-1") == first
+        assert await call_back(http, job, token=token, request_id="r-1") == first
         clock.move(1)
-        assert (await tell(http, job, token=token, request_id="r-1"))[0] == 409
+        assert (await call_back(http, job, token=token, request_id="r-1"))[0] == 409
         assert [record.replayed for record in sandbox.ecs.desk.of_job(job.job.guid)] == [False, True, False]
 
     @pytest.mark.parametrize("conflict", [409, 422])
@@ -304,17 +304,17 @@ class TestRequestIds:
         """Another body or another job under a known id."""
         sandbox = await start(request_id_conflict_status=conflict)
         job, other, token = await prepare(sandbox), await prepare(sandbox), sandbox.token()
-        await tell(http, job, token=token, request_id="r-1")
+        await call_back(http, job, token=token, request_id="r-1")
         body = FAILURE | {"records_failed": 1}
-        assert (await tell(http, job, body, token=token, request_id="r-1"))[0] == conflict
-        assert (await tell(http, other, token=token, request_id="r-1"))[0] == conflict
+        assert (await call_back(http, job, body, token=token, request_id="r-1"))[0] == conflict
+        assert (await call_back(http, other, token=token, request_id="r-1"))[0] == conflict
 
     async def test_another_id_for_a_confirmed_job_is_409(self, sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
         """So is none at all."""
         job, token = await prepare(sandbox), sandbox.token()
-        assert (await tell(http, job, token=token, request_id="r-1"))[0] == 200
-        assert (await tell(http, job, token=token, request_id="r-2"))[0] == 409
-        assert (await tell(http, job, token=token))[0] == 409
+        assert (await call_back(http, job, token=token, request_id="r-1"))[0] == 200
+        assert (await call_back(http, job, token=token, request_id="r-2"))[0] == 409
+        assert (await call_back(http, job, token=token))[0] == 409
 
     async def test_a_failed_job_that_is_announced_again_is_open_again(
         self, sandbox: Sandbox, http: aiohttp.ClientSession
@@ -322,16 +322,16 @@ class TestRequestIds:
         """The same failure under the same id settles it again; or a success does."""
         job = await prepare(sandbox, webhook_url="http://127.0.0.1:9/")
         token = sandbox.token()
-        first = await tell(http, job, token=token, request_id="r-1")
+        first = await call_back(http, job, token=token, request_id="r-1")
         await sandbox.ecs.announce(job.job.guid, repeat=True)
         assert sandbox.ecs.status(job.job) == "FAILURE_RECEIVED"
         await sandbox.ecs.announce(job.job.guid)
         assert sandbox.ecs.status(job.job) == "NOT_ANNOUNCED"
-        assert await tell(http, job, token=token, request_id="r-1") == first
+        assert await call_back(http, job, token=token, request_id="r-1") == first
         assert await sandbox.ecs.wait_callback(job.job.guid, 1)
         await sandbox.ecs.announce(job.job.guid)
         await upload(http, job)
-        assert (await tell(http, job, SUCCESS, token=token, request_id="r-2"))[0] == 200
+        assert (await call_back(http, job, SUCCESS, token=token, request_id="r-2"))[0] == 200
         await sandbox.ecs.announce(job.job.guid)
         assert sandbox.ecs.status(job.job) == "RESULT_RECEIVED"
 
@@ -340,9 +340,9 @@ class TestRequestIds:
         job, token = await prepare(sandbox), sandbox.token()
         sandbox.faults.add(Fault(target="callback", kind="lost"))
         with pytest.raises(aiohttp.ClientError):
-            await tell(http, job, token=token, request_id="r-1")
+            await call_back(http, job, token=token, request_id="r-1")
         assert job.job.success is False
-        assert (await tell(http, job, token=token, request_id="r-1"))[0] == 200
+        assert (await call_back(http, job, token=token, request_id="r-1"))[0] == 200
         assert [record.answered for record in sandbox.ecs.desk.of_job(job.job.guid)] == [0, 200]
 
 
@@ -350,9 +350,9 @@ async def test_every_callback_is_recorded_without_its_token(sandbox: Sandbox, ht
     """Body as it came, headers, time, what was decided and answered."""
     job, token = await prepare(sandbox), sandbox.token()
     sandbox.faults.add(Fault(target="callback", kind="status", status=401))
-    await tell(http, job, token=token, request_id="r-1")
-    await tell(http, job, token=token, request_id="r-1")
-    await tell(http, job, b"{", token=token)
+    await call_back(http, job, token=token, request_id="r-1")
+    await call_back(http, job, token=token, request_id="r-1")
+    await call_back(http, job, b"{", token=token)
     first, second, third = sandbox.ecs.desk.of_job(job.job.guid)
     assert (first.decided, first.answered) == (0, 401)
     assert (second.decided, second.answered, second.request_id) == (200, 200, "r-1")
@@ -370,7 +370,7 @@ class TestMisbehaviour:
         job, token = await prepare(sandbox), sandbox.token()
         sandbox.faults.add(Fault(target="callback", kind="status", status=503, times=2, retry_after="3"))
         for expected in (503, 503, 200):
-            assert (await tell(http, job, token=token))[0] == expected
+            assert (await call_back(http, job, token=token))[0] == expected
         sandbox.faults.add(Fault(target="callback", kind="status", status=307, location="https://elsewhere.example/"))
         headers = {"Authorization": f"Bearer {token}"}
         async with http.post(job.callback_url, json={}, headers=headers, allow_redirects=False) as response:
@@ -407,7 +407,7 @@ class TestMisbehaviour:
         """As a string or as a number."""
         job = await prepare(sandbox)
         sandbox.faults.add(Fault(target="callback", kind="answer", answer="errors", error_status=status))
-        answered, document = await tell(http, job, token=sandbox.token())
+        answered, document = await call_back(http, job, token=sandbox.token())
         assert answered == 200
         assert document["errors"][0]["status"] == status
 
@@ -432,9 +432,9 @@ class TestTokenEndpoint:
         assert (status, attributes["token_type"], attributes["expires_in"]) == (200, "Bearer", 86_400)
         job = await prepare(sandbox)
         clock.move(86_399)
-        assert (await tell(http, job, token=attributes["access_token"]))[0] == 200
+        assert (await call_back(http, job, token=attributes["access_token"]))[0] == 200
         clock.move(1)
-        assert (await tell(http, job, token=attributes["access_token"]))[0] == 401
+        assert (await call_back(http, job, token=attributes["access_token"]))[0] == 401
 
     @pytest.mark.parametrize(
         ("change", "expected"),

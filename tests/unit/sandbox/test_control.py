@@ -196,7 +196,7 @@ class TestSendJob:
     async def test_it_waits_for_the_callback(self, sandbox: Sandbox) -> None:
         """Until it came, or the time is over."""
 
-        async def tell() -> None:
+        async def call_back() -> None:
             while not sandbox.ecs.jobs:  # noqa: ASYNC110 - the job is created by the other side
                 await asyncio.sleep(0.005)
             job = next(iter(sandbox.ecs.jobs.values()))
@@ -204,7 +204,7 @@ class TestSendJob:
             job.called_back.set()
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(tell())
+            group.create_task(call_back())
             view = await send_job(sandbox.control_url, JobRequest(announce=False), wait_seconds=5)
         assert view["success"] is False
         view = await send_job(sandbox.control_url, JobRequest(announce=False), wait_seconds=0.03)

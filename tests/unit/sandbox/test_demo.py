@@ -78,7 +78,7 @@ class Pipeline:
             async with self.http.post(self.sandbox.cards_url, json=body, headers=headers) as response:
                 assert response.status in {201, 422}
 
-    async def tell(self, job: Prepared) -> None:
+    async def call_back(self, job: Prepared) -> None:
         headers = {"Authorization": f"Bearer {self.sandbox.token()}", "X-Request-Id": self.request_id}
         async with self.http.post(job.callback_url, json=self.body, headers=headers) as response:
             await response.read()
@@ -91,7 +91,7 @@ class Pipeline:
         if self.result is not None:
             async with self.http.put(job.result_url, data=self.result.encode()) as response:
                 assert response.status == 200
-        await self.tell(job)
+        await self.call_back(job)
         return self.check(job)
 
     def check(self, job: Prepared) -> list[str]:
@@ -186,7 +186,7 @@ async def test_callbacks_that_differ_are_convicted(sandbox: Sandbox, http: aioht
     job = await pipeline.job()
     await pipeline.run(job)
     pipeline.request_id = "r-2"
-    await pipeline.tell(job)
+    await pipeline.call_back(job)
     assert any("differ in body or X-Request-Id" in finding for finding in pipeline.check(job))
 
 

@@ -206,9 +206,9 @@ def test_one_enum_gets_a_value_that_nobody_knows() -> None:
 def test_planted_markers_stand_where_they_are_said_to(path: str) -> None:
     """The body still fits the description."""
     made = planted(path, rng())
-    for marker, place in made.markers.items():
+    for marker, field in made.markers.items():
         value: Any = made.body
-        for step in place.split("."):
+        for step in field.split("."):
             value = value[int(step) if isinstance(value, list) else step]
         assert value == marker
     for row in rows(FACTS["events"][path]["fields"]):
@@ -216,7 +216,7 @@ def test_planted_markers_stand_where_they_are_said_to(path: str) -> None:
 
 
 def test_tokens_addresses_and_names_are_planted() -> None:
-    places = {place.rpartition(".")[2] for path in PATHS for place in planted(path, rng()).markers.values()}
+    fields = {field.rpartition(".")[2] for path in PATHS for field in planted(path, rng()).markers.values()}
     assert {
         "authToken",
         "emailAddress",
@@ -228,7 +228,7 @@ def test_tokens_addresses_and_names_are_planted() -> None:
         "accountNumber",
         "dateOfBirth",
         "senderName",
-    } <= places
+    } <= fields
 
 
 def test_an_unknown_path_is_an_error() -> None:

@@ -60,7 +60,7 @@ $(VENV)/bin/python:
 	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-# --no-deps: the files are complete, and an older pip would resolve `coverage[toml]` anew, to a version without a hash
+# --no-deps: the files are complete, and an older pip would resolve `coverage[toml]` again, to a version without a hash
 $(VENV)/.demo: $(VENV)/bin/python requirements/demo.txt pyproject.toml
 	@echo "installing the pinned requirements (once)"
 	@$(PIP) install --no-deps --require-hashes -r requirements/demo.txt

@@ -15,7 +15,7 @@ from aiokafka.admin import NewTopic as AioNewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.errors import FatalError
-from pipeline.kafka.client.connection import connection_options
+from pipeline.kafka.client.connection import connection_options, ensure_brokers
 from pipeline.kafka.client.reader import KafkaPartitionReader, open_reader
 from pipeline.kafka.errors import BrokerUnavailable, GroupBusy
 from pipeline.kafka.protocols import Partition
@@ -151,6 +151,7 @@ class KafkaGroupAdmin:
         raw = {TopicPartition(self._names.topic(one.topic), one.number): offset for one, offset in offsets.items()}
         try:
             await consumer.start()
+            await ensure_brokers(consumer._client)  # noqa: SLF001
             consumer.assign(list(raw))
             consumer.pause(*raw)  # only to commit: nothing is fetched
             await consumer.commit(raw)

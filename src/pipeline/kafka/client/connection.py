@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import Any
+
+from aiokafka import errors as kafka
 
 from pipeline.errors import FatalError
 from pipeline.kafka.errors import OAuthMissing
@@ -34,6 +37,23 @@ def connection_options(settings: KafkaSettings, *, client_id: str) -> dict[str, 
     if settings.sasl:
         options |= _sasl_options(settings.sasl, context)
     return options
+
+
+async def ensure_brokers(client: Any) -> None:
+    """Return if the cluster has named a broker.
+
+    A broker that is starting may name none, itself included. aiokafka's ``start`` takes that for success, and a later
+    call fails with an AssertionError.
+
+    Args:
+        client: A started AIOKafkaClient.
+
+    Raises:
+        NoBrokersAvailable: It has named none. Try again.
+    """
+    if not client.cluster.brokers():
+        await asyncio.sleep(0)  # a client that is stopped before its tasks have begun raises CancelledError
+        raise kafka.NoBrokersAvailable
 
 
 def ssl_context(tls: TlsSettings | None) -> ssl.SSLContext:

@@ -13,7 +13,7 @@ from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 
 from pipeline.contracts import Record, TopicName
 from pipeline.errors import FatalError
-from pipeline.kafka.client.connection import connection_options
+from pipeline.kafka.client.connection import connection_options, ensure_brokers
 from pipeline.kafka.client.records import DecodingWatch, record_of
 from pipeline.kafka.errors import RecordsLost
 from pipeline.kafka.protocols import Partition, RebalanceListener
@@ -83,6 +83,7 @@ class KafkaGroupClient:
         try:
             async with asyncio.timeout(within):
                 await self._consumer.start()  # without topics: the coordinator exists, but has not joined
+            await ensure_brokers(self._consumer._client)  # noqa: SLF001
         except BaseException:
             await self._drop()
             raise

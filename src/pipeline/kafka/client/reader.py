@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 
 from pipeline.contracts import Record, TopicName
-from pipeline.kafka.client.connection import connection_options
+from pipeline.kafka.client.connection import connection_options, ensure_brokers
 from pipeline.kafka.client.records import DecodingWatch, record_of
 from pipeline.kafka.errors import BrokerUnavailable
 from pipeline.kafka.protocols import Bounds, Partition, Point
@@ -165,6 +165,7 @@ async def open_reader(settings: KafkaSettings, what: str = "Kafka") -> AsyncIter
     try:
         async with asyncio.timeout(settings.request_timeout_seconds):
             await consumer.start()
+        await ensure_brokers(consumer._client)  # noqa: SLF001
         yield KafkaPartitionReader(consumer, Names(settings))
     except (kafka.KafkaError, OSError, TimeoutError) as error:
         raise BrokerUnavailable("broker_unavailable", f"{what} cannot be read: {type(error).__name__}.") from error

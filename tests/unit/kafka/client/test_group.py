@@ -14,11 +14,12 @@ from support.bus_bench import KAFKA, QUICK
 
 from pipeline.contracts import Topic
 from pipeline.errors import FatalError
-from pipeline.kafka import RecordsLost
+from pipeline.kafka import BrokerUnavailable, RecordsLost
 from pipeline.kafka.client.connection import connection_options
 from pipeline.kafka.client.group import KafkaGroupClient
 from pipeline.kafka.client.records import RAW_KEY, decoded
 from pipeline.kafka.protocols import Partition
+from pipeline.kafka.reader import missing_topics
 
 NAME = "card-batch.requested"
 RAW = TopicPartition(NAME, 3)
@@ -217,6 +218,30 @@ async def test_connecting_where_nobody_is_leaves_nothing_behind(free_tasks: Call
     with pytest.raises(kafka.KafkaConnectionError):
         await KafkaGroupClient.connect("process", [Topic.BATCH_REQUESTED], KAFKA, QUICK)
     assert free_tasks() == before
+
+
+async def test_a_broker_that_names_no_broker_is_not_there_yet(
+    monkeypatch: pytest.MonkeyPatch, free_tasks: Callable[[], int]
+) -> None:
+    """It is starting. The client library takes its answer for success, and would fail for good at the next call."""
+
+    class Starting:
+        async def send(self, _request: object) -> SimpleNamespace:
+            return SimpleNamespace(brokers=[], topics=[])
+
+        async def close(self, reason: object) -> None:
+            assert reason
+
+    async def create_conn(*_address: object, **_options: object) -> Starting:
+        return Starting()
+
+    monkeypatch.setattr("aiokafka.client.create_conn", create_conn)
+    before = free_tasks()
+    with pytest.raises(kafka.NoBrokersAvailable):
+        await KafkaGroupClient.connect("process", [Topic.BATCH_REQUESTED], KAFKA, QUICK)
+    assert free_tasks() == before
+    with pytest.raises(BrokerUnavailable):
+        await missing_topics(KAFKA, [Topic.BATCH_REQUESTED])
 
 
 @pytest.fixture

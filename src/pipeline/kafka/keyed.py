@@ -210,10 +210,11 @@ class _KeyedWork:
         tries = 1
         while True:
             try:
-                await self._lease.ensure()
-                await gate.open(first)
+                await self._ensure()
             except LeaseLost:
                 return
+            try:
+                await gate.open(first)
             except TransientError as error:
                 tries += 1
                 pause = self._pause(error, tries, error.retry_after, first)
@@ -345,6 +346,8 @@ class _KeyedWork:
     def _retry(
         self, begun: _Begun, queue: WorkerQueue[_Begun], error: PipelineError, retry_after: float | None
     ) -> None:
+        if self._closed:
+            return  # a task that begins now would outlive the partition
         pause = self._pause(error, begun.tries, retry_after, begun.record)
 
         async def later() -> None:

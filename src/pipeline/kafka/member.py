@@ -70,6 +70,7 @@ class GroupMember(ABC):
         self._commit_lock = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
         self._failure: Exception | None = None
+        self._ended = False
 
     @abstractmethod
     def _open(self, partition: Partition, lease: PartitionLease) -> PartitionWork:
@@ -85,13 +86,13 @@ class GroupMember(ABC):
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                self._client.subscribe(self)
-                services = [tasks.create_task(service()) for service in (self._fetch, self._commit_often, self._watch)]
-                await self._stopping.wait()
-                services[0].cancel()
-                await self._drain()
-                for service in services:
-                    service.cancel()
+                try:
+                    await self._serve(self._client, tasks)
+                finally:
+                    self._ended = True  # nothing begins any more, whatever a commit or a rebalance would allow
+                    for held in self._held.values():
+                        held.work.wind_down()
+                        held.lease.lose()
         except BaseExceptionGroup as errors:
             raise most_severe(errors) from errors
         finally:
@@ -119,7 +120,11 @@ class GroupMember(ABC):
         if self._tasks is None:
             work.close()
             raise RuntimeError("the member does not run")
-        return self._tasks.create_task(work)
+        try:
+            return self._tasks.create_task(work)
+        except RuntimeError:  # another task has failed: its error is the one to raise
+            work.close()
+            raise asyncio.CancelledError from None
 
     def _progressed(self, partition: Partition) -> None:
         """Note that records were finished, or that a call of the handler ended."""
@@ -151,6 +156,8 @@ class GroupMember(ABC):
             self._failure = error
 
     def _assign(self, partitions: frozenset[Partition]) -> None:
+        if self._ended:
+            return  # a task that begins now would be waited for, and nothing would end it
         before, self._membership = self._membership, self._the_client.membership
         if not _continues(before, self._membership):
             self._lose_all("membership_changed")
@@ -330,6 +337,15 @@ class GroupMember(ABC):
                 continue
         return None
 
+    async def _serve(self, client: GroupClient, tasks: asyncio.TaskGroup) -> None:
+        client.subscribe(self)
+        services = [tasks.create_task(service()) for service in (self._fetch, self._commit_often, self._watch)]
+        await self._stopping.wait()
+        services[0].cancel()
+        await self._drain()
+        for service in services:
+            service.cancel()
+
     async def _drain(self) -> None:
         """Let running calls finish within the grace, then end what is left."""
         for held in self._held.values():
@@ -346,13 +362,14 @@ class GroupMember(ABC):
             held.work.cancel()
 
     async def _leave(self, client: GroupClient) -> None:
-        if self._limbo_since is None:
-            await self._commit()
-        for held in self._held.values():
-            held.lease.lose()
-        await client.close(_CLOSE_WITHIN)
-        self._membership = None
-        self._measure_nothing()
+        try:
+            if self._limbo_since is None:
+                await self._commit()
+        finally:
+            await client.close(_CLOSE_WITHIN)
+            self._membership = None
+            self._metrics.consumer_paused.labels(stage=self._group).set(0)
+            self._metrics.consumer_in_flight.labels(stage=self._group).set(0)
 
     @property
     def _the_client(self) -> GroupClient:
@@ -373,10 +390,6 @@ class GroupMember(ABC):
             end, done = self._the_client.end(partition), held.work.offsets.to_commit
             if end is not None and done is not None:
                 metrics.consumer_lag.labels(**labels).set(max(0, end - done))
-
-    def _measure_nothing(self) -> None:
-        self._metrics.consumer_paused.labels(stage=self._group).set(0)
-        self._metrics.consumer_in_flight.labels(stage=self._group).set(0)
 
 
 def _continues(before: tuple[str, int] | None, after: tuple[str, int] | None) -> bool:

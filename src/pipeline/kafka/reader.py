@@ -97,7 +97,7 @@ async def read_back(settings: KafkaSettings, first: Record, *, most: int, millis
                     yield record
             except BatchUndecodable as error:
                 log.warning("batch_left_out", **error.position, why=error.why)
-                start = error.next_offset or error.offset + 1
+                start = max(error.next_offset or 0, error.offset + 1)  # a damaged batch may say anything
             else:
                 return
 

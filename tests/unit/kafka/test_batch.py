@@ -180,3 +180,26 @@ async def test_a_decision_lost_to_another_worker_repeats_the_batch(bench: Bench)
     async with bench.running(0):
         bench.group.send(*_pairs(b"1"))
         await until(lambda: bench.handler.batches == [[b"1"]])
+
+
+async def test_a_rebalance_while_the_member_ends_begins_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing would end that task, and the member would wait for it for ever."""
+    cleaned_up = asyncio.Event()
+
+    async def slow_to_end(_records: Sequence[Record], _lease: Lease) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await cleaned_up.wait()
+
+    monkeypatch.setattr(bench.handler, "handle_batch", slow_to_end)
+    async with bench.running(0, settings=QUICK.model_copy(update={"stop_grace_seconds": 0.0})) as consumer:
+        bench.group.send(*_pairs(b"1"))
+        await until(lambda: bench.handler.prepared == [0])
+        await asyncio.sleep(0.05)
+        consumer.stop()
+        await asyncio.sleep(0.05)
+        await bench.group.assign(0, 1)
+        cleaned_up.set()
+    assert bench.handler.prepared == [0]
+    assert bench.group.closed

@@ -410,6 +410,61 @@ async def test_an_error_of_the_client_ends_the_member(bench: Bench) -> None:
         assert await bench.raised() is error
 
 
+async def test_the_last_commit_of_a_member_that_fails_begins_nothing(bench: Bench) -> None:
+    """It would allow more records to begin; the error that ended the member is raised all the same."""
+    error = ZeroDivisionError("a bug")
+
+    async def act(record: Record, _lease: Lease) -> None:
+        if record.value == b"bomb":
+            await until(lambda: bench.handler.done == [b"fine"])
+            raise error
+
+    bench.handler.on_handle = act
+    bench.set(max_span=3, commit_interval_seconds=60.0)
+    async with bench.running(0):
+        bench.group.send(("a", b"fine"), ("b", b"bomb"), ("b", b"its key"), ("c", b"behind the span"))
+        assert await bench.raised() is error
+    assert bench.group.commits == [{0: 1}]
+    assert [record.value for record in bench.handler.arrived] == [b"fine", b"bomb", b"its key"]
+    assert bench.group.closed
+
+
+async def test_a_last_commit_that_is_refused_leaves_no_client_open(bench: Bench) -> None:
+    bench.group.answers.extend([FatalError("kafka_not_authorized", "no")] * 2)
+    async with bench.running(0):
+        bench.group.send(("a", b"1"))
+        assert isinstance(await bench.raised(), FatalError)
+    assert bench.group.closed
+
+
+@pytest.mark.parametrize("end", ["bug", "stop", "lost"])
+async def test_a_handler_that_answers_a_cancellation_by_a_transient_error_holds_up_nothing(
+    bench: Bench, end: str
+) -> None:
+    """Its record is not retried: the member, or its time with the partition, is over."""
+
+    async def act(record: Record, _lease: Lease) -> None:
+        if record.value == b"bomb":
+            raise ZeroDivisionError
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise TransientError("store_unavailable", "gone", retry_after=60.0) from None
+
+    bench.handler.on_handle = act
+    bench.set(stop_grace_seconds=0.0)
+    async with bench.running(0, 1) as consumer:
+        bench.group.send(("a", b"1"))
+        await until(lambda: len(bench.handler.begun) == 1)
+        if end == "bug":
+            bench.group.send(("b", b"bomb"), partition=1)
+        else:
+            if end == "lost":
+                await bench.group.assign(1)
+            consumer.stop()
+        assert isinstance(await bench.raised(), ZeroDivisionError if end == "bug" else type(None))
+
+
 # a batch that cannot be decoded
 
 

@@ -1,0 +1,81 @@
+"""What must hold whatever happens: see the rules in support.simulated_group."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+from support.simulated_group import World
+from support.virtual_time import VirtualTimeLoop
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 1 << 32))
+def test_no_trouble_breaks_a_rule_and_in_the_end_everything_is_finished(seed: int) -> None:
+    """Order per key, no commit past an unfinished record, a hard bound on repetitions, nothing lost."""
+    random.seed(seed)  # pauses of repetitions
+    with capture_logs(), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(simulate(seed))
+
+
+async def simulate(seed: int) -> World:
+    """Run members through trouble, then let it end; return the world, in which everything is finished by then."""
+    world = World(seed)
+    world.append(world.random.randrange(5, 60))
+    for _ in range(world.random.randrange(1, 4)):
+        await _troubled_life(world)
+    world.troubled = False
+    member = world.member()
+    task = asyncio.create_task(member.run())
+    await asyncio.sleep(0)
+    await world.client.rebalance(lost=False)
+    async with asyncio.timeout(120):
+        while not world.over:
+            await asyncio.sleep(0.1)
+            if task.done():
+                await task
+    member.stop()
+    await task
+    assert not any(world.calls.values())
+    return world
+
+
+async def _troubled_life(world: World) -> None:
+    """Run one member until it crashes, is stopped, or meets an error that nobody expects."""
+    member, client = world.member(), world.client
+    task = asyncio.create_task(member.run())
+    await asyncio.sleep(0)
+    await client.rebalance(lost=False)
+    for _ in range(world.random.randrange(8)):
+        await asyncio.sleep(world.random.random())
+        if task.done():
+            break
+        await world.random.choice([_append, _append, _keep, _lose, _freeze])(world)
+    if world.bug is None and world.random.random() < 0.5:
+        member.stop()
+    elif world.bug is None:
+        client.dead = True
+        task.cancel()
+    [outcome] = await asyncio.gather(task, return_exceptions=True)
+    assert outcome is world.bug or isinstance(outcome, asyncio.CancelledError), outcome
+    assert not any(world.calls.values())
+    assert not world.running
+
+
+async def _append(world: World) -> None:
+    world.append(world.random.randrange(20))
+
+
+async def _keep(world: World) -> None:
+    await world.client.rebalance(lost=False)
+
+
+async def _lose(world: World) -> None:
+    await world.client.rebalance(lost=True)
+
+
+async def _freeze(world: World) -> None:
+    await world.client.freeze()

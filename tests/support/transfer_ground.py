@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -84,6 +84,7 @@ async def ground(
     network: NetworkSettings | None = None,
     rules: Mapping[str, Any] | None = None,
     max_tries: int = 4,
+    clock: Callable[[], datetime] = now,
     **patience: Any,
 ) -> AsyncIterator[Ground]:
     """Open transfers to a server with a script."""
@@ -97,7 +98,7 @@ async def ground(
             settings,
             rules=HostRules.model_validate(allowed),
             network=network or NetworkSettings(),
-            clock=now,
+            clock=clock,
             metrics=metrics,
         ) as transfers:
             yield Ground(server, transfers, metrics)

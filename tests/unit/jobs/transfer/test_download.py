@@ -341,15 +341,21 @@ async def test_slow_drip() -> None:
     assert store.retries("download") == {"source_too_slow": 1}
 
 
-async def test_dripping_head() -> None:
+async def test_dripping_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head that drips is bounded, though no single byte is late."""
+    loop = asyncio.get_running_loop()
+    real, dripped = loop.time, 0.0
+    # a third of the patience lies between two bytes, by the loop's clock: the machine has all the time it needs
+    monkeypatch.setattr(loop, "time", lambda: real() + dripped)
 
     async def drip(exchange: Exchange) -> None:
+        nonlocal dripped
         for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000:
             await exchange.send(bytes([byte]))
             await asyncio.sleep(0.01)
+            dripped += 6
 
-    async with ground(drip, ranged(DATA), connect_timeout_seconds=0.03, read_timeout_seconds=0.03) as store:
+    async with ground(drip, ranged(DATA), connect_timeout_seconds=20, read_timeout_seconds=20) as store:
         assert (await store.fetch())[1] == DATA
     assert store.retries("download") == {"source_timeout": 1}
 

@@ -181,9 +181,11 @@ def modules(root: Path) -> Iterator[Path]:
 
 
 def _names(source: str) -> Iterator[tuple[int, str]]:
+    before = ""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME:
+        if token.type == tokenize.NAME and (before, token.string) != (".", "tell"):  # a file's method
             yield token.start[0], token.string
+        before = token.string
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAME.fullmatch(node.value):
             yield node.lineno, node.value

@@ -28,7 +28,7 @@ CALLBACKS: Mapping[str, Any] = {"timeout_seconds": 5, "retry": {"first_seconds":
 LATE = 20.0
 """Seconds until the URLs of one job expire; its callback is retried beyond that."""
 
-Told = Literal["confirmed", "refused"]
+Result = Literal["confirmed", "refused"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Row:
     """
 
     faults: tuple[Mapping[str, Any], ...]
-    told: Told
+    told: Result
     code: str
     requests: int = 1
     expires_in: float = 3600.0

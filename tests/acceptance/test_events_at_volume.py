@@ -60,12 +60,12 @@ class Delivered:
 
     Attributes:
         topics: Topic of each ``ce_id``.
-        places: Offset of its first record.
+        offsets: Offset of its first record.
         quarantined: Ids of what quarantine holds.
     """
 
     topics: dict[str, str] = field(default_factory=dict)
-    places: dict[str, int] = field(default_factory=dict)
+    offsets: dict[str, int] = field(default_factory=dict)
     quarantined: set[str] = field(default_factory=set)
 
     def add(self, record: Record) -> None:
@@ -81,7 +81,7 @@ class Delivered:
             )
             assert ident == told
             assert self.topics.setdefault(ident, record.topic) == record.topic
-            self.places.setdefault(ident, record.offset)
+            self.offsets.setdefault(ident, record.offset)
 
 
 @dataclass
@@ -173,7 +173,7 @@ def _check(entries: list[Entry], delivered: Delivered) -> None:
     refused = {entry.ce_id for entry in entries if "refused" in entry.outcomes}
     assert refused
     assert refused & set(delivered.topics) == set()
-    assert order_findings(accepted, delivered.places) == []
+    assert order_findings(accepted, delivered.offsets) == []
     # the disturbances happened: some were answered 503 or not at all, and came again
     statuses = [attempt.status for entry in accepted for tries in entry.deliveries for attempt in tries]
     assert 503 in statuses

@@ -40,7 +40,7 @@ TOPICS: Final = [
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class SentEvent:
     """One event and its answers, in the order of the tries; None where none came."""
 
     event: Event
@@ -53,9 +53,9 @@ class EventRun:
 
     flow: Flow
     kind: EventKind
-    deliveries: Sequence[Delivery]
+    deliveries: Sequence[SentEvent]
 
-    async def records(self, delivery: Delivery, topic: Topic = _TOPIC) -> list[Record]:
+    async def records(self, delivery: SentEvent, topic: Topic = _TOPIC) -> list[Record]:
         """Return the records of a topic that hold an event's body."""
         return [record for record in await self.flow.records(topic) if record.value == delivery.event.body]
 
@@ -86,12 +86,12 @@ def _plan(kind: EventKind) -> SendPlan:
     return SendPlan(BURST if kind == "burst" else 1, mix({_CARDS: 1.0}), seed, call_refs=0.5)
 
 
-async def _delivered(post: Post, event: Event) -> Delivery:
+async def _delivered(post: Post, event: Event) -> SentEvent:
     answers = [await post(event)]
     while retried(answers[-1]):
         await asyncio.sleep(_PAUSE)
         answers.append(await post(event))
-    return Delivery(event, answers)
+    return SentEvent(event, answers)
 
 
 async def check_events(run: EventRun, *, kept: bool) -> None:

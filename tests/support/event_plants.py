@@ -29,7 +29,7 @@ class EventPlants:
 
     Attributes:
         wholes: Markers that are found by comparison: numbers, dates, postcodes.
-        tokens: Markers in the place of ``authToken``.
+        tokens: Markers instead of ``authToken``.
         echoed: Markers that the sender wrote into headers that are kept as its own words: call reference, media type.
         paths: Markers in the path of an authentic event.
         named: Markers that look like names of fields, and stand where those stand.
@@ -51,7 +51,7 @@ class EventPlants:
         """Return a body of a kind with a marker in every field that is sensitive, and in one that nobody knows."""
         made = planted(path, rng)
         self.wholes |= {one.lstrip("+").encode() for one in made.markers if not _MARKER.search(one.encode())}
-        self.tokens |= {one.encode() for one, place in made.markers.items() if place.endswith("authToken")}
+        self.tokens |= {one.encode() for one, path in made.markers.items() if path.endswith("authToken")}
         _plant_more(made.body, "", rng, set(made.markers))
         return {**made.body, ADDED_FIELD: marker(rng)}
 

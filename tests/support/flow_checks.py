@@ -67,9 +67,9 @@ def notified_body(flow: Flow, job: Job) -> dict[str, Any]:
 
 def assert_steps(flow: Flow, job: Job, steps: tuple[str, ...]) -> None:
     """The audit log holds each of these steps once, and no others; each names its job."""
-    trail = flow.audit_trail(job)
-    assert Counter(event["action"] for event in trail) == Counter(steps)
-    assert {event["integration"] for event in trail} == {INTEGRATION}
+    recorded = flow.audit_trail(job)
+    assert Counter(event["action"] for event in recorded) == Counter(steps)
+    assert {event["integration"] for event in recorded} == {INTEGRATION}
 
 
 def assert_no_card_data(flow: Flow, job: Job) -> None:

@@ -35,11 +35,13 @@ class Offsets:
         """Wait until a group has committed every record that its topics hold now. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             client = await self._client(group)
-            places = [place for topic in topics for place in await self._places(client, topic)]
-            while places:
-                ends = await client.end_offsets(places)
-                places = [place for place in places if ends[place] > (await client.committed(place) or 0)]
-                if places:
+            partitions = [partition for topic in topics for partition in await self._partitions(client, topic)]
+            while partitions:
+                ends = await client.end_offsets(partitions)
+                partitions = [
+                    partition for partition in partitions if ends[partition] > (await client.committed(partition) or 0)
+                ]
+                if partitions:
                     await asyncio.sleep(0.05)
 
     async def _client(self, group: str) -> Any:
@@ -53,7 +55,7 @@ class Offsets:
             await client.start()
         return self._clients[group]
 
-    async def _places(self, client: Any, topic: TopicName) -> list[Any]:
+    async def _partitions(self, client: Any, topic: TopicName) -> list[Any]:
         name = self._names.topic(topic)
         await client._client.force_metadata_update()
         client._client.add_topic(name)

@@ -150,11 +150,7 @@ class NotificationAnswer(Receipt):
 
 
 class NotificationResult(Receipt):
-    """How one notification ended: the partner confirmed it, or refuses it for good.
-
-    Attributes:
-        told: The result. The name is part of the stored format.
-    """
+    """How one notification ended: the partner confirmed it, or refuses it for good. The stored format names the field."""
 
     told: Literal["confirmed", "refused"]
     tries: int

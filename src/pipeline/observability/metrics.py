@@ -197,9 +197,9 @@ class Metrics(KafkaMetrics):
         )
         self.callback_answers = self._counter(
             "callback_answers",
-            "Callbacks by verdict (accepted, refused, retry) and reason code",
+            "Callbacks by result (accepted, refused, retry) and reason code",
             "integration",
-            "verdict",
+            "result",
             "code",
         )
         self.callback_seconds = self._histogram("callback_seconds", "Time of one callback request", "integration")

@@ -230,7 +230,7 @@ def _eol(spec: CardFile) -> str:
 
 
 def _mix(seed: int, number: int) -> int:
-    """Return 64 well-mixed bits of the two (splitmix64): a random generator that can be asked for any place at once."""
+    """Return 64 well-mixed bits of the two (splitmix64): a random generator that can be asked for any index at once."""
     mixed = (seed * 0xD1342543DE82EF95 + number * 0x9E3779B97F4A7C15) & _MASK
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK

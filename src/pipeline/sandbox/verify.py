@@ -178,8 +178,8 @@ def read_audit_log(store: Path) -> tuple[dict[str, list[str]], list[Finding]]:
                 if event["event"].get("job_guid"):
                     steps[event["event"]["job_guid"]].append(event["event"]["action"])
         except (_Broken, ValueError, KeyError, OSError) as error:
-            place = f"{partition.parent.name}/{partition.name}"
-            findings.append(Finding(None, f"audit log, partition {place}: {error}"))
+            name = f"{partition.parent.name}/{partition.name}"
+            findings.append(Finding(None, f"audit log, partition {name}: {error}"))
     return dict(steps), findings
 
 
@@ -193,11 +193,13 @@ def _chain(partition: Path) -> Iterator[dict[str, Any]]:
     for number, segment in enumerate(sorted(partition.glob("*/*.jsonl"))):
         lines = segment.read_bytes().splitlines(keepends=True)
         parsed = []
-        for place, line in enumerate(lines, start=1):
+        for line_number, line in enumerate(lines, start=1):
             text, _, end = line.rpartition(_HASH)
             running = hashlib.sha256(running.encode() + text).hexdigest()
             if end != f'{running}"}}\n'.encode():
-                raise _Broken(f"segment {segment.name}, line {place}: the hash does not follow from the line before")
+                raise _Broken(
+                    f"segment {segment.name}, line {line_number}: the hash does not follow from the line before"
+                )
             parsed.append(json.loads(line))
         if [line["kind"] for line in parsed] != ["segment", *["event"] * (len(parsed) - 2), "closing"]:
             raise _Broken(f"segment {segment.name} is not a header, events and a closing line")

@@ -55,7 +55,7 @@ def test_each_problem_is_a_line() -> None:
     assert result.stderr == "error: config_invalid: a: b\nerror: config_invalid: c: d\n"
 
 
-def test_an_error_of_a_task_group_is_told_as_itself() -> None:
+def test_an_error_of_a_task_group_is_reported_as_itself() -> None:
     async def fail() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.sleep(0))

@@ -22,7 +22,6 @@ CLOSED = {
     "result",
     "outcome",
     "direction",
-    "verdict",
     "op",
     "version",
 }

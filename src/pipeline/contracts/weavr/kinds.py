@@ -138,8 +138,8 @@ def _kind(path: str, topic: Topic, model: type[WeavrEvent], *entities: Entity, s
     return EventKind(f"/{path}/watch", topic, model, entities, signed)
 
 
-def _at(name: str, *place: str, personal: bool = False) -> Entity:
-    return Entity(name, place, personal=personal)
+def _at(name: str, *path: str, personal: bool = False) -> Entity:
+    return Entity(name, path, personal=personal)
 
 
 _CARD: Final = _at("card", "id", "id")

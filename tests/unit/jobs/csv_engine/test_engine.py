@@ -39,10 +39,10 @@ class Fine:
 
     def process_batch(self, batch: pa.RecordBatch, _context: JobContext) -> pa.RecordBatch:
         """Say ok."""
-        return verdicts(["ok"] * batch.num_rows)
+        return statuses(["ok"] * batch.num_rows)
 
 
-def verdicts(status: Sequence[str | None], **columns: Sequence[str | None]) -> pa.RecordBatch:
+def statuses(status: Sequence[str | None], **columns: Sequence[str | None]) -> pa.RecordBatch:
     """Return what a columnar processor returns."""
     arrays = {"status": status, "message": [""] * len(status), **columns}
     return pa.RecordBatch.from_pydict({name: pa.array(values, pa.string()) for name, values in arrays.items()})
@@ -315,7 +315,7 @@ async def test_a_columnar_processor_may_return_nulls_and_dictionaries_for_text()
         result_columns = ("own",)
 
         def process_batch(self, batch: pa.RecordBatch, _context: JobContext) -> pa.RecordBatch:
-            result = verdicts(["failed", "ok"], own=[None, "=x"])
+            result = statuses(["failed", "ok"], own=[None, "=x"])
             columns = [result.column("status").dictionary_encode(), pa.array([None, "m"]), result.column("own")]
             assert batch.num_rows == 2
             return pa.RecordBatch.from_arrays(columns, names=["status", "message", "own"])
@@ -540,10 +540,10 @@ def _batch(result: object) -> object:
         (_row(CardResult(message=7)), "returned a message or a result column that is no text"),  # type: ignore[arg-type]
         (_row(CardResult(columns={"x": "1"})), "returned a column that its result_columns do not name"),
         (_batch(None), "returned NoneType instead of a RecordBatch"),
-        (_batch(verdicts(["ok"], own=["x"])), "returned 1 rows for 2 cards"),
-        (_batch(verdicts(["ok", "ok"])), "returned a batch without exactly one column own"),
-        (_batch(verdicts(["ok", "OK"], own=["", ""])), "returned a status that is neither ok nor failed"),
-        (_batch(verdicts(["ok", None], own=["", ""])), "returned a status that is neither ok nor failed"),
+        (_batch(statuses(["ok"], own=["x"])), "returned 1 rows for 2 cards"),
+        (_batch(statuses(["ok", "ok"])), "returned a batch without exactly one column own"),
+        (_batch(statuses(["ok", "OK"], own=["", ""])), "returned a status that is neither ok nor failed"),
+        (_batch(statuses(["ok", None], own=["", ""])), "returned a status that is neither ok nor failed"),
         (
             _batch(pa.RecordBatch.from_pydict({"status": ["ok", "ok"], "message": ["", ""], "own": [1, 2]})),
             "returned column own as int64 instead of string",

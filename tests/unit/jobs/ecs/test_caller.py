@@ -87,7 +87,7 @@ class World:
 
     def counted(self, reaction: str, code: str) -> float | None:
         """Return how many answers were counted so."""
-        labels = {"integration": "acme", "verdict": reaction, "code": code}
+        labels = {"integration": "acme", "result": reaction, "code": code}
         return self.metrics.registry.get_sample_value("pipeline_callback_answers_total", labels)
 
 

@@ -71,7 +71,7 @@ async def test_poison_goes_to_the_dead_letter_topic_and_blocks_nobody(
         if record.value == b"poison":
             raise PermanentError("cannot_decode", "no JSON")
 
-    place = await publisher.publish(outgoing("k", b"poison"))
+    position = await publisher.publish(outgoing("k", b"poison"))
     await publisher.publish(outgoing("k", b"fine"))
     notebook = Notebook(act)
     async with running(_consumer(notebook, kafka, quick, publisher)):
@@ -82,7 +82,7 @@ async def test_poison_goes_to_the_dead_letter_topic_and_blocks_nobody(
     assert (letter.key, letter.value, headers["ce_id"]) == ("k", b"poison", b"poison")
     assert {name: value.decode() for name, value in headers.items() if name.startswith("dlq_")} == {
         "dlq_topic": "card-batch.requested",
-        "dlq_partition": str(place.partition),
+        "dlq_partition": str(position.partition),
         "dlq_offset": "0",
         "dlq_timestamp": headers["dlq_timestamp"].decode(),
         "dlq_group": "process",
@@ -105,8 +105,8 @@ async def test_a_waiting_record_holds_neither_slot_nor_partition(
             if record.attempt < 3:
                 raise TransientError("busy", "later", retry_after=0.2)
 
-    places = [await publisher.publish(outgoing(f"k{n}", b"again" if n == 0 else b"%d" % n)) for n in range(10)]
-    assert any(place.partition == places[0].partition for place in places[1:])
+    positions = [await publisher.publish(outgoing(f"k{n}", b"again" if n == 0 else b"%d" % n)) for n in range(10)]
+    assert any(position.partition == positions[0].partition for position in positions[1:])
     notebook = Notebook(act)
     settings = quick.model_copy(update={"slots": 1, "concurrency": 1})
     async with running(_consumer(notebook, kafka, settings, publisher)):
@@ -143,8 +143,8 @@ async def _keys_of_one_partition(publisher: KafkaPublisher, count: int) -> list[
     found: dict[int, list[str]] = {}
     for number in range(100):
         key = f"key-{number}"
-        place = await publisher.publish(outgoing(key, b"probe", Topic.BATCH_COMPLETED))
-        keys = found.setdefault(place.partition, [])
+        position = await publisher.publish(outgoing(key, b"probe", Topic.BATCH_COMPLETED))
+        keys = found.setdefault(position.partition, [])
         keys.append(key)
         if len(keys) == count:
             return keys
@@ -212,7 +212,7 @@ async def test_stop_lets_running_work_finish(
 
 
 async def test_a_member_may_start_before_its_broker_and_stop_without_it(quick: ConsumerSettings) -> None:
-    """Nobody listens: it is alive, not ready, and stops at once when told to."""
+    """Nobody listens: it is alive, not ready, and stops at once on request."""
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     consumer = _consumer(Notebook(), kafka, quick, KafkaPublisher(kafka))
     async with running(consumer):

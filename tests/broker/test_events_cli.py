@@ -83,16 +83,16 @@ async def test_topics_are_read_in_the_order_of_arrival(kafka: KafkaSettings, pub
 async def test_the_embedded_broker_is_read_from_a_time_on_too(embedded_broker: Broker) -> None:
     """It cannot look up times, so its partitions are searched: neither too much nor nothing is read."""
     kafka = await fresh_settings(embedded_broker)
-    moments = []
+    times = []
     async with KafkaPublisher(kafka) as publisher:
         for number in range(40):
-            moments.append(datetime.now(UTC))
+            times.append(datetime.now(UTC))
             topic = Topic.BATCH_COMPLETED if number % 3 else Topic.BATCH_FAILED
             await publisher.publish(outgoing(f"k{number}", b"%d" % number, topic))
             await asyncio.sleep(0.002)
     topics = [Topic.BATCH_COMPLETED, Topic.BATCH_FAILED]
     for first in (0, 20, 39):
-        records = tail(kafka, topics, since=moments[first], follow=False, missing=_fail)
+        records = tail(kafka, topics, since=times[first], follow=False, missing=_fail)
         assert [record.value async for record in records] == [b"%d" % number for number in range(first, 40)]
     late = tail(kafka, topics, since=datetime.now(UTC) + timedelta(hours=1), follow=False, missing=_fail)
     assert [record.value async for record in late] == []
@@ -164,7 +164,7 @@ async def test_a_stopped_group_goes_on_from_where_it_was_put(
     assert await _handled(kafka, quick, publisher, 1) == [b"new"]
 
 
-async def test_the_embedded_broker_tells_of_no_group(embedded_broker: Broker) -> None:
+async def test_the_embedded_broker_knows_no_group(embedded_broker: Broker) -> None:
     with pytest.raises(FatalError, match="admin_unsupported"):
         await plan_rewind(await fresh_settings(embedded_broker), "process", "earliest")
 

@@ -79,7 +79,7 @@ def test_its_window_says_what_the_python_one_says(java_subscriber: Path) -> None
 
 
 async def _publish(kafka: KafkaSettings) -> None:
-    """Events of 60 cards; some stand there again, many records later or at the very end."""
+    """Events of 60 cards; some are repeated many records later, or at the very end."""
     rng = Random(1)  # noqa: S311 - the same each time
     events = [_event(rng, number) for number in range(EVENTS)]
     log = list(events)
@@ -120,11 +120,11 @@ def _repeated_after(log: list[Record], before: set[str], after: set[str]) -> int
 
 def _in_order(log: list[Record], handled: list[str]) -> bool:
     """Whether the events of each partition were handled in the order of their first occurrences."""
-    place: dict[str, tuple[int, int]] = {}
+    position: dict[str, tuple[int, int]] = {}
     for record in log:
-        place.setdefault(first_values(record.headers)["ce_id"], (record.partition, record.offset))
-    places = [place[name] for name in handled]
+        position.setdefault(first_values(record.headers)["ce_id"], (record.partition, record.offset))
+    positions = [position[name] for name in handled]
     return all(
-        [offset for one, offset in places if one == partition] == sorted(off for one, off in places if one == partition)
+        [off for at, off in positions if at == partition] == sorted(off for at, off in positions if at == partition)
         for partition in range(PARTITIONS)
     )

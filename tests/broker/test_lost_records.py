@@ -28,7 +28,7 @@ async def publisher(kafka: KafkaSettings) -> AsyncIterator[KafkaPublisher]:
 @pytest.fixture
 async def gap(kafka: KafkaSettings, quick: ConsumerSettings, publisher: KafkaPublisher) -> int:
     """Offset 0 is committed, offsets 1 to 3 are gone, offset 4 is there; the partition."""
-    place = await publisher.publish(outgoing("k", b"0"))
+    position = await publisher.publish(outgoing("k", b"0"))
     notebook = Notebook()
     async with running(_consumer(notebook, kafka, quick, publisher)):
         await until(lambda: len(notebook.done) == 1)
@@ -36,9 +36,9 @@ async def gap(kafka: KafkaSettings, quick: ConsumerSettings, publisher: KafkaPub
         await publisher.publish(outgoing("k", b"%d" % number))
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
     await admin.start()
-    await admin.delete_records({TopicPartition(Names(kafka).topic(TOPIC), place.partition): RecordsToDelete(4)})
+    await admin.delete_records({TopicPartition(Names(kafka).topic(TOPIC), position.partition): RecordsToDelete(4)})
     await admin.close()
-    return place.partition
+    return position.partition
 
 
 async def test_lost_records_stop_the_process_by_name(

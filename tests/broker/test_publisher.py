@@ -13,12 +13,12 @@ from pipeline.kafka import BrokerUnavailable, KafkaPublisher, KafkaSettings, rea
 
 
 async def test_records_come_out_as_they_went_in(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
-    """Key, value, headers and places survive the way through a broker."""
-    places = [await publisher.publish(outgoing(f"key-{number % 3}", b"%d" % number)) for number in range(20)]
+    """Key, value, headers and positions survive the way through a broker."""
+    positions = [await publisher.publish(outgoing(f"key-{number % 3}", b"%d" % number)) for number in range(20)]
 
     read = [record async for record in read_topic(kafka, TOPIC)]
 
-    assert {(place.partition, place.offset) for place in places} == {(one.partition, one.offset) for one in read}
+    assert {(at.partition, at.offset) for at in positions} == {(one.partition, one.offset) for one in read}
     assert {(one.key, one.value, one.headers) for one in read} == {
         (f"key-{number % 3}", b"%d" % number, (("ce_id", b"%d" % number),)) for number in range(20)
     }
@@ -43,10 +43,10 @@ async def test_the_largest_allowed_record_is_taken(kafka: KafkaSettings, publish
     """max_record_bytes is what the broker really takes."""
     value = b"x" * (kafka.max_record_bytes - 100)
 
-    place = await publisher.publish(OutgoingRecord(TOPIC, "k", value, ()))
+    position = await publisher.publish(OutgoingRecord(TOPIC, "k", value, ()))
 
     bounds = await topic_bounds(kafka, TOPIC)
-    assert bounds[place.partition].end == place.offset + 1
+    assert bounds[position.partition].end == position.offset + 1
 
 
 async def test_a_frozen_broker_costs_the_deadline_and_no_more(apache_kafka: Broker) -> None:

@@ -36,7 +36,7 @@ SETTINGS: Final = SubscriberSettings(
     signals=False,
 )
 IN_PROCESS: Final = SETTINGS.model_copy(update={"signals": True})
-Place = tuple[int, int]
+Position = tuple[int, int]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def apache(apache_kafka: Broker) -> KafkaSettings:
 
 
 async def test_after_kill_9_every_event_is_handled_and_only_what_was_in_flight_twice(kafka: KafkaSettings) -> None:
-    """Repeats stand in the log before and behind the place of the crash."""
+    """The log holds repeats before and behind the position of the crash."""
     events = await _publish(kafka, _with_repeats(400))
     group = _group(kafka)
     with subscriber_process(kafka, group, TOPIC, IN_PROCESS) as first:
@@ -69,8 +69,8 @@ async def test_after_kill_9_every_event_is_handled_and_only_what_was_in_flight_t
         after = second.handled()
     assert await _committed(kafka, group) == _ends(events)
     handled = Counter((partition, offset) for partition, offset, _ in before + after)
-    assert set(handled) == {place for place, _ in _firsts(events)}  # no repeat was handled
-    again = [place for place, times in handled.items() if times > 1]
+    assert set(handled) == {position for position, _ in _firsts(events)}  # no repeat was handled
+    again = [position for position, times in handled.items() if times > 1]
     assert max(handled.values()) <= 2
     assert [
         (partition, offset) for partition, offset in again if not _in_flight(offset, committed.get(partition, 0))
@@ -97,7 +97,7 @@ async def test_members_that_join_and_leave_handle_every_event_and_no_repeat(apac
         log = await published
         await until(lambda: {ident for *_, ident in handled} == {ident for _, ident in _firsts(log)}, 60)
     times = Counter((partition, offset) for partition, offset, _ in handled)
-    assert set(times) == {place for place, _ in _firsts(log)}
+    assert set(times) == {position for position, _ in _firsts(log)}
     left = count(first, "consumer_left_uncommitted_total") + count(second, "consumer_left_uncommitted_total")
     assert sum(times.values()) - len(times) <= left
     assert await _committed(apache, group) == _ends(log)
@@ -170,7 +170,7 @@ async def test_a_window_leaves_out_what_is_older_than_its_time(apache: KafkaSett
 
 
 def _with_repeats(number: int) -> list[tuple[str, str]]:
-    """Ids and keys of 20 cards; every eighth event stands there again, up to 60 events later."""
+    """Ids and keys of 20 cards; every eighth event is repeated up to 60 events later."""
     rng = Random(7)  # noqa: S311 - the same each time
     events = [(f"id-{one}", f"card/{one % 20}") for one in range(number)]
     for at in range(number - 8, 0, -8):
@@ -197,12 +197,12 @@ async def _publish(kafka: KafkaSettings, events: Iterable[tuple[str, str]], paus
     return [record async for record in read_topic(kafka, TOPIC)]
 
 
-def _firsts(log: Sequence[Record]) -> list[tuple[Place, str]]:
+def _firsts(log: Sequence[Record]) -> list[tuple[Position, str]]:
     """Where each event stands first. All of the test is within the window."""
-    found: dict[tuple[int, bytes], Place] = {}
+    found: dict[tuple[int, bytes], Position] = {}
     for record in log:
         found.setdefault((record.partition, dict(record.headers)["ce_id"]), (record.partition, record.offset))
-    return [(place, ident.decode()) for (_, ident), place in found.items()]
+    return [(position, ident.decode()) for (_, ident), position in found.items()]
 
 
 def _ends(log: Sequence[Record]) -> dict[int, int]:
@@ -213,11 +213,11 @@ def _in_flight(offset: int, committed: int) -> bool:
     return committed <= offset < committed + SPAN
 
 
-def _assert_in_order(log: Sequence[Record], handled: Sequence[Place]) -> None:
-    """The first handlings of each key stand in the order of the log."""
+def _assert_in_order(log: Sequence[Record], handled: Sequence[Position]) -> None:
+    """The first handlings of each key have the order of the log."""
     keys = {(record.partition, record.offset): record.key for record in log}
     for key in set(keys.values()):
-        mine = [place for place in dict.fromkeys(handled) if keys[place] == key]
+        mine = [position for position in dict.fromkeys(handled) if keys[position] == key]
         assert mine == sorted(mine)
 
 
@@ -233,8 +233,8 @@ async def _committed(kafka: KafkaSettings, group: str) -> dict[int, int]:
     client = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=group, enable_auto_commit=False)
     await client.start()
     try:
-        places = {number: TopicPartition(kafka.topic_prefix + TOPIC, number) for number in partitions}
-        found = {number: await client.committed(place) for number, place in places.items()}
+        positions = {number: TopicPartition(kafka.topic_prefix + TOPIC, number) for number in partitions}
+        found = {number: await client.committed(position) for number, position in positions.items()}
     finally:
         await client.stop()
     return {number: offset for number, offset in found.items() if offset}

@@ -96,10 +96,10 @@ async def test_a_frozen_member_that_thaws_does_nothing(
     assert said().count("job:1") == 1
 
 
-async def test_without_heartbeats_all_work_is_cancelled_and_begins_anew(
+async def test_without_heartbeats_all_work_is_cancelled_and_starts_over(
     apache_kafka: Broker, kafka: KafkaSettings, quick: ConsumerSettings, publisher: KafkaPublisher
 ) -> None:
-    """The broker freezes: the lease is lost before the session ends; after it thaws the record begins anew."""
+    """The broker freezes: the lease is lost before the session ends; after it thaws the record starts over."""
     lost_after: list[float] = []
     frozen = asyncio.Event()
 

@@ -37,7 +37,7 @@ async def test_missing_topics_are_found_and_created(apache_kafka: Broker) -> Non
 
 
 async def test_differences_from_the_table_are_named(apache_kafka: Broker) -> None:
-    """Fewer partitions, shorter retention, compaction break a promise; more of something is only told."""
+    """Fewer partitions, shorter retention, compaction break a promise; more of something is only reported."""
     settings = (await fresh_settings(apache_kafka)).model_copy(update={"topic_prefix": "wrong."})
     names = Names(settings)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
@@ -51,7 +51,7 @@ async def test_differences_from_the_table_are_named(apache_kafka: Broker) -> Non
     )
     assert [code for _, code, _ in answer.topic_errors] == [0, 0], answer.topic_errors
     made = {names.topic(Topic.AUDIT_EVENTS), names.topic(Topic.AUDIT_DEAD_LETTER)}
-    while not made <= set(await admin.list_topics()):  # noqa: ASYNC110 - creation is told before the brokers know
+    while not made <= set(await admin.list_topics()):  # noqa: ASYNC110 - creation is acknowledged before all brokers know
         await asyncio.sleep(0.1)
     await admin.close()
     strict = settings.model_copy(update={"replication_factor": 3})
@@ -119,8 +119,8 @@ def test_the_table_is_exported_for_other_tools() -> None:
 
 async def test_a_topic_is_read_in_ranges(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
     """Only the partition and offsets asked for, cut to what is there."""
-    places = [await publisher.publish(outgoing("k", b"%d" % number)) for number in range(10)]
-    partition = places[0].partition
+    positions = [await publisher.publish(outgoing("k", b"%d" % number)) for number in range(10)]
+    partition = positions[0].partition
 
     there = await topic_bounds(kafka, TOPIC)
     assert there[partition] == Bounds(0, 10)
@@ -142,7 +142,7 @@ async def test_reading_ends_where_it_cannot_succeed() -> None:
         await topic_bounds(KafkaSettings(bootstrap_servers="127.0.0.1:1"), TOPIC)
 
 
-def test_the_embedded_broker_as_a_process_says_where_it_is_and_stops_when_told() -> None:
+def test_the_embedded_broker_as_a_process_prints_its_address_and_stops_on_a_signal() -> None:
     """One JSON line on stdout, exit 0 on SIGTERM, also without a standard input."""
     with subprocess.Popen(
         [sys.executable, "-m", "pipeline.kafka.embedded_process"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE

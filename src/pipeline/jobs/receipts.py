@@ -150,7 +150,7 @@ class NotificationAnswer(Receipt):
 
 
 class NotificationResult(Receipt):
-    """How one notification ended: the partner confirmed it, or refuses it for good. The stored format names the field."""
+    """How one notification ended: the partner confirmed or refused it. The stored format names the field."""
 
     told: Literal["confirmed", "refused"]
     tries: int

@@ -198,7 +198,7 @@ def _chain(partition: Path) -> Iterator[dict[str, Any]]:
             running = hashlib.sha256(running.encode() + text).hexdigest()
             if end != f'{running}"}}\n'.encode():
                 raise _Broken(
-                    f"segment {segment.name}, line {line_number}: the hash does not follow from the line before"
+                    f"segment {segment.name}, line {line_number}: its hash does not follow from the previous line"
                 )
             parsed.append(json.loads(line))
         if [line["kind"] for line in parsed] != ["segment", *["event"] * (len(parsed) - 2), "closing"]:

@@ -21,13 +21,14 @@ test: $(VENV)/.dev  ## set up and run all tests, with coverage of lines and bran
 	$(PYTEST) tests $(TRACED:%=--ignore=%)
 TRACED := tests/unit tests/contract
 
-check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh, contracts kept
+check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh, contracts kept, retired words absent
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.generate --check
 	$(BIN)/python -m tools.compatibility
+	$(BIN)/python -m tools.vocabulary
 
 bench: $(VENV)/.dev  ## measure speed and memory beside a peer; writes build/bench.json
 	$(BIN)/python -m benchmarks

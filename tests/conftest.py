@@ -1,4 +1,4 @@
-"""Fixtures that tests of several rooms share, and how Hypothesis tries."""
+"""Fixtures that tests of several packages share, and how Hypothesis tries."""
 
 from hypothesis import HealthCheck, settings
 from support.brokers import apache_kafka, embedded_broker

@@ -60,12 +60,12 @@ def render(src: Path) -> str:
     _learn_classes(source)
     rows: dict[str, tuple[str, str, list[str]]] = {}
     for path, tree in source.trees.items():
-        room = package_of(path, src)
+        package = package_of(path, src)
         for code, kind, text in _codes(tree, source):
-            _, _, texts = rows.setdefault(code, (kind, room, []))
+            _, _, texts = rows.setdefault(code, (kind, package, []))
             if text and text not in texts:
                 texts.append(text)
-    cells = ((f"`{code}`", kind, room, " / ".join(texts)) for code, (kind, room, texts) in sorted(rows.items()))
+    cells = ((f"`{code}`", kind, package, " / ".join(texts)) for code, (kind, package, texts) in sorted(rows.items()))
     return page("Error codes", _INTRO, table(("Code", "Kind", "Package", "Says"), cells))
 
 

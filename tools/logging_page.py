@@ -26,10 +26,10 @@ _LOGGERS: Final = ("log", "_log")
 
 @dataclass
 class _Action:
-    """One action: at which levels it is written, by which rooms, with which fields of its own."""
+    """One action: at which levels it is written, by which packages, with which fields of its own."""
 
     levels: set[str] = field(default_factory=set)
-    rooms: set[str] = field(default_factory=set)
+    packages: set[str] = field(default_factory=set)
     fields: dict[str, None] = field(default_factory=dict)
 
 
@@ -37,11 +37,11 @@ def render(src: Path) -> str:
     """Return the page."""
     found: dict[str, _Action] = {}
     for path in sorted(src.rglob("*.py")):
-        room = package_of(path, src)
+        package = package_of(path, src)
         for name, levels, call in _lines(ast.parse(path.read_text("utf-8"))):
             action = found.setdefault(name, _Action())
             action.levels |= levels
-            action.rooms.add(room)
+            action.packages.add(package)
             action.fields |= dict.fromkeys(one.arg for one in call.keywords if one.arg and one.arg != "exc_info")
     return page("Log lines", _INTRO, table(("Action", "Level", "Package", "Fields"), _rows(found)))
 
@@ -49,7 +49,7 @@ def render(src: Path) -> str:
 def _rows(found: Mapping[str, _Action]) -> Iterator[tuple[str, str, str, str]]:
     for name, action in sorted(found.items()):
         levels = " or ".join(level for level in _LEVELS if level in action.levels)
-        yield f"`{name}`", levels, ", ".join(sorted(action.rooms)), ", ".join(f"`{one}`" for one in action.fields)
+        yield f"`{name}`", levels, ", ".join(sorted(action.packages)), ", ".join(f"`{one}`" for one in action.fields)
 
 
 def _lines(tree: ast.Module) -> Iterator[tuple[str, set[str], ast.Call]]:

@@ -1,32 +1,25 @@
-"""Retired words: none in identifiers, and fewer and fewer in prose.
+"""Retired words: none on pages, in names, or in docstrings, comments and messages.
 
-``python -m tools.vocabulary`` fails on a retired word on a page of the docs, in an identifier or module name, or in a
-string that is a name (a log event, a metric, an error code, a settings key). In docstrings, comments and messages it
-compares the number of each word with ``tools/vocabulary.json``: a count may fall, never rise. ``--update`` writes lower
-counts.
+``python -m tools.vocabulary`` prints each use with its replacement. A name is an identifier, a module, or a string that
+names something: a log event, a metric, an error code, a settings key.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import io
-import json
 import re
 import sys
 import tokenize
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-BASELINE: Final = ROOT / "tools" / "vocabulary.json"
-CODE: Final = ("src", "tests", "tools", "benchmarks", "examples")
+FOLDERS: Final = ("src", "tests", "tools", "benchmarks", "examples")
 PAGES: Final = ("docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
-IDENTIFIERS: Final = {
+PARTS: Final = {
     "tell": "notify",
     "tells": "notifies",
     "told": "notified",
@@ -83,51 +76,14 @@ _PART: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 def main() -> int:
-    """Check, or lower the baseline."""
-    parser = argparse.ArgumentParser(description="Find retired words in pages, identifiers and other prose.")
-    parser.add_argument("--update", action="store_true", help="write counts that have fallen to the baseline")
-    options = parser.parse_args()
-    faults = [*retired_identifiers(ROOT), *retired_on_pages(ROOT)]
-    found = list(retired_in_code(ROOT))
-    counts, baseline = Counter(use.word for use in found), read_baseline()
-    for word, count in sorted(counts.items()):
-        if count > baseline.get(word, 0):
-            faults += [f"{use}: {PROSE[word]}" for use in found if use.word == word]
-            faults.append(
-                f"{word!r} is used {count} times in docstrings, comments and messages, not {baseline.get(word, 0)}"
-            )
-    fallen = sorted(word for word, count in baseline.items() if counts[word] < count)
-    if fallen and options.update:
-        lower = {word: min(counts[word], baseline[word]) for word in sorted(baseline) if counts[word]}
-        BASELINE.write_text(json.dumps(lower, indent=2) + "\n", "utf-8")
-    elif fallen:
-        faults.append(f"used less often now: {', '.join(fallen)}; run `python -m tools.vocabulary --update` and commit")
-    for fault in faults:
-        print(fault)
-    return 1 if faults else 0
+    """Print each use of a retired word; return 1 if there is one."""
+    found = [*retired_names(ROOT), *retired_on_pages(ROOT), *retired_in_code(ROOT)]
+    for use in found:
+        print(use)
+    return 1 if found else 0
 
 
-def read_baseline() -> dict[str, int]:
-    """Return how many uses of each retired word are left, by pattern."""
-    found: dict[str, int] = json.loads(BASELINE.read_text("utf-8")) if BASELINE.exists() else {}
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """One use of a retired word in prose."""
-
-    word: str
-    path: Path
-    line: int
-    text: str
-
-    def __str__(self) -> str:
-        """Render as ``file:line: text``."""
-        return f"{self.path}:{self.line}: {self.text}"
-
-
-def retired_identifiers(root: Path) -> Iterator[str]:
+def retired_names(root: Path) -> Iterator[str]:
     """Yield one line for each retired word in a name: where, the name, and what to say."""
     for path in modules(root):
         where = path.relative_to(root)
@@ -137,11 +93,11 @@ def retired_identifiers(root: Path) -> Iterator[str]:
                 continue
             seen.add(name)
             if name in NAMES:
-                yield f"{where}:{line}: {name}: not {name!r}, but {NAMES[name]}"
+                yield f"{where}:{line}: {name}: say {NAMES[name]}"
             for part in _PART.findall(name):
                 word = part.lower()
-                if word in IDENTIFIERS and not (word == "trail" and "audit" in name.lower()):
-                    yield f"{where}:{line}: {name}: not {word!r}, but {IDENTIFIERS[word]}"
+                if word in PARTS and not (word == "trail" and "audit" in name.lower()):
+                    yield f"{where}:{line}: {name}: not {word!r}, say {PARTS[word]}"
 
 
 def retired_on_pages(root: Path) -> Iterator[str]:
@@ -149,15 +105,12 @@ def retired_on_pages(root: Path) -> Iterator[str]:
     for page in PAGES:
         for path in [root / page] if page.endswith(".md") else sorted((root / page).rglob("*.md")):
             text = _CODE.sub(lambda code: re.sub(r"[^\n]", " ", code.group()), path.read_text("utf-8"))
-            for use in _uses(path.relative_to(root), 1, text):
-                yield f"{use}: {PROSE[use.word]}"
+            yield from _uses(path.relative_to(root), 1, text)
 
 
-def retired_in_code(root: Path) -> Iterator[Use]:
-    """Yield each use of a retired word in docstrings, comments and messages."""
+def retired_in_code(root: Path) -> Iterator[str]:
+    """Yield one line for each retired word in docstrings, comments and messages."""
     for path in modules(root):
-        if path == Path(__file__):
-            continue
         source, where = path.read_text("utf-8"), path.relative_to(root)
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type == tokenize.COMMENT:
@@ -167,17 +120,18 @@ def retired_in_code(root: Path) -> Iterator[Use]:
                 yield from _uses(where, node.lineno, node.value)
 
 
-def _uses(path: Path, first: int, text: str) -> Iterator[Use]:
+def _uses(path: Path, first: int, text: str) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), first):
-        for word in PROSE:
-            if re.search(rf"\b(?:{word})\b", line, re.IGNORECASE):
-                yield Use(word, path, number, line.strip())
+        for word, better in PROSE.items():
+            found = re.search(rf"\b(?:{word})\b", line, re.IGNORECASE)
+            if found:
+                yield f"{path}:{number}: {line.strip()}: not {found[0]!r}, say {better}"
 
 
 def modules(root: Path) -> Iterator[Path]:
-    """Yield every Python file that is ours."""
-    for folder in CODE:
-        yield from sorted(path for path in (root / folder).rglob("*.py") if "__pycache__" not in path.parts)
+    """Yield every Python file of the project but this one."""
+    for folder in FOLDERS:
+        yield from sorted(path for path in (root / folder).rglob("*.py") if path != Path(__file__))
 
 
 def _names(source: str) -> Iterator[tuple[int, str]]:

@@ -1,7 +1,7 @@
 """Errors, sorted by what the runner does with them, not by who raised them.
 
-Each edge room translates foreign exceptions once, with ``raise ... from``. A ``message`` is read by operators and may
-be sent to a partner: it names the field, the limit, the rule and what to do, and never holds a card number, a token,
+Each package at the edge translates foreign exceptions once, with ``raise ... from``. Operators read a ``message``; a
+partner may receive it. It names the field, the limit, the rule and what to do. It never holds a card number, a token,
 or the query of a URL.
 """
 
@@ -83,6 +83,6 @@ _BY_SEVERITY: Final = (FatalError, LeaseLost, PermanentError, TransientError, Ov
 def _mildness(error: BaseException) -> int:
     rank = next((rank for rank, kind in enumerate(_BY_SEVERITY) if isinstance(error, kind)), None)
     if rank is None:
-        # kinds of its own that a room never lets out end its work as a lost lease does
+        # kinds of its own that a package never lets out end its work as a lost lease does
         return _BY_SEVERITY.index(LeaseLost) if isinstance(error, PipelineError) else -1
     return rank

@@ -87,11 +87,11 @@ def test_no_module_is_longer_than_400_lines() -> None:
     assert _longer(trees(), MOST_LINES) == {}
 
 
-def test_every_room_and_module_says_what_it_is() -> None:
+def test_every_package_and_module_says_what_it_is() -> None:
     assert [str(path) for path, tree in trees().items() if not ast.get_docstring(tree)] == []
 
 
-def test_no_room_is_called_by_what_says_nothing() -> None:
+def test_no_package_is_called_by_what_says_nothing() -> None:
     nothing = {"utils", "util", "helpers", "common", "base", "misc", "manager"}
     assert [str(path) for path in trees() if path.stem in nothing or path.parent.name in nothing] == []
 
@@ -100,21 +100,24 @@ def test_nothing_is_printed_past_the_command_lines_own_output() -> None:
     assert [node.lineno for node in calls("print") if isinstance(node.func, ast.Name)] == []
 
 
-def test_modules_with_an_underscore_are_imported_by_their_own_room_alone() -> None:
+def test_modules_with_an_underscore_are_imported_by_their_own_package_alone() -> None:
     strangers = []
     for path, tree in trees().items():
         imports = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
         for module in imports:
-            room, private, _ = module.partition("._")
-            if private and not f"{'.'.join(path.relative_to(SRC.parent).parts)}".startswith(f"{room}."):
+            package, private, _ = module.partition("._")
+            if private and not f"{'.'.join(path.relative_to(SRC.parent).parts)}".startswith(f"{package}."):
                 strangers.append(f"{path.name} imports {module}")
     assert strangers == []
 
 
-def test_every_name_that_a_room_offers_exists() -> None:
-    rooms = [importlib.import_module(name) for name in _modules()]
+def test_every_name_that_a_package_offers_exists() -> None:
+    packages = [importlib.import_module(name) for name in _modules()]
     missing = [
-        f"{room.__name__}.{name}" for room in rooms for name in getattr(room, "__all__", ()) if not hasattr(room, name)
+        f"{package.__name__}.{name}"
+        for package in packages
+        for name in getattr(package, "__all__", ())
+        if not hasattr(package, name)
     ]
     assert missing == []
 

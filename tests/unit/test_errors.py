@@ -58,7 +58,7 @@ def test_of_equally_severe_errors_the_first_decides() -> None:
 
 def test_an_error_of_a_rooms_own_kind_counts_as_a_lost_lease() -> None:
     class Own(PipelineError):
-        """Never leaves its room."""
+        """Never leaves its package."""
 
     own = Own("own", "x")
     assert most_severe(ExceptionGroup("", [PermanentError("a", "x"), own])) is own

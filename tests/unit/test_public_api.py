@@ -21,9 +21,9 @@ PROMISED: Final = [
 
 @pytest.mark.parametrize(("module", "name"), PROMISED)
 def test_a_promised_name_is_offered_and_explained(module: str, name: str) -> None:
-    room = importlib.import_module(module)
-    assert name in room.__all__
-    assert inspect.getdoc(getattr(room, name))
+    package = importlib.import_module(module)
+    assert name in package.__all__
+    assert inspect.getdoc(getattr(package, name))
 
 
 def test_what_tests_of_processors_need_is_promised_whole() -> None:

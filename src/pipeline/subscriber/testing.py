@@ -130,7 +130,7 @@ async def run_handler(subscriber: Subscriber, event: Event[Any]) -> Outcome:
     Raises:
         FatalError: Whatever stops a subscriber.
     """
-    handlers = subscriber._handlers  # noqa: SLF001 - one room
+    handlers = subscriber._handlers  # noqa: SLF001 - one package
     if not handlers.handles(event.type):
         return Outcome("passed-over")
     record = Record(
@@ -144,7 +144,7 @@ async def run_handler(subscriber: Subscriber, event: Event[Any]) -> Outcome:
         event.attempt,
     )
     try:
-        await HandlerCall(handlers, max_tries=subscriber._settings.retry.max_tries)(record)  # noqa: SLF001 - one room
+        await HandlerCall(handlers, max_tries=subscriber._settings.retry.max_tries)(record)  # noqa: SLF001 - one package
     except TransientError as error:
         return Outcome("retry", error.code, error.message, error.retry_after)
     except PermanentError as error:

@@ -68,14 +68,14 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_own_lines_are_json_with_level_logger_and_time() -> None:
     """One object per line."""
     stream = configure()
-    structlog.get_logger("pipeline.room").info("did_it", count=3)
+    structlog.get_logger("pipeline.package").info("did_it", count=3)
     (line,) = lines(stream)
     assert line["timestamp"].endswith("Z")
     assert line | {"timestamp": ""} == {
         "event": "did_it",
         "count": 3,
         "level": "info",
-        "logger": "pipeline.room",
+        "logger": "pipeline.package",
         "timestamp": "",
     }
 
@@ -83,10 +83,10 @@ def test_own_lines_are_json_with_level_logger_and_time() -> None:
 def test_own_level_counts_for_own_lines() -> None:
     """Debug shows only when asked for."""
     stream = configure("info")
-    structlog.get_logger("pipeline.room").debug("quiet")
+    structlog.get_logger("pipeline.package").debug("quiet")
     assert lines(stream) == []
     stream = configure("debug")
-    structlog.get_logger("pipeline.room").debug("loud")
+    structlog.get_logger("pipeline.package").debug("loud")
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
@@ -117,7 +117,7 @@ def test_tracebacks_are_masked_and_hold_no_locals() -> None:
     try:
         fail()
     except ValueError:
-        structlog.get_logger("pipeline.room").exception("failed", attempt=2)
+        structlog.get_logger("pipeline.package").exception("failed", attempt=2)
     (line,) = lines(stream)
     assert "ValueError: card [digits]" in line["exception"]
     assert "https://h/p?…" in line["exception"]
@@ -152,17 +152,17 @@ def test_warnings_are_logged() -> None:
 def test_on_a_terminal_lines_are_text_for_people_unless_json_is_demanded() -> None:
     """The format ``auto`` decides by the stream."""
     stream = configure(stream=Terminal())
-    structlog.get_logger("pipeline.room").info("did_it", count=3)
-    assert re.search(r"\[info +\] did_it +\[pipeline\.room\] count=3\n$", stream.getvalue())
+    structlog.get_logger("pipeline.package").info("did_it", count=3)
+    assert re.search(r"\[info +\] did_it +\[pipeline\.package\] count=3\n$", stream.getvalue())
     stream = configure(style="json", stream=Terminal())
-    structlog.get_logger("pipeline.room").info("did_it", count=3)
+    structlog.get_logger("pipeline.package").info("did_it", count=3)
     assert lines(stream)[0]["count"] == 3
 
 
 def test_people_see_warnings_of_libraries_only_unless_they_ask_for_more() -> None:
     """The Kafka client alone says some forty things while a process starts."""
     stream = configure(stream=Terminal())
-    for logger in ("aiokafka", "pipeline.room"):
+    for logger in ("aiokafka", "pipeline.package"):
         logging.getLogger(logger).info("started")
         logging.getLogger(logger).warning("slow")
     assert [re.sub(r".*] (\w+) +\[(\w+).*", r"\1 \2", line) for line in stream.getvalue().splitlines()] == [
@@ -182,7 +182,7 @@ def test_console_lines_are_masked_too(style: Literal["auto", "console"]) -> None
     try:
         fail_with_a_card()
     except ValueError:
-        structlog.get_logger("pipeline.room").exception("failed", card="100001", url="https://h/p?q=1")
+        structlog.get_logger("pipeline.package").exception("failed", card="100001", url="https://h/p?q=1")
     text = stream.getvalue()
     assert "card=[masked]" in text
     assert "url=https://h/p?…" in text
@@ -194,8 +194,10 @@ def test_console_lines_are_masked_too(style: Literal["auto", "console"]) -> None
 def test_each_format_masks_secrets_and_cards_of_own_lines_and_of_libraries(style: Literal["json", "console"]) -> None:
     """Both renderers get the same masked event."""
     stream = configure(style=style, stream=Terminal())
-    structlog.get_logger("pipeline.room").info("got", note=f"opaque-secret {CARD}", nested={"pin": "1234", "n": [CARD]})
-    structlog.get_logger("pipeline.room").info(f"a sentence with opaque-secret and {CARD}")
+    structlog.get_logger("pipeline.package").info(
+        "got", note=f"opaque-secret {CARD}", nested={"pin": "1234", "n": [CARD]}
+    )
+    structlog.get_logger("pipeline.package").info(f"a sentence with opaque-secret and {CARD}")
     logging.getLogger("aiokafka").warning("login with %s, card %s", "opaque-secret", CARD)
     text = stream.getvalue()
     assert len(text.splitlines()) == 3
@@ -207,7 +209,7 @@ def test_each_format_masks_secrets_and_cards_of_own_lines_and_of_libraries(style
 def test_what_a_sender_wrote_steers_no_terminal() -> None:
     """An escape sequence in a field is shown, not obeyed."""
     stream = configure(stream=Terminal())
-    structlog.get_logger("pipeline.room").info("got", subject="\x1b[2Jcleared")
+    structlog.get_logger("pipeline.package").info("got", subject="\x1b[2Jcleared")
     assert "\x1b" not in stream.getvalue()
     assert "cleared" in stream.getvalue()
 
@@ -216,7 +218,7 @@ def test_bound_context_is_on_every_line() -> None:
     """Context variables reach own lines and those of libraries."""
     stream = configure()
     with structlog.contextvars.bound_contextvars(job="j", token="abc"):
-        structlog.get_logger("pipeline.room").info("own")
+        structlog.get_logger("pipeline.package").info("own")
         logging.getLogger("aiokafka").warning("theirs")
     assert [(line["job"], line["token"]) for line in lines(stream)] == [("j", "[masked]")] * 2
 
@@ -281,7 +283,7 @@ def test_our_own_lines_are_never_left_out() -> None:
     """Each tells of another job."""
     stream = configure()
     for _ in range(10):
-        structlog.get_logger("pipeline.room").warning("work_retried")
+        structlog.get_logger("pipeline.package").warning("work_retried")
     assert len(lines(stream)) == 10
 
 

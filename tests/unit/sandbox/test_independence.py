@@ -9,18 +9,18 @@ import pytest
 
 import pipeline.sandbox
 
-ROOM = Path(str(pipeline.sandbox.__file__)).parent
+PACKAGE = Path(str(pipeline.sandbox.__file__)).parent
 ALLOWED = {"pipeline.sandbox", "pipeline.errors"}
 ALLOWED_IN = {
-    ROOM / "settings.py": {"pipeline.units"},
-    ROOM / "demo" / "running.py": {"pipeline.app", "pipeline.settings", "pipeline.observability"},
-    ROOM / "demo" / "subscribing.py": {"pipeline.subscriber", "pipeline.kafka"},
+    PACKAGE / "settings.py": {"pipeline.units"},
+    PACKAGE / "demo" / "running.py": {"pipeline.app", "pipeline.settings", "pipeline.observability"},
+    PACKAGE / "demo" / "subscribing.py": {"pipeline.subscriber", "pipeline.kafka"},
 }
 """Settings share the types of numbers. The demo runs the pipeline, and reads its topics as a subscriber does."""
 
 
 def imported(file: Path) -> set[str]:
-    """Return the pipeline's own rooms that a module imports, as ``pipeline.room``."""
+    """Return the pipeline's own packages that a module imports, as ``pipeline.package``."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -30,7 +30,7 @@ def imported(file: Path) -> set[str]:
     return {".".join(name.split(".")[:2]) for name in names if name.split(".")[0] == "pipeline"}
 
 
-@pytest.mark.parametrize("file", sorted(ROOM.rglob("*.py")), ids=lambda file: str(file.relative_to(ROOM)))
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_no_module_uses_what_it_checks(file: Path) -> None:
     """Neither cards, transfer, callback, signatures, audit nor contracts; only the demo starts the pipeline."""
     assert imported(file) <= ALLOWED | ALLOWED_IN.get(file, set())
@@ -38,5 +38,5 @@ def test_no_module_uses_what_it_checks(file: Path) -> None:
 
 def test_weavrs_events_come_from_the_description_alone() -> None:
     """No module of the sandbox's Weavr knows models, table of kinds, verification, or anything else of the pipeline."""
-    for file in (ROOM / "weavr").glob("*.py"):
+    for file in (PACKAGE / "weavr").glob("*.py"):
         assert imported(file) <= {"pipeline.sandbox"}

@@ -114,7 +114,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
                 + " or 'audit.dead-letter'"
             ),
         ),
-        # a room's own rule, in its own words
+        # a package's own rule, in its own words
         (
             '[kafka]\nbootstrap_servers = "a:1"\nsasl = { mechanism = "PLAIN" }',
             "kafka.sasl: mechanism PLAIN needs username and password",

@@ -10,11 +10,11 @@ from support.paths import ROOT
 from tools import logging_page
 
 
-def test_name_level_room_and_fields_of_each_line_are_listed_once(tmp_path: Path) -> None:
-    room = tmp_path / "pipeline" / "bus"
-    room.mkdir(parents=True)
-    (room / "a.py").write_text('async def f():\n    log.info("record_kept", offset=1)\n    other.info("no_line")\n')
-    (room / "b.py").write_text(
+def test_name_level_package_and_fields_of_each_line_are_listed_once(tmp_path: Path) -> None:
+    package = tmp_path / "pipeline" / "bus"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text('async def f():\n    log.info("record_kept", offset=1)\n    other.info("no_line")\n')
+    (package / "b.py").write_text(
         "def g(grave, **more):\n"
         '    _log.warning("record_kept", offset=2, exc_info=True, **more)\n'
         "    write = log.error if grave else log.debug\n"

@@ -31,7 +31,7 @@ class World:
 
     Attributes:
         logs: The records of each partition. Offsets may have gaps.
-        committed: What the broker has been told.
+        committed: The offsets that the broker has.
         done: Records that were handled, or whose dead letter is written and noted.
         troubled: Whether errors, rebalances and crashes happen.
     """
@@ -150,7 +150,7 @@ class World:
             self.bug = Bug()
             raise self.bug
 
-    def judge(self, record: Record) -> None:
+    def decide(self, record: Record) -> None:
         """Raise a random error; of poison that which says so."""
         self.trouble()
         if (record.partition, record.offset) in self.poison:
@@ -161,7 +161,7 @@ class World:
         self.check_begin(record)
         try:
             await self.pass_time()
-            self.judge(record)
+            self.decide(record)
         except PermanentError:
             self.arrived.add((record.partition, record.offset))
             raise
@@ -176,14 +176,14 @@ class World:
         self.running[record.partition, record.key] = record
         try:
             await self.pass_time()
-            self.judge(record)
+            self.decide(record)
             await lease.ensure()
             assert Partition(TOPIC, record.partition) in self.client.partitions
             assert not self.client.limbo
-            place = (record.partition, record.offset)
-            self.repeated += place in self.done
+            position = (record.partition, record.offset)
+            self.repeated += position in self.done
             self.handled += 1
-            self.done.add(place)
+            self.done.add(position)
             await self.pass_time(0.05)
             self.trouble()
         finally:
@@ -193,9 +193,9 @@ class World:
     async def before_letter(self, letter: OutgoingRecord) -> None:
         """See MemoryPublisher."""
         facts = dict(letter.headers)
-        place = (int(facts["dlq_partition"]), int(facts["dlq_offset"]))
-        assert place in self.poison
-        [record] = [one for one in self.logs[Partition(TOPIC, place[0])] if one.offset == place[1]]
+        position = (int(facts["dlq_partition"]), int(facts["dlq_offset"]))
+        assert position in self.poison
+        [record] = [one for one in self.logs[Partition(TOPIC, position[0])] if one.offset == position[1]]
         self.check_turn(record)
         await self.pass_time()
         self.trouble()

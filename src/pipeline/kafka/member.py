@@ -253,8 +253,9 @@ class GroupMember(ABC):
             offset = await self._the_client.start_offset(partition)
             if offset is None or epoch != self._epoch or self._limbo_since is not None or not self._fresh():
                 return
-            # no await between these two, or records are fetched that no work takes
+            # no await between these, or records are fetched that no work takes
             self._the_client.seek(partition, offset)
+            self._the_client.resume(partition)  # it may have been full when its work was cancelled
             self._begin(partition)
         self._expired = False
         log.info("partitions_resumed", group=self._group, partitions=len(self._held))

@@ -203,6 +203,21 @@ async def test_without_a_fresh_heartbeat_all_work_is_cancelled_then_begins_again
     assert bench.group.commits[-1] == {0: 1}
 
 
+async def test_a_partition_that_was_paused_when_the_heartbeat_failed_is_fetched_again(bench: Bench) -> None:
+    """The client keeps the pause, and the new work does not know of it."""
+    held = Held(bench)
+    bench.set(max_span=1)
+    async with bench.running(0):
+        bench.group.send(("a", b"1"))
+        await until(lambda: bench.group.paused == {0})
+        bench.group.age = 9.0
+        await until(lambda: held.refused == [b"1"])
+        bench.group.start_offsets[0] = 0
+        bench.group.age = 0.0
+        await until(lambda: bench.group.seeks == [(0, 0)])
+        assert bench.group.paused == set()
+
+
 async def test_a_thawed_process_notices_before_its_effect(bench: Bench) -> None:
     """The handler runs before the watch does: its lease looks at the clock itself, and the loss is for good."""
     held = Held(bench)
@@ -418,14 +433,16 @@ async def test_the_last_commit_of_a_member_that_fails_begins_nothing(bench: Benc
         if record.value == b"bomb":
             await until(lambda: bench.handler.done == [b"fine"])
             raise error
+        if record.value == b"held":
+            await asyncio.Event().wait()
 
     bench.handler.on_handle = act
     bench.set(max_span=3, commit_interval_seconds=60.0)
     async with bench.running(0):
-        bench.group.send(("a", b"fine"), ("b", b"bomb"), ("b", b"its key"), ("c", b"behind the span"))
+        bench.group.send(("a", b"fine"), ("b", b"bomb"), ("c", b"held"), ("d", b"behind the span"))
         assert await bench.raised() is error
     assert bench.group.commits == [{0: 1}]
-    assert [record.value for record in bench.handler.arrived] == [b"fine", b"bomb", b"its key"]
+    assert [record.value for record in bench.handler.arrived] == [b"fine", b"bomb", b"held"]
     assert bench.group.closed
 
 

@@ -160,10 +160,10 @@ async def test_not_yet_valid_by_unknown_clocks() -> None:
 
 async def test_expiry_names_the_clocks() -> None:
     """When the store finds a URL expired before its time, the message says by how much the clocks differ."""
-    stands = now().replace(microsecond=0)
-    ahead = (stands + timedelta(seconds=600)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = now().replace(microsecond=0)
+    ahead = (moment + timedelta(seconds=600)).strftime("%Y-%m-%dT%H:%M:%SZ")
     act = refusing(403, "AccessDenied", "Request has expired", f"<ServerTime>{ahead}</ServerTime>")
-    async with ground(act, clock=lambda: stands) as store:
+    async with ground(act, clock=lambda: moment) as store:
         with pytest.raises(SourceRefused, match="its clock is 600 s ahead of ours"):
             await store.fetch()
 

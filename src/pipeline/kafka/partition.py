@@ -171,7 +171,8 @@ class PartitionLease:
 
     async def ensure(self) -> None:
         """See :meth:`pipeline.kafka.protocols.Lease.ensure`."""
-        await self._settled.wait()
+        while self._state is _State.LIMBO:  # the next rebalance may begin before this task runs
+            await self._settled.wait()
         if self._state is _State.HELD and not self._fresh():
             # for good: a heartbeat that succeeds later says nothing about the time in between
             self.lose()

@@ -44,3 +44,17 @@ async def test_a_stale_heartbeat_loses_the_lease_for_good() -> None:
     lease.suspend()
     with pytest.raises(LeaseLost):
         await lease.ensure()
+
+
+async def test_a_rebalance_right_behind_another_lets_no_effect_through() -> None:
+    lease = PartitionLease(lambda: True)
+    lease.suspend()
+    waiting = asyncio.ensure_future(lease.ensure())
+    await asyncio.sleep(0)
+    lease.hold()
+    lease.suspend()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    lease.hold()
+    await waiting

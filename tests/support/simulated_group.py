@@ -146,7 +146,7 @@ class World:
             raise Overloaded("busy", "later")
         if draw < 0.2:
             raise LeaseLost("decided", "by another worker")
-        if draw < 0.203:
+        if draw < 0.203 and self.bug is None:
             self.bug = Bug()
             raise self.bug
 

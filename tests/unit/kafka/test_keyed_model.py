@@ -39,7 +39,7 @@ async def simulate(seed: int) -> World:
         while not world.over:
             await asyncio.sleep(0.1)
             if task.done():
-                assert task.exception() is world.bug
+                assert task.exception() is world.bug, task.exception()
                 member, task = await _begin(world)
     member.stop()
     await task

@@ -213,6 +213,7 @@ class _BatchWork:
                 pause = self._pause(error, attempt, None, record)
             else:
                 return
+            await self._ensure()  # a task that waits now would outlive the partition
             await asyncio.sleep(pause)
 
     async def _ensure(self) -> None:

@@ -203,3 +203,22 @@ async def test_a_rebalance_while_the_member_ends_begins_nothing(bench: Bench, mo
         cleaned_up.set()
     assert bench.handler.prepared == [0]
     assert bench.group.closed
+
+
+async def test_a_handler_that_answers_a_cancellation_by_a_transient_error_holds_up_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def stubborn(_records: Sequence[Record], _lease: Lease) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise TransientError("store_unavailable", "gone", retry_after=60.0) from None
+
+    monkeypatch.setattr(bench.handler, "handle_batch", stubborn)
+    async with asyncio.timeout(5), bench.running(0):
+        bench.group.send(*_pairs(b"1"))
+        await begun.wait()
+        await bench.group.assign(1)

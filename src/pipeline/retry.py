@@ -52,14 +52,20 @@ FirstSeconds = Annotated[
     Seconds,
     Field(
         gt=0,
-        description="Longest pause before the second try; doubled for each further try, with jitter",
+        description=(
+            "Longest pause before the second try; doubled for each further try, with jitter. Lower it where faults "
+            "pass quickly"
+        ),
     ),
 ]
 MaxSeconds = Annotated[
     Seconds,
     Field(
         gt=0,
-        description="Longest pause between two tries, unless the other side asks for more",
+        description=(
+            "Longest pause between two tries, unless the other side asks for more. Lower it to continue sooner after "
+            "an outage, raise it to spare the other side"
+        ),
     ),
 ]
 

@@ -31,7 +31,7 @@ EXPIRES_SECONDS = WORK_SECONDS + MARGIN_SECONDS
 
 HOLD_FROM = 101
 LIMITS: dict[str, JsonValue] = {"deadline_margin_seconds": MARGIN_SECONDS, "chunk_records": 50}
-SOON: dict[str, JsonValue] = {"retry": {"first_seconds": 0.05}, "read_ahead_bytes": 65_536, "idle_close_seconds": 0.3}
+SOON: dict[str, JsonValue] = {"read_ahead_bytes": 65_536, "idle_close_seconds": 0.3}
 
 
 @pytest.fixture(scope="module")

@@ -175,7 +175,7 @@ async def test_stop_in_mid_request(embedded_broker: Broker, tmp_path: Path, pref
     """SIGTERM: not ready at once, yet served on; then no new connections, what is in work is answered; exit 0."""
     patient = {
         "kafka": {"ack_timeout_seconds": 30.0},
-        "ingress": {"port": 0, "deadline_seconds": 30.0, "drain_seconds": 4.0, "stop_grace_seconds": 40.0},
+        "ingress": {"port": 0, "deadline_seconds": 30.0, "drain_seconds": 4.0},
     }
     async with running_ingress(embedded_broker, tmp_path, patient, prefork) as (flow, ecs):
         ingress = flow.processes["ingress"]

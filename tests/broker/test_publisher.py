@@ -70,9 +70,9 @@ async def test_a_frozen_broker_costs_the_deadline_and_no_more(apache_kafka: Brok
 async def test_a_killed_broker_comes_back_and_the_publisher_with_it(apache_kafka: Broker) -> None:
     """Connections refused: the deadline holds, the outage's memory is bounded, and later all works again."""
     settings = (await fresh_settings(apache_kafka)).model_copy(
-        update={"ack_timeout_seconds": 0.5, "request_timeout_seconds": 3.0, "max_sends_in_flight": 3}
+        update={"ack_timeout_seconds": 0.5, "request_timeout_seconds": 3.0}
     )
-    async with KafkaPublisher(settings) as publisher:
+    async with KafkaPublisher(settings, max_in_flight=3) as publisher:
         await _until_published(publisher, b"before")  # a first one has to find the broker, within a short deadline
         apache_kafka.stop()
         try:

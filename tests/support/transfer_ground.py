@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from pipeline.jobs.transfer import SignedUrl, SourceInfo, Transfers, TransferSettings, open_transfers
+from pipeline.jobs.transfer import SignedUrl, SourceInfo, TransferParameters, Transfers, open_transfers
 from pipeline.jobs.transfer.testing import Act, Exchange, ScriptedServer, scripted_server
 from pipeline.observability import Metrics
 from pipeline.outbound import HostRules, NetworkSettings
@@ -89,7 +89,7 @@ async def ground(
 ) -> AsyncIterator[Ground]:
     """Open transfers to a server with a script."""
     retry = {"first_seconds": 0.002, "max_seconds": 0.01, "max_tries": max_tries}
-    settings = TransferSettings.model_validate({"retry": retry, **patience})
+    settings = TransferParameters.model_validate({"retry": retry, **patience})
     metrics = Metrics()
     async with scripted_server(*acts) as server:
         host = server.url.removeprefix("http://")

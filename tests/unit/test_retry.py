@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.jobs.ecs import CallbackSettings
 from pipeline.jobs.processors import ProcessorSettings
-from pipeline.jobs.transfer import TransferSettings
+from pipeline.jobs.transfer import TransferParameters
 from pipeline.kafka import ConsumerSettings
 from pipeline.retry import RetryPolicy, RetrySettings
 from pipeline.subscriber import SubscriberSettings
@@ -67,7 +67,7 @@ def test_settings_that_make_no_sense_are_refused(data: dict[str, float]) -> None
         (ConsumerSettings().retry, 1, 60, None),
         (SubscriberSettings().retry, 1, 60, 5),
         (ProcessorSettings().retry, 0.5, 30, 6),
-        (TransferSettings().retry, 0.5, 8, 4),
+        (TransferParameters().retry, 0.5, 8, 4),
         (CallbackSettings.model_validate({"token_file": "t"}).retry, 2, 900, None),
     ],
 )

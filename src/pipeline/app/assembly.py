@@ -96,7 +96,6 @@ def make_ingress(around: Surroundings) -> Part:
         around.publisher,
         clock=now,
         instance=secrets.token_hex(8),
-        interval=settings.ingress.refusals_interval_seconds,
         deadline=settings.ingress.deadline_seconds,
     )
     folder = settings.ingress.capture_dir

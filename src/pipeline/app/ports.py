@@ -51,7 +51,11 @@ class Ports:
     ) -> AbstractAsyncContextManager[Transfers]:
         """Return the downloads and uploads of one integration."""
         return open_transfers(
-            settings.transfer, rules=integration.hosts, network=settings.network, clock=clock, metrics=metrics
+            settings.transfer.parameters(),
+            rules=integration.hosts,
+            network=settings.network,
+            clock=clock,
+            metrics=metrics,
         )
 
     def notifications(

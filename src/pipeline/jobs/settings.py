@@ -66,7 +66,7 @@ class JobPolicies(BaseModel):
     callback_retry_seconds: Seconds = Field(
         default=86_400.0,
         ge=0,
-        description="How long after expires_at the callback is still tried (expires_at concerns the file URLs)",
+        description="How long after expires_at the callback is still tried (expires_at concerns the file URLs). Raise it if ECS may be unavailable for longer",
     )
 
 

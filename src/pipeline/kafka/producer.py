@@ -32,6 +32,9 @@ log = get_logger(__name__)
 _RECONNECT: Final = 1.0
 """Seconds between two attempts to connect."""
 
+_MAX_IN_FLIGHT: Final = 256
+"""Bounds the memory of an outage, to this times the largest record, and suffices for tens of thousands a second."""
+
 
 class KafkaPublisher:
     """Appends records, idempotently and with acks=all. Use it as an async context manager.
@@ -45,6 +48,7 @@ class KafkaPublisher:
         client_id: Shown in the brokers' logs and quotas.
         metrics: Where times and failures are counted.
         connect: Makes a connected producer; tests give their own.
+        max_in_flight: Records sent and not confirmed; further ones are refused.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class KafkaPublisher:
         client_id: str = "card-pipeline",
         metrics: KafkaMetrics | None = None,
         connect: ProducerFactory | None = None,
+        max_in_flight: int = _MAX_IN_FLIGHT,
     ) -> None:
         self._settings = settings
         self._metrics = metrics or KafkaMetrics()
@@ -64,6 +69,7 @@ class KafkaPublisher:
         self._producer: Producer | None = None
         self._connected = asyncio.Event()
         self._broken = asyncio.Event()
+        self._max_in_flight = max_in_flight
         self._in_flight = 0
         self._keeper: asyncio.Task[None] | None = None
 
@@ -113,9 +119,9 @@ class KafkaPublisher:
             raise RecordTooLarge(
                 "record_too_large", f"The record takes {size} bytes, {limit} are allowed (kafka.max_record_bytes)."
             )
-        if self._in_flight >= self._settings.max_sends_in_flight:
+        if self._in_flight >= self._max_in_flight:
             raise Overloaded(
-                "sends_in_flight", f"{self._in_flight} records wait for their confirmation (kafka.max_sends_in_flight)."
+                "sends_in_flight", f"{self._in_flight} records wait for their confirmation; no more are accepted."
             )
 
     async def _sent(self, record: OutgoingRecord) -> RecordPosition:

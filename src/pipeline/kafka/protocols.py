@@ -43,7 +43,7 @@ class Publisher(Protocol):
             BrokerUnavailable: No acknowledgement within ``settings.ack_timeout_seconds`` (TransientError). Repeating
                 is safe.
             RecordTooLarge: The record exceeds ``settings.max_record_bytes`` (PermanentError). Raised before sending.
-            Overloaded: ``settings.max_sends_in_flight`` sends are waiting already. Nothing was sent.
+            Overloaded: As many sends as are allowed are waiting already. Nothing was sent.
         """
         ...
 

@@ -80,7 +80,8 @@ class KafkaSettings(BaseModel):
         min_length=1, description="Brokers to ask first: host:port, separated by commas, e.g. kafka-0:9092,kafka-1:9092"
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = Field(
-        default=None, description="How to connect. Default: it follows from the tables [kafka.tls] and [kafka.sasl]"
+        default=None,
+        description="How to connect. Set SSL or SASL_SSL to use TLS without a table [kafka.tls]; default: it follows from the tables [kafka.tls] and [kafka.sasl]",
     )
     tls: TlsSettings | None = Field(
         default=None, description="An empty table turns TLS on, with the authorities of the system"
@@ -117,18 +118,15 @@ class KafkaSettings(BaseModel):
         le=300,
         description="A publication without confirmation fails after this time. Raise it for a slow cluster",
     )
-    max_sends_in_flight: Count = Field(
-        default=256,
-        ge=1,
-        le=100_000,
-        description="Records sent and not confirmed; at this number more are refused. Memory is bounded by it times max_record_bytes",
-    )
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
         default="none",
-        description="How batches are compressed on their way to the brokers; topics of `topics create` are stored uncompressed all the same. All codecs are read",
+        description="How batches are compressed on their way to the brokers; topics of `topics create` are stored uncompressed all the same. Set it where the network is slow or its traffic is paid for. All codecs are read",
     )
     request_timeout_seconds: Seconds = Field(
-        default=10.0, gt=0, le=300, description="Seconds for one request to a broker, then the connection is given up"
+        default=10.0,
+        gt=0,
+        le=300,
+        description="How long a broker may take to answer a request, then the connection is closed. Raise it for a distant or busy cluster",
     )
 
     @property

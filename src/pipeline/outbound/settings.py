@@ -58,7 +58,7 @@ class NetworkSettings(BaseModel):
 
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file of the certificate authorities to trust instead of those of the system; it may hold several",
+        description="PEM file of the certificate authorities to trust instead of those of the system; it may hold several. Set it if your network has an authority of its own",
     )
     proxy: SecretStr | None = Field(
         default=None,

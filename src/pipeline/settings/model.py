@@ -46,7 +46,7 @@ class RetentionSettings(BaseModel):
     failed_parts_days: WholeDays = Field(
         default=7,
         ge=1,
-        description="Result parts of failed jobs are deleted after this time, and those of jobs whose callback ECS refuses",
+        description="Result parts of failed jobs are deleted after this time, and those of jobs whose callback ECS refuses. Raise it to have more time to look into failures",
     )
 
 

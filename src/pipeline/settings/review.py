@@ -81,11 +81,6 @@ def _hosts(integration: JobIntegration) -> Iterator[str]:
 def _mismatched(settings: Settings) -> Iterator[str]:
     """Yield one line for every limit that a setting of another table makes useless."""
     ingress, interval = settings.ingress, settings.watch.interval_seconds
-    if ingress.stop_grace_seconds <= ingress.deadline_seconds:
-        yield (
-            f"ingress.stop_grace_seconds: {ingress.stop_grace_seconds:g} is not longer than deadline_seconds "
-            f"({ingress.deadline_seconds:g}), so a stop cuts requests that could still be answered"
-        )
     if settings.kafka is not None and ingress.max_body_bytes >= settings.kafka.max_record_bytes:
         yield (
             f"ingress.max_body_bytes: {ingress.max_body_bytes} is not less than kafka.max_record_bytes "

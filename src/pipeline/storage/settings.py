@@ -18,7 +18,10 @@ class LocalSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["local"] = Field(default="local", description="`local`: a folder; `s3`: an S3-compatible bucket")
-    path: Path = Field(default=Path("store"), description="The folder; it is created on first use, with mode 0700")
+    path: Path = Field(
+        default=Path("store"),
+        description="The folder; it is created on first use, with mode 0700. Set it to a disk that outlives the process",
+    )
 
 
 class S3Settings(BaseModel):
@@ -54,13 +57,17 @@ class S3Settings(BaseModel):
     )
     secret_access_key: SecretStr | None = Field(default=None, description="Secret that belongs to access_key_id")
     session_token: SecretStr | None = Field(
-        default=None, description="Session token of temporary keys. They are not renewed"
+        default=None,
+        description="Session token, if the keys are temporary. They are not renewed, so use them for tests and short runs only",
     )
     allow_http: bool = Field(
         default=False,
         description="Allows an endpoint without TLS. Keys are not sent, but the data is readable on the way",
     )
-    ca_file: Path | None = Field(default=None, description="PEM file of certificate authorities to trust in addition")
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of certificate authorities to trust in addition. Set it for a server with a certificate of your own authority",
+    )
     proxy: str | None = Field(
         default=None,
         pattern=r"^https?://[^/?#@]+/?$",

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 import structlog
 from pydantic import JsonValue
@@ -16,6 +17,9 @@ from pipeline.kafka.protocols import Publisher
 from pipeline.webhooks.records import ACTOR
 
 log = structlog.get_logger(__name__)
+
+_INTERVAL: Final = 60.0
+"""At most one audit event a minute, however many requests are refused. The metric shows an attack sooner."""
 
 
 class RefusalCounts:
@@ -29,8 +33,8 @@ class RefusalCounts:
         publisher: Where the events go.
         clock: Aware UTC time.
         instance: Distinguishes the events of this process from those of the other ingress processes.
-        interval: Seconds between two events.
         deadline: Seconds that one publication may take.
+        interval: Seconds between two events.
     """
 
     def __init__(
@@ -39,8 +43,8 @@ class RefusalCounts:
         *,
         clock: Callable[[], datetime],
         instance: str,
-        interval: float,
         deadline: float,
+        interval: float = _INTERVAL,
     ) -> None:
         self._publisher = publisher
         self._clock = clock

@@ -50,11 +50,6 @@ class IngressSettings(BaseModel):
         default=(),
         description="Networks (CIDR) of the proxies whose X-Forwarded-For is believed; by default none",
     )
-    refusals_interval_seconds: Seconds = Field(
-        default=60.0,
-        gt=0,
-        description="How often the refused requests are summed up in an audit event. Lower it to see an attack earlier",
-    )
     capture_dir: Path | None = Field(
         default=None,
         description="Folder in which `pipeline sources capture` talks to the ingress processes of this machine; default: capturing is off. Captured requests may hold secrets: give the folder to the user of the ingress alone",
@@ -62,15 +57,15 @@ class IngressSettings(BaseModel):
     alarm_interval_seconds: Seconds = Field(
         default=60.0,
         gt=0,
-        description="An alarm of one source and kind is logged at most once in this time; the metric counts every one. Raise it if alarms flood your log",
+        description="An alarm of one source and kind is logged at most once in this time; the metric counts every one. Raise it if each line pages a person",
     )
     drain_seconds: Seconds = Field(
         default=5.0,
         ge=0,
         description="How long the ingress keeps serving after SIGTERM, while it reports not ready. Make it as long as your proxy needs to stop sending requests",
     )
-    stop_grace_seconds: Seconds = Field(
-        default=15.0,
-        ge=0,
-        description="How long requests may still run after drain_seconds. Make it longer than deadline_seconds",
-    )
+
+    @property
+    def stop_grace_seconds(self) -> float:
+        """How long requests may still run after ``drain_seconds``: as long as one takes at most, so that none is cut."""
+        return self.read_timeout_seconds + self.deadline_seconds

@@ -83,6 +83,7 @@ async def serving(
     settings: IngressSettings | None = None,
     clock: Callable[[], datetime] = _now,
     capture: Capture | None = None,
+    refusals_interval: float = 60.0,
 ) -> AsyncIterator[Serving]:
     """Serve on a free port of the loopback interface while the block runs; then stop without grace."""
     settings = settings or IngressSettings(port=0)
@@ -91,7 +92,7 @@ async def serving(
         publisher,
         clock=clock,
         instance="test",
-        interval=settings.refusals_interval_seconds,
+        interval=refusals_interval,
         deadline=settings.deadline_seconds,
     )
     ingress = Ingress(

@@ -57,7 +57,7 @@ class Server:
 
 
 def web(server: Server, *, connected: bool = True) -> Web:
-    settings = IngressSettings(drain_seconds=0.01, stop_grace_seconds=9.0)
+    settings = IngressSettings(drain_seconds=0.01, read_timeout_seconds=2.0, deadline_seconds=7.0)
     return Web(server, settings, lambda: connected)  # type: ignore[arg-type]  # a stand-in with the same methods
 
 

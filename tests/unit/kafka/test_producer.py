@@ -18,7 +18,7 @@ from pipeline.kafka.client.producer import DEAD_LETTER_ROOM, Appended, partition
 from pipeline.kafka.settings import TlsSettings
 from pipeline.observability import Metrics
 
-SETTINGS = KafkaSettings(bootstrap_servers="127.0.0.1:1", ack_timeout_seconds=0.05, max_sends_in_flight=3)
+SETTINGS = KafkaSettings(bootstrap_servers="127.0.0.1:1", ack_timeout_seconds=0.05)
 RECORD = OutgoingRecord(Topic.BATCH_REQUESTED, "k", b"v", ())
 POSITION = RecordPosition(Topic.BATCH_REQUESTED, 0, 7)
 
@@ -69,7 +69,7 @@ class Cluster:
 async def _publishing(
     cluster: Cluster, settings: KafkaSettings = SETTINGS, metrics: Metrics | None = None
 ) -> AsyncIterator[KafkaPublisher]:
-    async with KafkaPublisher(settings, metrics=metrics, connect=cluster.connect) as publisher:
+    async with KafkaPublisher(settings, metrics=metrics, connect=cluster.connect, max_in_flight=3) as publisher:
         yield publisher
 
 
@@ -91,7 +91,7 @@ async def test_a_confirmed_record_has_its_position() -> None:
 
 
 async def test_silence_ends_at_the_deadline_and_counts_as_in_flight_until_it_is_broken() -> None:
-    """An outage holds at most max_sends_in_flight records in memory; a late confirmation frees its place."""
+    """An outage holds at most max_in_flight records in memory; a late confirmation frees its place."""
     cluster, metrics = Cluster(), Metrics()
     async with _publishing(cluster, metrics=metrics) as publisher:
         await publisher.publish(RECORD)

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from support.transfer_ground import ETAG, PATH, QUERY, ground, now, whole
 
 from pipeline.errors import FatalError, TransientError
-from pipeline.jobs.transfer import HttpDownloader, HttpUploader, SignedUrl, SourceRefused, TransferSettings
+from pipeline.jobs.transfer import HttpDownloader, HttpUploader, SignedUrl, SourceRefused, TransferParameters
 from pipeline.jobs.transfer.testing import Exchange, ScriptedServer, scripted_server
 from pipeline.outbound import AddressRefused, HostRules, NetworkSettings, open_session, request_url
 
@@ -275,7 +275,7 @@ async def test_default_settings_reach_nothing() -> None:
     async with ground(whole(DATA), rules={"input": ()}) as opened:
         with pytest.raises(AddressRefused, match="host_not_allowed"):
             await opened.fetch()
-    assert TransferSettings().client_timeout.total is None
+    assert TransferParameters().client_timeout.total is None
 
 
 class SlowNames(Names):
@@ -289,7 +289,7 @@ class SlowNames(Names):
 async def test_resolving_is_bounded() -> None:
     """A name that nobody resolves in time is a timeout, not a hang, both ways."""
     rules = HostRules(input=("files.example.com",), result=("files.example.com",))
-    settings = TransferSettings(connect_timeout_seconds=0.02, retry={"max_tries": 1})
+    settings = TransferParameters(connect_timeout_seconds=0.02, retry={"max_tries": 1})
     signed = SignedUrl(SecretStr("https://files.example.com/x"), now() + dt.timedelta(seconds=60))
 
     async def source() -> SignedUrl:

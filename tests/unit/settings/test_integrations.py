@@ -47,7 +47,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
 def test_a_weavr_integration_needs_its_key_alone(tmp_path: Path) -> None:
     acme = loaded(tmp_path, WEAVR).weavr["acme"]
     assert (acme.name, acme.webhook_path) == ("acme", "/webhooks/weavr/acme")
-    assert (acme.success_status, acme.unverified_status, acme.tolerance_seconds) == (204, 503, 18_000)
+    assert (acme.unverified_status, acme.tolerance_seconds) == (503, 18_000)
     assert (acme.missing_call_ref, acme.legacy_signature, acme.audit_accepted) == ("empty", False, False)
     assert [secret.id for secret in acme.webhook_secrets()] == ["key"]
 
@@ -80,7 +80,7 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
             f"{WEAVR}api_key = 1",
             (
                 "weavr.acme.api_key: is not a setting; known here: audit_accepted, legacy_signature, missing_call_ref, "
-                "name, path_secret, secrets, success_status, tolerance_seconds, unsigned_paths, unverified_status, "
+                "name, path_secret, secrets, tolerance_seconds, unsigned_paths, unverified_status, "
                 "webhook_path"
             ),
         ),

@@ -72,13 +72,12 @@ def test_no_integration_is_a_warning(tmp_path: Path) -> None:
 def test_bounds_that_make_each_other_useless_are_warned_of() -> None:
     found = review(
         settings(
-            ingress={"stop_grace_seconds": 8, "max_body_bytes": 1_000_000},
+            ingress={"max_body_bytes": 1_000_000},
             watch={"interval_seconds": 30},
             ecs={"acme": ACME | {"callback": {"token_file": __file__}}},
         )
     )
     assert [warning.split(":")[0] for warning in found.warnings] == [
-        "ingress.stop_grace_seconds",
         "ingress.max_body_bytes",
         "ecs.acme.limits.deadline_margin_seconds",
     ]

@@ -117,8 +117,7 @@ async def test_background_work_that_fails_makes_the_server_unready_and_stops_who
     async def broken(record: OutgoingRecord) -> None:
         raise ZeroDivisionError(record.topic)
 
-    settings = IngressSettings(port=0, refusals_interval_seconds=0.01)
-    async with serving(MemoryPublisher(broken), settings=settings) as here:
+    async with serving(MemoryPublisher(broken), refusals_interval=0.01) as here:
         await _post(here, headers={"Content-Type": "application/json"})
         with pytest.raises(ZeroDivisionError):
             async with asyncio.timeout(5):

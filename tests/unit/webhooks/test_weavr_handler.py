@@ -103,8 +103,8 @@ async def test_an_event_is_one_record_with_the_body_as_received(client: aiohttp.
 
 async def test_accepted_events_are_audited_where_configured(client: aiohttp.ClientSession) -> None:
     publisher = MemoryPublisher()
-    async with _serving(publisher, audit_accepted=True, success_status=200) as here:
-        assert (await _post(client, here))[0] == 200
+    async with _serving(publisher, audit_accepted=True) as here:
+        assert (await _post(client, here))[0] == 204
     assert [record.topic for record in publisher.published] == [Topic.EVENTS_MANAGED_CARDS, Topic.AUDIT_EVENTS]
 
 

@@ -58,16 +58,25 @@ class CsvLimits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_bytes: Bytes = Field(
-        default=5_000_000_000, ge=1, description="Size of the decompressed input file above which the job fails"
+        default=5_000_000_000,
+        ge=1,
+        description="Size of the decompressed input file above which the job fails. Raise it for a partner with larger files",
     )
-    max_records: Count = Field(default=20_000_000, ge=1, description="Data records of a file above which the job fails")
+    max_records: Count = Field(
+        default=20_000_000,
+        ge=1,
+        description="Data records of a file above which the job fails. Raise it for a partner with longer files",
+    )
     max_field_bytes: Bytes = Field(
         default=65_536,
         ge=1,
         description="Size of one field above which the job fails. Raise it if your partner sends long texts",
     )
     max_record_bytes: Bytes = Field(
-        default=262_144, ge=1, le=67_108_864, description="Size of one record above which the job fails"
+        default=262_144,
+        ge=1,
+        le=67_108_864,
+        description="Size of one record above which the job fails. Raise it together with max_field_bytes",
     )
     chunk_bytes: Bytes = Field(
         default=1_048_576,

@@ -18,7 +18,9 @@ class ProcessorRetry(RetrySettings):
     first_seconds: FirstSeconds = 0.5
     max_seconds: MaxSeconds = 30.0
     max_tries: Count = Field(
-        default=6, ge=1, description="How often a card (columnar: a batch) is tried before it fails"
+        default=6,
+        ge=1,
+        description="How often a card (columnar: a batch) is tried before it fails. Raise it for a card service that is often unavailable",
     )
 
 

@@ -3,7 +3,7 @@
 from pipeline.jobs.transfer.download import HttpDownloader
 from pipeline.jobs.transfer.failures import SourceChanged, SourceRefused, UploadRefused
 from pipeline.jobs.transfer.protocols import Download, Downloader, SignedUrl, SourceInfo, Uploader, UrlSource
-from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.settings import TransferParameters, TransferSettings
 from pipeline.jobs.transfer.transfers import Transfers, open_transfers
 from pipeline.jobs.transfer.upload import MAX_PUT_BYTES, HttpUploader
 from pipeline.jobs.transfer.urls import job_deadline, signed_url
@@ -18,6 +18,7 @@ __all__ = [
     "SourceChanged",
     "SourceInfo",
     "SourceRefused",
+    "TransferParameters",
     "TransferSettings",
     "Transfers",
     "UploadRefused",

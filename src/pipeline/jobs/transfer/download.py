@@ -13,7 +13,7 @@ import aiohttp
 
 from pipeline.jobs.transfer.failures import SourceChanged, SourceRefused
 from pipeline.jobs.transfer.protocols import Download, SourceInfo, UrlSource
-from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.jobs.transfer.wire import PIECE_BYTES, Means, Wire
 from pipeline.observability import Metrics
 
@@ -116,7 +116,7 @@ class HttpDownloader:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        settings: TransferSettings,
+        settings: TransferParameters,
         *,
         clock: Callable[[], datetime],
         metrics: Metrics | None = None,

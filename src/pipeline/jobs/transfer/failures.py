@@ -15,7 +15,7 @@ import structlog
 from pipeline.errors import PermanentError, PipelineError, TransientError
 from pipeline.jobs.transfer.answers import MAX_ERROR_BYTES, Refusal, Remedy, interpret, read_refusal
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
-from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.jobs.transfer.urls import signed_headers, signing_time
 from pipeline.observability import Metrics
 
@@ -180,7 +180,7 @@ class Tries:
     """Counts failed tries within one call, and waits between them."""
 
     def __init__(
-        self, settings: TransferSettings, direction: Direction, clock: Callable[[], datetime], metrics: Metrics | None
+        self, settings: TransferParameters, direction: Direction, clock: Callable[[], datetime], metrics: Metrics | None
     ) -> None:
         self._retry = settings.retry
         self._max_not_found_tries = settings.max_not_found_tries

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 from pipeline.errors import TransientError
 from pipeline.jobs.transfer.failures import Direction, TooSlow
-from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.settings import TransferParameters
 
 
 class Pace:
@@ -16,7 +16,7 @@ class Pace:
     A window is over as soon as its bytes are through; one that takes ``rate_window_seconds`` of waiting is too slow.
     """
 
-    def __init__(self, settings: TransferSettings, seconds_left: float) -> None:
+    def __init__(self, settings: TransferParameters, seconds_left: float) -> None:
         self._loop = asyncio.get_running_loop()
         self.ends = self._loop.time() + seconds_left
         self._window = settings.rate_window_seconds

@@ -1,4 +1,4 @@
-"""Timeouts, minimum rate and tries of file transfers."""
+"""Timeouts, minimum rate and tries of file transfers: what operators set, and what is the same everywhere."""
 
 from __future__ import annotations
 
@@ -18,11 +18,8 @@ class TransferRetry(RetrySettings):
 
     first_seconds: FirstSeconds = 0.5
     max_seconds: MaxSeconds = 8.0
-    max_tries: Count = Field(
-        default=4,
-        ge=1,
-        description="Tries within one download or upload before the whole job is retried later; good progress resets the count",
-    )
+    max_tries: Count = Field(default=4, ge=1)
+    """Tries before the whole job is retried later; good progress resets the count."""
 
 
 class TransferSettings(BaseModel):
@@ -30,11 +27,6 @@ class TransferSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    connect_timeout_seconds: Seconds = Field(
-        default=10.0,
-        gt=0,
-        description="How long resolving the name, connecting and the TLS handshake may take together. Raise it behind a slow proxy",
-    )
     read_timeout_seconds: Seconds = Field(
         default=30.0,
         gt=0,
@@ -43,12 +35,8 @@ class TransferSettings(BaseModel):
     min_bytes_per_second: BytesPerSecond = Field(
         default=1024,
         ge=0,
-        description="A connection with a lower average rate over rate_window_seconds is closed, and the transfer continues on a new one; 0 accepts any rate, for very slow networks",
+        description="A connection with a lower average rate over a minute is closed, and the transfer continues on a new one; 0 accepts any rate, for very slow networks",
     )
-    rate_window_seconds: Seconds = Field(
-        default=60.0, gt=0, description="Time over which min_bytes_per_second is averaged"
-    )
-    retry: TransferRetry = Field(default=TransferRetry(), description="Tries within one download or upload")
     max_not_found_tries: Count = Field(
         default=5,
         ge=1,
@@ -69,6 +57,24 @@ class TransferSettings(BaseModel):
         default=True,
         description="Whether an upload waits for 100 Continue, so that a refusal arrives before the body is sent. Set false for servers that do not answer it",
     )
+
+    def parameters(self) -> TransferParameters:
+        """Return what a download or upload needs."""
+        return TransferParameters(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class TransferParameters(TransferSettings):
+    """How downloads and uploads work. :meth:`TransferSettings.parameters` makes it.
+
+    Values without a setting of their own have the same reason everywhere, which is written beside them.
+    """
+
+    connect_timeout_seconds: Seconds = Field(default=10.0, gt=0)
+    """For the name, the connection and the TLS handshake together: what takes longer rarely succeeds, and is tried again."""
+    rate_window_seconds: Seconds = Field(default=60.0, gt=0)
+    """Time over which the minimum rate is averaged: long enough for a short stall, short against any deadline."""
+    retry: TransferRetry = Field(default=TransferRetry())
+    """For short faults alone: the retry of the whole job (`consumer.retry`) covers the longer ones."""
 
     @property
     def connecting_timeout(self) -> ClientTimeout:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pipeline.jobs.transfer.download import HttpDownloader
 from pipeline.jobs.transfer.protocols import Downloader, Uploader
-from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.jobs.transfer.upload import HttpUploader
 from pipeline.observability import Metrics
 from pipeline.outbound import HostRules, NetworkSettings, open_session
@@ -25,7 +25,7 @@ class Transfers:
 
 @asynccontextmanager
 async def open_transfers(
-    settings: TransferSettings,
+    settings: TransferParameters,
     *,
     rules: HostRules,
     network: NetworkSettings,

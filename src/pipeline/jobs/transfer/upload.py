@@ -28,7 +28,7 @@ from pipeline.jobs.transfer.failures import (
 )
 from pipeline.jobs.transfer.pace import Pace
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
-from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.jobs.transfer.urls import demands_empty_body
 from pipeline.observability import Metrics
 from pipeline.outbound import request_url
@@ -152,7 +152,7 @@ class HttpUploader:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        settings: TransferSettings,
+        settings: TransferParameters,
         *,
         clock: Callable[[], datetime],
         metrics: Metrics | None = None,
@@ -203,7 +203,7 @@ class _Attempt:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        settings: TransferSettings,
+        settings: TransferParameters,
         clock: Callable[[], datetime],
         signed: SignedUrl,
         *,

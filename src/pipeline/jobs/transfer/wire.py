@@ -31,7 +31,7 @@ from pipeline.jobs.transfer.failures import (
 )
 from pipeline.jobs.transfer.pace import Pace
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
-from pipeline.jobs.transfer.settings import TransferSettings
+from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.observability import Metrics
 from pipeline.outbound import request_url
 
@@ -57,7 +57,7 @@ class Means:
     """What every download of an integration uses."""
 
     session: aiohttp.ClientSession
-    settings: TransferSettings
+    settings: TransferParameters
     clock: Callable[[], datetime]
     metrics: Metrics | None
 

@@ -170,7 +170,6 @@ class WeavrOptions(BaseModel):
         default=503,
         description="Answer to a well-formed, fresh request that no key verifies: after 503 Weavr repeats it for 4 h, and an alarm is raised; after 401 the event is lost",
     )
-    success_status: Success = Field(default=204, description="HTTP status that tells Weavr that the event is stored")
     audit_accepted: bool = Field(
         default=False,
         description="Whether each accepted event has an audit event too. Its record alone can be verified again at any time",

@@ -34,6 +34,8 @@ TIMESTAMP: Final = "published-timestamp"
 SIGNATURE: Final = "signature-v2"
 LEGACY_SIGNATURE: Final = "signature"
 
+_SUCCESS: Final = 204
+"""What Weavr documents; any other 2xx would mean the same to it."""
 _STEPUP: Final = "stepup"
 _SLASHES: Final = re.compile("//+")
 
@@ -45,13 +47,13 @@ class WeavrSource:
 
     Args:
         integration: Name of the integration.
-        options: Statuses.
+        options: Status for what no key verifies, and whether accepted events are audited.
     """
 
     def __init__(self, integration: str, options: WeavrOptions) -> None:
         self._integration = integration
         self.policy: Final = Policy(
-            success=options.success_status,
+            success=_SUCCESS,
             unverified=options.unverified_status,
             invalid="keep",
             any_media_type=True,

@@ -20,7 +20,14 @@ from support.transfer_ground import (
 )
 
 from pipeline.errors import TransientError
-from pipeline.jobs.transfer import SignedUrl, SourceChanged, SourceInfo, SourceRefused, TransferSettings, open_transfers
+from pipeline.jobs.transfer import (
+    SignedUrl,
+    SourceChanged,
+    SourceInfo,
+    SourceRefused,
+    TransferParameters,
+    open_transfers,
+)
 from pipeline.jobs.transfer.testing import Exchange
 from pipeline.outbound import AddressRefused, HostRules, NetworkSettings
 
@@ -543,7 +550,7 @@ async def test_without_metrics() -> None:
         rules = HostRules(input=(store.server.url[7:],), allow_http=True, allow_private=True)
         async with (
             open_transfers(
-                TransferSettings(retry={"first_seconds": 1e-9}), rules=rules, network=NetworkSettings(), clock=now
+                TransferParameters(retry={"first_seconds": 1e-9}), rules=rules, network=NetworkSettings(), clock=now
             ) as bare,
             bare.downloader.open(store.source) as download,
         ):

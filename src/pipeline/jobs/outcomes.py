@@ -82,7 +82,6 @@ class Decider:
             log.warning("job_given_up", after=error.code)
             failure = too_many
         except OutcomeExists:
-            self._retrying.discard(message.ref)
             await self.publish_existing(message.ref, message.traceparent)
             return None
         except PermanentError as error:
@@ -166,6 +165,7 @@ class Decider:
         outcome = await self._context.jobs.outcome(ref)
         if outcome is None:
             return False
+        self._retrying.discard(ref)  # another stage, or the watch, may have decided while it waited here
         await self._publish(ref, outcome, traceparent, again(outcome))
         return True
 

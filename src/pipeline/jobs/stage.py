@@ -93,6 +93,8 @@ class StageContext:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
+                if not task.cancelled():
+                    task.exception()  # read, so that asyncio logs no traceback: the reason to stop is raised instead
 
     async def _seconds_left(self, ref: JobRef) -> float:
         deadline = (await self.jobs.newest(ref)).deadline

@@ -114,6 +114,23 @@ async def test_a_job_that_went_to_another_worker_waits_here_no_longer() -> None:
         await world.deliver(world.process, second)
 
 
+async def test_a_job_that_the_deadline_watch_failed_waits_no_longer() -> None:
+    """Otherwise every such job would count against the limit until the worker restarts."""
+    world = World(limits={"waiting_jobs": 1})
+    first = world.announce()
+    world.objects.fail_open += [TransientError("slow_down", "SlowDown")] * 2
+    with pytest.raises(TransientError):
+        await world.deliver(world.process, first)
+    await world.deliver(world.watch, first)
+    world.clock.forward(hours=1)
+    await world.watch.look()
+    await world.deliver(world.process, world.again(first))
+    world.clock.forward(hours=-1)
+    second = world.announce(job_guid="11111111-1111-4111-8111-111111111111")
+    with pytest.raises(TransientError, match="slow_down"):
+        await world.deliver(world.process, second)
+
+
 async def test_a_file_that_is_refused_for_good_fails_the_job() -> None:
     world = World()
     record = world.announce()

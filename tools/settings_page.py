@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin
@@ -51,8 +51,21 @@ _KINDS: Final[dict[Any, str]] = {
 
 def render() -> str:
     """Return the page."""
-    # two alternatives of a table may have a table in common: print it once
-    return page("Settings", _INTRO, *dict.fromkeys(_tables(Settings, "", {})))
+    return page("Settings", _INTRO, *_once(_tables(Settings, "", {})))
+
+
+def _once(sections: Iterable[str]) -> Iterator[str]:
+    """Yield every section and every table of keys once: alternatives of a table may have tables in common."""
+    printed: set[str] = set()
+    known: set[tuple[str, str]] = set()
+    for section in sections:
+        if section in printed:
+            continue
+        printed.add(section)
+        about, _, keys = section.rpartition("\n\n")
+        table_of_heading = about.partition("\n")[0], keys
+        yield f"{about}\n\nThe same keys as in the table of this name above." if table_of_heading in known else section
+        known.add(table_of_heading)
 
 
 def _tables(model: type[BaseModel], path: str, printed: dict[type[BaseModel], str]) -> Iterator[str]:

@@ -79,5 +79,5 @@ class WatchSettings(BaseModel):
         default=5.0,
         gt=0,
         le=60,
-        description="Pause between two checks of the open jobs. Keep it below limits.deadline_margin_seconds, so that a failure is reported before the URLs expire",
+        description="Pause between two checks of the open jobs. Keep it below limits.deadline_margin_seconds, so that a failure is reported before the URLs expire. Raise it to spare a slow store, lower it for jobs that last seconds",
     )

@@ -78,7 +78,10 @@ class SubscriberSettings(BaseModel):
         description="A member without a heartbeat for this long loses its partitions to the others",
     )
     commit_interval_seconds: Seconds = Field(
-        default=1.0, gt=0, le=60, description="Longest time between two commits of offsets"
+        default=1.0,
+        gt=0,
+        le=60,
+        description="Longest time between two commits of offsets. Raise it to spare the brokers if there are many members",
     )
     fetch_wait_seconds: Seconds = Field(
         default=0.5,

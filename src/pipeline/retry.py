@@ -1,7 +1,7 @@
 """How long to wait before the next try: one rule and one set of setting names for everything that is retried.
 
-The pause doubles with every failure up to a bound. It is drawn from the upper half of that step, so that calls that
-failed together do not come back together, and none comes back at once. Where the other side asks for a pause
+The step doubles with every failure, up to a bound. The pause is a random number in the upper half of the step: so calls
+that failed together do not come back together, and none comes back at once. If the other side asks for a pause
 (``Retry-After``), that pause applies instead.
 """
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipeline.units import Seconds
 
 _MAX_DOUBLINGS: Final = 64
-"""Further doubling reaches no bound that a person would set, and would overflow in the end."""
+"""Every realistic bound is reached before this; more doublings would overflow in the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class RetryPolicy:
     """The pauses between the tries of one call.
 
     Attributes:
-        first_seconds: The step after the first failure; the shortest pause that is granted to the other side.
+        first_seconds: The step after the first failure, and the least pause when the other side asks for one.
         max_seconds: The largest step.
-        jitter: Returns a number from 0 to 1: where in the upper half of the step the pause lies.
+        jitter: Returns a number from 0 to 1: the position of the pause in the upper half of the step.
     """
 
     first_seconds: float
@@ -39,7 +39,7 @@ class RetryPolicy:
 
         Args:
             failures: How many tries have failed in a row, from 1.
-            retry_after: Seconds that the other side asks to wait, or None. It may exceed ``max_seconds``: the
+            retry_after: Seconds that the other side asks for, or None. It may exceed ``max_seconds``, because the
                 code that reads the answer bounds it.
         """
         if retry_after is not None:

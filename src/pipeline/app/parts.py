@@ -1,4 +1,4 @@
-"""What one process runs: parts that start, serve, and stop in an orderly way."""
+"""The parts of a process: each starts, serves, and stops in an orderly way."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Part(Protocol):
 
     @property
     def checks(self) -> Mapping[str, Check]:
-        """Readiness, by name. Those of other dependencies than Kafka do not hold up :attr:`started`."""
+        """Readiness checks by name. Checks of dependencies other than Kafka do not delay :attr:`started`."""
         ...
 
     @property
     def alive(self) -> Check:
-        """Liveness: that its loop turns."""
+        """Liveness: whether its loop turns."""
         ...
 
     @property
@@ -45,11 +45,11 @@ class Part(Protocol):
         ...
 
     async def serve(self) -> None:
-        """Work until :meth:`stop` has done its work; raises what stops the process."""
+        """Work until :meth:`stop` has finished. An exception from here stops the process."""
         ...
 
     async def stop(self) -> None:
-        """Stop in an orderly way; returns when no more work is taken and what was in work is finished or given up."""
+        """Stop in an orderly way; returns when the part takes no more work, and no work of it is left."""
         ...
 
 
@@ -113,12 +113,12 @@ class Web:
 
     @property
     def started(self) -> bool:
-        """Whether requests are served and the broker is there."""
+        """Whether the server serves requests and the broker is connected."""
         return self.server.ready and self.connected()
 
     @property
     def alive(self) -> Check:
-        """Return the check that always passes where the process answers at all."""
+        """Return the check that always passes as long as the process answers."""
         return lambda: Health(ok=True)
 
     @property
@@ -142,7 +142,7 @@ class Web:
             raise most_severe(errors) from None
 
     async def stop(self) -> None:
-        """Be not ready, go on serving while proxies learn it, then finish what is in work."""
+        """Report not ready, keep serving until proxies have noticed, then finish the requests in work."""
         self.server.begin_drain()
         await asyncio.sleep(self.settings.drain_seconds)
         await self.server.stop(self.settings.stop_grace_seconds)
@@ -152,8 +152,8 @@ async def run_parts(parts: Sequence[Part], stop: asyncio.Event, on_started: Call
     """Serve all parts until ``stop`` is set, then stop them all; ``on_started`` is called once, when all have started.
 
     Raises:
-        FatalError: A part could not go on, or ended without being asked.
-        Exception: Whatever a part did not expect.
+        FatalError: A part could not go on, or ended without being asked to.
+        Exception: An unexpected error of a part.
     """
     stopping = False
 

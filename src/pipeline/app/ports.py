@@ -1,4 +1,4 @@
-"""The ports of a process: everything through which it reads from and writes to the outside world."""
+"""The ports of a process: its connections to the outside world, for reading and writing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Ports:
     async def group(
         self, name: str, topics: Sequence[TopicName], kafka: KafkaSettings, consumer: ConsumerSettings
     ) -> GroupClient:
-        """Return a connected client for one member of a consumer group; errors as of ``KafkaGroupClient.connect``."""
+        """Return a connected client for one member of a consumer group; raises as ``KafkaGroupClient.connect`` does."""
         return await KafkaGroupClient.connect(name, topics, kafka, consumer)
 
     def store(self, settings: StoreSettings) -> ObjectStore:
@@ -67,7 +67,7 @@ class Ports:
         metrics: Metrics,
         remember: Callable[[SecretStr], None],
     ) -> AbstractAsyncContextManager[Notifications]:
-        """Return one integration's way to notify its partner; ``remember`` takes tokens, so that logs mask them."""
+        """Return the callbacks of one integration. They pass each token to ``remember``, so that logs mask it."""
         return integration.partner.open_notifications(
             NotifierContext(
                 integration=integration.name,

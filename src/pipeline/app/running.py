@@ -25,7 +25,7 @@ from pipeline.storage import MeteredStore, ObjectStore
 log = structlog.get_logger(__name__)
 
 STAGES: Final = tuple(STAGE_MAKERS)
-"""What ``pipeline work`` runs, one process each."""
+"""The stages that ``pipeline work`` runs, one process each."""
 
 _STORE_RETRY_SECONDS: Final = 5.0
 
@@ -38,7 +38,7 @@ class Ready:
         name: ``ingress``, a stage, or ``dev``.
         url: Where webhooks are received; None for stages.
         management_url: Where health and metrics are served.
-        bootstrap_servers: The embedded broker of ``dev``, for commands that look into topics; else None.
+        bootstrap_servers: The embedded broker of ``dev``, for commands that read topics; otherwise None.
     """
 
     name: str
@@ -99,8 +99,8 @@ async def run_stage(
 async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports = PORTS) -> None:
     """Run everything in this process on an embedded broker until ``stop`` is set.
 
-    Promise 1 (a 2xx means that every replica has it) does not hold here: the broker keeps its records in memory, 5 MB a
-    partition, and drops the oldest beyond that; gaps are reported as ``records_lost``.
+    Here a 2xx does not mean that the record is durable: the broker keeps its records in memory, 5 MB per partition, and
+    drops the oldest beyond that. Consumers log gaps as ``records_lost``.
 
     Raises:
         FatalError: As for the single processes.
@@ -115,9 +115,9 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event,
         kafka = base.model_copy(
             update={"bootstrap_servers": broker.bootstrap_servers, "tls": None, "sasl": None, "security_protocol": None}
         )
-        # no proxy in front of this ingress needs time to learn that it stops
+        # there is no proxy in front of this ingress that would need time to notice the stop
         ingress = settings.ingress.model_copy(update={"drain_seconds": 0.0})
-        # this broker delays an answer for the whole time, whether there are records or not
+        # this broker delays each answer for the whole time, even if there are records
         consumer = settings.consumer.for_consumer().model_copy(
             update={"lost_records": "report", "fetch_wait_seconds": 0.02, "batch_linger_seconds": 0.2}
         )
@@ -141,7 +141,7 @@ async def _run(
     metrics = Metrics(version=version("card-pipeline"))
     begun = asyncio.Event()
     async with AsyncExitStack() as stack, ManagementServer(settings.management, metrics.registry) as management:
-        # added first: without a check a probe would call a process ready that has no part yet
+        # added first: without any check, a probe would find a process ready before it has a part
         management.add_readiness("start", lambda: _begun(begun))
         objects = await stack.enter_async_context(_store(settings, metrics, ports))
         publisher = await stack.enter_async_context(

@@ -1,4 +1,4 @@
-"""Appending to the hash chain of one partition."""
+"""Appends to the hash chain of one partition."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from pipeline.storage import ObjectNotFound, ObjectStore
 log = structlog.get_logger(__name__)
 
 SEGMENT_EVENTS: Final = 500
-"""Most events of a segment: as many as one batch of the audit stage has, so that a batch is one segment."""
+"""Most events of a segment: as many as a batch of the audit stage holds, so that a batch becomes one segment."""
 
 SEGMENT_BYTES: Final = 4_000_000
-"""Bytes after which a segment takes no further event: a few segments at a time fit into memory."""
+"""Bytes after which a segment takes no further event, so that a few segments fit into memory at a time."""
 
 _READS_AT_ONCE: Final = 8
 """Segments read at the same time when the ids are read back; each may have :data:`SEGMENT_BYTES`."""
 
 _LINE_OVERHEAD: Final = 400
-"""Bytes of a line around the event, roughly."""
+"""Approximate bytes of a line besides the event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What a writer of chains needs.
+    """The tools and limits of a writer of chains.
 
     Attributes:
         clock: UTC, aware.
@@ -63,7 +63,7 @@ class Appended:
         appended: Events written.
         repeated: Events that the chain held already.
         segments: Objects created.
-        forgotten: Ids that the window dropped early, since it held too many.
+        forgotten: Ids that the window dropped early, because it held too many.
     """
 
     appended: int = 0
@@ -123,8 +123,8 @@ class Chain:
     async def append(self, entries: Sequence[Entry], lease: Lease) -> Appended:
         """Append the events that the chain does not hold yet; when it returns, all are durable.
 
-        An unknown id at an offset that is not greater than the last one means that the topic was created again. Then a
-        segment closes the epoch, and the next one begins.
+        If an unknown id has an offset that is not greater than the last one, the topic was created again. Then a
+        segment closes the epoch, and the next epoch begins.
 
         Args:
             entries: In the order of their offsets.
@@ -160,7 +160,7 @@ class Chain:
         return list(fresh.values())
 
     def _cut(self, entries: Sequence[Entry]) -> list[Sequence[Entry]]:
-        """Cut a batch into segments of bounded numbers of events and bytes."""
+        """Cut a batch into segments within the limits of events and bytes."""
         cuts, size, start = [], 0, 0
         for index, entry in enumerate(entries):
             size += entry.size + _LINE_OVERHEAD
@@ -247,12 +247,12 @@ class Chain:
             self._remember(one.ids, one.at)
 
     async def _read_ids(self, positions: Sequence[SegmentPosition]) -> list[_Ids]:
-        """Return the ids of the segments that exist; log damage, and leave it to the verifier."""
+        """Return the ids of the segments that exist. Damage is only logged: the verifier reports it."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._read_ids_of(position)) for position in positions]
         except BaseExceptionGroup as errors:
-            raise most_severe(errors) from None  # the runner sorts single errors
+            raise most_severe(errors) from None  # the runner handles single errors
         return [read for task in tasks if (read := task.result()) is not None]
 
     async def _read_ids_of(self, position: SegmentPosition) -> _Ids | None:
@@ -268,9 +268,9 @@ class Chain:
 
 
 class KnownIds:
-    """The ids that one partition's chain took lately; it drops them by age, and by number when there are too many.
+    """The recent ids of one partition's chain. It drops old ids, and the oldest ones if there are too many.
 
-    An id takes about 120 bytes of memory. An event whose id was dropped is appended again if it comes again.
+    An id takes about 120 bytes of memory. If an event comes again after its id was dropped, it is appended again.
 
     Args:
         window: Age at which ids are dropped.
@@ -294,7 +294,7 @@ class KnownIds:
         """Remember ids that were appended at a time, not earlier than those before.
 
         Returns:
-            How many ids within the window were dropped, since there are too many.
+            How many ids within the window were dropped, because there are too many.
         """
         before = len(self._ids)
         self._ids.update(dict.fromkeys(map(_short, ids)))

@@ -1,4 +1,4 @@
-"""One job's file: open it where the last run ended, and do what is left, chunk by chunk."""
+"""One job's file: continues where the last run ended, and does the remaining chunks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from pipeline.jobs.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUr
 log = structlog.get_logger(__name__)
 
 _LEAST_ADDED: Final = len(",ok,")
-"""Bytes that the result adds to a record at the least: the status, an empty message, two delimiters."""
+"""Fewest bytes that the result adds to a record: the status, an empty message, two delimiters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +51,12 @@ class FileRules(JobRules):
 
     @property
     def plan(self) -> str:
-        """Hash of everything but the file that decides the result's bytes."""
+        """Hash of everything that determines the result's bytes, except the file."""
         return plan_hash(self.csv, self.csv_limits, self.processor)
 
 
 class FileWork:
-    """The work that one message causes on one job's file.
+    """The work on one job's file for one message.
 
     A crash costs the chunks that were in flight: the next run finds finished chunks by their manifests and does not
     process them again. Memory is bounded by ``chunks_in_flight + 2`` chunks.
@@ -129,7 +129,7 @@ class FileWork:
     async def _fitting(self, download: Download, *, parts_left: bool) -> Checkpoint:
         """Return the parts that an earlier run made of exactly this file, or an empty checkpoint."""
         info, plan = download.info, self._rules.plan
-        # without an ETag nothing says that the file is the same: such a generation is never found again
+        # without an ETag nothing shows that the file is the same: such a generation is never found again
         name = generation(info.etag or uuid4().hex, info.size, plan)
         if parts_left and (found := await self._jobs.checkpoint(self._ref, plan, name)):
             return found
@@ -163,7 +163,7 @@ class FileWork:
     async def _chunks(
         self, download: Download, resumed: Checkpoint | None
     ) -> AsyncGenerator[tuple[Chunk, bytes], None]:
-        """Yield the chunks that are left and the file's header; splitting happens in a thread, a piece at a time."""
+        """Yield the remaining chunks and the file's header. A thread splits the file, a piece at a time."""
         rules = self._rules
         splitter = (
             Splitter(
@@ -183,7 +183,7 @@ class FileWork:
             yield chunk, splitter.header or b""
 
     async def _begin(self, checkpoint: Checkpoint, header: bytes, announcement: Announcement) -> ChunkEngine:
-        """Read the header, note what this generation is made from, and make the engine."""
+        """Read the header, record the source of this generation, and return the engine."""
         rules, request = self._rules, announcement.request
         layout = Layout.of(header, rules.csv, result_columns=rules.processor.result_columns)
         if layout.dropped_names:
@@ -204,7 +204,7 @@ class FileWork:
         return ChunkEngine(layout, rules.processor, context)
 
     async def _do(self, chunk: Chunk, engine: ChunkEngine, name: str, slots: asyncio.Semaphore) -> None:
-        """Decide one chunk's cards and make the result count."""
+        """Decide one chunk's cards, and record its part as one of the result."""
         try:
             await self._lease.ensure()
             if await self._jobs.outcome(self._ref) is not None:
@@ -258,7 +258,7 @@ class FileWork:
         )
 
     def _check_size(self, source: Source, layout: Layout, announcement: Announcement) -> None:
-        """Fail before the first card what could never be uploaded."""
+        """Fail before the first card if the result would be too large to upload."""
         if source.encoding != "identity" or source.size is None or layout.dropped:
             return
         least = source.size + announcement.request.record_count * _LEAST_ADDED
@@ -266,7 +266,7 @@ class FileWork:
             raise _result_too_large(least)
 
     def _check_chunk(self, chunk: Chunk, announcement: Announcement) -> None:
-        """Stop at the first record too many, before more cards are touched."""
+        """Stop at the first record above the announced count, before more cards are processed."""
         announced = announcement.request.record_count
         if self._rules.policies.record_count_mismatch == "fail" and chunk.end.record > announced:
             raise PermanentError(

@@ -1,4 +1,4 @@
-"""CONFIRM: notifies the partner how a job ended, with one body and one request id, however often it must try."""
+"""CONFIRM: notifies the partner how a job ended. All tries have the same body and request id."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmRules(JobRules):
-    """What CONFIRM knows of one integration.
+    """The rules of CONFIRM for one integration.
 
     Attributes:
         retry: Pauses between two callbacks of one outcome.
-        keep_failed_parts: How long the parts of a failed or refused job stay, for ``pipeline job result``.
+        keep_failed_parts: How long to keep the parts of a failed or refused job, for ``pipeline job result``.
     """
 
     notifier: Notifier
@@ -49,7 +49,7 @@ class _Notification:
     """One notification of one outcome.
 
     Attributes:
-        again: Name of a repeated notification, which a later announcement or a command asked for; None for the first.
+        again: Name of a repeated notification that a later announcement or a command caused; None for the first one.
     """
 
     message: StageMessage
@@ -74,7 +74,7 @@ class ConfirmStage:
         self._integrations = integrations
 
     async def handle(self, record: Record, lease: Lease) -> None:
-        """Bring a decided job to ``confirmed`` or ``refused``, or find that it is there already."""
+        """Bring a decided job to ``confirmed`` or ``refused``, unless it is there already."""
         body = decode(record, OutcomeMessage)
         ref, rules = ref_of(body), rules_for(self._integrations, body.integration)
         with job_in_logs(ref):
@@ -95,7 +95,7 @@ class ConfirmStage:
             )
 
     async def _notify(self, notification: _Notification, rules: ConfirmRules) -> NotificationResult:
-        """Send the callback once and record the result; raises TransientError if the stage must send it again."""
+        """Send the callback once and record the result; raise TransientError if the stage must send it again."""
         ref, again, lease = notification.ref, notification.again, notification.message.lease
         begun, unanswered = await self._jobs.notification_attempts(ref, again)
         until = notification.announcement.request.expires_at + timedelta(seconds=rules.policies.callback_retry_seconds)

@@ -1,4 +1,4 @@
-"""The deadline watch: every job gets an outcome by its deadline, even one that no worker ever started."""
+"""The deadline watch: every job gets an outcome by its deadline, even if no worker ever started it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ log = structlog.get_logger(__name__)
 class DeadlineWatch:
     """Handler of ``card-batch.requested`` in a group of its own, and the loop that looks for jobs that are due.
 
-    It files every job under the minute of its deadline at once. When the deadline comes, a job without an outcome gets
-    ``failed``. Several watches may run: the store creates the outcome once. Run it inside CONFIRM.
+    It files every job at once under the minute of its deadline. At the deadline, it decides ``failed`` for a job
+    without an outcome. Several watches may run: the store creates the outcome once. Run it inside CONFIRM.
     """
 
     def __init__(self, context: StageContext, integrations: Mapping[str, JobRules], *, interval: float) -> None:
@@ -55,7 +55,7 @@ class DeadlineWatch:
             await asyncio.sleep(self._interval)
 
     async def look(self) -> None:
-        """Fail what is due, and delete what has been kept long enough."""
+        """Fail jobs whose deadline has passed, and delete parts that were kept long enough."""
         now = self._context.clock()
         nearest, count = float("nan"), 0
         repeated: set[str] = set()
@@ -67,7 +67,7 @@ class DeadlineWatch:
                     undecided = await self._handle_due(marker)
             if marker.key in self._repeated:
                 repeated.add(marker.key)
-            # a decided job has no deadline left to meet, whether it waits for the partner's answer or was refused
+            # a decided job has no deadline any more, whether it waits for the partner's answer or was refused
             if math.isnan(nearest) and undecided:
                 nearest = (marker.minute - now).total_seconds()
         self._repeated = repeated
@@ -80,7 +80,7 @@ class DeadlineWatch:
                 log.info("parts_deleted", job_guid=str(marker.ref.job_guid), objects=gone)
 
     async def _handle_due(self, marker: Marker) -> bool:
-        """Decide a job whose minute has come; return whether it stays undecided under this marker."""
+        """Decide a job whose minute has begun; return whether it stays undecided under this marker."""
         ref = marker.ref
         rules = self._integrations.get(ref.integration)
         if rules is None:
@@ -100,7 +100,7 @@ class DeadlineWatch:
             return False
         if marker.key in self._repeated:
             return False
-        # publish an existing outcome again: its message may be lost with its sender. Once per process is enough
+        # publish an existing outcome again: its sender may have died before it published. Once per process is enough
         if not await self._decider.publish_existing(ref, None):
             log.warning("deadline_passed")
             counts = Counts(*await self._jobs.decided_cards(ref))

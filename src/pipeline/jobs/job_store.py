@@ -37,11 +37,11 @@ _READS_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What became of an announcement.
+    """The result of storing an announcement.
 
     Attributes:
-        news: ``new``: the job's first. ``renewed``: one more for a known job. ``conflict``: another merchant or record
-            count than the first; it is not stored and changes nothing. A repeat gets the same answer.
+        news: ``new``: the job's first announcement. ``renewed``: a further one. ``conflict``: its merchant or record
+            count differs from the first one's; it is not stored. A repeated announcement gets the same result.
     """
 
     ref: JobRef
@@ -51,10 +51,10 @@ class Announced:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The parts that an earlier run left.
+    """The parts of an earlier run.
 
     Attributes:
-        manifests: By chunk number; may have gaps where several chunks were in flight.
+        manifests: By chunk number; may have gaps, because several chunks are processed at a time.
     """
 
     generation: str
@@ -71,7 +71,7 @@ class Checkpoint:
 
 
 class JobStore:
-    """All that the pipeline knows of jobs, in any :class:`ObjectStore`."""
+    """The state of all jobs, in any :class:`ObjectStore`."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self.objects = objects
@@ -88,12 +88,12 @@ class JobStore:
         now: datetime,
         new_attempt_after_failure: bool,
     ) -> Announced:
-        """Store an announcement unless it is known or contradicts the first one. Safe to repeat, and to race.
+        """Store an announcement unless it is known or contradicts the first. Safe to repeat and to run concurrently.
 
         Args:
             integration: Name of the integration.
             request: The announcement's content.
-            announcement: Its identifier: equal for equal content.
+            announcement: The announcement's id: equal for equal content.
             deadline: When work must have ended.
             now: Time of storing.
             new_attempt_after_failure: Whether a new announcement of a failed job begins a new attempt.
@@ -107,7 +107,7 @@ class JobStore:
         if (existing.merchant_guid, existing.record_count) != (request.merchant_guid, request.record_count):
             return Announced(first, wanted, "conflict")
         earlier = [] if won else [info.key async for info in self.objects.list(f"{first.root}announcements/")]
-        # by its name alone: with another margin configured meanwhile the same announcement has another deadline
+        # compare only the id: after a change of the margin, the same announcement has another deadline
         known = next((key for key in earlier if key.endswith(f"-{announcement}.json")), None)
         if known is not None:
             stored = await self._get(known, Announcement)
@@ -143,7 +143,7 @@ class JobStore:
     # --- what is due -----------------------------------------------------------------------------------------------
 
     async def file(self, kind: Literal["open", "purge"], ref: JobRef, due: datetime) -> None:
-        """File a job under the minute in which something is due. Repeating changes nothing."""
+        """File a job under the minute of a due time. A repeat changes nothing."""
         await self.objects.create(ref.marker(kind, due), b"")
 
     async def filed(self, kind: Literal["open", "purge"], *, until: datetime | None = None) -> AsyncIterator[Marker]:
@@ -159,14 +159,14 @@ class JobStore:
         await self.objects.delete(marker_key)
 
     async def close(self, ref: JobRef) -> None:
-        """Remove a notified job from all minutes it is filed under."""
+        """Remove a notified job from all minutes that it is filed under."""
         for announcement in await self.announcements(ref):
             await self.unfile(ref.marker("open", announcement.deadline))
 
     # --- parts -----------------------------------------------------------------------------------------------------
 
     async def checkpoint(self, ref: JobRef, plan: str, generation: str | None = None) -> Checkpoint | None:
-        """Return the furthest generation of parts that was made by the same plan (or the named one), or None."""
+        """Return the most complete generation of parts that the same plan made (or the named one), or None."""
         numbers = await self.finished_chunks(ref)
         for found in sorted(numbers, key=lambda name: len(numbers[name]), reverse=True):
             if generation not in (None, found):
@@ -188,7 +188,7 @@ class JobStore:
         return numbers
 
     async def decided_cards(self, ref: JobRef) -> tuple[int, int]:
-        """Return how many cards came out ok and how many failed so far, by the furthest generation of parts."""
+        """Return how many cards are ok and how many failed so far, by the most complete generation of parts."""
         receipt = await self.processed(ref)
         if receipt is not None:
             return receipt.ok, receipt.failed
@@ -210,7 +210,7 @@ class JobStore:
         return key, zlib.crc32(data)
 
     async def record_manifest(self, ref: JobRef, generation: str, manifest: Manifest) -> bool:
-        """Make a part one of the result; False if another worker's part is there already."""
+        """Make a part one of the result; return False if another worker's part is there already."""
         won, _ = await self._create(ref.manifest(generation, manifest.number), manifest)
         return won
 
@@ -228,7 +228,7 @@ class JobStore:
         """Yield the result bytes of the parts, one after another; memory does not grow with them.
 
         Raises:
-            FatalError: A part is not what its manifest says: the storage is damaged.
+            FatalError: A part differs from its manifest: the storage is damaged.
         """
         for manifest in manifests:
             crc = 0
@@ -239,7 +239,7 @@ class JobStore:
                 raise FatalError("part_damaged", f"{manifest.data} is not what was written: check the storage")
 
     async def drop_parts(self, ref: JobRef) -> int:
-        """Delete all parts and manifests of an attempt (its card data); return how many objects went."""
+        """Delete all parts and manifests of an attempt (its card data); return how many objects were deleted."""
         keys = [info.key async for info in self.objects.list(ref.parts())]
         for key in keys:
             await self.objects.delete(key)
@@ -264,7 +264,7 @@ class JobStore:
         return (await self._create(f"{ref.work}uploaded.json", receipt))[1]
 
     async def outcome(self, ref: JobRef) -> Outcome | None:
-        """Return the decision, if there is one."""
+        """Return the job's outcome, if it is decided."""
         return await self._find(f"{ref.work}outcome.json", Outcome)
 
     async def decide(self, ref: JobRef, wanted: Outcome) -> Outcome:
@@ -309,12 +309,12 @@ class JobStore:
         return len(begun), bool(begun - answered)
 
     async def record_attempt(self, ref: JobRef, receipt: NotificationAttempt, again: str | None = None) -> bool:
-        """Record a callback before it is sent; False if another worker sends it."""
+        """Record a callback before it is sent; return False if another worker sends it."""
         won, _ = await self._create(f"{ref.notification(again)}told/{receipt.number:04d}.json", receipt)
         return won
 
     async def record_answer(self, ref: JobRef, receipt: NotificationAnswer, again: str | None = None) -> None:
-        """Record an answer that was no confirmation."""
+        """Record an answer that did not confirm the callback."""
         await self._create(f"{ref.notification(again)}told/{receipt.number:04d}.answer.json", receipt)
 
     # --- objects ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Deciding how a job ends, once: the outcome, the callback's body, and the record that makes CONFIRM send it."""
+"""Decides once how a job ends: the outcome, the callback's body, and the record that makes CONFIRM send it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIELD: Final = re.compile(rf"\b(?:{'|'.join(JobAnnouncement.model_fields)})\b")
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many cards were decided."""
+    """How many decided cards are ok, and how many failed."""
 
     ok: int = 0
     failed: int = 0
@@ -58,15 +58,15 @@ class Decider:
         work: Callable[[], Awaitable[T]],
         counts: Callable[[], Counts],
     ) -> T | None:
-        """Return what ``work`` returns, or None if it ended in the job's outcome, which is published then.
+        """Return the result of ``work``, or None if the job failed or was decided: it publishes the outcome.
 
         A permanent error fails the job. So does a transient one if too many jobs of the integration wait for a retry.
 
         Args:
             message: The message that the stage handles.
-            rules: Those of the job's integration.
+            rules: The rules of the job's integration.
             work: The stage's work on the job.
-            counts: Returns how many cards are decided, for the callback of a failed job.
+            counts: Returns the decided cards, for the callback of a failed job.
 
         Raises:
             TransientError: Retry the message later.
@@ -154,13 +154,13 @@ class Decider:
     async def publish_existing(
         self, ref: JobRef, traceparent: str | None, *, again: Callable[[Outcome], str | None] = lambda _: None
     ) -> bool:
-        """Publish the existing outcome again: the message that carried it may be lost. Return False if there is none.
+        """Publish the existing outcome again, because its message may be lost. Return False if there is none.
 
         Args:
             ref: The job's attempt.
             traceparent: Trace context of the work.
-            again: Returns the name of one more notification to ask for, if the partner announced the job again after
-                this outcome.
+            again: Returns the name of a repeated notification, if the partner announced the job again after this
+                outcome; otherwise None.
         """
         outcome = await self._context.jobs.outcome(ref)
         if outcome is None:
@@ -204,6 +204,6 @@ def _callback(announcement: JobAnnouncement, counts: Counts, rules: JobRules, me
 
 
 def _message(text: str, partner: Partner) -> str:
-    """Return an error message as the partner may read it: with its own field names, masked, and cut."""
+    """Return an error message for the partner: with the partner's field names, masked, and cut."""
     named = _FIELD.sub(lambda found: partner.field_names.get(found[0], found[0]), text)
     return shorten(named, partner.error_message_limit)

@@ -1,7 +1,7 @@
-"""What the stages know of a partner that announces jobs. Public API for a partner's package, see CONTRIBUTING.md.
+"""The interface of a partner that announces jobs. Public API for a partner's package, see CONTRIBUTING.md.
 
-A partner announces jobs in a shape of its own and expects a callback of its own. Everything between the two is the same
-for all partners: the stages work on a :class:`JobAnnouncement` and ask a :class:`Partner` for the rest.
+Each partner has its own shape of announcements and of callbacks. Everything between the two is the same for all
+partners: the stages work on a :class:`JobAnnouncement` and ask a :class:`Partner` for the rest.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ UNANSWERED: Final = "callback_unanswered"
 """Code of a TransientError of :meth:`Notifier.notify`: the partner may have the callback although no answer came."""
 
 CONFLICT: Final = "callback_conflict"
-"""Code of a refusal that says that the partner has an outcome of this job. After an unanswered try it is that try's."""
+"""Code of a refusal: the partner has an outcome of the job already. After an unanswered try, it is that try's."""
 
 _FIRST_EXPIRY: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _EXPIRY_BOUND: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class JobAnnouncement(BaseModel):
-    """An announced job in the words of the stages. The store keeps it; further fields are the partner's own.
+    """An announced job in the form that all stages use. The store keeps it. A partner may add fields of its own.
 
     The URLs are bearer secrets: they appear in the job store only.
 
     Attributes:
         job_guid: Identifies the job in its integration. A partner without GUIDs derives one from its own id (UUID 5).
-        partner_reference_id: How the partner's people name the job.
-        merchant_guid: Whose cards they are; equal in every announcement of a job, as is ``record_count``.
-        record_count: Data records in the input file, without the header.
+        partner_reference_id: The name by which people at the partner know the job.
+        merchant_guid: The owner of the cards; equal in every announcement of a job, as is ``record_count``.
+        record_count: Number of data records in the input file, without the header.
         expires_at: When the partner stops waiting for the result.
-        callback_url: Where the outcome goes; empty if the partner's notifier knows that by itself.
+        callback_url: Where to send the outcome; empty if the partner's notifier knows the address.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
@@ -72,10 +72,10 @@ class JobAnnouncement(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What the partner must know of a job's outcome.
+    """The part of a job's outcome that the partner learns.
 
     Attributes:
-        records_processed: All decided cards, or only those that are ok (``policies.records_processed``).
+        records_processed: How many cards are decided, or how many of them are ok (``policies.records_processed``).
         error_message: Why the job failed: one line, masked, without URLs. None for a completed job.
     """
 
@@ -86,7 +86,7 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """A callback as every try sends it; decided and stored together with the outcome.
+    """The callback that every try sends; decided and stored together with the outcome.
 
     Attributes:
         request_id: Identifies the callback to the partner: equal in all tries, and only for equal bodies.
@@ -101,7 +101,7 @@ class Answer:
     """The partner's answer to one callback.
 
     Attributes:
-        result: ``accepted``: the partner has the outcome. ``refused``: repeating the same body cannot help.
+        result: ``accepted``: the partner has the outcome. ``refused``: a repeat with the same body cannot help.
         status: HTTP status; 0 without an answer.
         code: Stable reason, e.g. ``callback_accepted`` or :data:`CONFLICT`.
         detail: The partner's words, masked and cut (:func:`pipeline.jobs.wording.quote`).
@@ -139,7 +139,7 @@ class Notifications:
 
     Attributes:
         retry: Pauses between two callbacks of one outcome.
-        services: Run beside the stage until it stops; an error in one stops the process.
+        services: Coroutines that run beside the stage until it stops; an error in one stops the process.
         checks: Readiness checks by name.
     """
 
@@ -156,7 +156,7 @@ class NotifierContext:
     Attributes:
         integration: Its name, for logs and metrics.
         hosts: Hosts that the integration's URLs may name: ``open_session(hosts, network, "callback")`` reaches these.
-        remember: Takes secrets that become known, so that logs mask them.
+        remember: Call it with each secret before you use it, so that logs mask it.
     """
 
     integration: str
@@ -177,14 +177,14 @@ class Partner(Protocol):
 
     @property
     def field_names(self) -> Mapping[str, str]:
-        """The partner's names of the fields of a :class:`JobAnnouncement`, where they differ; for error messages."""
+        """The partner's names of :class:`JobAnnouncement` fields, if they differ; for error messages."""
         ...
 
     def decode(self, value: bytes) -> JobAnnouncement:
         """Return the announcement that a record holds: the webhook's body, as the partner's source accepted it.
 
         Raises:
-            InvalidBody: It is no announcement. A pydantic ValidationError says the same.
+            InvalidBody: The value is not an announcement. A pydantic ValidationError has the same effect.
         """
         ...
 
@@ -196,17 +196,17 @@ class Partner(Protocol):
         """Open the connections of one integration's callbacks; they are closed with the block.
 
         Raises:
-            FatalError: Its settings or files cannot be used.
+            FatalError: The integration's settings or files cannot be used.
         """
         ...
 
 
 class PartnerKind(Protocol):
-    """What an entry point of the group ``card_pipeline.partners`` names: a class without constructor parameters."""
+    """The target of an entry point of the group ``card_pipeline.partners``: a class without constructor parameters."""
 
     @property
     def Options(self) -> type[BaseModel]:  # noqa: N802 - a class inside the class
-        """Model of the ``options`` in an integration's table; it should refuse what it does not know."""
+        """Model of the ``options`` in an integration's table; it should refuse unknown keys."""
         ...
 
     def partner(self, name: str, options: Any) -> Partner:
@@ -223,7 +223,7 @@ def load_partner_kind(name: str) -> PartnerKind:
     """Return the installed partner of that name.
 
     Raises:
-        FatalError: There is none (the message lists the installed ones), it cannot be imported, or it is none.
+        FatalError: It is not installed (the message lists those that are), cannot be imported, or is not a partner.
     """
     installed = entry_points(group=ENTRY_POINT_GROUP)
     if name not in installed.names:

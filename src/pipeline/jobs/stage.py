@@ -1,4 +1,4 @@
-"""What all stages of a job share: their surroundings, the audit trail, the deadline, and jobs that wait for a retry."""
+"""Shared by all stages of a job: the context, the audit trail, the deadline, and jobs that wait for a retry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class DeadlinePassed(PermanentError):
-    """The URLs of the newest announcement have expired, or will before anything can be done with them."""
+    """The URLs of the newest announcement have expired, or expire before they can be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class StageContext:
         at: datetime | None = None,
         detail: dict[str, JsonValue] | None = None,
     ) -> None:
-        """Add one step to the audit trail; returns when it is durable. A repetition changes nothing in the log.
+        """Add one step to the audit trail; returns when it is durable. A repeat does not change the log.
 
         Args:
             action: The step.
             ref: The job's attempt.
-            facts: Distinguish this step from others of the same action and attempt, e.g. the announcement.
+            facts: Text that distinguishes this step from others of the same action and attempt, e.g. the announcement.
             traceparent: Trace context of the work.
-            at: When it became true; by default now.
+            at: When the step happened; by default now.
             detail: Counts, codes, hashes; never a URL query, a token or card data.
         """
         event = AuditEvent(
@@ -75,8 +75,8 @@ class StageContext:
     async def within_deadline(self, ref: JobRef, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what ``work`` returns, unless the deadline of the newest announcement comes first.
 
-        When the deadline comes, this reads the announcements again: with a later deadline the work continues
-        undisturbed. A deadline, an error or a cancellation leaves nothing of ``work`` running.
+        At the deadline it reads the announcements again. If there is a later deadline, the work continues. After a
+        deadline, an error or a cancellation, no part of ``work`` is still running.
 
         Raises:
             DeadlinePassed: The work was cancelled, or never started.
@@ -105,7 +105,7 @@ class StageContext:
 
 
 def deadline_passed(deadline: datetime) -> DeadlinePassed:
-    """Return the error that the partner's support will read."""
+    """Return the error of a job that missed its deadline; the partner's support reads its message."""
     return DeadlinePassed(
         "deadline_passed",
         "The job could not be finished in time, before its URLs expired: "
@@ -115,7 +115,7 @@ def deadline_passed(deadline: datetime) -> DeadlinePassed:
 
 @contextmanager
 def job_in_logs(ref: JobRef) -> Iterator[None]:
-    """Name the job in every log line that is written inside the block."""
+    """Add the job to every log line that is written inside the block."""
     with structlog.contextvars.bound_contextvars(
         integration=ref.integration, job_guid=str(ref.job_guid), attempt=ref.attempt
     ):
@@ -123,16 +123,16 @@ def job_in_logs(ref: JobRef) -> Iterator[None]:
 
 
 class RetryingJobs:
-    """The jobs of one worker that wait for a retry, by integration. Bounded, so that one broken partner cannot fill it.
+    """The jobs of one worker that wait for a retry, by integration. Bounded: one broken partner cannot fill the worker.
 
-    A job whose lease is lost does not count: another worker has it, or it returns under a new lease.
+    A job whose lease is lost does not count: another worker has it, or it comes again with a new lease.
     """
 
     def __init__(self) -> None:
         self._jobs: dict[str, dict[JobRef, StageMessage]] = {}
 
     def add(self, message: StageMessage, limit: int) -> PermanentError | None:
-        """Add a job; return the error to fail it with if ``limit`` other jobs wait already."""
+        """Add a job. If ``limit`` other jobs wait already, return the error to fail it with, and do not add it."""
         ref = message.ref
         waiting = self._jobs.setdefault(ref.integration, {})
         if ref not in waiting and len(waiting) >= limit:

@@ -20,25 +20,25 @@ from pipeline.observability import KafkaMetrics
 
 
 class KeyedConsumer(GroupMember):
-    """A group member that hands records to a handler: one at a time per key, those without a key in no order.
+    """A group member that passes records to a handler: one at a time per key, records without a key in any order.
 
-    No record is begun that lies ``max_span`` offsets or more behind the committed offset, so after a crash no others
-    can be handled again. Where that bound is met, a commit comes before its time. A record that waits for its
-    repetition holds up its key only.
+    The consumer begins no record at or beyond the committed offset plus ``max_span``, so a crash repeats only records
+    before that bound. When it reaches the bound, it commits early. A record that waits for a retry holds up only its
+    key.
 
-    Memory: of each partition the records of ``max_span`` and ``fetch_ahead`` offsets, at most ``max_span_bytes`` bytes,
-    plus one fetch.
+    It keeps in memory, per partition, the records of ``max_span`` plus ``fetch_ahead`` offsets, at most
+    ``max_span_bytes`` bytes, plus one fetch.
 
     Args:
         handle: Does the work of one record.
-        on_arrival: Called with each record that may begin, without waiting for its turn; None: nothing is.
-        gate: Makes a gate for each partition, each time the member is given it; None: every record is handled.
-        dead_letters: Where records go that can never be handled.
+        on_arrival: Called with each record that may begin, without waiting for its turn. None: no call.
+        gate: Makes a gate for each partition whenever the member gets it. None: every record is handled.
+        dead_letters: Takes the records that can never be handled.
         group: Logical name of the group, e.g. ``process``; also the stage in metrics.
-        topics: What to read; each must have a dead-letter topic.
-        fetch_ahead: How many offsets are fetched beyond ``max_span``. A pause costs the client what it has fetched, so
-            a handler that does little is several times faster with some.
-        connect: Makes a client; tests give their own.
+        topics: The topics to read; each must have a dead-letter topic.
+        fetch_ahead: How many offsets are fetched beyond ``max_span``. When a partition is paused, the client drops the
+            records that it has fetched, so a quick handler is several times faster with some offsets ahead.
+        connect: Makes a client; tests pass their own.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class KeyedConsumer(GroupMember):
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What the partitions of a member share.
+    """The objects that the partitions of a member share.
 
     Attributes:
         start: Runs a coroutine that may fail the whole member.
-        want_commit: Asks for a commit before its time.
+        want_commit: Asks for an early commit.
         stopping: Whether the member is about to stop.
     """
 
@@ -110,10 +110,10 @@ class _Begun:
 
     Attributes:
         record: With the number of its current attempt.
-        arrived: Whether its arrival is noted, or need not be.
+        arrived: Whether the arrival callback has returned, or there is none.
         first_of_key: Whether every earlier record of its key is finished.
-        poison: Why it goes to the dead letters.
-        tries: Number of the next call; begins at 1 for the arrival, for the handling and for the dead letter.
+        poison: Why it goes to the dead letters; None: it does not.
+        tries: Number of the next call. It starts at 1 for the arrival, the handler and the dead letter each.
     """
 
     record: Record
@@ -127,7 +127,7 @@ class _KeyedWork:
     """The records of one partition: a gate, a queue per key, workers for arrivals and workers for the handler.
 
     Args:
-        progressed: Called whenever records were finished or a call ended.
+        progressed: Called whenever records are finished or a call has ended.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class _KeyedWork:
         self._last_begun = -1
         self._closed = False
 
-    # what the member calls
+    # called by the member
 
     @property
     def busy(self) -> int:
@@ -167,7 +167,7 @@ class _KeyedWork:
 
     @property
     def has_room(self) -> bool:
-        """See PartitionWork. A pause costs what the client has fetched, so a good part must be gone first."""
+        """See PartitionWork. A pause makes the client drop fetched records, so resume only when many are finished."""
         settings = self._shared.settings
         most = settings.max_span + self._shared.fetch_ahead // 4
         return self.offsets.span < most and self.offsets.held_bytes <= settings.max_span_bytes // 2
@@ -266,7 +266,7 @@ class _KeyedWork:
         if finished > 0 and (stuck or 2 * finished >= self._shared.settings.max_span):
             self._shared.want_commit()
 
-    # what workers do
+    # done by the workers
 
     async def _perform(self, work: Callable[[_Begun], Awaitable[None]], begun: _Begun) -> None:
         task = asyncio.current_task()
@@ -308,7 +308,7 @@ class _KeyedWork:
     async def _over(
         self, begun: _Begun, queue: WorkerQueue[_Begun], function: Callable[..., Awaitable[None]], *arguments: object
     ) -> bool:
-        """Call a function; return whether that is over: it returned, or found that the record is poison."""
+        """Call a function; return whether the call is over: it returned, or found that the record is poison."""
         try:
             await function(*arguments)
         except TransientError as error:
@@ -323,7 +323,7 @@ class _KeyedWork:
         except LeaseLost as error:
             if self._lease.lost or self._closed or self._shared.stopping():
                 raise
-            # another worker has decided something first, yet the partition is ours: the next call sees its outcome
+            # another worker has decided first, but the partition is ours: the next call sees that decision
             self._retry(begun, queue, error, None)
             return False
         except PermanentError as error:
@@ -347,7 +347,7 @@ class _KeyedWork:
         self, begun: _Begun, queue: WorkerQueue[_Begun], error: PipelineError, retry_after: float | None
     ) -> None:
         if self._closed:
-            return  # a task that begins now would outlive the partition
+            return  # a task that starts now would outlive the partition's work
         pause = self._pause(error, begun.tries, retry_after, begun.record)
 
         async def later() -> None:
@@ -362,7 +362,7 @@ class _KeyedWork:
         report_retry(shared.metrics, shared.group, error, attempt=tries, pause=pause, record=record)
         return pause
 
-    # what the queues call
+    # called by the queues
 
     def _queue(
         self, work: Callable[[_Begun], Awaitable[None]], slots: asyncio.Semaphore, workers: int

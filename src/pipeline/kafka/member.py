@@ -1,7 +1,7 @@
 """A member of a consumer group: fetching, committing, rebalances, heartbeats, stopping.
 
 One task fetches, one commits, one watches the heartbeat; the work of partitions adds its own. If one fails, all end.
-Subclasses say what is done with records.
+Subclasses decide what happens to records.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class GroupMember(ABC):
     Offsets are committed up to the lowest unfinished one. In a rebalance, work on partitions goes on and waits before
     its next effect; it is kept if the same membership got the partition back in the very next generation, else
     cancelled. Without a heartbeat for 0.8 of the session timeout all work is cancelled, and begins again from the
-    committed offsets if the group still knows this member. Before a batch that cannot be decoded the member ends, with
-    everything before it finished and committed as far as ``stop_grace_seconds`` allows, and nothing behind it.
+    committed offsets if the group still knows this member. At a batch that cannot be decoded the member ends.
+    Before that it finishes and commits the records before the batch, as far as ``stop_grace_seconds`` allows. It
+    commits nothing after the batch.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class GroupMember(ABC):
     def _open(self, partition: Partition, lease: PartitionLease) -> PartitionWork:
         """Return the work of a partition that this member was just given."""
 
-    # what others call
+    # the public interface
 
     async def run(self) -> None:
         """See :meth:`pipeline.kafka.protocols.Runner.run`."""
@@ -113,7 +114,7 @@ class GroupMember(ABC):
         """Whether the loop turned lately."""
         return time.monotonic() - self._turned < self._settings.liveness_timeout_seconds
 
-    # what the work of partitions calls
+    # called by the work of partitions
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine that may fail the whole member."""
@@ -134,7 +135,7 @@ class GroupMember(ABC):
             self._the_client.resume(partition)
         self._idle.set()
 
-    # what the client calls
+    # called by the client
 
     async def on_revoked(self) -> None:
         """A rebalance begins."""
@@ -157,7 +158,7 @@ class GroupMember(ABC):
 
     def _assign(self, partitions: frozenset[Partition]) -> None:
         if self._ended:
-            return  # a task that begins now would be waited for, and nothing would end it
+            return  # the member would wait for a task that starts now, and nothing would end that task
         before, self._membership = self._membership, self._the_client.membership
         if not _continues(before, self._membership):
             self._lose_all("membership_changed")
@@ -188,7 +189,7 @@ class GroupMember(ABC):
             for partition, records in fetched.items():
                 held = self._held.get(partition)
                 if held is None:
-                    self._expired = True  # its work was cancelled: to be fetched again from the committed offset
+                    self._expired = True  # its work was cancelled: fetch it again from the committed offset
                     continue
                 held.work.take(records)
                 self._pause_full(partition, held)
@@ -294,7 +295,7 @@ class GroupMember(ABC):
     # committing
 
     async def _commit(self) -> None:
-        """Commit what is finished. After a failure the next commit, or the partition's next member, makes up for it."""
+        """Commit the finished offsets. After a failure, the next commit or the next member makes up for it."""
         try:
             async with asyncio.timeout(self._settings.commit_timeout_seconds), self._commit_lock:
                 await self._commit_due()

@@ -30,12 +30,12 @@ class PartitionWork(Protocol):
 
     @property
     def busy(self) -> int:
-        """How many calls of the handler run now."""
+        """How many calls of the handler are running."""
         ...
 
     @property
     def full(self) -> bool:
-        """Whether enough is fetched."""
+        """Whether the member should fetch no more records of it now."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class PartitionWork(Protocol):
         ...
 
     def take(self, records: Sequence[Record]) -> None:
-        """Begin with these, except those taken before."""
+        """Take these records, except those taken before."""
         ...
 
     def note_commit(self, offset: int) -> None:
@@ -52,7 +52,7 @@ class PartitionWork(Protocol):
         ...
 
     def wind_down(self) -> None:
-        """Begin nothing more; calls that run now may finish."""
+        """Begin no further record; running calls may finish."""
         ...
 
     def cancel(self) -> None:
@@ -87,7 +87,7 @@ class OffsetTracker:
         self._bytes = 0
 
     def take(self, offset: int, size: int) -> bool:
-        """Note a fetched record of ``size`` bytes; return False when it was taken before."""
+        """Note a fetched record of ``size`` bytes; return False if it was taken before."""
         if self._next is not None and offset < self._next:
             return False
         self._next = offset + 1
@@ -96,11 +96,11 @@ class OffsetTracker:
         return True
 
     def finish(self, offset: int) -> None:
-        """Note that nothing needs to be done for this record any more. Raises KeyError unless it was in work."""
+        """Note that this record is finished. Raises KeyError unless it was in work."""
         self._bytes -= self._unfinished.pop(offset)
 
     def skip_to(self, offset: int) -> None:
-        """Note that the offsets up to this one hold no record; nothing is in work."""
+        """Continue at this offset: those before it hold no further record. Call it only while no record is in work."""
         self._next = offset
 
     @property
@@ -115,7 +115,7 @@ class OffsetTracker:
 
     @property
     def span(self) -> int:
-        """Offsets between the lowest unfinished and the next to fetch."""
+        """How many offsets there are from the lowest unfinished one up to the next to fetch."""
         if self._next is None or self.to_commit is None:
             return 0
         return self._next - self.to_commit
@@ -138,7 +138,7 @@ class PartitionLease:
     It is held, in limbo during a rebalance, or lost for good.
 
     Args:
-        fresh: Whether the member's last heartbeat is young enough, by a clock that a frozen process cannot stop.
+        fresh: Returns whether the last heartbeat is recent enough, by a clock that runs on while the process is frozen.
     """
 
     def __init__(self, fresh: Callable[[], bool]) -> None:
@@ -153,7 +153,7 @@ class PartitionLease:
         return self._state is _State.LOST
 
     def suspend(self) -> None:
-        """Note that a rebalance began: it is not known yet who gets the partition."""
+        """Note that a rebalance has begun: it is not known yet who gets the partition."""
         if self._state is _State.HELD:
             self._state = _State.LIMBO
             self._settled.clear()
@@ -174,7 +174,7 @@ class PartitionLease:
         while self._state is _State.LIMBO:  # the next rebalance may begin before this task runs
             await self._settled.wait()
         if self._state is _State.HELD and not self._fresh():
-            # for good: a heartbeat that succeeds later says nothing about the time in between
+            # for good: a heartbeat that succeeds later does not show who had the partition in between
             self.lose()
         if self._state is _State.LOST:
             raise LeaseLost(
@@ -187,9 +187,9 @@ class WorkerQueue(Generic[T]):
 
     Args:
         call: Makes the call.
-        slots: One is held during each call, none while waiting.
-        workers: At most so many calls at the same time.
-        ensure: Returns when a call may begin; raises LeaseLost if none may any more.
+        slots: A worker holds one during each call, and none while it waits.
+        workers: Most calls at the same time.
+        ensure: Returns when a call may begin; raises LeaseLost when no call may begin any more.
         run: Runs a worker.
     """
 
@@ -213,12 +213,12 @@ class WorkerQueue(Generic[T]):
         return bool(self._ready)
 
     def put(self, item: T) -> None:
-        """Let a worker take an item after those that are ready already."""
+        """Add an item after those that are ready already."""
         self._ready.append(item)
         self._employ()
 
     def put_first(self, item: T) -> None:
-        """Let the next free worker take an item."""
+        """Add an item before those that are ready already."""
         self._ready.appendleft(item)
         self._employ()
 
@@ -240,7 +240,7 @@ class WorkerQueue(Generic[T]):
                 if calls % _CALLS_BETWEEN_YIELDS == 0:
                     await asyncio.sleep(0)
         except LeaseLost:
-            return  # the partition's next member, or this one after its next start, begins them again
+            return  # the partition's next member, or this one after a restart, begins these items again
         finally:
             self._free_workers += 1
 

@@ -1,4 +1,4 @@
-"""The interfaces of Kafka as the rest of the code sees it. Nothing here imports a Kafka client."""
+"""The interfaces through which the rest of the code uses Kafka. This module imports no Kafka client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Point = datetime | Literal["earliest", "latest"]
 """A point in a topic: the first record at or after a time (by records' timestamps), the first record, or the end."""
 
 
-# what the rest of the code implements or calls
+# implemented or called by the rest of the code
 
 
 class Publisher(Protocol):
@@ -36,8 +36,7 @@ class Publisher(Protocol):
     async def publish(self, record: OutgoingRecord) -> RecordPosition:
         """Append one record and wait until every in-sync replica has it.
 
-        At least once: after a lost acknowledgement the topic may hold the record twice; readers de-duplicate by
-        ``ce_id``.
+        After a lost acknowledgement the topic may hold the record twice; readers de-duplicate by ``ce_id``.
 
         Raises:
             BrokerUnavailable: No acknowledgement within ``settings.ack_timeout_seconds`` (TransientError). Repeating
@@ -49,7 +48,7 @@ class Publisher(Protocol):
 
 
 class Lease(Protocol):
-    """The right to do effects for one record; lost with its partition."""
+    """The right to have effects on the outside world for one record. A member loses it with the partition."""
 
     @property
     def lost(self) -> bool:
@@ -59,7 +58,7 @@ class Lease(Protocol):
     async def ensure(self) -> None:
         """Return if effects are allowed now; call it right before each effect.
 
-        Waits during a rebalance, until it is known who gets the partition.
+        During a rebalance it waits until it is known who gets the partition.
 
         Raises:
             LeaseLost: The partition went to another member, or this member had no successful heartbeat for 0.8 of the
@@ -69,7 +68,7 @@ class Lease(Protocol):
 
 
 Handle = Callable[[Record, Lease], Awaitable[None]]
-"""Does the work of one record; returns when everything that must precede the commit of its offset is durable.
+"""Does the work of one record. It returns when everything is durable that must be so before its offset is committed.
 
 Records of equal key never overlap, and are handled in the order of their offsets. It may raise:
     TransientError: Called again later with ``attempt + 1``; other keys go on, later records of this key wait.
@@ -90,7 +89,7 @@ class BatchHandler(Protocol):
     """Does one stage's work for runs of consecutive records of one partition."""
 
     async def assigned(self, topic: TopicName, partition: int) -> None:
-        """Prepare for a partition that this member has just been given: load what its work needs."""
+        """Prepare for a partition that this member has just got: load the state that its work needs."""
         ...
 
     async def handle_batch(self, records: Sequence[Record], lease: Lease) -> None:
@@ -105,9 +104,9 @@ class Gate(Protocol):
     """Decides which records of one partition are handled. It lives as long as the member has the partition."""
 
     async def open(self, first: Record) -> None:
-        """Prepare, knowing the first record that was fetched; no record is handled before this returns.
+        """Prepare, given the first record that was fetched; no record is handled before this returns.
 
-        May take long: other partitions go on meanwhile.
+        It may take long: other partitions go on meanwhile.
 
         Raises:
             TransientError: Called again later.
@@ -116,15 +115,15 @@ class Gate(Protocol):
         ...
 
     def admit(self, record: Record) -> bool:
-        """Return whether a record is to be handled; if not, it counts as finished.
+        """Return whether to handle a record; if not, it is finished.
 
-        Called exactly once per record, in offset order, beginning with the first. Must not fail.
+        Called exactly once per record, in offset order, starting with the first. It must not fail.
         """
         ...
 
 
 GateFactory = Callable[[TopicName, int], Gate]
-"""Makes the gate of a partition that the member was just given."""
+"""Makes the gate of a partition that the member has just got."""
 
 
 class Runner(Protocol):
@@ -152,18 +151,18 @@ class Runner(Protocol):
         ...
 
 
-# what the package needs of a Kafka client; pipeline.kafka.client implements it, tests have their own
+# implemented by pipeline.kafka.client; tests have their own implementations
 
 
 class RebalanceListener(Protocol):
-    """Hears about rebalances. Called by the client's coordination task, which waits for it: be quick."""
+    """Is notified of rebalances. The client's coordination task waits for each call, so return quickly."""
 
     async def on_revoked(self) -> None:
         """All partitions are taken away; the group has not been joined again yet."""
         ...
 
     async def on_assigned(self, partitions: frozenset[Partition]) -> None:
-        """These partitions are this member's, the ones that came back included."""
+        """These partitions belong to this member now, including those that it had before."""
         ...
 
 
@@ -181,7 +180,7 @@ class GroupClient(Protocol):
         ...
 
     def subscribe(self, listener: RebalanceListener) -> None:
-        """Join the group, now and whenever it is needed."""
+        """Join the group, now and whenever it must be joined again."""
         ...
 
     async def fetch(self, max_records: int, wait: float) -> Mapping[Partition, Sequence[Record]]:
@@ -193,11 +192,11 @@ class GroupClient(Protocol):
         ...
 
     async def commit(self, offsets: Mapping[Partition, int]) -> bool:
-        """Commit; False when this member may not any more, or no coordinator answers."""
+        """Commit; return False if this member may not commit any more, or no coordinator answers."""
         ...
 
     async def start_offset(self, partition: Partition) -> int | None:
-        """Return the committed offset, or the earliest where there is none; None when neither can be learnt now."""
+        """Return the committed offset, or the earliest if there is none; None if neither can be read now."""
         ...
 
     def assignment(self) -> frozenset[Partition]:
@@ -205,7 +204,7 @@ class GroupClient(Protocol):
         ...
 
     def pause(self, partition: Partition) -> None:
-        """Fetch no more of it, until it is resumed or assigned again."""
+        """Stop fetching this partition until it is resumed or assigned again."""
         ...
 
     def resume(self, partition: Partition) -> None:
@@ -217,7 +216,7 @@ class GroupClient(Protocol):
         ...
 
     def end(self, partition: Partition) -> int | None:
-        """The offset behind the partition's last record, as of the last fetch."""
+        """The offset after the partition's last record, as of the last fetch."""
         ...
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - never hangs, never raises
@@ -233,7 +232,7 @@ class PartitionReader(Protocol):
     """A Kafka client that reads partitions without a group: it joins nothing, and commits nothing."""
 
     async def partitions(self, topics: Iterable[TopicName]) -> list[Partition]:
-        """Return the partitions of those of the topics that exist; asking creates no topic."""
+        """Return the partitions of the topics, except those that do not exist. This creates no topic."""
         ...
 
     async def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Bounds]:
@@ -241,7 +240,7 @@ class PartitionReader(Protocol):
         ...
 
     async def offsets(self, bounds: Mapping[Partition, Bounds], point: Point) -> dict[Partition, int]:
-        """Return the offset of a point in each partition; the end where no record is as late."""
+        """Return the offset of a point in each partition; the end if every record is earlier."""
         ...
 
     def start(self, offsets: Mapping[Partition, int]) -> None:
@@ -249,7 +248,7 @@ class PartitionReader(Protocol):
         ...
 
     async def fetch(self, partitions: Sequence[Partition], wait: float) -> dict[Partition, list[Record]]:
-        """Return fetched records of these partitions, in offset order, at the latest after so many seconds.
+        """Return fetched records of these partitions, in offset order, at the latest after ``wait`` seconds.
 
         Raises:
             BatchUndecodable: Every record before the batch was returned before.
@@ -261,7 +260,7 @@ class PartitionReader(Protocol):
         ...
 
     def pause(self, partition: Partition) -> None:
-        """Fetch no more of it."""
+        """Stop fetching this partition."""
         ...
 
     def resume(self, partition: Partition) -> None:
@@ -282,7 +281,7 @@ class GroupAdmin(Protocol):
         ...
 
     async def committed(self) -> dict[Partition, int]:
-        """Return every offset that the group has committed, in topics of ours."""
+        """Return every offset that the group has committed in the topics of the pipeline."""
         ...
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:

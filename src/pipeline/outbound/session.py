@@ -1,10 +1,10 @@
-"""HTTP sessions that reach only what an integration allows.
+"""HTTP sessions that reach only the hosts and addresses that an integration allows.
 
 The session itself enforces four things, so that no caller can forget them:
 
 - It checks the URL of every request by the rules.
-- It opens a socket only to an allowed address, and connects to exactly that address. There is no second resolution, so
-  a name that changes its address in between gains nothing. IP addresses in URLs are checked here too.
+- It opens a socket only to an allowed address, and connects to exactly that address. It resolves a name only once, so
+  an attacker gains nothing by changing the address in between. It checks IP addresses in URLs here too.
 - It never follows redirects.
 - It takes no cookies, credentials or proxies from the environment.
 
@@ -29,7 +29,7 @@ from pipeline.outbound.settings import HostRules, NetworkSettings, Purpose
 from pipeline.outbound.urls import AddressRefused
 
 DEFAULT_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=20, sock_connect=10, sock_read=30)
-"""Seconds. No total: a big file takes what it takes, within its deadline."""
+"""Seconds. There is no total timeout: a big file may take as long as the job's deadline allows."""
 
 _READ_BUFFER: Final = 65_536
 
@@ -46,17 +46,17 @@ def open_session(
 ) -> aiohttp.ClientSession:
     """Return a session for the URLs of one purpose; call it in a running loop and close it.
 
-    Pass URLs as ``request_url(text)``: aiohttp rewrites plain strings, which breaks signatures. Answers stay as
-    they were sent: nothing is decompressed, and no status raises. A request that is not allowed raises AddressRefused.
+    Pass URLs as ``request_url(text)``: aiohttp rewrites plain strings, which breaks signatures. The session returns
+    answers as sent: it decompresses nothing, and no status raises. A request that is not allowed raises AddressRefused.
     Exceptions of aiohttp may hold the URL with its query, so never chain or log them.
 
     Args:
         rules: Whose hosts, schemes and addresses are allowed.
         network: CA bundle and proxy.
         purpose: Which list of hosts applies.
-        timeout: For requests that bring none of their own.
-        read_buffer_bytes: The connection is paused when twice as much is waiting to be read.
-        resolver: Resolves names instead of the system; its addresses are checked in the same way.
+        timeout: Default for requests without their own timeout.
+        read_buffer_bytes: The connection is paused when twice as many bytes are waiting to be read.
+        resolver: Resolves names instead of the system; the session checks its addresses in the same way.
         tls: Replaces the TLS context that trusts the authorities of ``network``.
 
     Raises:
@@ -67,7 +67,7 @@ def open_session(
         ssl=tls or _tls(network),
         resolver=resolver or aiohttp.ThreadedResolver(),
         socket_factory=None if proxy else _socket_factory(rules, purpose),
-        limit=0,  # callers bound what runs at once; waiting for a slot here would have no timeout
+        limit=0,  # callers limit concurrent requests; waiting for a slot here would have no timeout
     )
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(_refuse_redirect(purpose))

@@ -1,4 +1,4 @@
-"""Bearer tokens by OAuth 2.0 client credentials (RFC 6749, section 4.4), whatever form the token server speaks."""
+"""Bearer tokens by OAuth 2.0 client credentials (RFC 6749, section 4.4), from token servers of different formats."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.secret_files import SecretUnreadable, TokenFile, token_fault
 log = structlog.get_logger(__name__)
 
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""After a failed fetch nobody asks the token server again for this long (longer where it says Retry-After)."""
+"""After a failed fetch no caller asks the token server again for this long (longer if it sends Retry-After)."""
 
 REFRESH_BEFORE: Final = timedelta(minutes=10)
 """A new token is fetched this long before the old one expires, or in the middle of its life if that is later: long
@@ -35,7 +35,7 @@ RENEWAL_PAUSE: Final = timedelta(seconds=10)
 """A token younger than this is not renewed on a 401: a new one would be refused for the same reason."""
 
 _DEFAULT_LIFE: Final = timedelta(minutes=1)
-"""Assumed where a form answer has no usable ``expires_in``, which is only recommended."""
+"""Assumed if a form answer has no usable ``expires_in``: the RFC only recommends that field."""
 
 _LONGEST_LIFE: Final = 10 * 365 * 86_400
 
@@ -45,7 +45,7 @@ class Token:
     """A bearer token.
 
     Attributes:
-        expires_at: As the token server or the token itself says, unverified; None where unknown.
+        expires_at: According to the token server or the token itself, unverified; None if unknown.
     """
 
     value: SecretStr
@@ -60,14 +60,14 @@ class TokenUnavailable(TransientError):
 
     @classmethod
     def from_file(cls, error: SecretUnreadable, what: str) -> TokenUnavailable:
-        """Return the error for a file that gives no secret now: it may be mounted or fixed in a moment."""
+        """Return the error for a file without a usable secret. It is transient: somebody may fix the file soon."""
         if error.malformed:
             return TokenUnavailable("token_malformed", f"{what}: {error.message}")
         return TokenUnavailable("token_unreadable", f"{what}: {error.message}")
 
 
 class TokenFormat(Protocol):
-    """How one kind of token server is asked, and what its answers mean. Pure."""
+    """The requests and answers of one kind of token server. Pure."""
 
     def request(self, secret: SecretStr) -> tuple[Mapping[str, str], bytes]:
         """Return the headers and the body that ask for a token."""
@@ -82,7 +82,7 @@ class TokenFormat(Protocol):
         ...
 
     def describe(self, body: bytes) -> str:
-        """Return what a refusal says, fit for a log; empty where nothing of it may be shown."""
+        """Return the text of a refusal that a log may show; empty if it may show none."""
         ...
 
 
@@ -118,7 +118,7 @@ class FormTokens:
         return Token(checked_token(SecretStr(text)), now + (timedelta(seconds=life) if known else _DEFAULT_LIFE))
 
     def describe(self, body: bytes) -> str:
-        """See TokenFormat. Nothing is shown: the status says enough."""
+        """See TokenFormat. The text stays out of logs: the status says enough."""
         del body
         return ""
 
@@ -138,13 +138,13 @@ def checked_token(token: SecretStr) -> SecretStr:
 class ClientCredentials:
     """Fetches a token, keeps it, and fetches the next one before it expires.
 
-    Single-flight: however many callers wait, one request is under way, and all get its result. When a renewal fails
-    while the old token is still good, the old one is given, with a warning. Cancelling a caller is safe: the next one
-    fetches.
+    Single-flight: for all callers that wait there is one request, and all get its result. If a renewal fails while the
+    old token is still valid, callers get the old one, and a warning is logged. Cancelling a caller is safe: the next
+    one fetches.
 
     Args:
-        url: Of the token server, checked by ``split_url``.
-        token_format: How it is asked.
+        url: URL of the token server, checked by ``split_url``.
+        token_format: The format of its requests and answers.
         secret: The client secret, or the file that holds it, which is read again before every request.
         session: Opens a session that may reach the token server and nothing else.
         timeout_seconds: For one request.
@@ -195,7 +195,7 @@ class ClientCredentials:
             return current
 
     async def renew(self, rejected: Token) -> Token:
-        """Return another token than the rejected one; the same one where it was fetched seconds ago.
+        """Return another token than the rejected one, or the same one if it was fetched only seconds ago.
 
         Raises:
             TokenUnavailable: There is none.
@@ -209,7 +209,7 @@ class ClientCredentials:
 
     def _is_due(self, token: Token) -> bool:
         if token.expires_at is None:
-            return False  # then a 401 says so
+            return False  # a 401 will show that it has expired
         life = token.expires_at - self._fetched_at
         return self._clock() >= token.expires_at - min(REFRESH_BEFORE, life / 2)
 

@@ -1,4 +1,4 @@
-"""What of a partition is handed to handlers: first occurrences, of types that somebody handles."""
+"""Decides which events of a partition reach a handler: first occurrences, of types with a handler."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.subscriber.window import RepeatWindow
 log = get_logger(__name__)
 
 ReadBack = Callable[[Record], AsyncIterator[Record]]
-"""Yields the records before a given one that a window needs, in offset order."""
+"""Yields, in offset order, the earlier records that the window of a given record needs."""
 
 _AT_ONCE: Final = 2
-"""Partitions whose windows are read at the same time: each takes a connection and the loop's time."""
+"""How many windows are read at the same time: each takes a connection and the event loop's time."""
 
 
 class Wanted(Protocol):
-    """Who knows what is handled."""
+    """Knows which event types have a handler."""
 
     def handles(self, event_type: str) -> bool:
         """Return whether events of a type have a handler."""
@@ -54,15 +54,15 @@ class RepeatGates:
         return RepeatWindow(self._seconds, self._records)
 
     def __call__(self, topic: TopicName, partition: int) -> RepeatGate:
-        """Return the gate of a partition that was just given to this member."""
+        """Return the gate of a partition that this member has just got."""
         return RepeatGate(self, topic, partition)
 
 
 class RepeatGate:
-    """Implements :class:`pipeline.kafka.Gate`: passes over repeats, and types without handler.
+    """Implements :class:`pipeline.kafka.Gate`: passes over repeats, and types without a handler.
 
-    The log is the state: before the first record the window is read again from the partition itself, so it is the same
-    wherever the partition was before.
+    The log is the only state: before the first record, the gate reads its window from the partition itself. So the
+    window is the same whichever member had the partition before.
     """
 
     def __init__(self, gates: RepeatGates, topic: TopicName, partition: int) -> None:
@@ -104,7 +104,7 @@ class RepeatGate:
         """See Gate."""
         ident, event_type = _named(record)
         if not ident:
-            return True  # no event: the handler's side says so in a dead letter
+            return True  # not an event: the handler call dead-letters it
         repeats = self._window.repeats(ident, record.offset, record.timestamp_ms)
         self._ids.set(len(self._window))
         if self._window.cuts > self._cuts:
@@ -120,7 +120,7 @@ class RepeatGate:
 
 
 def _named(record: Record) -> tuple[bytes, bytes]:
-    """Return the first ``ce_id`` and ``ce_type``, empty where there is none."""
+    """Return the first ``ce_id`` and ``ce_type``; empty if there is none."""
     ident = kind = None
     for name, value in record.headers:
         if name == "ce_id" and ident is None:

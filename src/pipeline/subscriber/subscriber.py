@@ -33,19 +33,19 @@ _LOOK_AGAIN: Final = 1.0
 
 
 class Subscriber:
-    """Hands events to handlers, or to ``async for``: at least once, repeats by the sender left out.
+    """Passes events to handlers, or to ``async for``: at least once, without repeats by the sender.
 
     An offset is committed when its event and all before it are finished: handled, dead-lettered, a repeat, or of a type
-    without handler. Events of one key are handled one after another. An event whose handler fails is tried again while
-    other keys go on, then put into the group's dead-letter topic. After a crash or a lost partition at most
-    ``max_span`` offsets behind the committed one are handled again. One subscriber runs once.
+    without handler. Events of one key are handled one after another. An event whose handler fails is retried while
+    other keys go on. After the last try it goes to the group's dead-letter topic. After a crash or a lost partition, at
+    most ``max_span`` offsets from the committed one on are handled again. A subscriber runs only once.
 
     Args:
-        bootstrap_servers: Brokers to ask first; or ``kafka``, where more is to be said (TLS, SASL, topic prefix).
+        bootstrap_servers: Brokers to connect to first. Pass ``kafka`` instead for TLS, SASL or a topic prefix.
         group: The consumer group. Members of one group share the partitions; each group gets every event.
         topics: Categories (``managed-cards``) or names of topics.
-        kafka: How to reach the cluster. Its ``group_prefix`` is not used: the name of the group is yours.
-        settings: How to work.
+        kafka: How to reach the cluster. Its ``group_prefix`` is not used: ``group`` is the full name.
+        settings: Limits and times; all have defaults.
         cluster: Replaces Kafka in tests, with ``connect``.
         connect: Makes a member of the group.
 
@@ -101,7 +101,7 @@ class Subscriber:
 
         Args:
             what: The model of the event's body (all types that have it), or a type (``ce_type``).
-            model: For a type without a published model: what the body is read as.
+            model: The model of the body, for a type without a published model.
         """
 
         def declare(handler: Function) -> Function:
@@ -111,12 +111,12 @@ class Subscriber:
         return declare
 
     def on_any(self, handler: Function) -> Function:
-        """Make an ``async def`` function the handler of all types that have none of their own (a decorator)."""
+        """Make an ``async def`` function the handler of all types without their own handler (a decorator)."""
         self._handlers.add_rest(handler)
         return handler
 
     def topics_needed(self) -> list[TopicSpec]:
-        """Return the dead-letter topics that must be there before it runs: ``pipeline topics create --group NAME``."""
+        """Return the dead-letter topics that must exist before it runs: ``pipeline topics create --group NAME``."""
         return dead_letter_topics(self._group, self._topics)
 
     # running
@@ -128,7 +128,7 @@ class Subscriber:
 
         Raises:
             RuntimeError: There is no handler, or it ran before.
-            FatalError: It can never work: a topic is missing, rights are, records were lost, everything fails.
+            FatalError: It cannot go on: a topic or a right is missing, records were lost, or every event fails.
         """
         if not self._handlers:
             raise RuntimeError("there is no handler: declare one with `on` or `on_any`, or use `async for`")
@@ -141,10 +141,10 @@ class Subscriber:
         )
 
     async def __aiter__(self) -> AsyncGenerator[Event[Any], None]:
-        """Yield event after event of all types. An event is finished when the next one is asked for.
+        """Yield event after event of all types. An event is finished when the loop asks for the next one.
 
         An exception in the loop's body, ``break`` and ``return`` leave it unfinished: it comes again after the next
-        start. To end in order call :meth:`stop` and let the loop run out.
+        start. To end in an orderly way, call :meth:`stop` and let the loop run out.
 
         Raises:
             RuntimeError: There are handlers, or it ran before.
@@ -166,10 +166,10 @@ class Subscriber:
             self.stop()
             await asyncio.wait([runner])
             if not runner.cancelled():
-                runner.exception()  # what the body raised is not to be covered by it
+                runner.exception()  # retrieved, so that it does not hide an exception of the loop's body
 
     def stop(self) -> None:
-        """Hand out nothing more, give handlers ``stop_grace_seconds``, then cancel them, commit and leave the group."""
+        """Begin no further event, give handlers ``stop_grace_seconds``, cancel them, commit, and leave the group."""
         self._stopping.set()
         if self._stream is not None:
             self._stream.close()

@@ -50,13 +50,13 @@ _SERVER_ERROR: Final = 500
 _LOGGED_ELSEWHERE: Final = frozenset(
     {Answer.ACCEPTED, Answer.KEPT, Answer.UNVERIFIED, Answer.UNSIGNED_PATH, Answer.NO_ACTIVE_SECRET}
 )
-"""Answers with log lines of their own. Those of alarms are rate-limited: a flood of requests floods no log."""
+"""Answers with their own log lines. Alarm lines are rate-limited, so that a flood of requests never floods the log."""
 _CHALLENGE: Final = {"WWW-Authenticate": "Webhook"}
-"""RFC 9110, section 15.5.2, requires one with each 401; there is no registered scheme for webhooks."""
+"""RFC 9110, section 15.5.2, requires a challenge with each 401. No registered scheme fits webhooks."""
 
 
 class InFlight:
-    """A bounded count of the requests in work. It bounds the memory that their bodies take."""
+    """Counts the requests in work, up to a limit. The limit bounds the memory that their bodies take."""
 
     def __init__(self, limit: int) -> None:
         """Take the limit; a request above it is refused."""
@@ -90,7 +90,7 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A request with what was read of its head."""
+    """A request with the values that were read from its head."""
 
     request: web.BaseRequest
     path_below: str
@@ -100,21 +100,21 @@ class _Head:
 
 
 class Ingress:
-    """Answers requests. A 2xx means that every in-sync replica has the event, and its audit entry where it has one.
+    """Answers requests. A 2xx means that every in-sync replica has the event, and its audit event if there is one.
 
     The checks, in order: path 404, method 405, requests in flight 503, media type 415, size 413, time 408, signature
     401, body 422 (once it is durable in quarantine), record size 413, publication 503. An unexpected fault is a 500
-    without details. A source's policy may skip the media type, answer 503 to what no secret verifies, and success to
-    what is durable in quarantine.
+    without details. A source's policy may skip the media type, answer 503 if no secret verifies a request, and answer
+    with success once a request is durable in quarantine.
 
     Args:
         webhooks: Each needs a path of its own.
         publisher: Makes records durable.
         settings: Limits and times.
-        metrics: Where answers are counted.
-        refusals: Where unauthenticated requests are counted.
+        metrics: Counts answers.
+        refusals: Counts unauthenticated requests.
         clock: Aware UTC time.
-        new_hex: Returns so many random bytes in hex, for trace ids.
+        new_hex: Returns the given number of random bytes in hex, for trace ids.
         monotonic: Seconds of a clock that never goes back; limits how often an alarm is logged.
         capture: Stores refused requests while a person asks for them.
 
@@ -200,7 +200,7 @@ class Ingress:
             return await read_body(request, limit=limit, timeout=timeout)
         except Problem as problem:
             if problem.row.answer is Answer.BODY_INCOMPLETE and webhook.policy.invalid == "keep":
-                # a sender that never repeats after 400 may do so after 408
+                # a sender that never repeats after 400 may repeat after 408
                 raise Problem(Answer.BODY_TIMEOUT, reason=problem.reason, detail=problem.row.cause) from None
             raise
 
@@ -261,7 +261,7 @@ class Ingress:
         return Answer.KEPT
 
     def unparsed(self, answer: Answer) -> web.Response:
-        """Return the answer to bytes that are no HTTP request, and to a request that broke :meth:`answer` itself."""
+        """Return the answer to bytes that are not an HTTP request, and to a request for which :meth:`answer` failed."""
         problem = Problem(answer)
         self._count(_UNKNOWN, problem.status, problem.reason, 0.0)
         _log_refusal(_UNKNOWN, problem.status, problem.reason, "-")

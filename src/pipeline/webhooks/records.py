@@ -1,4 +1,4 @@
-"""The records and audit events that are published of a request, and their durable publication."""
+"""The records and audit events of a request, and their durable publication."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def accepted(received: Received, found: Identified) -> OutgoingRecord:
 
 
 def quarantined(received: Received, invalid: InvalidBody) -> OutgoingRecord:
-    """Return the quarantine record. A repeated request gives the same id, so that the repeat is recognised."""
+    """Return the quarantine record. A repeated request has the same id, so that readers recognise the repeat."""
     integration = received.webhook.integration
     headers = EventHeaders(
         id=_quarantine_id(received, invalid),
@@ -122,17 +122,17 @@ class DurablePublishing:
     """Publishes records one after another, so that the audit log never mentions an event that is not in its topic."""
 
     def __init__(self, publisher: Publisher, *, deadline_seconds: float) -> None:
-        """Take the time for all records of a request together."""
+        """Take the deadline for all records of a request together."""
         self._publisher = publisher
         self._deadline = deadline_seconds
 
     async def all(self, *records: OutgoingRecord) -> None:
         """Return when every in-sync replica has every record.
 
-        The first record may be durable although the call fails; repeating is safe, because ids are deterministic.
+        After a failure the first record may be durable. A repeat is safe, because ids are deterministic.
 
         Raises:
-            Problem: 413 the record is too large for the broker; 503 any fault that may pass.
+            Problem: 413 if a record is too large for the broker; 503 for any fault that may pass.
         """
         try:
             async with asyncio.timeout(self._deadline):

@@ -1,4 +1,4 @@
-"""One configured webhook, how requests find it by their path, and what an authentic request brought."""
+"""One configured webhook, the lookup of webhooks by path, and an authentic request."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Received:
 
     Attributes:
         webhook: The webhook that it came to.
-        request: Its path without any secret, its body, and those of its headers that are stored with the record.
+        request: Its path without any secret, its body, and the headers to store with the record.
         content_type: As received.
         verified_by: What proved it authentic.
-        at: When its body was complete.
+        at: When its body had arrived completely.
         trace: Its position in a trace.
     """
 
@@ -57,7 +57,7 @@ class Received:
 
 
 class Routes:
-    """Finds webhooks by path. Where several fit, it returns the one with the longest path.
+    """Finds webhooks by path. If several match, it returns the one with the longest path.
 
     Args:
         webhooks: Each needs a path of its own.
@@ -76,7 +76,7 @@ class Routes:
         self._depths = sorted(depths, reverse=True)
 
     def find(self, path: str) -> tuple[Webhook | None, str]:
-        """Return the webhook, or None, and the rest of the path; a longer path costs no more."""
+        """Return the webhook, or None, and the rest of the path. The cost does not grow with the path."""
         webhook = self._by_path.get(path)
         if webhook is not None:
             return webhook, ""
@@ -89,5 +89,5 @@ class Routes:
 
 
 def _encodable(path: str) -> str:
-    """Return a path that UTF-8 can encode: bytes that are no UTF-8 arrive as halves of surrogate pairs."""
+    """Return a path that UTF-8 can encode: invalid UTF-8 bytes arrive as halves of surrogate pairs."""
     return path if path.isascii() else path.encode("utf-8", "replace").decode("utf-8")

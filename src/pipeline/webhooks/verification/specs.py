@@ -1,4 +1,4 @@
-"""Specifications of verification schemes: what is signed, in which headers, how it is encoded. They hold no secrets."""
+"""Specifications of verification schemes: the signed parts, their headers, the encoding. They hold no secrets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HeaderName = Annotated[str, Field(pattern=HEADER_NAME)]
 _NAME: Final = re.compile(HEADER_NAME)
 _POINTER: Final = re.compile(POINTER)
 _RESERVED: Final = frozenset({"content-type", "content-length", "content-encoding", "host", "traceparent"})
-"""Headers that cannot hold a signature: it is stored with the record, where these names have another meaning."""
+"""Headers that cannot hold a signature: it is stored with the record, and there these names mean something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class RequestValue:
     """Names one value of a request: ``header:NAME``, ``json:/pointer`` (RFC 6901, in the body) or ``field``.
 
     Attributes:
-        kind: Which of the three; ``field`` is a named field of the signature's header.
+        kind: One of the three forms; ``field`` is a named field of the signature's header.
         name: Name of the header, or the pointer; empty for ``field``.
     """
 
@@ -61,7 +61,7 @@ class SignedPart:
     Attributes:
         kind: The raw body, the timestamp's text, a header's value, or a constant text.
         value: Name of the header, or the text.
-        needed: Whether a request without this header is refused; otherwise a missing header is signed as empty.
+        needed: Whether a request without this header is refused. If not, a missing header is signed as empty.
     """
 
     kind: Literal["body", "timestamp", "header", "text"]
@@ -111,7 +111,7 @@ NotAfter = Annotated[
 
 
 def check_period(not_before: datetime | None, not_after: datetime | None) -> None:
-    """Return if the period does not end before it begins. Raises ValueError."""
+    """Raise ValueError unless the period begins before it ends."""
     if not_before and not_after and not_before >= not_after:
         raise ValueError("not_before must be earlier than not_after")
 

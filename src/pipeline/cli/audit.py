@@ -41,8 +41,8 @@ def verify(
 ) -> None:
     """Read the whole log and find any changed, missing, swapped, forked or cut line. Exit 1 on damage.
 
-    A chain that was cut off at its end, or rewritten as a whole, is found by --heads alone; the latter by
-    --public-key too.
+    Only --heads finds a chain that was cut off at its end. --heads and --public-key find a chain that was rewritten as
+    a whole.
     """
     heads, keys = _given(heads_file, key_files)
     report = asyncio.run(_verify(setup, keys, heads))

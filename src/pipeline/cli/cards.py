@@ -69,7 +69,7 @@ def run(
     job_guid: UUID | None,
     as_json: bool,
 ) -> None:
-    """Process the cards of one file as the pipeline would, and print what became of them (always as JSON)."""
+    """Process the cards of one file as the pipeline would, and print a summary (always as JSON)."""
     del as_json
     settings = setup.settings()
     chosen = find_integration(settings, integration)

@@ -56,7 +56,7 @@ def check(ctx: click.Context, setup: Setup, *, as_json: bool) -> None:
 @json_option
 @pass_setup
 def show(setup: Setup, *, as_json: bool) -> None:
-    """Print every setting as it counts, defaults included, secrets masked."""
+    """Print every setting that is in effect, including defaults, with secrets masked."""
     values = masked(setup.settings())
     if as_json:
         print_json(values)

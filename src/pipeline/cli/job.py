@@ -108,7 +108,7 @@ Exit 0: completed and confirmed. Exit 1: failed or refused. Exit 4: no end in th
 @pass_setup
 @click.pass_context
 def follow(ctx: click.Context, setup: Setup, *, job_text: str, timeout: float | None, as_json: bool) -> None:
-    """Wait for the end of a job, one line per change; a job that is not there yet is waited for."""
+    """Wait for the end of a job and print one line per change. The job need not exist yet."""
 
     def show(view: JobView) -> None:
         if as_json:
@@ -133,7 +133,7 @@ def follow(ctx: click.Context, setup: Setup, *, job_text: str, timeout: float | 
 @json_option
 @pass_setup
 def result(setup: Setup, *, job_text: str, output: Path, as_json: bool) -> None:
-    """Write what was decided per card; of a job that stopped half way, up to where it came without a gap.
+    """Write the result of each card; of an unfinished job, the results up to the first gap.
 
     Results of confirmed jobs are deleted: ECS has them. Exit 1 if nothing is left.
     """

@@ -134,7 +134,7 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
 
 
 async def decided_parts(jobs: JobStore, ref: JobRef) -> list[Manifest]:
-    """Return the manifests of what was decided from the first card on without a gap; empty where nothing is left."""
+    """Return the manifests from the first chunk up to the first gap; empty if no parts are left."""
     numbers = await jobs.finished_chunks(ref)
     processed = await jobs.processed(ref)
     if processed is not None:

@@ -52,7 +52,7 @@ def quarantine() -> None:
 @json_option
 @pass_setup
 def list_items(setup: Setup, *, integration: str | None, as_json: bool) -> None:
-    """Print what is in quarantine, and whether it fits the present settings. With --json one per line."""
+    """Print the webhooks in quarantine, and whether they fit the present settings. With --json one per line."""
     settings = setup.settings()
     webhooks = _Webhooks(settings)
     items = [item for item in asyncio.run(_read_all(settings)) if integration in (None, item.integration)]
@@ -70,7 +70,7 @@ def list_items(setup: Setup, *, integration: str | None, as_json: bool) -> None:
 @click.argument("item_id", metavar="ID")
 @pass_setup
 def show(setup: Setup, *, item_id: str) -> None:
-    """Print one webhook, masked, with what is wrong with it under the present settings. Always JSON."""
+    """Print one webhook, masked, and why it does not fit the present settings. Always JSON."""
     settings = setup.settings()
     print_json(_document(_find(asyncio.run(_read_all(settings)), item_id), _Webhooks(settings)))
 
@@ -96,10 +96,10 @@ def release(
     integration: str | None,
     as_json: bool,
 ) -> None:
-    """Check again, and publish what fits by now as if it had been accepted. May be repeated.
+    """Check webhooks again, and publish those that fit now as if they had been accepted. Safe to repeat.
 
-    In whatever order you give the IDs, each integration's are published in the order in which they came, after all that
-    was accepted meanwhile. Exit 1 if one of them still does not fit; the others are released.
+    The order of the IDs does not matter: each integration's webhooks are published in the order in which they came,
+    after all webhooks that were accepted meanwhile. Exit 1 if one of them still does not fit; the others are released.
     """
     if bool(item_ids) == everything or everything != (integration is not None):
         raise UsageRefused("release_what", "name IDs, or --all with --integration NAME")
@@ -143,7 +143,7 @@ class _Webhooks:
 
 
 class _Releasing:
-    """Publishes what fits by now, one after another, and reports the result of each."""
+    """Publishes the webhooks that fit now, one after another, and reports the result of each."""
 
     def __init__(self, setup: Setup, *, as_json: bool) -> None:
         self._settings = setup.settings()

@@ -16,7 +16,7 @@ COMMANDS: Final = {
     "events": "Look at events in their topics, verify their signatures again, let a group handle them again.",
     "ingress": "Receive webhooks: verify, validate, publish, answer.",
     "integration": "Set up integrations.",
-    "job": "Look at jobs.",
+    "job": "Look at jobs, notify ECS again, delete card data.",
     "quarantine": "Look at webhooks that were authentic but did not fit, and release them after a fix.",
     "sandbox": "Try the pipeline without an account at ECS or Weavr, without Kafka, without S3 (docs/sandbox.md).",
     "sources": "Look at the configured webhooks, and find out why a request to one is refused.",
@@ -36,7 +36,7 @@ class Root(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None where there is no such command."""
+        """Import a command; return None if there is no such command."""
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
         module = import_module(f"pipeline.cli.{_MODULES.get(cmd_name, cmd_name)}")
@@ -65,12 +65,12 @@ class Root(click.Group):
     "--config",
     "config_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings file (TOML). Default: $PIPELINE_CONFIG, or pipeline.toml if it is there.",
+    help="Settings file (TOML). Default: $PIPELINE_CONFIG, or pipeline.toml if it exists.",
 )
 @click.version_option(package_name="card-pipeline", prog_name="pipeline")
 @click.pass_context
 def cli(ctx: click.Context, config_file: Path | None) -> None:
-    """Receive webhooks, make them durable in Kafka, do what they ask for, keep an audit log.
+    """Receive webhooks, make them durable in Kafka, do the jobs that they announce, keep an audit log.
 
     Events of Weavr, and of senders that are configured, go to topics for subscribers. Card batch jobs of eCard Systems
     are done here: every card is processed, the result uploaded, ECS notified.

@@ -76,7 +76,7 @@ def upload(setup: Setup) -> None:
 @work.command(epilog=_READY.format(name="confirm", url="null"))
 @pass_setup
 def confirm(setup: Setup) -> None:
-    """Tell ECS the outcome of jobs, and fail those that nobody came to in time."""
+    """Notify ECS of the outcome of jobs, and fail jobs whose deadline passes."""
     _run_stage(setup, "confirm")
 
 

@@ -120,7 +120,7 @@ def skip_batch(
     execute: bool,
     as_json: bool,
 ) -> None:
-    """Let a stopped group continue behind a batch that cannot be decoded: a dry run, unless --execute is given.
+    """Let a stopped group continue past a batch that cannot be decoded: a dry run, unless --execute is given.
 
     The batch stays in its topic; the group does not get its records. Exit 1 if the group has live members or has not
     come up to the batch yet, if the batch can be decoded, or if there is no such group or topic.

@@ -42,12 +42,12 @@ class BatchUndecodable(FatalError):
 
     Attributes:
         topic: Logical name.
-        offset: Where the reader stands: every record before it was returned.
-        next_offset: The offset behind the batch; None where the batch does not even say that.
+        offset: Where the reader is: every record before it was returned.
+        next_offset: The offset after the batch; None if the batch does not even say that.
     """
 
     def __init__(self, topic: str, partition: int, offset: int, next_offset: int | None, why: str) -> None:
-        """Name the batch, and the command that lets a group go on behind it."""
+        """Name the batch, and the command that lets a group go on past it."""
         super().__init__(
             "kafka_batch_undecodable",
             f"{topic}, partition {partition}, offset {offset}: the batch cannot be decoded ({why}). Nothing is "

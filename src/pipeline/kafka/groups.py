@@ -139,7 +139,7 @@ class Skip:
     Attributes:
         group: Its name in the cluster.
         committed: The group's offset; None: it has committed nothing here.
-        becomes: Its offset afterwards: the one behind the batch.
+        becomes: Its offset afterwards: the one after the batch.
         skipped: Offsets of the batch that the group will not get.
         why: Why the batch cannot be decoded.
     """
@@ -184,7 +184,7 @@ async def skip(
     reason: str,
     connect: Connect = open_group,
 ) -> Skip:
-    """Let a stopped group continue behind a batch that cannot be decoded; return what was done.
+    """Let a stopped group continue past a batch that cannot be decoded; return what was done.
 
     The batch stays in its topic until retention deletes it. Arguments and errors as of :func:`plan_skip`; ``reason`` is
     logged.

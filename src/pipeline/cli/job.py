@@ -53,7 +53,7 @@ class FollowTimeout(TransientError):
 
 @click.group()
 def job() -> None:
-    """Look at jobs. JOB is INTEGRATION/GUID, or the GUID alone."""
+    """Look at jobs, notify ECS again, delete card data. JOB is INTEGRATION/GUID, or only the GUID."""
 
 
 @job.command("list", epilog="Example: pipeline job list --json | jq 'select(.state == \"refused\")'")

@@ -15,7 +15,7 @@ from support.audit_log import Log, entries, entry
 from support.seaweedfs import SeaweedFS
 
 from pipeline.audit import read_heads, verify
-from pipeline.storage import LocalSettings, ObjectNotFound, ObjectStore, S3Settings, open_store
+from pipeline.storage import LocalSettings, ObjectNotFound, ObjectStore, S3Settings, StoreUnavailable, open_store
 from pipeline.storage.testing import MemoryStore
 
 RANDOM = random.Random(7)  # noqa: S311 - test data, the same each time
@@ -68,6 +68,27 @@ class TestCreate:
         results = await asyncio.gather(*(store.create("deep/er/key", str(n).encode()) for n in range(5)))
         assert results.count(True) == 1
         assert await store.get("deep/er/key") == str(results.index(True)).encode()
+
+    async def test_no_object_of_another_is_claimed_where_none_can_be(self, store: ObjectStore) -> None:
+        """All creators write the same bytes, while others delete them: the answer is True, or unknown."""
+        unknown = 0
+
+        async def create() -> None:
+            nonlocal unknown
+            for _ in range(40):
+                try:
+                    assert await store.create("open/minute/marker", b"") is True
+                except StoreUnavailable:
+                    unknown += 1
+
+        async def delete() -> None:
+            for _ in range(40):
+                await store.delete("open/minute/marker")
+
+        await asyncio.gather(create(), delete(), create(), delete())
+        assert unknown < 40
+        assert await store.create("open/minute/marker", b"") is True
+        assert await store.create("open/minute/marker", b"other") is False
 
     async def test_an_empty_object_is_an_object(self, store: ObjectStore) -> None:
         assert await store.create("empty", b"") is True

@@ -29,7 +29,7 @@ from pipeline.jobs.receipts import (
     Uploaded,
     millis,
 )
-from pipeline.storage import ObjectNotFound, ObjectStore
+from pipeline.storage import ObjectNotFound, ObjectStore, StoreUnavailable
 
 R = TypeVar("R", bound=Receipt)
 _READS_AT_ONCE = 16
@@ -320,8 +320,15 @@ class JobStore:
     # --- objects ---------------------------------------------------------------------------------------------------
 
     async def _create(self, key: str, wanted: R) -> tuple[bool, R]:
-        won = await self.objects.create(key, wanted.model_dump_json().encode())
-        return (True, wanted) if won else (False, await self._get(key, type(wanted)))
+        """Create an object; return whether it is this call's, and the existing object."""
+        if await self.objects.create(key, wanted.model_dump_json().encode()):
+            return True, wanted
+        try:
+            return False, await self._get(key, type(wanted))
+        except ObjectNotFound as error:
+            raise StoreUnavailable(
+                f"{key} was deleted right after another worker created it; it is tried again"
+            ) from error
 
     async def _get(self, key: str, model: type[R]) -> R:
         data = await self.objects.get(key)

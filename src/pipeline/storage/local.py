@@ -17,7 +17,14 @@ import aiofiles
 
 from pipeline.errors import FatalError
 from pipeline.storage.any_store import Entry, probe, walk
-from pipeline.storage.protocols import ObjectInfo, ObjectNotFound, StoreUnavailable, check_key, check_prefix
+from pipeline.storage.protocols import (
+    ObjectInfo,
+    ObjectNotFound,
+    StoreUnavailable,
+    check_key,
+    check_prefix,
+    creation_unknown,
+)
 
 _ASIDE: Final = ".incoming"
 """Folder of files that are being written; no key can name it. It is on the same file system, so that ``link`` works."""
@@ -32,7 +39,8 @@ _ENTRIES_AT_ONCE: Final = 500
 """Files whose size one call of a thread reads: a caller that needs only the first waits for these alone."""
 
 _FOLDER_RACES: Final = 100
-"""How often a folder may vanish between its creation and the link (another worker deleted its last object)."""
+"""How often a folder may vanish between its creation and the link, or an object between the link and its reading
+(another worker deleted it)."""
 
 _ADVICE: Final = {
     errno.ENOSPC: "the disk is full: free space, work goes on by itself",
@@ -116,15 +124,22 @@ class LocalStore:
         with self._translated("write", key):
             aside = self._write_aside(data)
             try:
-                won = self._link(aside, target)
+                for _ in range(_FOLDER_RACES):
+                    if (holds := self._try_link(aside, target, data)) is not None:
+                        return holds
             finally:
                 aside.unlink(missing_ok=True)
-            try:
-                # the loser does it too: the object that it continues from must be as durable as its own
-                _sync_folder(target.parent)
-                return won or target.read_bytes() == data
-            except FileNotFoundError:
-                return won  # deleted meanwhile, with its folder
+        raise creation_unknown(key, str(self._root))
+
+    def _try_link(self, aside: Path, target: Path, data: bytes) -> bool | None:
+        """Return whether the target holds the data; None if it was taken, and then deleted before it was read."""
+        won = self._link(aside, target)
+        try:
+            # the loser does it too: the object that it continues from must be as durable as its own
+            _sync_folder(target.parent)
+            return won or target.read_bytes() == data
+        except FileNotFoundError:
+            return True if won else None
 
     def _write_aside(self, data: bytes) -> Path:
         self._make_folder(self._aside)

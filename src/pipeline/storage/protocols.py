@@ -60,10 +60,17 @@ class ObjectStore(Protocol):
     """
 
     async def create(self, key: str, data: bytes) -> bool:
-        """Create an object durably, unless one exists; return whether the store now holds this call's object.
+        """Create an object durably, unless one exists.
 
         Creation is atomic: no reader sees a part of the object. When an answer is lost, the call reads the object back
         and returns True if it holds exactly ``data``. Put a nonce into data that must tell two creators apart.
+
+        Returns:
+            True: the store holds this call's object. False: it holds an object with other bytes.
+
+        Raises:
+            StoreUnavailable: Unknown. The answer was lost, or the creation was refused and there is no object, because
+                another creation is under way or the object was deleted meanwhile. Repeat the call.
         """
         ...
 
@@ -117,6 +124,14 @@ class ObjectStore(Protocol):
     async def close(self) -> None:
         """Release connections."""
         ...
+
+
+def creation_unknown(key: str, store: str) -> StoreUnavailable:
+    """Return the error of a creation that was refused several times although there is no object."""
+    return StoreUnavailable(
+        f"Could not create {key!r} in {store}: each try was refused, but there is no such object. Another writer may "
+        "be at it, or something deletes the object; it is tried again"
+    )
 
 
 def check_key(key: str) -> str:

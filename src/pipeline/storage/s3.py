@@ -17,7 +17,14 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 
 from pipeline.errors import FatalError
 from pipeline.storage.any_store import Entry, probe, walk
-from pipeline.storage.protocols import ObjectInfo, ObjectNotFound, StoreUnavailable, check_key, check_prefix
+from pipeline.storage.protocols import (
+    ObjectInfo,
+    ObjectNotFound,
+    StoreUnavailable,
+    check_key,
+    check_prefix,
+    creation_unknown,
+)
 from pipeline.storage.settings import S3Settings
 
 if TYPE_CHECKING:
@@ -38,6 +45,9 @@ its last call; measured with obstore 0.12: none in 60 with this pause."""
 
 _CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 """A store in the same region answers in milliseconds; after this long it is unavailable."""
+
+_CONFLICT_PAUSES: Final = (0.05, 0.2, 0.5)
+"""Seconds between the tries of a creation that was refused although no object is there."""
 
 _CODE: Final = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
@@ -81,19 +91,29 @@ class S3Store:
         return f"S3Store({self._name!r})"
 
     async def create(self, key: str, data: bytes) -> bool:
-        """See ObjectStore; one request, and a second one if the first was refused or its answer was lost."""
-        try:
-            with self._translated("create", check_key(key)):
-                await self._within(obstore.put_async(self._client, key, data, mode="create", use_multipart=False))
-        except _Refused:
-            # the client may have repeated a request whose first answer was lost: then the object is our own
-            return await self._holds(key, data) or False
-        except StoreUnavailable:
-            holds = await self._holds(key, data)
-            if holds is None:
-                raise  # it may still land: the caller repeats, and that call recognises the data
-            return holds
-        return True
+        """See ObjectStore; one request, and more only if it was refused or its answer was lost.
+
+        The object that is read back decides, not the refusal: the client may have repeated a request whose first answer
+        was lost, and S3 also refuses (409 ``ConditionalRequestConflict``) while another request for the key is under
+        way, which may still fail. So a refusal without an object is tried again.
+        """
+        for pause in (*_CONFLICT_PAUSES, None):
+            try:
+                with self._translated("create", check_key(key)):
+                    await self._within(obstore.put_async(self._client, key, data, mode="create", use_multipart=False))
+            except _Refused:
+                holds = await self._holds(key, data)
+            except StoreUnavailable:
+                holds = await self._holds(key, data)
+                if holds is None:
+                    raise  # it may still land: the caller repeats, and that call recognises the data
+            else:
+                return True
+            if holds is not None:
+                return holds
+            if pause is not None:
+                await asyncio.sleep(pause)
+        raise creation_unknown(key, self._name)
 
     async def _holds(self, key: str, data: bytes) -> bool | None:
         """Return whether the object with this key holds the data; None if there is no object."""
@@ -252,7 +272,7 @@ class S3Store:
 
 
 class _Refused(Exception):
-    """The name is taken."""
+    """The server refused the creation: the name is taken, or another request for it is under way."""
 
 
 def _info(meta: ObjectMeta) -> ObjectInfo:

@@ -21,7 +21,7 @@ from pipeline.jobs.receipts import (
     Outcome,
     Source,
 )
-from pipeline.storage import ObjectNotFound
+from pipeline.storage import ObjectNotFound, StoreUnavailable
 from pipeline.storage.testing import MemoryStore
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
@@ -263,3 +263,19 @@ async def test_an_announcement_that_an_older_version_stored_is_read_and_its_furt
     newest = await JobStore(memory).newest(REF)
     assert newest.request == request(external_location_ids=["46691"], beta={"x": 1})
     assert newest.model_dump_json() == stored
+
+
+async def test_an_object_deleted_between_its_creation_and_its_reading_is_tried_again() -> None:
+    """Another worker's manifest, say, whose job was purged meanwhile: nothing permanent may follow from it."""
+
+    class Deleting(MemoryStore):
+        async def create(self, key: str, data: bytes) -> bool:
+            won = await super().create(key, data)
+            await self.delete(key)
+            return won
+
+    store = Deleting()
+    store.objects[REF.manifest("g", 0)] = b"another's"
+    with pytest.raises(StoreUnavailable, match="deleted right after"):
+        await JobStore(store).record_manifest(REF, "g", manifest(0))
+    assert await JobStore(store).record_manifest(REF, "g", manifest(0))

@@ -225,13 +225,13 @@ async def test_folders_that_vanish_for_ever_are_reported(store: LocalStore, monk
         await store.create("a/b", b"x")
 
 
-@pytest.mark.parametrize("won", [True, False])
+@pytest.mark.parametrize("taken", [False, True])
 async def test_an_object_deleted_while_it_is_created(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch, *, won: bool
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, *, taken: bool
 ) -> None:
-    """Its folder is gone when it is to be flushed: the answer is still the one of the link."""
+    """Its folder is gone when it is to be flushed. Another's object that is gone too has won against nobody."""
     real = os.link
-    if not won:
+    if taken:
         await store.create("a/b", b"other's")
 
     def link(source: Path, target: Path) -> None:
@@ -242,7 +242,16 @@ async def test_an_object_deleted_while_it_is_created(
             target.parent.rmdir()
 
     monkeypatch.setattr(os, "link", link)
-    assert await store.create("a/b", b"mine") is won
+    assert await store.create("a/b", b"mine") is True
+
+
+async def test_an_object_that_comes_and_goes_for_ever_is_unknown(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each link finds the name taken, each look at it finds nothing."""
+    failing("link", errno.EEXIST, monkeypatch)
+    with pytest.raises(StoreUnavailable, match=r"Could not create 'a/b'.*there is no such object"):
+        await store.create("a/b", b"mine")
 
 
 async def test_old_leftovers_of_killed_processes_are_cleaned_and_young_ones_stay(root: Path, store: LocalStore) -> None:

@@ -156,7 +156,7 @@ class TestLostAnswers:
         """The request may still land: then the repetition finds its own bytes."""
         bucket.faults.append(cut)
         store = opened()
-        with pytest.raises(StoreUnavailable, match="Could not create 'k'"):
+        with pytest.raises(StoreUnavailable, match=r"Could not create 'k'"):
             await store.create("k", b"mine")
         assert await store.create("k", b"mine") is True
 
@@ -165,9 +165,45 @@ class TestLostAnswers:
         bucket.faults.append(bucket.store_and_lose_the_answer)
         assert await opened(retries=2).create("k", b"mine") is True
 
-    async def test_an_object_deleted_before_it_is_read_back_is_a_loss(self, bucket: Bucket, opened: Open) -> None:
+    async def test_an_object_deleted_before_it_is_read_back_is_created(self, bucket: Bucket, opened: Open) -> None:
+        """No object of another is there, so the creation has not lost against one."""
         bucket.faults += [answering(412, "PreconditionFailed")]
+        assert await opened().create("k", b"mine") is True
+        assert bucket.objects["k"] == b"mine"
+
+    @pytest.mark.parametrize("conflicts", [1, 3])
+    async def test_a_conflict_with_a_request_that_fails_is_tried_again(
+        self, bucket: Bucket, opened: Open, conflicts: int
+    ) -> None:
+        """S3 answers so while another request for the key is under way: nothing is decided by it."""
+        for _ in range(conflicts):
+            bucket.faults += [answering(409, "ConditionalRequestConflict"), None]
+        assert await opened().create("k", b"mine") is True
+        assert bucket.seen == ["PUT", "GET"] * conflicts + ["PUT"]
+
+    async def test_a_conflict_with_a_request_that_wins_is_a_loss(self, bucket: Bucket, opened: Open) -> None:
+        async def conflict(request: web.Request) -> web.StreamResponse:
+            bucket.objects["k"] = b"other's"
+            return await answering(409, "ConditionalRequestConflict")(request)
+
+        bucket.faults.append(conflict)
         assert await opened().create("k", b"mine") is False
+
+    async def test_a_conflict_with_ones_own_lost_request_is_no_loss(self, bucket: Bucket, opened: Open) -> None:
+        async def conflict(request: web.Request) -> web.StreamResponse:
+            await bucket.answer(request)
+            return await answering(409, "ConditionalRequestConflict")(request)
+
+        bucket.faults.append(conflict)
+        assert await opened().create("k", b"mine") is True
+
+    async def test_conflicts_without_end_are_for_the_caller_to_repeat(self, bucket: Bucket, opened: Open) -> None:
+        for _ in range(4):
+            bucket.faults += [answering(409, "ConditionalRequestConflict"), None]
+        store = opened()
+        with pytest.raises(StoreUnavailable, match=r"Could not create 'k'.*there is no such object"):
+            await store.create("k", b"mine")
+        assert await store.create("k", b"mine") is True
 
     async def test_a_silent_server_does_not_hold_us(self, bucket: Bucket, opened: Open) -> None:
         bucket.faults += [never, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 import structlog
@@ -34,6 +35,7 @@ class DeadlineWatch:
         self._interval = interval
         self._decider = Decider(context)
         self._repeated: set[str] = set()
+        self._unconfigured: Counter[str] = Counter()
 
     async def handle(self, record: Record, lease: Lease) -> None:
         """File a job under its deadline."""
@@ -59,8 +61,13 @@ class DeadlineWatch:
         now = self._context.clock()
         nearest, count = float("nan"), 0
         repeated: set[str] = set()
+        unconfigured: Counter[str] = Counter()
         async for marker in self._jobs.filed("open"):
             count += 1
+            if marker.ref.integration not in self._integrations:
+                # a removed integration's, or another deployment's: it has no deadline that this process can meet
+                unconfigured[marker.ref.integration] += 1
+                continue
             undecided = marker.key not in self._repeated
             if marker.minute <= now:
                 with job_in_logs(marker.ref):
@@ -73,18 +80,27 @@ class DeadlineWatch:
         self._repeated = repeated
         self._context.metrics.open_jobs.set(count)
         self._context.metrics.deadline_seconds_left_min.set(nearest)
+        self._report_unconfigured(unconfigured)
         async for marker in self._jobs.filed("purge", until=now):
             if marker.over <= now:
                 gone = await self._jobs.drop_parts(marker.ref)
                 await self._jobs.unfile(marker.key)
                 log.info("parts_deleted", job_guid=str(marker.ref.job_guid), objects=gone)
 
+    def _report_unconfigured(self, found: Counter[str]) -> None:
+        gauge = self._context.metrics.open_jobs_unconfigured
+        for name in self._unconfigured.keys() - found.keys():
+            gauge.remove(name)
+        for name, jobs in found.items():
+            gauge.labels(name).set(jobs)
+        if found.keys() - self._unconfigured.keys():
+            log.warning("jobs_unconfigured", integrations=sorted(found), jobs=found.total())
+        self._unconfigured = found
+
     async def _handle_due(self, marker: Marker) -> bool:
         """Decide a job whose minute has begun; return whether it stays undecided under this marker."""
         ref = marker.ref
-        rules = self._integrations.get(ref.integration)
-        if rules is None:
-            return True  # another deployment's job: its own watch, or the next configuration, will find it
+        rules = self._integrations[ref.integration]
         try:
             newest = await self._jobs.newest(ref)
         except ObjectNotFound:

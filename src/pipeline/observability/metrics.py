@@ -183,10 +183,15 @@ class Metrics(KafkaMetrics):
         self.deadline_seconds_left_min = self._gauge(
             "deadline_seconds_left_min",
             "Seconds before the nearest deadline of a job that nobody has decided, negative when passed; NaN when "
-            "there is none, and where no deadline watch runs",
+            "there is none, and where no deadline watch runs. Only jobs of configured integrations count",
         )
         self.deadline_seconds_left_min.set(float("nan"))  # 0 would raise an alarm in every other process
         self.open_jobs = self._gauge("open_jobs", "Jobs under a deadline whose partner is not notified yet")
+        self.open_jobs_unconfigured = self._gauge(
+            "open_jobs_unconfigured",
+            "Open jobs of integrations that this process does not have in its settings: nobody works on them",
+            "integration",
+        )
 
     def _edges(self) -> None:
         self.transfer_bytes = self._counter(

@@ -6,8 +6,11 @@ import asyncio
 import json
 import math
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+from prometheus_client import generate_latest
+from structlog.testing import capture_logs
 from support.job_world import CARDS, World
 
 from pipeline.contracts import Topic
@@ -113,6 +116,25 @@ async def test_jobs_of_an_integration_that_is_not_configured_here_are_left_alone
     world.clock.forward(hours=9)
     await world.watch.look()
     assert world.bus.published == []
+
+
+async def test_jobs_of_a_removed_integration_do_not_hide_the_nearest_deadline() -> None:
+    world = World()
+    removed = type(world.ref)("removed", world.ref.job_guid)
+    await world.jobs.file("open", removed, world.clock() - timedelta(days=3))
+    await world.deliver(world.watch, world.announce())
+    with capture_logs() as logs:
+        await world.watch.look()
+        await world.watch.look()
+    metrics = world.metrics
+    assert 3500 < metrics.deadline_seconds_left_min._value.get() <= 3600
+    assert metrics.open_jobs_unconfigured.labels("removed")._value.get() == 1
+    assert [one for one in logs if one["event"] == "jobs_unconfigured"] == [
+        {"event": "jobs_unconfigured", "log_level": "warning", "integrations": ["removed"], "jobs": 1}
+    ]
+    await world.jobs.unfile(removed.marker("open", world.clock() - timedelta(days=3)))
+    await world.watch.look()
+    assert b"pipeline_open_jobs_unconfigured{" not in generate_latest(metrics.registry)
 
 
 async def test_the_nearest_deadline_is_one_that_somebody_could_still_meet() -> None:

@@ -217,7 +217,7 @@ async def test_a_failed_job_whose_callback_ecs_refused_is_notified_again_by_comm
     code, said = await flow.cli("job", "show", str(guid), "--json")
     assert (code, json.loads(said)["state"]) == (0, "refused")
 
-    code, _ = await flow.cli("job", "notify", str(guid))
+    code, _ = await flow.cli("job", "notify", str(guid), "--reason", "INC-7", "--yes")
     assert code == 0
     await flow.notified(job)
     await flow.caught_up()
@@ -232,14 +232,14 @@ async def test_a_refused_job_is_confirmed_by_command(flow: Flow, jobs: Mapping[s
     job = jobs["401"]
     await end_of(flow, job)
     await flow.caught_up()
-    code, _ = await flow.cli("job", "notify", str(job.guid))
+    code, _ = await flow.cli("job", "notify", str(job.guid), "--reason", "INC-7", "--yes")
     assert code == 0
     await flow.notified(job)
     await flow.caught_up()
     code, said = await flow.cli("job", "show", str(job.guid), "--json")
     assert (code, json.loads(said)["state"]) == (0, "confirmed")
-    assert_completed(flow, job, steps=(*_steps_of_refused(), "callback.confirmed"))
-    code, said = await flow.cli("job", "notify", str(job.guid))
+    assert_completed(flow, job, steps=(*_steps_of_refused(), "callback.repeated", "callback.confirmed"))
+    code, said = await flow.cli("job", "notify", str(job.guid), "--reason", "INC-7", "--yes")
     assert (code, said) == (1, "")
 
 

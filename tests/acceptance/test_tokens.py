@@ -128,7 +128,7 @@ async def test_a_token_that_is_not_accepted(flow: Flow, integration: str) -> Non
     assert any((folder / "parts").rglob("*.csv"))
 
     replace_token(flow, integration, flow.sandbox.token())
-    code, _ = await flow.cli("job", "notify", f"{integration}/{job.guid}")
+    code, _ = await flow.cli("job", "notify", f"{integration}/{job.guid}", "--reason", "INC-7")
     assert code == 0
     await flow.notified(job)
     await until(lambda: not (folder / "parts").exists())

@@ -98,6 +98,6 @@ async def test_a_job_that_fails_half_way_keeps_its_parts_for_a_while_and_purges_
     await flow.caught_up()
     assert notified_body(flow, job)["success"] is False
     assert flow.result(job) is None
-    code, said = await flow.cli("job", "purge", str(job.guid), "--yes")
+    code, said = await flow.cli("job", "purge", str(job.guid), "--reason", "INC-7", "--yes")
     assert code == 0, said
     assert_no_card_data(flow, job)

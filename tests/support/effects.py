@@ -47,6 +47,7 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "open": r"open/.+",
         "purge": r"purge/.+",
         "segment": r"audit/.+",
+        "command": r"commands/\d{13}-[0-9a-f]{8}\.json",
     }.items()
 }
 """The kinds of objects, by their keys (docs/decisions/0002-job-store-tree.md)."""

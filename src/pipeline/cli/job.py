@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from uuid import uuid4
 
 import click
 
 from pipeline.app import open_jobs
-from pipeline.cli.context import Setup, actor, pass_setup
+from pipeline.cli.commands import Order, order_options, recorded
+from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.job_view import (
     JobView,
@@ -27,12 +25,11 @@ from pipeline.cli.job_view import (
 )
 from pipeline.cli.local_files import Aside
 from pipeline.cli.output import json_option, print_fields, print_json, print_table
-from pipeline.contracts import AuditAction, AuditEvent, audit_record
+from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, TransientError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import outcome_record
-from pipeline.kafka import Publisher
 
 _POLL_SECONDS: Final = 1.0
 _ENDS: Final = frozenset({"confirmed", "refused"})
@@ -144,31 +141,37 @@ def result(setup: Setup, *, job_text: str, output: Path, as_json: bool) -> None:
     print_fields(report)
 
 
-@job.command(epilog="Example: pipeline job purge acme/cffde776-1d2a-4614-8023-a5148e411462 --yes")
+@job.command(
+    epilog="Example: pipeline job purge acme/cffde776-1d2a-4614-8023-a5148e411462 --reason 'erasure request 17'"
+)
 @job_argument
-@click.confirmation_option(prompt="Delete all card data of this job?", help="Do not ask.")
+@order_options
 @json_option
 @pass_setup
-def purge(setup: Setup, *, job_text: str, as_json: bool) -> None:
+def purge(setup: Setup, *, job_text: str, order: Order, as_json: bool) -> None:
     """Delete a decided job's card data (its result parts); receipts stay. Recorded in the audit log."""
-    gone = asyncio.run(_with_job(setup, job_text, lambda jobs, ref: _purge(setup, jobs, ref)))
+    gone = asyncio.run(_with_job(setup, job_text, lambda jobs, ref: _purge(setup, jobs, ref, order)))
     if as_json:
         print_json(gone)
         return
-    click.echo(f"{gone['job']}: {gone['objects']} objects deleted")
+    click.echo(f"{gone['job']}: {gone['objects']} objects {'would be ' if order.dry_run else ''}deleted")
 
 
-@job.command(epilog="Example: pipeline job notify acme/cffde776-1d2a-4614-8023-a5148e411462")
+@job.command(
+    epilog="Example: pipeline job notify acme/cffde776-1d2a-4614-8023-a5148e411462 --reason 'new token is in place'"
+)
 @job_argument
+@order_options
 @json_option
 @pass_setup
-def notify(setup: Setup, *, job_text: str, as_json: bool) -> None:
+def notify(setup: Setup, *, job_text: str, order: Order, as_json: bool) -> None:
     """Send a callback again that ECS refused, with the same body. Exit 1 if it was not refused."""
-    sent = asyncio.run(_with_job(setup, job_text, lambda jobs, ref: _notify(setup, jobs, ref)))
+    sent = asyncio.run(_with_job(setup, job_text, lambda jobs, ref: _notify(setup, jobs, ref, order)))
     if as_json:
         print_json(sent)
         return
-    click.echo(f"{sent['job']}: the callback will be sent again ({sent['again']})")
+    would = "would be" if order.dry_run else "will be"
+    click.echo(f"{sent['job']}: the callback {would} sent again")
 
 
 async def follow_job(
@@ -226,43 +229,44 @@ async def write_result(jobs: JobStore, ref: JobRef, output: Path) -> dict[str, A
     }
 
 
-async def _purge(setup: Setup, jobs: JobStore, latest: JobRef) -> dict[str, Any]:
+async def _purge(setup: Setup, jobs: JobStore, latest: JobRef, order: Order) -> dict[str, Any]:
+    name = job_name(latest)
     if await jobs.outcome(latest) is None:
-        raise Refused("job_undecided", f"{job_name(latest)} is in work; its parts go when it is decided")
-    async with _publisher(setup) as publisher:
-        gone = 0
-        for ref in await all_attempts(jobs, latest):
-            gone += await jobs.drop_parts(ref)
-        now = datetime.now(UTC)
-        event = AuditEvent(
-            id=AuditEvent.id_of(AuditAction.JOB_PURGED, job_name(latest), now.isoformat()),
-            action=AuditAction.JOB_PURGED,
-            at=now,
-            actor=actor(),
+        raise Refused("job_undecided", f"{name} is in work; its parts go when it is decided")
+    attempts = await all_attempts(jobs, latest)
+    if order.dry_run:
+        return {"job": name, "objects": sum([await jobs.count_parts(ref) for ref in attempts]), "command": None}
+    order.ask(f"Delete all card data of {name}?")
+    async with recorded(setup, jobs.objects, order, "job purge", {"job": name}) as command:
+        gone = sum([await jobs.drop_parts(ref) for ref in attempts])
+        await command.audit(
+            AuditAction.JOB_PURGED,
+            detail={"objects": gone},
             integration=latest.integration,
             job_guid=latest.job_guid,
-            detail={"objects": gone},
         )
-        await publisher.publish(audit_record(event))
-    return {"job": job_name(latest), "objects": gone}
+    return {"job": name, "objects": gone, "command": command.id}
 
 
-async def _notify(setup: Setup, jobs: JobStore, ref: JobRef) -> dict[str, Any]:
-    outcome, result = await jobs.outcome(ref), await jobs.final_result(ref)
+async def _notify(setup: Setup, jobs: JobStore, ref: JobRef, order: Order) -> dict[str, Any]:
+    name, outcome, result = job_name(ref), await jobs.outcome(ref), await jobs.final_result(ref)
     if outcome is None or result is None:
-        raise Refused(
-            "job_not_notified", f"ECS has not been notified of {job_name(ref)} yet; the confirm stage will do it"
-        )
+        raise Refused("job_not_notified", f"ECS has not been notified of {name} yet; the confirm stage will do it")
     if result.told != "refused":
-        raise Refused("callback_confirmed", f"{job_name(ref)}: ECS has confirmed its outcome")
-    again = f"cli-{uuid4().hex[:16]}"
-    async with _publisher(setup) as publisher:
-        await publisher.publish(outcome_record(ref, await jobs.newest(ref), outcome, None, again))
-    return {"job": job_name(ref), "outcome": outcome.outcome, "again": again}
-
-
-def _publisher(setup: Setup) -> AbstractAsyncContextManager[Publisher]:
-    return setup.ports.publisher(setup.settings().cluster, client_id="card-pipeline-cli")
+        raise Refused("callback_confirmed", f"{name}: ECS has confirmed its outcome")
+    if order.dry_run:
+        return {"job": name, "outcome": outcome.outcome, "again": None, "command": None}
+    async with recorded(setup, jobs.objects, order, "job notify", {"job": name}) as command:
+        again = f"cli-{command.id}"
+        await command.publisher.publish(outcome_record(ref, await jobs.newest(ref), outcome, None, again))
+        await command.audit(
+            AuditAction.CALLBACK_REPEATED,
+            name,
+            detail={"attempt": ref.attempt, "again": again},
+            integration=ref.integration,
+            job_guid=ref.job_guid,
+        )
+    return {"job": name, "outcome": outcome.outcome, "again": again, "command": command.id}
 
 
 async def _with_jobs(setup: Setup, work: Callable[[JobStore], Awaitable[R]]) -> R:

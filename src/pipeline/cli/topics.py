@@ -9,11 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+from pydantic import JsonValue
 
+from pipeline.app import open_jobs
+from pipeline.cli.commands import REASON_LIMIT, Order, recorded
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_json, print_table
-from pipeline.contracts import TopicSpec
+from pipeline.contracts import AuditAction, TopicSpec
+from pipeline.jobs.wording import shorten
 from pipeline.kafka import KafkaSettings, Partition
 from pipeline.kafka.admin import check_topics, create_topics, topic_table
 from pipeline.kafka.groups import Skip, plan_skip, skip
@@ -105,7 +109,7 @@ Without --execute nothing is changed. Stop the group first.""",
 @click.option(
     "--offset", required=True, type=click.IntRange(min=0), help="The offset that kafka_batch_undecodable names."
 )
-@click.option("--reason", help="Why its records can be given up; logged. Needed with --execute.")
+@click.option("--reason", help="Why its records can be given up: goes to the audit log. Needed with --execute.")
 @click.option("--execute", is_flag=True, help="Do it. Default: only say what would be done.")
 @json_option
 @pass_setup
@@ -127,18 +131,34 @@ def skip_batch(
     """
     if execute and not (reason or "").strip():
         raise UsageRefused("reason_missing", "--execute needs --reason: why the records of the batch can be given up")
-    cluster = setup.settings().cluster
     where = Partition(topic, partition)
-    act = (
-        skip(cluster, group, where, offset, reason=reason or "")
-        if execute
-        else plan_skip(cluster, group, where, offset)
-    )
-    found = asyncio.run(act)
+    if execute:
+        order = Order(shorten(reason or "", REASON_LIMIT), dry_run=False, yes=True, repeat=None)
+        found = asyncio.run(_skip(setup, group, where, offset, order))
+    else:
+        found = asyncio.run(plan_skip(setup.settings().cluster, group, where, offset))
     if as_json:
         print_json({"executed": execute, "reason": reason, **dataclasses.asdict(found)})
     else:
         _print_skip(found, executed=execute)
+
+
+async def _skip(setup: Setup, group: str, partition: Partition, offset: int, order: Order) -> Skip:
+    about: dict[str, JsonValue] = {
+        "group": group,
+        "topic": partition.topic,
+        "partition": partition.number,
+        "offset": offset,
+    }
+    async with (
+        open_jobs(setup.settings(), setup.ports) as jobs,
+        recorded(setup, jobs.objects, order, "topics skip", about) as command,
+    ):
+        found = await skip(setup.settings().cluster, group, partition, offset, reason=order.reason)
+        await command.audit(
+            AuditAction.BATCH_SKIPPED, detail={**about, "skipped": found.skipped, "next_offset": found.becomes}
+        )
+    return found
 
 
 def _print_skip(found: Skip, *, executed: bool) -> None:

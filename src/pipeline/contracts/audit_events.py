@@ -29,6 +29,13 @@ class AuditAction(StrEnum):
     CALLBACK_REFUSED = "callback.refused"
     RECORD_DEAD_LETTERED = "record.dead_lettered"
     JOB_PURGED = "job.purged"
+    JOB_CANCELLED = "job.cancelled"
+    JOB_RETRIED = "job.retried"
+    CALLBACK_REPEATED = "callback.repeated"
+    """An operator had a refused callback sent again."""
+    INTEGRATION_PAUSED = "integration.paused"
+    INTEGRATION_RESUMED = "integration.resumed"
+    BATCH_SKIPPED = "batch.skipped"
 
 
 class AuditEvent(BaseModel):

@@ -238,6 +238,10 @@ class JobStore:
             if crc != manifest.crc32:
                 raise FatalError("part_damaged", f"{manifest.data} is not what was written: check the storage")
 
+    async def count_parts(self, ref: JobRef) -> int:
+        """Return how many objects :meth:`drop_parts` would delete."""
+        return len([info.key async for info in self.objects.list(ref.parts())])
+
     async def drop_parts(self, ref: JobRef) -> int:
         """Delete all parts and manifests of an attempt (its card data); return how many objects were deleted."""
         keys = [info.key async for info in self.objects.list(ref.parts())]

@@ -24,6 +24,7 @@ from pipeline.jobs.partners import Answer
 from pipeline.storage import LocalStore
 
 NAME = f"acme/{JOB}"
+WHY = ("--reason", "INC-7", "--yes")
 REFUSAL = Answer("refused", 404, "callback_unknown_job", "No batch job found")
 HTML = b"<!DOCTYPE html><html></html>"
 
@@ -272,7 +273,7 @@ def test_purge_deletes_the_cards_and_is_recorded_in_the_audit_log(
     world = World()
     asyncio.run(done(world, answer=REFUSAL))
     save(world, home)
-    gone = shown(run, "job", "purge", NAME, "--yes")
+    gone = shown(run, "job", "purge", NAME, *WHY)
     assert gone["objects"] > 0
     assert run("job", "result", NAME, "--output", "result.csv").exit_code == 1
     assert not list(home.glob("store/**/*.csv"))
@@ -281,25 +282,25 @@ def test_purge_deletes_the_cards_and_is_recorded_in_the_audit_log(
     assert (told["action"], told["job_guid"], told["detail"]) == (
         "job.purged",
         str(JOB),
-        {"objects": gone["objects"]},
+        {"objects": gone["objects"], "command": gone["command"], "reason": "INC-7"},
     )
     assert told["actor"].startswith("cli:")
     assert run("job", "show", NAME).exit_code == 0
-    assert run("job", "purge", NAME, "--yes").stdout == f"{NAME}: 0 objects deleted\n"
+    assert run("job", "purge", NAME, *WHY).stdout == f"{NAME}: 0 objects deleted\n"
 
 
 def test_purge_asks_first(home: Path, run: Run, publishers: list[RememberingPublisher]) -> None:
     world = World()
     asyncio.run(done(world, answer=REFUSAL))
     save(world, home)
-    assert run("job", "purge", NAME, stdin="n\n").exit_code == 1
+    assert run("job", "purge", NAME, "--reason", "INC-7", stdin="n\n").exit_code == 1
     assert publishers == []
     assert list(home.glob("store/**/*.csv"))
 
 
 def test_a_job_in_work_is_not_purged(home: Path, run: Run) -> None:
     save(half_done(), home)
-    result = run("job", "purge", NAME, "--yes")
+    result = run("job", "purge", NAME, *WHY)
     assert result.exit_code == 1
     assert result.stderr == f"error: job_undecided: {NAME} is in work; its parts go when it is decided\n"
 
@@ -311,20 +312,21 @@ def test_a_refused_callback_is_sent_again_with_the_same_body(
     world = World()
     asyncio.run(done(world, data, REFUSAL))
     save(world, home)
-    sent = shown(run, "job", "notify", NAME)
-    (record,) = publishers[0].published
+    sent = shown(run, "job", "notify", NAME, *WHY)
+    record, audited = publishers[0].published
     assert record.topic is topic
+    assert json.loads(audited.value)["action"] == "callback.repeated"
     assert json.loads(record.value)["again"] == sent["again"]
     world.bus.published = [record]
     asyncio.run(world.deliver(world.confirm, world.records(topic)[0]))
     first, second = world.ecs.calls
     assert first == second
-    assert "will be sent again" in run("job", "notify", NAME).stdout
+    assert "will be sent again" in run("job", "notify", NAME, *WHY).stdout
 
 
 def test_a_callback_that_was_never_sent_is_not_sent_again(home: Path, run: Run) -> None:
     save(half_done(), home)
-    result = run("job", "notify", NAME)
+    result = run("job", "notify", NAME, *WHY)
     assert result.exit_code == 1
     assert result.stderr == (
         f"error: job_not_notified: ECS has not been notified of {NAME} yet; the confirm stage will do it\n"
@@ -335,6 +337,6 @@ def test_a_confirmed_callback_is_not_sent_again(home: Path, run: Run) -> None:
     world = World()
     asyncio.run(done(world))
     save(world, home)
-    result = run("job", "notify", NAME)
+    result = run("job", "notify", NAME, *WHY)
     assert result.exit_code == 1
     assert result.stderr == f"error: callback_confirmed: {NAME}: ECS has confirmed its outcome\n"

@@ -7,12 +7,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
-from support.command_line import Run
+from support.command_line import RememberingPorts, RememberingPublisher, Run
 
+from pipeline.app import Ports
 from pipeline.contracts import SPECS, TOPICS, Topic, TopicSpec
 from pipeline.kafka import BrokerUnavailable, KafkaSettings, Partition
 from pipeline.kafka.admin import TopicFinding, TopicResult
 from pipeline.kafka.groups import Skip
+
+
+@pytest.fixture
+def ports() -> Ports:
+    return RememberingPorts()
+
 
 ECS_ONLY = tuple(spec for spec in TOPICS if spec.topic.startswith(("card-batch.", "audit.")))
 
@@ -235,7 +242,7 @@ def test_a_skip_is_a_dry_run_first(run: Run, skipping: Skipping) -> None:
     assert (skipping.planned, skipping.done) == ([("process", Partition("card-batch.requested", 3), 7)], [])
 
 
-def test_a_skip_is_executed_with_a_reason_only(run: Run, skipping: Skipping) -> None:
+def test_a_skip_is_executed_with_a_reason_only_and_is_audited(home: Path, run: Run, skipping: Skipping) -> None:
     refused = run(*SKIP, "--reason", " ", "--execute")
     assert (refused.exit_code, refused.stderr[: len("error: reason_missing")]) == (2, "error: reason_missing")
     assert skipping.done == []
@@ -252,3 +259,9 @@ def test_a_skip_is_executed_with_a_reason_only(run: Run, skipping: Skipping) -> 
         "why": "Unknown compression codec 0x05",
     }
     assert skipping.done == [("process", Partition("card-batch.requested", 3), 7, "INC-7")]
+    (receipt,) = home.glob("store/commands/*.json")
+    (audited,) = RememberingPublisher.made[-1].published
+    assert json.loads(receipt.read_text())["command"] == "topics skip"
+    event = json.loads(audited.value)
+    assert (event["action"], event["actor"][:4], event["detail"]["reason"]) == ("batch.skipped", "cli:", "INC-7")
+    assert (event["detail"]["offset"], event["detail"]["next_offset"]) == (7, 9)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 from pydantic import SecretStr
+from support.command_line import RememberingPorts
 from support.effects import (
     CRASH_POINTS,
     EFFECTS,
@@ -29,6 +30,8 @@ from pipeline.app.parts import Worker
 from pipeline.audit import AuditSettings, Writing
 from pipeline.audit.chain import Chain
 from pipeline.audit.segments import Entry
+from pipeline.cli.commands import Order, recorded
+from pipeline.cli.context import Setup
 from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, TopicName
 from pipeline.errors import FatalError, PipelineError, TransientError
 from pipeline.jobs.partners import Answer
@@ -88,6 +91,7 @@ async def test_every_object_that_jobs_and_the_audit_log_create_is_of_one_kind_of
         *await _completed(TransientError("callback_server_error", "ECS answered 500"), Answer("accepted", 200, "", "")),
         *await _failed_and_announced_again(),
         *await _audited(),
+        *await _commanded(),
     }
     found = {kind for kind in KINDS if any(pattern.fullmatch(key) for key in keys for pattern in [KINDS[kind]])}
     assert found == set(KINDS)
@@ -130,6 +134,15 @@ async def _failed_and_announced_again() -> list[str]:
     world.clock.forward(minutes=5)
     await world.run(world.announce(expires_at=BEGIN.replace(hour=15).isoformat()))
     return keys
+
+
+async def _commanded() -> list[str]:
+    store = MemoryStore()
+    setup = Setup(None, {"PIPELINE_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}, RememberingPorts())
+    order = Order("INC-7", dry_run=False, yes=True, repeat=None)
+    async with recorded(setup, store, order, "job purge", {}):
+        pass
+    return list(store.objects)
 
 
 async def _audited() -> list[str]:

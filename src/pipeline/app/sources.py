@@ -91,6 +91,7 @@ def _webhook(
         path=settings.webhook_path,
         verifier=verifier(lambda: kind.verifier(name, options, settings.webhook_secrets())),
         source=kind.source(name, options),
+        requests_per_second=settings.requests_per_second,
     )
 
 

@@ -15,7 +15,7 @@ from pipeline.kafka.errors import (
     TopicUnknown,
 )
 from pipeline.kafka.keyed import KeyedConsumer
-from pipeline.kafka.producer import KafkaPublisher
+from pipeline.kafka.producer import MAX_SENDS_IN_FLIGHT, KafkaPublisher
 from pipeline.kafka.protocols import (
     BatchHandler,
     Bounds,
@@ -35,6 +35,7 @@ from pipeline.kafka.reader import missing_topics, read_back, read_topic, tail, t
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, Names, SaslSettings, TlsSettings, WorkerSettings
 
 __all__ = [
+    "MAX_SENDS_IN_FLIGHT",
     "BatchConsumer",
     "BatchHandler",
     "BatchUndecodable",

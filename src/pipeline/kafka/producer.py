@@ -32,8 +32,11 @@ log = get_logger(__name__)
 _RECONNECT: Final = 1.0
 """Seconds between two attempts to connect."""
 
-_MAX_IN_FLIGHT: Final = 256
-"""Bounds the memory of an outage, to this times the largest record, and suffices for tens of thousands a second."""
+MAX_SENDS_IN_FLIGHT: Final = 256
+"""Records that one publisher sends at the same time.
+
+It bounds the memory of an outage, to this times the largest record, and suffices for tens of thousands a second.
+"""
 
 
 class KafkaPublisher:
@@ -58,7 +61,7 @@ class KafkaPublisher:
         client_id: str = "card-pipeline",
         metrics: KafkaMetrics | None = None,
         connect: ProducerFactory | None = None,
-        max_in_flight: int = _MAX_IN_FLIGHT,
+        max_in_flight: int = MAX_SENDS_IN_FLIGHT,
     ) -> None:
         self._settings = settings
         self._metrics = metrics or KafkaMetrics()

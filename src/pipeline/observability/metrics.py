@@ -154,9 +154,13 @@ class Metrics(KafkaMetrics):
         self.ingress_alarms = self._counter(
             "ingress_alarms",
             "What somebody must look at before events are lost: unverified, no_active_secret, unsigned_path, "
-            "unknown_path, quarantined, too_large",
+            "unknown_path, quarantined, too_large, source_overloaded",
             "integration",
             "kind",
+        )
+        self.ingress_in_flight = self._gauge("ingress_in_flight", "Webhook requests in work", "integration")
+        self.ingress_bytes_in_flight = self._gauge(
+            "ingress_bytes_in_flight", "Bytes of bodies of the webhook requests in work", "integration"
         )
 
     def _jobs(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -32,6 +32,15 @@ _WEBHOOK_PATH: Final = r"^(/[A-Za-z0-9._~-]+)+$"
 _OWN_TABLES: Final = frozenset({"ecs", "weavr"})
 _ATTRIBUTES: Final = tuple(EventAttributes.model_fields)
 _DAY_MS: Final = 86_400_000
+
+_RequestsPerSecond = Annotated[
+    Count | None,
+    Field(
+        ge=1,
+        examples=[200],
+        description="Authentic requests that it may send per second to one ingress process; default: as ingress.source_requests_per_second says",
+    ),
+]
 
 
 def _with_default_path(data: Any, root: str, key: str = "webhook_path") -> Any:
@@ -63,6 +72,7 @@ class EcsIntegration(EcsOptions, JobSettings):
         pattern=_WEBHOOK_PATH,
         description="Path that ECS posts announcements to; NAME is the name of the table",
     )
+    requests_per_second: _RequestsPerSecond = None
     callback: CallbackSettings = Field(description="How ECS is notified of the outcome")
 
     @model_validator(mode="before")
@@ -94,6 +104,7 @@ class WeavrIntegration(WeavrOptions):
         pattern=_WEBHOOK_PATH,
         description="Path that Weavr's event paths follow; NAME is the name of the table",
     )
+    requests_per_second: _RequestsPerSecond = None
     secrets: tuple[SecretSettings, ...] = Field(
         min_length=1,
         max_length=16,
@@ -145,6 +156,7 @@ class WebhookIntegration(BaseModel):
         pattern=_WEBHOOK_PATH,
         description="Path that the sender posts to; NAME is the name of the table",
     )
+    requests_per_second: _RequestsPerSecond = None
     id: RequestValues | None = Field(
         default=None,
         description=str(EventAttributes.model_fields["id"].description),

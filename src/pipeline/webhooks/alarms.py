@@ -27,6 +27,8 @@ class AlarmKind(StrEnum):
     """Authentic events that do not fit: kept in quarantine."""
     TOO_LARGE = "too_large"
     """Events that were refused for their size, and that their sender never repeats."""
+    SOURCE_OVERLOADED = "source_overloaded"
+    """Requests without room: their source, or unknown clients on its path, send too many or too slowly."""
 
 
 class Alarms:

@@ -34,6 +34,7 @@ class Answer(StrEnum):
     INVALID = "invalid"
     UNEXPECTED = "unexpected"
     OVERLOADED = "overloaded"
+    SOURCE_OVERLOADED = "source_overloaded"
     BROKER_UNAVAILABLE = "broker_unavailable"
     NO_ACTIVE_SECRET = "no_active_secret"  # noqa: S105 - a kind of answer, no secret
     UNVERIFIED = "unverified"
@@ -210,8 +211,19 @@ STATUSES: Final[tuple[Status, ...]] = (
         (503,),
         "Overloaded",
         f"{_NOTHING} Retry-After says when to try again.",
-        "ingress.max_in_flight requests, or the allowed number of sends to the broker, are in work.",
+        "ingress.max_in_flight requests, ingress.max_bytes_in_flight bytes of bodies, or the allowed number of sends "
+        "to the broker, are in work.",
         "Send it again after Retry-After",
+        retry=True,
+    ),
+    Status(
+        Answer.SOURCE_OVERLOADED,
+        (503,),
+        "Too many requests from this source",
+        f"{_NOTHING} Other sources are served. Retry-After says when to try again.",
+        "This source, or unknown clients on its path, have as many requests or bytes in work as one may have while "
+        "others need room; or it sends more than source_requests_per_second.",
+        "Send it again after Retry-After, fewer at the same time, and each body without pauses",
         retry=True,
     ),
     Status(

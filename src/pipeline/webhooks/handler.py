@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -32,6 +30,7 @@ from pipeline.webhooks.http_request import (
     read_body,
     values_of,
 )
+from pipeline.webhooks.limits import AdmittedRequest, SourceLimits
 from pipeline.webhooks.records import DurablePublishing
 from pipeline.webhooks.refusals import RefusalCounts
 from pipeline.webhooks.settings import IngressSettings
@@ -48,44 +47,18 @@ _UNAUTHORIZED: Final = 401
 _TOO_LARGE: Final = 413
 _SERVER_ERROR: Final = 500
 _LOGGED_ELSEWHERE: Final = frozenset(
-    {Answer.ACCEPTED, Answer.KEPT, Answer.UNVERIFIED, Answer.UNSIGNED_PATH, Answer.NO_ACTIVE_SECRET}
+    {
+        Answer.ACCEPTED,
+        Answer.KEPT,
+        Answer.UNVERIFIED,
+        Answer.UNSIGNED_PATH,
+        Answer.NO_ACTIVE_SECRET,
+        Answer.SOURCE_OVERLOADED,
+    }
 )
 """Answers with their own log lines. Alarm lines are rate-limited, so that a flood of requests never floods the log."""
 _CHALLENGE: Final = {"WWW-Authenticate": "Webhook"}
 """RFC 9110, section 15.5.2, requires a challenge with each 401. No registered scheme fits webhooks."""
-
-
-class InFlight:
-    """Counts the requests in work, up to a limit. The limit bounds the memory that their bodies take."""
-
-    def __init__(self, limit: int) -> None:
-        """Take the limit; a request above it is refused."""
-        self._limit = limit
-        self._count = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one slot while the block runs.
-
-        Raises:
-            Problem: All slots are taken.
-        """
-        if self._count >= self._limit:
-            raise temporary(Answer.OVERLOADED, "requests_in_flight")
-        self._count += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._count -= 1
-            if not self._count:
-                self._idle.set()
-
-    async def idle(self) -> None:
-        """Return when no request is in work. The caller sets the timeout."""
-        await self._idle.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +75,11 @@ class _Head:
 class Ingress:
     """Answers requests. A 2xx means that every in-sync replica has the event, and its audit event if there is one.
 
-    The checks, in order: path 404, method 405, requests in flight 503, media type 415, size 413, time 408, signature
-    401, body 422 (once it is durable in quarantine), record size 413, publication 503. An unexpected fault is a 500
-    without details. A source's policy may skip the media type, answer 503 if no secret verifies a request, and answer
-    with success once a request is durable in quarantine.
+    The checks, in order: path 404, method 405, rate and requests in flight 503, media type 415, size 413, bytes in
+    flight 503, time 408, signature 401, rate again 503, sends in flight 503, body 422 (once it is durable in
+    quarantine), record size 413, publication 503. An unexpected fault is a 500 without details. A source's policy may
+    skip the media type, answer 503 if no secret verifies a request, and answer with success once a request is durable
+    in quarantine.
 
     Args:
         webhooks: Each needs a path of its own.
@@ -115,7 +89,7 @@ class Ingress:
         refusals: Counts unauthenticated requests.
         clock: Aware UTC time.
         new_hex: Returns the given number of random bytes in hex, for trace ids.
-        monotonic: Seconds of a clock that never goes back; limits how often an alarm is logged.
+        monotonic: Seconds of a clock that never goes back; for the rates of sources and of alarm lines.
         capture: Stores refused requests while a person asks for them.
 
     Raises:
@@ -147,7 +121,7 @@ class Ingress:
         self._clock = clock
         self._new_hex = new_hex
         self._publishing = DurablePublishing(publisher, deadline_seconds=settings.deadline_seconds)
-        self.in_flight: Final = InFlight(settings.max_in_flight)
+        self.limits: Final = SourceLimits(webhooks, settings, metrics, monotonic)
         self.draining = False
         """While True, each answer closes its connection, so that senders and proxies turn to another instance."""
 
@@ -171,9 +145,13 @@ class Ingress:
         """Return the response, which answer it is, and the reason for metric and log."""
         try:
             found = _checked_route(head.request, webhook)
-            with self.in_flight.slot():
-                answer = await self._publish(await self._receive(head, found))
+            with self.limits.admitted(found, head.client) as admitted:
+                received = await self._receive(head, found, admitted)
+                with admitted.sending():
+                    answer = await self._publish(received)
         except Problem as problem:
+            if webhook is not None and problem.row.answer is Answer.SOURCE_OVERLOADED:
+                self._alarm(webhook, AlarmKind.SOURCE_OVERLOADED, problem.reason)
             if webhook is not None and problem.status == _TOO_LARGE and webhook.policy.invalid == "keep":
                 self._alarm(webhook, AlarmKind.TOO_LARGE, problem.reason)
             return problem.response(head.trace.trace_id), problem.row.answer, problem.reason
@@ -183,21 +161,22 @@ class Ingress:
             return Problem(unexpected).response(head.trace.trace_id), unexpected, unexpected.value
         return web.Response(status=found.policy.success), answer, answer.value
 
-    async def _receive(self, head: _Head, webhook: Webhook) -> Received:
+    async def _receive(self, head: _Head, webhook: Webhook, admitted: AdmittedRequest) -> Received:
         """Read and verify the request; keep only the headers that are stored with the record."""
         any_type = webhook.policy.any_media_type
         content_type = content_type_of(head.headers) if any_type else check_media_type(head.headers)
-        body = await self._body(head.request, webhook)
+        body = await self._body(head.request, webhook, admitted)
         now = self._clock()
         verified = self._verify(webhook, WebhookRequest(head.path_below, head.headers, body, head.client), now)
+        admitted.verified()
         stored = tuple(header for header in head.headers if header[0] in webhook.verifier.stored_headers)
         request = WebhookRequest(verified.path, stored, body, head.client)
         return Received(webhook, request, content_type, verified.by, now, head.trace)
 
-    async def _body(self, request: web.BaseRequest, webhook: Webhook) -> bytes:
+    async def _body(self, request: web.BaseRequest, webhook: Webhook, admitted: AdmittedRequest) -> bytes:
         limit, timeout = self._settings.max_body_bytes, self._settings.read_timeout_seconds
         try:
-            return await read_body(request, limit=limit, timeout=timeout)
+            return await read_body(request, limit=limit, timeout=timeout, on_bytes=admitted.received)
         except Problem as problem:
             if problem.row.answer is Answer.BODY_INCOMPLETE and webhook.policy.invalid == "keep":
                 # a sender that never repeats after 400 may repeat after 408

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
@@ -99,40 +99,49 @@ def _is_json(content_type: str) -> bool:
     return content_type.isascii() and media_type == "application/json" and all(name == "utf-8" for name in charsets)
 
 
-async def read_body(request: web.BaseRequest, *, limit: int, timeout: float) -> bytes:  # noqa: ASYNC109 - whole body's
+async def read_body(
+    request: web.BaseRequest,
+    *,
+    limit: int,
+    timeout: float,  # noqa: ASYNC109 - whole body's
+    on_bytes: Callable[[int], None],
+) -> bytes:
     """Return the raw body. It uses at most ``limit`` bytes and one network read, whatever length was announced.
 
     Args:
         request: Its headers are already checked; a sender that waits for ``100 Continue`` gets it here.
         limit: Largest size in bytes.
         timeout: Seconds for the whole body, so that a sender of one byte per second cannot hold a slot.
+        on_bytes: Called with the size of each piece before it is kept; it may raise to refuse the request.
 
     Raises:
-        Problem: 400 the body ended early or its chunks are broken, 408 too slow, 413 too large.
+        Problem: 400 the body ended early or its chunks are broken, 408 too slow, 413 too large; or what ``on_bytes``
+            raises.
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     if request.content.is_eof() and request.content.exception() is None:
-        return await _read(request, limit)  # the body came with the head: there is nothing to wait for
+        return await _read(request, limit, on_bytes)  # the body came with the head: there is nothing to wait for
     try:
         async with asyncio.timeout(timeout):
             if request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
                 await request.writer.write(_CONTINUE)
                 request.writer.output_size = 0
-            return await _read(request, limit)
+            return await _read(request, limit, on_bytes)
     except TimeoutError:
         raise Problem(Answer.BODY_TIMEOUT, detail=f"The body did not come within {timeout:g} s") from None
     except (web.RequestPayloadError, ConnectionError):
         raise Problem(Answer.BODY_INCOMPLETE) from None
 
 
-async def _read(request: web.BaseRequest, limit: int) -> bytes:
+async def _read(request: web.BaseRequest, limit: int, on_bytes: Callable[[int], None]) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while piece := await request.content.readany():
         size += len(piece)
         if size > limit:
             raise _too_large(limit)
+        on_bytes(len(piece))
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -115,7 +115,7 @@ class IngressServer:
         self._server.pre_shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                await self._ingress.in_flight.idle()
+                await self._ingress.limits.idle()
         await runner.cleanup()
         if self._flusher.cancel():  # otherwise it has failed, and wait() has raised its error
             await asyncio.wait([self._flusher])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
 from pipeline.units import Bytes, Count, Port, Seconds
 
@@ -24,7 +25,7 @@ class IngressSettings(BaseModel):
         default=524_288,
         ge=1024,
         le=16_777_216,
-        description="A larger request body is refused with 413. Keep it below kafka.max_record_bytes. max_body_bytes times max_in_flight bounds the memory",
+        description="A larger request body is refused with 413. Keep it below kafka.max_record_bytes",
     )
     read_timeout_seconds: Seconds = Field(
         default=10.0,
@@ -44,7 +45,17 @@ class IngressSettings(BaseModel):
     max_in_flight: Count = Field(
         default=512,
         ge=1,
-        description="Requests handled at the same time; further ones are answered 503 at once. Lower it to save memory",
+        description="Requests handled at the same time; further ones are answered 503 at once. With several sources, one alone gets two thirds of them",
+    )
+    max_bytes_in_flight: Bytes = Field(
+        default=67_108_864,
+        ge=1024,
+        description="Bytes of bodies held at the same time; a request that finds no room is answered 503. Lower it to save memory, to no less than four times max_body_bytes. With several sources, one alone gets two thirds of them",
+    )
+    source_requests_per_second: Count = Field(
+        default=1000,
+        ge=1,
+        description="Authentic requests that one source may send per second to one ingress process, on average; it may burst for two seconds, then it is answered 503. A source's own requests_per_second overrides it. With a single source it does not apply: no other needs room",
     )
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
         default=(),
@@ -64,6 +75,16 @@ class IngressSettings(BaseModel):
         ge=0,
         description="How long the ingress keeps serving after SIGTERM, while it reports not ready. Make it as long as your proxy needs to stop sending requests",
     )
+
+    @model_validator(mode="after")
+    def _bodies_fit(self) -> Self:
+        least = 4 * self.max_body_bytes
+        if self.max_bytes_in_flight < least:
+            raise ValueError(
+                f"max_bytes_in_flight: {self.max_bytes_in_flight} is less than four times max_body_bytes, so a large "
+                f"body might never find room; write at least {least}, or lower max_body_bytes"
+            )
+        return self
 
     @property
     def stop_grace_seconds(self) -> float:

@@ -21,6 +21,7 @@ class Webhook:
             paths below it belong to it too.
         verifier: Decides whether a request is authentic.
         source: Decides which event a request is.
+        requests_per_second: How many authentic requests it may send; None: as ``ingress`` says for every source.
     """
 
     integration: str
@@ -28,6 +29,7 @@ class Webhook:
     path: str
     verifier: Verifier
     source: Source
+    requests_per_second: int | None = None
 
     @property
     def policy(self) -> Policy:

@@ -80,8 +80,8 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
             f"{WEAVR}api_key = 1",
             (
                 "weavr.acme.api_key: is not a setting; known here: audit_accepted, legacy_signature, missing_call_ref, "
-                "name, path_secret, secrets, tolerance_seconds, unsigned_paths, unverified_status, "
-                "webhook_path"
+                "name, path_secret, requests_per_second, secrets, tolerance_seconds, unsigned_paths, "
+                "unverified_status, webhook_path"
             ),
         ),
         (

@@ -178,7 +178,7 @@ async def test_sender_that_goes_away_in_mid_body_leaves_nothing_behind() -> None
         writer.close()
         await writer.wait_closed()
         async with asyncio.timeout(5):
-            await here.ingress.in_flight.idle()
+            await here.ingress.limits.idle()
         labels = {"integration": "acme", "status": "400", "reason": "body_incomplete"}
         assert here.metrics.registry.get_sample_value("pipeline_ingress_requests_total", labels) == 1
     assert publisher.published == []

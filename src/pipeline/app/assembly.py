@@ -22,6 +22,7 @@ from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import settle_memory
 from pipeline.jobs.deadline_watch import DeadlineWatch
+from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load
@@ -35,10 +36,8 @@ from pipeline.kafka import (
     DeadLetters,
     GroupClient,
     GroupClientFactory,
-    Handle,
     KafkaSettings,
     KeyedConsumer,
-    OnArrival,
 )
 from pipeline.observability import Check, Metrics
 from pipeline.settings import JobIntegration, Settings
@@ -117,9 +116,10 @@ async def make_process(around: Surroundings) -> Part:
     """Return the worker of PROCESS; processors are opened."""
     settle_memory()
     rules = {name: await _file_rules(around, one) for name, one in around.settings.job_integrations().items()}
-    stage = ProcessStage(around.stage("process"), rules)
-    consumer = _consumer(around, stage.handle, "process", Topic.BATCH_REQUESTED, on_arrival=stage.arrive)
-    return Worker("process", [consumer])
+    context = around.stage("process")
+    stage = ProcessStage(context, rules)
+    handler = JobHandler(context, stage.handle, arrive=stage.arrive)
+    return Worker("process", [_consumer(around, handler, "process", Topic.BATCH_REQUESTED)])
 
 
 async def _file_rules(around: Surroundings, integration: JobIntegration) -> FileRules:
@@ -145,8 +145,9 @@ async def make_upload(around: Surroundings) -> Part:
         )
         for name, one in around.settings.job_integrations().items()
     }
-    stage = UploadStage(around.stage("upload"), rules)
-    return Worker("upload", [_consumer(around, stage.handle, "upload", Topic.BATCH_PROCESSED)])
+    context = around.stage("upload")
+    handler = JobHandler(context, UploadStage(context, rules).handle)
+    return Worker("upload", [_consumer(around, handler, "upload", Topic.BATCH_PROCESSED)])
 
 
 async def _transfers(around: Surroundings, integration: JobIntegration) -> Transfers:
@@ -176,11 +177,12 @@ async def make_confirm(around: Surroundings) -> Part:
         )
         services += notifications.services
         checks |= {f"{check}-{name}": notifications.checks[check] for check in notifications.checks}
-    stage = ConfirmStage(around.stage("confirm"), rules)
-    watch = DeadlineWatch(around.stage("watch"), rules, interval=settings.watch.interval_seconds)
+    context, watching = around.stage("confirm"), around.stage("watch")
+    stage = ConfirmStage(context, rules)
+    watch = DeadlineWatch(watching, rules, interval=settings.watch.interval_seconds)
     runners = [
-        _consumer(around, stage.handle, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED),
-        _consumer(around, watch.handle, "watch", Topic.BATCH_REQUESTED),
+        _consumer(around, JobHandler(context, stage.handle), "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED),
+        _consumer(around, JobHandler(watching, watch.handle), "watch", Topic.BATCH_REQUESTED),
     ]
     return Worker("confirm", runners, [watch.run, *services], checks)
 
@@ -219,9 +221,7 @@ STAGE_MAKERS: Final[Mapping[str, Callable[[Surroundings], Awaitable[Part]]]] = {
 }
 
 
-def _consumer(
-    around: Surroundings, handle: Handle, group: str, *topics: Topic, on_arrival: OnArrival | None = None
-) -> KeyedConsumer:
+def _consumer(around: Surroundings, handler: JobHandler, group: str, *topics: Topic) -> KeyedConsumer:
     async def note(letter: DeadLetter) -> None:
         record = letter.record
         position = (record.topic, str(record.partition), str(record.offset))
@@ -240,8 +240,8 @@ def _consumer(
         await around.publisher.publish(audit_record(event))
 
     return KeyedConsumer(
-        handle,
-        on_arrival=on_arrival,
+        handler.handle,
+        on_arrival=handler.on_arrival,
         dead_letters=DeadLetters(around.publisher, group=group, metrics=around.metrics, on_dead_letter=note, clock=now),
         group=group,
         topics=topics,

@@ -2,7 +2,19 @@
 
 from pipeline.contracts.audit_events import AuditAction, AuditEvent
 from pipeline.contracts.audit_records import audit_record
-from pipeline.contracts.headers import INTEGRATION_HEADER, PATH_HEADER, EventHeaders, Headers, first_values, schema_uri
+from pipeline.contracts.headers import (
+    INTEGRATION_HEADER,
+    PATH_HEADER,
+    REPLAY_GROUP_HEADER,
+    RETRY_CODE_HEADER,
+    RETRY_COUNT_HEADER,
+    RETRY_FIRST_AT_HEADER,
+    RETRY_GROUP_HEADER,
+    EventHeaders,
+    Headers,
+    first_values,
+    schema_uri,
+)
 from pipeline.contracts.jobs import (
     BatchCompleted,
     BatchFailed,
@@ -15,9 +27,10 @@ from pipeline.contracts.jobs import (
     OutcomeMessage,
     event_id,
     job_key,
+    parse_job_key,
     stable_hash,
 )
-from pipeline.contracts.records import OutgoingRecord, Record, RecordPosition
+from pipeline.contracts.records import OutgoingRecord, Record, RecordPosition, is_for
 from pipeline.contracts.topics import (
     DEAD_LETTER_ENDING,
     SOURCE_TOPICS,
@@ -34,6 +47,11 @@ __all__ = [
     "DEAD_LETTER_ENDING",
     "INTEGRATION_HEADER",
     "PATH_HEADER",
+    "REPLAY_GROUP_HEADER",
+    "RETRY_CODE_HEADER",
+    "RETRY_COUNT_HEADER",
+    "RETRY_FIRST_AT_HEADER",
+    "RETRY_GROUP_HEADER",
     "SOURCE_TOPICS",
     "SPECS",
     "TOPICS",
@@ -60,7 +78,9 @@ __all__ = [
     "event_id",
     "event_topic",
     "first_values",
+    "is_for",
     "job_key",
+    "parse_job_key",
     "schema_uri",
     "segment_ms",
     "stable_hash",

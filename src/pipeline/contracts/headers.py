@@ -17,6 +17,21 @@ INTEGRATION_HEADER = "pipeline_integration"
 PATH_HEADER = "pipeline_path"
 """Record header with the path below the webhook's own, e.g. ``/managed_cards/watch``; absent where there is none."""
 
+RETRY_GROUP_HEADER = "retry_group"
+"""Record header that names the one consumer group which a retried record is for."""
+
+RETRY_COUNT_HEADER = "retry_count"
+"""Record header with the number of times that the record has waited outside of its topic, from 1."""
+
+RETRY_FIRST_AT_HEADER = "retry_first_at"
+"""Record header with the time at which the record began to wait for the first time (ISO 8601, UTC)."""
+
+RETRY_CODE_HEADER = "retry_code"
+"""Record header with the error code because of which the record waited last."""
+
+REPLAY_GROUP_HEADER = "replay_group"
+"""Record header that names the one consumer group which a replayed dead letter is for."""
+
 
 def schema_uri(name: str, version: int = 1) -> str:
     """Return the URI of a published schema (``ce_dataschema``), the ``$id`` of its file in ``schemas/``."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
-IntegrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+_INTEGRATION: Final = r"[a-z0-9][a-z0-9-]{0,62}"
+
+IntegrationName = Annotated[str, Field(pattern=rf"^{_INTEGRATION}$")]
 """Lower case letters, digits and dashes: it is part of URLs, topic keys and store paths."""
 
+_JOB_KEY: Final = re.compile(
+    rf"(?P<integration>{_INTEGRATION})/(?P<guid>[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})"
+)
 
 _TIMES: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 """Between them a margin can be taken off, a retry added, and the minute written as a store key of twelve digits."""
@@ -129,6 +135,12 @@ class CallbackBody(BaseModel):
 def job_key(integration: str, job_guid: UUID) -> str:
     """Return the partition key of a job: all its records stay in order."""
     return f"{integration}/{job_guid}"
+
+
+def parse_job_key(key: str) -> tuple[str, UUID] | None:
+    """Return the integration and the job that a partition key names, or None if it is not the key of a job."""
+    match = _JOB_KEY.fullmatch(key)
+    return (match["integration"], UUID(match["guid"])) if match else None
 
 
 def event_id(*facts: str | bytes) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from pipeline.contracts.headers import Headers
+from pipeline.contracts.headers import REPLAY_GROUP_HEADER, RETRY_GROUP_HEADER, Headers
 from pipeline.contracts.topics import TopicName
+
+_GROUP_HEADERS: Final = frozenset({RETRY_GROUP_HEADER, REPLAY_GROUP_HEADER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +49,12 @@ class RecordPosition:
     topic: TopicName
     partition: int
     offset: int
+
+
+def is_for(record: Record, group: str) -> bool:
+    """Return whether a consumer group handles a record: False for a copy that was published for another group.
+
+    A retried or replayed record goes to its topic again. The other groups that read the topic have handled the first
+    one, so they finish the copy untouched.
+    """
+    return all(value == group.encode() for name, value in record.headers if name in _GROUP_HEADERS)

@@ -10,9 +10,9 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.contracts import INTEGRATION_HEADER, Record, first_values
+from pipeline.contracts import INTEGRATION_HEADER, Record, first_values, parse_job_key
 from pipeline.contracts.strict_json import InvalidBody
-from pipeline.errors import PermanentError, PoisonRecord
+from pipeline.errors import PoisonRecord, TransientError
 from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.partners import JobAnnouncement, Partner
 from pipeline.jobs.settings import JobLimits, JobPolicies
@@ -47,26 +47,36 @@ _LAST_MS: Final = 7_258_118_400_000
 """The years 2000 to 2199: other timestamps are no times."""
 
 
+class IntegrationUnknown(TransientError):
+    """The settings of this worker lack the integration: it is new and the worker is not, or somebody removed it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            "integration_unknown",
+            f"No integration {name!r} is configured in this worker. Add [ecs.{name}] to its settings and restart it; "
+            "the jobs then continue without a command.",
+        )
+
+
 def rules_for(integrations: Mapping[str, R], name: str) -> R:
     """Return an integration's rules.
 
     Raises:
-        PermanentError: It is not configured here (any more).
+        IntegrationUnknown: It is not configured here, or not any more.
     """
     try:
         return integrations[name]
     except KeyError:
-        raise PermanentError(
-            "integration_unknown", f"no integration {name!r} is configured; add [ecs.{name}] and replay the record"
-        ) from None
+        raise IntegrationUnknown(name) from None
 
 
 def decode_request(record: Record, integrations: Mapping[str, JobRules]) -> Request:
     """Return what an announcement record says, as the partner of its integration reads it.
 
     Raises:
-        PermanentError: Its integration is not configured here (any more).
-        PoisonRecord: It names no integration, or its value is no announcement. The ingress publishes no such record.
+        IntegrationUnknown: Its integration is not configured here, or not any more.
+        PoisonRecord: It names no integration, its key is of another one, or its value is no announcement. The ingress
+            publishes no such record.
     """
     headers = first_values(record.headers)
     integration, event = headers.get(INTEGRATION_HEADER), headers.get("ce_id")
@@ -74,6 +84,12 @@ def decode_request(record: Record, integrations: Mapping[str, JobRules]) -> Requ
     if not integration or not event or not _EVENT_ID.fullmatch(event):
         raise PoisonRecord(
             "announcement_invalid", f"the headers {INTEGRATION_HEADER} and ce_id (32 hex digits) are needed"
+        )
+    job = parse_job_key(record.key)
+    # a job that waits is filed under its key
+    if job is None or job[0] != integration:
+        raise PoisonRecord(
+            "announcement_invalid", f"its key must be the job's, of the integration in {INTEGRATION_HEADER}"
         )
     partner = rules_for(integrations, integration).partner
     try:

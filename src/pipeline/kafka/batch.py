@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.contracts import Record, TopicName
+from pipeline.contracts import Record, TopicName, is_for
 from pipeline.errors import LeaseLost, Overloaded, PermanentError, PipelineError, TransientError
 from pipeline.kafka.dead_letters import DeadLetters
 from pipeline.kafka.member import GroupMember
@@ -139,7 +139,9 @@ class _BatchWork:
             await self._until_done(prepare)
             while True:
                 batch = await self._batch()
-                await self._handled(batch)
+                mine = [record for record in batch if is_for(record, self._shared.group)]
+                if mine:
+                    await self._handled(mine)
                 for record in batch:
                     self.offsets.finish(record.offset)
                 self._progressed()

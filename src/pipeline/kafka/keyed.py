@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.contracts import Record, TopicName
+from pipeline.contracts import Record, TopicName, is_for
 from pipeline.errors import LeaseLost, Overloaded, PermanentError, PipelineError, TransientError
 from pipeline.kafka.dead_letters import DeadLetters
 from pipeline.kafka.member import GroupMember
@@ -232,7 +232,7 @@ class _KeyedWork:
         refused = False
         while self._waiting and self._waiting[0].offset < end:
             record = self._waiting.popleft()
-            if self._gate is None or self._gate.admit(record):
+            if is_for(record, self._shared.group) and (self._gate is None or self._gate.admit(record)):
                 self._begin(record)
             else:
                 self.offsets.finish(record.offset)

@@ -117,7 +117,7 @@ class Gate(Protocol):
     def admit(self, record: Record) -> bool:
         """Return whether to handle a record; if not, it is finished.
 
-        Called exactly once per record, in offset order, starting with the first. It must not fail.
+        Called exactly once per record that is for the group, in offset order. It must not fail.
         """
         ...
 

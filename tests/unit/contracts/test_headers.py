@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 
-from pipeline.contracts import EventHeaders, first_values
+import pytest
+
+from pipeline.contracts import EventHeaders, Headers, Record, Topic, first_values, is_for
 
 EVENT = EventHeaders(
     id="0123",
@@ -51,3 +53,20 @@ def test_a_time_elsewhere_keeps_its_offset() -> None:
 def test_the_first_of_equal_names_counts_and_wrong_bytes_do_no_harm() -> None:
     values = first_values((("ce_id", b"first"), ("ce_id", b"second"), ("odd", b"\xff")))
     assert values == {"ce_id": "first", "odd": "\ufffd"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "mine"),
+    [
+        ((), True),
+        ((("retry_group", b"process"),), True),
+        ((("retry_group", b"watch"),), False),
+        ((("replay_group", b"process"), ("ce_id", b"1")), True),
+        ((("ce_id", b"1"), ("replay_group", b"audit")), False),
+        ((("retry_group", b"process"), ("replay_group", b"audit")), False),
+        ((("retry_group", b"\xff"),), False),
+    ],
+)
+def test_a_copy_for_one_group_is_for_no_other(headers: Headers, *, mine: bool) -> None:
+    record = Record(Topic.BATCH_REQUESTED, 0, 7, "acme/1", b"{}", headers, 0)
+    assert is_for(record, "process") is mine

@@ -6,10 +6,10 @@ import json
 from dataclasses import replace
 
 import pytest
-from support.job_world import World
+from support.job_world import JOB, World
 
 from pipeline.contracts import Record, Topic, first_values
-from pipeline.errors import PermanentError, PoisonRecord
+from pipeline.errors import PoisonRecord
 
 INTEGRATION = ("pipeline_integration", b"acme")
 ID = ("ce_id", b"0123456789abcdef0123456789abcdef")
@@ -26,13 +26,19 @@ async def test_an_event_id_that_is_none_never_becomes_a_store_key(event: bytes) 
     assert world.memory.objects == {}
 
 
-@pytest.mark.parametrize("name", [b"other", b"../acme", b"\xff", b"x" * 100_000])
-async def test_an_integration_that_is_not_configured_is_refused(name: bytes) -> None:
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [(b"other", "acme"), *((name, key) for name in (b"../acme", b"\xff", b"x" * 100_000) for key in ("acme", "{}"))],
+)
+async def test_an_integration_that_no_ingress_can_have_named_is_refused(name: bytes, key: str) -> None:
+    """It would become part of a store key; and a job that waits is filed under the integration in its key."""
     world = World()
-    record = replace(world.announce(), headers=(("pipeline_integration", name), ID))
-    with pytest.raises(PermanentError) as caught:
-        await world.deliver(world.process, record)
-    assert caught.value.code == "integration_unknown"
+    key = f"{key.format(name.decode(errors='replace'))}/{JOB}"
+    record = replace(world.announce(), key=key, headers=(("pipeline_integration", name), ID))
+    for stage in (world.process, world.watch):
+        with pytest.raises(PoisonRecord, match="integration"):
+            await world.deliver(stage, record)
+    assert world.memory.objects == {}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 from support.job_world import CARDS, JOB, World
 
 from pipeline.contracts import Topic, first_values
-from pipeline.errors import PermanentError, PoisonRecord, TransientError
+from pipeline.errors import PoisonRecord, TransientError
+from pipeline.jobs.announcements import IntegrationUnknown
 
 
 def body_sent(world: World, call: int = 0) -> dict[str, Any]:
@@ -116,12 +117,12 @@ async def test_a_lost_publication_is_made_up_for_by_the_next_delivery(topic: Top
     assert json.loads(world.bus.on(Topic.BATCH_COMPLETED)[-1].value)["told"] == "confirmed"
 
 
-async def test_an_integration_that_is_not_configured_is_a_permanent_error() -> None:
+async def test_an_integration_that_is_not_configured_is_a_temporary_condition() -> None:
     world = World()
     record = world.announce()
     headers = tuple((name, b"other" if name == "pipeline_integration" else value) for name, value in record.headers)
-    with pytest.raises(PermanentError, match="integration_unknown: no integration 'other' is configured"):
-        await world.process.arrive(type(record)(**{**_fields(record), "headers": headers}))
+    with pytest.raises(IntegrationUnknown, match="integration_unknown: No integration 'other' is configured"):
+        await world.process.arrive(type(record)(**{**_fields(record), "key": f"other/{JOB}", "headers": headers}))
 
 
 async def test_a_value_that_is_no_announcement_is_poison_and_its_content_is_not_repeated() -> None:

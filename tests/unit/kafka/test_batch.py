@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from support.bus_bench import KAFKA, QUICK, until
@@ -83,6 +84,17 @@ def bench() -> Bench:
 
 def _pairs(*values: bytes) -> list[tuple[str, bytes]]:
     return [("k", value) for value in values]
+
+
+async def test_copies_for_other_groups_are_finished_untouched(bench: Bench) -> None:
+    async with bench.running(0):
+        one, two, three = (bench.group.record("a", value) for value in (b"1", b"2", b"3"))
+        others = (("retry_group", b"process"),)
+        bench.group.deliver(replace(one, headers=others), two, replace(three, headers=others))
+        await until(lambda: {0: 3} in bench.group.commits)
+        bench.group.deliver(replace(bench.group.record("a", b"4"), headers=others))
+        await until(lambda: {0: 4} in bench.group.commits)
+    assert bench.handler.batches == [[b"2"]]
 
 
 async def test_consecutive_records_come_in_bounded_batches(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from support.event_bench import EventBench, until
@@ -32,6 +33,16 @@ async def test_the_gate_sees_every_record_once_in_offset_order(events: EventBenc
             await asyncio.sleep(0)
         await until(lambda: {0: 12} in events.group.commits)
     assert [gate.seen for gate in events.gates] == [list(range(12))]
+
+
+async def test_a_copy_for_another_group_is_finished_untouched_and_the_gate_does_not_see_it(events: EventBench) -> None:
+    async with events.running(0):
+        first, second = events.group.record("a", b"1"), events.group.record("a", b"2")
+        headers = (("replay_group", b"another"),)
+        events.group.deliver(replace(first, headers=headers), replace(second, headers=(("replay_group", b"fraud"),)))
+        await until(lambda: {0: 2} in events.group.commits)
+    assert events.done == [b"2"]
+    assert [gate.seen for gate in events.gates] == [[1]]
 
 
 async def test_nothing_is_handled_before_the_gate_is_open(events: EventBench) -> None:

@@ -1,9 +1,9 @@
 """INGRESS, verified and durable, against a bare aiohttp no-op.
 
-Ours is ``pipeline ingress`` as a process, twice over: announcements of ECS (HMAC verified, body validated, record and
-audit event on Apache Kafka with acks=all, one after the other) and events of Weavr (all 32 kinds; one record each). The
-peer answers 202 to any POST and does nothing. The load generator is a third process with keep-alive connections, each
-sending its next request when the last one is answered; all share this machine's cores.
+Ours is ``pipeline ingress`` as a process, twice over: announcements of ECS (HMAC verified, body validated) and events
+of Weavr (all 32 kinds), each one record on Apache Kafka with acks=all. The peer answers 202 to any POST and does
+nothing. The load generator is a third process with keep-alive connections, each sending its next request when the last
+one is answered; all share this machine's cores.
 """
 
 from __future__ import annotations

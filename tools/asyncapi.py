@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.contracts import (
+    CLIENT_HEADER,
     DEAD_LETTER_ENDING,
+    FACTS_HEADER,
     INTEGRATION_HEADER,
     PATH_HEADER,
     SOURCE_TOPICS,
     SPECS,
     TOPICS,
+    VERIFIED_BY_HEADER,
     TopicSpec,
 )
 from tools.contract_table import CONTRACTS, Contract
@@ -41,6 +44,12 @@ OPTIONAL_HEADERS: Final[Mapping[str, str]] = {
     INTEGRATION_HEADER: "Name of the webhook that it came in by.",
     PATH_HEADER: "Path that the sender put behind the webhook's own: its name for the kind of event.",
 }
+AUDIT_HEADERS: Final[Mapping[str, str]] = {
+    CLIENT_HEADER: "Address that the webhook came from.",
+    VERIFIED_BY_HEADER: "Name of the secret, or of what else proved the webhook authentic; never a secret.",
+    FACTS_HEADER: "JSON object with what the audit event says about the webhook: counts, ids, times.",
+}
+"""Of accepted webhooks whose audit event AUDIT builds from the record."""
 WEAVR_HEADERS: Final[Mapping[str, str]] = {
     "signature-v2": "As received: base64(HMAC-SHA256(API key, `call-ref`, value, `published-timestamp`)).",
     "published-timestamp": "As received: when Weavr sent it, digits of epoch milliseconds.",
@@ -170,7 +179,7 @@ def _opaque() -> dict[str, Any]:
 
 
 def _headers(provider: Mapping[str, str]) -> dict[str, Any]:
-    known = {**HEADERS, **OPTIONAL_HEADERS, **provider}
+    known = {**HEADERS, **OPTIONAL_HEADERS, **AUDIT_HEADERS, **provider}
     return {
         "type": "object",
         "required": [*HEADERS],

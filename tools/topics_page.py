@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.contracts import TOPICS, TopicSpec
-from tools.asyncapi import HEADERS, OPTIONAL_HEADERS, WEAVR_HEADERS
+from tools.asyncapi import AUDIT_HEADERS, HEADERS, OPTIONAL_HEADERS, WEAVR_HEADERS
 from tools.contract_table import CONTRACTS
 from tools.markdown import duration, page, table
 
@@ -52,7 +52,12 @@ def render() -> str:
 
 
 def _headers() -> str:
-    groups = {"all": HEADERS, "most": OPTIONAL_HEADERS, "Weavr's": WEAVR_HEADERS}
+    groups = {
+        "all": HEADERS,
+        "most": OPTIONAL_HEADERS,
+        "audited webhooks": AUDIT_HEADERS,
+        "Weavr's": WEAVR_HEADERS,
+    }
     rows = ((f"`{name}`", of, about) for of, group in groups.items() for name, about in group.items())
     return table(("Header", "Of records", "Holds"), rows)
 

@@ -73,7 +73,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "publish.events": [Passage("ingress", "event"), Passage("ingress", "burst", 3)],
     "publish.events.quarantine": [Passage("ingress", "misfit")],
     "publish.audit.events": [
-        Passage("ingress"),
+        Passage("ingress", "invalid"),
         Passage("ingress", "misfit"),
         Passage("process", nth=2),
         _upload,

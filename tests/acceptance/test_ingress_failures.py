@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ import aiohttp
 import pytest
 from support.brokers import Broker
 from support.flow import INTEGRATION, Flow, running_flow
+from support.flow_checks import assert_audit_intact
 from support.flow_process import Launch
 from support.members import until
 from support.prefork import Prefork
@@ -138,6 +140,45 @@ async def test_a_silent_broker(request: pytest.FixtureRequest, tmp_path: Path, k
         assert repeated.status == HTTPStatus.ACCEPTED
         await ecs.assert_nothing_accepted_is_lost()
         assert await flow.processes["ingress"].stop() == 0
+
+
+async def test_what_was_answered_503_and_landed_is_audited(
+    apache_kafka: Broker, tmp_path: Path, prefork: Prefork
+) -> None:
+    """The broker has it and confirms it too late: ECS is asked to repeat it, and the audit log names it once."""
+    async with running_ingress(apache_kafka, tmp_path, QUICK, prefork) as (flow, ecs):
+        await ecs.accepted_at_last()
+        apache_kafka.freeze()
+        try:
+            refused = await ecs.post()
+        finally:
+            apache_kafka.thaw()
+        assert_refused_for_now(refused)
+        async with asyncio.timeout(30):
+            while refused.body not in await landed(flow):  # noqa: ASYNC110 - a test looks from outside
+                await asyncio.sleep(0.2)
+        audit = await flow.start("audit")
+        await flow.caught_up(groups=["audit"])
+        assert accepted_in(flow, refused) == 1
+        await ecs.accepted_at_last()
+        assert (await ecs.post(refused)).status == HTTPStatus.ACCEPTED
+        await flow.caught_up(groups=["audit"])
+        there = await landed(flow)
+        assert [accepted_in(flow, sent) for sent in ecs.sent] == [int(sent.body in there) for sent in ecs.sent]
+        await assert_audit_intact(flow)
+        assert [await one.stop() for one in (flow.processes["ingress"], audit)] == [0, 0]
+
+
+async def landed(flow: Flow) -> set[bytes]:
+    """Return the announcements in their topic."""
+    return {record.value for record in await flow.records(Topic.BATCH_REQUESTED)}
+
+
+def accepted_in(flow: Flow, sent: Sent) -> int:
+    """Return how often the audit log says that an announcement was accepted."""
+    events = [line["event"] for line in flow.audit_lines() if line["event"]["job_guid"] == str(sent.job)]
+    digest = hashlib.sha256(sent.body).hexdigest()
+    return sum((one["action"], one["detail"]["body_sha256"]) == ("webhook.accepted", digest) for one in events)
 
 
 async def test_a_broker_that_dies_and_comes_back(apache_kafka: Broker, tmp_path: Path, prefork: Prefork) -> None:

@@ -26,7 +26,7 @@ PUBLISHED: Final = {
     Topic.BATCH_PROCESSED: 1,
     Topic.BATCH_UPLOADED: 1,
     Topic.BATCH_COMPLETED: 1,
-    Topic.AUDIT_EVENTS: 7,
+    Topic.AUDIT_EVENTS: 6,
 }
 
 CALLS: Final = {"process": 20, "upload": 17, "confirm": 24, "audit": 8}

@@ -21,6 +21,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ _GROUPS: Final[Mapping[str, tuple[Topic, ...]]] = {
     "process": (Topic.BATCH_REQUESTED,),
     "upload": (Topic.BATCH_PROCESSED,),
     "confirm": (Topic.BATCH_UPLOADED, Topic.BATCH_FAILED),
-    "audit": (Topic.AUDIT_EVENTS,),
+    "audit": (Topic.BATCH_REQUESTED, Topic.AUDIT_EVENTS),
 }
 """What each group reads; in the order of the flow, so that who comes later has nothing new to expect from before."""
 
@@ -185,8 +186,9 @@ class Flow:
         return [line for line in lines if line["kind"] == "event"]
 
     def audit_trail(self, job: Job) -> list[dict[str, Any]]:
-        """Return a job's events of the audit log, in the order of its chain."""
-        return [line["event"] for line in self.audit_lines() if line["event"]["job_guid"] == str(job.guid)]
+        """Return a job's events of the audit log in the order of their times."""
+        events = [line["event"] for line in self.audit_lines() if line["event"]["job_guid"] == str(job.guid)]
+        return sorted(events, key=lambda event: datetime.fromisoformat(event["at"]))
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
 from pipeline.app.sources import open_webhooks
 from pipeline.audit import Signer, Writing
 from pipeline.audit.stage import AuditStage
-from pipeline.contracts import AuditAction, AuditEvent, Topic, audit_record
+from pipeline.contracts import AuditAction, AuditEvent, Topic, TopicName, audit_record
 from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import settle_memory
@@ -107,6 +107,7 @@ def make_ingress(around: Surroundings) -> Part:
         refusals=refusals,
         clock=now,
         capture=capture,
+        audited_topics=settings.audited_topics,
     )
     server = IngressServer(ingress, refusals, settings.ingress)
     return Web(server, settings.ingress, lambda: around.publisher.ready, [capture.run] if capture else [])
@@ -200,15 +201,16 @@ async def make_audit(around: Surroundings) -> Part:
     )
     dead_letters = DeadLetters(around.publisher, group="audit", metrics=around.metrics, clock=now)
     stage = AuditStage(writing, dead_letters, around.metrics)
+    topics = (Topic.AUDIT_EVENTS, *around.settings.audited_topics)
     member = BatchConsumer(
         stage,
         dead_letters=dead_letters,
         group="audit",
-        topics=[Topic.AUDIT_EVENTS],
+        topics=topics,
         kafka=around.kafka,
         settings=around.consumer,
         metrics=around.metrics,
-        connect=_connect(around, "audit", Topic.AUDIT_EVENTS),
+        connect=_connect(around, "audit", *topics),
     )
     return Worker("audit", [member])
 
@@ -252,7 +254,7 @@ def _consumer(around: Surroundings, handler: JobHandler, group: str, *topics: To
     )
 
 
-def _connect(around: Surroundings, group: str, *topics: Topic) -> GroupClientFactory:
+def _connect(around: Surroundings, group: str, *topics: TopicName) -> GroupClientFactory:
     async def connect() -> GroupClient:
         return await around.ports.group(group, topics, around.kafka, around.consumer)
 

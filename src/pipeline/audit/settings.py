@@ -22,7 +22,7 @@ class AuditSettings(BaseModel):
         default=10.0,
         gt=0,
         le=400,
-        description="How long event ids are remembered, so that a repeated event is written once. Keep it at least as long as audit.events plus the longest topic whose redelivery repeats audit events keep their records (7 + 3 days)",
+        description="How long event ids are remembered, so that a repeated event is written once. Keep it at least as long as audit.events plus the longest topic whose redelivery repeats audit events keep their records (7 + 3 days), and as the topics of audited webhooks do",
     )
     id_window_max: Count = Field(
         default=500_000,

@@ -1,4 +1,4 @@
-"""AUDIT: append every audit event once to the hash chain of its partition."""
+"""AUDIT: append every audit event, and that of every accepted webhook, once to the hash chain of its partition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from pipeline.audit import MAX_EVENT_BYTES, Appended, Chain, Entry, Writing
-from pipeline.contracts import AuditEvent, Record, TopicName
+from pipeline.contracts import AuditEvent, Record, Topic, TopicName, accepted_event
 from pipeline.errors import LeaseLost, PoisonRecord
 from pipeline.kafka.dead_letters import DeadLetters
 from pipeline.kafka.protocols import Lease
@@ -21,8 +21,10 @@ _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 class AuditStage:
     """A :class:`~pipeline.kafka.protocols.BatchHandler`: a batch becomes a segment.
 
-    When a batch returns, the chain holds each of its events, by this batch or an earlier one. Records that are no audit
-    events are in the dead-letter topic. Any process may repeat a batch at any time.
+    When a batch returns, the chain holds each of its events, by this batch or an earlier one. Records of
+    ``audit.events`` that are no audit events are in the dead-letter topic. From the records of other topics it builds
+    the events of accepted webhooks; it passes over the rest, which other stages handle. Any process may repeat a batch
+    at any time.
 
     Args:
         writing: Store, settings, signing key, time.
@@ -50,7 +52,8 @@ class AuditStage:
     async def handle_batch(self, records: Sequence[Record], lease: Lease) -> None:
         """Append the events of one partition's records, in offset order; see BatchHandler."""
         topic, partition = records[0].topic, records[0].partition
-        entries, poison = await asyncio.to_thread(_decode_all, records)
+        decode = _decode_all if topic == Topic.AUDIT_EVENTS else _accepted_webhooks
+        entries, poison = await asyncio.to_thread(decode, records)
         for record, error in poison:
             await lease.ensure()
             await self._dead_letters.write(record, error)
@@ -71,7 +74,20 @@ class AuditStage:
         self._metrics.audit_window_cuts.inc(result.forgotten)
 
 
-def _decode_all(records: Sequence[Record]) -> tuple[list[Entry], list[tuple[Record, PoisonRecord]]]:
+_Decoded = tuple[list[Entry], list[tuple[Record, PoisonRecord]]]
+
+
+def _accepted_webhooks(records: Sequence[Record]) -> _Decoded:
+    entries: list[Entry] = []
+    for record in records:
+        event = accepted_event(record)
+        if event is not None:
+            fields = event.model_dump(mode="json")
+            entries.append(Entry(record.offset, event, fields, len(json.dumps(fields))))
+    return entries, []
+
+
+def _decode_all(records: Sequence[Record]) -> _Decoded:
     entries: list[Entry] = []
     poison: list[tuple[Record, PoisonRecord]] = []
     for record in records:

@@ -1,8 +1,10 @@
 """What crosses a wire: event models, topics, keys, record headers. Pure."""
 
 from pipeline.contracts.audit_events import AuditAction, AuditEvent
-from pipeline.contracts.audit_records import audit_record
+from pipeline.contracts.audit_records import accepted_event, audit_record
 from pipeline.contracts.headers import (
+    CLIENT_HEADER,
+    FACTS_HEADER,
     INTEGRATION_HEADER,
     PATH_HEADER,
     REPLAY_GROUP_HEADER,
@@ -10,6 +12,7 @@ from pipeline.contracts.headers import (
     RETRY_COUNT_HEADER,
     RETRY_FIRST_AT_HEADER,
     RETRY_GROUP_HEADER,
+    VERIFIED_BY_HEADER,
     EventHeaders,
     Headers,
     first_values,
@@ -44,7 +47,9 @@ from pipeline.contracts.topics import (
 )
 
 __all__ = [
+    "CLIENT_HEADER",
     "DEAD_LETTER_ENDING",
+    "FACTS_HEADER",
     "INTEGRATION_HEADER",
     "PATH_HEADER",
     "REPLAY_GROUP_HEADER",
@@ -55,6 +60,7 @@ __all__ = [
     "SOURCE_TOPICS",
     "SPECS",
     "TOPICS",
+    "VERIFIED_BY_HEADER",
     "AuditAction",
     "AuditEvent",
     "BatchCompleted",
@@ -74,6 +80,7 @@ __all__ = [
     "Topic",
     "TopicName",
     "TopicSpec",
+    "accepted_event",
     "audit_record",
     "event_id",
     "event_topic",

@@ -1,14 +1,33 @@
-"""An audit event as a record of ``audit.events``."""
+"""An audit event as a record of ``audit.events``, and the audit event that the record of a webhook implies."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from typing import Final
 from urllib.parse import quote
+from uuid import UUID
 
-from pipeline.contracts.audit_events import AuditEvent
-from pipeline.contracts.headers import EventHeaders, schema_uri
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from pipeline.contracts.audit_events import AuditAction, AuditEvent
+from pipeline.contracts.headers import (
+    CLIENT_HEADER,
+    FACTS_HEADER,
+    INTEGRATION_HEADER,
+    VERIFIED_BY_HEADER,
+    EventHeaders,
+    first_values,
+    schema_uri,
+)
 from pipeline.contracts.jobs import job_key
-from pipeline.contracts.records import OutgoingRecord
+from pipeline.contracts.records import OutgoingRecord, Record
 from pipeline.contracts.topics import Topic
+
+_ACTOR: Final = "ingress"
+_MAX_FACTS: Final = 16_384
+"""Longest facts that the audit log takes over, in characters; those of ECS have about 150."""
+_OBJECT: Final[TypeAdapter[dict[str, JsonValue]]] = TypeAdapter(dict[str, JsonValue])
 
 
 def audit_record(event: AuditEvent, *, traceparent: str | None = None) -> OutgoingRecord:
@@ -39,3 +58,58 @@ def _key(event: AuditEvent) -> str:
     if event.integration is None:
         return "-"
     return event.integration if event.job_guid is None else job_key(event.integration, event.job_guid)
+
+
+def accepted_event(record: Record | OutgoingRecord) -> AuditEvent | None:
+    """Return the audit event of an accepted webhook, built from the webhook's own record.
+
+    Of the value it says length and hash, no more. The same webhook has the same id, however often its topic holds it.
+
+    Returns:
+        None if the record lacks :data:`VERIFIED_BY_HEADER`, or is no webhook: then it implies no audit event.
+    """
+    headers = first_values(record.headers)
+    try:
+        integration, event_id = headers[INTEGRATION_HEADER], headers["ce_id"]
+        return AuditEvent.model_validate(
+            {
+                "id": AuditEvent.id_of(AuditAction.WEBHOOK_ACCEPTED, integration, event_id),
+                "action": AuditAction.WEBHOOK_ACCEPTED,
+                "at": headers["ce_time"],
+                "actor": _ACTOR,
+                "integration": integration,
+                "job_guid": _job_guid(record, integration),
+                "detail": {
+                    "body_sha256": hashlib.sha256(record.value).hexdigest(),
+                    "bytes": len(record.value),
+                    "client": headers[CLIENT_HEADER],
+                    "verified_by": headers[VERIFIED_BY_HEADER],
+                    "event_id": event_id,
+                    **_facts(headers.get(FACTS_HEADER, "{}")),
+                },
+            }
+        )
+    except (KeyError, ValidationError):
+        return None
+
+
+def _job_guid(record: Record | OutgoingRecord, integration: str) -> UUID | None:
+    """Return the job that an announcement's key names."""
+    if record.topic != Topic.BATCH_REQUESTED:
+        return None
+    try:
+        return UUID(record.key.removeprefix(f"{integration}/"))
+    except ValueError:
+        return None
+
+
+def _facts(text: str) -> dict[str, JsonValue]:
+    """Return the facts; none if the ingress did not write them."""
+    if len(text) > _MAX_FACTS:
+        return {}
+    try:
+        facts = _OBJECT.validate_json(text)
+        json.dumps(facts, allow_nan=False)
+    except ValueError:
+        return {}
+    return facts

@@ -17,6 +17,15 @@ INTEGRATION_HEADER = "pipeline_integration"
 PATH_HEADER = "pipeline_path"
 """Record header with the path below the webhook's own, e.g. ``/managed_cards/watch``; absent where there is none."""
 
+CLIENT_HEADER = "pipeline_client"
+"""Record header with the address that a webhook came from. AUDIT needs it; other records do not have it."""
+
+VERIFIED_BY_HEADER = "pipeline_verified_by"
+"""Record header that names what proved a webhook authentic. It marks a webhook whose audit event AUDIT builds."""
+
+FACTS_HEADER = "pipeline_facts"
+"""Record header with what the audit event says about the webhook, as a JSON object: counts, ids, times."""
+
 RETRY_GROUP_HEADER = "retry_group"
 """Record header that names the one consumer group which a retried record is for."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.contracts import Record, TopicName, is_for
-from pipeline.errors import LeaseLost, Overloaded, PermanentError, PipelineError, TransientError
+from pipeline.errors import FatalError, LeaseLost, Overloaded, PermanentError, PipelineError, TransientError
 from pipeline.kafka.dead_letters import DeadLetters
 from pipeline.kafka.member import GroupMember
 from pipeline.kafka.partition import OffsetTracker, PartitionLease, PartitionWork, report_retry
@@ -23,7 +23,8 @@ class BatchConsumer(GroupMember):
     """A group member that hands batches of one partition to a :class:`~pipeline.kafka.protocols.BatchHandler`, in turn.
 
     After a PermanentError of a batch each of its records is handled alone, and those that still fail go to the
-    dead-letter topic. Arguments as those of :class:`~pipeline.kafka.keyed.KeyedConsumer`.
+    dead-letter topic. For a topic without one, the handler must raise no PermanentError: it ends the member. Arguments
+    as those of :class:`~pipeline.kafka.keyed.KeyedConsumer`.
     """
 
     def __init__(
@@ -38,8 +39,6 @@ class BatchConsumer(GroupMember):
         metrics: KafkaMetrics | None = None,
         connect: GroupClientFactory | None = None,
     ) -> None:
-        for topic in topics:
-            dead_letters.topic_for(topic)
         super().__init__(group=group, topics=topics, kafka=kafka, settings=settings, metrics=metrics, connect=connect)
         self._shared = _Shared(
             group=group,
@@ -178,6 +177,15 @@ class _BatchWork:
                 await self._handled([record])
 
     async def _dead_letter(self, record: Record, error: PermanentError) -> None:
+        try:
+            self._shared.dead_letters.topic_for(record.topic)
+        except ValueError:
+            raise FatalError(
+                "dead_letters_missing",
+                f"{record.topic}, partition {record.partition}, offset {record.offset} cannot be handled "
+                f"({error.code}), and the topic has no dead-letter topic",
+            ) from error
+
         async def write(_attempt: int) -> None:
             await self._shared.dead_letters.write(record, error)
 

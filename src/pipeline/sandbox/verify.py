@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -165,22 +166,26 @@ _HASH: Final = b',"hash":"'
 
 
 def read_audit_log(store: Path) -> tuple[dict[str, list[str]], list[Finding]]:
-    """Return the steps of each job in their order, and what is wrong with the chains. Blocking.
+    """Return the steps of each job in the order of their times, and what is wrong with the chains. Blocking.
 
     Args:
         store: Folder of the local job store.
     """
-    steps: defaultdict[str, list[str]] = defaultdict(list)
+    steps: defaultdict[str, list[tuple[datetime, str]]] = defaultdict(list)
     findings: list[Finding] = []
     for partition in sorted((store / "audit").glob("*/*")):
         try:
             for event in _chain(partition):
-                if event["event"].get("job_guid"):
-                    steps[event["event"]["job_guid"]].append(event["event"]["action"])
+                if guid := event["event"].get("job_guid"):
+                    steps[guid].append((datetime.fromisoformat(event["event"]["at"]), event["event"]["action"]))
         except (_Broken, ValueError, KeyError, OSError) as error:
             name = f"{partition.parent.name}/{partition.name}"
             findings.append(Finding(None, f"audit log, partition {name}: {error}"))
-    return dict(steps), findings
+    return {guid: [action for _, action in sorted(found, key=_time)] for guid, found in steps.items()}, findings
+
+
+def _time(step: tuple[datetime, str]) -> datetime:
+    return step[0]
 
 
 class _Broken(Exception):

@@ -197,7 +197,7 @@ class WebhookIntegration(BaseModel):
     )
     audit_accepted: bool = Field(
         default=False,
-        description="Whether each accepted event has an audit event too. Its record alone can be verified again at any time",
+        description="Whether the audit log names each accepted event. Its record alone can be verified again at any time",
     )
 
     @model_validator(mode="before")

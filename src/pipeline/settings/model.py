@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.audit.settings import AuditSettings
-from pipeline.contracts import SOURCE_TOPICS, TOPICS, IntegrationName, TopicSpec
+from pipeline.contracts import SOURCE_TOPICS, SPECS, TOPICS, IntegrationName, Topic, TopicName, TopicSpec
 from pipeline.jobs.settings import WatchSettings
 from pipeline.jobs.transfer import TransferSettings
 from pipeline.kafka.settings import KafkaSettings, WorkerSettings
@@ -29,7 +29,8 @@ ENV_DELIMITER = "__"
 
 _SOURCES = ("ecs", "weavr", "webhooks")
 """Tables of sources of webhooks."""
-_TOPIC_PREFIXES = ("card-batch.", "card-events.", SOURCE_TOPICS)
+_WEAVR_TOPICS = "card-events."
+_TOPIC_PREFIXES = ("card-batch.", _WEAVR_TOPICS, SOURCE_TOPICS)
 """How the topics begin that only the sources of each of these tables need."""
 
 
@@ -152,6 +153,27 @@ class Settings(BaseSettings):
             return self.all_topics
         unused = tuple(prefix for prefix, is_used in zip(_TOPIC_PREFIXES, configured, strict=True) if not is_used)
         return tuple(spec for spec in self.all_topics if not spec.topic.startswith(unused))
+
+    @property
+    def audited_topics(self) -> tuple[TopicName, ...]:
+        """The topics from whose records AUDIT builds the audit events of accepted webhooks.
+
+        A topic that keeps a record for a shorter time than announcements is left out: AUDIT could come too late. So is a
+        sensitive topic of events, which AUDIT has no right to read. The ingress publishes the audit events of these.
+        """
+        of_weavr = any(one.audit_accepted for one in self.weavr.values())
+        of_sources = {one.topic for one in self.webhooks.values() if one.audit_accepted}
+        kept_ms = SPECS[Topic.BATCH_REQUESTED].retention_ms
+        return tuple(
+            spec.topic
+            for spec in self.topics
+            if spec.topic == Topic.BATCH_REQUESTED
+            or (
+                spec.retention_ms >= kept_ms
+                and not spec.sensitive
+                and (spec.topic in of_sources or (of_weavr and spec.topic.startswith(_WEAVR_TOPICS)))
+            )
+        )
 
     def _sources(self) -> Iterator[tuple[str, str, EcsIntegration | WeavrIntegration | WebhookIntegration]]:
         """Yield table, key and table of every source of webhooks."""

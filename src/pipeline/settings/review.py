@@ -10,14 +10,13 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from pipeline.audit.settings import AuditSettings
 from pipeline.contracts import TOPICS, Topic
 from pipeline.contracts.weavr import KINDS
 from pipeline.errors import FatalError
 from pipeline.jobs.processors import load
 from pipeline.settings.integrations import WeavrIntegration, WebhookIntegration
 from pipeline.settings.jobs import JobIntegration
-from pipeline.settings.model import RetentionSettings, Settings
+from pipeline.settings.model import Settings
 from pipeline.settings.shape import Loc, dotted
 from pipeline.webhooks.sources.settings import WEAVR_RETRIES_SECONDS, HmacOptions
 from pipeline.webhooks.verification import PublicKeySettings, SecretSettings, is_active
@@ -46,7 +45,7 @@ def review(settings: Settings, *, now: datetime | None = None) -> Review:
         settings: As loaded.
         now: The time at which keys must be active (aware); default: the current time.
     """
-    problems = list(_retention_problems(settings.retention, settings.audit))
+    problems = list(_retention_problems(settings))
     warnings: list[str] = []
     if settings.kafka is None:
         warnings.append("kafka: is missing; only `pipeline dev` and `pipeline cards run` work without it")
@@ -107,19 +106,21 @@ def _absent(value: object, loc: Loc = ()) -> Iterator[str]:
         yield f"{dotted(loc)}: there is no file {value} yet"
 
 
-def _retention_problems(retention: RetentionSettings, audit: AuditSettings) -> Iterator[str]:
+def _retention_problems(settings: Settings) -> Iterator[str]:
     """Yield one line for each kind of memory that is shorter than the redelivery it must recognise."""
     kept = {spec.topic: spec.retention_ms / _DAY_MS for spec in TOPICS if spec.dead_letter is not None}
+    receipts, window = settings.retention.receipts_days, settings.audit.id_window_days
     for topic, days in kept.items():
-        if retention.receipts_days <= days:
+        if receipts <= days:
             yield (
-                f"retention.receipts_days: {retention.receipts_days} days is not longer than the {days:g} days that "
+                f"retention.receipts_days: {receipts} days is not longer than the {days:g} days that "
                 f"{topic} keeps a record, so a job could run twice; write e.g. receipts_days = {int(days) + 1}"
             )
-    again = kept.pop(Topic.AUDIT_EVENTS) + max(kept.values())
-    if audit.id_window_days < again:
+    audited = [spec.retention_ms / _DAY_MS for spec in settings.topics if spec.topic in settings.audited_topics]
+    again = max([kept.pop(Topic.AUDIT_EVENTS) + max(kept.values()), *audited])
+    if window < again:
         yield (
-            f"audit.id_window_days: {audit.id_window_days:g} days is shorter than the {again:g} days in which an "
+            f"audit.id_window_days: {window:g} days is shorter than the {again:g} days in which an "
             f"audit event may come again, so the log could hold it twice; write e.g. id_window_days = {again:g}"
         )
 

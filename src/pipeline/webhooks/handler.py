@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from pipeline.contracts import Headers, audit_record
+from pipeline.contracts import Headers, OutgoingRecord, Topic, TopicName, accepted_event, audit_record
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
@@ -34,7 +34,7 @@ from pipeline.webhooks.limits import AdmittedRequest, SourceLimits
 from pipeline.webhooks.records import DurablePublishing
 from pipeline.webhooks.refusals import RefusalCounts
 from pipeline.webhooks.settings import IngressSettings
-from pipeline.webhooks.sources import UNKNOWN_PATH, Verified, WebhookRequest
+from pipeline.webhooks.sources import UNKNOWN_PATH, Identified, Verified, WebhookRequest
 from pipeline.webhooks.verification import Fault, Reason, SignatureRefused
 from pipeline.webhooks.webhook import Received, Routes, Webhook
 
@@ -73,7 +73,7 @@ class _Head:
 
 
 class Ingress:
-    """Answers requests. A 2xx means that every in-sync replica has the event, and its audit event if there is one.
+    """Answers requests. A 2xx means that every in-sync replica has the event. AUDIT builds its audit event from that.
 
     The checks, in order: path 404, method 405, rate and requests in flight 503, media type 415, size 413, bytes in
     flight 503, time 408, signature 401, rate again 503, sends in flight 503, body 422 (once it is durable in
@@ -91,6 +91,7 @@ class Ingress:
         new_hex: Returns the given number of random bytes in hex, for trace ids.
         monotonic: Seconds of a clock that never goes back; for the rates of sources and of alarm lines.
         capture: Stores refused requests while a person asks for them.
+        audited_topics: Topics that AUDIT reads. An audited event of another topic has its audit event published too.
 
     Raises:
         ValueError: Two webhooks have the same path.
@@ -108,6 +109,7 @@ class Ingress:
         new_hex: Callable[[int], str] = secrets.token_hex,
         monotonic: Callable[[], float] = time.monotonic,
         capture: Capture | None = None,
+        audited_topics: Collection[TopicName] = (Topic.BATCH_REQUESTED,),
     ) -> None:
         self._routes = Routes(webhooks)
         self._settings = settings
@@ -118,6 +120,7 @@ class Ingress:
         self._refusals = refusals
         self._alarms = Alarms(metrics, interval=settings.alarm_interval_seconds, monotonic=monotonic)
         self._capture = capture
+        self._audited_topics = frozenset(audited_topics)
         self._clock = clock
         self._new_hex = new_hex
         self._publishing = DurablePublishing(publisher, deadline_seconds=settings.deadline_seconds)
@@ -214,15 +217,20 @@ class Ingress:
         except InvalidBody as invalid:
             return await self._quarantine(received, invalid)
         if webhook.policy.audit_accepted:
-            event = records.accepted_event(received, found)
-            await self._publishing.all(
-                records.accepted(received, found), audit_record(event, traceparent=received.trace.traceparent)
-            )
+            await self._publishing.all(*self._audited(received, found))
             log.info("webhook_accepted", **_log_fields(received), subject=found.subject, event_id=found.id)
         else:
             await self._publishing.all(records.accepted(received, found))
             log.debug("webhook_taken", integration=webhook.integration, event_id=found.id)
         return Answer.ACCEPTED
+
+    def _audited(self, received: Received, found: Identified) -> list[OutgoingRecord]:
+        """Return what to publish of an event that is audited: its record, and the audit event if AUDIT needs one."""
+        record = records.accepted(received, found, audited=True)
+        event = None if found.topic in self._audited_topics else accepted_event(record)
+        if event is None:
+            return [record]
+        return [records.accepted(received, found), audit_record(event, traceparent=received.trace.traceparent)]
 
     async def _quarantine(self, received: Received, invalid: InvalidBody) -> Answer:
         """Make a request that does not fit durable in quarantine; then refuse it, or keep it, as the policy says."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from typing import Final
 
-from pydantic import JsonValue
-
 from pipeline.contracts import (
+    CLIENT_HEADER,
+    FACTS_HEADER,
     INTEGRATION_HEADER,
     PATH_HEADER,
+    VERIFIED_BY_HEADER,
     AuditAction,
     AuditEvent,
     EventHeaders,
@@ -33,8 +35,15 @@ ACTOR: Final = "ingress"
 _MAX_REASONS: Final = 16
 
 
-def accepted(received: Received, found: Identified) -> OutgoingRecord:
-    """Return the record of an event: the body as received, and everything known about it in headers."""
+def accepted(received: Received, found: Identified, *, audited: bool = False) -> OutgoingRecord:
+    """Return the record of an event: the body as received, and everything known about it in headers.
+
+    Args:
+        received: The request.
+        found: Which event it is.
+        audited: Whether the record has what AUDIT needs to build the audit event from it. AUDIT takes such a record for
+            a webhook whose audit event nobody publishes.
+    """
     headers = EventHeaders(
         id=found.id,
         source=received.webhook.path,
@@ -46,7 +55,14 @@ def accepted(received: Received, found: Identified) -> OutgoingRecord:
         traceparent=received.trace.traceparent,
         dataschema=found.dataschema,
     )
-    return OutgoingRecord(found.topic, found.key, received.request.body, headers.encode(_extra(received)))
+    extra = (*_audit_headers(received, found), *_extra(received)) if audited else _extra(received)
+    return OutgoingRecord(found.topic, found.key, received.request.body, headers.encode(extra))
+
+
+def _audit_headers(received: Received, found: Identified) -> Headers:
+    facts = json.dumps(dict(found.facts), separators=(",", ":"))
+    named = {CLIENT_HEADER: received.request.client, VERIFIED_BY_HEADER: received.verified_by, FACTS_HEADER: facts}
+    return tuple((name, value.encode()) for name, value in named.items())
 
 
 def quarantined(received: Received, invalid: InvalidBody) -> OutgoingRecord:
@@ -82,20 +98,6 @@ def _reasons(invalid: InvalidBody) -> list[str]:
     return [f"{finding.field or 'body'}:{finding.rule}" for finding in invalid.findings[:_MAX_REASONS]]
 
 
-def accepted_event(received: Received, found: Identified) -> AuditEvent:
-    """Return the audit event of an accepted webhook; a repeat of the same body has the same id."""
-    integration = received.webhook.integration
-    return AuditEvent(
-        id=AuditEvent.id_of(AuditAction.WEBHOOK_ACCEPTED, integration, found.id),
-        action=AuditAction.WEBHOOK_ACCEPTED,
-        at=received.at,
-        actor=ACTOR,
-        integration=integration,
-        job_guid=found.job_guid,
-        detail=_detail(received) | {"event_id": found.id, **found.facts},
-    )
-
-
 def quarantined_event(received: Received, invalid: InvalidBody) -> AuditEvent:
     """Return the audit event of an authentic but invalid webhook; its repeat has the same id."""
     integration = received.webhook.integration
@@ -105,17 +107,14 @@ def quarantined_event(received: Received, invalid: InvalidBody) -> AuditEvent:
         at=received.at,
         actor=ACTOR,
         integration=integration,
-        detail=_detail(received) | {"reasons": [*_reasons(invalid)]},
+        detail={
+            "body_sha256": hashlib.sha256(received.request.body).hexdigest(),
+            "bytes": len(received.request.body),
+            "client": received.request.client,
+            "verified_by": received.verified_by,
+            "reasons": [*_reasons(invalid)],
+        },
     )
-
-
-def _detail(received: Received) -> dict[str, JsonValue]:
-    return {
-        "body_sha256": hashlib.sha256(received.request.body).hexdigest(),
-        "bytes": len(received.request.body),
-        "client": received.request.client,
-        "verified_by": received.verified_by,
-    }
 
 
 class DurablePublishing:

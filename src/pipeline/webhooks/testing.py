@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from pipeline.contracts import Topic, TopicName
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics
 from pipeline.outbound import HostRules
@@ -84,6 +85,7 @@ async def serving(
     clock: Callable[[], datetime] = _now,
     capture: Capture | None = None,
     refusals_interval: float = 60.0,
+    audited_topics: Collection[TopicName] = (Topic.BATCH_REQUESTED,),
 ) -> AsyncIterator[Serving]:
     """Serve on a free port of the loopback interface while the block runs; then stop without grace."""
     settings = settings or IngressSettings(port=0)
@@ -103,6 +105,7 @@ async def serving(
         refusals=refusals,
         clock=clock,
         capture=capture,
+        audited_topics=audited_topics,
     )
     server = IngressServer(ingress, refusals, settings)
     await server.start()

@@ -6,11 +6,22 @@ import json
 from dataclasses import replace
 
 import pytest
-from support.audit_log import Log, entry
+from structlog.testing import capture_logs
+from support.audit_log import JOB, START, Log, entry
 
 from pipeline.audit import MAX_EVENT_BYTES, verify
 from pipeline.audit.stage import AuditStage
-from pipeline.contracts import OutgoingRecord, Record, Topic, audit_record, first_values
+from pipeline.contracts import (
+    AuditAction,
+    AuditEvent,
+    EventHeaders,
+    OutgoingRecord,
+    Record,
+    Topic,
+    accepted_event,
+    audit_record,
+    first_values,
+)
 from pipeline.errors import LeaseLost, TransientError
 from pipeline.kafka.dead_letters import DeadLetters
 from pipeline.kafka.testing import MemoryPublisher
@@ -156,3 +167,59 @@ async def test_a_partition_that_comes_back_is_read_again() -> None:
     await world.stage.assigned(Topic.AUDIT_EVENTS, 2)
     await world.handle(record(1), record(2), record(3))
     assert world.log.offsets() == [1, 2, 3]
+
+
+def webhook(offset: int, name: str = "1", *, key: str = f"acme/{JOB}", marks: bool = True) -> Record:
+    """Return the record of an announcement, the same one for the same name."""
+    extra = [("pipeline_integration", b"acme")]
+    if marks:
+        extra += [("pipeline_client", b"198.51.100.9"), ("pipeline_verified_by", b"current")]
+    headers = EventHeaders(
+        id=name,
+        source="/webhooks/ecs/acme",
+        type="card-batch.requested",
+        subject=str(JOB),
+        time=START,
+        partition_key=key,
+    )
+    return Record(Topic.BATCH_REQUESTED, 2, offset, key, b'{"secret": "url"}', headers.encode(extra), 0)
+
+
+async def test_accepted_webhooks_become_audit_events_in_a_chain_of_their_topic() -> None:
+    """A repeat by the sender, or a record that landed twice, has the id of the first; the value is not kept."""
+    world = World()
+    await world.handle(webhook(4, "a"), webhook(5, "a"), webhook(6, "b"))
+    await world.handle(webhook(7, "b"), webhook(9, "c"))
+    assert world.log.keys == [f"audit/card-batch.requested/00002/00000/00000000000{number}.jsonl" for number in (0, 1)]
+    assert world.log.offsets() == [4, 6, 9]
+    line = json.loads(world.log.lines(world.log.keys[0])[1])
+    assert line["event"] == json.loads(accepted_event(webhook(4, "a")).model_dump_json())  # type: ignore[union-attr]
+    assert (line["id"], line["actor"]) == (AuditEvent.id_of(AuditAction.WEBHOOK_ACCEPTED, "acme", "a"), "ingress")
+    assert b"secret" not in b"".join(world.log.store.objects.values())
+    assert (await verify(world.log.store)).ok
+
+
+async def test_other_records_of_webhook_topics_are_passed_over() -> None:
+    """Other stages dead-letter them; an older ingress published the audit event of those without the marks itself."""
+    world = World()
+    poison = replace(webhook(2), headers=(), value=b"4111111111111111")
+    with capture_logs() as logs:
+        await world.handle(webhook(1, marks=False), poison)
+        await world.handle(replace(poison, offset=3), webhook(4, "d"), replace(poison, offset=5))
+    assert world.log.offsets() == [4]
+    assert world.publisher.published == []
+    assert "4111" not in repr(logs)
+
+
+async def test_events_and_webhooks_have_chains_of_their_own() -> None:
+    world = World()
+    await world.handle(record(1))
+    await world.handle(webhook(1))
+    await world.handle(record(2))
+    assert world.log.keys == [
+        "audit/audit.events/00002/00000/000000000000.jsonl",
+        "audit/audit.events/00002/00000/000000000001.jsonl",
+        "audit/card-batch.requested/00002/00000/000000000000.jsonl",
+    ]
+    report = await verify(world.log.store)
+    assert (report.ok, report.events) == (True, 3)

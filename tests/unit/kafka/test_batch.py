@@ -10,7 +10,7 @@ from support.bus_bench import KAFKA, QUICK, until
 from support.fake_group import FakeGroup
 
 from pipeline.contracts import Record, Topic, TopicName
-from pipeline.errors import LeaseLost, PermanentError, TransientError
+from pipeline.errors import FatalError, LeaseLost, PermanentError, TransientError
 from pipeline.kafka import BatchConsumer, ConsumerSettings, DeadLetters
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
@@ -20,7 +20,8 @@ from pipeline.observability import Metrics
 class Batches:
     """A handler that remembers; errors to raise are taken from lists."""
 
-    def __init__(self) -> None:
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
         self.prepared: list[int] = []
         self.batches: list[list[bytes]] = []
         self.tried: list[tuple[int, int]] = []
@@ -30,7 +31,7 @@ class Batches:
         self.release.set()
 
     async def assigned(self, topic: TopicName, partition: int) -> None:
-        assert topic is Topic.AUDIT_EVENTS
+        assert topic is self.topic
         if self.prepare_errors:
             raise self.prepare_errors.pop()
         self.prepared.append(partition)
@@ -47,9 +48,10 @@ class Batches:
 
 
 class Bench:
-    def __init__(self) -> None:
-        self.group = FakeGroup(Topic.AUDIT_EVENTS)
-        self.handler = Batches()
+    def __init__(self, topic: Topic = Topic.AUDIT_EVENTS) -> None:
+        self.topic = topic
+        self.group = FakeGroup(topic)
+        self.handler = Batches(topic)
         self.publisher = MemoryPublisher()
 
     @asynccontextmanager
@@ -60,7 +62,7 @@ class Bench:
         consumer = BatchConsumer(
             self.handler,
             group="audit",
-            topics=[Topic.AUDIT_EVENTS],
+            topics=[self.topic],
             kafka=KAFKA,
             settings=settings,
             dead_letters=DeadLetters(self.publisher, group="audit", metrics=Metrics()),
@@ -234,3 +236,18 @@ async def test_a_handler_that_answers_a_cancellation_by_a_transient_error_holds_
         bench.group.send(*_pairs(b"1"))
         await begun.wait()
         await bench.group.assign(1)
+
+
+async def test_without_a_dead_letter_topic_a_permanent_error_ends_the_member() -> None:
+    """Its record may be sensitive: nowhere else may it go."""
+    bench = Bench(Topic.EVENTS_LOGIN)
+
+    async def run() -> None:
+        async with bench.running(0):
+            bench.group.send(*_pairs(b"poison"))
+            await until(lambda: bool(bench.handler.tried))
+
+    with pytest.raises(FatalError) as caught:
+        await run()
+    assert caught.value.code == "dead_letters_missing"
+    assert bench.publisher.published == []

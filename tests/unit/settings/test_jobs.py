@@ -11,7 +11,8 @@ import pytest
 from support.paths import SUPPORT
 
 from pipeline.app import open_webhooks
-from pipeline.contracts import Topic, job_key
+from pipeline.contracts import SPECS, Topic, job_key
+from pipeline.contracts.weavr import KINDS
 from pipeline.settings import ConfigError, Settings, load_settings, review
 from pipeline.webhooks.sources import WebhookRequest
 
@@ -85,6 +86,22 @@ def test_the_announcement_is_the_same_job_for_the_ingress_and_for_the_stages(tmp
     (webhook,) = open_webhooks(settings)
     identified = webhook.source.identify(WebhookRequest(path="", headers=(), body=ORDER))
     assert settings.job_integrations()["bank"].partner.decode(ORDER).job_guid == identified.job_guid
+
+
+def test_the_topics_that_audit_reads_follow_from_the_settings(tmp_path: Path) -> None:
+    """Announcements where there are jobs; events where they are audited, unless AUDIT could come too late for them."""
+    weavr = '[weavr.acme]\nsecrets = [{ file = "key" }]\n'
+    shop = '[webhooks.shop]\npreset = "shopify"\nsecrets = [{ file = "key" }]\n'
+    assert loaded(tmp_path, "").audited_topics == (Topic.BATCH_REQUESTED,)
+    assert loaded(tmp_path, ECS + weavr + shop).audited_topics == (Topic.BATCH_REQUESTED,)
+    assert loaded(tmp_path, weavr + shop).audited_topics == ()
+    audited = "audit_accepted = true\n"
+    assert loaded(tmp_path, weavr + shop + audited).audited_topics == ("webhook-events.shop",)
+    assert loaded(tmp_path, shop + audited + "retention_days = 2.9\n").audited_topics == ()
+    found = loaded(tmp_path, weavr + audited + BANK).audited_topics
+    assert found[0] == Topic.BATCH_REQUESTED
+    assert set(found[1:]) == {kind.topic for kind in KINDS} - {Topic.EVENTS_STEPUP}
+    assert {SPECS[topic].retention_ms for topic in found[1:]} == {7 * 86_400_000}
 
 
 @pytest.mark.parametrize(

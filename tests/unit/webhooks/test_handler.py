@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from prometheus_client import generate_latest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from pipeline.contracts import AuditAction, OutgoingRecord, Topic, event_id, first_values
+from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, accepted_event, event_id, first_values
 from pipeline.errors import FatalError, Overloaded
 from pipeline.kafka import BrokerUnavailable, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
@@ -121,25 +122,43 @@ async def test_record_is_the_body_as_received_with_everything_known_in_headers(c
         "ce_dataschema": "urn:card-pipeline:schema:card-batch.requested:v1",
         "content-type": "application/json; charset=UTF-8",
         "pipeline_integration": "acme",
+        "pipeline_client": "127.0.0.1",
+        "pipeline_verified_by": "current",
+        "pipeline_facts": '{"merchant_guid":"4933e450-d3c4-406f-9b9b-3afb812a5b7c","record_count":200,'
+        '"expires_at":"2026-01-22T22:43:59.295000+00:00"}',
     }
 
 
-async def test_audit_event_follows_the_record_and_is_deterministic(client: aiohttp.ClientSession) -> None:
-    """Audit event follows the record and is deterministic."""
+async def test_an_announcement_is_published_once_and_its_record_implies_the_audit_event(
+    client: aiohttp.ClientSession,
+) -> None:
+    """The audit event of a repeat has the same id; it says of the body no more than its length and hash."""
     publisher = MemoryPublisher()
-    async with serving(publisher) as here:
+    async with serving(publisher, clock=lambda: NOW) as here:
         await _post(client, here)
         await _post(client, here)
-    assert [record.topic for record in publisher.published] == [Topic.BATCH_REQUESTED, Topic.AUDIT_EVENTS] * 2
-    first, second = (json.loads(record.value) for record in publisher.on(Topic.AUDIT_EVENTS))
-    assert first["id"] == second["id"]
-    assert first["action"] == AuditAction.WEBHOOK_ACCEPTED
-    assert first["actor"] == "ingress"
-    assert first["job_guid"] == GUID
-    assert first["detail"]["event_id"] == event_id("acme", GUID, BODY)
-    assert first["detail"]["verified_by"] == "current"
-    assert SIGNED not in json.dumps(first)
-    assert {record.key for record in publisher.published} == {f"acme/{GUID}"}
+    assert [record.topic for record in publisher.published] == [Topic.BATCH_REQUESTED] * 2
+    first, second = (accepted_event(record) for record in publisher.published)
+    assert first == second
+    assert first is not None
+    assert first.model_dump(mode="json") == {
+        "id": AuditEvent.id_of(AuditAction.WEBHOOK_ACCEPTED, "acme", event_id("acme", GUID, BODY)),
+        "action": "webhook.accepted",
+        "at": "2026-01-21T22:43:59Z",
+        "actor": "ingress",
+        "integration": "acme",
+        "job_guid": GUID,
+        "detail": {
+            "body_sha256": hashlib.sha256(BODY).hexdigest(),
+            "bytes": len(BODY),
+            "client": "127.0.0.1",
+            "verified_by": "current",
+            "event_id": event_id("acme", GUID, BODY),
+            "merchant_guid": "4933e450-d3c4-406f-9b9b-3afb812a5b7c",
+            "record_count": 200,
+            "expires_at": "2026-01-22T22:43:59.295000+00:00",
+        },
+    }
 
 
 async def test_shared_secret_is_kept_nowhere(client: aiohttp.ClientSession) -> None:
@@ -187,9 +206,12 @@ async def test_trace_is_continued_with_a_span_of_our_own(client: aiohttp.ClientS
         await _post(client, here, headers=SECRET_HEADERS | {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
         twice = [*SECRET_HEADERS.items(), *[("traceparent", f"00-{trace}-00f067aa0ba902b7-01")] * 2]
         await _post(client, here, headers=twice)
-    first, audit, second, _ = (first_values(record.headers)["traceparent"] for record in publisher.published)
+        await _post(client, here, b"{}", SECRET_HEADERS | {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    traces = [first_values(record.headers)["traceparent"] for record in publisher.published]
+    first, second, quarantined, audit = traces
     assert first.startswith(f"00-{trace}-")
-    assert first == audit
+    assert quarantined.startswith(f"00-{trace}-")
+    assert quarantined == audit
     assert "00f067aa0ba902b7" not in first
     assert trace not in second
 
@@ -375,12 +397,13 @@ AWAY = BrokerUnavailable("broker_unavailable", "no confirmation in time")
         (ZeroDivisionError("4111111111111111"), 500, "unexpected"),
     ],
 )
-@pytest.mark.parametrize("body", [BODY, b"{}"], ids=["valid", "invalid"])
-@pytest.mark.parametrize("second", [0, 1], ids=["record", "audit"])
+@pytest.mark.parametrize(
+    ("body", "second"), [(BODY, 0), (b"{}", 0), (b"{}", 1)], ids=["valid", "invalid-record", "invalid-audit"]
+)
 async def test_nothing_is_accepted_nor_refused_before_it_is_durable(
     client: aiohttp.ClientSession, *, error: Exception, status: int, reason: str, body: bytes, second: int
 ) -> None:
-    """Whichever of the two publications fails, of a valid or of an invalid body: neither 2xx nor 422."""
+    """Whichever publication fails, the one of a valid or the two of an invalid body: neither 2xx nor 422."""
     first = Topic.BATCH_REQUESTED if body == BODY else Topic.BATCH_QUARANTINE
     publisher = _failing(Topic.AUDIT_EVENTS if second else first, error)
     with capture_logs() as logs:
@@ -421,7 +444,7 @@ async def test_deadline_covers_record_and_audit_event_together(client: aiohttp.C
         await asyncio.sleep(0.03)
 
     async with serving(MemoryPublisher(slow), settings=IngressSettings(port=0, deadline_seconds=0.05)) as here:
-        assert (await _post(client, here)).status == 503
+        assert (await _post(client, here, b"{}")).status == 503
 
 
 async def test_one_request_too_many_is_answered_at_once(client: aiohttp.ClientSession) -> None:
@@ -451,8 +474,12 @@ async def test_client_behind_a_trusted_proxy_is_named(client: aiohttp.ClientSess
     publisher = MemoryPublisher()
     async with serving(publisher, settings=settings) as here:
         await _post(client, here, headers=SECRET_HEADERS | {"X-Forwarded-For": "1.1.1.1, 198.51.100.9"})
-    (audit,) = publisher.on(Topic.AUDIT_EVENTS)
-    assert json.loads(audit.value)["detail"]["client"] == "198.51.100.9"
+        await _post(client, here, b"{}", SECRET_HEADERS | {"X-Forwarded-For": "1.1.1.1, 198.51.100.9"})
+    accepted, _, quarantined = publisher.published
+    event = accepted_event(accepted)
+    assert event is not None
+    assert event.detail["client"] == "198.51.100.9"
+    assert json.loads(quarantined.value)["detail"]["client"] == "198.51.100.9"
 
 
 async def test_several_integrations_have_their_own_paths_and_keys(client: aiohttp.ClientSession) -> None:
@@ -514,6 +541,7 @@ async def test_planted_card_number_shows_nowhere_but_in_the_body_that_is_kept(
             answer = await _post(client, here, body, SECRET_HEADERS | headers, path=path)
             metrics = generate_latest(here.metrics.registry)
     audits = [record.value for record in publisher.on(Topic.AUDIT_EVENTS)]
+    audits += [repr(accepted_event(record)).encode() for record in publisher.published]
     around = [(record.key, record.headers) for record in publisher.published]
     assert CARD not in repr((answer.body, answer.headers, logs, metrics, audits, around))
 

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
-from pipeline.contracts import OutgoingRecord, Topic, event_id, first_values
+from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, accepted_event, event_id, first_values
 from pipeline.errors import Overloaded
 from pipeline.kafka import BrokerUnavailable, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
@@ -102,10 +102,29 @@ async def test_an_event_is_one_record_with_the_body_as_received(client: aiohttp.
 
 
 async def test_accepted_events_are_audited_where_configured(client: aiohttp.ClientSession) -> None:
+    """AUDIT builds the audit event from the record, if it reads the topic; otherwise the ingress publishes it."""
+    read, unread = MemoryPublisher(), MemoryPublisher()
+    for publisher, topics in ((read, [Topic.EVENTS_MANAGED_CARDS]), (unread, [Topic.EVENTS_LOGIN])):
+        webhook = weavr_webhook(audit_accepted=True)
+        async with serving(publisher, webhooks=[webhook], clock=lambda: NOW, audited_topics=topics) as here:
+            assert (await _post(client, here))[0] == 204
+    (record,) = read.published
+    built = accepted_event(record)
+    assert built is not None
+    assert (built.action, built.integration, built.job_guid) == (AuditAction.WEBHOOK_ACCEPTED, "acme", None)
+    assert built.detail["event_type"] == "weavr.managed_cards.authorisations"
+    record, audit = unread.published
+    assert accepted_event(record) is None, "AUDIT would write it to a second chain"
+    assert (audit.topic, audit.key) == (Topic.AUDIT_EVENTS, "acme")
+    assert AuditEvent.model_validate_json(audit.value) == built
+
+
+async def test_an_event_that_is_not_audited_implies_no_audit_event(client: aiohttp.ClientSession) -> None:
     publisher = MemoryPublisher()
-    async with _serving(publisher, audit_accepted=True) as here:
+    async with _serving(publisher) as here:
         assert (await _post(client, here))[0] == 204
-    assert [record.topic for record in publisher.published] == [Topic.EVENTS_MANAGED_CARDS, Topic.AUDIT_EVENTS]
+    (record,) = publisher.published
+    assert accepted_event(record) is None
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/json; charset=latin-1"])

@@ -144,7 +144,7 @@ class Policy:
             success and raises an alarm; either way it is durable in quarantine before the answer.
         any_media_type: Whether any Content-Type and Content-Encoding is accepted: a refusal would lose the event.
         below: Whether every path below the webhook's own belongs to it too.
-        audit_accepted: Whether each accepted event has an audit event of its own.
+        audit_accepted: Whether the audit log names each accepted event.
     """
 
     success: SuccessStatus = 202

@@ -172,7 +172,7 @@ class WeavrOptions(BaseModel):
     )
     audit_accepted: bool = Field(
         default=False,
-        description="Whether each accepted event has an audit event too. Its record alone can be verified again at any time",
+        description="Whether the audit log names each accepted event. Its record alone can be verified again at any time",
     )
     path_secret: SecretStr | None = Field(
         default=None,

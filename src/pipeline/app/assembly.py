@@ -124,13 +124,16 @@ async def make_process(around: Surroundings) -> Part:
 
 
 async def _file_rules(around: Surroundings, integration: JobIntegration) -> FileRules:
+    processor = load(integration.processor, around.settings.network)
+    around.stack.push_async_callback(processor.close)
+    await processor.open_or_wait()
     return FileRules(
         csv=integration.csv,
         csv_limits=integration.limits,
         partner=integration.partner,
         limits=integration.limits,
         policies=integration.policies,
-        processor=await around.stack.enter_async_context(load(integration.processor, around.settings.network)),
+        processor=processor,
         downloader=(await _transfers(around, integration)).downloader,
     )
 

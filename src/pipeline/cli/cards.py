@@ -15,7 +15,7 @@ from pipeline.cli.exits import UsageRefused, exit_code
 from pipeline.cli.local_files import Aside, plain_bytes
 from pipeline.cli.output import json_option, print_json
 from pipeline.errors import PipelineError
-from pipeline.jobs.csv_engine import CsvError, Summary, run_stream, settle_memory
+from pipeline.jobs.csv_engine import CsvError, ProcessorFailed, Summary, run_stream, settle_memory
 from pipeline.jobs.processors import JobContext, load
 from pipeline.outbound import NetworkSettings
 from pipeline.settings import JobIntegration, Settings
@@ -34,7 +34,8 @@ Example:
   pipeline cards run --integration acme --input cards.csv --output result.csv
 prints
   {"records": 200, "ok": 198, "failed": 2, "error": null, "sha256": "..."}
-Exit 0: done. Exit 3: the file is refused; error has code and line, and nothing is written."""
+Exit 0: done. Exit 3: the file is refused; error has code and line, and nothing is written.
+If the processor raises what it should not, stderr has its traceback, without texts and values."""
 )
 @click.option("--integration", required=True, help="Whose settings count.")
 @click.option(
@@ -79,6 +80,8 @@ def run(
     except PipelineError as error:
         print_json(_report(Summary(0, 0, 0), None, error))
         click.echo(f"error: {error.code}: {error.message}", err=True)
+        if isinstance(error, ProcessorFailed) and error.fault:
+            click.echo("\n".join(error.fault.traceback()), err=True)
         ctx.exit(exit_code(error))
     print_json(_report(summary, sha256, None))
 

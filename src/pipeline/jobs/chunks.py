@@ -18,10 +18,12 @@ from pipeline.jobs.announcements import JobRules
 from pipeline.jobs.csv_engine import (
     Chunk,
     ChunkEngine,
+    ChunkResult,
     CsvLimits,
     CsvSettings,
     Layout,
     Position,
+    ProcessorFailed,
     Splitter,
     generation,
     plan_hash,
@@ -185,6 +187,7 @@ class FileWork:
     async def _begin(self, checkpoint: Checkpoint, header: bytes, announcement: Announcement) -> ChunkEngine:
         """Read the header, record the source of this generation, and return the engine."""
         rules, request = self._rules, announcement.request
+        await rules.processor.open()
         layout = Layout.of(header, rules.csv, result_columns=rules.processor.result_columns)
         if layout.dropped_names:
             log.info("columns_dropped", columns=list(layout.dropped_names))
@@ -210,7 +213,7 @@ class FileWork:
             if await self._jobs.outcome(self._ref) is not None:
                 raise OutcomeExists
             begun = time.perf_counter()
-            result = await engine.run(chunk)
+            result = await self._run_engine(engine, chunk)
             self._metrics.chunk_seconds.labels(self._ref.integration).observe(time.perf_counter() - begun)
             await self._lease.ensure()
             key, crc = await self._jobs.write_part(self._ref, name, chunk.number, result.data)
@@ -235,6 +238,16 @@ class FileWork:
                 raise _result_too_large(self._result_bytes)
         finally:
             slots.release()
+
+    async def _run_engine(self, engine: ChunkEngine, chunk: Chunk) -> ChunkResult:
+        try:
+            return await engine.run(chunk)
+        except ProcessorFailed as error:
+            kind, frames = (error.fault.kind, error.fault.lines) if error.fault else (None, [])
+            log.error(  # noqa: TRY400 - the text of what it raised may hold a card
+                "processor_failed", message=error.message, chunk=chunk.number, exception=kind, frames=frames
+            )
+            raise
 
     @property
     def _result_bytes(self) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import traceback
 from pathlib import PurePath
 from typing import NoReturn
 
 from pipeline.contracts import Record
 from pipeline.errors import FatalError, PermanentError, TransientError
+from pipeline.plugins import is_cancellation
 from pipeline.subscriber.errors import Poison, Retry
 from pipeline.subscriber.event import event_of_record
 from pipeline.subscriber.handlers import Handlers
@@ -65,15 +65,13 @@ class HandlerCall:
             raise PermanentError("handler_poison", str(error) or "The handler says that it is poison.") from error
         except Retry as error:
             self._again(record, "handler_retry", str(error), error, error.retry_after)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+        except (SystemExit, KeyboardInterrupt):
+            raise  # the process is the subscriber's own, and so is its end
+        except BaseException as error:
+            # the panic of a Rust extension is no Exception; an awaited task may be cancelled without us
+            if is_cancellation(error):
                 raise
-            # nobody cancelled us: something that the handler awaited was
             self._again(record, "handler_failed", _described(error), error, None)
-        except Exception as error:
-            self._again(record, "handler_failed", _described(error), error, None)
-            raise  # never comes here
 
     def _again(
         self, record: Record, code: str, message: str, error: BaseException, retry_after: float | None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Run
+from support.loud_processors import LOUD
 
 GOOD = b"card_number,note\n9999990000000006,a\n9999990000000015,b\n"
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
@@ -121,3 +122,19 @@ def test_a_processor_that_is_not_there_is_a_wrong_setting(home: Path, run: Run) 
     result = run(*arguments())
     assert result.exit_code == 2
     assert json.loads(result.stdout)["error"] == {"code": "processor_unknown", "line": None}
+
+
+@pytest.mark.parametrize("form", ["LoudByRow", "LoudByBatch", "LoudInTask"])
+@pytest.mark.parametrize("way", ["exception", "panic", "exit", "chain"])
+def test_a_processor_that_fails_shows_where_and_no_card(home: Path, run: Run, form: str, way: str) -> None:
+    """Its author needs class, file and line; its text holds the card."""
+    with (home / "pipeline.toml").open("a") as settings:
+        settings.write(f'\n[ecs.acme.processor]\nname = "support.loud_processors:{form}"\noptions.way = "{way}"\n')
+    (home / "in.csv").write_bytes(b"card_number\n4111111111111111\n")
+    result = run(*arguments())
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["code"] == "processor_failed"
+    assert f"raised {LOUD[way].__name__} at support/loud_processors.py:" in result.stderr
+    assert "Traceback (most recent call last), without values:" in result.stderr
+    assert "in shout" in result.stderr
+    assert "4111111111111111" not in result.output

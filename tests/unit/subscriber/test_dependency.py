@@ -74,7 +74,17 @@ def test_it_loads_no_package_of_the_server(loaded: set[str], package: str) -> No
 
 def test_it_loads_of_the_pipeline_only_what_it_needs(loaded: set[str]) -> None:
     packages = {name.split(".")[1] for name in loaded if name.startswith("pipeline.")}
-    assert packages == {"contracts", "errors", "kafka", "observability", "retry", "signals", "subscriber", "units"}
+    assert packages == {
+        "contracts",
+        "errors",
+        "kafka",
+        "observability",
+        "plugins",
+        "retry",
+        "signals",
+        "subscriber",
+        "units",
+    }
     server = {"admin", "embedded", "groups"}
     assert {name for name in loaded if name.startswith("pipeline.kafka.")} & {
         f"pipeline.kafka.{one}" for one in server

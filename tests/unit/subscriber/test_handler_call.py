@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from support.loud_processors import PanicException
 
 from pipeline.contracts import Record
 from pipeline.errors import FatalError, PermanentError, PipelineError, TransientError
@@ -132,3 +133,12 @@ async def test_when_everything_fails_the_subscriber_ends_and_the_event_stays() -
     await given_up(2)
     with pytest.raises(FatalError, match=r"dead_letters_in_a_row: 3 events in a row .* the last for handler_poison"):
         await call(record)
+
+
+async def test_the_panic_of_an_extension_is_retried_and_the_end_of_the_process_is_not() -> None:
+    """A subscriber's process is its own: what it raises to end it passes."""
+    error = await outcome(raising(PanicException("planted")))
+    assert isinstance(error, TransientError)
+    assert error.message.startswith("PanicException at test_handler_call.py:")
+    with pytest.raises(SystemExit):
+        await outcome(raising(SystemExit(3)))

@@ -1,6 +1,6 @@
 """The CSV engine: split, parse, run a processor, format. Bytes in, bytes out."""
 
-from pipeline.jobs.csv_engine.engine import ChunkEngine, ChunkResult, settle_memory
+from pipeline.jobs.csv_engine.engine import ChunkEngine, ChunkResult, ProcessorFailed, settle_memory
 from pipeline.jobs.csv_engine.errors import CsvError
 from pipeline.jobs.csv_engine.identity import generation, idempotency_key, plan_hash
 from pipeline.jobs.csv_engine.layout import Layout
@@ -17,6 +17,7 @@ __all__ = [
     "CsvSettings",
     "Layout",
     "Position",
+    "ProcessorFailed",
     "Splitter",
     "Summary",
     "generation",

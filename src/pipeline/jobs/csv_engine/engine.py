@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from math import isfinite
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import PermanentError, PipelineError, most_severe
+from pipeline.errors import PermanentError, PipelineError, TransientError, most_severe
 from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes, format_records
 from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
@@ -27,6 +29,7 @@ from pipeline.jobs.processors.protocols import (
     TransientCardError,
 )
 from pipeline.jobs.processors.settings import ProcessorSettings
+from pipeline.plugins import Fault, contained, contained_call
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,9 @@ class ChunkEngine:
         return ChunkResult(data=header + data, ok=ok, failed=records.starts.size - ok)
 
 
+_MEANT: Final = (PermanentError, TransientError, TransientCardError)
+"""What a processor may raise and mean it. Our other errors are for the runner: no processor stops the process."""
+
 _TURN: Final = 64
 """Cards after which a worker lets others have the loop, should the processor never wait for anything."""
 
@@ -111,7 +117,10 @@ async def run_rowwise(
         failure = most_severe(group)
     if failure is not None:
         raise failure
-    return await asyncio.to_thread(_outcomes, [result for result in results if result is not None], layout)
+    decided = [result for result in results if result is not None]
+    if len(decided) < len(results):
+        raise misbehaved(tries.settings, "cancelled the task that called it")
+    return await asyncio.to_thread(_outcomes, decided, layout)
 
 
 class _Run:
@@ -132,9 +141,7 @@ class _Run:
         attempt = 1
         while True:
             try:
-                return await self._attempt(card)
-            except CardError as error:
-                return CardResult("failed", str(error) or "refused")
+                return await contained(lambda: self._attempt(card), partial(self._failed, card), *_MEANT)
             except TransientCardError as error:
                 if not await self._tries.wait(attempt, error):
                     return CardResult("failed", self._tries.given_up(error))
@@ -143,14 +150,15 @@ class _Run:
     async def _attempt(self, card: Card) -> CardResult:
         try:
             result = await self._processor.process(card, self._context)
-        except (PipelineError, CardError, TransientCardError):
+        except CardError as error:
+            return CardResult("failed", _text_of(error) or "refused")
+        except (PermanentError, TransientError) as error:
+            _check_words(error, self._tries.settings)
             raise
-        except Exception as error:  # noqa: BLE001 - a foreign processor may raise anything, with card data in its message
-            kind = type(error).__name__
-        else:
-            return self._checked(result)
-        # outside the handler, so that the unknown error and the values in its frames are not chained
-        raise misbehaved(self._tries.settings, f"raised {kind}")
+        return self._checked(result)
+
+    def _failed(self, card: Card, fault: Fault) -> PermanentError:
+        return misbehaved(self._tries.settings, f"raised {fault}, at record {card.record}", fault)
 
     def _checked(self, result: object) -> CardResult:
         settings = self._tries.settings
@@ -220,16 +228,19 @@ def _attempt(
     layout: Layout,
     settings: ProcessorSettings,
 ) -> Outcomes:
-    try:
-        result = processor.process_batch(batch, context)
-    except (PipelineError, TransientCardError):
-        raise
-    except Exception as error:  # noqa: BLE001 - a foreign processor may raise anything, with card data in its message
-        kind = type(error).__name__
-    else:
+    def attempt() -> Outcomes:
+        try:
+            result = processor.process_batch(batch, context)
+        except (PermanentError, TransientError) as error:
+            _check_words(error, settings)
+            raise
         return _checked(result, batch.num_rows, layout, settings)
-    # outside the handler, so that the unknown error and the values in its frames are not chained
-    raise misbehaved(settings, f"raised {kind}")
+
+    def failed(fault: Fault) -> PermanentError:
+        first = batch.column("__record")[0].as_py()
+        return misbehaved(settings, f"raised {fault}, at the records from {first} on", fault)
+
+    return contained_call(attempt, failed, *_MEANT)
 
 
 def _batch(records: Records, layout: Layout, context: JobContext, start: int) -> pa.RecordBatch:
@@ -301,14 +312,46 @@ class Tries:
         retry = self.settings.retry
         if failures >= retry.max_tries:
             return False
-        await self._pause(max(retry.policy.pause(failures), min(error.retry_after or 0.0, retry.max_seconds)))
+        await self._pause(max(retry.policy.pause(failures), min(_seconds(error.retry_after), retry.max_seconds)))
         return True
 
     def given_up(self, error: TransientCardError) -> str:
         """Return the message of a card that failed for good after its last try."""
-        return f"{str(error) or 'no answer'} (after {self.settings.retry.max_tries} attempts)"
+        return f"{_text_of(error) or 'no answer'} (after {self.settings.retry.max_tries} attempts)"
 
 
-def misbehaved(settings: ProcessorSettings, what: str) -> PermanentError:
+class ProcessorFailed(PermanentError):
+    """A processor broke its contract: the job fails.
+
+    Attributes:
+        fault: What it raised, without its text; None if it returned something wrong.
+    """
+
+    def __init__(self, settings: ProcessorSettings, what: str, fault: Fault | None) -> None:
+        """Say what it did, free of card data."""
+        super().__init__("processor_failed", f"Processor {settings.name} {what}.")
+        self.fault = fault
+
+
+def misbehaved(settings: ProcessorSettings, what: str, fault: Fault | None = None) -> ProcessorFailed:
     """Return the error for a processor that broke its contract; ``what`` is free of card data."""
-    return PermanentError("processor_failed", f"Processor {settings.name} {what}.")
+    return ProcessorFailed(settings, what, fault)
+
+
+def _check_words(error: PipelineError, settings: ProcessorSettings) -> None:
+    """Refuse a job's error without proper words: the outcome and the callback repeat them."""
+    words: list[object] = [error.code, error.message]
+    if not all(isinstance(word, str) for word in words):
+        raise misbehaved(settings, "raised an error whose code or message is no text")
+
+
+def _text_of(error: Exception) -> str:
+    """Return the text that a processor gave its error for the result file; empty if it has none."""
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 - the class may be the processor's own
+        return ""
+
+
+def _seconds(asked: object) -> float:
+    return float(asked) if isinstance(asked, int | float) and isfinite(asked) else 0.0

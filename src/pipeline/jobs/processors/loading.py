@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 from collections.abc import Awaitable, Callable
@@ -10,9 +11,10 @@ from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 from typing import Any, Final, Self
 
+import structlog
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, PipelineError, TransientError
 from pipeline.jobs.processors.protocols import (
     Card,
     CardResult,
@@ -24,6 +26,9 @@ from pipeline.jobs.processors.protocols import (
 )
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.outbound import NetworkSettings
+from pipeline.plugins import Fault, PluginFailed, contained, contained_call
+
+log = structlog.get_logger(__name__)
 
 ENTRY_POINT_GROUP: Final = "card_pipeline.processors"
 
@@ -35,6 +40,8 @@ PlainFunction = Callable[[Card, JobContext], Awaitable[CardResult | None]]
 
 class LoadedProcessor:
     """A processor with its settings, checked; open it before the first card and close it after the last.
+
+    Whatever the processor's own ``open`` and ``close`` raise is contained.
 
     Attributes:
         processor: The processor itself.
@@ -48,16 +55,47 @@ class LoadedProcessor:
         self.settings: Final = settings
         self.result_columns: Final = _result_columns(processor, settings.name)
         self.version: Final = str(getattr(processor, "version", "1"))
+        self._opened = False
+        self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Open the processor's connections, where it has any."""
-        if isinstance(self.processor, Opens):
-            await self.processor.open()
+        """Open the processor's connections, where it has any and they are not open yet.
+
+        Raises:
+            TransientError: It cannot be opened now (``processor_unavailable``); call again later.
+            FatalError: As the processor raised it: its settings cannot be used.
+        """
+        async with self._opening:
+            if not self._opened and isinstance(self.processor, Opens):
+                await contained(self.processor.open, self._unavailable, PipelineError)
+            self._opened = True
+
+    async def open_or_wait(self) -> None:
+        """Open it at the start of a process; if that fails, its jobs wait, and the first of them opens it."""
+        try:
+            await self.open()
+        except TransientError as error:
+            log.warning("processor_not_opened", code=error.code, message=error.message)
 
     async def close(self) -> None:
-        """Close them."""
-        if isinstance(self.processor, Opens):
-            await self.processor.close()
+        """Close them. It never fails: others are to be closed too."""
+        if not self._opened or not isinstance(self.processor, Opens):
+            return
+        self._opened = False
+        try:
+            await contained(self.processor.close, PluginFailed)
+        except PluginFailed as failed:
+            fault = failed.fault
+            log.error(  # noqa: TRY400 - its text may hold what the processor holds
+                "processor_not_closed", processor=self.settings.name, exception=fault.kind, frames=fault.lines
+            )
+
+    def _unavailable(self, fault: Fault) -> TransientError:
+        log.error("processor_open_failed", processor=self.settings.name, exception=fault.kind, frames=fault.lines)
+        return TransientError(
+            "processor_unavailable",
+            f"Processor {self.settings.name} cannot be opened: its open raised {fault}. It is tried again.",
+        )
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -98,6 +136,14 @@ def load(settings: ProcessorSettings, network: NetworkSettings = _NETWORK) -> Lo
 
 def adopt(target: object, settings: ProcessorSettings, network: NetworkSettings = _NETWORK) -> LoadedProcessor:
     """Make a processor of a class, a plain async function or an instance. Raises as :func:`load`."""
+
+    def failed(fault: Fault) -> FatalError:
+        return FatalError("processor_invalid", f"Processor {settings.name} cannot be made: it raised {fault}.")
+
+    return contained_call(lambda: _adopted(target, settings, network), failed, FatalError, KeyboardInterrupt)
+
+
+def _adopted(target: object, settings: ProcessorSettings, network: NetworkSettings) -> LoadedProcessor:
     if inspect.isclass(target):
         processor: object = _construct(target, settings, network)
     elif inspect.iscoroutinefunction(target):
@@ -129,11 +175,17 @@ def _find(name: str) -> object:
 
 
 def _import(point: EntryPoint) -> object:
-    try:
-        importlib.import_module(point.module)
-        return point.load()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise FatalError("processor_unknown", f"Processor {point.value} cannot be imported: {error}.") from error
+    def imported() -> object:
+        try:
+            importlib.import_module(point.module)
+            return point.load()
+        except (ImportError, AttributeError, ValueError) as error:
+            raise FatalError("processor_unknown", f"Processor {point.value} cannot be imported: {error}.") from error
+
+    def failed(fault: Fault) -> FatalError:
+        return FatalError("processor_unknown", f"Processor {point.value} cannot be imported: it raised {fault}.")
+
+    return contained_call(imported, failed, FatalError, KeyboardInterrupt)
 
 
 def _construct(target: type, settings: ProcessorSettings, network: NetworkSettings) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -12,9 +13,19 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.loud_processors import LOUD, LoudByBatch, LoudByRow, LoudInTask
 
-from pipeline.errors import PermanentError, TransientError
-from pipeline.jobs.csv_engine import ChunkEngine, CsvLimits, CsvSettings, Layout, Splitter, Summary, run_stream
+from pipeline.errors import FatalError, PermanentError, TransientError
+from pipeline.jobs.csv_engine import (
+    ChunkEngine,
+    CsvLimits,
+    CsvSettings,
+    Layout,
+    ProcessorFailed,
+    Splitter,
+    Summary,
+    run_stream,
+)
 from pipeline.jobs.csv_engine.identity import idempotency_key
 from pipeline.jobs.csv_engine.records import parse
 from pipeline.jobs.csv_engine.scanning import Lines
@@ -476,43 +487,83 @@ async def test_pauses_double_up_to_their_limit_and_grant_what_the_other_side_ask
 SECRET = "4111111111111111"
 
 
-class Leak(Exception):
-    pass
-
-
-def _leaks(*_: object) -> None:
-    raise Leak(SECRET)
-
-
-class LeaksByRow:
-    """Raise what nobody expects."""
-
-    async def process(self, card: Card, context: JobContext) -> CardResult:
-        """Raise."""
-        _leaks(card, context)
-        return CardResult()
-
-
-class LeaksByBatch(Fine):
-    """Raise what nobody expects."""
-
-    def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:
-        """Raise."""
-        _leaks(batch)
-        return super().process_batch(batch, context)
-
-
-@pytest.mark.parametrize("target", [LeaksByRow, LeaksByBatch])
-async def test_an_unexpected_error_fails_the_job_by_its_type_alone(target: object) -> None:
-    """Its message, and the values in the frames behind it, may be card data: neither is kept nor chained."""
-    with pytest.raises(PermanentError) as caught:
-        await run(b"card_number\n" + SECRET.encode() + b"\n", target)
-    error: BaseException | None = caught.value
-    assert str(error) == "processor_failed: Processor mine raised Leak."
+@pytest.mark.parametrize(
+    ("form", "loud"),
+    [
+        (form, loud)
+        for form in (LoudByRow, LoudByBatch, LoudInTask)
+        for loud in LOUD
+        if (form, loud) != (LoudInTask, "generator exit")  # Python itself forgets where a task of it came from
+    ],
+)
+async def test_whatever_a_processor_raises_fails_the_job_by_its_class_and_line_alone(form: type, loud: str) -> None:
+    """Its text, and the values in the frames behind it, may be card data: neither is kept nor chained."""
+    with pytest.raises(ProcessorFailed) as caught:
+        await run(b"card_number\n" + SECRET.encode() + b"\n", form(loud))
+    failed = caught.value
+    kind, first = LOUD[loud].__name__, "the records from 1 on" if form is LoudByBatch else "record 1"
+    assert failed.code == "processor_failed"
+    words = rf"Processor mine raised {kind} at support/loud_processors\.py:\d+, at {first}\."
+    assert re.fullmatch(words, failed.message)
+    assert failed.fault is not None
+    assert "shout" in {frame.function for frame in failed.fault.frames}
+    assert SECRET not in "\n".join(failed.fault.traceback()) + repr(failed.fault.lines)
+    error: BaseException | None = failed
     while error is not None:
-        assert SECRET not in str(error)
-        assert not isinstance(error, Leak)
+        assert SECRET not in f"{error} {error!r}"
+        assert isinstance(error, ProcessorFailed)
         error = error.__cause__ or error.__context__
+
+
+async def test_a_processor_that_cancels_itself_fails_the_job() -> None:
+    """Otherwise its card would be missing, and the outcomes behind it belong to other cards."""
+
+    async def cancel(_card: Card, _context: JobContext) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    with pytest.raises(ProcessorFailed, match="cancelled the task that called it"):
+        await run(b"card_number\n1\n2\n", cancel)
+
+
+async def test_a_processor_cannot_stop_the_process_with_our_own_errors() -> None:
+    """Only errors about the job pass: this one is no reason to stop the other jobs of the worker."""
+
+    async def stop(_card: Card, _context: JobContext) -> None:
+        raise FatalError("mine", SECRET)
+
+    with pytest.raises(
+        ProcessorFailed, match=r"raised FatalError at csv_engine/test_engine\.py:\d+, at record 1"
+    ) as caught:
+        await run(b"card_number\n1\n", stop)
+    assert SECRET not in str(caught.value)
+
+
+async def test_an_error_about_the_job_needs_words() -> None:
+    async def stop(_card: Card, _context: JobContext) -> None:
+        raise PermanentError("mine", 7)  # type: ignore[arg-type]
+
+    with pytest.raises(ProcessorFailed, match="raised an error whose code or message is no text"):
+        await run(b"card_number\n1\n", stop)
+
+
+async def test_a_card_error_whose_text_cannot_be_read_fails_its_card() -> None:
+    class Mute(CardError):
+        def __str__(self) -> str:
+            raise SystemExit(SECRET)
+
+    class MuteForNow(TransientCardError):
+        def __str__(self) -> str:
+            raise SystemExit(SECRET)
+
+    async def refuse(card: Card, _context: JobContext) -> None:
+        raise Mute if card.record == 1 else MuteForNow("x", retry_after=float("nan"))
+
+    data, summary = await run(b"card_number\n1\n2\n", refuse)
+    assert summary.failed == 2
+    assert data.splitlines()[1:] == [b"1,failed,refused", b"2,failed,no answer (after 6 attempts)"]
 
 
 def _row(result: object) -> object:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
+from structlog.testing import capture_logs
+from support.loud_processors import LOUD, shout
 
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, TransientError
 from pipeline.jobs.csv_engine import CsvSettings
 from pipeline.jobs.processors import Card, CardResult, JobContext, ProcessorSettings, adopt, installed, load
 from pipeline.jobs.processors.http import Http
 from pipeline.jobs.processors.validate import Validate
 from pipeline.outbound import NetworkSettings
 from pipeline.testing import job_context, run_processor
+
+SECRET: Final = "4111111111111111"
 
 
 def refused(target: object, **options: Any) -> tuple[str, str]:
@@ -180,6 +185,63 @@ async def test_open_and_close_surround_the_work() -> None:
         async with adopt(Opens, ProcessorSettings(options={"programme": "x"})):
             raise ZeroDivisionError
     assert steps[3:] == ["open", "close"]
+
+
+@pytest.mark.parametrize("way", list(LOUD))
+async def test_a_processor_that_cannot_be_opened_is_opened_later(way: str) -> None:
+    """Jobs of other integrations are done meanwhile, so nothing that it raises may stop the process."""
+    steps: list[str] = []
+
+    class Opens(Plain):
+        async def open(self) -> None:
+            steps.append("open")
+            if len(steps) < 3:
+                shout(way, SECRET)
+
+        async def close(self) -> None:
+            steps.append("close")
+            shout(way, SECRET)
+
+    loaded = adopt(Opens, ProcessorSettings(name="mine", options={"programme": "x"}))
+    with capture_logs() as logs:
+        await loaded.open_or_wait()
+        with pytest.raises(TransientError, match=r"Processor mine cannot be opened: its open raised \w+ at") as caught:
+            await loaded.open()
+        await loaded.open()
+        await loaded.open()
+        await loaded.close()
+        await loaded.close()
+    assert steps == ["open", "open", "open", "close"]
+    assert caught.value.code == "processor_unavailable"
+    assert [line["event"] for line in logs] == [
+        "processor_open_failed", "processor_not_opened", "processor_open_failed", "processor_not_closed"
+    ]  # fmt: skip
+    assert SECRET not in f"{logs!r}{caught.value}"
+    assert {line["exception"] for line in logs if "exception" in line} == {LOUD[way].__name__}
+
+
+@pytest.mark.parametrize("way", ["exit", "panic", "memory"])
+def test_what_a_module_or_a_constructor_raises_is_named_by_class_and_line(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text may hold an option, which may be a secret."""
+
+    class Mine(Plain):
+        def __init__(self, programme: str) -> None:
+            shout(way, programme)
+
+    code, message = refused(Mine, programme=SECRET)
+    assert code == "processor_invalid"
+    assert re.fullmatch(
+        rf"Processor mine cannot be made: it raised {LOUD[way].__name__} at processors/test_loading.py:\d+.", message
+    )
+    (tmp_path / "my_loud_module.py").write_text(
+        f"from support.loud_processors import shout\nshout({way!r}, {SECRET!r})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    said = refused_name("my_loud_module:Mine")
+    assert f"cannot be imported: it raised {LOUD[way].__name__} at" in said
+    assert SECRET not in said
 
 
 def test_half_a_life_cycle_is_refused() -> None:

@@ -1,0 +1,221 @@
+"""Calls into the code of others (processors, partners, sources): what it raised and where, never the text of it.
+
+The text of a foreign exception, and the values in its frames, may be card data. So a caller catches BaseException (a
+panic of a Rust extension is one, ``SystemExit`` too), lets cancellations pass, and keeps a :class:`Fault` of the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+_OURS: Final = __name__.partition(".")[0]
+_LONGEST_NAME: Final = 80
+_MOST_FRAMES: Final = 30
+_MOST_CAUSES: Final = 5
+
+_in_plugin: ContextVar[bool] = ContextVar("in_plugin", default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One line of a traceback: which line of code, without any value."""
+
+    file: str
+    line: int
+    function: str
+    package: str
+
+    def __str__(self) -> str:
+        """Name the file with its folder, which is enough to find it and the same on each machine."""
+        return f"{'/'.join(PurePath(self.file).parts[-2:])}:{self.line}"
+
+    @property
+    def source(self) -> str:
+        """The line of code; empty if its file is not there."""
+        return linecache.getline(self.file, self.line).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An exception of foreign code, without its text.
+
+    Attributes:
+        kind: Class of the exception.
+        frames: The calls that led to it, the outermost first.
+        causes: What it was raised from, the nearest first.
+    """
+
+    kind: str
+    frames: tuple[Frame, ...]
+    causes: tuple[Fault, ...] = field(default=())
+
+    @property
+    def where(self) -> str:
+        """File and line of the last frame of the plug-in's own package; empty if it has none (a compiled extension)."""
+        frame = self._own_frame()
+        return str(frame) if frame else ""
+
+    def __str__(self) -> str:
+        """Render as ``KeyError at acme/loader.py:31``."""
+        return f"{self.kind} at {self.where}" if self.frames else self.kind
+
+    def _own_frame(self) -> Frame | None:
+        if not self.frames:
+            return None
+        package = self.frames[0].package
+        return next(frame for frame in reversed(self.frames) if frame.package == package)
+
+    def traceback(self) -> Iterator[str]:
+        """Yield the lines of a traceback as Python prints it, without texts and values; the cause comes last."""
+        yield "Traceback (most recent call last), without values:"
+        for frame in self.frames:
+            yield f'  File "{frame.file}", line {frame.line}, in {frame.function}'
+            if frame.source:
+                yield f"    {frame.source}"
+        yield self.kind
+        for cause in self.causes:
+            yield "from"
+            yield from cause.traceback()
+
+    @property
+    def lines(self) -> list[str]:
+        """The frames, for a log line, and what the exception was raised from."""
+        found = [f"{one}, in {one.function}" for one in self.frames]
+        return found + [f"from {cause}" for cause in self.causes]
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Return what foreign code raised, without its text; of a group of errors its first error."""
+    first, found = _unwrapped(error)
+    causes: list[Fault] = []
+    seen = {id(first)}
+    last = first
+    while (cause := _cause_of(last)) is not None and id(cause) not in seen and len(causes) < _MOST_CAUSES:
+        last, frames = _unwrapped(cause)
+        seen |= {id(cause), id(last)}
+        causes.append(Fault(_name_of(last), frames))
+    return Fault(_name_of(first), found, tuple(causes))
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether an error ends the work from outside, so that it must be raised again.
+
+    A CancelledError that foreign code raises itself, or that comes from something it awaited, cancels nobody.
+    """
+    if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return False
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return isinstance(error, GeneratorExit)
+    if isinstance(error, GeneratorExit):
+        return task is None  # its coroutine is closed, by no task
+    return task is None or task.cancelling() > 0
+
+
+class PluginFailed(Exception):
+    """Foreign code raised what nobody expects; for callers that have no error of their own for it."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+class PluginExit(Exception):
+    """Foreign code asked for the end of the process inside a task of its own."""
+
+
+def _new_task(loop: asyncio.AbstractEventLoop, work: Any, **how: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(_without_exit(work) if _in_plugin.get() else work, loop=loop, **how)
+
+
+async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise PluginExit from error
+
+
+def _unwrapped(error: BaseException) -> tuple[BaseException, tuple[Frame, ...]]:
+    """Return the error inside of groups, and the frames of all of them."""
+    frames = _frames(error.__traceback__)
+    while isinstance(error, BaseExceptionGroup) or (isinstance(error, PluginExit) and error.__cause__ is not None):
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+        frames += _frames(error.__traceback__)
+    return error, frames
+
+
+def _cause_of(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _name_of(error: BaseException) -> str:
+    name = type(error).__name__
+    return name if name.isidentifier() and len(name) <= _LONGEST_NAME else "an exception"
+
+
+def _frames(trace: TracebackType | None) -> tuple[Frame, ...]:
+    """Return the frames of foreign code, without ours in front of them; of many the first and the last ones."""
+    frames: list[Frame] = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        frames.append(Frame(code.co_filename, trace.tb_lineno, code.co_name, package))
+        trace = trace.tb_next
+    begin = next((number for number, frame in enumerate(frames) if frame.package != _OURS), 0)
+    frames[:begin] = []
+    if len(frames) > _MOST_FRAMES:
+        frames[_MOST_FRAMES // 2 : -(_MOST_FRAMES // 2)] = []
+    return tuple(frames)
+
+
+async def contained(
+    call: Callable[[], Awaitable[T]], failed: Callable[[Fault], Exception], *expected: type[BaseException]
+) -> T:
+    """Return what an awaited call of foreign code returns.
+
+    The tasks that it starts are contained too: ``SystemExit`` or ``KeyboardInterrupt`` in a task ends the loop at once,
+    so both become :class:`PluginExit` there.
+
+    Args:
+        call: Calls it.
+        failed: Makes the error to raise instead of what nobody expects.
+        expected: What may pass.
+    """
+    loop = asyncio.get_running_loop()
+    if loop.get_task_factory() is None:
+        loop.set_task_factory(_new_task)
+    before = _in_plugin.get()
+    _in_plugin.set(True)
+    try:
+        return await call()
+    except expected:
+        raise
+    except BaseException as error:
+        if is_cancellation(error):
+            raise
+        fault = fault_of(error)
+    finally:
+        _in_plugin.set(before)
+    # outside the handler, so that the unknown error and the values in its frames are not chained
+    raise failed(fault)
+
+
+def contained_call(call: Callable[[], T], failed: Callable[[Fault], Exception], *expected: type[BaseException]) -> T:
+    """Return what a plain call of foreign code returns; see :func:`contained`."""
+    try:
+        return call()
+    except expected:
+        raise
+    except BaseException as error:  # noqa: BLE001 - foreign code may raise anything
+        fault = fault_of(error)
+    raise failed(fault)

@@ -41,6 +41,9 @@ RETRY_CODE_HEADER = "retry_code"
 REPLAY_GROUP_HEADER = "replay_group"
 """Record header that names the one consumer group which a replayed dead letter is for."""
 
+REPLAYED_FROM_HEADER = "replayed_from"
+"""Record header with the position of the dead letter that was replayed: ``<topic>/<partition>/<offset>``."""
+
 
 def schema_uri(name: str, version: int = 1) -> str:
     """Return the URI of a published schema (``ce_dataschema``), the ``$id`` of its file in ``schemas/``."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
-from pipeline.contracts import Record, TopicName
+from pipeline.contracts import REPLAYED_FROM_HEADER, Record, TopicName, is_for
 from pipeline.observability import SubscriberMetrics, get_logger
 from pipeline.subscriber.window import RepeatWindow
 
@@ -63,6 +63,9 @@ class RepeatGate:
 
     The log is the only state: before the first record, the gate reads its window from the partition itself. So the
     window is the same whichever member had the partition before.
+
+    A replayed dead letter has the id of its event, which came before. So the window knows it by the position of the
+    dead letter instead: it is handled, and a second copy of it is a repeat.
     """
 
     def __init__(self, gates: RepeatGates, topic: TopicName, partition: int) -> None:
@@ -84,7 +87,7 @@ class RepeatGate:
             read = 0
             async for record in self._gates.read_back(first):
                 ident, _ = _named(record)
-                if ident:
+                if ident and is_for(record, self._gates.group):
                     window.repeats(ident, record.offset, record.timestamp_ms)
                 read += 1
         self._window, self._cuts = window, window.cuts
@@ -120,11 +123,13 @@ class RepeatGate:
 
 
 def _named(record: Record) -> tuple[bytes, bytes]:
-    """Return the first ``ce_id`` and ``ce_type``; empty if there is none."""
-    ident = kind = None
+    """Return the id that the window knows the record by, and the first ``ce_type``; empty if there is none."""
+    ident = kind = replayed = None
     for name, value in record.headers:
         if name == "ce_id" and ident is None:
             ident = value
         elif name == "ce_type" and kind is None:
             kind = value
-    return ident or b"", kind or b""
+        elif name == REPLAYED_FROM_HEADER:
+            replayed = value
+    return replayed or ident or b"", kind or b""

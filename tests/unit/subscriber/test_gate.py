@@ -83,3 +83,31 @@ def test_ids_are_bytes() -> None:
     assert [gate.admit(record(number, *fee(one))) for number, one in enumerate([b"\xff", b"\xfe", b"a", b"A"])] == [
         True
     ] * 4
+
+
+def replay(ident: bytes, replayed_from: bytes, group: bytes = b"fraud") -> Headers:
+    return *fee(ident), ("replayed_from", replayed_from), ("replay_group", group)
+
+
+def test_a_replayed_dead_letter_is_handled_although_its_event_came_before_and_its_second_copy_is_not() -> None:
+    gate = gate_over()
+    log = [fee(b"a"), replay(b"a", b"fraud.dead-letter/0/7"), replay(b"a", b"fraud.dead-letter/0/7")]
+    log += [replay(b"a", b"fraud.dead-letter/0/9"), fee(b"a")]
+    assert [gate.admit(record(number, *headers)) for number, headers in enumerate(log)] == [
+        True,
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+async def test_read_back_a_replay_is_known_by_its_dead_letter_and_that_of_another_group_not_at_all() -> None:
+    """So two members agree, whether they saw the replay or read it back."""
+    gate = gate_over(
+        record(0, *replay(b"a", b"fraud.dead-letter/0/7")),
+        record(1, *replay(b"b", b"billing.dead-letter/0/7", b"billing")),
+    )
+    await gate.open(record(2, *fee(b"a")))
+    log = [fee(b"a"), fee(b"b"), replay(b"a", b"fraud.dead-letter/0/7")]
+    assert [gate.admit(record(number, *headers)) for number, headers in enumerate(log, 2)] == [True, True, False]

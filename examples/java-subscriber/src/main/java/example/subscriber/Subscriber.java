@@ -40,6 +40,7 @@ final class Subscriber implements AutoCloseable, ConsumerRebalanceListener {
   private static final Duration POLL = Duration.ofMillis(200);
 
   private final KafkaConsumer<byte[], byte[]> consumer;
+  private final String group;
   private final EventTypes types;
   private final Handler handler;
   private final Map<TopicPartition, RepeatWindow> windows = new HashMap<>();
@@ -55,6 +56,7 @@ final class Subscriber implements AutoCloseable, ConsumerRebalanceListener {
     settings.put(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG, 6_000);
     settings.put(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG, 2_000);
     consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+    this.group = group;
     this.types = types;
     this.handler = handler;
     consumer.subscribe(List.of(topic), this);
@@ -103,6 +105,9 @@ final class Subscriber implements AutoCloseable, ConsumerRebalanceListener {
   }
 
   private void take(TopicPartition partition, ConsumerRecord<byte[], byte[]> record) throws IOException {
+    if (isForAnother(record)) {
+      return;
+    }
     boolean before = record.offset() < resumed.get(partition);
     String id = header(record, "ce_id");
     if (id.isEmpty() && before) {
@@ -111,10 +116,23 @@ final class Subscriber implements AutoCloseable, ConsumerRebalanceListener {
     if (id.isEmpty()) {
       throw new IllegalStateException(record.topic() + " " + place(record) + " has no ce_id");
     }
-    boolean repeat = windows.get(partition).repeats(id, record.offset(), record.timestamp());
+    String replayed = header(record, "replayed_from"); // a replayed dead letter has the id of an event that came before
+    String known = replayed.isEmpty() ? id : replayed;
+    boolean repeat = windows.get(partition).repeats(known, record.offset(), record.timestamp());
     if (!repeat && !before) {
       handler.handle(id, header(record, "ce_type"), read(record));
     }
+  }
+
+  /** Whether the record is a copy that was published for another group: a replayed dead letter, or a retried record. */
+  private boolean isForAnother(ConsumerRecord<byte[], byte[]> record) {
+    for (String name : List.of("replay_group", "retry_group")) {
+      String named = header(record, name);
+      if (!named.isEmpty() && !named.equals(group)) {
+        return true;
+      }
+    }
+    return false;
   }
 
   private Object read(ConsumerRecord<byte[], byte[]> record) {

@@ -1,4 +1,4 @@
-"""Every kind of answer to a callback, through the whole flow: ECS accepts it once, or the job parks with an alarm."""
+"""Every kind of answer to a callback, through the whole flow: ECS accepts it once, or refuses it with an alarm."""
 
 from __future__ import annotations
 
@@ -62,20 +62,23 @@ ACCEPTED = "callback_accepted"
 ROWS: Mapping[str, Row] = {
     "as documented": Row((), "confirmed", ACCEPTED),
     "an unknown status": Row(answer("unknown_status"), "confirmed", ACCEPTED),
-    "HTML": Row(answer("html"), "refused", NOT_CONFIRMED),
-    "an empty answer": Row(answer("empty"), "refused", NOT_CONFIRMED),
-    "broken JSON": Row(answer("not_json"), "refused", NOT_CONFIRMED),
+    "HTML": Row(answer("html"), "confirmed", ACCEPTED, 2),
+    "an empty answer": Row(answer("empty"), "confirmed", ACCEPTED, 2),
+    "broken JSON": Row(answer("not_json"), "confirmed", ACCEPTED, 2),
+    "a maintenance page instead of ECS": Row(status(200) + answer("html"), "confirmed", ACCEPTED, 2),
+    "204 instead of ECS": Row(status(204) + answer("empty"), "confirmed", ACCEPTED, 2),
     "errors in a 200, status as text": Row(answer("errors"), "refused", NOT_CONFIRMED),
     "errors in a 200, status as a number": Row(answer("errors", error_status=500), "refused", NOT_CONFIRMED),
     "another job's id": Row(answer("other_job"), "refused", NOT_CONFIRMED),
     "another type": Row(answer("other_type"), "refused", NOT_CONFIRMED),
     "400": Row(status(400), "refused", "callback_refused"),
-    "401": Row(status(401), "refused", "callback_unauthorized"),
+    "401": Row(status(401), "confirmed", ACCEPTED, 2),
+    "403": Row(status(403), "confirmed", ACCEPTED, 2),
     "404": Row(status(404), "refused", "callback_refused"),
     "409 out of the blue": Row(status(409), "refused", "callback_conflict"),
     "415": Row(status(415), "refused", "callback_refused"),
     "422": Row(status(422), "refused", "callback_refused"),
-    "a redirect": Row(status(307, location="/elsewhere"), "refused", "callback_redirected"),
+    "a redirect": Row(status(307, location="/elsewhere"), "confirmed", ACCEPTED, 2),
     "408": Row(status(408), "confirmed", ACCEPTED, 2),
     "425": Row(status(425), "confirmed", ACCEPTED, 2),
     "429 that asks to wait": Row(status(429, retry_after="3"), "confirmed", ACCEPTED, 2),
@@ -183,12 +186,13 @@ async def test_retry_after_is_honoured(flow: Flow, jobs: Mapping[str, Job]) -> N
 
 
 async def test_a_redirect_is_not_followed(flow: Flow, jobs: Mapping[str, Job]) -> None:
-    """Neither token nor body go elsewhere; the alarm says why."""
+    """Neither token nor body go elsewhere; the log says why."""
     await end_of(flow, jobs["a redirect"])
     log = flow.processes["confirm"].log
-    alarms = [json.loads(line) for line in log.splitlines() if '"callback_refused"' in line]
-    [alarm] = [one for one in alarms if one.get("job_guid") == str(jobs["a redirect"].guid) and one["level"] == "error"]
-    assert (alarm["status"], alarm["code"]) == (307, "callback_redirected")
+    posted = [json.loads(line) for line in log.splitlines() if '"callback_posted"' in line]
+    first, second = [one for one in posted if one.get("job_guid") == str(jobs["a redirect"].guid)]
+    assert (first["status"], first["code"], first["level"]) == (307, "callback_redirected", "warning")
+    assert second["status"] == 200
 
 
 async def test_a_409_after_a_lost_answer_confirms_the_notification(flow: Flow) -> None:
@@ -228,8 +232,8 @@ async def test_a_failed_job_whose_callback_ecs_refused_is_notified_again_by_comm
 
 
 async def test_a_refused_job_is_confirmed_by_command(flow: Flow, jobs: Mapping[str, Job]) -> None:
-    """After 401 and a look at the token: `job notify`; then its card data goes as that of any confirmed job."""
-    job = jobs["401"]
+    """After 404 and a word with ECS: `job notify`; then its card data goes as that of any confirmed job."""
+    job = jobs["404"]
     await end_of(flow, job)
     await flow.caught_up()
     code, _ = await flow.cli("job", "notify", str(job.guid), "--reason", "INC-7", "--yes")

@@ -166,6 +166,11 @@ class Ecs:
 
     calls: list[tuple[str, str, bytes, str]] = field(default_factory=list)
     answers: list[Answer | PipelineError] = field(default_factory=list)
+    hindrance: PipelineError | None = None
+
+    async def ready(self) -> None:
+        if self.hindrance is not None:
+            raise self.hindrance
 
     async def notify(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
         self.calls.append((url.get_secret_value(), job_guid, body, request_id))
@@ -223,6 +228,8 @@ class World:
             policies=self.policies,
             notifier=self.ecs,
             retry=RetryPolicy(1, 60),
+            ready=self.ecs.ready,
+            hold=timedelta(days=15),
             keep_failed_parts=timedelta(days=7),
         )
         self.process = ProcessStage(self._context("process"), {"acme": files})

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -48,11 +48,6 @@ from pipeline.webhooks.refusals import RefusalCounts
 from pipeline.webhooks.server import IngressServer
 
 
-def now() -> datetime:
-    """Return the time, in UTC."""
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all parts of a process share.
@@ -75,7 +70,7 @@ class Surroundings:
 
     def stage(self, name: str) -> StageContext:
         """Return the context of a stage."""
-        return StageContext(name, JobStore(self.objects), self.publisher, now, self.metrics)
+        return StageContext(name, JobStore(self.objects), self.publisher, self.ports.now, self.metrics)
 
 
 @asynccontextmanager
@@ -93,19 +88,19 @@ def make_ingress(around: Surroundings) -> Part:
     settings = around.settings
     refusals = RefusalCounts(
         around.publisher,
-        clock=now,
+        clock=around.ports.now,
         instance=secrets.token_hex(8),
         deadline=settings.ingress.deadline_seconds,
     )
     folder = settings.ingress.capture_dir
-    capture = Capture(folder, clock=now) if folder else None
+    capture = Capture(folder, clock=around.ports.now) if folder else None
     ingress = Ingress(
-        webhooks=open_webhooks(settings),
+        webhooks=open_webhooks(settings, clock=around.ports.now),
         publisher=around.publisher,
         settings=settings.ingress,
         metrics=around.metrics,
         refusals=refusals,
-        clock=now,
+        clock=around.ports.now,
         capture=capture,
         audited_topics=settings.audited_topics,
     )
@@ -156,7 +151,7 @@ async def make_upload(around: Surroundings) -> Part:
 
 async def _transfers(around: Surroundings, integration: JobIntegration) -> Transfers:
     return await around.stack.enter_async_context(
-        around.ports.transfers(around.settings, integration, clock=now, metrics=around.metrics)
+        around.ports.transfers(around.settings, integration, clock=around.ports.now, metrics=around.metrics)
     )
 
 
@@ -168,15 +163,20 @@ async def make_confirm(around: Surroundings) -> Part:
     checks: dict[str, Check] = {}
     for name, one in settings.job_integrations().items():
         notifications = await around.stack.enter_async_context(
-            around.ports.notifications(settings, one, clock=now, metrics=around.metrics, remember=around.remember)
+            around.ports.notifications(
+                settings, one, clock=around.ports.now, metrics=around.metrics, remember=around.remember
+            )
         )
         keep = timedelta(days=settings.retention.failed_parts_days)
+        hold = timedelta(days=settings.retention.receipts_days - one.limits.max_expiry_days - 1)
         rules[name] = ConfirmRules(
             partner=one.partner,
             limits=one.limits,
             policies=one.policies,
             notifier=notifications.notifier,
             retry=notifications.retry,
+            ready=notifications.ready,
+            hold=hold,
             keep_failed_parts=keep,
         )
         services += notifications.services
@@ -199,10 +199,10 @@ async def make_audit(around: Surroundings) -> Part:
         store=around.objects,
         settings=settings,
         signer=Signer(key.get_secret_value().encode()) if key else None,
-        clock=now,
+        clock=around.ports.now,
         nonce=partial(secrets.token_hex, 16),
     )
-    dead_letters = DeadLetters(around.publisher, group="audit", metrics=around.metrics, clock=now)
+    dead_letters = DeadLetters(around.publisher, group="audit", metrics=around.metrics, clock=around.ports.now)
     stage = AuditStage(writing, dead_letters, around.metrics)
     topics = (Topic.AUDIT_EVENTS, *around.settings.audited_topics)
     member = BatchConsumer(
@@ -247,7 +247,9 @@ def _consumer(around: Surroundings, handler: JobHandler, group: str, *topics: To
     return KeyedConsumer(
         handler.handle,
         on_arrival=handler.on_arrival,
-        dead_letters=DeadLetters(around.publisher, group=group, metrics=around.metrics, on_dead_letter=note, clock=now),
+        dead_letters=DeadLetters(
+            around.publisher, group=group, metrics=around.metrics, on_dead_letter=note, clock=around.ports.now
+        ),
         group=group,
         topics=topics,
         kafka=around.kafka,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from pydantic import SecretStr
@@ -29,6 +29,10 @@ class ConnectedPublisher(Publisher, Protocol):
 
 class Ports:
     """Opens the ports. Tests override the methods whose port they replace or wrap."""
+
+    def now(self) -> datetime:
+        """Return the time of the machine's clock, in UTC."""
+        return datetime.now(UTC)
 
     def publisher(
         self, kafka: KafkaSettings, *, client_id: str, metrics: Metrics | None = None

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from pipeline.app.ports import PORTS
 from pipeline.contracts import Topic, TopicName
-from pipeline.settings import EcsIntegration, Settings, WeavrIntegration, WebhookIntegration
-from pipeline.webhooks.sources import Ecs, Identified, Source, SourceKind, Verified, Verifier, Weavr, WebhookRequest
+from pipeline.settings import EcsIntegration, JobIntegration, Settings, WeavrIntegration, WebhookIntegration
+from pipeline.webhooks.sources import (
+    Ecs,
+    Finding,
+    Identified,
+    InvalidBody,
+    Source,
+    SourceKind,
+    Verified,
+    Verifier,
+    Weavr,
+    WebhookRequest,
+)
+from pipeline.webhooks.sources.findings import findings_of
 from pipeline.webhooks.verification import Reason, SignatureRefused
 from pipeline.webhooks.webhook import Webhook
 
@@ -53,16 +66,53 @@ class _ConfiguredInTable:
         return self._quarantine
 
 
-def open_webhooks(settings: Settings, *, secrets: bool = True) -> list[Webhook]:
+class _AnnouncesJobs:
+    """A source whose webhooks announce jobs. It refuses a job that expires too late."""
+
+    def __init__(self, source: Source, jobs: JobIntegration, clock: Callable[[], datetime]) -> None:
+        self._source = source
+        self._jobs = jobs
+        self._clock = clock
+        self.policy: Final = source.policy
+
+    def identify(self, request: WebhookRequest) -> Identified:
+        """See Source.
+
+        The bound on ``expires_at`` depends on the time: a request that is refused now may be accepted later.
+        """
+        found = self._source.identify(request)
+        expires_at = found.expires_at or self._expiry(request, found)
+        days = self._jobs.limits.max_expiry_days
+        if expires_at > self._clock() + timedelta(days=days):
+            name = self._jobs.partner.field_names.get("expires_at", "expires_at")
+            remedy = f"Send a time at most {days:g} days ahead, or ask the receiver for a higher limit"
+            raise InvalidBody([Finding(name, "too_late", remedy)], id=found.id)
+        return found
+
+    def _expiry(self, request: WebhookRequest, found: Identified) -> datetime:
+        try:
+            return self._jobs.partner.decode(request.body).expires_at
+        except ValidationError as error:
+            raise InvalidBody(findings_of(error), id=found.id) from None
+
+    def quarantine(self, request: WebhookRequest) -> TopicName:
+        """See Source."""
+        return self._source.quarantine(request)
+
+
+def open_webhooks(
+    settings: Settings, *, secrets: bool = True, clock: Callable[[], datetime] = PORTS.now
+) -> list[Webhook]:
     """Return all configured webhooks, in the order of the settings.
 
     Args:
         settings: As loaded.
+        clock: UTC, aware; an announcement's expiry is compared with it.
         secrets: Whether to read the webhooks' secret files; without them nothing is verified, for commands that only
             identify requests.
 
     Raises:
-        ConfigError: A kind of source is not installed, or refuses its options.
+        ConfigError: A kind of source or a partner is not installed, or refuses its options.
         FatalError: A secret is not written as the source's scheme needs it.
         SecretUnreadable: A file has disappeared since the settings were loaded.
     """
@@ -70,10 +120,13 @@ def open_webhooks(settings: Settings, *, secrets: bool = True) -> list[Webhook]:
     def verifier(make: Callable[[], Verifier]) -> Verifier:
         return make() if secrets else _NO_SECRETS
 
+    def bounded(webhook: Webhook, jobs: JobIntegration | None) -> Webhook:
+        return replace(webhook, source=_AnnouncesJobs(webhook.source, jobs, clock)) if jobs else webhook
+
     return [
-        *(_webhook("ecs", Ecs(), one, one, verifier) for one in settings.ecs.values()),
+        *(bounded(_webhook("ecs", Ecs(), one, one, verifier), one.jobs()) for one in settings.ecs.values()),
         *(_webhook("weavr", Weavr(), one, one, verifier) for one in settings.weavr.values()),
-        *(_configured(one, verifier) for one in settings.webhooks.values()),
+        *(bounded(_configured(one, verifier), one.job_integration()) for one in settings.webhooks.values()),
     ]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 import structlog
@@ -15,7 +15,7 @@ from pipeline.errors import LeaseLost, PermanentError, TransientError
 from pipeline.jobs.announcements import JobRules, rules_for
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, completed_record, decode, receipt_missing, ref_of
-from pipeline.jobs.partners import CONFLICT, UNANSWERED, Answer, Notifier
+from pipeline.jobs.partners import CONFLICT, UNANSWERED, UNCLEAR, Answer, Notifier
 from pipeline.jobs.receipts import (
     Announcement,
     NotificationAnswer,
@@ -24,6 +24,7 @@ from pipeline.jobs.receipts import (
     Outcome,
 )
 from pipeline.jobs.stage import StageContext, job_in_logs
+from pipeline.jobs.wording import quote
 from pipeline.kafka.protocols import Lease
 from pipeline.retry import RetryPolicy
 
@@ -36,12 +37,25 @@ class ConfirmRules(JobRules):
 
     Attributes:
         retry: Pauses between two callbacks of one outcome.
+        ready: Raises a TransientError while no callback can be sent, e.g. because the token is expired.
+        hold: How long after the outcome a callback may wait for that: the store keeps the job's receipts for longer.
         keep_failed_parts: How long to keep the parts of a failed or refused job, for ``pipeline job result``.
     """
 
     notifier: Notifier
     retry: RetryPolicy
+    ready: Callable[[], Awaitable[None]]
+    hold: timedelta
     keep_failed_parts: timedelta
+
+    def last_try(self, announcement: Announcement) -> datetime:
+        """Return from when on no further callback of an outcome follows a failed one.
+
+        ``limits.max_expiry_days`` bounds it too: the receipts of a job that expires in 2199 do not live as long.
+        """
+        latest = announcement.stored_at + timedelta(days=self.limits.max_expiry_days)
+        expiry = min(announcement.request.expires_at, latest)
+        return expiry + timedelta(seconds=self.policies.callback_retry_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +109,23 @@ class ConfirmStage:
             )
 
     async def _notify(self, notification: _Notification, rules: ConfirmRules) -> NotificationResult:
-        """Send the callback once and record the result; raise TransientError if the stage must send it again."""
+        """Send the callback once and record the result; raise TransientError if the stage must send it again.
+
+        The last try is the first one at or after the end of the retries. So a callback that was held until then, e.g.
+        for a new token, is still sent.
+        """
         ref, again, lease = notification.ref, notification.again, notification.message.lease
         begun, unanswered = await self._jobs.notification_attempts(ref, again)
-        until = notification.announcement.request.expires_at + timedelta(seconds=rules.policies.callback_retry_seconds)
-        if begun and self._context.clock() >= until:
-            no_answer = _no_answer("callback_deadline", "too late to go on")
-            return await self._conclude(notification, "refused", begun, no_answer)
+        until = rules.last_try(notification.announcement)
+        if begun and self._context.clock() >= until and await self._jobs.attempt_at(ref, begun, again) >= until:
+            return await self._conclude(notification, "refused", begun, _too_late("the process ended in the last try"))
+        try:
+            await rules.ready()
+        except TransientError as error:
+            if self._context.clock() < max(until, notification.outcome.at + rules.hold):
+                log.warning("callback_held", code=error.code, message=error.message)
+                raise
+            return await self._conclude(notification, "refused", begun, _no_answer(error.code, error.message))
         number = begun + 1
         await lease.ensure()
         attempt = NotificationAttempt(number=number, at=self._context.clock())
@@ -117,14 +141,18 @@ class ConfirmStage:
             )
         except TransientError as error:
             log.warning("callback_not_accepted", attempt_number=number, code=error.code, message=error.message)
-            if error.code != UNANSWERED:
+            if error.code not in (UNANSWERED, UNCLEAR):
                 await self._record_answer(notification, number, _no_answer(error.code, error.message))
+            if attempt.at >= until:
+                return await self._conclude(
+                    notification, "refused", number, _too_late(f"{error.code}: {error.message}")
+                )
             pause = rules.retry.pause(number, error.retry_after)
             raise TransientError(error.code, error.message, retry_after=pause) from error
         except PermanentError as error:
             answer = _no_answer(error.code, error.message)
         if answer.result == "accepted" or (answer.code == CONFLICT and unanswered):
-            # after a try without an answer, a conflict means that the partner received that try
+            # after a try without a clear answer, a conflict means that the partner received that try
             return await self._conclude(notification, "confirmed", number, answer)
         await self._record_answer(notification, number, answer)
         return await self._conclude(notification, "refused", number, answer)
@@ -172,6 +200,10 @@ class ConfirmStage:
             await self._jobs.drop_parts(ref)
         if confirmed:
             await self._jobs.close(ref)
+
+
+def _too_late(cause: str) -> Answer:
+    return _no_answer("callback_deadline", f"the callback was sent until it was too late; the last try: {quote(cause)}")
 
 
 def _no_answer(code: str, detail: str) -> Answer:

@@ -312,6 +312,10 @@ class JobStore:
             (answered if suffix == "answer.json" else begun).add(number)
         return len(begun), bool(begun - answered)
 
+    async def attempt_at(self, ref: JobRef, number: int, again: str | None = None) -> datetime:
+        """Return when a callback was begun."""
+        return (await self._get(f"{ref.notification(again)}told/{number:04d}.json", NotificationAttempt)).at
+
     async def record_attempt(self, ref: JobRef, receipt: NotificationAttempt, again: str | None = None) -> bool:
         """Record a callback before it is sent; return False if another worker sends it."""
         won, _ = await self._create(f"{ref.notification(again)}told/{receipt.number:04d}.json", receipt)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +27,9 @@ ENTRY_POINT_GROUP: Final = "card_pipeline.partners"
 
 UNANSWERED: Final = "callback_unanswered"
 """Code of a TransientError of :meth:`Notifier.notify`: the partner may have the callback although no answer came."""
+
+UNCLEAR: Final = "callback_unclear"
+"""The same for an answer that says nothing about the job, e.g. a maintenance page with a success status."""
 
 CONFLICT: Final = "callback_conflict"
 """Code of a refusal: the partner has an outcome of the job already. After an unanswered try, it is that try's."""
@@ -113,6 +116,10 @@ class Answer:
     detail: str
 
 
+async def always_ready() -> None:
+    """Return at once: the :attr:`Notifications.ready` of a partner that needs nothing before a callback."""
+
+
 class Notifier(Protocol):
     """Sends callbacks."""
 
@@ -126,8 +133,10 @@ class Notifier(Protocol):
             request_id: :attr:`Callback.request_id`.
 
         Raises:
-            TransientError: Send it again later, after ``retry_after`` if that is set. With the code
-                :data:`UNANSWERED` the partner may have received this try.
+            TransientError: Send it again later, after ``retry_after`` if that is set: the answer says nothing about
+                the outcome, e.g. 401, 503 or a maintenance page. With the codes :data:`UNANSWERED` and :data:`UNCLEAR`
+                the partner may have received this try. Tries end ``policies.callback_retry_seconds`` after
+                ``expires_at``; the job is refused then.
             PermanentError: It cannot be sent, e.g. because the URL's host is not allowed.
         """
         ...
@@ -141,12 +150,15 @@ class Notifications:
         retry: Pauses between two callbacks of one outcome.
         services: Coroutines that run beside the stage until it stops; an error in one stops the process.
         checks: Readiness checks by name.
+        ready: Called before each callback. It raises a TransientError while none can be sent, e.g. because the token is
+            expired: nothing is sent then, and it does not count as a try.
     """
 
     notifier: Notifier
     retry: RetryPolicy
     services: Sequence[Callable[[], Coroutine[Any, Any, Any]]] = ()
     checks: Mapping[str, Check] = field(default_factory=dict)
+    ready: Callable[[], Awaitable[None]] = always_ready
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.units import Count, Hours, Seconds, Share
+from pipeline.units import Count, Days, Hours, Seconds, Share
 
 
 class JobLimits(BaseModel):
@@ -30,6 +30,12 @@ class JobLimits(BaseModel):
         gt=0,
         le=60,
         description="A job fails this long after its announcement was accepted, however late its URLs expire. Keep it below the 72 hours that card-batch.requested keeps a record",
+    )
+    max_expiry_days: Days = Field(
+        default=14.0,
+        gt=0,
+        le=366,
+        description="An announcement whose expires_at is further ahead is refused, because a callback may be due until then. Raise it, and retention.receipts_days with it, if your partner's URLs live longer",
     )
     deadline_margin_seconds: Seconds = Field(
         default=30.0,
@@ -66,7 +72,7 @@ class JobPolicies(BaseModel):
     callback_retry_seconds: Seconds = Field(
         default=86_400.0,
         ge=0,
-        description="How long after expires_at the callback is still tried (expires_at concerns the file URLs). Raise it if ECS may be unavailable for longer",
+        description="How long after expires_at the callback is still tried (expires_at concerns the file URLs): after 5xx, time-outs, 401, 403, redirects and answers that are not about the job. After that the job is refused. Raise it if ECS may be unavailable for longer",
     )
 
 

@@ -201,7 +201,11 @@ class Ecs:
         faults = self._faults.take("callback", job.guid if job else None)
         await delay(faults)
         if "status" in faults:
-            answer = self._refusal(faults["status"])
+            fault = faults["status"]
+            answer = self._refusal(fault)
+            if "answer" in faults:  # another server answers instead of ECS, e.g. with a maintenance page
+                answer = wrong_answer(faults["answer"], guid, at=self._clock())
+                answer.set_status(fault.status)
             self.desk.record(guid, body, headers, decision=_NOT_PROCESSED, answered=answer.status)
             return answer
         decision = self.desk.decide(guid, body, headers)

@@ -46,6 +46,7 @@ def review(settings: Settings, *, now: datetime | None = None) -> Review:
         now: The time at which keys must be active (aware); default: the current time.
     """
     problems = list(_retention_problems(settings))
+    problems += _wait_problems(settings)
     warnings: list[str] = []
     if settings.kafka is None:
         warnings.append("kafka: is missing; only `pipeline dev` and `pipeline cards run` work without it")
@@ -123,6 +124,22 @@ def _retention_problems(settings: Settings) -> Iterator[str]:
             f"audit.id_window_days: {window:g} days is shorter than the {again:g} days in which an "
             f"audit event may come again, so the log could hold it twice; write e.g. id_window_days = {again:g}"
         )
+
+
+def _wait_problems(settings: Settings) -> Iterator[str]:
+    """Yield one line for each integration whose jobs may wait for longer than the store keeps their receipts."""
+    redelivery = max(spec.retention_ms for spec in TOPICS if spec.dead_letter is Topic.BATCH_DEAD_LETTER) / _DAY_MS
+    kept = settings.retention.receipts_days
+    for integration in settings.job_integrations().values():
+        callback = integration.policies.callback_retry_seconds / 86_400
+        needed = integration.limits.max_expiry_days + callback + redelivery
+        if needed >= kept:
+            yield (
+                f"{integration.key}.policies.callback_retry_seconds: a job's last callback may come "
+                f"{integration.limits.max_expiry_days:g} days (limits.max_expiry_days) and {callback:g} days after its "
+                f"announcement, and its record again for {redelivery:g} days, but the store keeps receipts for {kept} "
+                f"days only; lower one of the two, or write e.g. retention.receipts_days = {int(needed) + 1}"
+            )
 
 
 def _source_warnings(settings: Settings, now: datetime) -> Iterator[str]:

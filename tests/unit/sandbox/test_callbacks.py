@@ -400,6 +400,18 @@ class TestMisbehaviour:
         assert expected in body
         assert job.job.success is False
 
+    async def test_another_server_may_answer_instead_of_ecs(
+        self, sandbox: Sandbox, http: aiohttp.ClientSession
+    ) -> None:
+        """A maintenance page: the callback was not processed."""
+        job = await prepare(sandbox)
+        sandbox.faults.add(Fault(target="callback", kind="status", status=203))
+        sandbox.faults.add(Fault(target="callback", kind="answer", answer="html"))
+        headers = {"Authorization": f"Bearer {sandbox.token()}"}
+        async with http.post(job.callback_url, json=FAILURE, headers=headers) as response:
+            assert (response.status, await response.read()) == (203, b"<html><body><h1>OK</h1></body></html>")
+        assert job.job.success is None
+
     @pytest.mark.parametrize("status", ["500", 500])
     async def test_errors_in_a_200_spell_their_status_as_asked(
         self, sandbox: Sandbox, http: aiohttp.ClientSession, status: str | int

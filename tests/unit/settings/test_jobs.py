@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from pipeline.app import open_webhooks
 from pipeline.contracts import SPECS, Topic, job_key
 from pipeline.contracts.weavr import KINDS
 from pipeline.settings import ConfigError, Settings, load_settings, review
-from pipeline.webhooks.sources import WebhookRequest
+from pipeline.webhooks.sources import InvalidBody, WebhookRequest
 
 BANK = """\
 [webhooks.bank]
@@ -40,6 +41,22 @@ ORDER = (
     b'{"order": 17, "branch": "north", "rows": 3, "cards": "https://bank.example/c", '
     b'"report": "https://bank.example/r", "until": "2026-01-21T13:00:00Z"}'
 )
+
+
+def ecs_body(expiry: str) -> bytes:
+    """Return an announcement of ECS."""
+    body = {
+        "job_guid": "cffde776-1d2a-4614-8023-a5148e411462",
+        "partner_reference_id": "acme-1",
+        "merchant_guid": "4933e450-d3c4-406f-9b9b-3afb812a5b7c",
+        "external_location_ids": [],
+        "record_count": 3,
+        "input_file_url": "https://a.example/in",
+        "result_upload_url": "https://a.example/out",
+        "expires_at": expiry,
+        "callback_url": "https://a.example/done",
+    }
+    return json.dumps(body).encode()
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +119,42 @@ def test_the_topics_that_audit_reads_follow_from_the_settings(tmp_path: Path) ->
     assert found[0] == Topic.BATCH_REQUESTED
     assert set(found[1:]) == {kind.topic for kind in KINDS} - {Topic.EVENTS_STEPUP}
     assert {SPECS[topic].retention_ms for topic in found[1:]} == {7 * 86_400_000}
+
+
+@pytest.mark.parametrize("table", ["bank", "acme"])
+def test_an_announcement_that_expires_too_late_is_refused(tmp_path: Path, table: str) -> None:
+    """Its callback may be due until then, and receipts do not live as long. The sender reads its own field's name."""
+    limits = "[webhooks.bank.jobs.limits]\nmax_expiry_days = 2\n[ecs.acme.limits]\nmax_expiry_days = 2\n"
+    hosts = '[ecs.acme.hosts]\ninput = ["a.example"]\nresult = ["a.example"]\ncallback = ["a.example"]\n'
+    settings = loaded(tmp_path, BANK + ECS.replace("bank", "acme") + limits + hosts)
+    now = datetime(2026, 1, 21, 12, tzinfo=UTC)
+    webhooks = {one.integration: one for one in open_webhooks(settings, clock=lambda: now)}
+
+    def request(expiry: str) -> WebhookRequest:
+        body = ORDER.replace(b"2026-01-21T13:00:00Z", expiry.encode()) if table == "bank" else ecs_body(expiry)
+        return WebhookRequest(path="", headers=(), body=body)
+
+    assert webhooks[table].source.identify(request("2026-01-23T12:00:00Z")).topic is Topic.BATCH_REQUESTED
+    for late in ("2026-01-23T12:00:01Z", "2199-12-31T23:59:59Z"):
+        with pytest.raises(InvalidBody) as caught:
+            webhooks[table].source.identify(request(late))
+        (finding,) = caught.value.findings
+        assert (finding.field, finding.rule) == ("until" if table == "bank" else "expires_at", "too_late")
+        assert finding.remedy == "Send a time at most 2 days ahead, or ask the receiver for a higher limit"
+        assert caught.value.id is not None
+
+
+def test_what_the_partner_cannot_read_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage could only dead-letter it."""
+    settings = loaded(tmp_path, BANK)
+    (webhook,) = open_webhooks(settings)
+    job = sys.modules["bank_partner"].JobAnnouncement
+    monkeypatch.setattr(
+        sys.modules["bank_partner"].BankPartner, "decode", lambda _self, _value: job.model_validate({"job_guid": 1})
+    )
+    with pytest.raises(InvalidBody) as caught:
+        webhook.source.identify(WebhookRequest(path="", headers=(), body=ORDER))
+    assert "expires_at" in {finding.field for finding in caught.value.findings}
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,21 @@ def test_receipts_must_outlive_every_topic_that_redelivers() -> None:
         "retention.receipts_days: 3 days is not longer than the 3 days that card-batch.requested keeps a record, "
         "so a job could run twice; write e.g. receipts_days = 4"
     )
-    assert len(found) == 5
-    assert review(settings(retention={"receipts_days": 8})).problems == ()
+    assert len(found) == 6
+    ecs = {"acme": ACME | {"limits": {"max_expiry_days": 2}}}
+    assert review(settings(retention={"receipts_days": 8}, ecs=ecs)).problems == ()
+
+
+def test_receipts_must_outlive_the_last_callback_and_its_redelivery() -> None:
+    """Otherwise a callback that is retried for long finds no receipts, or is sent again without any."""
+    ecs = {"acme": ACME | {"policies": {"callback_retry_seconds": 13 * 86_400}}}
+    (problem,) = review(settings(ecs=ecs)).problems
+    assert problem == (
+        "ecs.acme.policies.callback_retry_seconds: a job's last callback may come 14 days (limits.max_expiry_days) and "
+        "13 days after its announcement, and its record again for 3 days, but the store keeps receipts for 30 days "
+        "only; lower one of the two, or write e.g. retention.receipts_days = 31"
+    )
+    assert review(settings(ecs=ecs, retention={"receipts_days": 31})).problems == ()
 
 
 def test_audit_ids_are_remembered_as_long_as_events_may_come_again() -> None:

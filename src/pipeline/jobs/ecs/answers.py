@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
 
+from pipeline.jobs.partners import UNANSWERED, UNCLEAR
 from pipeline.jobs.wording import quote
 from pipeline.observability import mask_text
 
@@ -55,13 +56,15 @@ class Meaning:
 def interpret(status: int, body: bytes, *, job_guid: UUID) -> Meaning:
     """Return what one answer means.
 
-    - 2xx: accepted when it confirms this job (``data.type``, ``data.id``, no ``errors``), whatever ``status`` it names;
-      else refused: the same body would get the same answer.
-    - 401: unauthorized; the caller renews the token once.
+    - 2xx: accepted when it confirms this job (``data.type``, ``data.id``, no ``errors``), whatever ``status`` it names.
+      With ``errors``, or about something else, it is refused: the same body would get the same answer. Without a
+      JSON:API document (a maintenance page, an empty 204) it says nothing about the job: retry, ``callback_unclear``.
+    - 401: unauthorized; the caller renews the token once. 403: retry, because it is about the token or the network too.
     - 408, 425, 429, 5xx: retry. 502 and 504 come from a gateway that got no answer, so they are
       ``callback_unanswered``: ECS may have heard.
     - 409: refused as ``callback_conflict``. After an unanswered try it means that ECS knows already: the stage decides.
-    - 3xx: refused; redirects are not followed, since they would carry the token and the body elsewhere.
+    - 3xx: retry, since it mostly leads to a maintenance or login page; redirects are not followed, since they would
+      carry the token and the body elsewhere.
     - All else (400, 404, 415, 422, ...): refused.
 
     Source: facts on eCard Systems' callback; the page of card batch jobs, "Expected Response Payload".
@@ -77,12 +80,13 @@ def interpret(status: int, body: bytes, *, job_guid: UUID) -> Meaning:
 
 _BY_STATUS: Final[Mapping[int, tuple[Reaction, str]]] = {
     HTTPStatus.UNAUTHORIZED: (Reaction.UNAUTHORIZED, "callback_unauthorized"),
+    HTTPStatus.FORBIDDEN: (Reaction.RETRY, "callback_forbidden"),
     HTTPStatus.REQUEST_TIMEOUT: (Reaction.RETRY, "callback_try_later"),
     HTTPStatus.CONFLICT: (Reaction.REFUSED, "callback_conflict"),
     HTTPStatus.TOO_EARLY: (Reaction.RETRY, "callback_try_later"),
     HTTPStatus.TOO_MANY_REQUESTS: (Reaction.RETRY, "callback_try_later"),
-    HTTPStatus.BAD_GATEWAY: (Reaction.RETRY, "callback_unanswered"),
-    HTTPStatus.GATEWAY_TIMEOUT: (Reaction.RETRY, "callback_unanswered"),
+    HTTPStatus.BAD_GATEWAY: (Reaction.RETRY, UNANSWERED),
+    HTTPStatus.GATEWAY_TIMEOUT: (Reaction.RETRY, UNANSWERED),
 }
 
 
@@ -93,15 +97,18 @@ def _by_status(status: int) -> tuple[Reaction, str]:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Reaction.RETRY, "callback_server_error"
     if status < HTTPStatus.BAD_REQUEST:
-        return Reaction.REFUSED, "callback_redirected"
+        return Reaction.RETRY, "callback_redirected"
     return Reaction.REFUSED, "callback_refused"
 
 
 def _confirmation(document: Mapping[str, Any], detail: str, partner_id: str | None, job_guid: UUID) -> Meaning:
-    problem = _not_confirmed(document, job_guid)
+    about_a_job = bool(document.get("errors")) or isinstance(document.get("data"), Mapping)
+    problem = _not_confirmed(document, job_guid) if about_a_job else "no confirmation in the answer"
     if problem is not None:
         said = quote(f"{problem}: {detail}" if detail else problem)
-        return Meaning(Reaction.REFUSED, "callback_not_confirmed", said, partner_id)
+        if about_a_job:
+            return Meaning(Reaction.REFUSED, "callback_not_confirmed", said, partner_id)
+        return Meaning(Reaction.RETRY, UNCLEAR, said, partner_id)
     status = _mapping(_mapping(document.get("data")).get("attributes")).get("status")
     warning = None if status == RESULT_RECEIVED else "unknown_status"
     return Meaning(Reaction.ACCEPTED, "callback_accepted", detail, partner_id, warning)
@@ -110,9 +117,7 @@ def _confirmation(document: Mapping[str, Any], detail: str, partner_id: str | No
 def _not_confirmed(document: Mapping[str, Any], job_guid: UUID) -> str | None:
     if document.get("errors"):
         return "a success status with errors"
-    data = document.get("data")
-    if not isinstance(data, Mapping):
-        return "no confirmation in the answer"
+    data = _mapping(document.get("data"))
     if data.get("type") != RESULT_TYPE:
         return f"data.type is not {RESULT_TYPE}"
     if _uuid(data.get("id")) != job_guid:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from time import perf_counter
+from typing import Final
 from uuid import UUID
 
 import aiohttp
@@ -31,6 +32,9 @@ from pipeline.outbound import (
 )
 
 log = structlog.get_logger(__name__)
+
+_HOLD_SECONDS: Final = 30.0
+"""Until a held callback looks at the token again; a changed token file ends the hold sooner."""
 
 
 class HttpCaller:
@@ -68,19 +72,45 @@ class HttpCaller:
         self._metrics = metrics
         self._clock = clock
 
+    async def ready(self) -> None:
+        """Return if there is a token that is not known to be expired.
+
+        Raises:
+            TransientError: ``token_expired``, or TokenUnavailable. ECS would refuse the callback with 401.
+        """
+        await self._usable_token()
+
+    async def _usable_token(self) -> Token:
+        token = await self._tokens.token()
+        if self._expired(token):
+            token = await self._tokens.renew(token)
+        if self._expired(token):
+            raise TransientError(
+                "token_expired",
+                f"the callback token expired at {token.expires_at}, so no callback is sent: ask eCard Systems for a "
+                "new one and put it into the file that callback.token_file names",
+                retry_after=_HOLD_SECONDS,
+            )
+        return token
+
+    def _expired(self, token: Token) -> bool:
+        return token.expires_at is not None and token.expires_at <= self._clock()
+
     async def notify(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
         """POST the outcome and interpret the answer; after a 401, send it again once with a renewed token.
 
         When the renewed token is the rejected one, nothing is sent again: the answer would be the same.
 
         Raises:
-            TransientError: ``callback_not_sent``, ``callback_unanswered`` (ECS may have heard it),
-                ``callback_try_later``, ``callback_server_error``, or TokenUnavailable; ``retry_after`` as ECS asked.
+            TransientError: ``callback_not_sent``, ``callback_unanswered`` and ``callback_unclear`` (ECS may have heard
+                it), ``callback_try_later``, ``callback_server_error``, ``callback_redirected``,
+                ``callback_unauthorized``, ``callback_forbidden``, ``token_expired``, or TokenUnavailable;
+                ``retry_after`` as ECS asked.
             AddressRefused: The callback URL's host, scheme or address is not allowed. Nothing was sent.
         """
         check_url(url.get_secret_value(), self._rules, "callback")
         target, job = request_url(url.get_secret_value()), UUID(job_guid)
-        token = await self._tokens.token()
+        token = await self._usable_token()
         answer, found = await self._post(target, job, body, request_id, token)
         if found.reaction is Reaction.UNAUTHORIZED:
             renewed = await self._tokens.renew(token)
@@ -115,11 +145,12 @@ class HttpCaller:
         return answer, found
 
     def _conclude(self, answer: HttpAnswer, found: Meaning) -> Answer:
-        if found.reaction is Reaction.RETRY:
+        if found.reaction is Reaction.UNAUTHORIZED:
+            # ECS answers this before it reads the body, and a new token is all that helps: the job must not end by it
+            log.error("callback_token_rejected", integration=self._integration, detail=found.detail)
+        if found.reaction in (Reaction.RETRY, Reaction.UNAUTHORIZED):
             pause = retry_after_seconds(answer.headers.get("Retry-After"), now=self._clock())
             raise TransientError(found.code, f"ECS answered {answer.status}: {found.detail}", retry_after=pause)
-        if found.reaction is Reaction.UNAUTHORIZED:
-            log.error("callback_token_rejected", integration=self._integration, detail=found.detail)
         return Answer(
             "accepted" if found.reaction is Reaction.ACCEPTED else "refused", answer.status, found.code, found.detail
         )

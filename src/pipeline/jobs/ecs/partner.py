@@ -68,14 +68,13 @@ class EcsPartner:
                 clock=context.clock,
             )
             watch = TokenWatch(tokens, integration=context.integration, metrics=context.metrics, clock=context.clock)
-            yield Notifications(caller, settings.retry.policy, [watch.run], {"token": watch.check})
+            yield Notifications(caller, settings.retry.policy, [watch.run], {"token": watch.check}, caller.ready)
 
     async def _tokens(self, context: NotifierContext, stack: AsyncExitStack) -> TokenProvider:
         settings = self._settings
         if settings.token_file is not None:
             return FileTokenProvider(settings.token_file, integration=context.integration, remember=context.remember)
         oauth = cast("OAuthSettings", settings.oauth)  # the settings hold exactly one of the two
-        # the settings hold exactly one of the two
         secret = oauth.client_secret or TokenFile(cast("Path", oauth.client_secret_file))
         rules = context.hosts.model_copy(update={"callback": (split_url(oauth.token_url).authority,)})
         session = await stack.enter_async_context(open_session(rules, context.network, "callback"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from pydantic import SecretStr
 
@@ -51,18 +52,20 @@ class FakeTokenProvider:
     Args:
         values: Token texts; at least one.
         failure: Raised instead of giving a token, until it is set to None.
+        expires_at: Of every token; a test may move it.
     """
 
-    def __init__(self, *values: str, failure: PipelineError | None = None) -> None:
+    def __init__(self, *values: str, failure: PipelineError | None = None, expires_at: datetime | None = None) -> None:
         self._values = deque(values)
         self.failure = failure
+        self.expires_at = expires_at
         self.renewals = 0
 
     async def token(self) -> Token:
         """Return the current token."""
         if self.failure is not None:
             raise self.failure
-        return Token(SecretStr(self._values[0]), None)
+        return Token(SecretStr(self._values[0]), self.expires_at)
 
     async def renew(self, rejected: Token) -> Token:
         """Go on to the next token, unless that has happened since ``rejected`` was given."""

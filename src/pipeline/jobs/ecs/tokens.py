@@ -146,8 +146,8 @@ class EcsTokens:
 def read_expiry(token: str) -> datetime | None:
     """Return the token's ``exp``, unverified; None for a token without one, or that is no JWT.
 
-    ECS signs the token with a secret of its own. The claim decides nothing: an expired token is still sent, and
-    ECS says what it thinks of it.
+    ECS signs the token with a secret of its own, so the signature cannot be verified here. A token that is expired by
+    its own claim is not sent: ECS would answer 401.
     """
     try:
         claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": True})

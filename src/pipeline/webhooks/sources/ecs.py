@@ -67,6 +67,7 @@ class EcsSource:
             subject=str(job.job_guid),
             dataschema=schema_uri(Topic.BATCH_REQUESTED),
             job_guid=job.job_guid,
+            expires_at=job.expires_at,
             facts={
                 "merchant_guid": str(job.merchant_guid),
                 "record_count": job.record_count,

@@ -120,6 +120,7 @@ class Identified:
         subject: What it is about (``ce_subject``).
         dataschema: URI of the body's schema (``ce_dataschema``), where there is one.
         job_guid: The job, where it is about one.
+        expires_at: When that job expires. None: the ingress asks the partner, which reads the body once more.
         facts: What the audit log says about it: counts, ids, times; no URL, no card data.
     """
 
@@ -130,6 +131,7 @@ class Identified:
     subject: str
     dataschema: str | None = None
     job_guid: UUID | None = None
+    expires_at: datetime | None = None
     facts: Mapping[str, JsonValue] = field(default_factory=dict)
 
 

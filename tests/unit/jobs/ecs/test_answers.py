@@ -92,6 +92,18 @@ def test_an_unknown_status_is_accepted_with_a_warning(attributes: object) -> Non
         (encoded(confirmation(id=7)), "data.id is not this job"),
         (encoded(confirmation(id="req-1")), "data.id is not this job"),
         (encoded(confirmation(type="batch-job")), "data.type is not batch-job-result"),
+    ],
+)
+def test_a_2xx_about_something_else_is_refused(body: bytes, reason: str) -> None:
+    """Errors, another job, another type: the same body would get the same answer."""
+    found = interpret(200, body, job_guid=GUID)
+    assert (found.reaction, found.code) == (Reaction.REFUSED, "callback_not_confirmed")
+    assert found.detail.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
         (encoded({"data": [confirmation()["data"]]}), "no confirmation in the answer"),
         (encoded({"ok": True}), "no confirmation in the answer"),
         (encoded([1]), "no confirmation in the answer: [1]"),
@@ -102,10 +114,10 @@ def test_an_unknown_status_is_accepted_with_a_warning(attributes: object) -> Non
         (b"1" * 60_000, "no confirmation in the answer: [digits]"),
     ],
 )
-def test_a_2xx_that_confirms_nothing_is_refused(body: bytes, reason: str) -> None:
-    """Errors, another job, another type, HTML, nothing, rubbish: none of it is a confirmation."""
+def test_a_2xx_that_says_nothing_about_a_job_is_retried(body: bytes, reason: str) -> None:
+    """HTML, nothing, rubbish: a maintenance page is no refusal, and no confirmation either."""
     found = interpret(200, body, job_guid=GUID)
-    assert (found.reaction, found.code) == (Reaction.REFUSED, "callback_not_confirmed")
+    assert (found.reaction, found.code) == (Reaction.RETRY, "callback_unclear")
     assert found.detail.startswith(reason)
 
 
@@ -117,11 +129,11 @@ def test_empty_errors_do_not_hinder_a_confirmation() -> None:
 @pytest.mark.parametrize(
     ("status", "reaction", "code"),
     [
-        (301, Reaction.REFUSED, "callback_redirected"),
-        (307, Reaction.REFUSED, "callback_redirected"),
+        (301, Reaction.RETRY, "callback_redirected"),
+        (307, Reaction.RETRY, "callback_redirected"),
         (400, Reaction.REFUSED, "callback_refused"),
         (401, Reaction.UNAUTHORIZED, "callback_unauthorized"),
-        (403, Reaction.REFUSED, "callback_refused"),
+        (403, Reaction.RETRY, "callback_forbidden"),
         (404, Reaction.REFUSED, "callback_refused"),
         (405, Reaction.REFUSED, "callback_refused"),
         (408, Reaction.RETRY, "callback_try_later"),

@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -162,13 +162,11 @@ async def test_an_unknown_status_is_accepted_and_logged_as_warning() -> None:
 @pytest.mark.parametrize(
     ("status", "code"),
     [
-        (302, "callback_redirected"),
         (400, "callback_refused"),
         (404, "callback_refused"),
         (409, "callback_conflict"),
         (415, "callback_refused"),
         (422, "callback_refused"),
-        (204, "callback_not_confirmed"),
     ],
 )
 async def test_refusals_are_answers(status: int, code: str) -> None:
@@ -188,6 +186,24 @@ async def test_passing_trouble_is_transient(status: int) -> None:
         assert caught.value.retry_after == 7
         assert len(w.ecs.seen) == 1
         assert w.counted("retry", caught.value.code) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (200, b"<html>We are back soon</html>", "callback_unclear"),
+        (204, b"", "callback_unclear"),
+        (302, b"", "callback_redirected"),
+        (403, b"", "callback_forbidden"),
+    ],
+)
+async def test_an_answer_that_is_not_about_the_job_is_transient(status: int, body: bytes, code: str) -> None:
+    """A gateway or a maintenance page answers: the partner has not refused the outcome."""
+    async with world(says(status, body, Location="/elsewhere")) as w:
+        with pytest.raises(TransientError, match=f"ECS answered {status}") as caught:
+            await w.notify()
+        assert caught.value.code == code
+        assert len(w.ecs.seen) == 1
 
 
 async def test_retry_after_may_be_a_date_and_may_be_missing() -> None:
@@ -213,14 +229,13 @@ async def test_a_401_renews_the_token_once() -> None:
     assert w.counted("unauthorized", "callback_unauthorized") == 1
 
 
-async def test_a_second_401_is_a_refusal_with_an_alarm() -> None:
-    """The callback is parked; the uploaded result is not touched."""
+async def test_a_second_401_is_transient_with_an_alarm() -> None:
+    """The job waits for a token that ECS accepts."""
     tokens = FakeTokenProvider(TOKEN, "second-opaque-token", "third-opaque-token")
     async with world(says(401, {"errors": [{"title": "expired"}]}), tokens=tokens) as w:
-        with capture_logs() as logs:
-            answer = await w.notify()
-        assert (answer.result, answer.status, answer.code) == ("refused", 401, "callback_unauthorized")
-        assert answer.detail == "expired"
+        with capture_logs() as logs, pytest.raises(TransientError, match="ECS answered 401: expired") as caught:
+            await w.notify()
+        assert caught.value.code == "callback_unauthorized"
         assert len(w.ecs.seen) == 2
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["callback_token_rejected"]
 
@@ -228,8 +243,26 @@ async def test_a_second_401_is_a_refusal_with_an_alarm() -> None:
 async def test_the_same_token_is_not_sent_again() -> None:
     """Its answer is known."""
     async with world(says(401)) as w:
-        assert (await w.notify()).code == "callback_unauthorized"
+        with pytest.raises(TransientError, match="callback_unauthorized"):
+            await w.notify()
         assert (len(w.ecs.seen), w.tokens.renewals) == (1, 1)
+
+
+async def test_a_token_that_is_known_to_be_expired_is_not_sent() -> None:
+    """ECS would answer 401. The token may have been replaced a moment ago, so it is read again first."""
+    tokens = FakeTokenProvider(TOKEN, expires_at=NOW)
+    async with world(tokens=tokens) as w:
+        for call in (w.caller.ready, w.notify):
+            with pytest.raises(
+                TransientError, match=r"expired at 2026-01-21 22:50:00\+00:00.*callback.token_file"
+            ) as caught:
+                await call()
+            assert caught.value.code == "token_expired"
+        assert w.ecs.seen == []
+        assert tokens.renewals == 2
+        tokens.expires_at = NOW + timedelta(seconds=1)
+        await w.caller.ready()
+        assert (await w.notify()).result == "accepted"
 
 
 async def test_without_a_token_nothing_is_sent() -> None:
@@ -282,7 +315,8 @@ async def test_a_name_that_leads_to_a_private_address_is_refused() -> None:
 async def test_a_redirect_is_not_followed() -> None:
     """Following it would re-send the body."""
     async with world(says(307, b"", Location="/other")) as w:
-        assert (await w.notify()).code == "callback_redirected"
+        with pytest.raises(TransientError, match="callback_redirected"):
+            await w.notify()
         assert len(w.ecs.seen) == 1
 
 
@@ -360,7 +394,8 @@ async def test_an_answer_cut_in_its_middle_means_unanswered() -> None:
 async def test_a_huge_answer_is_read_up_to_a_bound() -> None:
     """64 KiB are looked at, the rest is left on the wire."""
     async with world(says(200, b" " * 5_000_000 + json.dumps(confirmation()).encode())) as w:
-        assert (await w.notify()).code == "callback_not_confirmed"
+        with pytest.raises(TransientError, match="callback_unclear"):
+            await w.notify()
 
 
 async def test_a_compressed_answer_is_understood() -> None:
@@ -368,7 +403,8 @@ async def test_a_compressed_answer_is_understood() -> None:
     packed = gzip.compress(json.dumps(confirmation()).encode())
     async with world(says(200, packed, Content_Encoding="gzip"), says(200, b"rubbish", Content_Encoding="gzip")) as w:
         assert (await w.notify()).result == "accepted"
-        assert (await w.notify()).code == "callback_not_confirmed"
+        with pytest.raises(TransientError, match="callback_unclear"):
+            await w.notify()
 
 
 async def test_cancelling_a_callback_is_not_swallowed() -> None:

@@ -30,8 +30,8 @@ check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh, contra
 	$(BIN)/python -m tools.compatibility
 	$(BIN)/python -m tools.vocabulary
 
-bench: $(VENV)/.dev  ## measure speed and memory beside a peer; writes build/bench.json
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.dev  ## measure speed and memory beside a peer (PART=neighbour: one suite); writes build/bench.json
+	$(BIN)/python -m benchmarks $(PART)
 
 fix: $(VENV)/.dev  ## format, and fix what the linter can fix
 	$(BIN)/ruff check --fix .

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ingress, job, process, start, subscriber
+from benchmarks import ingress, job, neighbour, process, start, subscriber
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -63,9 +63,10 @@ SUITES: dict[str, Callable[[int], dict[str, list[tuple[float, float]]]]] = {
     "subscriber": subscriber.measure,
     "process": process.measure,
     "job": job.measure,
+    "neighbour": neighbour.measure,
     "start": start.measure,
 }
-FLOORS: dict[str, float] = {**start.FLOORS}
+FLOORS: dict[str, float] = {**start.FLOORS, **neighbour.FLOORS}
 """The least ratio of a row, by its name."""
 
 

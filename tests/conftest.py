@@ -3,8 +3,9 @@
 from hypothesis import HealthCheck, settings
 from support.brokers import apache_kafka, embedded_broker
 from support.seaweedfs import seaweedfs
+from support.secured_kafka import secured_kafka
 
-__all__ = ["apache_kafka", "embedded_broker", "seaweedfs"]
+__all__ = ["apache_kafka", "embedded_broker", "seaweedfs", "secured_kafka"]
 
 # A busy machine is no failure, and the same commit passes or fails each time. To look for new examples:
 # pytest --hypothesis-profile=explore

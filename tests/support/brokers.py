@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import pytest
@@ -73,12 +74,17 @@ def apache_kafka() -> Iterator[Broker]:
     if lent:
         yield Broker("apache", lent)
         return
+    skip_without_java()
+    with running_apache_kafka() as broker:
+        yield broker
+
+
+def skip_without_java() -> None:
+    """Skip the test where Apache Kafka cannot be started."""
     if not shutil.which("java") or not (_CACHE.is_dir() or shutil.which("mvn")):
         pytest.skip(
             "needs Java 17 and Maven (apt install openjdk-17-jre-headless maven), or PIPELINE_TEST_KAFKA=host:port"
         )
-    with running_apache_kafka() as broker:
-        yield broker
 
 
 @contextmanager
@@ -96,10 +102,17 @@ def running_embedded_broker() -> Iterator[Broker]:
 
 
 @contextmanager
-def running_apache_kafka() -> Iterator[Broker]:
-    """Run one node of Apache Kafka (KRaft) on free ports of loopback, with an empty folder of its own."""
+def running_apache_kafka(
+    listeners: Mapping[str, str] = MappingProxyType({}), properties: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[ApacheKafka]:
+    """Run one node of Apache Kafka (KRaft) on free ports of loopback, with an empty folder of its own.
+
+    Args:
+        listeners: Further listeners: their security protocol by name.
+        properties: Further lines of ``server.properties``.
+    """
     folder = Path(tempfile.mkdtemp(prefix="kafka-"))
-    broker = _ApacheKafka(folder)
+    broker = ApacheKafka(folder, listeners, properties)
     try:
         broker.start()
         yield broker
@@ -109,13 +122,21 @@ def running_apache_kafka() -> Iterator[Broker]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _ApacheKafka(Broker):
-    def __init__(self, folder: Path) -> None:
-        self._port, controller = _free_ports(2)
+class ApacheKafka(Broker):
+    """One node of Apache Kafka.
+
+    Attributes:
+        ports: By name of the listener.
+    """
+
+    def __init__(self, folder: Path, listeners: Mapping[str, str], properties: Mapping[str, str]) -> None:
+        self._port, controller, *further = _free_ports(2 + len(listeners))
+        self.ports = {"PLAINTEXT": self._port, **dict(zip(listeners, further, strict=True))}
         super().__init__("apache", f"127.0.0.1:{self._port}")
         self._folder = folder
         self._config = folder / "server.properties"
-        self._config.write_text(_properties(folder / "data", self._port, controller))
+        lines = _properties(folder / "data", self.ports, controller, listeners) | dict(properties)
+        self._config.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         self._classpath = f"{_jars()}/*"
         ident = self._java("kafka.tools.StorageTool", "random-uuid").strip()
         self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", ident, "-c", str(self._config))
@@ -143,13 +164,15 @@ class _ApacheKafka(Broker):
         return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", self._classpath]
 
 
-def _properties(data: Path, port: int, controller: int) -> str:
-    lines = {
+def _properties(data: Path, ports: Mapping[str, int], controller: int, listeners: Mapping[str, str]) -> dict[str, str]:
+    advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+    protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **listeners}
+    return {
         "process.roles": "broker,controller",
         "node.id": "1",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"{advertised},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": advertised,
+        "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
         "controller.listener.names": "CONTROLLER",
         "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
         "log.dirs": str(data),
@@ -168,7 +191,6 @@ def _properties(data: Path, port: int, controller: int) -> str:
         "broker.session.timeout.ms": "2000",
         "broker.heartbeat.interval.ms": "500",
     }
-    return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
 def _jars() -> Path:

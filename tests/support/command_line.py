@@ -28,7 +28,7 @@ class RememberingPublisher(MemoryPublisher):
 
     made: list[RememberingPublisher] = []  # noqa: RUF012 - shared on purpose: commands make their own
 
-    ready = True
+    problem = None
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
         super().__init__()

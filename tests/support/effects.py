@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from pipeline.app import Ports
 from pipeline.app.ports import ConnectedPublisher
 from pipeline.contracts import DEAD_LETTER_ENDING, SPECS, OutgoingRecord, Record, RecordPosition, Topic, TopicName
+from pipeline.errors import PipelineError
 from pipeline.jobs.partners import Answer, Notifications, Notifier
 from pipeline.jobs.transfer import Transfers, Uploader, UrlSource
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
@@ -165,8 +166,8 @@ class NoticingPublisher:
         self._around = around
 
     @property
-    def ready(self) -> bool:
-        return self._publisher.ready
+    def problem(self) -> PipelineError | None:
+        return self._publisher.problem
 
     async def publish(self, record: OutgoingRecord) -> RecordPosition:
         with self._around(publication(record.topic)):
@@ -231,6 +232,7 @@ class NoticingGroup:
         self.resume = group.resume
         self.seek = group.seek
         self.end = group.end
+        self.refresh_ends = group.refresh_ends
         self.close = group.close
 
     @property

@@ -38,6 +38,7 @@ class FakeGroup:
         self._next: dict[int, int] = {}
         self._fetched: dict[Partition, list[Record]] = {}
         self._more = asyncio.Event()
+        self._ends: dict[int, int] = {}
 
     # what the test says
 
@@ -98,6 +99,7 @@ class FakeGroup:
             return {}
         self._more.clear()
         fetched, self._fetched = self._fetched, {}
+        self._ends |= {number: end for number, end in self._next.items() if number not in self.paused}
         return fetched
 
     async def commit(self, offsets: Mapping[Partition, int]) -> bool:
@@ -126,8 +128,11 @@ class FakeGroup:
     def seek(self, partition: Partition, offset: int) -> None:
         self.seeks.append((partition.number, offset))
 
+    async def refresh_ends(self, partitions: Sequence[Partition]) -> None:
+        self._ends |= {partition.number: self._next.get(partition.number, 0) for partition in partitions}
+
     def end(self, partition: Partition) -> int | None:
-        return self._next.get(partition.number)
+        return self._ends.get(partition.number)
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - as the protocol has it
         assert timeout > 0

@@ -163,6 +163,9 @@ class FakeMember:
     def seek(self, partition: Partition, offset: int) -> None:
         self._position[partition.number] = offset
 
+    async def refresh_ends(self, partitions: Sequence[Partition]) -> None:
+        assert partitions
+
     def end(self, partition: Partition) -> int | None:
         log = self._log.records[partition.number]
         return log[-1].offset + 1 if log else 0

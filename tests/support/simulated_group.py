@@ -375,6 +375,9 @@ class SimulatedClient:
     def seek(self, partition: Partition, offset: int) -> None:
         self._positions[partition] = offset
 
+    async def refresh_ends(self, partitions: Sequence[Partition]) -> None:
+        assert partitions
+
     def end(self, partition: Partition) -> int | None:
         log = self._world.logs[partition]
         return log[-1].offset + 1 if log else None

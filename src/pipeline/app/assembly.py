@@ -105,7 +105,7 @@ def make_ingress(around: Surroundings) -> Part:
         audited_topics=settings.audited_topics,
     )
     server = IngressServer(ingress, refusals, settings.ingress)
-    return Web(server, settings.ingress, lambda: around.publisher.ready, [capture.run] if capture else [])
+    return Web(server, settings.ingress, lambda: around.publisher.problem is None, [capture.run] if capture else [])
 
 
 async def make_process(around: Surroundings) -> Part:

@@ -78,7 +78,8 @@ class Worker:
         return lambda: Health(ok=all(runner.alive for runner in self.runners), message="the poll loop turns")
 
     def _check_group(self) -> Health:
-        return Health(ok=self.started, message="joined, heartbeat fresh" if self.started else "not in its group")
+        waiting = [runner.condition for runner in self.runners if not runner.ready]
+        return Health(ok=not waiting, message="; ".join(waiting) or "joined, heartbeat fresh")
 
     async def serve(self) -> None:
         """Run members and services; the services end when the last member has stopped."""
@@ -123,10 +124,9 @@ class Web:
 
     @property
     def checks(self) -> Mapping[str, Check]:
-        """Listening and not draining; the broker connected."""
+        """Listening and not draining."""
         return {
-            "ingress": lambda: Health(ok=self.server.ready, message="serving" if self.server.ready else "not serving"),
-            "kafka": lambda: Health(ok=self.connected(), message="connected" if self.connected() else "no broker"),
+            "ingress": lambda: Health(ok=self.server.ready, message="serving" if self.server.ready else "not serving")
         }
 
     async def serve(self) -> None:

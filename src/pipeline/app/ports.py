@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from pydantic import SecretStr
 
 from pipeline.contracts import TopicName
+from pipeline.errors import PipelineError
 from pipeline.jobs.partners import Notifications, NotifierContext
 from pipeline.jobs.transfer import Transfers, open_transfers
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaGroupClient, KafkaPublisher, KafkaSettings, Publisher
@@ -22,8 +23,8 @@ class ConnectedPublisher(Publisher, Protocol):
     """A publisher that knows whether it has a broker."""
 
     @property
-    def ready(self) -> bool:
-        """Whether a producer is connected."""
+    def problem(self) -> PipelineError | None:
+        """Why no broker is connected; None if one is."""
         ...
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Part, Web, run_parts
-from pipeline.app.ports import PORTS, Ports
+from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
 from pipeline.errors import TransientError
 from pipeline.kafka import ConsumerSettings, KafkaSettings
 from pipeline.kafka.embedded import EmbeddedBroker
@@ -147,6 +147,7 @@ async def _run(
         publisher = await stack.enter_async_context(
             ports.publisher(kafka, client_id=f"card-pipeline-{name}", metrics=metrics)
         )
+        management.add_readiness("kafka", lambda: _connected(publisher))
         around = Surroundings(settings, kafka, consumer, publisher, objects, metrics, redaction.add, stack, ports)
         parts = await make(around)
         embedded = kafka.bootstrap_servers if name == "dev" else None
@@ -172,6 +173,11 @@ async def _run(
 
 def _begun(event: asyncio.Event) -> Health:
     return Health(ok=event.is_set(), message="started" if event.is_set() else "not started yet")
+
+
+def _connected(publisher: ConnectedPublisher) -> Health:
+    problem = publisher.problem
+    return Health(ok=problem is None, message="connected" if problem is None else str(problem))
 
 
 def _url(parts: Sequence[Part]) -> str | None:

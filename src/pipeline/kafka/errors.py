@@ -6,7 +6,32 @@ from pipeline.errors import FatalError, PermanentError, TransientError
 
 
 class BrokerUnavailable(TransientError):
-    """No acknowledgement in time. Repeating is safe; the topic may hold the record twice then."""
+    """Kafka did not do it, or did not confirm it in time. Repeating is safe; a topic may hold the record twice then.
+
+    The code names the cause where it is known (docs/errors.md, codes that begin with ``kafka_``).
+    """
+
+
+class TopicMissing(BrokerUnavailable):
+    """A topic that this installation needs does not exist, or may not be described. Creating it is enough."""
+
+    def __init__(self, what: str) -> None:
+        """Say which, and how it is created."""
+        super().__init__(
+            "kafka_topic_missing",
+            f"{what}: there is no such topic, or this user may not describe it. Run pipeline topics create.",
+        )
+
+
+class NotAuthorized(BrokerUnavailable):
+    """The cluster refuses us a right. Granting it is enough."""
+
+    def __init__(self, what: str) -> None:
+        """Say for what."""
+        super().__init__(
+            "kafka_not_authorized",
+            f"{what}: Kafka refuses this to the user of these settings. Grant the right (docs/security.md).",
+        )
 
 
 class RecordTooLarge(PermanentError):

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from pipeline.contracts import TopicName
 from pipeline.errors import most_severe
-from pipeline.kafka.client.group import CLIENT_ERRORS, KafkaGroupClient
-from pipeline.kafka.errors import BatchUndecodable
-from pipeline.kafka.partition import HeldPartition, PartitionLease, PartitionWork
+from pipeline.kafka.client.group import KafkaGroupClient
+from pipeline.kafka.errors import BatchUndecodable, BrokerUnavailable
+from pipeline.kafka.gauges import MemberGauges
+from pipeline.kafka.partition import HeldPartition, PartitionLease, PartitionWork, continues
 from pipeline.kafka.protocols import GroupClient, GroupClientFactory, Partition
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 from pipeline.observability import KafkaMetrics, get_logger
@@ -60,6 +61,7 @@ class GroupMember(ABC):
         )
         self._client: GroupClient | None = None
         self._held: dict[Partition, HeldPartition] = {}
+        self._gauges = MemberGauges(self._metrics, group, self._held)
         self._membership: tuple[str, int] | None = None
         self._limbo_since: float | None = None
         self._expired = False
@@ -71,6 +73,7 @@ class GroupMember(ABC):
         self._commit_lock = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
         self._failure: Exception | None = None
+        self._problem: BrokerUnavailable | None = None
         self._ended = False
 
     @abstractmethod
@@ -108,6 +111,17 @@ class GroupMember(ABC):
         """Whether the member has joined its group and its heartbeat is fresh."""
         joined = self._membership is not None and not self._stopping.is_set()
         return joined and not self._expired and (self._limbo_since is not None or self._fresh())
+
+    @property
+    def condition(self) -> str:
+        """See :attr:`pipeline.kafka.protocols.Runner.condition`."""
+        if self.ready:
+            return "joined, heartbeat fresh"
+        if self._problem is not None:
+            return f"not in its group: {self._problem}"
+        if self._membership is None:
+            return "not in its group yet: it is joining"
+        return f"no heartbeat was answered for {self._the_client.heartbeat_age:.0f} s"
 
     @property
     def alive(self) -> bool:
@@ -160,7 +174,7 @@ class GroupMember(ABC):
         if self._ended:
             return  # the member would wait for a task that starts now, and nothing would end that task
         before, self._membership = self._membership, self._the_client.membership
-        if not _continues(before, self._membership):
+        if not continues(before, self._membership):
             self._lose_all("membership_changed")
         for gone in self._held.keys() - partitions:
             log.info("partition_lost", group=self._group, topic=gone.topic, partition=gone.number)
@@ -229,7 +243,7 @@ class GroupMember(ABC):
             self._check_heartbeat()
             if self._expired and self._limbo_since is None and self._fresh():
                 await self._start_over()
-            self._measure()
+            self._gauges.update(self._the_client)
             await asyncio.sleep(self._settings.poll_interval_seconds)
 
     # heartbeat
@@ -329,19 +343,24 @@ class GroupMember(ABC):
         while not self._stopping.is_set():
             self._turned = time.monotonic()
             try:
-                return await self._connect()
-            except CLIENT_ERRORS as error:
-                log.warning("connection_failed", component=self._group, why=type(error).__name__)
+                client = await self._connect()
+            except BrokerUnavailable as error:
+                self._problem = error
+                log.warning("connection_failed", component=self._group, code=error.code, message=error.message)
+            else:
+                self._problem = None
+                return client
             try:
                 async with asyncio.timeout(_RECONNECT):
                     await self._stopping.wait()
             except TimeoutError:
-                continue
+                pass
         return None
 
     async def _serve(self, client: GroupClient, tasks: asyncio.TaskGroup) -> None:
         client.subscribe(self)
         services = [tasks.create_task(service()) for service in (self._fetch, self._commit_often, self._watch)]
+        services.append(tasks.create_task(self._gauges.follow_paused(lambda: self._the_client)))
         await self._stopping.wait()
         services[0].cancel()
         await self._drain()
@@ -370,30 +389,10 @@ class GroupMember(ABC):
         finally:
             await client.close(_CLOSE_WITHIN)
             self._membership = None
-            self._metrics.consumer_paused.labels(stage=self._group).set(0)
-            self._metrics.consumer_in_flight.labels(stage=self._group).set(0)
+            self._gauges.end()
 
     @property
     def _the_client(self) -> GroupClient:
         if self._client is None:
             raise RuntimeError("the member does not run")
         return self._client
-
-    # metrics
-
-    def _measure(self) -> None:
-        stage, metrics = self._group, self._metrics
-        metrics.consumer_heartbeat_age_seconds.labels(stage=stage).set(self._the_client.heartbeat_age)
-        metrics.consumer_paused.labels(stage=stage).set(sum(held.paused for held in self._held.values()))
-        metrics.consumer_in_flight.labels(stage=stage).set(sum(held.work.busy for held in self._held.values()))
-        for partition, held in self._held.items():
-            labels = {"stage": stage, "topic": partition.topic, "partition": str(partition.number)}
-            metrics.consumer_span.labels(**labels).set(held.work.offsets.span)
-            end, done = self._the_client.end(partition), held.work.offsets.to_commit
-            if end is not None and done is not None:
-                metrics.consumer_lag.labels(**labels).set(max(0, end - done))
-
-
-def _continues(before: tuple[str, int] | None, after: tuple[str, int] | None) -> bool:
-    """Return whether no other member can have had our partitions: same member, and no generation in between."""
-    return before is not None and after is not None and before[0] == after[0] and before[1] + 1 == after[1]

@@ -263,3 +263,8 @@ def report_retry(
         seconds=round(pause, 3),
         **position,
     )
+
+
+def continues(before: tuple[str, int] | None, after: tuple[str, int] | None) -> bool:
+    """Return whether no other member can have had our partitions: same member, and no generation in between."""
+    return before is not None and after is not None and before[0] == after[0] and before[1] + 1 == after[1]

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from pipeline.contracts import DEAD_LETTER_ENDING, OutgoingRecord, RecordPosition, TopicName
 from pipeline.errors import FatalError, Overloaded, PipelineError
+from pipeline.kafka.client.causes import find_cause, refusal
 from pipeline.kafka.client.connection import connection_options
 from pipeline.kafka.client.producer import (
     DEAD_LETTER_ROOM,
@@ -31,6 +32,10 @@ log = get_logger(__name__)
 
 _RECONNECT: Final = 1.0
 """Seconds between two attempts to connect."""
+
+_LOOK_EVERY: Final = 2.0
+_ANSWER_WITHIN: Final = 4.0
+"""Seconds. Both together are less than 10: so soon readiness shows that the brokers are gone."""
 
 MAX_SENDS_IN_FLIGHT: Final = 256
 """Records that one publisher sends at the same time.
@@ -71,6 +76,7 @@ class KafkaPublisher:
         )
         self._producer: Producer | None = None
         self._connected = asyncio.Event()
+        self._problem: PipelineError | None = BrokerUnavailable("broker_unavailable", "No broker has answered yet.")
         self._broken = asyncio.Event()
         self._max_in_flight = max_in_flight
         self._in_flight = 0
@@ -94,14 +100,20 @@ class KafkaPublisher:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         self._connected.clear()
+        self._problem = BrokerUnavailable("broker_unavailable", "The publisher is closed.")
         producer, self._producer = self._producer, None
         if producer:
             await producer.close(self._settings.ack_timeout_seconds)
 
     @property
     def ready(self) -> bool:
-        """Whether a producer is connected. It may lose its brokers any time; publications tell."""
-        return self._connected.is_set()
+        """Whether a producer is connected, and a broker answered it within the last few seconds."""
+        return self.problem is None
+
+    @property
+    def problem(self) -> PipelineError | None:
+        """Why no broker is connected; None if one is."""
+        return self._problem
 
     async def publish(self, record: OutgoingRecord) -> RecordPosition:
         """Append one record, see :class:`pipeline.kafka.protocols.Publisher`."""
@@ -133,14 +145,17 @@ class KafkaPublisher:
             async with asyncio.timeout_at(deadline):
                 appended = await asyncio.shield(await self._handed_over(record))
         except TimeoutError as error:
-            raise _unavailable(record.topic, "no confirmation in time", self._settings.ack_timeout_seconds) from error
+            raise self._unavailable(record.topic, "no confirmation in time") from error
         except TOO_LARGE as error:
             raise RecordTooLarge(
                 "record_too_large", f"A broker refuses the record as too large for {record.topic} (message.max.bytes)."
             ) from error
         except ClientError as error:
+            refused = refusal(error, f"Writing to {record.topic}")
+            if refused is not None:
+                raise refused from error
             self._replace_if_broken(error)
-            raise _unavailable(record.topic, type(error).__name__, self._settings.ack_timeout_seconds) from error
+            raise self._unavailable(record.topic, type(error).__name__) from error
         return RecordPosition(record.topic, appended.partition, appended.offset)
 
     async def _handed_over(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
@@ -173,27 +188,57 @@ class KafkaPublisher:
     def _replace_if_broken(self, error: ClientError) -> None:
         if isinstance(error, SEQUENCE_LOST) or (self._producer and self._producer.broken):
             self._connected.clear()
+            self._problem = BrokerUnavailable("broker_unavailable", "The producer is broken and is being replaced.")
             self._broken.set()
+
+    def _unavailable(self, topic: TopicName, why: str) -> BrokerUnavailable:
+        seconds = self._settings.ack_timeout_seconds
+        message = f"{topic}: {why}; the record may or may not have been written (within {seconds:g} s)."
+        if self._problem is None:
+            return BrokerUnavailable("broker_unavailable", message)
+        return BrokerUnavailable(self._problem.code, f"{message} {self._problem.message}")
 
     async def _keep_connected(self) -> None:
         while True:
             try:
                 self._producer = await self._connect()
-            except (ClientError, OSError, TimeoutError, FatalError) as error:
+            except (BrokerUnavailable, FatalError) as error:
                 # a certificate that cannot be used may be in the middle of its rotation
-                why = getattr(error, "code", type(error).__name__)
-                log.warning("connection_failed", component="publisher", why=why)
+                self._problem = error
+                log.warning("connection_failed", component="publisher", code=error.code, message=error.message)
                 await asyncio.sleep(_RECONNECT)
                 continue
+            self._problem = None
             self._broken.clear()
             self._connected.set()
-            await self._broken.wait()
+            await self._until_broken(self._producer)
             log.error("producer_replaced")
             producer, self._producer = self._producer, None
             await producer.close(0)
 
+    async def _until_broken(self, producer: Producer) -> None:
+        watch = asyncio.create_task(self._watch(producer))
+        watch.add_done_callback(lambda _: self._broken.set())
+        try:
+            await self._broken.wait()
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])
+        if not watch.cancelled():
+            watch.result()  # it never returns, so this raises what nobody expected
 
-def _unavailable(topic: TopicName, why: str, seconds: float) -> BrokerUnavailable:
-    return BrokerUnavailable(
-        "broker_unavailable", f"{topic}: {why}; the record may or may not have been written (within {seconds:g} s)."
-    )
+    async def _watch(self, producer: Producer) -> None:
+        """Ask every few seconds whether a broker answers; publications do not wait for it."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            if await producer.reachable(_ANSWER_WITHIN):
+                if self._problem is not None:
+                    log.info("connection_restored", component="publisher")
+                self._problem = None
+                continue
+            if self._problem is None:
+                self._problem = BrokerUnavailable("broker_unavailable", "No broker answers any more.")
+            cause = await find_cause(self._settings)
+            if cause is not None and (cause.code, cause.message) != (self._problem.code, self._problem.message):
+                self._problem = cause
+                log.warning("connection_lost", component="publisher", code=cause.code, message=cause.message)

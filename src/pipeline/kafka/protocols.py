@@ -146,6 +146,11 @@ class Runner(Protocol):
         ...
 
     @property
+    def condition(self) -> str:
+        """How the member is, in words for a person; the reason if it is not ready."""
+        ...
+
+    @property
     def alive(self) -> bool:
         """Whether the poll loop turned within the last ``settings.liveness_timeout_seconds``."""
         ...
@@ -216,7 +221,11 @@ class GroupClient(Protocol):
         ...
 
     def end(self, partition: Partition) -> int | None:
-        """The offset after the partition's last record, as of the last fetch."""
+        """The offset after the partition's last record, as of the last fetch or :meth:`refresh_ends`."""
+        ...
+
+    async def refresh_ends(self, partitions: Sequence[Partition]) -> None:
+        """Ask for the ends of partitions that are not fetched now; never fails, and gives up after a few seconds."""
         ...
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - never hangs, never raises

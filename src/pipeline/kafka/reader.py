@@ -11,7 +11,7 @@ from typing import Final
 
 from pipeline.contracts import Record, TopicName
 from pipeline.kafka.client.reader import KafkaPartitionReader, open_reader
-from pipeline.kafka.errors import BatchUndecodable, BrokerUnavailable
+from pipeline.kafka.errors import BatchUndecodable, BrokerUnavailable, TopicMissing
 from pipeline.kafka.protocols import Bounds, Partition, PartitionReader, Point
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.observability import get_logger
@@ -118,7 +118,7 @@ async def _start_of_range(
 
 async def _partitions(reader: KafkaPartitionReader, topic: TopicName) -> list[Partition]:
     if await reader.missing([topic]):
-        raise BrokerUnavailable("broker_unavailable", f"{topic} cannot be read: there is no such topic.")
+        raise TopicMissing(f"Reading {topic}")
     return await reader.partitions([topic])
 
 

@@ -182,6 +182,11 @@ class Subscriber:
         return self._consumer is not None and self._consumer.ready
 
     @property
+    def condition(self) -> str:
+        """How it is, in words for a person: for the text of a readiness probe."""
+        return "not in its group yet" if self._consumer is None else self._consumer.condition
+
+    @property
     def alive(self) -> bool:
         """Whether the event loop turned within the last minute: for a liveness probe."""
         return self._consumer is None or self._consumer.alive
@@ -238,7 +243,7 @@ class Subscriber:
             try:
                 missing = await self._cluster.missing(needed)
             except BrokerUnavailable as error:
-                log.warning("connection_failed", component=self._group, why=error.code)
+                log.warning("connection_failed", component=self._group, code=error.code, message=error.message)
             else:
                 if missing:
                     raise FatalError(

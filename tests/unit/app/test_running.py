@@ -73,19 +73,23 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[str]:
     return bound
 
 
+NOBODY_THERE = "127.0.0.1:1 refuses the connection: no broker listens there."
+
+
 async def checks_without_broker(
-    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], addresses: asyncio.Queue[str]
+    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], addresses: asyncio.Queue[str], *names: str
 ) -> dict[str, dict[str, Any]]:
-    """Run a process until its probes know their parts, and stop it; return its checks of readiness."""
+    """Run a process until these checks name the cause, and stop it; return its checks of readiness."""
     stop = asyncio.Event()
     checks: dict[str, dict[str, Any]] = {}
     async with asyncio.timeout(30), asyncio.TaskGroup() as group, aiohttp.ClientSession() as client:
         group.create_task(run(stop))
         url = await addresses.get()
-        while len(checks) < 2:
+        while not all(NOBODY_THERE in checks.get(name, {}).get("message", "") for name in names):
             async with client.get(f"{url}/healthz/ready") as answer:
                 checks = (await answer.json())["checks"]
                 assert (answer.status, checks["start"]["ok"]) == (503, False)
+            await asyncio.sleep(0.05)
         async with client.get(f"{url}/healthz/live") as answer:
             assert answer.status == 200
         stop.set()
@@ -114,16 +118,23 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
 async def test_the_ingress_answers_probes_before_its_broker_is_there_and_can_be_stopped(
     settings: Settings, addresses: asyncio.Queue[str]
 ) -> None:
-    checks = await checks_without_broker(lambda stop: run_ingress(settings, on_ready=refuse, stop=stop), addresses)
-    assert checks["kafka"] == {"ok": False, "message": "no broker"}
+    checks = await checks_without_broker(
+        lambda stop: run_ingress(settings, on_ready=refuse, stop=stop), addresses, "kafka"
+    )
+    assert checks["kafka"] == {"ok": False, "message": f"broker_unavailable: The producer: {NOBODY_THERE}"}
 
 
 @pytest.mark.parametrize("name", ["upload", "confirm"])
 async def test_a_stage_answers_probes_before_its_broker_is_there_and_can_be_stopped(
     settings: Settings, addresses: asyncio.Queue[str], name: str
 ) -> None:
-    checks = await checks_without_broker(lambda stop: run_stage(name, settings, on_ready=refuse, stop=stop), addresses)
-    assert checks[f"{name}-group"] == {"ok": False, "message": "not in its group"}
+    groups = ["confirm", "watch"] if name == "confirm" else [name]
+    checks = await checks_without_broker(
+        lambda stop: run_stage(name, settings, on_ready=refuse, stop=stop), addresses, "kafka", f"{name}-group"
+    )
+    assert not checks[f"{name}-group"]["ok"]
+    for group in groups:
+        assert f"Group card-pipeline.{group}: {NOBODY_THERE}" in checks[f"{name}-group"]["message"]
     assert ("token-acme" in checks) == (name == "confirm")
 
 
@@ -140,7 +151,7 @@ async def test_every_stage_is_made_of_its_members(settings: Settings) -> None:
             assert isinstance(part, Worker)
             assert (part.name, len(part.runners)) == (name, GROUPS[name])
         ingress = make_ingress(around)
-        assert set(ingress.checks) == {"ingress", "kafka"}
+        assert set(ingress.checks) == {"ingress"}
 
 
 async def test_commands_open_the_configured_store(settings: Settings, tmp_path: Path) -> None:

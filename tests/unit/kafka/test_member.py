@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aiokafka.errors import KafkaConnectionError
 from structlog.testing import capture_logs
 from support.bus_bench import KAFKA, QUICK, Bench, until
 from support.fake_group import FakeGroup
@@ -13,9 +12,11 @@ from support.members import keyed_consumer
 
 from pipeline.contracts import Record
 from pipeline.errors import FatalError, LeaseLost, TransientError
-from pipeline.kafka import BatchUndecodable
+from pipeline.kafka import BatchUndecodable, BrokerUnavailable
 from pipeline.kafka.protocols import Lease
 from pipeline.kafka.testing import MemoryPublisher
+
+REFUSED = BrokerUnavailable("kafka_sasl_refused", "127.0.0.1:1 refuses the credentials of kafka.sasl.")
 
 
 class Held:
@@ -297,6 +298,27 @@ async def test_a_full_span_pauses_its_partition_only(bench: Bench, bound: dict[s
         await until(lambda: bench.group.paused == set())
 
 
+async def test_lag_grows_while_a_partition_is_paused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fetched of it then, so its end is asked for. Of a partition that went away there is no lag at all."""
+    monkeypatch.setattr("pipeline.kafka.gauges._ENDS_EVERY", 0.01)
+    bench.set(max_span=2, max_poll_records=2)
+    held = Held(bench)
+    labels = {"topic": "card-batch.requested", "partition": "0"}
+    async with bench.running(0):
+        bench.group.send(("a", b"1"), ("b", b"2"), ("c", b"3"))
+        await until(lambda: bench.group.paused == {0} and bench.count("lag", **labels) == 3)
+        for number in range(4):
+            bench.group.record("d", b"%d" % number)  # written, and not fetched
+        await until(lambda: bench.count("lag", **labels) == 7)
+        await bench.group.revoke()
+        await bench.group.assign(1)
+        sample = bench.metrics.registry.get_sample_value
+        shown = {"stage": bench.stage, **labels}
+        await until(lambda: sample("pipeline_consumer_lag", shown) is None)
+        assert sample("pipeline_consumer_span", shown) is None
+        held.release.set()
+
+
 async def test_lag_and_span_are_measured(bench: Bench) -> None:
     held = Held(bench)
     async with bench.running(0):
@@ -314,11 +336,13 @@ async def test_lag_and_span_are_measured(bench: Bench) -> None:
 
 
 async def test_a_broker_that_is_not_there_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Alive, not ready; tries again until it is there."""
+    """Alive, not ready, with the cause; tries again until it is there."""
     monkeypatch.setattr("pipeline.kafka.member._RECONNECT", 0.001)
-    group, errors = FakeGroup(), [KafkaConnectionError(), OSError(), TimeoutError()]
+    group, errors = FakeGroup(), [REFUSED, REFUSED]
+    conditions: list[str] = []
 
     async def connect() -> FakeGroup:
+        conditions.append(consumer.condition)
         if errors:
             raise errors.pop()
         return group
@@ -328,6 +352,8 @@ async def test_a_broker_that_is_not_there_yet_is_waited_for(monkeypatch: pytest.
     task = asyncio.create_task(consumer.run())
     await group.assign(0)
     ready.append(consumer.ready)
+    assert conditions[-1] == f"not in its group: {REFUSED}"
+    assert consumer.condition == "joined, heartbeat fresh"
     assert consumer.alive
     consumer.stop()
     ready.append(consumer.ready)

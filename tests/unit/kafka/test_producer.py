@@ -20,6 +20,7 @@ from pipeline.observability import Metrics
 
 SETTINGS = KafkaSettings(bootstrap_servers="127.0.0.1:1", ack_timeout_seconds=0.05)
 RECORD = OutgoingRecord(Topic.BATCH_REQUESTED, "k", b"v", ())
+REFUSED = BrokerUnavailable("kafka_sasl_refused", "127.0.0.1:1 refuses the credentials of kafka.sasl.")
 POSITION = RecordPosition(Topic.BATCH_REQUESTED, 0, 7)
 
 
@@ -31,6 +32,7 @@ class FakeProducer:
         self.refuse: Exception | None = None
         self.silent: list[asyncio.Future[Appended]] = []
         self.broken = False
+        self.reached = True
         self.closed_within: float | None = None
 
     async def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
@@ -46,6 +48,10 @@ class FakeProducer:
         else:
             future.set_result(answer)
         return future
+
+    async def reachable(self, within: float) -> bool:
+        assert within > 0
+        return self.reached
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - as the protocol has it
         self.closed_within = timeout
@@ -120,8 +126,16 @@ async def test_a_broker_that_takes_less_than_configured_is_distinguished(error: 
         assert isinstance(await _error(publisher), RecordTooLarge)
 
 
-@pytest.mark.parametrize("error", [kafka.TopicAuthorizationFailedError("t"), kafka.UnknownTopicOrPartitionError()])
-async def test_any_other_refusal_may_be_repeated(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (kafka.TopicAuthorizationFailedError("t"), "kafka_not_authorized"),
+        (kafka.ClusterAuthorizationFailedError(), "kafka_not_authorized"),
+        (kafka.UnknownTopicOrPartitionError(), "kafka_topic_missing"),
+        (kafka.NotEnoughReplicasError(), "broker_unavailable"),
+    ],
+)
+async def test_any_other_refusal_is_named_and_may_be_repeated(error: Exception, code: str) -> None:
     """It is never the caller's fault; the producer stays."""
     cluster = Cluster()
     async with _publishing(cluster) as publisher:
@@ -129,7 +143,8 @@ async def test_any_other_refusal_may_be_repeated(error: Exception) -> None:
         cluster.made[0].refuse = error
         refused = await _error(publisher)
         assert isinstance(refused, BrokerUnavailable)
-        assert type(error).__name__ in refused.message
+        assert refused.code == code
+        assert "card-batch.requested" in refused.message
         cluster.made[0].refuse = None
         assert await publisher.publish(RECORD) == POSITION
     assert len(cluster.made) == 1
@@ -154,17 +169,41 @@ async def test_a_producer_that_can_never_send_again_is_replaced(broken: bool) ->
 async def test_it_goes_on_trying_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.kafka.producer._RECONNECT", 0.001)
     cluster = Cluster()
-    cluster.errors = [kafka.KafkaConnectionError(), TimeoutError(), FatalError("kafka_tls_files", "half rotated")]
+    cluster.errors = [REFUSED, FatalError("kafka_tls_files", "half rotated")]
     async with _publishing(cluster) as publisher:
         assert await publisher.publish(RECORD) == POSITION
 
 
 async def test_without_a_connection_the_deadline_holds() -> None:
     cluster = Cluster()
-    cluster.errors = [kafka.KafkaConnectionError()]
+    cluster.errors = [REFUSED]
     async with _publishing(cluster) as publisher:
-        assert isinstance(await _error(publisher), BrokerUnavailable)
+        error = await _error(publisher)
+        assert isinstance(error, BrokerUnavailable)
+        assert (error.code, publisher.problem) == (REFUSED.code, REFUSED)
+        assert REFUSED.message in error.message
     assert isinstance(await _error(publisher), BrokerUnavailable)  # closed
+
+
+async def test_readiness_follows_the_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It turns when no broker answers any more, with the cause; and back when one does."""
+    monkeypatch.setattr("pipeline.kafka.producer._LOOK_EVERY", 0.001)
+    cluster = Cluster()
+    async with _publishing(cluster) as publisher, asyncio.timeout(5):
+        await publisher.publish(RECORD)
+        assert _state(publisher) == (True, None)
+        cluster.made[0].reached = False
+        while "127.0.0.1:1 refuses the connection" not in str(publisher.problem):  # noqa: ASYNC110 - as below
+            await asyncio.sleep(0.001)
+        assert not publisher.ready
+        cluster.made[0].reached = True
+        while _state(publisher) != (True, None):  # noqa: ASYNC110 - a test looks from outside
+            await asyncio.sleep(0.001)
+    assert not publisher.ready
+
+
+def _state(publisher: KafkaPublisher) -> tuple[bool, PipelineError | None]:
+    return publisher.ready, publisher.problem
 
 
 async def test_what_ended_the_connecting_for_good_is_raised_by_the_next_publication() -> None:
@@ -179,7 +218,7 @@ async def test_what_ended_the_connecting_for_good_is_raised_by_the_next_publicat
 
 async def test_a_cancelled_send_frees_its_slot() -> None:
     cluster, metrics = Cluster(), Metrics()
-    cluster.errors = [kafka.KafkaConnectionError()]
+    cluster.errors = [REFUSED]
     async with _publishing(cluster, metrics=metrics) as publisher:
         sending = asyncio.create_task(publisher.publish(RECORD))
         await asyncio.sleep(0)

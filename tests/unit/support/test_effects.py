@@ -61,7 +61,7 @@ class Noticed:
 
 
 class ReadyPublisher(MemoryPublisher):
-    ready = True
+    problem = None
 
 
 def test_every_effect_can_be_crashed_before_and_after() -> None:

@@ -15,9 +15,10 @@ from aiokafka.admin import NewTopic as AioNewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.errors import FatalError
-from pipeline.kafka.client.connection import connection_options, ensure_brokers
+from pipeline.kafka.client.causes import CLIENT_ERRORS, refusal, unavailable
+from pipeline.kafka.client.connection import connection_options, create_no_topics, ensure_brokers
 from pipeline.kafka.client.reader import KafkaPartitionReader, open_reader
-from pipeline.kafka.errors import BrokerUnavailable, GroupBusy
+from pipeline.kafka.errors import GroupBusy
 from pipeline.kafka.protocols import Partition
 from pipeline.kafka.settings import KafkaSettings, Names
 
@@ -92,8 +93,11 @@ class TopicAdmin:
         for answer in await self._admin.describe_configs(resources):
             for code, message, _kind, name, entries in answer.resources:
                 if code:
-                    why = message or kafka.for_code(code).__name__
-                    raise FatalError("topic_refused", f"The cluster does not describe {name}: {why}")
+                    error = kafka.for_code(code)
+                    why = message or error.__name__
+                    raise refusal(error(), f"Describing the settings of {name}") or FatalError(
+                        "topic_refused", f"The cluster does not describe {name}: {why}"
+                    )
                 found[name] = {entry[0]: entry[1] or "" for entry in entries}
         return found
 
@@ -101,8 +105,11 @@ class TopicAdmin:
 def _raise_refusal(errors: Sequence[Any]) -> None:
     for name, code, *message in errors:
         if code not in (0, kafka.TopicAlreadyExistsError.errno):
-            why = (message and message[0]) or kafka.for_code(code).__name__
-            raise FatalError("topic_refused", f"The cluster does not create {name}: {why}")
+            error = kafka.for_code(code)
+            why = (message and message[0]) or error.__name__
+            raise refusal(error(), f"Creating {name}") or FatalError(
+                "topic_refused", f"The cluster does not create {name}: {why}"
+            )
 
 
 class KafkaGroupAdmin:
@@ -196,13 +203,14 @@ async def open_group(settings: KafkaSettings, group: str) -> AsyncIterator[Kafka
 async def _admin(settings: KafkaSettings, *, about: str, unsupported: str) -> AsyncIterator[Any]:
     options = await asyncio.to_thread(connection_options, settings, client_id="card-pipeline-admin")
     admin = AIOKafkaAdminClient(**options)
+    create_no_topics(admin._client)  # noqa: SLF001
     try:
         async with asyncio.timeout(_PATIENCE * settings.request_timeout_seconds):
             await admin.start()
             yield admin
     except (kafka.IncompatibleBrokerVersion, kafka.UnsupportedVersionError) as error:
         raise FatalError("admin_unsupported", unsupported) from error
-    except (kafka.KafkaError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable("broker_unavailable", f"No answer about {about}: {type(error).__name__}.") from error
+    except CLIENT_ERRORS as error:
+        raise await unavailable(error, settings, f"Asking about {about}") from error
     finally:
         await admin.close()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import errors as kafka
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.protocol.metadata import MetadataRequest
 
 from pipeline.errors import FatalError
 from pipeline.kafka.errors import OAuthMissing
@@ -54,6 +57,52 @@ async def ensure_brokers(client: Any) -> None:
     if not client.cluster.brokers():
         await asyncio.sleep(0)  # a client that is stopped before its tasks have begun raises CancelledError
         raise kafka.NoBrokersAvailable
+
+
+def create_no_topics(client: Any) -> None:
+    """Make a client never create a topic by asking for it, whatever the cluster allows.
+
+    A topic that a broker creates by itself has another number of partitions and another retention than the table says.
+    The embedded broker, which names no controller, creates topics in no other way: there asking still does.
+
+    Args:
+        client: An AIOKafkaClient that is not started.
+    """
+    get_conn = client._get_conn  # noqa: SLF001 - every connection but the first, which asks for no topic, passes here
+
+    async def guarded(*arguments: Any, **options: Any) -> Any:
+        connection = await get_conn(*arguments, **options)
+        if type(connection) is AIOKafkaConnection and client.cluster.controller is not None:
+            connection.__class__ = _CreatingNothing
+        return connection
+
+    client._get_conn = guarded  # noqa: SLF001
+
+
+class _CreatingNothing(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka ships no types
+    def send(self, request: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(request, MetadataRequest):
+            request._allow_auto_topic_creation = False  # noqa: SLF001 - the client makes the request without it
+        return super().send(request, *arguments, **options)
+
+
+async def ensure_topics(client: Any, names: Sequence[str]) -> None:
+    """Return if all topics exist and may be described; on the embedded broker always.
+
+    Args:
+        client: A started AIOKafkaClient that :func:`create_no_topics` was called for.
+        names: Their names in the cluster.
+
+    Raises:
+        UnknownTopicOrPartitionError, TopicAuthorizationFailedError: One does not, or may not; with its name.
+        KafkaError: No broker answered.
+    """
+    if client.cluster.controller is None:
+        return
+    answer = await client.send(client.get_random_node(), MetadataRequest(list(names)))
+    for code, name, *_ in answer.topics:
+        if code:
+            raise kafka.for_code(code)(name)
 
 
 def ssl_context(tls: TlsSettings | None) -> ssl.SSLContext:

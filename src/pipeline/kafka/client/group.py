@@ -13,7 +13,8 @@ from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 
 from pipeline.contracts import Record, TopicName
 from pipeline.errors import FatalError
-from pipeline.kafka.client.connection import connection_options, ensure_brokers
+from pipeline.kafka.client.causes import CLIENT_ERRORS, unavailable
+from pipeline.kafka.client.connection import connection_options, create_no_topics, ensure_brokers, ensure_topics
 from pipeline.kafka.client.records import DecodingWatch, record_of
 from pipeline.kafka.errors import RecordsLost
 from pipeline.kafka.protocols import Partition, RebalanceListener
@@ -21,9 +22,6 @@ from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, Names
 from pipeline.observability import get_logger
 
 log = get_logger(__name__)
-
-CLIENT_ERRORS: Final = (kafka.KafkaError, OSError, TimeoutError)
-"""What connecting raises while no broker answers."""
 
 _NEEDED: Final = ("_send_req", "member_id", "generation")
 
@@ -45,6 +43,7 @@ class KafkaGroupClient:
         self._wait = settings.commit_timeout_seconds
         self._pulse = Pulse()
         self._decoding = DecodingWatch(self._names)
+        self._ends: dict[Any, int] = {}
         session_ms = round(settings.session_timeout_seconds * 1000)
         options |= {
             # joining may take as long as the group waits for its slowest member
@@ -68,22 +67,28 @@ class KafkaGroupClient:
     async def connect(
         cls, group: str, topics: Sequence[TopicName], kafka_settings: KafkaSettings, settings: ConsumerSettings
     ) -> KafkaGroupClient:
-        """Return a connected client that has not joined yet.
+        """Return a connected client that has not joined yet. All its topics exist, and it may describe them.
 
         Raises:
-            KafkaError, OSError, TimeoutError: No broker answered.
+            BrokerUnavailable: It is not possible now; the code says why.
             FatalError: A certificate file cannot be used.
         """
         options = await asyncio.to_thread(connection_options, kafka_settings, client_id=f"card-pipeline-{group}")
         made = cls(group, topics, kafka_settings, settings, options)
-        await made._start(kafka_settings.request_timeout_seconds)
+        try:
+            await made._start(kafka_settings.request_timeout_seconds)
+        except CLIENT_ERRORS as error:
+            raise await unavailable(error, kafka_settings, f"Group {made._names.group(group)}") from error
         return made
 
     async def _start(self, within: float) -> None:
+        client = self._consumer._client  # noqa: SLF001
+        create_no_topics(client)
         try:
             async with asyncio.timeout(within):
                 await self._consumer.start()  # without topics: the coordinator exists, but has not joined
-            await ensure_brokers(self._consumer._client)  # noqa: SLF001
+                await ensure_brokers(client)
+                await ensure_topics(client, [self._names.topic(topic) for topic in self._topics])
         except BaseException:
             await self._drop()
             raise
@@ -196,8 +201,16 @@ class KafkaGroupClient:
         tp = self._raw(partition)
         if tp not in self._consumer.assignment():
             return None
-        end: int | None = self._consumer.highwater(tp)
-        return end
+        ends = [end for end in (self._consumer.highwater(tp), self._ends.get(tp)) if end is not None]
+        return max(ends, default=None)
+
+    async def refresh_ends(self, partitions: Sequence[Partition]) -> None:
+        """See GroupClient."""
+        try:
+            async with asyncio.timeout(self._wait):
+                self._ends = await self._consumer.end_offsets([self._raw(partition) for partition in partitions])
+        except CLIENT_ERRORS:
+            return  # the last known ends stay
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - see GroupClient
         """See GroupClient."""

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Final, cast
 
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.errors import KafkaConnectionError
 from pydantic import SecretStr
 
 from pipeline.errors import FatalError
+from pipeline.kafka.client.causes import TokenFailed
 from pipeline.kafka.settings import SaslSettings
 from pipeline.outbound import (
     ClientCredentials,
@@ -71,4 +71,4 @@ class OAuthBearer(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka ship
         try:
             return (await self._credentials.token()).value.get_secret_value()
         except TokenUnavailable as error:
-            raise KafkaConnectionError(f"token endpoint: {error.message}") from error
+            raise TokenFailed(f"token endpoint: {error.message}") from error

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
+from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError as ClientError
 from aiokafka.errors import KafkaTimeoutError, ProducerClosed
 from aiokafka.partitioner import murmur2
+from aiokafka.protocol.admin import ApiVersionRequest
 
 from pipeline.contracts import OutgoingRecord
-from pipeline.kafka.client.connection import connection_options
+from pipeline.kafka.client.causes import CLIENT_ERRORS, unavailable
+from pipeline.kafka.client.connection import connection_options, create_no_topics
 from pipeline.kafka.settings import KafkaSettings, Names
 
 __all__ = [
@@ -44,6 +48,8 @@ SEQUENCE_LOST: Final = (
 DEAD_LETTER_ROOM: Final = 16_384
 """Bytes that a dead letter may exceed ``max_record_bytes`` by: the headers that say why."""
 
+_BROKERS_ASKED: Final = 3
+"""Brokers that are asked whether they answer: one is enough."""
 _BATCH_OVERHEAD: Final = 61 + 21
 """Bytes of a record batch's header and of the largest record header (Kafka message format v2)."""
 _HEADER_OVERHEAD: Final = 10
@@ -92,6 +98,10 @@ class Producer(Protocol):
         """Whether it can never send again."""
         ...
 
+    async def reachable(self, within: float) -> bool:
+        """Return whether a broker answers within so many seconds."""
+        ...
+
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - two phases share the time
         """Send what is pending if that works within ``timeout`` seconds, then let go of everything."""
         ...
@@ -127,14 +137,18 @@ class AioProducer:
         """Return a producer that has its producer id.
 
         Raises:
-            ClientError, TimeoutError: No broker answered within ``within`` seconds.
+            BrokerUnavailable: It is not possible now; the code says why.
             FatalError: A certificate file cannot be used.
         """
         made = cls(settings, await asyncio.to_thread(connection_options, settings, client_id=client_id))
-        await made._start(within)
+        try:
+            await made._start(within)
+        except CLIENT_ERRORS as error:
+            raise await unavailable(error, settings, "The producer") from error
         return made
 
     async def _start(self, within: float) -> None:
+        create_no_topics(self._producer.client)
         try:
             async with asyncio.timeout(within):
                 await self._producer.start()
@@ -159,6 +173,7 @@ class AioProducer:
 
     async def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         """Append to the batch of the record's partition, waiting for metadata or for room."""
+        await self._ensure_topic(self._names.topic(record.topic))
         future: asyncio.Future[Appended] = await self._producer.send(
             self._names.topic(record.topic),
             value=record.value,
@@ -166,6 +181,43 @@ class AioProducer:
             headers=list(record.headers),
         )
         return future
+
+    async def _ensure_topic(self, name: str) -> None:
+        """Raise at once for a topic that a broker does not know: the client would ask for it until its timeout."""
+        client = self._producer.client
+        if client.cluster.partitions_for_topic(name) is not None or client.cluster.controller is None:
+            return
+        client.add_topic(name)
+        answered = await client.force_metadata_update()
+        if name in client.cluster.unauthorized_topics:
+            raise kafka.TopicAuthorizationFailedError(name)
+        if answered and client.cluster.partitions_for_topic(name) is None:
+            raise kafka.UnknownTopicOrPartitionError(name)
+
+    async def reachable(self, within: float) -> bool:
+        """See Producer. It has connections of its own: a broker answers one request of a connection after the other."""
+        client = self._producer.client
+        nodes = [broker.nodeId for broker in client.cluster.brokers()]
+        asked = random.sample(nodes, min(len(nodes), _BROKERS_ASKED))
+        asking = [asyncio.create_task(self._ask(node)) for node in asked]
+        try:
+            async with asyncio.timeout(within):
+                for answer in asyncio.as_completed(asking):
+                    if await answer:
+                        return True
+        except TimeoutError:
+            pass
+        finally:
+            for task in asking:
+                task.cancel()
+        return False
+
+    async def _ask(self, node: int) -> bool:
+        try:
+            await self._producer.client.send(node, ApiVersionRequest(), group=ConnectionGroup.COORDINATION)
+        except CLIENT_ERRORS:
+            return False
+        return True
 
     @property
     def broken(self) -> bool:

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka import errors as kafka
 
 from pipeline.contracts import Record, TopicName
-from pipeline.kafka.client.connection import connection_options, ensure_brokers
+from pipeline.kafka.client.causes import CLIENT_ERRORS, unavailable
+from pipeline.kafka.client.connection import connection_options, create_no_topics, ensure_brokers
 from pipeline.kafka.client.records import DecodingWatch, record_of
 from pipeline.kafka.errors import BrokerUnavailable
 from pipeline.kafka.protocols import Bounds, Partition, Point
@@ -162,12 +162,13 @@ async def open_reader(settings: KafkaSettings, what: str = "Kafka") -> AsyncIter
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=max(1 << 20, 2 * settings.max_record_bytes),
     )
+    create_no_topics(consumer._client)  # noqa: SLF001
     try:
         async with asyncio.timeout(settings.request_timeout_seconds):
             await consumer.start()
         await ensure_brokers(consumer._client)  # noqa: SLF001
         yield KafkaPartitionReader(consumer, Names(settings))
-    except (kafka.KafkaError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable("broker_unavailable", f"{what} cannot be read: {type(error).__name__}.") from error
+    except CLIENT_ERRORS as error:
+        raise await unavailable(error, settings, f"Reading {what}") from error
     finally:
         await consumer.stop()

@@ -156,6 +156,7 @@ async def _publishing(settings: KafkaSettings) -> PipelineError:
         while "No broker has answered yet" in str(publisher.problem or "No broker has answered yet"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         error = publisher.problem
+        assert error is not None
         refused = await _failure(publisher.publish(outgoing("k", b"v")))
         assert refused.code == error.code
         return error

@@ -63,10 +63,18 @@ def refusal(error: BaseException, what: str) -> BrokerUnavailable | None:
         what: What was asked for, for the message.
     """
     if isinstance(error, _NOT_AUTHORIZED):
-        return NotAuthorized(what)
+        return NotAuthorized(_with_name(what, error))
     if isinstance(error, kafka.UnknownTopicOrPartitionError):
-        return TopicMissing(what)
+        return TopicMissing(_with_name(what, error))
     return None
+
+
+def _with_name(what: str, error: kafka.KafkaError) -> str:
+    """Return what was asked for, with the topic or group that the error names."""
+    name = error.args[0] if error.args else None
+    if not isinstance(name, str) or " " in name or name in what:
+        return what
+    return f"{what}: {name}"
 
 
 async def unavailable(error: BaseException, settings: KafkaSettings, what: str) -> BrokerUnavailable:
@@ -149,9 +157,9 @@ async def _named_brokers(broker: _Broker, options: dict[str, Any]) -> list[_Brok
 async def _explained(error: BaseException, broker: _Broker, options: dict[str, Any]) -> BrokerUnavailable:
     """Return the cause of a failed connection; try the connection otherwise where the error alone does not say it."""
     fault = error.__cause__ if isinstance(error, kafka.KafkaConnectionError) and error.__cause__ else error
-    told = _told_by(fault, broker, options)
-    if told is not None:
-        return told
+    said = _said_by(fault, broker, options)
+    if said is not None:
+        return said
     if isinstance(fault, asyncio.IncompleteReadError | ConnectionResetError | ssl.SSLError | EOFError):
         # the broker closed the connection: it did not understand us
         if "SSL" in options["security_protocol"]:
@@ -174,7 +182,7 @@ async def _explained(error: BaseException, broker: _Broker, options: dict[str, A
     return _plain_cause(fault, broker)
 
 
-def _told_by(fault: BaseException, broker: _Broker, options: dict[str, Any]) -> BrokerUnavailable | None:
+def _said_by(fault: BaseException, broker: _Broker, options: dict[str, Any]) -> BrokerUnavailable | None:
     """Return the cause if the error says it."""
     if isinstance(fault, socket.gaierror):
         return BrokerUnavailable(

@@ -155,6 +155,7 @@ async def _run(
             for check, health in part.checks.items():
                 management.add_readiness(check, health)
         if name != "ingress":
+            management.add_readiness("store", lambda: _usable(objects))
             await _await_store(objects, stop)
         for part in parts:  # only now: no loop turns before the store is available, and a restart would not help
             management.add_liveness(part.name, part.alive)
@@ -180,12 +181,17 @@ def _connected(publisher: ConnectedPublisher) -> Health:
     return Health(ok=problem is None, message="connected" if problem is None else str(problem))
 
 
+def _usable(store: MeteredStore) -> Health:
+    problem = store.problem
+    return Health(ok=problem is None, message="usable" if problem is None else str(problem))
+
+
 def _url(parts: Sequence[Part]) -> str | None:
     return next((part.server.url for part in parts if isinstance(part, Web)), None)
 
 
 @asynccontextmanager
-async def _store(settings: Settings, metrics: Metrics, ports: Ports) -> AsyncIterator[ObjectStore]:
+async def _store(settings: Settings, metrics: Metrics, ports: Ports) -> AsyncIterator[MeteredStore]:
     objects = MeteredStore(ports.store(settings.store), metrics.store_op_seconds)
     try:
         yield objects

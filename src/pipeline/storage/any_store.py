@@ -7,11 +7,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from prometheus_client import Histogram
 
-from pipeline.errors import FatalError, TransientError
+from pipeline.errors import FatalError, PermanentError, TransientError
 from pipeline.storage.protocols import ObjectInfo, ObjectStore, StoreUnavailable
+
+_REMEMBERED_SECONDS: Final = 120.0
+"""After so long without another try, a failure says nothing about the store of now."""
 
 
 async def probe(store: ObjectStore) -> None:
@@ -94,9 +98,21 @@ class MeteredStore:
     It measures a stream or a listing up to the first piece: the reader decides how long the rest takes.
     """
 
-    def __init__(self, store: ObjectStore, seconds: Histogram) -> None:
+    def __init__(self, store: ObjectStore, seconds: Histogram, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._seconds = seconds
+        self._clock = clock
+        self._problems: dict[str, tuple[TransientError, float]] = {}
+
+    @property
+    def problem(self) -> TransientError | None:
+        """Why the store did not do what it was asked for lately; None if it did.
+
+        Each operation has its own: a full store still answers reads. What was not tried again is forgotten after two
+        minutes.
+        """
+        since = self._clock() - _REMEMBERED_SECONDS
+        return next((error for error, at in self._problems.values() if at > since), None)
 
     async def create(self, key: str, data: bytes) -> bool:
         """See ObjectStore."""
@@ -154,10 +170,16 @@ class MeteredStore:
         try:
             yield
             result = "ok"
-        except TransientError:
+            self._problems.pop(op, None)
+        except TransientError as error:
+            self._problems[op] = error, self._clock()
+            raise
+        except PermanentError:
+            result = "ok"  # the store answered: there is no such object
+            self._problems.pop(op, None)
             raise
         except BaseException:
-            result = "ok"  # the store answered: there is no such object, or the caller was cancelled
+            result = "ok"  # the caller was cancelled
             raise
         finally:
             self._seconds.labels(op, result).observe(time.perf_counter() - begun)

@@ -20,6 +20,8 @@ from pipeline.storage.any_store import Entry, probe, walk
 from pipeline.storage.protocols import (
     ObjectInfo,
     ObjectNotFound,
+    StoreForbidden,
+    StoreFull,
     StoreUnavailable,
     check_key,
     check_prefix,
@@ -42,6 +44,8 @@ _FOLDER_RACES: Final = 100
 """How often a folder may vanish between its creation and the link, or an object between the link and its reading
 (another worker deleted it)."""
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _ADVICE: Final = {
     errno.ENOSPC: "the disk is full: free space, work goes on by itself",
     errno.EDQUOT: "the disk quota is used up: raise it or free space, work goes on by itself",
@@ -260,7 +264,8 @@ class LocalStore:
 
     def _unavailable(self, verb: str, key: str, error: OSError) -> StoreUnavailable:
         reason = _ADVICE.get(error.errno or 0, (error.strerror or type(error).__name__).lower())
-        return StoreUnavailable(f"Could not {verb} {key!r} in {self._root}: {reason}")
+        kind = StoreFull if error.errno in _FULL else StoreForbidden if error.errno in _FORBIDDEN else StoreUnavailable
+        return kind(f"Could not {verb} {key!r} in {self._root}: {reason}")
 
 
 def _paths(found: Iterator[os.DirEntry[str]], folder: str) -> Iterator[str]:

@@ -26,9 +26,25 @@ class StoreUnavailable(TransientError):
     Repeating is safe: ``create`` reads the object back and recognises its own.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, code: str = "store_unavailable", retry_after: float | None = None) -> None:
         """Say what failed and what to do; ``message`` names keys and folders, never credentials."""
-        super().__init__("store_unavailable", message, retry_after=retry_after)
+        super().__init__(code, message, retry_after=retry_after)
+
+
+class StoreFull(StoreUnavailable):
+    """There is no room for another object; room helps, and nothing else."""
+
+    def __init__(self, message: str) -> None:
+        """Say what failed and what to do."""
+        super().__init__(message, code="store_full")
+
+
+class StoreForbidden(StoreUnavailable):
+    """The storage refuses us: rights or keys are wrong."""
+
+    def __init__(self, message: str) -> None:
+        """Say what failed and what to do."""
+        super().__init__(message, code="store_forbidden")
 
 
 class ObjectNotFound(PermanentError):

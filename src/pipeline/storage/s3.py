@@ -20,6 +20,8 @@ from pipeline.storage.any_store import Entry, probe, walk
 from pipeline.storage.protocols import (
     ObjectInfo,
     ObjectNotFound,
+    StoreForbidden,
+    StoreFull,
     StoreUnavailable,
     check_key,
     check_prefix,
@@ -53,7 +55,13 @@ _CODE: Final = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _RETRY_SECONDS: Final = 5.0
 
+_FULL: Final = ("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded")
+_INSUFFICIENT_STORAGE: Final = "507"
+_FORBIDDEN: Final = ("401", "403")
 _ADVICE: Final = {
+    "QuotaExceeded": "the bucket's quota is used up: raise it or delete objects, work goes on by itself",
+    "XMinioStorageFull": "the server's disks are full: free space, work goes on by itself",
+    "XMinioAdminBucketQuotaExceeded": "the bucket's quota is used up: raise it or delete objects",
     "NoSuchBucket": "the bucket does not exist: create it, or correct store.bucket",
     "InvalidAccessKeyId": "the server does not know the access key: correct store.access_key_id",
     "SignatureDoesNotMatch": "the secret does not belong to the access key: correct store.secret_access_key",
@@ -367,9 +375,12 @@ def _unavailable(error: Exception, verb: str, key: str, bucket: str) -> StoreUna
         reason = f"the server answered {status} {code}".rstrip()
     else:
         reason = f"no usable answer ({type(error).__name__}): is the endpoint right and the server up?"
-    return StoreUnavailable(
-        f"Could not {verb} {key!r} in {bucket}: {reason}", retry_after=_RETRY_SECONDS if code == "SlowDown" else None
-    )
+    message = f"Could not {verb} {key!r} in {bucket}: {reason}"
+    if code in _FULL or status == _INSUFFICIENT_STORAGE:
+        return StoreFull(message)
+    if status in _FORBIDDEN:
+        return StoreForbidden(message)
+    return StoreUnavailable(message, retry_after=_RETRY_SECONDS if code == "SlowDown" else None)
 
 
 def _found(pattern: re.Pattern[str], error: Exception) -> str:

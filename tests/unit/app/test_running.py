@@ -85,7 +85,7 @@ async def checks_without_broker(
     async with asyncio.timeout(30), asyncio.TaskGroup() as group, aiohttp.ClientSession() as client:
         group.create_task(run(stop))
         url = await addresses.get()
-        while not all(NOBODY_THERE in checks.get(name, {}).get("message", "") for name in names):
+        while not all("127.0.0.1" in checks.get(name, {}).get("message", "") for name in names):
             async with client.get(f"{url}/healthz/ready") as answer:
                 checks = (await answer.json())["checks"]
                 assert (answer.status, checks["start"]["ok"]) == (503, False)
@@ -170,7 +170,7 @@ class AwayStore(MemoryStore):
     async def check(self) -> None:
         if self.away:
             self.away -= 1
-            raise TransientError("store_unavailable", "no answer")
+            raise TransientError("store_unavailable", "no answer from 127.0.0.1")
 
 
 class AwayPorts(Ports):
@@ -197,9 +197,10 @@ async def test_a_process_that_waits_for_its_store_is_alive_and_not_ready(
     impatient = settings.consumer.for_consumer().model_copy(update={"liveness_timeout_seconds": 0.001})
     monkeypatch.setattr(WorkerSettings, "for_consumer", lambda _: impatient)
     checks = await checks_without_broker(
-        lambda stop: run_stage("upload", settings, on_ready=refuse, stop=stop, ports=AwayPorts()), addresses
+        lambda stop: run_stage("upload", settings, on_ready=refuse, stop=stop, ports=AwayPorts()), addresses, "store"
     )
     assert not checks["upload-group"]["ok"]
+    assert checks["store"] == {"ok": False, "message": "store_unavailable: no answer from 127.0.0.1"}
 
 
 async def test_a_stop_ends_the_wait_for_the_store() -> None:

@@ -92,3 +92,24 @@ async def test_a_missing_object_is_an_answer_and_an_absent_store_a_failure() -> 
     with pytest.raises(StoreUnavailable):
         await store.get("missing")
     assert (counted(metrics, "get", "ok"), counted(metrics, "get", "failed")) == (1, 1)
+
+
+async def test_the_problem_is_that_of_the_last_call_of_each_operation() -> None:
+    """A full store answers reads, which says nothing about writes; a failure that nobody tries again is forgotten."""
+    memory, now = MemoryStore(), [0.0]
+    store = MeteredStore(memory, Metrics().store_op_seconds, clock=lambda: now[0])
+    assert store.problem is None
+    memory.unavailable = True
+    with pytest.raises(StoreUnavailable):
+        await store.create("a", b"")
+    memory.unavailable = False
+    with pytest.raises(ObjectNotFound):
+        await store.get("missing")
+    assert str(store.problem) == "store_unavailable: The store is switched off by the test"
+    await store.create("a", b"")
+    assert store.problem is None
+    memory.unavailable = True
+    with pytest.raises(StoreUnavailable):
+        await store.get("a")
+    now[0] = 121.0
+    assert store.problem is None

@@ -95,26 +95,26 @@ async def test_names_and_contents_are_flushed(root: Path, store: LocalStore, mon
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "words"),
+    ("name", "number", "code", "words"),
     [
-        ("fsync", errno.ENOSPC, "disk is full"),
-        ("fsync", errno.EDQUOT, "quota"),
-        ("fsync", errno.EIO, "check the disk"),
-        ("open", errno.EACCES, "permission denied"),
-        ("open", errno.EROFS, "read-only"),
-        ("open", errno.EMFILE, "too many open files"),
-        ("link", errno.ENOSPC, "disk is full"),
+        ("fsync", errno.ENOSPC, "store_full", "disk is full"),
+        ("fsync", errno.EDQUOT, "store_full", "quota"),
+        ("fsync", errno.EIO, "store_unavailable", "check the disk"),
+        ("open", errno.EACCES, "store_forbidden", "permission denied"),
+        ("open", errno.EROFS, "store_forbidden", "read-only"),
+        ("open", errno.EMFILE, "store_unavailable", "too many open files"),
+        ("link", errno.ENOSPC, "store_full", "disk is full"),
     ],
 )
 async def test_what_the_disk_refuses_is_reported_with_what_to_do(
-    root: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch, *, name: str, number: int, words: str
+    root: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch, *, name: str, number: int, code: str, words: str
 ) -> None:
     await store.create("warm", b"")
     with monkeypatch.context() as patch:
         failing(name, number, patch)
         with pytest.raises(StoreUnavailable, match=words) as caught:
             await store.create("a", b"x")
-    assert caught.value.code == "store_unavailable"
+    assert caught.value.code == code
     assert str(root) in caught.value.message
     assert left_aside(root) == []
     with pytest.raises(ObjectNotFound):

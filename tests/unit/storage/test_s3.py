@@ -222,6 +222,9 @@ class TestLostAnswers:
             await store.get("k")
 
 
+CODES = {403: "store_forbidden", 507: "store_full"}
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("status", "code", "words"),
@@ -232,6 +235,7 @@ class TestRefusals:
             (404, "NoSuchBucket", "create it, or correct store.bucket"),
             (501, "NotImplemented", "does not know conditional writes"),
             (503, "SlowDown", "slow down"),
+            (507, "XMinioStorageFull", "free space"),
             (500, "InternalError", "answered 500 InternalError"),
             (400, "Odd", "answered 400 Odd"),
         ],
@@ -244,6 +248,7 @@ class TestRefusals:
             bucket.faults.append(answering(status, code))
             with pytest.raises(StoreUnavailable, match=words) as caught:
                 await call()
+            assert caught.value.code == CODES.get(status, "store_unavailable")
             assert SECRET not in "".join(_chain(caught.value))
         bucket.faults += [answering(status, code), None]
         with pytest.raises(StoreUnavailable, match=words):

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime
 
 import structlog
 
@@ -35,6 +36,7 @@ class DeadlineWatch:
         self._interval = interval
         self._decider = Decider(context)
         self._repeated: set[str] = set()
+        self._nearest: datetime | None = None
         self._unconfigured: Counter[str] = Counter()
 
     async def handle(self, record: Record, lease: Lease) -> None:
@@ -52,14 +54,18 @@ class DeadlineWatch:
         while True:
             try:
                 await self.look()
+                self._context.metrics.deadline_watch_failing.set(0)
             except TransientError as error:
                 log.warning("watch_postponed", code=error.code, message=error.message)
+                self._context.metrics.deadline_watch_failing.set(1)
+                self._show_nearest(self._nearest)  # its time goes on all the same
             await asyncio.sleep(self._interval)
 
     async def look(self) -> None:
         """Fail jobs whose deadline has passed, and delete parts that were kept long enough."""
         now = self._context.clock()
-        nearest, count = float("nan"), 0
+        nearest: datetime | None = None
+        count = 0
         repeated: set[str] = set()
         unconfigured: Counter[str] = Counter()
         async for marker in self._jobs.filed("open"):
@@ -69,23 +75,30 @@ class DeadlineWatch:
                 unconfigured[marker.ref.integration] += 1
                 continue
             undecided = marker.key not in self._repeated
+            if nearest is None and undecided:
+                self._show_nearest(marker.minute)  # first, since deciding the job may fail
             if marker.minute <= now:
                 with job_in_logs(marker.ref):
                     undecided = await self._handle_due(marker)
             if marker.key in self._repeated:
                 repeated.add(marker.key)
             # a decided job has no deadline any more, whether it waits for the partner's answer or was refused
-            if math.isnan(nearest) and undecided:
-                nearest = (marker.minute - now).total_seconds()
+            if nearest is None and undecided:
+                nearest = marker.minute
         self._repeated = repeated
         self._context.metrics.open_jobs.set(count)
-        self._context.metrics.deadline_seconds_left_min.set(nearest)
+        self._show_nearest(nearest)
         self._report_unconfigured(unconfigured)
         async for marker in self._jobs.filed("purge", until=now):
             if marker.over <= now:
                 gone = await self._jobs.drop_parts(marker.ref)
                 await self._jobs.unfile(marker.key)
                 log.info("parts_deleted", job_guid=str(marker.ref.job_guid), objects=gone)
+
+    def _show_nearest(self, nearest: datetime | None) -> None:
+        self._nearest = nearest
+        left = math.nan if nearest is None else (nearest - self._context.clock()).total_seconds()
+        self._context.metrics.deadline_seconds_left_min.set(left)
 
     def _report_unconfigured(self, found: Counter[str]) -> None:
         gauge = self._context.metrics.open_jobs_unconfigured

@@ -190,6 +190,11 @@ class Metrics(KafkaMetrics):
             "there is none, and where no deadline watch runs. Only jobs of configured integrations count",
         )
         self.deadline_seconds_left_min.set(float("nan"))  # 0 would raise an alarm in every other process
+        self.deadline_watch_failing = self._gauge(
+            "deadline_watch_failing",
+            "1 while the deadline watch cannot look at the open jobs: nobody fails a job at its deadline, and what is "
+            "known of deadlines is as of the last look",
+        )
         self.open_jobs = self._gauge("open_jobs", "Jobs under a deadline whose partner is not notified yet")
         self.open_jobs_unconfigured = self._gauge(
             "open_jobs_unconfigured",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pipeline.storage.any_store import MeteredStore
 from pipeline.storage.local import LocalStore
-from pipeline.storage.protocols import ObjectInfo, ObjectNotFound, ObjectStore, StoreUnavailable
+from pipeline.storage.protocols import (
+    ObjectInfo,
+    ObjectNotFound,
+    ObjectStore,
+    StoreForbidden,
+    StoreFull,
+    StoreUnavailable,
+)
 from pipeline.storage.s3 import S3Store
 from pipeline.storage.settings import LocalSettings, S3Settings, StoreSettings
 
@@ -17,6 +24,8 @@ __all__ = [
     "ObjectStore",
     "S3Settings",
     "S3Store",
+    "StoreForbidden",
+    "StoreFull",
     "StoreSettings",
     "StoreUnavailable",
     "open_store",

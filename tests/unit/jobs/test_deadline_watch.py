@@ -15,6 +15,7 @@ from support.job_world import CARDS, World
 
 from pipeline.contracts import Topic
 from pipeline.errors import TransientError
+from pipeline.storage import StoreFull
 
 
 async def test_a_job_that_nobody_started_fails_at_its_deadline_and_the_partner_is_notified_in_time() -> None:
@@ -150,6 +151,35 @@ async def test_the_nearest_deadline_is_one_that_somebody_could_still_meet() -> N
     assert world.metrics.open_jobs._value.get() == 1
     await world.watch.look()
     assert math.isnan(nearest._value.get())
+
+
+async def test_a_full_store_is_not_reported_as_nothing_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A due job whose failure cannot be stored is overdue, from the first look of a process on; its time goes on."""
+    world = World()
+    await world.deliver(world.watch, world.announce())
+    gauge = world.metrics.deadline_seconds_left_min
+    failing = world.metrics.deadline_watch_failing
+
+    async def full(_key: str, _data: bytes) -> bool:
+        raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(world.memory, "create", full)
+    world.clock.forward(hours=2)
+    assert math.isnan(gauge._value.get())
+    watch = asyncio.create_task(world.watch.run())
+    await asyncio.sleep(0.05)
+    first = gauge._value.get()
+    assert -3700 < first < -3500
+    assert failing._value.get() == 1
+    world.clock.forward(minutes=5)
+    await asyncio.sleep(0.05)
+    assert gauge._value.get() <= first - 300
+    monkeypatch.undo()
+    await asyncio.sleep(0.05)
+    assert math.isnan(gauge._value.get())
+    assert failing._value.get() == 0
+    watch.cancel()
+    await asyncio.wait([watch])
 
 
 async def test_a_store_that_is_away_does_not_end_the_watch() -> None:

@@ -62,6 +62,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "store.confirmed": [_confirm, Passage("confirm", "failing")],
     "store.open": [_confirm],
     "store.purge": [Passage("confirm", "failing")],
+    "store.ended": [_confirm],
     "store.segment": [_audit],
     "publish.card-batch.requested": [Passage("ingress")],
     "publish.card-batch.quarantine": [Passage("ingress", "invalid")],

@@ -47,6 +47,7 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "confirmed": _NOTIFICATION + r"(?:confirmed|refused)\.json",
         "open": r"open/.+",
         "purge": r"purge/.+",
+        "ended": r"ended/.+",
         "segment": r"audit/.+",
         "command": r"commands/\d{13}-[0-9a-f]{8}\.json",
     }.items()

@@ -1,47 +1,42 @@
-"""``pipeline job``: how far a job is, its result, deleting its cards, sending its callback again."""
+"""``pipeline job``: which jobs there are, how far one is, its result; the commands that change jobs."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, get_args
 
 import click
 
-from pipeline.app import open_jobs
-from pipeline.cli.commands import Order, order_options, recorded
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode
+from pipeline.cli.job_list import Listed, Wanted, list_jobs
+from pipeline.cli.job_orders import notify, purge
 from pipeline.cli.job_view import (
     JobView,
     NotFound,
-    all_attempts,
+    State,
     decided_parts,
-    find_job,
+    job_argument,
     job_name,
-    parse_job,
+    named_job,
     view_job,
+    with_job,
+    with_jobs,
 )
 from pipeline.cli.local_files import Aside
-from pipeline.cli.output import json_option, print_fields, print_json, print_table
-from pipeline.contracts import AuditAction
-from pipeline.errors import PermanentError, TransientError
+from pipeline.cli.output import json_option, on_terminal, print_fields, print_json, print_table
+from pipeline.cli.times import Time, now, shown_duration
+from pipeline.errors import TransientError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.messages import outcome_record
 
 _POLL_SECONDS: Final = 1.0
-_ENDS: Final = frozenset({"confirmed", "refused"})
+_ENDS: Final = frozenset({"confirmed", "refused", "closed"})
 _COLUMNS: Final = ("job", "attempt", "state", "deadline", "records", "ok", "failed", "reason")
-
-R = TypeVar("R")
-
-job_argument = click.argument("job_text", metavar="JOB")
-
-
-class Refused(PermanentError):
-    """The job's state does not allow it."""
+_SHORT_COLUMNS: Final = ("job", "state", "deadline", "why")
 
 
 class FollowTimeout(TransientError):
@@ -53,31 +48,69 @@ def job() -> None:
     """Look at jobs, notify ECS again, delete card data. JOB is INTEGRATION/GUID, or only the GUID."""
 
 
-@job.command("list", epilog="Example: pipeline job list --json | jq 'select(.state == \"refused\")'")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="Most jobs to print.")
+for order in (notify, purge):
+    job.add_command(order)
+
+
+@job.command(
+    "list",
+    epilog="""\b
+Examples:
+  pipeline job list --state waiting --state refused
+  pipeline job list --since 2h --integration acme
+  pipeline job list --state confirmed --json | jq 'select(.outcome.outcome == "failed")'
+States: announced, processing, processed, uploaded, completed, failed, refused, confirmed, closed.
+Costs one listing and up to ten reads of the store for each job that is looked at.""",
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(get_args(State)),
+    metavar="STATE",
+    help="Only jobs in this state; may be repeated. Default: all but confirmed and closed.",
+)
+@click.option(
+    "--since",
+    type=Time(),
+    help="Only jobs to which something happened since; also ended ones. A time with a zone, or e.g. 2h.",
+)
 @click.option("--integration", help="Only jobs of this integration.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="Most jobs to print.")
+@click.option("--after", metavar="CURSOR", help="The next page: the cursor of the last job of this one.")
 @json_option
 @pass_setup
-def list_jobs(setup: Setup, *, limit: int, integration: str | None, as_json: bool) -> None:
-    """Print the open jobs, by deadline: those whose outcome ECS has not confirmed. With --json one object per line."""
+def list_(
+    setup: Setup,
+    *,
+    states: tuple[State, ...],
+    since: datetime | None,
+    integration: str | None,
+    limit: int,
+    after: str | None,
+    as_json: bool,
+) -> None:
+    """Print jobs: the open ones by deadline, then those that ended, the latest first. With --json one per line.
 
-    async def listed(jobs: JobStore) -> list[JobView]:
-        views: list[JobView] = []
-        async for marker in jobs.filed("open"):
-            if integration in (None, marker.ref.integration):
-                views.append(await view_job(jobs, marker.ref))
-            if len(views) == limit:
-                break
-        return views
+    Ended jobs are printed where --state or --since asks for them; without --since, those of the last day.
+    """
+    wanted = Wanted(states, integration, since, now(), after)
 
-    views = asyncio.run(_with_jobs(setup, listed))
+    async def listed(jobs: JobStore) -> list[Listed]:
+        return [one async for one in list_jobs(jobs, wanted, limit)]
+
+    found = asyncio.run(with_jobs(setup, listed))
     if as_json:
-        for view in views:
-            print_json(view.as_json())
-        return
-    print_table(_COLUMNS, [_row(view) for view in views])
-    if not views:
-        click.echo("no open jobs; `pipeline job show JOB` also finds those that ECS has confirmed", err=True)
+        for one in found:
+            print_json(one.view.as_json() | {"cursor": one.cursor})
+    elif on_terminal():
+        print_table(_SHORT_COLUMNS, [_short_row(one.view, wanted.until) for one in found], whole=_SHORT_COLUMNS[:3])
+    else:
+        print_table(_COLUMNS, [_row(one.view) for one in found])
+    if len(found) == limit:
+        click.echo(f"there may be more: add --after {found[-1].cursor}", err=True)
+    if not found and not after:
+        click.echo("no such jobs; `pipeline job list --since 1d` also lists those that ended", err=True)
 
 
 @job.command(epilog="Example: pipeline job show acme/cffde776-1d2a-4614-8023-a5148e411462 --json")
@@ -86,11 +119,14 @@ def list_jobs(setup: Setup, *, limit: int, integration: str | None, as_json: boo
 @pass_setup
 def show(setup: Setup, *, job_text: str, as_json: bool) -> None:
     """Print what is known of a job. Exit 1 if there is none."""
-    view = asyncio.run(_with_job(setup, job_text, view_job))
+    view = asyncio.run(with_job(setup, job_text, view_job))
     if as_json:
         print_json(view.as_json())
         return
     print_fields(_summary(view))
+    click.echo()
+    for step, at in view.steps:
+        click.echo(f"{at.isoformat(timespec='seconds')}  {step.replace('_', ' ')}")
 
 
 @job.command(
@@ -114,7 +150,10 @@ def follow(ctx: click.Context, setup: Setup, *, job_text: str, timeout: float | 
             pairs = zip(_COLUMNS, _row(view), strict=True)
             click.echo("  ".join(f"{name}={'-' if value is None else value}" for name, value in pairs))
 
-    view = asyncio.run(_with_jobs(setup, lambda jobs: follow_job(jobs, _wanted(setup, job_text), show, timeout)))
+    async def followed(jobs: JobStore) -> JobView:
+        return await follow_job(jobs, lambda: named_job(jobs, job_text, setup.settings().job_names), show, timeout)
+
+    view = asyncio.run(with_jobs(setup, followed))
     fine = view.state == "confirmed" and view.outcome is not None and view.outcome.outcome == "completed"
     ctx.exit(ExitCode.OK if fine else ExitCode.FINDING)
 
@@ -134,49 +173,16 @@ def result(setup: Setup, *, job_text: str, output: Path, as_json: bool) -> None:
 
     Results of confirmed jobs are deleted: ECS has them. Exit 1 if nothing is left.
     """
-    report = asyncio.run(_with_job(setup, job_text, lambda jobs, ref: write_result(jobs, ref, output)))
+    report = asyncio.run(with_job(setup, job_text, lambda jobs, ref: write_result(jobs, ref, output)))
     if as_json:
         print_json(report)
         return
     print_fields(report)
 
 
-@job.command(
-    epilog="Example: pipeline job purge acme/cffde776-1d2a-4614-8023-a5148e411462 --reason 'erasure request 17'"
-)
-@job_argument
-@order_options
-@json_option
-@pass_setup
-def purge(setup: Setup, *, job_text: str, order: Order, as_json: bool) -> None:
-    """Delete a decided job's card data (its result parts); receipts stay. Recorded in the audit log."""
-    gone = asyncio.run(_with_job(setup, job_text, lambda jobs, ref: _purge(setup, jobs, ref, order)))
-    if as_json:
-        print_json(gone)
-        return
-    click.echo(f"{gone['job']}: {gone['objects']} objects {'would be ' if order.dry_run else ''}deleted")
-
-
-@job.command(
-    epilog="Example: pipeline job notify acme/cffde776-1d2a-4614-8023-a5148e411462 --reason 'new token is in place'"
-)
-@job_argument
-@order_options
-@json_option
-@pass_setup
-def notify(setup: Setup, *, job_text: str, order: Order, as_json: bool) -> None:
-    """Send a callback again that ECS refused, with the same body. Exit 1 if it was not refused."""
-    sent = asyncio.run(_with_job(setup, job_text, lambda jobs, ref: _notify(setup, jobs, ref, order)))
-    if as_json:
-        print_json(sent)
-        return
-    would = "would be" if order.dry_run else "will be"
-    click.echo(f"{sent['job']}: the callback {would} sent again")
-
-
 async def follow_job(
     jobs: JobStore,
-    wanted: list[JobRef],
+    find: Callable[[], Awaitable[JobRef]],
     show: Callable[[JobView], object],
     timeout: float | None,  # noqa: ASYNC109 - the option's name; applied by asyncio.timeout
     *,
@@ -192,11 +198,11 @@ async def follow_job(
         async with asyncio.timeout(timeout):
             while True:
                 try:
-                    view = await view_job(jobs, await find_job(jobs, wanted))
+                    view = await view_job(jobs, await find())
                 except NotFound:
                     view = None
-                if view is not None and (now := (view.ref, view.state, view.chunks, view.tries)) != before:
-                    before = now
+                if view is not None and (seen := (view.ref, view.state, view.chunks, view.tries)) != before:
+                    before = seen
                     show(view)
                 if view is not None and view.state in _ENDS:
                     return view
@@ -229,60 +235,6 @@ async def write_result(jobs: JobStore, ref: JobRef, output: Path) -> dict[str, A
     }
 
 
-async def _purge(setup: Setup, jobs: JobStore, latest: JobRef, order: Order) -> dict[str, Any]:
-    name = job_name(latest)
-    if await jobs.outcome(latest) is None:
-        raise Refused("job_undecided", f"{name} is in work; its parts go when it is decided")
-    attempts = await all_attempts(jobs, latest)
-    if order.dry_run:
-        return {"job": name, "objects": sum([await jobs.count_parts(ref) for ref in attempts]), "command": None}
-    order.ask(f"Delete all card data of {name}?")
-    async with recorded(setup, jobs.objects, order, "job purge", {"job": name}) as command:
-        gone = sum([await jobs.drop_parts(ref) for ref in attempts])
-        await command.audit(
-            AuditAction.JOB_PURGED,
-            detail={"objects": gone},
-            integration=latest.integration,
-            job_guid=latest.job_guid,
-        )
-    return {"job": name, "objects": gone, "command": command.id}
-
-
-async def _notify(setup: Setup, jobs: JobStore, ref: JobRef, order: Order) -> dict[str, Any]:
-    name, outcome, result = job_name(ref), await jobs.outcome(ref), await jobs.final_result(ref)
-    if outcome is None or result is None:
-        raise Refused("job_not_notified", f"ECS has not been notified of {name} yet; the confirm stage will do it")
-    if result.told != "refused":
-        raise Refused("callback_confirmed", f"{name}: ECS has confirmed its outcome")
-    if order.dry_run:
-        return {"job": name, "outcome": outcome.outcome, "again": None, "command": None}
-    async with recorded(setup, jobs.objects, order, "job notify", {"job": name}) as command:
-        again = f"cli-{command.id}"
-        await command.publisher.publish(outcome_record(ref, await jobs.newest(ref), outcome, None, again))
-        await command.audit(
-            AuditAction.CALLBACK_REPEATED,
-            name,
-            detail={"attempt": ref.attempt, "again": again},
-            integration=ref.integration,
-            job_guid=ref.job_guid,
-        )
-    return {"job": name, "outcome": outcome.outcome, "again": again, "command": command.id}
-
-
-async def _with_jobs(setup: Setup, work: Callable[[JobStore], Awaitable[R]]) -> R:
-    async with open_jobs(setup.settings(), setup.ports) as jobs:
-        return await work(jobs)
-
-
-async def _with_job(setup: Setup, text: str, work: Callable[[JobStore, JobRef], Awaitable[R]]) -> R:
-    async with open_jobs(setup.settings(), setup.ports) as jobs:
-        return await work(jobs, await find_job(jobs, _wanted(setup, text)))
-
-
-def _wanted(setup: Setup, text: str) -> list[JobRef]:
-    return parse_job(text, setup.settings().job_names)
-
-
 def _row(view: JobView) -> tuple[object, ...]:
     counts = view.outcome or view.processed
     return (
@@ -295,6 +247,13 @@ def _row(view: JobView) -> tuple[object, ...]:
         counts.failed if counts else None,
         view.outcome.reason if view.outcome else None,
     )
+
+
+def _short_row(view: JobView, until: datetime) -> tuple[object, ...]:
+    """Return what fits a terminal of 80 columns: the job in full, and when its deadline is from now."""
+    left = view.deadline - until
+    span = f"in {shown_duration(left)}" if left > timedelta(0) else f"{shown_duration(-left)} ago"
+    return job_name(view.ref), view.state, span, view.outcome.reason if view.outcome else None
 
 
 def _summary(view: JobView) -> dict[str, object]:

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
+import click
+
+from pipeline.app import open_jobs
+from pipeline.cli.context import Setup
 from pipeline.cli.exits import UsageRefused
 from pipeline.errors import PermanentError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.receipts import Announcement, Manifest, NotificationResult, Outcome, Processed, Uploaded
+from pipeline.jobs.receipts import (
+    Announcement,
+    Manifest,
+    NotificationAttempt,
+    NotificationResult,
+    Outcome,
+    Processed,
+    Uploaded,
+)
 
-State = Literal["announced", "processing", "processed", "uploaded", "completed", "failed", "confirmed", "refused"]
-"""How far a job is; ``completed`` and ``failed`` are decided only; ``confirmed`` and ``refused`` end it."""
+R = TypeVar("R")
+
+job_argument = click.argument("job_text", metavar="JOB")
+
+State = Literal[
+    "announced", "processing", "processed", "uploaded", "completed", "failed", "confirmed", "refused", "closed"
+]
+"""How far a job is; ``completed`` and ``failed`` are decided only; the three last end it (docs/cli.md)."""
+
+CLOSED_CODE = "integration_removed"
+"""Code of the result of a job that was closed although its partner cannot be notified."""
 
 
 class NotFound(PermanentError):
@@ -23,7 +47,13 @@ class NotFound(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """One attempt of a job."""
+    """One attempt of a job.
+
+    Attributes:
+        tries: How many callbacks were begun.
+        first_try: When the first callback was sent; None before it.
+        last_try: When the latest callback was sent.
+    """
 
     ref: JobRef
     announcements: Sequence[Announcement]
@@ -32,13 +62,15 @@ class JobView:
     uploaded: Uploaded | None
     outcome: Outcome | None
     tries: int
+    first_try: datetime | None
+    last_try: datetime | None
     told: NotificationResult | None
 
     @property
     def state(self) -> State:
         """How far it is."""
         if self.told:
-            return self.told.told
+            return "closed" if self.told.code == CLOSED_CODE else self.told.told
         if self.outcome:
             return self.outcome.outcome
         if self.uploaded:
@@ -46,6 +78,28 @@ class JobView:
         if self.processed:
             return "processed"
         return "processing" if self.chunks else "announced"
+
+    @property
+    def deadline(self) -> datetime:
+        """When work on it must have ended."""
+        return self.announcements[-1].deadline
+
+    @property
+    def steps(self) -> list[tuple[str, datetime]]:
+        """What happened when, in the order of time."""
+        stored = min(one.stored_at for one in self.announcements)
+        renewed = max(one.stored_at for one in self.announcements)
+        steps = {
+            "announced": stored,
+            "renewed": renewed if renewed > stored else None,
+            "processed": self.processed and self.processed.at,
+            "uploaded": self.uploaded and self.uploaded.at,
+            "decided": self.outcome and self.outcome.at,
+            "first_callback": self.first_try,
+            "last_callback": self.last_try if self.tries > 1 else None,
+            "ended": self.told and self.told.at,
+        }
+        return sorted(((name, at) for name, at in steps.items() if at), key=lambda step: step[1])
 
     def as_json(self) -> dict[str, Any]:
         """Return the view as JSON values (docs/cli.md)."""
@@ -70,6 +124,7 @@ class JobView:
             "outcome": self.outcome and self.outcome.model_dump(mode="json", exclude=hidden),
             "tries": self.tries,
             "told": self.told and self.told.model_dump(mode="json", exclude=hidden),
+            "steps": [{"step": name, "at": at.isoformat()} for name, at in self.steps],
         }
 
 
@@ -98,39 +153,76 @@ async def find_job(jobs: JobStore, wanted: Sequence[JobRef]) -> JobRef:
     Raises:
         NotFound: None of them does.
     """
-    for ref in wanted:
-        attempts = [attempt async for attempt in _attempts(jobs, ref)]
-        if attempts:
-            return attempts[-1]
+    found = await asyncio.gather(*(jobs.all_announcements(ref) for ref in wanted))
+    for ref, announcements in zip(wanted, found, strict=True):
+        if announcements:
+            return JobRef(ref.integration, ref.job_guid, max(one.attempt for one in announcements))
     guid = wanted[0].job_guid if wanted else "-"
     raise NotFound("job_unknown", f"the store knows no job {guid}; give INTEGRATION/GUID, and see `pipeline job list`")
 
 
-async def all_attempts(jobs: JobStore, ref: JobRef) -> list[JobRef]:
+async def named_job(jobs: JobStore, text: str, configured: Iterable[str]) -> JobRef:
+    """Return the latest attempt of the job that a text names; the store also knows integrations that were removed.
+
+    Raises:
+        UsageRefused: The text names no job.
+        NotFound: The store has no such job.
+    """
+    names = [] if "/" in text else sorted({*configured, *await jobs.objects.folders("jobs/")})
+    return await find_job(jobs, parse_job(text, names))
+
+
+async def with_jobs(setup: Setup, work: Callable[[JobStore], Awaitable[R]]) -> R:
+    """Return the result of work on the configured job store."""
+    async with open_jobs(setup.settings(), setup.ports) as jobs:
+        return await work(jobs)
+
+
+async def with_job(setup: Setup, text: str, work: Callable[[JobStore, JobRef], Awaitable[R]]) -> R:
+    """Return the result of work on the latest attempt of the job that a text names; errors as of :func:`named_job`."""
+    async with open_jobs(setup.settings(), setup.ports) as jobs:
+        return await work(jobs, await named_job(jobs, text, setup.settings().job_names))
+
+
+def all_attempts(latest: JobRef) -> list[JobRef]:
     """Return every attempt of a job, the first one first."""
-    return [attempt async for attempt in _attempts(jobs, ref)]
-
-
-async def _attempts(jobs: JobStore, ref: JobRef) -> AsyncIterator[JobRef]:
-    attempt = JobRef(ref.integration, ref.job_guid)
-    while await jobs.announcements(attempt):
-        yield attempt
-        attempt = JobRef(ref.integration, ref.job_guid, attempt.attempt + 1)
+    return [JobRef(latest.integration, latest.job_guid, number) for number in range(1, latest.attempt + 1)]
 
 
 async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
-    """Return what is known of an attempt."""
-    processed = await jobs.processed(ref)
+    """Return what is known of an attempt: one listing of the job's objects, then only the receipts that it has."""
+    keys = [info.key async for info in jobs.objects.list(ref.root)]
+    own = {key.removeprefix(ref.work) for key in keys if key.startswith(ref.work)}
+    processed = await jobs.processed(ref) if "processed.json" in own else None
+    tries = sorted(name for name in own if name.startswith("told/") and not name.endswith(".answer.json"))
+    times = [
+        found.at
+        for name in dict.fromkeys(tries[:1] + tries[-1:])
+        if (found := await jobs.receipt(f"{ref.work}{name}", NotificationAttempt))
+    ]
     return JobView(
         ref=ref,
         announcements=await jobs.announcements(ref),
-        chunks=processed.parts if processed else max(map(len, (await jobs.finished_chunks(ref)).values()), default=0),
+        chunks=processed.parts if processed else _chunks(own),
         processed=processed,
-        uploaded=await jobs.uploaded(ref),
-        outcome=await jobs.outcome(ref),
-        tries=(await jobs.notification_attempts(ref))[0],
-        told=await jobs.final_result(ref),
+        uploaded=await jobs.uploaded(ref) if "uploaded.json" in own else None,
+        outcome=await jobs.outcome(ref) if "outcome.json" in own else None,
+        tries=len(tries),
+        first_try=times[0] if times else None,
+        last_try=times[-1] if times else None,
+        told=await jobs.final_result(ref) if own & {"confirmed.json", "refused.json"} else None,
     )
+
+
+def _chunks(own: Iterable[str]) -> int:
+    """Return how many chunks of the most complete generation are finished, by the names of an attempt's objects."""
+    finished: Counter[str] = Counter()
+    for name in own:
+        folder, _, rest = name.partition("/")
+        generation, _, file = rest.partition("/")
+        if folder == "parts" and file.endswith(".json") and file[:-5].isdigit():
+            finished[generation] += 1
+    return max(finished.values(), default=0)
 
 
 async def decided_parts(jobs: JobStore, ref: JobRef) -> list[Manifest]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import click
@@ -37,9 +37,21 @@ def print_line(text: str) -> None:
     sys.stdout.flush()
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table: drawn on a terminal, tab-separated elsewhere."""
-    if not sys.stdout.isatty():
+def on_terminal() -> bool:
+    """Return whether a person reads stdout, rather than a script."""
+    return sys.stdout.isatty()
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, whole: Collection[str] = ()) -> None:
+    """Print a table: drawn on a terminal, tab-separated elsewhere.
+
+    Args:
+        columns: Their titles.
+        rows: One value for each column.
+        whole: Columns that a narrow terminal neither cuts nor wraps, because people copy from them. With them, the
+            table has no lines between its cells.
+    """
+    if not on_terminal():
         for row in (columns, *rows):
             click.echo("\t".join(map(_shown, row)))
         return
@@ -48,7 +60,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table(*columns)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold") if whole else Table()
+    for column in columns:
+        table.add_column(column, no_wrap=column in whole, overflow="fold")
     for row in rows:
         table.add_row(*(escape(_shown(cell)) for cell in row))
     Console().print(table)

@@ -25,6 +25,15 @@ def parse_duration(text: str) -> timedelta | None:
     return timedelta(seconds=int(found[1]) * _SECONDS[found[2]]) if found else None
 
 
+def shown_duration(duration: timedelta) -> str:
+    """Return a duration of at least zero as people say it: its largest unit, such as ``90 s``, ``14 min``, ``3 h``."""
+    seconds = int(duration.total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
 class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic at run time before click 8.3
     """A duration, such as ``10m``."""
 

@@ -199,7 +199,7 @@ class ConfirmStage:
         else:
             await self._jobs.drop_parts(ref)
         if confirmed:
-            await self._jobs.close(ref)
+            await self._jobs.close(ref, outcome, result.at)
 
 
 def _too_late(cause: str) -> Answer:

@@ -127,9 +127,12 @@ class JobStore:
 
     async def announcements(self, ref: JobRef) -> list[Announcement]:
         """Return this attempt's announcements, the one with the latest deadline last."""
+        return [one for one in await self.all_announcements(ref) if one.attempt == ref.attempt]
+
+    async def all_announcements(self, ref: JobRef) -> list[Announcement]:
+        """Return the announcements of all attempts of the job, the one with the latest deadline last."""
         keys = [info.key async for info in self.objects.list(f"{ref.root}announcements/")]
-        found = [await self._get(key, Announcement) for key in keys]
-        return [one for one in found if one.attempt == ref.attempt]
+        return list(await asyncio.gather(*(self._get(key, Announcement) for key in keys)))
 
     async def newest(self, ref: JobRef) -> Announcement:
         """Return the current announcement: the one with the latest deadline."""
@@ -158,8 +161,9 @@ class JobStore:
         """Remove a marker."""
         await self.objects.delete(marker_key)
 
-    async def close(self, ref: JobRef) -> None:
-        """Remove a notified job from all minutes that it is filed under."""
+    async def close(self, ref: JobRef, outcome: Outcome, at: datetime) -> None:
+        """File an attempt as ended, and remove it from all minutes that it is filed under. A repeat changes nothing."""
+        await self.objects.create(ref.ended(at, outcome.outcome), b"")
         for announcement in await self.announcements(ref):
             await self.unfile(ref.marker("open", announcement.deadline))
 
@@ -250,6 +254,10 @@ class JobStore:
         return len(keys)
 
     # --- receipts --------------------------------------------------------------------------------------------------
+
+    async def receipt(self, key: str, model: type[R]) -> R | None:
+        """Return the receipt of that key, if it exists."""
+        return await self._find(key, model)
 
     async def processed(self, ref: JobRef) -> Processed | None:
         """Return the receipt of PROCESS, if it exists."""

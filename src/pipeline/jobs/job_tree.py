@@ -45,6 +45,15 @@ class JobRef:
             f"{kind}/{due.astimezone(UTC).strftime(_MINUTE_FORMAT)}/{self.integration}/{self.job_guid}.{self.attempt}"
         )
 
+    def ended(self, at: datetime, outcome: str) -> str:
+        """Return the key under which this attempt is filed once nothing more happens to it."""
+        return f"{ended_folder(self.integration, at)}{self.job_guid}.{self.attempt}.{outcome}"
+
+
+def ended_folder(integration: str, minute: datetime) -> str:
+    """Return the prefix of the attempts of an integration that ended in a minute."""
+    return f"ended/{integration}/{minute.astimezone(UTC):%Y%m%d/%H%M}/"
+
 
 @dataclass(frozen=True, slots=True)
 class Marker:
@@ -69,3 +78,13 @@ def parse_marker(key: str) -> Marker:
         minute=datetime.strptime(minute, _MINUTE_FORMAT).replace(tzinfo=UTC),
         ref=JobRef(integration, UUID(guid), int(attempt)),
     )
+
+
+def parse_ended(key: str) -> tuple[JobRef, str] | None:
+    """Return the attempt and its outcome that the key of an ended one names; None for a foreign object."""
+    try:
+        _, integration, _, _, name = key.split("/")
+        guid, attempt, outcome = name.split(".")
+        return JobRef(integration, UUID(guid), int(attempt)), outcome
+    except ValueError:
+        return None

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,8 +17,9 @@ from support.job_world import CARDS, JOB, MERCHANT, World
 
 from pipeline.app import Ports
 from pipeline.cli.job import FollowTimeout, follow_job
-from pipeline.cli.job_view import JobView, parse_job
+from pipeline.cli.job_view import JobView, find_job, parse_job
 from pipeline.contracts import Topic
+from pipeline.errors import TransientError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.partners import Answer
@@ -113,7 +115,7 @@ def test_a_confirmed_job_is_shown_and_listed_no_more(home: Path, run: Run) -> No
     asyncio.run(done(world))
     save(world, home)
     assert run("job", "list", "--json").stdout == ""
-    assert run("job", "list").stderr.startswith("no open jobs; ")
+    assert run("job", "list").stderr.startswith("no such jobs; ")
     view = shown(run, "job", "show", NAME)
     assert view["state"] == "confirmed"
     assert view["merchant_guid"] == str(MERCHANT)
@@ -124,6 +126,43 @@ def test_a_confirmed_job_is_shown_and_listed_no_more(home: Path, run: Run) -> No
     lines = run("job", "show", NAME).stdout.splitlines()
     assert "state      confirmed" in lines
     assert "notified   confirmed (200 callback_accepted)" in lines
+
+
+def test_show_says_when_each_step_was(home: Path, run: Run) -> None:
+    world = World()
+
+    async def slow() -> None:
+        record = world.announce()
+        await world.deliver(world.watch, record)
+        world.ecs.answers = [TransientError("callback_server_error", "ECS answered 500")]
+        with suppress(TransientError):
+            await world.run(record)
+        world.clock.forward(minutes=5)
+        await world.run(record)
+
+    asyncio.run(slow())
+    save(world, home)
+    times = {one["step"]: one["at"][11:16] for one in shown(run, "job", "show", NAME)["steps"]}
+    assert times == {
+        "announced": "12:00",
+        "processed": "12:00",
+        "uploaded": "12:00",
+        "decided": "12:00",
+        "first_callback": "12:00",
+        "last_callback": "12:05",
+        "ended": "12:05",
+    }
+    assert run("job", "show", NAME).stdout.splitlines()[-1] == "2026-01-21T12:05:00+00:00  ended"
+
+
+def test_a_job_of_a_removed_integration_is_found_by_its_guid_alone(home: Path, run: Run) -> None:
+    world = World()
+    asyncio.run(announced(world))
+    save(world, home)
+    settings = (home / "pipeline.toml").read_text()
+    (home / "pipeline.toml").write_text(settings.replace("ecs.acme", "ecs.other"))
+    assert shown(run, "job", "show", str(JOB))["job"] == NAME
+    assert run("job", "list").stdout.splitlines()[1].startswith(NAME)
 
 
 def test_nothing_shown_holds_a_url_or_a_body(home: Path, run: Run) -> None:
@@ -209,6 +248,7 @@ def test_follow_gives_up_after_the_time_given(home: Path, run: Run) -> None:
 
 async def test_follow_shows_every_change_once() -> None:
     world = World()
+    jobs = JobStore(world.memory)
     seen: list[str] = []
 
     async def work() -> None:
@@ -223,12 +263,12 @@ async def test_follow_shows_every_change_once() -> None:
 
     async with asyncio.TaskGroup() as group:
         group.create_task(work())
-        view = await follow_job(JobStore(world.memory), [world.ref], show, 5, pause=0.002)
+        view = await follow_job(jobs, lambda: find_job(jobs, [world.ref]), show, 5, pause=0.002)
     assert view.state == "confirmed"
     assert (seen[0], seen[-1]) == ("announced", "confirmed")
     assert len(seen) == len(set(seen))
     with pytest.raises(FollowTimeout):
-        await follow_job(JobStore(world.memory), [JobRef("acme", MERCHANT)], show, 0.005, pause=0.001)
+        await follow_job(jobs, lambda: find_job(jobs, [JobRef("acme", MERCHANT)]), show, 0.005, pause=0.001)
 
 
 def test_the_result_of_a_refused_job_can_be_written(home: Path, run: Run) -> None:

@@ -24,6 +24,17 @@ def test_at_a_terminal_a_table_is_drawn(capsys: pytest.CaptureFixture[str], monk
     assert "-" in lines[3]
 
 
+def test_a_narrow_terminal_shows_whole_what_people_copy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table(("job", "why"), [("j" * 30, "word " * 10)], whole=("job",))
+    first, second, *rest = capsys.readouterr().out.splitlines()
+    assert "job" in first
+    assert (second.split()[0], len(rest) > 1) == ("j" * 30, True)
+
+
 def test_fields_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     print_fields({"a": 1, "long": None})
     assert capsys.readouterr().out == "a     1\nlong  -\n"

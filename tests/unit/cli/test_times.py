@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import pytest
 
-from pipeline.cli.times import Duration, Time, now
+from pipeline.cli.times import Duration, Time, now, shown_duration
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,19 @@ def test_a_time_ahead_is_refused_unless_it_may_be() -> None:
     with pytest.raises(click.BadParameter, match="future"):
         Time().convert(ahead, None, None)
     assert Time(future=True).convert(ahead, None, None) == datetime.fromisoformat(ahead)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0 s"),
+        (119.9, "119 s"),
+        (120, "2 min"),
+        (7199, "119 min"),
+        (7200, "2 h"),
+        (172_799, "47 h"),
+        (172_800, "2 d"),
+    ],
+)
+def test_a_duration_is_shown_in_its_largest_unit(seconds: float, shown: str) -> None:
+    assert shown_duration(timedelta(seconds=seconds)) == shown

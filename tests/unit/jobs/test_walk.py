@@ -71,7 +71,9 @@ async def test_after_the_confirmation_no_part_and_no_open_marker_is_left() -> No
     left = sorted(world.memory.objects)
     assert not [key for key in left if "/parts/" in key or key.startswith(("open/", "purge/"))]
     names = [key.rpartition("/")[2] for key in left if "announcements" not in key]
-    assert names == ["confirmed.json", "job.json", "outcome.json", "processed.json", "0001.json", "uploaded.json"]
+    ended, *receipts = names
+    assert ended == f"{JOB}.1.completed"
+    assert receipts == ["confirmed.json", "job.json", "outcome.json", "processed.json", "0001.json", "uploaded.json"]
 
 
 async def test_a_repeated_message_finds_the_receipt_and_repeats_only_the_publication() -> None:

@@ -1,0 +1,158 @@
+"""Finding jobs in the store, a page at a time: open ones by deadline, then ended ones, the latest first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+
+from pipeline.cli.exits import UsageRefused
+from pipeline.cli.job_view import JobView, State, view_job
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef, ended_folder, parse_ended
+from pipeline.storage import ObjectNotFound
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AT_ONCE: Final = 16
+"""Jobs that a command reads or changes at the same time."""
+
+ENDED: Final[frozenset[State]] = frozenset({"confirmed", "closed"})
+"""States of jobs that are not open any more."""
+
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs to list.
+
+    Attributes:
+        states: Only these; empty for all open ones, and with ``since`` all.
+        since: Only jobs announced or ended since then; ended jobs are looked for in the last day without it.
+        until: Now.
+        after: Cursor of the last job of the page before, or None for the first page.
+    """
+
+    states: Collection[State]
+    integration: str | None
+    since: datetime | None
+    until: datetime
+    after: str | None
+
+    @property
+    def open(self) -> bool:
+        """Whether open jobs can be among them."""
+        return not self.states or not ENDED.issuperset(self.states)
+
+    @property
+    def ended(self) -> bool:
+        """Whether ended jobs can be among them."""
+        return bool(ENDED.intersection(self.states)) or (not self.states and self.since is not None)
+
+    def has(self, view: JobView) -> bool:
+        """Say whether a job is one of them."""
+        if self.states and view.state not in self.states:
+            return False
+        return self.since is None or view.steps[-1][1] >= self.since
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One job of a list; the cursor leads to what follows it."""
+
+    view: JobView
+    cursor: str
+
+
+async def list_jobs(jobs: JobStore, wanted: Wanted, limit: int) -> AsyncIterator[Listed]:
+    """Yield at most ``limit`` jobs.
+
+    Each job costs one listing and up to ten reads, :data:`AT_ONCE` jobs at a time. Open jobs cost one more listing for
+    each 1,000 of them, ended ones two for each day and one for each minute in which a job ended.
+    """
+
+    async def look(found: tuple[str, JobRef]) -> Listed | None:
+        cursor, ref = found
+        try:
+            view = await view_job(jobs, ref)
+        except ObjectNotFound:
+            return None  # deleted since it was listed
+        return Listed(view, cursor) if view.announcements and wanted.has(view) else None
+
+    async for listed in in_order(_found(jobs, wanted), look):
+        if listed is None:
+            continue
+        yield listed
+        limit -= 1
+        if limit == 0:
+            return
+
+
+async def in_order(items: AsyncIterator[T], work: Callable[[T], Awaitable[R]]) -> AsyncIterator[R]:
+    """Yield ``work(item)`` for each item, in the items' order; :data:`AT_ONCE` of them are in work at a time."""
+    batch: list[T] = []
+    async for item in items:
+        batch.append(item)
+        if len(batch) == AT_ONCE:
+            for result in await asyncio.gather(*map(work, batch)):
+                yield result
+            batch = []
+    for result in await asyncio.gather(*map(work, batch)):
+        yield result
+
+
+async def _found(jobs: JobStore, wanted: Wanted) -> AsyncIterator[tuple[str, JobRef]]:
+    after = wanted.after or ""
+    if after and not after.startswith(("open/", "ended/")):
+        raise UsageRefused("cursor_unknown", f"{after!r} is no cursor; give the one that `job list` printed")
+    if wanted.open and not after.startswith("ended/"):
+        async for marker in jobs.filed("open"):
+            if marker.key > after and wanted.integration in (None, marker.ref.integration):
+                yield marker.key, marker.ref
+    if wanted.ended:
+        async for found in _ended(jobs, wanted, after if after.startswith("ended/") else ""):
+            yield found
+
+
+async def _ended(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tuple[str, JobRef]]:
+    """Yield the attempts that ended, the latest minute first."""
+    since = wanted.since or wanted.until - _DAY
+    names = [wanted.integration] if wanted.integration else await jobs.objects.folders("ended/")
+    latest = _minute_of(after) if after else ("9", "")
+    day = wanted.until
+    known: set[JobRef] = set()
+    while day.date() >= since.astimezone(UTC).date():
+        text = f"{day.astimezone(UTC):%Y%m%d}"
+        minutes = [
+            (f"{text}{minute}", name)
+            for name in names
+            for minute in await jobs.objects.folders(f"ended/{name}/{text}/")
+            if f"{text}{minute}" >= f"{since.astimezone(UTC):%Y%m%d%H%M}"
+        ]
+        for minute, name in sorted(minutes, reverse=True):
+            if (minute, name) > latest:
+                continue
+            async for key, ref in _ended_in(jobs, name, minute):
+                # a job whose notification was repeated ended more than once
+                if ref not in known and ((minute, name) < latest or key < after):
+                    known.add(ref)
+                    yield key, ref
+        day -= _DAY
+
+
+async def _ended_in(jobs: JobStore, name: str, minute: str) -> AsyncIterator[tuple[str, JobRef]]:
+    folder = ended_folder(name, datetime.strptime(minute, "%Y%m%d%H%M").replace(tzinfo=UTC))
+    for key in sorted([info.key async for info in jobs.objects.list(folder)], reverse=True):
+        if found := parse_ended(key):
+            yield key, found[0]
+
+
+def _minute_of(cursor: str) -> tuple[str, str]:
+    parts = cursor.split("/")
+    if len(parts) != 5:  # noqa: PLR2004 - ended/integration/day/minute/name
+        raise UsageRefused("cursor_unknown", f"{cursor!r} is no cursor; give the one that `job list` printed")
+    return f"{parts[2]}{parts[3]}", parts[1]

@@ -1,0 +1,177 @@
+"""Lists of jobs: a page at a time, open ones by deadline, then ended ones, the latest first; what a page costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from support.command_line import Run
+from support.job_world import BEGIN, CARDS, JOB, World
+
+from pipeline.cli.exits import UsageRefused
+from pipeline.cli.job_list import Wanted, in_order, list_jobs
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef, parse_ended
+from pipeline.storage import LocalStore, ObjectInfo
+from pipeline.storage.testing import MemoryStore
+
+HTML = b"<!DOCTYPE html><html></html>"
+
+
+class Counting(MemoryStore):
+    """A store that counts the requests it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: Counter[str] = Counter()
+
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        self.requests["get"] += 1
+        return await super().get(key, start=start, end=end)
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        self.requests["list"] += 1
+        async for info in super().list(prefix):
+            yield info
+
+
+async def with_jobs(ended: int, open_: int) -> World:
+    """Jobs 1 to ``ended``, one a minute, every third of them failed; then open ones."""
+    world = World()
+    world.memory = Counting()
+    world.jobs = JobStore(world.memory)
+    world.restart()
+    for number in range(1, ended + open_ + 1):
+        record = world.announce(HTML if number % 3 == 0 else CARDS, **changes(number))
+        await world.deliver(world.watch, record)
+        if number <= ended:
+            world.bus.published.clear()
+            await world.run(record)
+        else:
+            await world.process.arrive(record)
+        world.clock.forward(minutes=1)
+    return world
+
+
+def changes(number: int) -> dict[str, object]:
+    url = f"https://files.example/{number}.csv"
+    return {
+        "job_guid": str(UUID(int=number)),
+        "input_file_url": url,
+        "expires_at": (BEGIN + timedelta(days=1, minutes=number)).isoformat(),
+    }
+
+
+async def page(world: World, limit: int = 100, **wanted: object) -> tuple[list[int], str]:
+    given = {"states": (), "integration": None, "since": None, "until": world.clock(), "after": None} | wanted
+    found = [one async for one in list_jobs(world.jobs, Wanted(**given), limit)]  # type: ignore[arg-type]
+    return [one.view.ref.job_guid.int for one in found], found[-1].cursor if found else ""
+
+
+async def test_open_jobs_come_by_deadline_and_ended_ones_latest_first() -> None:
+    world = await with_jobs(ended=5, open_=3)
+    assert (await page(world))[0] == [6, 7, 8]
+    assert (await page(world, since=BEGIN))[0] == [6, 7, 8, 5, 4, 3, 2, 1]
+    assert (await page(world, states=("confirmed",)))[0] == [5, 4, 3, 2, 1]
+    assert (await page(world, states=("announced",)))[0] == [6, 7, 8]
+    assert (await page(world, since=BEGIN + timedelta(minutes=3)))[0] == [6, 7, 8, 5, 4]
+    assert (await page(world, since=BEGIN, integration="other"))[0] == []
+    assert (await page(world, since=BEGIN, integration="acme"))[0] == [6, 7, 8, 5, 4, 3, 2, 1]
+
+
+async def test_pages_follow_one_another_without_gap_or_repeat() -> None:
+    world = await with_jobs(ended=20, open_=20)
+    seen: list[int] = []
+    after = None
+    while True:
+        numbers, cursor = await page(world, 7, since=BEGIN, after=after)
+        if not numbers:
+            break
+        seen += numbers
+        after = cursor
+    assert seen == [*range(21, 41), *range(20, 0, -1)]
+
+
+async def test_a_job_that_ended_twice_is_listed_once() -> None:
+    world = await with_jobs(ended=1, open_=0)
+    outcome = await world.jobs.outcome(JobRef("acme", UUID(int=1)))
+    assert outcome is not None
+    await world.jobs.close(JobRef("acme", UUID(int=1)), outcome, world.clock())
+    assert (await page(world, since=BEGIN))[0] == [1]
+
+
+async def test_jobs_that_ended_the_day_before_are_found() -> None:
+    world = await with_jobs(ended=3, open_=0)
+    world.clock.forward(hours=20)
+    assert (await page(world, states=("confirmed",)))[0] == [3, 2, 1]
+    world.clock.forward(days=3)
+    assert (await page(world, states=("confirmed",)))[0] == []  # without --since, those of the last day
+    assert (await page(world, since=BEGIN))[0] == [3, 2, 1]
+
+
+async def test_a_page_does_not_cost_more_the_more_jobs_there_are() -> None:
+    """Ten requests for each job of the page and of the batch that is read ahead, however many jobs there are."""
+    world = await with_jobs(ended=60, open_=60)
+    assert isinstance(world.memory, Counting)
+    for wanted in ({}, {"states": ("confirmed",)}):
+        world.memory.requests.clear()
+        assert len((await page(world, 5, **wanted))[0]) == 5
+        assert world.memory.requests.total() <= 16 * 10 + 20
+
+
+async def test_foreign_objects_are_passed_over() -> None:
+    world = await with_jobs(ended=1, open_=0)
+    folder = f"ended/acme/{BEGIN:%Y%m%d/%H%M}/"
+    for name in ("readme.txt", "no-guid.1.completed", f"{JOB}.one.completed"):
+        await world.memory.create(folder + name, b"")
+    assert (await page(world, since=BEGIN))[0] == [1]
+    assert parse_ended("ended/x") is None
+
+
+async def test_a_wrong_cursor_is_refused() -> None:
+    world = await with_jobs(ended=1, open_=0)
+    for cursor in ("page-2", "ended/acme"):
+        with pytest.raises(UsageRefused, match="is no cursor"):
+            await page(world, since=BEGIN, after=cursor)
+
+
+async def test_work_keeps_the_order_of_its_items_and_is_bounded() -> None:
+    running = most = 0
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(40):
+            yield number
+
+    async def work(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001 * (number % 3))
+        running -= 1
+        return number
+
+    assert [one async for one in in_order(items(), work)] == list(range(40))
+    assert most == 16
+
+
+def test_the_command_pages_by_the_cursor_it_prints(home: Path, run: Run) -> None:
+    async def save() -> None:
+        world = await with_jobs(ended=0, open_=3)
+        store = LocalStore(home / "store")
+        for key, data in world.memory.objects.items():
+            await store.create(key, data)
+        await store.close()
+
+    asyncio.run(save())
+    first = run("job", "list", "--limit", "2", "--json")
+    cursor = json.loads(first.stdout.splitlines()[-1])["cursor"]
+    assert first.stderr == f"there may be more: add --after {cursor}\n"
+    second = run("job", "list", "--limit", "2", "--after", cursor)
+    assert [line.partition("\t")[0] for line in second.stdout.splitlines()] == ["job", f"acme/{UUID(int=3)}"]
+    assert second.stderr == ""

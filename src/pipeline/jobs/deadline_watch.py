@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from typing import Final
 
 import structlog
 
 from pipeline.contracts import Record
-from pipeline.errors import TransientError
+from pipeline.errors import FatalError, Overloaded, PipelineError, TransientError
 from pipeline.jobs.announcements import JobRules, announce, decode_request, rules_for
-from pipeline.jobs.job_tree import Marker
+from pipeline.jobs.job_store import JobDamaged
+from pipeline.jobs.job_tree import JobRef, Marker
 from pipeline.jobs.outcomes import Counts, Decider
 from pipeline.jobs.stage import StageContext, deadline_passed, job_in_logs
 from pipeline.kafka.protocols import Lease
+from pipeline.plugins import fault_of
 from pipeline.storage import ObjectNotFound
 
 log = structlog.get_logger(__name__)
+
+_FAILURES_IN_A_ROW: Final = 5
+"""So many jobs in a row fail only if the store or the broker is unavailable: the next look tries again."""
 
 
 class DeadlineWatch:
@@ -37,6 +43,7 @@ class DeadlineWatch:
         self._decider = Decider(context)
         self._repeated: set[str] = set()
         self._nearest: datetime | None = None
+        self._failing: set[str] = set()
         self._unconfigured: Counter[str] = Counter()
 
     async def handle(self, record: Record, lease: Lease) -> None:
@@ -50,23 +57,39 @@ class DeadlineWatch:
         await self._jobs.file("open", announced.ref, announced.announcement.deadline)
 
     async def run(self) -> None:
-        """Look for due jobs every ``interval`` seconds until cancelled; an unavailable store or broker delays it."""
+        """Look for due jobs every ``interval`` seconds until cancelled; only a FatalError ends it."""
         while True:
             try:
                 await self.look()
-                self._context.metrics.deadline_watch_failing.set(0)
-            except TransientError as error:
-                log.warning("watch_postponed", code=error.code, message=error.message)
-                self._context.metrics.deadline_watch_failing.set(1)
-                self._show_nearest(self._nearest)  # its time goes on all the same
+                self._context.metrics.deadline_watch_failing.set(len(self._failing))
+            except FatalError:
+                raise
+            except Exception as error:  # noqa: BLE001 - it must go on: without it jobs end in silence
+                self._report_failure(error)
             await asyncio.sleep(self._interval)
 
     async def look(self) -> None:
-        """Fail jobs whose deadline has passed, and delete parts that were kept long enough."""
+        """Fail jobs whose deadline has passed, and delete parts that were kept long enough.
+
+        Each job is handled by itself. Jobs that failed in the last look come last, so that they hold up no others.
+
+        Raises:
+            TransientError: The store or the broker seems to be unavailable: several jobs in a row failed.
+        """
+        attempts = _Attempts()
+        try:
+            await self._look(attempts)
+        except BaseException:
+            self._failing |= attempts.failed
+            raise
+        self._failing = attempts.failed
+
+    async def _look(self, attempts: _Attempts) -> None:
         now = self._context.clock()
         nearest: datetime | None = None
         count = 0
         repeated: set[str] = set()
+        later: list[Marker] = []
         unconfigured: Counter[str] = Counter()
         async for marker in self._jobs.filed("open"):
             count += 1
@@ -78,22 +101,42 @@ class DeadlineWatch:
             if nearest is None and undecided:
                 self._show_nearest(marker.minute)  # first, since deciding the job may fail
             if marker.minute <= now:
-                with job_in_logs(marker.ref):
-                    undecided = await self._handle_due(marker)
+                if marker.key in self._failing:
+                    later.append(marker)
+                else:
+                    undecided = await attempts.make(marker, self._handle_due)
             if marker.key in self._repeated:
                 repeated.add(marker.key)
             # a decided job has no deadline any more, whether it waits for the partner's answer or was refused
             if nearest is None and undecided:
                 nearest = marker.minute
-        self._repeated = repeated
+        for marker in later:
+            await attempts.make(marker, self._handle_due)
+        self._repeated = repeated | (self._repeated & {marker.key for marker in later})
         self._context.metrics.open_jobs.set(count)
         self._show_nearest(nearest)
         self._report_unconfigured(unconfigured)
+        await self._purge_due(now, attempts)
+
+    async def _purge_due(self, now: datetime, attempts: _Attempts) -> None:
         async for marker in self._jobs.filed("purge", until=now):
             if marker.over <= now:
-                gone = await self._jobs.drop_parts(marker.ref)
-                await self._jobs.unfile(marker.key)
-                log.info("parts_deleted", job_guid=str(marker.ref.job_guid), objects=gone)
+                await attempts.make(marker, self._purge)
+
+    async def _purge(self, marker: Marker) -> bool:
+        gone = await self._jobs.drop_parts(marker.ref)
+        await self._jobs.unfile(marker.key)
+        log.info("parts_deleted", objects=gone)
+        return False
+
+    def _report_failure(self, error: Exception) -> None:
+        if isinstance(error, TransientError | Overloaded):
+            log.warning("watch_postponed", code=error.code, message=error.message)
+        else:
+            fault = fault_of(error)
+            log.error("watch_failed", exception=fault.kind, frames=fault.lines)
+        self._context.metrics.deadline_watch_failing.set(max(1, len(self._failing)))
+        self._show_nearest(self._nearest)  # its time goes on all the same
 
     def _show_nearest(self, nearest: datetime | None) -> None:
         self._nearest = nearest
@@ -132,7 +175,57 @@ class DeadlineWatch:
         # publish an existing outcome again: its sender may have died before it published. Once per process is enough
         if not await self._decider.publish_existing(ref, None):
             log.warning("deadline_passed")
-            counts = Counts(*await self._jobs.decided_cards(ref))
-            await self._decider.fail(ref, deadline_passed(newest.deadline), rules, counts=counts)
+            await self._decider.fail(
+                ref, deadline_passed(newest.deadline), rules, counts=await self._decided_cards(ref)
+            )
         self._repeated.add(marker.key)
         return False
+
+    async def _decided_cards(self, ref: JobRef) -> Counts:
+        try:
+            return Counts(*await self._jobs.decided_cards(ref))
+        except JobDamaged:
+            return Counts()  # the job still gets its outcome in time
+
+
+class _Attempts:
+    """The attempts of one look, each contained.
+
+    Attributes:
+        failed: Keys of the markers whose attempt failed.
+    """
+
+    def __init__(self) -> None:
+        self.failed: set[str] = set()
+        self._in_a_row = 0
+
+    async def make(self, marker: Marker, work: Callable[[Marker], Awaitable[bool]]) -> bool:
+        """Return what the work on one marker returns; True if it failed.
+
+        Raises:
+            TransientError: The last of several attempts in a row that failed so: it is not the jobs.
+            FatalError: As the work raised it.
+        """
+        with job_in_logs(marker.ref):
+            try:
+                result = await work(marker)
+            except FatalError:
+                raise
+            except (TransientError, Overloaded) as error:
+                log.warning("watch_job_postponed", code=error.code, message=error.message)
+                self._in_a_row += 1
+                if self._in_a_row >= _FAILURES_IN_A_ROW:
+                    self.failed.add(marker.key)
+                    raise
+            except PipelineError as error:
+                log.error("watch_job_failed", code=error.code, message=error.message)  # noqa: TRY400 - expected
+            except Exception as error:  # noqa: BLE001 - the other jobs must get their outcome
+                fault = fault_of(error)
+                log.error(  # noqa: TRY400 - its text may hold what the job holds
+                    "watch_job_failed", code="internal_error", message=str(fault), frames=fault.lines
+                )
+            else:
+                self._in_a_row = 0
+                return result
+        self.failed.add(marker.key)
+        return True

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 from uuid import uuid4
 
+import structlog
 from pydantic import ValidationError
 
-from pipeline.errors import FatalError
+from pipeline.errors import PermanentError
 from pipeline.jobs.job_tree import JobRef, Marker, parse_marker
 from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.receipts import (
@@ -31,8 +33,31 @@ from pipeline.jobs.receipts import (
 )
 from pipeline.storage import ObjectNotFound, ObjectStore, StoreUnavailable
 
+log = structlog.get_logger(__name__)
+
 R = TypeVar("R", bound=Receipt)
 _READS_AT_ONCE = 16
+
+_ANNOUNCEMENT: Final = re.compile(r"\d{15}-\w+\.json")
+_TRY: Final = re.compile(r"(\d{4,})(\.answer)?\.json")
+_REPORTED_KEPT: Final = 1000
+"""Foreign and damaged objects that are logged once each; the watch alone sees them every few seconds."""
+
+
+class JobDamaged(PermanentError):
+    """An object of one job is unreadable, changed or missing: the job fails, or waits if it cannot even be decided.
+
+    The partner may read the message, so it does not name the object.
+
+    Attributes:
+        key: The object, for the log and for commands.
+    """
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(
+            "job_damaged", f"Stored data of this job is damaged ({what}), so it cannot be continued. Announce it again."
+        )
+        self.key = key
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +100,7 @@ class JobStore:
 
     def __init__(self, objects: ObjectStore) -> None:
         self.objects = objects
+        self._reported: set[str] = set()
 
     # --- announcements ---------------------------------------------------------------------------------------------
 
@@ -106,7 +132,7 @@ class JobStore:
         wanted = Announcement(id=announcement, attempt=1, deadline=deadline, stored_at=now, request=request)
         if (existing.merchant_guid, existing.record_count) != (request.merchant_guid, request.record_count):
             return Announced(first, wanted, "conflict")
-        earlier = [] if won else [info.key async for info in self.objects.list(f"{first.root}announcements/")]
+        earlier = [] if won else await self._announcement_keys(first)
         # compare only the id: after a change of the margin, the same announcement has another deadline
         known = next((key for key in earlier if key.endswith(f"-{announcement}.json")), None)
         if known is not None:
@@ -131,17 +157,25 @@ class JobStore:
 
     async def all_announcements(self, ref: JobRef) -> list[Announcement]:
         """Return the announcements of all attempts of the job, the one with the latest deadline last."""
-        keys = [info.key async for info in self.objects.list(f"{ref.root}announcements/")]
+        keys = await self._announcement_keys(ref)
         return list(await asyncio.gather(*(self._get(key, Announcement) for key in keys)))
 
     async def newest(self, ref: JobRef) -> Announcement:
         """Return the current announcement: the one with the latest deadline."""
-        keys = [info.key async for info in self.objects.list(f"{ref.root}announcements/")]
-        for key in reversed(keys):
+        for key in reversed(await self._announcement_keys(ref)):
             found = await self._get(key, Announcement)
             if found.attempt == ref.attempt:
                 return found
         raise ObjectNotFound(f"{ref.root}announcements/")
+
+    async def _announcement_keys(self, ref: JobRef) -> list[str]:
+        prefix = f"{ref.root}announcements/"
+        keys = [info.key async for info in self.objects.list(prefix)]
+        found = [key for key in keys if _ANNOUNCEMENT.fullmatch(key.removeprefix(prefix))]
+        for key in keys if len(found) < len(keys) else ():
+            if key not in found:
+                self._note_foreign(key)
+        return found
 
     # --- what is due -----------------------------------------------------------------------------------------------
 
@@ -153,6 +187,9 @@ class JobStore:
         """Yield filed jobs, earliest minute first; with ``until`` only minutes that have begun by then."""
         async for info in self.objects.list(f"{kind}/"):
             marker = parse_marker(info.key)
+            if marker is None:
+                self._note_foreign(info.key)
+                continue
             if until is not None and marker.minute > until:
                 return
             yield marker
@@ -186,8 +223,8 @@ class JobStore:
         numbers: dict[str, set[int]] = {}
         async for info in self.objects.list(ref.parts()):
             generation, _, name = info.key.removeprefix(ref.parts()).partition("/")
-            stem, _, suffix = name.partition(".")
-            if suffix == "json" and stem.isdigit():
+            stem = name.removesuffix(".json")
+            if stem.isdecimal() and info.key == ref.manifest(generation, int(stem)):
                 numbers.setdefault(generation, set()).add(int(stem))
         return numbers
 
@@ -219,28 +256,46 @@ class JobStore:
         return won
 
     async def manifests(self, ref: JobRef, generation: str, numbers: Sequence[int]) -> list[Manifest]:
-        """Return the manifests of the given chunks, in that order."""
+        """Return the manifests of the given chunks, in that order.
+
+        Raises:
+            JobDamaged: One is unreadable or missing.
+        """
         limit = asyncio.Semaphore(_READS_AT_ONCE)
 
         async def read(number: int) -> Manifest:
             async with limit:
-                return await self._get(ref.manifest(generation, number), Manifest)
+                key = ref.manifest(generation, number)
+                try:
+                    return await self._get(key, Manifest)
+                except ObjectNotFound:
+                    raise self._damaged(key, f"the record of chunk {number} is missing") from None
 
         return list(await asyncio.gather(*map(read, numbers)))
 
     async def stream(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
         """Yield the result bytes of the parts, one after another; memory does not grow with them.
 
+        The last piece of a part comes only if the whole part is what was written: so a receiver that knows the length
+        never gets all of a damaged result.
+
         Raises:
-            FatalError: A part differs from its manifest: the storage is damaged.
+            JobDamaged: A part differs from its manifest, or is missing.
         """
         for manifest in manifests:
-            crc = 0
-            async for piece in self.objects.stream(manifest.data):
-                crc = zlib.crc32(piece, crc)
-                yield piece
+            crc, held = 0, b""
+            try:
+                async for piece in self.objects.stream(manifest.data):
+                    crc = zlib.crc32(piece, crc)
+                    if held:
+                        yield held
+                    held = piece
+            except ObjectNotFound:
+                raise self._damaged(manifest.data, f"the part of chunk {manifest.number} is missing") from None
             if crc != manifest.crc32:
-                raise FatalError("part_damaged", f"{manifest.data} is not what was written: check the storage")
+                raise self._damaged(manifest.data, f"the part of chunk {manifest.number} is not what was written")
+            if held:
+                yield held
 
     async def count_parts(self, ref: JobRef) -> int:
         """Return how many objects :meth:`drop_parts` would delete."""
@@ -316,8 +371,11 @@ class JobStore:
         answered: set[str] = set()
         prefix = f"{ref.notification(again)}told/"
         async for info in self.objects.list(prefix):
-            number, _, suffix = info.key.removeprefix(prefix).partition(".")
-            (answered if suffix == "answer.json" else begun).add(number)
+            found = _TRY.fullmatch(info.key.removeprefix(prefix))
+            if found is None:
+                self._note_foreign(info.key)
+                continue
+            (answered if found[2] else begun).add(found[1])
         return len(begun), bool(begun - answered)
 
     async def attempt_at(self, ref: JobRef, number: int, again: str | None = None) -> datetime:
@@ -350,14 +408,30 @@ class JobStore:
         data = await self.objects.get(key)
         try:
             return model.model_validate_json(data)
-        except ValidationError as error:
+        except ValidationError:
             # only the pipeline writes here: the object is damaged, or a newer version's; guessing would lose jobs
-            raise FatalError(
-                "store_object_unreadable", f"{key} is not a {model.__name__}: damaged, or written by a newer version"
-            ) from error.with_traceback(None)
+            raise self._damaged(key, f"{model.__name__} is unreadable") from None
 
     async def _find(self, key: str, model: type[R]) -> R | None:
         try:
             return await self._get(key, model)
         except ObjectNotFound:
             return None
+
+    def _note_foreign(self, key: str) -> None:
+        """Warn of an object whose key the pipeline never makes; nothing else happens to it."""
+        if self._is_news(key):
+            log.warning("store_object_foreign", key=key)
+
+    def _damaged(self, key: str, what: str) -> JobDamaged:
+        if self._is_news(key):
+            log.error("store_object_damaged", key=key, found=what)
+        return JobDamaged(key, what)
+
+    def _is_news(self, key: str) -> bool:
+        if key in self._reported:
+            return False
+        if len(self._reported) >= _REPORTED_KEPT:
+            self._reported.clear()
+        self._reported.add(key)
+        return True

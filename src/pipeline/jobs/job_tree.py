@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 _MINUTE_FORMAT = "%Y%m%d%H%M"
+_MARKER_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -69,15 +70,22 @@ class Marker:
         return self.minute + timedelta(minutes=1)
 
 
-def parse_marker(key: str) -> Marker:
-    """Return what a marker's key says."""
-    _, minute, integration, name = key.split("/")
+def parse_marker(key: str) -> Marker | None:
+    """Return what a marker's key says; None if the pipeline makes no such key."""
+    parts = key.split("/")
+    if len(parts) != _MARKER_PARTS:
+        return None
+    kind, minute, integration, name = parts
     guid, _, attempt = name.rpartition(".")
-    return Marker(
-        key=key,
-        minute=datetime.strptime(minute, _MINUTE_FORMAT).replace(tzinfo=UTC),
-        ref=JobRef(integration, UUID(guid), int(attempt)),
-    )
+    try:
+        marker = Marker(
+            key=key,
+            minute=datetime.strptime(minute, _MINUTE_FORMAT).replace(tzinfo=UTC),
+            ref=JobRef(integration, UUID(guid), int(attempt)),
+        )
+    except ValueError:
+        return None
+    return marker if marker.ref.attempt > 0 and marker.ref.marker(kind, marker.minute) == key else None
 
 
 def parse_ended(key: str) -> tuple[JobRef, str] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -12,6 +13,7 @@ import structlog
 from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, PipelineError, TransientError
 from pipeline.jobs.announcements import JobRules
+from pipeline.jobs.job_store import JobDamaged
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, outcome_record
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Partner
@@ -93,6 +95,19 @@ class Decider:
         await message.lease.ensure()
         await self.fail(message.ref, failure, rules, counts=counts(), traceparent=message.traceparent)
         return None
+
+    @asynccontextmanager
+    async def failing_damaged(self, message: StageMessage, rules: JobRules) -> AsyncIterator[None]:
+        """Fail the job if an object that the block reads is damaged.
+
+        Raises:
+            JobDamaged: The job cannot even be decided, because its outcome or its announcements are damaged.
+        """
+        try:
+            yield
+        except JobDamaged as damage:
+            await message.lease.ensure()
+            await self.fail(message.ref, damage, rules, traceparent=message.traceparent)
 
     async def fail(
         self,

@@ -57,8 +57,10 @@ class ProcessStage:
             await self._audit_announcement(request, announced, message)
             if announced.news == "conflict":
                 log.warning("announcement_ignored", announcement=request.announcement)
-            elif not await self._publish_existing(announced, message):
-                await self._process(message, rules)
+                return
+            async with self._decider.failing_damaged(message, rules):
+                if not await self._publish_existing(announced, message):
+                    await self._process(message, rules)
 
     async def _announce(self, request: Request) -> Announced:
         rules = rules_for(self._integrations, request.integration)

@@ -43,10 +43,11 @@ class UploadStage:
         with job_in_logs(ref):
             if await self._decider.publish_existing(ref, message.traceparent):
                 return
-            processed = await self._jobs.processed(ref)
-            if processed is None:
-                raise receipt_missing(ref, "processed.json")
-            await self._complete(message, processed, rules)
+            async with self._decider.failing_damaged(message, rules):
+                processed = await self._jobs.processed(ref)
+                if processed is None:
+                    raise receipt_missing(ref, "processed.json")
+                await self._complete(message, processed, rules)
 
     async def _complete(self, message: StageMessage, processed: Processed, rules: UploadRules) -> None:
         ref = message.ref

@@ -192,8 +192,8 @@ class Metrics(KafkaMetrics):
         self.deadline_seconds_left_min.set(float("nan"))  # 0 would raise an alarm in every other process
         self.deadline_watch_failing = self._gauge(
             "deadline_watch_failing",
-            "1 while the deadline watch cannot look at the open jobs: nobody fails a job at its deadline, and what is "
-            "known of deadlines is as of the last look",
+            "Due jobs that the deadline watch could not handle in its last look; at least 1 if it could not look: "
+            "nobody fails them at their deadline, and what is known of deadlines may be as of an earlier look",
         )
         self.open_jobs = self._gauge("open_jobs", "Jobs under a deadline whose partner is not notified yet")
         self.open_jobs_unconfigured = self._gauge(

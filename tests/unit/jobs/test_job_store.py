@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
-from pipeline.errors import FatalError
-from pipeline.jobs.job_store import Announced, JobStore
+from pipeline.jobs.job_store import Announced, JobDamaged, JobStore
 from pipeline.jobs.job_tree import JobRef, parse_marker
 from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.receipts import (
@@ -196,8 +197,75 @@ async def test_parts_are_streamed_in_order_and_a_damaged_one_is_noticed() -> Non
     ]
     assert b"".join([piece async for piece in jobs.stream(manifests)]) == b"part0part1"
     store.objects[written[1][0]] = b"xxxxx"
-    with pytest.raises(FatalError, match="part_damaged"):
+    pieces: list[bytes] = []
+    with pytest.raises(JobDamaged, match="the part of chunk 1 is not what was written") as caught:
+        pieces.extend([piece async for piece in jobs.stream(manifests)])
+    assert caught.value.key == written[1][0]
+    assert pieces == []
+    del store.objects[written[0][0]]
+    with pytest.raises(JobDamaged, match="the part of chunk 0 is missing"):
         _ = [piece async for piece in jobs.stream(manifests)]
+
+
+async def test_the_end_of_a_damaged_part_never_comes() -> None:
+    """A host that was promised so many bytes must not get them all: it would keep the damaged result."""
+    store = MemoryStore()
+    jobs = JobStore(store)
+    data = random.Random(7).randbytes(600_000)  # noqa: S311 - test data, the same each time
+    key, crc = await jobs.write_part(REF, "g", 0, data)
+    store.objects[key] = b"x" + data[1:]
+    pieces = jobs.stream([manifest(0).model_copy(update={"data": key, "crc32": crc})])
+    seen = len(await anext(pieces))
+    with pytest.raises(JobDamaged):
+        seen += sum([len(piece) async for piece in pieces])
+    assert 0 < seen < len(data)
+
+
+@pytest.mark.parametrize("key", ["jobs/acme/x", "a", "b/c/d.json", "open/202601211200/acme/README"])
+async def test_a_listing_of_markers_passes_over_foreign_objects_and_names_each_once(key: str) -> None:
+    store = MemoryStore()
+    jobs = JobStore(store)
+    foreign = [
+        f"open/{key}",
+        f"open/20260121/acme/{JOB}.1",
+        f"open/209913411200/acme/{JOB}.1",
+        f"open/202601211200/acme/{JOB}.0",
+        f"open/202601211200/acme/{JOB}.-1",
+        f"open/202601211200/acme/{JOB}.x",
+        f"open/202601211200/acme/{str(JOB).upper()}.1",
+        f"open/202601211200/acme/{JOB.hex}.1",
+        f"open/202601211200/acme/{JOB}.1/below",
+    ]
+    store.objects |= dict.fromkeys(foreign, b"")
+    await jobs.file("open", REF, NOW)
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert [marker.ref async for marker in jobs.filed("open")] == [REF]
+    assert sorted(line["key"] for line in logs) == sorted(foreign)
+    assert {line["event"] for line in logs} == {"store_object_foreign"}
+    assert store.objects.keys() >= set(foreign)
+
+
+async def test_foreign_objects_of_a_job_are_passed_over() -> None:
+    store = MemoryStore()
+    jobs = JobStore(store)
+    await announce(jobs)
+    await jobs.record_source(REF, "g", Source(plan="p", etag="e", size=1, encoding="identity"))
+    await jobs.record_manifest(REF, "g", manifest(0))
+    await jobs.record_attempt(REF, NotificationAttempt(number=1, at=NOW))
+    for folder, names in {
+        "announcements": ("~backup", "zzz.json"),
+        "parts": ("list.json", "g/1.json", "g/x.csv", "g/deep/00000007.json"),
+        "told": ("notes.txt", "backup.json", "1.json"),
+        "again": ("what",),
+    }.items():
+        store.objects |= {f"{REF.root}{folder}/{name}": b"?" for name in names}
+    assert (await jobs.newest(REF)).id == "a"
+    assert (await announce(jobs)).news == "new"
+    assert await jobs.finished_chunks(REF) == {"g": {0}}
+    assert await jobs.decided_cards(REF) == (manifest(0).ok, manifest(0).failed)
+    assert await jobs.notification_attempts(REF) == (1, True)
+    assert await jobs.final_result(REF) is None
 
 
 async def test_tries_know_whether_an_answer_is_missing() -> None:
@@ -232,16 +300,25 @@ async def test_filed_jobs_come_by_minute_and_can_be_taken_out() -> None:
     assert [one.ref async for one in jobs.filed("open")] == [REF, later]
     assert [one.ref async for one in jobs.filed("open", until=NOW)] == [REF]
     marker = parse_marker(REF.marker("open", NOW))
+    assert marker is not None
     assert marker.over == NOW + timedelta(minutes=1)
     await jobs.unfile(marker.key)
     assert [one.ref async for one in jobs.filed("open")] == [later]
 
 
-async def test_an_unreadable_object_stops_the_process_and_names_its_key() -> None:
+async def test_an_unreadable_object_is_damage_to_its_job_and_logged_with_its_key_once() -> None:
+    """The partner may read the error, so it does not name the object; what the object held is not shown at all."""
     store = MemoryStore()
-    store.objects[f"{REF.work}outcome.json"] = b"{"
-    with pytest.raises(FatalError, match=r"outcome\.json is not a Outcome"):
-        await JobStore(store).outcome(REF)
+    jobs = JobStore(store)
+    store.objects[f"{REF.work}outcome.json"] = b'{"outcome": "https://x.example/?sig=planted"}'
+    with capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(JobDamaged, match=r"Outcome is unreadable") as caught:
+                await jobs.outcome(REF)
+    assert "jobs/" not in caught.value.message
+    assert caught.value.__cause__ is None
+    assert [(line["event"], line["key"]) for line in logs] == [("store_object_damaged", f"{REF.work}outcome.json")]
+    assert "planted" not in repr(logs)
 
 
 async def test_an_unknown_job_has_no_newest_announcement() -> None:

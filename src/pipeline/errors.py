@@ -51,6 +51,10 @@ class TransientError(PipelineError):
         self.retry_after = retry_after
 
 
+class Untried(TransientError):
+    """The job was not tried, because a condition that lasts is known already: it is parked at once, not retried."""
+
+
 class Overloaded(PipelineError):
     """We have enough work: keep the record, pause, offer it again. Never counted as an attempt."""
 

@@ -252,6 +252,7 @@ def _quick(flow: Flow) -> Tables:
         "management": {"port": 0},
         "logging": {"level": "info", "format": "json"},
         "watch": {"interval_seconds": 1.0},
+        "parking": {"retry": {"first_seconds": 0.5, "max_seconds": 2.0}},
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,14 +16,16 @@ from uuid import UUID
 from pydantic import SecretStr
 
 from pipeline.contracts import OutgoingRecord, Record, RecordPosition, Topic, first_values
-from pipeline.errors import LeaseLost, PipelineError
+from pipeline.errors import LeaseLost, PipelineError, TransientError
 from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings
 from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.ecs import CallbackSettings, EcsPartner
+from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.parking import DueJobs, Parking
 from pipeline.jobs.partners import Answer, Partner
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import LoadedProcessor, ProcessorSettings, load
@@ -39,6 +42,9 @@ MERCHANT = UUID("4933e450-d3c4-406f-9b9b-3afb812a5b7c")
 BEGIN = datetime(2026, 1, 21, 12, 0, tzinfo=UTC)
 CARDS = b"card_number,note\n9999990000000006,a\n9999990000000014,b\n9999990000000015,c\n"
 """Three records; the last fails the Luhn check."""
+
+
+Stage = Literal["process", "upload", "confirm", "watch"]
 
 
 class Clock:
@@ -86,7 +92,7 @@ class Bus:
         return RecordPosition(record.topic, 0, len(self.published) - 1)
 
     def on(self, topic: Topic) -> list[OutgoingRecord]:
-        return [one for one in self.published if one.topic is topic]
+        return [one for one in self.published if one.topic == topic]
 
     def audit(self) -> list[str]:
         """Actions in order, each event id once."""
@@ -206,10 +212,16 @@ class World:
         self.csv_limits = CsvLimits.model_validate(csv_limits or {})
         self.partner = partner or EcsPartner(CallbackSettings(token_file=Path("not-read")))
         self.processor = processor or load(ProcessorSettings(name="validate", options={}))
+        self.parking = Parking(self.jobs, self.clock, RetryPolicy(30, 900, jitter=lambda: 1.0), worker="here")
+        self.owned = True
         self.restart()
 
-    def restart(self) -> None:
-        """Make new stages, as a restarted process does: what the old ones had in memory is gone."""
+    def restart(self, integrations: Sequence[str] = ("acme",)) -> None:
+        """Make new stages, as a restarted process does: what the old ones had in memory is gone.
+
+        Args:
+            integrations: Names of the configured integrations.
+        """
         files = FileRules(
             csv=CsvSettings(),
             csv_limits=self.csv_limits,
@@ -232,10 +244,41 @@ class World:
             hold=timedelta(days=15),
             keep_failed_parts=timedelta(days=7),
         )
-        self.process = ProcessStage(self._context("process"), {"acme": files})
-        self.upload = UploadStage(self._context("upload"), {"acme": uploads})
-        self.confirm = ConfirmStage(self._context("confirm"), {"acme": confirms})
-        self.watch = DeadlineWatch(self._context("watch"), {"acme": files}, interval=0.01)
+        self.process = ProcessStage(self._context("process"), dict.fromkeys(integrations, files))
+        self.upload = UploadStage(self._context("upload"), dict.fromkeys(integrations, uploads))
+        self.confirm = ConfirmStage(self._context("confirm"), dict.fromkeys(integrations, confirms))
+        self.watch = DeadlineWatch(self._context("watch"), dict.fromkeys(integrations, files), interval=0.01)
+        self.due = DueJobs(self._context("watch"), self.parking, integrations, owns=lambda _: self.owned, interval=0.01)
+
+    def handler(self, name: Stage) -> JobHandler:
+        """Return what the consumer of a stage calls."""
+        stage = getattr(self, name)
+        return JobHandler(self._context(name), stage.handle, self.parking, arrive=getattr(stage, "arrive", None))
+
+    async def handle(self, name: Stage, record: Record) -> Record | None:
+        """Let a stage handle a record as its consumer does; return the record to try again, or None if it is over."""
+        handler = self.handler(name)
+        try:
+            if handler.on_arrival:
+                await handler.on_arrival(record)
+            await handler.handle(record, self.lease)
+        except TransientError:
+            return self.again(record)
+        return None
+
+    async def handle_until_over(self, name: Stage, record: Record) -> None:
+        """Let a stage handle a record, as often as its consumer does."""
+        left: Record | None = record
+        while left is not None:
+            left = await self.handle(name, left)
+
+    def returned(self, topic: Topic) -> list[Record]:
+        """Return the copies of parked records that were published to their topic again, as its consumers get them."""
+        return [
+            replace(self.record(one.value), topic=topic, key=one.key, headers=one.headers)
+            for one in self.bus.on(topic)
+            if "retry_group" in first_values(one.headers)
+        ]
 
     def _context(self, stage: str) -> StageContext:
         return StageContext(stage, self.jobs, self.bus, self.clock, self.metrics)
@@ -262,11 +305,12 @@ class World:
     def record(self, value: bytes) -> Record:
         """Return the record of an announcement."""
         self.offset += 1
+        named = re.search(rb'"job_guid": "([0-9a-f-]{36})"', value)
         return Record(
             topic=Topic.BATCH_REQUESTED,
             partition=0,
             offset=self.offset,
-            key=f"acme/{JOB}",
+            key=f"acme/{named[1].decode() if named else JOB}",
             value=value,
             headers=(
                 ("ce_id", hashlib.sha256(value).hexdigest()[:32].encode()),

@@ -24,6 +24,7 @@ from pipeline.jobs.csv_engine import settle_memory
 from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.parking import DueJobs, Parking
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load
 from pipeline.jobs.stage import StageContext
@@ -72,6 +73,11 @@ class Surroundings:
         """Return the context of a stage."""
         return StageContext(name, JobStore(self.objects), self.publisher, self.ports.now, self.metrics)
 
+    @property
+    def parking(self) -> Parking:
+        """The parking of jobs that cannot be done now."""
+        return Parking(JobStore(self.objects), self.ports.now, self.settings.parking.retry.policy)
+
 
 @asynccontextmanager
 async def open_jobs(settings: Settings, ports: Ports = PORTS) -> AsyncIterator[JobStore]:
@@ -114,7 +120,7 @@ async def make_process(around: Surroundings) -> Part:
     rules = {name: await _file_rules(around, one) for name, one in around.settings.job_integrations().items()}
     context = around.stage("process")
     stage = ProcessStage(context, rules)
-    handler = JobHandler(context, stage.handle, arrive=stage.arrive)
+    handler = JobHandler(context, stage.handle, around.parking, arrive=stage.arrive)
     return Worker("process", [_consumer(around, handler, "process", Topic.BATCH_REQUESTED)])
 
 
@@ -145,7 +151,7 @@ async def make_upload(around: Surroundings) -> Part:
         for name, one in around.settings.job_integrations().items()
     }
     context = around.stage("upload")
-    handler = JobHandler(context, UploadStage(context, rules).handle)
+    handler = JobHandler(context, UploadStage(context, rules).handle, around.parking)
     return Worker("upload", [_consumer(around, handler, "upload", Topic.BATCH_PROCESSED)])
 
 
@@ -184,11 +190,18 @@ async def make_confirm(around: Surroundings) -> Part:
     context, watching = around.stage("confirm"), around.stage("watch")
     stage = ConfirmStage(context, rules)
     watch = DeadlineWatch(watching, rules, interval=settings.watch.interval_seconds)
-    runners = [
-        _consumer(around, JobHandler(context, stage.handle), "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED),
-        _consumer(around, JobHandler(watching, watch.handle), "watch", Topic.BATCH_REQUESTED),
-    ]
-    return Worker("confirm", runners, [watch.run, *services], checks)
+    parking = around.parking
+    confirming = JobHandler(context, stage.handle, parking)
+    filing = _consumer(around, JobHandler(watching, watch.handle, parking), "watch", Topic.BATCH_REQUESTED)
+    due = DueJobs(
+        watching,
+        parking,
+        rules,
+        owns=lambda number: filing.holds(Topic.BATCH_REQUESTED, number),
+        interval=settings.watch.interval_seconds,
+    )
+    runners = [_consumer(around, confirming, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED), filing]
+    return Worker("confirm", runners, [watch.run, due.run, *services], checks)
 
 
 async def make_audit(around: Surroundings) -> Part:

@@ -10,9 +10,9 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.contracts import INTEGRATION_HEADER, Record, first_values, parse_job_key
+from pipeline.contracts import INTEGRATION_HEADER, RETRY_FIRST_AT_HEADER, Record, first_values, parse_job_key
 from pipeline.contracts.strict_json import InvalidBody
-from pipeline.errors import PoisonRecord, TransientError
+from pipeline.errors import PoisonRecord, Untried
 from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.partners import JobAnnouncement, Partner
 from pipeline.jobs.settings import JobLimits, JobPolicies
@@ -47,7 +47,7 @@ _LAST_MS: Final = 7_258_118_400_000
 """The years 2000 to 2199: other timestamps are no times."""
 
 
-class IntegrationUnknown(TransientError):
+class IntegrationUnknown(Untried):
     """The settings of this worker lack the integration: it is new and the worker is not, or somebody removed it."""
 
     def __init__(self, name: str) -> None:
@@ -100,13 +100,18 @@ def decode_request(record: Record, integrations: Mapping[str, JobRules]) -> Requ
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "value"
         raise PoisonRecord("announcement_invalid", f"{where}: {first['msg']}") from None
-    return Request(integration, event[:16], body, _appended(record))
+    return Request(integration, event[:16], body, _appended(record, headers.get(RETRY_FIRST_AT_HEADER)))
 
 
-def _appended(record: Record) -> datetime | None:
+def _appended(record: Record, first_wait: str | None) -> datetime | None:
+    """Return when the record was appended. A copy of a job that waited is younger than the announcement in it."""
     if not _FIRST_MS <= record.timestamp_ms <= _LAST_MS:
         return None
-    return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    appended = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    try:
+        return min(appended, datetime.fromisoformat(first_wait)) if first_wait else appended
+    except (ValueError, TypeError):
+        return appended  # another writer's header: no time, or one without a zone
 
 
 async def announce(jobs: JobStore, request: Request, rules: JobRules, now: datetime) -> Announced:

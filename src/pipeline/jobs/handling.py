@@ -3,36 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Final
 
 import structlog
 
 from pipeline.contracts import Record, first_values, parse_job_key
+from pipeline.errors import TransientError, Untried
+from pipeline.jobs.announcements import IntegrationUnknown
+from pipeline.jobs.parking import Parking
 from pipeline.jobs.stage import StageContext
 from pipeline.kafka.protocols import Handle, Lease, OnArrival
 from pipeline.observability import parse_traceparent
+
+log = structlog.get_logger(__name__)
+
+_TRIES: Final = 3
+"""Tries in the process before a job is parked: most faults pass in seconds."""
+_SHORT_PAUSE_SECONDS: Final = 10.0
+"""A job that must not be tried before this has passed is parked at once."""
 
 
 class JobHandler:
     """The handler that a consumer calls for one stage. It calls the stage for each record.
 
-    Every log line that is written meanwhile carries the trace id, the integration and the job.
+    Every log line that is written meanwhile carries the trace id, the integration and the job. A job that cannot be
+    done now is parked: after three tries, or at once if the pause is long or no try makes sense.
 
     Args:
         context: The surroundings of the stage.
         handle: The stage's work for one record.
+        parking: Parks jobs.
         arrive: The stage's work for a record that has just arrived, if it has any.
     """
 
-    def __init__(self, context: StageContext, handle: Handle, *, arrive: OnArrival | None = None) -> None:
+    def __init__(
+        self, context: StageContext, handle: Handle, parking: Parking, *, arrive: OnArrival | None = None
+    ) -> None:
         self._context = context
         self._handle = handle
+        self._parking = parking
         self._arrive = arrive
 
     async def handle(self, record: Record, lease: Lease) -> None:
         """Do the stage's work for a record; see :data:`pipeline.kafka.protocols.Handle`."""
         with _record_in_logs(record):
-            await self._handle(record, lease)
+            try:
+                await self._handle(record, lease)
+            except TransientError as error:
+                if _retried_here(record, error):
+                    raise
+                await lease.ensure()
+                if not await self._park(record, error):
+                    raise
+
+    async def _park(self, record: Record, error: TransientError) -> bool:
+        waiting = await self._parking.park(record, self._context.stage, error)
+        if waiting is None:
+            return False
+        integration = "unknown" if isinstance(error, IntegrationUnknown) else waiting.integration
+        self._context.metrics.jobs_parked.labels(integration, waiting.stage, error.code).inc()
+        log.warning(
+            "job_parked",
+            stage=waiting.stage,
+            code=error.code,
+            message=error.message,
+            tries=record.attempt,
+            waits=waiting.count,
+            due=waiting.due.isoformat(),
+        )
+        return True
 
     @property
     def on_arrival(self) -> OnArrival | None:
@@ -42,10 +82,17 @@ class JobHandler:
             return None
 
         async def arrived(record: Record) -> None:
-            with _record_in_logs(record):
+            with _record_in_logs(record), suppress(Untried):  # its turn comes at once, and parks it
                 await arrive(record)
 
         return arrived
+
+
+def _retried_here(record: Record, error: TransientError) -> bool:
+    """Return whether the consumer tries again: the cause may pass in seconds."""
+    if isinstance(error, Untried):
+        return False
+    return record.attempt < _TRIES and (error.retry_after or 0.0) <= _SHORT_PAUSE_SECONDS
 
 
 @contextmanager

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
-_MINUTE_FORMAT = "%Y%m%d%H%M"
-_MARKER_PARTS = 4
+_MINUTE_FORMAT: Final = "%Y%m%d%H%M"
+_SECOND_FORMAT: Final = "%Y%m%d%H%M%S"
+
+WAITING_MARKERS: Final = "due/"
+"""Prefix of the markers of all parked jobs, in the order in which they are due."""
+
+_WAITING_MARKER: Final = re.compile(
+    r"due/(?P<due>\d{14})/(?P<integration>[a-z0-9-]+)/(?P<guid>[0-9a-f-]{36})\.(?P<attempt>\d{1,7})\."
+    r"(?P<stage>[a-z]+)-(?P<record>[0-9a-f]{16})-(?P<count>\d{4,9})\.(?P<code>[a-z0-9_]+)"
+)
+_CODE_LIMIT: Final = 64
+_MARKER_PARTS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,6 +51,11 @@ class JobRef:
     def notification(self, again: str | None) -> str:
         """Return the prefix of one notification: the first, or a repeated one that has a name."""
         return f"{self.work}again/{again}/" if again else self.work
+
+    @property
+    def waiting(self) -> str:
+        """Prefix of the receipts of this attempt's waits."""
+        return f"{self.work}waiting/"
 
     def marker(self, kind: str, due: datetime) -> str:
         """Return the key under which this attempt is filed for a minute; ``kind`` is ``open`` or ``purge``."""
@@ -94,5 +111,58 @@ def parse_ended(key: str) -> tuple[JobRef, str] | None:
         _, integration, _, _, name = key.split("/")
         guid, attempt, outcome = name.split(".")
         return JobRef(integration, UUID(guid), int(attempt)), outcome
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingMarker:
+    """A marker of a parked job: which record waits, why, and until when.
+
+    Attributes:
+        record: Which record of the job waits (16 hex digits).
+        count: How often that record has waited, from 1.
+        due: From when on it is published to its topic again; a whole second.
+    """
+
+    ref: JobRef
+    stage: str
+    record: str
+    count: int
+    code: str
+    due: datetime
+
+    @property
+    def key(self) -> str:
+        """Key of the marker. It says all that a listing of parked jobs needs."""
+        due = self.due.astimezone(UTC).strftime(_SECOND_FORMAT)
+        code = re.sub(r"[^a-z0-9_]", "_", self.code)[:_CODE_LIMIT]
+        ref = self.ref
+        return f"{WAITING_MARKERS}{due}/{ref.integration}/{ref.job_guid}.{ref.attempt}.{self._wait}.{code}"
+
+    @property
+    def receipt(self) -> str:
+        """Key of the receipt, which holds the record."""
+        return f"{self.ref.waiting}{self._wait}.json"
+
+    @property
+    def _wait(self) -> str:
+        return f"{self.stage}-{self.record}-{self.count:04d}"
+
+
+def parse_waiting_marker(key: str) -> WaitingMarker | None:
+    """Return what the marker of a parked job says, or None if the object is not one."""
+    match = _WAITING_MARKER.fullmatch(key)
+    if match is None:
+        return None
+    try:
+        return WaitingMarker(
+            ref=JobRef(match["integration"], UUID(match["guid"]), int(match["attempt"])),
+            stage=match["stage"],
+            record=match["record"],
+            count=int(match["count"]),
+            code=match["code"],
+            due=datetime.strptime(match["due"], _SECOND_FORMAT).replace(tzinfo=UTC),
+        )
     except ValueError:
         return None

@@ -11,14 +11,14 @@ from typing import Final, TypeVar
 import structlog
 
 from pipeline.contracts import AuditAction
-from pipeline.errors import PermanentError, PipelineError, TransientError
+from pipeline.errors import PermanentError, PipelineError
 from pipeline.jobs.announcements import JobRules
 from pipeline.jobs.job_store import JobDamaged
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, outcome_record
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Partner
 from pipeline.jobs.receipts import Outcome, Processed, Uploaded
-from pipeline.jobs.stage import RetryingJobs, StageContext
+from pipeline.jobs.stage import StageContext
 from pipeline.jobs.wording import shorten
 
 log = structlog.get_logger(__name__)
@@ -51,7 +51,6 @@ class Decider:
 
     def __init__(self, context: StageContext) -> None:
         self._context = context
-        self._retrying = RetryingJobs()
 
     async def run(
         self,
@@ -62,7 +61,7 @@ class Decider:
     ) -> T | None:
         """Return the result of ``work``, or None if the job failed or was decided: it publishes the outcome.
 
-        A permanent error fails the job. So does a transient one if too many jobs of the integration wait for a retry.
+        A permanent error fails the job.
 
         Args:
             message: The message that the stage handles.
@@ -77,21 +76,13 @@ class Decider:
         failure: PermanentError
         try:
             found = await work()
-        except TransientError as error:
-            too_many = self._retrying.add(message, rules.limits.waiting_jobs)
-            if too_many is None:
-                raise
-            log.warning("job_given_up", after=error.code)
-            failure = too_many
         except OutcomeExists:
             await self.publish_existing(message.ref, message.traceparent)
             return None
         except PermanentError as error:
             failure = error
         else:
-            self._retrying.discard(message.ref)
             return found
-        self._retrying.discard(message.ref)
         await message.lease.ensure()
         await self.fail(message.ref, failure, rules, counts=counts(), traceparent=message.traceparent)
         return None
@@ -180,7 +171,6 @@ class Decider:
         outcome = await self._context.jobs.outcome(ref)
         if outcome is None:
             return False
-        self._retrying.discard(ref)  # another stage, or the watch, may have decided while it waited here
         await self._publish(ref, outcome, traceparent, again(outcome))
         return True
 

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from pipeline.jobs.job_tree import JobRef, WaitingMarker
 from pipeline.jobs.partners import JobAnnouncement
 
 
@@ -158,6 +159,52 @@ class NotificationResult(Receipt):
     code: str
     detail: str
     at: AwareDatetime
+
+
+class Waiting(Receipt):
+    """A job was parked: its record waits here until it is due. Created once per wait of one record.
+
+    Attributes:
+        stage: The stage that could not do the job: ``process``, ``upload``, ``confirm`` or ``watch``.
+        record_id: Which record of the job waits (16 hex digits): an announcement, or the message of a stage.
+        count: How often this record has waited, from 1.
+        code: Error code of the last try, or of the condition because of which there was none.
+        message: The same in words, masked.
+        tries: How many tries there were before this wait, since the one before.
+        first_at: When the record began to wait for the first time.
+        due: When the record is published to its topic again, unless somebody resumes the job earlier; a whole second.
+        worker: The host that parked it.
+        topic, partition, key, value, headers: The record. The value of an announcement holds bearer secrets.
+    """
+
+    integration: str
+    job_guid: UUID
+    attempt: int
+    stage: str
+    record_id: str
+    count: int
+    code: str
+    message: str
+    tries: int
+    first_at: AwareDatetime
+    at: AwareDatetime
+    due: AwareDatetime
+    worker: str
+    topic: str
+    partition: int
+    key: str
+    value: bytes = Field(repr=False)
+    headers: tuple[tuple[str, bytes], ...] = Field(repr=False)
+
+    @property
+    def ref(self) -> JobRef:
+        """The job's attempt."""
+        return JobRef(self.integration, self.job_guid, self.attempt)
+
+    @property
+    def marker(self) -> WaitingMarker:
+        """The marker under which it is filed."""
+        return WaitingMarker(self.ref, self.stage, self.record_id, self.count, self.code, self.due)
 
 
 def millis(moment: datetime) -> int:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
 from pipeline.units import Count, Days, Hours, Seconds, Share
 
 
@@ -19,11 +20,6 @@ class JobLimits(BaseModel):
         ge=1,
         le=64,
         description="Chunks of one job processed at the same time. Raise it for a slow card service; a crash repeats up to this many chunks",
-    )
-    waiting_jobs: Count = Field(
-        default=1000,
-        ge=1,
-        description="Jobs of this integration that one worker lets wait for a retry; a further one fails with a callback. Raise it for long outages of the partner, as far as the memory allows",
     )
     max_job_hours: Hours = Field(
         default=48.0,
@@ -87,3 +83,18 @@ class WatchSettings(BaseModel):
         le=60,
         description="Pause between two checks of the open jobs. Keep it below limits.deadline_margin_seconds, so that a failure is reported before the URLs expire. Raise it to spare a slow store, lower it for jobs that last seconds",
     )
+
+
+class ParkingRetry(RetrySettings):
+    """How long a job waits in the job store before its next try."""
+
+    first_seconds: FirstSeconds = 30.0
+    max_seconds: MaxSeconds = 900.0
+
+
+class ParkingSettings(BaseModel):
+    """Parking: a job that cannot be done now waits in the job store, where it holds up no other job."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    retry: ParkingRetry = Field(default=ParkingRetry(), description="How long a parked job waits before its next try")

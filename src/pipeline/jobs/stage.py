@@ -1,4 +1,4 @@
-"""Shared by all stages of a job: the context, the audit trail, the deadline, and jobs that wait for a retry."""
+"""Shared by all stages of a job: the context, the audit trail, and the deadline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pipeline.contracts import AuditAction, AuditEvent, audit_record
 from pipeline.errors import PermanentError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.messages import StageMessage
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics
 
@@ -120,33 +119,3 @@ def job_in_logs(ref: JobRef) -> Iterator[None]:
         integration=ref.integration, job_guid=str(ref.job_guid), attempt=ref.attempt
     ):
         yield
-
-
-class RetryingJobs:
-    """The jobs of one worker that wait for a retry, by integration. Bounded: one broken partner cannot fill the worker.
-
-    A job whose lease is lost does not count: another worker has it, or it comes again with a new lease.
-    """
-
-    def __init__(self) -> None:
-        self._jobs: dict[str, dict[JobRef, StageMessage]] = {}
-
-    def add(self, message: StageMessage, limit: int) -> PermanentError | None:
-        """Add a job. If ``limit`` other jobs wait already, return the error to fail it with, and do not add it."""
-        ref = message.ref
-        waiting = self._jobs.setdefault(ref.integration, {})
-        if ref not in waiting and len(waiting) >= limit:
-            for gone in [one for one, other in waiting.items() if other.lease.lost]:
-                del waiting[gone]
-        if ref in waiting or len(waiting) < limit:
-            waiting[ref] = message
-            return None
-        return PermanentError(
-            "too_many_waiting_jobs",
-            f"{limit} jobs of this integration are waiting for a retry already (limits.waiting_jobs); "
-            "announce this job again when the cause has passed.",
-        )
-
-    def discard(self, ref: JobRef) -> None:
-        """Remove a job that no longer waits."""
-        self._jobs.get(ref.integration, {}).pop(ref, None)

@@ -128,6 +128,10 @@ class GroupMember(ABC):
         """Whether the loop turned lately."""
         return time.monotonic() - self._turned < self._settings.liveness_timeout_seconds
 
+    def holds(self, topic: TopicName, number: int) -> bool:
+        """Return whether this member has a partition now."""
+        return Partition(topic, number) in self._held
+
     # called by the work of partitions
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -245,8 +249,6 @@ class GroupMember(ABC):
                 await self._start_over()
             self._gauges.update(self._the_client)
             await asyncio.sleep(self._settings.poll_interval_seconds)
-
-    # heartbeat
 
     def _fresh(self) -> bool:
         return self._the_client.heartbeat_age < _FRESH_SHARE * self._settings.session_timeout_seconds

@@ -195,6 +195,26 @@ class Metrics(KafkaMetrics):
             "Due jobs that the deadline watch could not handle in its last look; at least 1 if it could not look: "
             "nobody fails them at their deadline, and what is known of deadlines may be as of an earlier look",
         )
+        self.jobs_parked = self._counter(
+            "jobs_parked",
+            "Jobs parked by a stage, by error code: they wait in the job store for their next try; integration is "
+            "'unknown' where the settings lack it",
+            "integration",
+            "stage",
+            "code",
+        )
+        self.jobs_waiting = self._gauge(
+            "jobs_waiting",
+            "Parked jobs by the error code they wait because of; integration is 'unknown' where the settings lack it. "
+            "Only where a deadline watch runs",
+            "integration",
+            "code",
+        )
+        self.parked_overdue_seconds = self._gauge(
+            "parked_overdue_seconds",
+            "Seconds since the earliest parked job of a configured integration was due and was not published to its "
+            "topic; 0 when none is late",
+        )
         self.open_jobs = self._gauge("open_jobs", "Jobs under a deadline whose partner is not notified yet")
         self.open_jobs_unconfigured = self._gauge(
             "open_jobs_unconfigured",

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pipeline.audit.settings import AuditSettings
 from pipeline.contracts import SOURCE_TOPICS, SPECS, TOPICS, IntegrationName, Topic, TopicName, TopicSpec
-from pipeline.jobs.settings import WatchSettings
+from pipeline.jobs.settings import ParkingSettings, WatchSettings
 from pipeline.jobs.transfer import TransferSettings
 from pipeline.kafka.settings import KafkaSettings, WorkerSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     management: ManagementSettings = Field(default=ManagementSettings(), description="Probes and metrics")
     logging: LoggingSettings = Field(default=LoggingSettings(), description="Log lines")
     watch: WatchSettings = Field(default=WatchSettings(), description="The deadline watch")
+    parking: ParkingSettings = Field(default=ParkingSettings(), description="How jobs wait that cannot be done now")
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long data outside Kafka is kept")
     ecs: dict[IntegrationName, EcsIntegration] = Field(default={}, description="ECS integrations by name")
     weavr: dict[IntegrationName, WeavrIntegration] = Field(default={}, description="Weavr integrations by name")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from support.job_world import CARDS, Lease, World
+from support.job_world import CARDS, World
 
 from pipeline.contracts import Topic
 from pipeline.errors import LeaseLost, PermanentError, TransientError
@@ -86,49 +86,6 @@ async def test_a_transient_error_leaves_the_job_undecided_and_the_next_delivery_
     assert await world.jobs.outcome(world.ref) is None
     await world.run(world.again(record))
     assert reported(world)["success"] is True
-
-
-async def test_one_job_too_many_waiting_ends_in_a_failure_callback() -> None:
-    world = World(limits={"waiting_jobs": 1})
-    first = world.announce()
-    world.objects.fail_open += [TransientError("slow_down", "SlowDown")] * 2
-    with pytest.raises(TransientError):
-        await world.deliver(world.process, first)
-    second = world.announce(job_guid="11111111-1111-4111-8111-111111111111")
-    await world.run(second)
-    assert "limits.waiting_jobs" in reported(world)["error_message"]
-    await world.run(world.again(first))
-    assert reported(world)["success"] is True
-
-
-async def test_a_job_that_went_to_another_worker_waits_here_no_longer() -> None:
-    """Else each rebalance would take a place away, until jobs fail though none waits."""
-    world = World(limits={"waiting_jobs": 1})
-    world.objects.fail_open += [TransientError("slow_down", "SlowDown")] * 2
-    with pytest.raises(TransientError):
-        await world.deliver(world.process, world.announce())
-    world.lease.left = -1
-    world.lease = Lease()
-    second = world.announce(job_guid="11111111-1111-4111-8111-111111111111")
-    with pytest.raises(TransientError, match="slow_down"):
-        await world.deliver(world.process, second)
-
-
-async def test_a_job_that_the_deadline_watch_failed_waits_no_longer() -> None:
-    """Otherwise every such job would count against the limit until the worker restarts."""
-    world = World(limits={"waiting_jobs": 1})
-    first = world.announce()
-    world.objects.fail_open += [TransientError("slow_down", "SlowDown")] * 2
-    with pytest.raises(TransientError):
-        await world.deliver(world.process, first)
-    await world.deliver(world.watch, first)
-    world.clock.forward(hours=1)
-    await world.watch.look()
-    await world.deliver(world.process, world.again(first))
-    world.clock.forward(hours=-1)
-    second = world.announce(job_guid="11111111-1111-4111-8111-111111111111")
-    with pytest.raises(TransientError, match="slow_down"):
-        await world.deliver(world.process, second)
 
 
 async def test_a_file_that_is_refused_for_good_fails_the_job() -> None:

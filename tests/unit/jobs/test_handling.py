@@ -31,7 +31,7 @@ class Noting:
 async def test_every_log_line_of_a_stage_carries_trace_integration_and_job() -> None:
     world, stage = World(), Noting()
     context = StageContext("process", world.jobs, world.bus, world.clock, world.metrics)
-    handler = JobHandler(context, stage.handle, arrive=stage.arrive)
+    handler = JobHandler(context, stage.handle, world.parking, arrive=stage.arrive)
     record = world.announce()
     assert handler.on_arrival
     await handler.on_arrival(record)
@@ -44,7 +44,7 @@ async def test_every_log_line_of_a_stage_carries_trace_integration_and_job() -> 
 async def test_a_record_without_a_job_or_a_trace_has_neither_in_its_log_lines() -> None:
     world, stage = World(), Noting()
     context = StageContext("upload", world.jobs, world.bus, world.clock, world.metrics)
-    handler = JobHandler(context, stage.handle)
+    handler = JobHandler(context, stage.handle, world.parking)
     assert handler.on_arrival is None
     await handler.handle(replace(world.announce(), key="nonsense/../x", headers=()), world.lease)
     assert stage.seen == [{}]

@@ -34,6 +34,7 @@ from pipeline.cli.commands import Order, recorded
 from pipeline.cli.context import Setup
 from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, TopicName
 from pipeline.errors import FatalError, PipelineError, TransientError
+from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import Answer
 from pipeline.jobs.transfer import SignedUrl
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
@@ -90,6 +91,7 @@ async def test_every_object_that_jobs_and_the_audit_log_create_is_of_one_kind_of
         *await _completed(Answer("refused", 404, "callback_unknown_job", "")),
         *await _completed(TransientError("callback_server_error", "ECS answered 500"), Answer("accepted", 200, "", "")),
         *await _failed_and_announced_again(),
+        *await _parked(),
         *await _audited(),
         *await _commanded(),
     }
@@ -111,6 +113,7 @@ def _world(**policies: object) -> tuple[World, list[str]]:
 
     world.memory = Listed()
     world.jobs = type(world.jobs)(world.memory)
+    world.parking = Parking(world.jobs, world.clock)
     world.restart()
     return world, keys
 
@@ -133,6 +136,17 @@ async def _failed_and_announced_again() -> list[str]:
     await world.run(world.announce(FAILED))
     world.clock.forward(minutes=5)
     await world.run(world.announce(expires_at=BEGIN.replace(hour=15).isoformat()))
+    return keys
+
+
+async def _parked() -> list[str]:
+    world, keys = _world(reannouncement_after_failure="new_attempt")
+    await world.run(world.announce(FAILED))
+    world.clock.forward(minutes=5)
+    record = world.announce(expires_at=BEGIN.replace(hour=15).isoformat())
+    world.objects.fail_open += [TransientError("slow_down", "503")] * 3
+    await world.handle_until_over("process", record)
+    assert await world.parking.resume("acme") == 1
     return keys
 
 

@@ -195,6 +195,10 @@ class JobStore:
                 return
             yield marker
 
+    async def file_waiting(self, marker: WaitingMarker) -> None:
+        """File a parked job under the time at which it is due. A repeat changes nothing."""
+        await self.objects.create(marker.key, b"")
+
     async def unfile(self, marker_key: str) -> None:
         """Remove a marker."""
         await self.objects.delete(marker_key)
@@ -204,37 +208,6 @@ class JobStore:
         await self.objects.create(ref.ended(at, outcome.outcome), b"")
         for announcement in await self.announcements(ref):
             await self.unfile(ref.marker("open", announcement.deadline))
-
-    # --- waiting ---------------------------------------------------------------------------------------------------
-
-    async def attempt_of(self, first: JobRef, announcement: str) -> int:
-        """Return the attempt of an announcement (its id); 1 if it is not stored."""
-        async for info in self.objects.list(f"{first.root}announcements/"):
-            if info.key.endswith(f"-{announcement}.json"):
-                return (await self._get(info.key, Announcement)).attempt
-        return 1
-
-    async def record_waiting(self, wanted: Waiting) -> Waiting:
-        """Record that a record of the job waits; return the existing receipt."""
-        return (await self._create(wanted.marker.receipt, wanted))[1]
-
-    async def file_waiting(self, marker: WaitingMarker) -> None:
-        """File a wait under the time at which it is due. A repeat changes nothing."""
-        await self.objects.create(marker.key, b"")
-
-    async def waiting(self, marker: WaitingMarker) -> Waiting | None:
-        """Return the receipt of a wait, if it exists."""
-        return await self._find(marker.receipt, Waiting)
-
-    async def last_waits(self, ref: JobRef) -> list[Waiting]:
-        """Return the last wait of each record of the attempt that ever waited."""
-        last: dict[str, str] = {}
-        async for info in self.objects.list(ref.waiting):
-            record, _, count = info.key.rpartition("-")
-            if not record or len(count) < len(last.get(record, "").rpartition("-")[2]):
-                continue
-            last[record] = info.key
-        return [await self._get(key, Waiting) for key in last.values()]
 
     # --- parts -----------------------------------------------------------------------------------------------------
 
@@ -345,6 +318,10 @@ class JobStore:
     async def receipt(self, key: str, model: type[R]) -> R | None:
         """Return the receipt of that key, if it exists."""
         return await self._find(key, model)
+
+    async def record_waiting(self, wanted: Waiting) -> Waiting:
+        """Record that a record of the job waits; return the existing receipt."""
+        return (await self._create(wanted.marker.receipt, wanted))[1]
 
     async def processed(self, ref: JobRef) -> Processed | None:
         """Return the receipt of PROCESS, if it exists."""

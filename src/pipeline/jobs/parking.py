@@ -33,7 +33,7 @@ from pipeline.contracts import (
     parse_job_key,
     stable_hash,
 )
-from pipeline.errors import Overloaded, PipelineError, TransientError, Untried
+from pipeline.errors import Overloaded, PermanentError, PipelineError, TransientError, Untried
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import WAITING_MARKERS, JobRef, WaitingMarker, parse_waiting_marker
 from pipeline.jobs.receipts import Waiting
@@ -52,6 +52,7 @@ CALLS_AT_ONCE: Final = 16
 _RETRY: Final = RetryPolicy(30.0, 900.0)
 _MESSAGE_LIMIT: Final = 500
 _RETRY_HEADERS: Final = frozenset({RETRY_GROUP_HEADER, RETRY_COUNT_HEADER, RETRY_FIRST_AT_HEADER, RETRY_CODE_HEADER})
+_RECEIPT: Final = re.compile(r"(?P<record>[a-z]+-[0-9a-f]{16})-\d{4,9}\.json")
 _NUMBER: Final = re.compile(r"[0-9]{1,8}")
 _LEFT_TO_OTHERS_SECONDS: Final = 30.0
 """How long a due job is left to the watch that owns its partition. Then any watch publishes it."""
@@ -125,17 +126,26 @@ class Parking:
         )
         existing = await self._jobs.record_waiting(wanted)
         # another copy of the record may be further already; then this wait is over
-        if existing.nonce == wanted.nonce or not await self._jobs.waiting(replace(existing.marker, count=count + 1)):
+        if existing.nonce == wanted.nonce or not await self.receipt(replace(existing.marker, count=count + 1)):
             await self._jobs.file_waiting(existing.marker)
         return existing
 
     async def waiting(self, ref: JobRef) -> Waiting | None:
         """Return what a job waits for now, or None if it does not wait."""
-        found = sorted(await self._jobs.last_waits(ref), key=lambda one: one.at, reverse=True)
-        for one in found:
+        last: dict[str, str] = {}
+        async for info in self._jobs.objects.list(ref.waiting):
+            match = _RECEIPT.fullmatch(info.key.removeprefix(ref.waiting))
+            if match:
+                last[match["record"]] = max(last.get(match["record"], ""), info.key, key=lambda key: (len(key), key))
+        found = [await self._jobs.receipt(key, Waiting) for key in last.values()]
+        for one in sorted(filter(None, found), key=lambda one: one.at, reverse=True):
             if await self._filed(one.marker):
                 return one
         return None
+
+    async def receipt(self, marker: WaitingMarker) -> Waiting | None:
+        """Return the receipt of a wait, or None if it was deleted."""
+        return await self._jobs.receipt(marker.receipt, Waiting)
 
     async def parked(self) -> AsyncIterator[WaitingMarker]:
         """Yield the markers of all parked jobs, the earliest due first. A foreign object is passed over."""
@@ -179,7 +189,11 @@ class Parking:
     async def _ref(self, first: JobRef, record: Record) -> JobRef:
         if record.topic == Topic.BATCH_REQUESTED:
             announcement = first_values(record.headers).get("ce_id", "")[:16]
-            attempt = await self._jobs.attempt_of(first, announcement)
+            try:
+                stored = await self._jobs.all_announcements(first)
+            except PermanentError:
+                stored = []  # the job's data is damaged, which is perhaps why it waits
+            attempt = next((one.attempt for one in stored if one.id == announcement), 1)
         else:
             try:
                 attempt = JobMessage.model_validate_json(record.value).attempt
@@ -199,8 +213,8 @@ class Parking:
     async def _half_of_the_time_left(self, ref: JobRef, now: datetime) -> float:
         try:
             left = ((await self._jobs.newest(ref)).deadline - now).total_seconds()
-        except ObjectNotFound:
-            return math.inf  # no worker that knows the integration has stored its announcement yet
+        except PermanentError:
+            return math.inf  # its announcement is damaged, or not stored yet, because no worker knows the integration
         return max(left / 2, self._retry.first_seconds)
 
     async def _filed(self, marker: WaitingMarker) -> bool:
@@ -302,7 +316,7 @@ class DueJobs:
 
     async def _publish_receipt(self, marker: WaitingMarker) -> None:
         jobs = self._context.jobs
-        waiting = await jobs.waiting(marker)
+        waiting = await self._parking.receipt(marker)
         if waiting is None:
             # a lifecycle rule deleted the receipt, which is older than its marker: nothing is left to do
             log.warning("parked_job_forgotten", marker=marker.key)

@@ -456,6 +456,20 @@ async def test_a_thousand_parked_jobs_are_resumed_by_one_call() -> None:
     assert markers(world) == []
 
 
+async def test_the_last_of_more_than_ten_thousand_waits_is_found() -> None:
+    world = World()
+    for count in (b"9998", b"9999", b"10000"):
+        record = world.announce(CARDS)
+        await world.parking.park(
+            replace(record, headers=(*record.headers, ("retry_count", count))), "process", SLOW_DOWN
+        )
+        world.clock.forward(seconds=1)
+    waiting = await world.parking.waiting(world.ref)
+    assert waiting
+    assert waiting.count == 10001
+    assert sorted(marker.count for marker in [one async for one in world.parking.parked()]) == [9999, 10000, 10001]
+
+
 async def test_one_job_is_resumed_or_dropped_alone() -> None:
     world = World()
     other = JobRef("acme", UUID(int=7, version=4))
@@ -488,6 +502,19 @@ async def test_foreign_objects_and_a_damaged_receipt_hold_up_no_other_job() -> N
     assert [copy.key for copy in world.returned(Topic.BATCH_REQUESTED)] == [f"acme/{good}"]
     await world.due.count()
     assert world.metrics.jobs_waiting.labels("acme", "slow_down")._value.get() == 1
+
+
+@pytest.mark.parametrize("name", ["announcements/", "waiting/"])
+async def test_a_job_whose_data_is_damaged_can_wait(name: str) -> None:
+    """Damage is a reason to wait, so it must not prevent the wait."""
+    world = World()
+    await world.handle_until_over("process", world.announce())
+    for key in [key for key in world.memory.objects if key.startswith(f"jobs/acme/{JOB}/announcements/")]:
+        world.memory.objects[key] = b"{"
+    world.memory.objects[f"jobs/acme/{JOB}/{name}foreign"] = b"{"
+    assert await world.parking.park(world.announce(), "process", SLOW_DOWN)
+    assert len(markers(world)) == 1
+    assert await world.parking.waiting(world.ref)
 
 
 async def test_a_marker_whose_receipt_was_deleted_is_removed() -> None:

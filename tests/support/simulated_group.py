@@ -26,6 +26,11 @@ class Bug(Exception):
     """What no handler should raise."""
 
 
+def flow_of(record: Record) -> str:
+    """Return the flow of a record of the simulation."""
+    return dict(record.headers)["flow"].decode()
+
+
 class World:
     """The cluster, what was done, and the rules: each ``check`` method raises AssertionError where one is broken.
 
@@ -34,21 +39,30 @@ class World:
         committed: The offsets that the broker has.
         done: Records that were handled, or whose dead letter is written and noted.
         troubled: Whether errors, rebalances and crashes happen.
+        stuck: Set to a flow whose handler does not return while it is set.
+
+    Args:
+        seed: Of everything random.
+        stuck: Whether a flow will be stuck: then the slots suffice for another one, keys belong to one flow each, and
+            the records fit into the bound on repetitions, which knows nothing of flows.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, stuck: bool = False) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a seed, no secret
         pick = self.random.choice
         self.with_gate, self.with_arrival = pick([False, True]), pick([False, True])
-        max_span = pick([1, 2, 3, 5, 20])
+        self.flows = pick(["a", "abc"[: pick([2, 3])]]) if not stuck else "ab"
+        self.stuck: str | None = None
+        self._own_keys = stuck
+        max_span = 10_000 if stuck else pick([1, 2, 3, 5, 20])
         self.fetch_ahead = pick([0, max_span, 4 * max_span])
         self.settings = ConsumerSettings(
             max_span=max_span,
-            slots=pick([1, 2, 5]),
+            slots=pick([2, 3, 5] if stuck else [1, 2, 5]),
             concurrency=pick([1, 2, 4]),
             arrivals=pick([1, 3]),
             max_poll_records=pick([1, 3, 50]),
-            max_span_bytes=pick([30, 8_000_000]),
+            max_span_bytes=8_000_000 if stuck else pick([30, 8_000_000]),
             retry={"first_seconds": 0.05, "max_seconds": 0.4},
             commit_interval_seconds=pick([0.1, 2.0]),
             commit_timeout_seconds=0.5,
@@ -64,7 +78,7 @@ class World:
         self.refused: set[tuple[int, int]] = set()
         self.running: dict[tuple[int, str], Record] = {}
         self.arrived: set[tuple[int, int]] = set()
-        self.calls: dict[int, int] = defaultdict(int)
+        self.calls: dict[tuple[int, str], int] = defaultdict(int)
         self.client = SimulatedClient(self)
         self.troubled = True
         self.bug: Bug | None = None
@@ -81,7 +95,11 @@ class World:
             if self.random.random() < 0.05:
                 offset += self.random.randrange(1, 30)
             key = self.random.choice(["", "a", "b", "c", "d"])
-            log.append(Record(TOPIC, partition.number, offset, key, b"x" * self.random.randrange(20), (), 1))
+            flow = self.random.choice(self.flows)
+            if key and self._own_keys:
+                key = f"{flow}/{key}"
+            headers = (("flow", flow.encode()),)
+            log.append(Record(TOPIC, partition.number, offset, key, b"x" * self.random.randrange(20), headers, 1))
             if self.random.random() < 0.1:
                 self.poison.add((partition.number, offset))
             if self.with_gate and self.random.random() < 0.3:
@@ -95,6 +113,11 @@ class World:
         """Return the records before an offset that nobody has finished, in order."""
         out = self.done | self.refused
         return [one for one in self.logs[partition] if one.offset < end and (one.partition, one.offset) not in out]
+
+    def unfinished_of_others(self) -> list[Record]:
+        """Return the records of every flow but the stuck one that nobody has finished."""
+        unfinished = [one for partition in self.partitions for one in self.unfinished(partition, 1 << 60)]
+        return [one for one in unfinished if flow_of(one) != self.stuck]
 
     @property
     def over(self) -> bool:
@@ -122,6 +145,12 @@ class World:
             earlier = self.unfinished(Partition(TOPIC, record.partition), record.offset)
             assert [one for one in earlier if one.key == record.key] == []
             assert (record.partition, record.key) not in self.running
+
+    def check_shares(self) -> None:
+        """One flow never has all slots while there is another."""
+        if len(self.flows) > 1 and self.settings.slots > 1:
+            for flow in self.flows:
+                assert sum(count for one, count in self.calls.items() if one[1] == flow) < self.settings.slots
 
     def check_commit(self, partition: Partition, offset: int) -> None:
         """Nothing is committed past an unfinished record, and no offset goes back."""
@@ -170,12 +199,16 @@ class World:
     async def handle(self, record: Record, lease: Lease) -> None:
         """See Handle. The effect comes last, right after a look at the lease."""
         self.check_turn(record)
+        call = record.partition, flow_of(record)
         assert sum(self.calls.values()) < self.settings.slots
-        assert self.calls[record.partition] < self.settings.concurrency
-        self.calls[record.partition] += 1
+        assert self.calls[call] < self.settings.concurrency
+        self.calls[call] += 1
+        self.check_shares()
         self.running[record.partition, record.key] = record
         try:
             await self.pass_time()
+            while self.stuck == call[1]:  # noqa: ASYNC110 - the simulation sets it from outside
+                await asyncio.sleep(1.0)
             self.decide(record)
             await lease.ensure()
             assert Partition(TOPIC, record.partition) in self.client.partitions
@@ -187,7 +220,7 @@ class World:
             await self.pass_time(0.05)
             self.trouble()
         finally:
-            self.calls[record.partition] -= 1
+            self.calls[call] -= 1
             self.running.pop((record.partition, record.key), None)
 
     async def before_letter(self, letter: OutgoingRecord) -> None:
@@ -231,6 +264,8 @@ class World:
             topics=[TOPIC],
             kafka=KafkaSettings(bootstrap_servers="127.0.0.1:1"),
             settings=self.settings,
+            flow_of=flow_of,
+            flows=len(self.flows),
             fetch_ahead=self.fetch_ahead,
             metrics=self.metrics,
             connect=connect,

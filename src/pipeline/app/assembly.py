@@ -17,7 +17,7 @@ from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
 from pipeline.app.sources import open_webhooks
 from pipeline.audit import Signer, Writing
 from pipeline.audit.stage import AuditStage
-from pipeline.contracts import AuditAction, AuditEvent, Topic, TopicName, audit_record
+from pipeline.contracts import AuditAction, AuditEvent, Record, Topic, TopicName, audit_record, parse_job_key
 from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import settle_memory
@@ -257,9 +257,18 @@ def _consumer(around: Surroundings, handler: JobHandler, group: str, *topics: To
         )
         await around.publisher.publish(audit_record(event))
 
+    names = frozenset(around.settings.job_names)
+
+    def integration_of(record: Record) -> str:
+        """Return the integration that the job's key names, or no name for one that is not configured here."""
+        job = parse_job_key(record.key)
+        return job[0] if job and job[0] in names else ""
+
     return KeyedConsumer(
         handler.handle,
         on_arrival=handler.on_arrival,
+        flow_of=integration_of,
+        flows=len(names),
         dead_letters=DeadLetters(
             around.publisher, group=group, metrics=around.metrics, on_dead_letter=note, clock=around.ports.now
         ),

@@ -13,9 +13,10 @@ from pipeline.contracts import Record, TopicName, is_for
 from pipeline.errors import LeaseLost, Overloaded, PermanentError, PipelineError, TransientError
 from pipeline.kafka.dead_letters import DeadLetters
 from pipeline.kafka.member import GroupMember
-from pipeline.kafka.partition import OffsetTracker, PartitionLease, PartitionWork, WorkerQueue, report_retry
-from pipeline.kafka.protocols import Gate, GateFactory, GroupClientFactory, Handle, OnArrival, Partition
+from pipeline.kafka.partition import FlowQueues, OffsetTracker, PartitionLease, PartitionWork, report_retry
+from pipeline.kafka.protocols import FlowOf, Gate, GateFactory, GroupClientFactory, Handle, OnArrival, Partition
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
+from pipeline.kafka.slots import SharedSlots
 from pipeline.observability import KafkaMetrics
 
 
@@ -26,6 +27,9 @@ class KeyedConsumer(GroupMember):
     before that bound. When it reaches the bound, it commits early. A record that waits for a retry holds up only its
     key.
 
+    Records may belong to flows, e.g. integrations. The flows share the slots so that none ever takes them all, and a
+    partition serves each flow with ``concurrency`` workers of its own: a slow or stuck flow never holds up another.
+
     It keeps in memory, per partition, the records of ``max_span`` plus ``fetch_ahead`` offsets, at most
     ``max_span_bytes`` bytes, plus one fetch.
 
@@ -33,6 +37,8 @@ class KeyedConsumer(GroupMember):
         handle: Does the work of one record.
         on_arrival: Called with each record that may begin, without waiting for its turn. None: no call.
         gate: Makes a gate for each partition whenever the member gets it. None: every record is handled.
+        flow_of: Returns the flow of a record; by default all records are one flow.
+        flows: How many flows there may be. A single one may take every slot.
         dead_letters: Takes the records that can never be handled.
         group: Logical name of the group, e.g. ``process``; also the stage in metrics.
         topics: The topics to read; each must have a dead-letter topic.
@@ -52,6 +58,8 @@ class KeyedConsumer(GroupMember):
         settings: ConsumerSettings,
         on_arrival: OnArrival | None = None,
         gate: GateFactory | None = None,
+        flow_of: FlowOf = lambda _: "",
+        flows: int = 1,
         fetch_ahead: int = 0,
         metrics: KafkaMetrics | None = None,
         connect: GroupClientFactory | None = None,
@@ -66,8 +74,9 @@ class KeyedConsumer(GroupMember):
             on_arrival=on_arrival,
             settings=settings,
             fetch_ahead=fetch_ahead,
-            slots=asyncio.Semaphore(settings.slots),
-            arrival_slots=asyncio.Semaphore(settings.arrivals),
+            flow_of=flow_of,
+            slots=SharedSlots(settings.slots, flows=flows),
+            arrival_slots=SharedSlots(settings.arrivals, flows=flows),
             dead_letters=dead_letters,
             metrics=self._metrics,
             start=self._start,
@@ -95,8 +104,9 @@ class _Shared:
     on_arrival: OnArrival | None
     settings: ConsumerSettings
     fetch_ahead: int
-    slots: asyncio.Semaphore
-    arrival_slots: asyncio.Semaphore
+    flow_of: FlowOf
+    slots: SharedSlots
+    arrival_slots: SharedSlots
     dead_letters: DeadLetters
     metrics: KafkaMetrics
     start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
@@ -110,6 +120,7 @@ class _Begun:
 
     Attributes:
         record: With the number of its current attempt.
+        flow: Whose slots its calls take.
         arrived: Whether the arrival callback has returned, or there is none.
         first_of_key: Whether every earlier record of its key is finished.
         poison: Why it goes to the dead letters; None: it does not.
@@ -117,6 +128,7 @@ class _Begun:
     """
 
     record: Record
+    flow: str
     arrived: bool
     first_of_key: bool
     poison: PermanentError | None = None
@@ -124,7 +136,7 @@ class _Begun:
 
 
 class _KeyedWork:
-    """The records of one partition: a gate, a queue per key, workers for arrivals and workers for the handler.
+    """The records of one partition: a gate, a queue per key; per flow, workers for arrivals and for the handler.
 
     Args:
         progressed: Called whenever records are finished or a call has ended.
@@ -142,8 +154,8 @@ class _KeyedWork:
         self._progressed = progressed
         self._seconds = shared.metrics.consumer_handle_seconds.labels(stage=shared.group)
         self._waiting: deque[Record] = deque()
-        self._arrivals = self._queue(self._arrive, shared.arrival_slots, settings.arrivals)
-        self._turns = self._queue(self._handle, shared.slots, settings.concurrency)
+        self._arrivals = self._queues(self._arrive, shared.arrival_slots, settings.arrivals)
+        self._turns = self._queues(self._handle, shared.slots, settings.concurrency)
         self._followers: dict[str, deque[_Begun] | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._calling: set[asyncio.Task[None] | None] = set()
@@ -245,7 +257,8 @@ class _KeyedWork:
         self._last_begun = record.offset
         key = record.key
         first_of_key = not key or key not in self._followers
-        begun = _Begun(record, arrived=self._shared.on_arrival is None, first_of_key=first_of_key)
+        flow = self._shared.flow_of(record)
+        begun = _Begun(record, flow, arrived=self._shared.on_arrival is None, first_of_key=first_of_key)
         if not first_of_key:
             queue = self._followers[key]
             if queue is None:
@@ -254,9 +267,9 @@ class _KeyedWork:
         elif key:
             self._followers[key] = None
         if not begun.arrived:
-            self._arrivals.put(begun)
+            self._arrivals.put(flow, begun)
         elif first_of_key:
-            self._turns.put(begun)
+            self._turns.put(flow, begun)
 
     def _ask_for_commit(self) -> None:
         if not self._waiting or self._committed is None:
@@ -289,7 +302,7 @@ class _KeyedWork:
         if begun.poison is None:
             begun.record = replace(begun.record, attempt=1)
         if begun.first_of_key:
-            self._turns.put(begun)
+            self._turns.put(begun.flow, begun)
 
     async def _handle(self, begun: _Begun) -> None:
         shared, poison = self._shared, begun.poison
@@ -303,10 +316,10 @@ class _KeyedWork:
             self._finish(begun.record)
         else:
             begun.tries = 1
-            self._turns.put_first(begun)  # its dead letter comes next
+            self._turns.put_first(begun.flow, begun)  # its dead letter comes next
 
     async def _over(
-        self, begun: _Begun, queue: WorkerQueue[_Begun], function: Callable[..., Awaitable[None]], *arguments: object
+        self, begun: _Begun, queues: FlowQueues[_Begun], function: Callable[..., Awaitable[None]], *arguments: object
     ) -> bool:
         """Call a function; return whether the call is over: it returned, or found that the record is poison."""
         try:
@@ -315,16 +328,16 @@ class _KeyedWork:
             begun.tries += 1
             if begun.poison is None:
                 begun.record = replace(begun.record, attempt=begun.tries)
-            self._retry(begun, queue, error, error.retry_after)
+            self._retry(begun, queues, error, error.retry_after)
             return False
         except Overloaded as error:
-            self._retry(begun, queue, error, None)
+            self._retry(begun, queues, error, None)
             return False
         except LeaseLost as error:
             if self._lease.lost or self._closed or self._shared.stopping():
                 raise
             # another worker has decided first, but the partition is ours: the next call sees that decision
-            self._retry(begun, queue, error, None)
+            self._retry(begun, queues, error, None)
             return False
         except PermanentError as error:
             if begun.poison is not None:
@@ -339,12 +352,12 @@ class _KeyedWork:
             following = queue.popleft()
             following.first_of_key = True
             if following.arrived:
-                self._turns.put(following)
+                self._turns.put(following.flow, following)
         elif record.key:
             del self._followers[record.key]
 
     def _retry(
-        self, begun: _Begun, queue: WorkerQueue[_Begun], error: PipelineError, retry_after: float | None
+        self, begun: _Begun, queues: FlowQueues[_Begun], error: PipelineError, retry_after: float | None
     ) -> None:
         if self._closed:
             return  # a task that starts now would outlive the partition's work
@@ -352,7 +365,7 @@ class _KeyedWork:
 
         async def later() -> None:
             await asyncio.sleep(pause)
-            queue.put(begun)
+            queues.put(begun.flow, begun)
 
         self._run(later())
 
@@ -364,13 +377,13 @@ class _KeyedWork:
 
     # called by the queues
 
-    def _queue(
-        self, work: Callable[[_Begun], Awaitable[None]], slots: asyncio.Semaphore, workers: int
-    ) -> WorkerQueue[_Begun]:
+    def _queues(
+        self, work: Callable[[_Begun], Awaitable[None]], slots: SharedSlots, workers: int
+    ) -> FlowQueues[_Begun]:
         async def perform(begun: _Begun) -> None:
             await self._perform(work, begun)
 
-        return WorkerQueue(perform, slots=slots, workers=workers, ensure=self._ensure, run=self._run)
+        return FlowQueues(perform, slots=slots, workers=workers, ensure=self._ensure, run=self._run)
 
     async def _ensure(self) -> None:
         await self._lease.ensure()

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pipeline.contracts import Record
 from pipeline.errors import LeaseLost, PipelineError
+from pipeline.kafka.slots import Share, SharedSlots
 from pipeline.observability import KafkaMetrics, get_logger
 
 log = get_logger(__name__)
@@ -187,7 +188,7 @@ class WorkerQueue(Generic[T]):
 
     Args:
         call: Makes the call.
-        slots: A worker holds one during each call, and none while it waits.
+        share: A worker holds one slot of it during each call, and none while it waits.
         workers: Most calls at the same time.
         ensure: Returns when a call may begin; raises LeaseLost when no call may begin any more.
         run: Runs a worker.
@@ -197,13 +198,13 @@ class WorkerQueue(Generic[T]):
         self,
         call: Callable[[T], Awaitable[None]],
         *,
-        slots: asyncio.Semaphore,
+        share: Share,
         workers: int,
         ensure: Callable[[], Awaitable[None]],
         run: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._call = call
-        self._slots = slots
+        self._share = share
         self._free_workers = workers
         self._ensure = ensure
         self._run = run
@@ -232,7 +233,7 @@ class WorkerQueue(Generic[T]):
         try:
             while self._ready:
                 await self._ensure()
-                async with self._slots:
+                async with self._share:
                     await self._ensure()
                     if self._ready:
                         await self._call(self._ready.popleft())
@@ -243,6 +244,48 @@ class WorkerQueue(Generic[T]):
             return  # the partition's next member, or this one after a restart, begins these items again
         finally:
             self._free_workers += 1
+
+
+class FlowQueues(Generic[T]):
+    """The worker queues of a partition, one per flow, made when a flow appears.
+
+    Args:
+        slots: The flows of all partitions share them.
+        workers: Most calls of one flow at the same time.
+
+    The other arguments are those of :class:`WorkerQueue`.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[T], Awaitable[None]],
+        *,
+        slots: SharedSlots,
+        workers: int,
+        ensure: Callable[[], Awaitable[None]],
+        run: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        def make(flow: str) -> WorkerQueue[T]:
+            return WorkerQueue(call, share=slots.share(flow), workers=workers, ensure=ensure, run=run)
+
+        self._make = make
+        self._queues: dict[str, WorkerQueue[T]] = {}
+
+    def __bool__(self) -> bool:
+        return any(self._queues.values())
+
+    def put(self, flow: str, item: T) -> None:
+        """Add an item after those of its flow that are ready already."""
+        self._of(flow).put(item)
+
+    def put_first(self, flow: str, item: T) -> None:
+        """Add an item before those of its flow that are ready already."""
+        self._of(flow).put_first(item)
+
+    def _of(self, flow: str) -> WorkerQueue[T]:
+        if flow not in self._queues:
+            self._queues[flow] = self._make(flow)
+        return self._queues[flow]
 
 
 def report_retry(

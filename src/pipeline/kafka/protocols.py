@@ -78,6 +78,9 @@ Records of equal key never overlap, and are handled in the order of their offset
     FatalError: The process stops. So does any other exception.
 """
 
+FlowOf = Callable[[Record], str]
+"""Returns the flow of a record, e.g. its integration. It returns one of a few names, and never raises."""
+
 OnArrival = Callable[[Record], Awaitable[None]]
 """Called with a record as soon as it is fetched, while earlier records of its key are still being handled.
 

@@ -193,9 +193,11 @@ class ConsumerSettings(BaseModel):
 
     session_timeout_seconds: Seconds = Field(default=10.0, ge=1, le=300)
     concurrency: Count = Field(default=4, ge=1, le=1000)
+    """Records of one partition and one flow that are handled at the same time."""
     slots: Count = Field(default=16, ge=1, le=10_000)
+    """Records of all partitions that are handled at the same time; the flows share them (see SharedSlots)."""
     arrivals: Count = Field(default=16, ge=1, le=10_000)
-    """Records for which the on-arrival callback runs at the same time: short writes, as many as slots."""
+    """Records for which the on-arrival callback runs at the same time: short writes."""
     max_span: Count = Field(default=500, ge=1, le=100_000)
     """Offsets between the lowest unfinished and the highest fetched record of a partition; then it is paused."""
     max_span_bytes: Bytes = Field(default=8_000_000, ge=1)
@@ -247,16 +249,16 @@ class WorkerSettings(BaseModel):
         description="A worker without a heartbeat for this long loses its partitions to the others; it stops its work after 0.8 of it. Raise it if short network failures cause rebalances",
     )
     concurrency: Count = Field(
-        default=4,
-        ge=1,
-        le=1000,
-        description="Jobs of one partition in work at the same time. Raise it to use a bigger machine with few partitions",
-    )
-    slots: Count = Field(
         default=16,
         ge=1,
+        le=1000,
+        description="Jobs of one partition and one integration in work at the same time. Raise it to use a bigger machine with few partitions",
+    )
+    slots: Count = Field(
+        default=64,
+        ge=1,
         le=10_000,
-        description="Jobs in work at the same time, all partitions of the process together. Lower it to save memory",
+        description="Jobs in work at the same time, all partitions of the process together. With several integrations, one of them gets at most two thirds, so that it never holds up the others. Lower it to save memory: a job in work holds up to 4 chunks",
     )
     stop_grace_seconds: Seconds = Field(
         default=25.0,

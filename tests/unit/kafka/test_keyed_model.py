@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,10 +18,48 @@ from pipeline.kafka import KeyedConsumer
 @settings(max_examples=100)
 @given(seed=st.integers(0, 1 << 32))
 def test_no_trouble_breaks_a_rule_and_in_the_end_everything_is_finished(seed: int) -> None:
-    """Order per key, no commit past an unfinished record, a hard bound on repetitions, nothing lost."""
+    """Order per key, no commit past an unfinished record, a hard bound on repetitions, shares kept, nothing lost."""
     random.seed(seed)  # pauses of repetitions
     with capture_logs(), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(simulate(seed))
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 1 << 32))
+def test_a_stuck_flow_holds_up_no_other(seed: int) -> None:
+    """Its handler returns long after everything of the other flow is finished."""
+    random.seed(seed)
+    with capture_logs(), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(simulate_stuck(seed))
+
+
+async def simulate_stuck(seed: int) -> World:
+    """Let one flow be stuck beside another, with errors and rebalances in between; then let it go on."""
+    world = World(seed, stuck=True)
+    world.stuck = world.random.choice(world.flows)
+    world.append(world.random.randrange(20, 60))
+    member, task = await _begin(world)
+    await _trouble(world, task)
+    world.troubled = False
+    if task.done():
+        assert task.exception() is world.bug, task.exception()
+        member, task = await _begin(world)
+    if world.client.partitions != frozenset(world.partitions):
+        await world.client.rebalance(lost=False)
+    await _until(lambda: not world.unfinished_of_others(), task, 30)
+    await asyncio.sleep(10)
+    world.stuck = None
+    await _until(lambda: world.over, task, 120)
+    member.stop()
+    await task
+    return world
+
+
+async def _until(true: Callable[[], bool], task: asyncio.Task[None], seconds: float) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.1)
+            assert not task.done()
 
 
 async def simulate(seed: int) -> World:

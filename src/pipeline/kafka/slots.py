@@ -1,0 +1,109 @@
+"""Slots that several flows share: one flow never takes them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+
+
+class SharedSlots:
+    """Bounds how many calls run at the same time, and shares the slots between flows, e.g. integrations.
+
+    A flow takes another slot only while it holds fewer than twice the free slots, and it leaves the last free slot to
+    a flow that holds none. So one busy flow gets two thirds of the slots, and another flow finds a free one at once.
+    When slots are short, the waiting flows get them in turn; within a flow, who waited first goes first.
+
+    Args:
+        total: The number of slots.
+        flows: How many flows there may be. With one flow there is nothing to share: it may take every slot.
+    """
+
+    def __init__(self, total: int, *, flows: int = 1) -> None:
+        self._free = total
+        self._shared = flows > 1
+        self._shares: dict[str, Share] = {}
+        self._turns: deque[Share] = deque()
+
+    @property
+    def free(self) -> int:
+        """How many slots nobody holds."""
+        return self._free
+
+    def share(self, flow: str) -> Share:
+        """Return the share of a flow: use it with ``async with`` to hold one slot."""
+        if flow not in self._shares:
+            self._shares[flow] = Share(self)
+        return self._shares[flow]
+
+    def allows(self, share: Share) -> bool:
+        """Return whether a flow may take another slot now."""
+        if not self._shared or not share.held:
+            return self._free > 0
+        return self._free > 1 and share.held < 2 * self._free
+
+    def take(self, share: Share) -> bool:
+        """Take a slot for a flow, if it may have one now and nobody of the flow waits."""
+        if share.waiting or not self.allows(share):
+            return False
+        self._free -= 1
+        share.held += 1
+        return True
+
+    async def wait(self, share: Share) -> None:
+        """Return when the flow was given another slot."""
+        if not share.waiting:
+            self._turns.append(share)
+        turn = asyncio.get_running_loop().create_future()
+        share.waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._forget(share, turn)
+            else:
+                self.give_back(share)  # the slot came at the moment of the cancellation
+            raise
+
+    def give_back(self, share: Share) -> None:
+        """Give a slot back; the next waiting flow that may take it gets it."""
+        share.held -= 1
+        self._free += 1
+        while served := next((one for one in self._turns if self.allows(one)), None):
+            self._turns.remove(served)
+            turn = served.waiting.popleft()
+            if not turn.done():
+                self._free -= 1
+                served.held += 1
+                turn.set_result(None)
+            if served.waiting:
+                self._turns.append(served)
+
+    def _forget(self, share: Share, turn: asyncio.Future[None]) -> None:
+        with suppress(ValueError):  # a slot that was given back meanwhile has passed over it
+            share.waiting.remove(turn)
+            if not share.waiting:
+                self._turns.remove(share)
+
+
+class Share:
+    """The slots of one flow; ``async with`` holds one of them.
+
+    Attributes:
+        held: How many slots the flow holds.
+        waiting: Who waits for a slot, in order.
+    """
+
+    __slots__ = ("_slots", "held", "waiting")
+
+    def __init__(self, slots: SharedSlots) -> None:
+        self._slots = slots
+        self.held = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    async def __aenter__(self) -> None:
+        if not self._slots.take(self):
+            await self._slots.wait(self)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.give_back(self)

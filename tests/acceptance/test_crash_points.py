@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import pytest
 import pytest_asyncio
 from support.brokers import Broker
-from support.crashes import CHUNK_RECORDS, POISON, Case, Kind, Run, run_cases
+from support.crashes import CARDS, CHUNK_RECORDS, CORRECTED_COUNT, POISON, Case, Kind, Run, run_cases
 from support.effects import CRASH_POINTS, EFFECTS
 from support.event_crashes import EventRun, check_events
 from support.flow_checks import (
@@ -52,6 +53,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     # PROCESS and the watch inside CONFIRM both announce: the first to come stores it
     "store.job": [_process, _confirm],
     "store.announcement": [Passage("process", absent="confirm"), Passage("confirm", absent="process")],
+    "store.conflict": [Passage("process", "corrected"), Passage("confirm", "corrected", absent="process")],
     "store.source": [_process],
     "store.part": [_process, Passage("process", "failing", 2)],
     "store.manifest": [_process, Passage("process", nth=3)],
@@ -183,6 +185,9 @@ async def check(case: Case, run: Run | EventRun, undisturbed: Run) -> None:
     if case.kind == "invalid":
         await _check_quarantine(run)
         return
+    if case.kind == "corrected":
+        await _check_corrected(run, undisturbed)
+        return
     flow, job = run.flow, run.job
     assert flow.result(job) == undisturbed.flow.result(undisturbed.job)
     assert notified_body(flow, job) == notified_body(undisturbed.flow, undisturbed.job)
@@ -233,6 +238,20 @@ async def _check_quarantine(run: Run) -> None:
         "webhook.quarantined"
     ]
     assert run.flow.stored(run.job) == {}
+
+
+async def _check_corrected(run: Run, undisturbed: Run) -> None:
+    """The first announcement decided, the difference is kept, and each callback was the same."""
+    flow, job = run.flow, run.job
+    assert flow.result(job) == undisturbed.flow.result(undisturbed.job)
+    assert notified_body(flow, job) == notified_body(undisturbed.flow, undisturbed.job)
+    assert len({(one.body, one.request_id) for one in flow.callbacks(job)}) == 1
+    await assert_one_outcome(flow, job, "completed")
+    (conflict,) = [json.loads(data) for name, data in flow.stored(job).items() if name.startswith("conflicts/")]
+    assert conflict["differences"] == [
+        {"field": "record_count", "first": str(CARDS.records), "later": str(CORRECTED_COUNT)}
+    ]
+    assert [one["action"] for one in flow.audit_trail(job)].count("job.conflict") == 1
 
 
 async def _check_poison(case: Case, run: Run) -> None:

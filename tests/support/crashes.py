@@ -26,15 +26,17 @@ from pipeline.contracts import OutgoingRecord, Topic, job_key
 from pipeline.kafka import KafkaPublisher
 from pipeline.sandbox import CardFile, Fault, Job
 
-JobKind = Literal["good", "failing", "retried", "invalid", "poison", "audit-poison"]
+JobKind = Literal["good", "failing", "retried", "corrected", "invalid", "poison", "audit-poison"]
 """``good``: completes. ``failing``: holds more records than announced. ``retried``: ECS answers the first callback with
-500. ``invalid``: the announcement goes to quarantine. ``poison``: a record nobody can read precedes the job's, in its
-partition and under its key; or one among the audit events."""
+500. ``corrected``: announced once more with another record count. ``invalid``: the announcement goes to quarantine.
+``poison``: a record nobody can read precedes the job's, in its partition and under its key; or one among the audit
+events."""
 Kind = JobKind | EventKind
 
 CARDS: Final = CardFile(records=60, bad_share=0.1)
 CHUNK_RECORDS: Final = 15
 ANNOUNCED_OF_FAILING: Final = 40
+CORRECTED_COUNT: Final = 61
 POISON: Final = b"no JSON at all"
 _UNDISTURBED: Final[Sequence[JobKind]] = ("good", "failing")
 
@@ -178,8 +180,11 @@ async def _restored(flow: Flow, case: Case) -> None:
 async def _drive(flow: Flow, kind: JobKind) -> Job:
     guid = uuid.uuid4()
     match kind:
-        case "good":
-            return await flow.send(job_guid=guid, cards=CARDS)
+        case "good" | "corrected":
+            job = await flow.send(job_guid=guid, cards=CARDS)
+            if kind == "corrected":
+                await flow.sandbox.ecs.announce(guid, override={"record_count": CORRECTED_COUNT})
+            return job
         case "failing":
             return await flow.send(job_guid=guid, cards=CARDS, record_count=ANNOUNCED_OF_FAILING)
         case "retried":

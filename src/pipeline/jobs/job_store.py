@@ -19,6 +19,8 @@ from pipeline.jobs.job_tree import JobRef, Marker, WaitingMarker, parse_marker
 from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.receipts import (
     Announcement,
+    Conflict,
+    Difference,
     JobIdentity,
     Manifest,
     NotificationAnswer,
@@ -40,6 +42,7 @@ R = TypeVar("R", bound=Receipt)
 _READS_AT_ONCE = 16
 
 _ANNOUNCEMENT: Final = re.compile(r"\d{15}-\w+\.json")
+_CONFLICT: Final = re.compile(r"\w+\.json")
 _TRY: Final = re.compile(r"(\d{4,})(\.answer)?\.json")
 _REPORTED_KEPT: Final = 1000
 """Foreign and damaged objects that are logged once each; the watch alone sees them every few seconds."""
@@ -67,12 +70,14 @@ class Announced:
 
     Attributes:
         news: ``new``: the job's first announcement. ``renewed``: a further one. ``conflict``: its merchant or record
-            count differs from the first one's; it is not stored. A repeated announcement gets the same result.
+            count differs from the first one's, and the first decides. A repeated announcement gets the same result.
+        differences: For a conflict: what differs.
     """
 
     ref: JobRef
     announcement: Announcement
     news: Literal["new", "renewed", "conflict"]
+    differences: tuple[Difference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +136,9 @@ class JobStore:
         )
         won, existing = await self._create(f"{first.root}job.json", identity)
         wanted = Announcement(id=announcement, attempt=1, deadline=deadline, stored_at=now, request=request)
-        if (existing.merchant_guid, existing.record_count) != (request.merchant_guid, request.record_count):
-            return Announced(first, wanted, "conflict")
+        differences = existing.differences(identity)
+        if differences:
+            return await self._record_conflict(first, wanted, differences)
         earlier = [] if won else await self._announcement_keys(first)
         # compare only the id: after a change of the margin, the same announcement has another deadline
         known = next((key for key in earlier if key.endswith(f"-{announcement}.json")), None)
@@ -145,6 +151,26 @@ class JobStore:
             _, stored = await self._create(key, wanted)
         ref = JobRef(integration, request.job_guid, stored.attempt)
         return Announced(ref, stored, "new" if existing.announcement == announcement else "renewed")
+
+    async def _record_conflict(
+        self, first: JobRef, wanted: Announcement, differences: tuple[Difference, ...]
+    ) -> Announced:
+        earlier = await self._announcement_keys(first)
+        attempts = [(await self._get(key, Announcement)).attempt for key in earlier]
+        conflict = Conflict(
+            id=wanted.id, attempt=max(attempts, default=1), differences=differences, stored_at=wanted.stored_at
+        )
+        _, stored = await self._create(f"{first.root}conflicts/{wanted.id}.json", conflict)
+        wanted = wanted.model_copy(update={"attempt": stored.attempt, "stored_at": stored.stored_at})
+        ref = JobRef(first.integration, first.job_guid, stored.attempt)
+        return Announced(ref, wanted, "conflict", stored.differences)
+
+    async def conflicts(self, ref: JobRef) -> list[Conflict]:
+        """Return the announcements of all attempts of a job that contradict its first one, in order of time."""
+        prefix = f"{ref.root}conflicts/"
+        keys = [info.key async for info in self.objects.list(prefix)]
+        found = [await self._get(key, Conflict) for key in keys if _CONFLICT.fullmatch(key.removeprefix(prefix))]
+        return sorted(found, key=lambda one: one.stored_at)
 
     async def _attempt_for(self, first: JobRef, earlier: Sequence[str]) -> int:
         attempts = [(await self._get(key, Announcement)).attempt for key in earlier]

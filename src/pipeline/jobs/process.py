@@ -56,7 +56,7 @@ class ProcessStage:
         with job_in_logs(announced.ref):
             await self._audit_announcement(request, announced, message)
             if announced.news == "conflict":
-                log.warning("announcement_ignored", announcement=request.announcement)
+                await self._answer_conflict(announced, message)
                 return
             async with self._decider.failing_damaged(message, rules):
                 if not await self._publish_existing(announced, message):
@@ -78,16 +78,27 @@ class ProcessStage:
                 "merchant_guid": str(request.body.merchant_guid),
                 "record_count": request.body.record_count,
                 "expires_at": request.body.expires_at.isoformat(),
+                **({"differences": [one.field for one in announced.differences]} if announced.differences else {}),
             },
+        )
+
+    async def _answer_conflict(self, announced: Announced, message: StageMessage) -> None:
+        """Raise an alarm, and send the outcome again if there is one: the partner has announced the job once more.
+
+        Without an outcome nothing is to be sent yet: the first notification comes after this announcement anyway.
+        """
+        differences = [f"{one.field}: {one.first}, now {one.later}" for one in announced.differences]
+        log.error("announcement_conflict", announcement=announced.announcement.id, differences=differences)
+        self._context.metrics.announcement_conflicts.labels(announced.ref.integration).inc()
+        await self._decider.publish_existing(
+            message.ref, message.traceparent, again=lambda outcome: _again(announced, outcome)
         )
 
     async def _publish_existing(self, announced: Announced, message: StageMessage) -> bool:
         """Publish again what an earlier message of this job led to; return False if there is nothing yet."""
-
-        def again(outcome: Outcome) -> str | None:
-            return announced.announcement.id if announced.announcement.stored_at > outcome.at else None
-
-        if await self._decider.publish_existing(message.ref, message.traceparent, again=again):
+        if await self._decider.publish_existing(
+            message.ref, message.traceparent, again=lambda outcome: _again(announced, outcome)
+        ):
             return True
         receipt = await self._context.jobs.processed(message.ref)
         if receipt is not None:
@@ -126,3 +137,8 @@ class ProcessStage:
             ),
             self._context.publisher.publish(processed_record(message, announcement, receipt)),
         )
+
+
+def _again(announced: Announced, outcome: Outcome) -> str | None:
+    """Return the name of one more notification, if the job was announced once more after its outcome."""
+    return announced.announcement.id if announced.announcement.stored_at > outcome.at else None

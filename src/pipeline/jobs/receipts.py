@@ -24,12 +24,31 @@ class Receipt(BaseModel):
     nonce: str = Field(default_factory=_nonce)
 
 
+class Difference(BaseModel):
+    """One field in which a later announcement of a job differs from the first one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str
+    first: str
+    later: str
+
+
 class JobIdentity(Receipt):
     """The identity of a job, from its first announcement. A later one that differs is a conflict."""
 
     merchant_guid: UUID
     record_count: int
     announcement: str
+
+    def differences(self, later: JobIdentity) -> tuple[Difference, ...]:
+        """Return in which fields a later announcement contradicts this one."""
+        values = {name: (getattr(self, name), getattr(later, name)) for name in ("merchant_guid", "record_count")}
+        return tuple(
+            Difference(field=name, first=str(one), later=str(other))
+            for name, (one, other) in values.items()
+            if one != other
+        )
 
 
 class Announcement(Receipt):
@@ -46,6 +65,20 @@ class Announcement(Receipt):
     deadline: AwareDatetime
     stored_at: AwareDatetime
     request: JobAnnouncement = Field(repr=False)
+
+
+class Conflict(Receipt):
+    """A later announcement that contradicts the first one. The first decides; this one is not used.
+
+    Attributes:
+        id: 16 hex digits, the beginning of the record's ``ce_id``.
+        attempt: The job's attempt at that time.
+    """
+
+    id: str
+    attempt: int = Field(ge=1)
+    differences: tuple[Difference, ...]
+    stored_at: AwareDatetime
 
 
 class FilePosition(BaseModel):

@@ -171,6 +171,11 @@ class Metrics(KafkaMetrics):
             "stage",
             "outcome",
         )
+        self.announcement_conflicts = self._counter(
+            "announcement_conflicts",
+            "Announcements that contradict the first one of their job (merchant, record count) and are not used",
+            "integration",
+        )
         self.chunks = self._counter(
             "chunks", "Chunks by result (done, found: finished before a restart)", "integration", "result"
         )

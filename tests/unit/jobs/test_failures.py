@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from support.job_world import CARDS, World
 
 from pipeline.contracts import Topic
@@ -143,3 +144,31 @@ async def test_another_merchant_under_a_known_job_is_a_conflict_and_changes_noth
     assert "job.conflict" in world.bus.audit()
     assert len(world.bus.on(Topic.BATCH_PROCESSED)) == 1
     assert len(world.objects.opened) == 1
+
+
+async def test_a_corrected_announcement_before_the_outcome_is_answered_by_the_first_notification() -> None:
+    world = World()
+    first = world.announce()
+    with capture_logs() as logs:
+        await world.deliver(world.process, first)
+        await world.deliver(world.process, world.announce(record_count=4))
+    assert world.metrics.announcement_conflicts.labels("acme")._value.get() == 1
+    (line,) = [one for one in logs if one["event"] == "announcement_conflict"]
+    assert (line["log_level"], line["differences"]) == ("error", ["record_count: 3, now 4"])
+    await world.run(first)
+    assert len(world.ecs.calls) == 1
+
+
+@pytest.mark.parametrize("data", [CARDS, b"<html>"])
+async def test_a_corrected_announcement_after_the_outcome_repeats_the_notification(data: bytes) -> None:
+    """The partner must not wait for the job that it announced again in vain; it hears the same outcome once more."""
+    world = World()
+    await world.run(world.announce(data))
+    world.clock.forward(minutes=5)
+    for _ in range(2):  # a redelivery changes nothing
+        await world.run(world.announce(data, record_count=4))
+        world.restart()
+    assert len(world.ecs.calls) == 2
+    assert world.ecs.calls[0] == world.ecs.calls[1]
+    assert world.bus.audit().count("job.conflict") == 1
+    assert len(await world.jobs.conflicts(world.ref)) == 1

@@ -111,11 +111,25 @@ async def test_the_latest_deadline_counts_not_the_latest_arrival() -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("record_count", 4), ("merchant_guid", "99999999-9999-4999-8999-999999999999")]
 )
-async def test_another_merchant_or_count_is_a_conflict_and_is_not_stored(field: str, value: object) -> None:
+async def test_another_merchant_or_count_is_a_conflict_that_is_kept_beside(field: str, value: object) -> None:
+    """It is no announcement; what differs is stored once, even if two groups see it."""
     jobs = JobStore(MemoryStore())
-    await announce(jobs)
-    assert (await announce(jobs, "b", hours=9, changes={field: value})).news == "conflict"
+    first = await announce(jobs)
+    found = await announce(jobs, "b", hours=9, changes={field: value})
+    assert found.news == "conflict"
+    again = await announce(jobs, "b", hours=9, changes={field: value})
+    assert (again.news, again.ref, again.differences) == ("conflict", found.ref, found.differences)
+    assert again.announcement.stored_at == found.announcement.stored_at
     assert (await jobs.newest(REF)).id == "a"
+    assert [one.id for one in await jobs.announcements(REF)] == ["a"]
+    (conflict,) = await jobs.conflicts(REF)
+    assert (conflict.id, conflict.attempt, conflict.stored_at) == ("b", 1, found.announcement.stored_at)
+    (difference,) = conflict.differences
+    assert (difference.field, difference.first, difference.later) == (
+        field,
+        str(getattr(first.announcement.request, field)),
+        str(value),
+    )
 
 
 async def test_two_groups_that_announce_at_once_agree() -> None:

@@ -128,6 +128,7 @@ async def _completed(*answers: Answer | PipelineError) -> list[str]:
             await world.run(record)
     world.clock.forward(minutes=5)
     await world.run(world.announce(expires_at=BEGIN.replace(hour=15).isoformat()))
+    await world.run(world.announce(record_count=4))
     return keys
 
 

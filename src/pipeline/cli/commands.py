@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,6 +36,7 @@ class CommandReceipt(BaseModel):
         id: Milliseconds of the time and eight hex digits: a listing is in the order of time.
         command: As on the command line, e.g. ``job cancel``.
         about: What it is about, e.g. the job; decides whether a repetition is the same command.
+        targets: What it acts on, if the store was asked for that: a repetition acts on the same.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,6 +47,7 @@ class CommandReceipt(BaseModel):
     reason: str
     command: str
     about: dict[str, JsonValue]
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,13 @@ class Command:
 
 @asynccontextmanager
 async def recorded(
-    setup: Setup, objects: ObjectStore, order: Order, name: str, about: Mapping[str, JsonValue]
+    setup: Setup,
+    objects: ObjectStore,
+    order: Order,
+    name: str,
+    about: Mapping[str, JsonValue],
+    *,
+    targets: Sequence[str] = (),
 ) -> AsyncIterator[Command]:
     """Connect to the broker, put the command on record, and yield it. Its id goes to stderr before it acts.
 
@@ -155,6 +163,7 @@ async def recorded(
         order: What the operator gave.
         name: The command as on the command line, e.g. ``job cancel``.
         about: What it is about; equal for a repetition.
+        targets: What it acts on. Of a repeated command, the receipt has those of the first time.
 
     Raises:
         CommandRefused: There is no command of the id to repeat, or its receipt is damaged.
@@ -162,14 +171,16 @@ async def recorded(
     """
     async with setup.ports.publisher(setup.settings().cluster, client_id="card-pipeline-cli") as publisher:
         if order.repeat is None:
-            receipt = await _record(objects, order, name, about)
+            receipt = await _record(objects, order, name, about, targets)
             click.echo(f"command {receipt.id}", err=True)
         else:
             receipt = await _earlier(objects, order.repeat, name, about)
         yield Command(receipt, publisher)
 
 
-async def _record(objects: ObjectStore, order: Order, name: str, about: Mapping[str, JsonValue]) -> CommandReceipt:
+async def _record(
+    objects: ObjectStore, order: Order, name: str, about: Mapping[str, JsonValue], targets: Sequence[str]
+) -> CommandReceipt:
     at = now()
     receipt = CommandReceipt(
         id=f"{int(at.timestamp() * 1000):013d}-{uuid4().hex[:8]}",
@@ -178,6 +189,7 @@ async def _record(objects: ObjectStore, order: Order, name: str, about: Mapping[
         reason=order.reason,
         command=name,
         about=dict(about),
+        targets=tuple(targets),
     )
     if not await objects.create(_key(receipt.id), receipt.model_dump_json().encode()):
         raise CommandRefused("command_exists", f"another command has the id {receipt.id}; give the command again")

@@ -13,7 +13,7 @@ import click
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.job_list import Listed, Wanted, list_jobs
-from pipeline.cli.job_orders import notify, purge
+from pipeline.cli.job_orders import cancel, notify, purge
 from pipeline.cli.job_view import (
     JobView,
     NotFound,
@@ -45,10 +45,10 @@ class FollowTimeout(TransientError):
 
 @click.group()
 def job() -> None:
-    """Look at jobs, notify ECS again, delete card data. JOB is INTEGRATION/GUID, or only the GUID."""
+    """Look at jobs, cancel them, notify ECS again, delete card data. JOB is INTEGRATION/GUID, or only the GUID."""
 
 
-for order in (notify, purge):
+for order in (cancel, notify, purge):
     job.add_command(order)
 
 

@@ -68,8 +68,8 @@ class Listed:
     cursor: str
 
 
-async def list_jobs(jobs: JobStore, wanted: Wanted, limit: int) -> AsyncIterator[Listed]:
-    """Yield at most ``limit`` jobs.
+async def list_jobs(jobs: JobStore, wanted: Wanted, limit: int | None) -> AsyncIterator[Listed]:
+    """Yield at most ``limit`` jobs; None for all.
 
     Each job costs one listing and up to ten reads, :data:`AT_ONCE` jobs at a time. Open jobs cost one more listing for
     each 1,000 of them, ended ones two for each day and one for each minute in which a job ended.
@@ -87,8 +87,7 @@ async def list_jobs(jobs: JobStore, wanted: Wanted, limit: int) -> AsyncIterator
         if listed is None:
             continue
         yield listed
-        limit -= 1
-        if limit == 0:
+        if limit is not None and (limit := limit - 1) == 0:
             return
 
 

@@ -1,25 +1,27 @@
-"""Commands that change jobs: delete card data, send a refused callback again."""
+"""Commands that change jobs: cancel, notify ECS again, delete card data."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from pipeline.cli.commands import Order, order_options, recorded
+from pipeline.cli.commands import Command, Order, order_options, recorded
 from pipeline.cli.context import Setup, pass_setup
-from pipeline.cli.job_view import all_attempts, job_argument, job_name, with_job
+from pipeline.cli.exits import UsageRefused
+from pipeline.cli.job_batch import Action, Batch, Result
+from pipeline.cli.job_view import State, all_attempts, job_argument, job_name, with_job
 from pipeline.cli.output import json_option, print_json
 from pipeline.contracts import AuditAction
-from pipeline.errors import PermanentError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.messages import outcome_record
+from pipeline.jobs.operations import CANCELLED, Operations, Refused, check_cancel, check_notify
 
+OPEN: Final[tuple[State, ...]] = ("announced", "processing", "processed", "uploaded", "completed", "failed", "refused")
+"""States of the jobs that `job cancel --all-open` looks at."""
 
-class Refused(PermanentError):
-    """The job's state does not allow it."""
+optional_job = click.argument("job_text", metavar="[JOB]", required=False)
 
 
 @click.command(
@@ -38,23 +40,6 @@ def purge(setup: Setup, *, job_text: str, order: Order, as_json: bool) -> None:
     click.echo(f"{gone['job']}: {gone['objects']} objects {'would be ' if order.dry_run else ''}deleted")
 
 
-@click.command(
-    epilog="Example: pipeline job notify acme/cffde776-1d2a-4614-8023-a5148e411462 --reason 'new token is in place'"
-)
-@job_argument
-@order_options
-@json_option
-@pass_setup
-def notify(setup: Setup, *, job_text: str, order: Order, as_json: bool) -> None:
-    """Send a callback again that ECS refused, with the same body. Exit 1 if it was not refused."""
-    sent = asyncio.run(with_job(setup, job_text, lambda jobs, ref: _notify(setup, jobs, ref, order)))
-    if as_json:
-        print_json(sent)
-        return
-    would = "would be" if order.dry_run else "will be"
-    click.echo(f"{sent['job']}: the callback {would} sent again")
-
-
 async def _purge(setup: Setup, jobs: JobStore, latest: JobRef, order: Order) -> dict[str, Any]:
     name = job_name(latest)
     if await jobs.outcome(latest) is None:
@@ -67,6 +52,7 @@ async def _purge(setup: Setup, jobs: JobStore, latest: JobRef, order: Order) -> 
         gone = sum([await jobs.drop_parts(ref) for ref in attempts])
         await command.audit(
             AuditAction.JOB_PURGED,
+            name,
             detail={"objects": gone},
             integration=latest.integration,
             job_guid=latest.job_guid,
@@ -74,22 +60,92 @@ async def _purge(setup: Setup, jobs: JobStore, latest: JobRef, order: Order) -> 
     return {"job": name, "objects": gone, "command": command.id}
 
 
-async def _notify(setup: Setup, jobs: JobStore, ref: JobRef, order: Order) -> dict[str, Any]:
-    name, outcome, result = job_name(ref), await jobs.outcome(ref), await jobs.final_result(ref)
-    if outcome is None or result is None:
-        raise Refused("job_not_notified", f"ECS has not been notified of {name} yet; the confirm stage will do it")
-    if result.told != "refused":
-        raise Refused("callback_confirmed", f"{name}: ECS has confirmed its outcome")
-    if order.dry_run:
-        return {"job": name, "outcome": outcome.outcome, "again": None, "command": None}
-    async with recorded(setup, jobs.objects, order, "job notify", {"job": name}) as command:
+@click.command(
+    epilog="""\b
+Examples:
+  pipeline job notify acme/cffde776-1d2a-4614-8023-a5148e411462 --reason 'ECS fixed its side'
+  pipeline job notify --all-refused --integration acme --reason 'new token is in place'"""
+)
+@optional_job
+@click.option("--all-refused", "every", is_flag=True, help="All jobs whose callback ECS refused.")
+@click.option("--integration", metavar="NAME", help="With --all-refused: only jobs of this integration.")
+@order_options
+@json_option
+@pass_setup
+def notify(
+    setup: Setup, *, job_text: str | None, every: bool, integration: str | None, order: Order, as_json: bool
+) -> None:
+    """Send a callback again that ECS refused, with the same body. Exit 1 if it was not refused.
+
+    The confirm stage sends it. With --all-refused, all in one process; with --json then one line per job.
+    """
+
+    async def check(jobs: JobStore, ref: JobRef) -> Result:
+        return {"job": job_name(ref), "outcome": (await check_notify(jobs, ref)).outcome, "again": None}
+
+    async def act(operations: Operations, command: Command, ref: JobRef) -> Result:
         again = f"cli-{command.id}"
-        await command.publisher.publish(outcome_record(ref, await jobs.newest(ref), outcome, None, again))
-        await command.audit(
-            AuditAction.CALLBACK_REPEATED,
-            name,
-            detail={"attempt": ref.attempt, "again": again},
-            integration=ref.integration,
-            job_guid=ref.job_guid,
-        )
-    return {"job": name, "outcome": outcome.outcome, "again": again, "command": command.id}
+        return {"job": job_name(ref), "outcome": (await operations.notify(ref, again)).outcome, "again": again}
+
+    action = Action(
+        name="job notify",
+        audited=AuditAction.CALLBACK_REPEATED,
+        question="Send {count} callbacks again?",
+        question_for_one="",
+        done="the callback will be sent again",
+        planned="the callback would be sent again",
+        check=check,
+        act=act,
+    )
+    Batch(setup, order, action, as_json).run(job_text, ("refused",) if every else (), integration)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pipeline job cancel acme/cffde776-1d2a-4614-8023-a5148e411462 --reason 'wrong file, INC-7'
+  pipeline job cancel --all-open --integration acme --reason 'the integration was removed'"""
+)
+@optional_job
+@click.option("--all-open", "every", is_flag=True, help="All open jobs of the integration that --integration names.")
+@click.option("--integration", metavar="NAME", help="With --all-open: the integration.")
+@order_options
+@json_option
+@pass_setup
+def cancel(
+    setup: Setup, *, job_text: str | None, every: bool, integration: str | None, order: Order, as_json: bool
+) -> None:
+    """Fail a job as `cancelled`, and have ECS notified. It cannot be undone. Exit 1 if the job is decided.
+
+    Work that is running stops before its next chunk or upload. A job whose integration is not in the settings is
+    closed without a callback, because nobody knows how to notify its partner: inform the partner yourself.
+    """
+    if every and not integration:
+        raise UsageRefused("which_jobs", "--all-open needs --integration NAME")
+    configured = setup.settings().job_names
+
+    async def check(jobs: JobStore, ref: JobRef) -> Result:
+        await check_cancel(jobs, ref, configured)
+        return {
+            "job": job_name(ref),
+            "outcome": "failed",
+            "reason": CANCELLED,
+            "notified": ref.integration in configured,
+        }
+
+    async def act(operations: Operations, _: Command, ref: JobRef) -> Result:
+        outcome = await operations.cancel(ref)
+        notified = ref.integration in configured
+        return {"job": job_name(ref), "outcome": outcome.outcome, "reason": outcome.reason, "notified": notified}
+
+    action = Action(
+        name="job cancel",
+        audited=AuditAction.JOB_CANCELLED,
+        question="Cancel {count} jobs? It cannot be undone.",
+        question_for_one="Cancel {job}? It cannot be undone.",
+        done="cancelled",
+        planned="would be cancelled",
+        check=check,
+        act=act,
+    )
+    Batch(setup, order, action, as_json).run(job_text, OPEN if every else (), integration)

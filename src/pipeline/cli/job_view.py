@@ -18,6 +18,7 @@ from pipeline.cli.exits import UsageRefused
 from pipeline.errors import PermanentError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.operations import NOBODY_NOTIFIED
 from pipeline.jobs.receipts import (
     Announcement,
     Manifest,
@@ -36,9 +37,6 @@ State = Literal[
     "announced", "processing", "processed", "uploaded", "completed", "failed", "confirmed", "refused", "closed"
 ]
 """How far a job is; ``completed`` and ``failed`` are decided only; the three last end it (docs/cli.md)."""
-
-CLOSED_CODE = "integration_removed"
-"""Code of the result of a job that was closed although its partner cannot be notified."""
 
 
 class NotFound(PermanentError):
@@ -70,7 +68,7 @@ class JobView:
     def state(self) -> State:
         """How far it is."""
         if self.told:
-            return "closed" if self.told.code == CLOSED_CODE else self.told.told
+            return "closed" if self.told.code == NOBODY_NOTIFIED else self.told.told
         if self.outcome:
             return self.outcome.outcome
         if self.uploaded:

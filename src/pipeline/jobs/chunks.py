@@ -254,6 +254,9 @@ class FileWork:
         return sum(one.size for one in self._done.values())
 
     async def _url(self) -> SignedUrl:
+        """Return the current URL; the downloader asks for it before each try."""
+        if await self._jobs.outcome(self._ref) is not None:
+            raise OutcomeExists
         newest = await self._jobs.newest(self._ref)
         return signed_url(
             newest.request.input_file_url,

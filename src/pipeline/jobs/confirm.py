@@ -15,6 +15,7 @@ from pipeline.errors import LeaseLost, PermanentError, TransientError
 from pipeline.jobs.announcements import JobRules, rules_for
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, completed_record, decode, receipt_missing, ref_of
+from pipeline.jobs.outcomes import callback_of
 from pipeline.jobs.partners import CONFLICT, UNANSWERED, UNCLEAR, Answer, Notifier
 from pipeline.jobs.receipts import (
     Announcement,
@@ -132,12 +133,13 @@ class ConfirmStage:
         if not await self._jobs.record_attempt(ref, attempt, again):
             raise LeaseLost("callback_taken", "another worker sends this callback")
         await lease.ensure()
+        callback = callback_of(notification.outcome, notification.announcement, rules)
         try:
             answer = await rules.notifier.notify(
                 SecretStr(notification.announcement.request.callback_url),
                 job_guid=str(ref.job_guid),
-                body=notification.outcome.body.encode(),
-                request_id=notification.outcome.request_id,
+                body=callback.body.encode(),
+                request_id=callback.request_id,
             )
         except TransientError as error:
             log.warning("callback_not_accepted", attempt_number=number, code=error.code, message=error.message)
@@ -191,7 +193,14 @@ class ConfirmStage:
             detail={"tries": result.tries, "status": result.status, "code": result.code},
         )
         await self._context.publisher.publish(
-            completed_record(message, notification.announcement, outcome, result, notification.again)
+            completed_record(
+                ref,
+                notification.announcement,
+                outcome,
+                result,
+                again=notification.again,
+                traceparent=message.traceparent,
+            )
         )
         await message.lease.ensure()
         if not (confirmed and outcome.outcome == "completed"):

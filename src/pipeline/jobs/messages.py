@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -134,14 +135,15 @@ def outcome_record(
 
 
 def completed_record(
-    stage_message: StageMessage,
+    ref: JobRef,
     announcement: Announcement,
     outcome: Outcome,
     result: NotificationResult,
+    *,
     again: str | None,
+    traceparent: str | None,
 ) -> OutgoingRecord:
     """Return the record that ends the job for other services."""
-    ref = stage_message.ref
     message = BatchCompleted(
         integration=ref.integration,
         job_guid=ref.job_guid,
@@ -156,7 +158,7 @@ def completed_record(
         records_processed=outcome.ok + outcome.failed,
         records_failed=outcome.failed,
     )
-    return _outgoing(Topic.BATCH_COMPLETED, message, "confirm", stage_message.traceparent, again or "", result.told)
+    return _outgoing(Topic.BATCH_COMPLETED, message, "confirm", traceparent, again or "", result.told)
 
 
 def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | None, *facts: str) -> OutgoingRecord:
@@ -164,7 +166,7 @@ def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | 
     guid = str(message.job_guid)
     headers = EventHeaders(
         id=event_id(topic.value, message.integration, guid, str(message.attempt), *facts),
-        source=f"/pipeline/{actor}",
+        source=f"/pipeline/{quote(actor, safe=':')}",
         type=topic.value,
         subject=guid,
         time=message.at,

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, TypeVar
 
 import structlog
@@ -17,7 +18,7 @@ from pipeline.jobs.job_store import JobDamaged
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, outcome_record
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Partner
-from pipeline.jobs.receipts import Outcome, Processed, Uploaded
+from pipeline.jobs.receipts import Announcement, Outcome, Processed, Uploaded
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.wording import shorten
 
@@ -112,20 +113,12 @@ class Decider:
         """Decide ``failed`` unless the job has an outcome; publish the outcome and return it."""
         announcement = await self._context.jobs.newest(ref)
         message = _message(error.message, rules.partner)
-        callback = _callback(announcement.request, counts, rules, message)
-        wanted = Outcome(
-            outcome="failed",
-            reason=error.code,
-            message=message,
-            body=callback.body,
-            request_id=callback.request_id,
-            announcement=announcement.id,
-            generation=None,
-            records=counts.ok + counts.failed,
-            ok=counts.ok,
-            failed=counts.failed,
-            result_bytes=0,
-            result_etag="",
+        wanted = _failed(
+            announcement,
+            error.code,
+            message,
+            counts,
+            callback=_callback(announcement.request, counts, rules, message),
             decided_by=self._context.stage,
             at=self._context.clock(),
         )
@@ -201,6 +194,49 @@ class Decider:
             },
         )
         await self._context.publisher.publish(outcome_record(ref, announcement, outcome, traceparent, again))
+
+
+def failed_without_partner(
+    announcement: Announcement, reason: str, message: str, counts: Counts, *, decided_by: str, at: datetime
+) -> Outcome:
+    """Return the outcome of a failed job whose partner is not known here, so that it has no callback."""
+    return _failed(announcement, reason, message, counts, callback=Callback("", ""), decided_by=decided_by, at=at)
+
+
+def callback_of(outcome: Outcome, announcement: Announcement, rules: JobRules) -> Callback:
+    """Return the callback of an outcome: the stored one, or where its partner was not known then, that of today."""
+    if outcome.request_id:
+        return Callback(outcome.body, outcome.request_id)
+    message = _message(outcome.message or "", rules.partner)
+    return _callback(announcement.request, Counts(outcome.ok, outcome.failed), rules, message)
+
+
+def _failed(
+    announcement: Announcement,
+    reason: str,
+    message: str,
+    counts: Counts,
+    *,
+    callback: Callback,
+    decided_by: str,
+    at: datetime,
+) -> Outcome:
+    return Outcome(
+        outcome="failed",
+        reason=reason,
+        message=message,
+        body=callback.body,
+        request_id=callback.request_id,
+        announcement=announcement.id,
+        generation=None,
+        records=counts.ok + counts.failed,
+        ok=counts.ok,
+        failed=counts.failed,
+        result_bytes=0,
+        result_etag="",
+        decided_by=decided_by,
+        at=at,
+    )
 
 
 def _callback(announcement: JobAnnouncement, counts: Counts, rules: JobRules, message: str | None) -> Callback:

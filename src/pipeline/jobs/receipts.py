@@ -146,8 +146,9 @@ class Outcome(Receipt):
 
     Attributes:
         reason: Error code of a failure; None for ``completed``.
-        body: The callback body, exactly the bytes that are sent (text, UTF-8).
-        decided_by: ``process``, ``upload`` or ``watch``.
+        body: The callback body, exactly the bytes that are sent (text, UTF-8). Empty, as the request id, if the partner
+            was not known when an operator cancelled the job.
+        decided_by: ``process``, ``upload``, ``watch`` or ``cli:<user>``.
     """
 
     outcome: Literal["completed", "failed"]

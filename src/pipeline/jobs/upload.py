@@ -10,7 +10,7 @@ import structlog
 from pipeline.contracts import AuditAction, BatchProcessed, Record
 from pipeline.jobs.announcements import JobRules, rules_for
 from pipeline.jobs.messages import StageMessage, decode, receipt_missing, ref_of
-from pipeline.jobs.outcomes import Counts, Decider
+from pipeline.jobs.outcomes import Counts, Decider, OutcomeExists
 from pipeline.jobs.receipts import Processed, Uploaded
 from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.jobs.transfer import SignedUrl, Uploader, signed_url
@@ -81,7 +81,10 @@ class UploadStage:
             return self._jobs.stream(manifests)
 
         async def url() -> SignedUrl:
-            await lease.ensure()  # the uploader asks for the URL before each try
+            # the uploader asks for the URL before each try
+            await lease.ensure()
+            if await self._jobs.outcome(ref) is not None:
+                raise OutcomeExists
             newest = await self._jobs.newest(ref)
             return signed_url(
                 newest.request.result_upload_url,

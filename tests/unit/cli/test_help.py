@@ -43,6 +43,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "ingress",
         "integration new ecs",
         "integration new weavr",
+        "job cancel",
         "job follow",
         "job list",
         "job purge",

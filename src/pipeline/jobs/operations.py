@@ -1,0 +1,168 @@
+"""What operators' commands do to a job: cancel it, notify its partner again, begin a new attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from pipeline.contracts import AuditAction
+from pipeline.errors import PermanentError
+from pipeline.jobs.announcements import JobRules
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.messages import completed_record, outcome_record
+from pipeline.jobs.outcomes import Counts, Decider, failed_without_partner
+from pipeline.jobs.receipts import NotificationResult, Outcome
+from pipeline.jobs.stage import StageContext
+
+CANCELLED: Final = "cancelled"
+"""Reason of a job that an operator cancelled."""
+
+NOBODY_NOTIFIED: Final = "integration_removed"
+"""Code of the result of a job that was closed although nobody can notify its partner."""
+
+
+class Refused(PermanentError):
+    """The job's state does not allow the command."""
+
+
+async def check_cancel(jobs: JobStore, ref: JobRef, configured: Container[str]) -> None:
+    """Return if the job can be cancelled.
+
+    Args:
+        jobs: The job store.
+        ref: The job's attempt.
+        configured: Names of the configured integrations.
+
+    Raises:
+        Refused: Its outcome is decided. Where its integration is not configured, only a confirmed job is refused.
+    """
+    outcome = await jobs.outcome(ref)
+    if outcome is None or outcome.reason == CANCELLED:
+        return
+    result = await jobs.final_result(ref)
+    if ref.integration in configured or (result is not None and result.told == "confirmed"):
+        raise Refused("job_decided", f"{_name(ref)} is decided: {outcome.outcome}; nothing is left to cancel")
+
+
+async def check_notify(jobs: JobStore, ref: JobRef) -> Outcome:
+    """Return the outcome of a job whose callback was refused.
+
+    Raises:
+        Refused: The partner was not notified yet, or has confirmed the outcome.
+    """
+    outcome, result = await jobs.outcome(ref), await jobs.final_result(ref)
+    if outcome is None or result is None:
+        raise _not_notified(ref)
+    if result.told != "refused":
+        raise Refused("callback_confirmed", f"{_name(ref)}: ECS has confirmed its outcome")
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """Changes jobs on behalf of an operator. Each method is safe to repeat.
+
+    Attributes:
+        context: Its stage is the operator, e.g. ``cli:alice``: the actor in outcomes and audit events.
+        rules: Those of the configured integrations.
+        keep_failed_parts: How long to keep the parts of a job that failed.
+    """
+
+    context: StageContext
+    rules: Mapping[str, JobRules]
+    keep_failed_parts: timedelta
+
+    async def cancel(self, ref: JobRef) -> Outcome:
+        """Fail a job as ``cancelled``, and have its partner notified; return the existing outcome.
+
+        Work that is running stops at its next look at the outcome: before a chunk, a download, an upload. A job whose
+        integration the settings lack is closed: its partner is not notified, because nobody knows how.
+
+        Raises:
+            Refused: It was decided otherwise, before or just now.
+        """
+        await check_cancel(self.context.jobs, ref, self.rules)
+        rules = self.rules.get(ref.integration)
+        if rules is None:
+            return await self._close(ref)
+        error = PermanentError(
+            CANCELLED, "The job was cancelled by the receiver of the announcement before it was finished."
+        )
+        counts = Counts(*await self.context.jobs.decided_cards(ref))
+        outcome = await Decider(self.context).fail(ref, error, rules, counts=counts)
+        if outcome.reason != CANCELLED:
+            raise Refused("job_decided", f"{_name(ref)} was decided meanwhile: {outcome.outcome}")
+        return outcome
+
+    async def _close(self, ref: JobRef) -> Outcome:
+        context, jobs = self.context, self.context.jobs
+        announcement = await jobs.newest(ref)
+        counts = Counts(*await jobs.decided_cards(ref))
+        outcome = await jobs.decide(
+            ref,
+            failed_without_partner(
+                announcement,
+                CANCELLED,
+                "The job was cancelled; nobody was notified, because its integration is not in the settings.",
+                counts,
+                decided_by=context.stage,
+                at=context.clock(),
+            ),
+        )
+        await context.audit(
+            AuditAction.OUTCOME_DECIDED,
+            ref,
+            at=outcome.at,
+            detail={
+                "outcome": outcome.outcome,
+                "reason": outcome.reason,
+                "decided_by": outcome.decided_by,
+                "ok": outcome.ok,
+                "failed": outcome.failed,
+            },
+        )
+        result = await jobs.final_result(ref) or await jobs.record_result(
+            ref,
+            NotificationResult(
+                told="refused",
+                tries=0,
+                status=0,
+                code=NOBODY_NOTIFIED,
+                detail="the integration is not in the settings",
+                at=context.clock(),
+            ),
+        )
+        await context.publisher.publish(
+            completed_record(ref, announcement, outcome, result, again=None, traceparent=None)
+        )
+        await jobs.file("purge", ref, result.at + self.keep_failed_parts)
+        await jobs.close(ref, outcome, result.at)
+        return outcome
+
+    async def notify(self, ref: JobRef, again: str) -> Outcome:
+        """Have a callback sent again with the same body, after :func:`check_notify`; return the outcome.
+
+        Args:
+            ref: The job's attempt.
+            again: Name of the repeated notification; the same name is sent once.
+
+        Raises:
+            Refused: The job has no outcome.
+        """
+        outcome = await self.context.jobs.outcome(ref)
+        if outcome is None:
+            raise _not_notified(ref)
+        newest = await self.context.jobs.newest(ref)
+        await self.context.publisher.publish(outcome_record(ref, newest, outcome, None, again))
+        return outcome
+
+
+def _not_notified(ref: JobRef) -> Refused:
+    return Refused("job_not_notified", f"ECS has not been notified of {_name(ref)} yet; the confirm stage will do it")
+
+
+def _name(ref: JobRef) -> str:
+    return f"{ref.integration}/{ref.job_guid}"

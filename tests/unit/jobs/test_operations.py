@@ -1,0 +1,202 @@
+"""What operators' commands do to a job, while stages work on it or not."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from support.job_world import World
+
+from pipeline.contracts import Topic
+from pipeline.errors import TransientError
+from pipeline.jobs.announcements import JobRules
+from pipeline.jobs.operations import Operations, Refused, check_notify
+from pipeline.jobs.partners import Answer
+from pipeline.jobs.stage import StageContext
+
+REFUSAL = Answer("refused", 404, "callback_unknown_job", "No batch job found")
+TEXT = "The job was cancelled by the receiver of the announcement before it was finished."
+
+
+def operations(world: World, *, configured: bool = True) -> Operations:
+    rules = JobRules(partner=world.partner, limits=world.limits, policies=world.policies)
+    context = StageContext("cli:alice", world.jobs, world.bus, world.clock, world.metrics)
+    return Operations(context, {"acme": rules} if configured else {}, timedelta(days=7))
+
+
+async def test_a_job_that_nobody_began_fails_as_cancelled_and_its_partner_is_notified() -> None:
+    world = World()
+    record = world.announce()
+    await world.deliver(world.watch, record)
+    await operations(world).cancel(world.ref)
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert (outcome.outcome, outcome.reason, outcome.decided_by) == ("failed", "cancelled", "cli:alice")
+    await world.run(record)
+    assert world.objects.opened == []
+    (call,) = world.ecs.calls
+    assert json.loads(call[2]) == {
+        "success": False,
+        "records_processed": 0,
+        "records_failed": 0,
+        "error_message": TEXT,
+    }
+    assert not [key for key in world.memory.objects if key.startswith("open/")]
+
+
+async def test_running_work_stops_before_its_next_chunk() -> None:
+    """The chunk in work ends; its part is counted in the callback, and no further card is processed."""
+    world = World(csv_limits={"chunk_records": 1})
+    record = world.announce()
+    done: list[str] = []
+
+    class Cancelling(type(world.jobs)):  # type: ignore[misc]  # the world's own class
+        async def record_manifest(self, *arguments: object) -> bool:
+            created = await super().record_manifest(*arguments)
+            done.append("chunk")
+            if len(done) == 1:
+                await operations(world).cancel(world.ref)
+            return bool(created)
+
+    world.jobs = Cancelling(world.memory)
+    world.restart()
+    await world.run(record)
+    assert done == ["chunk"]
+    assert world.objects.put == []
+    (call,) = world.ecs.calls
+    body = json.loads(call[2])
+    assert (body["success"], body["records_processed"], body["error_message"]) == (False, 1, TEXT)
+
+
+async def test_a_download_that_is_tried_again_stops() -> None:
+    world = World()
+    record = world.announce()
+    world.objects.fail_open = [TransientError("source_unavailable", "500")]
+    with pytest.raises(TransientError):
+        await world.deliver(world.process, record)
+    await operations(world).cancel(world.ref)
+    await world.run(record)
+    assert len(world.objects.opened) == 1
+    assert len(world.ecs.calls) == 1
+
+
+async def test_an_upload_that_is_tried_again_stops() -> None:
+    """The uploader asks for the URL before each try: there it learns it."""
+    world = World()
+    await world.deliver(world.process, world.announce())
+    (processed,) = world.records(Topic.BATCH_PROCESSED)
+    put = world.objects.put_body
+
+    async def cancelled_first(*arguments: object, **named: object) -> str:
+        await operations(world).cancel(world.ref)
+        return await put(*arguments, **named)  # type: ignore[arg-type]
+
+    world.objects.put_body = cancelled_first  # type: ignore[method-assign]
+    world.restart()
+    await world.deliver(world.upload, processed)
+    assert world.objects.put == []
+    assert [json.loads(one.value)["reason"] for one in world.bus.on(Topic.BATCH_FAILED)] == ["cancelled", "cancelled"]
+
+
+async def test_a_decided_job_is_not_cancelled() -> None:
+    world = World()
+    await world.run(world.announce())
+    with pytest.raises(Refused, match="is decided: completed; nothing is left to cancel"):
+        await operations(world).cancel(world.ref)
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert outcome.outcome == "completed"
+
+
+async def test_of_a_race_with_a_stage_the_creation_decides() -> None:
+    world = World()
+    record = world.announce()
+    await world.deliver(world.process, record)
+
+    class Late(type(world.jobs)):  # type: ignore[misc]  # the world's own class
+        async def decided_cards(self, *arguments: object) -> tuple[int, int]:
+            if not world.bus.on(Topic.BATCH_UPLOADED):
+                await world.deliver(world.upload, world.records(Topic.BATCH_PROCESSED)[0])
+            found: tuple[int, int] = await super().decided_cards(*arguments)
+            return found
+
+    world.jobs = Late(world.memory)
+    world.restart()
+    with pytest.raises(Refused, match="was decided meanwhile: completed"):
+        await operations(world).cancel(world.ref)
+    assert not world.bus.on(Topic.BATCH_FAILED)
+
+
+async def test_a_job_of_a_removed_integration_is_closed_without_a_callback() -> None:
+    """No promise is broken in silence: other services and the audit log learn it, and the command says so."""
+    world = World()
+    record = world.announce()
+    await world.deliver(world.watch, record)
+    await operations(world, configured=False).cancel(world.ref)
+    outcome, result = await world.jobs.outcome(world.ref), await world.jobs.final_result(world.ref)
+    assert outcome is not None
+    assert result is not None
+    assert (outcome.reason, outcome.body, result.told, result.code) == (
+        "cancelled",
+        "",
+        "refused",
+        "integration_removed",
+    )
+    assert not [key for key in world.memory.objects if key.startswith("open/")]
+    assert [key for key in world.memory.objects if key.startswith(("ended/", "purge/"))]
+    assert not world.bus.on(Topic.BATCH_FAILED)
+    (completed,) = world.bus.on(Topic.BATCH_COMPLETED)
+    assert json.loads(completed.value)["told"] == "refused"
+    assert world.bus.audit() == ["outcome.decided"]
+
+
+async def test_a_decided_job_of_a_removed_integration_is_closed_with_its_outcome() -> None:
+    world = World()
+    record = world.announce()
+    await world.deliver(world.watch, record)
+    await world.deliver(world.process, record)
+    await world.deliver(world.upload, world.records(Topic.BATCH_PROCESSED)[0])
+    outcome = await operations(world, configured=False).cancel(world.ref)
+    assert outcome.outcome == "completed"
+    assert not [key for key in world.memory.objects if key.startswith("open/")]
+
+
+async def test_a_closed_job_can_be_notified_once_its_integration_is_back() -> None:
+    """Its outcome has no callback; CONFIRM makes it from the outcome, the same for every try."""
+    world = World()
+    await world.deliver(world.watch, world.announce())
+    await operations(world, configured=False).cancel(world.ref)
+    await operations(world).notify(world.ref, "cli-1")
+    world.ecs.answers = [TransientError("callback_server_error", "500")]
+    with pytest.raises(TransientError):
+        await world.deliver(world.confirm, world.records(Topic.BATCH_FAILED)[0])
+    await world.deliver(world.confirm, world.records(Topic.BATCH_FAILED)[0])
+    first, second = world.ecs.calls
+    assert first == second
+    assert json.loads(first[2])["success"] is False
+    assert first[3]
+    result = await world.jobs.final_result(world.ref)
+    assert result is not None
+    assert result.told == "confirmed"
+
+
+async def test_only_a_refused_callback_is_sent_again() -> None:
+    world = World()
+    record = world.announce()
+    await world.deliver(world.process, record)
+    with pytest.raises(Refused, match="has not been notified"):
+        await check_notify(world.jobs, world.ref)
+    with pytest.raises(Refused, match="has not been notified"):
+        await operations(world).notify(world.ref, "cli-1")
+    world.ecs.answers = [REFUSAL]
+    await world.run(record)
+    assert (await check_notify(world.jobs, world.ref)).outcome == "completed"
+    await operations(world).notify(world.ref, "cli-1")
+    await operations(world).notify(world.ref, "cli-1")
+    again = [one for one in world.records(Topic.BATCH_UPLOADED) if json.loads(one.value)["again"]]
+    for one in again:
+        await world.deliver(world.confirm, one)
+    assert len(world.ecs.calls) == 2
+    with pytest.raises(Refused, match="has confirmed"):
+        await check_notify(world.jobs, world.ref)

@@ -24,6 +24,7 @@ from pipeline.jobs.announcements import JobRules
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.operations import Operations, Refused
+from pipeline.jobs.parking import Parking
 from pipeline.jobs.stage import StageContext
 from pipeline.kafka import Publisher
 from pipeline.observability import Metrics
@@ -90,7 +91,9 @@ class Batch:
         if self.action.question_for_one:
             self.order.ask(self.action.question_for_one.format(job=job_name(ref)))
         about: dict[str, JsonValue] = {"job": job_name(ref)}
-        async with recorded(self.setup, jobs.objects, self.order, self.action.name, about, [_written(ref)]) as command:
+        async with recorded(
+            self.setup, jobs.objects, self.order, self.action.name, about, targets=[_written(ref)]
+        ) as command:
             (first,) = command.receipt.targets
             self._print(await self._act(_operations(self.setup, jobs, command.publisher), command, _read(first)))
 
@@ -192,4 +195,4 @@ def _operations(setup: Setup, jobs: JobStore, publisher: Publisher) -> Operation
         for name, one in settings.job_integrations().items()
     }
     context = StageContext(actor(), jobs, publisher, now, Metrics())
-    return Operations(context, rules, timedelta(days=settings.retention.failed_parts_days))
+    return Operations(context, rules, timedelta(days=settings.retention.failed_parts_days), Parking(jobs, now))

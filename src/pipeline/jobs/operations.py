@@ -14,6 +14,7 @@ from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import completed_record, outcome_record
 from pipeline.jobs.outcomes import Counts, Decider, failed_without_partner
+from pipeline.jobs.parking import Parking
 from pipeline.jobs.receipts import NotificationResult, Outcome
 from pipeline.jobs.stage import StageContext
 
@@ -69,11 +70,13 @@ class Operations:
         context: Its stage is the operator, e.g. ``cli:alice``: the actor in outcomes and audit events.
         rules: Those of the configured integrations.
         keep_failed_parts: How long to keep the parts of a job that failed.
+        parking: Knows the parked jobs.
     """
 
     context: StageContext
     rules: Mapping[str, JobRules]
     keep_failed_parts: timedelta
+    parking: Parking
 
     async def cancel(self, ref: JobRef) -> Outcome:
         """Fail a job as ``cancelled``, and have its partner notified; return the existing outcome.
@@ -95,6 +98,7 @@ class Operations:
         outcome = await Decider(self.context).fail(ref, error, rules, counts=counts)
         if outcome.reason != CANCELLED:
             raise Refused("job_decided", f"{_name(ref)} was decided meanwhile: {outcome.outcome}")
+        await self.parking.drop(ref)
         return outcome
 
     async def _close(self, ref: JobRef) -> Outcome:
@@ -139,6 +143,7 @@ class Operations:
             completed_record(ref, announcement, outcome, result, again=None, traceparent=None)
         )
         await jobs.file("purge", ref, result.at + self.keep_failed_parts)
+        await self.parking.drop(ref)
         await jobs.close(ref, outcome, result.at)
         return outcome
 

@@ -12,6 +12,7 @@ from pipeline.contracts import Topic
 from pipeline.errors import TransientError
 from pipeline.jobs.announcements import JobRules
 from pipeline.jobs.operations import Operations, Refused, check_notify
+from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import Answer
 from pipeline.jobs.stage import StageContext
 
@@ -22,7 +23,9 @@ TEXT = "The job was cancelled by the receiver of the announcement before it was 
 def operations(world: World, *, configured: bool = True) -> Operations:
     rules = JobRules(partner=world.partner, limits=world.limits, policies=world.policies)
     context = StageContext("cli:alice", world.jobs, world.bus, world.clock, world.metrics)
-    return Operations(context, {"acme": rules} if configured else {}, timedelta(days=7))
+    return Operations(
+        context, {"acme": rules} if configured else {}, timedelta(days=7), Parking(world.jobs, world.clock)
+    )
 
 
 async def test_a_job_that_nobody_began_fails_as_cancelled_and_its_partner_is_notified() -> None:

@@ -8,13 +8,24 @@ import subprocess
 import sys
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from support.brokers import Broker
-from support.members import TOPIC, fresh_settings, outgoing
+from support.members import TOPIC, Notebook, fresh_settings, keyed_consumer, outgoing, running, until
 
 from pipeline.contracts import TOPICS, Topic
 from pipeline.errors import FatalError
-from pipeline.kafka import Bounds, BrokerUnavailable, KafkaPublisher, KafkaSettings, Names, read_topic, topic_bounds
+from pipeline.kafka import (
+    Bounds,
+    BrokerUnavailable,
+    ConsumerSettings,
+    KafkaPublisher,
+    KafkaSettings,
+    Names,
+    TopicMissing,
+    read_topic,
+    topic_bounds,
+)
 from pipeline.kafka.admin import check_topics, create_topics, topic_table
 
 
@@ -75,6 +86,52 @@ async def test_differences_from_the_table_are_named(apache_kafka: Broker) -> Non
         (letters, "max.message.bytes"): ("1016384", "1048588", False),
         (letters, "compression.type"): ("uncompressed", "producer", True),
     }
+
+
+async def test_topics_that_the_broker_made_by_itself_are_found(apache_kafka: Broker) -> None:
+    """Another program's client asked for one before `topics create`: 4 partitions, other settings, and exit 1."""
+    settings = (await fresh_settings(apache_kafka)).model_copy(update={"topic_prefix": "auto."})
+    name = Names(settings).topic(Topic.BATCH_REQUESTED)
+    foreign = AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers)
+    await foreign.start()
+    await foreign.send_and_wait(name, b"v")
+    await foreign.stop()
+    try:
+        results = {one.name: one for one in await create_topics(settings)}
+        found = {one.rule: (one.expected, one.found, one.breaks) for one in results[name].findings}
+        assert not results[name].created
+        assert found["partitions"] == ("12", "4", True)
+        assert found["retention.ms"] == (str(3 * 86_400_000), str(7 * 86_400_000), False)
+        assert found["compression.type"] == ("uncompressed", "producer", True)
+        others = [one for one in results.values() if one.name != name]
+        assert all(one.created for one in others)
+        assert [one.findings for one in others] == [()] * len(others)
+    finally:
+        await _delete(settings)
+
+
+async def test_a_member_that_starts_before_its_topics_waits_and_makes_none(apache_kafka: Broker) -> None:
+    """The broker would create them on first use; the member names what is missing, and begins when it is there."""
+    settings = (await fresh_settings(apache_kafka)).model_copy(update={"topic_prefix": "late."})
+    book = Notebook()
+    async with KafkaPublisher(settings) as publisher:
+        member = keyed_consumer(book, settings, ConsumerSettings(session_timeout_seconds=6.0), publisher)
+        async with running(member):
+            await until(lambda: "kafka_topic_missing" in member.condition)
+            assert "late.card-batch.requested" in member.condition
+            assert not member.ready
+            with pytest.raises(TopicMissing):
+                await publisher.publish(outgoing("k", b"early"))
+            assert {one.rule for one in await check_topics(settings)} == {"missing"}
+            try:
+                await create_topics(settings)
+                await until(lambda: member.ready)
+                await publisher.publish(outgoing("k", b"v"))
+                await until(lambda: book.values() == [b"v"])
+                assert await check_topics(settings) == []
+            finally:
+                member.stop()
+                await _delete(settings)
 
 
 async def test_a_cluster_that_refuses_is_quoted(apache_kafka: Broker) -> None:

@@ -14,6 +14,7 @@ import structlog
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Part, Web, run_parts
 from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
+from pipeline.app.topics import TopicWatch, topics_of
 from pipeline.errors import TransientError
 from pipeline.kafka import ConsumerSettings, KafkaSettings
 from pipeline.kafka.embedded import EmbeddedBroker
@@ -150,6 +151,8 @@ async def _run(
         management.add_readiness("kafka", lambda: _connected(publisher))
         around = Surroundings(settings, kafka, consumer, publisher, objects, metrics, redaction.add, stack, ports)
         parts = await make(around)
+        if name != "dev":  # whose broker makes topics on first use
+            parts.append(TopicWatch(kafka, topics_of(name, settings), metrics))
         embedded = kafka.bootstrap_servers if name == "dev" else None
         for part in parts:
             for check, health in part.checks.items():

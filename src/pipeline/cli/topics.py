@@ -19,7 +19,7 @@ from pipeline.cli.output import json_option, print_json, print_table
 from pipeline.contracts import AuditAction, TopicSpec
 from pipeline.jobs.wording import shorten
 from pipeline.kafka import KafkaSettings, Partition
-from pipeline.kafka.admin import check_topics, create_topics, topic_table
+from pipeline.kafka.admin import TopicFinding, check_topics, create_topics, topic_table
 from pipeline.kafka.groups import Skip, plan_skip, skip
 from pipeline.settings import Settings
 from pipeline.subscriber import dead_letter_topics
@@ -44,17 +44,26 @@ def topics() -> None:
 @group_option
 @json_option
 @pass_setup
-def create(setup: Setup, *, every: bool, groups: Sequence[str], as_json: bool) -> None:
+@click.pass_context
+def create(ctx: click.Context, setup: Setup, *, every: bool, groups: Sequence[str], as_json: bool) -> None:
     """Create the missing topics of the configured sources and of the audit log; leave existing topics as they are.
 
-    If no source is configured, all topics are created. May be repeated.
+    If no source is configured, all topics are created. May be repeated. Exit 1 if an existing topic differs so that a
+    promise breaks: a broker that creates topics on first use may have made it. Each difference comes with its remedy.
     """
     settings = setup.settings()
     results = asyncio.run(create_topics(settings.cluster, _specs(settings, groups, every=every)))
+    broken = [finding for one in results for finding in one.findings if finding.breaks]
     if as_json:
-        print_json([dataclasses.asdict(one) for one in results])
-        return
-    print_table(("topic", "created"), [(one.name, "yes" if one.created else "exists") for one in results])
+        rows = [
+            {"name": one.name, "created": one.created, "findings": [_found(finding) for finding in one.findings]}
+            for one in results
+        ]
+        print_json(rows)
+    else:
+        print_table(("topic", "created"), [(one.name, "yes" if one.created else "exists") for one in results])
+        _print_remedies(broken)
+    ctx.exit(ExitCode.FINDING if broken else ExitCode.OK)
 
 
 @topics.command(epilog="Example: pipeline topics check --json | jq '.findings[] | select(.breaks)'")
@@ -72,14 +81,24 @@ def check(ctx: click.Context, setup: Setup, *, every: bool, groups: Sequence[str
     findings = asyncio.run(check_topics(settings.cluster, _specs(settings, groups, every=every)))
     broken = any(one.breaks for one in findings)
     if as_json:
-        print_json({"ok": not broken, "findings": [dataclasses.asdict(one) for one in findings]})
+        print_json({"ok": not broken, "findings": [_found(one) for one in findings]})
     elif findings:
         columns = ("topic", "rule", "expected", "found", "breaks a promise")
         rows = [(one.name, one.rule, one.expected, one.found, "yes" if one.breaks else "no") for one in findings]
         print_table(columns, rows)
+        _print_remedies([one for one in findings if one.breaks])
     else:
         click.echo("ok: all topics are as they should be")
     ctx.exit(ExitCode.FINDING if broken else ExitCode.OK)
+
+
+def _found(finding: TopicFinding) -> dict[str, object]:
+    return {**dataclasses.asdict(finding), "remedy": finding.remedy}
+
+
+def _print_remedies(broken: Sequence[TopicFinding]) -> None:
+    for one in broken:
+        click.echo(f"{one.name}: {one.rule} is {one.found}, and must be {one.expected}: {one.remedy}", err=True)
 
 
 @topics.command(epilog="Example: pipeline topics export --format json > topics.json")

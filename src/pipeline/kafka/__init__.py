@@ -9,9 +9,11 @@ from pipeline.kafka.errors import (
     EmbeddedMissing,
     GroupBusy,
     GroupUnknown,
+    NotAuthorized,
     RecordsLost,
     RecordTooLarge,
     SkipRefused,
+    TopicMissing,
     TopicUnknown,
 )
 from pipeline.kafka.keyed import KeyedConsumer
@@ -58,6 +60,7 @@ __all__ = [
     "KeyedConsumer",
     "Lease",
     "Names",
+    "NotAuthorized",
     "OnArrival",
     "OnDeadLetter",
     "Partition",
@@ -69,6 +72,7 @@ __all__ = [
     "SaslSettings",
     "SkipRefused",
     "TlsSettings",
+    "TopicMissing",
     "TopicUnknown",
     "WorkerSettings",
     "missing_topics",

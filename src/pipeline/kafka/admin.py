@@ -9,20 +9,12 @@ from typing import Final
 from pydantic import JsonValue
 
 from pipeline.contracts import TOPICS, TopicSpec, segment_ms
-from pipeline.kafka.client.admin import NewTopic, open_topics
+from pipeline.kafka.client.admin import NewTopic, TopicAdmin, open_topics
 from pipeline.kafka.client.producer import DEAD_LETTER_ROOM
 from pipeline.kafka.settings import KafkaSettings, Names
 
 _SAFE_REPLICAS: Final = 3
 """From so many replicas on, one may be missing without stopping publications."""
-
-
-@dataclass(frozen=True, slots=True)
-class TopicResult:
-    """What ``create_topics`` did about one topic."""
-
-    name: str
-    created: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +31,41 @@ class TopicFinding:
     expected: str
     found: str
     breaks: bool
+
+    @property
+    def remedy(self) -> str:
+        """What makes the topic as it should be."""
+        match self.rule:
+            case "missing":
+                return "pipeline topics create"
+            case "partitions" if self.breaks:
+                return (
+                    "if it holds no record yet: delete it and run pipeline topics create. Else, since keys move to "
+                    "other partitions: stop the ingress, let the stages do what is there, stop them, and run "
+                    f"kafka-topics.sh --alter --topic {self.name} --partitions {self.expected}"
+                )
+            case "partitions":
+                return "none is needed"
+            case "replication":
+                return "kafka-reassign-partitions.sh, or correct kafka.replication_factor"
+            case _:
+                return (
+                    f"kafka-configs.sh --alter --entity-type topics --entity-name {self.name} "
+                    f"--add-config {self.rule}={self.expected}"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class TopicResult:
+    """What ``create_topics`` did about one topic.
+
+    Attributes:
+        findings: How the topic differs from the table, if it existed before.
+    """
+
+    name: str
+    created: bool
+    findings: tuple[TopicFinding, ...] = ()
 
 
 def topic_table(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) -> list[dict[str, JsonValue]]:
@@ -59,7 +86,7 @@ def topic_table(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) ->
 
 
 async def create_topics(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) -> list[TopicResult]:
-    """Create the topics that are missing; leave the others as they are. Repeating is safe.
+    """Create the topics that are missing; leave the others as they are, and say how they differ. Repeating is safe.
 
     Raises:
         BrokerUnavailable: Not done in time.
@@ -71,21 +98,48 @@ async def create_topics(settings: KafkaSettings, specs: Sequence[TopicSpec] = TO
         missing = [spec for spec in specs if names.topic(spec.topic) not in there]
         if missing:
             await cluster.create_topics([_new(spec, names, settings) for spec in missing])
-    return [TopicResult(names.topic(spec.topic), created=spec in missing) for spec in specs]
+        # also those just created: a broker may have created one by itself at the same moment
+        findings = await _findings(cluster, settings, specs)
+    return [
+        TopicResult(name, created=spec in missing, findings=tuple(one for one in findings if one.name == name))
+        for spec in specs
+        for name in [names.topic(spec.topic)]
+    ]
 
 
-async def check_topics(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) -> list[TopicFinding]:
-    """Return how the topics of the cluster differ from the table. Raises as :func:`create_topics`."""
-    names = Names(settings)
+async def check_topics(
+    settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS, *, configs: bool = True
+) -> list[TopicFinding]:
+    """Return how the topics of the cluster differ from the table.
+
+    Args:
+        settings: The cluster.
+        specs: The table.
+        configs: Whether to compare configurations too, which needs the right to describe them.
+
+    Raises:
+        NotAuthorized: The user may not describe the configurations.
+        BrokerUnavailable: No answer in time.
+        FatalError: This broker cannot describe topics.
+    """
     async with open_topics(settings) as cluster:
-        there = await cluster.topics()
-        configs = await cluster.configs([name for spec in specs if (name := names.topic(spec.topic)) in there])
+        return await _findings(cluster, settings, specs, configs=configs)
+
+
+async def _findings(
+    cluster: TopicAdmin, settings: KafkaSettings, specs: Sequence[TopicSpec], *, configs: bool = True
+) -> list[TopicFinding]:
+    names = Names(settings)
+    there = await cluster.topics()
+    existing = [name for spec in specs if (name := names.topic(spec.topic)) in there]
+    described = await cluster.configs(existing) if configs else {}
     findings: list[TopicFinding] = []
     for spec in specs:
         name = names.topic(spec.topic)
         if name in there:
             findings += _shape(name, spec, settings, there[name])
-            findings += _differences(name, spec, settings, configs[name])
+            if configs:
+                findings += _differences(name, spec, settings, described[name])
         else:
             findings.append(TopicFinding(name, "missing", "the topic", "nothing", breaks=True))
     return findings

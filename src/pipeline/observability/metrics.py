@@ -228,6 +228,13 @@ class Metrics(KafkaMetrics):
         )
 
     def _edges(self) -> None:
+        self.topic_differences = self._gauge(
+            "topic_differences",
+            "1 for each way in which a topic of this process breaks a promise (rule: missing, partitions, replication, "
+            "or a topic setting); `pipeline topics check` says what to do",
+            "topic",
+            "rule",
+        )
         self.transfer_bytes = self._counter(
             "transfer_bytes", "Bytes of input and result files on the wire by direction (download, upload)", "direction"
         )

@@ -47,9 +47,40 @@ def test_create_says_what_was_done(home: Path, run: Run, monkeypatch: pytest.Mon
     monkeypatch.setattr("pipeline.cli.topics.create_topics", create)
     assert run("topics", "create").stdout == "topic\tcreated\na\tyes\nb\texists\n"
     assert json.loads(run("topics", "create", "--json").stdout) == [
-        {"name": "a", "created": True},
-        {"name": "b", "created": False},
+        {"name": "a", "created": True, "findings": []},
+        {"name": "b", "created": False, "findings": []},
     ]
+
+
+def test_create_ends_with_1_if_a_topic_that_existed_breaks_a_promise(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that creates topics on first use makes them with its own defaults; the remedy is named."""
+    del home
+    few = TopicFinding("b", "partitions", "12", "4", breaks=True)
+    short = TopicFinding("b", "retention.ms", "259200000", "1000", breaks=True)
+    more = TopicFinding("c", "partitions", "12", "24", breaks=False)
+
+    async def create(_settings: KafkaSettings, _specs: Sequence[TopicSpec]) -> list[TopicResult]:
+        return [
+            TopicResult("a", created=True),
+            TopicResult("b", created=False, findings=(few, short)),
+            TopicResult("c", created=False, findings=(more,)),
+        ]
+
+    monkeypatch.setattr("pipeline.cli.topics.create_topics", create)
+    result = run("topics", "create")
+    assert (result.exit_code, result.stdout) == (1, "topic\tcreated\na\tyes\nb\texists\nc\texists\n")
+    first, second = result.stderr.splitlines()
+    assert first.startswith("b: partitions is 4, and must be 12: if it holds no record yet: delete it")
+    assert "kafka-topics.sh --alter --topic b --partitions 12" in first
+    assert second == (
+        "b: retention.ms is 1000, and must be 259200000: kafka-configs.sh --alter --entity-type topics --entity-name b "
+        "--add-config retention.ms=259200000"
+    )
+    found = json.loads(run("topics", "create", "--json").stdout)
+    assert [one["remedy"] for one in found[1]["findings"]] == [few.remedy, short.remedy]
+    assert found[2]["findings"][0]["breaks"] is False
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,9 @@ def test_every_process_has_a_deployment_and_a_disruption_budget() -> None:
     assert {component_of(one) for one in DEPLOYMENTS} == {"ingress", *STAGES}
     budgets = {component_of(one): one for one in of_kind("PodDisruptionBudget")}
     for deployment in DEPLOYMENTS:
-        selector = budgets.pop(component_of(deployment))["spec"]["selector"]
+        budget = budgets.pop(component_of(deployment))["spec"]
+        assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "an outage must not block node drains"
+        selector = budget["selector"]
         assert selector["matchLabels"] == deployment["spec"]["template"]["metadata"]["labels"]
     assert budgets == {}
 

@@ -166,7 +166,7 @@ async def make_confirm(around: Surroundings) -> Part:
     settings = around.settings
     rules: dict[str, ConfirmRules] = {}
     services: list[Service] = []
-    checks: dict[str, Check] = {}
+    alarms: dict[str, Check] = {}
     for name, one in settings.job_integrations().items():
         notifications = await around.stack.enter_async_context(
             around.ports.notifications(
@@ -186,7 +186,7 @@ async def make_confirm(around: Surroundings) -> Part:
             keep_failed_parts=keep,
         )
         services += notifications.services
-        checks |= {f"{check}-{name}": notifications.checks[check] for check in notifications.checks}
+        alarms |= {f"{alarm}-{name}": check for alarm, check in notifications.alarms.items()}
     context, watching = around.stage("confirm"), around.stage("watch")
     stage = ConfirmStage(context, rules)
     watch = DeadlineWatch(watching, rules, interval=settings.watch.interval_seconds)
@@ -201,7 +201,7 @@ async def make_confirm(around: Surroundings) -> Part:
         interval=settings.watch.interval_seconds,
     )
     runners = [_consumer(around, confirming, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED), filing]
-    return Worker("confirm", runners, [watch.run, due.run, *services], checks)
+    return Worker("confirm", runners, [watch.run, due.run, *services], alarms)
 
 
 async def make_audit(around: Surroundings) -> Part:

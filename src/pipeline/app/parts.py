@@ -31,7 +31,12 @@ class Part(Protocol):
 
     @property
     def checks(self) -> Mapping[str, Check]:
-        """Readiness checks by name. Checks of dependencies other than Kafka do not delay :attr:`started`."""
+        """Readiness checks by name."""
+        ...
+
+    @property
+    def alarms(self) -> Mapping[str, Check]:
+        """Checks by name of what one partner needs: shown beside those of readiness, which they do not change."""
         ...
 
     @property
@@ -60,12 +65,13 @@ class Worker:
     name: str
     runners: Sequence[Runner]
     services: Sequence[Service] = ()
-    checks: Mapping[str, Check] = field(default_factory=dict)
+    alarms: Mapping[str, Check] = field(default_factory=dict)
     _done: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def __post_init__(self) -> None:
-        """Add the check that every stage has."""
-        self.checks = {f"{self.name}-group": self._check_group, **self.checks}
+    @property
+    def checks(self) -> Mapping[str, Check]:
+        """Every member has joined its group."""
+        return {f"{self.name}-group": self._check_group}
 
     @property
     def started(self) -> bool:
@@ -111,6 +117,7 @@ class Web:
     connected: Callable[[], bool]
     services: Sequence[Service] = ()
     name: str = "ingress"
+    alarms: Mapping[str, Check] = field(default_factory=dict)
 
     @property
     def started(self) -> bool:

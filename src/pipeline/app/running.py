@@ -157,6 +157,8 @@ async def _run(
         for part in parts:
             for check, health in part.checks.items():
                 management.add_readiness(check, health)
+            for alarm, health in part.alarms.items():
+                management.add_alarm(alarm, health)
         if name != "ingress":
             management.add_readiness("store", lambda: _usable(objects))
             await _await_store(objects, stop)

@@ -65,6 +65,7 @@ class TopicWatch:
     metrics: Metrics
     look: Look = check_topics
     name: str = "topics"
+    alarms: Mapping[str, Check] = field(default_factory=dict)
     _health: Health = field(default=Health(ok=False, message="not looked at yet"))
     _reported: frozenset[TopicFinding] = frozenset()
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)

@@ -149,7 +149,7 @@ class Notifications:
     Attributes:
         retry: Pauses between two callbacks of one outcome.
         services: Coroutines that run beside the stage until it stops; an error in one stops the process.
-        checks: Readiness checks by name.
+        alarms: Checks by name of what only this partner needs. The probe shows them; the process stays ready.
         ready: Called before each callback. It raises a TransientError while none can be sent, e.g. because the token is
             expired: nothing is sent then, and it does not count as a try.
     """
@@ -157,7 +157,7 @@ class Notifications:
     notifier: Notifier
     retry: RetryPolicy
     services: Sequence[Callable[[], Coroutine[Any, Any, Any]]] = ()
-    checks: Mapping[str, Check] = field(default_factory=dict)
+    alarms: Mapping[str, Check] = field(default_factory=dict)
     ready: Callable[[], Awaitable[None]] = always_ready
 
 

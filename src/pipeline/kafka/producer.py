@@ -77,6 +77,7 @@ class KafkaPublisher:
         self._producer: Producer | None = None
         self._connected = asyncio.Event()
         self._problem: PipelineError | None = BrokerUnavailable("broker_unavailable", "No broker has answered yet.")
+        self._metrics.kafka_connected.set_function(lambda: float(self.ready))
         self._broken = asyncio.Event()
         self._max_in_flight = max_in_flight
         self._in_flight = 0

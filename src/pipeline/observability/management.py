@@ -27,7 +27,8 @@ class ManagementServer:
     """Serves ``/healthz/live``, ``/healthz/ready`` and ``/metrics``.
 
     Both probes answer 200, or 503 when one of their checks is not ok, with each check by name in JSON. Without checks
-    they answer 200. Use it as an async context manager; with port 0 ``url`` tells which port it got.
+    they answer 200. ``ready`` shows alarms too, which do not change its status. Use it as an async context manager;
+    with port 0 ``url`` tells which port it got.
     """
 
     def __init__(self, settings: ManagementSettings, registry: CollectorRegistry) -> None:
@@ -35,6 +36,7 @@ class ManagementServer:
         self._registry = registry
         self._live: dict[str, Check] = {}
         self._ready: dict[str, Check] = {}
+        self._alarms: dict[str, Check] = {}
         self._runner: web.AppRunner | None = None
 
     def add_liveness(self, name: str, check: Check) -> None:
@@ -44,6 +46,10 @@ class ManagementServer:
     def add_readiness(self, name: str, check: Check) -> None:
         """Send no traffic while the check fails, and show why."""
         _add(self._ready, name, check)
+
+    def add_alarm(self, name: str, check: Check) -> None:
+        """Show a check beside those of readiness: something is wrong that only a part of the traffic needs."""
+        _add(self._alarms, name, check)
 
     @property
     def url(self) -> str:
@@ -87,10 +93,10 @@ class ManagementServer:
             await runner.cleanup()
 
     async def _answer_live(self, _request: web.Request) -> web.Response:
-        return _report(self._live, "live")
+        return _report(self._live, {}, "live")
 
     async def _answer_ready(self, _request: web.Request) -> web.Response:
-        return _report(self._ready, "ready")
+        return _report(self._ready, self._alarms, "ready")
 
     async def _answer_metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
@@ -103,16 +109,20 @@ def _add(checks: dict[str, Check], name: str, check: Check) -> None:
     checks[name] = check
 
 
-def _report(checks: Mapping[str, Check], word: str) -> web.Response:
-    results = {name: check() for name, check in checks.items()}
-    good = all(health.ok for health in results.values())
-    body = {
-        "status": word if good else f"not {word}",
-        "checks": {name: {"ok": health.ok, "message": mask_text(health.message)} for name, health in results.items()},
-    }
+def _report(checks: Mapping[str, Check], alarms: Mapping[str, Check], word: str) -> web.Response:
+    results = _shown(checks)
+    good = all(result["ok"] for result in results.values())
+    body = {"status": word if good else f"not {word}", "checks": results} | (
+        {"alarms": _shown(alarms)} if alarms else {}
+    )
     return web.Response(
         text=json.dumps(body),
         status=HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE,
         content_type="application/json",
         headers={"Cache-Control": "no-store"},
     )
+
+
+def _shown(checks: Mapping[str, Check]) -> dict[str, dict[str, bool | str]]:
+    results = {name: check() for name, check in checks.items()}
+    return {name: {"ok": health.ok, "message": mask_text(health.message)} for name, health in results.items()}

@@ -46,6 +46,10 @@ class KafkaMetrics:
         self.publish_seconds = self._histogram(
             "publish_seconds", "From handing a record over to the acknowledgement of every in-sync replica", "topic"
         )
+        self.kafka_connected = self._gauge(
+            "kafka_connected", "1 if a broker answered the publisher within the last seconds; 0 if not"
+        )
+        self.kafka_connected.set(float("nan"))  # 0 would raise an alarm in a process without a publisher
         self.publish_failures = self._counter(
             "publish_failures", "Publications that ended without an acknowledgement, by error code", "topic", "code"
         )
@@ -249,6 +253,9 @@ class Metrics(KafkaMetrics):
             "code",
         )
         self.callback_seconds = self._histogram("callback_seconds", "Time of one callback request", "integration")
+        self.token_usable = self._gauge(
+            "token_usable", "1 if callbacks can be authenticated, as far as is known; 0 if not", "integration"
+        )
         self.token_seconds_left = self._gauge(
             "token_seconds_left", "Seconds before the callback token expires, NaN when unknown", "integration"
         )

@@ -194,14 +194,14 @@ async def test_services_end_when_the_last_member_has_stopped() -> None:
 
 def test_a_worker_is_ready_when_every_member_is_and_alive_when_every_loop_turns() -> None:
     member = Member(ready=False, alive=False)
-    worker = Worker("confirm", [Member(), member], checks={"token-acme": lambda: Health(ok=False, message="no token")})
-    assert list(worker.checks) == ["confirm-group", "token-acme"]
+    worker = Worker("confirm", [Member(), member], alarms={"token-acme": lambda: Health(ok=False, message="no token")})
+    assert list(worker.checks) == ["confirm-group"]
     assert health(worker.checks["confirm-group"]) == Health(ok=False, message=member.condition)
     assert not health(worker.alive).ok
     member.ready = member.alive = True
     assert health(worker.checks["confirm-group"]).ok
     assert health(worker.alive).ok
-    assert worker.started, "a missing token is reported, but does not hold up the start"
+    assert worker.started, "one partner's missing token holds up neither the start nor readiness"
 
 
 def test_the_ingress_is_ready_when_it_serves_and_the_broker_is_there() -> None:

@@ -79,7 +79,7 @@ NOBODY_THERE = "127.0.0.1:1 refuses the connection: no broker listens there."
 async def checks_without_broker(
     run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], addresses: asyncio.Queue[str], *names: str
 ) -> dict[str, dict[str, Any]]:
-    """Run a process until these checks name the cause, and stop it; return its checks of readiness."""
+    """Run a process until these checks name the cause, and stop it; return its checks of readiness and its alarms."""
     stop = asyncio.Event()
     checks: dict[str, dict[str, Any]] = {}
     async with asyncio.timeout(30), asyncio.TaskGroup() as group, aiohttp.ClientSession() as client:
@@ -87,7 +87,8 @@ async def checks_without_broker(
         url = await addresses.get()
         while not all("127.0.0.1" in checks.get(name, {}).get("message", "") for name in names):
             async with client.get(f"{url}/healthz/ready") as answer:
-                checks = (await answer.json())["checks"]
+                body = await answer.json()
+                checks = body["checks"] | body.get("alarms", {})
                 assert (answer.status, checks["start"]["ok"]) == (503, False)
             await asyncio.sleep(0.05)
         async with client.get(f"{url}/healthz/live") as answer:

@@ -54,6 +54,23 @@ async def test_each_check_is_listed_by_name_with_its_message() -> None:
         )
 
 
+async def test_an_alarm_is_shown_and_leaves_the_process_ready() -> None:
+    """One partner's trouble must not take the others' pods away."""
+    server = ManagementServer(SETTINGS, Metrics().registry)
+    server.add_readiness("kafka", lambda: Health(ok=True))
+    server.add_alarm("token-acme", lambda: Health(ok=False, message="expired"))
+    async with server:
+        assert await get(f"{server.url}/healthz/ready") == (
+            200,
+            "application/json",
+            {
+                "status": "ready",
+                "checks": {"kafka": {"ok": True, "message": "ok"}},
+                "alarms": {"token-acme": {"ok": False, "message": "expired"}},
+            },
+        )
+
+
 def test_two_checks_of_one_name_are_refused() -> None:
     """A second check would hide the first."""
     server = ManagementServer(SETTINGS, Metrics().registry)

@@ -16,6 +16,7 @@ from yarl import URL
 from pipeline.errors import TransientError
 from pipeline.jobs.ecs.answers import Meaning, Reaction, interpret
 from pipeline.jobs.ecs.settings import CallbackSettings
+from pipeline.jobs.ecs.token_watch import TokenWatch
 from pipeline.jobs.ecs.tokens import JSON_HEADERS, TokenProvider
 from pipeline.jobs.partners import UNANSWERED, Answer
 from pipeline.observability import Metrics
@@ -25,6 +26,7 @@ from pipeline.outbound import (
     RequestNotSent,
     RequestUnanswered,
     Token,
+    TokenUnavailable,
     check_url,
     post,
     request_url,
@@ -51,6 +53,7 @@ class HttpCaller:
         tokens: Where the bearer token comes from.
         metrics: Counts answers by reaction and code.
         clock: UTC, aware; for ``Retry-After`` dates.
+        watch: Learns at once what a callback shows about the token.
     """
 
     def __init__(
@@ -63,7 +66,9 @@ class HttpCaller:
         tokens: TokenProvider,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        watch: TokenWatch,
     ) -> None:
+        self._watch = watch
         self._settings = settings
         self._integration = integration
         self._rules = rules
@@ -81,6 +86,13 @@ class HttpCaller:
         await self._usable_token()
 
     async def _usable_token(self) -> Token:
+        try:
+            return await self._fresh_token()
+        except TokenUnavailable as error:
+            self._watch.unavailable(error)
+            raise
+
+    async def _fresh_token(self) -> Token:
         token = await self._tokens.token()
         if self._expired(token):
             token = await self._tokens.renew(token)
@@ -148,6 +160,9 @@ class HttpCaller:
         if found.reaction is Reaction.UNAUTHORIZED:
             # ECS answers this before it reads the body, and a new token is all that helps: the job must not end by it
             log.error("callback_token_rejected", integration=self._integration, detail=found.detail)
+            self._watch.rejected(found.detail)
+        else:
+            self._watch.accepted()
         if found.reaction in (Reaction.RETRY, Reaction.UNAUTHORIZED):
             pause = retry_after_seconds(answer.headers.get("Retry-After"), now=self._clock())
             raise TransientError(found.code, f"ECS answered {answer.status}: {found.detail}", retry_after=pause)

@@ -58,6 +58,7 @@ class EcsPartner:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(open_session(context.hosts, context.network, "callback"))
             tokens = await self._tokens(context, stack)
+            watch = TokenWatch(tokens, integration=context.integration, metrics=context.metrics, clock=context.clock)
             caller = HttpCaller(
                 settings,
                 integration=context.integration,
@@ -66,8 +67,8 @@ class EcsPartner:
                 tokens=tokens,
                 metrics=context.metrics,
                 clock=context.clock,
+                watch=watch,
             )
-            watch = TokenWatch(tokens, integration=context.integration, metrics=context.metrics, clock=context.clock)
             yield Notifications(caller, settings.retry.policy, [watch.run], {"token": watch.check}, caller.ready)
 
     async def _tokens(self, context: NotifierContext, stack: AsyncExitStack) -> TokenProvider:

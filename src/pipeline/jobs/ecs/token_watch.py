@@ -1,4 +1,4 @@
-"""Keeping an eye on the token when no callback is sent: readiness and metric."""
+"""What is known of an integration's callback token: the alarm and the metrics."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ INTERVAL: Final = 30.0
 
 
 class TokenWatch:
-    """Looks at one integration's token twice a minute; answers readiness checks and the metric from what it saw last.
+    """Looks at one integration's token twice a minute, and learns at once what a callback shows about it.
 
-    For the confirm component only: the ingress never needs the token and must not depend on it.
+    A token that cannot be used is an alarm. It leaves the process ready: the other integrations need it.
     """
 
     def __init__(
@@ -35,7 +35,9 @@ class TokenWatch:
         self._token: Token | None = None
         self._problem = "not looked at yet"
         self._was_ok: bool | None = None
+        self._rejected: tuple[Token | None, str] | None = None
         metrics.token_seconds_left.labels(integration).set_function(self.seconds_left)
+        metrics.token_usable.labels(integration).set_function(lambda: float(self.check().ok))
 
     async def run(self, *, interval: float = INTERVAL) -> NoReturn:
         """Look, every ``interval`` seconds, until cancelled."""
@@ -48,7 +50,28 @@ class TokenWatch:
         try:
             self._token = await self._provider.token()
         except TokenUnavailable as error:
-            self._token, self._problem = None, error.message
+            self.unavailable(error)
+            return
+        if self._rejected is not None and self._rejected[0] != self._token:
+            self._rejected = None  # another token: nothing is known against it
+        self._report()
+
+    def unavailable(self, error: TokenUnavailable) -> None:
+        """Note that there is no token."""
+        self._token, self._problem = None, error.message
+        self._report()
+
+    def rejected(self, detail: str) -> None:
+        """Note that ECS has just rejected the token, and why; until there is another one, or ECS accepts it."""
+        self._rejected = self._token, detail
+        self._report()
+
+    def accepted(self) -> None:
+        """Note that ECS has just accepted the token."""
+        self._rejected = None
+        self._report()
+
+    def _report(self) -> None:
         health = self.check()
         if health.ok is not self._was_ok:
             self._was_ok = health.ok
@@ -59,6 +82,9 @@ class TokenWatch:
         """Return whether callbacks can be authenticated; an expired token cannot, an unknown expiry can."""
         if self._token is None:
             return Health(ok=False, message=f"no callback token: {self._problem}")
+        if self._rejected is not None:
+            why = f"ECS rejects the callback token ({self._rejected[1]}): put a valid one into its file"
+            return Health(ok=False, message=why)
         expiry = self._token.expires_at
         if expiry is None:
             return Health(ok=True, message="the callback token does not say when it expires")

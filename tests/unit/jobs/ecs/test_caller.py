@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from pipeline.errors import TransientError
-from pipeline.jobs.ecs import CallbackSettings, HttpCaller, TokenProvider, request_id
+from pipeline.jobs.ecs import CallbackSettings, HttpCaller, TokenProvider, TokenWatch, request_id
 from pipeline.jobs.ecs.testing import ACCEPTED, Call, FakeCaller, FakeTokenProvider
 from pipeline.jobs.partners import Answer
 from pipeline.observability import Metrics
@@ -78,6 +78,7 @@ class World:
     url: str
     tokens: FakeTokenProvider
     metrics: Metrics
+    watch: TokenWatch
 
     async def notify(self, url: str | None = None) -> Answer:
         """Send the callback."""
@@ -108,6 +109,8 @@ async def world(
         provider = tokens or FakeTokenProvider(TOKEN)
         async with open_session(rules, NetworkSettings(), "callback") as session:
             metrics = Metrics()
+            watch = TokenWatch(as_provider(provider), integration="acme", metrics=metrics, clock=lambda: NOW)
+            await watch.look()
             caller = HttpCaller(
                 settings,
                 integration="acme",
@@ -116,9 +119,10 @@ async def world(
                 tokens=as_provider(provider),
                 metrics=metrics,
                 clock=lambda: NOW,
+                watch=watch,
             )
             url = f"http://127.0.0.1:{server.port}/partner/batch-jobs/{GUID}/result-uploaded?a=%2F"
-            yield World(caller, ecs, url, provider, metrics)
+            yield World(caller, ecs, url, provider, metrics, watch)
 
 
 def as_provider(provider: TokenProvider) -> TokenProvider:
@@ -227,6 +231,16 @@ async def test_a_401_renews_the_token_once() -> None:
     assert first_body == second_body
     assert first.headers["X-Request-Id"] == second.headers["X-Request-Id"]
     assert w.counted("unauthorized", "callback_unauthorized") == 1
+
+
+async def test_the_alarm_of_the_token_follows_the_answers() -> None:
+    async with world(says(401, {"errors": [{"title": "revoked"}]}), says(200, confirmation())) as w:
+        assert w.watch.check().ok
+        with pytest.raises(TransientError):
+            await w.notify()
+        assert "ECS rejects the callback token (revoked" in w.watch.check().message
+        await w.notify()
+        assert w.watch.check().ok
 
 
 async def test_a_second_401_is_transient_with_an_alarm() -> None:

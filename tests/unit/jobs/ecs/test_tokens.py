@@ -20,7 +20,7 @@ from pipeline.jobs.ecs import CallbackSettings, EcsPartner, EcsTokens, FileToken
 from pipeline.jobs.ecs.tokens import read_expiry
 from pipeline.jobs.partners import Notifications, NotifierContext
 from pipeline.observability import Metrics
-from pipeline.outbound import HostRules, NetworkSettings, TokenUnavailable
+from pipeline.outbound import HostRules, NetworkSettings, Token, TokenUnavailable
 
 KEY = "k" * 32
 SECRET = "planted-client-secret"
@@ -198,6 +198,31 @@ async def test_no_token_is_not_ready_until_there_is_one(tmp_path: Path) -> None:
     ]
 
 
+async def test_the_alarm_follows_what_callbacks_show(tmp_path: Path) -> None:
+    """At once, not at the next look; a rejected token stays rejected until there is another one, or ECS accepts it."""
+    path, metrics = tmp_path / "token", Metrics()
+    path.write_text("first-token")
+    found = await watch(path, metrics=metrics)
+
+    def usable() -> float | None:
+        return metrics.registry.get_sample_value("pipeline_token_usable", {"integration": "acme"})
+
+    assert (found.check().ok, usable()) == (True, 1)
+    found.rejected("token is revoked")
+    await found.look()
+    assert (found.check().ok, usable()) == (False, 0)
+    assert "ECS rejects the callback token (token is revoked)" in found.check().message
+    found.accepted()
+    assert (found.check().ok, usable()) == (True, 1)
+    found.rejected("token is revoked")
+    path.write_text("second-token")
+    await found._provider.renew(Token(SecretStr("first-token"), None))
+    await found.look()
+    assert (found.check().ok, usable()) == (True, 1)
+    found.unavailable(TokenUnavailable("token_unreadable", "callback token: no such file"))
+    assert "no callback token: callback token: no such file" in found.check().message
+
+
 def test_before_the_first_look_it_is_not_ready(tmp_path: Path) -> None:
     """Nothing is known yet."""
     found = TokenWatch(provider(tmp_path), integration="acme", metrics=Metrics(), clock=lambda: NOW)
@@ -269,7 +294,7 @@ async def until_usable(notifications: Notifications) -> None:
     """Run the services until the readiness check of the token passes."""
     services = [asyncio.create_task(service()) for service in notifications.services]
     async with asyncio.timeout(10):
-        while not notifications.checks["token"]().ok:  # noqa: ASYNC110 - a check has no event
+        while not notifications.alarms["token"]().ok:  # noqa: ASYNC110 - a check has no event
             await asyncio.sleep(0.01)
     for service in services:
         service.cancel()

@@ -251,7 +251,10 @@ async def test_a_second_401_is_transient_with_an_alarm() -> None:
             await w.notify()
         assert caught.value.code == "callback_unauthorized"
         assert len(w.ecs.seen) == 2
-    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["callback_token_rejected"]
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == [
+        "callback_token_rejected",
+        "token_health_changed",
+    ]
 
 
 async def test_the_same_token_is_not_sent_again() -> None:

@@ -15,6 +15,7 @@ CLOSED = {
     "status",
     "reason",
     "kind",
+    "rule",
     "topic",
     "code",
     "stage",

@@ -62,14 +62,16 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "store.outcome": [_upload, Passage("process", "failing")],
     "store.try": [_confirm, Passage("confirm", "retried", 2), Passage("confirm", "retried", 3)],
     "store.confirmed": [_confirm, Passage("confirm", "failing")],
+    "store.waiting": [Passage("process", "parked"), Passage("confirm", "unconfirmed")],
+    "store.due": [Passage("process", "parked"), Passage("confirm", "unconfirmed")],
     "store.open": [_confirm],
     "store.purge": [Passage("confirm", "failing")],
     "store.ended": [_confirm],
     "store.segment": [_audit],
-    "publish.card-batch.requested": [Passage("ingress")],
+    "publish.card-batch.requested": [Passage("ingress"), Passage("confirm", "parked")],
     "publish.card-batch.quarantine": [Passage("ingress", "invalid")],
     "publish.card-batch.processed": [_process],
-    "publish.card-batch.uploaded": [_upload],
+    "publish.card-batch.uploaded": [_upload, Passage("confirm", "unconfirmed")],
     "publish.card-batch.failed": [Passage("process", "failing")],
     "publish.card-batch.completed": [_confirm, Passage("confirm", "failing")],
     "publish.card-batch.dead-letter": [Passage("process", "poison")],
@@ -122,6 +124,8 @@ EMBEDDED: Final = [
     Case("after:put.result", "upload", broker="embedded"),
     Case("after:post.callback", "confirm", broker="embedded"),
     Case("before:commit.confirm", "confirm", broker="embedded"),
+    Case("after:store.waiting", "process", "parked", broker="embedded"),
+    Case("after:publish.card-batch.requested", "confirm", "parked", broker="embedded"),
     Case("after:store.segment", "audit", broker="embedded"),
 ]
 
@@ -214,7 +218,7 @@ def _check_repeats(case: Case, run: Run, undisturbed: Run) -> None:
     puts = run.flow.sandbox.store.traffic.round_trips(run.job.result_key, "PUT")
     assert puts - (case.kind != "failing") in _repeats(case, "upload", "PUT")
     callbacks = len(run.flow.callbacks(run.job))
-    assert callbacks - (2 if case.kind == "retried" else 1) in _repeats(case, "confirm", "POST")
+    assert callbacks - {"retried": 2, "unconfirmed": 4}.get(case.kind, 1) in _repeats(case, "confirm", "POST")
 
 
 def _repeats(case: Case, stage: str, effect: str) -> set[int]:

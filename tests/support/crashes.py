@@ -26,11 +26,14 @@ from pipeline.contracts import OutgoingRecord, Topic, job_key
 from pipeline.kafka import KafkaPublisher
 from pipeline.sandbox import CardFile, Fault, Job
 
-JobKind = Literal["good", "failing", "retried", "corrected", "invalid", "poison", "audit-poison"]
+JobKind = Literal[
+    "good", "failing", "retried", "parked", "unconfirmed", "corrected", "invalid", "poison", "audit-poison"
+]
 """``good``: completes. ``failing``: holds more records than announced. ``retried``: ECS answers the first callback with
-500. ``corrected``: announced once more with another record count. ``invalid``: the announcement goes to quarantine.
-``poison``: a record nobody can read precedes the job's, in its partition and under its key; or one among the audit
-events."""
+500. ``parked``: the input storage asks twice to wait for 11 s, so PROCESS parks the job. ``unconfirmed``: ECS answers
+the first three callbacks with 500, so CONFIRM parks it. ``corrected``: announced once more with another record count.
+``invalid``: the announcement goes to quarantine. ``poison``: a record nobody can read precedes the job's, in its
+partition and under its key; or one among the audit events."""
 Kind = JobKind | EventKind
 
 CARDS: Final = CardFile(records=60, bad_share=0.1)
@@ -38,6 +41,11 @@ CHUNK_RECORDS: Final = 15
 ANNOUNCED_OF_FAILING: Final = 40
 CORRECTED_COUNT: Final = 61
 POISON: Final = b"no JSON at all"
+_FAULTS: Final = {
+    "retried": Fault(target="callback", kind="status", status=500),
+    "parked": Fault(target="input", kind="status", status=503, retry_after="11", times=2),
+    "unconfirmed": Fault(target="callback", kind="status", status=500, times=3),
+}
 _UNDISTURBED: Final[Sequence[JobKind]] = ("good", "failing")
 
 
@@ -187,8 +195,8 @@ async def _drive(flow: Flow, kind: JobKind) -> Job:
             return job
         case "failing":
             return await flow.send(job_guid=guid, cards=CARDS, record_count=ANNOUNCED_OF_FAILING)
-        case "retried":
-            flow.sandbox.faults.add(Fault(target="callback", kind="status", job=guid, status=500))
+        case "retried" | "parked" | "unconfirmed":
+            flow.sandbox.faults.add(_FAULTS[kind].model_copy(update={"job": guid}))
             return await flow.send(job_guid=guid, cards=CARDS)
         case "invalid":
             return await flow.send(job_guid=guid, cards=CARDS, override={"expires_at": "tomorrow"})

@@ -26,6 +26,7 @@ from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.processors import ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.stage import StageContext
+from pipeline.jobs.starts import Starts
 from pipeline.jobs.transfer import Download, SourceInfo, UrlSource
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
@@ -108,7 +109,7 @@ async def work(path: Path, folder: Path) -> float:
     )
     publisher = MemoryPublisher()
     context = StageContext("bench", jobs, publisher, utc_now, Metrics())
-    file = FileWork(context, rules, StageMessage(JobRef("bench", JOB), Always(), None))
+    file = FileWork(context, rules, StageMessage(JobRef("bench", JOB), Always(), None), Starts(context))
     begun = time.perf_counter()
     receipt = await file.run()
     seconds = time.perf_counter() - begun

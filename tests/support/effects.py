@@ -38,6 +38,7 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "job": _JOB + r"job\.json",
         "announcement": _JOB + r"announcements/\d+-[0-9a-f]+\.json",
         "conflict": _JOB + r"conflicts/[0-9a-f]+\.json",
+        "started": _WORK + r"started/\d+(?:\.ended)?\.json",
         "source": _WORK + r"parts/[^/]+/source\.json",
         "part": _WORK + r"parts/[^/]+/\d+-[0-9a-f]+\.csv",
         "manifest": _WORK + r"parts/[^/]+/\d+\.json",

@@ -28,12 +28,12 @@ from pipeline.jobs.csv_engine import (
     generation,
     plan_hash,
 )
-from pipeline.jobs.job_store import Checkpoint
 from pipeline.jobs.messages import StageMessage
 from pipeline.jobs.outcomes import Counts, OutcomeExists
 from pipeline.jobs.processors import JobContext, LoadedProcessor
-from pipeline.jobs.receipts import Announcement, FilePosition, Manifest, Processed, Source
+from pipeline.jobs.receipts import Announcement, Checkpoint, FilePosition, Manifest, Processed, Source
 from pipeline.jobs.stage import StageContext
+from pipeline.jobs.starts import Start, Starts
 from pipeline.jobs.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUrl, SourceChanged, signed_url
 
 log = structlog.get_logger(__name__)
@@ -64,8 +64,10 @@ class FileWork:
     process them again. Memory is bounded by ``chunks_in_flight + 2`` chunks.
     """
 
-    def __init__(self, context: StageContext, rules: FileRules, message: StageMessage) -> None:
+    def __init__(self, context: StageContext, rules: FileRules, message: StageMessage, starts: Starts) -> None:
         self._context = context
+        self._starts = starts
+        self._start: Start | None = None
         self._jobs = context.jobs
         self._metrics = context.metrics
         self._rules = rules
@@ -110,7 +112,8 @@ class FileWork:
             self._done = dict(checkpoint.manifests)
             self._metrics.chunks.labels(self._ref.integration, "found").inc(len(self._done))
             await self._audit_start(checkpoint)
-            await self._work_off(download, checkpoint, resumed, announcement)
+            async with self._starts.run(self._ref, self._lease) as self._start:
+                await self._work_off(download, checkpoint, resumed, announcement)
         last = self._done[max(self._done)]
         self._check_totals(last.end.record, announcement)
         await self._lease.ensure()
@@ -231,6 +234,8 @@ class FileWork:
             if not await self._jobs.record_manifest(self._ref, name, manifest):
                 raise LeaseLost("chunk_taken", f"another worker decided chunk {chunk.number} of this job")
             self._done[chunk.number] = manifest
+            if self._start is not None:
+                self._start.progressed()
             self._metrics.chunks.labels(self._ref.integration, "done").inc()
             self._metrics.cards.labels(self._ref.integration, "ok").inc(result.ok)
             self._metrics.cards.labels(self._ref.integration, "failed").inc(result.failed)

@@ -14,7 +14,7 @@ import structlog
 from pipeline.contracts import Record
 from pipeline.errors import FatalError, Overloaded, PipelineError, TransientError
 from pipeline.jobs.announcements import JobRules, announce, decode_request, rules_for
-from pipeline.jobs.job_store import JobDamaged
+from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_tree import JobRef, Marker
 from pipeline.jobs.outcomes import Counts, Decider
 from pipeline.jobs.stage import StageContext, deadline_passed, job_in_logs

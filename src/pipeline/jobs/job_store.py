@@ -11,14 +11,14 @@ from datetime import datetime
 from typing import Final, Literal, TypeVar
 from uuid import uuid4
 
-import structlog
 from pydantic import ValidationError
 
-from pipeline.errors import PermanentError
+from pipeline.jobs.damage import Findings
 from pipeline.jobs.job_tree import JobRef, Marker, WaitingMarker, parse_marker
 from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.receipts import (
     Announcement,
+    Checkpoint,
     Conflict,
     Difference,
     JobIdentity,
@@ -36,32 +36,12 @@ from pipeline.jobs.receipts import (
 )
 from pipeline.storage import ObjectNotFound, ObjectStore, StoreUnavailable
 
-log = structlog.get_logger(__name__)
-
 R = TypeVar("R", bound=Receipt)
 _READS_AT_ONCE = 16
 
 _ANNOUNCEMENT: Final = re.compile(r"\d{15}-\w+\.json")
 _CONFLICT: Final = re.compile(r"\w+\.json")
 _TRY: Final = re.compile(r"(\d{4,})(\.answer)?\.json")
-_REPORTED_KEPT: Final = 1000
-"""Foreign and damaged objects that are logged once each; the watch alone sees them every few seconds."""
-
-
-class JobDamaged(PermanentError):
-    """An object of one job is unreadable, changed or missing: the job fails, or waits if it cannot even be decided.
-
-    The partner may read the message, so it does not name the object.
-
-    Attributes:
-        key: The object, for the log and for commands.
-    """
-
-    def __init__(self, key: str, what: str) -> None:
-        super().__init__(
-            "job_damaged", f"Stored data of this job is damaged ({what}), so it cannot be continued. Announce it again."
-        )
-        self.key = key
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,33 +60,12 @@ class Announced:
     differences: tuple[Difference, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The parts of an earlier run.
-
-    Attributes:
-        manifests: By chunk number; may have gaps, because several chunks are processed at a time.
-    """
-
-    generation: str
-    source: Source
-    manifests: dict[int, Manifest]
-
-    @property
-    def gapless(self) -> int:
-        """How many chunks from the first on are finished without a gap: the number of the next chunk."""
-        number = 0
-        while number in self.manifests:
-            number += 1
-        return number
-
-
 class JobStore:
     """The state of all jobs, in any :class:`ObjectStore`."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self.objects = objects
-        self._reported: set[str] = set()
+        self._findings = Findings()
 
     # --- announcements ---------------------------------------------------------------------------------------------
 
@@ -201,7 +160,7 @@ class JobStore:
         found = [key for key in keys if _ANNOUNCEMENT.fullmatch(key.removeprefix(prefix))]
         for key in keys if len(found) < len(keys) else ():
             if key not in found:
-                self._note_foreign(key)
+                self._findings.foreign(key)
         return found
 
     # --- what is due -----------------------------------------------------------------------------------------------
@@ -215,7 +174,7 @@ class JobStore:
         async for info in self.objects.list(f"{kind}/"):
             marker = parse_marker(info.key)
             if marker is None:
-                self._note_foreign(info.key)
+                self._findings.foreign(info.key)
                 continue
             if until is not None and marker.minute > until:
                 return
@@ -300,7 +259,7 @@ class JobStore:
                 try:
                     return await self._get(key, Manifest)
                 except ObjectNotFound:
-                    raise self._damaged(key, f"the record of chunk {number} is missing") from None
+                    raise self._findings.damaged(key, f"the record of chunk {number} is missing") from None
 
         return list(await asyncio.gather(*map(read, numbers)))
 
@@ -322,9 +281,11 @@ class JobStore:
                         yield held
                     held = piece
             except ObjectNotFound:
-                raise self._damaged(manifest.data, f"the part of chunk {manifest.number} is missing") from None
+                raise self._findings.damaged(manifest.data, f"the part of chunk {manifest.number} is missing") from None
             if crc != manifest.crc32:
-                raise self._damaged(manifest.data, f"the part of chunk {manifest.number} is not what was written")
+                raise self._findings.damaged(
+                    manifest.data, f"the part of chunk {manifest.number} is not what was written"
+                )
             if held:
                 yield held
 
@@ -408,7 +369,7 @@ class JobStore:
         async for info in self.objects.list(prefix):
             found = _TRY.fullmatch(info.key.removeprefix(prefix))
             if found is None:
-                self._note_foreign(info.key)
+                self._findings.foreign(info.key)
                 continue
             (answered if found[2] else begun).add(found[1])
         return len(begun), bool(begun - answered)
@@ -445,28 +406,10 @@ class JobStore:
             return model.model_validate_json(data)
         except ValidationError:
             # only the pipeline writes here: the object is damaged, or a newer version's; guessing would lose jobs
-            raise self._damaged(key, f"{model.__name__} is unreadable") from None
+            raise self._findings.damaged(key, f"{model.__name__} is unreadable") from None
 
     async def _find(self, key: str, model: type[R]) -> R | None:
         try:
             return await self._get(key, model)
         except ObjectNotFound:
             return None
-
-    def _note_foreign(self, key: str) -> None:
-        """Warn of an object whose key the pipeline never makes; nothing else happens to it."""
-        if self._is_news(key):
-            log.warning("store_object_foreign", key=key)
-
-    def _damaged(self, key: str, what: str) -> JobDamaged:
-        if self._is_news(key):
-            log.error("store_object_damaged", key=key, found=what)
-        return JobDamaged(key, what)
-
-    def _is_news(self, key: str) -> bool:
-        if key in self._reported:
-            return False
-        if len(self._reported) >= _REPORTED_KEPT:
-            self._reported.clear()
-        self._reported.add(key)
-        return True

@@ -14,7 +14,7 @@ import structlog
 from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, PipelineError
 from pipeline.jobs.announcements import JobRules
-from pipeline.jobs.job_store import JobDamaged
+from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, outcome_record
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Partner

@@ -16,6 +16,7 @@ from pipeline.jobs.messages import StageMessage, processed_record
 from pipeline.jobs.outcomes import Decider
 from pipeline.jobs.receipts import Outcome, Processed
 from pipeline.jobs.stage import StageContext, job_in_logs
+from pipeline.jobs.starts import Starts
 from pipeline.kafka.protocols import Lease
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ class ProcessStage:
         self._context = context
         self._integrations = integrations
         self._decider = Decider(context)
+        self._starts = Starts(context)
         self._arrived: dict[tuple[int, int], Announced] = {}
 
     async def arrive(self, record: Record) -> None:
@@ -106,7 +108,7 @@ class ProcessStage:
         return receipt is not None
 
     async def _process(self, message: StageMessage, rules: FileRules) -> None:
-        work = FileWork(self._context, rules, message)
+        work = FileWork(self._context, rules, message, self._starts)
         receipt = await self._decider.run(
             message,
             rules,

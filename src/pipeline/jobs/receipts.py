@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID, uuid4
@@ -118,6 +119,55 @@ class Source(Receipt):
     size: int | None
     encoding: Literal["identity", "gzip"]
     header: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The parts of an earlier run.
+
+    Attributes:
+        manifests: By chunk number; may have gaps, because several chunks are processed at a time.
+    """
+
+    generation: str
+    source: Source
+    manifests: dict[int, Manifest]
+
+    @property
+    def gapless(self) -> int:
+        """How many chunks from the first on are finished without a gap: the number of the next chunk."""
+        number = 0
+        while number in self.manifests:
+            number += 1
+        return number
+
+
+class Started(Receipt):
+    """A worker begins to work on the file. Only its death leaves a start without an end.
+
+    Attributes:
+        chunks: How many chunks were finished then, in all generations.
+        worker: Identifies the process.
+    """
+
+    number: int = Field(ge=1)
+    chunks: int
+    worker: str
+    at: AwareDatetime
+
+
+class StartEnded(Receipt):
+    """The work of one start ended, and its worker lived.
+
+    Attributes:
+        reason: Error code; ``shared``: the worker lived on for a while, and then let other suspects run beside it.
+        chunks: As its start has it.
+    """
+
+    number: int = Field(ge=1)
+    reason: str
+    chunks: int
+    at: AwareDatetime
 
 
 class Processed(Receipt):

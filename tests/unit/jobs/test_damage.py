@@ -14,7 +14,7 @@ from support.job_world import World
 
 from pipeline.contracts import OutgoingRecord, Topic
 from pipeline.errors import FatalError, Overloaded, PipelineError, TransientError
-from pipeline.jobs.job_store import JobDamaged
+from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_tree import JobRef
 from pipeline.storage import StoreUnavailable
 

@@ -10,7 +10,8 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.jobs.job_store import Announced, JobDamaged, JobStore
+from pipeline.jobs.damage import JobDamaged
+from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.job_tree import JobRef, parse_marker
 from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.receipts import (

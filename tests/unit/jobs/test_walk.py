@@ -73,7 +73,15 @@ async def test_after_the_confirmation_no_part_and_no_open_marker_is_left() -> No
     names = [key.rpartition("/")[2] for key in left if "announcements" not in key]
     ended, *receipts = names
     assert ended == f"{JOB}.1.completed"
-    assert receipts == ["confirmed.json", "job.json", "outcome.json", "processed.json", "0001.json", "uploaded.json"]
+    assert receipts == [
+        "confirmed.json",
+        "job.json",
+        "outcome.json",
+        "processed.json",
+        "1.json",
+        "0001.json",
+        "uploaded.json",
+    ]
 
 
 async def test_a_repeated_message_finds_the_receipt_and_repeats_only_the_publication() -> None:

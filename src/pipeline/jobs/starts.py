@@ -1,0 +1,179 @@
+"""Counts the workers that died while they worked on a job, so that no job kills one worker after another for ever.
+
+A job whose worker died is a suspect. The jobs that died beside it are suspects too. So suspects run one at a time in a
+worker, each until its first finished chunk shows that it is innocent: a further death is that of one suspect alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final, TypeVar
+from uuid import uuid4
+
+import structlog
+from pydantic import ValidationError
+
+from pipeline.errors import PermanentError, PipelineError, TransientError
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.receipts import Receipt, Started, StartEnded
+from pipeline.jobs.stage import StageContext
+from pipeline.kafka.protocols import Lease
+from pipeline.storage import ObjectNotFound
+
+log = structlog.get_logger(__name__)
+
+R = TypeVar("R", bound=Receipt)
+
+MOST_DEATHS: Final = 3
+"""One death may be anybody's fault, two may be bad luck."""
+
+_NAME: Final = re.compile(r"([1-9]\d*)(\.ended)?\.json")
+_SHARED: Final = "shared"
+_ALONE_SECONDS: Final = 60.0
+"""How long a suspect runs alone at first. It is doubled for each time that it did not finish a chunk meanwhile."""
+
+_LONGEST_ALONE_SECONDS: Final = 3600.0
+_WAIT_SECONDS: Final = 10.0
+"""How long a suspect waits here for its turn, before it gives its slot away and comes again."""
+
+_END_SECONDS: Final = 5.0
+"""How long a stopping worker tries to record that it lives."""
+
+
+class Start:
+    """The work of one worker on one job's file."""
+
+    def __init__(self, alone: asyncio.Lock | None) -> None:
+        self._alone = alone
+        self.sharing: asyncio.Task[None] | None = None
+
+    def progressed(self) -> None:
+        """Note a finished chunk: the job is innocent of the deaths before."""
+        if self._alone is not None:
+            self._alone.release()
+            self._alone = None
+        if self.sharing is not None:
+            self.sharing.cancel()
+            self.sharing = None
+
+
+class Starts:
+    """The starts of jobs in one worker."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        self._jobs = context.jobs
+        self._worker = uuid4().hex
+        self._alone = asyncio.Lock()
+
+    @asynccontextmanager
+    async def run(self, ref: JobRef, lease: Lease) -> AsyncIterator[Start]:
+        """Record the start of the work in the block, and its end if it raises. Success needs no record.
+
+        Raises:
+            PermanentError: Several workers died while they worked on this job, and finished no chunk.
+            TransientError: Another suspect runs; come again.
+        """
+        await lease.ensure()
+        if await self._create(ref, "1", self._started(1, 0)):
+            start, number, chunks = Start(None), 1, 0
+        else:
+            start, number, chunks = await self._start_again(ref, lease)
+        try:
+            yield start
+        except BaseException as error:
+            await self._end(ref, number, chunks, getattr(error, "code", "stopped"))
+            raise
+        finally:
+            start.progressed()
+
+    async def _start_again(self, ref: JobRef, lease: Lease) -> tuple[Start, int, int]:
+        chunks = sum(map(len, (await self._jobs.finished_chunks(ref)).values()))
+        last, begun, shared = await self._read(ref)
+        for mine in (one for one in begun if one.worker == self._worker):
+            # this process lives, so it did not die then; the store was unavailable when it was to be recorded
+            await self._end(ref, mine.number, mine.chunks, "unrecorded")
+        deaths = sum(one.worker != self._worker and one.chunks >= chunks for one in begun)
+        if deaths >= MOST_DEATHS:
+            raise _worker_crashed(deaths)
+        alone = None
+        if deaths:
+            log.warning("job_suspected", deaths=deaths, chunks=chunks)
+            alone = await self._turn()
+        try:
+            await lease.ensure()
+            number = last + 1
+            while not await self._create(ref, str(number), self._started(number, chunks)):
+                number += 1
+        except BaseException:
+            if alone is not None:
+                alone.release()
+            raise
+        start = Start(alone)
+        if alone is not None:
+            tries = sum(one.chunks >= chunks for one in shared)
+            seconds = min(_ALONE_SECONDS * 2**tries, _LONGEST_ALONE_SECONDS)
+            start.sharing = asyncio.create_task(self._share(ref, number, chunks, seconds, start))
+        return start, number, chunks
+
+    async def _read(self, ref: JobRef) -> tuple[int, list[Started], list[StartEnded]]:
+        """Return the highest number of a start, the starts without an end, and the ends of suspects that lived on."""
+        prefix = f"{ref.work}started/"
+        keys = [info.key async for info in self._jobs.objects.list(prefix)]
+        found = [match for key in keys if (match := _NAME.fullmatch(key.removeprefix(prefix)))]
+        ended = {int(match[1]) for match in found if match[2]}
+        begun = {int(match[1]) for match in found if not match[2]}
+        starts = [await self._get(ref, str(number), Started) for number in sorted(begun - ended)]
+        ends = [await self._get(ref, f"{number}.ended", StartEnded) for number in sorted(ended)]
+        shared = [end for end in ends if end is not None and end.reason == _SHARED]
+        return max(begun, default=0), [start for start in starts if start is not None], shared
+
+    async def _get(self, ref: JobRef, name: str, model: type[R]) -> R | None:
+        try:
+            return model.model_validate_json(await self._jobs.objects.get(f"{ref.work}started/{name}.json"))
+        except (ObjectNotFound, ValidationError):
+            log.warning("start_unreadable", name=name)
+            return None  # it only counts
+
+    async def _create(self, ref: JobRef, name: str, receipt: Receipt) -> bool:
+        key = f"{ref.work}started/{name}.json"
+        return await self._jobs.objects.create(key, receipt.model_dump_json().encode())
+
+    def _started(self, number: int, chunks: int) -> Started:
+        return Started(number=number, chunks=chunks, worker=self._worker, at=self._context.clock())
+
+    async def _turn(self) -> asyncio.Lock:
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._alone.acquire()
+        except TimeoutError:
+            raise TransientError(
+                "suspect_waits",
+                "A worker died while it worked on this job and on others; they run again one after another.",
+                retry_after=_WAIT_SECONDS,
+            ) from None
+        return self._alone
+
+    async def _share(self, ref: JobRef, number: int, chunks: int, seconds: float, start: Start) -> None:
+        """After some time, let other suspects run too; from then on a death says nothing about this one."""
+        await asyncio.sleep(seconds)
+        await self._end(ref, number, chunks, _SHARED)
+        start.sharing = None
+        start.progressed()
+
+    async def _end(self, ref: JobRef, number: int, chunks: int, reason: str) -> None:
+        end = StartEnded(number=number, reason=reason, chunks=chunks, at=self._context.clock())
+        with suppress(PipelineError, TimeoutError):  # the next start of this process records it
+            async with asyncio.timeout(_END_SECONDS):
+                await self._create(ref, f"{number}.ended", end)
+
+
+def _worker_crashed(deaths: int) -> PermanentError:
+    return PermanentError(
+        "worker_crashed",
+        f"{deaths} workers in a row died while they processed this file, and finished none of its next cards (out of "
+        "memory, or a fault of the processor's libraries). It is not tried again.",
+    )

@@ -11,6 +11,12 @@ from pipeline.contracts import (
     FACTS_HEADER,
     INTEGRATION_HEADER,
     PATH_HEADER,
+    REPLAY_GROUP_HEADER,
+    REPLAYED_FROM_HEADER,
+    RETRY_CODE_HEADER,
+    RETRY_COUNT_HEADER,
+    RETRY_FIRST_AT_HEADER,
+    RETRY_GROUP_HEADER,
     SOURCE_TOPICS,
     SPECS,
     TOPICS,
@@ -50,6 +56,15 @@ AUDIT_HEADERS: Final[Mapping[str, str]] = {
     FACTS_HEADER: "JSON object with what the audit event says about the webhook: counts, ids, times.",
 }
 """Of accepted webhooks whose audit event AUDIT builds from the record."""
+COPY_HEADERS: Final[Mapping[str, str]] = {
+    REPLAY_GROUP_HEADER: "The one consumer group that a replayed dead letter is for: other groups pass over it.",
+    REPLAYED_FROM_HEADER: "The dead letter that was replayed: `<topic>/<partition>/<offset>`.",
+    RETRY_GROUP_HEADER: "The one consumer group that a retried record is for: other groups pass over it.",
+    RETRY_COUNT_HEADER: "How often the record has waited outside of its topic, from 1.",
+    RETRY_FIRST_AT_HEADER: "When it began to wait for the first time (RFC 3339).",
+    RETRY_CODE_HEADER: "Why it waited last (docs/errors.md).",
+}
+"""Of copies that were published for one group."""
 WEAVR_HEADERS: Final[Mapping[str, str]] = {
     "signature-v2": "As received: base64(HMAC-SHA256(API key, `call-ref`, value, `published-timestamp`)).",
     "published-timestamp": "As received: when Weavr sent it, digits of epoch milliseconds.",
@@ -179,7 +194,7 @@ def _opaque() -> dict[str, Any]:
 
 
 def _headers(provider: Mapping[str, str]) -> dict[str, Any]:
-    known = {**HEADERS, **OPTIONAL_HEADERS, **AUDIT_HEADERS, **provider}
+    known = {**HEADERS, **OPTIONAL_HEADERS, **AUDIT_HEADERS, **COPY_HEADERS, **provider}
     return {
         "type": "object",
         "required": [*HEADERS],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.contracts import TOPICS, TopicSpec
-from tools.asyncapi import AUDIT_HEADERS, HEADERS, OPTIONAL_HEADERS, WEAVR_HEADERS
+from tools.asyncapi import AUDIT_HEADERS, COPY_HEADERS, HEADERS, OPTIONAL_HEADERS, WEAVR_HEADERS
 from tools.contract_table import CONTRACTS
 from tools.markdown import duration, page, table
 
@@ -57,6 +57,7 @@ def _headers() -> str:
         "most": OPTIONAL_HEADERS,
         "audited webhooks": AUDIT_HEADERS,
         "Weavr's": WEAVR_HEADERS,
+        "copies for one group": COPY_HEADERS,
     }
     rows = ((f"`{name}`", of, about) for of, group in groups.items() for name, about in group.items())
     return table(("Header", "Of records", "Holds"), rows)

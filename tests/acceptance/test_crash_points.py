@@ -95,8 +95,9 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
 }
 """Which process passes an effect, for what, at which time. Every effect of ``support.effects`` is here, or below."""
 
-OF_COMMANDS: Final = {"store.command"}
-"""Effects of an operator's commands alone: tests/unit/cli/test_commands.py interrupts each command at each of its."""
+OF_COMMANDS: Final = {"store.command", "store.dead-letter"}
+"""Effects of an operator's commands alone: test_commands.py and test_dead_letters.py of tests/unit/cli interrupt each
+command at each of its."""
 
 CASES: Final = [
     Case(point, *passage) for point in CRASH_POINTS for passage in PASSAGES.get(point.partition(":")[2], ())

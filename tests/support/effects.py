@@ -54,6 +54,7 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "ended": r"ended/.+",
         "segment": r"audit/.+",
         "command": r"commands/\d{13}-[0-9a-f]{8}\.json",
+        "dead-letter": r"dead-letters/[0-9a-f]{32}\.json",
     }.items()
 }
 """The kinds of objects, by their keys (docs/decisions/0002-job-store-tree.md)."""

@@ -187,6 +187,7 @@ def test_commands_reach_the_outside_world_through_ports() -> None:
     assert {path for path in callers("create") if path.partition("/")[0] not in {"storage", "sandbox"}} == {
         "audit/chain.py",
         "cli/commands.py",
+        "cli/dead_letters.py",
         "jobs/job_store.py",
     }
     members = [*calls("Consumer"), *calls("BatchConsumer")]

@@ -78,18 +78,27 @@ class Order:
 
 def order_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--reason``, ``--dry-run``, ``--yes`` and ``--id`` to a command, which takes them as one ``order``."""
+    return _with_options(function, "Do not ask.", dry_unless_yes=False)
 
-    @click.option("--reason", default="", help="Why: goes to the audit log. Needed unless --dry-run is given.")
+
+def bulk_order_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the same options to a command that acts on many things at once: it is a dry run unless ``--yes`` is given."""
+    return _with_options(function, "Do it. Default: a dry run.", dry_unless_yes=True)
+
+
+def _with_options(function: Callable[..., Any], about_yes: str, *, dry_unless_yes: bool) -> Callable[..., Any]:
+    @click.option("--reason", default="", help="Why: goes to the audit log. Needed, except for a dry run.")
     @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @click.option("--yes", is_flag=True, help=about_yes)
     @click.option("--id", "repeat", metavar="ID", help="Repeat the command of this id, e.g. after it was interrupted.")
     @functools.wraps(function)
     def ordered(*args: Any, reason: str, dry_run: bool, yes: bool, repeat: str | None, **others: Any) -> Any:
-        if not reason.strip() and not dry_run:
+        dry = dry_run or (dry_unless_yes and not yes)
+        if not reason.strip() and not dry:
             raise UsageRefused(
                 "reason_missing", "--reason is needed: why the command is given; or --dry-run, which changes nothing"
             )
-        order = Order(shorten(reason, REASON_LIMIT), dry_run, yes, repeat)
+        order = Order(shorten(reason, REASON_LIMIT), dry, yes, repeat)
         return function(*args, order=order, **others)
 
     return ordered

@@ -16,12 +16,12 @@ from pipeline.cli.context import Setup, actor, pass_setup
 from pipeline.cli.event_view import masked_body
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.job_view import NotFound
+from pipeline.cli.kept_records import find_kept, read_kept
 from pipeline.cli.output import json_option, print_json, print_line, print_table
 from pipeline.contracts import SPECS, Record, Topic, audit_record
 from pipeline.contracts.strict_json import Finding
 from pipeline.contracts.weavr import BY_PATH
-from pipeline.errors import PoisonRecord, TransientError
-from pipeline.kafka import Publisher, read_topic
+from pipeline.kafka import Publisher
 from pipeline.settings import Settings
 from pipeline.webhooks.quarantine import Quarantined, findings_now, read_quarantined, shown
 from pipeline.webhooks.quarantine import release as released
@@ -170,7 +170,9 @@ class _Releasing:
         """Release all of an integration and report each at once: together they may exceed the memory."""
         complete = True
         async with self._publisher() as publisher:
-            async for item in _each(self._settings, integration):
+            async for item in _each(self._settings):
+                if item.integration != integration:
+                    continue
                 fits = self._fits(item)
                 if fits:
                     await self._publish(item, publisher)
@@ -203,81 +205,28 @@ class _Releasing:
 
 
 async def _read_all(settings: Settings) -> list[Quarantined]:
-    """Return the first record of each quarantined request, in the order of the topics.
+    """Return the first record of each quarantined request, in the order of the topics; raises as :func:`_each`."""
+    return [item async for item in _each(settings)]
 
-    It warns of a topic that cannot be read, unless no configured webhook uses the topic.
+
+def _each(settings: Settings) -> AsyncIterator[Quarantined]:
+    """Yield the first record of each quarantined request. A topic that no configured webhook uses may be missing.
 
     Raises:
         TransientError: None of the topics can be read.
     """
-    found = await asyncio.gather(*(_listed(settings, topic) for topic in _TABLES), return_exceptions=True)
-    items: list[Quarantined] = []
-    errors: list[TransientError] = []
-    for topic, one in zip(_TABLES, found, strict=True):
-        if isinstance(one, TransientError):
-            errors.append(one)
-            _warn(settings, topic, one)
-        elif isinstance(one, BaseException):
-            raise one
-        else:
-            items += one
-    if len(errors) == len(_TABLES):
-        raise errors[0]
-    return items
-
-
-async def _each(settings: Settings, integration: str) -> AsyncIterator[Quarantined]:
-    """Yield an integration's quarantined requests in their order, each once. Memory is bounded, except for the ids.
-
-    Unreadable topics and errors are treated as in :func:`_read_all`.
-    """
-    errors: list[TransientError] = []
-    for topic in _TABLES:
-        try:
-            async for item in _read(settings, topic):
-                if item.integration == integration:
-                    yield item
-        except TransientError as error:
-            errors.append(error)
-            _warn(settings, topic, error)
-    if len(errors) == len(_TABLES):
-        raise errors[0]
-
-
-def _warn(settings: Settings, topic: Topic, error: TransientError) -> None:
-    if getattr(settings, _TABLES[topic]):
-        click.echo(f"warning: {error.message}", err=True)
-
-
-async def _listed(settings: Settings, topic: Topic) -> list[Quarantined]:
-    return [item async for item in _read(settings, topic)]
-
-
-async def _read(settings: Settings, topic: Topic) -> AsyncIterator[Quarantined]:
-    known: set[str] = set()
-    async for record in read_topic(settings.cluster, topic):
-        try:
-            item = read_quarantined(record)
-        except PoisonRecord as error:
-            position = f"{topic}, partition {record.partition}, offset {record.offset}"
-            click.echo(f"warning: {position}: {error.message}", err=True)
-            continue
-        if item.id not in known:
-            known.add(item.id)
-            yield item
+    used = {topic for topic, table in _TABLES.items() if getattr(settings, table)}
+    return read_kept(settings.cluster, list(_TABLES), read_quarantined, expected=used.__contains__)
 
 
 def _find(items: Sequence[Quarantined], item_id: str) -> Quarantined:
-    """Return the one item whose id begins with the given one.
+    """Return the one item whose id begins with the given one. Raises NotFound."""
 
-    Raises:
-        NotFound: There is none, or more than one.
-    """
-    found = [item for item in items if item.id.startswith(item_id)]
-    if len(found) != 1:
-        what = "nothing" if not found else f"{len(found)} requests"
-        raise NotFound("quarantine_unknown", f"{what} with an id that begins with {item_id!r} in quarantine")
-    return found[0]
+    def unknown(count: int) -> NotFound:
+        what = f"{count} requests" if count else "nothing"
+        return NotFound("quarantine_unknown", f"{what} with an id that begins with {item_id!r} in quarantine")
+
+    return find_kept(items, item_id, unknown)
 
 
 def _in_topic_order(items: Sequence[Quarantined]) -> list[Quarantined]:

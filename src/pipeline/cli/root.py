@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "audit": "Verify the audit log.",
     "cards": "Try an integration's CSV settings and processor on local files.",
     "config": "Check and show the settings.",
+    "dead-letters": "Look at records that could not be handled; replay or discard them.",
     "dev": "Run ingress and all stages in one process, on an embedded broker.",
     "events": "Look at events in their topics, verify their signatures again, let a group handle them again.",
     "ingress": "Receive webhooks: verify, validate, publish, answer.",
@@ -24,8 +25,8 @@ COMMANDS: Final = {
     "work": "Run one stage; scale it by running more of it, up to the partitions of its topic.",
 }
 """Every command and its line in the help."""
-_MODULES: Final = {"dev": "serve", "ingress": "serve", "work": "serve"}
-"""The modules of commands that share one; every other command has a module of its own name."""
+_MODULES: Final = {"dead-letters": "dead_letters", "dev": "serve", "ingress": "serve", "work": "serve"}
+"""The modules of commands that share one, or whose name is no module's; every other command has one of its own name."""
 
 
 class Root(click.Group):
@@ -40,7 +41,7 @@ class Root(click.Group):
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
         module = import_module(f"pipeline.cli.{_MODULES.get(cmd_name, cmd_name)}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

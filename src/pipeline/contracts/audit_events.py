@@ -36,6 +36,8 @@ class AuditAction(StrEnum):
     INTEGRATION_PAUSED = "integration.paused"
     INTEGRATION_RESUMED = "integration.resumed"
     BATCH_SKIPPED = "batch.skipped"
+    DEAD_LETTER_REPLAYED = "dead_letter.replayed"
+    DEAD_LETTER_DISCARDED = "dead_letter.discarded"
 
 
 class AuditEvent(BaseModel):

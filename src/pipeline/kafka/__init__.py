@@ -2,7 +2,7 @@
 
 from pipeline.kafka.batch import BatchConsumer
 from pipeline.kafka.client.group import KafkaGroupClient
-from pipeline.kafka.dead_letters import DeadLetter, DeadLetters, OnDeadLetter
+from pipeline.kafka.dead_letters import DeadLetter, DeadLetters, OnDeadLetter, StoredDeadLetter, read_dead_letter
 from pipeline.kafka.errors import (
     BatchUndecodable,
     BrokerUnavailable,
@@ -33,7 +33,7 @@ from pipeline.kafka.protocols import (
     Publisher,
     Runner,
 )
-from pipeline.kafka.reader import missing_topics, read_back, read_topic, tail, topic_bounds
+from pipeline.kafka.reader import missing_topics, read_back, read_topic, tail, topic_bounds, topic_names
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings, Names, SaslSettings, TlsSettings, WorkerSettings
 
 __all__ = [
@@ -71,13 +71,16 @@ __all__ = [
     "Runner",
     "SaslSettings",
     "SkipRefused",
+    "StoredDeadLetter",
     "TlsSettings",
     "TopicMissing",
     "TopicUnknown",
     "WorkerSettings",
     "missing_topics",
     "read_back",
+    "read_dead_letter",
     "read_topic",
     "tail",
     "topic_bounds",
+    "topic_names",
 ]

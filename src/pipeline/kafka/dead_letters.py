@@ -1,15 +1,34 @@
-"""Records that can never be handled: kept in dead-letter topics, with the reason, so that they block no other."""
+"""Records that can never be handled: kept in dead-letter topics, with the reason, so that they block no other.
+
+Written by the consumers; read, and replayed, by ``pipeline dead-letters``.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from pipeline.contracts import SPECS, Headers, OutgoingRecord, Record, TopicName
-from pipeline.errors import FatalError, PermanentError
+from pipeline.contracts import (
+    INTEGRATION_HEADER,
+    REPLAY_GROUP_HEADER,
+    REPLAYED_FROM_HEADER,
+    RETRY_CODE_HEADER,
+    RETRY_COUNT_HEADER,
+    RETRY_FIRST_AT_HEADER,
+    RETRY_GROUP_HEADER,
+    SPECS,
+    Headers,
+    OutgoingRecord,
+    Record,
+    RecordPosition,
+    TopicName,
+    first_values,
+    stable_hash,
+)
+from pipeline.errors import FatalError, PermanentError, PoisonRecord
 from pipeline.kafka.errors import RecordTooLarge
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import KafkaMetrics, get_logger
@@ -146,3 +165,112 @@ def _facts(letter: DeadLetter) -> dict[str, str]:
         "dlq_message": error.message[:_MESSAGE_LIMIT],
         "dlq_at": letter.at.isoformat().replace("+00:00", "Z"),
     }
+
+
+_FACTS: Final = "dlq_"
+_VALUE_CUT: Final = "dlq_value_sha256"
+_IDENTITY: Final = ("dlq_group", "dlq_topic", "dlq_partition", "dlq_offset", "dlq_timestamp")
+"""With the time, because a topic that was created again begins with the same offsets."""
+_OF_COPIES: Final = frozenset(
+    {REPLAY_GROUP_HEADER, REPLAYED_FROM_HEADER}
+    | {RETRY_GROUP_HEADER, RETRY_COUNT_HEADER, RETRY_FIRST_AT_HEADER, RETRY_CODE_HEADER}
+)
+"""Headers of a copy that was published for one group: a replay has its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDeadLetter:
+    """What a dead-letter topic holds of one record.
+
+    Attributes:
+        id: Equal for a letter that was written twice. A record that fails again after its replay has another id.
+        position: The position of the letter.
+        record: The record that could not be handled, as it was, at its position.
+        group: The consumer group that could not handle it.
+        code: Why; see docs/errors.md.
+        attempts: How often the group tried.
+        at: When the letter was written.
+        value_missing: Whether the letter is only a notice, because the record was too large for its topic.
+    """
+
+    id: str
+    position: RecordPosition
+    record: Record
+    group: str
+    code: str
+    message: str
+    attempts: int
+    at: datetime
+    value_missing: bool
+
+    @property
+    def integration(self) -> str | None:
+        """The integration that the record came in by, or the beginning of its key, which names it too."""
+        named = first_values(self.record.headers).get(INTEGRATION_HEADER)
+        beginning, slash, _ = self.record.key.partition("/")
+        return named or (beginning if slash else None)
+
+    def replay(self) -> OutgoingRecord:
+        """Return the record to publish again: to its topic, for the one group that could not handle it.
+
+        Raises:
+            PermanentError: The letter does not have the record's value.
+        """
+        if self.value_missing:
+            raise PermanentError(
+                "dead_letter_cut",
+                "The record was too large for the dead-letter topic, which has a notice only: let the group read the "
+                "record again (`pipeline events rewind`)",
+            )
+        kept = tuple(header for header in self.record.headers if header[0] not in _OF_COPIES)
+        where = f"{self.position.topic}/{self.position.partition}/{self.position.offset}"
+        own = ((REPLAYED_FROM_HEADER, where.encode()), (REPLAY_GROUP_HEADER, self.group.encode()))
+        return OutgoingRecord(self.record.topic, self.record.key, self.record.value, (*kept, *own))
+
+
+def read_dead_letter(letter: Record) -> StoredDeadLetter:
+    """Return what a record of a dead-letter topic holds.
+
+    A dead letter that could not be handled in its turn has two sets of ``dlq_*`` headers: the last set is its own.
+
+    Raises:
+        PoisonRecord: No consumer of ours wrote it: a header is missing or malformed.
+    """
+    begin, end = _own_facts(letter.headers)
+    facts = first_values(letter.headers[begin:end])
+    kept = (*letter.headers[:begin], *letter.headers[end:])
+    try:
+        record = replace(
+            letter,
+            topic=facts["dlq_topic"],
+            partition=int(facts["dlq_partition"]),
+            offset=int(facts["dlq_offset"]),
+            headers=kept,
+            timestamp_ms=int(facts["dlq_timestamp"]),
+        )
+        at = datetime.fromisoformat(facts["dlq_at"])
+        return StoredDeadLetter(
+            id=stable_hash(*(facts[name] for name in _IDENTITY)),
+            position=RecordPosition(letter.topic, letter.partition, letter.offset),
+            record=record,
+            group=facts["dlq_group"],
+            code=facts["dlq_code"],
+            message=facts["dlq_message"],
+            attempts=int(facts["dlq_attempts"]),
+            at=at if at.tzinfo else at.replace(tzinfo=UTC),
+            value_missing=_VALUE_CUT in facts,
+        )
+    except (KeyError, ValueError) as error:
+        raise PoisonRecord(
+            "dead_letter_unreadable", "A dlq_* header of the dead letter is missing or malformed"
+        ) from error
+
+
+def _own_facts(headers: Headers) -> tuple[int, int]:
+    """Return where the last ``dlq_*`` headers begin and end: headers in a row, each name once."""
+    end = max((index for index, (name, _) in enumerate(headers, 1) if name.startswith(_FACTS)), default=0)
+    begin, seen = end, set[str]()
+    while begin and headers[begin - 1][0].startswith(_FACTS) and headers[begin - 1][0] not in seen:
+        begin -= 1
+        seen.add(headers[begin][0])
+    return begin, end

@@ -41,6 +41,16 @@ async def missing_topics(settings: KafkaSettings, topics: Sequence[TopicName]) -
         return await reader.missing(topics)
 
 
+async def topic_names(settings: KafkaSettings) -> list[TopicName]:
+    """Return the topics of the cluster that have our prefix and that may be described, sorted.
+
+    Raises:
+        BrokerUnavailable: No answer in time.
+    """
+    async with open_reader(settings, "Metadata") as reader:
+        return await reader.topics()
+
+
 async def topic_bounds(settings: KafkaSettings, topic: TopicName) -> dict[int, Bounds]:
     """Return the offsets that each partition of a topic holds now.
 

@@ -173,17 +173,25 @@ def release(item: Quarantined, source: Source, *, now: datetime, actor: str) -> 
 
 
 def _masked_body(item: Quarantined) -> dict[str, JsonValue] | None:
+    """Return the body, masked. No field of anything but an announcement is known here."""
+    known = item.position.topic == Topic.BATCH_QUARANTINE
+    return masked_announcement(item.request.body, _KNOWN if known else {})
+
+
+def masked_announcement(body: bytes, names: Mapping[str, None] | None = None) -> dict[str, JsonValue] | None:
     """Return the known fields of an announcement, masked, and the number of others; None if it is no JSON object.
 
-    No field of any other body is known here.
+    Args:
+        body: As received.
+        names: The known fields; default: those of ECS's announcements.
     """
     try:
-        data = json.loads(item.request.body)
+        data = json.loads(body)
     except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict):
         return None
-    names = _KNOWN if item.position.topic == Topic.BATCH_QUARANTINE else {}
+    names = _KNOWN if names is None else names
     known: dict[str, JsonValue] = {name: _masked(name, data[name]) for name in names if name in data}
     return known | {"other_fields": len(data) - len(known)}
 

@@ -8,71 +8,27 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 import pytest
 from click.testing import CliRunner, Result
-from support.command_line import RememberingPorts, RememberingPublisher, Run
-from support.effects import NoticingPublisher, NoticingStore
+from support.command_line import Kill, Killed, KillingPorts, RememberingPorts, RememberingPublisher, Run
 from support.job_world import JOB, World
 
 from pipeline.app import Ports
-from pipeline.app.ports import ConnectedPublisher
 from pipeline.cli.root import cli
 from pipeline.contracts import OutgoingRecord, RecordPosition, Topic, first_values
 from pipeline.jobs.partners import Answer
 from pipeline.kafka import KafkaSettings
 from pipeline.observability import Metrics
-from pipeline.storage import LocalStore, ObjectStore, StoreSettings
+from pipeline.storage import LocalStore
 
 NAME: Final = f"acme/{JOB}"
 WHY: Final = ("--reason", "INC-7", "--yes")
 REFUSAL: Final = Answer("refused", 404, "callback_unknown_job", "No batch job found")
-
-
-class Killed(Exception):
-    """The command ends here, as by kill -9: nothing of ours expects it."""
-
-
-@dataclass
-class Kill:
-    """Ends a command at one of its effects; before it, counts them."""
-
-    at: int = -1
-    points: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def around(self, effect: str) -> Iterator[None]:
-        self._reach(f"before:{effect}")
-        yield
-        self._reach(f"after:{effect}")
-
-    def _reach(self, point: str) -> None:
-        self.points.append(point)
-        if len(self.points) - 1 == self.at:
-            raise Killed(point)
-
-
-class KillingPorts(Ports):
-    """Ports whose broker only remembers, and whose effects are where a command may be killed."""
-
-    def __init__(self, kill: Kill) -> None:
-        self._kill = kill
-
-    @asynccontextmanager
-    async def publisher(
-        self, kafka: KafkaSettings, *, client_id: str, metrics: Metrics | None = None
-    ) -> AsyncIterator[ConnectedPublisher]:
-        del metrics
-        yield NoticingPublisher(RememberingPublisher(kafka, client_id=client_id), self._kill.around)
-
-    def store(self, settings: StoreSettings) -> ObjectStore:
-        return NoticingStore(super().store(settings), self._kill.around)
 
 
 @pytest.fixture

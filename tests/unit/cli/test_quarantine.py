@@ -101,7 +101,7 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Record]]:
             if record.topic == topic:
                 yield record
 
-    monkeypatch.setattr("pipeline.cli.quarantine.read_topic", read_topic)
+    monkeypatch.setattr("pipeline.cli.kept_records.read_topic", read_topic)
     RememberingPublisher.made.clear()
     yield held
     RememberingPublisher.made.clear()
@@ -323,7 +323,7 @@ def test_a_topic_that_cannot_be_read_is_warned_of(
             if topic is Topic.BATCH_QUARANTINE:
                 yield quarantined(FIXED)
 
-        monkeypatch.setattr("pipeline.cli.quarantine.read_topic", read_topic)
+        monkeypatch.setattr("pipeline.cli.kept_records.read_topic", read_topic)
 
     only(Topic.BATCH_QUARANTINE, Topic.EVENTS_QUARANTINE, Topic.WEBHOOK_QUARANTINE)
     result = run("quarantine", "list")

@@ -32,7 +32,8 @@ from pipeline.audit.chain import Chain
 from pipeline.audit.segments import Entry
 from pipeline.cli.commands import Order, recorded
 from pipeline.cli.context import Setup
-from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, TopicName
+from pipeline.cli.dead_letter_view import mark_key
+from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, TopicName, stable_hash
 from pipeline.errors import FatalError, PipelineError, TransientError
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import Answer
@@ -157,6 +158,7 @@ async def _commanded() -> list[str]:
     order = Order("INC-7", dry_run=False, yes=True, repeat=None)
     async with recorded(setup, store, order, "job purge", {}):
         pass
+    await store.create(mark_key(stable_hash("a letter")), b"{}")
     return list(store.objects)
 
 

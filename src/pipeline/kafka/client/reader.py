@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -37,6 +38,14 @@ class KafkaPartitionReader:
         self._names = names
         self._decoding = DecodingWatch(names)
         self._decoding.attach(consumer)
+
+    async def topics(self) -> list[TopicName]:
+        """Return all topics that have our prefix and that may be described, sorted."""
+        found = []
+        for name in await self._consumer.topics():
+            with contextlib.suppress(KeyError):  # without our prefix
+                found.append(self._names.logical(name))
+        return sorted(found)
 
     async def missing(self, topics: Sequence[TopicName]) -> list[str]:
         """Return the cluster's names of those topics that do not exist, or that may not be described.

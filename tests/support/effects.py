@@ -20,7 +20,7 @@ from pipeline.app import Ports
 from pipeline.app.ports import ConnectedPublisher
 from pipeline.contracts import DEAD_LETTER_ENDING, SPECS, OutgoingRecord, Record, RecordPosition, Topic, TopicName
 from pipeline.errors import PipelineError
-from pipeline.jobs.partners import Answer, Notifications, Notifier
+from pipeline.jobs.partners import Answer, Notifications, Notifier, Resume
 from pipeline.jobs.transfer import Transfers, Uploader, UrlSource
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
 from pipeline.kafka.protocols import Partition, RebalanceListener
@@ -156,9 +156,10 @@ class NoticingPorts(Ports):
         clock: Callable[[], datetime],
         metrics: Metrics,
         remember: Callable[[SecretStr], None],
+        resume: Resume,
     ) -> AsyncIterator[Notifications]:
         opened: AbstractAsyncContextManager[Notifications] = super().notifications(
-            settings, integration, clock=clock, metrics=metrics, remember=remember
+            settings, integration, clock=clock, metrics=metrics, remember=remember, resume=resume
         )
         async with opened as notifications:
             yield replace(notifications, notifier=NoticingNotifier(notifications.notifier, self._around))

@@ -167,10 +167,16 @@ async def make_confirm(around: Surroundings) -> Part:
     rules: dict[str, ConfirmRules] = {}
     services: list[Service] = []
     alarms: dict[str, Check] = {}
+    parking = around.parking
     for name, one in settings.job_integrations().items():
         notifications = await around.stack.enter_async_context(
             around.ports.notifications(
-                settings, one, clock=around.ports.now, metrics=around.metrics, remember=around.remember
+                settings,
+                one,
+                clock=around.ports.now,
+                metrics=around.metrics,
+                remember=around.remember,
+                resume=partial(_resume_callbacks, parking, name),
             )
         )
         keep = timedelta(days=settings.retention.failed_parts_days)
@@ -190,7 +196,6 @@ async def make_confirm(around: Surroundings) -> Part:
     context, watching = around.stage("confirm"), around.stage("watch")
     stage = ConfirmStage(context, rules)
     watch = DeadlineWatch(watching, rules, interval=settings.watch.interval_seconds)
-    parking = around.parking
     confirming = JobHandler(context, stage.handle, parking)
     filing = _consumer(around, JobHandler(watching, watch.handle, parking), "watch", Topic.BATCH_REQUESTED)
     due = DueJobs(
@@ -202,6 +207,10 @@ async def make_confirm(around: Surroundings) -> Part:
     )
     runners = [_consumer(around, confirming, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED), filing]
     return Worker("confirm", runners, [watch.run, due.run, *services], alarms)
+
+
+async def _resume_callbacks(parking: Parking, integration: str, code: str | None = None) -> int:
+    return await parking.resume(integration, stage="confirm", code=code)
 
 
 async def make_audit(around: Surroundings) -> Part:

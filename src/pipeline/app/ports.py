@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from pipeline.contracts import TopicName
 from pipeline.errors import PipelineError
-from pipeline.jobs.partners import Notifications, NotifierContext
+from pipeline.jobs.partners import Notifications, NotifierContext, Resume
 from pipeline.jobs.transfer import Transfers, open_transfers
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaGroupClient, KafkaPublisher, KafkaSettings, Publisher
 from pipeline.observability import Metrics
@@ -71,8 +71,9 @@ class Ports:
         clock: Callable[[], datetime],
         metrics: Metrics,
         remember: Callable[[SecretStr], None],
+        resume: Resume,
     ) -> AbstractAsyncContextManager[Notifications]:
-        """Return the callbacks of one integration. They pass each token to ``remember``, so that logs mask it."""
+        """Return the callbacks of one integration. They tell ``remember`` each token, and resume callbacks."""
         return integration.partner.open_notifications(
             NotifierContext(
                 integration=integration.name,
@@ -81,6 +82,7 @@ class Ports:
                 metrics=metrics,
                 clock=clock,
                 remember=remember,
+                resume=resume,
             )
         )
 

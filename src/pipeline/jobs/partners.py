@@ -161,6 +161,18 @@ class Notifications:
     ready: Callable[[], Awaitable[None]] = always_ready
 
 
+class Resume(Protocol):
+    """Makes the waiting callbacks of one integration due now. Safe to repeat."""
+
+    async def __call__(self, code: str | None = None) -> object:
+        """Resume all of them, or those that wait because of one error code.
+
+        Raises:
+            TransientError: The store is not available now; repeat it.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class NotifierContext:
     """The surroundings of a notifier.
@@ -169,6 +181,7 @@ class NotifierContext:
         integration: Its name, for logs and metrics.
         hosts: Hosts that the integration's URLs may name: ``open_session(hosts, network, "callback")`` reaches these.
         remember: Call it with each secret before you use it, so that logs mask it.
+        resume: Call it when the reason for which callbacks wait has passed, e.g. when there is a new token.
     """
 
     integration: str
@@ -177,6 +190,7 @@ class NotifierContext:
     metrics: Metrics
     clock: Callable[[], datetime]
     remember: Callable[[SecretStr], None]
+    resume: Resume
 
 
 class Partner(Protocol):

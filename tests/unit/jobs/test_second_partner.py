@@ -24,6 +24,10 @@ from pipeline.outbound import AddressRefused, HostRules, NetworkSettings
 REPORT = "https://bank.example/reports"
 
 
+async def no_resume(code: str | None = None) -> None:
+    del code
+
+
 @pytest.fixture(autouse=True)
 def bank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Somebody's package, installed."""
@@ -153,7 +157,7 @@ async def test_the_partners_own_notifier_sends_its_callback(status: int, text: s
 
 
 def surroundings(hosts: HostRules) -> NotifierContext:
-    return NotifierContext("acme", hosts, NetworkSettings(), Metrics(), lambda: BEGIN, lambda _secret: None)
+    return NotifierContext("acme", hosts, NetworkSettings(), Metrics(), lambda: BEGIN, lambda _secret: None, no_resume)
 
 
 @pytest.mark.parametrize(

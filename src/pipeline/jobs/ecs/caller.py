@@ -13,7 +13,7 @@ import structlog
 from pydantic import SecretStr
 from yarl import URL
 
-from pipeline.errors import TransientError
+from pipeline.errors import TransientError, Untried
 from pipeline.jobs.ecs.answers import Meaning, Reaction, interpret
 from pipeline.jobs.ecs.settings import CallbackSettings
 from pipeline.jobs.ecs.token_watch import TokenWatch
@@ -35,8 +35,8 @@ from pipeline.outbound import (
 
 log = structlog.get_logger(__name__)
 
-_HOLD_SECONDS: Final = 30.0
-"""Until a held callback looks at the token again; a changed token file ends the hold sooner."""
+_HOLD_SECONDS: Final = 900.0
+"""Until a held callback looks at the token again; a new token ends the hold sooner."""
 
 
 class HttpCaller:
@@ -97,7 +97,7 @@ class HttpCaller:
         if self._expired(token):
             token = await self._tokens.renew(token)
         if self._expired(token):
-            raise TransientError(
+            raise Untried(
                 "token_expired",
                 f"the callback token expired at {token.expires_at}, so no callback is sent: ask eCard Systems for a "
                 "new one and put it into the file that callback.token_file names",

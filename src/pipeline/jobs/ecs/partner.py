@@ -58,7 +58,13 @@ class EcsPartner:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(open_session(context.hosts, context.network, "callback"))
             tokens = await self._tokens(context, stack)
-            watch = TokenWatch(tokens, integration=context.integration, metrics=context.metrics, clock=context.clock)
+            watch = TokenWatch(
+                tokens,
+                integration=context.integration,
+                metrics=context.metrics,
+                clock=context.clock,
+                resume=context.resume,
+            )
             caller = HttpCaller(
                 settings,
                 integration=context.integration,

@@ -10,24 +10,38 @@ from typing import Final, NoReturn
 
 import structlog
 
+from pipeline.errors import Overloaded, TransientError
 from pipeline.jobs.ecs.tokens import TokenProvider
+from pipeline.jobs.partners import Resume
 from pipeline.observability import Health, Metrics
 from pipeline.outbound import Token, TokenUnavailable
 
+_RESUMES: Final = 2
+"""Resumes after a new token: a callback may just be parked because of the old one, and the second finds it."""
+
 log = structlog.get_logger(__name__)
 
-INTERVAL: Final = 30.0
-"""Seconds between two looks: a token file must be read at least once a minute."""
+INTERVAL: Final = 10.0
+"""Seconds between two looks; a look at an unchanged file costs one ``stat``."""
 
 
 class TokenWatch:
-    """Looks at one integration's token twice a minute, and learns at once what a callback shows about it.
+    """Looks at one integration's token every ten seconds, and learns at once what a callback shows about it.
+
+    When there is a usable token, waiting callbacks go on: all of them after a change, those that wait for a token after
+    a start.
 
     A token that cannot be used is an alarm. It leaves the process ready: the other integrations need it.
     """
 
     def __init__(
-        self, provider: TokenProvider, *, integration: str, metrics: Metrics, clock: Callable[[], datetime]
+        self,
+        provider: TokenProvider,
+        *,
+        integration: str,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        resume: Resume,
     ) -> None:
         self._provider = provider
         self._integration = integration
@@ -36,6 +50,10 @@ class TokenWatch:
         self._problem = "not looked at yet"
         self._was_ok: bool | None = None
         self._rejected: tuple[Token | None, str] | None = None
+        self._resume = resume
+        self._usable: Token | None = None
+        self._resumes_left = 0
+        self._resumed_code: str | None = "token_expired"
         metrics.token_seconds_left.labels(integration).set_function(self.seconds_left)
         metrics.token_usable.labels(integration).set_function(lambda: float(self.check().ok))
 
@@ -46,13 +64,17 @@ class TokenWatch:
             await asyncio.sleep(interval)
 
     async def look(self) -> None:
-        """Look once; log when the token became unusable or usable again."""
+        """Look once; log when the token became unusable or usable again, and resume what waited for it."""
         try:
             self._token = await self._provider.token()
         except TokenUnavailable as error:
             self.unavailable(error)
-            return
-        if self._rejected is not None and self._rejected[0] != self._token:
+        else:
+            self._note_token(self._token)
+        await self._resume_callbacks()
+
+    def _note_token(self, token: Token) -> None:
+        if self._rejected is not None and self._rejected[0] != token:
             self._rejected = None  # another token: nothing is known against it
         self._report()
 
@@ -77,6 +99,23 @@ class TokenWatch:
             self._was_ok = health.ok
             level = log.info if health.ok else log.error
             level("token_health_changed", integration=self._integration, ok=health.ok, message=health.message)
+
+    async def _resume_callbacks(self) -> None:
+        if self._token is None or not self.check().ok:
+            self._usable, self._resumed_code = None, None
+            return
+        if self._usable is None or self._usable.value != self._token.value:
+            self._resumed_code = None if self._usable else self._resumed_code
+            self._usable, self._resumes_left = self._token, _RESUMES
+        if not self._resumes_left:
+            return
+        try:
+            await self._resume(self._resumed_code)
+        except (TransientError, Overloaded) as error:
+            # the next look repeats it
+            log.warning("callbacks_not_resumed", integration=self._integration, code=error.code, message=error.message)
+        else:
+            self._resumes_left -= 1
 
     def check(self) -> Health:
         """Return whether callbacks can be authenticated; an expired token cannot, an unknown expiry can."""

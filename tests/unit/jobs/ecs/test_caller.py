@@ -109,7 +109,9 @@ async def world(
         provider = tokens or FakeTokenProvider(TOKEN)
         async with open_session(rules, NetworkSettings(), "callback") as session:
             metrics = Metrics()
-            watch = TokenWatch(as_provider(provider), integration="acme", metrics=metrics, clock=lambda: NOW)
+            watch = TokenWatch(
+                as_provider(provider), integration="acme", metrics=metrics, clock=lambda: NOW, resume=no_resume
+            )
             await watch.look()
             caller = HttpCaller(
                 settings,
@@ -123,6 +125,11 @@ async def world(
             )
             url = f"http://127.0.0.1:{server.port}/partner/batch-jobs/{GUID}/result-uploaded?a=%2F"
             yield World(caller, ecs, url, provider, metrics, watch)
+
+
+async def no_resume(code: str | None = None) -> None:
+    """Resume nothing."""
+    del code
 
 
 def as_provider(provider: TokenProvider) -> TokenProvider:

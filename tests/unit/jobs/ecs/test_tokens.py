@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from pipeline.errors import TransientError
 from pipeline.jobs.ecs import CallbackSettings, EcsPartner, EcsTokens, FileTokenProvider, TokenWatch
 from pipeline.jobs.ecs.tokens import read_expiry
 from pipeline.jobs.partners import Notifications, NotifierContext
@@ -143,9 +144,29 @@ def test_expiry_is_read_without_verification(token: str, expiry: datetime | None
     assert read_expiry(token) == expiry
 
 
-async def watch(path: Path, *, metrics: Metrics | None = None) -> TokenWatch:
+class Resumes:
+    """Remembers what was resumed; fails as often as a test says."""
+
+    def __init__(self) -> None:
+        self.codes: list[str | None] = []
+        self.failures = 0
+
+    async def __call__(self, code: str | None = None) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise TransientError("store_unavailable", "down")
+        self.codes.append(code)
+
+
+async def watch(path: Path, *, metrics: Metrics | None = None, resumes: Resumes | None = None) -> TokenWatch:
     """Return a watch that has looked once."""
-    found = TokenWatch(provider(path), integration="acme", metrics=metrics or Metrics(), clock=lambda: NOW)
+    found = TokenWatch(
+        provider(path),
+        integration="acme",
+        metrics=metrics or Metrics(),
+        clock=lambda: NOW,
+        resume=resumes or Resumes(),
+    )
     await found.look()
     return found
 
@@ -223,16 +244,42 @@ async def test_the_alarm_follows_what_callbacks_show(tmp_path: Path) -> None:
     assert "no callback token: callback token: no such file" in found.check().message
 
 
+async def test_a_new_token_resumes_the_waiting_callbacks(tmp_path: Path) -> None:
+    """Twice: a callback may just be parked because of the old token. A failed store is tried again."""
+    path, resumes = tmp_path / "token", Resumes()
+    path.write_text(signed(exp=int((NOW - timedelta(seconds=90)).timestamp())))
+    found = await watch(path, resumes=resumes)
+    assert resumes.codes == []
+    path.write_text(signed(exp=int((NOW + timedelta(hours=1)).timestamp())))
+    resumes.failures = 1
+    for _ in range(5):
+        await found.look()
+    assert resumes.codes == [None, None]
+    path.write_text("another-token")
+    for _ in range(5):
+        await found.look()
+    assert resumes.codes == [None] * 4
+
+
+async def test_a_token_that_was_replaced_while_no_process_ran_resumes_what_waits_for_it(tmp_path: Path) -> None:
+    path, resumes = tmp_path / "token", Resumes()
+    path.write_text("opaque-token")
+    found = await watch(path, resumes=resumes)
+    for _ in range(3):
+        await found.look()
+    assert resumes.codes == ["token_expired"] * 2
+
+
 def test_before_the_first_look_it_is_not_ready(tmp_path: Path) -> None:
     """Nothing is known yet."""
-    found = TokenWatch(provider(tmp_path), integration="acme", metrics=Metrics(), clock=lambda: NOW)
+    found = TokenWatch(provider(tmp_path), integration="acme", metrics=Metrics(), clock=lambda: NOW, resume=Resumes())
     assert found.check().message == "no callback token: not looked at yet"
 
 
 async def test_the_watch_looks_again_and_again(tmp_path: Path) -> None:
     """Without a callback, without a restart."""
     path = tmp_path / "token"
-    found = TokenWatch(provider(path), integration="acme", metrics=Metrics(), clock=lambda: NOW)
+    found = TokenWatch(provider(path), integration="acme", metrics=Metrics(), clock=lambda: NOW, resume=Resumes())
     task = asyncio.ensure_future(found.run(interval=0.001))
     await asyncio.sleep(0.02)
     path.write_text("opaque-token")
@@ -287,7 +334,7 @@ def test_forms_of_a_good_answer() -> None:
 
 
 def surroundings(hosts: HostRules, metrics: Metrics) -> NotifierContext:
-    return NotifierContext("acme", hosts, NetworkSettings(), metrics, lambda: NOW, lambda _secret: None)
+    return NotifierContext("acme", hosts, NetworkSettings(), metrics, lambda: NOW, lambda _secret: None, Resumes())
 
 
 async def until_usable(notifications: Notifications) -> None:

@@ -250,7 +250,7 @@ class FileWork:
         except ProcessorFailed as error:
             kind, frames = (error.fault.kind, error.fault.lines) if error.fault else (None, [])
             log.error(  # noqa: TRY400 - the text of what it raised may hold a card
-                "processor_failed", message=error.message, chunk=chunk.number, exception=kind, frames=frames
+                "processor_failed", message=error.message, chunk=chunk.number, error=kind, frames=frames
             )
             raise
 

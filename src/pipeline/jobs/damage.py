@@ -21,6 +21,7 @@ class JobDamaged(PermanentError):
 
     Attributes:
         key: The object, for the log and for commands.
+        found: What is wrong with it.
     """
 
     def __init__(self, key: str, what: str) -> None:
@@ -28,6 +29,7 @@ class JobDamaged(PermanentError):
             "job_damaged", f"Stored data of this job is damaged ({what}), so it cannot be continued. Announce it again."
         )
         self.key = key
+        self.found = what
 
 
 class Findings:

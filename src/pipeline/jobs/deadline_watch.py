@@ -134,7 +134,7 @@ class DeadlineWatch:
             log.warning("watch_postponed", code=error.code, message=error.message)
         else:
             fault = fault_of(error)
-            log.error("watch_failed", exception=fault.kind, frames=fault.lines)
+            log.error("watch_failed", error=fault.kind, frames=fault.lines)
         self._context.metrics.deadline_watch_failing.set(max(1, len(self._failing)))
         self._show_nearest(self._nearest)  # its time goes on all the same
 

@@ -8,18 +8,27 @@ from typing import Final
 
 import structlog
 
-from pipeline.contracts import Record, first_values, parse_job_key
-from pipeline.errors import TransientError, Untried
+from pipeline.contracts import RETRY_CODE_HEADER, Record, first_values, parse_job_key
+from pipeline.errors import FatalError, LeaseLost, Overloaded, PermanentError, PipelineError, TransientError, Untried
 from pipeline.jobs.announcements import IntegrationUnknown
+from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.stage import StageContext
 from pipeline.kafka.protocols import Handle, Lease, OnArrival
 from pipeline.observability import parse_traceparent
+from pipeline.plugins import fault_of, is_cancellation
 
 log = structlog.get_logger(__name__)
 
+INTERNAL_ERROR: Final = "internal_error"
+"""Code of a job that failed in a way that nobody expects; it is retried, then parked."""
+
 _TRIES: Final = 3
 """Tries in the process before a job is parked: most faults pass in seconds."""
+_BROKEN_IN_A_ROW: Final = 5
+_DAMAGED_SECONDS: Final = 900.0
+"""How long a job waits whose outcome or announcements are damaged: somebody has to restore them."""
+
 _SHORT_PAUSE_SECONDS: Final = 10.0
 """A job that must not be tried before this has passed is parked at once."""
 
@@ -44,18 +53,61 @@ class JobHandler:
         self._handle = handle
         self._parking = parking
         self._arrive = arrive
+        self._broken: set[str] = set()
 
     async def handle(self, record: Record, lease: Lease) -> None:
-        """Do the stage's work for a record; see :data:`pipeline.kafka.protocols.Handle`."""
+        """Do the stage's work for a record; see :data:`pipeline.kafka.protocols.Handle`.
+
+        Raises:
+            FatalError: As the stage raised it; or several jobs in a row failed in a way that nobody expects.
+        """
         with _record_in_logs(record):
             try:
-                await self._handle(record, lease)
+                await self._contained(record, lease)
             except TransientError as error:
                 if _retried_here(record, error):
                     raise
                 await lease.ensure()
                 if not await self._park(record, error):
                     raise
+                self._note_broken(record, error)
+            else:
+                self._broken.clear()
+
+    async def _contained(self, record: Record, lease: Lease) -> None:
+        """Let the stage handle the record; what must not end the process becomes a TransientError about the job."""
+        try:
+            return await self._handle(record, lease)
+        except JobDamaged as damage:
+            # the stage would have failed the job if it could still be decided
+            raise Untried(
+                damage.code,
+                f"{damage.key} is damaged ({damage.found}). Restore it from the store's versions or a backup.",
+                retry_after=_DAMAGED_SECONDS,
+            ) from None
+        except (FatalError, LeaseLost, Overloaded, PermanentError, TransientError, SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
+            fault = fault_of(error)
+        # outside the handler, so that the unknown error and the values in its frames are not chained
+        log.error("job_handler_failed", stage=self._context.stage, error=fault.kind, frames=fault.lines)
+        raise TransientError(INTERNAL_ERROR, f"A fault of the pipeline or of a library: {fault}.")
+
+    def _note_broken(self, record: Record, error: TransientError) -> None:
+        """Stop the process if several different jobs in a row are parked so: then it is not the jobs."""
+        if error.code != INTERNAL_ERROR:
+            return
+        if first_values(record.headers).get(RETRY_CODE_HEADER) == INTERNAL_ERROR:
+            return  # known already; it comes back until it is fixed or its deadline passes
+        self._broken.add(record.key)
+        if len(self._broken) >= _BROKEN_IN_A_ROW:
+            raise FatalError(
+                "internal_errors_in_a_row",
+                f"{len(self._broken)} different jobs in a row failed with errors that nobody expects, the last one: "
+                f"{error.message} The jobs are parked; a restart may help, and the log has the frames of each error.",
+            )
 
     async def _park(self, record: Record, error: TransientError) -> bool:
         waiting = await self._parking.park(record, self._context.stage, error)
@@ -82,8 +134,15 @@ class JobHandler:
             return None
 
         async def arrived(record: Record) -> None:
-            with _record_in_logs(record), suppress(Untried):  # its turn comes at once, and parks it
-                await arrive(record)
+            # its turn comes at once, and parks it
+            with _record_in_logs(record), suppress(Untried, JobDamaged):
+                try:
+                    await arrive(record)
+                except (PipelineError, SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    if is_cancellation(error):
+                        raise
 
         return arrived
 

@@ -87,11 +87,11 @@ class LoadedProcessor:
         except PluginFailed as failed:
             fault = failed.fault
             log.error(  # noqa: TRY400 - its text may hold what the processor holds
-                "processor_not_closed", processor=self.settings.name, exception=fault.kind, frames=fault.lines
+                "processor_not_closed", processor=self.settings.name, error=fault.kind, frames=fault.lines
             )
 
     def _unavailable(self, fault: Fault) -> TransientError:
-        log.error("processor_open_failed", processor=self.settings.name, exception=fault.kind, frames=fault.lines)
+        log.error("processor_open_failed", processor=self.settings.name, error=fault.kind, frames=fault.lines)
         return TransientError(
             "processor_unavailable",
             f"Processor {self.settings.name} cannot be opened: its open raised {fault}. It is tried again.",

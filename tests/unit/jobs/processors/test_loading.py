@@ -217,7 +217,7 @@ async def test_a_processor_that_cannot_be_opened_is_opened_later(way: str) -> No
         "processor_open_failed", "processor_not_opened", "processor_open_failed", "processor_not_closed"
     ]  # fmt: skip
     assert SECRET not in f"{logs!r}{caught.value}"
-    assert {line["exception"] for line in logs if "exception" in line} == {LOUD[way].__name__}
+    assert {line["error"] for line in logs if "error" in line} == {LOUD[way].__name__}
 
 
 @pytest.mark.parametrize("way", ["exit", "panic", "memory"])

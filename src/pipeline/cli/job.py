@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -59,7 +59,8 @@ Examples:
   pipeline job list --state waiting --state refused
   pipeline job list --since 2h --integration acme
   pipeline job list --state confirmed --json | jq 'select(.outcome.outcome == "failed")'
-States: announced, processing, processed, uploaded, completed, failed, refused, confirmed, closed.
+States: announced, processing, processed, uploaded, completed, failed, waiting, damaged, refused,
+confirmed, closed.
 Costs one listing and up to ten reads of the store for each job that is looked at.""",
 )
 @click.option(
@@ -123,7 +124,7 @@ def show(setup: Setup, *, job_text: str, as_json: bool) -> None:
     if as_json:
         print_json(view.as_json())
         return
-    print_fields(_summary(view))
+    print_fields(_summary(view, now()))
     click.echo()
     for step, at in view.steps:
         click.echo(f"{at.isoformat(timespec='seconds')}  {step.replace('_', ' ')}")
@@ -201,7 +202,10 @@ async def follow_job(
                     view = await view_job(jobs, await find())
                 except NotFound:
                     view = None
-                if view is not None and (seen := (view.ref, view.state, view.chunks, view.tries)) != before:
+                if (
+                    view is not None
+                    and (seen := (view.ref, view.state, view.chunks, view.tries, view.waiting)) != before
+                ):
                     before = seen
                     show(view)
                 if view is not None and view.state in _ENDS:
@@ -209,6 +213,11 @@ async def follow_job(
                 await asyncio.sleep(pause)
     except TimeoutError:
         raise FollowTimeout("follow_timeout", f"the job did not end within {timeout:g} s; it goes on") from None
+
+
+def _seen(view: JobView) -> object:
+    """Return what makes a change worth a line."""
+    return view.ref, view.state, view.chunks, view.tries, view.waiting and view.waiting.count
 
 
 async def write_result(jobs: JobStore, ref: JobRef, output: Path) -> dict[str, Any]:
@@ -241,27 +250,45 @@ def _row(view: JobView) -> tuple[object, ...]:
         job_name(view.ref),
         view.ref.attempt,
         view.state,
-        view.announcements[-1].deadline.isoformat(timespec="seconds"),
+        view.deadline and view.deadline.isoformat(timespec="seconds"),
         counts.records if counts else None,
         counts.ok if counts else None,
         counts.failed if counts else None,
-        view.outcome.reason if view.outcome else None,
+        view.why,
     )
 
 
 def _short_row(view: JobView, until: datetime) -> tuple[object, ...]:
     """Return what fits a terminal of 80 columns: the job in full, and when its deadline is from now."""
-    left = view.deadline - until
-    span = f"in {shown_duration(left)}" if left > timedelta(0) else f"{shown_duration(-left)} ago"
-    return job_name(view.ref), view.state, span, view.outcome.reason if view.outcome else None
+    return job_name(view.ref), view.state, _from_now(view.deadline, until), view.why
 
 
-def _summary(view: JobView) -> dict[str, object]:
+def _from_now(at: datetime | None, until: datetime) -> str | None:
+    if at is None:
+        return None
+    return f"in {shown_duration(at - until)}" if at > until else f"{shown_duration(until - at)} ago"
+
+
+def _summary(view: JobView, until: datetime) -> dict[str, object]:
+    """Return the fields of a job for people; those of a wait, a conflict or damage only where there is one."""
     fields: dict[str, object] = dict(zip(_COLUMNS, _row(view), strict=True))
-    return fields | {
+    fields |= {
         "announced": len(view.announcements),
         "chunks": view.chunks,
         "message": view.outcome.message if view.outcome else None,
         "tries": view.tries,
         "notified": f"{view.told.told} ({view.told.status} {view.told.code})" if view.told else None,
     }
+    if waiting := view.waiting:
+        fields |= {
+            "waits for": f"{waiting.stage}: {waiting.code} ({waiting.worker})",
+            "last error": waiting.message,
+            "next try": f"{waiting.due.isoformat(timespec='seconds')} ({_from_now(waiting.due, until)})",
+            "waits": f"{waiting.count}, since {waiting.first_at.isoformat(timespec='seconds')}",
+        }
+    for conflict in view.conflicts:
+        differences = ", ".join(f"{one.field} {one.later} (first: {one.first})" for one in conflict.differences)
+        fields[f"conflict {conflict.id}"] = differences
+    if view.damage:
+        fields["damaged"] = ", ".join(view.damage)
+    return fields

@@ -10,8 +10,11 @@ from typing import Final, TypeVar
 
 from pipeline.cli.exits import UsageRefused
 from pipeline.cli.job_view import JobView, State, view_job
+from pipeline.cli.times import now
+from pipeline.jobs.announcements import IntegrationUnknown
 from pipeline.jobs.job_store import JobStore
-from pipeline.jobs.job_tree import JobRef, ended_folder, parse_ended
+from pipeline.jobs.job_tree import WAITING_MARKERS, JobRef, ended_folder, parse_ended
+from pipeline.jobs.parking import Parking
 from pipeline.storage import ObjectNotFound
 
 T = TypeVar("T")
@@ -57,7 +60,7 @@ class Wanted:
         """Say whether a job is one of them."""
         if self.states and view.state not in self.states:
             return False
-        return self.since is None or view.steps[-1][1] >= self.since
+        return self.since is None or (bool(view.steps) and view.steps[-1][1] >= self.since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ async def list_jobs(jobs: JobStore, wanted: Wanted, limit: int | None) -> AsyncI
             view = await view_job(jobs, ref)
         except ObjectNotFound:
             return None  # deleted since it was listed
-        return Listed(view, cursor) if view.announcements and wanted.has(view) else None
+        known = view.announcements or view.waiting or view.damage
+        return Listed(view, cursor) if known and wanted.has(view) else None
 
     async for listed in in_order(_found(jobs, wanted), look):
         if listed is None:
@@ -106,15 +110,36 @@ async def in_order(items: AsyncIterator[T], work: Callable[[T], Awaitable[R]]) -
 
 async def _found(jobs: JobStore, wanted: Wanted) -> AsyncIterator[tuple[str, JobRef]]:
     after = wanted.after or ""
-    if after and not after.startswith(("open/", "ended/")):
+    sources = {"open/": _open, WAITING_MARKERS: _unread, "ended/": _ended}
+    begin = next((prefix for prefix in sources if after.startswith(prefix)), None)
+    if after and begin is None:
         raise UsageRefused("cursor_unknown", f"{after!r} is no cursor; give the one that `job list` printed")
-    if wanted.open and not after.startswith("ended/"):
-        async for marker in jobs.filed("open"):
-            if marker.key > after and wanted.integration in (None, marker.ref.integration):
-                yield marker.key, marker.ref
-    if wanted.ended:
-        async for found in _ended(jobs, wanted, after if after.startswith("ended/") else ""):
-            yield found
+    order = list(sources)
+    for prefix in order[order.index(begin) if begin else 0 :]:
+        if wanted.ended if prefix == "ended/" else wanted.open:
+            async for found in sources[prefix](jobs, wanted, after if prefix == begin else ""):
+                yield found
+
+
+async def _open(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tuple[str, JobRef]]:
+    """Yield the open attempts, the earliest deadline first."""
+    async for marker in jobs.filed("open"):
+        if marker.key > after and wanted.integration in (None, marker.ref.integration):
+            yield marker.key, marker.ref
+
+
+async def _unread(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tuple[str, JobRef]]:
+    """Yield the jobs whose announcement nobody could store, because no worker knows their integration: they wait."""
+    known: set[JobRef] = set()
+    async for marker in Parking(jobs, now).parked():
+        # the watch reads every announcement, so each such job has a wait of its own
+        if (marker.code, marker.stage) != (IntegrationUnknown.CODE, "watch"):
+            continue
+        if marker.key <= after or marker.ref in known:
+            continue
+        if wanted.integration in (None, marker.ref.integration) and not await jobs.all_announcements(marker.ref):
+            known.add(marker.ref)
+            yield marker.key, marker.ref
 
 
 async def _ended(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tuple[str, JobRef]]:

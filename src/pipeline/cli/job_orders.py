@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 
@@ -11,6 +11,7 @@ from pipeline.cli.commands import Command, Order, order_options, recorded
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import UsageRefused
 from pipeline.cli.job_batch import Action, Batch, Result
+from pipeline.cli.job_list import ENDED
 from pipeline.cli.job_view import State, all_attempts, job_argument, job_name, with_job
 from pipeline.cli.output import json_option, print_json
 from pipeline.contracts import AuditAction
@@ -18,7 +19,7 @@ from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.operations import CANCELLED, Operations, Refused, check_cancel, check_notify
 
-OPEN: Final[tuple[State, ...]] = ("announced", "processing", "processed", "uploaded", "completed", "failed", "refused")
+OPEN: Final[tuple[State, ...]] = tuple(state for state in get_args(State) if state not in ENDED)
 """States of the jobs that `job cancel --all-open` looks at."""
 
 optional_job = click.argument("job_text", metavar="[JOB]", required=False)

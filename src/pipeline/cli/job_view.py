@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,26 +14,42 @@ import click
 from pipeline.app import open_jobs
 from pipeline.cli.context import Setup
 from pipeline.cli.exits import UsageRefused
+from pipeline.cli.times import now
 from pipeline.errors import PermanentError
+from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.operations import NOBODY_NOTIFIED
+from pipeline.jobs.parking import Parking
 from pipeline.jobs.receipts import (
     Announcement,
+    Conflict,
     Manifest,
     NotificationAttempt,
     NotificationResult,
     Outcome,
     Processed,
     Uploaded,
+    Waiting,
 )
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 job_argument = click.argument("job_text", metavar="JOB")
 
 State = Literal[
-    "announced", "processing", "processed", "uploaded", "completed", "failed", "confirmed", "refused", "closed"
+    "announced",
+    "processing",
+    "processed",
+    "uploaded",
+    "completed",
+    "failed",
+    "waiting",
+    "damaged",
+    "refused",
+    "confirmed",
+    "closed",
 ]
 """How far a job is; ``completed`` and ``failed`` are decided only; the three last end it (docs/cli.md)."""
 
@@ -51,6 +66,9 @@ class JobView:
         tries: How many callbacks were begun.
         first_try: When the first callback was sent; None before it.
         last_try: When the latest callback was sent.
+        waiting: What it waits for now, if it is parked.
+        conflicts: Later announcements that contradict the first one.
+        damage: What cannot be read of it.
     """
 
     ref: JobRef
@@ -63,12 +81,23 @@ class JobView:
     first_try: datetime | None
     last_try: datetime | None
     told: NotificationResult | None
+    waiting: Waiting | None
+    conflicts: Sequence[Conflict]
+    damage: Sequence[str]
 
     @property
     def state(self) -> State:
         """How far it is."""
         if self.told:
             return "closed" if self.told.code == NOBODY_NOTIFIED else self.told.told
+        if self.waiting:
+            return "waiting"
+        if self.damage:
+            return "damaged"
+        return self._progress
+
+    @property
+    def _progress(self) -> State:
         if self.outcome:
             return self.outcome.outcome
         if self.uploaded:
@@ -78,18 +107,27 @@ class JobView:
         return "processing" if self.chunks else "announced"
 
     @property
-    def deadline(self) -> datetime:
-        """When work on it must have ended."""
-        return self.announcements[-1].deadline
+    def deadline(self) -> datetime | None:
+        """When work on it must have ended; None if its announcement is not stored, because it waits unread."""
+        return self.announcements[-1].deadline if self.announcements else None
+
+    @property
+    def why(self) -> str | None:
+        """Why it failed, was refused or waits: the error code."""
+        if self.outcome and self.outcome.reason:
+            return self.outcome.reason
+        if self.told and self.told.told == "refused":
+            return self.told.code
+        return self.waiting.code if self.waiting else "job_damaged" if self.damage else None
 
     @property
     def steps(self) -> list[tuple[str, datetime]]:
         """What happened when, in the order of time."""
-        stored = min(one.stored_at for one in self.announcements)
-        renewed = max(one.stored_at for one in self.announcements)
+        stored = sorted(one.stored_at for one in self.announcements)
         steps = {
-            "announced": stored,
-            "renewed": renewed if renewed > stored else None,
+            "announced": stored[0] if stored else None,
+            "renewed": stored[-1] if len(stored) > 1 else None,
+            "waiting": self.waiting and self.waiting.at,
             "processed": self.processed and self.processed.at,
             "uploaded": self.uploaded and self.uploaded.at,
             "decided": self.outcome and self.outcome.at,
@@ -101,7 +139,7 @@ class JobView:
 
     def as_json(self) -> dict[str, Any]:
         """Return the view as JSON values (docs/cli.md)."""
-        newest = self.announcements[-1]
+        newest = self.announcements[-1] if self.announcements else None
         hidden = {"nonce", "body", "request_id", "result_etag", "detail"}
         return {
             "job": job_name(self.ref),
@@ -109,9 +147,9 @@ class JobView:
             "job_guid": str(self.ref.job_guid),
             "attempt": self.ref.attempt,
             "state": self.state,
-            "deadline": newest.deadline.isoformat(),
-            "merchant_guid": str(newest.request.merchant_guid),
-            "record_count": newest.request.record_count,
+            "deadline": newest and newest.deadline.isoformat(),
+            "merchant_guid": newest and str(newest.request.merchant_guid),
+            "record_count": newest and newest.request.record_count,
             "announcements": [
                 {"id": one.id, "deadline": one.deadline.isoformat(), "stored_at": one.stored_at.isoformat()}
                 for one in self.announcements
@@ -122,8 +160,14 @@ class JobView:
             "outcome": self.outcome and self.outcome.model_dump(mode="json", exclude=hidden),
             "tries": self.tries,
             "told": self.told and self.told.model_dump(mode="json", exclude=hidden),
+            "waiting": self.waiting and self.waiting.model_dump(mode="json", include=_SHOWN_OF_A_WAIT),
+            "conflicts": [one.model_dump(mode="json", exclude={"nonce", "attempt"}) for one in self.conflicts],
+            "damage": [*self.damage],
             "steps": [{"step": name, "at": at.isoformat()} for name, at in self.steps],
         }
+
+
+_SHOWN_OF_A_WAIT = {"stage", "count", "code", "message", "tries", "first_at", "at", "due", "worker"}
 
 
 def job_name(ref: JobRef) -> str:
@@ -151,10 +195,15 @@ async def find_job(jobs: JobStore, wanted: Sequence[JobRef]) -> JobRef:
     Raises:
         NotFound: None of them does.
     """
-    found = await asyncio.gather(*(jobs.all_announcements(ref) for ref in wanted))
-    for ref, announcements in zip(wanted, found, strict=True):
+    for ref in wanted:
+        try:
+            announcements = await jobs.all_announcements(ref)
+        except JobDamaged:
+            return ref  # the view says what is damaged
         if announcements:
             return JobRef(ref.integration, ref.job_guid, max(one.attempt for one in announcements))
+        if await Parking(jobs, now).waiting(ref):  # a worker that lacks the integration does not store the announcement
+            return ref
     guid = wanted[0].job_guid if wanted else "-"
     raise NotFound("job_unknown", f"the store knows no job {guid}; give INTEGRATION/GUID, and see `pipeline job list`")
 
@@ -191,24 +240,40 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
     """Return what is known of an attempt: one listing of the job's objects, then only the receipts that it has."""
     keys = [info.key async for info in jobs.objects.list(ref.root)]
     own = {key.removeprefix(ref.work) for key in keys if key.startswith(ref.work)}
-    processed = await jobs.processed(ref) if "processed.json" in own else None
     tries = sorted(name for name in own if name.startswith("told/") and not name.endswith(".answer.json"))
-    times = [
-        found.at
-        for name in dict.fromkeys(tries[:1] + tries[-1:])
-        if (found := await jobs.receipt(f"{ref.work}{name}", NotificationAttempt))
-    ]
+    damage: list[str] = []
+
+    async def read(call: Callable[[], Awaitable[T | None]], *, there: bool = True) -> T | None:
+        try:
+            return await call() if there else None
+        except JobDamaged as error:
+            damage.append(error.key)
+            return None
+
+    async def try_at(name: str) -> datetime | None:
+        found = await read(lambda: jobs.receipt(f"{ref.work}{name}", NotificationAttempt))
+        return found.at if found else None
+
+    contradicted = any(key.startswith(f"{ref.root}conflicts/") for key in keys)
+    announcements = await read(lambda: jobs.announcements(ref)) or []
+    conflicts = await read(lambda: jobs.conflicts(ref), there=contradicted) or []
+    processed = await read(lambda: jobs.processed(ref), there="processed.json" in own)
     return JobView(
         ref=ref,
-        announcements=await jobs.announcements(ref),
+        announcements=announcements,
         chunks=processed.parts if processed else _chunks(own),
         processed=processed,
-        uploaded=await jobs.uploaded(ref) if "uploaded.json" in own else None,
-        outcome=await jobs.outcome(ref) if "outcome.json" in own else None,
+        uploaded=await read(lambda: jobs.uploaded(ref), there="uploaded.json" in own),
+        outcome=await read(lambda: jobs.outcome(ref), there="outcome.json" in own),
         tries=len(tries),
-        first_try=times[0] if times else None,
-        last_try=times[-1] if times else None,
-        told=await jobs.final_result(ref) if own & {"confirmed.json", "refused.json"} else None,
+        first_try=await try_at(tries[0]) if tries else None,
+        last_try=await try_at(tries[-1]) if tries else None,
+        told=await read(lambda: jobs.final_result(ref), there=bool(own & {"confirmed.json", "refused.json"})),
+        waiting=await read(
+            lambda: Parking(jobs, now).waiting(ref), there=any(name.startswith("waiting/") for name in own)
+        ),
+        conflicts=[one for one in conflicts if one.attempt == ref.attempt],
+        damage=damage,
     )
 
 

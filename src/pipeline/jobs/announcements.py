@@ -50,6 +50,8 @@ _LAST_MS: Final = 7_258_118_400_000
 class IntegrationUnknown(Untried):
     """The settings of this worker lack the integration: it is new and the worker is not, or somebody removed it."""
 
+    CODE: Final = "integration_unknown"
+
     def __init__(self, name: str) -> None:
         super().__init__(
             "integration_unknown",

@@ -16,6 +16,8 @@ from support.job_world import BEGIN, CARDS, JOB, World
 
 from pipeline.cli.exits import UsageRefused
 from pipeline.cli.job_list import Wanted, in_order, list_jobs
+from pipeline.contracts import Record
+from pipeline.errors import TransientError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef, parse_ended
 from pipeline.storage import LocalStore, ObjectInfo
@@ -160,15 +162,108 @@ async def test_work_keeps_the_order_of_its_items_and_is_bounded() -> None:
     assert most == 16
 
 
-def test_the_command_pages_by_the_cursor_it_prints(home: Path, run: Run) -> None:
+async def parked(world: World) -> None:
+    """Let the world's job wait: its input host answers 503."""
+    record: Record | None = world.announce()
+    assert record
+    await world.deliver(world.watch, record)
+    world.objects.fail_open = [TransientError("source_unavailable", "The input storage answered 503.")] * 3
+    while record is not None:
+        record = await world.handle("process", record)
+
+
+def saved(home: Path, world: World) -> None:
     async def save() -> None:
-        world = await with_jobs(ended=0, open_=3)
         store = LocalStore(home / "store")
         for key, data in world.memory.objects.items():
             await store.create(key, data)
         await store.close()
 
     asyncio.run(save())
+
+
+def test_a_waiting_job_says_what_it_waits_for_and_until_when(home: Path, run: Run) -> None:
+    world = World()
+    asyncio.run(parked(world))
+    saved(home, world)
+    (line,) = run("job", "list", "--state", "waiting", "--json").stdout.splitlines()
+    view = json.loads(line)
+    assert (view["state"], view["waiting"]) == (
+        "waiting",
+        {
+            "stage": "process",
+            "count": 1,
+            "code": "source_unavailable",
+            "message": "The input storage answered 503.",
+            "tries": 3,
+            "first_at": "2026-01-21T12:00:00Z",
+            "at": "2026-01-21T12:00:00Z",
+            "due": "2026-01-21T12:00:30Z",
+            "worker": "here",
+        },
+    )
+    shown = run("job", "show", str(JOB)).stdout
+    assert "waits for   process: source_unavailable (here)" in shown
+    assert "last error  The input storage answered 503." in shown
+    assert "next try    2026-01-21T12:00:30+00:00 (" in shown
+    assert run("job", "list").stdout.splitlines()[1].split("\t")[2::5] == ["waiting", "source_unavailable"]
+    assert run("job", "list", "--state", "announced", "--json").stdout == ""
+
+
+def test_a_job_that_no_worker_could_read_is_listed_and_shown(home: Path, run: Run) -> None:
+    """Its integration is not in the settings of any worker: nothing of it is stored but its wait."""
+    world = World()
+
+    async def unread() -> None:
+        world.restart(integrations=())
+        await world.handle("process", world.announce())
+        await world.handle("watch", world.announce())
+
+    asyncio.run(unread())
+    saved(home, world)
+    first = json.loads(run("job", "list", "--limit", "1", "--json").stdout)
+    assert (first["job"], first["state"], first["deadline"]) == (f"acme/{JOB}", "waiting", None)
+    assert first["waiting"]["code"] == "integration_unknown"
+    assert run("job", "list", "--after", first["cursor"], "--json").stdout == ""
+    assert "No integration 'acme' is configured" in run("job", "show", str(JOB)).stdout
+
+
+@pytest.mark.parametrize("name", ["processed.json", "announcements"])
+def test_a_damaged_job_is_shown_and_hides_no_other(home: Path, run: Run, name: str) -> None:
+    world = World()
+
+    async def two() -> None:
+        await world.deliver(world.watch, world.announce(CARDS, **changes(1)))
+        record = world.announce(CARDS, **changes(2))
+        await world.deliver(world.watch, record)
+        await world.deliver(world.process, record)
+        key = next(key for key in world.memory.objects if f"{UUID(int=2)}/{name}" in key)
+        world.memory.objects[key] = b"{"
+
+    asyncio.run(two())
+    saved(home, world)
+    listed = [json.loads(line) for line in run("job", "list", "--json").stdout.splitlines()]
+    assert [one["state"] for one in listed] == ["announced", "damaged"]
+    assert name in listed[1]["damage"][0]
+    assert f"/{name}" in run("job", "show", str(UUID(int=2))).stdout
+
+
+def test_a_corrected_announcement_is_shown_with_what_differs(home: Path, run: Run) -> None:
+    world = World()
+
+    async def corrected() -> None:
+        await world.deliver(world.watch, world.announce())
+        await world.deliver(world.watch, world.announce(record_count=4))
+
+    asyncio.run(corrected())
+    saved(home, world)
+    view = json.loads(run("job", "show", str(JOB), "--json").stdout)
+    assert view["conflicts"][0]["differences"] == [{"field": "record_count", "first": "3", "later": "4"}]
+    assert "record_count 4 (first: 3)" in run("job", "show", str(JOB)).stdout
+
+
+def test_the_command_pages_by_the_cursor_it_prints(home: Path, run: Run) -> None:
+    saved(home, asyncio.run(with_jobs(ended=0, open_=3)))
     first = run("job", "list", "--limit", "2", "--json")
     cursor = json.loads(first.stdout.splitlines()[-1])["cursor"]
     assert first.stderr == f"there may be more: add --after {cursor}\n"

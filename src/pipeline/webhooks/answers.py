@@ -211,7 +211,7 @@ STATUSES: Final[tuple[Status, ...]] = (
         (503,),
         "Overloaded",
         f"{_NOTHING} Retry-After says when to try again.",
-        "ingress.max_in_flight requests, ingress.max_bytes_in_flight bytes of bodies, or the allowed number of sends "
+        "ingress.max_in_flight requests, ingress.max_in_flight_bytes bytes of bodies, or the allowed number of sends "
         "to the broker, are in work.",
         "Send it again after Retry-After",
         retry=True,

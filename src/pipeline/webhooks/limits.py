@@ -58,9 +58,13 @@ class SourceLimits:
     ) -> None:
         alone = len(webhooks) == 1
         default = None if alone else settings.source_requests_per_second
-        self.requests: Final = _Limit("requests_in_flight", settings.max_in_flight, alone=alone)
-        self.body_bytes: Final = _Limit("bytes_in_flight", settings.max_bytes_in_flight, alone=alone)
-        self.sends: Final = _Limit("sends_in_flight", max_sends, alone=alone)
+        self.requests: Final = _Limit(
+            "requests_in_flight", "source_requests_in_flight", settings.max_in_flight, alone=alone
+        )
+        self.body_bytes: Final = _Limit(
+            "bytes_in_flight", "source_bytes_in_flight", settings.max_in_flight_bytes, alone=alone
+        )
+        self.sends: Final = _Limit("sends_in_flight", "source_sends_in_flight", max_sends, alone=alone)
         self.rates: Final = {one.path: _Rate(one.requests_per_second or default, monotonic) for one in webhooks}
         self.known: Final = {one.path: _KnownClients() for one in webhooks}
         self.metrics: Final = metrics
@@ -166,10 +170,18 @@ class _Sender:
 
 
 class _Limit:
-    """One limit, shared by the groups of clients of all sources."""
+    """One limit, shared by the groups of clients of all sources.
 
-    def __init__(self, name: str, total: int, *, alone: bool) -> None:
+    Args:
+        name: Reason of a refusal if nobody finds room.
+        source: Reason of a refusal if the source's known clients find none.
+        total: The limit.
+        alone: Whether there is a single source.
+    """
+
+    def __init__(self, name: str, source: str, total: int, *, alone: bool) -> None:
         self._name = name
+        self._source = source
         self._alone = alone
         self._shares = Shares(total)
         self._unknown: Counter[_Sender] = Counter()
@@ -182,8 +194,8 @@ class _Limit:
         if amount > self._shares.free:
             raise temporary(Answer.OVERLOADED, self._name)
         if amount > self._room(sender):
-            who = "source" if sender.known else "unknown_clients"
-            raise temporary(Answer.SOURCE_OVERLOADED, f"{who}_{self._name}")
+            reason = self._source if sender.known else f"unknown_clients_{self._name}"
+            raise temporary(Answer.SOURCE_OVERLOADED, reason)
         self._count(sender, amount)
 
     def give(self, sender: _Sender, amount: int) -> None:

@@ -47,7 +47,7 @@ class IngressSettings(BaseModel):
         ge=1,
         description="Requests handled at the same time; further ones are answered 503 at once. With several sources, one alone gets two thirds of them",
     )
-    max_bytes_in_flight: Bytes = Field(
+    max_in_flight_bytes: Bytes = Field(
         default=67_108_864,
         ge=1024,
         description="Bytes of bodies held at the same time; a request that finds no room is answered 503. Lower it to save memory, to no less than four times max_body_bytes. With several sources, one alone gets two thirds of them",
@@ -79,9 +79,9 @@ class IngressSettings(BaseModel):
     @model_validator(mode="after")
     def _bodies_fit(self) -> Self:
         least = 4 * self.max_body_bytes
-        if self.max_bytes_in_flight < least:
+        if self.max_in_flight_bytes < least:
             raise ValueError(
-                f"max_bytes_in_flight: {self.max_bytes_in_flight} is less than four times max_body_bytes, so a large "
+                f"max_in_flight_bytes: {self.max_in_flight_bytes} is less than four times max_body_bytes, so a large "
                 f"body might never find room; write at least {least}, or lower max_body_bytes"
             )
         return self

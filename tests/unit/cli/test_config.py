@@ -50,7 +50,12 @@ def test_check_finds_what_no_single_key_shows(home: Path, run: Run) -> None:
             (
                 "retention.receipts_days: 7 days is not longer than the 7 days that audit.events keeps a record, "
                 "so a job could run twice; write e.g. receipts_days = 8"
-            )
+            ),
+            (
+                "ecs.acme.policies.callback_retry_seconds: a job's last callback may come 14 days "
+                "(limits.max_expiry_days) and 1 days after its announcement, and its record again for 3 days, but the "
+                "store keeps receipts for 7 days only; lower one of the two, or write e.g. retention.receipts_days = 19"
+            ),
         ],
         "warnings": [],
     }

@@ -132,7 +132,7 @@ async def test_an_authentic_request_counts_for_the_known_clients_at_once() -> No
 
 async def test_bytes_are_shared_as_requests_are() -> None:
     """Bodies take room as they arrive; the source that holds two thirds is refused more, the other is not."""
-    world = World(IngressSettings(max_body_bytes=1024, max_bytes_in_flight=6000))
+    world = World(IngressSettings(max_body_bytes=1024, max_in_flight_bytes=6000))
     world.authentic(ACME)
     world.authentic(OTHER)
     with world.limits.admitted(ACME, SENDER) as one, world.limits.admitted(OTHER, SENDER) as other:
@@ -378,7 +378,7 @@ async def test_a_source_whose_records_hang_holds_up_nobody_else() -> None:
 
 async def test_bytes_in_flight_refuse_in_mid_body() -> None:
     """A body that finds no room is 503, and what it held is free again."""
-    async with two_sources(max_body_bytes=1024, max_bytes_in_flight=4096) as here:
+    async with two_sources(max_body_bytes=1024, max_in_flight_bytes=4096) as here:
         assert (await _post(here, SENDER, "acme"))[0] == 422
         with here.ingress.limits.admitted(ACME, SENDER) as holder:
             holder.received(2730)

@@ -17,6 +17,7 @@ from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.partners import JobAnnouncement, Partner
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.transfer import job_deadline
+from pipeline.observability import parse_traceparent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Request:
     integration: str
     announcement: str
     body: JobAnnouncement
+    traceparent: str | None
     appended: datetime | None
     """When the record was appended to its topic; None where the broker keeps no times (the embedded one)."""
 
@@ -102,7 +104,14 @@ def decode_request(record: Record, integrations: Mapping[str, JobRules]) -> Requ
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "value"
         raise PoisonRecord("announcement_invalid", f"{where}: {first['msg']}") from None
-    return Request(integration, event[:16], body, _appended(record, headers.get(RETRY_FIRST_AT_HEADER)))
+    trace = parse_traceparent(headers.get("traceparent"))
+    return Request(
+        integration,
+        event[:16],
+        body,
+        trace.traceparent if trace else None,
+        _appended(record, headers.get(RETRY_FIRST_AT_HEADER)),
+    )
 
 
 def _appended(record: Record, first_wait: str | None) -> datetime | None:
@@ -131,6 +140,7 @@ async def announce(jobs: JobStore, request: Request, rules: JobRules, now: datet
         request.integration,
         request.body,
         announcement=request.announcement,
+        traceparent=request.traceparent,
         deadline=deadline,
         now=now,
         new_attempt_after_failure=rules.policies.reannouncement_after_failure == "new_attempt",

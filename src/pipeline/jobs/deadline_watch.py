@@ -17,8 +17,10 @@ from pipeline.jobs.announcements import JobRules, announce, decode_request, rule
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_tree import JobRef, Marker
 from pipeline.jobs.outcomes import Counts, Decider
+from pipeline.jobs.receipts import Announcement
 from pipeline.jobs.stage import StageContext, deadline_passed, job_in_logs
 from pipeline.kafka.protocols import Lease
+from pipeline.observability import trace_in_logs
 from pipeline.plugins import fault_of
 from pipeline.storage import ObjectNotFound
 
@@ -124,10 +126,17 @@ class DeadlineWatch:
                 await attempts.make(marker, self._purge)
 
     async def _purge(self, marker: Marker) -> bool:
-        gone = await self._jobs.drop_parts(marker.ref)
-        await self._jobs.unfile(marker.key)
-        log.info("parts_deleted", objects=gone)
+        with trace_in_logs(await self._traceparent(marker.ref)):
+            gone = await self._jobs.drop_parts(marker.ref)
+            await self._jobs.unfile(marker.key)
+            log.info("parts_deleted", objects=gone)
         return False
+
+    async def _traceparent(self, ref: JobRef) -> str | None:
+        try:
+            return (await self._jobs.newest(ref)).traceparent
+        except (ObjectNotFound, JobDamaged):
+            return None  # its parts go all the same
 
     def _report_failure(self, error: Exception) -> None:
         if isinstance(error, TransientError | Overloaded):
@@ -164,6 +173,11 @@ class DeadlineWatch:
             log.warning("job_forgotten")
             await self._jobs.unfile(marker.key)
             return False
+        with trace_in_logs(newest.traceparent):
+            return await self._decide_due(marker, newest, rules)
+
+    async def _decide_due(self, marker: Marker, newest: Announcement, rules: JobRules) -> bool:
+        ref = marker.ref
         if newest.deadline > self._context.clock():
             if ref.marker("open", newest.deadline) == marker.key:
                 return True

@@ -8,14 +8,14 @@ from typing import Final
 
 import structlog
 
-from pipeline.contracts import RETRY_CODE_HEADER, Record, first_values, parse_job_key
+from pipeline.contracts import RETRY_CODE_HEADER, Record, first_values
 from pipeline.errors import FatalError, LeaseLost, Overloaded, PermanentError, PipelineError, TransientError, Untried
 from pipeline.jobs.announcements import IntegrationUnknown
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.stage import StageContext
 from pipeline.kafka.protocols import Handle, Lease, OnArrival
-from pipeline.observability import parse_traceparent
+from pipeline.observability import record_fields
 from pipeline.plugins import fault_of, is_cancellation
 
 log = structlog.get_logger(__name__)
@@ -156,12 +156,5 @@ def _retried_here(record: Record, error: TransientError) -> bool:
 
 @contextmanager
 def _record_in_logs(record: Record) -> Iterator[None]:
-    bound: dict[str, str] = {}
-    trace = parse_traceparent(first_values(record.headers).get("traceparent"))
-    if trace is not None:
-        bound["trace_id"] = trace.trace_id
-    job = parse_job_key(record.key)
-    if job is not None:
-        bound["integration"], bound["job_guid"] = job[0], str(job[1])
-    with structlog.contextvars.bound_contextvars(**bound):
+    with structlog.contextvars.bound_contextvars(**record_fields(record)):
         yield

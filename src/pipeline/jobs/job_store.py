@@ -78,6 +78,7 @@ class JobStore:
         deadline: datetime,
         now: datetime,
         new_attempt_after_failure: bool,
+        traceparent: str | None = None,
     ) -> Announced:
         """Store an announcement unless it is known or contradicts the first. Safe to repeat and to run concurrently.
 
@@ -88,13 +89,16 @@ class JobStore:
             deadline: When work must have ended.
             now: Time of storing.
             new_attempt_after_failure: Whether a new announcement of a failed job begins a new attempt.
+            traceparent: Trace context of the announcement.
         """
         first = JobRef(integration, request.job_guid)
         identity = JobIdentity(
             merchant_guid=request.merchant_guid, record_count=request.record_count, announcement=announcement
         )
         won, existing = await self._create(f"{first.root}job.json", identity)
-        wanted = Announcement(id=announcement, attempt=1, deadline=deadline, stored_at=now, request=request)
+        wanted = Announcement(
+            id=announcement, attempt=1, deadline=deadline, stored_at=now, traceparent=traceparent, request=request
+        )
         differences = existing.differences(identity)
         if differences:
             return await self._record_conflict(first, wanted, differences)

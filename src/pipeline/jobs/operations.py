@@ -140,7 +140,7 @@ class Operations:
             ),
         )
         await context.publisher.publish(
-            completed_record(ref, announcement, outcome, result, again=None, traceparent=None)
+            completed_record(ref, announcement, outcome, result, again=None, traceparent=announcement.traceparent)
         )
         await jobs.file("purge", ref, result.at + self.keep_failed_parts)
         await self.parking.drop(ref)
@@ -161,7 +161,7 @@ class Operations:
         if outcome is None:
             raise _not_notified(ref)
         newest = await self.context.jobs.newest(ref)
-        await self.context.publisher.publish(outcome_record(ref, newest, outcome, None, again))
+        await self.context.publisher.publish(outcome_record(ref, newest, outcome, newest.traceparent, again))
         return outcome
 
 

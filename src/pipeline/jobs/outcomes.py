@@ -180,6 +180,7 @@ class Decider:
 
     async def _publish(self, ref: JobRef, outcome: Outcome, traceparent: str | None, again: str | None) -> None:
         announcement = await self._context.jobs.newest(ref)
+        traceparent = traceparent or announcement.traceparent
         await self._context.audit(
             AuditAction.OUTCOME_DECIDED,
             ref,

@@ -39,6 +39,7 @@ from pipeline.jobs.job_tree import WAITING_MARKERS, JobRef, WaitingMarker, parse
 from pipeline.jobs.receipts import Waiting
 from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.jobs.wording import shorten
+from pipeline.observability import trace_in_logs
 from pipeline.retry import RetryPolicy
 from pipeline.storage import ObjectNotFound
 
@@ -322,11 +323,15 @@ class DueJobs:
             log.warning("parked_job_forgotten", marker=marker.key)
             await jobs.unfile(marker.key)
             return
+        with trace_in_logs(first_values(waiting.headers).get("traceparent")):
+            await self._publish_waiting(marker, waiting)
+
+    async def _publish_waiting(self, marker: WaitingMarker, waiting: Waiting) -> None:
         late = (self._context.clock() - marker.due).total_seconds()
         if late < _LEFT_TO_OTHERS_SECONDS and not self._owns(waiting.partition):
             return
         await self._context.publisher.publish(outgoing(waiting))
-        await jobs.unfile(marker.key)
+        await self._context.jobs.unfile(marker.key)
         log.info("job_resumed", stage=waiting.stage, code=waiting.code, waits=waiting.count)
 
 

@@ -59,12 +59,14 @@ class Announcement(Receipt):
         id: 16 hex digits, the beginning of the record's ``ce_id``.
         attempt: Which attempt of the job it belongs to; decided by the creation of this object.
         deadline: When work must have ended: the earliest expiry of the two URLs, less the margin.
+        traceparent: Trace context of the announcement, for work that no message starts: the watch, commands.
     """
 
     id: str
     attempt: int = Field(ge=1)
     deadline: AwareDatetime
     stored_at: AwareDatetime
+    traceparent: str | None = None
     request: JobAnnouncement = Field(repr=False)
 
 

@@ -31,7 +31,7 @@ from pipeline.contracts import (
 from pipeline.errors import FatalError, PermanentError, PoisonRecord
 from pipeline.kafka.errors import RecordTooLarge
 from pipeline.kafka.protocols import Publisher
-from pipeline.observability import KafkaMetrics, get_logger
+from pipeline.observability import KafkaMetrics, get_logger, record_fields
 
 log = get_logger(__name__)
 
@@ -113,6 +113,7 @@ class DeadLetters:
             code=error.code,
             message=error.message,
             kept_in=outgoing.topic,
+            **record_fields(record),
         )
 
     async def _publish_notice(self, letter: DeadLetter) -> None:

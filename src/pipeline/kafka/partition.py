@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from pipeline.contracts import Record
 from pipeline.errors import LeaseLost, PipelineError
 from pipeline.kafka.slots import Share, SharedSlots
-from pipeline.observability import KafkaMetrics, get_logger
+from pipeline.observability import KafkaMetrics, get_logger, record_fields
 
 log = get_logger(__name__)
 
@@ -296,7 +296,13 @@ def report_retry(
     position = {}
     if record is not None:
         # the key is the job: an operator who asks why a job hangs looks for it in the log
-        position = {"topic": record.topic, "partition": record.partition, "offset": record.offset, "key": record.key}
+        position = {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "key": record.key,
+            **record_fields(record),
+        }
     log.warning(
         "work_retried",
         group=group,

@@ -6,7 +6,14 @@ from pipeline.observability.logging import configure_logging
 from pipeline.observability.masking import FOREIGN_DIGITS, Redaction, drop_urls, is_secret_name, mask_text
 from pipeline.observability.metrics import KafkaMetrics, Metrics, SubscriberMetrics
 from pipeline.observability.settings import LoggingSettings, ManagementSettings
-from pipeline.observability.tracing import TraceContext, bound_trace, continue_trace, parse_traceparent
+from pipeline.observability.tracing import (
+    TraceContext,
+    bound_trace,
+    continue_trace,
+    parse_traceparent,
+    record_fields,
+    trace_in_logs,
+)
 
 __all__ = [
     "FOREIGN_DIGITS",
@@ -27,5 +34,7 @@ __all__ = [
     "is_secret_name",
     "mask_text",
     "parse_traceparent",
+    "record_fields",
+    "trace_in_logs",
     "watch_loop_lag",
 ]

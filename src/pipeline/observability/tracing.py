@@ -14,6 +14,8 @@ from typing import Final
 
 from structlog.contextvars import bound_contextvars
 
+from pipeline.contracts import INTEGRATION_HEADER, Record, first_values, parse_job_key
+
 _FORM: Final = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?"
 )
@@ -67,6 +69,29 @@ def continue_trace(header: str | None, new_hex: NewHex = secrets.token_hex) -> T
     """Return a child of the trace in the header, or the beginning of a new one."""
     parent = parse_traceparent(header)
     return parent.child(new_hex) if parent else TraceContext(new_hex(16), new_hex(8))
+
+
+def record_fields(record: Record) -> dict[str, str]:
+    """Return what each log line about a record carries: trace id, integration and job, if the record says them."""
+    headers = first_values(record.headers)
+    fields: dict[str, str] = {}
+    trace = parse_traceparent(headers.get("traceparent"))
+    if trace is not None:
+        fields["trace_id"] = trace.trace_id
+    if INTEGRATION_HEADER in headers:
+        fields["integration"] = headers[INTEGRATION_HEADER]
+    job = parse_job_key(record.key)
+    if job is not None:
+        fields["integration"], fields["job_guid"] = job[0], str(job[1])
+    return fields
+
+
+@contextmanager
+def trace_in_logs(traceparent: str | None) -> Iterator[None]:
+    """Add the trace id to every log line that is written inside the block, if there is one."""
+    trace = parse_traceparent(traceparent)
+    with bound_contextvars(**({"trace_id": trace.trace_id} if trace else {})):
+        yield
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from pipeline.contracts import Headers, OutgoingRecord, Topic, TopicName, accepted_event, audit_record
+from pipeline.contracts import Headers, OutgoingRecord, Topic, TopicName, accepted_event, audit_record, first_values
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
@@ -63,13 +63,18 @@ _CHALLENGE: Final = {"WWW-Authenticate": "Webhook"}
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A request with the values that were read from its head."""
+    """A request with the values that were read from its head.
+
+    Attributes:
+        known: What log lines say about the event once it is verified: ``event_id`` and ``subject``.
+    """
 
     request: web.BaseRequest
     path_below: str
     headers: Headers
     client: str
     trace: TraceContext
+    known: dict[str, str] = field(default_factory=dict)
 
 
 class Ingress:
@@ -137,11 +142,12 @@ class Ingress:
         traceparents = values_of(headers, "traceparent")
         trace = continue_trace(traceparents[0] if len(traceparents) == 1 else None, self._new_hex)
         with bound_trace(trace):
-            response, answer, reason = await self._respond(_Head(request, path_below, headers, client, trace), webhook)
+            head = _Head(request, path_below, headers, client, trace)
+            response, answer, reason = await self._respond(head, webhook)
             integration = webhook.integration if webhook else _UNKNOWN
             self._count(integration, response.status, reason, time.perf_counter() - started)
             if answer not in _LOGGED_ELSEWHERE:
-                _log_refusal(integration, response.status, reason, client)
+                _log_refusal(integration, response.status, reason, client, head.known)
         return self._finished(response, close=self.draining or not request.content.at_eof())
 
     async def _respond(self, head: _Head, webhook: Webhook | None) -> tuple[web.Response, Answer, str]:
@@ -151,7 +157,7 @@ class Ingress:
             with self.limits.admitted(found, head.client) as admitted:
                 received = await self._receive(head, found, admitted)
                 with admitted.sending():
-                    answer = await self._publish(received)
+                    answer = await self._publish(received, head.known)
         except Problem as problem:
             if webhook is not None and problem.row.answer is Answer.SOURCE_OVERLOADED:
                 self._alarm(webhook, AlarmKind.SOURCE_OVERLOADED, problem.reason)
@@ -159,7 +165,7 @@ class Ingress:
                 self._alarm(webhook, AlarmKind.TOO_LARGE, problem.reason)
             return problem.response(head.trace.trace_id), problem.row.answer, problem.reason
         except Exception as error:  # noqa: BLE001 - the outermost frame of a request: our own fault becomes a bare 500
-            log.error("answer_failed", error=type(error).__name__, where=_where(error))  # noqa: TRY400 - see _where
+            log.error("answer_failed", error=type(error).__name__, where=_where(error), **head.known)  # noqa: TRY400 - see _where
             unexpected = Answer.UNEXPECTED
             return Problem(unexpected).response(head.trace.trace_id), unexpected, unexpected.value
         return web.Response(status=found.policy.success), answer, answer.value
@@ -209,13 +215,16 @@ class Ingress:
             return temporary(Answer.UNVERIFIED, reason)
         return Problem(Answer.UNAUTHENTICATED, reason=reason, headers=_CHALLENGE)
 
-    async def _publish(self, received: Received) -> Answer:
+    async def _publish(self, received: Received, known: dict[str, str]) -> Answer:
         """Identify the event and make it durable. A request that does not fit becomes durable in quarantine instead."""
         webhook = received.webhook
         try:
             found = webhook.source.identify(received.request)
         except InvalidBody as invalid:
-            return await self._quarantine(received, invalid)
+            return await self._quarantine(received, invalid, known)
+        known["event_id"] = found.id
+        if found.subject_in_logs:
+            known["subject"] = found.subject
         if webhook.policy.audit_accepted:
             await self._publishing.all(*self._audited(received, found))
             log.info("webhook_accepted", **_log_fields(received), subject=found.subject, event_id=found.id)
@@ -232,14 +241,14 @@ class Ingress:
             return [record]
         return [records.accepted(received, found), audit_record(event, traceparent=received.trace.traceparent)]
 
-    async def _quarantine(self, received: Received, invalid: InvalidBody) -> Answer:
+    async def _quarantine(self, received: Received, invalid: InvalidBody, known: dict[str, str]) -> Answer:
         """Make a request that does not fit durable in quarantine; then refuse it, or keep it, as the policy says."""
         webhook = received.webhook
         event = records.quarantined_event(received, invalid)
-        await self._publishing.all(
-            records.quarantined(received, invalid), audit_record(event, traceparent=received.trace.traceparent)
-        )
-        log.warning("webhook_quarantined", **_log_fields(received), reasons=event.detail["reasons"])
+        record = records.quarantined(received, invalid)
+        known["event_id"] = first_values(record.headers)["ce_id"]
+        await self._publishing.all(record, audit_record(event, traceparent=received.trace.traceparent))
+        log.warning("webhook_quarantined", **_log_fields(received), **known, reasons=event.detail["reasons"])
         if webhook.policy.invalid == "refuse":
             raise Problem(Answer.INVALID, findings=invalid.findings)
         rules = {finding.rule for finding in invalid.findings}
@@ -251,7 +260,7 @@ class Ingress:
         """Return the answer to bytes that are not an HTTP request, and to a request for which :meth:`answer` failed."""
         problem = Problem(answer)
         self._count(_UNKNOWN, problem.status, problem.reason, 0.0)
-        _log_refusal(_UNKNOWN, problem.status, problem.reason, "-")
+        _log_refusal(_UNKNOWN, problem.status, problem.reason, "-", {})
         return self._finished(problem.response(), close=True)
 
     @staticmethod
@@ -285,9 +294,9 @@ def _log_fields(received: Received) -> dict[str, str]:
     }
 
 
-def _log_refusal(integration: str, status: int, reason: str, client: str) -> None:
+def _log_refusal(integration: str, status: int, reason: str, client: str, known: Mapping[str, str]) -> None:
     write = log.error if status >= _SERVER_ERROR else log.warning
-    write("webhook_refused", integration=integration, status=status, reason=reason, client=client)
+    write("webhook_refused", integration=integration, status=status, reason=reason, client=client, **known)
 
 
 def _where(error: Exception) -> str:

@@ -322,6 +322,7 @@ async def test_unauthenticated_callers_learn_nothing_but_metric_and_log_do(
             }
             assert publisher.published == []
     refusals = [line for line in logs if line["event"] == "webhook_refused"]
+    assert not {"event_id", "subject"} & {name for line in refusals for name in line}, "anybody could have sent it"
     assert [(line["reason"], line["client"], line["log_level"]) for line in refusals] == [
         (reason, "127.0.0.1", "warning")
     ]
@@ -413,6 +414,9 @@ async def test_nothing_is_accepted_nor_refused_before_it_is_durable(
             assert ("Retry-After" in answer.headers) == (status == 503)
             assert _requests(here, "acme", status, reason) == 1
     assert len(publisher.published) == second
+    [refused] = [line for line in logs if line["event"] == "webhook_refused"]
+    assert refused["event_id"] == event_id("acme", body)
+    assert refused.get("subject") == (GUID if body == BODY else None)
     assert "4111111111111111" not in repr(logs) + answer.body.decode()
 
 

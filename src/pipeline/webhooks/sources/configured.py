@@ -73,6 +73,7 @@ class ConfiguredSource:
             type=f"{self._name}.{kind}",
             subject=self._name if key is None else key,
             facts={"event_type": kind},
+            subject_in_logs=key is None,
         )
 
     def _document(self, body: bytes) -> tuple[Mapping[str, Any], InvalidBody | None]:

@@ -118,6 +118,7 @@ class Identified:
         id: The event's deterministic id (``ce_id``): a repeated request is the same event.
         type: The event's type (``ce_type``).
         subject: What it is about (``ce_subject``).
+        subject_in_logs: Whether a log may name the subject: not where it is text of the sender's choice.
         dataschema: URI of the body's schema (``ce_dataschema``), where there is one.
         job_guid: The job, where it is about one.
         expires_at: When that job expires. None: the ingress asks the partner, which reads the body once more.
@@ -133,6 +134,7 @@ class Identified:
     job_guid: UUID | None = None
     expires_at: datetime | None = None
     facts: Mapping[str, JsonValue] = field(default_factory=dict)
+    subject_in_logs: bool = True
 
 
 @dataclass(frozen=True, slots=True)

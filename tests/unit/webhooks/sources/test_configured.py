@@ -41,6 +41,7 @@ def test_the_named_values_identify_an_event() -> None:
         type="shop.paid",
         subject="42",
         facts={"event_type": "paid"},
+        subject_in_logs=False,
     )
 
 

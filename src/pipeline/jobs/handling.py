@@ -93,7 +93,7 @@ class JobHandler:
             fault = fault_of(error)
         # outside the handler, so that the unknown error and the values in its frames are not chained
         log.error("job_handler_failed", stage=self._context.stage, error=fault.kind, frames=fault.lines)
-        raise TransientError(INTERNAL_ERROR, f"A fault of the pipeline or of a library: {fault}.")
+        raise TransientError("internal_error", f"A fault of the pipeline or of a library: {fault}.")
 
     def _note_broken(self, record: Record, error: TransientError) -> None:
         """Stop the process if several different jobs in a row are parked so: then it is not the jobs."""

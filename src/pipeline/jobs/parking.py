@@ -133,13 +133,7 @@ class Parking:
 
     async def waiting(self, ref: JobRef) -> Waiting | None:
         """Return what a job waits for now, or None if it does not wait."""
-        last: dict[str, str] = {}
-        async for info in self._jobs.objects.list(ref.waiting):
-            match = _RECEIPT.fullmatch(info.key.removeprefix(ref.waiting))
-            if match:
-                last[match["record"]] = max(last.get(match["record"], ""), info.key, key=lambda key: (len(key), key))
-        found = [await self._jobs.receipt(key, Waiting) for key in last.values()]
-        for one in sorted(filter(None, found), key=lambda one: one.at, reverse=True):
+        for one in sorted(await self._last_waits(ref), key=lambda one: one.at, reverse=True):
             if await self._filed(one.marker):
                 return one
         return None
@@ -167,11 +161,8 @@ class Parking:
         due = _whole_second(now - timedelta(seconds=1))
         found = [
             marker
-            async for marker in self.parked()
-            if target in (marker.ref, marker.ref.integration)
-            and stage in (None, marker.stage)
-            and code in (None, marker.code)
-            and marker.due > now
+            for marker in await self._markers(target)
+            if stage in (None, marker.stage) and code in (None, marker.code) and marker.due > now
         ]
 
         async def move(marker: WaitingMarker) -> None:
@@ -183,9 +174,27 @@ class Parking:
 
     async def drop(self, ref: JobRef) -> int:
         """Remove a job's attempt from the parked jobs, e.g. because it was cancelled; return how many waits ended."""
+        if not await self._last_waits(ref):
+            return 0  # most jobs never wait, and a listing of all parked jobs takes long
         found = [marker async for marker in self.parked() if marker.ref == ref]
         await at_once(lambda marker: self._jobs.unfile(marker.key), found)
         return len(found)
+
+    async def _markers(self, target: JobRef | str) -> list[WaitingMarker]:
+        if isinstance(target, JobRef):
+            last = [one.marker for one in await self._last_waits(target)]
+            return [marker for marker in last if await self._filed(marker)]
+        return [marker async for marker in self.parked() if marker.ref.integration == target]
+
+    async def _last_waits(self, ref: JobRef) -> list[Waiting]:
+        """Return the last wait of each record of the attempt that ever waited."""
+        last: dict[str, str] = {}
+        async for info in self._jobs.objects.list(ref.waiting):
+            match = _RECEIPT.fullmatch(info.key.removeprefix(ref.waiting))
+            if match:
+                last[match["record"]] = max(last.get(match["record"], ""), info.key, key=lambda key: (len(key), key))
+        found = [await self._jobs.receipt(key, Waiting) for key in last.values()]
+        return [one for one in found if one is not None]
 
     async def _ref(self, first: JobRef, record: Record) -> JobRef:
         if record.topic == Topic.BATCH_REQUESTED:

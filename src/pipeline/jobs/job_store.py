@@ -11,11 +11,9 @@ from datetime import datetime
 from typing import Final, Literal, TypeVar
 from uuid import uuid4
 
-from pydantic import ValidationError
-
-from pipeline.jobs.damage import Findings
 from pipeline.jobs.job_tree import JobRef, Marker, WaitingMarker, parse_marker
 from pipeline.jobs.partners import JobAnnouncement
+from pipeline.jobs.receipt_store import ReceiptStore
 from pipeline.jobs.receipts import (
     Announcement,
     Checkpoint,
@@ -34,7 +32,7 @@ from pipeline.jobs.receipts import (
     Waiting,
     millis,
 )
-from pipeline.storage import ObjectNotFound, ObjectStore, StoreUnavailable
+from pipeline.storage import ObjectNotFound
 
 R = TypeVar("R", bound=Receipt)
 _READS_AT_ONCE = 16
@@ -60,12 +58,8 @@ class Announced:
     differences: tuple[Difference, ...] = ()
 
 
-class JobStore:
-    """The state of all jobs, in any :class:`ObjectStore`."""
-
-    def __init__(self, objects: ObjectStore) -> None:
-        self.objects = objects
-        self._findings = Findings()
+class JobStore(ReceiptStore):
+    """The state of all jobs, in any :class:`pipeline.storage.ObjectStore`."""
 
     # --- announcements ---------------------------------------------------------------------------------------------
 
@@ -390,30 +384,3 @@ class JobStore:
     async def record_answer(self, ref: JobRef, receipt: NotificationAnswer, again: str | None = None) -> None:
         """Record an answer that did not confirm the callback."""
         await self._create(f"{ref.notification(again)}told/{receipt.number:04d}.answer.json", receipt)
-
-    # --- objects ---------------------------------------------------------------------------------------------------
-
-    async def _create(self, key: str, wanted: R) -> tuple[bool, R]:
-        """Create an object; return whether it is this call's, and the existing object."""
-        if await self.objects.create(key, wanted.model_dump_json().encode()):
-            return True, wanted
-        try:
-            return False, await self._get(key, type(wanted))
-        except ObjectNotFound as error:
-            raise StoreUnavailable(
-                f"{key} was deleted right after another worker created it; it is tried again"
-            ) from error
-
-    async def _get(self, key: str, model: type[R]) -> R:
-        data = await self.objects.get(key)
-        try:
-            return model.model_validate_json(data)
-        except ValidationError:
-            # only the pipeline writes here: the object is damaged, or a newer version's; guessing would lose jobs
-            raise self._findings.damaged(key, f"{model.__name__} is unreadable") from None
-
-    async def _find(self, key: str, model: type[R]) -> R | None:
-        try:
-            return await self._get(key, model)
-        except ObjectNotFound:
-            return None

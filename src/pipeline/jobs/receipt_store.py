@@ -1,0 +1,46 @@
+"""Creates and reads the receipts of jobs, and finds the damaged ones."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from pipeline.jobs.damage import Findings
+from pipeline.jobs.receipts import Receipt
+from pipeline.storage import ObjectNotFound, ObjectStore, StoreUnavailable
+
+R = TypeVar("R", bound=Receipt)
+
+
+class ReceiptStore:
+    """Receipts in any :class:`ObjectStore`, by key."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self.objects = objects
+        self._findings = Findings()
+
+    async def _create(self, key: str, wanted: R) -> tuple[bool, R]:
+        """Create an object; return whether it is this call's, and the existing object."""
+        if await self.objects.create(key, wanted.model_dump_json().encode()):
+            return True, wanted
+        try:
+            return False, await self._get(key, type(wanted))
+        except ObjectNotFound as error:
+            raise StoreUnavailable(
+                f"{key} was deleted right after another worker created it; it is tried again"
+            ) from error
+
+    async def _get(self, key: str, model: type[R]) -> R:
+        data = await self.objects.get(key)
+        try:
+            return model.model_validate_json(data)
+        except ValidationError:
+            # only the pipeline writes here: the object is damaged, or a newer version's; guessing would lose jobs
+            raise self._findings.damaged(key, f"{model.__name__} is unreadable") from None
+
+    async def _find(self, key: str, model: type[R]) -> R | None:
+        try:
+            return await self._get(key, model)
+        except ObjectNotFound:
+            return None

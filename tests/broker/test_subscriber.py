@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from support.brokers import Broker
+from support.flow_process import run_cli
 from support.members import fresh_settings, running, until
 from support.subscriber_bench import Notes, count
 from support.subscriber_process import subscriber_process
@@ -21,7 +24,8 @@ from pipeline.contracts import SPECS, EventHeaders, OutgoingRecord, Record, Topi
 from pipeline.errors import FatalError
 from pipeline.kafka import KafkaPublisher, KafkaSettings, read_back, read_topic, topic_bounds
 from pipeline.kafka.admin import create_topics
-from pipeline.subscriber import Event, Subscriber, SubscriberSettings, dead_letter_topics
+from pipeline.settings.refusals import toml_value
+from pipeline.subscriber import Event, Poison, Subscriber, SubscriberSettings, dead_letter_topics
 
 TOPIC: Final = Topic.EVENTS_FEES
 SPAN: Final = 20
@@ -131,6 +135,44 @@ async def test_a_loop_that_is_stopped_has_committed_what_it_finished(kafka: Kafk
             if event.id == last:
                 subscriber.stop()
     assert seen == [f"id-{number}" for number in range(5)]
+
+
+async def test_a_replayed_dead_letter_is_handled_by_its_group_alone(kafka: KafkaSettings, tmp_path: Path) -> None:
+    """By the command, while both groups run: once, although the group had the event, and however often it is given."""
+    fixed = asyncio.Event()
+
+    async def act(event: Event[Any]) -> None:
+        if event.id == "id-3" and not fixed.is_set():
+            raise Poison("no such account")
+
+    notes, others = Notes(act), Notes()
+    config = tmp_path / "pipeline.toml"
+    written = "\n".join(f"{name} = {toml_value(value)}" for name, value in kafka.model_dump(exclude_unset=True).items())
+    config.write_text(f'[kafka]\n{written}\n[store]\nkind = "local"\npath = {toml_value(str(tmp_path / "store"))}\n')
+
+    async def command(*arguments: str) -> list[dict[str, Any]]:
+        code, said = await run_cli("--config", str(config), "dead-letters", *arguments, "--json", seconds=150)
+        assert code == 0, said
+        return [json.loads(line) for line in said.splitlines()]
+
+    group, other = _group(kafka), _group(kafka) + "-2"
+    await _publish(kafka, [(f"id-{number}", "card/1") for number in range(6)])
+    async with (
+        running(_subscriber(kafka, notes)),
+        running(_subscriber(kafka, others, group=other)),
+    ):
+        await until(lambda: (len(notes.done), len(others.done)) == (5, 6), 60)
+        (letter,) = await command("list", "--group", group)
+        assert (letter["code"], letter["key"], letter["state"]) == ("handler_poison", "card/1", "open")
+        fixed.set()
+        replay = ("replay", "--group", group, "--yes", "--reason", "fixed")
+        assert [line["replayed"] for line in await command(*replay)] == [True]
+        assert await command(*replay) == []
+        await _publish(kafka, [("id-6", "card/1")])
+        await until(lambda: (len(notes.done), len(others.done)) == (7, 7), 60)
+        assert await command("list", "--group", group) == []
+    assert notes.ids() == ["id-0", "id-1", "id-2", "id-4", "id-5", "id-3", "id-6"]
+    assert others.ids() == [f"id-{number}" for number in range(7)]
 
 
 async def test_a_missing_dead_letter_topic_is_named_and_not_made(apache_kafka: Broker) -> None:
@@ -244,8 +286,8 @@ def _group(kafka: KafkaSettings) -> str:
     return kafka.topic_prefix + "fraud"
 
 
-def _subscriber(kafka: KafkaSettings, notes: Notes) -> Subscriber:
-    made = Subscriber(kafka=kafka, group=_group(kafka), topics=["fees"], settings=SETTINGS)
+def _subscriber(kafka: KafkaSettings, notes: Notes, *, group: str | None = None) -> Subscriber:
+    made = Subscriber(kafka=kafka, group=group or _group(kafka), topics=["fees"], settings=SETTINGS)
     made.on_any(notes)
     return made
 
@@ -253,5 +295,7 @@ def _subscriber(kafka: KafkaSettings, notes: Notes) -> Subscriber:
 async def _prepared(broker: Broker) -> KafkaSettings:
     kafka = await fresh_settings(broker)
     if broker.kind == "apache":
-        await create_topics(kafka, [SPECS[TOPIC], *dead_letter_topics(_group(kafka), [TOPIC])])
+        groups = (_group(kafka), _group(kafka) + "-2")
+        letters = [spec for group in groups for spec in dead_letter_topics(group, [TOPIC])]
+        await create_topics(kafka, [SPECS[TOPIC], SPECS[Topic.AUDIT_EVENTS], *letters])
     return kafka

@@ -28,8 +28,10 @@ from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.starts import Starts
 from pipeline.jobs.transfer import Download, SourceInfo, UrlSource
+from pipeline.kafka.slots import SharedSlots
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
+from pipeline.outbound import NO_CIRCUIT
 from pipeline.storage.local import LocalStore
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
@@ -106,6 +108,8 @@ async def work(path: Path, folder: Path) -> float:
         policies=JobPolicies(),
         processor=load(ProcessorSettings(name="validate")),
         downloader=LocalFile(path),
+        chunk_slots=SharedSlots(2).share("bench"),
+        circuit=NO_CIRCUIT,
     )
     publisher = MemoryPublisher()
     context = StageContext("bench", jobs, publisher, utc_now, Metrics())

@@ -25,6 +25,7 @@ from pipeline.jobs.transfer import Transfers, Uploader, UrlSource
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
 from pipeline.kafka.protocols import Partition, RebalanceListener
 from pipeline.observability import Metrics
+from pipeline.outbound import Circuits
 from pipeline.settings import JobIntegration, Settings
 from pipeline.storage import ObjectInfo, ObjectStore, StoreSettings
 
@@ -142,9 +143,18 @@ class NoticingPorts(Ports):
 
     @asynccontextmanager
     async def transfers(
-        self, settings: Settings, integration: JobIntegration, *, clock: Callable[[], datetime], metrics: Metrics
+        self,
+        settings: Settings,
+        integration: JobIntegration,
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        circuits: Circuits,
     ) -> AsyncIterator[Transfers]:
-        async with super().transfers(settings, integration, clock=clock, metrics=metrics) as transfers:
+        opened: AbstractAsyncContextManager[Transfers] = super().transfers(
+            settings, integration, clock=clock, metrics=metrics, circuits=circuits
+        )
+        async with opened as transfers:
             yield replace(transfers, uploader=NoticingUploader(transfers.uploader, self._around))
 
     @asynccontextmanager

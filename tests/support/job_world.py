@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,9 +32,11 @@ from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import LoadedProcessor, ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.stage import StageContext
-from pipeline.jobs.transfer import Download, SourceChanged, SourceInfo, UrlSource
+from pipeline.jobs.transfer import Download, Downloader, SourceChanged, SourceInfo, UrlSource
 from pipeline.jobs.upload import UploadRules, UploadStage
+from pipeline.kafka.slots import SharedSlots
 from pipeline.observability import Metrics
+from pipeline.outbound import Circuits
 from pipeline.retry import RetryPolicy
 from pipeline.storage.testing import MemoryStore
 
@@ -214,6 +217,9 @@ class World:
         self.processor = processor or load(ProcessorSettings(name="validate", options={}))
         self.parking = Parking(self.jobs, self.clock, RetryPolicy(30, 900, jitter=lambda: 1.0), worker="here")
         self.owned = True
+        self.downloader: Downloader = self.objects
+        self.chunk_slots = SharedSlots(100)
+        self.circuits = Circuits(failures_to_open=math.inf)
         self.restart()
 
     def restart(self, integrations: Sequence[str] = ("acme",)) -> None:
@@ -229,7 +235,9 @@ class World:
             limits=self.limits,
             policies=self.policies,
             processor=self.processor,
-            downloader=self.objects,
+            downloader=self.downloader,
+            chunk_slots=self.chunk_slots.share("acme"),
+            circuit=self.circuits.of("acme", "cards"),
         )
         uploads = UploadRules(
             partner=self.partner, limits=self.limits, policies=self.policies, uploader=_Uploads(self.objects)
@@ -240,6 +248,7 @@ class World:
             policies=self.policies,
             notifier=self.ecs,
             retry=RetryPolicy(1, 60),
+            circuit=self.circuits.of("acme", "callback"),
             ready=self.ecs.ready,
             hold=timedelta(days=15),
             keep_failed_parts=timedelta(days=7),

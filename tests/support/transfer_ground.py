@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import SecretStr
@@ -13,7 +15,7 @@ from pydantic import SecretStr
 from pipeline.jobs.transfer import SignedUrl, SourceInfo, TransferParameters, Transfers, open_transfers
 from pipeline.jobs.transfer.testing import Act, Exchange, ScriptedServer, scripted_server
 from pipeline.observability import Metrics
-from pipeline.outbound import HostRules, NetworkSettings
+from pipeline.outbound import Circuits, HostRules, NetworkSettings
 
 SECRET = "0123456789abcdef" * 4
 """The signature in every URL here; it must turn up nowhere."""
@@ -85,6 +87,7 @@ async def ground(
     rules: Mapping[str, Any] | None = None,
     max_tries: int = 4,
     clock: Callable[[], datetime] = now,
+    circuits: Circuits | None = None,
     **patience: Any,
 ) -> AsyncIterator[Ground]:
     """Open transfers to a server with a script."""
@@ -100,6 +103,7 @@ async def ground(
             network=network or NetworkSettings(),
             clock=clock,
             metrics=metrics,
+            circuit_of=partial((circuits or Circuits(failures_to_open=math.inf)).of, "acme"),
         ) as transfers:
             yield Ground(server, transfers, metrics)
 

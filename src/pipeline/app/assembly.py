@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 from pydantic import SecretStr
 
@@ -24,6 +24,7 @@ from pipeline.jobs.csv_engine import settle_memory
 from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.outages import resume_after_outages
 from pipeline.jobs.parking import DueJobs, Parking
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load
@@ -40,7 +41,9 @@ from pipeline.kafka import (
     KafkaSettings,
     KeyedConsumer,
 )
+from pipeline.kafka.slots import Share, SharedSlots
 from pipeline.observability import Check, Metrics
+from pipeline.outbound import Circuits
 from pipeline.settings import JobIntegration, Settings
 from pipeline.storage import ObjectStore
 from pipeline.webhooks.capture import Capture
@@ -57,6 +60,7 @@ class Surroundings:
         kafka: The cluster: the configured one, or the embedded broker.
         remember: Takes secrets that become known, so that logs mask them.
         stack: Closes what the parts opened.
+        circuits: The circuit breakers of the hosts.
     """
 
     settings: Settings
@@ -68,6 +72,7 @@ class Surroundings:
     remember: Callable[[SecretStr], None]
     stack: AsyncExitStack
     ports: Ports = PORTS
+    circuits: Circuits = field(default_factory=Circuits)
 
     def stage(self, name: str) -> StageContext:
         """Return the context of a stage."""
@@ -77,6 +82,10 @@ class Surroundings:
     def parking(self) -> Parking:
         """The parking of jobs that cannot be done now."""
         return Parking(JobStore(self.objects), self.ports.now, self.settings.parking.retry.policy)
+
+    async def resume(self) -> NoReturn:
+        """Resume the jobs that waited for a host when it works again; a service of each stage that calls hosts."""
+        await resume_after_outages(self.circuits, self.parking)
 
 
 @asynccontextmanager
@@ -117,14 +126,19 @@ def make_ingress(around: Surroundings) -> Part:
 async def make_process(around: Surroundings) -> Part:
     """Return the worker of PROCESS; processors are opened."""
     settle_memory()
-    rules = {name: await _file_rules(around, one) for name, one in around.settings.job_integrations().items()}
+    names = around.settings.job_names
+    slots = SharedSlots(around.settings.process.chunk_slots, flows=len(names))
+    rules = {
+        name: await _file_rules(around, one, slots.share(name))
+        for name, one in around.settings.job_integrations().items()
+    }
     context = around.stage("process")
     stage = ProcessStage(context, rules)
     handler = JobHandler(context, stage.handle, around.parking, arrive=stage.arrive)
-    return Worker("process", [_consumer(around, handler, "process", Topic.BATCH_REQUESTED)])
+    return Worker("process", [_consumer(around, handler, "process", Topic.BATCH_REQUESTED)], [around.resume])
 
 
-async def _file_rules(around: Surroundings, integration: JobIntegration) -> FileRules:
+async def _file_rules(around: Surroundings, integration: JobIntegration, chunk_slots: Share) -> FileRules:
     processor = load(integration.processor, around.settings.network)
     around.stack.push_async_callback(processor.close)
     await processor.open_or_wait()
@@ -136,6 +150,8 @@ async def _file_rules(around: Surroundings, integration: JobIntegration) -> File
         policies=integration.policies,
         processor=processor,
         downloader=(await _transfers(around, integration)).downloader,
+        chunk_slots=chunk_slots,
+        circuit=around.circuits.of(integration.name, "cards"),
     )
 
 
@@ -152,12 +168,14 @@ async def make_upload(around: Surroundings) -> Part:
     }
     context = around.stage("upload")
     handler = JobHandler(context, UploadStage(context, rules).handle, around.parking)
-    return Worker("upload", [_consumer(around, handler, "upload", Topic.BATCH_PROCESSED)])
+    return Worker("upload", [_consumer(around, handler, "upload", Topic.BATCH_PROCESSED)], [around.resume])
 
 
 async def _transfers(around: Surroundings, integration: JobIntegration) -> Transfers:
     return await around.stack.enter_async_context(
-        around.ports.transfers(around.settings, integration, clock=around.ports.now, metrics=around.metrics)
+        around.ports.transfers(
+            around.settings, integration, clock=around.ports.now, metrics=around.metrics, circuits=around.circuits
+        )
     )
 
 
@@ -187,6 +205,7 @@ async def make_confirm(around: Surroundings) -> Part:
             policies=one.policies,
             notifier=notifications.notifier,
             retry=notifications.retry,
+            circuit=around.circuits.of(name, "callback"),
             ready=notifications.ready,
             hold=hold,
             keep_failed_parts=keep,
@@ -206,7 +225,7 @@ async def make_confirm(around: Surroundings) -> Part:
         interval=settings.watch.interval_seconds,
     )
     runners = [_consumer(around, confirming, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED), filing]
-    return Worker("confirm", runners, [watch.run, due.run, *services], alarms)
+    return Worker("confirm", runners, [watch.run, due.run, around.resume, *services], alarms)
 
 
 async def _resume_callbacks(parking: Parking, integration: str, code: str | None = None) -> int:

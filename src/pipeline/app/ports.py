@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Protocol
 
 from pydantic import SecretStr
@@ -15,6 +16,7 @@ from pipeline.jobs.partners import Notifications, NotifierContext, Resume
 from pipeline.jobs.transfer import Transfers, open_transfers
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaGroupClient, KafkaPublisher, KafkaSettings, Publisher
 from pipeline.observability import Metrics
+from pipeline.outbound import Circuits
 from pipeline.settings import JobIntegration, Settings
 from pipeline.storage import ObjectStore, StoreSettings, open_store
 
@@ -52,7 +54,13 @@ class Ports:
         return open_store(settings)
 
     def transfers(
-        self, settings: Settings, integration: JobIntegration, *, clock: Callable[[], datetime], metrics: Metrics
+        self,
+        settings: Settings,
+        integration: JobIntegration,
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        circuits: Circuits,
     ) -> AbstractAsyncContextManager[Transfers]:
         """Return the downloads and uploads of one integration."""
         return open_transfers(
@@ -61,6 +69,7 @@ class Ports:
             network=settings.network,
             clock=clock,
             metrics=metrics,
+            circuit_of=partial(circuits.of, integration.name),
         )
 
     def notifications(

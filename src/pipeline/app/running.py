@@ -20,6 +20,7 @@ from pipeline.kafka import ConsumerSettings, KafkaSettings
 from pipeline.kafka.embedded import EmbeddedBroker
 from pipeline.observability import Health, Metrics, Redaction, configure_logging, watch_loop_lag
 from pipeline.observability.management import ManagementServer
+from pipeline.outbound import Circuits
 from pipeline.settings import Settings
 from pipeline.storage import MeteredStore, ObjectStore
 
@@ -149,7 +150,9 @@ async def _run(
             ports.publisher(kafka, client_id=f"card-pipeline-{name}", metrics=metrics)
         )
         management.add_readiness("kafka", lambda: _connected(publisher))
-        around = Surroundings(settings, kafka, consumer, publisher, objects, metrics, redaction.add, stack, ports)
+        around = Surroundings(
+            settings, kafka, consumer, publisher, objects, metrics, redaction.add, stack, ports, Circuits(metrics)
+        )
         parts = await make(around)
         if name != "dev":  # whose broker makes topics on first use
             parts.append(TopicWatch(kafka, topics_of(name, settings), metrics))

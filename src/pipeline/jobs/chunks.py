@@ -35,6 +35,8 @@ from pipeline.jobs.receipts import Announcement, Checkpoint, FilePosition, Manif
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.starts import Start, Starts
 from pipeline.jobs.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUrl, SourceChanged, signed_url
+from pipeline.kafka.slots import Share
+from pipeline.outbound import Circuit
 
 log = structlog.get_logger(__name__)
 
@@ -44,12 +46,19 @@ _LEAST_ADDED: Final = len(",ok,")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRules(JobRules):
-    """How PROCESS reads and processes an integration's files."""
+    """How PROCESS reads and processes an integration's files.
+
+    Attributes:
+        chunk_slots: The integration's share of the chunks that the worker processes at the same time.
+        circuit: The circuit breaker of its card service.
+    """
 
     csv: CsvSettings
     csv_limits: CsvLimits
     processor: LoadedProcessor
     downloader: Downloader
+    chunk_slots: Share
+    circuit: Circuit
 
     @property
     def plan(self) -> str:
@@ -61,7 +70,8 @@ class FileWork:
     """The work on one job's file for one message.
 
     A crash costs the chunks that were in flight: the next run finds finished chunks by their manifests and does not
-    process them again. Memory is bounded by ``chunks_in_flight + 2`` chunks.
+    process them again. Memory is bounded by ``chunks_in_flight + 2`` chunks. A chunk is processed while it holds a slot
+    of the integration's share, which it gives back after its manifest; while it waits, the download may be cut.
     """
 
     def __init__(self, context: StageContext, rules: FileRules, message: StageMessage, starts: Starts) -> None:
@@ -207,42 +217,46 @@ class FileWork:
             external_location_ids=request.external_location_ids,
             deadline=announcement.deadline,
         )
-        return ChunkEngine(layout, rules.processor, context)
+        return ChunkEngine(layout, rules.processor, context, circuit=rules.circuit)
 
     async def _do(self, chunk: Chunk, engine: ChunkEngine, name: str, slots: asyncio.Semaphore) -> None:
         """Decide one chunk's cards, and record its part as one of the result."""
         try:
-            await self._lease.ensure()
-            if await self._jobs.outcome(self._ref) is not None:
-                raise OutcomeExists
-            begun = time.perf_counter()
-            result = await self._run_engine(engine, chunk)
-            self._metrics.chunk_seconds.labels(self._ref.integration).observe(time.perf_counter() - begun)
-            await self._lease.ensure()
-            key, crc = await self._jobs.write_part(self._ref, name, chunk.number, result.data)
-            manifest = Manifest(
-                number=chunk.number,
-                start=_file_position(chunk.start),
-                end=_file_position(chunk.end),
-                ok=result.ok,
-                failed=result.failed,
-                size=len(result.data),
-                crc32=crc,
-                data=key,
-            )
-            await self._lease.ensure()
-            if not await self._jobs.record_manifest(self._ref, name, manifest):
-                raise LeaseLost("chunk_taken", f"another worker decided chunk {chunk.number} of this job")
-            self._done[chunk.number] = manifest
-            if self._start is not None:
-                self._start.progressed()
-            self._metrics.chunks.labels(self._ref.integration, "done").inc()
-            self._metrics.cards.labels(self._ref.integration, "ok").inc(result.ok)
-            self._metrics.cards.labels(self._ref.integration, "failed").inc(result.failed)
-            if self._result_bytes > MAX_PUT_BYTES:
-                raise _result_too_large(self._result_bytes)
+            async with self._rules.chunk_slots:
+                await self._decide(chunk, engine, name)
         finally:
             slots.release()
+
+    async def _decide(self, chunk: Chunk, engine: ChunkEngine, name: str) -> None:
+        await self._lease.ensure()
+        if await self._jobs.outcome(self._ref) is not None:
+            raise OutcomeExists
+        begun = time.perf_counter()
+        result = await self._run_engine(engine, chunk)
+        self._metrics.chunk_seconds.labels(self._ref.integration).observe(time.perf_counter() - begun)
+        await self._lease.ensure()
+        key, crc = await self._jobs.write_part(self._ref, name, chunk.number, result.data)
+        manifest = Manifest(
+            number=chunk.number,
+            start=_file_position(chunk.start),
+            end=_file_position(chunk.end),
+            ok=result.ok,
+            failed=result.failed,
+            size=len(result.data),
+            crc32=crc,
+            data=key,
+        )
+        await self._lease.ensure()
+        if not await self._jobs.record_manifest(self._ref, name, manifest):
+            raise LeaseLost("chunk_taken", f"another worker decided chunk {chunk.number} of this job")
+        self._done[chunk.number] = manifest
+        if self._start is not None:
+            self._start.progressed()
+        self._metrics.chunks.labels(self._ref.integration, "done").inc()
+        self._metrics.cards.labels(self._ref.integration, "ok").inc(result.ok)
+        self._metrics.cards.labels(self._ref.integration, "failed").inc(result.failed)
+        if self._result_bytes > MAX_PUT_BYTES:
+            raise _result_too_large(self._result_bytes)
 
     async def _run_engine(self, engine: ChunkEngine, chunk: Chunk) -> ChunkResult:
         try:

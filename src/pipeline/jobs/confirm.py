@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -27,6 +28,7 @@ from pipeline.jobs.receipts import (
 from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.jobs.wording import quote
 from pipeline.kafka.protocols import Lease
+from pipeline.outbound import Call, Circuit, host_of
 from pipeline.retry import RetryPolicy
 
 log = structlog.get_logger(__name__)
@@ -38,6 +40,7 @@ class ConfirmRules(JobRules):
 
     Attributes:
         retry: Pauses between two callbacks of one outcome.
+        circuit: Refuses a callback whose host fails again and again.
         ready: Raises a TransientError while no callback can be sent, e.g. because the token is expired.
         hold: How long after the outcome a callback may wait for that: the store keeps the job's receipts for longer.
         keep_failed_parts: How long to keep the parts of a failed or refused job, for ``pipeline job result``.
@@ -45,6 +48,7 @@ class ConfirmRules(JobRules):
 
     notifier: Notifier
     retry: RetryPolicy
+    circuit: Circuit
     ready: Callable[[], Awaitable[None]]
     hold: timedelta
     keep_failed_parts: timedelta
@@ -115,19 +119,28 @@ class ConfirmStage:
         The last try is the first one at or after the end of the retries. So a callback that was held until then, e.g.
         for a new token, is still sent.
         """
-        ref, again, lease = notification.ref, notification.again, notification.message.lease
+        ref, again = notification.ref, notification.again
         begun, unanswered = await self._jobs.notification_attempts(ref, again)
         until = rules.last_try(notification.announcement)
         if begun and self._context.clock() >= until and await self._jobs.attempt_at(ref, begun, again) >= until:
             return await self._conclude(notification, "refused", begun, _too_late("the process ended in the last try"))
+        url = notification.announcement.request.callback_url
         try:
             await rules.ready()
+            call = rules.circuit.call(host_of(url))
         except TransientError as error:
             if self._context.clock() < max(until, notification.outcome.at + rules.hold):
                 log.warning("callback_held", code=error.code, message=error.message)
                 raise
             return await self._conclude(notification, "refused", begun, _no_answer(error.code, error.message))
-        number = begun + 1
+        with closing(call):
+            return await self._send(notification, rules, call, number=begun + 1, unanswered=unanswered)
+
+    async def _send(
+        self, notification: _Notification, rules: ConfirmRules, call: Call, *, number: int, unanswered: bool
+    ) -> NotificationResult:
+        ref, again, lease = notification.ref, notification.again, notification.message.lease
+        until = rules.last_try(notification.announcement)
         await lease.ensure()
         attempt = NotificationAttempt(number=number, at=self._context.clock())
         if not await self._jobs.record_attempt(ref, attempt, again):
@@ -142,6 +155,7 @@ class ConfirmStage:
                 request_id=callback.request_id,
             )
         except TransientError as error:
+            call.note(error)
             log.warning("callback_not_accepted", attempt_number=number, code=error.code, message=error.message)
             if error.code not in (UNANSWERED, UNCLEAR):
                 await self._record_answer(notification, number, _no_answer(error.code, error.message))
@@ -153,6 +167,8 @@ class ConfirmStage:
             raise TransientError(error.code, error.message, retry_after=pause) from error
         except PermanentError as error:
             answer = _no_answer(error.code, error.message)
+        else:
+            call.succeeded()
         if answer.result == "accepted" or (answer.code == CONFLICT and unanswered):
             # after a try without a clear answer, a conflict means that the partner received that try
             return await self._conclude(notification, "confirmed", number, answer)

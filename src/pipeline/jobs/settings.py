@@ -40,6 +40,19 @@ class JobLimits(BaseModel):
     )
 
 
+class ProcessSettings(BaseModel):
+    """How `work process` shares its machine among jobs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chunk_slots: Count = Field(
+        default=24,
+        ge=1,
+        le=10_000,
+        description="Chunks processed at the same time, all jobs of the process together. A job holds a slot per chunk, so a long job lets short ones through; with several integrations, one of them gets at most two thirds. Raise it for slow card services, lower it to save memory",
+    )
+
+
 class JobPolicies(BaseModel):
     """Decisions that the partner's documents leave open."""
 

@@ -245,6 +245,13 @@ class Metrics(KafkaMetrics):
         self.transfer_retries = self._counter(
             "transfer_retries", "Repeated downloads and uploads by direction and error code", "direction", "code"
         )
+        self.circuit_open = self._gauge(
+            "circuit_open",
+            "Hosts of an integration that failed at the last calls, by purpose (input, result, callback, cards): jobs "
+            "wait untried, but for a probe every 30 s",
+            "integration",
+            "purpose",
+        )
         self.callback_answers = self._counter(
             "callback_answers",
             "Callbacks by result (accepted, refused, retry) and reason code",

@@ -8,18 +8,26 @@ from pipeline.outbound.answers import (
     post,
     retry_after_seconds,
 )
+from pipeline.outbound.breaker import NO_CIRCUIT, Call, Circuit, CircuitOpen, CircuitPurpose, Circuits, HostUnavailable
 from pipeline.outbound.rules import FIELDS, check_url
 from pipeline.outbound.session import open_session
 from pipeline.outbound.settings import HostRules, NetworkSettings, Purpose
 from pipeline.outbound.tokens import ClientCredentials, FormTokens, Token, TokenFormat, TokenUnavailable, checked_token
-from pipeline.outbound.urls import AddressRefused, MalformedUrl, UrlParts, redact, request_url, split_url
+from pipeline.outbound.urls import AddressRefused, MalformedUrl, UrlParts, host_of, redact, request_url, split_url
 
 __all__ = [
     "FIELDS",
+    "NO_CIRCUIT",
     "AddressRefused",
+    "Call",
+    "Circuit",
+    "CircuitOpen",
+    "CircuitPurpose",
+    "Circuits",
     "ClientCredentials",
     "FormTokens",
     "HostRules",
+    "HostUnavailable",
     "HttpAnswer",
     "MalformedUrl",
     "NetworkSettings",
@@ -32,6 +40,7 @@ __all__ = [
     "UrlParts",
     "check_url",
     "checked_token",
+    "host_of",
     "http_date",
     "open_session",
     "post",

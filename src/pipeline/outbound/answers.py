@@ -13,7 +13,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from pipeline.errors import TransientError
+from pipeline.outbound.breaker import HostUnavailable
 
 ANSWER_LIMIT: Final = 65_536
 """Bytes of an answer's body that are read; the rest is left unread, and the connection is closed."""
@@ -56,14 +56,14 @@ def http_date(text: str) -> datetime | None:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-class RequestNotSent(TransientError):
+class RequestNotSent(HostUnavailable):
     """No connection was made, so the other side has not seen the request."""
 
     def __init__(self, message: str) -> None:
         super().__init__("request_not_sent", message)
 
 
-class RequestUnanswered(TransientError):
+class RequestUnanswered(HostUnavailable):
     """The other side may have received the request, but no complete answer came."""
 
     def __init__(self, message: str) -> None:

@@ -183,6 +183,14 @@ class HostPattern:
         return same_port and parts.host == self.host
 
 
+def host_of(url: str) -> str:
+    """Return the host of a URL with its explicit port; nothing for a malformed URL, which no request is sent to."""
+    try:
+        return split_url(url).authority
+    except MalformedUrl:
+        return ""
+
+
 def request_url(url: str) -> yarl.URL:
     """Return the URL to connect to: path and query byte for byte (``%2F``, ``%7E`` stay), host in its normal form.
 

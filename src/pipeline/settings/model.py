@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pipeline.audit.settings import AuditSettings
 from pipeline.contracts import SOURCE_TOPICS, SPECS, TOPICS, IntegrationName, Topic, TopicName, TopicSpec
-from pipeline.jobs.settings import ParkingSettings, WatchSettings
+from pipeline.jobs.settings import ParkingSettings, ProcessSettings, WatchSettings
 from pipeline.jobs.transfer import TransferSettings
 from pipeline.kafka.settings import KafkaSettings, WorkerSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     audit: AuditSettings = Field(default=AuditSettings(), description="How the audit log is written")
     management: ManagementSettings = Field(default=ManagementSettings(), description="Probes and metrics")
     logging: LoggingSettings = Field(default=LoggingSettings(), description="Log lines")
+    process: ProcessSettings = Field(default=ProcessSettings(), description="How PROCESS shares its machine among jobs")
     watch: WatchSettings = Field(default=WatchSettings(), description="The deadline watch")
     parking: ParkingSettings = Field(default=ParkingSettings(), description="How jobs wait that cannot be done now")
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long data outside Kafka is kept")

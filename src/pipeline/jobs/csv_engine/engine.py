@@ -29,6 +29,7 @@ from pipeline.jobs.processors.protocols import (
     TransientCardError,
 )
 from pipeline.jobs.processors.settings import ProcessorSettings
+from pipeline.outbound import NO_CIRCUIT, Call, Circuit, HostUnavailable
 from pipeline.plugins import Fault, contained, contained_call
 
 
@@ -56,6 +57,7 @@ class ChunkEngine:
         layout: The file's columns.
         processor: Opened by the caller, who closes it.
         context: The job, passed on to the processor.
+        circuit: Refuses further cards while the card service fails. By default, every card is tried.
         pause: Waits between two attempts.
     """
 
@@ -65,12 +67,13 @@ class ChunkEngine:
         processor: LoadedProcessor,
         context: JobContext,
         *,
+        circuit: Circuit = NO_CIRCUIT,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._layout = layout
         self._processor = processor
         self._context = context
-        self._tries = Tries(processor.settings, pause)
+        self._tries = Tries(processor.settings, pause, circuit)
 
     async def run(self, chunk: Chunk) -> ChunkResult:
         """Return the result bytes and counts of one chunk.
@@ -80,6 +83,7 @@ class ChunkEngine:
         Raises:
             PermanentError: As the processor raised it, or ``processor_failed`` where it broke its contract.
             TransientError: As the processor raised it.
+            CircuitOpen: The card service failed so often that no further card is sent now.
         """
         records = await asyncio.to_thread(parse, chunk, self._layout)
         processor = self._processor.processor
@@ -138,14 +142,21 @@ class _Run:
                 await asyncio.sleep(0)
 
     async def _card(self, card: Card) -> CardResult:
+        call = await self._tries.begin()
         attempt = 1
-        while True:
-            try:
-                return await contained(lambda: self._attempt(card), partial(self._failed, card), *_MEANT)
-            except TransientCardError as error:
-                if not await self._tries.wait(attempt, error):
-                    return CardResult("failed", self._tries.given_up(error))
-            attempt += 1
+        try:
+            while True:
+                try:
+                    result = await contained(lambda: self._attempt(card), partial(self._failed, card), *_MEANT)
+                except TransientCardError as error:
+                    if not await self._tries.wait(attempt, error, call):
+                        return CardResult("failed", self._tries.given_up(error))
+                else:
+                    call.succeeded()
+                    return result
+                attempt += 1
+        finally:
+            call.close()
 
     async def _attempt(self, card: Card) -> CardResult:
         try:
@@ -211,14 +222,21 @@ async def run_columnar(
     if not records.sound.size:
         return _all_failed(0, "", layout)
     batch = await asyncio.to_thread(_batch, records, layout, context, start)
+    call = await tries.begin()
     attempt = 1
-    while True:
-        try:
-            return await asyncio.to_thread(_attempt, processor, batch, context, layout, tries.settings)
-        except TransientCardError as error:
-            if not await tries.wait(attempt, error):
-                return _all_failed(records.sound.size, tries.given_up(error), layout)
-        attempt += 1
+    try:
+        while True:
+            try:
+                outcomes = await asyncio.to_thread(_attempt, processor, batch, context, layout, tries.settings)
+            except TransientCardError as error:
+                if not await tries.wait(attempt, error, call):
+                    return _all_failed(records.sound.size, tries.given_up(error), layout)
+            else:
+                call.succeeded()
+                return outcomes
+            attempt += 1
+    finally:
+        call.close()
 
 
 def _attempt(
@@ -297,18 +315,35 @@ class Tries:
     Args:
         settings: Tries and pauses.
         pause: Waits the given seconds.
+        circuit: The circuit breaker of the card service.
     """
 
-    def __init__(self, settings: ProcessorSettings, pause: Callable[[float], Awaitable[object]]) -> None:
+    def __init__(
+        self, settings: ProcessorSettings, pause: Callable[[float], Awaitable[object]], circuit: Circuit
+    ) -> None:
         self.settings = settings
         self._pause = pause
+        self._circuit = circuit
 
-    async def wait(self, failures: int, error: TransientCardError) -> bool:
-        """Wait after so many failures (from 1); return whether there is another try.
+    async def begin(self) -> Call:
+        """Return the call of the service for a card (columnar: a batch).
+
+        An open circuit refuses new cards only. A card that was begun keeps its tries: so a few cards that the service
+        cannot handle open the circuit, and yet fail one by one, and the job goes on.
+
+        Raises:
+            CircuitOpen: The service failed so often that no further card is sent now.
+        """
+        return await self._circuit.call_after_probe(self.settings.name)
+
+    async def wait(self, failures: int, error: TransientCardError, call: Call) -> bool:
+        """Wait after so many failures (from 1) of a call; return whether there is another try.
 
         The other side's wish for a longer pause is granted up to the limit. A shorter one changes nothing: it would
         only use up the tries sooner.
         """
+        if error.unavailable:
+            call.failed(HostUnavailable("card_service_unavailable", f"Card service: {_text_of(error) or 'no answer'}."))
         retry = self.settings.retry
         if failures >= retry.max_tries:
             return False

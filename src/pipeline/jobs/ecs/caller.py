@@ -22,6 +22,7 @@ from pipeline.jobs.partners import UNANSWERED, Answer
 from pipeline.observability import Metrics
 from pipeline.outbound import (
     HostRules,
+    HostUnavailable,
     HttpAnswer,
     RequestNotSent,
     RequestUnanswered,
@@ -34,6 +35,8 @@ from pipeline.outbound import (
 )
 
 log = structlog.get_logger(__name__)
+
+_ABOUT_THE_TOKEN: Final = frozenset({"callback_unauthorized", "callback_forbidden"})
 
 _HOLD_SECONDS: Final = 900.0
 """Until a held callback looks at the token again; a new token ends the hold sooner."""
@@ -146,7 +149,7 @@ class HttpCaller:
         except (RequestNotSent, RequestUnanswered) as error:
             code = "callback_not_sent" if isinstance(error, RequestNotSent) else UNANSWERED
             self._count(Reaction.RETRY, code)
-            raise TransientError(code, error.message) from error
+            raise HostUnavailable(code, error.message) from error
         finally:
             self._metrics.callback_seconds.labels(self._integration).observe(perf_counter() - began)
         # what ECS says is stored and logged: should it echo the token, that goes first, whatever it looks like
@@ -165,7 +168,9 @@ class HttpCaller:
             self._watch.accepted()
         if found.reaction in (Reaction.RETRY, Reaction.UNAUTHORIZED):
             pause = retry_after_seconds(answer.headers.get("Retry-After"), now=self._clock())
-            raise TransientError(found.code, f"ECS answered {answer.status}: {found.detail}", retry_after=pause)
+            # a refused token says nothing about the host
+            kind = TransientError if found.code in _ABOUT_THE_TOKEN else HostUnavailable
+            raise kind(found.code, f"ECS answered {answer.status}: {found.detail}", retry_after=pause)
         return Answer(
             "accepted" if found.reaction is Reaction.ACCEPTED else "refused", answer.status, found.code, found.detail
         )

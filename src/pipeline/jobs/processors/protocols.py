@@ -67,12 +67,15 @@ class TransientCardError(Exception):
 
     Attributes:
         retry_after: Seconds that the other side asked to wait, or None for the engine's own backoff.
+        unavailable: Whether the whole service is unavailable, not just for this card. After five such errors in a row
+            further cards are not sent, their jobs wait, and one card every 30 s finds out whether it is back.
     """
 
-    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str = "", *, retry_after: float | None = None, unavailable: bool = False) -> None:
         """Carry the other side's wish for a pause, where it gave one."""
         super().__init__(message)
         self.retry_after = retry_after
+        self.unavailable = unavailable
 
 
 @runtime_checkable

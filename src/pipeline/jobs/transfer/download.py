@@ -16,6 +16,7 @@ from pipeline.jobs.transfer.protocols import Download, SourceInfo, UrlSource
 from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.jobs.transfer.wire import PIECE_BYTES, Means, Wire
 from pipeline.observability import Metrics
+from pipeline.outbound import Circuit, Circuits
 
 MAGIC: Final = b"\x1f\x8b"
 """The first bytes of every gzip file, and of no text."""
@@ -111,6 +112,7 @@ class HttpDownloader:
         settings: Timeouts, minimum rate, tries.
         clock: Now, in UTC.
         metrics: Where bytes and repeated tries are counted, if anywhere.
+        circuit: Refuses a download whose host fails again and again.
     """
 
     def __init__(
@@ -120,8 +122,9 @@ class HttpDownloader:
         *,
         clock: Callable[[], datetime],
         metrics: Metrics | None = None,
+        circuit: Circuit | None = None,
     ) -> None:
-        self._means = Means(session, settings, clock, metrics)
+        self._means = Means(session, settings, clock, metrics, circuit or Circuits().of("", "input"))
 
     def open(
         self, source: UrlSource, *, start: int = 0, etag: str | None = None, encoding: Encoding | None = None

@@ -18,6 +18,7 @@ from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.jobs.transfer.urls import signed_headers, signing_time
 from pipeline.observability import Metrics
+from pipeline.outbound import HostUnavailable
 
 
 class SourceChanged(TransientError):
@@ -98,12 +99,12 @@ class NotFound(TransientError):
     """There is no object (yet)."""
 
 
-class TooSlow(TransientError):
+class TooSlow(HostUnavailable):
     """Fewer bytes came through in a time window than the minimum rate asks for."""
 
 
 async def translated(exchange: Awaitable[T], direction: Direction) -> T:
-    """Return what one step of an exchange returns; a failure of the network becomes a TransientError.
+    """Return what one step of an exchange returns; a failure of the network becomes HostUnavailable.
 
     The foreign exception is dropped, not chained: aiohttp's texts hold the URL with its signature.
     """
@@ -114,7 +115,7 @@ async def translated(exchange: Awaitable[T], direction: Direction) -> T:
     raise failure
 
 
-def _network_failure(error: Exception, direction: Direction) -> TransientError:
+def _network_failure(error: Exception, direction: Direction) -> HostUnavailable:
     match error:
         case aiohttp.ClientSSLError():
             reason, about = "tls_failed", "TLS failed: check the certificate, and network.ca_file"
@@ -126,7 +127,7 @@ def _network_failure(error: Exception, direction: Direction) -> TransientError:
             reason, about = "unreachable", "no connection can be made"
         case _:
             reason, about = "cut", f"the connection broke ({type(error).__name__})"
-    return TransientError(f"{direction.prefix}_{reason}", f"Host of {direction.field}: {about}.")
+    return HostUnavailable(f"{direction.prefix}_{reason}", f"Host of {direction.field}: {about}.")
 
 
 async def refusal_of(response: aiohttp.ClientResponse, clock: Callable[[], datetime]) -> Refusal:
@@ -149,7 +150,7 @@ def failure_of(refusal: Refusal, direction: Direction, url: str, now: datetime) 
     message = f"{direction.field} {meaning.about} (the store answered {answer}){skew}."
     match meaning.remedy:
         case Remedy.AGAIN:
-            return TransientError(code, message, retry_after=refusal.retry_after)
+            return HostUnavailable(code, message, retry_after=refusal.retry_after)
         case Remedy.LATER:
             return TransientError(code, message, retry_after=_until_valid(refusal, url, now))
         case Remedy.MISSING if direction is DOWNLOAD:

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from pipeline.jobs.transfer.download import HttpDownloader
 from pipeline.jobs.transfer.protocols import Downloader, Uploader
 from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.jobs.transfer.upload import HttpUploader
 from pipeline.observability import Metrics
-from pipeline.outbound import HostRules, NetworkSettings, open_session
+from pipeline.outbound import Circuit, CircuitPurpose, Circuits, HostRules, NetworkSettings, open_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ async def open_transfers(
     network: NetworkSettings,
     clock: Callable[[], datetime],
     metrics: Metrics | None = None,
+    circuit_of: Callable[[CircuitPurpose], Circuit] | None = None,
 ) -> AsyncIterator[Transfers]:
     """Open the sessions of one integration's file transfers; they are closed with the block.
 
@@ -40,17 +42,19 @@ async def open_transfers(
         network: CA bundle and proxy.
         clock: UTC, aware.
         metrics: Of this process.
+        circuit_of: Returns the circuit breaker of the integration for a purpose; by default one of this block alone.
 
     Raises:
         FatalError: The CA bundle cannot be read.
     """
     # the client pauses a connection when twice its buffer waits to be read
+    circuit_of = circuit_of or partial(Circuits(metrics).of, "")
     ahead = settings.read_ahead_bytes // 2
     async with (
         open_session(rules, network, "input", read_buffer_bytes=ahead) as source,
         open_session(rules, network, "result") as target,
     ):
         yield Transfers(
-            HttpDownloader(source, settings, clock=clock, metrics=metrics),
-            HttpUploader(target, settings, clock=clock, metrics=metrics),
+            HttpDownloader(source, settings, clock=clock, metrics=metrics, circuit=circuit_of("input")),
+            HttpUploader(target, settings, clock=clock, metrics=metrics, circuit=circuit_of("result")),
         )

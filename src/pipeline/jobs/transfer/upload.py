@@ -31,7 +31,7 @@ from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.jobs.transfer.urls import demands_empty_body
 from pipeline.observability import Metrics
-from pipeline.outbound import request_url
+from pipeline.outbound import Circuit, CircuitOpen, Circuits, HostUnavailable, host_of, request_url
 
 BodySource = Callable[[], AsyncIterator[bytes]]
 
@@ -147,6 +147,7 @@ class HttpUploader:
         settings: Timeouts, minimum rate, tries.
         clock: Now, in UTC.
         metrics: Where bytes and repeated tries are counted, if anywhere.
+        circuit: Refuses an upload whose host fails again and again.
     """
 
     def __init__(
@@ -156,11 +157,13 @@ class HttpUploader:
         *,
         clock: Callable[[], datetime],
         metrics: Metrics | None = None,
+        circuit: Circuit | None = None,
     ) -> None:
         self._session = session
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
+        self._circuit = circuit or Circuits().of("", "result")
 
     async def put(self, target: UrlSource, *, size: int, body: BodySource) -> str:
         """PUT ``size`` bytes and return the ETag (see :class:`pipeline.jobs.transfer.Uploader`).
@@ -180,8 +183,13 @@ class HttpUploader:
             sending = attempt.prepare(body, size, self._metrics)
             failure: TransientError
             try:
-                return await attempt.run(sending)
+                with self._circuit.call(host_of(signed.url.get_secret_value())) as call:
+                    return await attempt.run(sending)
+            except CircuitOpen:
+                raise
             except UploadRefused as refused:
+                if refused is not sending.error:
+                    call.succeeded()
                 if refused is sending.error or not await renewed(target, signed):
                     raise
                 failure = as_transient(refused)
@@ -246,7 +254,7 @@ class _Attempt:
                 raise self._refused(answer)
             if sending.whole:
                 return _checked_etag(answer, sending.md5)
-            failure = TransientError(
+            failure = HostUnavailable(
                 "upload_cut", "Host of result_upload_url: it answered before it had the whole body."
             )
         raise sending.error if isinstance(sending.error, Exception) else failure
@@ -284,7 +292,7 @@ class _Attempt:
         if sending.begun and not sending.whole:
             return self._pace.overdue(UPLOAD)
         self.unexpected = not sending.begun
-        return TransientError("upload_timeout", "Host of result_upload_url: the other side does not answer in time.")
+        return HostUnavailable("upload_timeout", "Host of result_upload_url: the other side does not answer in time.")
 
     def _refused(self, refusal: Refusal) -> PipelineError:
         failure = failure_of(refusal, UPLOAD, self._url, self._clock())

@@ -19,6 +19,7 @@ import yarl
 from pipeline.errors import TransientError
 from pipeline.jobs.transfer.failures import (
     DOWNLOAD,
+    NotFound,
     SourceChanged,
     SourceRefused,
     Tries,
@@ -33,7 +34,7 @@ from pipeline.jobs.transfer.pace import Pace
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferParameters
 from pipeline.observability import Metrics
-from pipeline.outbound import request_url
+from pipeline.outbound import Call, Circuit, HostUnavailable, host_of, request_url
 
 PIECE_BYTES: Final = 262_144
 """Most bytes read from a connection at once."""
@@ -60,6 +61,7 @@ class Means:
     settings: TransferParameters
     clock: Callable[[], datetime]
     metrics: Metrics | None
+    circuit: Circuit
 
 
 class Wire:
@@ -89,6 +91,7 @@ class Wire:
         self._link: _Link | None = None
         self._skip = 0
         self._idle: asyncio.TimerHandle | None = None
+        self._call: Call | None = None
 
     async def read(self) -> bytes:
         """Return the next bytes, at most :data:`PIECE_BYTES`; b"" at the end of the object, however often asked.
@@ -97,6 +100,7 @@ class Wire:
             AddressRefused: The URL or the address behind it is not allowed.
             SourceChanged: It is not the object that this began with, or nothing could tell.
             SourceRefused: It cannot be had, or is not what the server says it is.
+            CircuitOpen: The host failed so often that it is not asked now.
             TransientError: The tries are used up.
         """
         self._wake()
@@ -105,17 +109,23 @@ class Wire:
             if self._link is None or self._signed is None:
                 self._signed = await next_url(self._source, DOWNLOAD, self._means.clock)
             signed = self._signed
+            call = self._call = self._call or self._means.circuit.call(host_of(signed.url.get_secret_value()))
             try:
                 data = await self._read_once(signed)
             except SourceChanged:
+                call.succeeded()
                 raise
             except SourceRefused as refused:
+                call.succeeded()
                 if not await renewed(self._source, signed):
                     raise
                 failure = as_transient(refused)
             except TransientError as error:
+                call.note(error, answers=(NotFound,))
                 failure = error
             else:
+                if not data or self._since_failure >= _PROGRESS_BYTES:
+                    call.succeeded()
                 if data:
                     self._sleep()
                     return data
@@ -169,7 +179,7 @@ class Wire:
         if self.size is None:
             self.size = self._offset
         if self._offset < self.size:
-            raise TransientError("source_cut", "Host of input_file_url: the answer ended before the file did.")
+            raise HostUnavailable("source_cut", "Host of input_file_url: the answer ended before the file did.")
         if self._expected_crc is not None and self._crc != self._expected_crc:
             raise SourceRefused(
                 "source_checksum_mismatch",
@@ -280,6 +290,9 @@ class Wire:
         if self._link is not None:
             self._link.response.close()
             self._link = None
+        if self._call is not None:
+            self._call.close()
+            self._call = None
 
 
 def _changed(how: str) -> SourceChanged:

@@ -18,6 +18,7 @@ from support.loud_processors import LOUD, LoudByBatch, LoudByRow, LoudInTask
 from pipeline.errors import FatalError, PermanentError, TransientError
 from pipeline.jobs.csv_engine import (
     ChunkEngine,
+    ChunkResult,
     CsvLimits,
     CsvSettings,
     Layout,
@@ -38,6 +39,7 @@ from pipeline.jobs.processors import (
     TransientCardError,
     adopt,
 )
+from pipeline.outbound import CircuitOpen, Circuits
 from pipeline.testing import job_context
 
 
@@ -753,3 +755,90 @@ async def test_the_stdlib_reads_the_input_columns_and_the_added_ones_from_the_re
     assert records == [[*row, "ok", ""] for row in rows]
     assert sorted(seen) == sorted(rows)
     assert summary == Summary(len(rows), len(rows), 0)
+
+
+class Service:
+    """A card service that is down for a while, or for some cards, with what was asked of it."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.broken: set[str] = set()
+        self.asked: list[int] = []
+
+    async def __call__(self, card: Card, _context: JobContext) -> CardResult:
+        self.asked.append(card.record)
+        await asyncio.sleep(0)
+        if self.down or card.number in self.broken:
+            raise TransientCardError("the card service answered 503", unavailable=True)
+        return CardResult()
+
+
+class CircuitBench:
+    """An engine with a circuit breaker on a clock of its own."""
+
+    def __init__(self, *, concurrency: int = 2) -> None:
+        self.now = 0.0
+        self.service = Service()
+        self.circuit = Circuits(clock=lambda: self.now).of("acme", "cards")
+
+        async def ask(card: Card, context: JobContext) -> CardResult:
+            return await self.service(card, context)
+
+        retry = {"first_seconds": 1e-9, "max_seconds": 1e-9, "max_tries": 6}
+        self.processor = adopt(ask, ProcessorSettings(name="mine", retry=retry, concurrency=concurrency))
+
+    async def run(self, cards: int) -> ChunkResult:
+        """Process a chunk of so many cards, numbered from 1."""
+        csv_settings = CsvSettings()
+        splitter = Splitter(csv_settings, CsvLimits())
+        splitter.feed(b"card_number\n" + b"".join(b"%d\n" % number for number in range(1, cards + 1)))
+        (chunk,) = splitter.finish()
+        layout = Layout.of(splitter.header or b"", csv_settings)
+        return await ChunkEngine(layout, self.processor, job_context(), circuit=self.circuit).run(chunk)
+
+
+async def test_a_dead_card_service_fails_no_cards_of_a_long_chunk() -> None:
+    """The cards that were begun use up their tries; then the job waits, and nothing of the chunk is decided."""
+    bench = CircuitBench()
+    bench.service.down = True
+    with pytest.raises(CircuitOpen, match="the card service answered 503"):
+        await bench.run(100)
+    assert set(bench.service.asked) == {1, 2}
+    asked = len(bench.service.asked)
+    with pytest.raises(CircuitOpen):
+        await bench.run(100)
+    assert len(bench.service.asked) == asked, "the next chunk is not begun"
+
+
+async def test_one_card_finds_that_the_service_works_again_and_the_others_of_its_job_wait_for_it() -> None:
+    bench = CircuitBench(concurrency=8)
+    bench.service.down = True
+    with pytest.raises(CircuitOpen):
+        await bench.run(100)
+    bench.now, bench.service.down = 30.0, False
+    result = await bench.run(100)
+    assert (result.ok, result.failed) == (100, 0)
+
+
+async def test_a_probe_that_fails_asks_about_one_card() -> None:
+    bench = CircuitBench(concurrency=8)
+    bench.service.down = True
+    with pytest.raises(CircuitOpen):
+        await bench.run(100)
+    bench.now = 30.0
+    bench.service.asked.clear()
+    with pytest.raises(CircuitOpen):
+        await bench.run(100)
+    assert set(bench.service.asked) == {1}
+
+
+async def test_cards_that_the_service_cannot_handle_fail_one_by_one_and_the_job_goes_on() -> None:
+    """Three cards at the end of a chunk open the circuit, since no other card succeeds; they fail all the same."""
+    bench = CircuitBench(concurrency=3)
+    bench.service.broken = {"8", "9", "10"}
+    result = await bench.run(10)
+    assert (result.ok, result.failed) == (7, 3)
+    with pytest.raises(CircuitOpen):
+        await bench.run(7)
+    bench.now = 30.0
+    assert (await bench.run(7)).ok == 7

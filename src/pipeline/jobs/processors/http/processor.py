@@ -18,6 +18,8 @@ from pipeline.outbound import AddressRefused, HostRules, NetworkSettings, open_s
 from pipeline.secret_files import SecretUnreadable, TokenFile
 
 _NETWORK: Final = NetworkSettings()
+_UNAVAILABLE: Final = frozenset({429, 502, 503, 504})
+"""Answers about the service as a whole. A 500 may be about one card."""
 
 
 class Http:
@@ -107,7 +109,7 @@ class Http:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             kind = type(error).__name__
         # outside the handler: the errors of the client hold the URL, and a URL may hold a card number
-        raise TransientCardError(f"the card service gave no answer ({kind})")
+        raise TransientCardError(f"the card service gave no answer ({kind})", unavailable=True)
 
     async def _decide(
         self, status: int, retry_after: str | None, answer: bytes | None, token: str | None
@@ -122,7 +124,9 @@ class Http:
             )
         if not failed and matches(status, options.retry_statuses):
             pause = retry_after_seconds(retry_after, now=datetime.now(UTC))
-            raise TransientCardError(f"the card service answered {status}", retry_after=pause)
+            raise TransientCardError(
+                f"the card service answered {status}", retry_after=pause, unavailable=status in _UNAVAILABLE
+            )
         document = _parsed(answer) if options.result_columns else None
         columns = {name: _text_at(document, pointer) for name, pointer in options.result_columns.items()}
         if failed or not matches(status, options.ok_statuses):

@@ -9,9 +9,10 @@ import pytest
 from support.job_world import World
 
 from pipeline.contracts import Topic
-from pipeline.errors import StoreUnavailable, TransientError
+from pipeline.errors import TransientError
 from pipeline.jobs.outages import resume_after_outages
 from pipeline.outbound import Circuits, HostUnavailable
+from pipeline.storage import StoreUnavailable
 
 HOST = "ecs.example"
 DOWN = HostUnavailable("callback_unanswered", "ecs.example: no answer in 15 s")
@@ -24,11 +25,14 @@ class Outage:
         self.world = World()
         self.world.circuits = Circuits(
             self.world.metrics,
-            clock=lambda: self.world.clock.now.timestamp(),
+            clock=self.seconds,
             jitter=lambda: 0.5,
         )
         self.world.restart()
         self.callbacks = self.world.circuits.of("acme", "callback")
+
+    def seconds(self) -> float:
+        return self.world.clock.now.timestamp()
 
     async def resume(self) -> None:
         service = asyncio.create_task(resume_after_outages(self.world.circuits, self.world.parking))
@@ -84,7 +88,7 @@ async def test_a_store_that_is_away_loses_no_waiting_job(monkeypatch: pytest.Mon
     outage = Outage()
 
     async def resume(*_: object, **__: object) -> int:
-        raise StoreUnavailable("store_unavailable", "The store is not available.")
+        raise StoreUnavailable("The store is not available.")
 
     monkeypatch.setattr(outage.world.parking, "resume", resume)
     for _ in range(5):

@@ -101,7 +101,7 @@ class _Host:
 
 
 class Circuit:
-    """The circuit breaker of one integration and purpose; it judges each host by itself.
+    """The circuit breaker of one integration and purpose, with a state for each host.
 
     Five failed calls in a row open the circuit of a host. Then one call every 30 s is a probe, and every other call is
     refused. A call that succeeds closes the circuit, whether it is a probe or began before the circuit opened.

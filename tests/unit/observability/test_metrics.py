@@ -23,6 +23,7 @@ CLOSED = {
     "result",
     "outcome",
     "direction",
+    "purpose",
     "op",
     "version",
 }

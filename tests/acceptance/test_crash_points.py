@@ -54,6 +54,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "store.job": [_process, _confirm],
     "store.announcement": [Passage("process", absent="confirm"), Passage("confirm", absent="process")],
     "store.conflict": [Passage("process", "corrected"), Passage("confirm", "corrected", absent="process")],
+    "store.started": [_process],
     "store.source": [_process],
     "store.part": [_process, Passage("process", "failing", 2)],
     "store.manifest": [_process, Passage("process", nth=3)],

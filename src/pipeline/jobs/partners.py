@@ -21,6 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, fie
 from pipeline.errors import FatalError
 from pipeline.observability import Check, Metrics
 from pipeline.outbound import HostRules, NetworkSettings
+from pipeline.plugins import Fault, contained_call
 from pipeline.retry import RetryPolicy
 
 ENTRY_POINT_GROUP: Final = "card_pipeline.partners"
@@ -148,7 +149,7 @@ class Notifications:
 
     Attributes:
         retry: Pauses between two callbacks of one outcome.
-        services: Coroutines that run beside the stage until it stops; an error in one stops the process.
+        services: Coroutines that run beside the stage until it stops. One that fails is started again.
         alarms: Checks by name of what only this partner needs. The probe shows them; the process stays ready.
         ready: Called before each callback. It raises a TransientError while none can be sent, e.g. because the token is
             expired: nothing is sent then, and it does not count as a try.
@@ -256,13 +257,15 @@ def load_partner_kind(name: str) -> PartnerKind:
         known = ", ".join(sorted(installed.names)) or "none"
         raise FatalError("partner_unknown", f"There is no partner {name!r}. Installed: {known}.")
     point = installed[name]
-    try:
+
+    def imported() -> object:
         importlib.import_module(point.module)
-        target = point.load()
-    except Exception as error:  # a stranger's module may raise anything
-        raise FatalError(
-            "partner_unknown", f"Partner {name} ({point.value}) cannot be imported: {type(error).__name__}."
-        ) from error
+        return point.load()
+
+    def failed(fault: Fault) -> FatalError:
+        return FatalError("partner_unknown", f"Partner {name} ({point.value}) cannot be imported: {fault}.")
+
+    target: Any = contained_call(imported, failed, KeyboardInterrupt)
     options = getattr(target, "Options", None)
     if not inspect.isclass(target) or not inspect.isclass(options) or not issubclass(options, BaseModel):
         raise FatalError("partner_invalid", f"{name} ({point.value}) needs to be a class with a pydantic `Options`.")

@@ -8,12 +8,14 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, PipelineError
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
+from pipeline.jobs.partner_calls import ContainedPartner
 from pipeline.jobs.partners import Partner, load_partner_kind
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.outbound import HostRules
+from pipeline.plugins import Fault, contained_call
 from pipeline.settings.refusals import ConfigError, refusal
 
 
@@ -62,7 +64,12 @@ class AnnouncedJobs(JobSettings):
             options = kind.Options.model_validate(self.options)
         except ValidationError as error:
             raise ConfigError(list(_refused(error, kind.Options, f"{key}.options"))) from None
-        return kind.partner(name, options)
+
+        def failed(fault: Fault) -> ConfigError:
+            return ConfigError([f"{key}.partner: {self.partner} cannot be made: it raised {fault}"])
+
+        made = contained_call(lambda: kind.partner(name, options), failed, PipelineError, KeyboardInterrupt)
+        return ContainedPartner(made, self.partner)
 
 
 @dataclass(frozen=True, slots=True)

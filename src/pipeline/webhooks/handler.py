@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +17,7 @@ from pipeline.contracts import Headers, OutgoingRecord, Topic, TopicName, accept
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
+from pipeline.plugins import fault_of, is_cancellation
 from pipeline.webhooks import records
 from pipeline.webhooks.alarms import AlarmKind, Alarms
 from pipeline.webhooks.answers import Answer, Problem, temporary
@@ -164,8 +164,12 @@ class Ingress:
             if webhook is not None and problem.status == _TOO_LARGE and webhook.policy.invalid == "keep":
                 self._alarm(webhook, AlarmKind.TOO_LARGE, problem.reason)
             return problem.response(head.trace.trace_id), problem.row.answer, problem.reason
-        except Exception as error:  # noqa: BLE001 - the outermost frame of a request: our own fault becomes a bare 500
-            log.error("answer_failed", error=type(error).__name__, where=_where(error), **head.known)  # noqa: TRY400 - see _where
+        except BaseException as error:
+            # the outermost frame of a request: our own fault, or that of somebody's source, becomes a bare 500
+            if is_cancellation(error):
+                raise
+            fault = fault_of(error)
+            log.error("answer_failed", error=fault.kind, where=fault.where, frames=fault.lines, **head.known)  # noqa: TRY400 - its text may repeat what was received
             unexpected = Answer.UNEXPECTED
             return Problem(unexpected).response(head.trace.trace_id), unexpected, unexpected.value
         return web.Response(status=found.policy.success), answer, answer.value
@@ -297,9 +301,3 @@ def _log_fields(received: Received) -> dict[str, str]:
 def _log_refusal(integration: str, status: int, reason: str, client: str, known: Mapping[str, str]) -> None:
     write = log.error if status >= _SERVER_ERROR else log.warning
     write("webhook_refused", integration=integration, status=status, reason=reason, client=client, **known)
-
-
-def _where(error: Exception) -> str:
-    """Return where an exception was raised, without its text, which may repeat what was received."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.name}:{frame.lineno}"

@@ -16,6 +16,7 @@ import pytest
 from prometheus_client import generate_latest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
+from support.loud_processors import LOUD, shout
 
 from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, accepted_event, event_id, first_values
 from pipeline.errors import FatalError, Overloaded
@@ -23,7 +24,7 @@ from pipeline.kafka import BrokerUnavailable, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
 from pipeline.webhooks.settings import IngressSettings
-from pipeline.webhooks.sources import EcsSource, SchemeVerifier, SuccessStatus
+from pipeline.webhooks.sources import EcsSource, SchemeVerifier, SuccessStatus, WebhookRequest
 from pipeline.webhooks.testing import SECRET, SECRET_HEADERS, Serving, ecs_webhook, serving
 from pipeline.webhooks.verification import HmacSpec, Secret, scheme_of
 from pipeline.webhooks.webhook import Webhook
@@ -523,6 +524,38 @@ async def test_fault_before_anything_was_looked_at_is_500_not_400(
 
 
 CARD = "4111111111111111"
+
+
+class LoudSource:
+    """A source that shouts the request."""
+
+    policy = ecs_webhook().policy
+
+    def __init__(self, way: str) -> None:
+        self._way = way
+
+    def identify(self, request: WebhookRequest) -> Any:
+        shout(self._way, f"{SECRET} {request.body!r}")
+
+    def quarantine(self, _request: WebhookRequest) -> Topic:
+        return Topic.BATCH_QUARANTINE  # pragma: no cover
+
+
+@pytest.mark.parametrize("way", list(LOUD))
+async def test_whatever_a_source_raises_is_one_request_s_500(client: aiohttp.ClientSession, way: str) -> None:
+    """Nothing ends, the other sources are served, and the log says where, never what."""
+    publisher = MemoryPublisher()
+    loud = replace(ecs_webhook("loud"), source=LoudSource(way))
+    with capture_logs() as logs:
+        async with serving(publisher, webhooks=[loud, ecs_webhook()]) as here:
+            answer = await _post(client, here, path="/webhooks/ecs/loud")
+            assert (answer.status, answer.problem["rule"]) == (500, "unexpected")
+            assert (await _post(client, here)).status == 202
+    (line,) = [line for line in logs if line["event"] == "answer_failed"]
+    assert line["error"] == LOUD[way].__name__
+    assert line["where"].startswith(("webhooks/test_handler.py:", "support/loud_processors.py:"))
+    assert SECRET not in repr(logs) + answer.body.decode()
+    assert GUID not in repr(line)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Final, cast
 from pydantic import BaseModel
 
 from pipeline.errors import FatalError
+from pipeline.plugins import Fault, contained_call
 from pipeline.webhooks.sources.protocols import SourceKind
 
 ENTRY_POINT_GROUP: Final = "card_pipeline.sources"
@@ -35,14 +36,16 @@ def installed() -> tuple[str, ...]:
 
 
 def _import(point: EntryPoint) -> object:
-    try:
+    def imported() -> object:
         importlib.import_module(point.module)
         return point.load()
-    except Exception as error:  # a stranger's module may raise anything, and none of it is worth a traceback
-        raise FatalError(
-            "source_kind_unknown",
-            f"The kind of source {point.name} ({point.value}) cannot be imported: {type(error).__name__}.",
-        ) from error
+
+    def failed(fault: Fault) -> FatalError:
+        return FatalError(
+            "source_kind_unknown", f"The kind of source {point.name} ({point.value}) cannot be imported: {fault}."
+        )
+
+    return contained_call(imported, failed, KeyboardInterrupt)
 
 
 def _checked(target: object, point: EntryPoint) -> SourceKind:

@@ -91,6 +91,11 @@ class FlowProcess:
         return self.log_file.read_text("utf-8", "replace")
 
     @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._out_file.read_text("utf-8", "replace")
+
+    @property
     def code(self) -> int | None:
         """How it ended (negative: by which signal), or None while it runs."""
         return self._process.poll()

@@ -1,0 +1,205 @@
+"""Every command that docs/runbook.md quotes is run as it is written there, against a real store and broker.
+
+A few commands cannot run here; :data:`PARSED` names them and says why. Their arguments are parsed, so that an option
+that does not exist is found. Where a command asks a person, the test says yes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+import pytest
+import pytest_asyncio
+from support.brokers import Broker
+from support.flow import INTEGRATION, Flow, Tables, running_flow
+from support.flow_process import FlowProcess, Launch
+from support.members import until
+from support.paths import ROOT
+from support.prefork import Prefork
+
+from pipeline.cli.root import COMMANDS as CLI_COMMANDS
+from pipeline.cli.root import cli
+from pipeline.contracts import Topic
+from pipeline.sandbox import CardFile, Job
+from pipeline.sandbox.faults import Fault
+
+_CODE: Final = re.compile(r"`([^`]+)`")
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """A command as the runbook quotes it.
+
+    Attributes:
+        text: As it is written.
+        names: The command's names, such as ``job show``.
+        arguments: What follows them.
+    """
+
+    text: str
+    command: click.Command
+    names: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def is_mention(self) -> bool:
+        """Whether it only names a command, without what the command needs."""
+        needed = any(one.required for one in self.command.params)
+        return not self.arguments and (needed or self.names[0] == "work")
+
+    @property
+    def asks(self) -> bool:
+        """Whether the command asks before it acts."""
+        return any("--yes" in one.opts for one in self.command.params)
+
+
+def quoted(text: str) -> list[Quoted]:
+    """Return the commands of a page, each once: inline code that begins with ``pipeline`` or with a command's name."""
+    codes = [" ".join(code.split()) for code in _CODE.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
+    return [parsed(code) for code in dict.fromkeys(codes) if _is_command(code)]
+
+
+def _is_command(code: str) -> bool:
+    first, _, rest = code.partition(" ")
+    return bool(rest) and (first == "pipeline" or first in CLI_COMMANDS)
+
+
+def parsed(code: str) -> Quoted:
+    """Find the command that a code names; fail if there is none."""
+    words = shlex.split(code.partition(" | ")[0])
+    words = words[1:] if words[0] == "pipeline" else words
+    command: click.Command = cli
+    names: list[str] = []
+    while isinstance(command, click.Group):
+        assert len(names) < len(words), f"{code} names no command"
+        found = command.get_command(click.Context(command), words[len(names)])
+        assert found is not None, f"{code}: {words[len(names)]} is no command of {' '.join(names) or 'pipeline'}"
+        names.append(words[len(names)])
+        command = found
+    return Quoted(code, command, tuple(names), tuple(words[len(names) :]))
+
+
+COMMANDS: Final = quoted((ROOT / "docs" / "runbook.md").read_text("utf-8"))
+
+PARSED: Final = {
+    "pipeline sources capture acme --for 10m": "it waits ten minutes for refused requests",
+    "pipeline events rewind --group GROUP --to TIME": "it needs a stopped subscriber: tests/broker/test_events_cli.py",
+    "pipeline topics skip --group GROUP --topic TOPIC --partition P --offset O": (
+        "it needs a damaged batch: tests/unit/cli/test_topics.py"
+    ),
+}
+"""Commands that cannot run here, and why."""
+
+IN_ORDER: Final = sorted(COMMANDS, key=lambda quote: "--all-open" in quote.arguments)
+"""What ends all open jobs comes last."""
+
+_EXAMPLES: Final = {
+    "NAME": INTEGRATION,
+    "GROUP": "process",
+    "GROUP.dead-letter": "process.dead-letter",
+    "TIME": "2026-01-01T00:00:00Z",
+    "TOPIC": Topic.BATCH_REQUESTED.value,
+    "P": "0",
+    "O": "0",
+}
+"""What stands for the placeholders that every command may have."""
+
+_JOBS: Final = {"notify": "refused", "cancel": "held", "retry": "held", "result": "kept"}
+"""Which of the jobs a command gets as JOB; the others get the one that is done."""
+
+_FAULTS: Final = {
+    "done": None,
+    "kept": None,
+    "refused": Fault(target="callback", kind="status", status=400),
+    "held": Fault(target="input", kind="status", status=503, times=0),
+}
+_ENDS: Final = {"done": "confirmed.json", "kept": "confirmed.json", "refused": "refused.json"}
+_NEW_HOST: Final = "files.example"
+
+
+@dataclass
+class World:
+    """A flow with a job in each state that the commands need.
+
+    Attributes:
+        jobs: ``done``; ``kept`` has failed half way, so its parts are kept; ``refused``: ECS refused the callback;
+            ``held``: its input cannot be read now.
+        quarantined: Id of a webhook in quarantine, which fits since the settings were fixed.
+    """
+
+    flow: Flow
+    folder: Path
+    launch: Launch
+    jobs: dict[str, Job]
+    quarantined: str = ""
+    ran: int = 0
+
+    def argv(self, quote: Quoted) -> list[str]:
+        """Return the command line, with something real for each placeholder."""
+        job = self.jobs[_JOBS.get(quote.names[-1], "done")]
+        examples = _EXAMPLES | {"JOB": str(job.guid), "ID": self.quarantined, "FILE": str(self.folder / "result.csv")}
+        words = (examples.get(word, word) for word in quote.arguments)
+        return [*quote.names, *words, *(["--yes"] if quote.asks and "--yes" not in quote.arguments else [])]
+
+    async def run(self, *argv: str) -> tuple[int, str, str]:
+        """Run a command; return its code, and what it wrote to stdout and stderr."""
+        self.ran += 1
+        command = ["--config", str(self.flow.config), *argv]
+        process = FlowProcess("command", command, self.folder / f"{self.ran:03d}", launch=self.launch)
+        return await process.ended(), process.output, process.log
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(
+    apache_kafka: Broker, tmp_path_factory: pytest.TempPathFactory, prefork: Prefork
+) -> AsyncIterator[World]:
+    folder = tmp_path_factory.mktemp("runbook")
+    (folder / "commands").mkdir()
+    limits: Tables = {"limits": {"chunk_records": 2}}
+    async with running_flow(apache_kafka, folder, launch=prefork, integration=limits) as flow:
+        found = World(flow, folder / "commands", prefork, {})
+        for name, fault in _FAULTS.items():
+            if fault is not None:
+                flow.sandbox.faults.add(fault)
+            count = 3 if name == "kept" else None
+            job = found.jobs[name] = await flow.send(cards=CardFile(records=5), record_count=count)
+            await _ended(flow, job, _ENDS.get(name))
+        await flow.send(override={"input_file_url": f"https://{_NEW_HOST}/input.csv"})
+        host = f'"127.0.0.1:{flow.sandbox.ecs.base_url.rpartition(":")[2]}"'
+        flow.config.write_text(flow.config.read_text().replace(f"input = [{host}]", f'input = [{host}, "{_NEW_HOST}"]'))
+        code, said, problem = await found.run("quarantine", "list", "--json")
+        assert code == 0, problem
+        found.quarantined = json.loads(said.splitlines()[0])["id"]
+        yield found
+
+
+async def _ended(flow: Flow, job: Job, end: str | None) -> None:
+    if end is not None:
+        await until(lambda: end in flow.stored(job), 60.0)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("quote", IN_ORDER, ids=str)
+async def test_a_command_of_the_runbook_works(world: World, quote: Quoted) -> None:
+    """It ends with code 0; of one that cannot run here, names and options exist."""
+    argv = world.argv(quote)
+    if quote.text in PARSED:
+        quote.command.make_context(quote.names[-1], argv[len(quote.names) :], resilient_parsing=False)
+    elif not quote.is_mention:
+        code, said, problem = await world.run(*argv)
+        assert code == 0, f"{said}\n{problem}"
+
+
+def test_what_only_is_parsed_is_in_the_runbook() -> None:
+    """The list of exceptions does not outlive what it excuses."""
+    assert set(PARSED) <= {quote.text for quote in COMMANDS}

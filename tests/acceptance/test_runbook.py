@@ -112,7 +112,7 @@ _EXAMPLES: Final = {
     "P": "0",
     "O": "0",
 }
-"""What stands for the placeholders that every command may have."""
+"""What replaces the placeholders that every command may have."""
 
 _JOBS: Final = {"notify": "refused", "cancel": "held", "retry": "held", "result": "kept"}
 """Which of the jobs a command gets as JOB; the others get the one that is done."""

@@ -13,7 +13,7 @@ import click
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.job_list import Listed, Wanted, list_jobs
-from pipeline.cli.job_orders import cancel, notify, purge
+from pipeline.cli.job_orders import cancel, notify, purge, retry
 from pipeline.cli.job_view import (
     JobView,
     NotFound,
@@ -45,10 +45,13 @@ class FollowTimeout(TransientError):
 
 @click.group()
 def job() -> None:
-    """Look at jobs, cancel them, notify ECS again, delete card data. JOB is INTEGRATION/GUID, or only the GUID."""
+    """Look at jobs, retry or cancel them, notify ECS again, delete card data.
+
+    JOB is INTEGRATION/GUID, or only the GUID.
+    """
 
 
-for order in (cancel, notify, purge):
+for order in (cancel, notify, purge, retry):
     job.add_command(order)
 
 
@@ -286,6 +289,8 @@ def _summary(view: JobView, until: datetime) -> dict[str, object]:
             "next try": f"{waiting.due.isoformat(timespec='seconds')} ({_from_now(waiting.due, until)})",
             "waits": f"{waiting.count}, since {waiting.first_at.isoformat(timespec='seconds')}",
         }
+    if view.held:
+        fields["held by"] = f"process on {view.held.host or '-'}, since {view.held.at.isoformat(timespec='seconds')}"
     for conflict in view.conflicts:
         differences = ", ".join(f"{one.field} {one.later} (first: {one.first})" for one in conflict.differences)
         fields[f"conflict {conflict.id}"] = differences

@@ -188,11 +188,15 @@ async def _refs(jobs: JobStore, states: Sequence[State], integration: str | None
         yield one.view.ref
 
 
-def _operations(setup: Setup, jobs: JobStore, publisher: Publisher) -> Operations:
-    settings = setup.settings()
-    rules = {
+def rules_of(setup: Setup) -> dict[str, JobRules]:
+    """Return the rules of the configured integrations."""
+    return {
         name: JobRules(partner=one.partner, limits=one.limits, policies=one.policies)
-        for name, one in settings.job_integrations().items()
+        for name, one in setup.settings().job_integrations().items()
     }
+
+
+def _operations(setup: Setup, jobs: JobStore, publisher: Publisher) -> Operations:
+    keep = timedelta(days=setup.settings().retention.failed_parts_days)
     context = StageContext(actor(), jobs, publisher, now, Metrics())
-    return Operations(context, rules, timedelta(days=settings.retention.failed_parts_days), Parking(jobs, now))
+    return Operations(context, rules_of(setup), keep, Parking(jobs, now))

@@ -1,23 +1,27 @@
-"""Commands that change jobs: cancel, notify ECS again, delete card data."""
+"""Commands that change jobs: retry, cancel, notify ECS again, delete card data."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any, Final, get_args
 
 import click
+from pydantic import JsonValue
 
 from pipeline.cli.commands import Command, Order, order_options, recorded
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import UsageRefused
-from pipeline.cli.job_batch import Action, Batch, Result
+from pipeline.cli.job_batch import Action, Batch, Result, rules_of
 from pipeline.cli.job_list import ENDED
-from pipeline.cli.job_view import State, all_attempts, job_argument, job_name, with_job
+from pipeline.cli.job_view import State, all_attempts, job_argument, job_name, with_job, with_jobs
 from pipeline.cli.output import json_option, print_json
+from pipeline.cli.times import now
 from pipeline.contracts import AuditAction
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.operations import CANCELLED, Operations, Refused, check_cancel, check_notify
+from pipeline.jobs.operations import CANCELLED, Operations, Refused, check_cancel, check_notify, check_retry
+from pipeline.jobs.parking import Parking
 
 OPEN: Final[tuple[State, ...]] = tuple(state for state in get_args(State) if state not in ENDED)
 """States of the jobs that `job cancel --all-open` looks at."""
@@ -150,3 +154,81 @@ def cancel(
         act=act,
     )
     Batch(setup, order, action, as_json).run(job_text, OPEN if every else (), integration)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pipeline job retry acme/cffde776-1d2a-4614-8023-a5148e411462 --reason 'input host is back'
+  pipeline job retry --all-waiting --integration acme --code source_unavailable --reason 'input host is back'"""
+)
+@optional_job
+@click.option("--all-waiting", "every", is_flag=True, help="All jobs that wait.")
+@click.option("--integration", metavar="NAME", help="With --all-waiting: only jobs of this integration.")
+@click.option("--code", help="With --all-waiting: only jobs that wait for this reason.")
+@order_options
+@json_option
+@pass_setup
+def retry(
+    setup: Setup,
+    *,
+    job_text: str | None,
+    every: bool,
+    integration: str | None,
+    code: str | None,
+    order: Order,
+    as_json: bool,
+) -> None:
+    """Let a waiting job continue now, or begin a failed one again. Exit 1 if neither is possible; it says why.
+
+    A failed job begins again with a new attempt, while its URLs live and if the integration's policy allows a second
+    outcome. With --all-waiting the JSON is one document: how many jobs continue.
+    """
+    if bool(job_text) == every or (job_text and (integration or code)):
+        raise UsageRefused("which_jobs", "name one JOB, or --all-waiting")
+    if job_text is None:
+        done = asyncio.run(with_jobs(setup, lambda jobs: _resume(setup, jobs, integration, code, order)))
+        if as_json:
+            print_json(done)
+            return
+        click.echo(f"{done['resumed']} waits {'would end' if order.dry_run else 'end'} now")
+        return
+
+    async def check(jobs: JobStore, ref: JobRef) -> Result:
+        return {"job": job_name(ref), "how": await check_retry(jobs, Parking(jobs, now), ref, rules_of(setup), now())}
+
+    async def act(operations: Operations, command: Command, ref: JobRef) -> Result:
+        return {"job": job_name(ref)} | await operations.retry(ref, command.id)
+
+    action = Action(
+        name="job retry",
+        audited=AuditAction.JOB_RETRIED,
+        question="",
+        question_for_one="",
+        done="it is tried again now",
+        planned="it would be tried again now",
+        check=check,
+        act=act,
+    )
+    Batch(setup, order, action, as_json).run(job_text, (), None)
+
+
+async def _resume(
+    setup: Setup, jobs: JobStore, integration: str | None, code: str | None, order: Order
+) -> dict[str, Any]:
+    parking = Parking(jobs, now)
+    waiting: Counter[str] = Counter()
+    async for marker in parking.parked():
+        if integration in (None, marker.ref.integration) and code in (None, marker.code):
+            waiting[marker.ref.integration] += 1
+    if order.dry_run:
+        return {"resumed": waiting.total(), "integrations": dict(waiting), "command": None}
+    order.ask(f"Let {waiting.total()} waits end now?")
+    about: dict[str, JsonValue] = {"integration": integration, "code": code}
+    async with recorded(setup, jobs.objects, order, "job retry", about, targets=sorted(waiting)) as command:
+        resumed = {name: await parking.resume(name, code=code) for name in command.receipt.targets}
+        for name, count in resumed.items():
+            await command.audit(
+                AuditAction.JOB_RETRIED, name, detail={"resumed": count, "code": code}, integration=name
+            )
+    return {"resumed": sum(resumed.values()), "integrations": resumed, "command": command.id}

@@ -29,6 +29,7 @@ from pipeline.jobs.receipts import (
     NotificationResult,
     Outcome,
     Processed,
+    Started,
     Uploaded,
     Waiting,
 )
@@ -67,6 +68,7 @@ class JobView:
         first_try: When the first callback was sent; None before it.
         last_try: When the latest callback was sent.
         waiting: What it waits for now, if it is parked.
+        held: The start of the worker that processes its file; None if none does, or it died and the job is at rest.
         conflicts: Later announcements that contradict the first one.
         damage: What cannot be read of it.
     """
@@ -82,6 +84,7 @@ class JobView:
     last_try: datetime | None
     told: NotificationResult | None
     waiting: Waiting | None
+    held: Started | None
     conflicts: Sequence[Conflict]
     damage: Sequence[str]
 
@@ -127,6 +130,7 @@ class JobView:
         steps = {
             "announced": stored[0] if stored else None,
             "renewed": stored[-1] if len(stored) > 1 else None,
+            "started": self.held and self.held.at,
             "waiting": self.waiting and self.waiting.at,
             "processed": self.processed and self.processed.at,
             "uploaded": self.uploaded and self.uploaded.at,
@@ -161,6 +165,7 @@ class JobView:
             "tries": self.tries,
             "told": self.told and self.told.model_dump(mode="json", exclude=hidden),
             "waiting": self.waiting and self.waiting.model_dump(mode="json", include=_SHOWN_OF_A_WAIT),
+            "held_by": self.held and {"host": self.held.host, "since": self.held.at.isoformat()},
             "conflicts": [one.model_dump(mode="json", exclude={"nonce", "attempt"}) for one in self.conflicts],
             "damage": [*self.damage],
             "steps": [{"step": name, "at": at.isoformat()} for name, at in self.steps],
@@ -258,6 +263,10 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
     announcements = await read(lambda: jobs.announcements(ref)) or []
     conflicts = await read(lambda: jobs.conflicts(ref), there=contradicted) or []
     processed = await read(lambda: jobs.processed(ref), there="processed.json" in own)
+    waiting = await read(
+        lambda: Parking(jobs, now).waiting(ref), there=any(name.startswith("waiting/") for name in own)
+    )
+    running = _running(own) if not own & {"processed.json", "outcome.json"} and not waiting else None
     return JobView(
         ref=ref,
         announcements=announcements,
@@ -269,12 +278,19 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
         first_try=await try_at(tries[0]) if tries else None,
         last_try=await try_at(tries[-1]) if tries else None,
         told=await read(lambda: jobs.final_result(ref), there=bool(own & {"confirmed.json", "refused.json"})),
-        waiting=await read(
-            lambda: Parking(jobs, now).waiting(ref), there=any(name.startswith("waiting/") for name in own)
-        ),
+        waiting=waiting,
+        held=await read(lambda: jobs.receipt(f"{ref.work}{running}", Started), there=running is not None),
         conflicts=[one for one in conflicts if one.attempt == ref.attempt],
         damage=damage,
     )
+
+
+def _running(own: Iterable[str]) -> str | None:
+    """Return the name of the last start of work on the file, unless it ended."""
+    starts = {int(name[8:-5]): name for name in own if name.startswith("started/") and name[8:-5].isdigit()}
+    if not starts or f"started/{max(starts)}.ended.json" in own:
+        return None
+    return starts[max(starts)]
 
 
 def _chunks(own: Iterable[str]) -> int:

@@ -17,7 +17,7 @@ COMMANDS: Final = {
     "events": "Look at events in their topics, verify their signatures again, let a group handle them again.",
     "ingress": "Receive webhooks: verify, validate, publish, answer.",
     "integration": "Set up integrations.",
-    "job": "Look at jobs, cancel them, notify ECS again, delete card data.",
+    "job": "Look at jobs, retry or cancel them, notify ECS again, delete card data.",
     "quarantine": "Look at webhooks that were authentic but did not fit, and release them after a fix.",
     "sandbox": "Try the pipeline without an account at ECS or Weavr, without Kafka, without S3 (docs/sandbox.md).",
     "sources": "Look at the configured webhooks, and find out why a request to one is refused.",

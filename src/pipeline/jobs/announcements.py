@@ -36,6 +36,7 @@ class Request:
     integration: str
     announcement: str
     body: JobAnnouncement
+    value: bytes
     traceparent: str | None
     appended: datetime | None
     """When the record was appended to its topic; None where the broker keeps no times (the embedded one)."""
@@ -109,6 +110,7 @@ def decode_request(record: Record, integrations: Mapping[str, JobRules]) -> Requ
         integration,
         event[:16],
         body,
+        record.value,
         trace.traceparent if trace else None,
         _appended(record, headers.get(RETRY_FIRST_AT_HEADER)),
     )
@@ -125,14 +127,19 @@ def _appended(record: Record, first_wait: str | None) -> datetime | None:
         return appended  # another writer's header: no time, or one without a zone
 
 
+def announced_deadline(announcement: JobAnnouncement, margin_seconds: float) -> datetime:
+    """Return when work with an announcement's URLs must have ended."""
+    return job_deadline(
+        announcement.input_file_url,
+        announcement.result_upload_url,
+        expires_at=announcement.expires_at,
+        margin_seconds=margin_seconds,
+    )
+
+
 async def announce(jobs: JobStore, request: Request, rules: JobRules, now: datetime) -> Announced:
     """Store an announcement; safe to repeat and to race."""
-    deadline = job_deadline(
-        request.body.input_file_url,
-        request.body.result_upload_url,
-        expires_at=request.body.expires_at,
-        margin_seconds=rules.limits.deadline_margin_seconds,
-    )
+    deadline = announced_deadline(request.body, rules.limits.deadline_margin_seconds)
     if request.appended is not None:
         # the topic keeps a record for a limited time: a restart would lose a job that waits longer
         deadline = min(deadline, request.appended + timedelta(hours=rules.limits.max_job_hours))
@@ -141,6 +148,7 @@ async def announce(jobs: JobStore, request: Request, rules: JobRules, now: datet
         request.body,
         announcement=request.announcement,
         traceparent=request.traceparent,
+        value=request.value,
         deadline=deadline,
         now=now,
         new_attempt_after_failure=rules.policies.reannouncement_after_failure == "new_attempt",

@@ -69,6 +69,7 @@ class JobStore(ReceiptStore):
         request: JobAnnouncement,
         *,
         announcement: str,
+        value: bytes = b"",
         deadline: datetime,
         now: datetime,
         new_attempt_after_failure: bool,
@@ -80,6 +81,7 @@ class JobStore(ReceiptStore):
             integration: Name of the integration.
             request: The announcement's content.
             announcement: The announcement's id: equal for equal content.
+            value: The announcement as received.
             deadline: When work must have ended.
             now: Time of storing.
             new_attempt_after_failure: Whether a new announcement of a failed job begins a new attempt.
@@ -91,7 +93,13 @@ class JobStore(ReceiptStore):
         )
         won, existing = await self._create(f"{first.root}job.json", identity)
         wanted = Announcement(
-            id=announcement, attempt=1, deadline=deadline, stored_at=now, traceparent=traceparent, request=request
+            id=announcement,
+            attempt=1,
+            deadline=deadline,
+            stored_at=now,
+            traceparent=traceparent,
+            request=request,
+            value=value,
         )
         differences = existing.differences(identity)
         if differences:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 from urllib.parse import quote
 
 from pydantic import ValidationError
 
 from pipeline.contracts import (
+    INTEGRATION_HEADER,
     BatchCompleted,
     BatchFailed,
     BatchProcessed,
@@ -159,6 +161,31 @@ def completed_record(
         records_failed=outcome.failed,
     )
     return _outgoing(Topic.BATCH_COMPLETED, message, "confirm", traceparent, again or "", result.told)
+
+
+def repeated_announcement(
+    ref: JobRef, announcement: Announcement, *, identity: str, actor: str, at: datetime
+) -> OutgoingRecord:
+    """Return a record that announces a job again as it was announced, under an id of its own.
+
+    Args:
+        ref: An attempt of the job.
+        announcement: The announcement to repeat.
+        identity: Distinguishes this repetition from others; equal identities are the same announcement.
+        actor: Who repeats it.
+        at: When.
+    """
+    key = job_key(ref.integration, ref.job_guid)
+    headers = EventHeaders(
+        id=event_id(Topic.BATCH_REQUESTED.value, ref.integration, str(ref.job_guid), identity),
+        source=f"/pipeline/{quote(actor, safe=':')}",
+        type=Topic.BATCH_REQUESTED.value,
+        subject=str(ref.job_guid),
+        time=at,
+        partition_key=key,
+    )
+    extra = ((INTEGRATION_HEADER, ref.integration.encode()),)
+    return OutgoingRecord(Topic.BATCH_REQUESTED, key, announcement.value, headers.encode(extra))
 
 
 def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | None, *facts: str) -> OutgoingRecord:

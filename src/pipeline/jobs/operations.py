@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from pydantic import JsonValue
 
 from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError
-from pipeline.jobs.announcements import JobRules
+from pipeline.jobs.announcements import JobRules, announced_deadline
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.messages import completed_record, outcome_record
+from pipeline.jobs.messages import completed_record, outcome_record, repeated_announcement
 from pipeline.jobs.outcomes import Counts, Decider, failed_without_partner
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.receipts import NotificationResult, Outcome
@@ -60,6 +62,53 @@ async def check_notify(jobs: JobStore, ref: JobRef) -> Outcome:
     if result.told != "refused":
         raise Refused("callback_confirmed", f"{_name(ref)}: ECS has confirmed its outcome")
     return outcome
+
+
+async def check_retry(
+    jobs: JobStore, parking: Parking, ref: JobRef, rules: Mapping[str, JobRules], now: datetime
+) -> Literal["resumes", "begins again"]:
+    """Return how a job would be retried: a parked one resumes, a failed one begins again with a new attempt.
+
+    Args:
+        jobs: The job store.
+        parking: Knows the parked jobs.
+        ref: The job's latest attempt.
+        rules: Those of the configured integrations.
+        now: The time.
+
+    Raises:
+        Refused: It cannot be retried; the message says what can be done instead.
+    """
+    name, configured = _name(ref), rules.get(ref.integration)
+    if configured is None:
+        raise Refused(
+            "integration_removed",
+            f"{name}: the settings lack its integration. Add [ecs.{ref.integration}] again: waiting jobs then continue "
+            "without a command.",
+        )
+    if await parking.waiting(ref):
+        return "resumes"
+    outcome = await jobs.outcome(ref)
+    if outcome is None:
+        raise Refused("job_in_work", f"{name} does not wait, a stage has it: see job show. There is nothing to retry.")
+    if outcome.outcome == "completed":
+        raise Refused("job_completed", f"{name} is completed; if ECS refused the callback: pipeline job notify {name}")
+    if configured.policies.reannouncement_after_failure != "new_attempt":
+        raise Refused(
+            "retry_not_agreed",
+            f"{name} failed, and a second outcome of one job needs ECS's agreement: "
+            f'policies.reannouncement_after_failure of {ref.integration} is "repeat_outcome". Ask ECS to announce the '
+            'cards as a new job. Or agree on "new_attempt" with ECS, set it, and give the command again.',
+        )
+    newest = await jobs.newest(ref)
+    deadline = announced_deadline(newest.request, configured.limits.deadline_margin_seconds)
+    if deadline <= now or not newest.value:
+        raise Refused(
+            "urls_expired",
+            f"{name}: work with its URLs had to end at {deadline:%Y-%m-%d %H:%M:%S} UTC. Ask ECS to announce the job "
+            "again with fresh URLs: that begins the new attempt without a command.",
+        )
+    return "begins again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +195,22 @@ class Operations:
         await self.parking.drop(ref)
         await jobs.close(ref, outcome, result.at)
         return outcome
+
+    async def retry(self, ref: JobRef, identity: str) -> dict[str, JsonValue]:
+        """Resume a parked job, or begin a failed one again, after :func:`check_retry`; return what was done.
+
+        Args:
+            ref: The job's latest attempt.
+            identity: Name of the retry: one new attempt for one name.
+        """
+        context = self.context
+        if await context.jobs.outcome(ref) is None or await self.parking.waiting(ref):
+            return {"resumed": await self.parking.resume(ref), "attempt": ref.attempt}
+        announcement = await context.jobs.newest(ref)
+        await context.publisher.publish(
+            repeated_announcement(ref, announcement, identity=identity, actor=context.stage, at=context.clock())
+        )
+        return {"resumed": 0, "attempt": ref.attempt + 1}
 
     async def notify(self, ref: JobRef, again: str) -> Outcome:
         """Have a callback sent again with the same body, after :func:`check_notify`; return the outcome.

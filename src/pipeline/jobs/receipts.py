@@ -60,6 +60,7 @@ class Announcement(Receipt):
         attempt: Which attempt of the job it belongs to; decided by the creation of this object.
         deadline: When work must have ended: the earliest expiry of the two URLs, less the margin.
         traceparent: Trace context of the announcement, for work that no message starts: the watch, commands.
+        value: The announcement as received, so that a command can repeat it. Holds bearer secrets, as the request does.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Announcement(Receipt):
     stored_at: AwareDatetime
     traceparent: str | None = None
     request: JobAnnouncement = Field(repr=False)
+    value: bytes = Field(default=b"", repr=False)
 
 
 class Conflict(Receipt):
@@ -150,11 +152,13 @@ class Started(Receipt):
     Attributes:
         chunks: How many chunks were finished then, in all generations.
         worker: Identifies the process.
+        host: Where it runs, for operators.
     """
 
     number: int = Field(ge=1)
     chunks: int
     worker: str
+    host: str = ""
     at: AwareDatetime
 
 

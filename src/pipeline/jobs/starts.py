@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
@@ -143,7 +144,9 @@ class Starts:
         return await self._jobs.objects.create(key, receipt.model_dump_json().encode())
 
     def _started(self, number: int, chunks: int) -> Started:
-        return Started(number=number, chunks=chunks, worker=self._worker, at=self._context.clock())
+        return Started(
+            number=number, chunks=chunks, worker=self._worker, host=socket.gethostname(), at=self._context.clock()
+        )
 
     async def _turn(self) -> asyncio.Lock:
         try:

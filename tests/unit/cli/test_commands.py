@@ -9,6 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -21,6 +22,7 @@ from support.job_world import JOB, World
 from pipeline.app import Ports
 from pipeline.cli.root import cli
 from pipeline.contracts import OutgoingRecord, RecordPosition, Topic, first_values
+from pipeline.errors import TransientError
 from pipeline.jobs.partners import Answer
 from pipeline.kafka import KafkaSettings
 from pipeline.observability import Metrics
@@ -51,6 +53,18 @@ def refused(home: Path) -> None:
 def open_(home: Path) -> None:
     """Put a job into the store that nobody has begun."""
     _save(home, _announced)
+
+
+def parked(home: Path) -> None:
+    """Put a job into the store that waits for its input host, until tomorrow."""
+    _save(home, _parked)
+
+
+async def _parked(world: World) -> None:
+    record = world.announce()
+    await world.deliver(world.watch, record)
+    error = TransientError("source_unavailable", "The input storage answered 503.")
+    await world.parking.park(record, "process", error, due=datetime.now(UTC) + timedelta(days=1))
 
 
 async def _refused(world: World) -> None:
@@ -128,6 +142,8 @@ COMMANDS: Final[Mapping[str, tuple[Callable[[Path], None], tuple[str, ...]]]] = 
     "notify": (refused, ("job", "notify", NAME)),
     "notify-all": (refused, ("job", "notify", "--all-refused")),
     "cancel": (open_, ("job", "cancel", NAME)),
+    "retry": (parked, ("job", "retry", NAME)),
+    "retry-all": (parked, ("job", "retry", "--all-waiting")),
     "cancel-removed": (open_, ("job", "cancel", "--all-open", "--integration", "acme")),
 }
 
@@ -168,7 +184,14 @@ def _killed(home: Path, name: str, kill: Kill) -> tuple[Kill, object]:
     assert len({first_values(one.headers)["ce_id"] for one in sent()}) == len(published)  # a repeat has the same id
     files = {str(path.relative_to(home)) for path in home.glob("store/**/*") if path.is_file()}
     stored = {re.sub(r"-[0-9a-f]{32}\.csv", "-NONCE.csv", one.replace(receipt.stem, "ID")) for one in files}
+    stored = {re.sub(r"(purge/|ended/acme/)\d+(/\d{4})?/", r"\1TIME/", one) for one in stored}
+    stored = {re.sub(r"due/\d+", "due/NOW" if _is_due(one) else "due/LATER", one) for one in stored}
     return kill, (published, stored)
+
+
+def _is_due(path: str) -> bool:
+    found = re.search(r"due/(\d{14})/", path)
+    return found is not None and found[1] <= f"{datetime.now(UTC):%Y%m%d%H%M%S}"
 
 
 def _invoke(ports: Ports, *arguments: str) -> Result:
@@ -310,3 +333,29 @@ def test_open_jobs_of_a_removed_integration_have_a_way_out(home: Path, run: Run)
     assert run("job", "list").stdout.splitlines()[1:] == []
     view = json.loads(run("job", "show", NAME, "--json").stdout)
     assert (view["state"], view["outcome"]["reason"]) == ("closed", "cancelled")
+
+
+def test_waiting_jobs_continue_by_one_command(home: Path, run: Run) -> None:
+    parked(home)
+    assert json.loads(run("job", "retry", "--all-waiting", "--dry-run", "--json").stdout) == {
+        "resumed": 1,
+        "integrations": {"acme": 1},
+        "command": None,
+    }
+    other = run("job", "retry", "--all-waiting", "--code", "circuit_open", *WHY)
+    assert other.stdout == "0 waits end now\n"
+    done = json.loads(run("job", "retry", "--all-waiting", "--integration", "acme", *WHY, "--json").stdout)
+    assert (done["resumed"], done["integrations"]) == (1, {"acme": 1})
+    (audited,) = [json.loads(one.value) for one in sent() if one.topic is Topic.AUDIT_EVENTS]
+    assert (audited["action"], audited["integration"]) == ("job.retried", "acme")
+    assert audited["detail"]["resumed"] == 1
+
+
+def test_a_retry_that_is_not_possible_says_why(home: Path, run: Run) -> None:
+    refused(home)
+    result = run("job", "retry", NAME, *WHY)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"error: job_completed: {NAME} is completed; if ECS refused the callback: pipeline job notify {NAME}\n",
+    )
+    assert receipts(home) == []

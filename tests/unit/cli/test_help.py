@@ -52,6 +52,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "job list",
         "job purge",
         "job result",
+        "job retry",
         "job show",
         "job notify",
         "quarantine list",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
-from support.job_world import World
+from support.job_world import CARDS, JOB, World
 
-from pipeline.contracts import Topic
+from pipeline.contracts import Record, Topic
 from pipeline.errors import TransientError
 from pipeline.jobs.announcements import JobRules
-from pipeline.jobs.operations import Operations, Refused, check_notify
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.operations import Operations, Refused, check_notify, check_retry
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import Answer
 from pipeline.jobs.stage import StageContext
@@ -203,3 +205,73 @@ async def test_only_a_refused_callback_is_sent_again() -> None:
     assert len(world.ecs.calls) == 2
     with pytest.raises(Refused, match="has confirmed"):
         await check_notify(world.jobs, world.ref)
+
+
+async def test_a_parked_job_continues_at_once() -> None:
+    world = World()
+    record: Record | None = world.announce()
+    world.objects.fail_open = [TransientError("source_unavailable", "503")] * 3
+    while record is not None:
+        record = await world.handle("process", record)
+    rules = operations(world).rules
+    assert await check_retry(world.jobs, world.parking, world.ref, rules, world.clock()) == "resumes"
+    assert await operations(world).retry(world.ref, "1") == {"resumed": 1, "attempt": 1}
+    await world.due.look()
+    (again,) = world.records(Topic.BATCH_REQUESTED)
+    await world.run(again)
+    assert await world.jobs.outcome(world.ref) is not None
+
+
+async def test_a_failed_job_begins_again_with_a_new_attempt_and_the_same_announcement() -> None:
+    """Repeated under the same name, it is the same attempt."""
+    world = World(policies={"reannouncement_after_failure": "new_attempt"})
+    record = world.announce(b"<!DOCTYPE html><html></html>")
+    await world.deliver(world.watch, record)
+    await world.run(record)
+    world.objects.inputs[str(world.request()["input_file_url"])] = CARDS
+    world.clock.forward(minutes=5)
+    rules = operations(world).rules
+    assert await check_retry(world.jobs, world.parking, world.ref, rules, world.clock()) == "begins again"
+    for _ in range(2):
+        assert await operations(world).retry(world.ref, "1") == {"resumed": 0, "attempt": 2}
+    for one in world.records(Topic.BATCH_REQUESTED):
+        assert one.value == record.value
+        await world.deliver(world.watch, one)
+        world.bus.published.clear()
+        await world.run(one)
+    second = JobRef("acme", JOB, 2)
+    outcome = await world.jobs.outcome(second)
+    assert outcome is not None
+    assert outcome.outcome == "completed"
+    assert {one.attempt for one in await world.jobs.all_announcements(second)} == {1, 2}
+    assert [json.loads(call[2])["success"] for call in world.ecs.calls] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("policy", "minutes", "code"), [("repeat_outcome", 5, "retry_not_agreed"), ("new_attempt", 90, "urls_expired")]
+)
+async def test_a_failed_job_that_cannot_begin_again_says_what_to_do(policy: str, minutes: int, code: str) -> None:
+    world = World(policies={"reannouncement_after_failure": policy})
+    await world.run(world.announce(b"<!DOCTYPE html><html></html>"))
+    world.clock.forward(minutes=minutes)
+    with pytest.raises(Refused) as refused:
+        await check_retry(world.jobs, world.parking, world.ref, operations(world).rules, world.clock())
+    assert refused.value.code == code
+    assert "ECS" in refused.value.message
+
+
+async def test_other_jobs_are_not_retried() -> None:
+    world = World()
+
+    async def refusal(rules: Mapping[str, JobRules]) -> str:
+        with pytest.raises(Refused) as refused:
+            await check_retry(world.jobs, world.parking, world.ref, rules, world.clock())
+        return refused.value.code
+
+    rules = operations(world).rules
+    record = world.announce()
+    await world.deliver(world.watch, record)
+    assert await refusal(rules) == "job_in_work"
+    assert await refusal({}) == "integration_removed"
+    await world.run(record)
+    assert await refusal(rules) == "job_completed"

@@ -24,6 +24,7 @@ from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage
 from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.processors import ProcessorSettings, load
+from pipeline.jobs.receipts import Announcement
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.starts import Starts
@@ -94,10 +95,7 @@ async def work(path: Path, folder: Path) -> float:
     )
     await jobs.announce(
         "bench",
-        request,
-        announcement="a",
-        deadline=request.expires_at,
-        now=utc_now(),
+        Announcement(id="a", attempt=1, deadline=request.expires_at, stored_at=utc_now(), request=request),
         new_attempt_after_failure=False,
     )
     rules = FileRules(

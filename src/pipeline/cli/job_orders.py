@@ -51,7 +51,11 @@ async def _purge(setup: Setup, jobs: JobStore, latest: JobRef, order: Order) -> 
         raise Refused("job_undecided", f"{name} is in work; its parts go when it is decided")
     attempts = all_attempts(latest)
     if order.dry_run:
-        return {"job": name, "objects": sum([await jobs.count_parts(ref) for ref in attempts]), "command": None}
+        return {
+            "job": name,
+            "objects": sum([await jobs.drop_parts(ref, dry_run=True) for ref in attempts]),
+            "command": None,
+        }
     order.ask(f"Delete all card data of {name}?")
     async with recorded(setup, jobs.objects, order, "job purge", {"job": name}) as command:
         gone = sum([await jobs.drop_parts(ref) for ref in attempts])

@@ -15,6 +15,7 @@ from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import PoisonRecord, Untried
 from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.partners import JobAnnouncement, Partner
+from pipeline.jobs.receipts import Announcement
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.transfer import job_deadline
 from pipeline.observability import parse_traceparent
@@ -145,11 +146,14 @@ async def announce(jobs: JobStore, request: Request, rules: JobRules, now: datet
         deadline = min(deadline, request.appended + timedelta(hours=rules.limits.max_job_hours))
     return await jobs.announce(
         request.integration,
-        request.body,
-        announcement=request.announcement,
-        traceparent=request.traceparent,
-        value=request.value,
-        deadline=deadline,
-        now=now,
+        Announcement(
+            id=request.announcement,
+            attempt=1,
+            deadline=deadline,
+            stored_at=now,
+            traceparent=request.traceparent,
+            request=request.body,
+            value=request.value,
+        ),
         new_attempt_after_failure=rules.policies.reannouncement_after_failure == "new_attempt",
     )

@@ -12,7 +12,6 @@ from typing import Final, Literal, TypeVar
 from uuid import uuid4
 
 from pipeline.jobs.job_tree import JobRef, Marker, WaitingMarker, parse_marker
-from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.receipt_store import ReceiptStore
 from pipeline.jobs.receipts import (
     Announcement,
@@ -63,68 +62,42 @@ class JobStore(ReceiptStore):
 
     # --- announcements ---------------------------------------------------------------------------------------------
 
-    async def announce(
-        self,
-        integration: str,
-        request: JobAnnouncement,
-        *,
-        announcement: str,
-        value: bytes = b"",
-        deadline: datetime,
-        now: datetime,
-        new_attempt_after_failure: bool,
-        traceparent: str | None = None,
-    ) -> Announced:
+    async def announce(self, integration: str, wanted: Announcement, *, new_attempt_after_failure: bool) -> Announced:
         """Store an announcement unless it is known or contradicts the first. Safe to repeat and to run concurrently.
 
         Args:
             integration: Name of the integration.
-            request: The announcement's content.
-            announcement: The announcement's id: equal for equal content.
-            value: The announcement as received.
-            deadline: When work must have ended.
-            now: Time of storing.
+            wanted: The announcement; the store decides its attempt.
             new_attempt_after_failure: Whether a new announcement of a failed job begins a new attempt.
-            traceparent: Trace context of the announcement.
         """
+        request = wanted.request
         first = JobRef(integration, request.job_guid)
         identity = JobIdentity(
-            merchant_guid=request.merchant_guid, record_count=request.record_count, announcement=announcement
+            merchant_guid=request.merchant_guid, record_count=request.record_count, announcement=wanted.id
         )
         won, existing = await self._create(f"{first.root}job.json", identity)
-        wanted = Announcement(
-            id=announcement,
-            attempt=1,
-            deadline=deadline,
-            stored_at=now,
-            traceparent=traceparent,
-            request=request,
-            value=value,
-        )
         differences = existing.differences(identity)
         if differences:
             return await self._record_conflict(first, wanted, differences)
         earlier = [] if won else await self._announcement_keys(first)
         # compare only the id: after a change of the margin, the same announcement has another deadline
-        known = next((key for key in earlier if key.endswith(f"-{announcement}.json")), None)
+        known = next((key for key in earlier if key.endswith(f"-{wanted.id}.json")), None)
         if known is not None:
             stored = await self._get(known, Announcement)
         else:
             if earlier and new_attempt_after_failure:
                 wanted = wanted.model_copy(update={"attempt": await self._attempt_for(first, earlier)})
-            key = f"{first.root}announcements/{millis(deadline):015d}-{announcement}.json"
+            key = f"{first.root}announcements/{millis(wanted.deadline):015d}-{wanted.id}.json"
             _, stored = await self._create(key, wanted)
         ref = JobRef(integration, request.job_guid, stored.attempt)
-        return Announced(ref, stored, "new" if existing.announcement == announcement else "renewed")
+        return Announced(ref, stored, "new" if existing.announcement == wanted.id else "renewed")
 
     async def _record_conflict(
         self, first: JobRef, wanted: Announcement, differences: tuple[Difference, ...]
     ) -> Announced:
         earlier = await self._announcement_keys(first)
-        attempts = [(await self._get(key, Announcement)).attempt for key in earlier]
-        conflict = Conflict(
-            id=wanted.id, attempt=max(attempts, default=1), differences=differences, stored_at=wanted.stored_at
-        )
+        latest = await self._latest_attempt(earlier)
+        conflict = Conflict(id=wanted.id, attempt=latest, differences=differences, stored_at=wanted.stored_at)
         _, stored = await self._create(f"{first.root}conflicts/{wanted.id}.json", conflict)
         wanted = wanted.model_copy(update={"attempt": stored.attempt, "stored_at": stored.stored_at})
         ref = JobRef(first.integration, first.job_guid, stored.attempt)
@@ -137,9 +110,11 @@ class JobStore(ReceiptStore):
         found = [await self._get(key, Conflict) for key in keys if _CONFLICT.fullmatch(key.removeprefix(prefix))]
         return sorted(found, key=lambda one: one.stored_at)
 
+    async def _latest_attempt(self, announcements: Sequence[str]) -> int:
+        return max([(await self._get(key, Announcement)).attempt for key in announcements], default=1)
+
     async def _attempt_for(self, first: JobRef, earlier: Sequence[str]) -> int:
-        attempts = [(await self._get(key, Announcement)).attempt for key in earlier]
-        latest = max(attempts)
+        latest = await self._latest_attempt(earlier)
         outcome = await self.outcome(JobRef(first.integration, first.job_guid, latest))
         return latest + 1 if outcome is not None and outcome.outcome == "failed" else latest
 
@@ -295,14 +270,10 @@ class JobStore(ReceiptStore):
             if held:
                 yield held
 
-    async def count_parts(self, ref: JobRef) -> int:
-        """Return how many objects :meth:`drop_parts` would delete."""
-        return len([info.key async for info in self.objects.list(ref.parts())])
-
-    async def drop_parts(self, ref: JobRef) -> int:
-        """Delete all parts and manifests of an attempt (its card data); return how many objects were deleted."""
+    async def drop_parts(self, ref: JobRef, *, dry_run: bool = False) -> int:
+        """Delete all parts and manifests of an attempt (its card data); return how many objects that concerns."""
         keys = [info.key async for info in self.objects.list(ref.parts())]
-        for key in keys:
+        for key in () if dry_run else keys:
             await self.objects.delete(key)
         return len(keys)
 

@@ -185,7 +185,7 @@ def repeated_announcement(
         partition_key=key,
     )
     extra = ((INTEGRATION_HEADER, ref.integration.encode()),)
-    return OutgoingRecord(Topic.BATCH_REQUESTED, key, announcement.value, headers.encode(extra))
+    return OutgoingRecord(Topic.BATCH_REQUESTED, key, announcement.value or b"", headers.encode(extra))
 
 
 def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | None, *facts: str) -> OutgoingRecord:

@@ -144,7 +144,8 @@ class Operations:
             CANCELLED, "The job was cancelled by the receiver of the announcement before it was finished."
         )
         counts = Counts(*await self.context.jobs.decided_cards(ref))
-        outcome = await Decider(self.context).fail(ref, error, rules, counts=counts)
+        trace = (await self.context.jobs.newest(ref)).traceparent
+        outcome = await Decider(self.context).fail(ref, error, rules, counts=counts, traceparent=trace)
         if outcome.reason != CANCELLED:
             raise Refused("job_decided", f"{_name(ref)} was decided meanwhile: {outcome.outcome}")
         await self.parking.drop(ref)

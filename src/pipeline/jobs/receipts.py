@@ -69,7 +69,7 @@ class Announcement(Receipt):
     stored_at: AwareDatetime
     traceparent: str | None = None
     request: JobAnnouncement = Field(repr=False)
-    value: bytes = Field(default=b"", repr=False)
+    value: bytes | None = Field(default=None, repr=False)
 
 
 class Conflict(Receipt):

@@ -15,6 +15,7 @@ from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.job_tree import JobRef, parse_marker
 from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.receipts import (
+    Announcement,
     FilePosition,
     Manifest,
     NotificationAnswer,
@@ -58,10 +59,13 @@ async def announce(
 ) -> Announced:
     return await jobs.announce(
         "acme",
-        request(**(changes or {})),
-        announcement=name,
-        deadline=NOW + timedelta(hours=hours),
-        now=NOW,
+        Announcement(
+            id=name,
+            attempt=1,
+            deadline=NOW + timedelta(hours=hours),
+            stored_at=NOW,
+            request=request(**(changes or {})),
+        ),
         new_attempt_after_failure=new_attempt,
     )
 

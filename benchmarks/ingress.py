@@ -24,7 +24,30 @@ WEBHOOKS = {"ecs": "announcements of jobs", "weavr": "events"}
 """What is sent, by kind of source."""
 
 SECRET = "benchmark-webhook-secret-0123456789"  # noqa: S105 - of nobody
-_HOSTS = 'input = ["files.example"]\nresult = ["files.example"]\ncallback = ["ecs.example"]'
+_SOURCES = {
+    "ecs": """\
+[ecs.bench]
+partner_guid = "03338397-83da-470d-9cd7-241f6b5dbd62"
+[ecs.bench.webhook]
+scheme = "hmac"
+header = "X-Signature"
+secrets = [{{ file = "{folder}/secret" }}]
+[ecs.bench.callback]
+token_file = "{folder}/token"
+[ecs.bench.hosts]
+input = ["files.example"]
+result = ["files.example"]
+callback = ["ecs.example"]
+""",
+    "weavr": """\
+[weavr.bench]
+secrets = [{{ file = "{folder}/secret" }}]
+[[weavr.bench.unsigned_paths]]
+path = "/bulk_process_end/watch"
+source_addresses = ["127.0.0.1/32"]
+""",
+}
+"""Settings of the two sources; each is measured alone."""
 
 
 def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
@@ -32,14 +55,12 @@ def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
     from support.brokers import running_apache_kafka  # noqa: PLC0415 - found once the tests' folder is on the path
 
     rows: dict[str, list[tuple[float, float]]] = {}
-    with tempfile.TemporaryDirectory() as folder, running_apache_kafka() as broker:
-        config = _config(Path(folder), broker.bootstrap_servers)
-        _pipeline(config, "topics", "create")
-        with (
-            _server([sys.executable, "-m", "benchmarks.ingress_noop"]) as peer,
-            _server([_cli(), "--config", str(config), "ingress"]) as ours,
-        ):
-            for kind, what in WEBHOOKS.items():
+    noop = [sys.executable, "-m", "benchmarks.ingress_noop"]
+    with tempfile.TemporaryDirectory() as folder, running_apache_kafka() as broker, _server(noop) as peer:
+        for kind, what in WEBHOOKS.items():
+            config = _config(Path(folder) / kind, broker.bootstrap_servers, kind)
+            _pipeline(config, "topics", "create")
+            with _server([_cli(), "--config", str(config), "ingress"]) as ours:
                 for connections, requests in REQUESTS.items():
                     name = f"ingress, {what}, {connections} connections: requests/s, peer aiohttp no-op"
                     _load(ours, kind, connections, requests // 4)
@@ -50,7 +71,9 @@ def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
     return rows
 
 
-def _config(folder: Path, bootstrap_servers: str) -> Path:
+def _config(folder: Path, bootstrap_servers: str, kind: str) -> Path:
+    """Write the settings of an ingress with this one source: with several, none may take all requests in flight."""
+    folder.mkdir()
     (folder / "secret").write_text(SECRET)
     (folder / "secret").chmod(0o600)
     (folder / "token").write_text("token-of-nobody")
@@ -70,22 +93,7 @@ drain_seconds = 0
 port = 0
 [logging]
 level = "error"
-[ecs.bench]
-partner_guid = "03338397-83da-470d-9cd7-241f6b5dbd62"
-[ecs.bench.webhook]
-scheme = "hmac"
-header = "X-Signature"
-secrets = [{{ file = "{folder}/secret" }}]
-[ecs.bench.callback]
-token_file = "{folder}/token"
-[ecs.bench.hosts]
-{_HOSTS}
-[weavr.bench]
-secrets = [{{ file = "{folder}/secret" }}]
-[[weavr.bench.unsigned_paths]]
-path = "/bulk_process_end/watch"
-source_addresses = ["127.0.0.1/32"]
-"""
+{_SOURCES[kind].format(folder=folder)}"""
     )
     return path
 

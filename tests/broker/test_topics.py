@@ -170,6 +170,7 @@ def test_the_table_is_exported_for_other_tools() -> None:
         "min.insync.replicas": "2",
         "max.message.bytes": "1016384",
         "compression.type": "uncompressed",
+        "message.timestamp.type": "LogAppendTime",
     }
     assert (table[0]["partitions"], table[0]["replication_factor"], table[0]["sensitive"]) == (12, 3, True)
 

@@ -24,7 +24,7 @@ from pipeline.jobs.partners import Answer, Notifications, Notifier, Resume
 from pipeline.jobs.transfer import Transfers, Uploader, UrlSource
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
 from pipeline.kafka.protocols import Partition, RebalanceListener
-from pipeline.observability import Metrics
+from pipeline.observability import CheckedClock, Metrics
 from pipeline.outbound import Circuits
 from pipeline.settings import JobIntegration, Settings
 from pipeline.storage import ObjectInfo, ObjectStore, StoreSettings
@@ -163,7 +163,7 @@ class NoticingPorts(Ports):
         settings: Settings,
         integration: JobIntegration,
         *,
-        clock: Callable[[], datetime],
+        clock: CheckedClock,
         metrics: Metrics,
         remember: Callable[[SecretStr], None],
         resume: Resume,

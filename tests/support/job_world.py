@@ -35,7 +35,7 @@ from pipeline.jobs.stage import StageContext
 from pipeline.jobs.transfer import Download, Downloader, SourceChanged, SourceInfo, UrlSource
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka.slots import SharedSlots
-from pipeline.observability import Metrics
+from pipeline.observability import CheckedClock, Metrics
 from pipeline.outbound import Circuits
 from pipeline.retry import RetryPolicy
 from pipeline.storage.testing import MemoryStore
@@ -209,6 +209,7 @@ class World:
         self.ecs = Ecs()
         self.lease = Lease()
         self.metrics = Metrics()
+        self.checked = CheckedClock(self.clock, self.metrics.clock_offset_seconds)
         self.offset = 0
         self.limits = JobLimits.model_validate(limits or {})
         self.policies = JobPolicies.model_validate(policies or {})
@@ -290,7 +291,12 @@ class World:
         ]
 
     def _context(self, stage: str) -> StageContext:
-        return StageContext(stage, self.jobs, self.bus, self.clock, self.metrics)
+        return StageContext(stage, self.jobs, self.bus, self.clock, self.metrics, self.checked)
+
+    def contradict_clock(self, **ahead: float) -> None:
+        """Let Kafka say that the clock is ahead by so much."""
+        now = self.clock()
+        self.checked.compare("kafka", now - timedelta(**ahead), began=now, ended=now)
 
     def request(self, **changes: object) -> dict[str, object]:
         return {

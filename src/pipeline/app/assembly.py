@@ -42,7 +42,7 @@ from pipeline.kafka import (
     KeyedConsumer,
 )
 from pipeline.kafka.slots import Share, SharedSlots
-from pipeline.observability import Check, Metrics
+from pipeline.observability import Check, CheckedClock, Metrics
 from pipeline.outbound import Circuits
 from pipeline.settings import JobIntegration, Settings
 from pipeline.storage import ObjectStore
@@ -61,6 +61,7 @@ class Surroundings:
         remember: Takes secrets that become known, so that logs mask them.
         stack: Closes what the parts opened.
         circuits: The circuit breakers of the hosts.
+        clock: The machine's clock, compared with those of others.
     """
 
     settings: Settings
@@ -71,12 +72,13 @@ class Surroundings:
     metrics: Metrics
     remember: Callable[[SecretStr], None]
     stack: AsyncExitStack
+    clock: CheckedClock
     ports: Ports = PORTS
     circuits: Circuits = field(default_factory=Circuits)
 
     def stage(self, name: str) -> StageContext:
         """Return the context of a stage."""
-        return StageContext(name, JobStore(self.objects), self.publisher, self.ports.now, self.metrics)
+        return StageContext(name, JobStore(self.objects), self.publisher, self.clock, self.metrics, self.clock)
 
     @property
     def parking(self) -> Parking:
@@ -191,7 +193,7 @@ async def make_confirm(around: Surroundings) -> Part:
             around.ports.notifications(
                 settings,
                 one,
-                clock=around.ports.now,
+                clock=around.clock,
                 metrics=around.metrics,
                 remember=around.remember,
                 resume=partial(_resume_callbacks, parking, name),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
 
@@ -15,8 +15,8 @@ from pipeline.errors import PipelineError
 from pipeline.jobs.partners import Notifications, NotifierContext, Resume
 from pipeline.jobs.transfer import Transfers, open_transfers
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaGroupClient, KafkaPublisher, KafkaSettings, Publisher
-from pipeline.observability import Metrics
-from pipeline.outbound import Circuits
+from pipeline.observability import CheckedClock, Metrics
+from pipeline.outbound import Circuits, http_date
 from pipeline.settings import JobIntegration, Settings
 from pipeline.storage import ObjectStore, StoreSettings, open_store
 
@@ -77,7 +77,7 @@ class Ports:
         settings: Settings,
         integration: JobIntegration,
         *,
-        clock: Callable[[], datetime],
+        clock: CheckedClock,
         metrics: Metrics,
         remember: Callable[[SecretStr], None],
         resume: Resume,
@@ -92,8 +92,16 @@ class Ports:
                 clock=clock,
                 remember=remember,
                 resume=resume,
+                saw_date=partial(compare_date, clock, integration.name),
             )
         )
+
+
+def compare_date(clock: CheckedClock, witness: str, header: str | None, began: datetime) -> None:
+    """Compare the clock with the ``Date`` header of an answer to a request that began at a time of that clock."""
+    date = http_date(header or "")
+    if date is not None:
+        clock.compare(witness, date, began=began, ended=clock(), precision=timedelta(seconds=1))
 
 
 PORTS: Final = Ports()

@@ -12,13 +12,14 @@ from typing import Final
 import structlog
 
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
+from pipeline.app.clock import ComparingPublisher
 from pipeline.app.parts import Part, Web, run_parts
 from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
 from pipeline.app.topics import TopicWatch, topics_of
 from pipeline.errors import TransientError
 from pipeline.kafka import ConsumerSettings, KafkaSettings
 from pipeline.kafka.embedded import EmbeddedBroker
-from pipeline.observability import Health, Metrics, Redaction, configure_logging, watch_loop_lag
+from pipeline.observability import CheckedClock, Health, Metrics, Redaction, configure_logging, watch_loop_lag
 from pipeline.observability.management import ManagementServer
 from pipeline.outbound import Circuits
 from pipeline.settings import Settings
@@ -146,12 +147,24 @@ async def _run(
         # added first: without any check, a probe would find a process ready before it has a part
         management.add_readiness("start", lambda: _begun(begun))
         objects = await stack.enter_async_context(_store(settings, metrics, ports))
-        publisher = await stack.enter_async_context(
+        clock = CheckedClock(ports.now, metrics.clock_offset_seconds)
+        connected = await stack.enter_async_context(
             ports.publisher(kafka, client_id=f"card-pipeline-{name}", metrics=metrics)
         )
+        publisher = ComparingPublisher(connected, clock)
         management.add_readiness("kafka", lambda: _connected(publisher))
         around = Surroundings(
-            settings, kafka, consumer, publisher, objects, metrics, redaction.add, stack, ports, Circuits(metrics)
+            settings,
+            kafka,
+            consumer,
+            publisher,
+            objects,
+            metrics,
+            redaction.add,
+            stack,
+            clock,
+            ports,
+            Circuits(metrics),
         )
         parts = await make(around)
         if name != "dev":  # whose broker makes topics on first use
@@ -162,7 +175,11 @@ async def _run(
                 management.add_readiness(check, health)
             for alarm, health in part.alarms.items():
                 management.add_alarm(alarm, health)
-        if name != "ingress":
+        if name == "ingress":
+            # it decides nothing by the time; without it nobody would receive webhooks
+            management.add_alarm("clock", clock.check)
+        else:
+            management.add_readiness("clock", clock.check)
             management.add_readiness("store", lambda: _usable(objects))
             await _await_store(objects, stop)
         for part in parts:  # only now: no loop turns before the store is available, and a restart would not help

@@ -27,6 +27,8 @@ class AuditAction(StrEnum):
     OUTCOME_DECIDED = "outcome.decided"
     CALLBACK_CONFIRMED = "callback.confirmed"
     CALLBACK_REFUSED = "callback.refused"
+    CLOCK_COMPARED = "clock.compared"
+    """A process compares its clock with Kafka's before it decides something because of the time."""
     RECORD_DEAD_LETTERED = "record.dead_lettered"
     JOB_PURGED = "job.purged"
     JOB_CANCELLED = "job.cancelled"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pipeline.contracts.headers import REPLAY_GROUP_HEADER, RETRY_GROUP_HEADER, Headers
@@ -44,11 +44,16 @@ class OutgoingRecord:
 
 @dataclass(frozen=True, slots=True)
 class RecordPosition:
-    """Where a published record stands."""
+    """Where a published record stands.
+
+    Attributes:
+        appended_ms: The broker's time of the append, epoch milliseconds; None where the broker does not say it.
+    """
 
     topic: TopicName
     partition: int
     offset: int
+    appended_ms: int | None = field(default=None, compare=False)
 
 
 def is_for(record: Record, group: str) -> bool:

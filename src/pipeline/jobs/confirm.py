@@ -123,6 +123,7 @@ class ConfirmStage:
         begun, unanswered = await self._jobs.notification_attempts(ref, again)
         until = rules.last_try(notification.announcement)
         if begun and self._context.clock() >= until and await self._jobs.attempt_at(ref, begun, again) >= until:
+            await self._context.ensure_clock()
             return await self._conclude(notification, "refused", begun, _too_late("the process ended in the last try"))
         url = notification.announcement.request.callback_url
         try:
@@ -132,6 +133,7 @@ class ConfirmStage:
             if self._context.clock() < max(until, notification.outcome.at + rules.hold):
                 log.warning("callback_held", code=error.code, message=error.message)
                 raise
+            await self._context.ensure_clock()
             return await self._conclude(notification, "refused", begun, _no_answer(error.code, error.message))
         with closing(call):
             return await self._send(notification, rules, call, number=begun + 1, unanswered=unanswered)
@@ -160,6 +162,7 @@ class ConfirmStage:
             if error.code not in (UNANSWERED, UNCLEAR):
                 await self._record_answer(notification, number, _no_answer(error.code, error.message))
             if attempt.at >= until:
+                await self._context.ensure_clock()
                 return await self._conclude(
                     notification, "refused", number, _too_late(f"{error.code}: {error.message}")
                 )

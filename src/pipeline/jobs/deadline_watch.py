@@ -126,6 +126,7 @@ class DeadlineWatch:
                 await attempts.make(marker, self._purge)
 
     async def _purge(self, marker: Marker) -> bool:
+        await self._context.ensure_clock()
         with trace_in_logs(await self._traceparent(marker.ref)):
             gone = await self._jobs.drop_parts(marker.ref)
             await self._jobs.unfile(marker.key)

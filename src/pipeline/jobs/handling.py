@@ -65,8 +65,8 @@ class JobHandler:
             try:
                 await self._contained(record, lease)
             except TransientError as error:
-                if _retried_here(record, error):
-                    raise
+                if _retried_here(record, error) or not self._context.clock_ok:
+                    raise  # a wrong clock would say a wrong time when to try again
                 await lease.ensure()
                 if not await self._park(record, error):
                     raise

@@ -26,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_TIME_IS_OVER: Final = "deadline_passed"
+"""How the codes end whose reason is the time: ``deadline_passed``, ``source_deadline_passed``, ..."""
+
 _FIELD: Final = re.compile(rf"\b(?:{'|'.join(JobAnnouncement.model_fields)})\b")
 
 
@@ -110,7 +113,13 @@ class Decider:
         counts: Counts = Counts(),
         traceparent: str | None = None,
     ) -> Outcome:
-        """Decide ``failed`` unless the job has an outcome; publish the outcome and return it."""
+        """Decide ``failed`` unless the job has an outcome; publish the outcome and return it.
+
+        Raises:
+            ClockWrong: The reason is the time, and this machine's clock is wrong.
+        """
+        if error.code.endswith(_TIME_IS_OVER):
+            await self._context.ensure_clock()
         announcement = await self._context.jobs.newest(ref)
         message = _message(error.message, rules.partner)
         wanted = _failed(

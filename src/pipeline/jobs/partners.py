@@ -162,6 +162,10 @@ class Notifications:
     ready: Callable[[], Awaitable[None]] = always_ready
 
 
+def ignore_date(_header: str | None, _began: datetime) -> None:
+    """Ignore a ``Date`` header."""
+
+
 class Resume(Protocol):
     """Makes the waiting callbacks of one integration due now. Safe to repeat."""
 
@@ -183,6 +187,8 @@ class NotifierContext:
         hosts: Hosts that the integration's URLs may name: ``open_session(hosts, network, "callback")`` reaches these.
         remember: Call it with each secret before you use it, so that logs mask it.
         resume: Call it when the reason for which callbacks wait has passed, e.g. when there is a new token.
+        saw_date: Call it with the ``Date`` header of an answer and the time before its request, so that the clock is
+            compared with the partner's.
     """
 
     integration: str
@@ -192,6 +198,7 @@ class NotifierContext:
     clock: Callable[[], datetime]
     remember: Callable[[SecretStr], None]
     resume: Resume
+    saw_date: Callable[[str | None, datetime], None] = ignore_date
 
 
 class Partner(Protocol):

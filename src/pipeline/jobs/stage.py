@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import structlog
 from pydantic import JsonValue
@@ -17,7 +18,7 @@ from pipeline.errors import PermanentError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.kafka.protocols import Publisher
-from pipeline.observability import Metrics
+from pipeline.observability import CheckedClock, Metrics
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class StageContext:
     Attributes:
         stage: ``process``, ``upload``, ``confirm`` or ``watch``; the actor in audit events and outcomes.
         clock: Returns the time, in UTC.
+        checked: The same clock, if others are compared with it; None: it is trusted.
     """
 
     stage: str
@@ -40,6 +42,30 @@ class StageContext:
     publisher: Publisher
     clock: Callable[[], datetime]
     metrics: Metrics
+    checked: CheckedClock | None = None
+
+    @property
+    def clock_ok(self) -> bool:
+        """Whether the clock is not known to be wrong."""
+        return self.checked is None or self.checked.check().ok
+
+    async def ensure_clock(self) -> None:
+        """Return if something irrevocable may be decided because of the time; call it right before such a decision.
+
+        If Kafka's time is not known, it publishes an audit event to learn it.
+
+        Raises:
+            ClockWrong: The clock differs from those of others.
+        """
+        if self.checked is not None:
+            await self.checked.ensure(self._compare_clock)
+
+    async def _compare_clock(self) -> None:
+        at = self.clock()
+        ident = AuditEvent.id_of(AuditAction.CLOCK_COMPARED, self.stage, uuid4().hex)
+        await self.publisher.publish(
+            audit_record(AuditEvent(id=ident, action=AuditAction.CLOCK_COMPARED, at=at, actor=self.stage))
+        )
 
     async def audit(
         self,

@@ -163,7 +163,7 @@ def _differences(name: str, spec: TopicSpec, settings: KafkaSettings, found: Map
     for rule, expected in _configs(spec, settings).items():
         value = found.get(rule, "")
         if value != expected:
-            breaks = value != "-1" if rule == "retention.ms" else True
+            breaks = value != "-1" if rule == "retention.ms" else rule != "message.timestamp.type"
             if rule in ("max.message.bytes", "min.insync.replicas", "retention.ms") and value.isdecimal():
                 breaks = int(value) < int(expected)
             differences.append(TopicFinding(name, rule, expected, value, breaks=breaks))
@@ -181,6 +181,8 @@ def _configs(spec: TopicSpec, settings: KafkaSettings) -> dict[str, str]:
         # the broker unpacks what producers compress: then a codec that a subscriber lacks stops nobody, and a small
         # batch never becomes a large one in a reader's memory
         "compression.type": "uncompressed",
+        # the broker's time tells a stage whether its own clock is right
+        **({"message.timestamp.type": "LogAppendTime"} if spec.dead_letter is not None else {}),
     }
 
 

@@ -37,6 +37,9 @@ _LOOK_EVERY: Final = 2.0
 _ANSWER_WITHIN: Final = 4.0
 """Seconds. Both together are less than 10: so soon readiness shows that the brokers are gone."""
 
+_APPEND_TIME: Final = 1
+"""Kafka's number for ``message.timestamp.type=LogAppendTime``."""
+
 MAX_SENDS_IN_FLIGHT: Final = 256
 """Records that one publisher sends at the same time.
 
@@ -157,7 +160,8 @@ class KafkaPublisher:
                 raise refused from error
             self._replace_if_broken(error)
             raise self._unavailable(record.topic, type(error).__name__) from error
-        return RecordPosition(record.topic, appended.partition, appended.offset)
+        appended_ms = appended.timestamp if appended.timestamp_type == _APPEND_TIME else None
+        return RecordPosition(record.topic, appended.partition, appended.offset, appended_ms)
 
     async def _handed_over(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         self._count(+1)

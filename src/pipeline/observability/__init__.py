@@ -1,5 +1,6 @@
 """Logging, metrics, tracing, health: what a process tells about itself, masked."""
 
+from pipeline.observability.clock import CheckedClock, ClockWrong
 from pipeline.observability.health import Check, Health, watch_loop_lag
 from pipeline.observability.loggers import get_logger
 from pipeline.observability.logging import configure_logging
@@ -18,6 +19,8 @@ from pipeline.observability.tracing import (
 __all__ = [
     "FOREIGN_DIGITS",
     "Check",
+    "CheckedClock",
+    "ClockWrong",
     "Health",
     "KafkaMetrics",
     "LoggingSettings",

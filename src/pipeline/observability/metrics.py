@@ -279,6 +279,12 @@ class Metrics(KafkaMetrics):
         )
 
     def _process(self, version: str) -> None:
+        self.clock_offset_seconds = self._gauge(
+            "clock_offset_seconds",
+            "By how much this machine's clock is ahead of a witness: kafka (append times), or the partner of an "
+            "integration (Date headers of its answers to callbacks)",
+            "witness",
+        )
         ProcessCollector(registry=self.registry)
         self.loop_lag_seconds = self._histogram(
             "loop_lag_seconds", "By how much the event loop woke a sleeper too late"

@@ -14,12 +14,12 @@ import structlog
 from pydantic import SecretStr
 from support.logging_state import logging_restored
 
-from pipeline.app import STAGES, Ports, Ready, open_jobs, run_ingress, run_stage, running
+from pipeline.app import PORTS, STAGES, Ports, Ready, open_jobs, run_ingress, run_stage, running
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Worker
 from pipeline.errors import TransientError
 from pipeline.kafka import KafkaPublisher, WorkerSettings
-from pipeline.observability import Metrics
+from pipeline.observability import CheckedClock, Metrics
 from pipeline.observability.management import ManagementServer
 from pipeline.settings import ConfigError, Settings
 from pipeline.storage import ObjectStore, StoreSettings
@@ -113,6 +113,7 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
             metrics,
             remembered.append,
             stack,
+            CheckedClock(PORTS.now, metrics.clock_offset_seconds),
         )
 
 

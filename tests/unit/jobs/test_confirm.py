@@ -98,6 +98,25 @@ async def test_retries_go_on_after_the_urls_expired_and_end_with_the_configured_
     assert told.detail == "the callback was sent until it was too late; the last try: callback_busy: 503"
 
 
+async def test_a_process_whose_clock_is_ahead_does_not_end_the_retries() -> None:
+    world = World(policies={"callback_retry_seconds": 7200})
+    record = world.announce()
+    world.ecs.answers = [BUSY, BUSY]
+    with pytest.raises(TransientError):
+        await world.run(record)
+    world.clock.forward(hours=3)
+    world.contradict_clock(minutes=10)
+    for _ in range(3):
+        with pytest.raises(TransientError, match="clock_wrong"):
+            await world.run(record)
+    assert len(world.ecs.calls) == 2
+    world.contradict_clock(minutes=0)
+    await world.run(record)
+    told = await world.jobs.notification_result(world.ref)
+    assert told is not None
+    assert (told.told, told.code) == ("refused", "callback_deadline")
+
+
 async def test_a_process_that_dies_in_the_last_try_sends_no_further_one() -> None:
     world = World(policies={"callback_retry_seconds": 7200})
     record = world.announce()

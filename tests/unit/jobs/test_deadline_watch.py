@@ -138,6 +138,36 @@ async def test_jobs_of_a_removed_integration_do_not_hide_the_nearest_deadline() 
     assert b"pipeline_open_jobs_unconfigured{" not in generate_latest(metrics.registry)
 
 
+async def test_a_watch_whose_clock_is_ahead_fails_no_job() -> None:
+    """Ten minutes ahead: the job has five left. When the clock is set, or when it really is over, the watch decides."""
+    world = World()
+    await world.deliver(world.watch, world.announce())
+    world.clock.forward(minutes=64)
+    world.contradict_clock(minutes=10)
+    with capture_logs() as logs:
+        await world.watch.look()
+    assert await world.jobs.outcome(world.ref) is None
+    (line,) = [one for one in logs if one["event"] == "watch_job_postponed"]
+    assert line["code"] == "clock_wrong"
+    assert "600 s ahead of kafka" in line["message"]
+    world.contradict_clock(minutes=0)
+    await world.watch.look()
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert outcome.reason == "deadline_passed"
+
+
+async def test_the_watch_compares_its_clock_before_it_decides() -> None:
+    """Right after a start nothing is known: the answer to an audit event tells."""
+    world = World()
+    await world.deliver(world.watch, world.announce())
+    world.clock.forward(minutes=64)
+    world.bus.fail = lambda record: world.contradict_clock(minutes=10) if record.topic is Topic.AUDIT_EVENTS else None
+    await world.watch.look()
+    assert world.bus.audit() == ["clock.compared"]
+    assert await world.jobs.outcome(world.ref) is None
+
+
 async def test_the_nearest_deadline_is_one_that_somebody_could_still_meet() -> None:
     """A decided job whose callback is still to come, or is refused, would hide all others behind it."""
     world = World()

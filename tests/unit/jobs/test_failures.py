@@ -146,6 +146,22 @@ async def test_another_merchant_under_a_known_job_is_a_conflict_and_changes_noth
     assert len(world.objects.opened) == 1
 
 
+async def test_a_stage_whose_clock_is_ahead_fails_no_job_for_its_deadline() -> None:
+    """It is tried again in the process: a wrong clock cannot say when a parked job is due."""
+    world = World()
+    record = world.announce()
+    world.clock.forward(minutes=64)
+    world.contradict_clock(minutes=10)
+    with pytest.raises(TransientError, match="clock_wrong"):
+        await world.deliver(world.process, record)
+    assert await world.jobs.outcome(world.ref) is None
+    world.contradict_clock(minutes=0)
+    await world.deliver(world.process, record)
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert outcome.reason == "deadline_passed"
+
+
 async def test_a_corrected_announcement_before_the_outcome_is_answered_by_the_first_notification() -> None:
     world = World()
     first = world.announce()

@@ -160,6 +160,20 @@ async def test_a_long_pause_or_a_known_condition_parks_at_once(error: TransientE
     assert (waiting and waiting.due) == (seconds and BEGIN + timedelta(seconds=seconds))
 
 
+async def test_a_process_whose_clock_is_wrong_parks_nothing() -> None:
+    """It would say a wrong time when to try again; the consumer waits by a clock that is never set."""
+    world = World()
+    world.contradict_clock(minutes=10)
+
+    async def handle(_record: Record, _lease: Lease) -> None:
+        raise SLOW_DOWN
+
+    context = StageContext("process", world.jobs, world.bus, world.clock, world.metrics, world.checked)
+    with pytest.raises(TransientError):
+        await JobHandler(context, handle, world.parking).handle(replace(world.announce(), attempt=9), world.lease)
+    assert world.memory.objects == {}
+
+
 async def test_nobody_parks_without_the_lease() -> None:
     world = World()
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import pytest
 from aiokafka import errors as kafka
@@ -24,11 +25,21 @@ REFUSED = BrokerUnavailable("kafka_sasl_refused", "127.0.0.1:1 refuses the crede
 POSITION = RecordPosition(Topic.BATCH_REQUESTED, 0, 7)
 
 
+@dataclass(frozen=True)
+class Confirmed:
+    """The answer of a broker."""
+
+    partition: int = 0
+    offset: int = 7
+    timestamp: int | None = -1
+    timestamp_type: int = 0
+
+
 class FakeProducer:
     """Confirms, fails or stays silent as the test says."""
 
     def __init__(self) -> None:
-        self.answers: list[RecordPosition | Exception | None] = []
+        self.answers: list[Confirmed | Exception | None] = []
         self.refuse: Exception | None = None
         self.silent: list[asyncio.Future[Appended]] = []
         self.broken = False
@@ -40,7 +51,7 @@ class FakeProducer:
         if self.refuse:
             raise self.refuse
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        answer = self.answers.pop(0) if self.answers else POSITION
+        answer = self.answers.pop(0) if self.answers else Confirmed()
         if isinstance(answer, Exception):
             future.set_exception(answer)
         elif answer is None:
@@ -106,7 +117,7 @@ async def test_silence_ends_at_the_deadline_and_counts_as_in_flight_until_it_is_
         assert {type(await _error(publisher)) for _ in range(3)} == {BrokerUnavailable}
         assert isinstance(await _error(publisher), Overloaded)
         assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 3
-        producer.silent[0].set_result(POSITION)
+        producer.silent[0].set_result(Confirmed())
         producer.silent[1].set_exception(kafka.KafkaTimeoutError())
         await asyncio.sleep(0)
         assert await publisher.publish(RECORD) == POSITION
@@ -270,3 +281,13 @@ def test_a_key_goes_where_every_client_sends_it(key: bytes, partitions: int) -> 
     every = list(range(partitions))
     expected = DefaultPartitioner()(key, every, every)
     assert [expected, expected] == [partition_of(key, every, []) for _ in range(2)]
+
+
+@pytest.mark.parametrize(("kind", "appended"), [(0, None), (1, 1_768_996_800_000)])
+async def test_the_time_of_the_append_is_the_brokers_or_unknown(kind: int, appended: int | None) -> None:
+    """The producer's own time would always agree with its clock."""
+    cluster = Cluster()
+    async with _publishing(cluster) as publisher:
+        await publisher.publish(RECORD)
+        cluster.made[0].answers = [Confirmed(timestamp=1_768_996_800_000, timestamp_type=kind)]
+        assert (await publisher.publish(RECORD)).appended_ms == appended

@@ -26,6 +26,7 @@ CLOSED = {
     "purpose",
     "op",
     "version",
+    "witness",
 }
 
 

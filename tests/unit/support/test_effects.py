@@ -41,7 +41,7 @@ from pipeline.jobs.transfer import SignedUrl
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
 from pipeline.kafka.protocols import Partition
 from pipeline.kafka.testing import MemoryPublisher
-from pipeline.observability import Metrics
+from pipeline.observability import CheckedClock, Metrics
 from pipeline.settings import Settings
 from pipeline.storage.testing import MemoryStore
 
@@ -202,6 +202,7 @@ async def test_every_group_of_the_stages_is_in_the_list() -> None:
             Metrics(),
             lambda _: None,
             stack,
+            CheckedClock(Joining().now, Metrics().clock_offset_seconds),
             Joining(),
         )
         for make in STAGE_MAKERS.values():

@@ -18,7 +18,7 @@ from pipeline.jobs.ecs.answers import Meaning, Reaction, interpret
 from pipeline.jobs.ecs.settings import CallbackSettings
 from pipeline.jobs.ecs.token_watch import TokenWatch
 from pipeline.jobs.ecs.tokens import JSON_HEADERS, TokenProvider
-from pipeline.jobs.partners import UNANSWERED, Answer
+from pipeline.jobs.partners import UNANSWERED, Answer, ignore_date
 from pipeline.observability import Metrics
 from pipeline.outbound import (
     HostRules,
@@ -56,6 +56,7 @@ class HttpCaller:
         tokens: Where the bearer token comes from.
         metrics: Counts answers by reaction and code.
         clock: UTC, aware; for ``Retry-After`` dates.
+        saw_date: See :class:`~pipeline.jobs.partners.NotifierContext`.
         watch: Learns at once what a callback shows about the token.
     """
 
@@ -70,7 +71,9 @@ class HttpCaller:
         metrics: Metrics,
         clock: Callable[[], datetime],
         watch: TokenWatch,
+        saw_date: Callable[[str | None, datetime], None] = ignore_date,
     ) -> None:
+        self._saw_date = saw_date
         self._watch = watch
         self._settings = settings
         self._integration = integration
@@ -141,7 +144,7 @@ class HttpCaller:
             "Authorization": f"Bearer {token.value.get_secret_value()}",
             "X-Request-Id": request_id,
         }
-        began = perf_counter()
+        began, at = perf_counter(), self._clock()
         try:
             answer = await post(
                 self._session, target, body=body, headers=headers, timeout_seconds=self._settings.timeout_seconds
@@ -152,6 +155,7 @@ class HttpCaller:
             raise HostUnavailable(code, error.message) from error
         finally:
             self._metrics.callback_seconds.labels(self._integration).observe(perf_counter() - began)
+        self._saw_date(answer.headers.get("Date"), at)
         # what ECS says is stored and logged: should it echo the token, that goes first, whatever it looks like
         said = answer.body.replace(token.value.get_secret_value().encode(), b"[masked]")
         found = interpret(answer.status, said, job_guid=job)

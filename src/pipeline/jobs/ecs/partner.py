@@ -74,6 +74,7 @@ class EcsPartner:
                 metrics=context.metrics,
                 clock=context.clock,
                 watch=watch,
+                saw_date=context.saw_date,
             )
             yield Notifications(caller, settings.retry.policy, [watch.run], {"token": watch.check}, caller.ready)
 

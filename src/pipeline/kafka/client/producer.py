@@ -85,6 +85,16 @@ class Appended(Protocol):
         """Its offset."""
         ...
 
+    @property
+    def timestamp(self) -> int | None:
+        """Its time, epoch milliseconds."""
+        ...
+
+    @property
+    def timestamp_type(self) -> int:
+        """1 if its time is that of the broker's append; 0 if it is the producer's."""
+        ...
+
 
 class Producer(Protocol):
     """A connected producer. Errors are :class:`ClientError`."""

@@ -79,6 +79,7 @@ class World:
     tokens: FakeTokenProvider
     metrics: Metrics
     watch: TokenWatch
+    dates: list[tuple[str | None, datetime]]
 
     async def notify(self, url: str | None = None) -> Answer:
         """Send the callback."""
@@ -109,6 +110,7 @@ async def world(
         provider = tokens or FakeTokenProvider(TOKEN)
         async with open_session(rules, NetworkSettings(), "callback") as session:
             metrics = Metrics()
+            dates: list[tuple[str | None, datetime]] = []
             watch = TokenWatch(
                 as_provider(provider), integration="acme", metrics=metrics, clock=lambda: NOW, resume=no_resume
             )
@@ -122,9 +124,10 @@ async def world(
                 metrics=metrics,
                 clock=lambda: NOW,
                 watch=watch,
+                saw_date=lambda header, began: dates.append((header, began)),
             )
             url = f"http://127.0.0.1:{server.port}/partner/batch-jobs/{GUID}/result-uploaded?a=%2F"
-            yield World(caller, ecs, url, provider, metrics, watch)
+            yield World(caller, ecs, url, provider, metrics, watch, dates)
 
 
 async def no_resume(code: str | None = None) -> None:
@@ -135,6 +138,13 @@ async def no_resume(code: str | None = None) -> None:
 def as_provider(provider: TokenProvider) -> TokenProvider:
     """Have the type checker hold the fake against the protocol."""
     return provider
+
+
+async def test_the_date_of_an_answer_is_compared_with_the_clock() -> None:
+    """ECS' clock decides when its URLs expire."""
+    async with world(says(200, confirmation(), Date="Wed, 21 Jan 2026 22:40:00 GMT")) as w:
+        await w.notify()
+    assert w.dates == [("Wed, 21 Jan 2026 22:40:00 GMT", NOW)]
 
 
 async def test_the_request_is_as_documented() -> None:

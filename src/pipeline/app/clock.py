@@ -1,0 +1,40 @@
+"""Compares the clock of a process with Kafka's whenever something is published."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from pipeline.app.ports import ConnectedPublisher
+from pipeline.contracts import OutgoingRecord, RecordPosition
+from pipeline.errors import PipelineError
+from pipeline.observability.clock import KAFKA, CheckedClock, from_milliseconds
+
+_PRECISION: Final = timedelta(milliseconds=1)
+
+
+class ComparingPublisher:
+    """A publisher that compares the time before and after a publication with the broker's time of the append.
+
+    It does so once a second. Topics without ``message.timestamp.type=LogAppendTime`` say nothing.
+    """
+
+    def __init__(self, publisher: ConnectedPublisher, clock: CheckedClock) -> None:
+        self._publisher = publisher
+        self._clock = clock
+
+    @property
+    def problem(self) -> PipelineError | None:
+        """See ConnectedPublisher."""
+        return self._publisher.problem
+
+    async def publish(self, record: OutgoingRecord) -> RecordPosition:
+        """See Publisher."""
+        if not self._clock.due(KAFKA):
+            return await self._publisher.publish(record)
+        began = self._clock()
+        position = await self._publisher.publish(record)
+        if position.appended_ms is not None:
+            at = from_milliseconds(position.appended_ms)
+            self._clock.compare(KAFKA, at, began=began, ended=self._clock(), precision=_PRECISION)
+        return position

@@ -55,7 +55,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         ),
         (
             "[consumer]\nslots = '5MB'",
-            "consumer.slots: '5MB' is not a whole number; write e.g. slots = 16",
+            "consumer.slots: '5MB' is not a whole number; write e.g. slots = 64",
         ),
         (
             "[ingress]\nmax_body_bytes = 1",

@@ -17,13 +17,14 @@ from uuid import UUID
 import aiohttp
 import pytest
 from support.brokers import Broker
-from support.flow import INTEGRATION, Flow, running_flow
+from support.flow import INTEGRATION, JOB_TOPICS, Flow, running_flow
 from support.flow_checks import assert_audit_intact
 from support.flow_process import Launch
 from support.members import until
 from support.prefork import Prefork
 
 from pipeline.contracts import Topic, first_values
+from pipeline.kafka.admin import check_topics, create_topics
 from pipeline.sandbox import CardFile, JobRequest
 
 DEADLINE_SECONDS = 2.0
@@ -182,20 +183,44 @@ def accepted_in(flow: Flow, sent: Sent) -> int:
 
 
 async def test_a_broker_that_dies_and_comes_back(apache_kafka: Broker, tmp_path: Path, prefork: Prefork) -> None:
-    """Connections are refused, then the same broker is there again: all of it under steady traffic."""
+    """Connections are refused, then the same broker is there again: all of it under steady traffic.
+
+    Readiness names the cause within ten seconds, and passes again by itself.
+    """
     async with running_ingress(apache_kafka, tmp_path, QUICK, prefork) as (flow, ecs):
         await ecs.accepted_at_last()
+        assert (await probe(flow, "/healthz/ready"))[0] == HTTPStatus.OK
         apache_kafka.stop()
         try:
+            async with asyncio.timeout(10):
+                while (await probe(flow, "/healthz/ready"))[0] == HTTPStatus.OK:  # noqa: ASYNC110 - seen from outside
+                    await asyncio.sleep(0.1)
             for _ in range(3):
                 assert_refused_for_now(await ecs.post())
+            await until_shown(flow, "/healthz/ready", f"{apache_kafka.bootstrap_servers} refuses the connection")
             assert (await probe(flow, "/healthz/live"))[0] == HTTPStatus.OK
         finally:
             apache_kafka.start()
         await ecs.accepted_at_last()
+        await until_shown(flow, "/healthz/ready", '"kafka": {"ok": true, "message": "connected"}')
         assert [(await ecs.post()).status for _ in range(3)] == [HTTPStatus.ACCEPTED] * 3
         await ecs.assert_nothing_accepted_is_lost()
         assert await flow.processes["ingress"].stop() == 0
+
+
+async def test_processes_that_start_before_their_topics(apache_kafka: Broker, tmp_path: Path, prefork: Prefork) -> None:
+    """The broker creates topics on first use, and none of ours makes it do so; readiness says what to run."""
+    async with running_flow(apache_kafka, tmp_path, start=(), tables=QUICK, launch=prefork, topics=()) as flow:
+        early = [flow.launch(name) for name in ("ingress", "process")]
+        await until(lambda: all("kafka_topic_missing" in one.log or "topic_differs" in one.log for one in early), 60)
+        await asyncio.sleep(2.0)
+        assert [one.code for one in early] == [None, None]
+        assert {one.rule for one in await check_topics(flow.kafka)} == {"missing"}
+        await create_topics(flow.kafka, JOB_TOPICS)
+        for one in early:
+            await one.ready()
+        assert (await probe(flow, "/healthz/ready"))[0] == HTTPStatus.OK
+        assert await check_topics(flow.kafka, JOB_TOPICS) == []
 
 
 async def test_no_broker_at_the_start(embedded_broker: Broker, tmp_path: Path, prefork: Prefork) -> None:

@@ -78,27 +78,28 @@ def confirm_log(flow: Flow) -> list[str]:
     return flow.processes["confirm"].log.splitlines()
 
 
-async def health(flow: Flow, name: str) -> tuple[int, dict[str, Any]]:
-    """Return what a process says of its readiness."""
+async def health(flow: Flow, name: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Return what a process says of its readiness: the status, its checks and its alarms."""
     url = (await flow.processes[name].ready())["management_url"]
     async with aiohttp.ClientSession() as session, session.get(f"{url}/healthz/ready") as response:
         body = await response.json()
-        return response.status, body["checks"]
+        return response.status, body["checks"], body.get("alarms", {})
 
 
-async def test_readiness_names_the_expired_token_and_the_ingress_does_not_care(flow: Flow) -> None:
-    """CONFIRM is not ready, for the one reason; it lives on, and shows when which token ends; the ingress is ready."""
-    status, checks = await health(flow, "confirm")
-    assert status == HTTPStatus.SERVICE_UNAVAILABLE
-    assert [name for name, check in checks.items() if not check["ok"]] == [f"token-{EXPIRED}"]
-    said = checks[f"token-{EXPIRED}"]["message"]
+async def test_an_expired_token_is_an_alarm_and_takes_no_pod_away(flow: Flow) -> None:
+    """CONFIRM stays ready for the other integrations, names the token, and shows when which token ends."""
+    status, checks, alarms = await health(flow, "confirm")
+    assert status == HTTPStatus.OK
+    assert all(check["ok"] for check in checks.values())
+    assert [name for name, alarm in alarms.items() if not alarm["ok"]] == [f"token-{EXPIRED}"]
+    said = alarms[f"token-{EXPIRED}"]["message"]
     assert "expired at" in said
     assert "ask eCard Systems for a new one" in said
-    assert "expires at" in checks[f"token-{OAUTH}"]["message"]
+    assert "expires at" in alarms[f"token-{OAUTH}"]["message"]
 
-    status, checks = await health(flow, "ingress")
+    status, _, alarms = await health(flow, "ingress")
     assert status == HTTPStatus.OK
-    assert not any("token" in name for name in checks)
+    assert alarms == {}
 
     url = (await flow.processes["confirm"].ready())["management_url"]
     async with aiohttp.ClientSession() as session:
@@ -108,6 +109,8 @@ async def test_readiness_names_the_expired_token_and_the_ingress_does_not_care(f
             lines = (await response.text()).splitlines()
     left = {line.split('"')[1]: float(line.split()[-1]) for line in lines if "token_seconds_left{" in line}
     assert left[EXPIRED] < 0 < left[OAUTH]
+    usable = {line.split('"')[1]: float(line.split()[-1]) for line in lines if "token_usable{" in line}
+    assert (usable[EXPIRED], usable[OAUTH]) == (0, 1)
 
 
 async def test_by_oauth(flow: Flow) -> None:
@@ -159,9 +162,9 @@ async def test_rotated_in_mid_run(flow: Flow) -> None:
     assert [one.answered for one in flow.callbacks(job)] == [401, 200]
 
 
-async def test_readiness_comes_back_by_itself(flow: Flow) -> None:
+async def test_the_alarm_ends_by_itself(flow: Flow) -> None:
     """The replaced token is found within a minute, without a restart."""
     replace_token(flow, EXPIRED, flow.sandbox.token())
     async with asyncio.timeout(90):
-        while (await health(flow, "confirm"))[0] != HTTPStatus.OK:  # noqa: ASYNC110 - a test looks from outside
+        while not (await health(flow, "confirm"))[2][f"token-{EXPIRED}"]["ok"]:  # noqa: ASYNC110 - as seen from outside
             await asyncio.sleep(0.5)

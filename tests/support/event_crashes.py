@@ -34,7 +34,7 @@ _PAUSE: Final = 0.2
 TOPICS: Final = [
     *JOB_TOPICS,
     # one partition will do: no order is looked at, and each costs the broker files
-    *(replace(SPECS[topic], partitions=1) for topic in (_TOPIC, Topic.EVENTS_QUARANTINE)),
+    *(replace(spec, partitions=1) for spec in SPECS.values() if spec.topic.startswith("card-events.")),
 ]
 """What a flow needs in which these events are sent."""
 

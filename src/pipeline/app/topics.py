@@ -30,8 +30,8 @@ _NOT_OF_INGRESS: Final = frozenset(
 ) - {Topic.AUDIT_EVENTS}
 _MISSING: Final = "missing"
 
-_LOOK_AGAIN: Final = 2.0
-"""Seconds between two looks while a topic is missing, or nobody answers."""
+_LOOK_AGAIN: Final = 5.0
+"""Seconds between two looks while a topic is missing, or the cluster does not describe its topics."""
 _LOOK_OFTEN: Final = 600.0
 """Seconds between two looks at topics that exist: somebody may change them."""
 
@@ -88,9 +88,9 @@ class TopicWatch:
     async def serve(self) -> None:
         """Look until stopped; cluster and rights may change."""
         while not self._stopped.is_set():
-            await self._look()
+            looked = await self._look()
             try:
-                async with asyncio.timeout(_LOOK_OFTEN if self._health.ok else _LOOK_AGAIN):
+                async with asyncio.timeout(_LOOK_OFTEN if looked and self._health.ok else _LOOK_AGAIN):
                     await self._stopped.wait()
             except TimeoutError:
                 continue
@@ -99,7 +99,8 @@ class TopicWatch:
         """Stop looking."""
         self._stopped.set()
 
-    async def _look(self) -> None:
+    async def _look(self) -> bool:
+        """Return whether the cluster described its topics."""
         try:
             try:
                 findings = await self.look(self.kafka, self.specs)
@@ -109,12 +110,13 @@ class TopicWatch:
         except BrokerUnavailable as error:
             if not self._health.ok:
                 self._health = Health(ok=False, message=str(error))
-            return
+            return False
         except FatalError as error:
-            # the embedded broker, which makes topics on first use, describes none
+            # the embedded broker, which makes topics on first use; or a cluster that has no controller at the moment
             self._health = Health(ok=True, message=f"not looked at: {error.message}")
-            return
+            return False
         self._report(frozenset(one for one in findings if one.breaks))
+        return True
 
     def _report(self, findings: frozenset[TopicFinding]) -> None:
         gauge = self.metrics.topic_differences

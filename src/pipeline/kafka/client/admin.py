@@ -59,9 +59,6 @@ class TopicAdmin:
         Raises:
             FatalError: The cluster refuses, with its reason.
         """
-        cluster = await self._admin.describe_cluster()
-        if cluster["controller_id"] not in {broker["node_id"] for broker in cluster["brokers"]}:
-            raise FatalError("admin_unsupported", "This cluster names no controller: topics cannot be created here.")
         answer = await self._admin.create_topics(
             [
                 AioNewTopic(
@@ -177,6 +174,12 @@ async def open_topics(settings: KafkaSettings) -> AsyncIterator[TopicAdmin]:
         FatalError: The broker cannot create or describe topics.
     """
     async with _admin(settings, about="topics", unsupported="This broker cannot create or describe topics.") as admin:
+        cluster = await admin.describe_cluster()
+        if cluster["controller_id"] not in {broker["node_id"] for broker in cluster["brokers"]}:
+            raise FatalError(
+                "admin_unsupported",
+                "This cluster names no controller: topics can neither be created nor described here.",
+            )
         yield TopicAdmin(admin)
 
 

@@ -96,7 +96,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
 }
 """Which process passes an effect, for what, at which time. Every effect of ``support.effects`` is here, or below."""
 
-OF_COMMANDS: Final = {"store.command", "store.dead-letter"}
+OF_COMMANDS: Final = {"store.command", "store.dead-letter", "store.switch"}
 """Effects of an operator's commands alone: test_commands.py and test_dead_letters.py of tests/unit/cli interrupt each
 command at each of its."""
 

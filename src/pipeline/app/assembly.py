@@ -29,6 +29,7 @@ from pipeline.jobs.parking import DueJobs, Parking
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load
 from pipeline.jobs.stage import StageContext
+from pipeline.jobs.switches import Switches
 from pipeline.jobs.transfer import Transfers
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka import (
@@ -79,6 +80,11 @@ class Surroundings:
     def stage(self, name: str) -> StageContext:
         """Return the context of a stage."""
         return StageContext(name, JobStore(self.objects), self.publisher, self.clock, self.metrics, self.clock)
+
+    @property
+    def switches(self) -> Switches:
+        """New switches of paused integrations; their service must run."""
+        return Switches(self.objects, self.ports.now, self.metrics)
 
     @property
     def parking(self) -> Parking:
@@ -136,8 +142,11 @@ async def make_process(around: Surroundings) -> Part:
     }
     context = around.stage("process")
     stage = ProcessStage(context, rules)
-    handler = JobHandler(context, stage.handle, around.parking, arrive=stage.arrive)
-    return Worker("process", [_consumer(around, handler, "process", Topic.BATCH_REQUESTED)], [around.resume])
+    switches = around.switches
+    handler = JobHandler(context, stage.handle, around.parking, arrive=stage.arrive, switches=switches)
+    return Worker(
+        "process", [_consumer(around, handler, "process", Topic.BATCH_REQUESTED)], [around.resume, switches.run]
+    )
 
 
 async def _file_rules(around: Surroundings, integration: JobIntegration, chunk_slots: Share) -> FileRules:
@@ -169,8 +178,11 @@ async def make_upload(around: Surroundings) -> Part:
         for name, one in around.settings.job_integrations().items()
     }
     context = around.stage("upload")
-    handler = JobHandler(context, UploadStage(context, rules).handle, around.parking)
-    return Worker("upload", [_consumer(around, handler, "upload", Topic.BATCH_PROCESSED)], [around.resume])
+    switches = around.switches
+    handler = JobHandler(context, UploadStage(context, rules).handle, around.parking, switches=switches)
+    return Worker(
+        "upload", [_consumer(around, handler, "upload", Topic.BATCH_PROCESSED)], [around.resume, switches.run]
+    )
 
 
 async def _transfers(around: Surroundings, integration: JobIntegration) -> Transfers:
@@ -217,7 +229,8 @@ async def make_confirm(around: Surroundings) -> Part:
     context, watching = around.stage("confirm"), around.stage("watch")
     stage = ConfirmStage(context, rules)
     watch = DeadlineWatch(watching, rules, interval=settings.watch.interval_seconds)
-    confirming = JobHandler(context, stage.handle, parking)
+    switches = around.switches
+    confirming = JobHandler(context, stage.handle, parking, switches=switches)
     filing = _consumer(around, JobHandler(watching, watch.handle, parking), "watch", Topic.BATCH_REQUESTED)
     due = DueJobs(
         watching,
@@ -227,7 +240,7 @@ async def make_confirm(around: Surroundings) -> Part:
         interval=settings.watch.interval_seconds,
     )
     runners = [_consumer(around, confirming, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED), filing]
-    return Worker("confirm", runners, [watch.run, due.run, around.resume, *services], alarms)
+    return Worker("confirm", runners, [watch.run, due.run, around.resume, switches.run, *services], alarms)
 
 
 async def _resume_callbacks(parking: Parking, integration: str, code: str | None = None) -> int:

@@ -16,6 +16,7 @@ import click
 
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import UsageRefused
+from pipeline.cli.integration_switch import pause, resume
 from pipeline.cli.output import json_option, print_fields, print_json
 from pipeline.contracts.weavr import KINDS
 from pipeline.settings import toml_value
@@ -212,7 +213,11 @@ name = "validate"
 
 @click.group()
 def integration() -> None:
-    """Set up integrations."""
+    """Set up, pause and resume integrations."""
+
+
+integration.add_command(pause)
+integration.add_command(resume)
 
 
 @integration.group()

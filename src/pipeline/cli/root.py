@@ -16,7 +16,7 @@ COMMANDS: Final = {
     "dev": "Run ingress and all stages in one process, on an embedded broker.",
     "events": "Look at events in their topics, verify their signatures again, let a group handle them again.",
     "ingress": "Receive webhooks: verify, validate, publish, answer.",
-    "integration": "Set up integrations.",
+    "integration": "Set up, pause and resume integrations.",
     "job": "Look at jobs, retry or cancel them, notify ECS again, delete card data.",
     "quarantine": "Look at webhooks that were authentic but did not fit, and release them after a fix.",
     "sandbox": "Try the pipeline without an account at ECS or Weavr, without Kafka, without S3 (docs/sandbox.md).",

@@ -8,12 +8,13 @@ from typing import Final
 
 import structlog
 
-from pipeline.contracts import RETRY_CODE_HEADER, Record, first_values
+from pipeline.contracts import RETRY_CODE_HEADER, Record, first_values, parse_job_key
 from pipeline.errors import FatalError, LeaseLost, Overloaded, PermanentError, PipelineError, TransientError, Untried
 from pipeline.jobs.announcements import IntegrationUnknown
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.stage import StageContext
+from pipeline.jobs.switches import Switches
 from pipeline.kafka.protocols import Handle, Lease, OnArrival
 from pipeline.observability import record_fields
 from pipeline.plugins import fault_of, is_cancellation
@@ -44,15 +45,23 @@ class JobHandler:
         handle: The stage's work for one record.
         parking: Parks jobs.
         arrive: The stage's work for a record that has just arrived, if it has any.
+        switches: Says which integrations are paused; None for a stage that goes on in a pause.
     """
 
     def __init__(
-        self, context: StageContext, handle: Handle, parking: Parking, *, arrive: OnArrival | None = None
+        self,
+        context: StageContext,
+        handle: Handle,
+        parking: Parking,
+        *,
+        arrive: OnArrival | None = None,
+        switches: Switches | None = None,
     ) -> None:
         self._context = context
         self._handle = handle
         self._parking = parking
         self._arrive = arrive
+        self._switches = switches
         self._broken: set[str] = set()
 
     async def handle(self, record: Record, lease: Lease) -> None:
@@ -76,6 +85,9 @@ class JobHandler:
 
     async def _contained(self, record: Record, lease: Lease) -> None:
         """Let the stage handle the record; what must not end the process becomes a TransientError about the job."""
+        job = parse_job_key(record.key)
+        if self._switches is not None and job is not None:
+            await self._switches.ensure_running(job[0])
         try:
             return await self._handle(record, lease)
         except JobDamaged as damage:

@@ -219,6 +219,9 @@ class Metrics(KafkaMetrics):
             "integration",
             "code",
         )
+        self.integration_paused = self._gauge(
+            "integration_paused", "1 while an operator has paused the integration: its jobs wait untried", "integration"
+        )
         self.parked_overdue_seconds = self._gauge(
             "parked_overdue_seconds",
             "Seconds since the earliest parked job of a configured integration was due and was not published to its "

@@ -144,6 +144,8 @@ COMMANDS: Final[Mapping[str, tuple[Callable[[Path], None], tuple[str, ...]]]] = 
     "cancel": (open_, ("job", "cancel", NAME)),
     "retry": (parked, ("job", "retry", NAME)),
     "retry-all": (parked, ("job", "retry", "--all-waiting")),
+    "pause": (open_, ("integration", "pause", "acme", "--until", "2h")),
+    "resume": (parked, ("integration", "resume", "acme")),
     "cancel-removed": (open_, ("job", "cancel", "--all-open", "--integration", "acme")),
 }
 
@@ -359,3 +361,35 @@ def test_a_retry_that_is_not_possible_says_why(home: Path, run: Run) -> None:
         f"error: job_completed: {NAME} is completed; if ECS refused the callback: pipeline job notify {NAME}\n",
     )
     assert receipts(home) == []
+
+
+def test_an_integration_is_paused_and_resumed(home: Path, run: Run) -> None:
+    open_(home)
+    dry = run("integration", "pause", "acme", "--until", "2h", "--dry-run")
+    assert dry.stdout.startswith("acme: would be paused until ")
+    paused = run("integration", "pause", "acme", "--until", "2h", *WHY)
+    assert paused.stdout.startswith("acme: is paused until ")
+    (file,) = home.glob("store/switches/acme/*.json")
+    switch = json.loads(file.read_text())
+    assert (switch["paused"], switch["reason"]) == (True, "INC-7")
+    resumed = json.loads(run("integration", "resume", "acme", *WHY, "--json").stdout)
+    assert (resumed["paused"], resumed["resumed"]) == (False, 0)
+    actions = [json.loads(one.value)["action"] for one in sent()]
+    assert actions == ["integration.paused", "integration.resumed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("acme", "--until", "2020-01-01T00:00:00Z"), "is not ahead"),
+        (("acme",), "Missing option '--until'"),
+        (("other", "--until", "2h"), "the settings have no integration 'other'"),
+    ],
+)
+def test_a_pause_needs_an_end_ahead_and_an_integration(
+    home: Path, run: Run, arguments: tuple[str, ...], said: str
+) -> None:
+    del home
+    result = run("integration", "pause", *arguments, *WHY)
+    assert result.exit_code == 2
+    assert said in result.stderr

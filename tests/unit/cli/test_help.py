@@ -47,6 +47,8 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "ingress",
         "integration new ecs",
         "integration new weavr",
+        "integration pause",
+        "integration resume",
         "job cancel",
         "job follow",
         "job list",

@@ -37,6 +37,7 @@ from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, T
 from pipeline.errors import FatalError, PipelineError, TransientError
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import Answer
+from pipeline.jobs.switches import Switches
 from pipeline.jobs.transfer import SignedUrl
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
 from pipeline.kafka.protocols import Partition
@@ -159,6 +160,7 @@ async def _commanded() -> list[str]:
     async with recorded(setup, store, order, "job purge", {}):
         pass
     await store.create(mark_key(stable_hash("a letter")), b"{}")
+    await Switches(store, lambda: BEGIN).turn("acme", paused=True, until=BEGIN, reason="", actor="", command="1")
     return list(store.objects)
 
 

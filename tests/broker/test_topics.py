@@ -79,6 +79,7 @@ async def test_differences_from_the_table_are_named(apache_kafka: Broker) -> Non
         (events, "cleanup.policy"): ("delete", "compact", True),
         (events, "max.message.bytes"): ("1016384", "20000000", False),
         (events, "compression.type"): ("uncompressed", "producer", True),
+        (events, "message.timestamp.type"): ("LogAppendTime", "CreateTime", False),
         (letters, "partitions"): ("1", "3", False),
         (letters, "replication"): ("3", "1", True),
         (letters, "min.insync.replicas"): ("2", "1", True),

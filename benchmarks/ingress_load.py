@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from pipeline.sandbox.weavr import SendPlan, SigningKeys
 def announcements(url: yarl.URL, count: int) -> list[bytes]:
     """Return whole HTTP requests, each another job of about 600 bytes."""
     made = []
+    expires_at = (datetime.now(UTC) + timedelta(hours=6)).isoformat()
     for number in range(count):
         body = json.dumps(
             {
@@ -32,7 +34,7 @@ def announcements(url: yarl.URL, count: int) -> list[bytes]:
                 "record_count": 200,
                 "input_file_url": "https://files.example/batch/input.csv?X-Amz-Signature=0123456789abcdef",
                 "result_upload_url": "https://files.example/batch/output.csv?X-Amz-Signature=0123456789abcdef",
-                "expires_at": "2099-01-22T22:43:59.295Z",
+                "expires_at": expires_at,
                 "callback_url": "https://ecs.example/api/reporting/v1/partner/batch-jobs/x/result-uploaded",
             }
         ).encode()

@@ -48,7 +48,7 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "outcome": _WORK + r"outcome\.json",
         "try": _NOTIFICATION + r"told/\d+(?:\.answer)?\.json",
         "confirmed": _NOTIFICATION + r"(?:confirmed|refused)\.json",
-        "waiting": _WORK + r"waiting/[a-z]+-[0-9a-f]{16}-\d+\.json",
+        "waiting": _JOB + r"waiting/[a-z]+-[0-9a-f]{16}-\d+\.json",
         "due": r"due/.+",
         "open": r"open/.+",
         "purge": r"purge/.+",

@@ -22,11 +22,12 @@ from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings
 from pipeline.jobs.deadline_watch import DeadlineWatch
+from pipeline.jobs.due_jobs import DueJobs
 from pipeline.jobs.ecs import CallbackSettings, EcsPartner
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.parking import DueJobs, Parking
+from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import Answer, Partner
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import LoadedProcessor, ProcessorSettings, load

@@ -22,10 +22,11 @@ from pipeline.jobs.chunks import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import settle_memory
 from pipeline.jobs.deadline_watch import DeadlineWatch
+from pipeline.jobs.due_jobs import DueJobs
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.outages import resume_after_outages
-from pipeline.jobs.parking import DueJobs, Parking
+from pipeline.jobs.parking import Parking
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load
 from pipeline.jobs.stage import StageContext

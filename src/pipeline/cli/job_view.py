@@ -264,7 +264,7 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
     conflicts = await read(lambda: jobs.conflicts(ref), there=contradicted) or []
     processed = await read(lambda: jobs.processed(ref), there="processed.json" in own)
     waiting = await read(
-        lambda: Parking(jobs, now).waiting(ref), there=any(name.startswith("waiting/") for name in own)
+        lambda: Parking(jobs, now).waiting(ref), there=any(key.startswith(ref.waiting) for key in keys)
     )
     running = _running(own) if not own & {"processed.json", "outcome.json"} and not waiting else None
     return JobView(

@@ -71,6 +71,9 @@ class JobHandler:
             FatalError: As the stage raised it; or several jobs in a row failed in a way that nobody expects.
         """
         with _record_in_logs(record):
+            if await self._parking.waits(record, self._context.stage):
+                log.info("job_waits_already", stage=self._context.stage)
+                return
             try:
                 await self._contained(record, lease)
             except TransientError as error:

@@ -54,8 +54,8 @@ class JobRef:
 
     @property
     def waiting(self) -> str:
-        """Prefix of the receipts of this attempt's waits."""
-        return f"{self.work}waiting/"
+        """Prefix of the receipts of the job's waits, those of all attempts."""
+        return f"{self.root}waiting/"
 
     def marker(self, kind: str, due: datetime) -> str:
         """Return the key under which this attempt is filed for a minute; ``kind`` is ``open`` or ``purge``."""

@@ -10,9 +10,7 @@ import asyncio
 import math
 import re
 import socket
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -21,25 +19,20 @@ import structlog
 from pydantic import ValidationError
 
 from pipeline.contracts import (
-    RETRY_CODE_HEADER,
     RETRY_COUNT_HEADER,
     RETRY_FIRST_AT_HEADER,
-    RETRY_GROUP_HEADER,
     JobMessage,
-    OutgoingRecord,
     Record,
     Topic,
     first_values,
     parse_job_key,
     stable_hash,
 )
-from pipeline.errors import Overloaded, PermanentError, PipelineError, TransientError, Untried
+from pipeline.errors import PermanentError, TransientError, Untried
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import WAITING_MARKERS, JobRef, WaitingMarker, parse_waiting_marker
 from pipeline.jobs.receipts import Waiting
-from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.jobs.wording import shorten
-from pipeline.observability import trace_in_logs
 from pipeline.retry import RetryPolicy
 from pipeline.storage import ObjectNotFound
 
@@ -52,13 +45,8 @@ CALLS_AT_ONCE: Final = 16
 
 _RETRY: Final = RetryPolicy(30.0, 900.0)
 _MESSAGE_LIMIT: Final = 500
-_RETRY_HEADERS: Final = frozenset({RETRY_GROUP_HEADER, RETRY_COUNT_HEADER, RETRY_FIRST_AT_HEADER, RETRY_CODE_HEADER})
-_RECEIPT: Final = re.compile(r"(?P<record>[a-z]+-[0-9a-f]{16})-\d{4,9}\.json")
+_RECEIPT: Final = re.compile(r"(?P<record>[a-z]+-[0-9a-f]{16})-(?P<count>\d{4,9})\.json")
 _NUMBER: Final = re.compile(r"[0-9]{1,8}")
-_LEFT_TO_OTHERS_SECONDS: Final = 30.0
-"""How long a due job is left to the watch that owns its partition. Then any watch publishes it."""
-_COUNT_EVERY_SECONDS: Final = 30.0
-"""A full listing of the parked jobs is for metrics only."""
 
 
 class Parking:
@@ -89,8 +77,8 @@ class Parking:
     ) -> Waiting | None:
         """Let a record wait; return its receipt, or None if its key is not that of a job. Safe to repeat and to race.
 
-        When it returns a receipt, the record's offset may be finished. A copy of the record that parks again with the
-        same count gets the receipt of the first one.
+        When it returns a receipt, the record's offset may be finished. Copies of a record wait as one: a copy gets the
+        receipt of the wait that is filed already. A wait that was never filed, because its worker died, counts as over.
 
         Args:
             record: The record, as the stage read it.
@@ -102,15 +90,18 @@ class Parking:
         job = parse_job_key(record.key)
         if job is None:
             return None
-        ref = await self._ref(JobRef(*job), record)
         headers = first_values(record.headers)
-        now, count = self._clock(), _number(headers.get(RETRY_COUNT_HEADER)) + 1
+        before, last = await self._last_wait(JobRef(*job), stage, _record_id(record))
+        if last is not None and await self._filed(last.marker):
+            return last
+        ref = await self._ref(JobRef(*job), record)
+        now, count = self._clock(), max(before, _number(headers.get(RETRY_COUNT_HEADER))) + 1
         wanted = Waiting(
             integration=ref.integration,
             job_guid=ref.job_guid,
             attempt=ref.attempt,
             stage=stage,
-            record_id=stable_hash(headers.get("ce_id", ""), record.value)[:16],
+            record_id=_record_id(record),
             count=count,
             code=error.code,
             message=shorten(error.message, _MESSAGE_LIMIT),
@@ -126,15 +117,28 @@ class Parking:
             headers=record.headers,
         )
         existing = await self._jobs.record_waiting(wanted)
-        # another copy of the record may be further already; then this wait is over
-        if existing.nonce == wanted.nonce or not await self.receipt(replace(existing.marker, count=count + 1)):
-            await self._jobs.file_waiting(existing.marker)
+        await self._jobs.file_waiting(existing.marker)
         return existing
+
+    async def waits(self, record: Record, stage: str) -> bool:
+        """Return whether this very record waits; then another copy of it must not shorten the wait."""
+        job = parse_job_key(record.key)
+        if job is None:
+            return False
+        ref, name = JobRef(*job), _record_id(record)
+        count = _number(first_values(record.headers).get(RETRY_COUNT_HEADER)) + 1
+        try:
+            if await self.receipt(WaitingMarker(ref, stage, name, count, "", self._clock())) is None:
+                return False  # nearly always, and this costs one request
+        except PermanentError:
+            pass  # it is damaged; the last wait decides
+        _, last = await self._last_wait(ref, stage, name)
+        return last is not None and await self._filed(last.marker)
 
     async def waiting(self, ref: JobRef) -> Waiting | None:
         """Return what a job waits for now, or None if it does not wait."""
         for one in sorted(await self._last_waits(ref), key=lambda one: one.at, reverse=True):
-            if await self._filed(one.marker):
+            if one.attempt == ref.attempt and await self._filed(one.marker):
                 return one
         return None
 
@@ -182,19 +186,35 @@ class Parking:
 
     async def _markers(self, target: JobRef | str) -> list[WaitingMarker]:
         if isinstance(target, JobRef):
-            last = [one.marker for one in await self._last_waits(target)]
+            last = [one.marker for one in await self._last_waits(target) if one.attempt == target.attempt]
             return [marker for marker in last if await self._filed(marker)]
         return [marker async for marker in self.parked() if marker.ref.integration == target]
 
     async def _last_waits(self, ref: JobRef) -> list[Waiting]:
-        """Return the last wait of each record of the attempt that ever waited."""
-        last: dict[str, str] = {}
-        async for info in self._jobs.objects.list(ref.waiting):
+        """Return the last wait of each record of the job that ever waited."""
+        last = await self._last_receipts(ref.waiting, ref)
+        found = [await self._jobs.receipt(key, Waiting) for _, key in last.values()]
+        return [one for one in found if one is not None]
+
+    async def _last_wait(self, ref: JobRef, stage: str, record: str) -> tuple[int, Waiting | None]:
+        """Return how often a record has waited, and its last wait, unless that is damaged."""
+        last = await self._last_receipts(f"{ref.waiting}{stage}-{record}-", ref)
+        for count, key in last.values():
+            try:
+                return count, await self._jobs.receipt(key, Waiting)
+            except PermanentError:
+                return count, None
+        return 0, None
+
+    async def _last_receipts(self, prefix: str, ref: JobRef) -> dict[str, tuple[int, str]]:
+        """Return count and key of the last wait of each record."""
+        last: dict[str, tuple[int, str]] = {}
+        async for info in self._jobs.objects.list(prefix):
             match = _RECEIPT.fullmatch(info.key.removeprefix(ref.waiting))
             if match:
-                last[match["record"]] = max(last.get(match["record"], ""), info.key, key=lambda key: (len(key), key))
-        found = [await self._jobs.receipt(key, Waiting) for key in last.values()]
-        return [one for one in found if one is not None]
+                found = (int(match["count"]), info.key)
+                last[match["record"]] = max(last.get(match["record"], found), found)
+        return last
 
     async def _ref(self, first: JobRef, record: Record) -> JobRef:
         if record.topic == Topic.BATCH_REQUESTED:
@@ -235,128 +255,6 @@ class Parking:
         return True
 
 
-class DueJobs:
-    """Publishes parked jobs to their topics again when they are due. It runs beside the deadline watch.
-
-    Several may run. Each takes the jobs of its partitions; so usually one publishes a job. If two do, or one dies
-    between the publication and the removal of the marker, the second copy finds the receipts of the first one.
-    A job of an integration that the settings lack stays parked until a process with other settings runs.
-
-    Args:
-        context: The surroundings of the deadline watch.
-        parking: Knows the parked jobs.
-        integrations: Names of the configured integrations that have jobs.
-        owns: Returns whether this member has a partition, by its number in ``card-batch.requested``. Every topic of
-            jobs is partitioned by the same key; where the numbers of partitions differ, a job may have no owner.
-        interval: Seconds between two looks.
-    """
-
-    def __init__(
-        self,
-        context: StageContext,
-        parking: Parking,
-        integrations: Collection[str],
-        *,
-        owns: Callable[[int], bool],
-        interval: float,
-    ) -> None:
-        self._context = context
-        self._parking = parking
-        self._integrations = integrations
-        self._owns = owns
-        self._interval = interval
-        self._count_at = 0.0
-
-    async def run(self) -> None:
-        """Look for due jobs every ``interval`` seconds until cancelled; an unavailable store or broker delays it."""
-        while True:
-            try:
-                await self.look()
-                if time.monotonic() >= self._count_at:
-                    await self.count()
-                    self._count_at = time.monotonic() + _COUNT_EVERY_SECONDS
-            except (TransientError, Overloaded) as error:
-                log.warning("watch_postponed", code=error.code, message=error.message)
-            await asyncio.sleep(self._interval)
-
-    async def look(self) -> None:
-        """Publish every parked job that is due.
-
-        Raises:
-            TransientError, Overloaded: The store or the broker is not available now.
-        """
-        now = self._context.clock()
-        some: list[WaitingMarker] = []
-        async for marker in self._parking.parked():
-            if marker.due > now:
-                break
-            if marker.ref.integration in self._integrations:
-                some.append(marker)
-            if len(some) == CALLS_AT_ONCE:
-                await at_once(self._publish, some)
-                some.clear()
-        await at_once(self._publish, some)
-
-    async def count(self) -> None:
-        """Set the metrics of parked jobs."""
-        now, late = self._context.clock(), 0.0
-        counts: Counter[tuple[str, str]] = Counter()
-        async for marker in self._parking.parked():
-            known = marker.ref.integration in self._integrations
-            counts[marker.ref.integration if known else "unknown", marker.code] += 1
-            if known:
-                late = max(late, (now - marker.due).total_seconds())
-        gauge = self._context.metrics.jobs_waiting
-        gauge.clear()
-        for (integration, code), number in counts.items():
-            gauge.labels(integration=integration, code=code).set(number)
-        self._context.metrics.parked_overdue_seconds.set(late)
-
-    async def _publish(self, marker: WaitingMarker) -> None:
-        with job_in_logs(marker.ref):
-            try:
-                await self._publish_receipt(marker)
-            except (TransientError, Overloaded):
-                raise
-            except Exception as error:  # noqa: BLE001 - one damaged job must not hold up the others
-                code, message = (
-                    (error.code, error.message) if isinstance(error, PipelineError) else (type(error).__name__, "")
-                )
-                log.error("parked_job_stuck", marker=marker.key, code=code, message=message)  # noqa: TRY400
-
-    async def _publish_receipt(self, marker: WaitingMarker) -> None:
-        jobs = self._context.jobs
-        waiting = await self._parking.receipt(marker)
-        if waiting is None:
-            # a lifecycle rule deleted the receipt, which is older than its marker: nothing is left to do
-            log.warning("parked_job_forgotten", marker=marker.key)
-            await jobs.unfile(marker.key)
-            return
-        with trace_in_logs(first_values(waiting.headers).get("traceparent")):
-            await self._publish_waiting(marker, waiting)
-
-    async def _publish_waiting(self, marker: WaitingMarker, waiting: Waiting) -> None:
-        late = (self._context.clock() - marker.due).total_seconds()
-        if late < _LEFT_TO_OTHERS_SECONDS and not self._owns(waiting.partition):
-            return
-        await self._context.publisher.publish(outgoing(waiting))
-        await self._context.jobs.unfile(marker.key)
-        log.info("job_resumed", stage=waiting.stage, code=waiting.code, waits=waiting.count)
-
-
-def outgoing(waiting: Waiting) -> OutgoingRecord:
-    """Return the record to publish when a wait is over: key, value and headers as they were, and for its group only."""
-    retry = {
-        RETRY_GROUP_HEADER: waiting.stage,
-        RETRY_COUNT_HEADER: str(waiting.count),
-        RETRY_FIRST_AT_HEADER: waiting.first_at.isoformat().replace("+00:00", "Z"),
-        RETRY_CODE_HEADER: waiting.code,
-    }
-    kept = [(name, value) for name, value in waiting.headers if name not in _RETRY_HEADERS]
-    added = [(name, value.encode()) for name, value in retry.items()]
-    return OutgoingRecord(waiting.topic, waiting.key, waiting.value, (*kept, *added))
-
-
 async def at_once(call: Callable[[T], Awaitable[object]], items: Sequence[T]) -> None:
     """Call a function for each item, some at the same time. An error of one call is raised when no call is running."""
     for start in range(0, len(items), CALLS_AT_ONCE):
@@ -364,6 +262,11 @@ async def at_once(call: Callable[[T], Awaitable[object]], items: Sequence[T]) ->
         for error in done:
             if isinstance(error, BaseException):
                 raise error
+
+
+def _record_id(record: Record) -> str:
+    """Return what two copies of one record have in common, and no other record has."""
+    return stable_hash(first_values(record.headers).get("ce_id", ""), record.value)[:16]
 
 
 def _whole_second(at: datetime) -> datetime:

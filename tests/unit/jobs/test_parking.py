@@ -211,7 +211,7 @@ async def test_a_store_that_is_unavailable_leaves_the_record_with_the_consumer()
 
 
 async def test_a_death_between_receipt_and_marker_is_repaired_by_the_redelivery() -> None:
-    """The offset was not committed, so the record comes again and finds the receipt."""
+    """The offset was not committed, so the record comes again, is tried, and waits with the next count."""
     world = World()
     record = await parked_in_process(world)
     (marker,) = markers(world)
@@ -220,8 +220,10 @@ async def test_a_death_between_receipt_and_marker_is_repaired_by_the_redelivery(
     world.restart()
     world.objects.fail_open += [SLOW_DOWN] * 3
     await world.handle_until_over("process", record)
-    assert markers(world) == [marker]
-    assert sum("/waiting/" in key for key in world.memory.objects) == 1
+    waiting = await world.parking.waiting(world.ref)
+    assert waiting
+    assert (waiting.count, waiting.at) == (2, BEGIN + timedelta(seconds=10))
+    assert markers(world) == [waiting.marker.key]
 
 
 async def test_a_death_between_publication_and_removal_publishes_a_copy_that_finds_the_receipts() -> None:
@@ -267,6 +269,34 @@ async def test_a_late_copy_does_not_bring_back_a_wait_that_is_over() -> None:
     world.objects.fail_open += [SLOW_DOWN] * 3
     await world.handle_until_over("process", record)  # its first delivery was never committed
     assert markers(world) == [second]
+
+
+async def test_another_copy_of_a_waiting_record_is_not_tried_before_its_time() -> None:
+    """The deadline watch, for example, publishes an outcome again; `Retry-After` applies to that copy too."""
+    world = World()
+    await world.handle_until_over("process", world.announce())
+    await world.handle_until_over("upload", world.records(Topic.BATCH_PROCESSED)[0])
+    (record,) = world.records(Topic.BATCH_UPLOADED)
+    for waits in (1, 2):
+        world.ecs.answers += [TransientError("callback_busy", "503", retry_after=20)]
+        await world.handle_until_over("confirm", (world.returned(Topic.BATCH_UPLOADED) or [record])[-1])
+        world.clock.forward(seconds=19)
+        await world.handle_until_over("confirm", replace(record, offset=99))
+        assert len(world.ecs.calls) == waits
+        world.clock.forward(seconds=1)
+        await world.due.look()
+    await world.handle_until_over("confirm", replace(record, offset=99))  # it waits no longer
+    assert len(world.ecs.calls) == 3
+    assert await world.jobs.notification_result(world.ref)
+
+
+async def test_a_copy_is_tried_if_the_receipt_of_its_wait_is_damaged() -> None:
+    world = World()
+    record = await parked_in_process(world)
+    for key in [key for key in world.memory.objects if "/waiting/" in key]:
+        world.memory.objects[key] = b"{"
+    await world.handle_until_over("process", record)
+    assert await world.jobs.processed(world.ref)
 
 
 async def test_of_two_watches_the_owner_publishes_and_the_other_one_only_when_that_is_late() -> None:
@@ -343,7 +373,7 @@ async def test_the_deadline_ends_a_parked_job_in_time() -> None:
     assert markers(world) == []
 
 
-async def test_a_second_attempt_waits_under_its_own_folder() -> None:
+async def test_a_second_attempt_waits_by_itself() -> None:
     world = World(policies={"reannouncement_after_failure": "new_attempt"})
     await world.run(world.announce(b"<html>"))
     await parked_in_process(world, expires_at="2026-01-21T14:00:00Z")
@@ -474,14 +504,15 @@ async def test_the_last_of_more_than_ten_thousand_waits_is_found() -> None:
     world = World()
     for count in (b"9998", b"9999", b"10000"):
         record = world.announce(CARDS)
-        await world.parking.park(
-            replace(record, headers=(*record.headers, ("retry_count", count))), "process", SLOW_DOWN
-        )
+        copy = replace(record, headers=(*record.headers, ("retry_count", count)))
+        for key in markers(world):
+            del world.memory.objects[key]
+        assert await world.parking.park(copy, "process", SLOW_DOWN)
         world.clock.forward(seconds=1)
     waiting = await world.parking.waiting(world.ref)
     assert waiting
     assert waiting.count == 10001
-    assert sorted(marker.count for marker in [one async for one in world.parking.parked()]) == [9999, 10000, 10001]
+    assert [marker.count async for marker in world.parking.parked()] == [10001]
 
 
 async def test_one_job_is_resumed_or_dropped_alone() -> None:

@@ -1,0 +1,156 @@
+"""Publishes parked jobs to their topics again when they are due."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Final
+
+import structlog
+
+from pipeline.contracts import (
+    RETRY_CODE_HEADER,
+    RETRY_COUNT_HEADER,
+    RETRY_FIRST_AT_HEADER,
+    RETRY_GROUP_HEADER,
+    OutgoingRecord,
+    first_values,
+)
+from pipeline.errors import Overloaded, PipelineError, TransientError
+from pipeline.jobs.job_tree import WaitingMarker
+from pipeline.jobs.parking import CALLS_AT_ONCE, Parking, at_once
+from pipeline.jobs.receipts import Waiting
+from pipeline.jobs.stage import StageContext, job_in_logs
+from pipeline.observability import trace_in_logs
+
+log = structlog.get_logger(__name__)
+
+_RETRY_HEADERS: Final = frozenset({RETRY_GROUP_HEADER, RETRY_COUNT_HEADER, RETRY_FIRST_AT_HEADER, RETRY_CODE_HEADER})
+_LEFT_TO_OTHERS_SECONDS: Final = 30.0
+"""How long a due job is left to the watch that owns its partition. Then any watch publishes it."""
+_COUNT_EVERY_SECONDS: Final = 30.0
+"""A full listing of the parked jobs is for metrics only."""
+
+
+class DueJobs:
+    """Publishes parked jobs to their topics again when they are due. It runs beside the deadline watch.
+
+    Several may run. Each takes the jobs of its partitions; so usually one publishes a job. If two do, or one dies
+    between the publication and the removal of the marker, the second copy finds the receipts of the first one.
+    A job of an integration that the settings lack stays parked until a process with other settings runs.
+
+    Args:
+        context: The surroundings of the deadline watch.
+        parking: Knows the parked jobs.
+        integrations: Names of the configured integrations that have jobs.
+        owns: Returns whether this member has a partition, by its number in ``card-batch.requested``. Every topic of
+            jobs is partitioned by the same key; where the numbers of partitions differ, a job may have no owner.
+        interval: Seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        context: StageContext,
+        parking: Parking,
+        integrations: Collection[str],
+        *,
+        owns: Callable[[int], bool],
+        interval: float,
+    ) -> None:
+        self._context = context
+        self._parking = parking
+        self._integrations = integrations
+        self._owns = owns
+        self._interval = interval
+        self._count_at = 0.0
+
+    async def run(self) -> None:
+        """Look for due jobs every ``interval`` seconds until cancelled; an unavailable store or broker delays it."""
+        while True:
+            try:
+                await self.look()
+                if time.monotonic() >= self._count_at:
+                    await self.count()
+                    self._count_at = time.monotonic() + _COUNT_EVERY_SECONDS
+            except (TransientError, Overloaded) as error:
+                log.warning("watch_postponed", code=error.code, message=error.message)
+            await asyncio.sleep(self._interval)
+
+    async def look(self) -> None:
+        """Publish every parked job that is due.
+
+        Raises:
+            TransientError, Overloaded: The store or the broker is not available now.
+        """
+        now = self._context.clock()
+        some: list[WaitingMarker] = []
+        async for marker in self._parking.parked():
+            if marker.due > now:
+                break
+            if marker.ref.integration in self._integrations:
+                some.append(marker)
+            if len(some) == CALLS_AT_ONCE:
+                await at_once(self._publish, some)
+                some.clear()
+        await at_once(self._publish, some)
+
+    async def count(self) -> None:
+        """Set the metrics of parked jobs."""
+        now, late = self._context.clock(), 0.0
+        counts: Counter[tuple[str, str]] = Counter()
+        async for marker in self._parking.parked():
+            known = marker.ref.integration in self._integrations
+            counts[marker.ref.integration if known else "unknown", marker.code] += 1
+            if known:
+                late = max(late, (now - marker.due).total_seconds())
+        gauge = self._context.metrics.jobs_waiting
+        gauge.clear()
+        for (integration, code), number in counts.items():
+            gauge.labels(integration=integration, code=code).set(number)
+        self._context.metrics.parked_overdue_seconds.set(late)
+
+    async def _publish(self, marker: WaitingMarker) -> None:
+        with job_in_logs(marker.ref):
+            try:
+                await self._publish_receipt(marker)
+            except (TransientError, Overloaded):
+                raise
+            except Exception as error:  # noqa: BLE001 - one damaged job must not hold up the others
+                code, message = (
+                    (error.code, error.message) if isinstance(error, PipelineError) else (type(error).__name__, "")
+                )
+                log.error("parked_job_stuck", marker=marker.key, code=code, message=message)  # noqa: TRY400
+
+    async def _publish_receipt(self, marker: WaitingMarker) -> None:
+        jobs = self._context.jobs
+        waiting = await self._parking.receipt(marker)
+        if waiting is None:
+            # a lifecycle rule deleted the receipt, which is older than its marker: nothing is left to do
+            log.warning("parked_job_forgotten", marker=marker.key)
+            await jobs.unfile(marker.key)
+            return
+        with trace_in_logs(first_values(waiting.headers).get("traceparent")):
+            await self._publish_waiting(marker, waiting)
+
+    async def _publish_waiting(self, marker: WaitingMarker, waiting: Waiting) -> None:
+        late = (self._context.clock() - marker.due).total_seconds()
+        if late < _LEFT_TO_OTHERS_SECONDS and not self._owns(waiting.partition):
+            return
+        await self._context.publisher.publish(outgoing(waiting))
+        await self._context.jobs.unfile(marker.key)
+        log.info("job_resumed", stage=waiting.stage, code=waiting.code, waits=waiting.count)
+
+
+def outgoing(waiting: Waiting) -> OutgoingRecord:
+    """Return the record to publish when a wait is over: key, value and headers as they were, and for its group only."""
+    retry = {
+        RETRY_GROUP_HEADER: waiting.stage,
+        RETRY_COUNT_HEADER: str(waiting.count),
+        RETRY_FIRST_AT_HEADER: waiting.first_at.isoformat().replace("+00:00", "Z"),
+        RETRY_CODE_HEADER: waiting.code,
+    }
+    kept = [(name, value) for name, value in waiting.headers if name not in _RETRY_HEADERS]
+    added = [(name, value.encode()) for name, value in retry.items()]
+    return OutgoingRecord(waiting.topic, waiting.key, waiting.value, (*kept, *added))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
@@ -18,8 +18,8 @@ from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, outcome_record
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Partner
-from pipeline.jobs.receipts import Announcement, Outcome, Processed, Uploaded
-from pipeline.jobs.stage import StageContext
+from pipeline.jobs.receipts import Announcement, Outcome, Processed, Uploaded, Waiting
+from pipeline.jobs.stage import DeadlinePassed, StageContext
 from pipeline.jobs.wording import shorten
 
 log = structlog.get_logger(__name__)
@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 _TIME_IS_OVER: Final = "deadline_passed"
 """How the codes end whose reason is the time: ``deadline_passed``, ``source_deadline_passed``, ..."""
+
+_WAITS_READ: Final = 20
+"""Latest waits of a job among which the last cause is looked for."""
 
 _FIELD: Final = re.compile(rf"\b(?:{'|'.join(JobAnnouncement.model_fields)})\b")
 
@@ -121,7 +124,10 @@ class Decider:
         if error.code.endswith(_TIME_IS_OVER):
             await self._context.ensure_clock()
         announcement = await self._context.jobs.newest(ref)
-        message = _message(error.message, rules.partner)
+        text = error.message
+        if isinstance(error, DeadlinePassed):
+            text = f"{text} {await self._why_too_late(announcement, ref, rules)}"
+        message = _message(text, rules.partner)
         wanted = _failed(
             announcement,
             error.code,
@@ -132,6 +138,35 @@ class Decider:
             at=self._context.clock(),
         )
         return await self._decide(ref, wanted, traceparent)
+
+    async def _why_too_late(self, announcement: Announcement, ref: JobRef, rules: JobRules) -> str:
+        """Return the last cause of a missed deadline, and a remedy that works under the integration's policy."""
+        again = rules.policies.reannouncement_after_failure == "new_attempt"
+        remedy = (
+            "Announce the job again with fresh URLs."
+            if again
+            else "Announce the cards as a new job: announced again, this job keeps its outcome."
+        )
+        if announcement.deadline <= announcement.stored_at:
+            return (
+                f"Its URLs were valid for less than the {rules.limits.deadline_margin_seconds:g} s that are kept for "
+                f"the callback. {remedy} Let its URLs be valid for longer."
+            )
+        last = await self._last_wait(ref)
+        if last is None:
+            return remedy
+        minutes = int((self._context.clock() - last.first_at).total_seconds() / 60)
+        return f"Last cause, for {minutes} min: {last.message} {remedy}"
+
+    async def _last_wait(self, ref: JobRef) -> Waiting | None:
+        """Return the receipt of the job's latest wait, whether it is over or not; None if it never waited."""
+        jobs = self._context.jobs
+        found: list[Waiting] = []
+        for key in sorted([info.key async for info in jobs.objects.list(ref.waiting)])[-_WAITS_READ:]:
+            with suppress(JobDamaged):
+                waiting = await jobs.receipt(key, Waiting)
+                found += [waiting] if waiting and waiting.stage in {"process", "upload"} else []
+        return max(found, key=lambda one: one.at, default=None)
 
     async def complete(
         self, message: StageMessage, processed: Processed, uploaded: Uploaded, rules: JobRules

@@ -134,7 +134,7 @@ def deadline_passed(deadline: datetime) -> DeadlinePassed:
     return DeadlinePassed(
         "deadline_passed",
         "The job could not be finished in time, before its URLs expired: "
-        f"work had to end at {deadline:%Y-%m-%d %H:%M:%S} UTC. Announce the job again with fresh URLs.",
+        f"work had to end at {deadline:%Y-%m-%d %H:%M:%S} UTC.",
     )
 
 

@@ -275,3 +275,36 @@ async def test_other_jobs_are_not_retried() -> None:
     assert await refusal({}) == "integration_removed"
     await world.run(record)
     assert await refusal(rules) == "job_completed"
+
+
+@pytest.mark.parametrize(
+    ("policy", "remedy"),
+    [("new_attempt", "Announce the job again with fresh URLs."), ("repeat_outcome", "Announce the cards as a new job")],
+)
+async def test_a_missed_deadline_names_the_last_cause_and_a_remedy_that_works(policy: str, remedy: str) -> None:
+    world = World(policies={"reannouncement_after_failure": policy})
+    record: Record | None = world.announce()
+    assert record
+    await world.deliver(world.watch, record)
+    world.objects.fail_open = [TransientError("source_unavailable", "The input storage answered 500.")] * 3
+    while record is not None:
+        record = await world.handle("process", record)
+    world.clock.forward(minutes=60)
+    await world.watch.look()
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert outcome.message is not None
+    assert outcome.reason == "deadline_passed"
+    assert "Last cause, for 60 min: The input storage answered 500." in outcome.message
+    assert remedy in outcome.message
+
+
+async def test_urls_that_are_valid_for_less_than_the_margin_are_named() -> None:
+    world = World()
+    record = world.announce(expires_at="2026-01-21T12:00:20Z")
+    await world.deliver(world.watch, record)
+    await world.run(record)
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert outcome.message is not None
+    assert "valid for less than the 30 s that are kept for the callback" in outcome.message

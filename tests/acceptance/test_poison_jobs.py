@@ -75,8 +75,8 @@ class World:
 
     async def shown(self, job: Job) -> dict[str, Any]:
         """Return what ``job show`` says."""
-        code, said = await self.both.flow.cli("job", "show", str(job.guid), "--json")
-        assert code == 0, said
+        code, said, problem = await self.both.flow.command("job", "show", str(job.guid), "--json")
+        assert code == 0, problem
         found: dict[str, Any] = json.loads(said)
         return found
 

@@ -19,7 +19,6 @@ import pytest
 import pytest_asyncio
 from support.brokers import Broker
 from support.flow import INTEGRATION, Flow, Tables, running_flow
-from support.flow_process import FlowProcess, Launch
 from support.members import until
 from support.paths import ROOT
 from support.prefork import Prefork
@@ -139,10 +138,8 @@ class World:
 
     flow: Flow
     folder: Path
-    launch: Launch
     jobs: dict[str, Job]
     quarantined: str = ""
-    ran: int = 0
 
     def argv(self, quote: Quoted) -> list[str]:
         """Return the command line, with something real for each placeholder."""
@@ -151,23 +148,16 @@ class World:
         words = (examples.get(word, word) for word in quote.arguments)
         return [*quote.names, *words, *(["--yes"] if quote.asks and "--yes" not in quote.arguments else [])]
 
-    async def run(self, *argv: str) -> tuple[int, str, str]:
-        """Run a command; return its code, and what it wrote to stdout and stderr."""
-        self.ran += 1
-        command = ["--config", str(self.flow.config), *argv]
-        process = FlowProcess("command", command, self.folder / f"{self.ran:03d}", launch=self.launch)
-        return await process.ended(), process.output, process.log
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(
     apache_kafka: Broker, tmp_path_factory: pytest.TempPathFactory, prefork: Prefork
 ) -> AsyncIterator[World]:
     folder = tmp_path_factory.mktemp("runbook")
-    (folder / "commands").mkdir()
+    (folder / "results").mkdir()
     limits: Tables = {"limits": {"chunk_records": 2}}
     async with running_flow(apache_kafka, folder, launch=prefork, integration=limits) as flow:
-        found = World(flow, folder / "commands", prefork, {})
+        found = World(flow, folder / "results", {})
         for name, fault in _FAULTS.items():
             if fault is not None:
                 flow.sandbox.faults.add(fault)
@@ -177,7 +167,7 @@ async def world(
         await flow.send(override={"input_file_url": f"https://{_NEW_HOST}/input.csv"})
         host = f'"127.0.0.1:{flow.sandbox.ecs.base_url.rpartition(":")[2]}"'
         flow.config.write_text(flow.config.read_text().replace(f"input = [{host}]", f'input = [{host}, "{_NEW_HOST}"]'))
-        code, said, problem = await found.run("quarantine", "list", "--json")
+        code, said, problem = await flow.command("quarantine", "list", "--json")
         assert code == 0, problem
         found.quarantined = json.loads(said.splitlines()[0])["id"]
         yield found
@@ -196,7 +186,7 @@ async def test_a_command_of_the_runbook_works(world: World, quote: Quoted) -> No
     if quote.text in PARSED:
         quote.command.make_context(quote.names[-1], argv[len(quote.names) :], resilient_parsing=False)
     elif not quote.is_mention:
-        code, said, problem = await world.run(*argv)
+        code, said, problem = await world.flow.command(*argv)
         assert code == 0, f"{said}\n{problem}"
 
 

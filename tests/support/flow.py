@@ -124,6 +124,13 @@ class Flow:
         """Run a command with the flow's settings; return its code and stdout."""
         return await run_cli("--config", str(self.config), *arguments)
 
+    async def command(self, *arguments: str) -> tuple[int, str, str]:
+        """Run a command as the flow starts its processes; return its code, and what it wrote to stdout and stderr."""
+        self._started += 1
+        base = self.folder / f"{self._started:02d}-command"
+        process = FlowProcess("command", ["--config", str(self.config), *arguments], base, launch=self._launch)
+        return await process.ended(), process.output, process.log
+
     # jobs
 
     async def send(self, **request: Any) -> Job:

@@ -39,6 +39,8 @@ _ANSWER_WITHIN: Final = 4.0
 
 _APPEND_TIME: Final = 1
 """Kafka's number for ``message.timestamp.type=LogAppendTime``."""
+_FIRST_MS: Final = 946_684_800_000
+"""The year 2000. The embedded broker answers with a time long before it, which is none."""
 
 MAX_SENDS_IN_FLIGHT: Final = 256
 """Records that one publisher sends at the same time.
@@ -160,8 +162,7 @@ class KafkaPublisher:
                 raise refused from error
             self._replace_if_broken(error)
             raise self._unavailable(record.topic, type(error).__name__) from error
-        appended_ms = appended.timestamp if appended.timestamp_type == _APPEND_TIME else None
-        return RecordPosition(record.topic, appended.partition, appended.offset, appended_ms)
+        return RecordPosition(record.topic, appended.partition, appended.offset, _appended_ms(appended))
 
     async def _handed_over(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         self._count(+1)
@@ -247,3 +248,10 @@ class KafkaPublisher:
             if cause is not None and (cause.code, cause.message) != (self._problem.code, self._problem.message):
                 self._problem = cause
                 log.warning("connection_lost", component="publisher", code=cause.code, message=cause.message)
+
+
+def _appended_ms(appended: Appended) -> int | None:
+    """Return the broker's time of an append, or None if the broker does not say it."""
+    timestamp = appended.timestamp
+    known = appended.timestamp_type == _APPEND_TIME and timestamp is not None and timestamp >= _FIRST_MS
+    return timestamp if known else None

@@ -283,11 +283,16 @@ def test_a_key_goes_where_every_client_sends_it(key: bytes, partitions: int) -> 
     assert [expected, expected] == [partition_of(key, every, []) for _ in range(2)]
 
 
-@pytest.mark.parametrize(("kind", "appended"), [(0, None), (1, 1_768_996_800_000)])
-async def test_the_time_of_the_append_is_the_brokers_or_unknown(kind: int, appended: int | None) -> None:
-    """The producer's own time would always agree with its clock."""
+@pytest.mark.parametrize(
+    ("kind", "timestamp", "appended"),
+    [(0, 1_768_996_800_000, None), (1, 1_768_996_800_000, 1_768_996_800_000), (1, 1234, None)],
+)
+async def test_the_time_of_the_append_is_the_brokers_or_unknown(
+    kind: int, timestamp: int, appended: int | None
+) -> None:
+    """The producer's own time would always agree with its clock; 1234 is the answer of the embedded broker."""
     cluster = Cluster()
     async with _publishing(cluster) as publisher:
         await publisher.publish(RECORD)
-        cluster.made[0].answers = [Confirmed(timestamp=1_768_996_800_000, timestamp_type=kind)]
+        cluster.made[0].answers = [Confirmed(timestamp=timestamp, timestamp_type=kind)]
         assert (await publisher.publish(RECORD)).appended_ms == appended

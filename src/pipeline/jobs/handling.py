@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from pipeline.contracts import RETRY_CODE_HEADER, Record, first_values, parse_job_key
+from pipeline.contracts import RETRY_CODE_HEADER, RETRY_COUNT_HEADER, Record, first_values, parse_job_key
 from pipeline.errors import FatalError, LeaseLost, Overloaded, PermanentError, PipelineError, TransientError, Untried
 from pipeline.jobs.announcements import IntegrationUnknown
 from pipeline.jobs.damage import JobDamaged
@@ -71,7 +71,7 @@ class JobHandler:
             FatalError: As the stage raised it; or several jobs in a row failed in a way that nobody expects.
         """
         with _record_in_logs(record):
-            if await self._parking.waits(record, self._context.stage):
+            if self._may_wait(record) and await self._parking.waits(record, self._context.stage):
                 log.info("job_waits_already", stage=self._context.stage)
                 return
             try:
@@ -85,6 +85,14 @@ class JobHandler:
                 self._note_broken(record, error)
             else:
                 self._broken.clear()
+
+    def _may_wait(self, record: Record) -> bool:
+        """Return whether a try of this record may come too early, so that the store must be asked.
+
+        That is a copy of a parked record, or a repeated outcome: the partner may have asked CONFIRM for a pause. A
+        repeat that PROCESS or UPLOAD tries early does no harm, and each look costs a request.
+        """
+        return self._context.stage == "confirm" or RETRY_COUNT_HEADER in first_values(record.headers)
 
     async def _contained(self, record: Record, lease: Lease) -> None:
         """Let the stage handle the record; what must not end the process becomes a TransientError about the job."""

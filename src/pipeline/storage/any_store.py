@@ -146,7 +146,7 @@ class MeteredStore:
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """See ObjectStore."""
-        with self._measured("list"):
+        with self._measured("folders"):
             return await self._store.folders(prefix)
 
     async def delete(self, key: str) -> None:

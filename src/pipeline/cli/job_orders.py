@@ -145,7 +145,8 @@ def cancel(
     async def act(operations: Operations, _: Command, ref: JobRef) -> Result:
         outcome = await operations.cancel(ref)
         notified = ref.integration in configured
-        return {"job": job_name(ref), "outcome": outcome.outcome, "reason": outcome.reason, "notified": notified}
+        decided = outcome.outcome if outcome else None
+        return {"job": job_name(ref), "outcome": decided, "reason": CANCELLED, "notified": notified}
 
     action = Action(
         name="job cancel",

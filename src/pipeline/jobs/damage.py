@@ -25,9 +25,7 @@ class JobDamaged(PermanentError):
     """
 
     def __init__(self, key: str, what: str) -> None:
-        super().__init__(
-            "job_damaged", f"Stored data of this job is damaged ({what}), so it cannot be continued. Announce it again."
-        )
+        super().__init__("job_damaged", f"Stored data of this job is damaged ({what}), so it cannot be continued.")
         self.key = key
         self.found = what
 

@@ -127,17 +127,27 @@ class Operations:
     keep_failed_parts: timedelta
     parking: Parking
 
-    async def cancel(self, ref: JobRef) -> Outcome:
+    async def cancel(self, ref: JobRef) -> Outcome | None:
         """Fail a job as ``cancelled``, and have its partner notified; return the existing outcome.
 
         Work that is running stops at its next look at the outcome: before a chunk, a download, an upload. A job whose
-        integration the settings lack is closed: its partner is not notified, because nobody knows how.
+        integration the settings lack is closed: its partner is not notified, because nobody knows how. If no worker
+        ever knew the integration, the job has only waited: its waits end, and it gets no outcome (None).
 
         Raises:
-            Refused: It was decided otherwise, before or just now.
+            Refused: It was decided otherwise, before or just now, or no worker has read its announcement yet.
         """
         await check_cancel(self.context.jobs, ref, self.rules)
         rules = self.rules.get(ref.integration)
+        if not await self.context.jobs.announcements(ref):
+            if rules is not None:
+                raise Refused(
+                    "job_unread",
+                    f"{_name(ref)}: no worker has read its announcement yet. The job is announced within a minute if "
+                    "the workers run; then cancel it, so that ECS is notified.",
+                )
+            await self.parking.drop(ref)
+            return None
         if rules is None:
             return await self._close(ref)
         error = PermanentError(

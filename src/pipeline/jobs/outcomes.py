@@ -29,6 +29,9 @@ T = TypeVar("T")
 _TIME_IS_OVER: Final = "deadline_passed"
 """How the codes end whose reason is the time: ``deadline_passed``, ``source_deadline_passed``, ..."""
 
+_NEW_URLS_HELP: Final = ("_deadline_passed", "_expired")
+"""How the codes end whose cause new URLs remove: ``source_expired``, ``upload_deadline_passed``, ..."""
+
 _WAITS_READ: Final = 20
 """Latest waits of a job among which the last cause is looked for."""
 
@@ -127,6 +130,8 @@ class Decider:
         text = error.message
         if isinstance(error, DeadlinePassed):
             text = f"{text} {await self._why_too_late(announcement, ref, rules)}"
+        elif isinstance(error, JobDamaged) or error.code.endswith(_NEW_URLS_HELP):
+            text = f"{text} {_announce_again(rules)}"
         message = _message(text, rules.partner)
         wanted = _failed(
             announcement,
@@ -141,12 +146,7 @@ class Decider:
 
     async def _why_too_late(self, announcement: Announcement, ref: JobRef, rules: JobRules) -> str:
         """Return the last cause of a missed deadline, and a remedy that works under the integration's policy."""
-        again = rules.policies.reannouncement_after_failure == "new_attempt"
-        remedy = (
-            "Announce the job again with fresh URLs."
-            if again
-            else "Announce the cards as a new job: announced again, this job keeps its outcome."
-        )
+        remedy = _announce_again(rules)
         if announcement.deadline <= announcement.stored_at:
             return (
                 f"Its URLs were valid for less than the {rules.limits.deadline_margin_seconds:g} s that are kept for "
@@ -282,6 +282,13 @@ def _failed(
         decided_by=decided_by,
         at=at,
     )
+
+
+def _announce_again(rules: JobRules) -> str:
+    """Return what the partner can do; announcing the job again helps only if its integration allows a new attempt."""
+    if rules.policies.reannouncement_after_failure == "new_attempt":
+        return "Announce the job again with fresh URLs."
+    return "Announce the cards as a new job: announced again, this job keeps its outcome."
 
 
 def _callback(announcement: JobAnnouncement, counts: Counts, rules: JobRules, message: str | None) -> Callback:

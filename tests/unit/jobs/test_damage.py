@@ -41,7 +41,7 @@ async def assert_failed(world: World) -> None:
     outcome = await world.jobs.outcome(world.ref)
     assert outcome is not None
     assert (outcome.outcome, outcome.reason) == ("failed", "job_damaged")
-    assert "Announce it again" in json.loads(outcome.body)["error_message"]
+    assert "Announce the cards as a new job" in json.loads(outcome.body)["error_message"]
     assert "jobs/" not in outcome.body
     assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
 

@@ -94,7 +94,9 @@ async def test_a_file_that_is_refused_for_good_fails_the_job() -> None:
     record = world.announce()
     world.objects.fail_open.append(SourceRefused("source_expired", "The input URL has expired."))
     await world.run(record)
-    assert reported(world)["error_message"] == "The input URL has expired."
+    assert reported(world)["error_message"] == (
+        "The input URL has expired. Announce the cards as a new job: announced again, this job keeps its outcome."
+    )
 
 
 async def test_a_refused_upload_fails_the_job_with_all_cards_counted() -> None:

@@ -81,7 +81,7 @@ async def test_a_job_that_nobody_did_in_time(lines: list[EventDict]) -> None:
         await world.handle_until_over("confirm", failed)
     assert {"deadline_passed", "outcome_decided", "partner_notified"} <= events(lines)
     for topic in (Topic.BATCH_FAILED, Topic.BATCH_COMPLETED, Topic.AUDIT_EVENTS):
-        for one in world.bus.on(topic):
+        for one in (one for one in world.bus.on(topic) if one.key != "-"):  # a comparison of clocks is about no job
             assert CARRIED["trace_id"] in first_values(one.headers)["traceparent"], topic
 
 

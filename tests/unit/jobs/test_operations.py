@@ -17,6 +17,7 @@ from pipeline.jobs.operations import Operations, Refused, check_notify, check_re
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import Answer
 from pipeline.jobs.stage import StageContext
+from pipeline.jobs.transfer import SourceRefused
 
 REFUSAL = Answer("refused", 404, "callback_unknown_job", "No batch job found")
 TEXT = "The job was cancelled by the receiver of the announcement before it was finished."
@@ -156,6 +157,19 @@ async def test_a_job_of_a_removed_integration_is_closed_without_a_callback() -> 
     assert world.bus.audit() == ["outcome.decided"]
 
 
+async def test_a_job_that_no_worker_could_read_stops_waiting() -> None:
+    """Its integration was never in the settings of a worker; with the integration it must be read first."""
+    world = World()
+    world.restart(integrations=())
+    for group in ("process", "watch"):
+        await world.handle_until_over(group, world.announce())
+    with pytest.raises(Refused, match="no worker has read its announcement yet"):
+        await operations(world).cancel(world.ref)
+    assert [key for key in world.memory.objects if key.startswith("due/")]
+    assert await operations(world, configured=False).cancel(world.ref) is None
+    assert not [key for key in world.memory.objects if key.startswith("due/")]
+
+
 async def test_a_decided_job_of_a_removed_integration_is_closed_with_its_outcome() -> None:
     world = World()
     record = world.announce()
@@ -163,6 +177,7 @@ async def test_a_decided_job_of_a_removed_integration_is_closed_with_its_outcome
     await world.deliver(world.process, record)
     await world.deliver(world.upload, world.records(Topic.BATCH_PROCESSED)[0])
     outcome = await operations(world, configured=False).cancel(world.ref)
+    assert outcome is not None
     assert outcome.outcome == "completed"
     assert not [key for key in world.memory.objects if key.startswith("open/")]
 
@@ -296,6 +311,22 @@ async def test_a_missed_deadline_names_the_last_cause_and_a_remedy_that_works(po
     assert outcome.message is not None
     assert outcome.reason == "deadline_passed"
     assert "Last cause, for 60 min: The input storage answered 500." in outcome.message
+    assert remedy in outcome.message
+
+
+@pytest.mark.parametrize("code", ["source_expired", "source_deadline_passed"])
+@pytest.mark.parametrize(
+    ("policy", "remedy"),
+    [("new_attempt", "Announce the job again with fresh URLs."), ("repeat_outcome", "Announce the cards as a new job")],
+)
+async def test_an_expired_url_names_a_remedy_that_works(code: str, policy: str, remedy: str) -> None:
+    world = World(policies={"reannouncement_after_failure": policy})
+    world.objects.fail_open = [SourceRefused(code, "input_file_url was refused.")]
+    await world.run(world.announce())
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert outcome.message is not None
+    assert outcome.reason == code
     assert remedy in outcome.message
 
 

@@ -72,7 +72,7 @@ async def next_url(source: UrlSource, direction: Direction, clock: Callable[[], 
         raise direction.refused(
             f"{direction.prefix}_deadline_passed",
             f"{direction.field} expires too soon to go on (work with it had to end at "
-            f"{signed.deadline:%Y-%m-%d %H:%M:%S} UTC). Announce the job again with fresh URLs.",
+            f"{signed.deadline:%Y-%m-%d %H:%M:%S} UTC).",
         )
     foreign = signed_headers(signed.url.get_secret_value()) - direction.sendable
     if foreign:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import structlog
 from prometheus_client import Gauge
 
 from pipeline.errors import TransientError
 from pipeline.observability.health import Health
+from pipeline.observability.loggers import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 BOUND: Final = timedelta(seconds=60)
 """From here on the clock is wrong. Less than the smallest sensible margin before a deadline would be noise."""

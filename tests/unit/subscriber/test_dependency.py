@@ -145,6 +145,7 @@ print(json.dumps([own, before == sorted(REGISTRY._names_to_collectors)]))
     assert own == sorted(metric.name for metric in SubscriberMetrics().registry.collect())
     assert {name.removeprefix("pipeline_").partition("_")[0] for name in own} == {
         "consumer",
+        "kafka",
         "publish",
         "sends",
         "subscriber",

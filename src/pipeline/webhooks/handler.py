@@ -231,7 +231,7 @@ class Ingress:
             known["subject"] = found.subject
         if webhook.policy.audit_accepted:
             await self._publishing.all(*self._audited(received, found))
-            log.info("webhook_accepted", **_log_fields(received), subject=found.subject, event_id=found.id)
+            log.info("webhook_accepted", **_log_fields(received), subject=known.get("subject"), event_id=found.id)
         else:
             await self._publishing.all(records.accepted(received, found))
             log.debug("webhook_taken", integration=webhook.integration, event_id=found.id)

@@ -24,7 +24,8 @@ from pipeline.kafka import BrokerUnavailable, RecordTooLarge
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
 from pipeline.webhooks.settings import IngressSettings
-from pipeline.webhooks.sources import EcsSource, SchemeVerifier, SuccessStatus, WebhookRequest
+from pipeline.webhooks.sources import ConfiguredSource, EcsSource, SchemeVerifier, SuccessStatus, WebhookRequest
+from pipeline.webhooks.sources.settings import EventAttributes
 from pipeline.webhooks.testing import SECRET, SECRET_HEADERS, Serving, ecs_webhook, serving
 from pipeline.webhooks.verification import HmacSpec, Secret, scheme_of
 from pipeline.webhooks.webhook import Webhook
@@ -327,6 +328,21 @@ async def test_unauthenticated_callers_learn_nothing_but_metric_and_log_do(
     assert [(line["reason"], line["client"], line["log_level"]) for line in refusals] == [
         (reason, "127.0.0.1", "warning")
     ]
+
+
+async def test_no_log_line_names_a_subject_that_the_sender_chose(client: aiohttp.ClientSession) -> None:
+    class Shop(ConfiguredSource):
+        policy = replace(ConfiguredSource.policy, audit_accepted=True)  # type: ignore[misc]
+
+    attributes = EventAttributes.model_validate({"type": "text:sold", "key": "json:/job_guid"})
+    webhook = replace(ecs_webhook(), source=Shop("shop", attributes, lambda _: b""))
+    publisher = MemoryPublisher()
+    with capture_logs() as logs:
+        async with serving(publisher, webhooks=[webhook]) as here:
+            assert (await _post(client, here, b'{"job_guid": "100001"}')).status == 200
+    [accepted] = [line for line in logs if line["event"] == "webhook_accepted"]
+    assert accepted["event_id"] == first_values(publisher.published[0].headers)["ce_id"]
+    assert "100001" not in repr(logs)
 
 
 async def test_without_an_active_secret_the_sender_is_asked_to_come_again(client: aiohttp.ClientSession) -> None:

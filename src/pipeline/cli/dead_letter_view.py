@@ -13,7 +13,8 @@ from pipeline.app import STAGES
 from pipeline.cli.event_view import document, position
 from pipeline.cli.job_view import NotFound
 from pipeline.cli.kept_records import find_kept, read_kept
-from pipeline.contracts import DEAD_LETTER_ENDING, Topic, TopicName
+from pipeline.contracts import DEAD_LETTER_ENDING, SPECS, Record, Topic, TopicName
+from pipeline.errors import PoisonRecord
 from pipeline.kafka import StoredDeadLetter, read_dead_letter, topic_names
 from pipeline.observability import mask_text
 from pipeline.settings import Settings
@@ -125,9 +126,27 @@ def _of_subscriber(group: str) -> list[TopicName]:
 async def read_letters(settings: Settings, wanted: Wanted) -> AsyncGenerator[StoredDeadLetter, None]:
     """Yield the wanted dead letters, topic by topic, in the order in which they were written to each partition."""
     topics = await _topics(settings, wanted.groups)
-    async for letter in read_kept(settings.cluster, topics, read_dead_letter):
+    async for letter in read_kept(settings.cluster, topics, _read_own):
         if wanted.accepts(letter):
             yield letter
+
+
+def _read_own(record: Record) -> StoredDeadLetter:
+    """Return what a dead letter holds; raise PoisonRecord if it is not in the topic of its group.
+
+    A replay has the rights of its operator. So who may write to one dead-letter topic, e.g. a subscriber, must not
+    name another group, or a topic that only the pipeline writes to.
+    """
+    letter = read_dead_letter(record)
+    if record.topic not in _kept_in(letter.group, letter.record.topic):
+        raise PoisonRecord("dead_letter_foreign", "The dead letter is not in the topic of its group")
+    return letter
+
+
+def _kept_in(group: str, topic: TopicName) -> list[TopicName]:
+    """Return where a group's dead letters of a topic may be."""
+    own = SPECS[topic].dead_letter if topic in SPECS else None
+    return [own] if own and group in _OF_STAGES else _of_subscriber(group)
 
 
 async def find_letter(settings: Settings, item_id: str) -> StoredDeadLetter:

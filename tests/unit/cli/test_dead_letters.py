@@ -238,6 +238,30 @@ def test_a_foreign_record_and_an_unreadable_topic_are_warned_of(run: Run, letter
     )
 
 
+@pytest.mark.parametrize(
+    ("group", "topic", "kept_in"),
+    [
+        ("process", Topic.BATCH_REQUESTED, "billing.dead-letter"),
+        ("process", Topic.BATCH_REQUESTED, "process.dead-letter"),
+        ("audit", Topic.AUDIT_EVENTS, "billing.stepup.dead-letter"),
+        ("ledger", Topic.EVENTS_FEES, "billing.dead-letter"),
+        ("ledger", Topic.EVENTS_FEES, Topic.BATCH_DEAD_LETTER),
+        ("process", Topic.AUDIT_EVENTS, Topic.BATCH_DEAD_LETTER),
+    ],
+)
+def test_a_letter_in_the_topic_of_another_group_is_not_replayed(
+    run: Run, letters: DeadLetterTopics, group: str, topic: Topic, kept_in: str
+) -> None:
+    """Who may write to one dead-letter topic must not have a record published to a topic that only we write."""
+    letters.put(record(topic, key=f"acme/{GUID}", value=ANNOUNCEMENT), group)
+    letters.held[0] = replace(letters.held[0], topic=kept_in)
+    result = run("dead-letters", "replay", "--code", "handler_poison", *WHY)
+    assert (result.exit_code, published(topic, Topic.AUDIT_EVENTS)) == (0, [])
+    assert f"warning: {kept_in}, partition 0, offset 0: The dead letter is not in the topic of its group\n" in (
+        result.stderr
+    )
+
+
 def test_a_group_without_a_dead_letter_topic_is_named(run: Run, letters: DeadLetterTopics) -> None:
     letters.put(record())
     for group in ("nobody", "no group/name"):

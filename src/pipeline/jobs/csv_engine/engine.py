@@ -29,6 +29,7 @@ from pipeline.jobs.processors.protocols import (
     TransientCardError,
 )
 from pipeline.jobs.processors.settings import ProcessorSettings
+from pipeline.jobs.wording import quote
 from pipeline.outbound import NO_CIRCUIT, Call, Circuit, HostUnavailable
 from pipeline.plugins import Fault, contained, contained_call
 
@@ -343,7 +344,9 @@ class Tries:
         only use up the tries sooner.
         """
         if error.unavailable:
-            call.failed(HostUnavailable("card_service_unavailable", f"Card service: {_text_of(error) or 'no answer'}."))
+            # a circuit repeats its last failure where the result file does not go: log lines, receipts, callbacks
+            said = quote(_text_of(error)) or "no answer"
+            call.failed(HostUnavailable("card_service_unavailable", f"Card service: {said}."))
         retry = self.settings.retry
         if failures >= retry.max_tries:
             return False

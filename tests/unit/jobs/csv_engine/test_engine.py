@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from support.loud_processors import LOUD, LoudByBatch, LoudByRow, LoudInTask
 
 from pipeline.errors import FatalError, PermanentError, TransientError
@@ -808,6 +809,21 @@ async def test_a_dead_card_service_fails_no_cards_of_a_long_chunk() -> None:
     with pytest.raises(CircuitOpen):
         await bench.run(100)
     assert len(bench.service.asked) == asked, "the next chunk is not begun"
+
+
+async def test_the_words_of_a_processor_open_a_circuit_without_the_card_that_they_name() -> None:
+    """They went into the result file only; a circuit repeats them in log lines, receipts and callbacks."""
+    bench = CircuitBench()
+
+    async def refuse(_card: Card, _context: JobContext) -> CardResult:
+        raise TransientCardError("no answer for 100001\nat https://cards.example/100001?sig=planted", unavailable=True)
+
+    bench.service = refuse  # type: ignore[assignment]
+    with capture_logs() as logs, pytest.raises(CircuitOpen, match="no answer for") as caught:
+        await bench.run(100)
+    (opened,) = [line for line in logs if line["event"] == "circuit_opened"]
+    for text in (caught.value.message, opened["message"]):
+        assert text.startswith("Card service: no answer for [digits] at [url]")
 
 
 async def test_one_card_finds_that_the_service_works_again_and_the_others_of_its_job_wait_for_it() -> None:

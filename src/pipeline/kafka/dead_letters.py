@@ -31,7 +31,7 @@ from pipeline.contracts import (
 from pipeline.errors import FatalError, PermanentError, PoisonRecord
 from pipeline.kafka.errors import RecordTooLarge
 from pipeline.kafka.protocols import Publisher
-from pipeline.observability import KafkaMetrics, get_logger, record_fields
+from pipeline.observability import KafkaMetrics, get_logger, mask_text, record_fields
 
 log = get_logger(__name__)
 
@@ -163,7 +163,7 @@ def _facts(letter: DeadLetter) -> dict[str, str]:
         "dlq_group": letter.group,
         "dlq_attempts": str(record.attempt),
         "dlq_code": error.code,
-        "dlq_message": error.message[:_MESSAGE_LIMIT],
+        "dlq_message": mask_text(error.message)[:_MESSAGE_LIMIT],
         "dlq_at": letter.at.isoformat().replace("+00:00", "Z"),
     }
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.contracts import Headers, OutgoingRecord, Record, RecordPosition, Topic, is_for
+from pipeline.contracts import Headers, OutgoingRecord, Record, RecordPosition, Topic, first_values, is_for
 from pipeline.errors import PermanentError, PoisonRecord
 from pipeline.kafka import DeadLetters, RecordTooLarge, read_dead_letter
 from pipeline.kafka.testing import MemoryPublisher
@@ -46,6 +46,17 @@ async def test_what_was_written_is_read_back() -> None:
         5,
     )
     assert (letter.at, letter.value_missing, letter.integration) == (AT, False, "acme")
+
+
+async def test_the_reason_is_masked_before_it_is_cut() -> None:
+    """A cut may leave a piece of a card number that no pattern knows."""
+    publisher = MemoryPublisher()
+    letters = DeadLetters(publisher, group="billing", metrics=Metrics(), address=lambda _: "billing.dead-letter")
+    message = f"{'no ' * 329}4111111111111111 at https://bank.example/a?sig=planted"
+    await letters.write(RECORD, PermanentError("handler_poison", message))
+    (letter,) = publisher.published
+    reason = first_values(letter.headers)["dlq_message"]
+    assert (len(reason), reason[980:]) == (1000, " no no [digits] at h")
 
 
 async def test_a_letter_that_was_written_twice_has_one_id_and_every_other_has_its_own() -> None:

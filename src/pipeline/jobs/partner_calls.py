@@ -130,9 +130,13 @@ class ContainedPartner:
     def _checked(self, check: Check) -> Check:
         def checked() -> Health:
             try:
-                return contained_call(check, PluginFailed)
+                found: object = contained_call(check, PluginFailed)
             except PluginFailed as failed:
                 return Health(ok=False, message=f"the check of partner {self._name} raised {failed.fault}")
+            if isinstance(found, Health):
+                return found
+            what = f"returned {type(found).__name__} instead of Health"
+            return Health(ok=False, message=f"the check of partner {self._name} {what}")
 
         return checked
 

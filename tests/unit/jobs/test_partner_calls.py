@@ -136,7 +136,7 @@ async def test_a_partner_that_cannot_make_a_callback_decides_nothing(loud: Loud,
 
 async def test_what_a_partner_must_return_is_checked(loud: Loud) -> None:
     partner = ContainedPartner(loud, "bank")
-    loud.returns = {"decode": "x", "callback": "y", "notify": "z", "error_message_limit": "many"}
+    loud.returns = {"decode": "x", "callback": "y", "notify": "z", "error_message_limit": "many", "check": True}
     with pytest.raises(TransientError, match="its decode returned str instead of JobAnnouncement"):
         partner.decode(b"{}")
     with pytest.raises(TransientError, match="its callback returned str instead of Callback"):
@@ -145,6 +145,9 @@ async def test_what_a_partner_must_return_is_checked(loud: Loud) -> None:
     async with partner.open_notifications(context()) as notifications:
         with pytest.raises(TransientError, match="its notify returned str instead of Answer") as caught:
             await notifications.notifier.notify(SecretStr(""), job_guid="", body=b"", request_id="")
+        assert notifications.alarms["token"]() == Health(
+            ok=False, message="the check of partner bank returned bool instead of Health"
+        )
     assert caught.value.code == UNANSWERED
 
 

@@ -91,11 +91,13 @@ class Parking:
         if job is None:
             return None
         headers = first_values(record.headers)
+        over = _number(headers.get(RETRY_COUNT_HEADER))
         before, last = await self._last_wait(JobRef(*job), stage, _record_id(record))
-        if last is not None and await self._filed(last.marker):
+        # the wait that made this copy is over, even if the watch has not deleted its marker yet
+        if last is not None and last.count > over and await self._filed(last.marker):
             return last
         ref = await self._ref(JobRef(*job), record)
-        now, count = self._clock(), max(before, _number(headers.get(RETRY_COUNT_HEADER))) + 1
+        now, count = self._clock(), max(before, over) + 1
         wanted = Waiting(
             integration=ref.integration,
             job_guid=ref.job_guid,
@@ -245,6 +247,8 @@ class Parking:
             left = ((await self._jobs.newest(ref)).deadline - now).total_seconds()
         except PermanentError:
             return math.inf  # its announcement is damaged, or not stored yet, because no worker knows the integration
+        if left <= 0:
+            return math.inf  # the watch fails the job in time; more tries do not help
         return max(left / 2, self._retry.first_seconds)
 
     async def _filed(self, marker: WaitingMarker) -> bool:

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from support.job_world import BEGIN, CARDS, JOB, Stage, World
 
-from pipeline.contracts import Record, Topic, first_values, is_for
+from pipeline.contracts import OutgoingRecord, Record, RecordPosition, Topic, first_values, is_for
 from pipeline.errors import LeaseLost, Overloaded, TransientError, Untried
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_tree import JobRef, parse_waiting_marker
@@ -140,6 +140,24 @@ async def test_a_job_never_waits_longer_than_half_of_the_time_it_has_left() -> N
     assert waiting.due - waiting.at <= left / 2 + timedelta(seconds=1)
 
 
+async def test_the_waits_of_a_job_whose_deadline_has_passed_grow_too() -> None:
+    """For example while PROCESS lacks an integration that CONFIRM has: a copy every half minute would not end."""
+    world = World()
+    record = world.announce()
+    await world.handle_until_over("watch", record)
+    world.clock.forward(hours=2)
+    unknown = Untried("integration_unknown", "No integration 'acme' is configured in this worker.")
+    waits = []
+    for count in range(1, 8):
+        headers = (*record.headers, ("retry_count", str(count - 1).encode()))
+        waiting = await world.parking.park(replace(record, headers=headers), "process", unknown)
+        assert waiting
+        waits.append((waiting.due - waiting.at).total_seconds())
+        world.clock.forward(seconds=waits[-1])
+        await world.due.look()
+    assert waits == [30, 60, 120, 240, 480, 900, 900]
+
+
 @pytest.mark.parametrize(
     ("error", "seconds"),
     [
@@ -256,6 +274,28 @@ async def test_two_copies_that_fail_wait_as_one() -> None:
         world.objects.fail_open += [SLOW_DOWN] * 3
         await world.handle_until_over("process", copy)
     assert len(markers(world)) == 1
+
+
+async def test_a_copy_that_fails_before_its_marker_is_gone_waits_again() -> None:
+    """A stage may have the copy, and park it, before the store has deleted the marker of the wait that is over."""
+    world = World()
+    await parked_in_process(world)
+    world.clock.forward(seconds=30)
+    publish = world.bus.publish
+
+    async def publish_to_a_quick_stage(record: OutgoingRecord) -> RecordPosition:
+        position = await publish(record)
+        if record.topic == Topic.BATCH_REQUESTED:
+            world.objects.fail_open.append(Untried("circuit_open", "The input storage answers 503.", retry_after=60))
+            await world.handle_until_over("process", world.returned(Topic.BATCH_REQUESTED)[-1])
+        return position
+
+    world.bus.publish = publish_to_a_quick_stage  # type: ignore[method-assign]
+    await world.due.look()
+    (key,) = markers(world)
+    marker = parse_waiting_marker(key)
+    assert marker
+    assert (marker.count, marker.due) == (2, BEGIN + timedelta(seconds=90))
 
 
 async def test_a_late_copy_does_not_bring_back_a_wait_that_is_over() -> None:

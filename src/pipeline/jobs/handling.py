@@ -18,6 +18,7 @@ from pipeline.jobs.switches import Switches
 from pipeline.kafka.protocols import Handle, Lease, OnArrival
 from pipeline.observability import record_fields
 from pipeline.plugins import fault_of, is_cancellation
+from pipeline.storage import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -161,6 +162,10 @@ class JobHandler:
             with _record_in_logs(record), suppress(Untried, JobDamaged):
                 try:
                     await arrive(record)
+                except TransientError as error:
+                    # only its turn can park it; without the store its turn could do nothing either
+                    if isinstance(error, StoreUnavailable) or _retried_here(record, error):
+                        raise
                 except (PipelineError, SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as error:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from support.job_world import World
 from support.loud_processors import LOUD, shout
 
-from pipeline.contracts import Topic
+from pipeline.contracts import Record, Topic
 from pipeline.errors import FatalError, PoisonRecord, TransientError
 from pipeline.jobs import partner_calls
 from pipeline.jobs.ecs import CallbackSettings, EcsPartner
@@ -112,6 +112,19 @@ async def test_a_partner_that_cannot_decode_lets_the_job_wait(loud: Loud, lines:
     loud.shouts.clear()
     await world.process.handle(record, world.lease)
     assert len(world.bus.on(Topic.BATCH_PROCESSED)) == 1
+
+
+async def test_a_partner_that_cannot_decode_holds_up_no_arrival(loud: Loud) -> None:
+    """A record that never gets its turn is never parked: its partition would stop behind it."""
+    world = World(partner=ContainedPartner(loud, "bank"))
+    left: Record | None = world.announce()
+    loud.shouts["decode"] = "exit"
+    for _ in range(10):
+        left = await world.handle("process", left) if left else None
+    assert left is None
+    waiting = await world.parking.waiting(world.ref)
+    assert waiting is not None
+    assert waiting.code == "partner_failed"
 
 
 @WAYS

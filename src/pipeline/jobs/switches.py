@@ -24,7 +24,8 @@ LOOK_SECONDS: Final = 5.0
 """A worker notices a pause after this time at the latest."""
 
 PAUSED: Final = "integration_paused"
-_NUMBER: Final = re.compile(r"/(\d{8})\.json$")
+_NUMBER: Final = re.compile(r"([0-9]{8})\.json")
+_INTEGRATION: Final = re.compile(r"[a-z0-9-]+")
 
 
 class Switch(Receipt):
@@ -88,21 +89,24 @@ class Switches(ReceiptStore):
         """Read the switches that changed."""
         try:
             for name in await self.objects.folders("switches/"):
-                await self.valid(name)
+                if _INTEGRATION.fullmatch(name):
+                    await self.valid(name)
             self._looked = True
         except TransientError as error:
             log.warning("switches_unread", code=error.code, message=error.message)
         self._show()
 
     async def valid(self, integration: str) -> Switch | None:
-        """Return the valid switch of an integration, or None if it was never paused. A damaged one is passed over."""
-        keys = [info.key async for info in self.objects.list(f"switches/{integration}/")]
-        for key in reversed(keys):
+        """Return the valid switch of an integration, or None if it was never paused.
+
+        A damaged one and a foreign object are passed over.
+        """
+        for seq in reversed(await self._numbers(integration)):
             known = self._valid.get(integration)
-            if known is not None and key == _key(integration, known.seq):
+            if known is not None and seq == known.seq:
                 return known
             try:
-                self._valid[integration] = await self._get(key, Switch)
+                self._valid[integration] = await self._get(_key(integration, seq), Switch)
             except JobDamaged:
                 continue
             return self._valid[integration]
@@ -138,11 +142,9 @@ class Switches(ReceiptStore):
         last = await self.valid(integration)
         if last is not None and last.command == command:
             return last
-        keys = [info.key async for info in self.objects.list(f"switches/{integration}/")]
-        numbers = [int(match[1]) for key in keys if (match := _NUMBER.search(key))]
         wanted = Switch(
             integration=integration,
-            seq=max(numbers, default=0) + 1,
+            seq=max(await self._numbers(integration), default=0) + 1,
             paused=paused,
             until=until,
             reason=reason,
@@ -157,6 +159,12 @@ class Switches(ReceiptStore):
             )
         self._valid[integration] = existing
         return existing
+
+    async def _numbers(self, integration: str) -> list[int]:
+        """Return the numbers of an integration's switches, ascending. Objects with other names are foreign."""
+        prefix = f"switches/{integration}/"
+        names = [info.key.removeprefix(prefix) async for info in self.objects.list(prefix)]
+        return [int(match[1]) for name in names if (match := _NUMBER.fullmatch(name))]
 
     def _left(self, switch: Switch | None) -> float:
         """Return how many seconds of a pause are left."""

@@ -57,6 +57,21 @@ async def test_a_resumed_job_is_not_parked_again_by_a_worker_that_still_believes
     assert gauge(world) == 0
 
 
+@pytest.mark.parametrize("key", ["switches/acme/my notes.txt", "switches/old acme/1.json", "switches/acme/.keep"])
+async def test_a_foreign_object_ends_no_process(key: str) -> None:
+    """An operator who copies a bucket by hand may leave names that the pipeline never makes."""
+    world = World()
+    await turn(world, paused=True)
+    world.memory.objects[key] = b"?"
+    switches = Switches(world.memory, world.clock, world.metrics)
+    await switches.look()
+    with pytest.raises(IntegrationPaused):
+        await switches.ensure_running("acme")
+    assert gauge(world) == 1
+    await turn(world, paused=False, command="2")
+    await switches.ensure_running("acme")
+
+
 async def test_a_pause_ends_by_itself() -> None:
     world = World()
     switches = Switches(world.memory, world.clock, world.metrics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import structlog
@@ -65,6 +65,7 @@ class DueJobs:
         self._owns = owns
         self._interval = interval
         self._count_at = 0.0
+        self._failing: set[str] = set()
 
     async def run(self) -> None:
         """Look for due jobs every ``interval`` seconds until cancelled; an unavailable store or broker delays it."""
@@ -81,20 +82,51 @@ class DueJobs:
     async def look(self) -> None:
         """Publish every parked job that is due.
 
+        Jobs that failed in the last look come last, so that they hold up no others.
+
         Raises:
-            TransientError, Overloaded: The store or the broker is not available now.
+            TransientError, Overloaded: The store or the broker seems to be unavailable: several jobs failed.
         """
+        failed: set[str] = set()
+        try:
+            await self._look(failed)
+        except (TransientError, Overloaded):
+            self._failing |= failed
+            raise
+        self._failing = failed
+
+    async def _look(self, failed: set[str]) -> None:
         now = self._context.clock()
         some: list[WaitingMarker] = []
+        later: list[WaitingMarker] = []
         async for marker in self._parking.parked():
             if marker.due > now:
                 break
             if marker.ref.integration in self._integrations:
-                some.append(marker)
+                (later if marker.key in self._failing else some).append(marker)
             if len(some) == CALLS_AT_ONCE:
-                await at_once(self._publish, some)
+                await self._publish_some(some, failed)
                 some.clear()
-        await at_once(self._publish, some)
+        await self._publish_some(some, failed)
+        self._failing &= {marker.key for marker in later}
+        for start in range(0, len(later), CALLS_AT_ONCE):
+            await self._publish_some(later[start : start + CALLS_AT_ONCE], failed)
+
+    async def _publish_some(self, markers: Sequence[WaitingMarker], failed: set[str]) -> None:
+        errors: list[TransientError | Overloaded] = []
+        published = 0
+
+        async def publish(marker: WaitingMarker) -> None:
+            nonlocal published
+            try:
+                published += await self._publish(marker)
+            except (TransientError, Overloaded) as error:
+                failed.add(marker.key)
+                errors.append(error)
+
+        await at_once(publish, markers)
+        if errors and not published:
+            raise errors[0]
 
     async def count(self) -> None:
         """Set the metrics of parked jobs."""
@@ -111,36 +143,40 @@ class DueJobs:
             gauge.labels(integration=integration, code=code).set(number)
         self._context.metrics.parked_overdue_seconds.set(late)
 
-    async def _publish(self, marker: WaitingMarker) -> None:
+    async def _publish(self, marker: WaitingMarker) -> bool:
+        """Publish a due job; return whether this was done."""
         with job_in_logs(marker.ref):
             try:
-                await self._publish_receipt(marker)
-            except (TransientError, Overloaded):
+                return await self._publish_receipt(marker)
+            except (TransientError, Overloaded) as error:
+                log.warning("parked_job_postponed", code=error.code, message=error.message)
                 raise
             except Exception as error:  # noqa: BLE001 - one damaged job must not hold up the others
                 code, message = (
                     (error.code, error.message) if isinstance(error, PipelineError) else (type(error).__name__, "")
                 )
                 log.error("parked_job_stuck", marker=marker.key, code=code, message=message)  # noqa: TRY400
+                return False
 
-    async def _publish_receipt(self, marker: WaitingMarker) -> None:
+    async def _publish_receipt(self, marker: WaitingMarker) -> bool:
         jobs = self._context.jobs
         waiting = await self._parking.receipt(marker)
         if waiting is None:
             # a lifecycle rule deleted the receipt, which is older than its marker: nothing is left to do
             log.warning("parked_job_forgotten", marker=marker.key)
             await jobs.unfile(marker.key)
-            return
+            return False
         with trace_in_logs(first_values(waiting.headers).get("traceparent")):
-            await self._publish_waiting(marker, waiting)
+            return await self._publish_waiting(marker, waiting)
 
-    async def _publish_waiting(self, marker: WaitingMarker, waiting: Waiting) -> None:
+    async def _publish_waiting(self, marker: WaitingMarker, waiting: Waiting) -> bool:
         late = (self._context.clock() - marker.due).total_seconds()
         if late < _LEFT_TO_OTHERS_SECONDS and not self._owns(waiting.partition):
-            return
+            return False
         await self._context.publisher.publish(outgoing(waiting))
         await self._context.jobs.unfile(marker.key)
         log.info("job_resumed", stage=waiting.stage, code=waiting.code, waits=waiting.count)
+        return True
 
 
 def outgoing(waiting: Waiting) -> OutgoingRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -537,6 +538,26 @@ async def test_a_thousand_parked_jobs_are_resumed_by_one_call() -> None:
     assert await world.parking.resume("acme") == 0
     await world.due.look()
     assert len({copy.key for copy in world.returned(Topic.BATCH_REQUESTED)}) == 1000
+    assert markers(world) == []
+
+
+async def test_jobs_that_cannot_be_published_hold_up_no_others() -> None:
+    """For example those of a partition without a leader, or of a topic that is missing."""
+    world = World()
+    jobs = [str(UUID(int=number, version=4)) for number in range(1, 101)]
+    for number, job in enumerate(jobs):
+        await world.parking.park(world.announce(job_guid=job), "process", SLOW_DOWN)
+        world.clock.forward(seconds=number == 39)  # the first 40 are due first
+    world.clock.forward(minutes=1)
+    stuck = {f"acme/{job}" for job in jobs[:40]}
+    world.bus.fail = lambda record: TransientError("broker_unavailable", "") if record.key in stuck else None
+    for _ in range(5):
+        with suppress(TransientError):
+            await world.due.look()
+    assert {copy.key for copy in world.returned(Topic.BATCH_REQUESTED)} == {f"acme/{job}" for job in jobs[40:]}
+    world.bus.fail = lambda _: None
+    await world.due.look()
+    assert len(world.returned(Topic.BATCH_REQUESTED)) == 100
     assert markers(world) == []
 
 

@@ -78,12 +78,13 @@ class JobHandler:
             try:
                 await self._contained(record, lease)
             except TransientError as error:
-                if _retried_here(record, error) or not self._context.clock_ok:
-                    raise  # a wrong clock would say a wrong time when to try again
+                if _retried_here(record, error):
+                    raise
+                if not self._context.clock_ok:
+                    raise _tried_soon(error) from error  # a wrong clock would say a wrong time when to try again
                 await lease.ensure()
                 if not await self._park(record, error):
                     raise
-                self._note_broken(record, error)
             else:
                 self._broken.clear()
 
@@ -134,6 +135,7 @@ class JobHandler:
             )
 
     async def _park(self, record: Record, error: TransientError) -> bool:
+        begun = self._context.clock()
         waiting = await self._parking.park(record, self._context.stage, error)
         if waiting is None:
             return False
@@ -148,6 +150,8 @@ class JobHandler:
             waits=waiting.count,
             due=waiting.due.isoformat(),
         )
+        if waiting.at >= begun:
+            self._note_broken(record, error)  # else it waited before; perhaps the process ended because of it
         return True
 
     @property
@@ -180,6 +184,11 @@ def _retried_here(record: Record, error: TransientError) -> bool:
     if isinstance(error, Untried):
         return False
     return record.attempt < _TRIES and (error.retry_after or 0.0) <= _SHORT_PAUSE_SECONDS
+
+
+def _tried_soon(error: TransientError) -> TransientError:
+    """Return the error for a record that stays with the consumer, where nothing ends a long pause early."""
+    return Untried(error.code, error.message) if isinstance(error, Untried) else error
 
 
 @contextmanager

@@ -127,6 +127,25 @@ async def test_several_different_jobs_in_a_row_end_the_process() -> None:
     assert await world.parking.waiting(JobRef("acme", UUID(int=20))) is not None
 
 
+async def test_broken_jobs_that_wait_already_do_not_end_the_next_process() -> None:
+    """A long job before them keeps their offsets uncommitted: it would be cut off by each restart."""
+    world = World()
+    stage = Failing(world)
+    records = [job(world, number) for number in range(5)]
+    for record in records[:4]:
+        await stage.park(record)
+    with pytest.raises(FatalError):
+        await stage.park(records[4])
+    world.clock.forward(seconds=5)
+    restarted = Failing(world)
+    for record in records:
+        await restarted.park(record)
+    for number in range(4):
+        await restarted.park(job(world, 10 + number))
+    with pytest.raises(FatalError):
+        await restarted.park(job(world, 20))
+
+
 async def test_jobs_that_come_back_broken_do_not_end_the_process_again() -> None:
     """They come back until their deadline: a process that restarts must not end for them each time."""
     world = World()

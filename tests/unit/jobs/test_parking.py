@@ -193,6 +193,20 @@ async def test_a_process_whose_clock_is_wrong_parks_nothing() -> None:
     assert world.memory.objects == {}
 
 
+async def test_a_known_condition_is_asked_again_soon_while_the_clock_is_wrong() -> None:
+    """The record stays in the consumer, where nothing ends a wait: not the right clock, not a command."""
+    world = World()
+    world.contradict_clock(minutes=10)
+
+    async def handle(_record: Record, _lease: Lease) -> None:
+        raise Untried("integration_paused", "The integration is paused.", retry_after=86_400)
+
+    context = StageContext("process", world.jobs, world.bus, world.clock, world.metrics, world.checked)
+    with pytest.raises(Untried) as caught:
+        await JobHandler(context, handle, world.parking).handle(world.announce(), world.lease)
+    assert (caught.value.code, caught.value.retry_after) == ("integration_paused", None)
+
+
 async def test_nobody_parks_without_the_lease() -> None:
     world = World()
 

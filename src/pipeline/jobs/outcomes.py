@@ -32,6 +32,11 @@ _TIME_IS_OVER: Final = "deadline_passed"
 _NEW_URLS_HELP: Final = ("_deadline_passed", "_expired")
 """How the codes end whose cause new URLs remove: ``source_expired``, ``upload_deadline_passed``, ..."""
 
+_OUR_SIDE: Final = frozenset(
+    {"integration_paused", "integration_unknown", "internal_error", "job_damaged", "partner_failed"}
+)
+"""Codes of waits whose words are for operators: they name people, their reasons, files, settings."""
+
 _WAITS_READ: Final = 20
 """Latest waits of a job among which the last cause is looked for."""
 
@@ -156,7 +161,8 @@ class Decider:
         if last is None:
             return remedy
         minutes = int((self._context.clock() - last.first_at).total_seconds() / 60)
-        return f"Last cause, for {minutes} min: {last.message} {remedy}"
+        cause = f"the receiver of the announcement ({last.code})." if last.code in _OUR_SIDE else last.message
+        return f"Last cause, for {minutes} min: {cause} {remedy}"
 
     async def _last_wait(self, ref: JobRef) -> Waiting | None:
         """Return the receipt of the job's latest wait, whether it is over or not; None if it never waited."""

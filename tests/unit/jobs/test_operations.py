@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Final
 
 import pytest
-from support.job_world import CARDS, JOB, World
+from support.job_world import BEGIN, CARDS, JOB, World
 
 from pipeline.contracts import Record, Topic
-from pipeline.errors import TransientError
-from pipeline.jobs.announcements import JobRules
+from pipeline.errors import TransientError, Untried
+from pipeline.jobs.announcements import IntegrationUnknown, JobRules
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.operations import Operations, Refused, check_notify, check_retry
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import Answer
 from pipeline.jobs.stage import StageContext
+from pipeline.jobs.switches import IntegrationPaused, Switch
 from pipeline.jobs.transfer import SourceRefused
 
 REFUSAL = Answer("refused", 404, "callback_unknown_job", "No batch job found")
@@ -312,6 +314,43 @@ async def test_a_missed_deadline_names_the_last_cause_and_a_remedy_that_works(po
     assert outcome.reason == "deadline_passed"
     assert "Last cause, for 60 min: The input storage answered 500." in outcome.message
     assert remedy in outcome.message
+
+
+_PAUSE: Final = Switch(
+    integration="acme",
+    seq=1,
+    paused=True,
+    until=BEGIN + timedelta(minutes=30),
+    reason="planted",
+    actor="cli:planted",
+    command="1",
+    at=BEGIN,
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IntegrationPaused(_PAUSE, 1800.0),
+        Untried("job_damaged", "jobs/planted.json is damaged (no JSON). Restore it from a backup."),
+        TransientError("internal_error", "A fault of the pipeline or of a library: KeyError at planted.py:1."),
+        TransientError("partner_failed", "Partner planted: its decode raised KeyError at planted.py:1."),
+        IntegrationUnknown("planted"),
+    ],
+    ids=lambda error: error.code,
+)
+async def test_a_partner_learns_no_more_of_a_cause_on_our_side_than_its_code(error: TransientError) -> None:
+    """Words for operators name people, reasons, files and settings."""
+    world = World()
+    record = world.announce()
+    await world.deliver(world.watch, record)
+    await world.parking.park(record, "process", error)
+    world.clock.forward(minutes=60)
+    await world.watch.look()
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert f"Last cause, for 60 min: the receiver of the announcement ({error.code})." in (outcome.message or "")
+    assert "planted" not in f"{outcome.message}{outcome.body}"
 
 
 @pytest.mark.parametrize("code", ["source_expired", "source_deadline_passed"])

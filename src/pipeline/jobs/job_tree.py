@@ -136,7 +136,7 @@ class WaitingMarker:
     def key(self) -> str:
         """Key of the marker. It says all that a listing of parked jobs needs."""
         due = self.due.astimezone(UTC).strftime(_SECOND_FORMAT)
-        code = re.sub(r"[^a-z0-9_]", "_", self.code)[:_CODE_LIMIT]
+        code = re.sub(r"[^a-z0-9_]", "_", self.code)[:_CODE_LIMIT] or "_"
         ref = self.ref
         return f"{WAITING_MARKERS}{due}/{ref.integration}/{ref.job_guid}.{ref.attempt}.{self._wait}.{code}"
 

@@ -82,6 +82,14 @@ async def test_after_three_tries_a_job_waits_in_the_store_and_its_record_is_fini
     assert world.metrics.jobs_parked.labels("acme", "process", "slow_down")._value.get() == 1
 
 
+async def test_a_job_that_waits_because_of_an_error_without_a_code_is_listed() -> None:
+    """Somebody's processor may raise it; what is not listed is never published again."""
+    world = World()
+    await world.parking.park(world.announce(), "process", TransientError("", "later"))
+    assert [one.ref async for one in world.parking.parked()] == [world.ref]
+    assert await world.parking.resume(world.ref) == 1
+
+
 async def test_a_due_job_is_published_as_it_was_for_its_own_group_and_goes_on() -> None:
     world = World()
     record = await parked_in_process(world)

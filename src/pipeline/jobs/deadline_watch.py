@@ -165,6 +165,8 @@ class DeadlineWatch:
 
     async def _handle_due(self, marker: Marker) -> bool:
         """Decide a job whose minute has begun; return whether it stays undecided under this marker."""
+        if marker.key in self._repeated:
+            return False  # refused jobs stay open, perhaps thousands: each look would read them all again
         ref = marker.ref
         rules = self._integrations[ref.integration]
         try:
@@ -184,8 +186,6 @@ class DeadlineWatch:
                 return True
             await self._jobs.file("open", ref, newest.deadline)
             await self._jobs.unfile(marker.key)
-            return False
-        if marker.key in self._repeated:
             return False
         # publish an existing outcome again: its sender may have died before it published. Once per process is enough
         if not await self._decider.publish_existing(ref, None):

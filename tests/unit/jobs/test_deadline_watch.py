@@ -261,3 +261,21 @@ async def test_a_job_whose_urls_expire_in_a_year_is_failed_before_its_record_lea
     world.clock.forward(minutes=3)
     await world.watch.look()
     assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
+
+
+async def test_a_decided_job_costs_no_request_in_each_look() -> None:
+    """Refused jobs stay open until an operator acts; a thousand of them must not delay the deadlines of others."""
+    world = World()
+    await world.watch.handle(world.announce(), world.lease)
+    world.clock.forward(hours=2)
+    await world.watch.look()
+    asked = []
+    get = world.memory.get
+
+    async def noted(key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        asked.append(key)
+        return await get(key, start=start, end=end)
+
+    world.memory.get = noted  # type: ignore[method-assign]
+    await world.watch.look()
+    assert asked == []

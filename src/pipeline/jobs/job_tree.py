@@ -14,6 +14,9 @@ _SECOND_FORMAT: Final = "%Y%m%d%H%M%S"
 WAITING_MARKERS: Final = "due/"
 """Prefix of the markers of all parked jobs, in the order in which they are due."""
 
+WAITING_RECEIPT: Final = re.compile(r"(?P<record>(?P<stage>[a-z]+)-[0-9a-f]{16})-(?P<count>[0-9]{4,9})\.json")
+"""Name of the receipt of a wait, in :attr:`JobRef.waiting`."""
+
 _WAITING_MARKER: Final = re.compile(
     r"due/(?P<due>\d{14})/(?P<integration>[a-z0-9-]+)/(?P<guid>[0-9a-f-]{36})\.(?P<attempt>\d{1,7})\."
     r"(?P<stage>[a-z]+)-(?P<record>[0-9a-f]{16})-(?P<count>\d{4,9})\.(?P<code>[a-z0-9_]+)"

@@ -15,7 +15,7 @@ from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, PipelineError
 from pipeline.jobs.announcements import JobRules
 from pipeline.jobs.damage import JobDamaged
-from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.job_tree import WAITING_RECEIPT, JobRef
 from pipeline.jobs.messages import StageMessage, outcome_record
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Partner
 from pipeline.jobs.receipts import Announcement, Outcome, Processed, Uploaded, Waiting
@@ -37,6 +37,7 @@ _OUR_SIDE: Final = frozenset(
 )
 """Codes of waits whose words are for operators: they name people, their reasons, files, settings."""
 
+_WITH_DEADLINE: Final = frozenset({"process", "upload"})
 _WAITS_READ: Final = 20
 """Latest waits of a job among which the last cause is looked for."""
 
@@ -168,10 +169,12 @@ class Decider:
         """Return the receipt of the job's latest wait, whether it is over or not; None if it never waited."""
         jobs = self._context.jobs
         found: list[Waiting] = []
-        for key in sorted([info.key async for info in jobs.objects.list(ref.waiting)])[-_WAITS_READ:]:
+        names = [info.key.removeprefix(ref.waiting) async for info in jobs.objects.list(ref.waiting)]
+        waits = [wait for name in names if (wait := WAITING_RECEIPT.fullmatch(name))]
+        for name in sorted(wait[0] for wait in waits if wait["stage"] in _WITH_DEADLINE)[-_WAITS_READ:]:
             with suppress(JobDamaged):
-                waiting = await jobs.receipt(key, Waiting)
-                found += [waiting] if waiting and waiting.stage in {"process", "upload"} else []
+                waiting = await jobs.receipt(f"{ref.waiting}{name}", Waiting)
+                found += [waiting] if waiting else []
         return max(found, key=lambda one: one.at, default=None)
 
     async def complete(

@@ -30,7 +30,7 @@ from pipeline.contracts import (
 )
 from pipeline.errors import PermanentError, TransientError, Untried
 from pipeline.jobs.job_store import JobStore
-from pipeline.jobs.job_tree import WAITING_MARKERS, JobRef, WaitingMarker, parse_waiting_marker
+from pipeline.jobs.job_tree import WAITING_MARKERS, WAITING_RECEIPT, JobRef, WaitingMarker, parse_waiting_marker
 from pipeline.jobs.receipts import Waiting
 from pipeline.jobs.wording import shorten
 from pipeline.retry import RetryPolicy
@@ -45,7 +45,6 @@ CALLS_AT_ONCE: Final = 16
 
 _RETRY: Final = RetryPolicy(30.0, 900.0)
 _MESSAGE_LIMIT: Final = 500
-_RECEIPT: Final = re.compile(r"(?P<record>[a-z]+-[0-9a-f]{16})-(?P<count>\d{4,9})\.json")
 _NUMBER: Final = re.compile(r"[0-9]{1,8}")
 
 
@@ -212,7 +211,7 @@ class Parking:
         """Return count and key of the last wait of each record."""
         last: dict[str, tuple[int, str]] = {}
         async for info in self._jobs.objects.list(prefix):
-            match = _RECEIPT.fullmatch(info.key.removeprefix(ref.waiting))
+            match = WAITING_RECEIPT.fullmatch(info.key.removeprefix(ref.waiting))
             if match:
                 found = (int(match["count"]), info.key)
                 last[match["record"]] = max(last.get(match["record"], found), found)

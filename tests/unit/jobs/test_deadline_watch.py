@@ -279,3 +279,21 @@ async def test_a_decided_job_costs_no_request_in_each_look() -> None:
     world.memory.get = noted  # type: ignore[method-assign]
     await world.watch.look()
     assert asked == []
+
+
+async def test_a_foreign_object_among_the_waits_keeps_no_job_from_its_outcome() -> None:
+    world = World()
+    await world.watch.handle(world.announce(), world.lease)
+    world.memory.objects[f"{world.ref.waiting}my notes.txt"] = b"?"
+    world.clock.forward(hours=2)
+    await world.watch.look()
+    assert await world.jobs.outcome(world.ref)
+
+
+async def test_a_foreign_object_among_the_parts_keeps_no_card_data() -> None:
+    world = World()
+    await world.run(world.announce())
+    part = f"{world.ref.parts('0' * 16)}00000000-{'0' * 32}.csv"
+    world.memory.objects |= {f"{world.ref.parts()}a copy/1.csv": b"?", part: b"9999990000000006"}
+    await world.jobs.drop_parts(world.ref)
+    assert part not in world.memory.objects

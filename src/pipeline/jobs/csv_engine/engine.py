@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -99,6 +100,10 @@ class ChunkEngine:
         return ChunkResult(data=header + data, ok=ok, failed=records.starts.size - ok)
 
 
+_NOT_IN_CODES: Final = re.compile(r"[^a-z0-9_]|[0-9]{6,}")
+"""What a code of somebody's processor must not carry on: a card number has six digits or more."""
+_LONGEST_CODE: Final = 64
+_LONGEST_MESSAGE: Final = 1000
 _MEANT: Final = (PermanentError, TransientError, TransientCardError)
 """What a processor may raise and mean it. Our other errors are for the runner: no processor stops the process."""
 
@@ -377,10 +382,12 @@ def misbehaved(settings: ProcessorSettings, what: str, fault: Fault | None = Non
 
 
 def _check_words(error: PipelineError, settings: ProcessorSettings) -> None:
-    """Refuse a job's error without proper words: the outcome and the callback repeat them."""
+    """Refuse a job's error without proper words, and mask them: outcome, callback, log and metrics repeat them."""
     words: list[object] = [error.code, error.message]
     if not all(isinstance(word, str) for word in words):
         raise misbehaved(settings, "raised an error whose code or message is no text")
+    error.code = _NOT_IN_CODES.sub("_", error.code.lower())[:_LONGEST_CODE]
+    error.message = quote(error.message, _LONGEST_MESSAGE)
 
 
 def _text_of(error: Exception) -> str:

@@ -544,6 +544,23 @@ async def test_a_processor_cannot_stop_the_process_with_our_own_errors() -> None
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [PermanentError, TransientError])
+@pytest.mark.parametrize("by", ["card", "batch"])
+async def test_no_error_about_the_job_carries_a_card_on(kind: type[PermanentError | TransientError], by: str) -> None:
+    """Its code becomes a label and an audited reason, its message a receipt and a callback."""
+
+    class ByBatch:
+        def process_batch(self, _batch: pa.RecordBatch, _context: JobContext) -> pa.RecordBatch:
+            raise kind("Card-100001 gone", "100001 is gone, see https://cards.example/100001?sig=planted")
+
+    async def by_card(_card: Card, _context: JobContext) -> None:
+        ByBatch().process_batch(pa.record_batch({}), job_context())
+
+    with pytest.raises(kind) as caught:
+        await run(b"card_number\n1\n", by_card if by == "card" else ByBatch())
+    assert (caught.value.code, caught.value.message) == ("card___gone", "[digits] is gone, see [url]")
+
+
 async def test_an_error_about_the_job_needs_words() -> None:
     async def stop(_card: Card, _context: JobContext) -> None:
         raise PermanentError("mine", 7)  # type: ignore[arg-type]

@@ -80,12 +80,12 @@ def accepted_event(record: Record | OutgoingRecord) -> AuditEvent | None:
                 "integration": integration,
                 "job_guid": _job_guid(record, integration),
                 "detail": {
+                    **_facts(headers.get(FACTS_HEADER, "{}")),
                     "body_sha256": hashlib.sha256(record.value).hexdigest(),
                     "bytes": len(record.value),
                     "client": headers[CLIENT_HEADER],
                     "verified_by": headers[VERIFIED_BY_HEADER],
                     "event_id": event_id,
-                    **_facts(headers.get(FACTS_HEADER, "{}")),
                 },
             }
         )

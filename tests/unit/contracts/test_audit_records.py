@@ -113,6 +113,13 @@ def test_facts_that_the_ingress_did_not_write_cost_no_audit_event(facts: bytes) 
     assert set(event.detail) == {"body_sha256", "bytes", "client", "verified_by", "event_id"}
 
 
+def test_facts_of_a_source_do_not_replace_what_the_ingress_saw() -> None:
+    """Somebody's source may take its facts from the body."""
+    facts = b'{"client":"x","verified_by":"x","event_id":"x","body_sha256":"x","bytes":0,"record_count":3}'
+    event = accepted_event(webhook(*(mark for mark in MARKS if mark[0] != "pipeline_facts"), ("pipeline_facts", facts)))
+    assert event == accepted_event(webhook(*MARKS))
+
+
 @pytest.mark.parametrize(
     ("topic", "key"),
     [(Topic.BATCH_REQUESTED, "acme/no-guid"), (Topic.BATCH_REQUESTED, ""), ("webhook-events.shop", f"acme/{JOB}")],

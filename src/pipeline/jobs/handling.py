@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -33,6 +34,10 @@ _DAMAGED_SECONDS: Final = 900.0
 
 _SHORT_PAUSE_SECONDS: Final = 10.0
 """A job that must not be tried before this has passed is parked at once."""
+
+
+_LONGEST_PAUSE_SECONDS: Final = 366 * 86_400.0
+"""A longer pause might end beyond the last date."""
 
 
 class JobHandler:
@@ -78,6 +83,7 @@ class JobHandler:
             try:
                 await self._contained(record, lease)
             except TransientError as error:
+                error.retry_after = _seconds(error.retry_after)
                 if _retried_here(record, error):
                     raise
                 if not self._context.clock_ok:
@@ -184,6 +190,13 @@ def _retried_here(record: Record, error: TransientError) -> bool:
     if isinstance(error, Untried):
         return False
     return record.attempt < _TRIES and (error.retry_after or 0.0) <= _SHORT_PAUSE_SECONDS
+
+
+def _seconds(asked: object) -> float | None:
+    """Return the pause that an error asks for; None if it is no number: a plug-in may have made the error."""
+    if not isinstance(asked, int | float) or not math.isfinite(asked):
+        return None
+    return min(max(float(asked), 0.0), _LONGEST_PAUSE_SECONDS)
 
 
 def _tried_soon(error: TransientError) -> TransientError:

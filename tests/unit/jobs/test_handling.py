@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +17,7 @@ from support.job_world import JOB, World
 from support.loud_processors import PanicException
 
 from pipeline.contracts import RETRY_CODE_HEADER, Record
-from pipeline.errors import FatalError, LeaseLost, Overloaded, PermanentError, TransientError
+from pipeline.errors import FatalError, LeaseLost, Overloaded, PermanentError, TransientError, Untried
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_tree import JobRef
@@ -165,6 +167,19 @@ async def test_what_the_consumer_handles_itself_passes(error: BaseException) -> 
     with pytest.raises(type(error)) as caught:
         await stage.handler.handle(world.announce(), world.lease)
     assert caught.value is error
+
+
+@pytest.mark.parametrize("asked", ["60", math.inf, math.nan, 1e15, -1e15, b"60"])
+@pytest.mark.parametrize("kind", [TransientError, Untried])
+async def test_a_pause_that_is_no_sensible_number_ends_no_process(asked: Any, kind: type[TransientError]) -> None:
+    """Processors and partners may raise a TransientError, e.g. with the text of a header in it."""
+    world = World()
+    stage = Failing(world)
+    stage.ways = [kind("card_service_busy", "The card service is busy.", retry_after=asked)]
+    await stage.handler.handle(replace(job(world, 1), attempt=3), world.lease)
+    waiting = await world.parking.waiting(JobRef("acme", UUID(int=1)))
+    assert waiting is not None
+    assert timedelta(0) <= waiting.due - waiting.at <= timedelta(days=366)
 
 
 async def test_a_cancellation_passes() -> None:

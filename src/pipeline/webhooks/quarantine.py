@@ -167,7 +167,7 @@ def release(item: Quarantined, source: Source, *, now: datetime, actor: str) -> 
         actor=actor,
         integration=item.integration,
         job_guid=found.job_guid,
-        detail={"event_id": found.id, "quarantine_id": item.id, "received_at": item.at.isoformat(), **found.facts},
+        detail={**found.facts, "event_id": found.id, "quarantine_id": item.id, "received_at": item.at.isoformat()},
     )
     return Release(OutgoingRecord(found.topic, found.key, item.request.body, headers.encode(item.kept)), event)
 

@@ -14,7 +14,7 @@ from pipeline.errors import PoisonRecord
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
 from pipeline.webhooks.quarantine import Quarantined, findings_now, read_quarantined, release, shown
-from pipeline.webhooks.sources import EcsSource
+from pipeline.webhooks.sources import EcsSource, Identified, WebhookRequest
 from pipeline.webhooks.testing import SECRET_HEADERS, ecs_webhook, serving
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
@@ -35,7 +35,8 @@ ANNOUNCEMENT: dict[str, Any] = {
 VALID = ANNOUNCEMENT | {"result_upload_url": "https://files.example.com/output.csv?X-Amz-Signature=x"}
 RECEIVED = datetime(2026, 1, 21, 22, 43, 59, tzinfo=UTC)
 LATER = datetime(2026, 1, 21, 23, 0, tzinfo=UTC)
-FIXED = EcsSource("acme", HostRules(input=("*.example.com",), result=("*.example.com",), callback=("new.example.org",)))
+FIXED_HOSTS = HostRules(input=("*.example.com",), result=("*.example.com",), callback=("new.example.org",))
+FIXED = EcsSource("acme", FIXED_HOSTS)
 
 
 def _record(outgoing: OutgoingRecord) -> Record:
@@ -173,6 +174,17 @@ async def test_release_is_audited_once_however_often_it_is_repeated() -> None:
     assert str(event.job_guid) == GUID
     assert event.detail["quarantine_id"] == item.id
     assert CARD not in event.model_dump_json()
+
+
+async def test_facts_of_a_source_do_not_replace_which_event_was_released() -> None:
+    class Boastful(EcsSource):
+        def identify(self, request: WebhookRequest) -> Identified:
+            found = super().identify(request)
+            return replace(found, facts={**found.facts, "event_id": "x", "quarantine_id": "x", "received_at": "x"})
+
+    item = await _quarantined(json.dumps(VALID).encode())
+    event = release(item, Boastful("acme", FIXED_HOSTS), now=LATER, actor="cli:ann").event
+    assert event == release(item, FIXED, now=LATER, actor="cli:ann").event
 
 
 async def test_what_is_still_invalid_is_not_released() -> None:

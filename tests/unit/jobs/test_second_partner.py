@@ -100,7 +100,7 @@ async def test_a_failed_job_is_explained_in_the_partners_own_field_names_and_len
     world = world_with_cards()
     world.objects.fail_open.append(SourceRefused("source_expired", "input_file_url was refused: it has expired."))
     await world.run(world.record(order()))
-    assert json.loads(world.ecs.calls[0][2])["text"] == "cards was refused: it has expired."
+    assert json.loads(world.ecs.calls[0][2])["text"].startswith("cards was refused: it has expired. Announce the")
 
 
 async def test_a_job_that_nobody_started_fails_at_the_partners_deadline() -> None:

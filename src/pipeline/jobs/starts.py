@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 from uuid import uuid4
@@ -93,7 +93,7 @@ class Starts:
 
     async def _start_again(self, ref: JobRef, lease: Lease) -> tuple[Start, int, int]:
         chunks = sum(map(len, (await self._jobs.finished_chunks(ref)).values()))
-        last, begun, shared = await self._read(ref)
+        last, begun, ended = await self._read(ref)
         for mine in (one for one in begun if one.worker == self._worker):
             # this process lives, so it did not die then; the store was unavailable when it was to be recorded
             await self._end(ref, mine.number, mine.chunks, "unrecorded")
@@ -105,6 +105,7 @@ class Starts:
             log.warning("job_suspected", deaths=deaths, chunks=chunks)
             alone = await self._turn()
         try:
+            seconds = await self._alone_seconds(ref, ended, chunks) if alone is not None else 0.0
             await lease.ensure()
             number = last + 1
             while not await self._create(ref, str(number), self._started(number, chunks)):
@@ -115,22 +116,24 @@ class Starts:
             raise
         start = Start(alone)
         if alone is not None:
-            tries = sum(one.chunks >= chunks for one in shared)
-            seconds = min(_ALONE_SECONDS * 2**tries, _LONGEST_ALONE_SECONDS)
             start.sharing = asyncio.create_task(self._share(ref, number, chunks, seconds, start))
         return start, number, chunks
 
-    async def _read(self, ref: JobRef) -> tuple[int, list[Started], list[StartEnded]]:
-        """Return the highest number of a start, the starts without an end, and the ends of suspects that lived on."""
+    async def _read(self, ref: JobRef) -> tuple[int, list[Started], list[int]]:
+        """Return the highest number of a start, the starts without an end, and the numbers of those with one."""
         prefix = f"{ref.work}started/"
         keys = [info.key async for info in self._jobs.objects.list(prefix)]
         found = [match for key in keys if (match := _NAME.fullmatch(key.removeprefix(prefix)))]
         ended = {int(match[1]) for match in found if match[2]}
         begun = {int(match[1]) for match in found if not match[2]}
         starts = [await self._get(ref, str(number), Started) for number in sorted(begun - ended)]
-        ends = [await self._get(ref, f"{number}.ended", StartEnded) for number in sorted(ended)]
-        shared = [end for end in ends if end is not None and end.reason == _SHARED]
-        return max(begun, default=0), [start for start in starts if start is not None], shared
+        return max(begun, default=0), [start for start in starts if start is not None], sorted(ended)
+
+    async def _alone_seconds(self, ref: JobRef, ended: Sequence[int], chunks: int) -> float:
+        """Return how long a suspect runs alone: longer after each time that it lived on without a finished chunk."""
+        ends = [await self._get(ref, f"{number}.ended", StartEnded) for number in ended]
+        tries = sum(end is not None and end.reason == _SHARED and end.chunks >= chunks for end in ends)
+        return min(_ALONE_SECONDS * 2.0**tries, _LONGEST_ALONE_SECONDS)
 
     async def _get(self, ref: JobRef, name: str, model: type[R]) -> R | None:
         try:

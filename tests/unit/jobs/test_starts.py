@@ -201,7 +201,9 @@ async def test_a_suspect_that_lives_for_a_while_lets_the_others_run(
     monkeypatch.setattr(starts, "_ALONE_SECONDS", 0.05)
     record, other = work.announce(), work.announce(OTHER)
     work.stuck = lambda _card, _context: True
-    await work.die(other, record)
+    work.begin(other)
+    await asyncio.wait_for(work.inside.wait(), 5)
+    await work.die(record)
     work.stuck = lambda _card, context: context.job_guid == JOB
     slow = work.begin(record)
     await asyncio.wait_for(work.inside.wait(), 5)
@@ -242,3 +244,24 @@ async def test_foreign_and_damaged_objects_among_the_starts_do_not_count(work: W
         await work.world.deliver(work.world.process, work.announce())
     assert f"{prefix}4.json" in work.world.memory.objects
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["start_unreadable"] * 3
+
+
+async def test_starts_that_ended_well_cost_no_request_each() -> None:
+    """A job that waits and is tried for two days has hundreds of them, and reads them while its download is open."""
+    world = World()
+    record = world.announce()
+    for _ in range(20):
+        world.objects.fail_after = [(0, TransientError("source_down", "503"))]
+        with pytest.raises(TransientError):
+            await world.process.handle(record, world.lease)
+    asked = []
+    get = world.memory.get
+
+    async def noted(key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        asked.append(key)
+        return await get(key, start=start, end=end)
+
+    world.memory.get = noted  # type: ignore[method-assign]
+    await world.process.handle(record, world.lease)
+    assert await world.jobs.processed(world.ref)
+    assert [key for key in asked if "/started/" in key] == []

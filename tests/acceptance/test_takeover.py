@@ -78,7 +78,9 @@ async def test_a_frozen_worker_that_thaws_changes_nothing(start_flow: StartFlow)
         await until(lambda: '"why": "heartbeat_stale"' in frozen.log)
         await until(lambda: frozen.log.count("partitions_assigned") == 2)  # it serves again, as a new member
         await flow.caught_up(groups=("process", "upload"))
-        assert flow.stored(job) == before
+        after = flow.stored(job)
+        after.pop("started/1.ended.json", None)  # it may note that it lives, so that its start counts as no death
+        assert after == before
 
         await flow.start("confirm")
         await flow.notified(job)

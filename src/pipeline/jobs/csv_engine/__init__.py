@@ -1,7 +1,8 @@
 """The CSV engine: split, parse, run a processor, format. Bytes in, bytes out."""
 
-from pipeline.jobs.csv_engine.engine import ChunkEngine, ChunkResult, ProcessorFailed, settle_memory
+from pipeline.jobs.csv_engine.engine import ChunkEngine, ChunkResult, settle_memory
 from pipeline.jobs.csv_engine.errors import CsvError
+from pipeline.jobs.csv_engine.faults import ProcessorFailed
 from pipeline.jobs.csv_engine.identity import generation, idempotency_key, plan_hash
 from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import PermanentError, PipelineError, TransientError, most_severe
+from pipeline.jobs.csv_engine.faults import check_words, misbehaved
 from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes, format_records
 from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
@@ -100,10 +100,6 @@ class ChunkEngine:
         return ChunkResult(data=header + data, ok=ok, failed=records.starts.size - ok)
 
 
-_NOT_IN_CODES: Final = re.compile(r"[^a-z0-9_]|[0-9]{6,}")
-"""What a code of somebody's processor must not carry on: a card number has six digits or more."""
-_LONGEST_CODE: Final = 64
-_LONGEST_MESSAGE: Final = 1000
 _MEANT: Final = (PermanentError, TransientError, TransientCardError)
 """What a processor may raise and mean it. Our other errors are for the runner: no processor stops the process."""
 
@@ -170,7 +166,7 @@ class _Run:
         except CardError as error:
             return CardResult("failed", _text_of(error) or "refused")
         except (PermanentError, TransientError) as error:
-            _check_words(error, self._tries.settings)
+            check_words(error, self._tries.settings)
             raise
         return self._checked(result)
 
@@ -256,7 +252,7 @@ def _attempt(
         try:
             result = processor.process_batch(batch, context)
         except (PermanentError, TransientError) as error:
-            _check_words(error, settings)
+            check_words(error, settings)
             raise
         return _checked(result, batch.num_rows, layout, settings)
 
@@ -361,33 +357,6 @@ class Tries:
     def given_up(self, error: TransientCardError) -> str:
         """Return the message of a card that failed for good after its last try."""
         return f"{_text_of(error) or 'no answer'} (after {self.settings.retry.max_tries} attempts)"
-
-
-class ProcessorFailed(PermanentError):
-    """A processor broke its contract: the job fails.
-
-    Attributes:
-        fault: What it raised, without its text; None if it returned something wrong.
-    """
-
-    def __init__(self, settings: ProcessorSettings, what: str, fault: Fault | None) -> None:
-        """Say what it did, free of card data."""
-        super().__init__("processor_failed", f"Processor {settings.name} {what}.")
-        self.fault = fault
-
-
-def misbehaved(settings: ProcessorSettings, what: str, fault: Fault | None = None) -> ProcessorFailed:
-    """Return the error for a processor that broke its contract; ``what`` is free of card data."""
-    return ProcessorFailed(settings, what, fault)
-
-
-def _check_words(error: PipelineError, settings: ProcessorSettings) -> None:
-    """Refuse a job's error without proper words, and mask them: outcome, callback, log and metrics repeat them."""
-    words: list[object] = [error.code, error.message]
-    if not all(isinstance(word, str) for word in words):
-        raise misbehaved(settings, "raised an error whose code or message is no text")
-    error.code = _NOT_IN_CODES.sub("_", error.code.lower())[:_LONGEST_CODE]
-    error.message = quote(error.message, _LONGEST_MESSAGE)
 
 
 def _text_of(error: Exception) -> str:

@@ -1,0 +1,43 @@
+"""What a processor does wrong, and the words of its own errors."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pipeline.errors import PermanentError, PipelineError
+from pipeline.jobs.processors.settings import ProcessorSettings
+from pipeline.jobs.wording import quote
+from pipeline.plugins import Fault
+
+_NOT_IN_CODES: Final = re.compile(r"[^a-z0-9_]|[0-9]{6,}")
+"""What a code of somebody's processor must not carry on: a card number has six digits or more."""
+_LONGEST_CODE: Final = 64
+_LONGEST_MESSAGE: Final = 1000
+
+
+class ProcessorFailed(PermanentError):
+    """A processor broke its contract: the job fails.
+
+    Attributes:
+        fault: What it raised, without its text; None if it returned something wrong.
+    """
+
+    def __init__(self, settings: ProcessorSettings, what: str, fault: Fault | None) -> None:
+        """Say what it did, free of card data."""
+        super().__init__("processor_failed", f"Processor {settings.name} {what}.")
+        self.fault = fault
+
+
+def misbehaved(settings: ProcessorSettings, what: str, fault: Fault | None = None) -> ProcessorFailed:
+    """Return the error for a processor that broke its contract; ``what`` is free of card data."""
+    return ProcessorFailed(settings, what, fault)
+
+
+def check_words(error: PipelineError, settings: ProcessorSettings) -> None:
+    """Refuse a job's error without proper words, and mask them: outcome, callback, log and metrics repeat them."""
+    words: list[object] = [error.code, error.message]
+    if not all(isinstance(word, str) for word in words):
+        raise misbehaved(settings, "raised an error whose code or message is no text")
+    error.code = _NOT_IN_CODES.sub("_", error.code.lower())[:_LONGEST_CODE]
+    error.message = quote(error.message, _LONGEST_MESSAGE)

@@ -9,13 +9,12 @@ from typing import Final, Literal
 
 from pydantic import JsonValue
 
-from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError
 from pipeline.jobs.announcements import JobRules, announced_deadline
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import completed_record, outcome_record, repeated_announcement
-from pipeline.jobs.outcomes import Counts, Decider, failed_without_partner
+from pipeline.jobs.outcomes import Counts, Decider, audit_outcome, failed_without_partner
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.receipts import NotificationResult, Outcome
 from pipeline.jobs.stage import StageContext
@@ -176,18 +175,7 @@ class Operations:
                 at=context.clock(),
             ),
         )
-        await context.audit(
-            AuditAction.OUTCOME_DECIDED,
-            ref,
-            at=outcome.at,
-            detail={
-                "outcome": outcome.outcome,
-                "reason": outcome.reason,
-                "decided_by": outcome.decided_by,
-                "ok": outcome.ok,
-                "failed": outcome.failed,
-            },
-        )
+        await audit_outcome(context, ref, outcome, traceparent=None)
         result = await jobs.final_result(ref) or await jobs.record_result(
             ref,
             NotificationResult(

@@ -234,19 +234,7 @@ class Decider:
     async def _publish(self, ref: JobRef, outcome: Outcome, traceparent: str | None, again: str | None) -> None:
         announcement = await self._context.jobs.newest(ref)
         traceparent = traceparent or announcement.traceparent
-        await self._context.audit(
-            AuditAction.OUTCOME_DECIDED,
-            ref,
-            traceparent=traceparent,
-            at=outcome.at,
-            detail={
-                "outcome": outcome.outcome,
-                "reason": outcome.reason,
-                "decided_by": outcome.decided_by,
-                "ok": outcome.ok,
-                "failed": outcome.failed,
-            },
-        )
+        await audit_outcome(self._context, ref, outcome, traceparent)
         await self._context.publisher.publish(outcome_record(ref, announcement, outcome, traceparent, again))
 
 
@@ -290,6 +278,23 @@ def _failed(
         result_etag="",
         decided_by=decided_by,
         at=at,
+    )
+
+
+async def audit_outcome(context: StageContext, ref: JobRef, outcome: Outcome, traceparent: str | None) -> None:
+    """Add to the audit trail how a job ended; a repeat does not change the log."""
+    await context.audit(
+        AuditAction.OUTCOME_DECIDED,
+        ref,
+        traceparent=traceparent,
+        at=outcome.at,
+        detail={
+            "outcome": outcome.outcome,
+            "reason": outcome.reason,
+            "decided_by": outcome.decided_by,
+            "ok": outcome.ok,
+            "failed": outcome.failed,
+        },
     )
 
 

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 
+from pipeline.shares import room
+
 
 class SharedSlots:
     """Bounds how many calls run at the same time, and shares the slots between flows, e.g. integrations.
@@ -38,9 +40,7 @@ class SharedSlots:
 
     def allows(self, share: Share) -> bool:
         """Return whether a flow may take another slot now."""
-        if not self._shared or not share.held:
-            return self._free > 0
-        return self._free > 1 and share.held < 2 * self._free
+        return (room(share.held, self._free) if self._shared else self._free) > 0
 
     def take(self, share: Share) -> bool:
         """Take a slot for a flow, if it may have one now and nobody of the flow waits."""

@@ -30,6 +30,7 @@ class Work:
     def __init__(self) -> None:
         self.stuck: Callable[[Card, JobContext], bool] = lambda _card, context: context.job_guid == JOB
         self.entered: list[UUID] = []
+        self.held: set[UUID] = set()
         self.inside = asyncio.Event()
         self.world = World(
             processor=adopt(self._process, ProcessorSettings(name="mine")), csv_limits={"chunk_records": 5}
@@ -39,6 +40,7 @@ class Work:
     async def _process(self, card: Card, context: JobContext) -> None:
         self.entered.append(context.job_guid)
         if self.stuck(card, context):
+            self.held.add(context.job_guid)
             self.inside.set()
             await asyncio.Event().wait()
 
@@ -48,11 +50,14 @@ class Work:
         return task
 
     async def die(self, *records: Record) -> None:
-        """Let a worker die while it works on these jobs; the last one gets stuck."""
-        self.inside.clear()
+        """Let a worker die while it works on all these jobs."""
+        self.held.clear()
         for record in records:
             self.begin(record)
-        await asyncio.wait_for(self.inside.wait(), 5)
+        async with asyncio.timeout(5):
+            while len(self.held) < len(records):
+                self.inside.clear()
+                await self.inside.wait()
         self.world.restart()
         self.inside.clear()
 

@@ -19,7 +19,7 @@ test: $(VENV)/.dev  ## set up and run all tests, with coverage of lines and bran
 	$(PYTEST) $(TRACED) --cov --cov-report=
 	$(BIN)/python -m tools.coverage_gate
 	$(PYTEST) tests $(TRACED:%=--ignore=%)
-TRACED := tests/unit tests/contract
+TRACED := tests/unit tests/contract tests/inputs
 
 check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh, contracts kept, retired words absent
 	$(BIN)/ruff check .

@@ -1,0 +1,41 @@
+"""Each row of docs/inputs.md is a test of this folder, and each case of this folder has a row."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+from support.paths import ROOT
+
+PAGE: Final = (ROOT / "docs" / "inputs.md").read_text("utf-8")
+SECTION: Final = re.compile(r"^## (?P<title>.+)\n(?P<text>(?:(?!## ).*\n)*)", re.MULTILINE)
+MODULE: Final = re.compile(r"^Tests: `(tests/inputs/test_\w+\.py)`", re.MULTILINE)
+ROW: Final = re.compile(r"^\| `([a-z0-9-]+)` \|", re.MULTILINE)
+SECTIONS: Final = [(match["title"], match["text"]) for match in SECTION.finditer(PAGE)]
+
+
+def cases_of(path: Path) -> list[str]:
+    """The names of a module's cases, which are the ids of its tests."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return list(module.CASES)
+
+
+@pytest.mark.parametrize(("title", "text"), SECTIONS, ids=[title for title, _ in SECTIONS])
+def test_each_row_is_a_case_and_each_case_a_row(title: str, text: str) -> None:
+    named = MODULE.search(text)
+    assert named is not None, title
+    rows = ROW.findall(text)
+    assert len(set(rows)) == len(rows)
+    assert sorted(rows) == sorted(cases_of(ROOT / named[1]))
+
+
+def test_each_module_of_cases_has_a_section() -> None:
+    modules = {str(path.relative_to(ROOT)) for path in Path(__file__).parent.glob("test_*.py")}
+    assert set(MODULE.findall(PAGE)) == modules - {"tests/inputs/test_page.py"}

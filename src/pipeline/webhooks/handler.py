@@ -23,7 +23,9 @@ from pipeline.webhooks.alarms import AlarmKind, Alarms
 from pipeline.webhooks.answers import Answer, Problem, temporary
 from pipeline.webhooks.capture import Capture, RefusedRequest
 from pipeline.webhooks.http_request import (
+    arrived_body,
     check_media_type,
+    check_size,
     client_address,
     content_type_of,
     headers_of,
@@ -80,8 +82,10 @@ class _Head:
 class Ingress:
     """Answers requests. A 2xx means that every in-sync replica has the event. AUDIT builds its audit event from that.
 
-    The checks, in order: path 404, method 405, rate and requests in flight 503, media type 415, size 413, bytes in
-    flight 503, time 408, signature 401, rate again 503, sends in flight 503, body 422 (once it is durable in
+    What the head decides comes first and takes no slot: path 404, method 405, media type 415, announced size 413. A
+    body that arrived with its head is verified next (size 413, signature 401), and only an authentic request takes a
+    slot. A body that is still to come needs a slot while it is awaited: rate, requests in flight and bytes in flight
+    503, time 408, size 413, signature 401. Then, for both: rate and sends in flight 503, body 422 (once durable in
     quarantine), record size 413, publication 503. An unexpected fault is a 500 without details. A source's policy may
     skip the media type, answer 503 if no secret verifies a request, and answer with success once a request is durable
     in quarantine.
@@ -148,16 +152,13 @@ class Ingress:
             self._count(integration, response.status, reason, time.perf_counter() - started)
             if answer not in _LOGGED_ELSEWHERE:
                 _log_refusal(integration, response.status, reason, client, head.known)
-        return self._finished(response, close=self.draining or not request.content.at_eof())
+        return self._finished(response, close=self.draining or not request.content.is_eof())
 
     async def _respond(self, head: _Head, webhook: Webhook | None) -> tuple[web.Response, Answer, str]:
         """Return the response, which answer it is, and the reason for metric and log."""
         try:
             found = _checked_route(head.request, webhook)
-            with self.limits.admitted(found, head.client) as admitted:
-                received = await self._receive(head, found, admitted)
-                with admitted.sending():
-                    answer = await self._publish(received, head.known)
+            answer = await self._handle(head, found)
         except Problem as problem:
             if webhook is not None and problem.row.answer is Answer.SOURCE_OVERLOADED:
                 self._alarm(webhook, AlarmKind.SOURCE_OVERLOADED, problem.reason)
@@ -174,14 +175,32 @@ class Ingress:
             return Problem(unexpected).response(head.trace.trace_id), unexpected, unexpected.value
         return web.Response(status=found.policy.success), answer, answer.value
 
-    async def _receive(self, head: _Head, webhook: Webhook, admitted: AdmittedRequest) -> Received:
-        """Read and verify the request; keep only the headers that are stored with the record."""
+    async def _handle(self, head: _Head, webhook: Webhook) -> Answer:
+        """Check the head, take a slot as soon as the request needs one, verify the body, and make the event durable."""
+        content_type = self._check_head(head, webhook)
+        body = arrived_body(head.request, self._settings.max_body_bytes)
+        if body is None:
+            with self.limits.admitted(webhook, head.client) as admitted:
+                body = await self._body(head.request, webhook, admitted)
+                received = self._received(head, webhook, content_type, body)
+                admitted.verified()
+                with admitted.sending():
+                    return await self._publish(received, head.known)
+        received = self._received(head, webhook, content_type, body)
+        with self.limits.admitted(webhook, head.client, authentic=len(body)) as admitted, admitted.sending():
+            return await self._publish(received, head.known)
+
+    def _check_head(self, head: _Head, webhook: Webhook) -> str:
+        """Return the content type of a request that its head does not refuse."""
         any_type = webhook.policy.any_media_type
         content_type = content_type_of(head.headers) if any_type else check_media_type(head.headers)
-        body = await self._body(head.request, webhook, admitted)
+        check_size(head.request, self._settings.max_body_bytes)
+        return content_type
+
+    def _received(self, head: _Head, webhook: Webhook, content_type: str, body: bytes) -> Received:
+        """Verify the request; keep only the headers that are stored with the record."""
         now = self._clock()
         verified = self._verify(webhook, WebhookRequest(head.path_below, head.headers, body, head.client), now)
-        admitted.verified()
         stored = tuple(header for header in head.headers if header[0] in webhook.verifier.stored_headers)
         request = WebhookRequest(verified.path, stored, body, head.client)
         return Received(webhook, request, content_type, verified.by, now, head.trace)

@@ -99,6 +99,30 @@ def _is_json(content_type: str) -> bool:
     return content_type.isascii() and media_type == "application/json" and all(name == "utf-8" for name in charsets)
 
 
+def check_size(request: web.BaseRequest, limit: int) -> None:
+    """Refuse a request whose head announces a body of more than ``limit`` bytes.
+
+    Raises:
+        Problem: 413.
+    """
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+
+
+def arrived_body(request: web.BaseRequest, limit: int) -> bytes | None:
+    """Return the raw body if all of it has arrived already, as it does when a sender writes it together with the head.
+
+    Raises:
+        Problem: 413, it is larger than ``limit`` bytes.
+    """
+    content = request.content
+    if not content.is_eof() or content.exception() is not None:
+        return None
+    if content.total_bytes > limit:
+        raise _too_large(limit)
+    return content.read_nowait()
+
+
 async def read_body(
     request: web.BaseRequest,
     *,
@@ -109,7 +133,7 @@ async def read_body(
     """Return the raw body. It uses at most ``limit`` bytes and one network read, whatever length was announced.
 
     Args:
-        request: Its headers are already checked; a sender that waits for ``100 Continue`` gets it here.
+        request: Its head is already checked; a sender that waits for ``100 Continue`` gets it here.
         limit: Largest size in bytes.
         timeout: Seconds for the whole body, so that a sender of one byte per second cannot hold a slot.
         on_bytes: Called with the size of each piece before it is kept; it may raise to refuse the request.
@@ -118,10 +142,6 @@ async def read_body(
         Problem: 400 the body ended early or its chunks are broken, 408 too slow, 413 too large; or what ``on_bytes``
             raises.
     """
-    if (request.content_length or 0) > limit:
-        raise _too_large(limit)
-    if request.content.is_eof() and request.content.exception() is None:
-        return await _read(request, limit, on_bytes)  # the body came with the head: there is nothing to wait for
     try:
         async with asyncio.timeout(timeout):
             if request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":

@@ -76,17 +76,27 @@ class SourceLimits:
         await self._idle.wait()
 
     @contextmanager
-    def admitted(self, webhook: Webhook, client: str) -> Iterator[AdmittedRequest]:
+    def admitted(self, webhook: Webhook, client: str, authentic: int | None = None) -> Iterator[AdmittedRequest]:
         """Hold a request's slot, and the room that its body takes, while the block runs.
+
+        Args:
+            webhook: The source.
+            client: Address of the sender.
+            authentic: Size of the body, if it has arrived and the request is verified; None: it is still to come.
 
         Raises:
             Problem: 503, there is no room for another request, or the source has used up its rate.
         """
         self.rates[webhook.path].check()
-        address = _network(client)
-        request = AdmittedRequest(self, webhook, _Sender(webhook.path, address, address in self.known[webhook.path]))
+        address, known = _network(client), self.known[webhook.path]
+        if authentic is not None:
+            known.add(address)
+        request = AdmittedRequest(self, webhook, _Sender(webhook.path, address, address in known))
         self._idle.clear()
         try:
+            if authentic is not None:
+                request.received(authentic)
+                self.rates[webhook.path].use()
             yield request
         finally:
             request.end()

@@ -492,6 +492,32 @@ async def test_one_request_too_many_is_answered_at_once(client: aiohttp.ClientSe
         assert (await _post(client, here)).status == 202
 
 
+@pytest.mark.parametrize(
+    ("changes", "body", "status"),
+    [
+        ({"X-Webhook-Secret": "wrong"}, BODY, 401),
+        ({"Content-Type": "text/plain"}, BODY, 415),
+        ({}, b"x" * 2049, 413),
+    ],
+)
+async def test_a_refusal_that_needs_no_slot_takes_none(
+    client: aiohttp.ClientSession, changes: dict[str, str], body: bytes, status: int
+) -> None:
+    """Where all slots are in use, the answer to a request that is refused anyhow is the same as always."""
+    settings = IngressSettings(port=0, max_in_flight=1, max_body_bytes=2048)
+    async with serving(MemoryPublisher(), settings=settings) as here:
+        with here.ingress.limits.admitted(ecs_webhook(), "192.0.2.1"):
+            assert (await _post(client, here)).status == 503
+            assert (await _post(client, here, body, SECRET_HEADERS | changes)).status == status
+
+
+async def test_a_refused_request_that_came_whole_leaves_its_connection_open(client: aiohttp.ClientSession) -> None:
+    """A proxy in front need not connect again after each refusal."""
+    async with serving(MemoryPublisher()) as here:
+        answer = await _post(client, here, headers=SECRET_HEADERS | {"Content-Type": "text/plain"})
+        assert (answer.status, answer.headers.get("Connection")) == (415, None)
+
+
 async def test_client_behind_a_trusted_proxy_is_named(client: aiohttp.ClientSession) -> None:
     """Client behind a trusted proxy is named."""
     settings = IngressSettings.model_validate({"port": 0, "trusted_proxies": ["127.0.0.0/8"]})

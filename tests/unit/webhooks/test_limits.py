@@ -114,6 +114,16 @@ async def test_an_attacker_leaves_room_for_a_sender_that_is_not_known_yet() -> N
         assert world.reason(ACME, SENDER) is None
 
 
+async def test_an_authentic_request_finds_room_beside_unknown_clients_that_hold_all_of_theirs() -> None:
+    """It counts for the known clients from the beginning, even if its sender was unknown until now."""
+    world = World()
+    with world.busy(ACME, *(f"198.51.100.{n}" for n in range(200))):
+        assert world.reason(ACME, SENDER) == "unknown_clients_requests_in_flight"
+        with world.limits.admitted(ACME, SENDER, authentic=len(BODY)):
+            assert world.value("ingress_bytes_in_flight", "acme") == len(BODY)
+        assert world.value("ingress_bytes_in_flight", "acme") == 0
+
+
 async def test_addresses_of_one_ipv6_network_are_one_client() -> None:
     """A client that owns a network gets no more room by using many addresses of it."""
     world = World()

@@ -34,6 +34,10 @@ class _NoSecrets:
 
     stored_headers: Final = frozenset[str]()
 
+    def check_head(self, request: WebhookRequest, now: datetime) -> None:
+        """See Verifier."""
+        self.verify(request, now)
+
     def verify(self, _request: WebhookRequest, _now: datetime) -> Verified:
         """See Verifier."""
         raise SignatureRefused(Reason.NO_ACTIVE_SECRET, "The secrets of this source were not read")

@@ -65,6 +65,20 @@ class Verifier(Protocol):
         """
         ...
 
+    def check_head(self, request: WebhookRequest, now: datetime) -> None:
+        """Return if a body could still prove the request authentic. Called before the body is read, so keep it cheap.
+
+        A verifier whose headers decide nothing returns at once; ``verify`` decides anyway.
+
+        Args:
+            request: As received so far; its body is empty, whatever follows.
+            now: Aware datetime, as for ``verify``.
+
+        Raises:
+            SignatureRefused: Path, headers and client's address decide alone: ``verify`` would raise it for any body.
+        """
+        ...
+
     def verify(self, request: WebhookRequest, now: datetime) -> Verified:
         """Return what proved the request authentic.
 
@@ -98,6 +112,10 @@ class SchemeVerifier:
     def __init__(self, scheme: Scheme, also_stored: frozenset[str] = frozenset()) -> None:
         self._scheme = scheme
         self.stored_headers = scheme.stored_headers | also_stored
+
+    def check_head(self, request: WebhookRequest, now: datetime) -> None:
+        """See Verifier."""
+        self._scheme.check_head(request.headers, now)
 
     def verify(self, request: WebhookRequest, now: datetime) -> Verified:
         """See Verifier."""

@@ -133,6 +133,15 @@ class WeavrVerifier:
             {CALL_REF, REQUEST_REF, TIMESTAMP, SIGNATURE} | ({LEGACY_SIGNATURE} if legacy else set())
         )
 
+    def check_head(self, request: WebhookRequest, now: datetime) -> None:
+        """See Verifier. It decides about unsigned paths completely."""
+        path, secret_given = self._event_path(request.path)
+        scheme = self._scheme_of(path, request.headers)
+        if scheme is None:
+            self._protection(path, request, secret_given=secret_given)
+        else:
+            scheme.check_head(request.headers, now)
+
     def verify(self, request: WebhookRequest, now: datetime) -> Verified:
         """See Verifier."""
         path, secret_given = self._event_path(request.path)

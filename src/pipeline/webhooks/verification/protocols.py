@@ -58,6 +58,21 @@ class Scheme(Protocol):
         """
         ...
 
+    def check_head(self, headers: Headers, now: datetime) -> None:
+        """Return if a body could still verify the request; otherwise raise what ``verify`` would raise for any body.
+
+        The ingress asks before it reads the body, so that a request without any chance takes no place of another one.
+
+        Args:
+            headers: As received, with repetitions; names are compared without regard to case.
+            now: Aware datetime; decides which secrets are active and how old a timestamp is.
+
+        Raises:
+            SignatureRefused: The headers alone decide: a secret in a header is wrong, no secret is active, a header is
+                missing, repeated or malformed, or a timestamp in a header is too old or too far in the future.
+        """
+        ...
+
     def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
         """Return the id of the secret that verified the request.
 

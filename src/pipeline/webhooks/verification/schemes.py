@@ -79,6 +79,10 @@ class SharedSecret:
         self._prefix = spec.prefix.encode()
         self._keys = keys_of(secrets)
 
+    def check_head(self, headers: Headers, now: datetime) -> None:
+        """See Scheme. The header is all there is to verify."""
+        self.verify_stepwise(headers, b"", now, ignore_step)
+
     def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
         """See Scheme."""
         return self.verify_stepwise(headers, body, now, ignore_step)
@@ -94,6 +98,8 @@ class SharedSecret:
         on_step("match", f"equal to {found}")
         return found
 
+
+_Keys = tuple[Key, ...]
 
 _DIGEST_BYTES: Final = {"sha1": 20, "sha256": 32, "sha512": 64}
 
@@ -129,6 +135,10 @@ class HmacOfParts:
         self._form = _form(spec)
         self.stored_headers = frozenset(spec.header_names())
 
+    def check_head(self, headers: Headers, now: datetime) -> None:
+        """See Scheme."""
+        self._head(headers, now, ignore_step)
+
     def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
         """See Scheme."""
         return self.verify_stepwise(headers, body, now, ignore_step)
@@ -136,16 +146,8 @@ class HmacOfParts:
     def verify_stepwise(self, headers: Headers, body: bytes, now: datetime, on_step: OnStep) -> str:
         """See StepwiseScheme."""
         spec = self._spec
-        keys = active_keys(self._keys, now)
-        on_step("secrets", _which(keys, self._keys))
-        value = without_prefix(one_header(headers, spec.header), self._prefix, spec.header)
-        on_step("header", f"the request has one header {spec.header}")
-        signatures = self._well_formed(value)
-        on_step("form", f"{len(signatures)} of {spec.hash} in {spec.encoding}")
-        timestamp = self._timestamp(headers, value)
-        if timestamp is not None:
-            self._check_age(timestamp, now, on_step)
-        message = b"".join(self._part(part, headers, body, timestamp or b"") for part in self._parts)
+        keys, signatures, parts = self._head(headers, now, on_step)
+        message = b"".join([body if part is None else part for part in parts])
         on_step("signed", f"{' + '.join(spec.signed)}: {len(message)} bytes")
         found = matching_key(keys, signatures, lambda key: self._encode(hmac.digest(key, message, spec.hash)))
         on_step("match", f"verified by {found}")
@@ -153,6 +155,20 @@ class HmacOfParts:
             # only now: nothing of a body is parsed before it is known to be authentic
             self._check_age(_time_inside(body, self._time.name), now, on_step)
         return found
+
+    def _head(self, headers: Headers, now: datetime, on_step: OnStep) -> tuple[_Keys, list[bytes], list[bytes | None]]:
+        """Return the active keys, the well-formed signatures, and the signed parts, of which the body is None."""
+        name = self._spec.header
+        keys = active_keys(self._keys, now)
+        on_step("secrets", _which(keys, self._keys))
+        value = without_prefix(one_header(headers, name), self._prefix, name)
+        on_step("header", f"the request has one header {name}")
+        signatures = self._well_formed(value)
+        on_step("form", f"{len(signatures)} of {self._spec.hash} in {self._spec.encoding}")
+        timestamp = self._timestamp(headers, value)
+        if timestamp is not None:
+            self._check_age(timestamp, now, on_step)
+        return keys, signatures, [_part(part, headers, timestamp or b"") for part in self._parts]
 
     def _well_formed(self, value: bytes) -> list[bytes]:
         found = [value] if self._fields is None else self._fields.signatures(value)
@@ -178,15 +194,15 @@ class HmacOfParts:
         age = check_timestamp(timestamp, now, unit=self._spec.timestamp_unit, tolerance=tolerance)
         on_step("timestamp", f"{age:.1f} s old, {tolerance:g} s are allowed")
 
-    @staticmethod
-    def _part(part: SignedPart, headers: Headers, body: bytes, timestamp: bytes) -> bytes:
-        if part.kind == "body":
-            return body
-        if part.kind == "timestamp":
-            return timestamp  # the text as received: "0042" was signed as "0042"
-        if part.kind == "text":
-            return part.value.encode()
-        return one_header(headers, part.value) if part.needed else one_header_or_none(headers, part.value) or b""
+
+def _part(part: SignedPart, headers: Headers, timestamp: bytes) -> bytes | None:
+    if part.kind == "body":
+        return None
+    if part.kind == "timestamp":
+        return timestamp  # the text as received: "0042" was signed as "0042"
+    if part.kind == "text":
+        return part.value.encode()
+    return one_header(headers, part.value) if part.needed else one_header_or_none(headers, part.value) or b""
 
 
 def _form(spec: HmacSpec) -> re.Pattern[bytes]:
@@ -236,12 +252,27 @@ class StandardWebhooks:
             *(PublicKey(one.id, public_key_of(one.value), one.not_before, one.not_after) for one in spec.public_keys),
         )
 
+    def check_head(self, headers: Headers, now: datetime) -> None:
+        """See Scheme."""
+        self._head(headers, now, ignore_step)
+
     def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
         """See Scheme."""
         return self.verify_stepwise(headers, body, now, ignore_step)
 
     def verify_stepwise(self, headers: Headers, body: bytes, now: datetime, on_step: OnStep) -> str:
         """See StepwiseScheme."""
+        keys, signatures, identity, timestamp = self._head(headers, now, on_step)
+        message = b".".join((identity, timestamp, body))
+        on_step("signed", f"{_ID} + {_TIMESTAMP} + body with full stops between: {len(message)} bytes")
+        found = first_matching(keys, lambda key: _matches(key, signatures, message))
+        on_step("match", f"verified by {found}")
+        return found
+
+    def _head(
+        self, headers: Headers, now: datetime, on_step: OnStep
+    ) -> tuple[tuple[Key | PublicKey, ...], _Signatures, bytes, bytes]:
+        """Return the active keys, the signatures, the event's id and the timestamp as received."""
         keys = active_keys(self._keys, now)
         on_step("secrets", _which(keys, self._keys))
         value = one_header(headers, _SIGNATURE)
@@ -253,11 +284,7 @@ class StandardWebhooks:
         )
         age = check_timestamp(timestamp, now, unit="s", tolerance=self._tolerance)
         on_step("timestamp", f"{age:.1f} s old, {self._tolerance:g} s are allowed")
-        message = b".".join((_event_id(headers), timestamp, body))
-        on_step("signed", f"{_ID} + {_TIMESTAMP} + body with full stops between: {len(message)} bytes")
-        found = first_matching(keys, lambda key: _matches(key, signatures, message))
-        on_step("match", f"verified by {found}")
-        return found
+        return keys, signatures, _event_id(headers), timestamp
 
 
 def _event_id(headers: Headers) -> bytes:

@@ -349,3 +349,34 @@ def test_an_event_that_does_not_fit_its_model_is_kept_with_its_identity() -> Non
     assert kept.id == event_id("acme", PATH, b"ref-001", BODY)
     assert ("transactionId", "required") in [(one.field, one.rule) for one in kept.findings]
     assert "109876543210987654" not in f"{kept} {kept.findings}"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "client", "expected"),
+    [
+        (PATH, SIGNED, "192.0.2.7", None),
+        (PATH, (), "192.0.2.7", Reason.HEADER_MISSING),
+        (PATH, SIGNED[1:], "192.0.2.7", Reason.TIMESTAMP_MISSING),
+        (UNSIGNED, (), "192.0.2.7", None),
+        (UNSIGNED, (), "198.51.100.7", Reason.NOT_VERIFIED),
+        (f"/{SEGMENT}/novelties/watch", (), "192.0.2.7", Reason.HEADER_MISSING),
+    ],
+)
+def test_the_head_decides_before_the_body_is_read(
+    path: str, headers: Headers, client: str, expected: Reason | None
+) -> None:
+    """About an unsigned path it decides completely: no body is read from an address that is not named."""
+    verifier = _verifier(path_secret=SEGMENT, **_address_rule())
+    assert _of_head(verifier, WebhookRequest(path, headers, b"", client)) is expected
+
+
+def test_the_head_of_an_unsigned_path_that_nobody_named_is_our_own_fault() -> None:
+    assert _of_head(_verifier(), WebhookRequest(UNSIGNED, (), b"")) is Reason.UNSIGNED_PATH
+
+
+def _of_head(verifier: WeavrVerifier, head: WebhookRequest) -> Reason | None:
+    try:
+        verifier.check_head(head, NOW)
+    except SignatureRefused as refused:
+        return refused.reason
+    return None

@@ -86,6 +86,9 @@ def test_every_reason_of_a_scheme_belongs_to_a_step() -> None:
     class Strange:
         stored_headers: frozenset[str] = frozenset()
 
+        def check_head(self, headers: Headers, now: datetime) -> None:
+            scheme(OF_PRESETS["github"]).check_head(headers, now)
+
         def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
             return scheme(OF_PRESETS["github"]).verify(headers, body, now)
 

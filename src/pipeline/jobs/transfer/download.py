@@ -100,8 +100,15 @@ def _broken() -> SourceRefused:
 
 Encoding = Literal["identity", "gzip"]
 
-_TRANSPARENT: Final = {"", "identity", "aws-chunked"}
-"""Content codings that leave the bytes as they are; SDKs leave ``aws-chunked`` behind in an object's metadata."""
+_GZIP_NAMES: Final = frozenset({"gzip", "x-gzip"})
+_OTHER_COMPRESSIONS: Final = frozenset(
+    {"br", "bzip2", "compress", "dcb", "dcz", "deflate", "lz4", "lzma", "snappy", "x-bzip2", "x-compress", "xz", "zstd"}
+)
+"""Compressions that are not undone here. Every other token of Content-Encoding, such as utf-8, is none."""
+
+_LOOKED_AT: Final = 64
+"""Bytes that show whether a file that is announced as compressed is text: compressed ones hold control characters."""
+_NOT_IN_TEXT: Final = bytes(set(range(32)) - set(b"\t\n\f\r\x1a"))
 
 
 class HttpDownloader:
@@ -153,24 +160,41 @@ async def _begin(wire: Wire, start: int, at_once: int) -> HttpDownload:
     first = await wire.read()
     if at_once:
         return HttpDownload(wire, "identity", first, skip=0)
-    while 0 < len(first) < len(MAGIC) and (more := await wire.read()):
+    announced = _compressions(wire.content_encoding)
+    needed = _LOOKED_AT if announced else len(MAGIC)
+    while 0 < len(first) < needed and (more := await wire.read()):
         first += more
-    encoding = _encoding(wire.content_encoding, first)
+    encoding = _encoding(announced, first)
     if encoding == "identity" and start:
         wire.seek(start)
         return HttpDownload(wire, encoding, await wire.read(), skip=0)
     return HttpDownload(wire, encoding, first, skip=start)
 
 
-def _encoding(header: str, first: bytes) -> Encoding:
-    codings = {coding.strip().lower() for coding in header.split(",")} - _TRANSPARENT
-    if codings - {"gzip", "x-gzip"}:
-        raise SourceRefused(
-            "source_encoding_unknown",
-            "The file behind input_file_url has a Content-Encoding other than gzip. Upload it plain or as gzip.",
-        )
-    # an empty object is an empty file, whatever its metadata say
-    return "gzip" if first and (codings or first.startswith(MAGIC)) else "identity"
+def _compressions(header: str) -> frozenset[str]:
+    """Return the compressions that a Content-Encoding names."""
+    tokens = {token.strip().lower() for token in header.split(",")}
+    return frozenset(tokens & (_GZIP_NAMES | _OTHER_COMPRESSIONS))
+
+
+def _encoding(announced: frozenset[str], first: bytes) -> Encoding:
+    """Return how the file is compressed. Its bytes decide; what was announced only words the refusal."""
+    if first.startswith(MAGIC):
+        return "gzip"
+    if not announced or _is_text(first):
+        return "identity"
+    if announced <= _GZIP_NAMES:
+        raise _broken()
+    names = ", ".join(sorted(announced))
+    raise SourceRefused(
+        "source_encoding_unknown",
+        f"The file behind input_file_url is no plain text, and its Content-Encoding is {names}. Only gzip is "
+        "decompressed here: upload it plain or as gzip.",
+    )
+
+
+def _is_text(data: bytes) -> bool:
+    return data.translate(None, _NOT_IN_TEXT) == data
 
 
 class HttpDownload:

@@ -35,7 +35,7 @@ class SourceInfo:
     Attributes:
         etag: As received, quotes included; empty where the server sends none (then a resume starts over).
         size: Bytes on the wire (compressed size for a compressed file), or None where the server does not say.
-        encoding: ``gzip`` where Content-Encoding says so or the first bytes are gzip's; else ``identity``.
+        encoding: ``gzip`` where the first bytes are gzip's, whatever Content-Encoding says; else ``identity``.
     """
 
     etag: str

@@ -59,18 +59,50 @@ async def test_gzip_is_known_by_header_or_first_bytes(headers: dict[str, str]) -
     assert info == SourceInfo(etag=ETAG, size=len(PACKED), encoding="gzip")
 
 
-@pytest.mark.parametrize("coding", ["identity", "aws-chunked"])
-async def test_codings_that_change_nothing(coding: str) -> None:
-    """Some codings leave the bytes as they are."""
+@pytest.mark.parametrize(
+    "coding",
+    [
+        "identity", "aws-chunked", "utf-8", "UTF-8", "utf8", "iso-8859-1", "ascii", "none", "null", "plain", "binary",
+        "8bit", "text/csv", "base64", "csv", "utf-8, aws-chunked", ",", "gzip", "x-gzip", "gzip, utf-8", "br", "zstd",
+        "deflate", "compress",
+    ],
+)  # fmt: skip
+async def test_plain_text_is_read_whatever_its_metadata_say(coding: str) -> None:
+    """The bytes decide: a store, a proxy or a script may have written any Content-Encoding."""
     async with ground(whole(DATA, Content_Encoding=coding)) as store:
         assert await store.fetch() == (SourceInfo(etag=ETAG, size=len(DATA), encoding="identity"), DATA)
 
 
-async def test_unknown_coding() -> None:
-    """A coding that we do not know is refused, with what to do."""
-    async with ground(whole(DATA, Content_Encoding="br")) as store:
-        with pytest.raises(SourceRefused, match="source_encoding_unknown"):
+@pytest.mark.parametrize("coding", ["identity", "utf-8", "br", "none"])
+async def test_gzip_is_decompressed_whatever_its_metadata_say(coding: str) -> None:
+    """No text begins with the two bytes of gzip."""
+    async with ground(whole(PACKED, Content_Encoding=coding)) as store:
+        info, data = await store.fetch()
+    assert (info.encoding, data) == ("gzip", DATA)
+
+
+@pytest.mark.parametrize(
+    ("coding", "named"), [("br", "br"), ("ZSTD", "zstd"), ("deflate, utf-8", "deflate"), ("gzip, br", "br, gzip")]
+)
+async def test_unknown_compression(coding: str, named: str) -> None:
+    """A compression that is not undone here is refused by its name, with what to do."""
+    data = b"\x1b\x25\x00\x00\x8d\xaa" + PACKED[100:]
+    async with ground(whole(data, Content_Encoding=coding)) as store:
+        with pytest.raises(SourceRefused) as caught:
             await store.fetch()
+    assert caught.value.code == "source_encoding_unknown"
+    assert caught.value.message == (
+        f"The file behind input_file_url is no plain text, and its Content-Encoding is {named}. Only gzip is "
+        "decompressed here: upload it plain or as gzip."
+    )
+
+
+async def test_a_refusal_quotes_no_token_of_its_own_making() -> None:
+    """A Content-Encoding is what its sender likes: only known names are repeated."""
+    async with ground(whole(b"\x00\x01", Content_Encoding="br, 4111111111111111")) as store:
+        with pytest.raises(SourceRefused) as caught:
+            await store.fetch()
+    assert "4111" not in caught.value.message
 
 
 async def test_empty_object_with_gzip_header() -> None:
@@ -132,8 +164,8 @@ async def test_truncated() -> None:
 
 
 async def test_not_gzip_though_announced() -> None:
-    """A file announced as gzip that is none is refused."""
-    async with ground(whole(DATA, Content_Encoding="gzip")) as store:
+    """A file announced as gzip that is neither gzip nor text is refused."""
+    async with ground(whole(b"\x1f\x8c" + PACKED[2:], Content_Encoding="gzip")) as store:
         with pytest.raises(SourceRefused, match="source_gzip_broken"):
             await store.fetch()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,10 @@ SECTIONS: Final = [(match["title"], match["text"]) for match in SECTION.finditer
 
 def cases_of(path: Path) -> list[str]:
     """The names of a module's cases, which are the ids of its tests."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"page_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where a dataclass looks up its module
     spec.loader.exec_module(module)
     return list(module.CASES)
 

@@ -1,8 +1,8 @@
-"""Secrets in mounted files: one rule for all of them.
+"""Secrets in mounted files: one reader with one rule for all of them.
 
 A file is opened by its path each time, since mounted secrets are replaced by swapping a symbolic link. One line end
 after the secret is stripped, because editors add one. Anything else that is not the secret is refused, not repaired: it
-is the sign of a wrong file.
+is the sign of a wrong file. What is odd and may be the secret all the same is a doubt, which ``config check`` shows.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Literal
 
 from pydantic import SecretStr
 
@@ -21,12 +23,45 @@ from pipeline.errors import FatalError
 _MAX_BYTES: Final = 16_384
 _LINE_END: Final = re.compile(r"\r?\n\Z")
 _WORD: Final = re.compile(r"[\x21-\x7e]+")
+_BYTE_ORDER_MARK: Final = "\ufeff"
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
+_PEM: Final = "-----BEGIN "
+_QUOTED: Final = re.compile(r"""(["'`]).*\1|[\u201c\u2018].*[\u201d\u2019]""", re.DOTALL)
+_ASSIGNED: Final = re.compile(r"(export )?[A-Z][A-Z0-9_]*=[^=]")
+_PLACEHOLDERS: Final = frozenset({"secret", "changeme", "change-me", "change_me", "password", "placeholder", "todo"})
+_FEW_LETTERS: Final = 8
+"""Fewer are guessed in no time, and are the sign of a secret that was cut."""
+
+_ALONE: Final = "must hold the secret alone"
+_STANDARD_VERSION: Final = "v1,whsec_"
 
 _TIMEOUT: Final = 10.0
 """Seconds until a read of a file system that hangs is abandoned."""
 
 _MAX_AGE: Final = 60.0
 """Seconds until a token is read again although its file looks unchanged."""
+
+Doubt = Callable[[str], None]
+"""Takes what is odd about a usable secret, as the rest of a sentence that begins with the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What the file holds that a setting names; a note in the setting's type.
+
+    Attributes:
+        content: ``secret``: what :func:`read_secret` accepts; ``token``: what :func:`read_token` accepts.
+    """
+
+    content: Literal["secret", "token"]
+
+
+SecretPath = Annotated[Path, Holds("secret")]
+TokenPath = Annotated[Path, Holds("token")]
+
+
+def _no_doubt(_text: str) -> None:
+    """Ignore what is odd: only the check of the settings shows it."""
 
 
 class SecretUnreadable(FatalError):
@@ -43,29 +78,44 @@ class SecretUnreadable(FatalError):
         self.malformed = malformed
 
 
-def read_secret(path: Path) -> SecretStr:
+def read_secret(path: Path, doubt: Doubt = _no_doubt) -> SecretStr:
     """Return the secret in a file, for example a password or a private key in PEM.
 
+    Args:
+        path: Opened by path.
+        doubt: Called for each oddity of a secret that may be right: quotes around it, a length that is absurd.
+
     Raises:
-        SecretUnreadable: The file cannot be read, is empty, has more than 16,384 bytes, is not UTF-8, begins or ends
-            with white space, or holds a character that is not printable.
+        SecretUnreadable: The file cannot be read, is empty, has more than 16,384 bytes, is not UTF-8, begins with a
+            byte order mark, begins or ends with white space, has several lines and is no PEM, or holds a character that
+            is not printable.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    raw = _bytes(path)
     if len(raw) > _MAX_BYTES:
         raise SecretUnreadable(path, f"is longer than {_MAX_BYTES} bytes")
-    text = _text(raw)
-    if text is None:
-        raise SecretUnreadable(path, "is not UTF-8 text")
-    text = _LINE_END.sub("", text)
-    if not text:
-        raise SecretUnreadable(path, "is empty")
-    if text != text.strip() or not all(line.isprintable() for line in text.splitlines()):
-        raise SecretUnreadable(path, "must hold the secret alone: printable text, and at most one newline after it")
+    written = _text(raw)
+    if written is None:
+        hint = "UTF-16; save it as UTF-8" if raw.startswith(_UTF_16) else "not UTF-8 text"
+        raise SecretUnreadable(path, f"is {hint}")
+    text = _LINE_END.sub("", written)
+    fault = _fault(text)
+    if fault is not None:
+        raise SecretUnreadable(path, fault)
+    if written.endswith("\r\n") and not text.startswith(_PEM):
+        doubt("ends with a Windows line end (CRLF), which is not taken for a part of the secret; save it without one")
+    for oddity in _oddities(text):
+        doubt(oddity)
     return SecretStr(text)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError:  # a path with a NUL
+        raise SecretUnreadable(path, "cannot be read: this is no path", malformed=False) from None
 
 
 def _text(raw: bytes) -> str | None:
@@ -76,17 +126,67 @@ def _text(raw: bytes) -> str | None:
         return None
 
 
+def _fault(text: str) -> str | None:
+    """Return why a text is no secret; only positions and classes of its characters, never one of its letters."""
+    if not text:
+        return "is empty; write the secret into it"
+    if text.startswith(_BYTE_ORDER_MARK):
+        return f"{_ALONE}: it begins with a byte order mark; save it as UTF-8 without one"
+    if text != text.strip():
+        return f"{_ALONE}{_blank(text)}"
+    lines = text.splitlines()
+    for number, line in enumerate(lines, start=1):
+        for column, character in enumerate(line, start=1):
+            if not character.isprintable():
+                return f"{_ALONE}: character {column} of line {number} is {_named(character)}; delete that"
+    if len(lines) > 1 and not text.startswith(_PEM):
+        return f"{_ALONE}: it has {len(lines)} lines; delete all but the secret (only a key in PEM has several)"
+    return None
+
+
+def _blank(text: str) -> str:
+    """Return where a text with white space at an end has it."""
+    if not text.strip():
+        return ", and holds nothing but white space; write the secret into it"
+    if text != text.lstrip():
+        return f": {_named(text[0])} comes before it; delete that"
+    return f": {_named(text[-1])} comes after it; delete that (one line end at the end may stay)"
+
+
+def _named(character: str) -> str:
+    """Return what a character that is no letter of a secret is called, such as ``a no-break space (U+00A0)``."""
+    code = f"U+{ord(character):04X}"
+    name = {" ": "a blank", "\t": "a tab", "\n": "a line end", "\r": "a carriage return"}.get(character)
+    return f"{name or unicodedata.name(character, 'a control character').lower()} ({code})"
+
+
+def _oddities(text: str) -> list[str]:
+    """Return what is odd about a secret that may be right all the same."""
+    found = []
+    if len(text) < _FEW_LETTERS:
+        found.append(f"holds a secret of {len(text)} characters; write the whole secret, or ask for a longer one")
+    if len(text) > 1 and _QUOTED.fullmatch(text):
+        found.append("holds a text in quotes, which are taken for a part of the secret; delete them if they are none")
+    if text.startswith(_STANDARD_VERSION):
+        found.append(f"begins with {_STANDARD_VERSION}; if the sender signs by Standard Webhooks, delete 'v1,'")
+    if _ASSIGNED.match(text):
+        found.append("looks like NAME=VALUE, all of which is taken for the secret; write the value alone")
+    if text.casefold() in _PLACEHOLDERS:
+        found.append("holds a placeholder; write the secret into it")
+    return found
+
+
 def _unreadable(path: Path, error: OSError) -> SecretUnreadable:
     return SecretUnreadable(path, f"cannot be read: {error.strerror or type(error).__name__}", malformed=False)
 
 
-def read_token(path: Path) -> SecretStr:
+def read_token(path: Path, doubt: Doubt = _no_doubt) -> SecretStr:
     """Return the secret in a file as :func:`read_secret` does, if it can be sent in a header.
 
     Raises:
         SecretUnreadable: As :func:`read_secret`, or the secret is not one word of visible ASCII characters.
     """
-    token = read_secret(path)
+    token = read_secret(path, doubt)
     fault = token_fault(token)
     if fault is not None:
         raise SecretUnreadable(path, fault)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 _NUMBER_AND_SUFFIX: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 _SECONDS_IN: Final = {
@@ -55,16 +56,30 @@ class Unit:
         return int(number) if number == int(number) else round(number, 6)
 
 
+BOOLEAN_FOR_NUMBER: Final = "boolean_for_number"
+"""Type of the validation error for ``true`` or ``false`` in place of a number."""
+
+
+def _no_boolean(value: object) -> object:
+    # in Python a boolean is an int: without this, `port = true` is port 1
+    if isinstance(value, bool):
+        raise PydanticCustomError(BOOLEAN_FOR_NUMBER, "a number is needed")
+    return value
+
+
 _SECONDS: Final = Unit("seconds", _SECONDS_IN)
 _DAYS: Final = Unit("days", _SECONDS_IN, 86_400)
 
-Seconds = Annotated[float, _SECONDS]
-WholeSeconds = Annotated[int, _SECONDS]
-Hours = Annotated[float, Unit("hours", _SECONDS_IN, 3600)]
-Days = Annotated[float, _DAYS]
-WholeDays = Annotated[int, _DAYS]
-Bytes = Annotated[int, Unit("bytes", _BYTES_IN)]
-BytesPerSecond = Annotated[int, Unit("bytes per second", _BYTES_IN)]
-Count = Annotated[int, Unit("")]
-Share = Annotated[float, Unit(""), Field(ge=0, le=1)]
-Port = Annotated[int, Unit(""), Field(ge=0, le=65_535)]
+_Whole = Annotated[int, BeforeValidator(_no_boolean)]
+_Decimal = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+
+Seconds = Annotated[_Decimal, _SECONDS]
+WholeSeconds = Annotated[_Whole, _SECONDS]
+Hours = Annotated[_Decimal, Unit("hours", _SECONDS_IN, 3600)]
+Days = Annotated[_Decimal, _DAYS]
+WholeDays = Annotated[_Whole, _DAYS]
+Bytes = Annotated[_Whole, Unit("bytes", _BYTES_IN)]
+BytesPerSecond = Annotated[_Whole, Unit("bytes per second", _BYTES_IN)]
+Count = Annotated[_Whole, Unit("")]
+Share = Annotated[_Decimal, Unit(""), Field(ge=0, le=1)]
+Port = Annotated[_Whole, Unit(""), Field(ge=0, le=65_535)]

@@ -21,14 +21,20 @@ REFUSED_BY_ALL = [
     (b"\nplanted", "the secret alone"),
     (b"plan\tted", "the secret alone"),
     (b"plan\0ted", "the secret alone"),
-    (b"\xef\xbb\xbfplanted", "the secret alone"),
+    (b"\xef\xbb\xbfplanted", "the secret alone: it begins with a byte order mark"),
+    (b"   ", "the secret alone, and holds nothing but white space"),
+    (b"planted\t", r"the secret alone: a tab \(U\+0009\) comes after it"),
+    (b"planted\xc2\xa0", r"the secret alone: no-break space \(U\+00A0\) comes after it"),
+    (b"pla\xe2\x80\x8bnted", r"the secret alone: character 4 of line 1 is zero width space \(U\+200B\)"),
+    (b"planted\nsecond", "the secret alone: it has 2 lines"),
+    (b"planted\r\nX-Injected: 1", "the secret alone: it has 2 lines"),
+    (b"\xff\xfep\x00l\x00a\x00n\x00", "is UTF-16; save it as UTF-8"),
     (b"planted\xff", "is not UTF-8 text"),
     (b"x" * 65_537, "is longer than 16384 bytes"),
     (b"x" * 16_385, "is longer than 16384 bytes"),
 ]
 REFUSED_AS_TOKENS = [
     (b"plan ted", "one word"),
-    (b"planted\r\nX-Injected: 1", "one word"),
     ("plantédschlüssel".encode(), "one word"),
 ]
 
@@ -78,6 +84,44 @@ def test_the_rule_holds_for_tokens_from_elsewhere() -> None:
     assert token_fault(SecretStr("x" * 16_385)) == "is longer than 16384 bytes"
     for text in ("a b", "a\n", "é"):
         assert token_fault(SecretStr(text)) == "must be one word of visible ASCII characters"
+
+
+@pytest.mark.parametrize(
+    ("content", "doubt"),
+    [
+        (b"planted-0123456789\r\n", "ends with a Windows line end"),
+        (b'"planted-0123456789"', "holds a text in quotes"),
+        ("\u201cplanted-0123456789\u201d".encode(), "holds a text in quotes"),
+        (b"plan", "holds a secret of 4 characters"),
+        (b"v1,whsec_cGxhbnRlZC0wMTIzNDU2Nzg5", "begins with v1,whsec_"),
+        (b"API_KEY=planted-0123456789", "looks like NAME=VALUE"),
+        (b"changeme", "holds a placeholder"),
+    ],
+)
+def test_what_is_odd_may_be_the_secret(tmp_path: Path, content: bytes, doubt: str) -> None:
+    """It is read as it is, and whoever asks learns of it; the doubt repeats nothing of it."""
+    path = tmp_path / "secret"
+    path.write_bytes(content)
+    doubts: list[str] = []
+    assert read_token(path, doubts.append) if content.isascii() else read_secret(path, doubts.append)
+    assert len(doubts) == 1
+    assert doubts[0].startswith(doubt)
+    assert "plan" not in doubts[0]
+
+
+@pytest.mark.parametrize(
+    "content", [PEM, PEM.replace("\n", "\r\n") + "\r\n", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX", "YWJjZGVmZ2g="]
+)
+def test_an_ordinary_secret_leaves_no_doubt(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(content.encode())
+    assert read_secret(path, pytest.fail)
+
+
+def test_a_path_that_is_none_is_refused() -> None:
+    with pytest.raises(SecretUnreadable, match="this is no path") as caught:
+        read_secret(Path("plan\0ted"))
+    assert not caught.value.malformed
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

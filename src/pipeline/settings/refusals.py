@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from pipeline.errors import FatalError
 from pipeline.settings.shape import Spot, dotted, fields, holds, is_secret, item, locate, members, models, unit_of
+from pipeline.units import BOOLEAN_FOR_NUMBER
 
 _SHOWN_CHARS: Final = 60
 _EXAMPLES: Final[Mapping[type, str]] = {
@@ -130,7 +131,7 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def _number(error: ErrorDetails, spot: Spot) -> str:
-    whole = error["type"].startswith("int")
+    whole = holds(spot.annotation, int)
     unit = unit_of(spot.field, spot.annotation)
     named = unit.name if unit else ""
     kind = ("a whole number" if whole else "a number") + (f" of {named}" if named else "")
@@ -234,6 +235,8 @@ _EXPLAINED: Final[Mapping[str, Callable[[ErrorDetails, Spot], str]]] = {
     "int_from_float": _number,
     "float_parsing": _number,
     "float_type": _number,
+    "finite_number": _number,
+    BOOLEAN_FOR_NUMBER: _number,
     "literal_error": _choice,
     "greater_than": _bound("more than", "gt"),
     "greater_than_equal": _bound("at least", "ge"),

@@ -164,7 +164,7 @@ def _oddities(text: str) -> list[str]:
     """Return what is odd about a secret that may be right all the same."""
     found = []
     if len(text) < _FEW_LETTERS:
-        found.append(f"holds a secret of {len(text)} characters; write the whole secret, or ask for a longer one")
+        found.append(f"holds fewer than {_FEW_LETTERS} characters; write the whole secret, or ask for a longer one")
     if len(text) > 1 and _QUOTED.fullmatch(text):
         found.append("holds a text in quotes, which are taken for a part of the secret; delete them if they are none")
     if text.startswith(_STANDARD_VERSION):

@@ -92,14 +92,14 @@ def test_the_rule_holds_for_tokens_from_elsewhere() -> None:
         (b"planted-0123456789\r\n", "ends with a Windows line end"),
         (b'"planted-0123456789"', "holds a text in quotes"),
         ("\u201cplanted-0123456789\u201d".encode(), "holds a text in quotes"),
-        (b"plan", "holds a secret of 4 characters"),
+        (b"plan", "holds fewer than 8 characters"),
         (b"v1,whsec_cGxhbnRlZC0wMTIzNDU2Nzg5", "begins with v1,whsec_"),
         (b"API_KEY=planted-0123456789", "looks like NAME=VALUE"),
         (b"changeme", "holds a placeholder"),
     ],
 )
 def test_what_is_odd_may_be_the_secret(tmp_path: Path, content: bytes, doubt: str) -> None:
-    """It is read as it is, and whoever asks learns of it; the doubt repeats nothing of it."""
+    """It is read as it is, and the caller learns of it; the doubt repeats nothing of it."""
     path = tmp_path / "secret"
     path.write_bytes(content)
     doubts: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import tomllib
 from collections.abc import Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,7 +18,7 @@ from pipeline.cli.exits import UsageRefused
 from pipeline.cli.integration_switch import pause, resume
 from pipeline.cli.output import json_option, print_fields, print_json
 from pipeline.contracts.weavr import KINDS
-from pipeline.settings import toml_value
+from pipeline.settings import parse_toml, toml_value
 
 BASE_URL: Final = "https://YOUR-HOST"
 """On a sheet, in place of the ingress's public URL if none was given."""
@@ -33,25 +32,24 @@ def settings_without(table: str, name: str, file: Path) -> str:
 
     Raises:
         UsageRefused: The name is none or is taken, or the file cannot be read.
+        ConfigError: The file is not TOML.
     """
     if not _NAME.fullmatch(name):
         raise UsageRefused(
             "integration_name", f"{name!r} is no name; write 1 to 63 lower case letters, digits and dashes"
         )
     try:
-        text = file.read_text("utf-8")
-        tables = tomllib.loads(text)
+        raw = file.read_bytes()
     except FileNotFoundError:
         return ""
     except OSError as error:
         raise UsageRefused("config_unreadable", f"{file}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageRefused("config_unreadable", f"{file}: is not TOML: {error}") from None
+    tables = parse_toml(file, raw)
     if name in tables.get(table, {}):
         raise UsageRefused(
             "integration_exists", f"{file} has an [{table}.{name}] already; choose another name or edit it"
         )
-    return text
+    return raw.decode()
 
 
 def append_block(file: Path, text: str, block: str) -> None:

@@ -2,10 +2,11 @@
 
 from pipeline.settings.integrations import EcsIntegration, WeavrIntegration, WebhookIntegration
 from pipeline.settings.jobs import JobIntegration, Limits
-from pipeline.settings.loading import CONFIG_VARIABLE, DEFAULT_FILE, config_path, load_settings
+from pipeline.settings.loading import DEFAULT_FILE, config_path, load_settings
 from pipeline.settings.model import RetentionSettings, Settings
 from pipeline.settings.refusals import ConfigError, toml_value
 from pipeline.settings.review import Review, review
+from pipeline.settings.toml_file import CONFIG_VARIABLE, parse_toml
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -21,6 +22,7 @@ __all__ = [
     "WebhookIntegration",
     "config_path",
     "load_settings",
+    "parse_toml",
     "review",
     "toml_value",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import stat
-import tomllib
 from collections.abc import Callable, Container, Iterator, Mapping
+from os.path import lexists
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,16 +14,18 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
-from pipeline.secret_files import SecretUnreadable, read_secret
+from pipeline.secret_files import Holds, SecretUnreadable, read_secret
 from pipeline.settings.model import ENV_DELIMITER, ENV_PREFIX, Settings
-from pipeline.settings.refusals import ConfigError, refusal, shown, unknown_key
-from pipeline.settings.shape import Loc, dotted, fields, is_path, is_secret, item, locate, models
-from pipeline.webhooks.verification import SecretSettings
+from pipeline.settings.refusals import ConfigError, refusal, unknown_key
+from pipeline.settings.shape import Loc, dotted, fields, is_path, is_secret, item, locate, note_of
+from pipeline.settings.toml_file import CONFIG_VARIABLE, read_toml
 
-CONFIG_VARIABLE: Final = "PIPELINE_CONFIG"
 DEFAULT_FILE: Final = "pipeline.toml"
 _SUFFIX: Final = "_file"
-_UNREAD: Final = SecretStr("unread-by-this-process")
+UNREAD: Final = SecretStr("unread-by-this-process")
+"""In the settings in place of a secret whose file this process does not read."""
+
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 _log = structlog.get_logger(__name__)
 
@@ -43,6 +46,7 @@ def load_settings(
     *,
     webhook_secrets: bool = True,
     warn: Callable[[str], None] | None = None,
+    unread: Callable[[str], None] | None = None,
 ) -> Settings:
     """Return the settings of a file (None: no file); environment variables override it.
 
@@ -51,14 +55,15 @@ def load_settings(
         env: Variables ``PIPELINE_TABLE__KEY``; lists and tables as JSON.
         webhook_secrets: Whether the files of webhook secrets must exist: only the ingress reads them.
         warn: Called with each warning; None logs it.
+        unread: Called with the key of each secret file; then none is read, and the settings hold no secret from a file.
 
     Raises:
         ConfigError: It lists every problem, without secret values.
     """
-    written = _read(path) if path else {}
+    written = read_toml(path) if path else {}
     variables = _Variables(env)
     folder = (path.parent if path else Path()).absolute()
-    files = _Files(folder, webhook_secrets=webhook_secrets)
+    files = _Files(folder, webhook_secrets=webhook_secrets, unread=unread)
     data = files.resolve(Settings, _with_store(_merged(written, variables())))
     problems = [*_unknown_variables(env), *files.problems.values()]
     settings = None
@@ -106,18 +111,6 @@ def _options(settings: Settings) -> Iterator[str]:
 
 def _warn(warning: str) -> None:
     _log.warning("secret_file_exposed", detail=warning)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            [f"{path}: cannot be read ({error.strerror}); name the settings file by --config or {CONFIG_VARIABLE}"],
-            code="config_unreadable",
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: is not TOML: {error}"], code="config_unreadable") from None
 
 
 class _Variables(EnvSettingsSource):
@@ -169,12 +162,13 @@ class _Files:
 
     Attributes:
         problems: Why a secret could not be read, by the location of its key.
-        warnings: Files that everybody can read.
+        warnings: Files that everybody can read, and secrets that are odd.
     """
 
-    def __init__(self, folder: Path, *, webhook_secrets: bool) -> None:
+    def __init__(self, folder: Path, *, webhook_secrets: bool, unread: Callable[[str], None] | None) -> None:
         self._folder = folder
         self._webhook_secrets = webhook_secrets
+        self._unread = unread
         self.problems: dict[Loc, str] = {}
         self.warnings: list[str] = []
 
@@ -197,17 +191,15 @@ class _Files:
                 if self._webhook_secrets or not _of_ingress(known[secret]):
                     found[secret] = self._secret(value, (*loc, key), (*loc, secret), taken=secret in data)
                 else:
-                    found[secret] = _UNREAD
+                    found[secret] = UNREAD
                 continue
             inner = known[key].annotation if key in known else item(annotation)
             found[key] = self.resolve(inner, value, (*loc, key))
-            if key == "file" and SecretSettings in models(annotation) and isinstance(found[key], Path):
-                self._check(found[key], (*loc, key))
+            if key in known and isinstance(found[key], Path) and self._webhook_secrets:
+                held = note_of(known[key], inner, Holds)
+                if held is not None and held.content == "secret":
+                    self._read(found[key], (*loc, key), (*loc, key))
         return found
-
-    def _check(self, path: Path, loc: Loc) -> None:
-        if self._webhook_secrets:
-            self._read(path, loc, loc)
 
     def _secret(self, value: Any, written: Loc, secret: Loc, *, taken: bool) -> SecretStr:
         if taken:
@@ -217,14 +209,17 @@ class _Files:
             self.problems[secret] = f"{dotted(written)}: this is not a path in quotes; write e.g. {example}"
         else:
             return self._read(self._folder / value, written, secret)
-        return _UNREAD
+        return UNREAD
 
     def _read(self, path: Path, written: Loc, secret: Loc) -> SecretStr:
+        if self._unread is not None:
+            self._unread(dotted(written))
+            return UNREAD
         try:
-            value = read_secret(path)
+            value = read_secret(path, lambda doubt: self.warnings.append(f"{dotted(written)}: {path} {doubt}"))
         except SecretUnreadable as error:
-            self.problems[secret] = f"{dotted(written)}: {_explained(path, error)}"
-            return _UNREAD
+            self.problems[secret] = f"{dotted(written)}: {explained(path, error, self._folder)}"
+            return UNREAD
         if path.stat().st_mode & stat.S_IROTH:
             self.warnings.append(f"{dotted(written)}: {path} can be read by everybody; run: chmod 600 {path}")
         return value
@@ -236,8 +231,19 @@ def _of_ingress(field: FieldInfo) -> bool:
     return isinstance(extra, dict) and extra.get("read_by") == "ingress"
 
 
-def _explained(path: Path, error: SecretUnreadable) -> str:
-    # the value may be the secret itself instead of its path: then do not show it
-    named = str(path) if shown(path.name) == repr(path.name) else "the path given there (is it the secret itself?)"
-    fault = f"there is no file {named}" if isinstance(error.__cause__, FileNotFoundError) else f"{named} {error.fault}"
-    return f"{fault}; create it with the secret as its only line: (umask 077; printf %s SECRET > {named})"
+def explained(path: Path, error: SecretUnreadable, folder: Path | None = None) -> str:
+    """Return what is wrong with a secret file, and what to do.
+
+    The text names the path only if a file is there: what names no file may be the secret itself.
+
+    Args:
+        path: The file.
+        error: What its reader raised.
+        folder: The folder at which relative paths begin; None leaves it out.
+    """
+    if lexists(path):
+        return f"{path} {error.fault}" + ("" if error.malformed else "; let the user of this process read it")
+    doubt = "" if _FILE_NAME.fullmatch(path.name) else " (is it the secret itself?)"
+    begin = f"; a relative path begins at {folder}" if folder else ""
+    remedy = "create it with the secret as its only line: (umask 077; printf %s SECRET > FILE)"
+    return f"there is no file at the path given there{doubt}; {remedy}{begin}"

@@ -15,7 +15,19 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from pipeline.errors import FatalError
-from pipeline.settings.shape import Spot, dotted, fields, holds, is_secret, item, locate, members, models, unit_of
+from pipeline.settings.shape import (
+    Spot,
+    dotted,
+    fields,
+    holds,
+    is_guarded,
+    is_secret,
+    item,
+    locate,
+    members,
+    models,
+    unit_of,
+)
 from pipeline.units import BOOLEAN_FOR_NUMBER
 
 _SHOWN_CHARS: Final = 60
@@ -69,7 +81,7 @@ def unknown_key(key: str, known: Mapping[str, object]) -> str:
 
 
 def _value(error: ErrorDetails, spot: Spot) -> str:
-    return shown(error["input"], secret=spot.annotation is not None and is_secret(spot.annotation))
+    return shown(error["input"], secret=is_guarded(spot.annotation))
 
 
 def _key(spot: Spot) -> str:

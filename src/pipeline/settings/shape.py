@@ -5,12 +5,15 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, JsonValue, SecretStr
 from pydantic.fields import FieldInfo
 
+from pipeline.secret_files import Holds
 from pipeline.units import Unit
+
+T = TypeVar("T")
 
 Loc = tuple[str | int, ...]
 """The location of a setting: keys, and indices of list items."""
@@ -61,8 +64,13 @@ def holds(annotation: Any, kind: type) -> bool:
 
 def unit_of(field: FieldInfo | None, annotation: Any) -> Unit | None:
     """Return the unit of a number, as its type names it (:mod:`pipeline.units`); None for what has no such type."""
+    return note_of(field, annotation, Unit)
+
+
+def note_of(field: FieldInfo | None, annotation: Any, kind: type[T]) -> T | None:
+    """Return the note of a class in the type of a field; None for a type that has none."""
     notes = [*(field.metadata if field is not None else ()), *_notes(annotation)]
-    return next((note for note in notes if isinstance(note, Unit)), None)
+    return next((note for note in notes if isinstance(note, kind)), None)
 
 
 def _notes(annotation: Any) -> Iterator[Any]:
@@ -78,6 +86,33 @@ def is_secret(annotation: Any) -> bool:
     """Return whether a value of this type must never be shown."""
     inner = item(annotation)
     return holds(annotation, SecretStr) or (inner is not None and is_secret(inner))
+
+
+def is_guarded(annotation: Any) -> bool:
+    """Return whether a message shows no value in place of this type, because it may be a secret in the wrong place.
+
+    Guarded are secrets, names of files, tables with a secret or with the name of its file, and options of plug-ins.
+    """
+    if annotation is None:
+        return False
+    inner = item(annotation)
+    return (
+        is_secret(annotation)
+        or is_path(annotation)
+        or inner is JsonValue
+        or is_guarded(inner)
+        or any(_holds_secret(model) for model in models(annotation))
+    )
+
+
+def _holds_secret(model: type[BaseModel]) -> bool:
+    return any(
+        is_secret(field.annotation)
+        or note_of(field, field.annotation, Holds) is not None
+        or any(_holds_secret(inner) for inner in (*models(field.annotation), *models(item(field.annotation))))
+        or item(field.annotation) is JsonValue
+        for field in model.model_fields.values()
+    )
 
 
 def is_path(annotation: Any) -> bool:

@@ -32,8 +32,9 @@ def test_check_prints_one_line_per_problem_and_ends_with_2(home: Path, run: Run)
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
         (
-            f"error: config_invalid: ecs.acme.webhook.secrets.0.file: there is no file {home}/webhook; create it with "
-            f"the secret as its only line: (umask 077; printf %s SECRET > {home}/webhook)"
+            "error: config_invalid: ecs.acme.webhook.secrets.0.file: there is no file at the path given there; create "
+            "it with the secret as its only line: (umask 077; printf %s SECRET > FILE); a relative path begins at "
+            f"{home}"
         ),
         "error: config_invalid: logging.lvl: is not a setting; did you mean level?",
     ]

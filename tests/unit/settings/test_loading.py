@@ -143,13 +143,12 @@ def test_all_problems_of_all_sources_are_named_at_once(file: Path) -> None:
         + '[ecs.acme.limits]\nchunk_bytes = "abc"\nchunk_record = 5\n[loging]\n'
     )
     env = {"PIPELINE_KAFKE__X": "1", "PIPELINE_INGRESS__PORT": "many"}
-    gone = file.parent / "secrets" / "gone"
     assert sorted(problems(file, env)) == sorted(
         (
             "kafke: is not a setting; did you mean kafka? (environment variable PIPELINE_KAFKE__X)",
             (
-                f"ecs.acme.webhook.secrets.0.file: there is no file {gone}; create it with the secret as its only "
-                f"line: (umask 077; printf %s SECRET > {gone})"
+                "ecs.acme.webhook.secrets.0.file: there is no file at the path given there; create it with the secret "
+                f"as its only line: (umask 077; printf %s SECRET > FILE); a relative path begins at {file.parent}"
             ),
             (
                 "ingress.port: 'many' is not a whole number; write e.g. port = 8080 "

@@ -163,7 +163,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         ),
         (
             f'{ACME}webhook = {{ scheme = "hmac", secrets = [{{ file = 7 }}] }}',
-            'ecs.acme.webhook.secrets.0.file: 7 is not a path in quotes; write e.g. file = "PATH"',
+            'ecs.acme.webhook.secrets.0.file: this value is not a path in quotes; write e.g. file = "PATH"',
         ),
         (
             f"{ACME.replace('4933e450-d3c4-406f-9b9b-3afb812a5b7c', 'me')}{WEBHOOK}",

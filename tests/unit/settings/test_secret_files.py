@@ -38,7 +38,7 @@ def test_any_secret_may_come_from_a_file(tmp_path: Path) -> None:
 
 def test_a_file_that_everybody_can_read_is_warned_of(tmp_path: Path) -> None:
     secret = tmp_path / "password"
-    secret.write_text("x")
+    secret.write_text("synthetic-password")
     secret.chmod(0o644)
     warnings: list[str] = []
     load_settings(written(tmp_path, 'password_file = "password"'), {}, warn=warnings.append)
@@ -54,12 +54,11 @@ def test_the_warning_is_logged_unless_someone_takes_it(tmp_path: Path, capsys: p
 
 
 def test_a_missing_file_is_the_only_problem_of_its_key(tmp_path: Path) -> None:
-    gone = tmp_path / "gone"
-    assert problems(written(tmp_path, 'password_file = "gone"')) == (
-        (
-            f"kafka.sasl.password_file: there is no file {gone}; create it with the secret as its only line: "
-            f"(umask 077; printf %s SECRET > {gone})"
-        ),
+    """What names no file may be the secret itself: the value is not repeated."""
+    (problem,) = problems(written(tmp_path, 'password_file = "planted-0123456789"'))
+    assert problem == (
+        "kafka.sasl.password_file: there is no file at the path given there; create it with the secret as its only "
+        f"line: (umask 077; printf %s SECRET > FILE); a relative path begins at {tmp_path}"
     )
 
 
@@ -81,6 +80,27 @@ def test_a_secret_written_where_its_path_belongs_is_not_shown(tmp_path: Path) ->
     (line,) = problems(written(tmp_path, f'password_file = "{token}"'))
     assert token not in line
     assert "the path given there (is it the secret itself?)" in line
+
+
+def test_an_odd_secret_is_warned_of(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text('"planted-0123456789"')
+    secret.chmod(0o600)
+    warnings: list[str] = []
+    load_settings(written(tmp_path, 'password_file = "password"'), {}, warn=warnings.append)
+    assert warnings == [
+        (
+            f"kafka.sasl.password_file: {secret} holds a text in quotes, which are taken for a part of the secret; "
+            "delete them if they are none"
+        )
+    ]
+
+
+def test_no_secret_is_read_when_the_caller_takes_the_names_of_their_files(tmp_path: Path) -> None:
+    unread: list[str] = []
+    settings = load_settings(written(tmp_path, 'password_file = "not-mounted-here"'), {}, unread=unread.append)
+    assert unread == ["kafka.sasl.password_file"]
+    assert settings.cluster.sasl is not None
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from pipeline.outbound import MalformedUrl, split_url
 from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
+from pipeline.secret_files import TokenPath
 from pipeline.units import Seconds
 
 
@@ -26,7 +26,7 @@ class OAuthSettings(BaseModel):
     client_secret: SecretStr | None = Field(
         default=None, description="Client secret, if an environment variable holds it; else set client_secret_file"
     )
-    client_secret_file: Path | None = Field(
+    client_secret_file: TokenPath | None = Field(
         default=None, description="File that holds the client secret; it is read before every token request"
     )
     scope: str | None = Field(
@@ -61,7 +61,7 @@ class CallbackSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    token_file: Path | None = Field(
+    token_file: TokenPath | None = Field(
         default=None,
         description="File that holds the bearer token from onboarding. Replace it to rotate the token: the next callback uses the new one",
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.secret_files import SecretPath
 from pipeline.webhooks.verification.protocols import within
 from pipeline.webhooks.verification.specs import (
     HmacSpec,
@@ -26,7 +26,7 @@ class SecretSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: Path = Field(description="File that holds the secret as text; one newline at its end is not part of it")
+    file: SecretPath = Field(description="File that holds the secret as text; one newline at its end is not part of it")
     id: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9._-]{1,64}$",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 from pipeline.contracts.json_pointer import Pointer
 from pipeline.jobs.processors.http.template import BodyTemplate, Template
 from pipeline.outbound import MalformedUrl, UrlParts, split_url
+from pipeline.secret_files import TokenPath
 from pipeline.units import Bytes, Seconds
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -38,7 +38,7 @@ class HttpOptions(BaseModel):
         default=None,
         description="JSON document sent with each card, a table or text; {column} in its strings is a column's value",
     )
-    token_file: Path | None = Field(
+    token_file: TokenPath | None = Field(
         default=None, description="File with the service's token; read again when it changes"
     )
     token_header: HeaderName = Field(default="Authorization", description="Header field that carries the token")

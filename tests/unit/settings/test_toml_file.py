@@ -1,0 +1,75 @@
+"""What is wrong with a file's TOML is said with its line and in words, and without a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import ConfigError, parse_toml
+
+FILE = Path("pipeline.toml")
+CASES = [
+    ("a = 1\na = 2", "line 2: a is set twice in this table (first in line 1); delete one"),
+    ("[t]\na = 1\n[u]\na = 1\n\na = 2", "line 6: a is set twice in this table (first in line 4); delete one"),
+    ('tls.a = "x"\ntls = 1', "line 2: tls is set twice in this table; delete one"),
+    ("a = {b = 1, b = 2}", "line 1: a key stands twice in one { table }; delete one"),
+    ("[k]\nx=1\n[k]", "line 3: the table [k] stands twice (first in line 1); write its keys below one heading"),
+    ("a.b = 1\n[a]", "line 2: the table [a] stands twice; write its keys below one heading"),
+    ('a = "planted\nb = 1', "line 1, column 13: a text in quotes is not closed in its line; close the quotes"),
+    ('a = 1\nb = "planted', "line 2: a text in quotes is not closed; close the quotes"),
+    ("a = 'planted\nb = 1", "line 1: a text in quotes is not closed; close the quotes"),
+    ('a = 1\nb = """planted\nc = 1\n', "line 2: a text in quotes is not closed; close the quotes"),
+    ("a = 'x\ty\x01'", "line 1, column 9: there is a control character; delete it"),
+    ("a planted", "line 1, column 3: there is no = behind the key; write KEY = VALUE"),
+    (
+        "a = 10s",
+        "line 1, column 7: something follows the value; write one KEY = VALUE per line, and a text in quotes",
+    ),
+    (
+        "a = planted",
+        (
+            'line 1, column 5: this is no value; write a text in quotes ("..."), a number, true, false, [list] or '
+            "{ table }"
+        ),
+    ),
+    ("a = [1,\n2", "line 2: a list is not closed; write ] behind its last value"),
+    ("a = {b = 1", "line 1: a table in braces is not closed; write } behind its last value"),
+    ("a = {b = 1,}", "line 1, column 12: a key is missing; write { table } in one line, without a last comma"),
+    (
+        'a = "C:\\planted"',
+        "line 1, column 10: a backslash is taken as written only in single quotes; write '...'",
+    ),
+    ("[a", "line 1: the name of a table is not closed; write [NAME]"),
+    ("= 1", "line 1, column 1: this is neither KEY = VALUE nor [TABLE]"),
+    ("a = [{b = 1}]\n[[a]]", "line 2, column 4: this table stands above already, as a value; write it once"),
+]
+
+
+def problem(raw: bytes) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_toml(FILE, raw)
+    assert caught.value.code == "config_unreadable"
+    assert "planted" not in str(caught.value)
+    return caught.value.problems[0].removeprefix("pipeline.toml: is not TOML: ")
+
+
+@pytest.mark.parametrize(("text", "said"), CASES)
+def test_a_fault_is_named_with_line_and_remedy(text: str, said: str) -> None:
+    assert problem(text.encode()) == said
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"\xef\xbb\xbfa = 1", "it begins with a byte order mark; save it as UTF-8 without one"),
+        ("a = 1".encode("utf-16"), "it is UTF-16; save it as UTF-8"),
+        (b"a = 1\nb = '\xe9'", "line 2 holds a byte that is not UTF-8; save the file as UTF-8"),
+    ],
+)
+def test_a_file_in_another_encoding_is_named(raw: bytes, said: str) -> None:
+    assert problem(raw) == said
+
+
+def test_windows_line_ends_are_line_ends() -> None:
+    assert parse_toml(FILE, b"a = 1\r\n[t]\r\nb = 2\r\n") == {"a": 1, "t": {"b": 2}}

@@ -6,6 +6,8 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from pipeline.signals import end_on_sigterm
+
 if TYPE_CHECKING:
     from pipeline.app import Ports
 
@@ -34,6 +36,7 @@ def main(ports: Ports | None = None) -> None:
     Args:
         ports: What commands reach the outside world through; None for the real ones.
     """
+    end_on_sigterm()  # before the imports, which take most of the first second
     missing = [name for name in SERVER_PACKAGES if find_spec(name) is None]
     if missing:
         names = ", ".join(missing)

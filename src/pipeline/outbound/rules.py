@@ -15,14 +15,46 @@ FIELDS: Final[dict[Purpose, str]] = {
 }
 """The announcement's field that holds the URL of a purpose."""
 
-AddressClass = Literal["public", "private", "forbidden"]
+AddressClass = Literal["public", "private", "nat64", "metadata", "forbidden"]
 """``private``: loopback, private, shared (RFC 6598), unique local.
 
-``forbidden``: link-local (cloud metadata lives there), multicast, unspecified, broadcast, reserved: never the address
-of a file or a callback.
+``nat64``: translated to a public IPv4 address by a gateway of the network (RFC 6052).
+
+``metadata``: where a cloud answers with credentials, although the address looks private or public; and what a gateway
+translates to an address that is not public.
+
+``forbidden``: link-local (most metadata services), multicast, unspecified, broadcast, reserved: never the address of a
+file or a callback.
 """
 
+_REMEDIES: Final[dict[AddressClass, str]] = {
+    "private": "hosts.allow_private = true would allow it",
+    "nat64": "hosts.allow_nat64 = true would allow it",
+    "metadata": "hosts.{purpose} must list the address itself to allow it",
+    "forbidden": "no setting allows it",
+}
+
+_METADATA: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "100.100.100.200/32",  # Alibaba Cloud
+            "100.96.0.96/32",  # Volcano Engine
+            "168.63.129.16/32",  # Azure's WireServer
+            "192.0.0.0/24",  # Oracle Cloud (192.0.0.192); IETF protocol assignments, no network has hosts there
+            "fd00:ec2::/32",  # AWS: metadata (::254), credentials of pods (::23), resolver, clock
+            "fd00:c1::a9fe:a9fe/128",  # Oracle Cloud
+            "fd00:42::42/128",  # Scaleway
+            "fd00:a9fe:a9fe::/64",  # Akamai
+            "fd20:ce::254/128",  # Google Cloud
+        ),
+    )
+)
+"""Metadata services at addresses that are not link-local."""
+
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""RFC 8215. Where the IPv4 address is in it, only the network's operator knows."""
 _SHARED: Final = ipaddress.IPv4Network("100.64.0.0/10")
 _V4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
@@ -65,12 +97,26 @@ def check_address(address: str, rules: HostRules, purpose: Purpose) -> None:
         AddressRefused: ``address_not_allowed``.
     """
     kind = address_class(address)
-    if kind == "public" or (kind == "private" and rules.allow_private):
-        return
-    remedy = "hosts.allow_private = true would allow it" if kind == "private" else "no setting allows it"
-    raise AddressRefused(
-        "address_not_allowed", f"The host of {FIELDS[purpose]} is at a {kind} address, which is not allowed ({remedy})."
-    )
+    allowed: dict[AddressClass, bool] = {
+        "public": True,
+        "private": rules.allow_private,
+        "nat64": rules.allow_nat64 or _is_listed(address, rules, purpose),
+        "metadata": _is_listed(address, rules, purpose),
+        "forbidden": False,
+    }
+    if not allowed[kind]:
+        remedy = _REMEDIES[kind].format(purpose=purpose)
+        raise AddressRefused(
+            "address_not_allowed",
+            f"The host of {FIELDS[purpose]} is at a {kind} address, which is not allowed ({remedy}).",
+        )
+
+
+def _is_listed(address: str, rules: HostRules, purpose: Purpose) -> bool:
+    """Return whether the hosts of a purpose name this address, and not only a name that leads to it."""
+    outer = ipaddress.ip_address(address)
+    written = {str(outer), str(_unwrap(outer))}
+    return any(pattern.host in written for pattern in rules.patterns(purpose))
 
 
 def address_class(address: str) -> AddressClass:
@@ -79,26 +125,36 @@ def address_class(address: str) -> AddressClass:
     Args:
         address: As a socket has it; an IPv6 scope (``%eth0``) makes it link-local anyway.
     """
-    found = _unwrap(ipaddress.ip_address(address))
+    outer = ipaddress.ip_address(address)
+    if outer in _LOCAL_NAT64:
+        return "metadata"
+    if outer in _NAT64:
+        inner = _class_of(ipaddress.IPv4Address(int(outer) & 0xFFFF_FFFF))
+        # RFC 6052, 3.1: such an address must not stand for an IPv4 address that is not global
+        return {"public": "nat64", "forbidden": "forbidden"}.get(inner, "metadata")
+    return _class_of(_unwrap(outer))
+
+
+def _class_of(found: IpAddress) -> AddressClass:
+    if any(found in network for network in _METADATA):
+        return "metadata"
     if found.is_link_local or found.is_multicast or found.is_unspecified:
         return "forbidden"
     if found.is_loopback or (isinstance(found, ipaddress.IPv4Address) and found in _SHARED):
         return "private"
     if found.is_reserved:
         return "forbidden"
-    if isinstance(found, ipaddress.IPv6Address) and found.is_site_local:
-        return "private"
-    if found.is_private:
+    if found.is_private or (isinstance(found, ipaddress.IPv6Address) and found.is_site_local):
         return "private"
     return "public" if found.is_global else "forbidden"
 
 
 def _unwrap(address: IpAddress) -> IpAddress:
-    """Return the IPv4 address that a mapped, translated or tunnelled IPv6 address leads to, else the address itself."""
+    """Return the IPv4 address that a mapped or tunnelled IPv6 address leads to, else the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
     # ::1 and :: are addresses of their own
-    if address in _NAT64 or (address in _V4_COMPATIBLE and int(address) > 1):
+    if address in _V4_COMPATIBLE and int(address) > 1:
         inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     return inner or address

@@ -30,7 +30,11 @@ class HostRules(BaseModel):
     )
     allow_private: bool = Field(
         default=False,
-        description="Allows hosts at private and loopback addresses, for servers in your own network. Link-local, multicast and reserved addresses are refused in any case",
+        description="Allows hosts at private and loopback addresses, for servers in your own network. The metadata addresses of clouds stay refused unless the list names the address itself; link-local, multicast and reserved addresses are refused in any case",
+    )
+    allow_nat64: bool = Field(
+        default=False,
+        description="Allows NAT64 addresses (64:ff9b::/96) that lead to public IPv4 addresses, for a network with IPv6 alone whose DNS server makes such addresses",
     )
 
     @field_validator("input", "result", "callback")

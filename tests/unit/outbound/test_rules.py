@@ -20,7 +20,7 @@ from pipeline.outbound import (
     check_url,
     split_url,
 )
-from pipeline.outbound.rules import address_class
+from pipeline.outbound.rules import address_class, check_address
 
 RULES = HostRules(
     input=(
@@ -152,6 +152,39 @@ def test_private_literal_where_allowed() -> None:
         check_url("https://169.254.169.254/", rules, "input")
 
 
+METADATA = ("192.0.0.192", "168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254", "64:ff9b::a00:1")
+
+
+@pytest.mark.parametrize("address", METADATA)
+def test_metadata_addresses_are_refused_unless_listed_one_by_one(address: str) -> None:
+    """A name that leads there is not enough, and neither is the list of another purpose."""
+    by_name = HostRules(input=("files.example.com",), result=(address,), allow_private=True, allow_nat64=True)
+    with pytest.raises(AddressRefused) as caught:
+        check_address(address, by_name, "input")
+    assert caught.value.message == (
+        "The host of input_file_url is at a metadata address, which is not allowed "
+        "(hosts.input must list the address itself to allow it)."
+    )
+    check_address(address, by_name, "result")
+
+
+def test_an_ipv4_address_that_is_listed_may_come_mapped() -> None:
+    rules = HostRules(input=("100.100.100.200",))
+    check_address("::ffff:100.100.100.200", rules, "input")
+    with pytest.raises(AddressRefused):
+        check_address("64:ff9b::6464:64c8", rules, "input")
+
+
+def test_nat64_where_allowed() -> None:
+    """A gateway's address is that of a public host, or it is refused."""
+    with pytest.raises(AddressRefused, match=r"hosts\.allow_nat64 = true would allow it"):
+        check_address("64:ff9b::808:808", HostRules(allow_private=True), "input")
+    check_address("64:ff9b::808:808", HostRules(allow_nat64=True), "input")
+    check_address("64:ff9b::808:808", HostRules(input=("64:ff9b::808:808",)), "input")
+    with pytest.raises(AddressRefused):
+        check_address("64:ff9b::a00:1", HostRules(allow_nat64=True, allow_private=True), "input")
+
+
 @pytest.mark.parametrize("purpose", list(FIELDS))
 def test_nothing_by_default(purpose: Purpose) -> None:
     """Without configuration no host is allowed."""
@@ -213,7 +246,7 @@ def test_proxy_credentials_are_secret() -> None:
         ("8.8.8.8", "public"),
         ("2606:4700::1", "public"),
         ("::ffff:8.8.8.8", "public"),
-        ("64:ff9b::808:808", "public"),
+        ("64:ff9b::808:808", "nat64"),
         ("127.0.0.1", "private"),
         ("10.1.2.3", "private"),
         ("172.16.0.1", "private"),
@@ -225,7 +258,27 @@ def test_proxy_credentials_are_secret() -> None:
         ("fec0::1", "private"),
         ("::ffff:10.0.0.1", "private"),
         ("::10.0.0.1", "private"),
-        ("64:ff9b::7f00:1", "private"),
+        ("64:ff9b::7f00:1", "metadata"),
+        ("64:ff9b::a00:1", "metadata"),
+        ("64:ff9b::6464:64c8", "metadata"),
+        ("64:ff9b::a83f:8110", "metadata"),
+        ("64:ff9b::a9fe:a9fe", "forbidden"),
+        ("64:ff9b:1::808:808", "metadata"),
+        ("192.0.0.192", "metadata"),
+        ("168.63.129.16", "metadata"),
+        ("100.100.100.200", "metadata"),
+        ("100.96.0.96", "metadata"),
+        ("fd00:ec2::254", "metadata"),
+        ("fd00:ec2::23", "metadata"),
+        ("fd20:ce::254", "metadata"),
+        ("fd00:c1::a9fe:a9fe", "metadata"),
+        ("fd00:42::42", "metadata"),
+        ("fd00:a9fe:a9fe::1", "metadata"),
+        ("::ffff:100.100.100.200", "metadata"),
+        ("::ffff:168.63.129.16", "metadata"),
+        ("2002:6464:64c8::", "metadata"),
+        ("100.100.100.199", "private"),
+        ("168.63.129.17", "public"),
         ("2002:7f00:1::", "private"),
         ("2001:0:4136:e378:8000:63bf:80ff:fffe", "private"),
         ("0.0.0.0", "forbidden"),  # noqa: S104

@@ -38,7 +38,10 @@ class Http:
         self._options = options
         self._network = network
         self._rules = HostRules(
-            callback=(options.parts.authority,), allow_http=options.allow_http, allow_private=options.allow_private
+            callback=(options.parts.authority,),
+            allow_http=options.allow_http,
+            allow_private=options.allow_private,
+            allow_nat64=True,  # the url is the operator's
         )
         self._path, self._query = options.templates
         self._body = None if options.body is None else BodyTemplate(options.body)

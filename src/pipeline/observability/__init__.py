@@ -4,7 +4,7 @@ from pipeline.observability.clock import CheckedClock, ClockWrong
 from pipeline.observability.health import Check, Health, watch_loop_lag
 from pipeline.observability.loggers import get_logger
 from pipeline.observability.logging import configure_logging
-from pipeline.observability.masking import FOREIGN_DIGITS, Redaction, drop_urls, is_secret_name, mask_text
+from pipeline.observability.masking import DIGITS_MASK, FOREIGN_DIGITS, Redaction, drop_urls, is_secret_name, mask_text
 from pipeline.observability.metrics import KafkaMetrics, Metrics, SubscriberMetrics
 from pipeline.observability.settings import LoggingSettings, ManagementSettings
 from pipeline.observability.tracing import (
@@ -17,6 +17,7 @@ from pipeline.observability.tracing import (
 )
 
 __all__ = [
+    "DIGITS_MASK",
     "FOREIGN_DIGITS",
     "Check",
     "CheckedClock",

@@ -82,7 +82,7 @@ def check_url(url: str, rules: HostRules, purpose: Purpose) -> None:
     if not any(pattern.allows(parts) for pattern in rules.patterns(purpose)):
         raise AddressRefused(
             "host_not_allowed",
-            f"{field} names the host {parts.authority}, which is not among the allowed ones: "
+            f"{field} names the host {parts.shown_authority}, which is not among the allowed ones: "
             f"send one of those, or add it to hosts.{purpose} of this integration.",
         )
     literal = ip_literal(parts.host)
@@ -131,7 +131,9 @@ def address_class(address: str) -> AddressClass:
     if outer in _NAT64:
         inner = _class_of(ipaddress.IPv4Address(int(outer) & 0xFFFF_FFFF))
         # RFC 6052, 3.1: such an address must not stand for an IPv4 address that is not global
-        return {"public": "nat64", "forbidden": "forbidden"}.get(inner, "metadata")
+        if inner == "forbidden":
+            return inner
+        return "nat64" if inner == "public" else "metadata"
     return _class_of(_unwrap(outer))
 
 

@@ -11,10 +11,12 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
 import yarl
 
 from pipeline.errors import PermanentError
+from pipeline.observability import DIGITS_MASK
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -26,6 +28,14 @@ _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _TAIL: Final = re.compile(r"[!-~]*")
 _MAX_HOST: Final = 253
 _MAX_PORT: Final = 65_535
+_MAX_DECODINGS: Final = 5
+
+_DIGITS: Final = re.compile(
+    r"(?P<id>\b(?=[0-9-]*[a-fA-F])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b)"
+    r"|\d(?:[^0-9A-Za-z]?\d){12,}"  # a card number, with a sign such as - . or / between its groups
+    r"|\d{6,}"
+)
+"""What no display of a URL shows, but for UUIDs: the partner chose it, and may number cards from 100001."""
 
 
 class MalformedUrl(ValueError):
@@ -71,6 +81,12 @@ class UrlParts:
         """Host and explicit port, brackets included."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
+
+    @property
+    def shown_authority(self) -> str:
+        """The authority as a message may name it: the digits of a name are masked, those of an address are not."""
+        host, colon, port = self.authority.rpartition(":") if self.port is not None else (self.authority, "", "")
+        return f"{host if ip_literal(host) else _masked_digits(host)}{colon}{port}"
 
     @property
     def path(self) -> str:
@@ -205,9 +221,24 @@ def request_url(url: str) -> yarl.URL:
 
 
 def redact(url: str) -> str:
-    """Return scheme, host and path: what may be logged of a URL."""
+    """Return scheme, host and path with their runs of digits masked: what may be shown of a URL."""
     try:
         parts = split_url(url)
     except MalformedUrl:
         return "(malformed URL)"
-    return f"{parts.scheme}://{parts.authority}{parts.path}"
+    return f"{parts.scheme}://{parts.shown_authority}{_shown_path(parts.path)}"
+
+
+def _shown_path(path: str) -> str:
+    """Return a path as it is written; if it has a run of digits, percent-encoded or not, decoded and masked."""
+    plain = path
+    for _ in range(_MAX_DECODINGS):
+        plain, before = unquote(plain), plain
+        if plain == before:
+            break
+    masked = _masked_digits(plain)
+    return _masked_digits(path) if masked == plain else masked
+
+
+def _masked_digits(text: str) -> str:
+    return _DIGITS.sub(lambda found: found["id"] or DIGITS_MASK, text)

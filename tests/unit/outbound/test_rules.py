@@ -134,6 +134,12 @@ def test_names_host_and_remedy() -> None:
     )
 
 
+def test_a_host_that_is_a_card_number_is_not_repeated() -> None:
+    with pytest.raises(AddressRefused) as caught:
+        check_url("https://4111111111111111.example.com/", RULES, "result")
+    assert "the host [digits].example.com, which" in caught.value.message
+
+
 def test_http_where_allowed() -> None:
     """Plain http uses port 80 unless the pattern names another."""
     rules = HostRules(callback=("ecs.example.com", "old.example.com:8080"), allow_http=True)

@@ -104,6 +104,8 @@ async def test_display_holds_no_secret_and_no_card() -> None:
         ("expires_at", "tomorrow", "tomorrow"),
         ("external_location_ids", {"a": CARD}, "(dict, not shown)"),
         ("input_file_url", f"ftp//x?{CARD}", "(malformed URL)"),
+        ("input_file_url", f"https://{CARD}.example.com/{CARD}/a?{CARD}", "https://[digits].example.com/[digits]/a"),
+        ("callback_url", "https://files.example.com/cards/100001", "https://files.example.com/cards/[digits]"),
         ("callback_url", None, "(NoneType, not shown)"),
     ],
 )

@@ -125,8 +125,29 @@ def test_first_of_equal_parameters_counts() -> None:
         (SIGNED, "https://b.example.com/in.csv"),
         ("https://b.example.com", "https://b.example.com"),
         ("https://user:pass@b.example.com/x?y", "(malformed URL)"),
+        ("https://b.example.com/4111111111111111/in.csv", "https://b.example.com/[digits]/in.csv"),
+        ("https://b.example.com/card-100001.csv", "https://b.example.com/card-[digits].csv"),
+        ("https://b.example.com/4111/1111/1111/1111", "https://b.example.com/[digits]"),
+        ("https://b.example.com/4111-1111.1111_1111", "https://b.example.com/[digits]"),
+        ("https://b.example.com/%34%31%31%31%31%31", "https://b.example.com/[digits]"),
+        ("https://b.example.com/%2534%2531%2531%2531%2531%2531", "https://b.example.com/[digits]"),
+        (
+            "https://b.example.com/%EF%BC%94%EF%BC%91%EF%BC%91%EF%BC%91%EF%BC%91%EF%BC%91",
+            "https://b.example.com/[digits]",
+        ),
+        ("https://4111111111111111.example.com:8443/a", "https://[digits].example.com:8443/a"),
+        ("https://4111-1111-1111-1111.example.com/a", "https://[digits].example.com/a"),
+        ("https://4111.1111.1111.1111.example.com/a", "https://[digits].example.com/a"),
+        ("https://203.0.113.100:12345/a", "https://203.0.113.100:12345/a"),
+        ("https://[2606:4700:123456::1]/a", "(malformed URL)"),
+        ("https://[2606:4700::1]:8443/a", "https://[2606:4700::1]:8443/a"),
+        (
+            "https://b.example.com/4933e450-d3c4-406f-9b9b-3afb812a5b7c/2026-01-22/a%2Fb.csv",
+            "https://b.example.com/4933e450-d3c4-406f-9b9b-3afb812a5b7c/2026-01-22/a%2Fb.csv",
+        ),
+        ("https://b.example.com/41111111-1111-1111-1111-111111111111", "https://b.example.com/[digits]"),
     ],
 )
 def test_redact(url: str, expected: str) -> None:
-    """Scheme, host and path may be logged; nothing else."""
+    """Scheme, host and path may be shown, but for digits that may be a card number; nothing else."""
     assert redact(url) == expected

@@ -130,7 +130,7 @@ def address_class(address: str) -> AddressClass:
         return "metadata"
     if outer in _NAT64:
         inner = _class_of(ipaddress.IPv4Address(int(outer) & 0xFFFF_FFFF))
-        # RFC 6052, 3.1: such an address must not stand for an IPv4 address that is not global
+        # RFC 6052, 3.1: such an address must not represent an IPv4 address that is not global
         if inner == "forbidden":
             return inner
         return "nat64" if inner == "public" else "metadata"

@@ -96,6 +96,7 @@ class KafkaPublisher:
         """
         await asyncio.to_thread(connection_options, self._settings, client_id="check")
         self._keeper = asyncio.create_task(self._keep_connected(), name="kafka-publisher")
+        self._keeper.add_done_callback(self._ended)
         return self
 
     async def __aexit__(
@@ -221,6 +222,14 @@ class KafkaPublisher:
             log.error("producer_replaced")
             producer, self._producer = self._producer, None
             await producer.close(0)
+
+    def _ended(self, keeper: asyncio.Task[None]) -> None:
+        """Say why nothing connects any more: only an error that nobody expected ends the task that connects."""
+        error = None if keeper.cancelled() else keeper.exception()
+        if error is not None:
+            name = type(error).__name__
+            self._problem = FatalError("publisher_failed", f"The publisher ended by {name}; restart this process.")
+            log.error("publisher_failed", error=name, exc_info=error)
 
     async def _until_broken(self, producer: Producer) -> None:
         watch = asyncio.create_task(self._watch(producer))

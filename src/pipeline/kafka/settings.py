@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from pipeline.contracts import Topic, TopicName
 from pipeline.retry import RetrySettings
@@ -14,6 +15,38 @@ from pipeline.units import Bytes, Count, Seconds
 
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 """What Kafka allows as a topic name."""
+_TOKEN_URL: Final = re.compile(r"https://|http://(127\.0\.0\.1|localhost)[:/]")
+_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
+_MAX_PORT: Final = 65_535
+
+
+def broker_fault(server: str) -> str | None:
+    """Return why a text is no ``host:port`` of a broker, as the rest of a sentence; None if it is one.
+
+    The text may hold a password, so nothing of it is repeated.
+    """
+    if not server:
+        return "is empty"
+    if "://" in server:
+        return "is a URL; leave the scheme out, security_protocol says how to connect"
+    if "@" in server:
+        return "names a user; write that into [kafka.sasl]"
+    host, colon, port = server.rpartition(":")
+    if not colon or (host.startswith("[") and not host.endswith("]")):
+        return "has no port"
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) <= _MAX_PORT):
+        return f"has a port that is no number from 1 to {_MAX_PORT}"
+    return None if _is_host(host) else "has a host that is no name or IP address ([...] around IPv6)"
+
+
+def _is_host(host: str) -> bool:
+    if not host.startswith("["):
+        return _HOST.fullmatch(host) is not None
+    try:
+        ipaddress.IPv6Address(host[1:-1])
+    except ValueError:
+        return False
+    return True
 
 
 class TlsSettings(BaseModel):
@@ -32,7 +65,10 @@ class TlsSettings(BaseModel):
     @model_validator(mode="after")
     def _pair(self) -> Self:
         if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file are needed together")
+            missing, given = ("cert_file", "key_file") if self.cert_file is None else ("key_file", "cert_file")
+            raise ValueError(
+                f"cert_file and key_file are needed together: {missing} is missing; write it, or leave {given} out"
+            )
         return self
 
 
@@ -48,7 +84,6 @@ class SaslSettings(BaseModel):
     password: SecretStr | None = Field(default=None, description="Password, for PLAIN and SCRAM")
     token_url: str | None = Field(
         default=None,
-        pattern=r"^(https://|http://(127\.0\.0\.1|localhost)[:/])",
         description="Token endpoint for OAUTHBEARER (OAuth 2.0 client credentials, RFC 6749, 4.4); https, except on loopback",
     )
     client_id: str | None = Field(default=None, min_length=1, description="Client identifier, for OAUTHBEARER")
@@ -56,6 +91,16 @@ class SaslSettings(BaseModel):
     scope: str | None = Field(
         default=None, min_length=1, description="Scope to request, for OAUTHBEARER; none by default"
     )
+
+    @field_validator("token_url")
+    @classmethod
+    def _encrypted(cls, url: str | None) -> str | None:
+        if url is not None and not _TOKEN_URL.match(url):
+            raise ValueError(
+                "must begin with https:// (http:// only for 127.0.0.1 and localhost): the client secret is sent there; "
+                'write e.g. token_url = "https://id.example.com/token"'
+            )
+        return url
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -138,12 +183,32 @@ class KafkaSettings(BaseModel):
             return "SASL_SSL" if self.tls else "SASL_PLAINTEXT"
         return "SSL" if self.tls else "PLAINTEXT"
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _brokers(cls, servers: str) -> str:
+        brokers = [server.strip() for server in servers.split(",")]
+        for number, broker in enumerate(brokers, start=1):
+            fault = broker_fault(broker)
+            if fault is not None:
+                raise ValueError(
+                    f"broker {number} {fault}; write host:port, separated by commas, e.g. "
+                    'bootstrap_servers = "kafka-0:9092,kafka-1:9092"'
+                )
+        return ",".join(brokers)
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if ("SASL" in self.protocol) != (self.sasl is not None):
-            raise ValueError(f"security_protocol {self.protocol} and the table kafka.sasl contradict each other")
+            raise ValueError(
+                f"security_protocol {self.protocol} and the table kafka.sasl contradict each other: "
+                + ("write SASL_SSL or SASL_PLAINTEXT" if self.sasl else "the table is missing; write [kafka.sasl]")
+                + ", or leave security_protocol out"
+            )
         if self.tls and "SSL" not in self.protocol:
-            raise ValueError(f"security_protocol {self.protocol} and the table kafka.tls contradict each other")
+            raise ValueError(
+                f"security_protocol {self.protocol} and the table kafka.tls contradict each other: write "
+                f"{'SASL_SSL' if self.sasl else 'SSL'}, or leave security_protocol out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -83,8 +83,10 @@ class S3Settings(BaseModel):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if (self.access_key_id is None) != (self.secret_access_key is None):
+            missing = "access_key_id" if self.access_key_id is None else "secret_access_key"
             raise ValueError(
-                "access_key_id and secret_access_key: give both, or neither to take them from the environment"
+                "access_key_id and secret_access_key: give both, or neither to take them from the environment; "
+                f"{missing} is missing"
             )
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError("session_token: belongs to access_key_id and secret_access_key; give them too")

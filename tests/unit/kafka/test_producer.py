@@ -11,6 +11,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from pipeline.contracts import OutgoingRecord, RecordPosition, Topic
 from pipeline.errors import FatalError, Overloaded, PipelineError
@@ -225,6 +226,18 @@ async def test_what_ended_the_connecting_for_good_is_raised_by_the_next_publicat
         await asyncio.sleep(0)
         with pytest.raises(ZeroDivisionError):
             await publisher.publish(RECORD)
+
+
+async def test_what_ended_the_connecting_for_good_is_logged_and_shown_by_readiness() -> None:
+    """Else a process hangs unready, and nothing says why."""
+    cluster = Cluster()
+    cluster.errors = [ZeroDivisionError("nobody expected it")]
+    with capture_logs() as lines:
+        async with _publishing(cluster) as publisher:
+            await asyncio.sleep(0.01)
+            assert publisher.problem is not None
+            assert publisher.problem.code == "publisher_failed"
+    assert [(line["event"], line["error"]) for line in lines] == [("publisher_failed", "ZeroDivisionError")]
 
 
 async def test_a_cancelled_send_frees_its_slot() -> None:

@@ -86,8 +86,44 @@ def test_sasl_needs_what_its_mechanism_needs(given: dict[str, str], message: str
 
 
 def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="together"):
+    with pytest.raises(ValidationError, match="together: key_file is missing"):
         TlsSettings(cert_file=tmp_path / "cert.pem")
+    with pytest.raises(ValidationError, match="together: cert_file is missing"):
+        TlsSettings(key_file=tmp_path / "key.pem")
+
+
+@pytest.mark.parametrize(
+    ("servers", "fault"),
+    [
+        ("kafka://planted:9092", "broker 1 is a URL; leave the scheme out"),
+        ("https://planted", "broker 1 is a URL"),
+        ("me:planted@kafka-0:9092", "broker 1 names a user"),
+        ("kafka-0:9092,planted", "broker 2 has no port"),
+        ("[::1]", "broker 1 has no port"),
+        ("planted:kafka", "broker 1 has a port that is no number from 1 to 65535"),
+        ("planted:", "broker 1 has a port that is no number"),
+        ("planted:0", "broker 1 has a port that is no number"),
+        ("planted:65536", "broker 1 has a port that is no number"),
+        ("planted:٩٠٩٢", "broker 1 has a port that is no number"),
+        ("kafka-0:9092,", "broker 2 is empty"),
+        ("kafka-0:9092 planted:9092", "broker 1 has a host that is no name"),
+        ("::1:9092", "broker 1 has a host that is no name"),
+        ("[planted]:9092", "broker 1 has a host that is no name"),
+        ("/planted:9092", "broker 1 has a host that is no name"),
+        (":9092", "broker 1 has a host that is no name"),
+    ],
+)
+def test_brokers_are_hosts_with_ports(servers: str, fault: str) -> None:
+    """Anything else reached the client library, which waited for it without end."""
+    with pytest.raises(ValidationError) as caught:
+        KafkaSettings(bootstrap_servers=servers)
+    assert fault in str(caught.value)
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize("servers", ["kafka-0:9092", "a_b.c-d:1, 192.0.2.7:65535", "[2001:db8::7]:9092"])
+def test_brokers_of_any_kind_are_kept(servers: str) -> None:
+    assert KafkaSettings(bootstrap_servers=servers).bootstrap_servers == servers.replace(" ", "")
 
 
 def test_files_that_hold_no_certificate_are_named(tmp_path: Path) -> None:

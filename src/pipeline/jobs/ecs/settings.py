@@ -45,7 +45,12 @@ class OAuthSettings(BaseModel):
     @model_validator(mode="after")
     def _one_secret(self) -> Self:
         if (self.client_secret is None) == (self.client_secret_file is None):
-            raise ValueError("give exactly one of client_secret and client_secret_file")
+            found = (
+                'neither is given; write e.g. client_secret_file = "secrets/client"'
+                if self.client_secret is None
+                else "both are given; delete one"
+            )
+            raise ValueError(f"give exactly one of client_secret and client_secret_file: {found}")
         return self
 
 
@@ -77,5 +82,10 @@ class CallbackSettings(BaseModel):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.token_file is None) == (self.oauth is None):
-            raise ValueError("give exactly one of token_file and oauth")
+            found = (
+                'neither is given; write e.g. token_file = "secrets/token"'
+                if self.token_file is None
+                else "both are given; delete one"
+            )
+            raise ValueError(f"give exactly one of token_file and oauth: {found}")
         return self

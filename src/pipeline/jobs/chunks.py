@@ -202,8 +202,8 @@ class FileWork:
         rules, request = self._rules, announcement.request
         await rules.processor.open()
         layout = Layout.of(header, rules.csv, result_columns=rules.processor.result_columns)
-        if layout.dropped_names:
-            log.info("columns_dropped", columns=list(layout.dropped_names))
+        if layout.dropped:
+            log.info("columns_dropped", columns=[index + 1 for index in layout.dropped])
         self._check_size(checkpoint.source, layout, announcement)
         if not checkpoint.manifests:
             source = checkpoint.source.model_copy(update={"header": header or None})

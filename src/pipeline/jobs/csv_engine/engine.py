@@ -292,7 +292,8 @@ def _text(batch: pa.RecordBatch, name: str, settings: ProcessorSettings) -> pa.A
     column = batch.column(name)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not pa.types.is_string(kind):
-        raise misbehaved(settings, f"returned column {name} as {kind} instead of string")
+        shape = str(kind).partition("<")[0]  # inside are names of fields, which may be made of a card's values
+        raise misbehaved(settings, f"returned column {name} as {shape} instead of string")
     return column
 
 

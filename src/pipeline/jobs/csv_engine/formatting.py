@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.jobs.csv_engine.layout import Layout, split_fields
+from pipeline.jobs.csv_engine.header import split_fields
+from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.records import Records, slices
 
 _DISTINCT: Final = 1024

@@ -18,7 +18,7 @@ _RECORD_DIGITS: Final = 12
 _KEY_LENGTH: Final = 36
 _HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
 
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
 """Raise it when the engine's result for equal input changes: a new engine never appends to an old one's parts."""
 
 

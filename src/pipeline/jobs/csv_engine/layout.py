@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pipeline.errors import PermanentError
 from pipeline.jobs.csv_engine.errors import CsvError
-from pipeline.jobs.csv_engine.settings import CsvSettings
+from pipeline.jobs.csv_engine.header import (
+    content,
+    count_of,
+    delimiter_of,
+    line_end,
+    listed,
+    names_of,
+    refuse_what_may_be_values,
+    separator_line,
+    split_fields,
+)
+from pipeline.jobs.csv_engine.settings import CsvSettings, is_position
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What makes a spreadsheet read a cell as a formula (OWASP: CSV injection)."""
@@ -45,99 +56,6 @@ class Author:
         return self.field(text if len(text) <= MESSAGE_LETTERS else text[: MESSAGE_LETTERS - 1] + "…")
 
 
-MAX_COLUMNS: Final = 1024
-"""A record that lacks fields is echoed at full width: with 100,000 columns two bytes would become 100,000."""
-
-_SHOWN_NAMES: Final = 30
-_SHOWN_LETTERS: Final = 40
-_CARD_NUMBER: Final = re.compile(r"(?:\d[ -]?){12,}")
-_PERHAPS_DATA: Final = re.compile(r"(?:\d[ -]?){6,}")
-
-
-def line_end(record: bytes) -> bytes:
-    """Return the record's line end; LF where it has none."""
-    return b"\r\n" if record.endswith(b"\r\n") else b"\n"
-
-
-def split_fields(record: bytes, delimiter: bytes) -> list[bytes]:
-    """Return the fields of one record as they stand, quotes and all; the record comes without its line end."""
-    fields: list[bytes] = []
-    pieces: list[bytes] = []
-    for index, part in enumerate(record.split(b'"')):
-        if index & 1:
-            pieces += (b'"', part, b'"')
-            continue
-        head, *others = part.split(delimiter)
-        pieces.append(head)
-        for other in others:
-            fields.append(b"".join(pieces))
-            pieces = [other]
-    return [*fields, b"".join(pieces)]
-
-
-def content(record: bytes) -> bytes:
-    """Return the record without its line end."""
-    return record.removesuffix(b"\n").removesuffix(b"\r")
-
-
-def numbered_header(record: bytes, delimiter: str) -> bytes:
-    """Return ``column_1,column_2,...`` for a file without header: as many names as its first record has fields.
-
-    Nothing of the record's content is in it, so it may be stored. The line end is the record's.
-    """
-    count = len(split_fields(content(record), delimiter.encode()))
-    return delimiter.join(f"column_{number}" for number in range(1, count + 1)).encode() + line_end(record)
-
-
-def names_of(header: bytes, settings: CsvSettings) -> tuple[str, ...]:
-    """Return the column names of a header record.
-
-    Raises:
-        CsvError: There are more than 1,024 names;
-            a name is empty, appears twice, is no text in the file's encoding, has text after its closing quote, or
-            holds what looks like a card number: the file has no header, and its first card would be lost and shown.
-    """
-    fields = split_fields(content(header), settings.delimiter.encode())
-    if len(fields) > MAX_COLUMNS:
-        raise CsvError(
-            "csv_too_many_columns", f"The header names {len(fields)} columns; at most {MAX_COLUMNS} are read.", line=1
-        )
-    names: list[str] = []
-    for number, field in enumerate(fields, start=1):
-        try:
-            name = field.decode(settings.encoding)
-        except UnicodeDecodeError as error:
-            raise CsvError(
-                "csv_header_invalid", f"Column name {number} is not valid {settings.encoding}.", line=1
-            ) from error
-        if name.startswith('"'):
-            if not name.endswith('"') or '"' in name[1:-1].replace('""', ""):
-                raise CsvError("csv_header_invalid", f"Column name {number} has text after its closing quote.", line=1)
-            name = name[1:-1].replace('""', '"')
-        if not name.strip():
-            raise CsvError("csv_header_empty_name", f"Column {number} has no name in the header.", line=1)
-        names.append(name)
-    if any(_CARD_NUMBER.search(name) for name in names):
-        raise CsvError(
-            "csv_header_looks_like_data",
-            "The first line holds a card number, not column names: set header = false for files without header.",
-            line=1,
-        )
-    doubled = sorted(name for name, times in Counter(names).items() if times > 1)
-    if doubled:
-        raise CsvError("csv_header_duplicate", f"Names that appear twice in the header: {shown(doubled)}.", line=1)
-    return tuple(names)
-
-
-def shown(names: Sequence[str]) -> str:
-    """Return column names for an error message: cut when long or many, and none where they may be a card's data."""
-    if any(_PERHAPS_DATA.search(name) for name in names):
-        return "(not shown: they may be a card's data; set header = false if the file has no header)"
-    quoted = [repr(name if len(name) <= _SHOWN_LETTERS else name[:_SHOWN_LETTERS] + "…") for name in names]
-    more = len(quoted) - _SHOWN_NAMES
-    return ", ".join(quoted[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
 _SECRET: Final = re.compile(
     r"(?:card)?(?:cvv|cvc|cvn|cid|csc|cav|cvd)[12]?(?:code|number|value)?"
     r"|(?:card)?(?:security|verification)(?:code|number|value)"
@@ -157,7 +75,7 @@ class Layout:
         card: Index of the card number's column.
         dropped: Indexes of the columns that the processor sees but nothing stores or echoes.
         own: The processor's own result columns, by its names.
-        result_header: First bytes of the result; empty for a format without header and for a file without any record.
+        result_header: First bytes of the result, Excel's separator line first; empty for a file without any record.
         line_end: Line end for a last record that has none.
         author: Writes the fields that the result adds.
     """
@@ -183,31 +101,31 @@ class Layout:
             result_columns: The processor's own result columns.
 
         Raises:
-            CsvError: The header's names are empty, doubled or not text; the card column is missing.
+            CsvError: The header's names are empty, doubled, not text or a card's values; the card column is missing, or
+                a column to drop by its number.
             PermanentError: A result column's name collides; a rename names no result column of the processor.
         """
-        author = Author(settings.delimiter, settings.encoding)
+        separator = separator_line(header)
+        delimiter = delimiter_of(header, settings.delimiter)
+        author = Author(delimiter, settings.encoding)
         added = _added_names(settings, result_columns)
         if not header:
             return cls((), 0, (), tuple(result_columns), b"", b"\n", author)
-        columns = names_of(header, settings)
-        if not set(columns).isdisjoint(cls.RESERVED):
-            raise CsvError("csv_header_invalid", f"Reserved column names: {shown(cls.RESERVED)}.", line=1)
-        card = _card_index(columns, settings)
-        dropped = _dropped_indexes(columns, card, settings)
+        record, line = header[len(separator) :], 2 if separator else 1
+        columns = names_of(record, delimiter, settings.encoding, line=line)
+        for number, name in enumerate(columns, start=1):
+            if name in cls.RESERVED:
+                raise CsvError("csv_header_invalid", f"Column {number} has the reserved name {name}.", line=line)
+        card = _card_index(columns, settings, delimiter, line)
+        dropped = _dropped_indexes(columns, card, settings, line)
         _refuse_collisions(columns, added)
-        end = line_end(header)
-        result_header = b""
+        end = line_end(record)
+        result_header = separator
         if settings.header:
-            fields = split_fields(content(header), author.delimiter)
+            fields = split_fields(content(record), author.delimiter)
             kept = [field for index, field in enumerate(fields) if index not in dropped]
-            result_header = author.delimiter.join(kept + [author.field(name) for name in added]) + end
+            result_header += author.delimiter.join(kept + [author.field(name) for name in added]) + end
         return cls(columns, card, dropped, tuple(result_columns), result_header, end, author)
-
-    @property
-    def dropped_names(self) -> tuple[str, ...]:
-        """Names of the dropped columns, for the log line that says so."""
-        return tuple(self.columns[index] for index in self.dropped)
 
     @property
     def kept_runs(self) -> tuple[tuple[int, int], ...]:
@@ -225,7 +143,12 @@ class Layout:
 
 def looks_secret(name: str) -> bool:
     """Return whether a column of this name holds a verification value, a PIN or track data."""
-    return _SECRET.fullmatch(re.sub(r"[\W_]+", "", name.casefold())) is not None
+    return _SECRET.fullmatch(_letters(name)) is not None
+
+
+def _letters(name: str) -> str:
+    """Return what two names have in common that differ in case, blanks, signs and invisible characters only."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _added_names(settings: CsvSettings, own: Sequence[str]) -> list[str]:
@@ -233,14 +156,20 @@ def _added_names(settings: CsvSettings, own: Sequence[str]) -> list[str]:
     if unknown:
         raise PermanentError(
             "result_column_unknown",
-            f"rename_result_columns names {shown(unknown)}; the processor's own columns are: {shown(own) or 'none'}.",
+            f"rename_result_columns names {_quoted(unknown)}; the processor's own columns are: "
+            f"{_quoted(own) or 'none'}.",
         )
     added = [settings.status_column, settings.message_column]
     added += [settings.rename_result_columns.get(name, name) for name in own]
     doubled = sorted({name for name in added if added.count(name) > 1})
     if doubled:
-        raise PermanentError("result_column_collision", f"Result columns with equal names: {shown(doubled)}.")
+        raise PermanentError("result_column_collision", f"Result columns with equal names: {_quoted(doubled)}.")
     return added
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """Return names that settings or a processor chose; those that are in a file alone are never quoted."""
+    return ", ".join(map(repr, names))
 
 
 def _refuse_collisions(columns: Sequence[str], added: Sequence[str]) -> None:
@@ -248,26 +177,80 @@ def _refuse_collisions(columns: Sequence[str], added: Sequence[str]) -> None:
     if taken:
         raise PermanentError(
             "result_column_collision",
-            f"The input already has columns named {shown(taken)}: rename the result's"
+            f"The input already has columns named {_quoted(taken)}: rename the result's"
             " by status_column, message_column or rename_result_columns.",
         )
 
 
-def _card_index(columns: Sequence[str], settings: CsvSettings) -> int:
+def _card_index(columns: Sequence[str], settings: CsvSettings, delimiter: str, line: int) -> int:
     wanted = settings.card_column
     if wanted in columns:
         return columns.index(wanted)
-    if wanted.isascii() and wanted.isdigit() and 1 <= int(wanted) <= len(columns):
-        return int(wanted) - 1
+    index = _position(wanted, len(columns))
+    if index is not None:
+        if settings.header:
+            refuse_what_may_be_values(columns, line=line)
+        return index
+    fields = count_of(len(columns), "field")
+    if not settings.header:
+        raise CsvError(
+            "csv_card_column_missing",
+            f"The file has no column {wanted!r} (card_column). Its first record has {fields}.",
+            line=line,
+        )
+    advice = _advice(columns, wanted, delimiter)
     raise CsvError(
         "csv_card_column_missing",
-        f"The file has no column {wanted!r} (card_column). It has {len(columns)}: {shown(columns)}.",
-        line=1,
+        f"The file has no column {wanted!r} (card_column). {advice} The line read as header has {fields}: "
+        f"{listed(columns)}.",
+        line=line,
     )
 
 
-def _dropped_indexes(columns: Sequence[str], card: int, settings: CsvSettings) -> tuple[int, ...]:
+def _position(wanted: str, width: int) -> int | None:
+    """Return the index that a number from 1 means; None if it is no number, or greater than the width."""
+    return int(wanted) - 1 if wanted.isascii() and wanted.isdigit() and 1 <= int(wanted) <= width else None
+
+
+_SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}
+
+
+def _advice(columns: Sequence[str], wanted: str, delimiter: str) -> str:
+    """Return what to change, as far as the first line shows it."""
+    alike = next((number for number, name in enumerate(columns, start=1) if _letters(name) == _letters(wanted)), None)
+    if alike is not None and _letters(wanted):
+        return (
+            f"Column {alike} has that name but for case, blanks, signs or invisible characters: write the name as in "
+            f'the file, or card_column = "{alike}".'
+        )
+    if len(columns) == 1:
+        for sign, name in _SEPARATORS.items():
+            if sign != delimiter and sign in columns[0]:
+                return f"Its fields seem to be separated by {name}: set delimiter."
+    return (
+        "Set card_column to the name or number of the column with the card number, or header = false if the file has "
+        "no header."
+    )
+
+
+def _dropped_indexes(columns: Sequence[str], card: int, settings: CsvSettings, line: int) -> tuple[int, ...]:
     if settings.drop_columns is None:
         return tuple(index for index, name in enumerate(columns) if index != card and looks_secret(name))
-    wanted = {name.strip().casefold() for name in settings.drop_columns}
-    return tuple(index for index, name in enumerate(columns) if name.strip().casefold() in wanted)
+    dropped: set[int] = set()
+    for wanted in settings.drop_columns:
+        named = {index for index, name in enumerate(columns) if _is_named(name, wanted)}
+        index = _position(wanted, len(columns))
+        dropped |= named or ({index} if index is not None else set())
+        if not named and index is None and is_position(wanted):
+            raise CsvError(
+                "csv_drop_column_missing",
+                f"The file has {count_of(len(columns), 'column')}, so it has no column {wanted} (drop_columns): a "
+                "column may be missing, and what must not be stored may be elsewhere.",
+                line=line,
+            )
+    return tuple(sorted(dropped))
+
+
+def _is_named(name: str, wanted: str) -> bool:
+    letters = _letters(wanted)
+    return name.strip().casefold() == wanted.strip().casefold() or (letters != "" and _letters(name) == letters)

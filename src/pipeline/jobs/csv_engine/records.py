@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.jobs.csv_engine import scanning
+from pipeline.jobs.csv_engine.header import count_of
 from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.scanning import QUOTE, Lines, Positions
 from pipeline.jobs.csv_engine.splitter import Chunk
@@ -93,7 +94,7 @@ def _faults(
     faults: dict[int, str] = {}
     wanted = len(layout.columns)
     for index in np.flatnonzero(counts != wanted - 1).tolist():
-        faults[index] = f"{counts[index] + 1} fields instead of {wanted}"
+        faults[index] = f"{count_of(int(counts[index]) + 1, 'field')} instead of {wanted}"
     after = scanning.text_after_quote(data, lines.quotes, layout.author.delimiter[0])
     for index in np.unique(np.searchsorted(stops, after, "right")).tolist():
         faults.setdefault(index, "text after a closing quote")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.units import Bytes, Count
+
+_POSITION: Final = re.compile(r"(?:column_)?[1-9][0-9]{0,3}")
+
+
+def is_position(column: str) -> bool:
+    """Return whether a setting names a column by its number from 1, such as ``3`` or ``column_3``."""
+    return _POSITION.fullmatch(column) is not None
 
 
 class CsvSettings(BaseModel):
@@ -41,7 +49,7 @@ class CsvSettings(BaseModel):
     )
     drop_columns: tuple[str, ...] | None = Field(
         default=None,
-        description="Input columns that the processor sees and nothing stores or returns, by name in any case; default: names that look like CVV, PIN or track data; [] drops none",
+        description="Input columns that the processor sees and nothing stores or returns, by name in any case or by position from 1 as text; default: names that look like CVV, PIN or track data; [] drops none. Must be set if header = false",
     )
 
     @field_validator("delimiter")
@@ -50,6 +58,24 @@ class CsvSettings(BaseModel):
         if not delimiter.isascii() or delimiter in '"\r\n\0':
             raise ValueError("write one ASCII character other than a quote, a line end or NUL")
         return delimiter
+
+    @model_validator(mode="after")
+    def _columns_without_names(self) -> Self:
+        if self.header:
+            return self
+        faults = []
+        if not is_position(self.card_column):
+            faults.append('write card_column as a number, e.g. card_column = "1"')
+        if self.drop_columns is None:
+            faults.append(
+                'write drop_columns = ["3"] with the number of each column that holds a CVV, PIN or track data, or '
+                "drop_columns = [] if there are none: no name shows which they are, and they would be stored"
+            )
+        elif not all(map(is_position, self.drop_columns)):
+            faults.append('write drop_columns as numbers, e.g. drop_columns = ["3"]')
+        if faults:
+            raise ValueError(f"with header = false the columns have no names; {'; '.join(faults)}")
+        return self
 
 
 class CsvLimits(BaseModel):

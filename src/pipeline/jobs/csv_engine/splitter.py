@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.jobs.csv_engine import errors
 from pipeline.jobs.csv_engine.errors import CsvError
-from pipeline.jobs.csv_engine.layout import numbered_header
+from pipeline.jobs.csv_engine.header import delimiter_of, numbered_header, separator_line
 from pipeline.jobs.csv_engine.scanning import Fault, Lines, faults
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
 
@@ -85,7 +85,11 @@ _MARKUP: Final = (
     (re.compile(rb"\s*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE), "an HTML page"),
     (re.compile(rb"\s*<[?!a-z]", re.IGNORECASE), "XML, e.g. an error answer of an object store"),
     (re.compile(rb"""\s*(?:\{\s*["}]|\[\s*[\[{"\]])"""), "JSON"),
+    (re.compile(rb"[0-9a-f]{1,8};chunk-signature=", re.IGNORECASE), "an upload in aws-chunked framing"),
+    (re.compile(rb"--[^\r\n]{1,70}\r?\nContent-[a-z]+:", re.IGNORECASE), "an HTML form's upload (multipart/form-data)"),
 )
+_TAR: Final = b"ustar"
+_TAR_AT: Final = 257
 
 
 def sniff(head: bytes) -> None:
@@ -100,7 +104,9 @@ def sniff(head: bytes) -> None:
     for magic, name in _MAGIC:
         if head.startswith(magic):
             raise errors.not_a_csv(name)
-    text = head.removeprefix(BOM)
+    text = head.removeprefix(BOM).removeprefix(BOM)
+    if head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
+        raise errors.not_a_csv("a tar archive")
     for pattern, name in _MARKUP:
         if pattern.match(text):
             raise errors.not_a_csv(name)
@@ -130,10 +136,11 @@ class Splitter:
         header: The header that a splitter of the same file found; only for ``at`` beyond the beginning.
 
     Attributes:
-        header: The header record with its line end, exactly as in the file; None until the splitter has read it. A file
-            without a header gets one made up (``column_1,column_2,...``), as wide as its first record; a file without
-            any record gets ``b""``. A restart needs nothing else of the file's beginning. Once a layout has accepted
-            the header, it holds no card data and may be stored.
+        header: The header record with its line end, exactly as in the file; None until the splitter has read it. If the
+            file begins with Excel's separator line, that comes first. A file without a header gets one made up
+            (``column_1,column_2,...``), as wide as its first record; a file without any record gets ``b""``. A restart
+            needs nothing else of the file's beginning. Once a layout has accepted the header, it holds no card data
+            and may be stored.
     """
 
     def __init__(
@@ -148,7 +155,8 @@ class Splitter:
         self.header = header
         self._settings = settings
         self._limits = limits
-        self._delimiter = ord(settings.delimiter)
+        self._separator = separator_line(header or b"")
+        self._delimiter = delimiter_of(self._separator, settings.delimiter)
         self._chunk = next_chunk
         self._start = at
         self._byte, self._record, self._line = at.byte, at.record, at.line
@@ -220,7 +228,12 @@ class Splitter:
             return
         head, self._head = bytes(self._head), None
         sniff(head[:SNIFF_BYTES])
-        text = head.removeprefix(BOM)
+        text = head.removeprefix(BOM).removeprefix(BOM)
+        self._separator = separator_line(text)
+        if self._separator:
+            self._delimiter = delimiter_of(self._separator, self._settings.delimiter)
+            self._line += 1
+            text = text[len(self._separator) :]
         self._byte += len(head) - len(text)
         yield from self._scan(text, final=False)
 
@@ -236,7 +249,7 @@ class Splitter:
 
     def _first_fault(self, lines: Lines, *, final: bool) -> Fault | None:
         room = self._limits.max_records - self._record + (self._awaits_header and self._settings.header)
-        found = faults(lines, self._limits, delimiter=self._delimiter, room=room, final=final)
+        found = faults(lines, self._limits, delimiter=ord(self._delimiter), room=room, final=final)
         return min(found, key=lambda fault: fault.at, default=None)
 
     def _take(self, lines: Lines, whole: int) -> Iterator[Chunk]:
@@ -274,9 +287,9 @@ class Splitter:
         self._awaits_header = False
         record = lines.data[lines.starts[index] : lines.ends[index]]
         if self._settings.header:
-            self.header = record
+            self.header = self._separator + record
             return index + 1
-        self.header = numbered_header(record, self._settings.delimiter)
+        self.header = self._separator + numbered_header(record, self._delimiter)
         return 0
 
     def _hold(self, data: bytes) -> None:

@@ -143,7 +143,7 @@ async def test_short_and_long_records_fail_named_and_the_file_goes_on(target: ob
         b"1,2,,failed,line 2: 2 fields instead of 3\n"
         b"3,4,5,ok,\n"
         b"6,7,8,failed,line 4: 4 fields instead of 3\n"
-        b"10,,,failed,line 6: 1 fields instead of 3\r\n"
+        b"10,,,failed,line 6: 1 field instead of 3\r\n"
     )
     assert summary == Summary(records=4, ok=1, failed=3)
 
@@ -389,8 +389,8 @@ async def test_without_header_the_result_has_none() -> None:
     async def look(card: Card, _context: JobContext) -> None:
         seen.append(dict(card.columns))
 
-    result, _ = await run(b"a,1\nb\n", look, CsvSettings(header=False, card_column="2"))
-    assert result == b"a,1,ok,\nb,,failed,line 2: 1 fields instead of 2\n"
+    result, _ = await run(b"a,1\nb\n", look, CsvSettings(header=False, card_column="2", drop_columns=()))
+    assert result == b"a,1,ok,\nb,,failed,line 2: 1 field instead of 2\n"
     assert seen == [{"column_1": "a", "column_2": "1"}]
 
 
@@ -720,6 +720,7 @@ def tables(draw: st.DrawFn) -> tuple[list[list[str]], bytes, CsvSettings]:
         encoding=draw(st.sampled_from(["utf-8", "latin-1", "windows-1252"])),
         header=draw(st.booleans()),
         card_column="1",
+        drop_columns=(),
     )
     letters = st.characters(codec="ascii", exclude_characters="\0<{[") | st.sampled_from('",;\t|\r\nàß\x0b')
     if settings.encoding == "utf-8":

@@ -17,6 +17,11 @@ def layout(header: bytes, /, *own: str, **settings: Any) -> Layout:
     return Layout.of(header, CsvSettings(**settings), result_columns=own)
 
 
+def dropped(found: Layout) -> list[str]:
+    """Return the names of the columns that nothing stores."""
+    return [found.columns[index] for index in found.dropped]
+
+
 def code(header: bytes, /, *own: str, **settings: Any) -> tuple[str, str]:
     """Return code and message of the refusal."""
     with pytest.raises(PermanentError) as caught:
@@ -39,7 +44,7 @@ def test_a_header_without_line_end_gets_one() -> None:
 
 def test_without_header_nothing_is_put_before_the_first_record() -> None:
     """The made-up names are for the processor."""
-    found = layout(b"column_1,column_2\n", header=False, card_column="2")
+    found = layout(b"column_1,column_2\n", header=False, card_column="2", drop_columns=())
     assert found.result_header == b""
     assert found.columns == ("column_1", "column_2")
     assert found.card == 1
@@ -59,10 +64,13 @@ def test_names_are_unquoted_and_decoded() -> None:
     )
 
 
-@pytest.mark.parametrize("header", [b"card_number,a,b,a\n", b'card_number,a,"a"\n'])
-def test_doubled_names_refuse_the_file(header: bytes) -> None:
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [(b"card_number,a,b,a\n", "2 and 4"), (b'card_number,a,"a"\n', "2 and 3"), (b"a,b,a,b,a\n", "1, 3 and 5")],
+)
+def test_doubled_names_refuse_the_file(header: bytes, columns: str) -> None:
     """Otherwise the last would win, silently."""
-    assert code(header) == ("csv_header_duplicate", "Names that appear twice in the header: 'a'.")
+    assert code(header) == ("csv_header_duplicate", f"Columns {columns} have the same name.")
 
 
 @pytest.mark.parametrize("header", [b"card_number,,b\n", b"card_number, ,b\n", b'card_number,""\n'])
@@ -96,10 +104,14 @@ def test_the_card_column_is_found_by_name_or_number() -> None:
 
 @pytest.mark.parametrize("column", ["pan", "0", "3", "²"])
 def test_a_missing_card_column_lists_what_is_there(column: str) -> None:
-    """So that the settings can be put right without opening the file."""
+    """By number, length and kind: the settings can be put right, and a card of a file without header is not quoted."""
     found, message = code(b"id,number\n", card_column=column)
     assert found == "csv_card_column_missing"
-    assert message == f"The file has no column {column!r} (card_column). It has 2: 'id', 'number'."
+    assert message == (
+        f"The file has no column {column!r} (card_column). Set card_column to the name or number of the column with "
+        "the card number, or header = false if the file has no header. The line read as header has 2 fields: "
+        "1 (2 letters), 2 (6 letters)."
+    )
 
 
 def test_long_and_many_names_are_cut_in_messages() -> None:
@@ -118,12 +130,129 @@ def test_a_first_line_with_a_card_number_is_no_header() -> None:
         assert "Doe" not in message
 
 
-def test_names_that_may_be_data_are_not_shown() -> None:
-    """Short numbers do not refuse a header, but are kept out of errors."""
-    _, message = code(b"41111111,Doe\n")
-    assert "4111" not in message
-    assert "Doe" not in message
-    assert "header = false" in message
+def test_the_first_line_of_a_file_without_header_is_not_quoted() -> None:
+    """Whatever the values look like: short numbers, PINs and names too."""
+    found, message = code(b'41111111,123,Doe,"4.1E+15"\n')
+    assert found == "csv_card_column_missing"
+    assert message == (
+        "The file has no column 'card_number' (card_column). Set card_column to the name or number of the column with "
+        "the card number, or header = false if the file has no header. The line read as header has 4 fields: "
+        "1 (8 digits), 2 (3 digits), 3 (3 letters), 4 (7 digits, letters and signs)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "column", "kind"),
+    [
+        (b"41111111,123,Doe\n", 1, "8 digits"),
+        (b"tok_x,123,Doe\n", 2, "3 digits"),
+        (b"tok_x,a 12-34-56,Doe\n", 2, "10 digits, letters, signs and blanks"),
+        ("tok_x,\u0661\u0662\u0663\u0664\n".encode(), 2, "4 digits"),
+    ],
+)
+def test_a_first_line_with_a_value_is_no_header_where_only_a_number_names_the_card_column(
+    header: bytes, column: int, kind: str
+) -> None:
+    """No expected name shows that it is a header; the first card would be lost, and echoed as names."""
+    assert code(header, card_column="1") == (
+        "csv_header_looks_like_data",
+        (
+            f"The header has a value instead of a name (column {column}: {kind}). Set header = false if the file has "
+            "no header, or card_column to the name of the column with the card number."
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", ["Card_Number", " card_number", "card number", "'card_number'", "card_number\u200b"])
+def test_a_name_that_nearly_fits_is_said_by_its_number(name: str) -> None:
+    """Blanks and invisible characters are hard to find in a file."""
+    _, message = code(f"id,{name}\n".encode())
+    assert message.startswith(
+        "The file has no column 'card_number' (card_column). Column 2 has that name but for case, blanks, signs or "
+        'invisible characters: write the name as in the file, or card_column = "2". '
+    )
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+def test_a_wrong_delimiter_is_said(sign: str, name: str) -> None:
+    """The whole line is one column then."""
+    _, message = code(f"card_number{sign}name\n".encode())
+    assert (
+        f"(card_column). Its fields seem to be separated by {name}: set delimiter. The line read as header has 1"
+        in message
+    )
+
+
+def test_columns_may_be_dropped_by_number() -> None:
+    """A file without header has no names; a name that is a number is a name first."""
+    headless = b"column_1,column_2,column_3\n"
+    assert dropped(layout(headless, header=False, card_column="1", drop_columns=("3", "column_2"))) == [
+        "column_2",
+        "column_3",
+    ]
+    assert dropped(layout(b"card_number,2,x\n", drop_columns=("2", "3"))) == ["2", "x"]
+
+
+@pytest.mark.parametrize("name", ["CVV\u200b", "\u00a0c v v", "'cvv'", "\uff23\uff36\uff36"])
+def test_a_configured_drop_is_found_behind_invisible_characters(name: str) -> None:
+    """What must not be stored is not stored because of a blank."""
+    assert dropped(layout(f"card_number,{name}\n".encode(), drop_columns=("cvv",))) == [name]
+    assert dropped(layout(f"card_number,{name}\n".encode())) == [name]
+
+
+def test_names_of_signs_alone_are_not_alike() -> None:
+    """They have no letters in common."""
+    assert dropped(layout(b"card_number,#\n", drop_columns=("-",))) == []
+
+
+@pytest.mark.parametrize("wanted", ["4", "column_4", "1024"])
+def test_a_file_without_the_column_to_drop_is_refused(wanted: str) -> None:
+    """It has other columns than expected, so a PIN may be where nobody looks for it."""
+    headless = b"column_1,column_2,column_3\n"
+    assert code(headless, header=False, card_column="1", drop_columns=(wanted,)) == (
+        "csv_drop_column_missing",
+        (
+            f"The file has 3 columns, so it has no column {wanted} (drop_columns): a column may be missing, and what "
+            "must not be stored may be elsewhere."
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({"card_column": "1"}, ["write drop_columns = "]),
+        ({}, ["write card_column as a number", "write drop_columns = "]),
+        ({"drop_columns": ()}, ["write card_column as a number"]),
+        ({"card_column": "column_1", "drop_columns": ("cvv",)}, ["write drop_columns as numbers"]),
+        ({"card_column": "0", "drop_columns": ("1",)}, ["write card_column as a number"]),
+    ],
+)
+def test_a_format_without_header_needs_numbers(settings: dict[str, Any], missing: list[str]) -> None:
+    """No name shows which column is a CVV or PIN, so the settings say where it is, or that there is none."""
+    with pytest.raises(ValidationError) as caught:
+        CsvSettings(header=False, **settings)
+    (error,) = caught.value.errors()
+    for text in missing:
+        assert text in error["msg"]
+    assert error["msg"].count("write ") == len(missing)
+
+
+def test_excels_separator_line_names_the_delimiter_and_is_echoed() -> None:
+    """The result is read by whatever wrote the file."""
+    found = layout(b"sep=;\r\nid;card_number;cvv\r\n")
+    assert found.columns == ("id", "card_number", "cvv")
+    assert found.author.delimiter == b";"
+    assert found.result_header == b"sep=;\r\nid;card_number;status;message\r\n"
+    headless = layout(b"sep=|\ncolumn_1|column_2\n", header=False, card_column="1", drop_columns=())
+    assert (headless.columns, headless.result_header) == (("column_1", "column_2"), b"sep=|\n")
+
+
+def test_an_error_behind_the_separator_line_is_on_the_second_line() -> None:
+    """Scripts get the line as a field."""
+    with pytest.raises(CsvError) as caught:
+        layout(b"sep=;\ncard_number;\n")
+    assert caught.value.line == 2
 
 
 @pytest.mark.parametrize(
@@ -149,23 +278,23 @@ def test_other_columns_are_not_dropped_by_accident(name: str) -> None:
 
 
 def test_dropped_columns_are_in_the_layout_but_not_in_the_result_header() -> None:
-    """Their names are there for the log line that says so."""
+    """The processor sees them, and nothing else does."""
     found = layout(b"cvv,card_number,PIN,name,track1\n")
-    assert found.dropped_names == ("cvv", "PIN", "track1")
+    assert dropped(found) == ["cvv", "PIN", "track1"]
     assert found.kept_runs == ((1, 1), (3, 3))
     assert found.result_header == b"card_number,name,status,message\n"
 
 
 def test_configured_drops_replace_the_default_ones() -> None:
     """By name without regard to case; none drops none."""
-    assert layout(b"cvv,card_number,Name\n", drop_columns=("NAME ",)).dropped_names == ("Name",)
-    assert layout(b"cvv,card_number\n", drop_columns=()).dropped_names == ()
+    assert dropped(layout(b"cvv,card_number,Name\n", drop_columns=("NAME ",))) == ["Name"]
+    assert dropped(layout(b"cvv,card_number\n", drop_columns=())) == []
 
 
 def test_the_card_column_is_not_dropped_by_its_looks() -> None:
     """Only a configuration that says so drops it."""
-    assert layout(b"pin,cvv\n", card_column="pin").dropped_names == ("cvv",)
-    assert layout(b"pin,cvv\n", card_column="pin", drop_columns=("pin",)).dropped_names == ("pin",)
+    assert dropped(layout(b"pin,cvv\n", card_column="pin")) == ["cvv"]
+    assert dropped(layout(b"pin,cvv\n", card_column="pin", drop_columns=("pin",))) == ["pin"]
 
 
 @pytest.mark.parametrize("name", [b"status", b"message", b"reference"])

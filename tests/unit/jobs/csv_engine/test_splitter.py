@@ -8,11 +8,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.csv_files import HEADLESS, LIMITS, SETTINGS, cuts, files, hostile_bytes
 
 from pipeline.jobs.csv_engine import Chunk, CsvError, CsvLimits, CsvSettings, Position, Splitter
+from pipeline.jobs.csv_engine.header import separator_line
 
 SMALL = CsvLimits(chunk_bytes=1024, chunk_records=3)
-HEADLESS = CsvSettings(header=False)
 
 
 def split(
@@ -196,9 +197,54 @@ def test_a_utf_8_mark_is_stripped() -> None:
     assert header == b"card_number\n"
 
 
+def test_a_doubled_utf_8_mark_is_stripped() -> None:
+    """Tools that add a mark to a file that has one make it."""
+    _, header, _ = split(b"\xef\xbb\xbf\xef\xbb\xbfcard_number\n1\n")
+    assert header == b"card_number\n"
+
+
+@pytest.mark.parametrize("line", [b"sep=;\n", b"sep=;\r\n", b"SEP=;\n", b'"sep=;"\r\n', b"\xef\xbb\xbfsep=;\n"])
+def test_excels_separator_line_sets_the_delimiter(line: bytes) -> None:
+    """It is no record; positions and lines are those of the file."""
+    data = line + b'a;b\n1;"2;3"\n4;5\n'
+    chunks, header, error = split(data)
+    assert error is None
+    assert header == line.removeprefix(b"\xef\xbb\xbf") + b"a;b\n"
+    assert [(chunk.data, chunk.end) for chunk in chunks] == [
+        (b'1;"2;3"\n4;5\n', Position(byte=len(data), record=2, line=4))
+    ]
+    chunks, header, _ = split(data, settings=HEADLESS)
+    assert header == line.removeprefix(b"\xef\xbb\xbf") + b"column_1;column_2\n"
+    assert [chunk.records for chunk in chunks] == [3]
+
+
+def test_a_fault_behind_the_separator_line_names_its_line() -> None:
+    """The separator line is line 1."""
+    assert refusal(b'sep=;\na;b\n1;x"y\n') == ("csv_quote_in_unquoted_field", 3)
+    assert refusal(b'sep=;\na;"b";"c\n') == ("csv_unterminated_quote", 2)
+
+
+def test_a_separator_line_alone_is_a_file_without_any_record() -> None:
+    """With or without a line end."""
+    for data in (b"sep=;", b"sep=;\r\n", b"sep=;\n\n"):
+        chunks, header, error = split(data)
+        assert (header, error, [chunk.records for chunk in chunks]) == (b"", None, [0])
+
+
+@pytest.mark.parametrize("line", [b"sep=\n", b"sep=;;\n", b"sep=\xc2\xa7\n", b'"sep"\n', b"\nsep=;\n", b"a=;\n"])
+def test_what_is_no_separator_line_is_a_record(line: bytes) -> None:
+    """Only the very first line, with one ASCII character, is one."""
+    _, header, _ = split(line + b"1,2\n")
+    assert header is not None
+    assert header == line.lstrip(b"\n")
+
+
 @pytest.mark.parametrize(
     ("data", "name"),
     [
+        (b"a.csv".ljust(257, b"\0") + b"ustar\0", "a tar archive"),
+        (b"1A;chunk-signature=ab\r\ncard_number\n", "aws-chunked framing"),
+        (b"--x1\r\nContent-Disposition: form-data\r\n\r\ncard_number\n", "multipart/form-data"),
         (b"<!DOCTYPE html><html><body>Access denied</body></html>", "HTML"),
         (b"\n  <html>\n", "HTML"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML"),
@@ -282,51 +328,18 @@ def test_every_later_call_raises_the_same_error() -> None:
         splitter.finish()
 
 
-FIELDS = st.sampled_from(
-    ["", "1", "x", '""', '"q"', '"a,b"', '"l\nf"', '"cr\rlf\r\n"', '"do""ble"', '""""', "é", "4111111111111111", " s "]
-)
-BREAKS = st.sampled_from(["\n", "\r\n", "\n\n", "\r\n\n"])
-ODD = st.sampled_from(['"', "\r", "\0", 'x"', '"x"y', "," * 30, "z" * 40])
-
-
-@st.composite
-def files(draw: st.DrawFn, *, odd: bool = True) -> bytes:
-    """Make a file: mostly a sound CSV, sometimes with something odd in it."""
-    text = draw(st.sampled_from(["", "\ufeff", "\n"]))
-    for _ in range(draw(st.integers(0, 12))):
-        text += ",".join(draw(st.lists(FIELDS, min_size=1, max_size=3)))
-        if odd and draw(st.integers(0, 15)) == 0:
-            text += draw(ODD)
-        text += draw(BREAKS)
-    text += draw(st.sampled_from(["", "1,2", '"last"', '"open']) if odd else st.sampled_from(["", "1,2"]))
-    if draw(st.booleans()):  # longer than the head that is sniffed before anything else happens
-        text = "1,22\n" * 103 + text.removeprefix("\ufeff")
-    return text.encode()
-
-
-LIMITS = st.builds(
-    CsvLimits,
-    chunk_bytes=st.just(1024),
-    chunk_records=st.integers(1, 4),
-    max_field_bytes=st.sampled_from([12, 65_536]),
-    max_record_bytes=st.sampled_from([24, 65_536]),
-    max_records=st.sampled_from([5, 105, 1000]),
-    max_bytes=st.sampled_from([60, 530, 100_000]),
-)
-
-
 def told(error: CsvError | None) -> tuple[str, str, int | None] | None:
     """Return what an error says."""
     return None if error is None else (error.code, error.message, error.line)
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(files(), st.lists(st.integers(0, 700)), LIMITS, st.sampled_from([CsvSettings(), HEADLESS]))
+@given(files() | hostile_bytes(), cuts(), LIMITS, SETTINGS)
 def test_any_cutting_gives_the_same_chunks_and_the_same_error(
-    data: bytes, cuts: Sequence[int], limits: CsvLimits, settings: CsvSettings
+    data: bytes, at: Sequence[int], limits: CsvLimits, settings: CsvSettings
 ) -> None:
     """The law of the splitter: only the bytes and the bounds matter."""
-    inside = [cut for cut in cuts if cut < len(data)]
+    inside = [cut for cut in at if cut < len(data)]
     whole, whole_header, error = split(data, (), settings, limits)
     chunks, cut_header, cut_error = split(data, inside, settings, limits)
     assert (chunks, told(cut_error)) == (whole, told(error))
@@ -335,7 +348,7 @@ def test_any_cutting_gives_the_same_chunks_and_the_same_error(
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(files(), LIMITS, st.sampled_from([CsvSettings(), HEADLESS]), st.data())
+@given(files() | hostile_bytes(), LIMITS, SETTINGS, st.data())
 def test_any_restart_gives_the_same_chunks_and_the_same_error(
     data: bytes, limits: CsvLimits, settings: CsvSettings, draw: st.DataObject
 ) -> None:
@@ -365,7 +378,8 @@ def test_chunks_are_the_file_less_header_and_trailing_blank_lines(data: bytes) -
     assert error is None
     joined = b"".join(chunk.data for chunk in chunks)
     assert header is not None
-    rest = data[data.find(header) + len(header) :] if header else data
+    names = header[len(separator_line(header)) :]
+    rest = data[data.find(names, len(header) - len(names)) + len(names) :] if header else data
     assert rest.startswith(joined) or not header
     assert not rest[len(joined) :].strip(b"\r\n") or not header
     for before, after in pairwise(chunks):

@@ -9,7 +9,14 @@ from support.members import TOPIC, fresh_settings, outgoing
 
 from pipeline.contracts import OutgoingRecord
 from pipeline.errors import Overloaded, PipelineError
-from pipeline.kafka import BrokerUnavailable, KafkaPublisher, KafkaSettings, read_topic, topic_bounds
+from pipeline.kafka import (
+    BrokerUnavailable,
+    KafkaPublisher,
+    KafkaSettings,
+    RecordTooLarge,
+    read_topic,
+    topic_bounds,
+)
 
 
 async def test_records_come_out_as_they_went_in(kafka: KafkaSettings, publisher: KafkaPublisher) -> None:
@@ -132,3 +139,23 @@ async def _until_published(publisher: KafkaPublisher, value: bytes = b"after") -
                 await asyncio.sleep(0.1)
             else:
                 return
+
+
+async def test_a_large_record_costs_none_of_its_neighbours(apache_kafka: Broker) -> None:
+    """The topic takes less than ours: only the records that are refused alone fail, and the producer stays."""
+    settings = await fresh_settings(apache_kafka, max_record_bytes=10_000)
+    ours = settings.model_copy(update={"max_record_bytes": 1_000_000})
+    async with KafkaPublisher(ours) as publisher:
+        await _until_published(publisher, b"before")
+        values = [b"%03d" % number + b"x" * (50_000 if number % 40 == 7 else 1000) for number in range(200)]
+        answers = await asyncio.gather(
+            *(publisher.publish(outgoing(f"k{number % 2}", value)) for number, value in enumerate(values)),
+            return_exceptions=True,
+        )
+        for key in ("k0", "k1"):
+            await publisher.publish(outgoing(key, b"after"))
+    errors = {value: answer for value, answer in zip(values, answers, strict=True) if isinstance(answer, BaseException)}
+    assert {type(error) for error in errors.values()} == {RecordTooLarge}
+    assert list(errors) == [value for value in values if len(value) > 50_000]
+    read = [record.value async for record in read_topic(settings, TOPIC)]
+    assert sorted(read) == sorted([b"before", *(value for value in values if value not in errors), b"after", b"after"])

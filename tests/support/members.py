@@ -27,7 +27,7 @@ from pipeline.observability import Metrics
 TOPIC = Topic.BATCH_REQUESTED
 
 
-async def fresh_settings(broker: Broker) -> KafkaSettings:
+async def fresh_settings(broker: Broker, **changes: Any) -> KafkaSettings:
     prefix = f"t-{uuid.uuid4().hex[:12]}."
     settings = KafkaSettings(
         bootstrap_servers=broker.bootstrap_servers,
@@ -35,6 +35,7 @@ async def fresh_settings(broker: Broker) -> KafkaSettings:
         group_prefix=prefix,
         replication_factor=1,
         ack_timeout_seconds=10.0,
+        **changes,
     )
     if broker.kind == "apache":
         await create_topics(settings, [spec for spec in TOPICS if "-events." not in spec.topic])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import cache
+from collections import deque
+from functools import cache, partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pipeline.contracts import DEAD_LETTER_ENDING, OutgoingRecord, RecordPosition, TopicName
 from pipeline.errors import FatalError, Overloaded, PipelineError
@@ -49,6 +50,33 @@ It bounds the memory of an outage, to this times the largest record, and suffice
 """
 
 
+class _Deadlines:
+    """Ends the futures that are not done some seconds later, with TimeoutError: one timer for all of them."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, future: asyncio.Future[Any]) -> None:
+        """Begin the time of a future."""
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
+        self._waiting.append((loop.time() + self._seconds, future))
+        if self._timer is None:
+            self._timer = loop.call_at(self._waiting[0][0], self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= loop.time()):
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(TimeoutError())
+        if self._waiting:
+            self._timer = loop.call_at(self._waiting[0][0], self._expire, loop)
+
+
 class KafkaPublisher:
     """Appends records, idempotently and with acks=all. Use it as an async context manager.
 
@@ -86,6 +114,8 @@ class KafkaPublisher:
         self._broken = asyncio.Event()
         self._max_in_flight = max_in_flight
         self._in_flight = 0
+        self._metrics.sends_in_flight.set_function(lambda: float(self._in_flight))
+        self._deadlines = _Deadlines(settings.ack_timeout_seconds)
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -147,10 +177,12 @@ class KafkaPublisher:
             )
 
     async def _sent(self, record: OutgoingRecord) -> RecordPosition:
-        deadline = asyncio.get_running_loop().time() + self._settings.ack_timeout_seconds
         try:
-            async with asyncio.timeout_at(deadline):
-                appended = await asyncio.shield(await self._handed_over(record))
+            if self._usable is not None:
+                appended = await self._handed_over(self._usable, record)
+            else:
+                async with asyncio.timeout(self._settings.ack_timeout_seconds):
+                    appended = await self._handed_over(await self._current(), record)
         except TimeoutError as error:
             raise self._unavailable(record.topic, "no confirmation in time") from error
         except TOO_LARGE as error:
@@ -165,15 +197,31 @@ class KafkaPublisher:
             raise self._unavailable(record.topic, type(error).__name__) from error
         return RecordPosition(record.topic, appended.partition, appended.offset, _appended_ms(appended))
 
-    async def _handed_over(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
-        self._count(+1)
-        try:
-            future = await (await self._current()).send(record)
-        except BaseException:
-            self._count(-1)
-            raise
-        future.add_done_callback(self._settle)
-        return future
+    def _handed_over(self, producer: Producer, record: OutgoingRecord) -> asyncio.Future[Appended]:
+        """Return what the caller waits for: the position, the client's error, or TimeoutError at the deadline."""
+        sent = producer.send(record)
+        self._in_flight += 1
+        waiter: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        sent.add_done_callback(partial(self._settle, waiter))
+        self._deadlines.add(waiter)
+        return waiter
+
+    def _settle(self, waiter: asyncio.Future[Appended], sent: asyncio.Future[Appended]) -> None:
+        self._in_flight -= 1
+        error = None if sent.cancelled() else sent.exception()
+        if waiter.done():  # nobody waits any more
+            return
+        if sent.cancelled():
+            waiter.cancel()
+        elif error is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(sent.result())
+
+    @property
+    def _usable(self) -> Producer | None:
+        """The producer while it is connected and its keeper works; else :meth:`_current` waits for one, or raises."""
+        return self._producer if self._connected.is_set() and self._keeper and not self._keeper.done() else None
 
     async def _current(self) -> Producer:
         if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
@@ -182,15 +230,6 @@ class KafkaPublisher:
         if self._producer is None:
             raise ProducerClosed
         return self._producer
-
-    def _settle(self, future: asyncio.Future[Appended]) -> None:
-        self._count(-1)
-        if not future.cancelled():
-            future.exception()  # nobody else may be waiting any more
-
-    def _count(self, change: int) -> None:
-        self._in_flight += change
-        self._metrics.sends_in_flight.set(self._in_flight)
 
     def _replace_if_broken(self, error: ClientError) -> None:
         if isinstance(error, SEQUENCE_LOST) or (self._producer and self._producer.broken):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pytest
 from aiokafka import errors as kafka
-from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,7 @@ from structlog.testing import capture_logs
 from pipeline.contracts import OutgoingRecord, RecordPosition, Topic
 from pipeline.errors import FatalError, Overloaded, PipelineError
 from pipeline.kafka import BrokerUnavailable, KafkaPublisher, KafkaSettings, RecordTooLarge
-from pipeline.kafka.client.producer import DEAD_LETTER_ROOM, Appended, partition_of, record_size
+from pipeline.kafka.client.producer import DEAD_LETTER_ROOM, Appended, record_size
 from pipeline.kafka.settings import TlsSettings
 from pipeline.observability import Metrics
 
@@ -47,7 +46,7 @@ class FakeProducer:
         self.reached = True
         self.closed_within: float | None = None
 
-    async def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
+    def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         assert record.value
         if self.refuse:
             raise self.refuse
@@ -286,14 +285,6 @@ def test_the_size_is_never_underestimated(key: str, value: bytes, headers: list[
     batch.append(timestamp=1_700_000_000_000, key=key.encode(), value=value, headers=headers)
     batch.close()
     assert batch.size() <= record_size(OutgoingRecord(Topic.BATCH_REQUESTED, key, value, tuple(headers)))
-
-
-@given(st.binary(max_size=80), st.integers(min_value=1, max_value=64))
-def test_a_key_goes_where_every_client_sends_it(key: bytes, partitions: int) -> None:
-    """Law: the partition is that of the default partitioner, the first time and from then on."""
-    every = list(range(partitions))
-    expected = DefaultPartitioner()(key, every, every)
-    assert [expected, expected] == [partition_of(key, every, []) for _ in range(2)]
 
 
 @pytest.mark.parametrize(

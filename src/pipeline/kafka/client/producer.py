@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
@@ -13,12 +12,13 @@ from aiokafka import errors as kafka
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError as ClientError
 from aiokafka.errors import KafkaTimeoutError, ProducerClosed
-from aiokafka.partitioner import murmur2
 from aiokafka.protocol.admin import ApiVersionRequest
+from aiokafka.structs import RecordMetadata, TopicPartition
 
 from pipeline.contracts import OutgoingRecord
 from pipeline.kafka.client.causes import CLIENT_ERRORS, unavailable
 from pipeline.kafka.client.connection import connection_options, create_no_topics
+from pipeline.kafka.client.gathering import TOO_LARGE, Gathering
 from pipeline.kafka.settings import KafkaSettings, Names
 
 __all__ = [
@@ -31,11 +31,9 @@ __all__ = [
     "Producer",
     "ProducerClosed",
     "ProducerFactory",
-    "partition_of",
     "record_size",
 ]
 
-TOO_LARGE: Final = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 SEQUENCE_LOST: Final = (
     kafka.OutOfOrderSequenceNumber,
     kafka.ProducerFenced,
@@ -58,18 +56,9 @@ _HEADER_OVERHEAD: Final = 10
 
 def record_size(record: OutgoingRecord) -> int:
     """Return an upper bound of the bytes that a record takes on the wire when it is alone in its batch."""
-    headers = sum(len(name.encode()) + len(value) + _HEADER_OVERHEAD for name, value in record.headers)
-    return _BATCH_OVERHEAD + len(record.key.encode()) + len(record.value) + headers
-
-
-_hash = lru_cache(maxsize=1024)(murmur2)
-"""A webhook's record and its audit event have one key, and the hash is written in Python."""
-
-
-def partition_of(key: bytes, every: list[int], _available: list[int]) -> int:
-    """Return the partition of a key, as every Kafka client in Java would (aiokafka's form of a partitioner)."""
-    hashed: int = _hash(key)
-    return every[(hashed & 0x7FFFFFFF) % len(every)]
+    headers = sum([len(name.encode()) + len(value) for name, value in record.headers])
+    overhead = _BATCH_OVERHEAD + _HEADER_OVERHEAD * len(record.headers)
+    return overhead + len(record.key.encode()) + len(record.value) + headers
 
 
 class Appended(Protocol):
@@ -99,7 +88,7 @@ class Appended(Protocol):
 class Producer(Protocol):
     """A connected producer. Errors are :class:`ClientError`."""
 
-    async def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
+    def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
         """Hand one record over; the future is done when every in-sync replica has it, or never. Never cancel it."""
         ...
 
@@ -138,8 +127,8 @@ class AioProducer:
             compression_type=None if settings.compression == "none" else settings.compression,
             max_batch_size=limit,
             max_request_size=limit,
-            partitioner=partition_of,
         )
+        self._gathering = Gathering(self, self._names.topic)
         self._sending: set[asyncio.Task[Any]] = set()
 
     @classmethod
@@ -181,16 +170,33 @@ class AioProducer:
 
         sender._send_produce_req = watched  # noqa: SLF001
 
-    async def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
-        """Append to the batch of the record's partition, waiting for metadata or for room."""
-        await self._ensure_topic(self._names.topic(record.topic))
-        future: asyncio.Future[Appended] = await self._producer.send(
-            self._names.topic(record.topic),
-            value=record.value,
-            key=record.key.encode(),
-            headers=list(record.headers),
-        )
+    def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
+        """See Producer. Records of one partition that come in the same moment share a batch."""
+        return self._gathering.send(record)
+
+    async def partitions(self, topic: str) -> Sequence[int]:
+        """See BatchSender."""
+        await self._ensure_topic(topic)
+        return sorted(await self._producer.partitions_for(topic))
+
+    def known_partitions(self, topic: str) -> Sequence[int]:
+        """See BatchSender."""
+        return sorted(self._producer.client.cluster.partitions_for_topic(topic) or ())
+
+    def new_batch(self) -> Any:
+        """See BatchSender."""
+        return self._producer.create_batch()
+
+    def send_batch(self, batch: Any, at: TopicPartition) -> asyncio.Future[RecordMetadata]:
+        """See BatchSender. The client's own method needs a task for each batch, to wait for a place in its queue."""
+        if self.broken:
+            raise ProducerClosed
+        future: asyncio.Future[RecordMetadata] = self._producer._message_accumulator._append_batch(batch, at).future  # noqa: SLF001
         return future
+
+    def take_back(self, at: TopicPartition, records: int) -> None:
+        """See BatchSender. The client counts a refused batch, and the broker would miss its sequence numbers."""
+        self._producer._txn_manager.increment_sequence_number(at, -records)  # noqa: SLF001 - no public method does it
 
     async def _ensure_topic(self, name: str) -> None:
         """Raise at once for a topic that a broker does not know: the client would ask for it until its timeout."""
@@ -240,7 +246,7 @@ class AioProducer:
         if not self.broken:
             try:
                 async with asyncio.timeout(timeout / 2):
-                    await self._producer.flush()
+                    await self._gathering.flush()
                     await self._producer.stop()
             except (ClientError, TimeoutError):
                 pass  # what was not sent is reported to its senders by _drop
@@ -248,8 +254,9 @@ class AioProducer:
 
     async def _drop(self) -> None:
         """End without hanging, whatever state the client is in: ``stop`` waits for ever while a broker is gone."""
-        producer = self._producer
-        producer._message_accumulator.fail_all(KafkaTimeoutError("the producer was closed"))  # noqa: SLF001
+        producer, closed = self._producer, KafkaTimeoutError("the producer was closed")
+        self._gathering.close(closed)
+        producer._message_accumulator.fail_all(closed)  # noqa: SLF001
         sender_task: asyncio.Task[Any] | None = producer._sender.sender_task  # noqa: SLF001
         tasks = {*self._sending, *((sender_task,) if sender_task else ())}
         for _ in range(5):  # the sender swallows the first cancellation to wait for its requests

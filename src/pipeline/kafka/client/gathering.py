@@ -1,0 +1,227 @@
+"""Gathers records: those that arrive while a partition's batch is on its way are its next batch."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any, Final, Protocol
+
+from aiokafka import errors as kafka
+from aiokafka.partitioner import murmur2
+from aiokafka.structs import RecordMetadata, TopicPartition
+
+from pipeline.contracts import OutgoingRecord
+
+TOO_LARGE: Final = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+
+_BATCH_BYTES: Final = 262_144
+"""A batch takes no further record above this size, so that brokers with small limits take it."""
+
+_hash = lru_cache(maxsize=1024)(murmur2)
+"""Keys repeat, and the hash is written in Python."""
+
+
+def partition_of(key: bytes, every: Sequence[int]) -> int:
+    """Return the partition of a key, as every Kafka client in Java would.
+
+    Args:
+        key: Key of the record.
+        every: Numbers of the topic's partitions, ascending.
+    """
+    hashed: int = _hash(key)
+    return every[(hashed & 0x7FFFFFFF) % len(every)]
+
+
+class BatchSender(Protocol):
+    """What gathering needs of a producer. Errors are KafkaError."""
+
+    async def partitions(self, topic: str) -> Sequence[int]:
+        """Return the numbers of a topic's partitions, ascending, as soon as they are known."""
+        ...
+
+    def known_partitions(self, topic: str) -> Sequence[int]:
+        """Return the numbers of a topic's partitions, ascending; none if they are not known."""
+        ...
+
+    def new_batch(self) -> Any:
+        """Return an empty batch (aiokafka's BatchBuilder)."""
+        ...
+
+    def send_batch(self, batch: Any, at: TopicPartition) -> asyncio.Future[RecordMetadata]:
+        """Hand over a closed batch of a partition that has none under way.
+
+        The future gives the position of its first record when every in-sync replica has it.
+        """
+        ...
+
+    def take_back(self, at: TopicPartition, records: int) -> None:
+        """Note that a broker has refused the last batch of a partition, so that the next one follows the one before."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    record: OutgoingRecord
+    key: bytes
+    confirmed: asyncio.Future[RecordMetadata]
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """The records of one partition that wait, and whether a batch is under way."""
+
+    at: TopicPartition
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    busy: bool = False
+    sent: asyncio.Future[RecordMetadata] | None = None
+    alone: int = 0
+    """How many of the next records each go in a batch of their own."""
+
+
+class Gathering:
+    """Sends the records of a partition in their order, one batch at a time, without waiting for a batch to fill.
+
+    Args:
+        sender: Sends the batches.
+        topic_name: Returns a topic's name on the cluster.
+    """
+
+    def __init__(self, sender: BatchSender, topic_name: Callable[[str], str]) -> None:
+        self._sender = sender
+        self._topic_name = topic_name
+        self._loop = asyncio.get_running_loop()
+        self._arrived: list[_Waiting] = []
+        self._unknown: dict[str, list[_Waiting]] = {}
+        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._finding: set[asyncio.Task[None]] = set()
+        self._closed: Exception | None = None
+
+    def send(self, record: OutgoingRecord) -> asyncio.Future[RecordMetadata]:
+        """Take a record; the future is done when every in-sync replica has it, or never. Never cancel it."""
+        future: asyncio.Future[RecordMetadata] = self._loop.create_future()
+        if self._closed is not None:
+            future.set_exception(copy.copy(self._closed))
+            return future
+        if not self._arrived:
+            self._loop.call_soon(self._queue_arrived)
+        self._arrived.append(_Waiting(record, record.key.encode(), future))
+        return future
+
+    async def flush(self) -> None:
+        """Return when every record that was taken so far is confirmed or refused."""
+        self._queue_arrived()
+        while self._finding or any(lane.busy for lane in self._lanes.values()):
+            under_way = [lane.sent for lane in self._lanes.values() if lane.sent is not None]
+            await asyncio.wait([*self._finding, *under_way, self._loop.create_task(asyncio.sleep(0))])
+
+    def close(self, error: Exception) -> None:
+        """Refuse every record that was not handed over yet, and further ones, with this error."""
+        self._closed = error
+        left = [*self._arrived, *(one for queue in self._unknown.values() for one in queue)]
+        self._arrived.clear()
+        self._unknown.clear()
+        for lane in self._lanes.values():
+            left += lane.waiting
+            lane.waiting.clear()
+        _refuse(left, error)
+        for task in self._finding:
+            task.cancel()
+
+    def _queue_arrived(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        known: dict[str, Sequence[int]] = {}
+        for one in arrived:
+            topic = self._topic_name(one.record.topic)
+            if topic not in known:
+                known[topic] = self._sender.known_partitions(topic)
+            if topic in self._unknown:
+                self._unknown[topic].append(one)
+            elif known[topic]:
+                self._queue(topic, known[topic], one)
+            else:
+                self._unknown[topic] = [one]
+                task = self._loop.create_task(self._find_and_queue(topic))
+                self._finding.add(task)
+                task.add_done_callback(self._finding.discard)
+
+    async def _find_and_queue(self, topic: str) -> None:
+        try:
+            partitions = await self._sender.partitions(topic)
+        except Exception as error:  # noqa: BLE001 - it is raised by those who wait for the records
+            _refuse(self._unknown.pop(topic, []), error)
+            return
+        for one in self._unknown.pop(topic, []):
+            self._queue(topic, partitions, one)
+
+    def _queue(self, topic: str, partitions: Sequence[int], one: _Waiting) -> None:
+        number = partition_of(one.key, partitions)
+        lane = self._lanes.get((topic, number))
+        if lane is None:
+            lane = self._lanes[topic, number] = _Lane(TopicPartition(topic, number))
+        lane.waiting.append(one)
+        if not lane.busy:
+            lane.busy = True
+            self._loop.call_soon(self._send_next, lane)  # others of this moment join first
+
+    def _send_next(self, lane: _Lane) -> None:
+        """Send as many waiting records as a batch may hold, and one at least."""
+        waiting, taken = lane.waiting, list[_Waiting]()
+        if not waiting:
+            lane.busy = False
+            return
+        batch = self._sender.new_batch()
+        while waiting and (not taken or (lane.alone == 0 and _fits(batch, waiting[0].record))):
+            one = waiting[0]
+            headers = list(one.record.headers)
+            if batch.append(timestamp=None, key=one.key, value=one.record.value, headers=headers) is None:
+                break
+            taken.append(waiting.popleft())
+        batch.close()  # else aiokafka's own `send` would append to it
+        lane.alone = max(lane.alone - 1, 0)
+        try:
+            lane.sent = self._sender.send_batch(batch, lane.at)
+        except Exception as error:  # noqa: BLE001 - it is raised by those who wait for the records
+            _refuse(taken, error)
+            self._go_on(lane)
+        else:
+            lane.sent.add_done_callback(partial(self._settle, lane, taken))
+
+    def _settle(self, lane: _Lane, records: list[_Waiting], sent: asyncio.Future[RecordMetadata]) -> None:
+        error = kafka.ProducerClosed() if sent.cancelled() else sent.exception()
+        if error is None:
+            _confirm(records, sent.result())
+        elif isinstance(error, TOO_LARGE):
+            self._sender.take_back(lane.at, len(records))
+            if len(records) == 1:
+                _refuse(records, error)
+            else:  # one of them is too large, or only all together are
+                lane.waiting.extendleft(reversed(records))
+                lane.alone = len(records)
+        else:
+            _refuse(records, error)
+        self._go_on(lane)
+
+    def _go_on(self, lane: _Lane) -> None:
+        lane.sent = None
+        self._loop.call_soon(self._send_next, lane)
+
+
+def _fits(batch: Any, record: OutgoingRecord) -> bool:
+    return bool(batch.size() + len(record.value) <= _BATCH_BYTES)
+
+
+def _confirm(records: Sequence[_Waiting], first: RecordMetadata) -> None:
+    topic, partition, at, offset, *rest = first
+    for number, one in enumerate(records):
+        if not one.confirmed.done():
+            one.confirmed.set_result(RecordMetadata(topic, partition, at, offset + number, *rest))
+
+
+def _refuse(records: Iterable[_Waiting], error: BaseException) -> None:
+    for one in records:
+        if not one.confirmed.done():
+            one.confirmed.set_exception(copy.copy(error))  # each is raised on its own, with its own traceback

@@ -1,0 +1,332 @@
+"""Records are gathered in batches: in order, each with its own offset, and none refused for its neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from aiokafka import errors as kafka
+from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.structs import RecordMetadata, TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.contracts import OutgoingRecord
+from pipeline.kafka.client.gathering import Gathering, partition_of
+
+TOPIC = "webhook-events.code"
+REAL = "cluster.webhook-events.code"
+
+
+class Batch:
+    """A batch as aiokafka's builder makes it."""
+
+    def __init__(self, room: int) -> None:
+        self.values: list[bytes] = []
+        self.closed = False
+        self._room = room
+
+    def append(self, *, timestamp: int | None, key: bytes, value: bytes, headers: list[Any]) -> object:
+        assert (timestamp, self.closed, isinstance(headers, list)) == (None, False, True)
+        assert key
+        if self.values and self.size() + len(value) > self._room:
+            return None
+        self.values.append(value)
+        return self
+
+    def size(self) -> int:
+        return sum(map(len, self.values))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class UnderWay:
+    at: TopicPartition
+    values: list[bytes]
+    answer: asyncio.Future[RecordMetadata]
+
+
+class Sender:
+    """Partitions of a broker: each appends in order what the test lets through."""
+
+    def __init__(self, partitions: int = 1) -> None:
+        self.every: Sequence[int] = list(range(partitions))
+        self.known = True
+        self.found = asyncio.Event()
+        self.refuse: Exception | None = None
+        self.room = 1 << 20
+        self.under_way: list[UnderWay] = []
+        self.logs: dict[int, list[bytes]] = {}
+        self.sizes: list[int] = []
+        self.taken_back: list[tuple[int, int]] = []
+
+    async def partitions(self, topic: str) -> Sequence[int]:
+        assert topic == REAL
+        await self.found.wait()
+        if self.refuse is not None:
+            raise self.refuse
+        return self.every
+
+    def known_partitions(self, topic: str) -> Sequence[int]:
+        assert topic == REAL
+        return self.every if self.known else []
+
+    def new_batch(self) -> Batch:
+        return Batch(self.room)
+
+    def send_batch(self, batch: Batch, at: TopicPartition) -> asyncio.Future[RecordMetadata]:
+        if self.refuse is not None:
+            raise self.refuse
+        assert batch.closed
+        assert batch.values
+        assert at.partition not in {one.at.partition for one in self.under_way}, "one batch of a partition at a time"
+        answer: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
+        self.under_way.append(UnderWay(at, batch.values, answer))
+        return answer
+
+    def take_back(self, at: TopicPartition, records: int) -> None:
+        self.taken_back.append((at.partition, records))
+
+    def confirm(self, most: int | None = None) -> None:
+        """Answer the oldest batch; a broker takes no batch larger than ``most`` bytes."""
+        one = self.under_way.pop(0)
+        self.sizes.append(len(one.values))
+        if most is not None and sum(map(len, one.values)) > most:
+            one.answer.set_exception(kafka.MessageSizeTooLargeError())
+            return
+        log = self.logs.setdefault(one.at.partition, [])
+        one.answer.set_result(RecordMetadata(REAL, one.at.partition, one.at, len(log), 7, 1, 0))
+        log.extend(one.values)
+
+    async def confirm_all(self, most: int | None = None) -> None:
+        for _ in range(9):
+            await asyncio.sleep(0)
+        while self.under_way:
+            self.confirm(most)
+            for _ in range(9):
+                await asyncio.sleep(0)
+
+
+def gathering(sender: Sender) -> Gathering:
+    return Gathering(sender, lambda topic: f"cluster.{topic}")
+
+
+def record(value: bytes, key: str = "k") -> OutgoingRecord:
+    return OutgoingRecord(TOPIC, key, value, (("ce_id", b"1"),))
+
+
+async def test_records_of_one_moment_share_a_batch_and_each_has_its_own_offset() -> None:
+    sender = Sender()
+    gathered = gathering(sender)
+    futures = [gathered.send(record(b"%d" % number)) for number in range(3)]
+    await sender.confirm_all()
+    assert sender.sizes == [3]
+    assert [future.result() for future in futures] == [
+        RecordMetadata(REAL, 0, TopicPartition(REAL, 0), offset, 7, 1, 0) for offset in range(3)
+    ]
+
+
+async def test_what_comes_while_a_batch_is_away_is_the_next_one() -> None:
+    sender = Sender()
+    gathered = gathering(sender)
+    gathered.send(record(b"0"))
+    await asyncio.sleep(0)
+    late = [gathered.send(record(b"%d" % number)) for number in (1, 2)]
+    await asyncio.sleep(0)
+    assert len(sender.under_way) == 1
+    await sender.confirm_all()
+    assert sender.sizes == [1, 2]
+    assert sender.logs[0] == [b"0", b"1", b"2"]
+    assert [future.result().offset for future in late] == [1, 2]
+
+
+async def test_a_batch_stops_before_it_grows_above_its_size() -> None:
+    """A single record of any size is a batch; the broker decides about it."""
+    sender = Sender()
+    gathered = gathering(sender)
+    for size in (300_000, 100_000, 100_000, 100_000):
+        gathered.send(record(b"x" * size))
+    await sender.confirm_all()
+    assert sender.sizes == [1, 2, 1]
+    sender.room = 10
+    for size in (6, 4, 4):
+        gathered.send(record(b"x" * size))
+    await sender.confirm_all()
+    assert sender.sizes[3:] == [2, 1]
+
+
+async def test_only_the_record_that_is_refused_alone_is_too_large() -> None:
+    """Its neighbours of the same batch are sent again, in order."""
+    sender = Sender()
+    gathered = gathering(sender)
+    values = [b"a", b"x" * 50, b"b", b"c"]
+    futures = [gathered.send(record(value)) for value in values]
+    await sender.confirm_all(most=40)
+    assert sender.logs[0] == [b"a", b"b", b"c"]
+    assert [type(future.exception()) for future in futures] == [
+        type(None),
+        kafka.MessageSizeTooLargeError,
+        *[type(None)] * 2,
+    ]
+    assert [future.result().offset for future in futures if not future.exception()] == [0, 1, 2]
+    assert sender.taken_back == [(0, 4), (0, 1)]
+    gathered.send(record(b"d"))
+    gathered.send(record(b"e"))
+    await sender.confirm_all()
+    assert sender.sizes == [4, 1, 1, 1, 1, 2]
+
+
+async def test_records_that_are_too_large_only_together_are_all_taken() -> None:
+    sender = Sender()
+    gathered = gathering(sender)
+    futures = [gathered.send(record(b"x" * 20)) for _ in range(4)]
+    await sender.confirm_all(most=40)
+    assert [future.result().offset for future in futures] == [0, 1, 2, 3]
+
+
+async def test_a_refused_batch_fails_its_own_records_alone() -> None:
+    sender = Sender()
+    gathered = gathering(sender)
+    first = [gathered.send(record(b"%d" % number)) for number in range(2)]
+    await asyncio.sleep(0)
+    second = gathered.send(record(b"2"))
+    await asyncio.sleep(0)
+    sender.under_way.pop().answer.set_exception(kafka.NotEnoughReplicasError())
+    await sender.confirm_all()
+    errors = [future.exception() for future in first]
+    assert [type(error) for error in errors] == [kafka.NotEnoughReplicasError] * 2
+    assert errors[0] is not errors[1]
+    assert second.result().offset == 0
+
+
+async def test_a_producer_that_is_broken_refuses_each_record() -> None:
+    sender = Sender()
+    gathered = gathering(sender)
+    sender.refuse = kafka.ProducerClosed()
+    futures = [gathered.send(record(b"x" * 200_000)) for _ in range(3)]
+    await sender.confirm_all()
+    assert {type(future.exception()) for future in futures} == {kafka.ProducerClosed}
+    sender.refuse = None
+    again = gathered.send(record(b"x"))
+    await sender.confirm_all()
+    assert again.result().offset == 0
+
+
+@pytest.mark.parametrize("error", [None, kafka.UnknownTopicOrPartitionError()])
+async def test_records_wait_until_the_partitions_of_their_topic_are_known(error: Exception | None) -> None:
+    sender = Sender()
+    sender.known = False
+    gathered = gathering(sender)
+    futures = [gathered.send(record(b"0"))]
+    await asyncio.sleep(0)
+    futures.append(gathered.send(record(b"1")))
+    await asyncio.sleep(0)
+    sender.known = error is None
+    futures.append(gathered.send(record(b"2")))
+    await asyncio.sleep(0)
+    assert not sender.under_way
+    sender.refuse = error
+    sender.found.set()
+    await sender.confirm_all()
+    if error is None:
+        assert sender.logs[0] == [b"0", b"1", b"2"]
+    else:
+        assert {type(future.exception()) for future in futures} == {kafka.UnknownTopicOrPartitionError}
+
+
+async def test_flush_returns_when_each_record_has_its_answer() -> None:
+    sender = Sender()
+    sender.known = False
+    gathered = gathering(sender)
+    futures = [gathered.send(record(b"0"))]
+    flushed = asyncio.create_task(gathered.flush())
+    await asyncio.sleep(0.001)
+    assert not flushed.done()
+    sender.found.set()
+    futures.append(gathered.send(record(b"1")))
+    await asyncio.sleep(0.001)
+    assert not flushed.done()
+    await sender.confirm_all()
+    await flushed
+    assert all(future.done() for future in futures)
+
+
+async def test_closing_refuses_what_was_not_handed_over_and_all_that_comes_later() -> None:
+    sender = Sender()
+    gathered = gathering(sender)
+    sent = gathered.send(record(b"0"))
+    await asyncio.sleep(0)
+    waits = gathered.send(record(b"1"))
+    await asyncio.sleep(0)
+    just_arrived = gathered.send(record(b"2"))
+    gathered.close(kafka.KafkaTimeoutError("closed"))
+    for refused in (waits, just_arrived, gathered.send(record(b"3"))):
+        assert isinstance(refused.exception(), kafka.KafkaTimeoutError)
+    assert not sent.done()
+    sender.under_way.pop().answer.cancel()
+    await sender.confirm_all()
+    assert isinstance(sent.exception(), kafka.ProducerClosed)
+    assert sender.logs == {}
+
+
+async def test_closing_ends_the_search_for_a_topic() -> None:
+    sender = Sender()
+    sender.known = False
+    gathered = gathering(sender)
+    unknown = gathered.send(record(b"0"))
+    await asyncio.sleep(0)
+    gathered.close(kafka.KafkaTimeoutError("closed"))
+    assert isinstance(unknown.exception(), kafka.KafkaTimeoutError)
+    await asyncio.wait_for(gathered.flush(), 1)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("send"), st.sampled_from("abcdef"), st.integers(1, 60)),
+            st.tuples(st.just("confirm"), st.just(""), st.just(0)),
+            st.tuples(st.just("turn"), st.just(""), st.just(0)),
+        ),
+        max_size=60,
+    )
+)
+def test_each_key_stays_in_order_and_each_record_is_answered_once(steps: list[tuple[str, str, int]]) -> None:
+    """Law: each record that fits is appended once, in order, at the offset that its sender gets."""
+
+    async def run() -> None:
+        sender = Sender(partitions=3)
+        gathered = gathering(sender)
+        sent: list[tuple[str, bytes, asyncio.Future[RecordMetadata]]] = []
+        for number, (step, key, size) in enumerate(steps):
+            if step == "send":
+                value = b"%s:%d:" % (key.encode(), number) + b"x" * size
+                sent.append((key, value, gathered.send(record(value, key))))
+            elif step == "turn":
+                await asyncio.sleep(0)
+            elif sender.under_way:
+                sender.confirm(most=50)
+        await sender.confirm_all(most=50)
+        for _, value, future in sent:
+            if len(value) > 50:
+                assert isinstance(future.exception(), kafka.MessageSizeTooLargeError)
+            else:
+                at = future.result()
+                assert sender.logs[at.partition][at.offset] == value
+        for key in "abcdef":
+            appended = [value for log in sender.logs.values() for value in log if value.startswith(key.encode())]
+            assert appended == [value for of, value, _ in sent if of == key and len(value) <= 50]
+
+    asyncio.run(run())
+
+
+@given(st.binary(max_size=80), st.integers(min_value=1, max_value=64))
+def test_a_key_goes_where_every_client_sends_it(key: bytes, partitions: int) -> None:
+    """Law: the partition is that of the default partitioner, the first time and from then on."""
+    every = list(range(partitions))
+    expected = DefaultPartitioner()(key, every, every)
+    assert [expected, expected] == [partition_of(key, every) for _ in range(2)]

@@ -222,7 +222,8 @@ STATUSES: Final[tuple[Status, ...]] = (
         "Too many requests from this source",
         f"{_NOTHING} Other sources are served. Retry-After says when to try again.",
         "This source, or unknown clients on its path, have as many requests or bytes in work as one may have while "
-        "others need room; or it sends more than source_requests_per_second.",
+        "others need room; or its body came so slowly that it gave way to another request; or it sends more than "
+        "source_requests_per_second.",
         "Send it again after Retry-After, fewer at the same time, and each body without pauses",
         retry=True,
     ),

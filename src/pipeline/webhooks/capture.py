@@ -114,6 +114,10 @@ class Capture:
             self._files = {}
             self._complain(error)
 
+    def wants(self, source: str) -> bool:
+        """Return whether a command may want the refused requests of this source now."""
+        return source in self._files
+
     def refused(self, source: str, request: RefusedRequest) -> None:
         """Store a request if a command wants those of its source now; otherwise do nothing. Never raises.
 

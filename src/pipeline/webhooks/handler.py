@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -32,7 +33,7 @@ from pipeline.webhooks.http_request import (
     read_body,
     values_of,
 )
-from pipeline.webhooks.limits import AdmittedRequest, SourceLimits
+from pipeline.webhooks.limits import SourceLimits, gave_way
 from pipeline.webhooks.records import DurablePublishing
 from pipeline.webhooks.refusals import RefusalCounts
 from pipeline.webhooks.settings import IngressSettings
@@ -84,11 +85,11 @@ class Ingress:
 
     What the head decides comes first and takes no slot: path 404, method 405, media type 415, announced size 413. A
     body that arrived with its head is verified next (size 413, signature 401), and only an authentic request takes a
-    slot. A body that is still to come needs a slot while it is awaited: rate, requests in flight and bytes in flight
-    503, time 408, size 413, signature 401. Then, for both: rate and sends in flight 503, body 422 (once durable in
-    quarantine), record size 413, publication 503. An unexpected fault is a 500 without details. A source's policy may
-    skip the media type, answer 503 if no secret verifies a request, and answer with success once a request is durable
-    in quarantine.
+    slot. For a body that is still to come, the head of the signature is checked (401); then the request needs a slot
+    while its body is awaited: rate, requests in flight and bytes in flight 503, time 408, size 413, signature 401.
+    Then, for both: rate and sends in flight 503, body 422 (once durable in quarantine), record size 413, publication
+    503. An unexpected fault is a 500 without details. A source's policy may skip the media type, answer 503 if no
+    secret verifies a request, and answer with success once a request is durable in quarantine.
 
     Args:
         webhooks: Each needs a path of its own.
@@ -176,18 +177,14 @@ class Ingress:
         return web.Response(status=found.policy.success), answer, answer.value
 
     async def _handle(self, head: _Head, webhook: Webhook) -> Answer:
-        """Check the head, take a slot as soon as the request needs one, verify the body, and make the event durable."""
+        """Check the head, wait for the body if it is still to come, verify the request, and make its event durable."""
         content_type = self._check_head(head, webhook)
         body = arrived_body(head.request, self._settings.max_body_bytes)
         if body is None:
-            with self.limits.admitted(webhook, head.client) as admitted:
-                body = await self._body(head.request, webhook, admitted)
-                received = self._received(head, webhook, content_type, body)
-                admitted.verified()
-                with admitted.sending():
-                    return await self._publish(received, head.known)
+            self._check_signature_head(head, webhook)
+            body = await self._awaited_body(head, webhook)
         received = self._received(head, webhook, content_type, body)
-        with self.limits.admitted(webhook, head.client, authentic=len(body)) as admitted, admitted.sending():
+        with self.limits.publishing(webhook, head.client, len(body)):
             return await self._publish(received, head.known)
 
     def _check_head(self, head: _Head, webhook: Webhook) -> str:
@@ -205,15 +202,36 @@ class Ingress:
         request = WebhookRequest(verified.path, stored, body, head.client)
         return Received(webhook, request, content_type, verified.by, now, head.trace)
 
-    async def _body(self, request: web.BaseRequest, webhook: Webhook, admitted: AdmittedRequest) -> bytes:
-        limit, timeout = self._settings.max_body_bytes, self._settings.read_timeout_seconds
+    def _check_signature_head(self, head: _Head, webhook: Webhook) -> None:
+        """Refuse a request that no body could make authentic, unless a person captures whole requests of its source."""
+        if self._capture is not None and self._capture.wants(_source(webhook)):
+            return
         try:
-            return await read_body(request, limit=limit, timeout=timeout, on_bytes=admitted.received)
-        except Problem as problem:
-            if problem.row.answer is Answer.BODY_INCOMPLETE and webhook.policy.invalid == "keep":
-                # a sender that never repeats after 400 may repeat after 408
-                raise Problem(Answer.BODY_TIMEOUT, reason=problem.reason, detail=problem.row.cause) from None
-            raise
+            webhook.verifier.check_head(WebhookRequest(head.path_below, head.headers, b"", head.client), self._clock())
+        except SignatureRefused as refused:
+            raise self._refusal(webhook, refused) from None
+
+    async def _awaited_body(self, head: _Head, webhook: Webhook) -> bytes:
+        limit, seconds = self._settings.max_body_bytes, self._settings.read_timeout_seconds
+        deadline = asyncio.timeout(seconds)
+
+        def stop() -> None:
+            if not deadline.expired():
+                deadline.reschedule(0)
+
+        with self.limits.waiting(webhook, head.client, stop) as waiting:
+            try:
+                return await read_body(head.request, limit=limit, deadline=deadline, on_bytes=waiting.received)
+            except TimeoutError:
+                if waiting.gave_way:
+                    raise gave_way() from None
+                detail = f"The body did not come within {seconds:g} s"
+                raise Problem(Answer.BODY_TIMEOUT, detail=detail) from None
+            except Problem as problem:
+                if problem.row.answer is Answer.BODY_INCOMPLETE and webhook.policy.invalid == "keep":
+                    # a sender that never repeats after 400 may repeat after 408
+                    raise Problem(Answer.BODY_TIMEOUT, reason=problem.reason, detail=problem.row.cause) from None
+                raise
 
     def _verify(self, webhook: Webhook, request: WebhookRequest, now: datetime) -> Verified:
         try:
@@ -221,7 +239,7 @@ class Ingress:
         except SignatureRefused as refused:
             if self._capture is not None:
                 captured = RefusedRequest(now, refused.reason.value, request)
-                self._capture.refused(f"{webhook.kind}.{webhook.integration}", captured)
+                self._capture.refused(_source(webhook), captured)
             raise self._refusal(webhook, refused) from None
 
     def _refusal(self, webhook: Webhook, refused: SignatureRefused) -> Problem:
@@ -307,6 +325,10 @@ def _checked_route(request: web.BaseRequest, webhook: Webhook | None) -> Webhook
     if request.method != _METHOD:
         raise Problem(Answer.METHOD_NOT_ALLOWED, headers={"Allow": _METHOD})
     return webhook
+
+
+def _source(webhook: Webhook) -> str:
+    return f"{webhook.kind}.{webhook.integration}"
 
 
 def _log_fields(received: Received) -> dict[str, str]:

@@ -127,7 +127,7 @@ async def read_body(
     request: web.BaseRequest,
     *,
     limit: int,
-    timeout: float,  # noqa: ASYNC109 - whole body's
+    deadline: asyncio.Timeout,
     on_bytes: Callable[[int], None],
 ) -> bytes:
     """Return the raw body. It uses at most ``limit`` bytes and one network read, whatever length was announced.
@@ -135,21 +135,19 @@ async def read_body(
     Args:
         request: Its head is already checked; a sender that waits for ``100 Continue`` gets it here.
         limit: Largest size in bytes.
-        timeout: Seconds for the whole body, so that a sender of one byte per second cannot hold a slot.
+        deadline: Of the whole body, so that a sender of one byte per second cannot hold a slot.
         on_bytes: Called with the size of each piece before it is kept; it may raise to refuse the request.
 
     Raises:
-        Problem: 400 the body ended early or its chunks are broken, 408 too slow, 413 too large; or what ``on_bytes``
-            raises.
+        TimeoutError: It did not come before the deadline.
+        Problem: 400 the body ended early or its chunks are broken, 413 too large; or what ``on_bytes`` raises.
     """
     try:
-        async with asyncio.timeout(timeout):
+        async with deadline:
             if request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
                 await request.writer.write(_CONTINUE)
                 request.writer.output_size = 0
             return await _read(request, limit, on_bytes)
-    except TimeoutError:
-        raise Problem(Answer.BODY_TIMEOUT, detail=f"The body did not come within {timeout:g} s") from None
     except (web.RequestPayloadError, ConnectionError):
         raise Problem(Answer.BODY_INCOMPLETE) from None
 

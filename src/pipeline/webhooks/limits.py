@@ -4,6 +4,9 @@ The path of a request names its source, but anyone may send to a path. So the cl
 shares of their own: known clients, which sent it an authentic request before, and all others. An attacker competes with
 other unknown clients, and no address takes the whole share of that group. Only authentic requests use up the rate of a
 source.
+
+A request whose body is still to come proves nothing yet, so it gives way: at once to an authentic request of its
+source, and, after a short time, to a newer request of its own client, else of its own group.
 """
 
 from __future__ import annotations
@@ -12,15 +15,16 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Network
+from itertools import chain
 from typing import Final
 
 from pipeline.kafka import MAX_SENDS_IN_FLIGHT
 from pipeline.observability import Metrics
 from pipeline.shares import Shares
-from pipeline.webhooks.answers import Answer, temporary
+from pipeline.webhooks.answers import Answer, Problem, temporary
 from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.webhook import Webhook
 
@@ -30,12 +34,16 @@ _MAX_KNOWN: Final = 4096
 _BURST_SECONDS: Final = 2.0
 """A source that was quiet may send the requests of this time at once."""
 
+_PATIENCE_SECONDS: Final = 0.2
+"""So long a request may wait for its body without giving way to another one that waits for its body, too. Nearly all
+bodies come sooner; an attacker would have to open thousands of connections per second to keep all slots younger."""
+
 _ROUNDING: Final = 1e-6
 """Sums of fractions of seconds are off by less."""
 
 
 class SourceLimits:
-    """Admits a request while its source has room.
+    """Admits requests while their source has room.
 
     With a single source no other needs room: its known clients may use the limits whole, and its rate is limited only
     if its own table says so.
@@ -65,9 +73,11 @@ class SourceLimits:
             "bytes_in_flight", "source_bytes_in_flight", settings.max_in_flight_bytes, alone=alone
         )
         self.sends: Final = _Limit("sends_in_flight", "source_sends_in_flight", max_sends, alone=alone)
-        self.rates: Final = {one.path: _Rate(one.requests_per_second or default, monotonic) for one in webhooks}
-        self.known: Final = {one.path: _KnownClients() for one in webhooks}
-        self.metrics: Final = metrics
+        self._rates: Final = {one.path: _Rate(one.requests_per_second or default, monotonic) for one in webhooks}
+        self._known: Final = {one.path: _KnownClients() for one in webhooks}
+        self._gauges: Final = {one.path: _Gauges(metrics, one.integration) for one in webhooks}
+        self._monotonic = monotonic
+        self._waiting: dict[WaitingRequest, float] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -76,94 +86,163 @@ class SourceLimits:
         await self._idle.wait()
 
     @contextmanager
-    def admitted(self, webhook: Webhook, client: str, authentic: int | None = None) -> Iterator[AdmittedRequest]:
-        """Hold a request's slot, and the room that its body takes, while the block runs.
+    def waiting(self, webhook: Webhook, client: str, stop: Callable[[], None]) -> Iterator[WaitingRequest]:
+        """Hold a slot for a request whose body is still to come, and the room that its body takes.
 
         Args:
             webhook: The source.
             client: Address of the sender.
-            authentic: Size of the body, if it has arrived and the request is verified; None: it is still to come.
+            stop: Ends the wait for the body; called if the request gives way to another one.
 
         Raises:
-            Problem: 503, there is no room for another request, or the source has used up its rate.
+            Problem: 503, there is no room, or the source has used up its rate.
         """
-        self.rates[webhook.path].check()
-        address, known = _network(client), self.known[webhook.path]
-        if authentic is not None:
-            known.add(address)
-        request = AdmittedRequest(self, webhook, _Sender(webhook.path, address, address in known))
-        self._idle.clear()
+        self._rates[webhook.path].check()
+        request = WaitingRequest(self, self._sender(webhook, client), self._gauges[webhook.path], stop)
+        self._waiting[request] = self._monotonic()
         try:
-            if authentic is not None:
-                request.received(authentic)
-                self.rates[webhook.path].use()
             yield request
         finally:
-            request.end()
-            if self.requests.unused:
-                self._idle.set()
+            self.end(request)
 
+    @contextmanager
+    def publishing(self, webhook: Webhook, client: str, size: int) -> Iterator[None]:
+        """Hold what an authentic request takes of the limits while the block publishes it.
 
-class AdmittedRequest:
-    """What one request holds of the limits. Made by :meth:`SourceLimits.admitted`."""
+        It counts against the rate of its source, and its client is known from now on.
 
-    def __init__(self, limits: SourceLimits, webhook: Webhook, sender: _Sender) -> None:
-        """Take a slot.
+        Args:
+            webhook: The source.
+            client: Address of the sender.
+            size: Of the body.
 
         Raises:
-            Problem: 503, there is none.
+            Problem: 503, there is no room, or the source has used up its rate.
         """
-        limits.requests.take(sender, 1)
+        rate = self._rates[webhook.path]
+        rate.check()
+        self._known[webhook.path].add(_network(client))
+        request = _Held(self, self._sender(webhook, client), self._gauges[webhook.path], authentic=True)
+        try:
+            request.take(self.body_bytes, size)
+            request.take(self.sends, 1)
+            rate.use()
+            yield
+        finally:
+            self.end(request)
+
+    def make_room(self, limit: _Limit, amount: int, request: _Held) -> None:
+        """Return once a request may take an amount of a limit; if need be, others that wait for their bodies give way.
+
+        Raises:
+            Problem: 503, there is no room.
+        """
+        while (refusal := limit.refusal(request.sender, amount)) is not None:
+            longest = None if limit is self.sends else self._longest_waiting(request)
+            if longest is None:
+                raise refusal
+            longest.give_way()
+            self.end(longest)
+
+    def end(self, request: _Held) -> None:
+        """Give back everything that a request holds."""
+        if isinstance(request, WaitingRequest):
+            self._waiting.pop(request, None)
+        request.give_back()
+        if self.requests.unused:
+            self._idle.set()
+
+    def begin(self) -> None:
+        """Note that a request is in work."""
+        self._idle.clear()
+
+    def _sender(self, webhook: Webhook, client: str) -> _Sender:
+        address = _network(client)
+        return _Sender(webhook.path, address, address in self._known[webhook.path])
+
+    def _longest_waiting(self, request: _Held) -> WaitingRequest | None:
+        """Return the request that gives way to this one, which may be authentic or wait itself."""
+        sender, authentic = request.sender, request.authentic
+        latest = self._monotonic() - (0 if authentic else _PATIENCE_SECONDS)
+        patient = [one for one, since in self._waiting.items() if since <= latest and one is not request]
+        same_client = (one for one in patient if one.sender == sender)
+        same_group = (one for one in patient if one.sender.group == sender.group)
+        same_source = (one for one in patient if authentic and one.sender.path == sender.path)
+        return next(chain(same_client, same_group, same_source), None)
+
+
+class _Held:
+    """What one request holds of the limits, beginning with its slot.
+
+    Raises:
+        Problem: 503, there is none.
+    """
+
+    def __init__(self, limits: SourceLimits, sender: _Sender, gauges: _Gauges, *, authentic: bool = False) -> None:
+        self.sender: Final = sender
+        self.authentic: Final = authentic
         self._limits = limits
-        self._sender = sender
-        self._size = 0
-        self._in_flight = limits.metrics.ingress_in_flight.labels(webhook.integration)
-        self._bytes_in_flight = limits.metrics.ingress_bytes_in_flight.labels(webhook.integration)
-        self._in_flight.inc()
+        self._gauges = gauges
+        self._held: Counter[_Limit] = Counter()
+        self.take(limits.requests, 1)
+        limits.begin()
+        gauges.requests.inc()
+
+    def take(self, limit: _Limit, amount: int) -> None:
+        """Take an amount, or raise a problem: there is no room."""
+        self._limits.make_room(limit, amount, self)
+        limit.count(self.sender, amount)
+        self._held[limit] += amount
+        if limit is self._limits.body_bytes:
+            self._gauges.body_bytes.inc(amount)
+
+    def give_back(self) -> None:
+        """Give everything back, once."""
+        if self._held:
+            self._gauges.requests.dec()
+            self._gauges.body_bytes.dec(self._held[self._limits.body_bytes])
+        for limit, amount in self._held.items():
+            limit.count(self.sender, -amount)
+        self._held.clear()
+
+
+class WaitingRequest(_Held):
+    """A request whose body is still to come. Made by :meth:`SourceLimits.waiting`."""
+
+    def __init__(self, limits: SourceLimits, sender: _Sender, gauges: _Gauges, stop: Callable[[], None]) -> None:
+        """See :meth:`SourceLimits.waiting`."""
+        super().__init__(limits, sender, gauges)
+        self._stop = stop
+        self.gave_way = False
+        """Whether it lost its slot to another request."""
 
     def received(self, size: int) -> None:
         """Take room for bytes of the body, which have just arrived.
 
         Raises:
-            Problem: 503, there is no room for them.
+            Problem: 503, there is no room for them, or the request gave way to another one.
         """
-        self._limits.body_bytes.take(self._sender, size)
-        self._size += size
-        self._bytes_in_flight.inc(size)
+        if self.gave_way:
+            raise gave_way()
+        self.take(self._limits.body_bytes, size)
 
-    def verified(self) -> None:
-        """Count the request, which is authentic, against the rate of its source; its client is known from now on.
+    def give_way(self) -> None:
+        """End the wait for the body."""
+        self.gave_way = True
+        self._stop()
 
-        Raises:
-            Problem: 503, the source has used up its rate.
-        """
-        limits, sender = self._limits, self._sender
-        limits.known[sender.path].add(sender.address)
-        if not sender.known:
-            self._sender = replace(sender, known=True)
-            for limit, amount in ((limits.requests, 1), (limits.body_bytes, self._size)):
-                limit.move(sender, self._sender, amount)
-        limits.rates[sender.path].use()
 
-    @contextmanager
-    def sending(self) -> Iterator[None]:
-        """Hold one of the sends to the broker while the block runs; the request must be verified.
+def gave_way() -> Problem:
+    """Return the answer to a request that lost its slot to another one."""
+    return temporary(Answer.SOURCE_OVERLOADED, "gave_way")
 
-        Raises:
-            Problem: 503, the source has too many under way.
-        """
-        self._limits.sends.take(self._sender, 1)
-        try:
-            yield
-        finally:
-            self._limits.sends.give(self._sender, 1)
 
-    def end(self) -> None:
-        """Give everything back."""
-        self._limits.requests.give(self._sender, 1)
-        self._limits.body_bytes.give(self._sender, self._size)
-        self._in_flight.dec()
-        self._bytes_in_flight.dec(self._size)
+class _Gauges:
+    """What a source holds, as the metrics show it."""
+
+    def __init__(self, metrics: Metrics, integration: str) -> None:
+        self.requests = metrics.ingress_in_flight.labels(integration)
+        self.body_bytes = metrics.ingress_bytes_in_flight.labels(integration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,20 +279,14 @@ class _Limit:
     def unused(self) -> bool:
         return not self._shares.used
 
-    def take(self, sender: _Sender, amount: int) -> None:
+    def refusal(self, sender: _Sender, amount: int) -> Problem | None:
+        """Return why the sender may not take an amount now; None: it may."""
         if amount > self._shares.free:
-            raise temporary(Answer.OVERLOADED, self._name)
+            return temporary(Answer.OVERLOADED, self._name)
         if amount > self._room(sender):
             reason = self._source if sender.known else f"unknown_clients_{self._name}"
-            raise temporary(Answer.SOURCE_OVERLOADED, reason)
-        self._count(sender, amount)
-
-    def give(self, sender: _Sender, amount: int) -> None:
-        self._count(sender, -amount)
-
-    def move(self, sender: _Sender, to: _Sender, amount: int) -> None:
-        self._count(sender, -amount)
-        self._count(to, amount)
+            return temporary(Answer.SOURCE_OVERLOADED, reason)
+        return None
 
     def _room(self, sender: _Sender) -> int:
         if sender.known and self._alone:
@@ -221,7 +294,8 @@ class _Limit:
         room = self._shares.room(sender.group)
         return room if sender.known else room - self._unknown[sender]
 
-    def _count(self, sender: _Sender, amount: int) -> None:
+    def count(self, sender: _Sender, amount: int) -> None:
+        """Count an amount as held by a sender, or no longer held where it is negative."""
         self._shares.take(sender.group, amount)
         if not sender.known:
             self._unknown[sender] += amount

@@ -506,7 +506,7 @@ async def test_a_refusal_that_needs_no_slot_takes_none(
     """Where all slots are in use, the answer to a request that is refused anyhow is the same as always."""
     settings = IngressSettings(port=0, max_in_flight=1, max_body_bytes=2048)
     async with serving(MemoryPublisher(), settings=settings) as here:
-        with here.ingress.limits.admitted(ecs_webhook(), "192.0.2.1"):
+        with here.ingress.limits.publishing(ecs_webhook(), "192.0.2.1", 0):
             assert (await _post(client, here)).status == 503
             assert (await _post(client, here, body, SECRET_HEADERS | changes)).status == status
 

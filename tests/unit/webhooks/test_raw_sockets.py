@@ -6,13 +6,15 @@ import asyncio
 import base64
 import hmac
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.contracts import Topic
 from pipeline.kafka.testing import MemoryPublisher
+from pipeline.webhooks.capture import Capture, ask, captured_file, read_captured
 from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.testing import API_KEY, SECRET, Serving, serving, weavr_webhook
 
@@ -78,6 +80,30 @@ async def test_chunked_body_within_the_limit_is_read() -> None:
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         answer = await _sent(here, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"2\r\n{}\r\n", b"0\r\n\r\n")
         assert _problem(answer)["status"] == 422
+
+
+async def test_a_head_without_the_secret_is_refused_before_its_body() -> None:
+    """It is 401 at once, without 100 Continue, and the connection is closed."""
+    async with serving(MemoryPublisher(), settings=SMALL.model_copy(update={"read_timeout_seconds": 60.0})) as here:
+        head = HEAD.replace(SECRET.encode(), b"wrong")
+        answer = await _sent(here, head + b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+        assert _problem(answer)["status"] == 401
+        assert b"Connection: close" in answer
+        assert here.ingress.limits.requests.unused
+
+
+async def test_a_capture_gets_the_body_of_a_request_that_its_head_refuses(tmp_path: Path) -> None:
+    """A person who captures requests needs them whole."""
+    now = datetime(2026, 1, 22, tzinfo=UTC)
+    wanted = ask(tmp_path, "ecs.acme", until=now + timedelta(minutes=1), limit=10)
+    capture = Capture(tmp_path, clock=lambda: now)
+    capture.look()
+    async with serving(MemoryPublisher(), capture=capture, clock=lambda: now) as here:
+        head = HEAD.replace(SECRET.encode(), b"wrong")
+        answer = await _sent(here, head + b"Content-Length: 2\r\n\r\n", b"{}", pause=0.01)
+        assert _problem(answer)["status"] == 401
+    (refused,) = read_captured(captured_file(tmp_path, wanted))
+    assert refused.request.body == b"{}"
 
 
 async def test_announced_oversize_is_refused_before_the_body_and_without_continue() -> None:

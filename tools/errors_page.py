@@ -116,7 +116,7 @@ def _code(call: ast.Call, kind: str) -> Iterator[tuple[str, str, str]]:
     given = [*call.args, *(one.value for one in call.keywords if one.arg in ("code", "message", "detail"))]
     for index, argument in enumerate(given):
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and _CODE.fullmatch(argument.value):
-            text = _text(given[index + 1]) if index + 1 < len(given) else ""
+            text = text_of(given[index + 1]) if index + 1 < len(given) else ""
             yield argument.value, kind, text
             return
 
@@ -128,12 +128,12 @@ def _default(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str
             yield default.value, "fatal", ""
 
 
-def _text(node: ast.expr) -> str:
+def text_of(node: ast.expr) -> str:
     """Return a message with `…` for what is filled in, or nothing where it is made elsewhere."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
-        return "".join(_text(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        return "".join(text_of(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
     if isinstance(node, ast.BinOp):
-        return _text(node.left) + _text(node.right)
+        return text_of(node.left) + text_of(node.right)
     return ""

@@ -1,24 +1,87 @@
-"""``docs/statuses.md``: everything that the ingress can answer."""
+"""``docs/statuses.md``: everything that the ingress can answer, and the members and rules of its problem documents."""
 
 from __future__ import annotations
 
-from pipeline.webhooks.answers import STATUSES, Status
-from tools.markdown import page, table
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
-_INTRO = """\
+from pipeline.webhooks.answers import STATUSES, Status
+from pipeline.webhooks.sources import ecs, findings
+from tools.errors_page import text_of
+from tools.markdown import page, table
+from tools.openapi import PROBLEM
+
+_INTRO: Final = """\
 What a sender of webhooks can get. Refusals are problem documents (RFC 9457, `application/problem+json`): `type` is
-`urn:card-pipeline:problem:ROW`, where ROW is the rule of a row below, with dashes instead of underscores; `field`,
-`rule` and `remedy` are those of the first finding, and `errors` lists all findings if there are more. A 2xx is never
-given for something lost, and a 4xx never for a fault of ours."""
+`urn:card-pipeline:problem:ROW`, where ROW is the rule of a row below, with dashes instead of underscores. A 2xx is
+never given for something lost, and a 4xx never for a fault of ours."""
+
+_MEMBERS: Final = """\
+## Members of a problem document
+
+As in `schemas/problem.v1.json`. Only a body that breaks rules (`invalid`) has rules of its own, listed below; any other
+refusal has the rule of its row."""
+
+_RULES: Final = """\
+## Rules of bodies
+
+`rule` of a finding about the body of an announcement. `…` marks the part that differs. A source of your own may name
+others."""
+
+_MAKERS: Final = {"Finding": 1, "_refuse": 0}
+"""What makes a finding, and which of its arguments is the rule; the remedy follows."""
+
+_SRC: Final = Path(findings.__file__).parents[2]
 
 
 def render() -> str:
     """Return the page."""
     columns = ("Status", "Rule", "Is true then", "Cause", "What to do", "Try again")
-    return page("Statuses", _INTRO, table(columns, map(_row, STATUSES)))
+    statuses = table(columns, map(_row, STATUSES))
+    members = table(("Member", "Always", "Means"), _member_rows())
+    found = table(("Rule", "Remedy"), ((f"`{rule}`", " / ".join(texts)) for rule, texts in sorted(rules().items())))
+    return page("Statuses", _INTRO, statuses, _MEMBERS, members, _RULES, found)
 
 
 def _row(row: Status) -> tuple[str, ...]:
     codes = ", ".join(map(str, row.codes))
     rule = f'<a id="{row.anchor}"></a>`{row.answer}`'
     return codes, rule, row.meaning, row.cause, row.remedy, "yes" if row.retry else "no"
+
+
+def _member_rows() -> Iterator[tuple[str, str, str]]:
+    for name, schema in PROBLEM["properties"].items():
+        yield f"`{name}`", "yes" if name in PROBLEM["required"] else "no", schema["description"]
+
+
+class _Anything(dict[str, str]):
+    """What a remedy is filled in with."""
+
+    def __missing__(self, _name: str) -> str:
+        return "…"
+
+
+def rules() -> dict[str, list[str]]:
+    """Return the rules of findings that the code makes, each with its remedies."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for rule, text in (*_of_models(), *ecs.URL_REMEDIES.items(), *_of_code()):
+        if text and text not in found[rule]:
+            found[rule].append(text)
+    return found
+
+
+def _of_models() -> Iterator[tuple[str, str]]:
+    for rule, remedy in (*findings.RULES.values(), findings.OTHER):
+        yield rule, remedy(_Anything())
+
+
+def _of_code() -> Iterator[tuple[str, str]]:
+    for path in sorted(_SRC.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _MAKERS:
+                rule, *rest = node.args[_MAKERS[node.func.id] :] or [node]
+                if isinstance(rule, ast.Constant) and isinstance(rule.value, str) and rest:
+                    yield rule.value, text_of(rest[0])

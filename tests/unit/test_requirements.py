@@ -92,3 +92,9 @@ def test_all_environments_run_the_versions_that_were_tested(name: str) -> None:
     tested = pins("dev.txt")
     found = {key: str(pin.requirement.specifier) for key, pin in pins(name).items()}
     assert found == {key: str(tested[key].requirement.specifier) for key in found}
+
+
+def test_no_pyjwt_that_raises_over_an_expiry_is_accepted() -> None:
+    """Up to 2.14 ``exp`` as null, list or 1e999 raised TypeError or OverflowError instead of InvalidTokenError."""
+    (pyjwt,) = [Requirement(text) for text in SERVER if text.startswith("pyjwt")]
+    assert [version for version in ("2.10.0", "2.14.0", "2.15.0") if version in pyjwt.specifier] == ["2.15.0"]

@@ -89,8 +89,10 @@ class _AnnouncesJobs:
         days = self._jobs.limits.max_expiry_days
         if expires_at > self._clock() + timedelta(days=days):
             name = self._jobs.partner.field_names.get("expires_at", "expires_at")
-            remedy = f"Send a time at most {days:g} days ahead, or ask the receiver for a higher limit"
-            raise InvalidBody([Finding(name, "too_late", remedy)], id=found.id)
+            finding = Finding(
+                name, "too_late", f"Send a time at most {days:g} days ahead, or ask the receiver for a higher limit"
+            )
+            raise InvalidBody([finding], id=found.id)
         return found
 
     def _expiry(self, request: WebhookRequest, found: Identified) -> datetime:

@@ -1,7 +1,14 @@
 from __future__ import annotations
 
-import pytest
+import json
+import re
+from typing import Any, Final
 
+import jsonschema
+import pytest
+from support.paths import ROOT
+
+from pipeline.contracts.strict_json import Finding
 from pipeline.webhooks.answers import STATUS, STATUSES, Answer, Problem, Status
 
 
@@ -40,3 +47,50 @@ def test_every_refusal_is_a_problem_document(answer: Answer) -> None:
     assert document["rule"] == answer.value
     assert document["trace_id"] == "abc"
     assert all(isinstance(document[name], str) and document[name] for name in ("title", "detail", "remedy"))
+
+
+SCHEMA: Final[dict[str, Any]] = json.loads((ROOT / "schemas" / "problem.v1.json").read_text("utf-8"))
+OPENAPI: Final = " ".join((ROOT / "schemas" / "openapi.json").read_text("utf-8").split())
+STATUSES_PAGE, MEMBERS_PAGE, RULES_PAGE = (ROOT / "docs" / "statuses.md").read_text("utf-8").split("\n## ")
+REFUSALS: Final = [answer for answer in Answer if answer not in {Answer.ACCEPTED, Answer.KEPT}]
+
+
+def documents(answer: Answer) -> list[dict[str, Any]]:
+    """What an answer may look like: with and without findings and a trace."""
+    one, two = Finding("record_count", "too_small", "Send at least 1"), Finding("", "not_json", "Send valid JSON")
+    problems = [Problem(answer), Problem(answer, findings=[one]), Problem(answer, findings=[two, one])]
+    return [
+        problem.document(trace_id) for problem in problems for trace_id in (None, "4bf92f3577b34da6a3ce929d0e0e4736")
+    ]
+
+
+@pytest.mark.parametrize("answer", REFUSALS)
+def test_every_problem_document_fits_the_schema(answer: Answer) -> None:
+    """And has no member that the schema does not name."""
+    closed = SCHEMA | {"additionalProperties": False}
+    for document in documents(answer):
+        jsonschema.validate(document, closed)
+
+
+def test_the_page_has_the_members_of_the_schema() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (yes|no) \| (.+) \|$", MEMBERS_PAGE, re.MULTILINE)
+    assert [(name, always == "yes", means) for name, always, means in rows] == [
+        (name, name in SCHEMA["required"], schema["description"]) for name, schema in SCHEMA["properties"].items()
+    ]
+
+
+def test_the_page_and_the_openapi_document_have_the_same_types_and_statuses() -> None:
+    """The schema sends its reader to the page: each `type` and each `status` must be there."""
+    rows = re.findall(r'^\| (\d{3}) \| <a id="([a-z-]+)"></a>`(\w+)` \|', STATUSES_PAGE, re.MULTILINE)
+    on_page = {(f"urn:card-pipeline:problem:{anchor}", int(status), rule) for status, anchor, rule in rows}
+    answered = [Problem(answer).document() for answer in REFUSALS]
+    assert on_page == {(one["type"], one["status"], one["rule"]) for one in answered}
+    published = re.findall(r'"type": "(urn:card-pipeline:problem:[a-z-]+)", "title": "[^"]+", "status": (\d+)', OPENAPI)
+    assert {(kind, int(status)) for kind, status in published} == {(kind, status) for kind, status, _ in on_page}
+
+
+def test_the_page_has_the_rules_of_findings() -> None:
+    """As the schema says of `rule`; the findings of announcements are what a sender sees."""
+    rules = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", RULES_PAGE, re.MULTILINE))
+    assert all(rules.values())
+    assert {"too_small", "not_json", "host_not_allowed", "too_late", "url_userinfo", "required"} <= rules.keys()

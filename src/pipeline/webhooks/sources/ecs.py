@@ -21,7 +21,7 @@ _ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
 
 _ISO_REMEDY: Final = "Send an ISO 8601 time with a zone, such as 2026-01-22T22:43:59.295Z"
 
-_URL_REMEDIES: Final = {
+URL_REMEDIES: Final = {
     "url_malformed": "Send an absolute URL, percent-encoded where needed: https://host/path",
     "url_scheme": "Send a URL that begins with https://",
     "url_userinfo": "Send the URL without user or password before the host",
@@ -108,7 +108,7 @@ class EcsSource:
             check_url(url, self._hosts, purpose)
         except AddressRefused as error:
             # the error's own text names the host and our settings, which the sender must not see
-            yield Finding(field, error.code, _URL_REMEDIES.get(error.code, "Send another URL"))
+            yield Finding(field, error.code, URL_REMEDIES.get(error.code, "Send another URL"))
 
 
 class Ecs:

@@ -16,7 +16,7 @@ _Remedy = Callable[[_Context], str]
 _TIME: Final = "Send an ISO 8601 time with a zone, such as 2026-01-22T22:43:59.295Z"
 _GUID: Final = "Send a GUID of 32 hexadecimal digits, such as cffde776-1d2a-4614-8023-a5148e411462"
 
-_RULES: Final[Mapping[str, tuple[str, _Remedy]]] = {
+RULES: Final[Mapping[str, tuple[str, _Remedy]]] = {
     "missing": ("required", lambda _: "Send this field"),
     "uuid_type": ("guid", lambda _: _GUID),
     "uuid_parsing": ("guid", lambda _: _GUID),
@@ -52,7 +52,7 @@ _MOST: Final = 20
 _TOO_MANY: Final = 10_000
 """Above so many errors none is listed: 250 kB of wrong elements would block the process for seconds."""
 
-_OTHER: Final = ("invalid", lambda _: "Compare this field with the data contract")
+OTHER: Final = ("invalid", lambda _: "Compare this field with the data contract")
 
 
 def findings_of(error: ValidationError) -> list[Finding]:
@@ -66,7 +66,7 @@ def findings_of(error: ValidationError) -> list[Finding]:
 
 
 def _finding(loc: tuple[int | str, ...], kind: str, context: _Context) -> Finding:
-    rule, remedy = _RULES.get(kind, _OTHER)
+    rule, remedy = RULES.get(kind, OTHER)
     return Finding(".".join(map(_shown, loc)), rule, remedy(context))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import math
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,12 @@ def signed(**claims: Any) -> str:
     return jwt.encode(claims, KEY, algorithm="HS256")
 
 
+def claiming(claims: str) -> str:
+    """Return a JWT with these claims, byte for byte."""
+    head, body = (base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in ('{"alg":"HS256"}', claims))
+    return f"{head}.{body}.{'x' * 43}"
+
+
 def provider(path: Path, known: list[SecretStr] | None = None) -> FileTokenProvider:
     """Return a provider that remembers into a list."""
     return FileTokenProvider(path, integration="acme", remember=(known if known is not None else []).append)
@@ -59,7 +66,7 @@ async def test_one_newline_at_the_end_is_stripped(tmp_path: Path, end: str) -> N
         (b"abc \n", "the secret alone"),
         (b"abc def", "one word"),
         (b"abc\tdef", "the secret alone"),
-        (b"abc\r\nX-Injected: 1", "one word"),
+        (b"abc\r\nX-Injected: 1", "the secret alone"),
         (b"\xef\xbb\xbfabc", "the secret alone"),
         ("schlüssel".encode(), "one word"),
         (b"x" * 20_000, "longer than 16384 bytes"),
@@ -135,6 +142,16 @@ async def test_an_unknown_expiry_is_warned_of_once_per_token(tmp_path: Path) -> 
         (signed(exp="never"), None),
         (signed(exp=1e300), None),
         (signed(exp=10**30), None),
+        (claiming('{"exp": null}'), None),
+        (claiming('{"exp": []}'), None),
+        (claiming('{"exp": [1]}'), None),
+        (claiming('{"exp": {}}'), None),
+        (claiming('{"exp": 1e999}'), None),
+        (claiming('{"exp": -1e999}'), None),
+        (claiming('{"exp": NaN}'), None),
+        (claiming('{"exp": ' + "9" * 5000 + "}"), None),
+        (claiming("[" * 50_000), None),
+        (claiming("null"), None),
         ("opaque", None),
         ("a.b.c", None),
     ],

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from support.preset_requests import REQUESTS, PresetRequest
 
 from pipeline.contracts import Headers
 from pipeline.webhooks.verification import PRESETS, WEAVR, WEAVR_LEGACY
@@ -135,10 +138,30 @@ _PAYSTACK_SIGNATURE: Final = (
     "26b096d72d0e3167ae32b222b06177f09e3bedb8d403fe6572f5609c6a973dc4"
     "09ea34c5204d8bc2bc77353abfe2f80f0120a342316c8b07f6f2cbdd8b32a16a"
 )
+
+
+def _of_preset(name: str, one: PresetRequest) -> SignedRequest:
+    other = one.signature[::-1] if one.signature.isalnum() else "A" + one.signature[1:]
+    return SignedRequest(
+        name=name,
+        scheme=PRESETS[name].scheme.model_dump(exclude_unset=True),
+        secret=one.secret,
+        message=one.message.replace("{body}", one.body).encode(),
+        signature=one.signature,
+        headers=tuple(
+            (header, value.replace("{signature}", one.signature).replace("{other}", other).encode())
+            for header, value in one.headers
+        ),
+        body=one.body.encode(),
+        hash=one.hash,
+        key=one.key,
+    )
+
+
 STRIPE_OLDER: Final = "fd63b32424bac8afadd6fb18c2dfbc4ee15c19dffa2696ed69f2c93cb37e3c97"
 """Of the same Stripe request, with the key ``whsec_older0123456789``."""
 
-OF_PRESETS: Final = {
+OF_PRESETS: Final[Mapping[str, SignedRequest]] = {
     "github": SignedRequest(
         name="github",
         scheme=PRESETS["github"].scheme.model_dump(exclude_unset=True),
@@ -205,6 +228,7 @@ OF_PRESETS: Final = {
         body=_PAYSTACK_BODY,
         hash="sha512",
     ),
+    **{name: _of_preset(name, one) for name, one in REQUESTS.items()},
 }
 
 STANDARD_ID: Final = b"msg_2KWPBgLlAfxdpx2AI54pPJ85f4W"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -26,7 +26,7 @@ from pipeline.webhooks.sources.settings import (
     Unverified,
     WeavrOptions,
 )
-from pipeline.webhooks.verification import PRESETS, Secret, SecretSettings, check_named_apart
+from pipeline.webhooks.verification import PRESETS, PresetName, Secret, SecretSettings, check_named_apart
 
 _WEBHOOK_PATH: Final = r"^(/[A-Za-z0-9._~-]+)+$"
 _OWN_TABLES: Final = frozenset({"ecs", "weavr"})
@@ -136,7 +136,7 @@ class WebhookIntegration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
-    preset: Literal["github", "stripe", "slack", "shopify", "paystack"] | None = Field(
+    preset: PresetName | None = Field(
         default=None, description="A well-known sender with built-in rules; options may change single ones"
     )
     source: str | None = Field(
@@ -209,7 +209,9 @@ class WebhookIntegration(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.preset is None) == (self.source is None):
-            raise ValueError(f'write either preset = one of {", ".join(PRESETS)}, or source = "hmac" or another')
+            raise ValueError(
+                'write either preset = "github" or another of docs/sources.md, or source = "hmac" or another'
+            )
         if self.source in _OWN_TABLES:
             raise ValueError(f"source = {self.source!r} has a table of its own: write [{self.source}.{self.name}]")
         check_named_apart(self.secrets)
@@ -222,7 +224,7 @@ class WebhookIntegration(BaseModel):
     @property
     def kind_name(self) -> str:
         """Name of the kind of source."""
-        return self.source or "hmac"
+        return self.source or (PRESETS[self.preset].scheme.scheme if self.preset else "hmac")
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
         """Return the secrets that the files hold now.

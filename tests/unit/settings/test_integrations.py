@@ -13,10 +13,12 @@ from support.paths import SUPPORT
 from pipeline.contracts import TOPICS
 from pipeline.settings import ConfigError, Settings, load_settings, review
 from pipeline.webhooks.sources.configured import StandardWebhooks
-from pipeline.webhooks.sources.settings import HmacOptions
+from pipeline.webhooks.sources.settings import HmacOptions, StandardWebhooksOptions
+from pipeline.webhooks.verification import PRESETS
 
 PACKAGE = SUPPORT / "parcel_source"
 WEAVR = '[weavr.acme]\nsecrets = [{ file = "key" }]\n'
+PRESET_NAMES = ", ".join(f'"{name}"' for name in PRESETS)
 SHOP = '[webhooks.shop]\nsecrets = [{ file = "key" }]\n'
 BULK = "/bulk_process_end/watch"
 
@@ -113,16 +115,13 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         (
             SHOP,
             (
-                "webhooks.shop: write either preset = one of github, stripe, slack, shopify, paystack, or source = "
-                '"hmac" or another'
+                'webhooks.shop: write either preset = "github" or another of docs/sources.md, or source = "hmac" or '
+                "another"
             ),
         ),
         (
             f'{SHOP}preset = "gitlab"',
-            (
-                "webhooks.shop.preset: 'gitlab' is none of \"github\", \"stripe\", \"slack\", \"shopify\", "
-                '"paystack"; write e.g. preset = "github"'
-            ),
+            f"webhooks.shop.preset: 'gitlab' is none of {PRESET_NAMES}; write e.g. preset = \"github\"",
         ),
         (
             f'{SHOP}source = "weavr"',
@@ -181,6 +180,24 @@ def test_a_preset_brings_scheme_and_attributes_and_both_can_be_changed(tmp_path:
     assert isinstance(options, HmacOptions)
     assert (options.header, options.tolerance_seconds) == ("Stripe-Signature", 60)
     assert options.event.id == ("json:/id",)
+    assert options.event.key == ("json:/account",)
+
+
+def test_a_preset_may_follow_standard_webhooks_with_other_header_names(tmp_path: Path) -> None:
+    shop = loaded(tmp_path, f'{SHOP}preset = "clerk"\n').webhooks["shop"]
+    options = shop.kind_with_options()[1]
+    assert isinstance(options, StandardWebhooksOptions)
+    assert (shop.kind_name, options.header_prefix) == ("standard-webhooks", "svix")
+    assert (options.event.id, options.event.key) == (("header:svix-id",), ("json:/data/id",))
+
+
+def test_a_key_alone_leaves_id_and_type_of_standard_webhooks_as_they_are(tmp_path: Path) -> None:
+    """Otherwise two events with equal bodies would be one."""
+    text = f'{SHOP}source = "standard-webhooks"\nkey = "json:/account"\noptions = {{ header_prefix = "svix" }}\n'
+    options = loaded(tmp_path, text).webhooks["shop"].kind_with_options()[1]
+    assert isinstance(options, StandardWebhooksOptions)
+    assert options.event.id == ("header:svix-id",)
+    assert options.event.type == ("json:/type", "text:event")
     assert options.event.key == ("json:/account",)
 
 

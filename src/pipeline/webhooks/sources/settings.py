@@ -116,6 +116,16 @@ class StandardWebhooksOptions(StandardWebhooksSpec):
         default=EventAttributes(id=("header:webhook-id",), type=("json:/type", "text:event")), description=_EVENT
     )
 
+    @model_validator(mode="after")
+    def _with_id(self) -> Self:
+        """Take id and type from where Standard Webhooks puts them, unless the table names other values."""
+        usual = {"id": (f"header:{self.header_names[0]}",), "type": ("json:/type", "text:event")}
+        given = {
+            name: getattr(self.event, name) for name in self.event.model_fields_set if "event" in self.model_fields_set
+        }
+        object.__setattr__(self, "event", EventAttributes.model_validate({**usual, **given}))
+        return self
+
 
 class UnsignedPath(BaseModel):
     """A path whose events Weavr does not sign, and what protects it instead. Every protection named here must hold."""

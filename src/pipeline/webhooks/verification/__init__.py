@@ -3,7 +3,7 @@
 from pipeline.webhooks.verification.discovery import Match, discover
 from pipeline.webhooks.verification.errors import Fault, Reason, SignatureRefused
 from pipeline.webhooks.verification.explanation import Explanation, Step, explain
-from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset
+from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset, PresetName
 from pipeline.webhooks.verification.protocols import Scheme, Secret
 from pipeline.webhooks.verification.request_parts import HeaderFields
 from pipeline.webhooks.verification.schemes import scheme_of
@@ -39,6 +39,7 @@ __all__ = [
     "HmacSpec",
     "Match",
     "Preset",
+    "PresetName",
     "PublicKeySettings",
     "Reason",
     "RequestValue",

@@ -11,19 +11,27 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.contracts import Headers
+from pipeline.contracts.json_pointer import value_at
 from pipeline.errors import FatalError
 from pipeline.webhooks.verification.errors import Reason, SignatureRefused
 from pipeline.webhooks.verification.explanation import explain
 from pipeline.webhooks.verification.keys import KeyEncoding
-from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY
+from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset
 from pipeline.webhooks.verification.protocols import Scheme, Secret
+from pipeline.webhooks.verification.request_parts import header_fields
 from pipeline.webhooks.verification.schemes import scheme_of
-from pipeline.webhooks.verification.specs import HmacSpec, SchemeSpec, SharedSecretSpec, StandardWebhooksSpec
+from pipeline.webhooks.verification.specs import (
+    HmacSpec,
+    RequestValue,
+    SchemeSpec,
+    SharedSecretSpec,
+    StandardWebhooksSpec,
+)
 
 _Spec = SharedSecretSpec | HmacSpec | StandardWebhooksSpec
 
@@ -63,10 +71,13 @@ def discover(headers: Headers, body: bytes, now: datetime, secrets: Sequence[Sec
     with either, in any order, with usual separators, with the secret as text, hex or base64. It skips headers that a
     known sender already explains.
 
+    Several senders sign alike. The preset whose id, type and key the request has comes first.
+
     It ignores the dates of secrets and the age of the request; ``now`` decides only what is remarked.
     """
     trial = _Trial(headers, body, now, secrets)
-    found = [match for name, preset, spec in _known() if (match := trial.match(name, spec, preset)) is not None]
+    known = _known(headers, body)
+    found = [match for name, preset, spec in known if (match := trial.match(name, spec, preset)) is not None]
     found += [
         match
         for table in _shared_secrets(headers, secrets)
@@ -81,12 +92,39 @@ def discover(headers: Headers, body: bytes, now: datetime, secrets: Sequence[Sec
     return found
 
 
-def _known() -> Iterator[tuple[str, str | None, _Spec]]:
-    for name, preset in PRESETS.items():
+def _known(headers: Headers, body: bytes) -> Iterator[tuple[str, str | None, _Spec]]:
+    document = _document(body)
+    ranked = sorted(PRESETS.items(), key=lambda item: -_values_found(item[1], headers, document))
+    for name, preset in ranked:
         yield f"preset {name}", name, preset.scheme
     yield "weavr", None, WEAVR
     yield "weavr legacy", None, WEAVR_LEGACY
     yield "standard-webhooks", None, StandardWebhooksSpec(scheme="standard-webhooks")
+
+
+def _document(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _values_found(preset: Preset, headers: Headers, document: Any) -> int:
+    """Return how many of id, type and key the request has."""
+    return sum(any(_has(one, headers, document) for one in names) for names in (preset.id, preset.type, preset.key))
+
+
+def _has(name: str, headers: Headers, document: Any) -> bool:
+    if name.startswith("text:"):
+        return False
+    value = RequestValue.parse(name)
+    if value.kind == "header":
+        return any(header.lower() == value.name.lower() for header, _ in headers)
+    try:
+        value_at(document, value.name)
+    except LookupError:
+        return False
+    return True
 
 
 def _shared_secrets(headers: Headers, secrets: Iterable[Secret]) -> Iterator[dict[str, Any]]:
@@ -185,6 +223,9 @@ _FORMS: Final = tuple(
         ("base64", base64, rb"[A-Za-z0-9+/]+={1,2}"),
     )
 )
+_WORD: Final = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]++={0,2}+(?=[, \t]|\Z)")
+"""What may be a signature: it ends at a separator of a list or with the header."""
+
 _UNITS: Final = (
     ("s", re.compile(rb"[0-9]{9,11}")),
     ("ms", re.compile(rb"[0-9]{12,14}")),
@@ -193,6 +234,8 @@ _UNITS: Final = (
 _FIELD: Final = re.compile(rb"[A-Za-z0-9_-]{1,32}")
 _NAMING: Final = re.compile(r"(^|-)(id|ref|key|nonce|uuid|guid|topic|event|type|delivery)$")
 """Names of headers that a sender may sign beside body and time."""
+
+_SEPARATORS: Final[tuple[Literal[",", ";"], ...]] = (",", ";")
 
 _BETWEEN: Final = ("", ".", ":", "|", "\n", "-")
 
@@ -228,12 +271,12 @@ def _candidates(headers: Headers) -> Iterator[_Candidate]:
         fields = _header_fields(value)
         if fields is not None:
             separator, pairs = fields
-            for field in dict.fromkeys(field for field, _ in pairs):
-                for form in _forms(dict(pairs)[field]):
+            for field, inner in pairs.items():
+                for form in _forms(inner):
                     table = {"signature": field.decode(), "separator": separator}
                     yield _Candidate(name, {"header": name, "fields": table, **form})
             continue
-        for form in _forms_at_end(value):
+        for form in _forms_of_first(value):
             yield _Candidate(name, {"header": name, **form})
 
 
@@ -243,20 +286,22 @@ def _forms(value: bytes) -> Iterator[dict[str, str]]:
             yield {"hash": hash_name, "encoding": encoding}
 
 
-def _forms_at_end(value: bytes) -> Iterator[dict[str, str]]:
+def _forms_of_first(value: bytes) -> Iterator[dict[str, str]]:
+    """Yield the forms of the first signature in a header, with the text before it as prefix."""
     for hash_name, encoding, size, alphabet in _FORMS:
-        prefix, token = value[:-size], value[-size:]
-        apart = not prefix or not prefix[-1:].isalnum()
-        if len(token) == size and alphabet.fullmatch(token) and apart and len(prefix) <= _MOST_PREFIX:
-            text = {"prefix": prefix.decode("latin-1")} if prefix else {}
-            yield {**text, "hash": hash_name, "encoding": encoding}
+        found = next((one for one in _WORD.finditer(value) if len(one[0]) == size and alphabet.fullmatch(one[0])), None)
+        if found is not None and found.start() <= _MOST_PREFIX:
+            prefix = value[: found.start()].decode("latin-1")
+            yield {**({"prefix": prefix} if prefix else {}), "hash": hash_name, "encoding": encoding}
 
 
-def _header_fields(value: bytes) -> tuple[str, list[tuple[bytes, bytes]]] | None:
-    for separator in (",", ";"):
-        items = [item.partition(b"=") for item in value.split(separator.encode())]
-        if len(items) > 1 and all(equals and _FIELD.fullmatch(name) for name, equals, _ in items):
-            return separator, [(name, inner) for name, _, inner in items]
+def _header_fields(value: bytes) -> tuple[str, dict[bytes, bytes]] | None:
+    """Return the separator and the fields of a header that is a list of them; of a repeated field, the last value."""
+    for separator in _SEPARATORS:
+        groups = header_fields(value, separator) or []
+        items = [item for group in groups for item in group]
+        if len(items) > 1 and all(_FIELD.fullmatch(name) for name, _ in items):
+            return separator, dict(items)
     return None
 
 
@@ -273,7 +318,7 @@ def _times(headers: Headers, candidate: _Candidate) -> list[dict[str, Any]]:
                     "timestamp_unit": unit,
                     "fields": {**candidate.settings["fields"], "timestamp": field.decode()},
                 }
-                for field, inner in fields[1]
+                for field, inner in fields[1].items()
                 for unit in _units(inner)
             ]
     return found[:_MOST_TIMES]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -12,9 +13,20 @@ from pipeline.webhooks.verification.specs import FieldSettings
 
 MOST_SIGNATURES: Final = 16
 """How many signatures one header may hold; more would only cost us time."""
+_MOST_FIELDS: Final = 64
 
 Unit = Literal["s", "ms", "iso8601"]
 """Seconds or milliseconds since 1970-01-01T00:00Z in decimal digits, or ISO 8601 with date, time and zone."""
+
+_BETWEEN: Final = rb"(?:[ \t]{0,8},[ \t]{0,8}|[ \t]{1,8})"
+"""The separator of two signatures; bounded, because a header of blanks must not cost a search from each of them."""
+_FIELD_ENDS: Final = {
+    separator: re.compile(rb"[ \t]{0,8}%b[ \t]{0,8}" % separator.encode()) for separator in (",", ";")
+}
+_GROUP_ENDS: Final = {
+    separator: re.compile(rb"(?<![ \t%b])[ \t]{1,8}(?=[A-Za-z0-9_-]{1,32}=)" % separator.encode())
+    for separator in (",", ";")
+}
 
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _ISO8601: Final = re.compile(
@@ -67,17 +79,44 @@ def without_prefix(value: bytes, prefix: bytes, name: str) -> bytes:
     return value[len(prefix) :]
 
 
-class HeaderFields:
-    """Splits a header such as ``t=1769121839,v1=74f1d275,v1=5c9bc3c4`` into its fields.
+class SignatureList:
+    """Splits a header that holds one or several signatures, each behind the same prefix: ``sha256=…, sha256=…``.
 
-    It trims nothing, and refuses the whole header for one field without ``=``.
+    Commas, blanks or both may stand between two signatures, as senders write them while they rotate a secret.
+    """
+
+    def __init__(self, prefix: str, header: str) -> None:
+        """Take the prefix, and the name of the header for messages."""
+        self._header = header
+        self._between = re.compile(_BETWEEN + re.escape(prefix.encode()))
+
+    def signatures(self, value: bytes) -> list[bytes]:
+        """Return every signature of the header, all without the prefix; none if one of them is empty.
+
+        Args:
+            value: Of the header, without the first prefix.
+
+        Raises:
+            SignatureRefused: The header holds too many signatures.
+        """
+        found = self._between.split(value, MOST_SIGNATURES)
+        _check_number(found, self._header)
+        return [] if b"" in found else found
+
+
+class HeaderFields:
+    """Splits a header such as ``t=1769121839,v1=74f1d275, v1=5c9bc3c4`` into its fields.
+
+    Blanks around a separator are no part of a field. A blank alone begins a new group of fields, each with a time of
+    its own, as in ``t=1769121839,v1=74f1d275 t=1769121839,v1=5c9bc3c4``. It refuses the whole header for one field
+    without ``=``, and for different times.
     """
 
     def __init__(self, settings: FieldSettings, header: str) -> None:
         """Take the names of the fields and, for messages, the name of the header."""
-        self._signature = settings.signature.encode()
+        self._signatures = frozenset(name.encode() for name in settings.signature_names)
         self._timestamp = (settings.timestamp or "").encode()
-        self._separator = settings.separator.encode()
+        self._separator = settings.separator
         self._header = header
 
     def signatures(self, value: bytes) -> list[bytes]:
@@ -86,38 +125,50 @@ class HeaderFields:
         Raises:
             SignatureRefused: The header holds none, too many, or is no list of fields.
         """
-        found = self._values(value, self._signature)
+        found = [inner for group in self._groups(value) for name, inner in group if name in self._signatures]
         if not found:
-            raise SignatureRefused(
-                Reason.SIGNATURE_MISSING, f"The header {self._header} has no field {self._signature.decode()}"
-            )
-        if len(found) > MOST_SIGNATURES:
-            raise SignatureRefused(
-                Reason.SIGNATURE_MALFORMED, f"The header {self._header} holds more than {MOST_SIGNATURES} signatures"
-            )
+            names = b" or ".join(sorted(self._signatures)).decode()
+            raise SignatureRefused(Reason.SIGNATURE_MISSING, f"The header {self._header} has no field {names}")
+        _check_number(found, self._header)
         return found
 
     def timestamp(self, value: bytes) -> bytes:
         """Return the timestamp as received.
 
         Raises:
-            SignatureRefused: The field is missing or repeated.
+            SignatureRefused: The field is missing, repeated, or has another value in another group.
         """
-        found = self._values(value, self._timestamp)
+        found = [[inner for name, inner in group if name == self._timestamp] for group in self._groups(value)]
         name = self._timestamp.decode()
-        if not found:
+        if not all(found):
             raise SignatureRefused(Reason.TIMESTAMP_MISSING, f"The header {self._header} has no field {name}")
-        if len(found) > 1:
-            raise SignatureRefused(
-                Reason.TIMESTAMP_REPEATED, f"The header {self._header} has {len(found)} fields {name}"
-            )
-        return found[0]
+        if any(times != found[0] or len(times) > 1 for times in found):
+            number = sum(map(len, found))
+            raise SignatureRefused(Reason.TIMESTAMP_REPEATED, f"The header {self._header} has {number} fields {name}")
+        return found[0][0]
 
-    def _values(self, value: bytes, name: bytes) -> list[bytes]:
-        pairs = [field.partition(b"=") for field in value.split(self._separator)]
-        if not all(equals for _, equals, _ in pairs):
+    def _groups(self, value: bytes) -> list[list[tuple[bytes, bytes]]]:
+        groups = header_fields(value, self._separator)
+        if groups is None:
             raise SignatureRefused(Reason.SIGNATURE_MALFORMED, f"The header {self._header} is no list of fields")
-        return [inner for field, _, inner in pairs if field == name]
+        return groups
+
+
+def header_fields(value: bytes, separator: Literal[",", ";"]) -> list[list[tuple[bytes, bytes]]] | None:
+    """Return the names and values of a header's fields, by group; None if one of them has no ``=``.
+
+    None too for more groups or fields than a sender has any use for.
+    """
+    groups = [
+        _FIELD_ENDS[separator].split(group, _MOST_FIELDS)
+        for group in _GROUP_ENDS[separator].split(value, MOST_SIGNATURES)
+    ]
+    if len(groups) > MOST_SIGNATURES or any(len(group) > _MOST_FIELDS for group in groups):
+        return None
+    pairs = [[field.partition(b"=") for field in group] for group in groups]
+    if not all(equals for group in pairs for _, equals, _ in group):
+        return None
+    return [[(name, inner) for name, _, inner in group] for group in pairs]
 
 
 def check_timestamp(text: bytes, now: datetime, *, unit: Unit, tolerance: float) -> float:
@@ -157,3 +208,11 @@ def _time(text: bytes) -> float:
     except (ValueError, OverflowError):
         pass
     raise SignatureRefused(Reason.TIMESTAMP_MALFORMED, "The timestamp is not ISO 8601 with date, time and zone")
+
+
+def _check_number(signatures: Sequence[bytes], header: str) -> None:
+    """Raise SignatureRefused if a header holds more signatures than anybody needs."""
+    if len(signatures) > MOST_SIGNATURES:
+        raise SignatureRefused(
+            Reason.SIGNATURE_MALFORMED, f"The header {header} holds more than {MOST_SIGNATURES} signatures"
+        )

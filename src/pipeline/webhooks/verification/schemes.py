@@ -37,6 +37,7 @@ from pipeline.webhooks.verification.protocols import Scheme, Secret
 from pipeline.webhooks.verification.request_parts import (
     MOST_SIGNATURES,
     HeaderFields,
+    SignatureList,
     check_timestamp,
     one_header,
     one_header_or_none,
@@ -131,6 +132,8 @@ class HmacOfParts:
         self._parts = spec.parts
         self._time = spec.time_of_signing
         self._fields = None if spec.fields is None else HeaderFields(spec.fields, spec.header)
+        self._listed = self._fields or SignatureList(spec.prefix, spec.header)
+        self._list = SignatureList(spec.prefix, spec.header)
         self._encode = _ENCODERS[spec.encoding]
         self._form = _form(spec)
         self.stored_headers = frozenset(spec.header_names())
@@ -171,8 +174,7 @@ class HmacOfParts:
         return keys, signatures, [_part(part, headers, timestamp or b"") for part in self._parts]
 
     def _well_formed(self, value: bytes) -> list[bytes]:
-        found = [value] if self._fields is None else self._fields.signatures(value)
-        fit = [one for one in found if self._form.fullmatch(one)]
+        fit = [one for one in self._listed.signatures(value) if self._form.fullmatch(one)]
         if not fit:
             raise SignatureRefused(
                 Reason.SIGNATURE_MALFORMED,
@@ -226,10 +228,9 @@ def _time_inside(body: bytes, pointer: str) -> bytes:
     raise SignatureRefused(Reason.TIMESTAMP_MALFORMED, f"The value at {pointer} is no time")
 
 
-_ID: Final = "webhook-id"
-_TIMESTAMP: Final = "webhook-timestamp"
-_SIGNATURE: Final = "webhook-signature"
 _SIGNATURE_BYTES: Final = {b"v1": 32, b"v1a": 64}
+_BETWEEN: Final = re.compile(rb"[ \t]{0,8},[ \t]{1,8}|[ \t]{1,8}")
+"""The separator of two signatures: blanks, maybe behind a comma. A comma alone separates version and text."""
 
 _Signatures = dict[bytes, list[bytes]]
 """Decoded signatures by version."""
@@ -238,14 +239,14 @@ _Signatures = dict[bytes, list[bytes]]
 class StandardWebhooks:
     """Tries every signature with every key; see Scheme. One match is enough, and unknown versions are skipped."""
 
-    stored_headers: frozenset[str] = frozenset({_ID, _TIMESTAMP, _SIGNATURE})
-
     def __init__(self, spec: StandardWebhooksSpec, secrets: Sequence[Secret]) -> None:
         """Take the secrets of ``v1`` signatures; the specification holds the public keys of ``v1a``.
 
         Raises:
             FatalError: A secret is not base64 (``secret_malformed``).
         """
+        self._id, self._timestamp, self._signature = spec.header_names
+        self.stored_headers = frozenset(spec.header_names)
         self._tolerance = spec.tolerance_seconds
         self._keys: tuple[Key | PublicKey, ...] = (
             *standard_keys_of(secrets),
@@ -264,7 +265,7 @@ class StandardWebhooks:
         """See StepwiseScheme."""
         keys, signatures, identity, timestamp = self._head(headers, now, on_step)
         message = b".".join((identity, timestamp, body))
-        on_step("signed", f"{_ID} + {_TIMESTAMP} + body with full stops between: {len(message)} bytes")
+        on_step("signed", f"{self._id} + {self._timestamp} + body with full stops between: {len(message)} bytes")
         found = first_matching(keys, lambda key: _matches(key, signatures, message))
         on_step("match", f"verified by {found}")
         return found
@@ -275,46 +276,45 @@ class StandardWebhooks:
         """Return the active keys, the signatures, the event's id and the timestamp as received."""
         keys = active_keys(self._keys, now)
         on_step("secrets", _which(keys, self._keys))
-        value = one_header(headers, _SIGNATURE)
-        on_step("header", f"the request has one header {_SIGNATURE}")
-        signatures = _signatures(value)
+        value = one_header(headers, self._signature)
+        on_step("header", f"the request has one header {self._signature}")
+        signatures = _signatures(value, self._signature)
         on_step("form", ", ".join(f"{len(found)} of {version.decode()}" for version, found in signatures.items()))
         timestamp = one_header(
-            headers, _TIMESTAMP, missing=Reason.TIMESTAMP_MISSING, repeated=Reason.TIMESTAMP_REPEATED
+            headers, self._timestamp, missing=Reason.TIMESTAMP_MISSING, repeated=Reason.TIMESTAMP_REPEATED
         )
         age = check_timestamp(timestamp, now, unit="s", tolerance=self._tolerance)
         on_step("timestamp", f"{age:.1f} s old, {self._tolerance:g} s are allowed")
-        return keys, signatures, _event_id(headers), timestamp
+        return keys, signatures, self._event_id(headers), timestamp
+
+    def _event_id(self, headers: Headers) -> bytes:
+        value = one_header(headers, self._id)
+        if not value or b"." in value:
+            # with a full stop in the id, the same signature would fit another id and another body
+            raise SignatureRefused(Reason.ID_MALFORMED, f"The header {self._id} is empty or holds a full stop")
+        return value
 
 
-def _event_id(headers: Headers) -> bytes:
-    value = one_header(headers, _ID)
-    if not value or b"." in value:
-        # with a full stop in the id, the same signature would fit another id and another body
-        raise SignatureRefused(Reason.ID_MALFORMED, f"The header {_ID} is empty or holds a full stop")
-    return value
-
-
-def _signatures(value: bytes) -> _Signatures:
+def _signatures(value: bytes, header: str) -> _Signatures:
     found: _Signatures = {}
-    listed = value.split(b" ")
+    listed = _BETWEEN.split(value, MOST_SIGNATURES)
     if len(listed) > MOST_SIGNATURES:
         raise SignatureRefused(
-            Reason.SIGNATURE_MALFORMED, f"The header {_SIGNATURE} holds more than {MOST_SIGNATURES} signatures"
+            Reason.SIGNATURE_MALFORMED, f"The header {header} holds more than {MOST_SIGNATURES} signatures"
         )
     pairs = [one.partition(b",") for one in listed]
     if not all(comma for _, comma, _ in pairs):
-        raise SignatureRefused(Reason.SIGNATURE_MALFORMED, f"The header {_SIGNATURE} is no list of signatures")
+        raise SignatureRefused(Reason.SIGNATURE_MALFORMED, f"The header {header} is no list of signatures")
     known = [(version, text) for version, _, text in pairs if version in _SIGNATURE_BYTES]
     for version, text in known:
         decoded = _decoded(text)
         if len(decoded) == _SIGNATURE_BYTES[version]:
             found.setdefault(version, []).append(decoded)
     if not known:
-        raise SignatureRefused(Reason.SIGNATURE_MISSING, f"The header {_SIGNATURE} holds neither v1 nor v1a")
+        raise SignatureRefused(Reason.SIGNATURE_MISSING, f"The header {header} holds neither v1 nor v1a")
     if not found:
         raise SignatureRefused(
-            Reason.SIGNATURE_MALFORMED, f"No signature in {_SIGNATURE} is base64 of the length that its version has"
+            Reason.SIGNATURE_MALFORMED, f"No signature in {header} is base64 of the length that its version has"
         )
     return found
 

@@ -150,21 +150,31 @@ class SharedSecretSpec(BaseModel):
     )
 
 
+FieldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+"""Name of one field of a header."""
+
+
 class FieldSettings(BaseModel):
-    """The signature's header is a list of named fields, as in `t=1769121839,v1=74f1d275`."""
+    """The signature's header is a list of named fields, as in `t=1769121839, v1=74f1d275`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    signature: str = Field(
-        pattern=r"^[A-Za-z0-9_-]{1,32}$",
-        description="Name of the field that holds a signature; if the header has several, one match is enough",
+    signature: FieldName | tuple[FieldName, ...] = Field(
+        description="Name of the field that holds a signature, or a list of names, such as ['v1', 'v2']; if the header "
+        "has several signatures, one match is enough",
     )
-    timestamp: str | None = Field(
+    timestamp: FieldName | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9_-]{1,32}$",
         description="Name of the field that holds the time of signing; for timestamp = 'field'",
     )
-    separator: Literal[",", ";"] = Field(default=",", description="Character between two fields")
+    separator: Literal[",", ";"] = Field(
+        default=",", description="Character between two fields; blanks around it are ignored"
+    )
+
+    @property
+    def signature_names(self) -> tuple[str, ...]:
+        """The names of the fields that hold a signature."""
+        return (self.signature,) if isinstance(self.signature, str) else self.signature
 
 
 class HmacSpec(BaseModel):
@@ -255,7 +265,7 @@ class HmacSpec(BaseModel):
         named = self.fields is not None and self.fields.timestamp is not None
         if named != (self.timestamp == "field"):
             raise ValueError("timestamp = 'field' and fields.timestamp belong together: set both or neither")
-        if self.fields is not None and self.fields.signature == self.fields.timestamp:
+        if self.fields is not None and self.fields.timestamp in self.fields.signature_names:
             raise ValueError("fields.signature and fields.timestamp must differ")
         return self
 
@@ -285,12 +295,24 @@ class StandardWebhooksSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scheme: Literal["standard-webhooks"] = Field(description="Signatures v1 (HMAC) and v1a (ed25519)")
+    header_prefix: str = Field(
+        default="webhook",
+        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        examples=["svix"],
+        description="What the names of the three headers begin with, before '-id', '-timestamp' and '-signature'",
+    )
     public_keys: tuple[PublicKeySettings, ...] = Field(
         default=(), max_length=16, description="Public keys of v1a signatures; every active one is tried"
     )
     tolerance_seconds: Seconds = Field(
         default=300.0, gt=0, description="How far the timestamp may lie in the past or future"
     )
+
+    @property
+    def header_names(self) -> tuple[str, str, str]:
+        """Lower-case names of the headers with the id, the timestamp and the signatures."""
+        prefix = self.header_prefix.lower()
+        return f"{prefix}-id", f"{prefix}-timestamp", f"{prefix}-signature"
 
 
 SchemeSpec = Annotated[SharedSecretSpec | HmacSpec | StandardWebhooksSpec, Field(discriminator="scheme")]

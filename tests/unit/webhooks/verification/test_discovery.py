@@ -44,8 +44,10 @@ def the_one(headers: Headers, body: bytes = BODY) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", sorted(OF_PRESETS))
 def test_each_preset_is_recognised(name: str) -> None:
-    (match,) = found(OF_PRESETS[name])
+    """It comes first. Senders that sign alike follow: nothing of a request tells them apart for certain."""
+    match, *others = found(OF_PRESETS[name])
     assert (match.name, match.preset, match.secret, match.remark) == (f"preset {name}", name, "current", "")
+    assert all(other.toml == match.toml for other in others)
 
 
 @pytest.mark.parametrize("request_", OF_WEAVR, ids=str)
@@ -127,6 +129,29 @@ def test_whatever_is_on_the_list_is_found(
     assert [one for one in table["signed"] if not one.startswith("text:")] == [
         expected[one] for one in order if used[one]
     ]
+
+
+@pytest.mark.parametrize("between", [b",", b", ", b" ", b" , ", b"\t,\t"])
+def test_the_first_of_several_signatures_is_looked_into(between: bytes) -> None:
+    for prefix in (b"", b"HMAC "):
+        value = prefix + signed(BODY) + between + prefix + b"0" * 64
+        expected = {"prefix": "HMAC "} if prefix else {}
+        table = {"scheme": "hmac", "header": "X-Check", "hash": "sha256", "encoding": "hex", "signed": ["body"]}
+        assert the_one((("X-Check", value),)) == table | expected
+
+
+def test_no_signature_is_taken_for_a_part_of_the_prefix() -> None:
+    """Of a list in which only the second signature matches, nothing is found: a prefix never holds a signature."""
+    first = base64.b64encode(bytes(20))
+    second = base64.b64encode(hmac.new(KEY.encode(), BODY, hashlib.sha1).digest())
+    for between in (b" HMAC ", b", "):
+        assert discover((("X-Check", first + between + second),), BODY, NOW, [SECRET]) == []
+
+
+def test_fields_with_blanks_around_their_commas_are_looked_into() -> None:
+    value = b"t=" + STAMP + b" , v1=" + signed(STAMP + b"." + BODY) + b", v1=" + b"0" * 64
+    table = the_one((("X-Check", value.replace(b", v1=" + b"0" * 64, b"")),))
+    assert table["fields"] == {"signature": "v1", "separator": ",", "timestamp": "t"}
 
 
 def test_fields_of_a_header_are_looked_into() -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 from pydantic import SecretStr
+from support.paths import ROOT
 from support.signed_requests import NOW, OF_PRESETS, STRIPE_OLDER, SignedRequest
 
 from pipeline.contracts import Headers
 from pipeline.contracts.json_pointer import value_at
+from pipeline.webhooks.sources.settings import HmacOptions
 from pipeline.webhooks.verification import (
     PRESETS,
+    HmacSpec,
+    PresetName,
     Reason,
     RequestValue,
     Secret,
@@ -38,9 +45,12 @@ def refusal(name: str, headers: Headers, *, body: bytes | None = None) -> Reason
 
 def found(request: SignedRequest, names: tuple[str, ...]) -> str | None:
     """Return the first of the named values that the request has."""
-    for named in map(RequestValue.parse, names):
+    for name in names:
+        if name.startswith("text:"):
+            return name.removeprefix("text:")
+        named = RequestValue.parse(name)
         if named.kind == "header":
-            values = [value for name, value in request.headers if name.lower() == named.name.lower()]
+            values = [value for header, value in request.headers if header.lower() == named.name.lower()]
             if values:
                 return values[0].decode()
         else:
@@ -66,6 +76,30 @@ def test_each_preset_verifies_what_its_sender_signs(name: str) -> None:
         ("slack", ("Ev0PV52K25", "app_mention", "T061EG9R6")),
         ("shopify", ("b54557e4-bdd9-4b37-8a5f-bf7d70bcd043", "orders/create", "synthetic.myshopify.com")),
         ("paystack", (None, "charge.success", "302961")),
+        ("workos", ("event_01", "user.updated", "user_01")),
+        ("svix", ("msg_1", "invoice.paid", None)),
+        ("clerk", ("msg_1", "user.created", "user_29w")),
+        ("resend", ("msg_1", "email.delivered", "56761188")),
+        ("pagerduty", ("5ac64822", "incident.triggered", "PGR0VU2")),
+        ("revolut", (None, "ORDER_COMPLETED", "9fc01989")),
+        ("airwallex", ("evt_1", "payment_intent.succeeded", "int_1")),
+        ("paddle", ("evt_01h", "transaction.paid", "txn_01h")),
+        ("razorpay", ("evt_9", "payment.captured", "pay_1")),
+        ("persona", ("evt_1", "inquiry.completed", "inq_1")),
+        ("docusign", (None, "envelope-completed", "6f4d6ad8")),
+        ("zendesk", ("cbe4028c", "zen:event-type:ticket.created", "5158")),
+        ("zoom", (None, "meeting.started", "1234567890")),
+        ("calendly", (None, "invitee.created", "https://api.calendly.com/invitees/1")),
+        ("linear", ("234d1a4e", "Issue", "2174add1")),
+        ("meta", (None, "page", "12345")),
+        ("typeform", ("LtWXD3crgy", "form_response", "lT4Z3j")),
+        ("sentry", ("8b0a1c2d", "issue", "1170820242")),
+        ("bitbucket", ("25ae2b1c", "repo:push", "{9970a9b6}")),
+        ("intercom", ("notif_1", "contact.created", "5f7")),
+        ("box", ("0f8f", "FILE.UPLOADED", "73835521473")),
+        ("dropbox", (None, "event", None)),
+        ("notion", ("367cba44", "page.created", "153104cd")),
+        ("woocommerce", ("36e520eb", "order.created", "4750")),
     ],
 )
 def test_id_type_and_key_are_the_values_that_the_preset_names(name: str, expected: tuple[str | None, ...]) -> None:
@@ -73,8 +107,31 @@ def test_id_type_and_key_are_the_values_that_the_preset_names(name: str, expecte
     assert tuple(found(request, names) for names in (preset.id, preset.type, preset.key)) == expected
 
 
+def test_settings_can_name_each_preset() -> None:
+    assert get_args(PresetName) == tuple(PRESETS)
+
+
 def test_each_preset_names_the_document_that_it_follows() -> None:
-    assert all(preset.source and "://" not in preset.source for preset in PRESETS.values())
+    """docs/sources.md says the same."""
+    page = (ROOT / "docs" / "sources.md").read_text("utf-8")
+    for name, preset in PRESETS.items():
+        assert preset.source
+        assert "://" not in preset.source
+        spec = preset.scheme
+        header = spec.header if isinstance(spec, HmacSpec) else spec.header_names[2]
+        timed = "no" if isinstance(spec, HmacSpec) and spec.timestamp is None else "yes"
+        assert f"| `{name}` | `{header}` | {timed} | {preset.source} |\n" in page
+
+
+def test_the_settings_that_the_page_shows_for_lists_and_signed_urls_are_valid() -> None:
+    page = (ROOT / "docs" / "sources.md").read_text("utf-8")
+    tables = [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+    options = [one["options"] for table in tables for one in table.get("webhooks", {}).values() if "options" in one]
+    assert [HmacOptions.model_validate(one).header for one in options] == [
+        "X-Signature",
+        "x-square-hmacsha256-signature",
+        "X-HubSpot-Signature-v3",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +163,8 @@ V1 = f"v1={STRIPE.signature}"
         stripe(V1, "t=1769121839"),
         stripe("t=1769121839", V1, "v0=whatever", "new=x"),
         stripe("t=1769121839", "v1=short", V1),
+        stripe("t=1769121839", f" {V1}"),
+        stripe("t=1769121839 ", f"\t {V1}"),
     ],
 )
 def test_stripe_may_send_several_signatures_and_fields_unknown_to_us(headers: Headers) -> None:
@@ -118,7 +177,7 @@ def test_stripe_may_send_several_signatures_and_fields_unknown_to_us(headers: He
     [
         (stripe("t=1769121839"), Reason.SIGNATURE_MISSING),
         (stripe("t=1769121839", f"v0={STRIPE.signature}"), Reason.SIGNATURE_MISSING),
-        (stripe("t=1769121839", f" {V1}"), Reason.SIGNATURE_MISSING),
+        (stripe("t=1769121839", f"{V1[:3]} {V1[3:]}"), Reason.SIGNATURE_MALFORMED),
         (stripe("t=1769121839", f"V1={STRIPE.signature}"), Reason.SIGNATURE_MISSING),
         (stripe("t=1769121839", "v1="), Reason.SIGNATURE_MALFORMED),
         (stripe("t=1769121839", f"{V1} "), Reason.SIGNATURE_MALFORMED),

@@ -77,6 +77,9 @@ def test_each_kind_of_key_verifies_its_own_kind_of_signature_alone() -> None:
         f"v2a,{ED25519_SIGNATURES[0]} {V1}",
         f"v1,short {V1}",
         f"{V1} {V1}",
+        f"{OTHER_V1}  {V1}",
+        f"{OTHER_V1}, {V1}",
+        f"{OTHER_V1}\t{V1}",
     ],
 )
 def test_one_match_among_several_signatures_suffices(value: str) -> None:
@@ -113,8 +116,9 @@ def test_unknown_versions_alone_are_no_signature(value: str) -> None:
         f"v1={STANDARD_SIGNATURES[0]}",
         f"v1,{STANDARD_SIGNATURES[0]},",
         f"v1, {STANDARD_SIGNATURES[0]}",
-        f"{V1}  {OTHER_V1}",
         f"{V1},{OTHER_V1}",
+        f"{V1} , ",
+        f"{V1}{' ' * 9}{OTHER_V1}",
         f"v1,{ED25519_SIGNATURES[0]}",
         f"v1a,{STANDARD_SIGNATURES[0]}",
         f"v1,{STANDARD_SIGNATURES[1].replace('+', '-')}",
@@ -154,6 +158,19 @@ def test_time_is_in_seconds_and_lies_within_the_tolerance() -> None:
     assert refusal(headers, now=signed_at + timedelta(seconds=301)) is Reason.TIMESTAMP_TOO_OLD
     assert refusal(headers, now=signed_at - timedelta(seconds=301)) is Reason.TIMESTAMP_IN_FUTURE
     assert refusal(standard_headers(V1, timestamp=b"2026-01-22T22:43:59Z")) is Reason.TIMESTAMP_MALFORMED
+
+
+def test_the_names_of_the_headers_may_begin_otherwise() -> None:
+    """As Svix sends them. The names of the specification are then no signature."""
+    spec = StandardWebhooksSpec(scheme="standard-webhooks", header_prefix="Svix")
+    scheme = scheme_of(spec, [Secret("s", SecretStr(STANDARD_SECRETS[0]))])
+    renamed = tuple((name.replace("webhook", "svix"), value) for name, value in standard_headers(V1))
+    assert scheme.verify(renamed, STANDARD_BODY, NOW) == "s"
+    assert scheme.stored_headers == {"svix-id", "svix-timestamp", "svix-signature"}
+    with pytest.raises(SignatureRefused, match="There is no header svix-signature"):
+        scheme.verify(standard_headers(V1), STANDARD_BODY, NOW)
+    with pytest.raises(SignatureRefused, match="There is no header svix-timestamp"):
+        scheme.check_head(renamed[2:], NOW)
 
 
 def test_all_three_headers_are_stored() -> None:

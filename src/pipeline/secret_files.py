@@ -140,7 +140,7 @@ def _fault(text: str) -> str | None:
             if not character.isprintable():
                 return f"{_ALONE}: character {column} of line {number} is {_named(character)}; delete that"
     if len(lines) > 1 and not text.startswith(_PEM):
-        return f"{_ALONE}: it has {len(lines)} lines; delete all but the secret (only a key in PEM has several)"
+        return f"{_ALONE}: a second line follows it; delete that (only a key in PEM has several)"
     return None
 
 

@@ -122,7 +122,9 @@ class KafkaSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     bootstrap_servers: str = Field(
-        min_length=1, description="Brokers to ask first: host:port, separated by commas, e.g. kafka-0:9092,kafka-1:9092"
+        min_length=1,
+        examples=["kafka-0:9092,kafka-1:9092"],
+        description="Brokers to ask first: host:port, separated by commas, e.g. kafka-0:9092,kafka-1:9092",
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = Field(
         default=None,

@@ -96,6 +96,13 @@ def check_address(address: str, rules: HostRules, purpose: Purpose) -> None:
     Raises:
         AddressRefused: ``address_not_allowed``.
     """
+    fault = address_fault(address, rules, purpose)
+    if fault is not None:
+        raise AddressRefused("address_not_allowed", f"The host of {FIELDS[purpose]} {fault}.")
+
+
+def address_fault(address: str, rules: HostRules, purpose: Purpose) -> str | None:
+    """Return why an IP address may not be connected to, as the rest of a sentence; None if it may."""
     kind = address_class(address)
     allowed: dict[AddressClass, bool] = {
         "public": True,
@@ -104,12 +111,9 @@ def check_address(address: str, rules: HostRules, purpose: Purpose) -> None:
         "metadata": _is_listed(address, rules, purpose),
         "forbidden": False,
     }
-    if not allowed[kind]:
-        remedy = _REMEDIES[kind].format(purpose=purpose)
-        raise AddressRefused(
-            "address_not_allowed",
-            f"The host of {FIELDS[purpose]} is at a {kind} address, which is not allowed ({remedy}).",
-        )
+    if allowed[kind]:
+        return None
+    return f"is at a {kind} address, which is not allowed ({_REMEDIES[kind].format(purpose=purpose)})"
 
 
 def _is_listed(address: str, rules: HostRules, purpose: Purpose) -> bool:

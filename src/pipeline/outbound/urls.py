@@ -27,6 +27,10 @@ _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _TAIL: Final = re.compile(r"[!-~]*")
 _MAX_HOST: Final = 253
+_COUNTRY_CODE: Final = 2
+_SECOND_LEVELS: Final = frozenset(
+    ("ac", "co", "com", "edu", "go", "gob", "gov", "gouv", "ne", "net", "nom", "or", "org")
+)
 _MAX_PORT: Final = 65_535
 _MAX_DECODINGS: Final = 5
 
@@ -189,6 +193,8 @@ class HostPattern:
         host, port = split_authority(text.removeprefix("*."))
         if below and ip_literal(host) is not None:
             raise MalformedUrl("url_host", "must not put *. before an IP address")
+        if below and is_registry(host):
+            raise MalformedUrl("url_host", "must name a domain behind *., not one in which anybody registers names")
         return cls(host, port, below)
 
     def allows(self, parts: UrlParts) -> bool:
@@ -197,6 +203,15 @@ class HostPattern:
         if self.below:
             return same_port and parts.host.endswith(f".{self.host}") and ip_literal(parts.host) is None
         return same_port and parts.host == self.host
+
+
+def is_registry(name: str) -> bool:
+    """Return whether anybody may register a name directly below this one, e.g. ``com`` or ``co.uk``.
+
+    It knows top-level domains and the usual second level of countries, not each provider that gives names away.
+    """
+    first, _, rest = name.partition(".")
+    return not rest or (len(rest) == _COUNTRY_CODE and first in _SECOND_LEVELS)
 
 
 def host_of(url: str) -> str:

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
 from pipeline.secret_files import Holds, SecretUnreadable, read_secret
+from pipeline.settings.agreement import disagreements
 from pipeline.settings.model import ENV_DELIMITER, ENV_PREFIX, Settings
 from pipeline.settings.refusals import ConfigError, refusal, unknown_key
 from pipeline.settings.shape import Loc, dotted, fields, is_path, is_secret, item, locate, note_of
@@ -71,8 +72,9 @@ def load_settings(
         settings = Settings(**data)
     except ValidationError as error:
         problems += _refusals(error, files.problems, variables.names)
-    if settings is not None and webhook_secrets:
-        problems += _options(settings)
+    if settings is not None:
+        problems += disagreements(settings)
+        problems += _options(settings) if webhook_secrets else ()
     if problems or settings is None:
         raise ConfigError(problems) from None
     for warning in files.warnings:

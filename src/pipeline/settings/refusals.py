@@ -198,6 +198,10 @@ def _few(error: ErrorDetails, spot: Spot) -> str:
 
 
 def _table(error: ErrorDetails, spot: Spot) -> str:
+    if isinstance(spot.loc[-1], int):
+        needed = [name for name, field in fields(spot.annotation).items() if field.is_required()]
+        keys = ", ".join(f'{name} = "..."' for name in needed) or "..."
+        return f"{_value(error, spot)} is not a table; write a table in the list: {{ {keys} }}"
     return f"{_value(error, spot)} is not a table; write [{dotted(spot.loc)}] and its keys below"
 
 

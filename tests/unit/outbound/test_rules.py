@@ -214,7 +214,21 @@ def test_tail_is_kept_byte_for_byte(tail: str) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["", "*", "*.", "*.10.0.0.1", "a b", "https://a.example.com", "a.example.com/x", "a:99999", "a.*.com", "[::1"],
+    [
+        "",
+        "*",
+        "*.",
+        "*.10.0.0.1",
+        "a b",
+        "https://a.example.com",
+        "a.example.com/x",
+        "a:99999",
+        "a.*.com",
+        "[::1",
+        "*.com",
+        "*.co.uk",
+        "*.localhost:8443",
+    ],
 )
 def test_patterns_that_are_none(pattern: str) -> None:
     """A host pattern that could never match, or would match too much, is refused when it is read."""

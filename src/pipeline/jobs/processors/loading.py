@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import structlog
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from pipeline.errors import FatalError, PipelineError, TransientError
 from pipeline.jobs.processors.protocols import (
@@ -33,6 +34,24 @@ log = structlog.get_logger(__name__)
 ENTRY_POINT_GROUP: Final = "card_pipeline.processors"
 
 _NETWORK: Final = NetworkSettings()
+
+
+class OptionsRefused(FatalError):
+    """A processor's model of its options refuses some of them.
+
+    Attributes:
+        model: The model.
+        error: What it raised; holds values, so do not show it.
+    """
+
+    def __init__(self, name: str, model: type[BaseModel], error: ValidationError) -> None:
+        faults = "; ".join(
+            f"{_path(fault['loc'])}: {_said(fault, model)}" for fault in error.errors(include_input=False)
+        )
+        super().__init__("processor_options", f"Options of processor {name}: {faults}.")
+        self.model = model
+        self.error = error
+
 
 PlainFunction = Callable[[Card, JobContext], Awaitable[CardResult | None]]
 """The shortest processor: ``async def name(card, context)``; None means ok."""
@@ -148,7 +167,7 @@ def _adopted(target: object, settings: ProcessorSettings, network: NetworkSettin
         processor: object = _construct(target, settings, network)
     elif inspect.iscoroutinefunction(target):
         function = partial(target, **settings.options)
-        _check_options(lambda: inspect.signature(target).bind(None, None, **settings.options), settings)
+        _check_options(target, settings, {}, ours=2)
         processor = _Function(function, target)
     elif settings.options:
         raise FatalError("processor_options", f"Processor {settings.name} takes no options: it is an instance.")
@@ -195,13 +214,9 @@ def _construct(target: type, settings: ProcessorSettings, network: NetworkSettin
         try:
             options = model(**settings.options)
         except ValidationError as error:
-            faults = "; ".join(
-                f"{_path(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
-                for fault in error.errors(include_input=False)
-            )
-            raise FatalError("processor_options", f"Options of processor {settings.name}: {faults}.") from error
+            raise OptionsRefused(settings.name, model, error) from error
         return target(options, **given)
-    _check_options(lambda: inspect.signature(target).bind(**settings.options, **given), settings)
+    _check_options(target, settings, given, ours=0)
     try:
         return target(**settings.options, **given)
     except (TypeError, ValueError) as error:
@@ -212,11 +227,27 @@ def _path(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location) or "options"
 
 
-def _check_options(bind: Callable[[], object], settings: ProcessorSettings) -> None:
+def _said(fault: ErrorDetails, model: type[BaseModel]) -> str:
+    """Return what is wrong with an option; for one that does not exist, those that do."""
+    if fault["type"] == "extra_forbidden":
+        known = f"; there are {', '.join(sorted(model.model_fields)) or 'none'}" if len(fault["loc"]) == 1 else ""
+        return f"is no option{known}"
+    return fault["msg"].removeprefix("Value error, ")
+
+
+def _check_options(
+    target: Callable[..., object], settings: ProcessorSettings, given: Mapping[str, Any], *, ours: int
+) -> None:
+    """Return if a function or class takes these options as keywords, behind the arguments that the engine gives."""
+    signature = inspect.signature(target)
     try:
-        bind()
+        signature.bind(*[None] * ours, **settings.options, **given)
     except TypeError as error:
-        raise FatalError("processor_options", f"Options of processor {settings.name}: {error}.") from error
+        names = [name for name in list(signature.parameters)[ours:] if name not in given]
+        raise FatalError(
+            "processor_options",
+            f"Options of processor {settings.name}: {error}; there are {', '.join(names) or 'none'}.",
+        ) from error
 
 
 def _checked(processor: object, name: str) -> Processor:

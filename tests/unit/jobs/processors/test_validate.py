@@ -102,7 +102,7 @@ async def test_the_card_column_is_the_configured_one() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"min_lenght": 3}, "min_lenght: Extra inputs are not permitted"),
+        ({"min_lenght": 3}, "min_lenght: is no option; there are columns, digits_only, luhn, "),
         ({"min_length": "x"}, "min_length: "),
         ({"min_length": 20}, "min_length is greater than max_length"),
         ({"digits_only": False}, "luhn needs digits_only"),

@@ -20,7 +20,7 @@ import structlog
 import yarl
 
 from pipeline.app import Ready, run_dev
-from pipeline.sandbox import CardFile, JobRequest, Sandbox, SandboxSettings, settings_snippet
+from pipeline.sandbox import CardFile, JobRequest, Sandbox, SandboxSettings, parts_snippet, settings_snippet
 from pipeline.settings import load_settings
 
 CARDS = 200
@@ -55,7 +55,7 @@ async def _measure(rounds: int) -> list[tuple[float, float]]:
 
 
 def _config(sandbox: Sandbox, folder: Path) -> Path:
-    block = settings_snippet(sandbox, "bench", folder=folder / "secrets").toml
+    block = parts_snippet(folder / "secrets") + settings_snippet(sandbox, "bench", folder=folder / "secrets").toml
     path = folder / "pipeline.toml"
     path.write_text(
         f'[store]\nkind = "local"\npath = "{folder}/store"\n[ingress]\nport = 0\n[management]\nport = 0\n'

@@ -22,6 +22,7 @@ from pipeline.jobs.ecs import CallbackSettings, EcsPartner
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage
+from pipeline.jobs.part_encryption import PartCipher, PartKey
 from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.processors import ProcessorSettings, load
 from pipeline.jobs.receipts import Announcement
@@ -81,7 +82,7 @@ def utc_now() -> datetime:
 
 async def work(path: Path, folder: Path) -> float:
     """Do the job; return the seconds it took."""
-    jobs = JobStore(LocalStore(folder))
+    jobs = JobStore(LocalStore(folder), PartCipher([PartKey("bench", bytes(32))]))
     request = JobAnnouncement(
         job_guid=JOB,
         partner_reference_id="bench",

@@ -139,7 +139,7 @@ async def kept_running(world: World) -> AsyncIterator[None]:
 async def test_a_damaged_part_fails_its_job(world: World) -> None:
     """One byte of a part changes before its upload: the job fails, nothing damaged reaches ECS, no worker ends."""
     job = await world.held_before_upload()
-    (part,) = world.stored(job, "parts/*/*.csv")
+    (part,) = world.stored(job, "parts/*/*.csv*")
     data = bytearray(part.read_bytes())
     data[-3] ^= 1
     part.write_bytes(data)

@@ -13,8 +13,14 @@ from support.flow import JOB_TOPICS
 from support.prefork import Prefork
 from support.secrecy import CARDS, POISON, World, card_rows, everything_happened
 
+from pipeline.cli.job_view import decided_parts
 from pipeline.contracts import Record, Topic
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.part_encryption import open_part_cipher
 from pipeline.kafka import read_topic
+from pipeline.settings import load_settings
+from pipeline.storage import LocalStore
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -66,9 +72,14 @@ async def test_the_search_finds_what_was_planted_where_it_must_be(world: World) 
     assert six
     assert len(plants.found(six.path.read_bytes())["six-digit card"]) == CARDS
 
-    parts = b"".join(path.read_bytes() for path in world.folders["loud"].rglob("parts/*/*.csv"))
+    jobs = JobStore(LocalStore(world.flow.store), open_part_cipher(load_settings(world.flow.config, {}).parts))
+    manifests = await decided_parts(jobs, JobRef("loud", loud.guid))
+    parts = b"".join([piece async for piece in jobs.stream(manifests)])
     assert loud.ledger
     assert len(plants.found(parts)["card"]) == loud.ledger.records
+    encrypted = b"".join(path.read_bytes() for path in world.folders["loud"].rglob("parts/*/*.csv.aes"))
+    assert encrypted
+    assert plants.found(encrypted) == {}
     stored = b"".join(path.read_bytes() for path in world.folders["loud"].glob("announcements/*"))
     assert len(plants.found(stored)["url"]) == 4  # the signatures of three URLs, and the key that signed two of them
     files = b"".join(path.read_bytes() for path in (world.flow.folder / "secrets").iterdir())
@@ -146,16 +157,12 @@ async def test_topics(world: World) -> None:
 
 
 async def test_job_store(world: World) -> None:
-    """Parts hold cards and announcements hold signed URLs; receipts, markers and the audit log hold neither."""
+    """No object holds a card in clear; announcements hold signed URLs; all others hold neither."""
     store, hits, audit = world.flow.store, {}, 0
     for path in (path for path in store.rglob("*") if path.is_file()):
         name = str(path.relative_to(store))
         audit += name.startswith("audit/")
-        allowed: set[str] = set()
-        if "/parts/" in name and path.suffix == ".csv":
-            allowed = {"card", "six-digit card"}
-        elif "/announcements/" in name:
-            allowed = {"url"}
+        allowed = {"url"} if "/announcements/" in name else set[str]()
         if found := world.plants.found(name.encode()) | world.plants.found(path.read_bytes(), allowed=allowed):
             hits[name] = found
     assert hits == {}

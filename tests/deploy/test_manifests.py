@@ -31,6 +31,7 @@ from support.manifests import (
 from pipeline.app import STAGES
 from pipeline.cli.root import cli
 from pipeline.contracts import SPECS, Topic
+from pipeline.jobs.part_encryption import new_part_key, open_part_cipher
 from pipeline.settings import Settings, load_settings
 from pipeline.settings.review import review
 
@@ -62,6 +63,18 @@ def settings_in(manifest: Manifest, folder: Path) -> Settings:
     settings = load_settings(path, env, webhook_secrets=component_of(manifest) == "ingress", warn=warnings.append)
     assert warnings == []
     return settings
+
+
+def test_process_and_upload_get_the_key_of_parts(tmp_path: Path) -> None:
+    for manifest in DEPLOYMENTS:
+        if component_of(manifest) in ("process", "upload"):
+            folder = tmp_path / component_of(manifest)
+            folder.mkdir()
+            settings = settings_in(manifest, folder)
+            (key,) = settings.parts.keys
+            assert key.file.exists()
+            key.file.write_text(new_part_key())
+            assert open_part_cipher(settings.parts).encrypts
 
 
 def test_every_process_has_a_deployment_and_a_disruption_budget() -> None:
@@ -99,8 +112,8 @@ def test_it_gets_no_secret_but_its_own(manifest: Manifest) -> None:
     """docs/security.md, "Least privilege", and what each process does."""
     own = {
         "ingress": {"acme-webhook", "acme-weavr-key", "acme-weavr-path"},
-        "process": set(),
-        "upload": set(),
+        "process": {"part-key"},
+        "upload": {"part-key"},
         "confirm": {"acme-token"},
         "audit": {"audit-signing-key"},
         "topics": set(),

@@ -41,7 +41,7 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "conflict": _JOB + r"conflicts/[0-9a-f]+\.json",
         "started": _WORK + r"started/\d+(?:\.ended)?\.json",
         "source": _WORK + r"parts/[^/]+/source\.json",
-        "part": _WORK + r"parts/[^/]+/\d+-[0-9a-f]+\.csv",
+        "part": _WORK + r"parts/[^/]+/\d+-[0-9a-f]+\.csv(?:\.aes)?",
         "manifest": _WORK + r"parts/[^/]+/\d+\.json",
         "processed": _WORK + r"processed\.json",
         "uploaded": _WORK + r"uploaded\.json",

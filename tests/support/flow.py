@@ -35,6 +35,7 @@ from pipeline.kafka import KafkaSettings, read_topic
 from pipeline.kafka.admin import create_topics
 from pipeline.sandbox import Job, JobRequest, Sandbox, SandboxSettings, settings_snippet
 from pipeline.sandbox.callbacks import CallbackRecord
+from pipeline.sandbox.snippets import parts_snippet
 from pipeline.settings.refusals import toml_value
 
 STAGES: Final = ("process", "upload", "confirm", "audit")
@@ -232,7 +233,8 @@ async def running_flow(
         snippet = settings_snippet(
             ecs, INTEGRATION, folder=folder / "secrets", processor=processor, options=options, tables=integration
         )
-        flow.config.write_text(_toml(_merged(_quick(flow), tables or {})) + snippet.toml)
+        parts = parts_snippet(folder / "secrets")
+        flow.config.write_text(_toml(_merged(_quick(flow), tables or {})) + parts + "\n" + snippet.toml)
         if broker.kind == "apache":
             await create_topics(flow.kafka, topics)
         try:

@@ -28,6 +28,7 @@ from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.parking import Parking
+from pipeline.jobs.part_encryption import PartCipher, PartKey
 from pipeline.jobs.partners import Answer, Partner
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import LoadedProcessor, ProcessorSettings, load
@@ -46,6 +47,8 @@ MERCHANT = UUID("4933e450-d3c4-406f-9b9b-3afb812a5b7c")
 BEGIN = datetime(2026, 1, 21, 12, 0, tzinfo=UTC)
 CARDS = b"card_number,note\n9999990000000006,a\n9999990000000014,b\n9999990000000015,c\n"
 """Three records; the last fails the Luhn check."""
+PART_KEY = PartKey("test", bytes(range(32)))
+PART_CIPHER = PartCipher([PART_KEY])
 
 
 Stage = Literal["process", "upload", "confirm", "watch"]
@@ -205,7 +208,7 @@ class World:
         self.clock = Clock()
         self.objects = Objects()
         self.memory = MemoryStore()
-        self.jobs = JobStore(self.memory)
+        self.jobs = JobStore(self.memory, PART_CIPHER)
         self.bus = Bus()
         self.ecs = Ecs()
         self.lease = Lease()

@@ -27,6 +27,7 @@ from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.outages import resume_after_outages
 from pipeline.jobs.parking import Parking
+from pipeline.jobs.part_encryption import PartCipher, open_part_cipher, read_part_key
 from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import load
 from pipeline.jobs.stage import StageContext
@@ -78,9 +79,19 @@ class Surroundings:
     ports: Ports = PORTS
     circuits: Circuits = field(default_factory=Circuits)
 
-    def stage(self, name: str) -> StageContext:
-        """Return the context of a stage."""
-        return StageContext(name, JobStore(self.objects), self.publisher, self.clock, self.metrics, self.clock)
+    def stage(self, name: str, cipher: PartCipher | None = None) -> StageContext:
+        """Return the context of a stage; only with a cipher it can write and read parts."""
+        jobs = JobStore(self.objects, cipher)
+        return StageContext(name, jobs, self.publisher, self.clock, self.metrics, self.clock)
+
+    def with_parts(self, name: str) -> StageContext:
+        """Return the context of a stage that writes or reads parts.
+
+        Raises:
+            FatalError: The settings name jobs, and a key of the parts is missing or malformed.
+        """
+        settings = self.settings
+        return self.stage(name, open_part_cipher(settings.parts) if settings.job_names else None)
 
     @property
     def switches(self) -> Switches:
@@ -98,11 +109,21 @@ class Surroundings:
 
 
 @asynccontextmanager
-async def open_jobs(settings: Settings, ports: Ports = PORTS) -> AsyncIterator[JobStore]:
-    """Open the configured job store, for commands that look at jobs."""
+async def open_jobs(settings: Settings, ports: Ports = PORTS, *, with_parts: bool = False) -> AsyncIterator[JobStore]:
+    """Open the configured job store, for commands that look at jobs.
+
+    Args:
+        settings: Of the store, and of the keys of parts.
+        ports: Opens the store.
+        with_parts: Whether to read the key files too, so that the results in parts can be read.
+
+    Raises:
+        FatalError: A key file is missing or malformed.
+    """
+    keys = [read_part_key(key) for key in settings.parts.keys] if with_parts else []
     objects = ports.store(settings.store)
     try:
-        yield JobStore(objects)
+        yield JobStore(objects, PartCipher(keys))
     finally:
         await objects.close()
 
@@ -141,7 +162,7 @@ async def make_process(around: Surroundings) -> Part:
         name: await _file_rules(around, one, slots.share(name))
         for name, one in around.settings.job_integrations().items()
     }
-    context = around.stage("process")
+    context = around.with_parts("process")
     stage = ProcessStage(context, rules)
     switches = around.switches
     handler = JobHandler(context, stage.handle, around.parking, arrive=stage.arrive, switches=switches)
@@ -178,7 +199,7 @@ async def make_upload(around: Surroundings) -> Part:
         )
         for name, one in around.settings.job_integrations().items()
     }
-    context = around.stage("upload")
+    context = around.with_parts("upload")
     switches = around.switches
     handler = JobHandler(context, UploadStage(context, rules).handle, around.parking, switches=switches)
     return Worker(

@@ -12,7 +12,7 @@ from pipeline.cli.context import Setup, pass_setup, print_warning
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.output import json_option, print_json
 from pipeline.observability import is_secret_name
-from pipeline.settings import ConfigError, Settings, review, toml_value
+from pipeline.settings import ConfigError, Settings, part_key_problems, review, toml_value
 
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -38,7 +38,7 @@ def check(ctx: click.Context, setup: Setup, *, as_json: bool) -> None:
         problems += error.problems
     else:
         found = review(settings)
-        problems += found.problems
+        problems += [*found.problems, *part_key_problems(settings)]
         warnings += found.warnings
     if as_json:
         print_json({"ok": not problems, "file": setup.path, "problems": problems, "warnings": warnings})

@@ -18,6 +18,7 @@ from pipeline.cli.exits import UsageRefused
 from pipeline.cli.integration_switch import pause, resume
 from pipeline.cli.output import json_option, print_fields, print_json
 from pipeline.contracts.weavr import KINDS
+from pipeline.jobs.part_encryption import new_part_key
 from pipeline.settings import parse_toml, toml_value
 
 BASE_URL: Final = "https://YOUR-HOST"
@@ -58,13 +59,13 @@ def append_block(file: Path, text: str, block: str) -> None:
         settings.write(block if not text else f"\n{block}" if text.endswith("\n") else f"\n\n{block}")
 
 
-def write_secret(path: Path) -> str:
-    """Return a new secret, written to a file for its owner alone.
+def write_secret(path: Path, secret: str = "") -> str:
+    """Return the secret, by default a new one, written to a file for its owner alone.
 
     Raises:
         UsageRefused: The file is there already.
     """
-    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    secret = secret or secrets.token_urlsafe(_SECRET_BYTES)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -183,6 +184,12 @@ def _print_weavr_sheet(sheet: dict[str, str | None], *, hidden: bool) -> None:
 
 _HEADERS: Final = {"shared-secret": "X-Webhook-Secret", "hmac": "X-Webhook-Signature"}
 
+_PARTS_BLOCK: Final = """\
+[parts]                         # results of cards are encrypted in the store
+keys = [{{ id = "1", file = {key} }}]
+
+"""
+
 _ECS_BLOCK: Final = """\
 [ecs.{name}]
 partner_guid = "{partner_guid}"
@@ -264,7 +271,8 @@ def ecs(
     """Write the settings of an ECS integration NAME and a webhook secret; print the sheet to hand to ECS.
 
     The block is appended to the settings file; nothing else in it changes. The secret goes to
-    secrets/NAME-webhook beside that file, readable by you alone, and is never overwritten.
+    secrets/NAME-webhook beside that file, readable by you alone, and is never overwritten. Where the settings name no
+    key for results in the store, a new one goes to secrets/part-key.
     """
     file = setup.target
     text = settings_without("ecs", name, file)
@@ -282,7 +290,7 @@ def ecs(
         result=toml_value(result_host),
         callback=toml_value(callback_host),
     )
-    append_block(file, text, block)
+    append_block(file, text, _parts_block(file, text) + block)
     sheet = {
         "name": name,
         "partner_guid": str(guid),
@@ -297,6 +305,16 @@ def ecs(
         print_json(sheet)
         return
     _print_ecs_sheet(sheet, token_file=file.parent / "secrets" / f"{name}-token")
+
+
+def _parts_block(file: Path, text: str) -> str:
+    """Return the table of the parts' key with a new key, unless the settings have such a table."""
+    if "parts" in parse_toml(file, text.encode()):
+        return ""
+    key = "secrets/part-key"
+    if not (file.parent / key).exists():
+        write_secret(file.parent / key, new_part_key())
+    return _PARTS_BLOCK.format(key=toml_value(key))
 
 
 def _print_ecs_sheet(sheet: dict[str, str | None], token_file: Path) -> None:

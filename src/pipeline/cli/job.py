@@ -177,7 +177,8 @@ def result(setup: Setup, *, job_text: str, output: Path, as_json: bool) -> None:
 
     Results of confirmed jobs are deleted: ECS has them. Exit 1 if nothing is left.
     """
-    report = asyncio.run(with_job(setup, job_text, lambda jobs, ref: write_result(jobs, ref, output)))
+    write = with_job(setup, job_text, lambda jobs, ref: write_result(jobs, ref, output), with_parts=True)
+    report = asyncio.run(write)
     if as_json:
         print_json(report)
         return

@@ -230,9 +230,22 @@ async def with_jobs(setup: Setup, work: Callable[[JobStore], Awaitable[R]]) -> R
         return await work(jobs)
 
 
-async def with_job(setup: Setup, text: str, work: Callable[[JobStore, JobRef], Awaitable[R]]) -> R:
-    """Return the result of work on the latest attempt of the job that a text names; errors as of :func:`named_job`."""
-    async with open_jobs(setup.settings(), setup.ports) as jobs:
+async def with_job(
+    setup: Setup, text: str, work: Callable[[JobStore, JobRef], Awaitable[R]], *, with_parts: bool = False
+) -> R:
+    """Return the result of work on the latest attempt of the job that a text names.
+
+    Args:
+        setup: Settings and ports.
+        text: Names the job.
+        work: Gets the store and the attempt.
+        with_parts: Whether it reads results: then the key files are needed.
+
+    Raises:
+        UsageRefused, NotFound: As :func:`named_job`.
+        FatalError: A key file is missing or malformed.
+    """
+    async with open_jobs(setup.settings(), setup.ports, with_parts=with_parts) as jobs:
         return await work(jobs, await named_job(jobs, text, setup.settings().job_names))
 
 

@@ -30,7 +30,7 @@ from pipeline.sandbox import (
     settings_snippet,
 )
 from pipeline.sandbox.jobs import Content
-from pipeline.sandbox.snippets import weavr_snippet
+from pipeline.sandbox.snippets import parts_snippet, weavr_snippet
 from pipeline.signals import stop_on_signals
 
 Mode = Literal["aws-like", "value-enforcing"]
@@ -188,7 +188,8 @@ def _written(running: Sandbox, folder: Path, integration: str) -> str:
         raise UsageRefused("settings_exist", f"{file} is there already and is not overwritten")
     ecs = settings_snippet(running, integration, folder=folder / "secrets")
     weavr = weavr_snippet(integration, folder=folder / "secrets")
-    file.write_text(f'[logging]\nformat = "console"\n\n{ecs.toml.lstrip()}\n{weavr.toml}', "utf-8")
+    parts = parts_snippet(folder / "secrets")
+    file.write_text(f'[logging]\nformat = "console"\n\n{parts}\n{ecs.toml.lstrip()}\n{weavr.toml}', "utf-8")
     return str(file)
 
 

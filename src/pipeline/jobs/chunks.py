@@ -235,7 +235,7 @@ class FileWork:
         result = await self._run_engine(engine, chunk)
         self._metrics.chunk_seconds.labels(self._ref.integration).observe(time.perf_counter() - begun)
         await self._lease.ensure()
-        key, crc = await self._jobs.write_part(self._ref, name, chunk.number, result.data)
+        part = await self._jobs.write_part(self._ref, name, chunk.number, result.data)
         manifest = Manifest(
             number=chunk.number,
             start=_file_position(chunk.start),
@@ -243,8 +243,9 @@ class FileWork:
             ok=result.ok,
             failed=result.failed,
             size=len(result.data),
-            crc32=crc,
-            data=key,
+            crc32=part.crc32,
+            data=part.key,
+            sealed=part.sealed,
         )
         await self._lease.ensure()
         if not await self._jobs.record_manifest(self._ref, name, manifest):

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
-import zlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeVar
-from uuid import uuid4
 
 from pipeline.jobs.job_tree import JobRef, Marker, WaitingMarker, parse_marker
-from pipeline.jobs.receipt_store import ReceiptStore
+from pipeline.jobs.part_store import PartStore
 from pipeline.jobs.receipts import (
     Announcement,
-    Checkpoint,
     Conflict,
     Difference,
     JobIdentity,
-    Manifest,
     NotificationAnswer,
     NotificationAttempt,
     NotificationResult,
     Outcome,
     Processed,
     Receipt,
-    Source,
     Uploaded,
     Waiting,
     millis,
@@ -34,7 +29,6 @@ from pipeline.jobs.receipts import (
 from pipeline.storage import ObjectNotFound
 
 R = TypeVar("R", bound=Receipt)
-_READS_AT_ONCE = 16
 
 _ANNOUNCEMENT: Final = re.compile(r"\d{15}-\w+\.json")
 _CONFLICT: Final = re.compile(r"\w+\.json")
@@ -57,7 +51,7 @@ class Announced:
     differences: tuple[Difference, ...] = ()
 
 
-class JobStore(ReceiptStore):
+class JobStore(PartStore):
     """The state of all jobs, in any :class:`pipeline.storage.ObjectStore`."""
 
     # --- announcements ---------------------------------------------------------------------------------------------
@@ -175,111 +169,6 @@ class JobStore(ReceiptStore):
         for announcement in await self.announcements(ref):
             await self.unfile(ref.marker("open", announcement.deadline))
 
-    # --- parts -----------------------------------------------------------------------------------------------------
-
-    async def checkpoint(self, ref: JobRef, plan: str, generation: str | None = None) -> Checkpoint | None:
-        """Return the most complete generation of parts that the same plan made (or the named one), or None."""
-        numbers = await self.finished_chunks(ref)
-        for found in sorted(numbers, key=lambda name: len(numbers[name]), reverse=True):
-            if generation not in (None, found):
-                continue
-            source = await self._find(f"{ref.parts(found)}source.json", Source)
-            if source is not None and source.plan == plan:
-                manifests = await self.manifests(ref, found, sorted(numbers[found]))
-                return Checkpoint(found, source, {one.number: one for one in manifests})
-        return None
-
-    async def finished_chunks(self, ref: JobRef) -> dict[str, set[int]]:
-        """Return the numbers of the chunks that have a manifest, by generation."""
-        numbers: dict[str, set[int]] = {}
-        async for info in self.objects.list(ref.parts()):
-            generation, _, name = info.key.removeprefix(ref.parts()).partition("/")
-            stem = name.removesuffix(".json")
-            if stem.isdecimal() and info.key == ref.manifest(generation, int(stem)):
-                numbers.setdefault(generation, set()).add(int(stem))
-        return numbers
-
-    async def decided_cards(self, ref: JobRef) -> tuple[int, int]:
-        """Return how many cards are ok and how many failed so far, by the most complete generation of parts."""
-        receipt = await self.processed(ref)
-        if receipt is not None:
-            return receipt.ok, receipt.failed
-        numbers = await self.finished_chunks(ref)
-        if not numbers:
-            return 0, 0
-        furthest = max(numbers, key=lambda name: len(numbers[name]))
-        found = await self.manifests(ref, furthest, sorted(numbers[furthest]))
-        return sum(one.ok for one in found), sum(one.failed for one in found)
-
-    async def record_source(self, ref: JobRef, generation: str, source: Source) -> None:
-        """Record the source of a generation, before its first manifest."""
-        await self._create(f"{ref.parts(generation)}source.json", source)
-
-    async def write_part(self, ref: JobRef, generation: str, number: int, data: bytes) -> tuple[str, int]:
-        """Store a chunk's result bytes under a unique name; return the key and the CRC-32."""
-        key = f"{ref.parts(generation)}{number:08d}-{uuid4().hex}.csv"
-        await self.objects.create(key, data)
-        return key, zlib.crc32(data)
-
-    async def record_manifest(self, ref: JobRef, generation: str, manifest: Manifest) -> bool:
-        """Make a part one of the result; return False if another worker's part is there already."""
-        won, _ = await self._create(ref.manifest(generation, manifest.number), manifest)
-        return won
-
-    async def manifests(self, ref: JobRef, generation: str, numbers: Sequence[int]) -> list[Manifest]:
-        """Return the manifests of the given chunks, in that order.
-
-        Raises:
-            JobDamaged: One is unreadable or missing.
-        """
-        limit = asyncio.Semaphore(_READS_AT_ONCE)
-
-        async def read(number: int) -> Manifest:
-            async with limit:
-                key = ref.manifest(generation, number)
-                try:
-                    return await self._get(key, Manifest)
-                except ObjectNotFound:
-                    raise self._findings.damaged(key, f"the record of chunk {number} is missing") from None
-
-        return list(await asyncio.gather(*map(read, numbers)))
-
-    async def stream(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
-        """Yield the result bytes of the parts, one after another; memory does not grow with them.
-
-        The last piece of a part comes only if the whole part is what was written: so a receiver that knows the length
-        never gets all of a damaged result.
-
-        Raises:
-            JobDamaged: A part differs from its manifest, or is missing.
-        """
-        for manifest in manifests:
-            crc, held = 0, b""
-            try:
-                async for piece in self.objects.stream(manifest.data):
-                    crc = zlib.crc32(piece, crc)
-                    if held:
-                        yield held
-                    held = piece
-            except ObjectNotFound:
-                raise self._findings.damaged(manifest.data, f"the part of chunk {manifest.number} is missing") from None
-            if crc != manifest.crc32:
-                raise self._findings.damaged(
-                    manifest.data, f"the part of chunk {manifest.number} is not what was written"
-                )
-            if held:
-                yield held
-
-    async def drop_parts(self, ref: JobRef, *, dry_run: bool = False) -> int:
-        """Delete all parts and manifests of an attempt (its card data); return how many objects that concerns."""
-        keys = [info.key async for info in self.objects.list(ref.parts())]
-        for key in () if dry_run else keys:
-            try:
-                await self.objects.delete(key)
-            except ValueError:  # a name that the pipeline never makes
-                self._findings.foreign(key)
-        return len(keys)
-
     # --- receipts --------------------------------------------------------------------------------------------------
 
     async def receipt(self, key: str, model: type[R]) -> R | None:
@@ -293,6 +182,18 @@ class JobStore(ReceiptStore):
     async def processed(self, ref: JobRef) -> Processed | None:
         """Return the receipt of PROCESS, if it exists."""
         return await self._find(f"{ref.work}processed.json", Processed)
+
+    async def decided_cards(self, ref: JobRef) -> tuple[int, int]:
+        """Return how many cards are ok and how many failed so far, by the most complete generation of parts."""
+        receipt = await self.processed(ref)
+        if receipt is not None:
+            return receipt.ok, receipt.failed
+        numbers = await self.finished_chunks(ref)
+        if not numbers:
+            return 0, 0
+        furthest = max(numbers, key=lambda name: len(numbers[name]))
+        found = await self.manifests(ref, furthest, sorted(numbers[furthest]))
+        return sum(one.ok for one in found), sum(one.failed for one in found)
 
     async def record_processed(self, ref: JobRef, receipt: Processed) -> Processed:
         """Record that every card is decided; return the existing receipt."""

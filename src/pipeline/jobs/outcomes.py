@@ -33,7 +33,15 @@ _NEW_URLS_HELP: Final = ("_deadline_passed", "_expired")
 """How the codes end whose cause new URLs remove: ``source_expired``, ``upload_deadline_passed``, ..."""
 
 _OUR_SIDE: Final = frozenset(
-    {"integration_paused", "integration_unknown", "internal_error", "job_damaged", "partner_failed"}
+    {
+        "integration_paused",
+        "integration_unknown",
+        "internal_error",
+        "job_damaged",
+        "part_key_differs",
+        "part_key_missing",
+        "partner_failed",
+    }
 )
 """Codes of waits whose words are for operators: they name people, their reasons, files, settings."""
 

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from pipeline.jobs.job_tree import JobRef, WaitingMarker
+from pipeline.jobs.part_encryption import Sealed
 from pipeline.jobs.partners import JobAnnouncement
 
 
@@ -97,7 +98,14 @@ class FilePosition(BaseModel):
 
 
 class Manifest(Receipt):
-    """One finished chunk. Created once: it decides which data object is part of the result."""
+    """One finished chunk. Created once: it decides which data object is part of the result.
+
+    Attributes:
+        size: Length of the result bytes.
+        crc32: Of the data object, which is encrypted: a checksum of the cards themselves would help to guess them.
+        data: Key of the data object.
+        sealed: Which key encrypted it; None: it is in clear.
+    """
 
     number: int = Field(ge=0)
     start: FilePosition
@@ -107,7 +115,7 @@ class Manifest(Receipt):
     size: int
     crc32: int
     data: str
-    """Key of the object that holds the result bytes."""
+    sealed: Sealed | None = None
 
 
 class Source(Receipt):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
 from pipeline.units import Count, Days, Hours, Seconds, Share
@@ -111,3 +112,41 @@ class ParkingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     retry: ParkingRetry = Field(default=ParkingRetry(), description="How long a parked job waits before its next try")
+
+
+class PartKeySettings(BaseModel):
+    """One key of the parts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        examples=["2026-01"],
+        description="Name of the key. Parts name it, so never use an id again for another key",
+    )
+    file: Path = Field(
+        description="File that holds 32 random bytes in base64, e.g. of `openssl rand -base64 32`. PROCESS and UPLOAD read it at their start"
+    )
+
+
+class PartSettings(BaseModel):
+    """How the job store keeps parts: they hold the results of cards, and so card numbers (docs/data-at-rest.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encryption: Literal["aes-256-gcm", "off"] = Field(
+        default="aes-256-gcm",
+        description='How new parts are encrypted. "off" stores card numbers in clear: only where the store itself is encrypted and that is enough for you',
+    )
+    keys: tuple[PartKeySettings, ...] = Field(
+        default=(),
+        max_length=16,
+        description="The first key encrypts, all decrypt. To change the key, add the new one at the end, then move it to the front, then remove the old one when no part needs it (docs/data-at-rest.md)",
+    )
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> Self:
+        ids = [key.id for key in self.keys]
+        if len(set(ids)) < len(ids):
+            raise ValueError("keys: two have the same id; give each key an id of its own")
+        return self

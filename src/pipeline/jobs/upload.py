@@ -76,6 +76,7 @@ class UploadStage:
     async def _upload(self, message: StageMessage, processed: Processed, rules: UploadRules) -> Uploaded:
         ref, lease = message.ref, message.lease
         manifests = await self._jobs.manifests(ref, processed.generation, range(processed.parts))
+        self._jobs.cipher.require(one.sealed for one in manifests)  # before the PUT begins, which could not end
 
         def body() -> AsyncIterator[bytes]:
             return self._jobs.stream(manifests)

@@ -18,7 +18,14 @@ from pipeline.sandbox.settings import (
     SandboxSettings,
     SharedSecretScheme,
 )
-from pipeline.sandbox.snippets import Snippet, WeavrSnippet, cards_options, settings_snippet, weavr_snippet
+from pipeline.sandbox.snippets import (
+    Snippet,
+    WeavrSnippet,
+    cards_options,
+    parts_snippet,
+    settings_snippet,
+    weavr_snippet,
+)
 from pipeline.sandbox.verify import Finding, ResultRules, as_planted, expected_counts, verify_result
 
 __all__ = [
@@ -46,6 +53,7 @@ __all__ = [
     "declined",
     "expected_counts",
     "luhn_valid",
+    "parts_snippet",
     "send_job",
     "serve",
     "settings_snippet",

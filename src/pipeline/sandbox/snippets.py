@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -127,6 +128,18 @@ def weavr_snippet(name: str, *, folder: Path) -> WeavrSnippet:
         write_secret(file, secrets.token_urlsafe(_KEY_BYTES))
     key_file, next_key_file = (json.dumps(str(file.resolve())) for file in files)
     return WeavrSnippet(_BLOCK.format(name=name, key_file=key_file, next_key_file=next_key_file), *files)
+
+
+def parts_snippet(folder: Path) -> str:
+    """Write a new key of parts into ``folder``, and return the settings block that names it.
+
+    Args:
+        folder: Created with mode 0700 where it is missing.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / "part-key"
+    write_secret(file, base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode())
+    return f'[parts]\nkeys = [{{ id = "1", file = {json.dumps(str(file.resolve()))} }}]\n'
 
 
 def cards_options(sandbox: Sandbox, name: str, *, folder: Path) -> dict[str, JsonValue]:

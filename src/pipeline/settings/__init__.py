@@ -5,7 +5,7 @@ from pipeline.settings.jobs import JobIntegration, Limits
 from pipeline.settings.loading import DEFAULT_FILE, config_path, load_settings
 from pipeline.settings.model import RetentionSettings, Settings
 from pipeline.settings.refusals import ConfigError, toml_value
-from pipeline.settings.review import Review, review
+from pipeline.settings.review import Review, part_key_problems, review
 from pipeline.settings.toml_file import CONFIG_VARIABLE, parse_toml
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "config_path",
     "load_settings",
     "parse_toml",
+    "part_key_problems",
     "review",
     "toml_value",
 ]

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pipeline.audit.settings import AuditSettings
 from pipeline.contracts import SOURCE_TOPICS, SPECS, TOPICS, IntegrationName, Topic, TopicName, TopicSpec
-from pipeline.jobs.settings import ParkingSettings, ProcessSettings, WatchSettings
+from pipeline.jobs.settings import ParkingSettings, PartSettings, ProcessSettings, WatchSettings
 from pipeline.jobs.transfer import TransferSettings
 from pipeline.kafka.settings import KafkaSettings, WorkerSettings
 from pipeline.observability import LoggingSettings, ManagementSettings
@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     )
     transfer: TransferSettings = Field(default=TransferSettings(), description="Downloads and uploads")
     store: StoreSettings = Field(default=LocalSettings(), description="The job store and the audit log")
+    parts: PartSettings = Field(default=PartSettings(), description="How the job store keeps the results of cards")
     audit: AuditSettings = Field(default=AuditSettings(), description="How the audit log is written")
     management: ManagementSettings = Field(default=ManagementSettings(), description="Probes and metrics")
     logging: LoggingSettings = Field(default=LoggingSettings(), description="Log lines")

@@ -13,9 +13,12 @@ from pydantic import BaseModel
 from pipeline.contracts import TOPICS, Topic
 from pipeline.contracts.weavr import KINDS
 from pipeline.errors import FatalError
+from pipeline.jobs.part_encryption import no_keys, read_part_key
 from pipeline.jobs.processors import load
+from pipeline.secret_files import SecretUnreadable
 from pipeline.settings.integrations import WeavrIntegration, WebhookIntegration
 from pipeline.settings.jobs import JobIntegration
+from pipeline.settings.loading import explained
 from pipeline.settings.model import Settings
 from pipeline.settings.shape import Loc, dotted
 from pipeline.webhooks.sources.settings import WEAVR_RETRIES_SECONDS, HmacOptions
@@ -47,6 +50,7 @@ def review(settings: Settings, *, now: datetime | None = None) -> Review:
     """
     problems = list(_retention_problems(settings))
     problems += _wait_problems(settings)
+    problems += _part_problems(settings)
     warnings: list[str] = []
     if settings.kafka is None:
         warnings.append("kafka: is missing; only `pipeline dev` and `pipeline cards run` work without it")
@@ -56,6 +60,7 @@ def review(settings: Settings, *, now: datetime | None = None) -> Review:
         problems += _processor(integration)
         warnings += _hosts(integration)
     warnings += _source_warnings(settings, now or datetime.now(UTC))
+    warnings += _part_warnings(settings)
     warnings += _mismatched(settings)
     warnings += _absent(settings)
     return Review(tuple(problems), tuple(warnings))
@@ -67,6 +72,28 @@ def _processor(integration: JobIntegration) -> list[str]:
     except FatalError as error:
         return [f"{integration.key}.processor: {error.message}"]
     return []
+
+
+def part_key_problems(settings: Settings) -> Iterator[str]:
+    """Yield one line for each file that does not hold a key of parts. PROCESS and UPLOAD alone need these files."""
+    for index, key in enumerate(settings.parts.keys):
+        try:
+            read_part_key(key)
+        except SecretUnreadable as error:
+            yield f"parts.keys.{index}.file: {explained(key.file, error)}"
+
+
+def _part_problems(settings: Settings) -> Iterator[str]:
+    if settings.job_names and not settings.parts.keys and settings.parts.encryption != "off":
+        yield no_keys().message
+
+
+def _part_warnings(settings: Settings) -> Iterator[str]:
+    if settings.job_names and settings.parts.encryption == "off":
+        yield (
+            'parts.encryption: is "off", so parts with card numbers lie in clear in the store until their job is '
+            "confirmed; write parts.keys and leave encryption out, unless the store's own encryption is enough for you"
+        )
 
 
 def _hosts(integration: JobIntegration) -> Iterator[str]:

@@ -17,7 +17,9 @@ from support.logging_state import logging_restored
 from pipeline.app import PORTS, STAGES, Ports, Ready, open_jobs, run_ingress, run_stage, running
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.parts import Worker
-from pipeline.errors import TransientError
+from pipeline.errors import FatalError, TransientError
+from pipeline.jobs.part_encryption import new_part_key
+from pipeline.jobs.settings import PartSettings
 from pipeline.kafka import KafkaPublisher, WorkerSettings
 from pipeline.observability import CheckedClock, Metrics
 from pipeline.observability.management import ManagementServer
@@ -37,12 +39,14 @@ GROUPS = {"process": 1, "upload": 1, "confirm": 2, "audit": 1}
 def settings(tmp_path: Path) -> Settings:
     for name in ("webhook", "token"):
         (tmp_path / name).write_text(f"the-{name}-secret")
+    (tmp_path / "part-key").write_text(new_part_key())
     return Settings.model_validate(
         {
             "kafka": {"bootstrap_servers": "127.0.0.1:1", "request_timeout_seconds": 0.1},
             "store": {"kind": "local", "path": tmp_path / "store"},
             "ingress": {"port": 0, "drain_seconds": 0},
             "management": {"port": 0},
+            "parts": {"keys": [{"id": "1", "file": tmp_path / "part-key"}]},
             "ecs": {
                 "acme": {
                     "partner_guid": "4933e450-d3c4-406f-9b9b-3afb812a5b7c",
@@ -212,3 +216,15 @@ async def test_a_stop_ends_the_wait_for_the_store() -> None:
         await asyncio.sleep(0.01)
         assert not waiting.done()
         stop.set()
+
+
+@pytest.mark.parametrize("stage", ["process", "upload"])
+async def test_a_stage_of_parts_does_not_start_without_their_key(stage: str, settings: Settings) -> None:
+    """Nothing is stored in clear by mistake; the message names the file, or how to make a key."""
+    (key,) = settings.parts.keys
+    key.file.write_text("too short")
+    with pytest.raises(FatalError, match=rf"secret_unreadable.*{key.file}.*32 random bytes in base64"):
+        await run_stage(stage, settings, on_ready=refuse, stop=asyncio.Event())
+    without = settings.model_copy(update={"parts": PartSettings()})
+    with pytest.raises(FatalError, match=r"part_keys_missing.*openssl rand -base64 32"):
+        await run_stage(stage, without, on_ready=refuse, stop=asyncio.Event())

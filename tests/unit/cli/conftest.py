@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from support.command_line import Run
+from support.job_world import PART_KEY
 from support.logging_state import logging_restored
 
 from pipeline.app import PORTS, Ports
@@ -19,6 +21,9 @@ SETTINGS = """\
 [kafka]
 bootstrap_servers = "127.0.0.1:1"
 request_timeout_seconds = 0.1
+
+[parts]
+keys = [{ id = "test", file = "part-key" }]
 
 [ecs.acme]
 partner_guid = "4933e450-d3c4-406f-9b9b-3afb812a5b7c"
@@ -59,6 +64,7 @@ def home(empty: Path) -> Path:
     for name in ("webhook", "token"):
         (empty / name).write_text(f"the-{name}-secret\n")
         (empty / name).chmod(0o600)
+    (empty / "part-key").write_text(base64.b64encode(PART_KEY.value).decode())
     return empty
 
 

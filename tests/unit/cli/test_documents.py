@@ -13,6 +13,7 @@ from support.command_line import Run
 from support.paths import ROOT
 
 from pipeline.cli.root import cli
+from pipeline.jobs.part_encryption import new_part_key
 from pipeline.observability import Metrics, SubscriberMetrics
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
@@ -24,7 +25,7 @@ def put_secrets(toml: str, folder: Path) -> None:
     for name in re.findall(r'"(secrets/[^"]+)"', toml):
         file = folder / name
         file.parent.mkdir(exist_ok=True)
-        file.write_text("0123456789abcdef0123456789abcdef")
+        file.write_text(new_part_key() if name.endswith("part-key") else "0123456789abcdef0123456789abcdef")
         file.chmod(0o600)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.command_line import Run
 
+from pipeline.jobs.part_encryption import open_part_cipher
 from pipeline.settings import load_settings
 
 
@@ -70,13 +71,17 @@ def test_what_the_file_has_stays(empty: Path, run: Run, before: str) -> None:
     assert run("--config", "my.toml", "integration", "new", "ecs", "acme").exit_code == 0
     text = (empty / "my.toml").read_text()
     assert text.startswith(before)
-    assert set(tomllib.loads(text)) == {"logging", "ecs"}
+    assert set(tomllib.loads(text)) == {"logging", "parts", "ecs"}
 
 
 def test_a_second_integration_joins_the_first(empty: Path, run: Run) -> None:
     run("integration", "new", "ecs", "acme")
     assert run("integration", "new", "ecs", "other-1").exit_code == 0
-    assert set(load_settings(empty / "pipeline.toml", {}).ecs) == {"acme", "other-1"}
+    settings = load_settings(empty / "pipeline.toml", {})
+    assert set(settings.ecs) == {"acme", "other-1"}
+    (key,) = settings.parts.keys  # of the first; the second one's parts are encrypted with it too
+    assert key.file.stat().st_mode & 0o777 == 0o600
+    assert open_part_cipher(settings.parts).encrypts
 
 
 def test_a_known_name_is_refused_and_nothing_changes(empty: Path, run: Run) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 from support.command_line import Run
-from support.job_world import BEGIN, CARDS, JOB, World
+from support.job_world import BEGIN, CARDS, JOB, PART_CIPHER, World
 
 from pipeline.cli.exits import UsageRefused
 from pipeline.cli.job_list import Wanted, in_order, list_jobs
@@ -47,7 +47,7 @@ async def with_jobs(ended: int, open_: int) -> World:
     """Jobs 1 to ``ended``, one a minute, every third of them failed; then open ones."""
     world = World()
     world.memory = Counting()
-    world.jobs = JobStore(world.memory)
+    world.jobs = JobStore(world.memory, PART_CIPHER)
     world.restart()
     for number in range(1, ended + open_ + 1):
         record = world.announce(HTML if number % 3 == 0 else CARDS, **changes(number))

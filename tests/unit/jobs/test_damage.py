@@ -51,8 +51,8 @@ async def assert_failed(world: World) -> None:
     [
         ("00000000.json", "changed"),
         ("00000000.json", "missing"),
-        (".csv", "changed"),
-        (".csv", "missing"),
+        (".csv.aes", "changed"),
+        (".csv.aes", "missing"),
         ("processed.json", "changed"),
         ("uploaded.json", "changed"),
     ],

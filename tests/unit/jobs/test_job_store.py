@@ -13,6 +13,8 @@ from structlog.testing import capture_logs
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.job_tree import JobRef, parse_marker
+from pipeline.jobs.part_encryption import SEGMENT_BYTES, PartCipher, PartKey
+from pipeline.jobs.part_store import Part
 from pipeline.jobs.partners import JobAnnouncement
 from pipeline.jobs.receipts import (
     Announcement,
@@ -30,6 +32,7 @@ from pipeline.storage.testing import MemoryStore
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
 NOW = datetime(2026, 1, 21, 12, 0, tzinfo=UTC)
 REF = JobRef("acme", JOB)
+KEY = PartKey("one", bytes(range(32)))
 
 
 def request(**changes: object) -> JobAnnouncement:
@@ -207,37 +210,61 @@ async def test_the_checkpoint_is_the_furthest_generation_of_the_same_plan() -> N
     assert await jobs.checkpoint(REF, "nobody's") is None
 
 
-async def test_parts_are_streamed_in_order_and_a_damaged_one_is_noticed() -> None:
+@pytest.fixture(params=["encrypted", "clear"])
+def cipher(request: pytest.FixtureRequest) -> PartCipher:
+    return PartCipher([KEY], encrypts=request.param == "encrypted")
+
+
+def manifest_of(number: int, part: Part) -> Manifest:
+    return manifest(number).model_copy(update={"data": part.key, "crc32": part.crc32, "sealed": part.sealed})
+
+
+async def test_parts_are_streamed_in_order_and_a_damaged_one_is_noticed(cipher: PartCipher) -> None:
     store = MemoryStore()
-    jobs = JobStore(store)
+    jobs = JobStore(store, cipher)
     written = [await jobs.write_part(REF, "g", number, b"part%d" % number) for number in range(2)]
-    manifests = [
-        manifest(number).model_copy(update={"data": key, "crc32": crc}) for number, (key, crc) in enumerate(written)
-    ]
+    manifests = [manifest_of(number, part) for number, part in enumerate(written)]
     assert b"".join([piece async for piece in jobs.stream(manifests)]) == b"part0part1"
-    store.objects[written[1][0]] = b"xxxxx"
+    store.objects[written[1].key] = b"xxxxx"
     pieces: list[bytes] = []
     with pytest.raises(JobDamaged, match="the part of chunk 1 is not what was written") as caught:
         pieces.extend([piece async for piece in jobs.stream(manifests)])
-    assert caught.value.key == written[1][0]
+    assert caught.value.key == written[1].key
     assert pieces == []
-    del store.objects[written[0][0]]
+    del store.objects[written[0].key]
     with pytest.raises(JobDamaged, match="the part of chunk 0 is missing"):
         _ = [piece async for piece in jobs.stream(manifests)]
 
 
-async def test_the_end_of_a_damaged_part_never_comes() -> None:
+@pytest.mark.parametrize("size", [600_000, 8 * SEGMENT_BYTES])
+async def test_the_end_of_a_damaged_part_never_comes(cipher: PartCipher, size: int) -> None:
     """A host that was promised so many bytes must not get them all: it would keep the damaged result."""
     store = MemoryStore()
-    jobs = JobStore(store)
-    data = random.Random(7).randbytes(600_000)  # noqa: S311 - test data, the same each time
-    key, crc = await jobs.write_part(REF, "g", 0, data)
-    store.objects[key] = b"x" + data[1:]
-    pieces = jobs.stream([manifest(0).model_copy(update={"data": key, "crc32": crc})])
-    seen = len(await anext(pieces))
+    jobs = JobStore(store, cipher)
+    data = random.Random(7).randbytes(size)  # noqa: S311 - test data, the same each time
+    part = await jobs.write_part(REF, "g", 0, data)
+    stored = bytearray(store.objects[part.key])
+    stored[-1] ^= 1
+    store.objects[part.key] = bytes(stored)
+    seen: list[bytes] = []
+
+    async def read() -> None:
+        async for piece in jobs.stream([manifest_of(0, part)]):
+            seen.append(piece)  # noqa: PERF401 - those before the error count
+
     with pytest.raises(JobDamaged):
-        seen += sum([len(piece) async for piece in pieces])
-    assert 0 < seen < len(data)
+        await read()
+    assert 0 < len(b"".join(seen)) < len(data)
+
+
+async def test_parts_of_an_earlier_setting_are_read(cipher: PartCipher) -> None:
+    """Encryption is switched on or off while jobs are in work."""
+    store = MemoryStore()
+    other = PartCipher([KEY], encrypts=not cipher.encrypts)
+    parts = [await JobStore(store, one).write_part(REF, "g", 0, b"card") for one in (cipher, other)]
+    manifests = [manifest_of(number, part) for number, part in enumerate(parts)]
+    assert b"".join([piece async for piece in JobStore(store, cipher).stream(manifests)]) == b"cardcard"
+    assert [part.key.endswith(".csv.aes") for part in parts] == [cipher.encrypts, other.encrypts]
 
 
 @pytest.mark.parametrize("key", ["jobs/acme/x", "a", "b/c/d.json", "open/202601211200/acme/README"])

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 import pytest
-from support.job_world import BEGIN, CARDS, JOB, World
+from support.job_world import BEGIN, CARDS, JOB, PART_CIPHER, World
 
 from pipeline.contracts import Record, Topic
 from pipeline.errors import TransientError, Untried
@@ -67,7 +67,7 @@ async def test_running_work_stops_before_its_next_chunk() -> None:
                 await operations(world).cancel(world.ref)
             return bool(created)
 
-    world.jobs = Cancelling(world.memory)
+    world.jobs = Cancelling(world.memory, PART_CIPHER)
     world.restart()
     await world.run(record)
     assert done == ["chunk"]
@@ -129,7 +129,7 @@ async def test_of_a_race_with_a_stage_the_creation_decides() -> None:
             found: tuple[int, int] = await super().decided_cards(*arguments)
             return found
 
-    world.jobs = Late(world.memory)
+    world.jobs = Late(world.memory, PART_CIPHER)
     world.restart()
     with pytest.raises(Refused, match="was decided meanwhile: completed"):
         await operations(world).cancel(world.ref)

@@ -8,10 +8,11 @@ from typing import Literal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.job_world import World
+from support.job_world import PART_CIPHER, World
 
 from pipeline.contracts import OutgoingRecord, Record, RecordPosition, Topic, is_for
 from pipeline.errors import TransientError
+from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.parking import Parking
 from pipeline.retry import RetryPolicy
 from pipeline.storage.testing import MemoryStore
@@ -96,7 +97,7 @@ class Model:
         self.world = World()
         self.fate = Fate()
         self.world.memory = MortalStore(self.fate)
-        self.world.jobs = type(self.world.jobs)(self.world.memory)
+        self.world.jobs = JobStore(self.world.memory, PART_CIPHER)
         self.world.parking = Parking(self.world.jobs, self.world.clock, RetryPolicy(30, 300, jitter=lambda: 1.0))
         self.world.restart()
         self.log: list[Record] = [self.world.announce(expires_at="2026-01-30T12:00:00Z")]

@@ -6,6 +6,7 @@ import pytest
 from support.job_world import World
 
 from pipeline.errors import LeaseLost, TransientError
+from pipeline.jobs.part_store import Part
 
 ROWS = b"card_number,note\n" + b"".join(b"999999%010d,x\n" % number for number in range(60))
 
@@ -73,7 +74,7 @@ async def test_another_worker_that_finished_the_chunk_first_makes_this_one_stop(
     fast.announce(ROWS, record_count=60)
     real = slow.jobs.write_part
 
-    async def overtaken(*args: object) -> tuple[str, int]:
+    async def overtaken(*args: object) -> Part:
         slow.jobs.write_part = real  # type: ignore[method-assign]
         await fast.deliver(fast.process, record)
         return await real(*args)  # type: ignore[arg-type]

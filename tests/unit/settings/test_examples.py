@@ -14,7 +14,7 @@ from pipeline.storage import LocalSettings, S3Settings
 
 EXAMPLES = ROOT / "examples"
 SECRETS = (
-    *("acme-webhook", "acme-token", "kafka-password", "kafka-ca.pem", "s3-key-id", "s3-secret-key"),
+    *("acme-webhook", "acme-token", "part-key", "kafka-password", "kafka-ca.pem", "s3-key-id", "s3-secret-key"),
     *("acme-weavr-key", "acme-weavr-key-new", "acme-weavr-path", "github", "kyc"),
 )
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import Settings, review
+import pytest
+from pydantic import ValidationError
+
+from pipeline.jobs.part_encryption import new_part_key
+from pipeline.settings import Settings, part_key_problems, review
 
 ACME: dict[str, Any] = {
     "partner_guid": "4933e450-d3c4-406f-9b9b-3afb812a5b7c",
@@ -14,14 +18,61 @@ ACME: dict[str, Any] = {
     "hosts": {"input": ["a.example"], "result": ["a.example"], "callback": ["a.example"]},
 }
 KAFKA = {"bootstrap_servers": "a:1"}
+KEY = {"id": "1", "file": "/nowhere/part-key"}
 
 
 def settings(**changes: Any) -> Settings:
-    return Settings.model_validate({"kafka": KAFKA, "ecs": {"acme": ACME}} | changes)
+    return Settings.model_validate({"kafka": KAFKA, "ecs": {"acme": ACME}, "parts": {"keys": [KEY]}} | changes)
 
 
 def test_good_settings_have_no_problem() -> None:
     assert review(settings()).problems == ()
+
+
+def test_jobs_need_a_key_for_their_parts_unless_somebody_says_otherwise() -> None:
+    (problem,) = review(settings(parts={})).problems
+    assert problem == (
+        "parts.keys: names no key, and parts hold card data; make one with openssl rand -base64 32 and write "
+        'keys = [{ id = "1", file = "secrets/part-key" }] under [parts]. Or write encryption = "off" there to store '
+        "parts in clear."
+    )
+    assert review(settings(parts={}, ecs={})).problems == ()
+    found = review(settings(parts={"encryption": "off"}))
+    assert found.problems == ()
+    assert [one for one in found.warnings if one.startswith("parts.")] == [
+        (
+            'parts.encryption: is "off", so parts with card numbers lie in clear in the store until their job is '
+            "confirmed; write parts.keys and leave encryption out, unless the store's own encryption is enough for you"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "there is no file at the path given there"),
+        ("", "is empty"),
+        ("MDEyMzQ1Njc4OWFiY2RlZg==\n", "must hold 32 random bytes in base64 (44 characters)"),
+        ("30313233343536373839616263646566" * 2, "must hold 32 random bytes in base64 (44 characters)"),
+        ("a password of some length, that is no key", "must hold 32 random bytes in base64 (44 characters)"),
+    ],
+)
+def test_the_files_of_keys_are_checked_and_never_quoted(content: str | None, fault: str, tmp_path: Path) -> None:
+    file = tmp_path / "part-key"
+    if content is not None:
+        file.write_text(content)
+    (problem,) = part_key_problems(settings(parts={"keys": [{"id": "1", "file": str(file)}]}))
+    assert problem.startswith(
+        f"parts.keys.0.file: {fault}" if content is None else f"parts.keys.0.file: {file} {fault}"
+    )
+    assert not content or content.strip() not in problem
+    file.write_text(f"{new_part_key()}\n")
+    assert list(part_key_problems(settings(parts={"keys": [{"id": "1", "file": str(file)}]}))) == []
+
+
+def test_two_keys_of_one_id_are_refused() -> None:
+    with pytest.raises(ValidationError, match="two have the same id"):
+        settings(parts={"keys": [KEY, KEY]})
 
 
 def test_receipts_must_outlive_every_topic_that_redelivers() -> None:

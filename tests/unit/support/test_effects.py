@@ -22,7 +22,7 @@ from support.effects import (
     publication,
 )
 from support.fake_group import FakeGroup
-from support.job_world import BEGIN, CARDS, Ecs, Lease, Objects, World
+from support.job_world import BEGIN, CARDS, PART_CIPHER, Ecs, Lease, Objects, World
 
 from pipeline.app import Ports
 from pipeline.app.assembly import STAGE_MAKERS, Surroundings
@@ -35,6 +35,7 @@ from pipeline.cli.context import Setup
 from pipeline.cli.dead_letter_view import mark_key
 from pipeline.contracts import AuditAction, AuditEvent, OutgoingRecord, Topic, TopicName, stable_hash
 from pipeline.errors import FatalError, PipelineError, TransientError
+from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import Answer
 from pipeline.jobs.switches import Switches
@@ -114,7 +115,7 @@ def _world(**policies: object) -> tuple[World, list[str]]:
             return await super().create(key, data)
 
     world.memory = Listed()
-    world.jobs = type(world.jobs)(world.memory)
+    world.jobs = JobStore(world.memory, PART_CIPHER)
     world.parking = Parking(world.jobs, world.clock)
     world.restart()
     return world, keys

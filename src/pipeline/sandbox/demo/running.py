@@ -20,7 +20,7 @@ from pipeline.sandbox.demo.plan import PLAN, WEAVR, DemoJob
 from pipeline.sandbox.jobs import Job, JobRequest
 from pipeline.sandbox.server import Sandbox
 from pipeline.sandbox.settings import SandboxSettings
-from pipeline.sandbox.snippets import cards_options, settings_snippet, weavr_snippet
+from pipeline.sandbox.snippets import cards_options, parts_snippet, settings_snippet, weavr_snippet
 from pipeline.sandbox.verify import read_audit_log
 from pipeline.settings import Settings, load_settings
 
@@ -122,7 +122,7 @@ async def run_demo(folder: Path, watch: Watch, watch_events: WatchEvents) -> Dem
 
 def _settings(sandbox: Sandbox, folder: Path) -> tuple[Settings, tuple[Path, Path]]:
     """Write the settings; return them and the files of Weavr's keys."""
-    text = _GENERAL
+    text = f"{_GENERAL}{parts_snippet(folder / 'secrets')}\n"
     for plan in PLAN:
         options: dict[str, JsonValue] = {}
         if plan.processor == "http":

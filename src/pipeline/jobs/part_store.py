@@ -1,0 +1,156 @@
+"""The parts of a job: the results of its chunks, with the manifests that decide which of them are used."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.part_encryption import SEALED_ENDING, PartChanged, PartCipher, Sealed
+from pipeline.jobs.receipt_store import ReceiptStore
+from pipeline.jobs.receipts import Checkpoint, Manifest, Source
+from pipeline.storage import ObjectNotFound, ObjectStore
+
+_READS_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stored data object, for its manifest.
+
+    Attributes:
+        key: Key of the object.
+        crc32: Of its bytes, as they are stored.
+        sealed: Which key encrypted it; None: it is in clear.
+    """
+
+    key: str
+    crc32: int
+    sealed: Sealed | None
+
+
+class PartStore(ReceiptStore):
+    """Parts in any :class:`ObjectStore`.
+
+    Args:
+        objects: The store.
+        cipher: Encrypts and decrypts parts. By default it has no key: then parts can be listed and deleted, and those
+            in clear can be read.
+    """
+
+    def __init__(self, objects: ObjectStore, cipher: PartCipher | None = None) -> None:
+        super().__init__(objects)
+        self.cipher = cipher or PartCipher()
+
+    async def checkpoint(self, ref: JobRef, plan: str, generation: str | None = None) -> Checkpoint | None:
+        """Return the most complete generation of parts that the same plan made (or the named one), or None."""
+        numbers = await self.finished_chunks(ref)
+        for found in sorted(numbers, key=lambda name: len(numbers[name]), reverse=True):
+            if generation not in (None, found):
+                continue
+            source = await self._find(f"{ref.parts(found)}source.json", Source)
+            if source is not None and source.plan == plan:
+                manifests = await self.manifests(ref, found, sorted(numbers[found]))
+                return Checkpoint(found, source, {one.number: one for one in manifests})
+        return None
+
+    async def finished_chunks(self, ref: JobRef) -> dict[str, set[int]]:
+        """Return the numbers of the chunks that have a manifest, by generation."""
+        numbers: dict[str, set[int]] = {}
+        async for info in self.objects.list(ref.parts()):
+            generation, _, name = info.key.removeprefix(ref.parts()).partition("/")
+            stem = name.removesuffix(".json")
+            if stem.isdecimal() and info.key == ref.manifest(generation, int(stem)):
+                numbers.setdefault(generation, set()).add(int(stem))
+        return numbers
+
+    async def record_source(self, ref: JobRef, generation: str, source: Source) -> None:
+        """Record the source of a generation, before its first manifest."""
+        await self._create(f"{ref.parts(generation)}source.json", source)
+
+    async def write_part(self, ref: JobRef, generation: str, number: int, data: bytes) -> Part:
+        """Store a chunk's result bytes under a unique name, encrypted unless that is switched off."""
+        key = f"{ref.parts(generation)}{number:08d}-{uuid4().hex}.csv"
+        if not self.cipher.encrypts:
+            await self.objects.create(key, data)
+            return Part(key, zlib.crc32(data), None)
+        key += SEALED_ENDING
+        stored, sealed = await asyncio.to_thread(self.cipher.seal, key, data)
+        await self.objects.create(key, stored)
+        return Part(key, zlib.crc32(stored), sealed)
+
+    async def record_manifest(self, ref: JobRef, generation: str, manifest: Manifest) -> bool:
+        """Make a part one of the result; return False if another worker's part is there already."""
+        won, _ = await self._create(ref.manifest(generation, manifest.number), manifest)
+        return won
+
+    async def manifests(self, ref: JobRef, generation: str, numbers: Sequence[int]) -> list[Manifest]:
+        """Return the manifests of the given chunks, in that order.
+
+        Raises:
+            JobDamaged: One is unreadable or missing.
+        """
+        limit = asyncio.Semaphore(_READS_AT_ONCE)
+
+        async def read(number: int) -> Manifest:
+            async with limit:
+                key = ref.manifest(generation, number)
+                try:
+                    return await self._get(key, Manifest)
+                except ObjectNotFound:
+                    raise self._findings.damaged(key, f"the record of chunk {number} is missing") from None
+
+        return list(await asyncio.gather(*map(read, numbers)))
+
+    async def stream(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
+        """Yield the result bytes of the parts, one after another; memory does not grow with them.
+
+        The last piece of a part comes only if the whole part is what was written: so a receiver that knows the length
+        never gets all of a damaged result.
+
+        Raises:
+            JobDamaged: A part differs from its manifest, or is missing.
+            PartKeyUnavailable: The key of a part is not configured; raised before the first piece.
+        """
+        self.cipher.require(one.sealed for one in manifests)
+        for manifest in manifests:
+            try:
+                async for piece in self._part(manifest):
+                    yield piece
+            except ObjectNotFound:
+                raise self._findings.damaged(manifest.data, f"the part of chunk {manifest.number} is missing") from None
+            except PartChanged:
+                raise self._findings.damaged(
+                    manifest.data, f"the part of chunk {manifest.number} is not what was written"
+                ) from None
+
+    async def _part(self, manifest: Manifest) -> AsyncIterator[bytes]:
+        """Yield the result bytes of one part, always keeping back the last piece until the part's end was checked."""
+        unsealing = self.cipher.unsealed(manifest.data, manifest.sealed) if manifest.sealed else None
+        crc, held = 0, b""
+        async for piece in self.objects.stream(manifest.data):
+            crc = zlib.crc32(piece, crc)
+            for plain in unsealing.feed(piece) if unsealing else (piece,):
+                if held:
+                    yield held
+                held = plain
+        last = unsealing.finish() if unsealing else b""
+        if crc != manifest.crc32:
+            raise PartChanged
+        for plain in (held, last):
+            if plain:
+                yield plain
+
+    async def drop_parts(self, ref: JobRef, *, dry_run: bool = False) -> int:
+        """Delete all parts and manifests of an attempt (its card data); return how many objects that concerns."""
+        keys = [info.key async for info in self.objects.list(ref.parts())]
+        for key in () if dry_run else keys:
+            try:
+                await self.objects.delete(key)
+            except ValueError:  # a name that the pipeline never makes
+                self._findings.foreign(key)
+        return len(keys)

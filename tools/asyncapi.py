@@ -8,6 +8,7 @@ from typing import Any, Final
 from pipeline.contracts import (
     CLIENT_HEADER,
     DEAD_LETTER_ENDING,
+    ENCODING_HEADER,
     FACTS_HEADER,
     INTEGRATION_HEADER,
     PATH_HEADER,
@@ -48,6 +49,8 @@ OPTIONAL_HEADERS: Final[Mapping[str, str]] = {
     "ce_dataschema": "`$id` of the value's schema, with its version.",
     "traceparent": "W3C trace context of the request or the step that led here.",
     INTEGRATION_HEADER: "Name of the webhook that it came in by.",
+    ENCODING_HEADER: "How the value is compressed, such as `gzip`; absent where it is not. Of bodies that a sender "
+    "compressed: the value is the body as received.",
     PATH_HEADER: "Path that the sender put behind the webhook's own: its name for the kind of event.",
 }
 AUDIT_HEADERS: Final[Mapping[str, str]] = {

@@ -82,8 +82,11 @@ class _AnnouncesJobs:
     def identify(self, request: WebhookRequest) -> Identified:
         """See Source.
 
-        The bound on ``expires_at`` depends on the time: a request that is refused now may be accepted later.
+        The bound on ``expires_at`` depends on the time: a request that is refused now may be accepted later. A
+        compressed announcement does not fit: stages read it as it was received.
         """
+        if request.encoding:
+            raise InvalidBody([Finding("", "content_encoding", "Send announcements without Content-Encoding")])
         found = self._source.identify(request)
         expires_at = found.expires_at or self._expiry(request, found)
         days = self._jobs.limits.max_expiry_days

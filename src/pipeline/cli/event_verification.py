@@ -13,12 +13,15 @@ from pydantic import JsonValue
 
 from pipeline.cli.event_view import position
 from pipeline.cli.source_view import Configured
-from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, Record, first_values
+from pipeline.contracts import ENCODING_HEADER, INTEGRATION_HEADER, PATH_HEADER, Record, first_values
+from pipeline.contracts.strict_json import InvalidBody
 from pipeline.webhooks.sources import Explainable, WebhookRequest
 from pipeline.webhooks.sources.weavr import LEGACY_SIGNATURE, SIGNATURE
 from pipeline.webhooks.verification import Reason, SignatureRefused
 
 _MOST_FAILURES: Final = 1000
+_READ_BY: Final = frozenset({"content-type", ENCODING_HEADER})
+"""Headers that say how to read the body, for a time of signing that is inside it."""
 
 
 class Result(StrEnum):
@@ -62,8 +65,11 @@ class EventVerifier:
         if one is None or headers.get(INTEGRATION_HEADER) != one.webhook.integration:
             return Result.SOURCE_UNKNOWN, ""
         verifier = one.webhook.verifier
-        kept = tuple((name, value) for name, value in record.headers if name in verifier.stored_headers)
-        request = WebhookRequest(headers.get(PATH_HEADER, ""), kept, record.value)
+        names = verifier.stored_headers | _READ_BY
+        kept = tuple((name, value) for name, value in record.headers if name in names)
+        request = WebhookRequest(
+            headers.get(PATH_HEADER, ""), kept, record.value, encoding=headers.get(ENCODING_HEADER, "")
+        )
         if (why := _not_verifiable(one, request)) is not None:
             return why, ""
         try:
@@ -71,6 +77,8 @@ class EventVerifier:
         except SignatureRefused as refused:
             retired = refused.reason is Reason.NO_ACTIVE_SECRET
             return (Result.KEY_RETIRED, "") if retired else (Result.FAILED, refused.reason.value)
+        except InvalidBody as unreadable:
+            return Result.FAILED, unreadable.findings[0].rule
         except (ValueError, TypeError):
             return Result.FAILED, "ce_time"  # malformed, or without a zone
         return Result.VERIFIED, ""

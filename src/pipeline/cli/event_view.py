@@ -11,8 +11,10 @@ from typing import Any, Final, cast
 
 from pydantic import JsonValue
 
-from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, SPECS, Record, first_values
+from pipeline.contracts import ENCODING_HEADER, INTEGRATION_HEADER, PATH_HEADER, SPECS, Record, first_values
+from pipeline.contracts.bodies import json_value
 from pipeline.contracts.sensitive import MASK
+from pipeline.contracts.strict_json import InvalidBody
 from pipeline.contracts.weavr import BY_TYPE, masked
 from pipeline.observability import FOREIGN_DIGITS, is_secret_name, mask_text
 
@@ -21,7 +23,12 @@ _DEAD_LETTER: Final = "dlq_"
 """Headers of dead letters: their origin and the reason."""
 _LAST_MS: Final = 253_402_300_799_000
 """About the last millisecond of a datetime: producers may write any number."""
-_SHOWN: Final = {"integration": INTEGRATION_HEADER, "path": PATH_HEADER, "traceparent": "traceparent"}
+_SHOWN: Final = {
+    "integration": INTEGRATION_HEADER,
+    "path": PATH_HEADER,
+    "traceparent": "traceparent",
+    "content_encoding": ENCODING_HEADER,
+}
 
 _OUR_OWN: Final = frozenset(name for name, spec in SPECS.items() if "-events." not in name and not spec.sensitive)
 _IDENTIFIER: Final = re.compile(r"ids?|timestamp|[A-Za-z]+(?:Ids?|Timestamp|Date)")
@@ -78,6 +85,7 @@ def document(record: Record) -> dict[str, JsonValue]:
         **{name: value for name, value in headers.items() if name.startswith(_ATTRIBUTES)},
         **{name: mask_text(value) for name, value in headers.items() if name.startswith(_DEAD_LETTER)},
         **{name: headers[header] for name, header in _SHOWN.items() if header in headers},
+        "content_type": mask_text(headers.get("content-type", "")) or None,
         "bytes": len(record.value),
         "body": masked_body(record),
     }
@@ -105,11 +113,11 @@ def masked_body(record: Record) -> JsonValue:
     """
     kind = BY_TYPE.get(first_values(record.headers).get("ce_type", ""))
     try:
-        data = json.loads(record.value)
+        data = json.loads(json_value(record))
         if kind is not None and isinstance(data, dict):
             return _numbers_masked(masked(kind, data))
         return _masked_texts(data) if record.topic in _OUR_OWN else _outline(data)
-    except (ValueError, RecursionError):
+    except (InvalidBody, ValueError, RecursionError):
         return None
 
 

@@ -13,7 +13,7 @@ from pipeline.contracts import Headers
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.webhooks.answers import Problem
 from pipeline.webhooks.http_request import check_media_type
-from pipeline.webhooks.sources import Explainable, Identified, Verified, WebhookRequest
+from pipeline.webhooks.sources import Explainable, Identified, SchemeVerifier, Verified, Verifier, WebhookRequest
 from pipeline.webhooks.sources.protocols import UNKNOWN_PATH
 from pipeline.webhooks.verification import SignatureRefused, Step, explain
 
@@ -102,16 +102,27 @@ def _verified(
     verifier = one.webhook.verifier
     scheme = verifier.scheme_for(request) if isinstance(verifier, Explainable) else None
     if scheme is not None:
-        steps += explain(scheme, request.headers, request.body, at).steps
+        steps += explain(scheme, request.headers, _signed_bytes(verifier, request), at).steps
     try:
         verified = verifier.verify(request, at)
     except SignatureRefused as refused:
         if scheme is None:
             steps.append(Step("protection", ok=False, detail=refused.message))
         return None, refused.reason.value
+    except InvalidBody as unreadable:
+        steps.append(Step("body", ok=False, detail=unreadable.message))
+        return None, unreadable.findings[0].rule
     if scheme is None:
         steps.append(Step("protection", ok=True, detail=f"proved by {verified.by}"))
     return verified, None
+
+
+def _signed_bytes(verifier: Verifier, request: WebhookRequest) -> bytes:
+    """Return what the sender signed of the body; an unreadable body as received, so that the steps say more."""
+    try:
+        return verifier.signed_bytes(request) if isinstance(verifier, SchemeVerifier) else request.body
+    except (SignatureRefused, InvalidBody):
+        return request.body
 
 
 def _possible_paths(one: Configured, path: str) -> list[str]:

@@ -182,7 +182,7 @@ class _Given:
         if self.headers_file is None or self.body_file is None:
             raise click.UsageError("give --headers and --body, or --captured")
         headers, body = read_headers(self.headers_file), read_bytes(self.body_file)
-        return WebhookRequest(self.path, headers, body, self.client), self.at or now()
+        return WebhookRequest.received(self.path, headers, body, self.client), self.at or now()
 
     def captured(self, file: Path, number: int) -> tuple[WebhookRequest, datetime]:
         if self.headers_file is not None or self.body_file is not None or self.path:

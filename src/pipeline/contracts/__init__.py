@@ -4,6 +4,7 @@ from pipeline.contracts.audit_events import AuditAction, AuditEvent
 from pipeline.contracts.audit_records import accepted_event, audit_record
 from pipeline.contracts.headers import (
     CLIENT_HEADER,
+    ENCODING_HEADER,
     FACTS_HEADER,
     INTEGRATION_HEADER,
     PATH_HEADER,
@@ -50,6 +51,7 @@ from pipeline.contracts.topics import (
 __all__ = [
     "CLIENT_HEADER",
     "DEAD_LETTER_ENDING",
+    "ENCODING_HEADER",
     "FACTS_HEADER",
     "INTEGRATION_HEADER",
     "PATH_HEADER",

@@ -17,6 +17,9 @@ INTEGRATION_HEADER = "pipeline_integration"
 PATH_HEADER = "pipeline_path"
 """Record header with the path below the webhook's own, e.g. ``/managed_cards/watch``; absent where there is none."""
 
+ENCODING_HEADER = "content-encoding"
+"""Record header that says how the value is compressed, e.g. ``gzip``; absent where it is not."""
+
 CLIENT_HEADER = "pipeline_client"
 """Record header with the address that a webhook came from. AUDIT needs it; other records do not have it."""
 
@@ -64,6 +67,7 @@ class EventHeaders:
         content_type: Media type of the value.
         traceparent: W3C trace context, or None.
         dataschema: URI of the value's schema (``$id`` of a file in ``schemas/``), or None.
+        content_encoding: How the value is compressed, e.g. ``gzip``; empty where it is not.
     """
 
     id: str
@@ -75,6 +79,7 @@ class EventHeaders:
     content_type: str = "application/json"
     traceparent: str | None = None
     dataschema: str | None = None
+    content_encoding: str = ""
 
     def encode(self, extra: Iterable[tuple[str, bytes]] = ()) -> Headers:
         """Return the record headers, ``extra`` last."""
@@ -88,6 +93,8 @@ class EventHeaders:
             "ce_partitionkey": self.partition_key,
             "content-type": self.content_type,
         }
+        if self.content_encoding:
+            named[ENCODING_HEADER] = self.content_encoding
         if self.dataschema:
             named["ce_dataschema"] = self.dataschema
         if self.traceparent:

@@ -12,6 +12,8 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pipeline.contracts import Headers, Record, first_values
+from pipeline.contracts.bodies import json_value, says_json
+from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import PoisonRecord
 from pipeline.subscriber.models import MODELS, SCHEMAS
 
@@ -34,8 +36,9 @@ class Event(Generic[Data]):
         time: When it was received (``ce_time``), with a zone.
         key: The record's key; events of one key are handled one after another.
         source: Where it came in, such as ``/webhooks/weavr/acme`` (``ce_source``).
-        data: The body as the type's model; of a type without one, the JSON value, or None where it is not JSON.
-        raw: The body as received, byte for byte: what a signature was made over.
+        data: The body as the type's model; of a type without one, the JSON value (of a form too), or None where it is
+            not JSON.
+        raw: The body as received, byte for byte, maybe compressed (header ``content-encoding``).
         headers: All headers of the record, the sender's signature among them.
         topic: Logical name, without the cluster's prefix.
         attempt: 1 at first, counted up while this process tries again.
@@ -75,7 +78,7 @@ def event_of_record(record: Record, models: Mapping[str, type[BaseModel]]) -> Ev
     model = models.get(kind)
     if model is not None and model is MODELS.get(kind):
         _ensure_known(kind, named.get("ce_dataschema"))
-    data: Any = _modelled(record.value, model) if model else _plain(record.value, named.get("content-type", ""))
+    data: Any = _data(record, model, named.get("content-type", ""))
     return Event(
         id=ident,
         type=kind,
@@ -102,6 +105,18 @@ def _ensure_known(kind: str, schema: str | None) -> None:
         )
 
 
+def _data(record: Record, model: type[BaseModel] | None, content_type: str) -> Any:
+    if model is None and not says_json(content_type):
+        return None
+    try:
+        body = json_value(record)
+    except InvalidBody as error:
+        why = "; ".join(f"{one.field or 'body'}: {one.rule}" for one in error.findings)
+    else:
+        return _modelled(body, model) if model else _plain(body)
+    raise PoisonRecord("event_not_json", f"The body cannot be read as its headers say: {why}.")
+
+
 def _modelled(body: bytes, model: type[BaseModel]) -> BaseModel:
     try:
         return model.model_validate_json(body)
@@ -118,10 +133,7 @@ def _speakable(step: int | str) -> str:
     return str(step) if isinstance(step, int) or _FIELD_NAME.fullmatch(step) else "?"
 
 
-def _plain(body: bytes, content_type: str) -> Any:
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        return None
+def _plain(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

@@ -156,7 +156,7 @@ STATUSES: Final[tuple[Status, ...]] = (
         (413,),
         "Body too large",
         _NOTHING,
-        "The body is larger than ingress.max_body_bytes.",
+        "The body is larger than ingress.max_body_bytes, as it came or after it was expanded.",
         "Send a smaller body, or ask the receiver for a higher limit",
         "body",
     ),
@@ -184,7 +184,8 @@ STATUSES: Final[tuple[Status, ...]] = (
         (415,),
         "Unsupported content encoding",
         _NOTHING,
-        "The body is compressed. Weavr and configured sources are not asked.",
+        "The body is compressed, and the webhook announces jobs. Weavr and configured sources take gzip and deflate, "
+        "and keep other encodings in quarantine.",
         "Send the body without Content-Encoding",
         "Content-Encoding",
     ),

@@ -308,7 +308,7 @@ def _line(request: RefusedRequest) -> bytes:
 def _request(line: bytes) -> RefusedRequest | None:
     try:
         document = json.loads(line)
-        request = WebhookRequest(
+        request = WebhookRequest.received(
             path=document["path"],
             headers=tuple((name, value.encode("latin-1")) for name, value in document["headers"]),
             body=base64.b64decode(document["body"]),

@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from pipeline.contracts import Headers, OutgoingRecord, Topic, TopicName, accepted_event, audit_record, first_values
+from pipeline.contracts.bodies import BodyTooLarge
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
@@ -28,7 +29,6 @@ from pipeline.webhooks.http_request import (
     check_media_type,
     check_size,
     client_address,
-    content_type_of,
     headers_of,
     read_body,
     values_of,
@@ -178,29 +178,32 @@ class Ingress:
 
     async def _handle(self, head: _Head, webhook: Webhook) -> Answer:
         """Check the head, wait for the body if it is still to come, verify the request, and make its event durable."""
-        content_type = self._check_head(head, webhook)
+        self._check_head(head, webhook)
         body = arrived_body(head.request, self._settings.max_body_bytes)
         if body is None:
             self._check_signature_head(head, webhook)
             body = await self._awaited_body(head, webhook)
-        received = self._received(head, webhook, content_type, body)
+        received = self._received(head, webhook, body)
         with self.limits.publishing(webhook, head.client, len(body)):
             return await self._publish(received, head.known)
 
-    def _check_head(self, head: _Head, webhook: Webhook) -> str:
-        """Return the content type of a request that its head does not refuse."""
-        any_type = webhook.policy.any_media_type
-        content_type = content_type_of(head.headers) if any_type else check_media_type(head.headers)
+    def _check_head(self, head: _Head, webhook: Webhook) -> None:
+        """Refuse a request that its head decides about."""
+        if not webhook.policy.any_media_type:
+            check_media_type(head.headers)
         check_size(head.request, self._settings.max_body_bytes)
-        return content_type
 
-    def _received(self, head: _Head, webhook: Webhook, content_type: str, body: bytes) -> Received:
+    def _received(self, head: _Head, webhook: Webhook, body: bytes) -> Received:
         """Verify the request; keep only the headers that are stored with the record."""
-        now = self._clock()
-        verified = self._verify(webhook, WebhookRequest(head.path_below, head.headers, body, head.client), now)
+        now, most = self._clock(), self._settings.max_body_bytes
+        request = WebhookRequest.received(head.path_below, head.headers, body, head.client, most)
+        try:
+            verified = self._verify(webhook, request, now)
+            request.check_expansion()
+        except BodyTooLarge:
+            raise Problem(Answer.BODY_TOO_LARGE, detail=f"The body expands to more than {most} bytes") from None
         stored = tuple(header for header in head.headers if header[0] in webhook.verifier.stored_headers)
-        request = WebhookRequest(verified.path, stored, body, head.client)
-        return Received(webhook, request, content_type, verified.by, now, head.trace)
+        return Received(webhook, request.as_stored(verified.path, stored), verified.by, now, head.trace)
 
     def _check_signature_head(self, head: _Head, webhook: Webhook) -> None:
         """Refuse a request that no body could make authentic, unless a person captures whole requests of its source."""

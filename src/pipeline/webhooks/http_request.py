@@ -11,9 +11,13 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 
 from pipeline.contracts import Headers
+from pipeline.contracts.bodies import named_encodings
 from pipeline.webhooks.answers import Answer, Problem
 
 _Address = IPv4Address | IPv6Address
+
+_UTF8: Final = frozenset({"utf-8", "utf8"})
+"""The second is no registered name of the charset, but several frameworks send it."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -71,13 +75,12 @@ def _within(address: _Address, networks: Sequence[IPv4Network | IPv6Network]) ->
 
 
 def check_media_type(headers: Headers) -> str:
-    """Return the content type as received, if the body is JSON and not compressed.
+    """Return the content type as received, if it says that the body is JSON in UTF-8 and not compressed.
 
     Raises:
         Problem: 415.
     """
-    encodings = values_of(headers, "content-encoding")
-    if any(encoding.strip().lower() != "identity" for encoding in encodings):
+    if named_encodings(headers):
         raise Problem(Answer.CONTENT_ENCODING)
     types = values_of(headers, "content-type")
     if len(types) != 1 or not _is_json(types[0]):
@@ -96,7 +99,7 @@ def _is_json(content_type: str) -> bool:
     charsets = [
         value.strip('" ') for name, _, value in (part.partition("=") for part in parameters) if name == "charset"
     ]
-    return content_type.isascii() and media_type == "application/json" and all(name == "utf-8" for name in charsets)
+    return content_type.isascii() and media_type == "application/json" and _UTF8.issuperset(charsets)
 
 
 def check_size(request: web.BaseRequest, limit: int) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from pipeline.contracts import (
+    ENCODING_HEADER,
     INTEGRATION_HEADER,
     PATH_HEADER,
     AuditAction,
@@ -34,7 +35,7 @@ from pipeline.webhooks.sources import Source, WebhookRequest
 
 _CORE: Final = frozenset(
     {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_partitionkey"}
-    | {"ce_dataschema", "content-type", "traceparent", REASONS}
+    | {"ce_dataschema", "content-type", ENCODING_HEADER, "traceparent", REASONS}
 )
 """Headers that a release writes again or drops."""
 
@@ -56,7 +57,6 @@ class Quarantined:
         at: When it was received.
         reasons: ``field:rule`` of what was wrong then.
         request: What was received, as far as the record stores it. Holds bearer URLs, personal data, tokens.
-        content_type: As received.
         traceparent: Of the request.
         kept: The record's other headers: integration, path, signature.
         position: The position of its record.
@@ -68,7 +68,6 @@ class Quarantined:
     at: datetime
     reasons: tuple[str, ...]
     request: WebhookRequest
-    content_type: str
     traceparent: str | None
     kept: Headers = field(repr=False)
     position: RecordPosition
@@ -98,8 +97,13 @@ def read_quarantined(record: Record) -> Quarantined:
             path=headers["ce_source"],
             at=datetime.fromisoformat(headers["ce_time"]),
             reasons=tuple(reason for reason in headers[REASONS].split(",") if reason),
-            request=WebhookRequest(headers.get(PATH_HEADER, ""), received, record.value),
-            content_type=headers["content-type"],
+            request=WebhookRequest(
+                headers.get(PATH_HEADER, ""),
+                received,
+                record.value,
+                content_type=headers["content-type"],
+                encoding=headers.get(ENCODING_HEADER, ""),
+            ),
             traceparent=headers.get("traceparent"),
             kept=kept,
             position=RecordPosition(record.topic, record.partition, record.offset),
@@ -118,6 +122,8 @@ def shown(item: Quarantined) -> dict[str, JsonValue]:
         "path": item.path,
         "at": item.at.isoformat(),
         "reasons": [*item.reasons],
+        "content_type": mask_text(item.request.content_type, digits=FOREIGN_DIGITS)[:_MAX_TEXT],
+        "content_encoding": item.request.encoding or None,
         "bytes": len(item.request.body),
         "sha256": hashlib.sha256(item.request.body).hexdigest(),
         "body": _masked_body(item),
@@ -156,9 +162,10 @@ def release(item: Quarantined, source: Source, *, now: datetime, actor: str) -> 
         subject=found.subject,
         time=item.at,
         partition_key=found.key,
-        content_type=item.content_type,
+        content_type=item.request.content_type,
         traceparent=item.traceparent,
         dataschema=found.dataschema,
+        content_encoding=item.request.encoding,
     )
     event = AuditEvent(
         id=AuditEvent.id_of(AuditAction.QUARANTINE_RELEASED, item.integration, found.id),
@@ -175,7 +182,11 @@ def release(item: Quarantined, source: Source, *, now: datetime, actor: str) -> 
 def _masked_body(item: Quarantined) -> dict[str, JsonValue] | None:
     """Return the body, masked. No field of anything but an announcement is known here."""
     known = item.position.topic == Topic.BATCH_QUARANTINE
-    return masked_announcement(item.request.body, _KNOWN if known else {})
+    try:
+        body = item.request.json_body
+    except InvalidBody:
+        return None
+    return masked_announcement(body, _KNOWN if known else {})
 
 
 def masked_announcement(body: bytes, names: Mapping[str, None] | None = None) -> dict[str, JsonValue] | None:

@@ -51,9 +51,10 @@ def accepted(received: Received, found: Identified, *, audited: bool = False) ->
         subject=found.subject,
         time=received.at,
         partition_key=found.key,
-        content_type=received.content_type,
+        content_type=received.request.content_type,
         traceparent=received.trace.traceparent,
         dataschema=found.dataschema,
+        content_encoding=received.request.encoding,
     )
     extra = (*_audit_headers(received, found), *_extra(received)) if audited else _extra(received)
     return OutgoingRecord(found.topic, found.key, received.request.body, headers.encode(extra))
@@ -75,8 +76,9 @@ def quarantined(received: Received, invalid: InvalidBody) -> OutgoingRecord:
         subject=integration,
         time=received.at,
         partition_key=integration,
-        content_type=received.content_type,
+        content_type=received.request.content_type,
         traceparent=received.trace.traceparent,
+        content_encoding=received.request.encoding,
     )
     extra = (*_extra(received), (REASONS, ",".join(_reasons(invalid)).encode()))
     topic = received.webhook.source.quarantine(received.request)

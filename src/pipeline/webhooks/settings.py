@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
+from pipeline.contracts.bodies import LARGEST_BODY
 from pipeline.units import Bytes, Count, Port, Seconds
 
 
@@ -24,7 +25,7 @@ class IngressSettings(BaseModel):
     max_body_bytes: Bytes = Field(
         default=524_288,
         ge=1024,
-        le=16_777_216,
+        le=LARGEST_BODY,
         description="A larger request body is refused with 413. Keep it below kafka.max_record_bytes",
     )
     read_timeout_seconds: Seconds = Field(

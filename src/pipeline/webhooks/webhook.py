@@ -44,7 +44,6 @@ class Received:
     Attributes:
         webhook: The webhook that it came to.
         request: Its path without any secret, its body, and the headers to store with the record.
-        content_type: As received.
         verified_by: What proved it authentic.
         at: When its body had arrived completely.
         trace: Its position in a trace.
@@ -52,7 +51,6 @@ class Received:
 
     webhook: Webhook
     request: WebhookRequest
-    content_type: str
     verified_by: str
     at: datetime
     trace: TraceContext

@@ -74,11 +74,12 @@ def weavr_headers(body: bytes, call_ref: bytes = b"call-1") -> Headers:
 def stored(one: Configured, path: str, headers: Headers, body: bytes, *, offset: int = 0) -> Record:
     """Return the record that the ingress makes of an authentic request."""
     verifier = one.webhook.verifier
-    verified = verifier.verify(WebhookRequest(path, headers, body, "192.0.2.7"), AT)
+    request = WebhookRequest.received(path, headers, body, "192.0.2.7")
+    verified = verifier.verify(request, AT)
     kept = tuple(header for header in headers if header[0] in verifier.stored_headers)
-    request = WebhookRequest(verified.path, kept, body, "192.0.2.7")
+    request = request.as_stored(verified.path, kept)
     trace = TraceContext("1" * 32, "2" * 16)
-    received = Received(one.webhook, request, "application/json", verified.by, AT, trace)
+    received = Received(one.webhook, request, verified.by, AT, trace)
     made = accepted(received, one.webhook.source.identify(request))
     return Record(made.topic, 0, offset, made.key, made.value, made.headers, round(AT.timestamp() * 1000))
 

@@ -118,6 +118,7 @@ def test_a_record_shows_position_attributes_and_key(run: Run, topics: Topics) ->
         "ce_partitionkey": "acme/card/1234",
         "integration": "acme",
         "path": "/managed_cards/authorisations/watch",
+        "content_type": "application/json",
         "bytes": 19,
     }
 

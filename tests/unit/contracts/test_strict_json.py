@@ -28,7 +28,6 @@ def _finding(body: bytes) -> Finding:
         (b'{"a": "line\nend"}', "not_json"),
         (b"\xff\xfe{\x00}\x00", "not_utf8"),
         (b'{"a": "\xc3"}', "not_utf8"),
-        (b"\xef\xbb\xbf{}", "byte_order_mark"),
         (b"[]", "not_an_object"),
         (b"null", "not_an_object"),
         (b'"text"', "not_an_object"),
@@ -52,6 +51,12 @@ def test_what_readers_could_disagree_about_is_refused(body: bytes, rule: str) ->
     """What readers could disagree about is refused."""
     finding = _finding(body)
     assert (finding.field, finding.rule) == ("", rule)
+
+
+def test_a_byte_order_mark_is_left_out() -> None:
+    """RFC 8259, section 8.1, lets a reader ignore it; some senders write it."""
+    assert parse_object(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+    assert parse_object(b'\xef\xbb\xbf\xef\xbb\xbf{"a": 1}') == {"a": 1}
 
 
 def test_duplicate_key_is_refused_and_named() -> None:

@@ -144,6 +144,14 @@ def test_an_announcement_that_expires_too_late_is_refused(tmp_path: Path, table:
         assert caught.value.id is not None
 
 
+def test_a_compressed_announcement_is_refused(tmp_path: Path) -> None:
+    """Stages read it as it was received."""
+    (webhook,) = open_webhooks(loaded(tmp_path, BANK))
+    with pytest.raises(InvalidBody) as caught:
+        webhook.source.identify(WebhookRequest("", (), ORDER, encoding="gzip"))
+    assert [one.rule for one in caught.value.findings] == ["content_encoding"]
+
+
 def test_what_the_partner_cannot_read_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage could only dead-letter it."""
     settings = loaded(tmp_path, BANK)

@@ -73,7 +73,10 @@ def test_its_representation_shows_nothing_of_what_it_holds() -> None:
     [
         (b"application/json", b"[1]", [1]),
         (b"application/cloudevents+JSON", b"{}", {}),
-        (b"application/x-www-form-urlencoded", b"payload=%7B%7D", None),
+        (b"application/x-www-form-urlencoded", b"payload=%7B%22a%22%3A1%7D", {"a": 1}),
+        (b"application/x-www-form-urlencoded", b"a=1&b=&b=%C3%A9", {"a": "1", "b": ["", "\xe9"]}),
+        (b"application/json", b"\xef\xbb\xbf[1]", [1]),
+        (b"application/xml", b"<a/>", None),
         (None, b"{}", None),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from pipeline.kafka.testing import MemoryPublisher
 from pipeline.outbound import HostRules
 from pipeline.webhooks.quarantine import Quarantined, findings_now, read_quarantined, release, shown
 from pipeline.webhooks.sources import EcsSource, Identified, WebhookRequest
+from pipeline.webhooks.sources.configured import Hmac
+from pipeline.webhooks.sources.settings import HmacOptions
 from pipeline.webhooks.testing import SECRET_HEADERS, ecs_webhook, serving
 
 GUID = "cffde776-1d2a-4614-8023-a5148e411462"
@@ -212,3 +215,24 @@ async def test_time_that_is_none_is_poison() -> None:
     headers = tuple((name, b"soon" if name == "ce_time" else value) for name, value in record.headers)
     with pytest.raises(PoisonRecord):
         read_quarantined(_record(replace(record, headers=headers)))
+
+
+def test_a_compressed_request_is_shown_and_released_as_it_came() -> None:
+    packed = gzip.compress(json.dumps({"kind": "x", "number": CARD}).encode())
+    headers = (
+        ("ce_id", b"1"),
+        ("pipeline_integration", b"shop"),
+        ("ce_source", b"/webhooks/sources/shop"),
+        ("ce_time", b"2026-01-21T22:43:59Z"),
+        ("pipeline_quarantine_reasons", b"type:required"),
+        ("content-type", b"application/json"),
+        ("content-encoding", b"gzip"),
+    )
+    item = read_quarantined(Record(Topic.WEBHOOK_QUARANTINE, 0, 7, "shop", packed, headers, 0))
+    view = shown(item)
+    assert (view["content_type"], view["content_encoding"], view["bytes"]) == ("application/json", "gzip", len(packed))
+    assert view["body"] == {"other_fields": 2}
+    source = Hmac().source("shop", HmacOptions.model_validate({"event": {"type": "json:/kind"}}))
+    released = release(item, source, now=LATER, actor="cli:operator").record
+    assert (released.value, released.topic) == (packed, "webhook-events.shop")
+    assert [value for name, value in released.headers if name == "content-encoding"] == [b"gzip"]

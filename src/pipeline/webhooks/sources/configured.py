@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.contracts import SOURCE_TOPICS, Headers, Topic, event_id, stable_hash
+from pipeline.contracts.bodies import says_json
 from pipeline.contracts.json_pointer import value_at
 from pipeline.contracts.strict_json import Finding, InvalidBody, parse_object
 from pipeline.webhooks.sources.protocols import Identified, Policy, SchemeVerifier, WebhookRequest
@@ -24,12 +25,16 @@ _LONGEST: Final = 256
 
 _TEXT: Final = "text:"
 
+_ENCODING_RULES: Final = frozenset({"content_encoding", "encoding_broken", "body_too_large"})
+_NOT_JSON: Final = frozenset({"not_json", "not_utf8"})
+
 
 class ConfiguredSource:
     """Finds id, type and key where the settings say; see :class:`~pipeline.webhooks.sources.protocols.Source`.
 
-    It keeps what it does not understand, and never refuses it. A body that is no strict JSON object has no values. A
-    header with several different values is not understood: others may read another of them.
+    It keeps what it does not understand, and never refuses it. A body that is neither a strict JSON object nor a form
+    has no values; if its Content-Type or Content-Encoding promises otherwise, the request is not understood. Nor is a
+    header with several different values: others may read another of them.
 
     Args:
         name: Name of the source.
@@ -54,14 +59,15 @@ class ConfiguredSource:
 
     def identify(self, request: WebhookRequest) -> Identified:
         """See Source."""
-        document, fault = self._document(request.body)
+        document, fault = self._document(request)
         try:
             identity = self._identity(request, document)
             kind = self._type.text(request.headers, document)
             key = self._key.text(request.headers, document)
         except InvalidBody as doubtful:
             raise InvalidBody(doubtful.findings, id=self._unnamed(request)) from None
-        if kind is None or len(kind) > _LONGEST:
+        unreadable = fault is not None and _is_unreadable(request, fault)
+        if kind is None or len(kind) > _LONGEST or unreadable:
             findings = fault.findings if fault else [Finding("type", "required", "Send the type of event as agreed")]
             raise InvalidBody(findings, id=identity)
         if key is not None and len(key) > _LONGEST:
@@ -76,11 +82,12 @@ class ConfiguredSource:
             subject_in_logs=key is None,
         )
 
-    def _document(self, body: bytes) -> tuple[Mapping[str, Any], InvalidBody | None]:
-        if not self._reads_body:
+    def _document(self, request: WebhookRequest) -> tuple[Mapping[str, Any], InvalidBody | None]:
+        if not self._reads_body and not request.encoding:
             return {}, None
         try:
-            return parse_object(body), None
+            body = request.json_body
+            return parse_object(body) if self._reads_body else {}, None
         except InvalidBody as fault:
             return {}, fault
 
@@ -89,7 +96,13 @@ class ConfiguredSource:
         return self._unnamed(request) if found is None else event_id(self._name, found)
 
     def _unnamed(self, request: WebhookRequest) -> str:
-        return event_id(self._name, request.body, self._signed_at(request.headers))
+        return event_id(self._name, request.repeated_body, self._signed_at(request.headers))
+
+
+def _is_unreadable(request: WebhookRequest, fault: InvalidBody) -> bool:
+    """Return whether a subscriber could not read the event either, although the request says what its body is."""
+    rules = {finding.rule for finding in fault.findings}
+    return bool(rules & _ENCODING_RULES) or (says_json(request.content_type) and bool(rules & _NOT_JSON))
 
 
 class _FirstOf:
@@ -128,7 +141,7 @@ def _verifier(
 ) -> SchemeVerifier:
     named = (RequestValue.parse(one) for one in (*event.id, *event.type, *event.key) if not one.startswith(_TEXT))
     also = frozenset(value.name.lower() for value in named if value.kind == "header")
-    return SchemeVerifier(scheme_of(options, secrets), also)
+    return SchemeVerifier(scheme_of(options, secrets), also, options.signed_body)
 
 
 def _time_of(spec: HmacSpec) -> Callable[[Headers], bytes]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 from pydantic import BaseModel, JsonValue
 
 from pipeline.contracts import Headers, TopicName
-from pipeline.webhooks.verification import Scheme, Secret
+from pipeline.contracts.bodies import LARGEST_BODY, UnreadableBody, encoding_of, json_of, plain_body
+from pipeline.contracts.strict_json import InvalidBody
+from pipeline.webhooks.http_request import content_type_of
+from pipeline.webhooks.verification import Reason, Scheme, Secret, SignatureRefused
 
 SuccessStatus = Literal[200, 202, 204]
 """The status that a sender takes for success, as its source is configured."""
+
+SignedBody = Literal["as-sent", "plain"]
+"""Which bytes of an encoded body a sender signs: those that it sends, or those without the encoding."""
 
 UnverifiedStatus = Literal[401, 503]
 """Answer to a well-formed, fresh request that no secret verifies: 401 ends it, 503 makes the sender repeat it."""
@@ -33,12 +40,66 @@ class WebhookRequest:
             only those that its verifier stores with the record, so that it finds the same again in the record.
         body: The raw bytes.
         client: Address of the sender, behind trusted proxies; ``-`` if it is not known.
+        content_type: As received; ``application/octet-stream`` where there is none.
+        encoding: How the body is encoded, as :func:`~pipeline.contracts.bodies.encoding_of` names it.
+        most_bytes: Most bytes that the body may have without its encoding.
     """
 
     path: str = field(repr=False)
     headers: Headers = field(repr=False)
     body: bytes = field(repr=False)
     client: str = "-"
+    content_type: str = field(default="application/octet-stream", repr=False)
+    encoding: str = ""
+    most_bytes: int = LARGEST_BODY
+
+    @classmethod
+    def received(
+        cls, path: str, headers: Headers, body: bytes, client: str = "-", most_bytes: int = LARGEST_BODY
+    ) -> Self:
+        """Return a request as it arrived; its headers say how to read the body.
+
+        Args:
+            path: Path below the webhook's own.
+            headers: All of them, names in lower case.
+            body: The raw bytes.
+            client: Address of the sender.
+            most_bytes: Most bytes that the body may have without its encoding.
+        """
+        content_type, encoding = content_type_of(headers), encoding_of(headers, body)
+        return cls(path, headers, body, client, content_type, encoding, most_bytes)
+
+    def as_stored(self, path: str, headers: Headers) -> WebhookRequest:
+        """Return the request with the path and the headers that are stored with its record."""
+        return WebhookRequest(path, headers, self.body, self.client, self.content_type, self.encoding, self.most_bytes)
+
+    def check_expansion(self) -> None:
+        """Raise BodyTooLarge if the body expands to more than ``most_bytes``; other faults are left to the source."""
+        with contextlib.suppress(UnreadableBody):
+            _ = self.plain_body
+
+    @property
+    def plain_body(self) -> bytes:
+        """The body without its content encoding. It is expanded each time, so that nobody keeps it beside the body.
+
+        Raises:
+            UnreadableBody: Its encoding is unknown or broken.
+            BodyTooLarge: It expands to more than ``most_bytes`` bytes.
+        """
+        return plain_body(self.body, self.encoding, self.most_bytes)
+
+    @property
+    def json_body(self) -> bytes:
+        """The JSON that the body holds, also in a form; it may still be no JSON. Raises as ``plain_body``."""
+        return json_of(self.plain_body, self.content_type)
+
+    @property
+    def repeated_body(self) -> bytes:
+        """What is equal in every repeat of the request, for ids: senders may compress each repeat in another way."""
+        try:
+            return self.plain_body
+        except InvalidBody:
+            return self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +168,14 @@ class SchemeVerifier:
     Args:
         scheme: Decides by headers, body and time.
         also_stored: Lower-case names of more headers to store, such as the one with the event's id.
+        signed_body: Which bytes of an encoded body are signed.
     """
 
-    def __init__(self, scheme: Scheme, also_stored: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, scheme: Scheme, also_stored: frozenset[str] = frozenset(), signed_body: SignedBody = "as-sent"
+    ) -> None:
         self._scheme = scheme
+        self._signed_body = signed_body
         self.stored_headers = scheme.stored_headers | also_stored
 
     def check_head(self, request: WebhookRequest, now: datetime) -> None:
@@ -119,7 +184,24 @@ class SchemeVerifier:
 
     def verify(self, request: WebhookRequest, now: datetime) -> Verified:
         """See Verifier."""
-        return Verified(self._scheme.verify(request.headers, request.body, now), request.path)
+        return Verified(self._scheme.verify(request.headers, self.signed_bytes(request), now), request.path)
+
+    def signed_bytes(self, request: WebhookRequest) -> bytes:
+        """Return what the sender signed of the body.
+
+        Raises:
+            SignatureRefused: The sender signs the body without its encoding, which cannot be removed.
+            BodyTooLarge: The same body expands to more than the request's ``most_bytes``.
+        """
+        if self._signed_body == "as-sent":
+            return request.body
+        try:
+            return request.plain_body
+        except UnreadableBody:
+            raise SignatureRefused(
+                Reason.BODY_ENCODING,
+                "The body's encoding is unknown or broken, and its signature covers the plain body",
+            ) from None
 
     def scheme_for(self, _request: WebhookRequest) -> Scheme:
         """See Explainable."""
@@ -164,7 +246,8 @@ class Policy:
         unverified: Status of a well-formed, fresh request that no secret verifies; 503 raises an alarm.
         invalid: What happens to an authentic request that does not fit: ``refuse`` answers 422, ``keep`` answers
             success and raises an alarm; either way it is durable in quarantine before the answer.
-        any_media_type: Whether any Content-Type and Content-Encoding is accepted: a refusal would lose the event.
+        any_media_type: Whether any Content-Type and Content-Encoding is accepted: a refusal would lose the event. A
+            body in an unknown encoding does not fit.
         below: Whether every path below the webhook's own belongs to it too.
         audit_accepted: Whether the audit log names each accepted event.
     """

@@ -19,7 +19,7 @@ from pydantic import (
 from pipeline.contracts.weavr import BY_PATH
 from pipeline.outbound import HostRules
 from pipeline.units import Seconds
-from pipeline.webhooks.sources.protocols import SuccessStatus, UnverifiedStatus
+from pipeline.webhooks.sources.protocols import SignedBody, SuccessStatus, UnverifiedStatus
 from pipeline.webhooks.verification import HmacSpec, RequestValue, SchemeSettings, StandardWebhooksSpec
 
 WEAVR_RETRIES_SECONDS: Final = 10 + 60 + 360 + 2160 + 12_960
@@ -94,6 +94,7 @@ class EventAttributes(BaseModel):
     )
 
 
+_SIGNED_BODY: Final = "Which bytes of a compressed body are signed: 'as-sent', or 'plain' for those before compression"
 _EVENT: Final = "Which values are the event's id, type and key; written beside the options, as keys of the table itself"
 
 
@@ -103,6 +104,7 @@ class HmacOptions(HmacSpec):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     scheme: Literal["hmac"] = Field(default="hmac", description="Always hmac")
+    signed_body: SignedBody = Field(default="as-sent", description=_SIGNED_BODY)
     event: EventAttributes = Field(default=EventAttributes(), description=_EVENT)
 
 
@@ -112,6 +114,7 @@ class StandardWebhooksOptions(StandardWebhooksSpec):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     scheme: Literal["standard-webhooks"] = Field(default="standard-webhooks", description="Always standard-webhooks")
+    signed_body: SignedBody = Field(default="as-sent", description=_SIGNED_BODY)
     event: EventAttributes = Field(
         default=EventAttributes(id=("header:webhook-id",), type=("json:/type", "text:event")), description=_EVENT
     )

@@ -73,7 +73,7 @@ class WeavrSource:
         if kind is None:
             remedy = "Add the kind of event to the receiver's table, then release it from quarantine"
             raise InvalidBody([Finding("path", UNKNOWN_PATH, remedy)], id=identity)
-        subject = kind.subject(_read(kind, request.body, identity))
+        subject = kind.subject(_read(kind, request, identity))
         return Identified(
             topic=kind.topic,
             key=entity_key(self._integration, subject),
@@ -92,15 +92,15 @@ class WeavrSource:
         name = CALL_REF if kind is None or kind.signed else REQUEST_REF
         reference = _first(request.headers, name)
         if reference:
-            return event_id(self._integration, request.path, reference, request.body)
+            return event_id(self._integration, request.path, reference, request.repeated_body)
         published = _first(request.headers, TIMESTAMP)
-        return event_id(self._integration, request.path, b"", published, request.body)
+        return event_id(self._integration, request.path, b"", published, request.repeated_body)
 
 
-def _read(kind: EventKind, body: bytes, identity: str) -> dict[str, Any]:
+def _read(kind: EventKind, request: WebhookRequest, identity: str) -> dict[str, Any]:
     """Return the body, if it fits the kind's model."""
     try:
-        data = parse_object(body)
+        data = parse_object(request.json_body)
         kind.model.model_validate(data)
     except InvalidBody as invalid:
         raise InvalidBody(invalid.findings, id=identity) from None

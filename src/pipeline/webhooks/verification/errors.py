@@ -31,6 +31,8 @@ class Reason(StrEnum):
     TIMESTAMP_MALFORMED = "timestamp_malformed"
     TIMESTAMP_TOO_OLD = "timestamp_too_old"
     TIMESTAMP_IN_FUTURE = "timestamp_in_future"
+    BODY_ENCODING = "body_encoding"
+    """The signature covers the body without its content encoding, which is unknown or broken."""
     NOT_VERIFIED = "not_verified"
     UNSIGNED_PATH = "unsigned_path"
     """The sender does not sign this path, and the configuration does not say what protects it instead."""

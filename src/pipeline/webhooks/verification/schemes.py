@@ -7,6 +7,7 @@ Source of Standard Webhooks: its specification, sections *Signature scheme* and 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -17,8 +18,10 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 
-from pipeline.contracts import Headers
+from pipeline.contracts import Headers, first_values
+from pipeline.contracts.bodies import UnreadableBody, encoding_of, json_of, plain_body
 from pipeline.contracts.json_pointer import value_at
+from pipeline.contracts.strict_json import InvalidBody
 from pipeline.webhooks.verification.errors import Reason, SignatureRefused
 from pipeline.webhooks.verification.explanation import OnStep, ignore_step
 from pipeline.webhooks.verification.keys import (
@@ -156,7 +159,7 @@ class HmacOfParts:
         on_step("match", f"verified by {found}")
         if self._time is not None and self._time.kind == "json":
             # only now: nothing of a body is parsed before it is known to be authentic
-            self._check_age(_time_inside(body, self._time.name), now, on_step)
+            self._check_age(_time_inside(headers, body, self._time.name), now, on_step)
         return found
 
     def _head(self, headers: Headers, now: datetime, on_step: OnStep) -> tuple[_Keys, list[bytes], list[bytes | None]]:
@@ -216,10 +219,12 @@ def _form(spec: HmacSpec) -> re.Pattern[bytes]:
     return re.compile(rb"[A-Za-z0-9+/]{%d}={%d}" % ((size + padding) // 3 * 4 - padding, padding))
 
 
-def _time_inside(body: bytes, pointer: str) -> bytes:
+def _time_inside(headers: Headers, body: bytes, pointer: str) -> bytes:
+    with contextlib.suppress(UnreadableBody):  # it may have been expanded already, as its signature needs it
+        body = plain_body(body, encoding_of(headers, body))
     try:
-        found = value_at(json.loads(body), pointer)
-    except (ValueError, LookupError, RecursionError):
+        found = value_at(json.loads(json_of(body, first_values(headers).get("content-type", ""))), pointer)
+    except (InvalidBody, ValueError, LookupError, RecursionError):
         raise SignatureRefused(Reason.TIMESTAMP_MISSING, f"There is no {pointer} in the body") from None
     if isinstance(found, str):
         return found.encode("utf-8", "replace")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import hmac
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,14 +13,16 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from pipeline.contracts import Headers, Topic, event_id
+from pipeline.contracts.bodies import BodyTooLarge
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.webhooks.sources import Identified, Policy, WebhookRequest
 from pipeline.webhooks.sources.configured import Hmac, StandardWebhooks
 from pipeline.webhooks.sources.settings import EventAttributes, HmacOptions, StandardWebhooksOptions
-from pipeline.webhooks.verification import Secret
+from pipeline.webhooks.verification import Secret, SignatureRefused
 
 EVENT = {"id": "evt_1", "type": "paid", "account": {"id": 42}, "odd": {"a/b~c": "deep"}, "list": ["x"]}
 BODY = json.dumps(EVENT).encode()
+NOW = datetime(2026, 1, 22, tzinfo=UTC)
 ATTRIBUTES = {"id": "json:/id", "type": "json:/type", "key": "json:/account/id"}
 
 
@@ -182,3 +187,43 @@ def test_what_names_no_value_is_refused(value: str) -> None:
 def test_an_id_cannot_be_the_same_for_all() -> None:
     with pytest.raises(ValidationError):
         EventAttributes.model_validate({"id": "text:same"})
+
+
+@pytest.mark.parametrize("level", [1, 9])
+def test_without_an_id_the_identity_is_the_same_however_the_body_is_compressed(level: int) -> None:
+    headers = (("content-encoding", b"gzip"), ("content-type", b"application/json"))
+    request = WebhookRequest.received("", headers, gzip.compress(BODY, level, mtime=level))
+    found = Hmac().source("shop", HmacOptions.model_validate({"event": {"type": "json:/type"}})).identify(request)
+    assert (found.id, found.type) == (event_id("shop", BODY, b""), "shop.paid")
+
+
+def test_a_body_that_cannot_be_expanded_is_kept_under_the_id_of_its_bytes() -> None:
+    request = WebhookRequest.received("", (("content-encoding", b"br"),), BODY)
+    with pytest.raises(InvalidBody) as caught:
+        Hmac().source("shop", HmacOptions.model_validate({"event": {"type": "text:event"}})).identify(request)
+    assert [one.rule for one in caught.value.findings] == ["content_encoding"]
+    assert caught.value.id == event_id("shop", BODY, b"")
+
+
+def _signed(body: bytes, signed: bytes) -> WebhookRequest:
+    signature = hmac.digest(b"synthetic", signed, "sha256").hex().encode()
+    return WebhookRequest.received("", (("x-webhook-signature", signature), ("content-encoding", b"gzip")), body)
+
+
+@pytest.mark.parametrize("options", [HmacOptions(signed_body="plain"), HmacOptions()])
+def test_which_bytes_are_signed_is_an_option(options: HmacOptions) -> None:
+    verifier = Hmac().verifier("shop", options, [Secret("k", SecretStr("synthetic"))])
+    packed = gzip.compress(BODY)
+    right, wrong = (BODY, packed) if options.signed_body == "plain" else (packed, BODY)
+    assert verifier.verify(_signed(packed, right), NOW).by == "k"
+    with pytest.raises(SignatureRefused, match="not_verified"):
+        verifier.verify(_signed(packed, wrong), NOW)
+
+
+def test_an_expansion_that_the_signature_needs_is_bounded() -> None:
+    verifier = Hmac().verifier("shop", HmacOptions(signed_body="plain"), [Secret("k", SecretStr("synthetic"))])
+    request = replace(_signed(gzip.compress(bytes(3000)), b""), most_bytes=2000)
+    with pytest.raises(BodyTooLarge):
+        verifier.verify(request, NOW)
+    with pytest.raises(SignatureRefused, match="body_encoding"):
+        verifier.verify(replace(request, body=request.body[:-9], most_bytes=4000), NOW)

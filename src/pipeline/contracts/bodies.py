@@ -1,0 +1,163 @@
+"""Reading a stored body: its content encoding, its form encoding, a byte order mark. Pure.
+
+A record's value is the body as received. Its headers ``content-type`` and ``content-encoding`` say how to read it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from typing import Final
+from urllib.parse import parse_qsl
+
+from pipeline.contracts.headers import ENCODING_HEADER, Headers, first_values
+from pipeline.contracts.records import Record
+from pipeline.contracts.strict_json import Finding, InvalidBody
+
+LARGEST_BODY: Final = 16_777_216
+"""Most bytes that a body may have after decoding: the largest value that ``ingress.max_body_bytes`` can have."""
+
+FORM: Final = "application/x-www-form-urlencoded"
+
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_MOST_MEMBERS: Final = 64
+"""Gzip members of one body. Each further one copies the rest of the body, and no sender needs many."""
+_MOST_FIELDS: Final = 1000
+_NO_ENCODING: Final = frozenset({"", "identity", "none", "utf-8", "utf8"})
+"""Values of Content-Encoding that mean no encoding. The last two are a charset that some senders write there."""
+_SAME: Final = {"x-gzip": "gzip"}
+_TOKEN: Final = re.compile(r"[a-z0-9-]{1,20}")
+_BOMS: Final = re.compile(rb"(?:\xef\xbb\xbf)*")
+
+
+class UnreadableBody(InvalidBody):
+    """A body whose content encoding is unknown, damaged or cut off."""
+
+
+class BodyTooLarge(InvalidBody):
+    """A body that expands to more bytes than are allowed."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__([Finding("", "body_too_large", f"Send a body of at most {most} bytes before compression")])
+
+
+def encoding_of(headers: Headers, body: bytes) -> str:
+    """Return how a body is encoded: ``gzip``, ``deflate``, the name of another encoding, or empty for not at all.
+
+    The bytes decide about gzip: some proxies expand a body and leave the header as it was.
+
+    Args:
+        headers: Of the request, names in lower case.
+        body: As received.
+    """
+    encodings = named_encodings(headers)
+    return "" if encodings == ["gzip"] and not body.startswith(_GZIP_MAGIC) else ", ".join(encodings)
+
+
+def named_encodings(headers: Headers) -> list[str]:
+    """Return the encodings that all headers Content-Encoding name, without those that mean no encoding."""
+    values = [value.decode("latin-1").lower() for name, value in headers if name == ENCODING_HEADER]
+    named = [one.strip() for value in values for one in value.split(",")]
+    encodings = [_SAME.get(one, one) for one in named if one not in _NO_ENCODING]
+    return [one if _TOKEN.fullmatch(one) else "unknown" for one in encodings]
+
+
+def plain_body(body: bytes, encoding: str, most: int = LARGEST_BODY) -> bytes:
+    """Return a body without its content encoding. It stops expanding at ``most`` bytes.
+
+    Args:
+        body: As received.
+        encoding: As :func:`encoding_of` returns it; empty: the body is returned as it is.
+        most: Largest size in bytes after decoding.
+
+    Raises:
+        UnreadableBody: The encoding is unknown, or the data are damaged or end too early.
+        BodyTooLarge: It expands to more than ``most`` bytes.
+    """
+    if not encoding:
+        return body
+    if encoding == "gzip":
+        return _expanded(body, 16 + zlib.MAX_WBITS, most)
+    if encoding == "deflate":
+        wrapped = int.from_bytes(body[:2]) % 31 == 0 and body[:1] and body[0] & 0x0F == zlib.DEFLATED
+        return _expanded(body, zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS, most)
+    raise UnreadableBody([Finding("", "content_encoding", "Send the body with Content-Encoding gzip, or without any")])
+
+
+def _expanded(body: bytes, window_bits: int, most: int) -> bytes:
+    pieces: list[bytes] = []
+    left = most
+    for _ in range(_MOST_MEMBERS):
+        decoder = zlib.decompressobj(window_bits)
+        try:
+            piece = decoder.decompress(body, left + 1)
+        except zlib.error:
+            break
+        if len(piece) > left:
+            raise BodyTooLarge(most)
+        left -= len(piece)
+        pieces.append(piece)
+        if not decoder.eof:
+            break
+        body = decoder.unused_data
+        if not body.strip(b"\0"):
+            return b"".join(pieces)
+    raise UnreadableBody([Finding("", "encoding_broken", "Send the whole body: its data are damaged or cut off")])
+
+
+def media_type_of(content_type: str) -> str:
+    """Return the media type in lower case, without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def says_json(content_type: str) -> bool:
+    """Return whether a body of this type holds JSON: it is JSON, or a form."""
+    media_type = media_type_of(content_type)
+    return media_type in {"application/json", FORM} or media_type.endswith("+json")
+
+
+def json_of(body: bytes, content_type: str) -> bytes:
+    """Return the JSON that a body without content encoding holds; it may still be no JSON at all.
+
+    Byte order marks at its beginning are left out. A form with one field that holds a JSON object, as GitHub and Slack
+    send it, is that object. Any other form is an object of its fields: texts, and lists of texts where a name is
+    repeated. A body that only calls itself a form, and begins like a JSON object, is JSON: curl does that.
+
+    Raises:
+        InvalidBody: It is a form that cannot be read.
+    """
+    body = _without_marks(body)
+    if media_type_of(content_type) != FORM or body.lstrip()[:1] == b"{":
+        return body
+    try:
+        fields = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
+    except UnicodeDecodeError:
+        raise InvalidBody([Finding("", "not_utf8", "Encode the body as UTF-8")]) from None
+    except ValueError:
+        raise InvalidBody([Finding("", "too_many", f"Send a form of at most {_MOST_FIELDS} fields")]) from None
+    if len(fields) == 1 and fields[0][1].lstrip("\ufeff \t\r\n").startswith("{"):
+        return _without_marks(fields[0][1].encode())
+    found: dict[str, list[str]] = {}
+    for name, value in fields:
+        found.setdefault(name, []).append(value)
+    return json.dumps({name: values if len(values) > 1 else values[0] for name, values in found.items()}).encode()
+
+
+def _without_marks(body: bytes) -> bytes:
+    marks = _BOMS.match(body)
+    return body[marks.end() :] if marks else body
+
+
+def plain_value(record: Record) -> bytes:
+    """Return a record's value without its content encoding. Raises InvalidBody."""
+    return plain_body(record.value, first_values(record.headers).get(ENCODING_HEADER, ""))
+
+
+def json_value(record: Record) -> bytes:
+    """Return the JSON that a record's value holds; it may still be no JSON at all.
+
+    Raises:
+        InvalidBody: Its content encoding or its form cannot be read.
+    """
+    return json_of(plain_value(record), first_values(record.headers).get("content-type", ""))

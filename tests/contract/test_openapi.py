@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
-from support.paths import ROOT
+from support.openapi import DOCUMENT, PATH, bundled_document
 
 from pipeline.contracts.weavr import KINDS, EventKind
 from pipeline.webhooks.answers import STATUSES
 
-PATH: Final = ROOT / "schemas" / "openapi.json"
-DOCUMENT: Final[dict[str, Any]] = json.loads(PATH.read_text("utf-8"))
 REFUSED: Final = 400
 PREFIX: Final = "/webhooks/weavr/{integration}"
-
-
-def bundled(node: Any, files: dict[str, Any], within: str = "") -> Any:
-    """The document, with references to the schemas in ``files`` instead of references to their files."""
-    if isinstance(node, list):
-        return [bundled(one, files, within) for one in node]
-    if not isinstance(node, Mapping):
-        return node
-    found = {key: bundled(value, files, within) for key, value in node.items() if key != "$id"}
-    if node.get("$ref", "").startswith("./"):
-        name = node["$ref"].rpartition("/")[2]
-        files[name] = bundled(json.loads((PATH.parent / node["$ref"]).read_text("utf-8")), files, name)
-        found["$ref"] = f"#/components/schemas/{name}"
-    elif within and "$ref" in node:
-        found["$ref"] = node["$ref"].replace("#", f"#/components/schemas/{within}")
-    return found
 
 
 def test_it_is_valid() -> None:
@@ -41,11 +22,9 @@ def test_it_is_valid() -> None:
 
 
 def test_it_is_valid_with_all_that_it_refers_to() -> None:
-    files: dict[str, Any] = {}
-    document = bundled(DOCUMENT, files)
-    document["components"]["schemas"] = files
+    document = bundled_document()
     validate(document)
-    assert len(files) == len(KINDS) + 2
+    assert len(document["components"]["schemas"]) == len(KINDS) + 2
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.type)

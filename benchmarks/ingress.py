@@ -1,27 +1,57 @@
 """INGRESS, verified and durable, against a bare aiohttp no-op.
 
-Ours is ``pipeline ingress`` as a process, twice over: announcements of ECS (HMAC verified, body validated) and events
-of Weavr (all 32 kinds), each one record on Apache Kafka with acks=all. The peer answers 202 to any POST and does
-nothing. The load generator is a third process with keep-alive connections, each sending its next request when the last
-one is answered; all share this machine's cores.
+Ours is ``pipeline ingress`` as a process: announcements of ECS (HMAC verified, body validated), events of Weavr (all 32
+kinds), and authorisations alone, which go to one topic. Each is one record on Apache Kafka with acks=all. The peer
+answers 202 to any POST and does nothing. The load generator is a third process with keep-alive connections, each
+sending its next request when the last one is answered; all share this machine's cores. So the CPU time of a server per
+request says more about the server than the requests per second do.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-REQUESTS = {64: 6_000, 256: 8_000}
+import psutil
+
+REQUESTS: Final = {64: 6_000, 256: 8_000}
 """Requests of one round by number of connections."""
 
-WEBHOOKS = {"ecs": "announcements of jobs", "weavr": "events"}
-"""What is sent, by kind of source."""
+LOADS: Final = {
+    "events": "events, 32 kinds",
+    "authorisations": "authorisations only",
+    "announcements": "announcements",
+}
+"""What is sent, and how the rows call it."""
+
+_CPU: Final = "ingress, {}, 64 connections: CPU time per request / no-op's"
+_RATE: Final = "ingress, {}, {} connections: requests/s / no-op's"
+_TAIL: Final = "ingress, events, 32 kinds: p99 at half of the reached load / median"
+TARGETS: Final = {
+    _RATE.format(LOADS["events"], 64): 0.32,
+    _RATE.format(LOADS["events"], 256): 0.36,
+    _RATE.format(LOADS["announcements"], 64): 0.28,
+    _RATE.format(LOADS["announcements"], 256): 0.33,
+    _CPU.format(LOADS["events"]): 3.0,
+    _CPU.format(LOADS["authorisations"]): 2.8,
+    _CPU.format(LOADS["announcements"]): 3.5,
+    _TAIL: 3.0,
+}
+CEILINGS: Final = {
+    _CPU.format(LOADS["events"]): 7.5,
+    _CPU.format(LOADS["authorisations"]): 7.5,
+    _CPU.format(LOADS["announcements"]): 10.0,
+}
+_TAIL_SECONDS: Final = 5
 
 SECRET = "benchmark-webhook-secret-0123456789"  # noqa: S105 - of nobody
 _SOURCES = {
@@ -50,25 +80,50 @@ source_addresses = ["127.0.0.1/32"]
 """Settings of the two sources; each is measured alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A running server."""
+
+    url: str
+    process: psutil.Process
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that the process has used so far."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
 def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Return a row per number of connections of (ours, peer): requests per second."""
+    """Return rows of (ours, peer): CPU seconds per request, requests per second, and seconds of p99 and median."""
     from support.brokers import running_apache_kafka  # noqa: PLC0415 - found once the tests' folder is on the path
 
-    rows: dict[str, list[tuple[float, float]]] = {}
+    rows: dict[str, list[tuple[float, float]]] = defaultdict(list)
     noop = [sys.executable, "-m", "benchmarks.ingress_noop"]
-    with tempfile.TemporaryDirectory() as folder, running_apache_kafka() as broker, _server(noop) as peer:
-        for kind, what in WEBHOOKS.items():
+    with tempfile.TemporaryDirectory() as folder, running_apache_kafka() as broker, _running(noop) as peer:
+        for kind in ("weavr", "ecs"):
             config = _config(Path(folder) / kind, broker.bootstrap_servers, kind)
             _pipeline(config, "topics", "create")
-            with _server([_cli(), "--config", str(config), "ingress"]) as ours:
-                for connections, requests in REQUESTS.items():
-                    name = f"ingress, {what}, {connections} connections: requests/s, peer aiohttp no-op"
-                    _load(ours, kind, connections, requests // 4)
-                    rows[name] = [
-                        (_load(ours, kind, connections, requests), _load(peer, kind, connections, requests))
-                        for _ in range(rounds)
-                    ]
-    return rows
+            with _running([_cli(), "--config", str(config), "ingress"]) as ours:
+                for load in ("announcements",) if kind == "ecs" else ("events", "authorisations"):
+                    _measure(load, ours, peer, rounds, rows)
+                if kind == "weavr":
+                    reached = statistics.median(pair[0] for pair in rows[_RATE.format(LOADS["events"], 64)])
+                    rows[_TAIL] = [_tail(ours, reached / 2) for _ in range(rounds)]
+    return dict(rows)
+
+
+def _measure(load: str, ours: _Server, peer: _Server, rounds: int, rows: dict[str, list[tuple[float, float]]]) -> None:
+    for connections, requests in REQUESTS.items():
+        if load == "authorisations" and connections != 64:  # noqa: PLR2004 - the row has 64
+            continue
+        _load(ours, load, connections, requests // 4)
+        for _ in range(rounds):
+            rates, costs = zip(*(_load(server, load, connections, requests) for server in (ours, peer)), strict=True)
+            if load != "authorisations":
+                rows[_RATE.format(LOADS[load], connections)].append(rates)
+            if connections == 64:  # noqa: PLR2004 - the row has 64
+                rows[_CPU.format(LOADS[load])].append(costs)
 
 
 def _config(folder: Path, bootstrap_servers: str, kind: str) -> Path:
@@ -108,12 +163,12 @@ def _pipeline(config: Path, *arguments: str) -> None:
 
 
 @contextmanager
-def _server(command: list[str]) -> Iterator[str]:
-    """Run a server; give its URL, which it prints in one JSON line when it is ready."""
+def _running(command: list[str]) -> Iterator[_Server]:
+    """Run a server, which prints its URL in one JSON line when it is ready."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ourselves
     try:
         ready: dict[str, Any] = json.loads(process.stdout.readline() if process.stdout else "")
-        yield str(ready["url"])
+        yield _Server(str(ready["url"]), psutil.Process(process.pid))
     finally:
         process.terminate()
         process.wait(30)
@@ -121,9 +176,21 @@ def _server(command: list[str]) -> Iterator[str]:
             process.stdout.close()
 
 
-def _load(url: str, kind: str, connections: int, requests: int) -> float:
-    """Return requests per second."""
-    command = [sys.executable, "-m", "benchmarks.ingress_load", url, kind, str(connections), str(requests)]
+def _load(server: _Server, load: str, connections: int, requests: int) -> tuple[float, float]:
+    """Return requests per second, and the server's CPU seconds per request."""
+    before = server.cpu_seconds
+    result = _generate(server, load, str(connections), str(requests))
+    return result["per_second"], (server.cpu_seconds - before) / requests
+
+
+def _tail(server: _Server, per_second: float) -> tuple[float, float]:
+    """Return the seconds of the 99th percentile and of the median at a steady load."""
+    result = _generate(server, "events", "64", str(int(per_second * _TAIL_SECONDS)), str(per_second))
+    return result["p99"], result["p50"]
+
+
+def _generate(server: _Server, *arguments: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.ingress_load", server.url, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
     result: dict[str, float] = json.loads(done.stdout)
-    return result["per_second"]
+    return result

@@ -1,4 +1,8 @@
-"""The load generator: so many signed webhooks over so many keep-alive connections to loopback, then it stops."""
+"""The load generator: so many signed webhooks over so many keep-alive connections to loopback, then it stops.
+
+As fast as they are answered; or so many per second, each sent at its time by the next free connection, and the time of
+its answer counted from then, however late it was sent.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import asyncio
 import hashlib
 import hmac
 import json
+import statistics
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -17,7 +22,7 @@ import uvloop
 import yarl
 
 from benchmarks.ingress import SECRET
-from pipeline.sandbox.weavr import SendPlan, SigningKeys
+from pipeline.sandbox.weavr import SendPlan, SigningKeys, mix
 
 
 def announcements(url: yarl.URL, count: int) -> list[bytes]:
@@ -44,15 +49,20 @@ def announcements(url: yarl.URL, count: int) -> list[bytes]:
     return made
 
 
-def events(url: yarl.URL, count: int) -> list[bytes]:
-    """Return whole HTTP requests, each another event of Weavr's 32 kinds."""
+def events(url: yarl.URL, count: int, pattern: str = "*") -> list[bytes]:
+    """Return whole HTTP requests, each another event of Weavr's kinds that fit the pattern."""
     now_ms = time.time_ns() // 1_000_000
-    plan = SendPlan(count=count, seed=now_ms)
+    plan = SendPlan(count=count, seed=now_ms, weights=mix({pattern: 1}))
     made = plan.events("bench", SigningKeys(SECRET.encode()), now_ms=now_ms)
     return [request(url, f"/webhooks/weavr/bench{event.path}", event.headers, event.body) for event in made]
 
 
-MAKERS: Final = {"ecs": announcements, "weavr": events}
+def authorisations(url: yarl.URL, count: int) -> list[bytes]:
+    """Return whole HTTP requests, each another authorisation of a card payment: all go to one topic."""
+    return events(url, count, "managed_cards/authorisations")
+
+
+MAKERS: Final = {"announcements": announcements, "events": events, "authorisations": authorisations}
 
 
 def request(url: yarl.URL, path: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
@@ -61,31 +71,40 @@ def request(url: yarl.URL, path: str, headers: Iterable[tuple[str, str]], body: 
     return "\r\n".join((*lines, f"Content-Length: {len(body)}", "", "")).encode() + body
 
 
-async def connection(url: yarl.URL, queue: list[bytes]) -> None:
-    """Send one request after another until none is left."""
+async def connection(url: yarl.URL, queue: list[bytes], due: Iterator[float] | None, seconds: list[float]) -> None:
+    """Send one request after another until none is left; note how long each took."""
     reader, writer = await asyncio.open_connection(url.host, url.port)
     while queue:
-        writer.write(queue.pop())
+        sent, begun = queue.pop(), next(due) if due else time.perf_counter()
+        await asyncio.sleep(max(begun - time.perf_counter(), 0))
+        writer.write(sent)
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 20"):
             raise SystemExit(f"the server answered {head.splitlines()[0]!r}")
         length = next((int(line[15:]) for line in head.lower().splitlines() if line.startswith(b"content-length:")), 0)
         if length:
             await reader.readexactly(length)
+        seconds.append(time.perf_counter() - begun)
     writer.close()
 
 
-async def load(url: yarl.URL, kind: str, connections: int, count: int) -> float:
-    """Return requests per second."""
-    queue = MAKERS[kind](url, count)
+async def load(url: yarl.URL, kind: str, connections: int, count: int, per_second: float | None) -> dict[str, float]:
+    """Return requests per second, and the median and 99th percentile of the seconds of a request."""
+    queue, seconds = MAKERS[kind](url, count), list[float]()
     begun = time.perf_counter()
+    due = (begun + number / per_second for number in range(count)) if per_second else None
     async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         for _ in range(connections):
-            group.create_task(connection(url, queue))
-    return count / (time.perf_counter() - begun)
+            group.create_task(connection(url, queue, due, seconds))
+    percentiles = statistics.quantiles(seconds, n=100)
+    per_second = count / (time.perf_counter() - begun)
+    return {"per_second": per_second, "p50": percentiles[49], "p99": percentiles[98]}
 
 
 if __name__ == "__main__":
+    target, what, at_once, how_many, *rate = sys.argv[1:]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        reached = runner.run(load(yarl.URL(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
-    print(json.dumps({"per_second": reached}))
+        reached = runner.run(
+            load(yarl.URL(target), what, int(at_once), int(how_many), float(rate[0]) if rate else None)
+        )
+    print(json.dumps(reached))

@@ -200,6 +200,7 @@ class World:
         self,
         *,
         limits: Mapping[str, object] | None = None,
+        csv: Mapping[str, object] | None = None,
         csv_limits: Mapping[str, object] | None = None,
         policies: Mapping[str, object] | None = None,
         processor: LoadedProcessor | None = None,
@@ -217,6 +218,7 @@ class World:
         self.offset = 0
         self.limits = JobLimits.model_validate(limits or {})
         self.policies = JobPolicies.model_validate(policies or {})
+        self.csv = CsvSettings.model_validate(csv or {})
         self.csv_limits = CsvLimits.model_validate(csv_limits or {})
         self.partner = partner or EcsPartner(CallbackSettings(token_file=Path("not-read")))
         self.processor = processor or load(ProcessorSettings(name="validate", options={}))
@@ -234,7 +236,7 @@ class World:
             integrations: Names of the configured integrations.
         """
         files = FileRules(
-            csv=CsvSettings(),
+            csv=self.csv,
             csv_limits=self.csv_limits,
             partner=self.partner,
             limits=self.limits,

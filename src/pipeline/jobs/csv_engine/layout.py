@@ -198,7 +198,7 @@ def _card_index(columns: Sequence[str], settings: CsvSettings, delimiter: str, l
             f"The file has no column {wanted!r} (card_column). Its first record has {fields}.",
             line=line,
         )
-    advice = _advice(columns, wanted, delimiter)
+    advice = _advice(columns, wanted, delimiter, separated=line > 1)
     raise CsvError(
         "csv_card_column_missing",
         f"The file has no column {wanted!r} (card_column). {advice} The line read as header has {fields}: "
@@ -215,7 +215,7 @@ def _position(wanted: str, width: int) -> int | None:
 _SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}
 
 
-def _advice(columns: Sequence[str], wanted: str, delimiter: str) -> str:
+def _advice(columns: Sequence[str], wanted: str, delimiter: str, *, separated: bool) -> str:
     """Return what to change, as far as the first line shows it."""
     alike = next((number for number, name in enumerate(columns, start=1) if _letters(name) == _letters(wanted)), None)
     if alike is not None and _letters(wanted):
@@ -224,9 +224,10 @@ def _advice(columns: Sequence[str], wanted: str, delimiter: str) -> str:
             f'the file, or card_column = "{alike}".'
         )
     if len(columns) == 1:
+        remedy = "correct its sep= line" if separated else "set delimiter"
         for sign, name in _SEPARATORS.items():
             if sign != delimiter and sign in columns[0]:
-                return f"Its fields seem to be separated by {name}: set delimiter."
+                return f"Its fields seem to be separated by {name}: {remedy}."
     return (
         "Set card_column to the name or number of the column with the card number, or header = false if the file has "
         "no header."

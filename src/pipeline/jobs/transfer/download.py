@@ -94,7 +94,7 @@ class Gunzip:
 
 def _broken() -> SourceRefused:
     return SourceRefused(
-        "source_gzip_broken", "The file behind input_file_url is announced as gzip, and is damaged. Upload it again."
+        "source_gzip_broken", "The file behind input_file_url is gzip, and is damaged. Upload it again."
     )
 
 
@@ -184,7 +184,11 @@ def _encoding(announced: frozenset[str], first: bytes) -> Encoding:
     if not announced or _is_text(first):
         return "identity"
     if announced <= _GZIP_NAMES:
-        raise _broken()
+        raise SourceRefused(
+            "source_gzip_broken",
+            "The file behind input_file_url has the Content-Encoding gzip, and is neither gzip nor plain text. Upload "
+            "it again.",
+        )
     names = ", ".join(sorted(announced))
     raise SourceRefused(
         "source_encoding_unknown",

@@ -162,6 +162,11 @@ class Metrics(KafkaMetrics):
             "integration",
             "kind",
         )
+        self.ingress_connections = self._gauge("ingress_connections", "Open connections of senders of webhooks")
+        self.ingress_connections_closed = self._counter(
+            "ingress_connections_closed",
+            "Idle connections closed because ingress.max_connections was reached",
+        )
         self.ingress_in_flight = self._gauge("ingress_in_flight", "Webhook requests in work", "integration")
         self.ingress_bytes_in_flight = self._gauge(
             "ingress_bytes_in_flight", "Bytes of bodies of the webhook requests in work", "integration"

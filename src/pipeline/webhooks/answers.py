@@ -101,15 +101,18 @@ STATUSES: Final[tuple[Status, ...]] = (
         (400,),
         "Malformed request",
         _NOTHING,
-        "The bytes are not an HTTP request, or a header is too long, or repeated although it must be unique.",
-        "Send a well-formed HTTP/1.1 request with at most 128 headers of at most 8,190 bytes",
+        "The bytes are not an HTTP/1.1 or HTTP/1.0 request, or a header is too long, or repeated although it must be "
+        "unique, or Transfer-Encoding names another coding than chunked.",
+        "Send a well-formed HTTP/1.1 request with at most 128 headers of at most 8,190 bytes, and with Content-Length "
+        "or Transfer-Encoding: chunked",
     ),
     Status(
         Answer.BODY_INCOMPLETE,
         (400,),
         "Incomplete body",
         _NOTHING,
-        "The connection ended before the announced length had come, or the chunked encoding is broken.",
+        "The connection ended before the announced length had come, or the chunked encoding is broken, or most of "
+        "its many chunks have one or two bytes.",
         "Send as many bytes as Content-Length announces, or well-formed chunks",
         "body",
     ),

@@ -25,9 +25,10 @@ from pipeline.webhooks.alarms import AlarmKind, Alarms
 from pipeline.webhooks.answers import Answer, Problem, temporary
 from pipeline.webhooks.capture import Capture, RefusedRequest
 from pipeline.webhooks.http_request import (
+    OtherVersion,
     arrived_body,
+    check_framing,
     check_media_type,
-    check_size,
     client_address,
     headers_of,
     read_body,
@@ -46,6 +47,7 @@ log = structlog.get_logger(__name__)
 _UNKNOWN: Final = "unknown"
 _METHOD: Final = "POST"
 _SERVER: Final = "card-pipeline"
+_BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _TOO_LARGE: Final = 413
 _SERVER_ERROR: Final = 500
@@ -83,13 +85,13 @@ class _Head:
 class Ingress:
     """Answers requests. A 2xx means that every in-sync replica has the event. AUDIT builds its audit event from that.
 
-    What the head decides comes first and takes no slot: path 404, method 405, media type 415, announced size 413. A
-    body that arrived with its head is verified next (size 413, signature 401), and only an authentic request takes a
-    slot. For a body that is still to come, the head of the signature is checked (401); then the request needs a slot
-    while its body is awaited: rate, requests in flight and bytes in flight 503, time 408, size 413, signature 401.
-    Then, for both: rate and sends in flight 503, body 422 (once durable in quarantine), record size 413, publication
-    503. An unexpected fault is a 500 without details. A source's policy may skip the media type, answer 503 if no
-    secret verifies a request, and answer with success once a request is durable in quarantine.
+    What the head decides comes first and takes no slot: path 404, method 405, media type 415, framing 400, announced
+    size 413. A body that arrived with its head is verified next (size 413, signature 401), and only an authentic
+    request takes a slot. For a body that is still to come, the head of the signature is checked (401); then the request
+    needs a slot while its body is awaited: rate, requests in flight and bytes in flight 503, time 408, size 413,
+    signature 401. Then, for both: rate and sends in flight 503, body 422 (once durable in quarantine), record size 413,
+    publication 503. An unexpected fault is a 500 without details. A source's policy may skip the media type, answer 503
+    if no secret verifies a request, and answer with success once a request is durable in quarantine.
 
     Args:
         webhooks: Each needs a path of its own.
@@ -127,6 +129,7 @@ class Ingress:
             lambda integration, status, reason: metrics.ingress_requests.labels(integration, str(status), reason)
         )
         self._seconds = cache(metrics.ingress_request_seconds.labels)
+        self.metrics: Final = metrics
         self._refusals = refusals
         self._alarms = Alarms(metrics, interval=settings.alarm_interval_seconds, monotonic=monotonic)
         self._capture = capture
@@ -140,6 +143,8 @@ class Ingress:
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Return the answer to any request; never raises, except for cancellation."""
+        if isinstance(request, OtherVersion):
+            return self.unparsed(Answer.MALFORMED)
         started = time.perf_counter()
         headers = headers_of(request)
         webhook, path_below = self._routes.find(request.path)
@@ -153,7 +158,8 @@ class Ingress:
             self._count(integration, response.status, reason, time.perf_counter() - started)
             if answer not in _LOGGED_ELSEWHERE:
                 _log_refusal(integration, response.status, reason, client, head.known)
-        return self._finished(response, close=self.draining or not request.content.is_eof())
+        malformed = response.status == _BAD_REQUEST  # where its body ends is not sure
+        return self._finished(response, close=self.draining or malformed or not request.content.is_eof())
 
     async def _respond(self, head: _Head, webhook: Webhook | None) -> tuple[web.Response, Answer, str]:
         """Return the response, which answer it is, and the reason for metric and log."""
@@ -191,7 +197,7 @@ class Ingress:
         """Refuse a request that its head decides about."""
         if not webhook.policy.any_media_type:
             check_media_type(head.headers)
-        check_size(head.request, self._settings.max_body_bytes)
+        check_framing(head.request, head.headers, self._settings.max_body_bytes)
 
     def _received(self, head: _Head, webhook: Webhook, body: bytes) -> Received:
         """Verify the request; keep only the headers that are stored with the record."""

@@ -22,6 +22,10 @@ _UTF8: Final = frozenset({"utf-8", "utf8"})
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+class OtherVersion(web.BaseRequest):
+    """A request of another version than HTTP/1.1 and HTTP/1.0, such as one whose first line has none: malformed."""
+
+
 def headers_of(request: web.BaseRequest) -> Headers:
     """Return the headers, names in lower case, values as received, repetitions included."""
     return tuple((name.decode("latin-1").lower(), value) for name, value in request.raw_headers)
@@ -102,12 +106,18 @@ def _is_json(content_type: str) -> bool:
     return content_type.isascii() and media_type == "application/json" and _UTF8.issuperset(charsets)
 
 
-def check_size(request: web.BaseRequest, limit: int) -> None:
-    """Refuse a request whose head announces a body of more than ``limit`` bytes.
+def check_framing(request: web.BaseRequest, headers: Headers, limit: int) -> None:
+    """Refuse a request whose head announces a body of more than ``limit`` bytes, or one that is encoded for the way.
 
     Raises:
-        Problem: 413.
+        Problem: 413, or 400.
     """
+    if request.content_length is None and any(
+        coding.strip().lower() != "chunked" for coding in values_of(headers, "transfer-encoding")
+    ):
+        raise Problem(
+            Answer.MALFORMED, reason="transfer_encoding", detail="Transfer-Encoding names another coding than chunked."
+        )
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiohttp import web
 
 from pipeline.errors import FatalError
-from pipeline.webhooks.answers import Answer
+from pipeline.webhooks.connections import Connections, connections_within
 from pipeline.webhooks.handler import Ingress
 from pipeline.webhooks.refusals import RefusalCounts
 from pipeline.webhooks.settings import IngressSettings
@@ -20,6 +19,9 @@ log = structlog.get_logger(__name__)
 
 _LINGER_SECONDS: Final = 2.0
 """How long the server goes on reading a refused body, so that its sender gets to see the answer."""
+
+_BACKLOG: Final = 1024
+"""Connections that the system accepts while the process is busy; Linux cuts it to net.core.somaxconn (4,096)."""
 
 _CLOSE_SECONDS: Final = 0.25
 """Time to write the last answers, after all requests were answered or cut."""
@@ -42,7 +44,7 @@ class IngressServer:
         self._settings = settings
         self._runner: web.ServerRunner | None = None
         self._url: str | None = None
-        self._server: _Server | None = None
+        self._server: Connections | None = None
         self._flusher: asyncio.Task[None] | None = None
 
     @property
@@ -67,13 +69,16 @@ class IngressServer:
         Raises:
             FatalError: It cannot listen on the address.
         """
-        self._server = _Server(
-            self._ingress, keepalive_timeout=self._settings.idle_timeout_seconds, lingering_time=_LINGER_SECONDS
+        self._server = Connections(
+            self._ingress,
+            connections_within(self._settings.max_connections),
+            keepalive_timeout=self._settings.idle_timeout_seconds,
+            lingering_time=_LINGER_SECONDS,
         )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=_CLOSE_SECONDS)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
+            await web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=_BACKLOG).start()
         except OSError as error:
             await self._runner.cleanup()
             self._runner = None
@@ -121,41 +126,3 @@ class IngressServer:
             await asyncio.wait([self._flusher])
             await self._refusals.flush()
         log.info("ingress_stopped")
-
-
-class _Server(web.Server):
-    """The library's server, with connections that answer malformed requests like all others."""
-
-    def __init__(self, ingress: Ingress, **options: Any) -> None:
-        super().__init__(ingress.answer, loop=asyncio.get_running_loop())
-        self._ingress = ingress
-        self._options = options
-
-    def __call__(self) -> web.RequestHandler:
-        """Return the handler of a new connection."""
-        return _Connection(
-            self, self._ingress, asyncio.get_running_loop(), access_log=None, auto_decompress=False, **self._options
-        )
-
-
-class _Connection(web.RequestHandler):
-    """One connection. The library's own answer to a malformed request would repeat the bytes that were received."""
-
-    __slots__ = ("_ingress",)
-
-    def __init__(self, server: web.Server, ingress: Ingress, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
-        super().__init__(server, loop=loop, **options)
-        self._ingress = ingress
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,  # noqa: ARG002 - the library's signature; nothing of it may be shown
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - holds the received bytes
-    ) -> web.StreamResponse:
-        """Return the answer to a request that could not be parsed, or whose handling broke."""
-        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return self._ingress.unparsed(Answer.MALFORMED)
-        log.error("answer_failed", error=type(exc).__name__)
-        return self._ingress.unparsed(Answer.UNEXPECTED)

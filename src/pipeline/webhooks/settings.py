@@ -43,6 +43,11 @@ class IngressSettings(BaseModel):
         gt=0,
         description="How long a webhook may wait for every in-sync replica to store it, else it is answered 503. Keep it below the timeout of the sender",
     )
+    max_connections: Count = Field(
+        default=4096,
+        ge=16,
+        description="Connections open at the same time; for each one more an idle one is closed, and no request in work. The limit of open files (`ulimit -n`) must allow 256 more, else the ingress warns and keeps to fewer",
+    )
     max_in_flight: Count = Field(
         default=512,
         ge=1,

@@ -1,0 +1,191 @@
+"""Connections of the HTTP server: bounded in number, in what a chunked body may cost, and in what an answer repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+
+from pipeline.webhooks.answers import Answer
+from pipeline.webhooks.handler import Ingress
+from pipeline.webhooks.http_request import OtherVersion
+
+log = structlog.get_logger(__name__)
+
+_OTHER_FILES: Final = 256
+"""Open files that a process needs beside the connections of its senders: connections to brokers, logs, libraries."""
+_LEAST_CONNECTIONS: Final = 16
+_MOST_FRAMING: Final = 64 << 10
+"""A chunked body may have so many bytes around its chunks, and two more for each of its own bytes."""
+
+
+def connections_within(wanted: int) -> int:
+    """Return how many connections the limit of open files (``ulimit -n``) allows; log a warning if they are fewer.
+
+    It raises the soft limit as far as it is needed.
+    """
+    needed = wanted + _OTHER_FILES
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY or most >= needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(files, needed), most))
+        return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed = max(most - _OTHER_FILES, _LEAST_CONNECTIONS)
+    log.warning("open_files_limit", limit=most, needed=needed, connections=allowed)
+    return allowed
+
+
+class Connections(web.Server):
+    """The library's server, with a bound: if it is reached, an idle connection is closed for each new one.
+
+    Connections that sent no whole request yet go first, the oldest of them; then the one that was unused for longest.
+
+    Args:
+        ingress: Answers the requests.
+        most: The bound.
+        **options: Of each connection; see the library's ``RequestHandler``.
+    """
+
+    def __init__(self, ingress: Ingress, most: int, **options: Any) -> None:
+        super().__init__(ingress.answer, request_factory=self._request, loop=asyncio.get_running_loop())
+        self._ingress = ingress
+        self._most = most
+        self._options = options
+        self._fresh: dict[_Connection, None] = {}
+        self._used: dict[_Connection, None] = {}
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the handler of a new connection."""
+        return _Connection(
+            self, self._ingress, asyncio.get_running_loop(), access_log=None, auto_decompress=False, **self._options
+        )
+
+    def _request(
+        self,
+        message: Any,
+        content: StreamReader,
+        connection: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        """Return a request. An answer repeats its version, so one that is not spoken here becomes HTTP/1.0."""
+        if message.version in (HttpVersion11, HttpVersion10):
+            return web.BaseRequest(message, content, connection, writer, task, self._loop)
+        return OtherVersion(message._replace(version=HttpVersion10), content, connection, writer, task, self._loop)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Count a new connection, and close an idle one if there are too many."""
+        super().connection_made(handler, transport)
+        assert isinstance(handler, _Connection)  # noqa: S101 - made by __call__
+        if len(self._fresh) + len(self._used) >= self._most:
+            self._close_one(instead=handler)
+        self._fresh[handler] = None
+        self._show()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        """Count a connection no more."""
+        super().connection_lost(handler, exc)
+        self.forget(handler)
+
+    def forget(self, handler: Any) -> None:
+        """Count a connection no more."""
+        self._fresh.pop(handler, None)
+        self._used.pop(handler, None)
+        self._show()
+
+    def used(self, connection: _Connection) -> None:
+        """Note that a connection has just been used."""
+        if self._fresh.pop(connection, self) is None or self._used.pop(connection, self) is None:
+            self._used[connection] = None
+
+    def _show(self) -> None:
+        self._ingress.metrics.ingress_connections.set(len(self._fresh) + len(self._used))
+
+    def _close_one(self, instead: _Connection) -> None:
+        idle = (one for open_ in (self._fresh, self._used) for one in open_ if one.idle)
+        closed = next(idle, instead)
+        self.forget(closed)
+        self._ingress.metrics.ingress_connections_closed.inc()
+        closed.force_close()
+
+
+class _Connection(web.RequestHandler):
+    """One connection. The library's own answer to a malformed request would repeat the bytes that were received."""
+
+    __slots__ = ("_answered", "_connections", "_content", "_half_closed", "_ingress", "_wire_bytes")
+
+    def __init__(
+        self, connections: Connections, ingress: Ingress, loop: asyncio.AbstractEventLoop, **options: Any
+    ) -> None:
+        super().__init__(connections, loop=loop, **options)
+        self._connections = connections
+        self._ingress = ingress
+        self._answered = 0
+        self._content: StreamReader | None = None
+        self._half_closed = False
+        self._wire_bytes = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request, or for the end of one that is answered already."""
+        return self._answered == self._request_count
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived, and end a body whose chunks are so small that reading them costs more than they are."""
+        before = self._content
+        super().data_received(data)
+        if self._messages:
+            self._content = self._messages[-1][1]
+            if before is not None and not before.is_eof() and before is not self._content:
+                before.set_exception(web.RequestPayloadError())  # its chunks are broken; the library lets it wait
+            self._wire_bytes = 0  # what came until now may be heads
+            return
+        content = self._content
+        if content is None or content.is_eof() or content.exception() is not None:
+            return
+        self._wire_bytes += len(data)
+        if self._wire_bytes > 3 * content.total_bytes + _MOST_FRAMING:
+            content.set_exception(web.RequestPayloadError())
+            self.close()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for more than the library says
+        """Answer the requests of a sender that has closed its side, then close ours."""
+        if self.idle:
+            return False
+        self._half_closed = True
+        if self._content is not None and not self._content.is_eof():
+            self._content.set_exception(web.RequestPayloadError())
+        return True
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; it is the last one if the sender has closed its side."""
+        if self._half_closed and not self._messages:
+            resp.force_close()
+        finished = await super().finish_response(request, resp, start_time)
+        self._answered += 1
+        self._connections.used(self)
+        return finished
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - the library's signature; nothing of it may be shown
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - holds the received bytes
+    ) -> web.StreamResponse:
+        """Return the answer to a request that could not be parsed, or whose handling broke."""
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return self._ingress.unparsed(Answer.MALFORMED)
+        log.error("answer_failed", error=type(exc).__name__)
+        return self._ingress.unparsed(Answer.UNEXPECTED)
+
+    def log_exception(self, *_: Any, exc_info: BaseException | None = None, **__: Any) -> None:
+        """Log nothing of what was received: the library logs a traceback, with the bytes that were refused."""
+        log.debug("request_cut_off", error=type(exc_info).__name__)

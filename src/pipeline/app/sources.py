@@ -25,6 +25,7 @@ from pipeline.webhooks.sources import (
     WebhookRequest,
 )
 from pipeline.webhooks.sources.findings import findings_of
+from pipeline.webhooks.url_checks import UrlChecks
 from pipeline.webhooks.verification import Reason, SignatureRefused
 from pipeline.webhooks.webhook import Webhook
 
@@ -135,7 +136,10 @@ def open_webhooks(
     return [
         *(bounded(_webhook("ecs", Ecs(), one, one, verifier), one.jobs()) for one in settings.ecs.values()),
         *(_webhook("weavr", Weavr(), one, one, verifier) for one in settings.weavr.values()),
-        *(bounded(_configured(one, verifier), one.job_integration()) for one in settings.webhooks.values()),
+        *(
+            bounded(_configured(one, verifier, secrets=secrets), one.job_integration())
+            for one in settings.webhooks.values()
+        ),
     ]
 
 
@@ -157,7 +161,16 @@ def _webhook(
     )
 
 
-def _configured(settings: WebhookIntegration, verifier: Callable[[Callable[[], Verifier]], Verifier]) -> Webhook:
+def _configured(
+    settings: WebhookIntegration, verifier: Callable[[Callable[[], Verifier]], Verifier], *, secrets: bool
+) -> Webhook:
     kind, options = settings.kind_with_options()
     webhook = _webhook(settings.kind_name, kind, settings, options, verifier)
-    return replace(webhook, source=_ConfiguredInTable(webhook.source, settings))
+    token = settings.url_check_token
+    checks = UrlChecks(
+        settings.url_checks_answered,
+        token=token.get_secret_value().encode() if token else b"",
+        secrets=settings.webhook_secrets() if secrets else (),
+        requests_per_second=settings.requests_per_second,
+    )
+    return replace(webhook, source=_ConfiguredInTable(webhook.source, settings), url_checks=checks)

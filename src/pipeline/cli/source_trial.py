@@ -15,6 +15,7 @@ from pipeline.webhooks.answers import Problem
 from pipeline.webhooks.http_request import check_media_type
 from pipeline.webhooks.sources import Explainable, Identified, SchemeVerifier, Verified, Verifier, WebhookRequest
 from pipeline.webhooks.sources.protocols import UNKNOWN_PATH
+from pipeline.webhooks.url_checks import UrlChecked
 from pipeline.webhooks.verification import SignatureRefused, Step, explain
 
 
@@ -65,6 +66,9 @@ def try_request(one: Configured, request: WebhookRequest, at: datetime) -> Trial
     path = _path_below(one, request.path)
     steps = [_route(one, path), _media_type(one, request.headers)]
     verified, reason = _verified(one, replace(request, path=path), at, steps)
+    if verified and (check := _url_check(one, request, verified)):
+        steps.append(Step("url_check", ok=True, detail=f"{check} is answered, and no event"))
+        return Trial(tuple(steps), verified, None, reason)
     stored = tuple(header for header in request.headers if header[0] in one.webhook.verifier.stored_headers)
     paths = [verified.path] if verified else _possible_paths(one, path)
     found = _identified(one, [replace(request, path=path, headers=stored) for path in paths], steps)
@@ -123,6 +127,14 @@ def _signed_bytes(verifier: Verifier, request: WebhookRequest) -> bytes:
         return verifier.signed_bytes(request) if isinstance(verifier, SchemeVerifier) else request.body
     except (SignatureRefused, InvalidBody):
         return request.body
+
+
+def _url_check(one: Configured, request: WebhookRequest, verified: Verified) -> str | None:
+    try:
+        one.webhook.url_checks.check_body(request, request.headers, verified.by)
+    except UrlChecked as checked:
+        return checked.check
+    return None
 
 
 def _possible_paths(one: Configured, path: str) -> list[str]:

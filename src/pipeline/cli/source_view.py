@@ -79,6 +79,7 @@ class Configured:
             "success_status": policy.success,
             "unverified_status": policy.unverified,
             "invalid": policy.invalid,
+            "url_checks": [*self.webhook.url_checks.names],
             "audit_accepted": policy.audit_accepted,
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError, model_validator
 
 from pipeline.contracts import DEAD_LETTER_ENDING, SOURCE_TOPICS, Topic, TopicSpec
 from pipeline.errors import FatalError
@@ -26,7 +26,7 @@ from pipeline.webhooks.sources.settings import (
     Unverified,
     WeavrOptions,
 )
-from pipeline.webhooks.verification import PRESETS, PresetName, Secret, SecretSettings, check_named_apart
+from pipeline.webhooks.verification import PRESETS, PresetName, Secret, SecretSettings, UrlCheck, check_named_apart
 
 _WEBHOOK_PATH: Final = r"^(/[A-Za-z0-9._~-]+)+$"
 _OWN_TABLES: Final = frozenset({"ecs", "weavr"})
@@ -157,6 +157,17 @@ class WebhookIntegration(BaseModel):
         description="Path that the sender posts to; NAME is the name of the table",
     )
     requests_per_second: _RequestsPerSecond = None
+    url_checks: tuple[UrlCheck, ...] | None = Field(
+        default=None,
+        examples=[["head"]],
+        description="How the sender checks the URL before it uses it; such requests are answered and never published. "
+        "docs/sources.md says which sender does what. Default: as the preset says, else none",
+    )
+    url_check_token: SecretStr | None = Field(
+        default=None,
+        json_schema_extra={"read_by": "ingress"},
+        description="Verify token of the URL check hub-challenge, as you enter it at the sender",
+    )
     id: RequestValues | None = Field(
         default=None,
         description=str(EventAttributes.model_fields["id"].description),
@@ -217,9 +228,30 @@ class WebhookIntegration(BaseModel):
         check_named_apart(self.secrets)
         if not self.secrets and not self.options.get("public_keys"):
             raise ValueError('secrets is missing; write e.g. secrets = [{ file = "secrets/NAME" }]')
+        self._check_url_checks()
         if self.topic == Topic.WEBHOOK_QUARANTINE or self.topic.endswith(DEAD_LETTER_ENDING):
             raise ValueError(f"topic = {self.topic!r} is taken; write another, such as {SOURCE_TOPICS}{self.name}")
         return self
+
+    def _check_url_checks(self) -> None:
+        answered = self.url_checks_answered
+        if "hub-challenge" in answered and self.url_check_token is None:
+            raise ValueError("url_checks names hub-challenge: name its verify token by url_check_token_file")
+        if self.url_check_token is not None and "hub-challenge" not in answered:
+            raise ValueError(
+                "url_check_token_file belongs to the URL check hub-challenge: add it to url_checks, or remove the token"
+            )
+        signing = {"endpoint-validation", "crc-token"}.intersection(answered)
+        if signing and not self.secrets:
+            raise ValueError(f"the answer to {min(signing)} is signed with a secret: write secrets")
+
+    @property
+    def url_checks_answered(self) -> tuple[UrlCheck, ...]:
+        """The URL checks that are answered: those of the settings, else those of the preset that have what they need."""
+        if self.url_checks is not None:
+            return self.url_checks
+        checks = PRESETS[self.preset].url_checks if self.preset else ()
+        return checks if self.url_check_token is not None else tuple(one for one in checks if one != "hub-challenge")
 
     @property
     def kind_name(self) -> str:

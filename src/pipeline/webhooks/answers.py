@@ -21,6 +21,7 @@ class Answer(StrEnum):
 
     ACCEPTED = "accepted"
     KEPT = "kept"
+    URL_CHECKED = "url_checked"
     MALFORMED = "malformed"
     BODY_INCOMPLETE = "body_incomplete"
     UNAUTHENTICATED = "unauthenticated"
@@ -97,6 +98,14 @@ STATUSES: Final[tuple[Status, ...]] = (
         "Nothing. Sending it again is harmless.",
     ),
     Status(
+        Answer.URL_CHECKED,
+        (200,),
+        "URL check answered",
+        "Nothing was kept: the request is no event.",
+        "The sender checks the webhook's URL before it uses it, in a way that url_checks of its source names.",
+        "Nothing. The answer is what the sender wants.",
+    ),
+    Status(
         Answer.MALFORMED,
         (400,),
         "Malformed request",
@@ -139,7 +148,7 @@ STATUSES: Final[tuple[Status, ...]] = (
         (405,),
         "Method not allowed",
         f"{_NOTHING} Allow says what is allowed.",
-        "A webhook is sent with POST.",
+        "A webhook is sent with POST; other methods only check the URL, if the source's url_checks allow it.",
         "Use POST",
         "method",
     ),

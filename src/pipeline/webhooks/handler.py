@@ -39,6 +39,7 @@ from pipeline.webhooks.records import DurablePublishing
 from pipeline.webhooks.refusals import RefusalCounts
 from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.sources import UNKNOWN_PATH, Identified, Verified, WebhookRequest
+from pipeline.webhooks.url_checks import PROVED, UrlChecked
 from pipeline.webhooks.verification import Fault, Reason, SignatureRefused
 from pipeline.webhooks.webhook import Received, Routes, Webhook
 
@@ -55,6 +56,7 @@ _LOGGED_ELSEWHERE: Final = frozenset(
     {
         Answer.ACCEPTED,
         Answer.KEPT,
+        Answer.URL_CHECKED,
         Answer.UNVERIFIED,
         Answer.UNSIGNED_PATH,
         Answer.NO_ACTIVE_SECRET,
@@ -164,8 +166,14 @@ class Ingress:
     async def _respond(self, head: _Head, webhook: Webhook | None) -> tuple[web.Response, Answer, str]:
         """Return the response, which answer it is, and the reason for metric and log."""
         try:
-            found = _checked_route(head.request, webhook)
+            found = self._checked_route(head, webhook)
             answer = await self._handle(head, found)
+        except UrlChecked as checked:
+            # anybody can send the other checks, so their lines could flood the log
+            write = log.info if checked.check in PROVED else log.debug
+            integration = webhook.integration if webhook else _UNKNOWN
+            write("webhook_url_checked", integration=integration, check=checked.check, client=head.client)
+            return checked.response(), Answer.URL_CHECKED, Answer.URL_CHECKED.value
         except Problem as problem:
             if webhook is not None and problem.row.answer is Answer.SOURCE_OVERLOADED:
                 self._alarm(webhook, AlarmKind.SOURCE_OVERLOADED, problem.reason)
@@ -193,6 +201,20 @@ class Ingress:
         with self.limits.publishing(webhook, head.client, len(body)):
             return await self._publish(received, head.known)
 
+    def _checked_route(self, head: _Head, webhook: Webhook | None) -> Webhook:
+        """Return the webhook of a request that its path and method do not refuse, and that is no check of its URL."""
+        if webhook is None:
+            raise Problem(Answer.UNKNOWN_PATH)
+        request, checks = head.request, webhook.url_checks
+        if checks:
+            try:
+                checks.check_head(request.method, request.rel_url.raw_query_string, head.headers, self._clock())
+            except SignatureRefused as refused:
+                raise self._refusal(webhook, refused) from None
+        if request.method != _METHOD:
+            raise Problem(Answer.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(checks.methods)})
+        return webhook
+
     def _check_head(self, head: _Head, webhook: Webhook) -> None:
         """Refuse a request that its head decides about."""
         if not webhook.policy.any_media_type:
@@ -208,6 +230,8 @@ class Ingress:
             request.check_expansion()
         except BodyTooLarge:
             raise Problem(Answer.BODY_TOO_LARGE, detail=f"The body expands to more than {most} bytes") from None
+        if webhook.url_checks:
+            webhook.url_checks.check_body(request, head.headers, verified.by)
         stored = tuple(header for header in head.headers if header[0] in webhook.verifier.stored_headers)
         return Received(webhook, request.as_stored(verified.path, stored), verified.by, now, head.trace)
 
@@ -326,14 +350,6 @@ class Ingress:
 
     def _alarm(self, webhook: Webhook, kind: AlarmKind, reason: str) -> None:
         self._alarms.sound(webhook.kind, webhook.integration, kind, reason)
-
-
-def _checked_route(request: web.BaseRequest, webhook: Webhook | None) -> Webhook:
-    if webhook is None:
-        raise Problem(Answer.UNKNOWN_PATH)
-    if request.method != _METHOD:
-        raise Problem(Answer.METHOD_NOT_ALLOWED, headers={"Allow": _METHOD})
-    return webhook
 
 
 def _source(webhook: Webhook) -> str:

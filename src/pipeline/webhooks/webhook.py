@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pipeline.observability import TraceContext
 from pipeline.webhooks.sources import Policy, Source, Verifier, WebhookRequest
+from pipeline.webhooks.url_checks import NO_URL_CHECKS, UrlChecks
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Webhook:
         verifier: Decides whether a request is authentic.
         source: Decides which event a request is.
         requests_per_second: How many authentic requests it may send; None: as ``ingress`` says for every source.
+        url_checks: How its sender checks the URL before it uses it.
     """
 
     integration: str
@@ -30,6 +32,7 @@ class Webhook:
     verifier: Verifier
     source: Source
     requests_per_second: int | None = None
+    url_checks: UrlChecks = NO_URL_CHECKS
 
     @property
     def policy(self) -> Policy:

@@ -122,6 +122,7 @@ def test_the_list_names_keys_and_dates_and_no_secret(run: Run, ground: Path) -> 
         "success_status": 204,
         "unverified_status": 503,
         "invalid": "keep",
+        "url_checks": [],
         "audit_accepted": False,
     }
     assert rows["ecs.acme"] == {
@@ -136,6 +137,7 @@ def test_the_list_names_keys_and_dates_and_no_secret(run: Run, ground: Path) -> 
         "success_status": 202,
         "unverified_status": 401,
         "invalid": "refuse",
+        "url_checks": [],
         "audit_accepted": True,
     }
     assert (rows["webhooks.hub"]["preset"], rows["webhooks.hub"]["scheme"]) == ("github", "hmac")

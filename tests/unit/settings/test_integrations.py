@@ -139,6 +139,17 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
             'webhooks.shop: secrets is missing; write e.g. secrets = [{ file = "secrets/NAME" }]',
         ),
         (
+            f'{SHOP}source = "hmac"\nurl_checks = ["hub-challenge"]',
+            "webhooks.shop: url_checks names hub-challenge: name its verify token by url_check_token_file",
+        ),
+        (
+            f'{SHOP}preset = "slack"\nurl_check_token_file = "key"',
+            (
+                "webhooks.shop: url_check_token_file belongs to the URL check hub-challenge: add it to url_checks, or "
+                "remove the token"
+            ),
+        ),
+        (
             f'{SHOP}source = "hmac"\ntopic = "webhook-events.quarantine"',
             "webhooks.shop: topic = 'webhook-events.quarantine' is taken; write another, such as webhook-events.shop",
         ),

@@ -3,7 +3,7 @@
 from pipeline.webhooks.verification.discovery import Match, discover
 from pipeline.webhooks.verification.errors import Fault, Reason, SignatureRefused
 from pipeline.webhooks.verification.explanation import Explanation, Step, explain
-from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset, PresetName
+from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset, PresetName, UrlCheck
 from pipeline.webhooks.verification.protocols import Scheme, Secret
 from pipeline.webhooks.verification.request_parts import HeaderFields
 from pipeline.webhooks.verification.schemes import scheme_of
@@ -55,6 +55,7 @@ __all__ = [
     "StandardWebhooksSettings",
     "StandardWebhooksSpec",
     "Step",
+    "UrlCheck",
     "check_named_apart",
     "discover",
     "explain",

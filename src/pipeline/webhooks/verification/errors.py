@@ -33,6 +33,8 @@ class Reason(StrEnum):
     TIMESTAMP_IN_FUTURE = "timestamp_in_future"
     BODY_ENCODING = "body_encoding"
     """The signature covers the body without its content encoding, which is unknown or broken."""
+    URL_CHECK_TOKEN = "url_check_token"  # noqa: S105 - a reason, no secret
+    """The check of a URL has another token than the configured one."""
     NOT_VERIFIED = "not_verified"
     UNSIGNED_PATH = "unsigned_path"
     """The sender does not sign this path, and the configuration does not say what protects it instead."""

@@ -42,6 +42,22 @@ PresetName = Literal[
 """The word that selects a preset in the settings."""
 
 
+UrlCheck = Literal[
+    "url-verification",
+    "endpoint-validation",
+    "eventsub",
+    "hub-challenge",
+    "challenge",
+    "crc-token",
+    "hook-secret",
+    "validation-token",
+    "head",
+    "get",
+    "options",
+]
+"""One way in which senders check a URL before they use it; docs/sources.md says who does it and how it is answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preset:
     """One sender's rules.
@@ -56,6 +72,7 @@ class Preset:
         type: The type of event.
         key: The id of what the event is about.
         source: The document that states these rules.
+        url_checks: How the sender checks the URL before it uses it.
     """
 
     scheme: HmacSpec | StandardWebhooksSpec
@@ -63,6 +80,7 @@ class Preset:
     type: tuple[str, ...]
     key: tuple[str, ...]
     source: str
+    url_checks: tuple[UrlCheck, ...] = ()
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
@@ -98,6 +116,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         type=("json:/event/type", "json:/type"),
         key=("json:/team_id",),
         source="Slack documentation: Verifying requests from Slack; Events API, Callback field overview",
+        url_checks=("url-verification",),
     ),
     "shopify": Preset(
         scheme=HmacSpec(scheme="hmac", header="X-Shopify-Hmac-Sha256", encoding="base64"),
@@ -248,6 +267,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         type=("json:/event",),
         key=("json:/payload/object/id", "json:/payload/account_id"),
         source="Zoom developer documentation: Using webhooks, Verify webhook events",
+        url_checks=("endpoint-validation",),
     ),
     "calendly": Preset(
         scheme=HmacSpec(
@@ -277,6 +297,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         type=("json:/object",),
         key=("json:/entry/0/id",),
         source="Meta for developers: Webhooks, Validate payloads",
+        url_checks=("hub-challenge",),
     ),
     "typeform": Preset(
         scheme=HmacSpec(scheme="hmac", header="Typeform-Signature", prefix="sha256=", encoding="base64"),
@@ -327,6 +348,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         type=("text:event",),
         key=(),
         source="Dropbox developer documentation: Webhooks, Notification requests",
+        url_checks=("challenge",),
     ),
     "notion": Preset(
         scheme=HmacSpec(scheme="hmac", header="X-Notion-Signature", prefix="sha256="),

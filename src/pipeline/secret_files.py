@@ -50,13 +50,15 @@ class Holds:
     """What the file holds that a setting names; a note in the setting's type.
 
     Attributes:
-        content: ``secret``: what :func:`read_secret` accepts; ``token``: what :func:`read_token` accepts.
+        content: ``secret``: what :func:`read_secret` accepts; ``token``: what :func:`read_token` accepts; ``key``: what
+            only its own reader checks.
     """
 
-    content: Literal["secret", "token"]
+    content: Literal["secret", "token", "key"]
 
 
 SecretPath = Annotated[Path, Holds("secret")]
+KeyPath = Annotated[Path, Holds("key")]
 TokenPath = Annotated[Path, Holds("token")]
 
 

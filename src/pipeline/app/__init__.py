@@ -2,6 +2,7 @@
 
 from pipeline.app.assembly import open_jobs
 from pipeline.app.ports import PORTS, Ports
+from pipeline.app.rehearsal import rehearse
 from pipeline.app.running import STAGES, Ready, run_dev, run_ingress, run_stage
 from pipeline.app.sources import open_webhooks
 
@@ -12,6 +13,7 @@ __all__ = [
     "Ready",
     "open_jobs",
     "open_webhooks",
+    "rehearse",
     "run_dev",
     "run_ingress",
     "run_stage",

@@ -16,6 +16,7 @@ from pipeline.app.parts import Part, Service, Web, Worker
 from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
 from pipeline.app.sources import open_webhooks
 from pipeline.audit import Signer, Writing
+from pipeline.audit.settings import AuditSettings
 from pipeline.audit.stage import AuditStage
 from pipeline.contracts import AuditAction, AuditEvent, Record, Topic, TopicName, audit_record, parse_job_key
 from pipeline.jobs.chunks import FileRules
@@ -269,14 +270,23 @@ async def _resume_callbacks(parking: Parking, integration: str, code: str | None
     return await parking.resume(integration, stage="confirm", code=code)
 
 
+def audit_signer(settings: AuditSettings) -> Signer | None:
+    """Return what signs the audit log; None where no key is configured.
+
+    Raises:
+        FatalError: The key is none of Ed25519.
+    """
+    key = settings.signing_key
+    return Signer(key.get_secret_value().encode()) if key else None
+
+
 async def make_audit(around: Surroundings) -> Part:
     """Return the worker of AUDIT."""
     settings = around.settings.audit
-    key = settings.signing_key
     writing = Writing(
         store=around.objects,
         settings=settings,
-        signer=Signer(key.get_secret_value().encode()) if key else None,
+        signer=audit_signer(settings),
         clock=around.ports.now,
         nonce=partial(secrets.token_hex, 16),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import click
 
+from pipeline.app import rehearse
 from pipeline.cli.context import Setup, pass_setup, print_warning
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.output import json_option, print_json
@@ -25,26 +27,47 @@ def config() -> None:
 @config.command(
     epilog="Example: pipeline --config prod.toml config check --json",
 )
+@click.option(
+    "--offline", is_flag=True, help="Read no secret, token or certificate, and name those that were left out: for CI."
+)
 @json_option
 @pass_setup
 @click.pass_context
-def check(ctx: click.Context, setup: Setup, *, as_json: bool) -> None:
-    """Name every problem of the settings, secret files and retention times included. Exit 2 if there is one."""
+def check(ctx: click.Context, setup: Setup, *, offline: bool, as_json: bool) -> None:
+    """Name every problem of the settings, secret files and retention times included. Exit 2 if there is one.
+
+    It refuses what a start refuses. It connects to nothing.
+    """
     problems: list[str] = []
     warnings: list[str] = []
+    unchecked: list[str] = []
     try:
-        settings = setup.settings(webhook_secrets=True, warn=warnings.append)
+        settings = setup.settings(
+            webhook_secrets=True, warn=warnings.append, unread=unchecked.append if offline else None
+        )
     except ConfigError as error:
         problems += error.problems
     else:
-        found = review(settings)
-        problems += [*found.problems, *part_key_problems(settings)]
+        found = review(settings, offline=offline)
+        refused = asyncio.run(rehearse(settings, setup.ports, offline=offline))
+        problems += dict.fromkeys([*found.problems, *refused, *(() if offline else part_key_problems(settings))])
         warnings += found.warnings
+        unchecked += found.unchecked
     if as_json:
-        print_json({"ok": not problems, "file": setup.path, "problems": problems, "warnings": warnings})
+        print_json(
+            {
+                "ok": not problems,
+                "file": setup.path,
+                "problems": problems,
+                "warnings": warnings,
+                "unchecked": unchecked,
+            }
+        )
     else:
         for warning in warnings:
             print_warning(warning)
+        for key in unchecked:
+            click.echo(f"unchecked: {key}: the file was not read (--offline)", err=True)
         for problem in problems:
             click.echo(f"error: config_invalid: {problem}", err=True)
         if not problems:

@@ -26,15 +26,26 @@ class Setup:
         self.path = config_path(option, env)
         self.ports = ports
 
-    def settings(self, *, webhook_secrets: bool = False, warn: Callable[[str], None] | None = None) -> Settings:
+    def settings(
+        self,
+        *,
+        webhook_secrets: bool = False,
+        warn: Callable[[str], None] | None = None,
+        unread: Callable[[str], None] | None = None,
+    ) -> Settings:
         """Return the settings.
 
         Args:
             webhook_secrets: Whether the command needs the files of the webhook secrets.
             warn: Takes warnings; None prints them on stderr.
+            unread: Takes the keys of all secret files, of which none is read then.
         """
         return load_settings(
-            self.path, self._env, webhook_secrets=webhook_secrets, warn=print_warning if warn is None else warn
+            self.path,
+            self._env,
+            webhook_secrets=webhook_secrets,
+            warn=print_warning if warn is None else warn,
+            unread=unread,
         )
 
     @property

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
+from pipeline.secret_files import KeyPath
 from pipeline.units import Count, Days, Hours, Seconds, Share
 
 
@@ -124,7 +124,7 @@ class PartKeySettings(BaseModel):
         examples=["2026-01"],
         description="Name of the key. Parts name it, so never use an id again for another key",
     )
-    file: Path = Field(
+    file: KeyPath = Field(
         description="File that holds 32 random bytes in base64, e.g. of `openssl rand -base64 32`. PROCESS and UPLOAD read it at their start"
     )
 

@@ -10,7 +10,7 @@ from pipeline.outbound.answers import (
 )
 from pipeline.outbound.breaker import NO_CIRCUIT, Call, Circuit, CircuitOpen, CircuitPurpose, Circuits, HostUnavailable
 from pipeline.outbound.rules import FIELDS, check_url
-from pipeline.outbound.session import open_session
+from pipeline.outbound.session import open_session, tls_context
 from pipeline.outbound.settings import HostRules, NetworkSettings, Purpose
 from pipeline.outbound.tokens import ClientCredentials, FormTokens, Token, TokenFormat, TokenUnavailable, checked_token
 from pipeline.outbound.urls import AddressRefused, MalformedUrl, UrlParts, host_of, redact, request_url, split_url
@@ -48,4 +48,5 @@ __all__ = [
     "request_url",
     "retry_after_seconds",
     "split_url",
+    "tls_context",
 ]

@@ -64,7 +64,7 @@ def open_session(
     """
     proxy = network.proxy.get_secret_value() if network.proxy is not None else None
     connector = aiohttp.TCPConnector(
-        ssl=tls or _tls(network),
+        ssl=tls or tls_context(network),
         resolver=resolver or aiohttp.ThreadedResolver(),
         socket_factory=None if proxy else _socket_factory(rules, purpose),
         limit=0,  # callers limit concurrent requests; waiting for a slot here would have no timeout
@@ -86,13 +86,18 @@ def open_session(
     )
 
 
-def _tls(network: NetworkSettings) -> ssl.SSLContext:
+def tls_context(network: NetworkSettings) -> ssl.SSLContext:
+    """Return a context that trusts the authorities of ``network``.
+
+    Raises:
+        FatalError: The CA bundle cannot be read.
+    """
     try:
         context = ssl.create_default_context(cafile=network.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise FatalError(
             "ca_file_unreadable",
-            f"network.ca_file = {network.ca_file} is no readable PEM file of certificates: {error}",
+            f"network.ca_file: the file given there is no readable PEM file of certificates: {error}",
         ) from error
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pipeline.errors import FatalError, PipelineError
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
 from pipeline.jobs.partner_calls import ContainedPartner
-from pipeline.jobs.partners import Partner, load_partner_kind
+from pipeline.jobs.partners import Partner, PartnerKind, load_partner_kind
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.outbound import HostRules
@@ -49,8 +49,8 @@ class AnnouncedJobs(JobSettings):
     )
     hosts: HostRules = Field(default=HostRules(), description="Hosts that an announcement's URLs may name")
 
-    def opened(self, name: str) -> Partner:
-        """Return the partner with its validated options.
+    def kind_with_options(self, name: str) -> tuple[PartnerKind, BaseModel]:
+        """Return the kind of partner, and its options as it has validated them.
 
         Raises:
             ConfigError: There is no such partner, it is broken, or it refuses an option.
@@ -61,12 +61,16 @@ class AnnouncedJobs(JobSettings):
         except FatalError as error:
             raise ConfigError([f"{key}.partner: {error.message}"]) from error
         try:
-            options = kind.Options.model_validate(self.options)
+            return kind, kind.Options.model_validate(self.options)
         except ValidationError as error:
-            raise ConfigError(list(_refused(error, kind.Options, f"{key}.options"))) from None
+            raise ConfigError(list(option_refusals(error, kind.Options, f"{key}.options"))) from None
+
+    def opened(self, name: str) -> Partner:
+        """Return the partner with its validated options; raises as :meth:`kind_with_options`."""
+        kind, options = self.kind_with_options(name)
 
         def failed(fault: Fault) -> ConfigError:
-            return ConfigError([f"{key}.partner: {self.partner} cannot be made: it raised {fault}"])
+            return ConfigError([f"webhooks.{name}.jobs.partner: {self.partner} cannot be made: it raised {fault}"])
 
         made = contained_call(lambda: kind.partner(name, options), failed, PipelineError, KeyboardInterrupt)
         return ContainedPartner(made, self.partner)
@@ -104,7 +108,7 @@ class JobIntegration:
         )
 
 
-def _refused(error: ValidationError, model: type[BaseModel], key: str) -> Iterator[str]:
+def option_refusals(error: ValidationError, model: type[BaseModel], key: str) -> Iterator[str]:
     """Yield one line per validation error, with the key as the settings file has it."""
     for one in error.errors(include_url=False):
         line = refusal(one, model)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Callable, Container, Iterator, Mapping
-from os.path import lexists
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +15,7 @@ from pydantic_settings import EnvSettingsSource
 from pipeline.secret_files import Holds, SecretUnreadable, read_secret
 from pipeline.settings.agreement import disagreements
 from pipeline.settings.model import ENV_DELIMITER, ENV_PREFIX, Settings
-from pipeline.settings.refusals import ConfigError, refusal, unknown_key
+from pipeline.settings.refusals import ConfigError, explained, refusal, unknown_key
 from pipeline.settings.shape import Loc, dotted, fields, is_path, is_secret, item, locate, note_of
 from pipeline.settings.toml_file import CONFIG_VARIABLE, read_toml
 
@@ -25,8 +23,6 @@ DEFAULT_FILE: Final = "pipeline.toml"
 _SUFFIX: Final = "_file"
 UNREAD: Final = SecretStr("unread-by-this-process")
 """In the settings in place of a secret whose file this process does not read."""
-
-_FILE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 _log = structlog.get_logger(__name__)
 
@@ -231,21 +227,3 @@ def _of_ingress(field: FieldInfo) -> bool:
     """Return whether only the ingress reads this secret, so that no other process needs its file."""
     extra = field.json_schema_extra
     return isinstance(extra, dict) and extra.get("read_by") == "ingress"
-
-
-def explained(path: Path, error: SecretUnreadable, folder: Path | None = None) -> str:
-    """Return what is wrong with a secret file, and what to do.
-
-    The text names the path only if a file is there: what names no file may be the secret itself.
-
-    Args:
-        path: The file.
-        error: What its reader raised.
-        folder: The folder at which relative paths begin; None leaves it out.
-    """
-    if lexists(path):
-        return f"{path} {error.fault}" + ("" if error.malformed else "; let the user of this process read it")
-    doubt = "" if _FILE_NAME.fullmatch(path.name) else " (is it the secret itself?)"
-    begin = f"; a relative path begins at {folder}" if folder else ""
-    remedy = "create it with the secret as its only line: (umask 077; printf %s SECRET > FILE)"
-    return f"there is no file at the path given there{doubt}; {remedy}{begin}"

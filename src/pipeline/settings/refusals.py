@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from os.path import lexists
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 from uuid import UUID
@@ -15,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from pipeline.errors import FatalError
+from pipeline.secret_files import SecretUnreadable
 from pipeline.settings.shape import (
     Spot,
     dotted,
@@ -31,6 +34,7 @@ from pipeline.settings.shape import (
 from pipeline.units import BOOLEAN_FOR_NUMBER
 
 _SHOWN_CHARS: Final = 60
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,40}")
 _EXAMPLES: Final[Mapping[type, str]] = {
     bool: "true",
     int: "1",
@@ -70,6 +74,24 @@ def shown(value: object, *, secret: bool = False) -> str:
     if isinstance(value, str) and (len(value) > _SHOWN_CHARS or "@" in value or "\n" in value):
         return "this text"
     return json.dumps(value) if isinstance(value, bool) else repr(value)
+
+
+def explained(path: Path, error: SecretUnreadable, folder: Path | None = None) -> str:
+    """Return what is wrong with a secret file, and what to do.
+
+    The text names the path only if a file is there: what names no file may be the secret itself.
+
+    Args:
+        path: The file.
+        error: What its reader raised.
+        folder: The folder at which relative paths begin; None leaves it out.
+    """
+    if lexists(path):
+        return f"{path} {error.fault}" + ("" if error.malformed else "; let the user of this process read it")
+    doubt = "" if _FILE_NAME.fullmatch(path.name) else " (is it the secret itself?)"
+    begin = f"; a relative path begins at {folder}" if folder else ""
+    remedy = "create it with the secret as its only line: (umask 077; printf %s SECRET > FILE)"
+    return f"there is no file at the path given there{doubt}; {remedy}{begin}"
 
 
 def unknown_key(key: str, known: Mapping[str, object]) -> str:

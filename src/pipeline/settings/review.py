@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
-
-from pydantic import BaseModel
 
 from pipeline.contracts import TOPICS, Topic
 from pipeline.contracts.weavr import KINDS
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, PermanentError
+from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.part_encryption import no_keys, read_part_key
-from pipeline.jobs.processors import load
+from pipeline.jobs.processors import LoadedProcessor, OptionsRefused, load, options_of
 from pipeline.secret_files import SecretUnreadable
+from pipeline.settings.agreement import open_networks
 from pipeline.settings.integrations import WeavrIntegration, WebhookIntegration
-from pipeline.settings.jobs import JobIntegration
-from pipeline.settings.loading import explained
+from pipeline.settings.jobs import JobIntegration, option_refusals
 from pipeline.settings.model import Settings
-from pipeline.settings.shape import Loc, dotted
+from pipeline.settings.named_files import FileFindings, NamedFile, check_file, named_files
+from pipeline.settings.refusals import explained
 from pipeline.webhooks.sources.settings import WEAVR_RETRIES_SECONDS, HmacOptions
 from pipeline.webhooks.verification import PublicKeySettings, SecretSettings, is_active
 
@@ -35,43 +34,102 @@ class Review:
     Attributes:
         problems: Must be fixed.
         warnings: May be intended.
+        unchecked: Keys of the files that were not looked into, because the review was offline.
     """
 
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    unchecked: tuple[str, ...] = ()
 
 
-def review(settings: Settings, *, now: datetime | None = None) -> Review:
-    """Compare retention times and limits, construct every processor, and check that files exist and keys are active.
+def review(settings: Settings, *, now: datetime | None = None, offline: bool = False) -> Review:
+    """Compare retention times and limits, construct every processor, look into files, and check that keys are active.
 
     Args:
         settings: As loaded.
-        now: The time at which keys must be active (aware); default: the current time.
+        now: The time at which keys and certificates must be valid (aware); default: the current time.
+        offline: Whether to leave out all files, for a machine that does not have them.
     """
+    now = now or datetime.now(UTC)
     problems = list(_retention_problems(settings))
     problems += _wait_problems(settings)
     problems += _part_problems(settings)
-    warnings: list[str] = []
+    warnings = list(_readable_credentials(settings))
+    warnings += _everybodys_proxies(settings)
+    files = list(named_files(settings))
     if settings.kafka is None:
         warnings.append("kafka: is missing; only `pipeline dev` and `pipeline cards run` work without it")
     if not settings.ecs and not settings.weavr and not settings.webhooks:
         warnings.append("ecs: no integration is configured; run: pipeline integration new ecs NAME")
     for integration in settings.job_integrations().values():
-        problems += _processor(integration)
+        loaded = _processor(integration, settings)
+        if isinstance(loaded, list):
+            problems += loaded
+        else:
+            problems += _columns(integration, loaded)
+            files += named_files(options_of(integration.processor), f"{integration.key}.processor.options")
         warnings += _hosts(integration)
-    warnings += _source_warnings(settings, now or datetime.now(UTC))
+    files += _files_of_plugins(settings)
+    warnings += _source_warnings(settings, now)
     warnings += _part_warnings(settings)
     warnings += _mismatched(settings)
-    warnings += _absent(settings)
-    return Review(tuple(problems), tuple(warnings))
+    found = FileFindings()
+    for file in () if offline else files:
+        check_file(file, now, found)
+    unread = tuple(file.key for file in files if file.content != "secret") if offline else ()
+    return Review((*problems, *found.problems), (*warnings, *found.warnings), unread)
 
 
-def _processor(integration: JobIntegration) -> list[str]:
+def _readable_credentials(settings: Settings) -> Iterator[str]:
+    """Yield one line if the brokers' credentials cross the network as they are."""
+    kafka = settings.kafka
+    if kafka is None or kafka.sasl is None or "SSL" in kafka.protocol:
+        return
+    sent = {"PLAIN": "the password", "OAUTHBEARER": "the token"}.get(kafka.sasl.mechanism)
+    if sent is not None:
+        yield (
+            f"kafka.sasl.mechanism: {kafka.sasl.mechanism} without TLS sends {sent} readable; add a table [kafka.tls], "
+            "or use it on one machine only"
+        )
+
+
+def _everybodys_proxies(settings: Settings) -> Iterator[str]:
+    """Yield one line if anybody may claim to come from any address."""
+    for network in open_networks(settings.ingress.trusted_proxies):
+        yield (
+            f"ingress.trusted_proxies: {network} trusts X-Forwarded-For of everybody, so addresses in logs and audit "
+            "events prove nothing; write the networks of your proxies"
+        )
+
+
+def _processor(integration: JobIntegration, settings: Settings) -> LoadedProcessor | list[str]:
+    """Return the processor, or why it cannot be made: one line each."""
+    key = f"{integration.key}.processor"
     try:
-        load(integration.processor)
+        return load(integration.processor, settings.network)
+    except OptionsRefused as error:
+        return list(option_refusals(error.error, error.model, f"{key}.options"))
     except FatalError as error:
-        return [f"{integration.key}.processor: {error.message}"]
-    return []
+        return [f"{key}: {error.message}"]
+
+
+def _columns(integration: JobIntegration, processor: LoadedProcessor) -> Iterator[str]:
+    """Yield one line if two columns of every result have the same name."""
+    csv = integration.csv
+    try:
+        Layout.of(b"", csv, result_columns=processor.result_columns)
+    except PermanentError as error:
+        yield f"{integration.key}.csv: {error.message}"
+    for key in ("status_column", "message_column") if csv.header else ():
+        if getattr(csv, key) == csv.card_column:
+            yield f"{integration.key}.csv.{key}: {csv.card_column!r} is the card_column of the input; write another"
+
+
+def _files_of_plugins(settings: Settings) -> Iterator[NamedFile]:
+    for name, source in settings.webhooks.items():
+        yield from named_files(source.kind_with_options()[1], f"webhooks.{name}.options")
+        if source.jobs is not None:
+            yield from named_files(source.jobs.kind_with_options(name)[1], f"webhooks.{name}.jobs.options")
 
 
 def part_key_problems(settings: Settings) -> Iterator[str]:
@@ -120,18 +178,6 @@ def _mismatched(settings: Settings) -> Iterator[str]:
                 f"{integration.key}.limits.deadline_margin_seconds: {margin:g} is not longer than "
                 f"watch.interval_seconds ({interval:g}), so a failure callback may come after the URLs expired"
             )
-
-
-def _absent(value: object, loc: Loc = ()) -> Iterator[str]:
-    """Yield one line for every missing file that is opened later, when it is needed."""
-    if isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _absent(getattr(value, name), (*loc, name))
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _absent(inner, (*loc, name))
-    elif isinstance(value, Path) and str(loc[-1]).endswith("_file") and not value.exists():
-        yield f"{dotted(loc)}: there is no file {value} yet"
 
 
 def _retention_problems(settings: Settings) -> Iterator[str]:

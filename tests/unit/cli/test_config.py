@@ -59,6 +59,7 @@ def test_check_finds_what_no_single_key_shows(home: Path, run: Run) -> None:
             ),
         ],
         "warnings": [],
+        "unchecked": [],
     }
 
 
@@ -70,6 +71,61 @@ def test_check_warns_of_readable_secrets(home: Path, run: Run) -> None:
         f"warning: ecs.acme.webhook.secrets.0.file: {home}/webhook can be read by everybody; "
         f"run: chmod 600 {home}/webhook\n"
     )
+
+
+def test_check_refuses_what_a_start_refuses(home: Path, run: Run) -> None:
+    """The settings are right by themselves; only the code that uses them notices."""
+    (home / "key").write_text("planted-0123456789")
+    (home / "key").chmod(0o600)
+    (home / "pipeline.toml").write_text(
+        (home / "pipeline.toml").read_text()
+        + """
+[audit]
+signing_key_file = "key"
+[webhooks.shop]
+source = "standard-webhooks"
+secrets = [{ file = "key" }]
+[kafka.tls]
+ca_file = "nowhere"
+"""
+    )
+    result = run("config", "check")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "error: config_invalid: webhooks.shop: The secret 'key' is not written in base64, as its scheme says",
+        "error: config_invalid: kafka.tls.ca_file: cannot be used: No such file or directory",
+        (
+            "error: config_invalid: audit.signing_key: The audit log's private key must be Ed25519, PEM, not "
+            "encrypted: openssl genpkey -algorithm ed25519 makes one"
+        ),
+    ]
+
+
+def test_check_looks_into_tokens(home: Path, run: Run) -> None:
+    (home / "token").write_text("planted 0123456789")
+    result = run("config", "check")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: config_invalid: ecs.acme.callback.token_file: {home}/token must be one word of visible ASCII "
+        "characters\n"
+    )
+
+
+def test_check_works_without_the_files_and_names_them(home: Path, run: Run) -> None:
+    """As in CI, where no secret is mounted."""
+    (home / "webhook").unlink()
+    (home / "token").unlink()
+    assert run("config", "check").exit_code == 2
+    result = run("config", "check", "--offline")
+    assert (result.exit_code, result.stdout) == (0, "ok: pipeline.toml\n")
+    unchecked = ["ecs.acme.webhook.secrets.0.file", "parts.keys.0.file", "ecs.acme.callback.token_file"]
+    assert result.stderr.splitlines() == [f"unchecked: {key}: the file was not read (--offline)" for key in unchecked]
+    assert json.loads(run("config", "check", "--offline", "--json").stdout)["unchecked"] == unchecked
+
+
+def test_check_offline_still_names_problems(home: Path, run: Run) -> None:
+    (home / "pipeline.toml").write_text((home / "pipeline.toml").read_text() + "\n[retention]\nreceipts_days = 7\n")
+    assert run("config", "check", "--offline").exit_code == 2
 
 
 def test_another_command_with_wrong_settings_ends_with_2(home: Path, run: Run) -> None:

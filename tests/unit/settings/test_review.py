@@ -129,7 +129,7 @@ def test_what_may_be_meant_so_is_a_warning() -> None:
             "ecs.acme.hosts.callback: is empty, so every announcement is refused; "
             'write e.g. callback = ["files.example.com"]'
         ),
-        "ecs.acme.callback.token_file: there is no file /nowhere/token yet",
+        "ecs.acme.callback.token_file: there is no file yet at the path given there",
     )
 
 

@@ -1,6 +1,6 @@
 """What is done with a chunk of cards: built in, or your own."""
 
-from pipeline.jobs.processors.loading import LoadedProcessor, adopt, installed, load
+from pipeline.jobs.processors.loading import LoadedProcessor, OptionsRefused, adopt, installed, load, options_of
 from pipeline.jobs.processors.protocols import (
     Card,
     CardError,
@@ -20,6 +20,7 @@ __all__ = [
     "ColumnarProcessor",
     "JobContext",
     "LoadedProcessor",
+    "OptionsRefused",
     "Processor",
     "ProcessorRetry",
     "ProcessorSettings",
@@ -28,4 +29,5 @@ __all__ = [
     "adopt",
     "installed",
     "load",
+    "options_of",
 ]

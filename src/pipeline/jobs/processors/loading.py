@@ -176,6 +176,15 @@ def _adopted(target: object, settings: ProcessorSettings, network: NetworkSettin
     return LoadedProcessor(_checked(processor, settings.name), settings)
 
 
+def options_of(settings: ProcessorSettings) -> BaseModel | None:
+    """Return the validated options of a processor; None for one that is not installed or has no model of them."""
+    try:
+        model = _model(_find(settings.name))
+        return model(**settings.options) if model is not None else None
+    except (FatalError, ValidationError):
+        return None
+
+
 def installed() -> tuple[str, ...]:
     """Return the names of all installed processors."""
     return tuple(sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}))
@@ -209,8 +218,8 @@ def _import(point: EntryPoint) -> object:
 
 def _construct(target: type, settings: ProcessorSettings, network: NetworkSettings) -> object:
     given: dict[str, Any] = {"network": network} if "network" in inspect.signature(target).parameters else {}
-    model: Any = getattr(target, "Options", None)
-    if inspect.isclass(model) and issubclass(model, BaseModel):
+    model = _model(target)
+    if model is not None:
         try:
             options = model(**settings.options)
         except ValidationError as error:
@@ -221,6 +230,11 @@ def _construct(target: type, settings: ProcessorSettings, network: NetworkSettin
         return target(**settings.options, **given)
     except (TypeError, ValueError) as error:
         raise FatalError("processor_options", f"Options of processor {settings.name}: {error}.") from error
+
+
+def _model(target: object) -> type[BaseModel] | None:
+    model = getattr(target, "Options", None) if inspect.isclass(target) else None
+    return model if inspect.isclass(model) and issubclass(model, BaseModel) else None
 
 
 def _path(location: tuple[int | str, ...]) -> str:

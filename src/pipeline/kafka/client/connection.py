@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import errors as kafka
 from aiokafka.conn import AIOKafkaConnection
@@ -14,6 +14,13 @@ from aiokafka.protocol.metadata import MetadataRequest
 from pipeline.errors import FatalError
 from pipeline.kafka.errors import OAuthMissing
 from pipeline.kafka.settings import KafkaSettings, SaslSettings, TlsSettings
+
+_REASONS: Final = {
+    "KEY_VALUES_MISMATCH": "the key is not that of the first certificate",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in PEM",
+    "NO_START_LINE": "there is no certificate or key in PEM",
+    "CERTIFICATE_VERIFY_FAILED": "the chain does not fit together",
+}
 
 
 def connection_options(settings: KafkaSettings, *, client_id: str) -> dict[str, Any]:
@@ -107,17 +114,32 @@ async def ensure_topics(client: Any, names: Sequence[str]) -> None:
 
 def ssl_context(tls: TlsSettings | None) -> ssl.SSLContext:
     """Return a context that verifies the broker's certificate and name, with our certificate where there is one."""
-    ca_file = tls.ca_file if tls else None
     try:
-        context = ssl.create_default_context(cafile=ca_file)
-        if tls and tls.cert_file and tls.key_file:
-            context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_password)
+        context = ssl.create_default_context(cafile=tls.ca_file if tls else None)
     except (OSError, ValueError) as error:
-        # ssl.SSLError is an OSError; its text names no content of the files
-        raise FatalError(
-            "kafka_tls_files", f"kafka.tls: ca_file, cert_file or key_file cannot be used: {error}"
-        ) from error
+        raise _unusable("kafka.tls.ca_file", error) from error
+    if tls and tls.cert_file and tls.key_file:
+        for key, file in (("cert_file", tls.cert_file), ("key_file", tls.key_file)):
+            try:
+                file.open("rb").close()
+            except (OSError, ValueError) as error:
+                raise _unusable(f"kafka.tls.{key}", error) from error
+        try:
+            context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise _unusable("kafka.tls.cert_file, kafka.tls.key_file", error) from error
     return context
+
+
+def _unusable(keys: str, error: OSError | ValueError) -> FatalError:
+    """Return our error for files that OpenSSL does not take: no text of it names their content or their paths."""
+    why = str(error)
+    if isinstance(error, ssl.SSLError):
+        reason = error.reason or "unknown"
+        why = _REASONS.get(reason, f"no PEM of the right kind ({reason.lower().replace('_', ' ')})")
+    elif isinstance(error, OSError):
+        why = error.strerror or type(error).__name__
+    return FatalError("kafka_tls_files", f"{keys}: cannot be used: {why}")
 
 
 def _no_password() -> str:

@@ -69,6 +69,8 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "store.purge": [Passage("confirm", "failing")],
     "store.ended": [_confirm],
     "store.segment": [_audit],
+    "erase.announcement": [_confirm],
+    "delete.waiting": [Passage("confirm", "parked")],
     "publish.card-batch.requested": [Passage("ingress"), Passage("confirm", "parked")],
     "publish.card-batch.quarantine": [Passage("ingress", "invalid")],
     "publish.card-batch.processed": [_process],
@@ -96,7 +98,10 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
 }
 """Which process passes an effect, for what, at which time. Every effect of ``support.effects`` is here, or below."""
 
-OF_COMMANDS: Final = {"store.command", "store.dead-letter", "store.switch"}
+OF_COMMANDS: Final = {
+    *("store.command", "store.dead-letter", "store.switch"),
+    *("erase.outcome", "erase.uploaded", "erase.try", "erase.confirmed", "erase.waiting"),
+}
 """Effects of an operator's commands alone: test_commands.py and test_dead_letters.py of tests/unit/cli interrupt each
 command at each of its."""
 

@@ -214,6 +214,38 @@ class TestDelete:
         await store.delete("is")
 
 
+class TestReplace:
+    async def test_other_bytes_replace_the_old_ones_at_once(self, store: ObjectStore) -> None:
+        await store.create("a/b.json", b"a secret and the rest")
+        await store.replace("a/b.json", b"the rest")
+        assert await store.get("a/b.json") == b"the rest"
+        assert [(info.key, info.size) async for info in store.list("")] == [("a/b.json", 8)]
+        assert await store.create("a/b.json", b"new") is False
+
+    async def test_a_repeat_changes_nothing_and_a_missing_object_is_no_error(self, store: ObjectStore) -> None:
+        for _ in range(2):
+            await store.replace("a/b/c", b"the rest")
+        assert await store.get("a/b/c") == b"the rest"
+
+    async def test_a_reader_sees_one_of_the_two(self, store: ObjectStore) -> None:
+        old, new = b"o" * 100_000, b"n" * 90_000
+        await store.create("k", old)
+
+        async def replace() -> None:
+            for _ in range(10):
+                await store.replace("k", new)
+
+        async def read() -> set[bytes]:
+            return {await store.get("k") for _ in range(10)}
+
+        _, seen = await asyncio.gather(replace(), read())
+        assert seen <= {old, new}
+
+    async def test_a_bad_key_is_refused(self, store: ObjectStore) -> None:
+        with pytest.raises(ValueError, match="is no store key"):
+            await store.replace("../a", b"")
+
+
 async def test_check_proves_it_and_leaves_nothing(store: ObjectStore) -> None:
     await store.check()
     assert await keys(store) == []

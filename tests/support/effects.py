@@ -1,8 +1,8 @@
 """The effects of the pipeline on the outside world, each with a name; and ports that notice them.
 
-An effect is one call of a port: the creation of an object, named by its kind; a publication, named by its topic; a
-commit, named by its group; the PUT of a result; the POST of a callback. Production code knows nothing of the names:
-:class:`NoticingPorts` derives them from keys, topics and groups.
+An effect is one call of a port: the creation of an object, or an erasure in it, named by its kind; a publication, named
+by its topic; a commit, named by its group; the PUT of a result; the POST of a callback. Production code knows nothing
+of the names: :class:`NoticingPorts` derives them from keys, topics and groups.
 """
 
 from __future__ import annotations
@@ -76,8 +76,12 @@ _PUBLISH: Final = (
 )
 _COMMIT: Final = ("process", "upload", "confirm", "watch", "audit")
 
+_ERASED: Final = ("announcement", "outcome", "uploaded", "try", "confirmed", "waiting")
+
 EFFECTS: Final[tuple[str, ...]] = (
     *(f"store.{kind}" for kind in KINDS),
+    *(f"erase.{kind}" for kind in _ERASED),
+    "delete.waiting",
     *(f"publish.{topic}" for topic in _PUBLISH),
     *(f"commit.{group}" for group in _COMMIT),
     "put.result",
@@ -193,7 +197,7 @@ class NoticingPublisher:
 
 
 class NoticingStore:
-    """Notices creations."""
+    """Notices creations and erasures."""
 
     def __init__(self, store: ObjectStore, around: Around) -> None:
         self._store = store
@@ -201,13 +205,23 @@ class NoticingStore:
         self.get = store.get
         self.stream = store.stream
         self.folders = store.folders
-        self.delete = store.delete
         self.check = store.check
         self.close = store.close
 
     async def create(self, key: str, data: bytes) -> bool:
         with self._around(creation(key)):
             return await self._store.create(key, data)
+
+    async def replace(self, key: str, data: bytes) -> None:
+        with self._around(creation(key).replace("store.", "erase.")):
+            await self._store.replace(key, data)
+
+    async def delete(self, key: str) -> None:
+        if KINDS["waiting"].fullmatch(key):
+            with self._around("delete.waiting"):
+                await self._store.delete(key)
+        else:
+            await self._store.delete(key)
 
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         return self._store.list(prefix)

@@ -18,6 +18,7 @@ from pipeline.cli.job_view import State, all_attempts, job_argument, job_name, w
 from pipeline.cli.output import json_option, print_json
 from pipeline.cli.times import now
 from pipeline.contracts import AuditAction
+from pipeline.jobs.erasure import erase_texts
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.operations import CANCELLED, Operations, Refused, check_cancel, check_notify, check_retry
@@ -37,12 +38,19 @@ optional_job = click.argument("job_text", metavar="[JOB]", required=False)
 @json_option
 @pass_setup
 def purge(setup: Setup, *, job_text: str, order: Order, as_json: bool) -> None:
-    """Delete a decided job's card data (its result parts); receipts stay. Recorded in the audit log."""
+    """Delete a decided job's card data: its result parts, and texts, tags and URLs in its receipts. It is audited.
+
+    Receipts stay, with everything that decides. Texts stay until ECS has been notified of the outcome: all callbacks
+    must say the same. The JSON then has null for `texts`; give the command again later.
+    """
     gone = asyncio.run(with_job(setup, job_text, lambda jobs, ref: _purge(setup, jobs, ref, order)))
     if as_json:
         print_json(gone)
         return
-    click.echo(f"{gone['job']}: {gone['objects']} objects {'would be ' if order.dry_run else ''}deleted")
+    would = "would be " if order.dry_run else ""
+    click.echo(f"{gone['job']}: {gone['objects']} objects {would}deleted, {gone['texts'] or 0} {would}erased in part")
+    if gone["texts"] is None:
+        click.echo("ECS is not notified yet, so texts stay: give the command again afterwards", err=True)
 
 
 async def _purge(setup: Setup, jobs: JobStore, latest: JobRef, order: Order) -> dict[str, Any]:
@@ -50,23 +58,22 @@ async def _purge(setup: Setup, jobs: JobStore, latest: JobRef, order: Order) -> 
     if await jobs.outcome(latest) is None:
         raise Refused("job_undecided", f"{name} is in work; its parts go when it is decided")
     attempts = all_attempts(latest)
+    notified = await jobs.final_result(latest) is not None
+
+    async def gone(*, dry_run: bool) -> dict[str, Any]:
+        objects = sum([await jobs.drop_parts(ref, dry_run=dry_run) for ref in attempts])
+        texts = await erase_texts(jobs, attempts, now(), dry_run=dry_run) if notified else None
+        return {"objects": objects, "texts": texts}
+
     if order.dry_run:
-        return {
-            "job": name,
-            "objects": sum([await jobs.drop_parts(ref, dry_run=True) for ref in attempts]),
-            "command": None,
-        }
+        return {"job": name} | await gone(dry_run=True) | {"command": None}
     order.ask(f"Delete all card data of {name}?")
     async with recorded(setup, jobs.objects, order, "job purge", {"job": name}) as command:
-        gone = sum([await jobs.drop_parts(ref) for ref in attempts])
+        done = await gone(dry_run=False)
         await command.audit(
-            AuditAction.JOB_PURGED,
-            name,
-            detail={"objects": gone},
-            integration=latest.integration,
-            job_guid=latest.job_guid,
+            AuditAction.JOB_PURGED, name, detail=done, integration=latest.integration, job_guid=latest.job_guid
         )
-    return {"job": name, "objects": gone, "command": command.id}
+    return {"job": name} | done | {"command": command.id}
 
 
 @click.command(

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 from pydantic import SecretStr
@@ -126,6 +126,8 @@ class ConfirmStage:
             await self._context.ensure_clock()
             return await self._conclude(notification, "refused", begun, _too_late("the process ended in the last try"))
         url = notification.announcement.request.callback_url
+        if "callback_url" in (notification.announcement.erased or ()):
+            return await self._conclude(notification, "refused", begun, _no_answer(URL_ERASED, CALLBACK_URL_ERASED))
         try:
             await rules.ready()
             call = rules.circuit.call(host_of(url))
@@ -227,7 +229,13 @@ class ConfirmStage:
         else:
             await self._jobs.drop_parts(ref)
         if confirmed:
-            await self._jobs.close(ref, outcome, result.at)
+            # a failed job may begin a second attempt with its URLs: then they go with its parts
+            keep_urls = outcome.outcome == "failed" and rules.policies.reannouncement_after_failure == "new_attempt"
+            await self._jobs.close(ref, outcome, result.at, keep_urls=keep_urls, newest=notification.announcement)
+
+
+URL_ERASED: Final = "callback_url_erased"
+CALLBACK_URL_ERASED: Final = "its callback URL was erased from the store when the job had ended"
 
 
 def _too_late(cause: str) -> Answer:

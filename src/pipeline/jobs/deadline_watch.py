@@ -129,6 +129,7 @@ class DeadlineWatch:
         await self._context.ensure_clock()
         with trace_in_logs(await self._traceparent(marker.ref)):
             gone = await self._jobs.drop_parts(marker.ref)
+            await self._jobs.drop_urls(marker.ref, self._context.clock())
             await self._jobs.unfile(marker.key)
             log.info("parts_deleted", objects=gone)
         return False

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeVar
 
-from pipeline.jobs.job_tree import JobRef, Marker, WaitingMarker, parse_marker
+from pipeline.contracts import Topic
+from pipeline.jobs.damage import JobDamaged
+from pipeline.jobs.job_tree import WAITING_RECEIPT, JobRef, Marker, WaitingMarker, parse_marker
 from pipeline.jobs.part_store import PartStore
 from pipeline.jobs.receipts import (
     Announcement,
@@ -31,6 +34,7 @@ from pipeline.storage import ObjectNotFound
 R = TypeVar("R", bound=Receipt)
 
 _ANNOUNCEMENT: Final = re.compile(r"\d{15}-\w+\.json")
+_NEXT_LOOK: Final = timedelta(hours=1)
 _CONFLICT: Final = re.compile(r"\w+\.json")
 _TRY: Final = re.compile(r"(\d{4,})(\.answer)?\.json")
 
@@ -81,8 +85,7 @@ class JobStore(PartStore):
         else:
             if earlier and new_attempt_after_failure:
                 wanted = wanted.model_copy(update={"attempt": await self._attempt_for(first, earlier)})
-            key = f"{first.root}announcements/{millis(wanted.deadline):015d}-{wanted.id}.json"
-            _, stored = await self._create(key, wanted)
+            _, stored = await self._create(_announcement_key(first, wanted), wanted)
         ref = JobRef(integration, request.job_guid, stored.attempt)
         return Announced(ref, stored, "new" if existing.announcement == wanted.id else "renewed")
 
@@ -122,16 +125,25 @@ class JobStore(PartStore):
         return list(await asyncio.gather(*(self._get(key, Announcement) for key in keys)))
 
     async def newest(self, ref: JobRef) -> Announcement:
-        """Return the current announcement: the one with the latest deadline."""
+        """Return the current announcement: the one with the latest deadline, among those that have URLs if any has."""
+        newest = None
         for key in reversed(await self._announcement_keys(ref)):
             found = await self._get(key, Announcement)
             if found.attempt == ref.attempt:
-                return found
-        raise ObjectNotFound(f"{ref.root}announcements/")
+                if not found.erased:
+                    return found
+                newest = newest or found
+        if newest is None:
+            raise ObjectNotFound(f"{ref.root}announcements/")
+        return newest
 
     async def _announcement_keys(self, ref: JobRef) -> list[str]:
+        listed = self.objects.list(f"{ref.root}announcements/")
+        return self._announcements_among([info.key async for info in listed], ref)
+
+    def _announcements_among(self, keys: Sequence[str], ref: JobRef) -> list[str]:
         prefix = f"{ref.root}announcements/"
-        keys = [info.key async for info in self.objects.list(prefix)]
+        keys = [key for key in keys if key.startswith(prefix)]
         found = [key for key in keys if _ANNOUNCEMENT.fullmatch(key.removeprefix(prefix))]
         for key in keys if len(found) < len(keys) else ():
             if key not in found:
@@ -163,11 +175,76 @@ class JobStore(PartStore):
         """Remove a marker."""
         await self.objects.delete(marker_key)
 
-    async def close(self, ref: JobRef, outcome: Outcome, at: datetime) -> None:
-        """File an attempt as ended, and remove it from all minutes that it is filed under. A repeat changes nothing."""
+    async def close(
+        self, ref: JobRef, outcome: Outcome, at: datetime, *, keep_urls: bool, newest: Announcement
+    ) -> None:
+        """File an attempt as ended, and remove it from all minutes that it is filed under. A repeat changes nothing.
+
+        Args:
+            ref: The attempt.
+            outcome: How it ended.
+            at: When.
+            keep_urls: Whether its signed URLs stay in the store, because somebody may still need them.
+            newest: The attempt's announcement that the caller has read; it is not read again.
+        """
         await self.objects.create(ref.ended(at, outcome.outcome), b"")
-        for announcement in await self.announcements(ref):
-            await self.unfile(ref.marker("open", announcement.deadline))
+        if keep_urls:
+            deadlines = [one.deadline for one in await self.announcements(ref)]
+        else:
+            deadlines = await self.drop_urls(ref, at, newest)
+        for deadline in deadlines:
+            await self.unfile(ref.marker("open", deadline))
+
+    async def drop_urls(self, ref: JobRef, at: datetime, newest: Announcement | None = None) -> list[datetime]:
+        """Erase the signed URLs of an attempt that nobody needs any more; return its announcements' deadlines.
+
+        They are in its announcements, and in the receipts of announcements that waited. A wait that is not over keeps
+        its receipt: then the attempt is filed, so that the deadline watch calls this again. A damaged object stays.
+
+        Args:
+            ref: The attempt.
+            at: The time.
+            newest: An announcement that the caller has read.
+        """
+        keys = [info.key async for info in self.objects.list(ref.root)]
+        known = {_announcement_key(ref, newest): newest} if newest else {}
+        deadlines = []
+        for key in self._announcements_among(keys, ref):
+            try:
+                found = known.get(key) or await self._get(key, Announcement)
+            except JobDamaged:
+                deadlines.append(_deadline_in(key))
+                continue
+            if found.attempt == ref.attempt:
+                deadlines.append(found.deadline)
+                if not found.erased:
+                    await self.objects.replace(key, found.without_urls().model_dump_json().encode())
+        left = [key for key in keys if key.startswith(ref.waiting) and not await self._drop_wait(ref, key, at)]
+        if left:
+            await self.file("purge", ref, at + _NEXT_LOOK)
+        return deadlines
+
+    async def _drop_wait(self, ref: JobRef, key: str, at: datetime) -> bool:
+        """Delete the receipt of a wait of this attempt's announcements; return False if the wait is not over."""
+        if not WAITING_RECEIPT.fullmatch(key.removeprefix(ref.waiting)):
+            self._findings.foreign(key)
+            return True
+        with suppress(JobDamaged):
+            wait = await self._find(key, Waiting)
+            if wait is not None and wait.attempt == ref.attempt and wait.topic == Topic.BATCH_REQUESTED:
+                # before it is due, a receipt without a marker may belong to a wait that is about to be filed
+                if wait.due > at or await self.is_filed(wait.marker):
+                    return False
+                await self.objects.delete(key)
+        return True
+
+    async def is_filed(self, marker: WaitingMarker) -> bool:
+        """Return whether a parked job is filed under this marker."""
+        try:
+            await self.objects.get(marker.key)
+        except ObjectNotFound:
+            return False
+        return True
 
     # --- receipts --------------------------------------------------------------------------------------------------
 
@@ -267,3 +344,12 @@ class JobStore(PartStore):
     async def record_answer(self, ref: JobRef, receipt: NotificationAnswer, again: str | None = None) -> None:
         """Record an answer that did not confirm the callback."""
         await self._create(f"{ref.notification(again)}told/{receipt.number:04d}.answer.json", receipt)
+
+
+def _announcement_key(ref: JobRef, announcement: Announcement) -> str:
+    return f"{ref.root}announcements/{millis(announcement.deadline):015d}-{announcement.id}.json"
+
+
+def _deadline_in(key: str) -> datetime:
+    """Return the deadline that the key of an announcement says."""
+    return datetime.fromtimestamp(int(key.rpartition("/")[2].partition("-")[0]) / 1000, UTC)

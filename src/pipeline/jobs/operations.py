@@ -60,6 +60,11 @@ async def check_notify(jobs: JobStore, ref: JobRef) -> Outcome:
         raise _not_notified(ref)
     if result.told != "refused":
         raise Refused("callback_confirmed", f"{_name(ref)}: ECS has confirmed its outcome")
+    if "callback_url" in ((await jobs.newest(ref)).erased or ()):
+        raise Refused(
+            "callback_url_erased",
+            f"{_name(ref)}: its callback URL was erased from the store with its card data. Inform ECS yourself.",
+        )
     return outcome
 
 
@@ -100,12 +105,13 @@ async def check_retry(
             'cards as a new job. Or agree on "new_attempt" with ECS, set it, and give the command again.',
         )
     newest = await jobs.newest(ref)
+    again = "Ask ECS to announce the job again with fresh URLs: that begins the new attempt without a command."
+    if not newest.value:
+        raise Refused("urls_erased", f"{name}: its URLs were erased from the store when it had ended. {again}")
     deadline = announced_deadline(newest.request, configured.limits.deadline_margin_seconds)
-    if deadline <= now or not newest.value:
+    if deadline <= now:
         raise Refused(
-            "urls_expired",
-            f"{name}: work with its URLs had to end at {deadline:%Y-%m-%d %H:%M:%S} UTC. Ask ECS to announce the job "
-            "again with fresh URLs: that begins the new attempt without a command.",
+            "urls_expired", f"{name}: work with its URLs had to end at {deadline:%Y-%m-%d %H:%M:%S} UTC. {again}"
         )
     return "begins again"
 
@@ -192,7 +198,7 @@ class Operations:
         )
         await jobs.file("purge", ref, result.at + self.keep_failed_parts)
         await self.parking.drop(ref)
-        await jobs.close(ref, outcome, result.at)
+        await jobs.close(ref, outcome, result.at, keep_urls=True, newest=announcement)  # `job notify` needs them
         return outcome
 
     async def retry(self, ref: JobRef, identity: str) -> dict[str, JsonValue]:

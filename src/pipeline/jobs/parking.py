@@ -34,7 +34,6 @@ from pipeline.jobs.job_tree import WAITING_MARKERS, WAITING_RECEIPT, JobRef, Wai
 from pipeline.jobs.receipts import Waiting
 from pipeline.jobs.wording import shorten
 from pipeline.retry import RetryPolicy
-from pipeline.storage import ObjectNotFound
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +92,7 @@ class Parking:
         over = _number(headers.get(RETRY_COUNT_HEADER))
         before, last = await self._last_wait(JobRef(*job), stage, _record_id(record))
         # the wait that made this copy is over, even if the watch has not deleted its marker yet
-        if last is not None and last.count > over and await self._filed(last.marker):
+        if last is not None and last.count > over and await self._jobs.is_filed(last.marker):
             return last
         ref = await self._ref(JobRef(*job), record)
         now, count = self._clock(), max(before, over) + 1
@@ -134,12 +133,12 @@ class Parking:
         except PermanentError:
             pass  # it is damaged; the last wait decides
         _, last = await self._last_wait(ref, stage, name)
-        return last is not None and await self._filed(last.marker)
+        return last is not None and await self._jobs.is_filed(last.marker)
 
     async def waiting(self, ref: JobRef) -> Waiting | None:
         """Return what a job waits for now, or None if it does not wait."""
         for one in sorted(await self._last_waits(ref), key=lambda one: one.at, reverse=True):
-            if one.attempt == ref.attempt and await self._filed(one.marker):
+            if one.attempt == ref.attempt and await self._jobs.is_filed(one.marker):
                 return one
         return None
 
@@ -188,7 +187,7 @@ class Parking:
     async def _markers(self, target: JobRef | str) -> list[WaitingMarker]:
         if isinstance(target, JobRef):
             last = [one.marker for one in await self._last_waits(target) if one.attempt == target.attempt]
-            return [marker for marker in last if await self._filed(marker)]
+            return [marker for marker in last if await self._jobs.is_filed(marker)]
         return [marker async for marker in self.parked() if marker.ref.integration == target]
 
     async def _last_waits(self, ref: JobRef) -> list[Waiting]:
@@ -249,13 +248,6 @@ class Parking:
         if left <= 0:
             return math.inf  # the watch fails the job in time; more tries do not help
         return max(left / 2, self._retry.first_seconds)
-
-    async def _filed(self, marker: WaitingMarker) -> bool:
-        try:
-            await self._jobs.objects.get(marker.key)
-        except ObjectNotFound:
-            return False
-        return True
 
 
 async def at_once(call: Callable[[T], Awaitable[object]], items: Sequence[T]) -> None:

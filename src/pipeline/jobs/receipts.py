@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -12,6 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pipeline.jobs.job_tree import JobRef, WaitingMarker
 from pipeline.jobs.part_encryption import Sealed
 from pipeline.jobs.partners import JobAnnouncement
+
+_SIGNED: Final = re.compile(r"[?#@]")
 
 
 def _nonce() -> str:
@@ -54,7 +57,7 @@ class JobIdentity(Receipt):
 
 
 class Announcement(Receipt):
-    """One distinct announcement. Its URLs are bearer secrets.
+    """One distinct announcement. Its URLs are bearer secrets, until they are erased at the end of the job.
 
     Attributes:
         id: 16 hex digits, the beginning of the record's ``ce_id``.
@@ -62,6 +65,7 @@ class Announcement(Receipt):
         deadline: When work must have ended: the earliest expiry of the two URLs, less the margin.
         traceparent: Trace context of the announcement, for work that no message starts: the watch, commands.
         value: The announcement as received, so that a command can repeat it. Holds bearer secrets, as the request does.
+        erased: Names of the request's fields that were emptied when the job ended; None before.
     """
 
     id: str
@@ -71,6 +75,19 @@ class Announcement(Receipt):
     traceparent: str | None = None
     request: JobAnnouncement = Field(repr=False)
     value: bytes | None = Field(default=None, repr=False)
+    erased: tuple[str, ...] | None = None
+
+    def without_urls(self) -> Announcement:
+        """Return it without signed URLs, without its value, and without the fields that only the partner knows.
+
+        The address of callbacks stays, unless it may be signed: it has a query, a fragment or credentials.
+        """
+        urls = {"input_file_url": "", "result_upload_url": ""}
+        if _SIGNED.search(self.request.callback_url):
+            urls["callback_url"] = ""
+        kept = {name: getattr(self.request, name) for name in JobAnnouncement.model_fields}
+        erased = tuple(sorted({*(self.erased or ()), *urls}))
+        return self.model_copy(update={"request": JobAnnouncement(**kept | urls), "value": None, "erased": erased})
 
 
 class Conflict(Receipt):

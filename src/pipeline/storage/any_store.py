@@ -149,6 +149,11 @@ class MeteredStore:
         with self._measured("folders"):
             return await self._store.folders(prefix)
 
+    async def replace(self, key: str, data: bytes) -> None:
+        """See ObjectStore."""
+        with self._measured("replace"):
+            await self._store.replace(key, data)
+
     async def delete(self, key: str) -> None:
         """See ObjectStore."""
         with self._measured("delete"):

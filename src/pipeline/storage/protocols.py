@@ -124,6 +124,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    async def replace(self, key: str, data: bytes) -> None:
+        """Write other bytes over an object, durably; every reader sees the old ones or the new ones.
+
+        It is for erasing alone: the new bytes hold less than the old ones, and decide the same. So it does not matter
+        which of several callers is the last one. If there is no object, it creates one.
+        """
+        ...
+
     async def delete(self, key: str) -> None:
         """Delete an object; if there is none, do nothing."""
         ...

@@ -237,6 +237,11 @@ class S3Store:
         for entry in sorted([*folders, *(Entry(meta["path"], meta["size"]) for meta in found["objects"])]):
             yield entry
 
+    async def replace(self, key: str, data: bytes) -> None:
+        """See ObjectStore; one request."""
+        with self._translated("replace", check_key(key)):
+            await self._within(obstore.put_async(self._client, key, data, use_multipart=False))
+
     async def delete(self, key: str) -> None:
         """See ObjectStore; one request."""
         with self._translated("delete", check_key(key)):

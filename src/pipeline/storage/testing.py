@@ -59,6 +59,11 @@ class MemoryStore:
         below = (key.removeprefix(check_prefix(prefix)) for key in self.objects if key.startswith(prefix))
         return sorted({name for name, slash, _ in (rest.partition("/") for rest in below) if slash})
 
+    async def replace(self, key: str, data: bytes) -> None:
+        """See ObjectStore."""
+        self._reach()
+        self.objects[check_key(key)] = bytes(data)
+
     async def delete(self, key: str) -> None:
         """See ObjectStore."""
         self._reach()

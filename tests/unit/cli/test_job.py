@@ -322,11 +322,13 @@ def test_purge_deletes_the_cards_and_is_recorded_in_the_audit_log(
     assert (told["action"], told["job_guid"], told["detail"]) == (
         "job.purged",
         str(JOB),
-        {"objects": gone["objects"], "command": gone["command"], "reason": "INC-7"},
+        {"objects": gone["objects"], "texts": gone["texts"], "command": gone["command"], "reason": "INC-7"},
     )
     assert told["actor"].startswith("cli:")
     assert run("job", "show", NAME).exit_code == 0
-    assert run("job", "purge", NAME, *WHY).stdout == f"{NAME}: 0 objects deleted\n"
+    assert run("job", "purge", NAME, *WHY).stdout == f"{NAME}: 0 objects deleted, 0 erased in part\n"
+    assert gone["texts"] > 0
+    assert not [file for file in (home / "store/jobs").rglob("*.json") if b"planted" in file.read_bytes()]
 
 
 def test_purge_asks_first(home: Path, run: Run, publishers: list[RememberingPublisher]) -> None:

@@ -150,13 +150,15 @@ def _time_of(spec: HmacSpec) -> Callable[[Headers], bytes]:
     if time is None or time.kind == "json":
         return lambda _: b""
     name = (time.name if time.kind == "header" else spec.header).lower()
+    read = None if fields is None or time.kind == "header" else HeaderFields(fields, spec.header).timestamp
+    prefix = spec.prefix.encode()
 
     def signed_at(headers: Headers) -> bytes:
         value = next((value for header, value in headers if header == name), b"")
-        if time.kind == "header" or fields is None:
+        if read is None:
             return value
         try:
-            return HeaderFields(fields, spec.header).timestamp(value)
+            return read(value.removeprefix(prefix))
         except SignatureRefused:
             return b""
 

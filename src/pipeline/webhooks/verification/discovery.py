@@ -100,6 +100,18 @@ def _known(headers: Headers, body: bytes) -> Iterator[tuple[str, str | None, _Sp
     yield "weavr", None, WEAVR
     yield "weavr legacy", None, WEAVR_LEGACY
     yield "standard-webhooks", None, StandardWebhooksSpec(scheme="standard-webhooks")
+    for prefix in _prefixes(headers):
+        if (spec := _spec({"scheme": "standard-webhooks", "header_prefix": prefix})) is not None:
+            yield "standard-webhooks", None, spec
+
+
+def _prefixes(headers: Headers) -> list[str]:
+    """Return what the names of Standard Webhooks' three headers may begin with, apart from what is usual."""
+    names = {name.lower() for name, _ in headers}
+    schemes = (one.scheme for one in PRESETS.values())
+    usual = {"webhook", *(one.header_prefix for one in schemes if isinstance(one, StandardWebhooksSpec))}
+    found = {name.removesuffix("-id") for name in names if name.endswith("-id")} - usual
+    return sorted(one for one in found if {f"{one}-timestamp", f"{one}-signature"} <= names)
 
 
 def _document(body: bytes) -> Any:

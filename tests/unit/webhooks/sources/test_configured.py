@@ -116,6 +116,16 @@ def test_without_an_id_the_body_is_the_identity() -> None:
             },
             (("x-sig", b"t=99,v1=ab"),),
         ),
+        (
+            {
+                "header": "X-Sig",
+                "prefix": "V ",
+                "fields": {"signature": "v1", "timestamp": "t"},
+                "signed": ["timestamp", "body"],
+                "timestamp": "field",
+            },
+            (("x-sig", b"V t=99, v1=ab"),),
+        ),
     ],
 )
 def test_without_an_id_the_time_of_signing_is_part_of_it(options: dict[str, Any], headers: Headers) -> None:

@@ -76,6 +76,13 @@ def test_standard_webhooks_are_recognised(request_: SignedRequest) -> None:
     assert (match.name, match.toml) == ("standard-webhooks", 'scheme = "standard-webhooks"\n')
 
 
+def test_standard_webhooks_are_recognised_behind_other_names_of_headers() -> None:
+    request = STANDARD[0]
+    headers = tuple((name.replace("webhook", "X-Shop"), value) for name, value in request.headers)
+    (match,) = discover(headers, request.body, NOW, [Secret("current", SecretStr(request.secret))])
+    assert tomllib.loads(match.toml) == {"scheme": "standard-webhooks", "header_prefix": "x-shop"}
+
+
 @pytest.mark.parametrize("request_", GENERAL, ids=str)
 def test_general_requests_are_recognised(request_: SignedRequest) -> None:
     """A time inside the body is not looked for: without it too the body verifies."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from pipeline.cli.times import Duration, Time, now
 from pipeline.kafka import Point
 from pipeline.settings import DEFAULT_FILE
 from pipeline.webhooks.capture import MOST_REQUESTS, MOST_TIME, RefusedRequest, read_captured
-from pipeline.webhooks.sources import WebhookRequest
+from pipeline.webhooks.sources import InvalidBody, WebhookRequest
 from pipeline.webhooks.verification import Match, discover, is_active
 
 _COLUMNS = ("name", "kind", "path", "scheme", "keys", "topics", "success", "unverified", "invalid")
@@ -198,7 +198,18 @@ class _Given:
 
 
 def _matches(one: Configured, request: WebhookRequest, at: datetime) -> list[Match]:
-    return discover(request.headers, request.body, at, one.settings.webhook_secrets())
+    """Return what verifies the request as it was sent; otherwise what verifies its body without compression."""
+    secrets = one.settings.webhook_secrets()
+    found = discover(request.headers, request.body, at, secrets)
+    if found or not one.table.startswith("webhooks."):
+        return found
+    try:
+        plain = request.plain_body
+    except InvalidBody:
+        plain = request.body
+    if plain == request.body:
+        return []
+    return [replace(match, signed_body="plain") for match in discover(request.headers, plain, at, secrets)]
 
 
 def _print_trial(trial: Trial) -> None:
@@ -215,10 +226,13 @@ def _print_matches(one: Configured, matches: Sequence[Match]) -> None:
     for match in matches:
         remark = f" ({match.remark})" if match.remark else ""
         click.echo(f"\n# {match.name}, with secret {match.secret}{remark}")
+        options = "" if match.signed_body == "as-sent" else f'signed_body = "{match.signed_body}"\n'
         if match.preset is not None and one.table.startswith("webhooks."):
             click.echo(f'[{one.table}]\npreset = "{match.preset}"')
         else:
-            click.echo(f"{table}\n{match.toml}", nl=False)
+            options = match.toml + options
+        if options:
+            click.echo(f"{table}\n{options}", nl=False)
     if not matches:
         click.echo("no known way of applying these secrets matches", err=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import hmac
 import json
@@ -316,6 +317,23 @@ def test_the_settings_of_an_ecs_webhook_are_printed_for_its_own_table(run: Run, 
     result = run("sources", "test", "ecs.acme", *given, *NOW, "--try-all")
     assert result.exit_code == 0
     assert '\n[ecs.acme.webhook]\nscheme = "hmac"\nheader = "' in result.stdout
+
+
+@pytest.mark.parametrize("signed", [BODY, gzip.compress(BODY, mtime=0)])
+def test_a_compressed_body_is_tried_as_sent_and_before_its_compression(run: Run, ground: Path, signed: bytes) -> None:
+    del ground
+    signature = hmac.digest(SHOP_KEY.encode(), signed, hashlib.sha256).hex()
+    expected = "" if signed != BODY else 'signed_body = "plain"\n'
+    given = files({"Content-Encoding": "gzip", "X-Sig": signature}, gzip.compress(BODY, mtime=0))
+    result = run("sources", "test", "shop", *given, *NOW, "--try-all")
+    assert result.exit_code == 0
+    assert result.stdout.endswith('signed = ["body"]\n' + expected)
+    given = files(
+        {"Content-Encoding": "gzip", "X-Hub-Signature-256": f"sha256={signature}"}, gzip.compress(BODY, mtime=0)
+    )
+    result = run("sources", "test", "shop", *given, *NOW, "--try-all")
+    options = f"[webhooks.shop.options]\n{expected}" if expected else ""
+    assert f'[webhooks.shop]\npreset = "github"\n{options}' in result.stdout
 
 
 def test_nothing_that_matches_is_a_finding(run: Run, ground: Path) -> None:

@@ -50,6 +50,7 @@ class Match:
         secret: Id of the secret; never its value.
         toml: The scheme's table as it is written into the settings, without ``secrets``.
         remark: What else there is to know, such as that the request is too old by now; may be empty.
+        signed_body: ``as-sent``, or ``plain`` where the signature covers a compressed body before its compression.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Match:
     secret: str
     toml: str
     remark: str
+    signed_body: str = "as-sent"
 
     def document(self) -> dict[str, str | None]:
         """Return the match as JSON."""

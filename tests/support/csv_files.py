@@ -81,6 +81,27 @@ def hostile_bytes() -> st.SearchStrategy[bytes]:
     return st.lists(st.sampled_from(signs), max_size=60).map(b"".join) | st.binary(max_size=600)
 
 
+_PLANTED: Final = ["4111111111111111", "zqxvw", "98765", "Żółw", "Qrstuv", "100001", "7391"]
+"""Values that no text of ours has."""
+
+
+@st.composite
+def hostile_files(draw: st.DrawFn) -> tuple[bytes, frozenset[str]]:
+    """Make a file with planted values where names, values or anything else could be; and return the values."""
+    quote = draw(st.sampled_from(["", '"', "'"]))
+    value = st.sampled_from(_PLANTED).map(lambda planted: f"{quote}{planted}{quote}")
+    field = value | st.sampled_from(
+        ["", "card_number", "cvv", "pin", '"', "column_1", "__record", "status", " ", "\u200b"]
+    )
+    record = st.lists(field | st.tuples(field, value).map("".join), min_size=1, max_size=5)
+    delimiter = draw(st.sampled_from([",", ";", "\t"]))
+    text = draw(st.sampled_from(_BEGINNINGS))
+    for fields in draw(st.lists(record, max_size=6)):
+        text += delimiter.join(fields) + draw(_BREAKS | st.sampled_from(["", "\r", '"\n']))
+    encoding = draw(st.sampled_from(["utf-8", "utf-8", "iso-8859-2", "utf-16"]))
+    return text.encode(encoding, "replace"), frozenset(planted.casefold() for planted in _PLANTED)
+
+
 def cuts() -> st.SearchStrategy[list[int]]:
     """Make places at which a stream is cut into pieces."""
     return st.lists(st.integers(0, 700))

@@ -138,3 +138,19 @@ def test_a_processor_that_fails_shows_where_and_no_card(home: Path, run: Run, fo
     assert "Traceback (most recent call last), without values:" in result.stderr
     assert "in shout" in result.stderr
     assert "4111111111111111" not in result.output
+
+
+@pytest.mark.parametrize("beginning", [b"", b"sep=,\n", b"\xef\xbb\xbf"])
+def test_a_file_without_header_is_refused_without_its_values(home: Path, run: Run, beginning: bytes) -> None:
+    (home / "in.csv").write_bytes(beginning + b"tokAbCd,1234,Annabel\ntokEfGh,5678,Bo\n")
+    result = run(*arguments())
+    assert result.exit_code == 3
+    assert result.stderr == (
+        "error: csv_card_column_missing: The file has no column 'card_number' (card_column). Set card_column to the "
+        "name or number of the column with the card number, or header = false if the file has no header. The line read "
+        "as header has 3 fields: 1 (7 letters), 2 (4 digits), 3 (7 letters).\n"
+    )
+    assert json.loads(result.stdout)["error"] == {
+        "code": "csv_card_column_missing",
+        "line": 2 if b"sep" in beginning else 1,
+    }

@@ -54,7 +54,7 @@ def test_short_records_are_padded_where_nothing_is_dropped(tmp_path: Path) -> No
     assert check(tmp_path, ledger, [[*ledger.spec.columns, "status", "message"], *rows]) == []
     rows[4][1] = ""
     findings = check(tmp_path, ledger, [[*ledger.spec.columns, "status", "message"], *rows])
-    assert findings == [f"record 5: column expiry was changed: '' instead of {ledger.card(5).fields[1]!r}"]
+    assert findings == [f"record 5: column expiry was changed: 0 characters instead of {len(ledger.card(5).fields[1])}"]
 
 
 def test_in_short_records_only_what_might_be_a_dropped_value_is_left_out(tmp_path: Path) -> None:
@@ -92,6 +92,14 @@ def _wrong_header(rows: Rows) -> None:
     rows[0][-1] = "reason"
 
 
+def _no_header(rows: Rows) -> None:
+    del rows[0]
+
+
+def _odd_status(rows: Rows) -> None:
+    rows[1][6] = 16 * "9"
+
+
 def _all_ok(rows: Rows) -> None:
     for row in rows[1:]:
         row[6:] = ["ok", ""]
@@ -118,11 +126,13 @@ def _empty(rows: Rows) -> None:
     ("spoil", "found"),
     [
         (_swap, "column card_number was changed"),
-        (_change_note, "record 2: column note was changed: 'changed' instead of"),
+        (_change_note, "record 2: column note was changed: 7 characters instead of"),
         (_change_number, "record 2: column card_number was changed"),
         (_lose, "ends after 49 records; 50 were sent"),
         (_double, "1 records more than the 50"),
-        (_wrong_header, "the header is"),
+        (_wrong_header, "column 8 of the header is not 'message'"),
+        (_no_header, "column 1 of the header is not 'card_number'"),
+        (_odd_status, "status is a value of 16 characters, not 'failed'"),
         (_all_ok, "status is 'ok', not 'failed'"),
         (_no_message, "failed without a message"),
         (_leak, "record 1: the message holds a card number"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import PermanentError, PipelineError, TransientError, most_severe
-from pipeline.jobs.csv_engine.faults import check_words, misbehaved
+from pipeline.jobs.csv_engine.faults import check_words, misbehaved, without_values
 from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes, format_records
 from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
@@ -151,7 +151,7 @@ class _Run:
                 try:
                     result = await contained(lambda: self._attempt(card), partial(self._failed, card), *_MEANT)
                 except TransientCardError as error:
-                    if not await self._tries.wait(attempt, error, call):
+                    if not await self._tries.wait(attempt, error, call, card.columns.values()):
                         return CardResult("failed", self._tries.given_up(error))
                 else:
                     call.succeeded()
@@ -166,7 +166,7 @@ class _Run:
         except CardError as error:
             return CardResult("failed", _text_of(error) or "refused")
         except (PermanentError, TransientError) as error:
-            check_words(error, self._tries.settings)
+            check_words(error, self._tries.settings, card.columns.values())
             raise
         return self._checked(result)
 
@@ -231,7 +231,7 @@ async def run_columnar(
             try:
                 outcomes = await asyncio.to_thread(_attempt, processor, batch, context, layout, tries.settings)
             except TransientCardError as error:
-                if not await tries.wait(attempt, error, call):
+                if not await tries.wait(attempt, error, call, _fields(batch)):
                     return _all_failed(records.sound.size, tries.given_up(error), layout)
             else:
                 call.succeeded()
@@ -252,7 +252,7 @@ def _attempt(
         try:
             result = processor.process_batch(batch, context)
         except (PermanentError, TransientError) as error:
-            check_words(error, settings)
+            check_words(error, settings, _fields(batch))
             raise
         return _checked(result, batch.num_rows, layout, settings)
 
@@ -268,6 +268,13 @@ def _batch(records: Records, layout: Layout, context: JobContext, start: int) ->
     keys = idempotency_keys(key_prefix(context.integration, context.job_guid), numbers)
     arrays = [*records.values, pa.array(numbers), records.values[layout.card], keys]
     return pa.RecordBatch.from_arrays(arrays, names=[*layout.columns, *layout.RESERVED])
+
+
+def _fields(batch: pa.RecordBatch) -> Iterator[str]:
+    """Yield all fields of a batch of cards; only an error needs them."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name not in Layout.RESERVED:
+            yield from column.to_pylist()
 
 
 def _checked(result: object, rows: int, layout: Layout, settings: ProcessorSettings) -> Outcomes:
@@ -339,15 +346,15 @@ class Tries:
         """
         return await self._circuit.call_after_probe(self.settings.name)
 
-    async def wait(self, failures: int, error: TransientCardError, call: Call) -> bool:
+    async def wait(self, failures: int, error: TransientCardError, call: Call, fields: Iterable[str]) -> bool:
         """Wait after so many failures (from 1) of a call; return whether there is another try.
 
         The other side's wish for a longer pause is granted up to the limit. A shorter one changes nothing: it would
-        only use up the tries sooner.
+        only use up the tries sooner. What the error says of the card's fields goes into the result alone.
         """
         if error.unavailable:
             # a circuit repeats its last failure where the result file does not go: log lines, receipts, callbacks
-            said = quote(_text_of(error)) or "no answer"
+            said = quote(without_values(_text_of(error), fields)) or "no answer"
             call.failed(HostUnavailable("card_service_unavailable", f"Card service: {said}."))
         retry = self.settings.retry
         if failures >= retry.max_tries:

@@ -7,7 +7,8 @@ import csv
 import io
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pytest
@@ -842,6 +843,64 @@ async def test_the_words_of_a_processor_open_a_circuit_without_the_card_that_the
     (opened,) = [line for line in logs if line["event"] == "circuit_opened"]
     for text in (caught.value.message, opened["message"]):
         assert text.startswith("Card service: no answer for [digits] at [url]")
+
+
+PLANTED = b'card_number,pin,cvv,name,city\n4111111111111111, 4711 ,987,Ann,"New Ulm"\n'
+
+
+class Chatty:
+    """Repeats its cards in what it raises, by row or by chunk."""
+
+    def __init__(self, kind: type[Exception], *code: str) -> None:
+        self.kind, self.code = kind, code
+
+    def complain(self, fields: Sequence[str]) -> NoReturn:
+        """Raise an error of the kind."""
+        number, card_pin, cvv, name, city = fields
+        raise self.kind(*self.code, f"{name} of {city} in Annaberg: card={number}, ({card_pin.strip()}/{cvv}) x{cvv}.")
+
+
+class ChattyByRow(Chatty):
+    async def process(self, card: Card, _context: JobContext) -> CardResult:
+        self.complain(list(card.columns.values()))
+
+
+class ChattyByBatch(Chatty):
+    def process_batch(self, batch: pa.RecordBatch, _context: JobContext) -> pa.RecordBatch:
+        self.complain([column[0].as_py() for column in batch.columns[:5]])
+
+
+@pytest.mark.parametrize("form", [ChattyByRow, ChattyByBatch])
+@pytest.mark.parametrize("kind", [PermanentError, TransientError])
+async def test_the_words_of_a_processor_fail_a_job_without_the_fields_of_its_cards(
+    form: type[Chatty], kind: type[Exception]
+) -> None:
+    """Short numbers such as PINs and names are no runs of six digits: only the engine knows what they are."""
+    with pytest.raises(kind) as caught:
+        await run(PLANTED, form(kind, "stopped"))
+    assert caught.value.message == (  # type: ignore[attr-defined]
+        "[3 letters] of [7 letters and blanks] in Annaberg: card=[16 digits], ([4 digits]/[3 digits]) x[3 digits]."
+    )
+
+
+@pytest.mark.parametrize("form", [ChattyByRow, ChattyByBatch])
+async def test_a_circuit_opens_without_the_fields_of_the_cards(form: type[Chatty]) -> None:
+    """It repeats the last failure in log lines, receipts and callbacks."""
+    circuit = Circuits(failures_to_open=1).of("acme", "cards")
+    unavailable = partial(TransientCardError, unavailable=True)
+    retry = {"first_seconds": 1e-9, "max_seconds": 1e-9, "max_tries": 1}
+    loaded = adopt(form(unavailable), ProcessorSettings(name="mine", retry=retry))  # type: ignore[arg-type]
+    splitter = Splitter(CsvSettings(), CsvLimits())
+    splitter.feed(PLANTED)
+    (chunk,) = splitter.finish()
+    engine = ChunkEngine(Layout.of(splitter.header or b"", CsvSettings()), loaded, job_context(), circuit=circuit)
+    with capture_logs() as logs:
+        await engine.run(chunk)
+    (opened,) = [line for line in logs if line["event"] == "circuit_opened"]
+    assert opened["message"] == (
+        "Card service: [3 letters] of [7 letters and blanks] in Annaberg: card=[16 digits], ([4 digits]/[3 digits]) "
+        "x[3 digits].."
+    )
 
 
 async def test_one_card_finds_that_the_service_works_again_and_the_others_of_its_job_wait_for_it() -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from pipeline.contracts import Record, TopicName
-from pipeline.kafka import BatchUndecodable, Bounds, GroupBusy, KafkaSettings, Partition, Point
+from pipeline.kafka import BatchUndecodable, Bounds, GroupBusy, KafkaSettings, NotAuthorized, Partition, Point
 
 
 class FakePartitions:
@@ -20,6 +20,7 @@ class FakePartitions:
         commits: What was committed.
         groups: Under which names the group was asked for.
         fetched: Partitions of each fetch.
+        forbidden: Topics that may not be read.
     """
 
     def __init__(self, *, at_once: int = 500) -> None:
@@ -30,6 +31,7 @@ class FakePartitions:
         self.commits: list[dict[Partition, int]] = []
         self.groups: list[str] = []
         self.fetched: list[list[Partition]] = []
+        self.forbidden: set[TopicName] = set()
         self._at_once = at_once
         self._first: dict[Partition, int] = {}
         self._records: dict[Partition, list[Record]] = {}
@@ -104,6 +106,9 @@ class FakePartitions:
     async def fetch(self, partitions: Sequence[Partition], wait: float) -> dict[Partition, list[Record]]:
         del wait
         self.fetched.append(list(partitions))
+        for one in partitions:
+            if one.topic in self.forbidden:
+                raise NotAuthorized(f"Reading {one.topic}")
         found: dict[Partition, list[Record]] = {}
         for one in partitions:
             rest = [record for record in self._records[one] if record.offset >= self._positions[one]][: self._at_once]

@@ -30,7 +30,7 @@ _LISTENERS: Final = {
 }
 _JAAS: Final = (
     "org.apache.kafka.common.security.plain.PlainLoginModule required "
-    + " ".join(f'user_{name}="{PASSWORD}"' for name in ("admin", "nobody"))
+    + " ".join(f'user_{name}="{PASSWORD}"' for name in ("admin", "nobody", "operator"))
     + ";"
 )
 
@@ -113,7 +113,11 @@ class SecuredKafka:
 
 @contextmanager
 def running_secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
-    """Run it; ``User:admin`` may do everything, ``User:nobody`` nothing, clients without SASL everything."""
+    """Run it.
+
+    ``User:admin`` and clients without SASL may do everything, ``User:nobody`` nothing, ``User:operator`` what a test
+    grants.
+    """
     skip_without_java()
     authority, stranger = Authority(folder, "authority"), Authority(folder, "stranger")
     issued = {

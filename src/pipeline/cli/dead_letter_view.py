@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, ValidationError
 
 from pipeline.app import STAGES
+from pipeline.cli.event_topics import logical_topic
 from pipeline.cli.event_view import document, position
 from pipeline.cli.job_view import NotFound
 from pipeline.cli.kept_records import find_kept, read_kept
@@ -125,6 +126,7 @@ def _of_subscriber(group: str) -> list[TopicName]:
 
 async def read_letters(settings: Settings, wanted: Wanted) -> AsyncGenerator[StoredDeadLetter, None]:
     """Yield the wanted dead letters, topic by topic, in the order in which they were written to each partition."""
+    wanted = replace(wanted, topics=tuple(logical_topic(name, settings) for name in wanted.topics))
     topics = await _topics(settings, wanted.groups)
     async for letter in read_kept(settings.cluster, topics, _read_own):
         if wanted.accepts(letter):

@@ -31,7 +31,7 @@ topic_option = click.option(
     "topics",
     multiple=True,
     metavar="TOPIC|CATEGORY",
-    help="A topic, or a category such as managed-cards; may be repeated. "
+    help="A topic, with or without the cluster's prefix, or a category such as managed-cards; may be repeated. "
     "Default: the topics of all configured sources, without step-ups and quarantines.",
 )
 count_option = click.option("--count", type=click.IntRange(min=1), help="End after so many records.")

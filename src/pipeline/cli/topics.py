@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from pipeline.app import open_jobs
 from pipeline.cli.commands import REASON_LIMIT, Order, recorded
 from pipeline.cli.context import Setup, pass_setup
+from pipeline.cli.event_topics import logical_topic
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_json, print_table
 from pipeline.contracts import AuditAction, TopicSpec
@@ -123,7 +124,7 @@ Examples:
 Without --execute nothing is changed. Stop the group first.""",
 )
 @click.option("--group", required=True, help="The consumer group; of a stage its name alone will do.")
-@click.option("--topic", required=True, help="The topic, without the cluster's prefix.")
+@click.option("--topic", required=True, help="The topic, with or without the cluster's prefix.")
 @click.option("--partition", required=True, type=click.IntRange(min=0), help="The partition.")
 @click.option(
     "--offset", required=True, type=click.IntRange(min=0), help="The offset that kafka_batch_undecodable names."
@@ -150,7 +151,7 @@ def skip_batch(
     """
     if execute and not (reason or "").strip():
         raise UsageRefused("reason_missing", "--execute needs --reason: why the records of the batch can be given up")
-    where = Partition(topic, partition)
+    where = Partition(logical_topic(topic, setup.settings()), partition)
     if execute:
         order = Order(shorten(reason or "", REASON_LIMIT), dry_run=False, yes=True, repeat=None)
         found = asyncio.run(_skip(setup, group, where, offset, order))

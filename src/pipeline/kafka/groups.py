@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,6 +75,8 @@ async def plan_rewind(
         GroupUnknown: It has committed nothing.
         TopicUnknown: A topic is not there.
         GroupBusy: It has live members.
+        NotAuthorized: The user of the settings may not read one of the topics: the cluster would refuse its offsets
+            and take those of the other topics.
         BrokerUnavailable: No answer in time.
     """
     return await _rewound(settings, group, to, topics, connect, execute=False)
@@ -117,8 +119,19 @@ async def _moves(
 ) -> list[Move]:
     partitions = await _existing(reader, sorted(set(topics) or {one.topic for one in committed}))
     bounds = await reader.bounds(partitions)
+    await _ensure_readable(reader, bounds)
     targets = await reader.offsets(bounds, to)
     return [_move(one, committed.get(one), targets[one], bounds[one]) for one in sorted(partitions)]
+
+
+async def _ensure_readable(reader: PartitionReader, bounds: Mapping[Partition, Bounds]) -> None:
+    """Fetch the last record of one partition of each topic: a fetch needs the right that a commit needs."""
+    # of each topic the partition with the most records: an empty one would be waited for
+    longest = {one.topic: one for one in sorted(bounds, key=lambda one: bounds[one].end - bounds[one].first)}
+    for one in longest.values():
+        reader.start({one: max(bounds[one].first, bounds[one].end - 1)})
+        with suppress(BatchUndecodable):
+            await reader.fetch([one], _FETCH_WAIT)
 
 
 def _move(partition: Partition, committed: int | None, target: int, there: Bounds) -> Move:

@@ -107,7 +107,10 @@ def ports() -> Ports:
 
 @pytest.fixture
 def letters(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeadLetterTopics]:
-    del home
+    text = (home / "pipeline.toml").read_text()
+    (home / "pipeline.toml").write_text(
+        text.replace("[kafka]", '[kafka]\ntopics = { "card-events.login" = "our-login" }')
+    )
     made = DeadLetterTopics()
     monkeypatch.setattr("pipeline.cli.kept_records.read_topic", made.read)
     monkeypatch.setattr("pipeline.cli.dead_letter_view.topic_names", made.topics)
@@ -168,6 +171,7 @@ def test_the_list_names_each_letter_once_and_the_oldest_first(run: Run, letters:
         (("--group", "billing"), [1, 2]),
         (("--group", "process", "--group", "fraud"), [3, 4]),
         (("--topic", "card-events.fees"), [1]),
+        (("--topic", "our-login"), [2, 4]),
         (("--code", "handler_poison", "--code", "integration_unknown"), [1, 3]),
         (("--integration", "acme"), [1, 2, 4]),
         (("--integration", "other"), [3]),

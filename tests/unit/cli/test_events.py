@@ -239,6 +239,21 @@ def test_topics_are_named_by_category_or_in_full(run: Run, topics: Topics) -> No
     ]
 
 
+@pytest.mark.parametrize("kafka", ["", 'topic_prefix = "acme."', 'topics = { "audit.events" = "our-audit" }'])
+def test_each_name_of_topics_export_can_be_read(run: Run, topics: Topics, home: Path, kafka: str) -> None:
+    """The cluster's name, and ours."""
+    text = (home / "pipeline.toml").read_text().replace("[kafka]\n", f"[kafka]\n{kafka}\n")
+    source = '[webhooks.shop]\nsource = "hmac"\nsecrets = [{ file = "webhook" }]\n'
+    (home / "pipeline.toml").write_text(text + source)
+    exported = json.loads(run("topics", "export", "--group", "billing").stdout)
+    assert {"billing.dead-letter", "webhook-events.shop"} <= {one["logical"] for one in exported}
+    for one in exported:
+        for name in (one["name"], one["logical"]):
+            lines(run, "--topic", name)
+            assert topics.asked is not None
+            assert topics.asked[0] == [one["logical"]]
+
+
 def test_a_dead_letter_says_why_it_is_one(run: Run, topics: Topics) -> None:
     why = (("dlq_code", b"handler_poison"), ("dlq_message", b"no such card 4111111111111111"), ("dlq_offset", b"17"))
     topics.records = [record(topic="fraud.dead-letter", extra=why)]

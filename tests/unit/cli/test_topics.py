@@ -273,6 +273,14 @@ def test_a_skip_is_a_dry_run_first(run: Run, skipping: Skipping) -> None:
     assert (skipping.planned, skipping.done) == ([("process", Partition("card-batch.requested", 3), 7)], [])
 
 
+def test_a_skip_takes_the_name_of_the_topic_in_the_cluster(home: Path, run: Run, skipping: Skipping) -> None:
+    text = (home / "pipeline.toml").read_text().replace("[kafka]\n", '[kafka]\ntopic_prefix = "acme."\n')
+    (home / "pipeline.toml").write_text(text)
+    for name in ("acme.card-batch.requested", "card-batch.requested"):
+        assert run(*(name if word == "card-batch.requested" else word for word in SKIP)).exit_code == 0
+    assert skipping.planned == [("process", Partition("card-batch.requested", 3), 7)] * 2
+
+
 def test_a_skip_is_executed_with_a_reason_only_and_is_audited(home: Path, run: Run, skipping: Skipping) -> None:
     refused = run(*SKIP, "--reason", " ", "--execute")
     assert (refused.exit_code, refused.stderr[: len("error: reason_missing")]) == (2, "error: reason_missing")

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 from support.fake_partitions import FakePartitions
 
-from pipeline.kafka import GroupBusy, GroupUnknown, KafkaSettings, Partition, SkipRefused, TopicUnknown
+from pipeline.kafka import GroupBusy, GroupUnknown, KafkaSettings, NotAuthorized, Partition, SkipRefused, TopicUnknown
 from pipeline.kafka.groups import Move, Rewind, Skip, plan_rewind, plan_skip, rewind, skip
 
 SETTINGS = KafkaSettings(bootstrap_servers="unused:1", group_prefix="card-pipeline.")
@@ -94,6 +94,23 @@ async def test_an_unknown_topic_is_refused(cluster: FakePartitions) -> None:
     with pytest.raises(TopicUnknown, match="no topic gone"):
         await rewind(SETTINGS, "g", "earliest", topics=["a", "gone"], connect=cluster.connect)
     assert cluster.commits == []
+
+
+async def test_a_topic_that_may_not_be_read_is_found_before_anything_is_moved(cluster: FakePartitions) -> None:
+    """The cluster would take the offsets of the other topics."""
+    cluster.topic("b", partitions=2)
+    cluster.committed_offsets[Partition("b", 0)] = 0
+    cluster.forbidden = {"b"}
+    for act in (plan_rewind, rewind):
+        with pytest.raises(NotAuthorized, match="Reading b: Kafka refuses this"):
+            await act(SETTINGS, "g", "earliest", connect=cluster.connect)
+    assert cluster.commits == []
+
+
+async def test_a_topic_that_ends_in_a_batch_that_cannot_be_decoded_is_readable(spoilt: FakePartitions) -> None:
+    spoilt.spoil("a", 9, 10)
+    await rewind(SETTINGS, "g", "earliest", connect=spoilt.connect)
+    assert len(spoilt.commits) == 1
 
 
 # skipping a batch that cannot be decoded

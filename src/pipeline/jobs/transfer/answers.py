@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
@@ -19,6 +19,8 @@ MAX_ERROR_BYTES: Final = 65_536
 """So much of an error document is read."""
 
 # no signature (64 hex digits) fits into a code, which messages repeat
+_ERROR: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,64}(?:<\?xml[^>]{0,200}\?>\s{0,64})?<(?:\w{1,20}:)?Error[\s/>]")
+"""How an error document begins."""
 _CODE: Final = re.compile(rb"<Code>\s*([A-Z][A-Za-z0-9]{1,47})\s*</Code>")
 _MESSAGE: Final = re.compile(rb"<Message>([^<]{0,1024})</Message>")
 _SERVER_TIME: Final = re.compile(rb"<ServerTime>\s*([0-9T:.+Z-]{1,40})\s*</ServerTime>")
@@ -33,7 +35,7 @@ _UNSATISFIED: Final = re.compile(r"bytes \*/([0-9]{1,15})")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that is no success.
+    """An answer that may be no success.
 
     Attributes:
         code: The document's ``<Code>``, or empty.
@@ -41,6 +43,7 @@ class Refusal:
         server_time: The store's clock, from the document or the Date header.
         retry_after: Seconds that the store asks to wait.
         object_size: Size of the object, where a 416 tells it.
+        is_error: Whether the body is an error document, whatever the status is.
     """
 
     status: int
@@ -50,6 +53,7 @@ class Refusal:
     server_time: datetime | None = None
     retry_after: float | None = None
     object_size: int | None = None
+    is_error: bool = False
 
 
 def read_refusal(status: int, headers: Mapping[str, str], document: bytes, now: datetime) -> Refusal:
@@ -62,6 +66,7 @@ def read_refusal(status: int, headers: Mapping[str, str], document: bytes, now: 
         server_time=_server_time(_first(_SERVER_TIME, document), headers),
         retry_after=retry_after_seconds(headers.get("Retry-After"), now=now),
         object_size=_object_size(headers.get("Content-Range", ""), document),
+        is_error=_ERROR.match(document) is not None,
     )
 
 
@@ -136,11 +141,17 @@ _SENT_UNSIGNED: Final = Meaning(
 )
 _REDIRECTED: Final = Meaning("redirected", Remedy.NONE, "leads elsewhere by a redirect, which is never followed")
 _FAILING: Final = Meaning("store_failing", Remedy.AGAIN, "was not answered: the store has an internal error")
+_FIRST_NO_SUCCESS: Final = 300
 _REJECTED: Final = Meaning("rejected", Remedy.NONE, "was refused")
+
+_IN_SUCCESS: Final[dict[str, int]] = {"AccessDenied": 403, "MethodNotAllowed": 405, "InvalidRequest": 400}
+"""Codes that are for good also in an answer whose status is a success; any other is a fault of the store."""
 
 
 def interpret(refusal: Refusal) -> Meaning:
     """Return what an error answer means. The document's words count before its code, its code before the status."""
+    if refusal.status < _FIRST_NO_SUCCESS:
+        refusal = replace(refusal, status=_IN_SUCCESS.get(refusal.code, 500))
     by_words = _interpret_words(refusal)
     if by_words is not None:
         return by_words

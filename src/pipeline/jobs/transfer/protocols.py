@@ -93,13 +93,14 @@ class Uploader(Protocol):
     """Puts result files."""
 
     async def put(self, target: UrlSource, *, size: int, body: Callable[[], AsyncIterator[bytes]]) -> str:
-        """PUT ``size`` bytes once, verify the answer's ETag against the body's MD5 where it is one, return the ETag.
+        """PUT ``size`` bytes once, compare the answer's ETag or another checksum with the body, return the ETag.
 
         ``body`` is called for each try. A repeat replaces the object whole, so repeating is safe until the deadline.
         Tries within this call are few; the runner's retry does the rest.
 
         Raises:
-            UploadRefused: 4xx for good, over 5 GB, expired, wrong checksum value in the URL (PermanentError).
+            UploadRefused: 4xx for good, over 5 GB, expired, wrong checksum value in the URL, or an ETag that looks
+                like an MD5, is none, and that neither a checksum nor a HEAD explains (PermanentError).
             AddressRefused: As for downloads.
             TransientError: Repeat later.
         """

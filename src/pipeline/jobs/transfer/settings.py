@@ -58,6 +58,11 @@ class TransferSettings(BaseModel):
         description="Whether an upload waits for 100 Continue, so that a refusal arrives before the body is sent. Set false for servers that do not answer it",
     )
 
+    etag_is_md5: bool = Field(
+        default=True,
+        description="Whether an ETag of 32 hexadecimal digits must be the MD5 of the result that was put, where the answer names no encryption by other keys and no other checksum. Set false for a store whose ETags are something else and that does not answer HEAD with the URL of an upload",
+    )
+
     def parameters(self) -> TransferParameters:
         """Return what a download or upload needs."""
         return TransferParameters(**{name: getattr(self, name) for name in type(self).model_fields})

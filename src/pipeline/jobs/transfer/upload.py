@@ -1,12 +1,11 @@
-"""Uploads of result files: one PUT, streamed, checked by the answer's ETag."""
+"""Uploads of result files: one PUT, streamed, checked by the answer's ETag or another checksum."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
@@ -29,6 +28,7 @@ from pipeline.jobs.transfer.failures import (
 from pipeline.jobs.transfer.pace import Pace
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferParameters
+from pipeline.jobs.transfer.stored import Digests, Proof, proof_of_head, proof_of_put
 from pipeline.jobs.transfer.urls import demands_empty_body
 from pipeline.observability import Metrics
 from pipeline.outbound import Circuit, CircuitOpen, Circuits, HostUnavailable, host_of, request_url
@@ -44,7 +44,7 @@ class Sending:
     Attributes:
         size: Bytes that the body must have.
         begun: Whether the client asked for the first piece: the connection stands, and 100 Continue came if awaited.
-        sent: Bytes handed over.
+        sent: Bytes handed over, and their digests.
         error: What broke the body off; the HTTP client hides an error of the source in one of its own.
     """
 
@@ -59,7 +59,7 @@ class Sending:
         metrics: Metrics | None,
     ) -> None:
         self.begun = False
-        self.sent = 0
+        self.sent = Digests()
         self.error: BaseException | None = None
         self._body = body
         self.size = size
@@ -67,7 +67,6 @@ class Sending:
         self._timeout = timeout
         self._answer_seconds = answer_seconds
         self._metrics = metrics
-        self._md5 = hashlib.md5(usedforsecurity=False)
         self._pieces = self._watched()
 
     @property
@@ -78,12 +77,7 @@ class Sending:
     @property
     def whole(self) -> bool:
         """Whether all of the body was handed over."""
-        return self.sent == self.size
-
-    @property
-    def md5(self) -> str:
-        """Hex MD5 of what was handed over."""
-        return self._md5.hexdigest()
+        return self.sent.size == self.size
 
     async def close(self) -> None:
         """Close the body's source."""
@@ -107,15 +101,14 @@ class Sending:
 
     async def _checked(self) -> AsyncIterator[bytes]:
         async for piece in self._body():
-            self.sent += len(piece)
-            if self.sent > self.size:
+            if self.sent.size + len(piece) > self.size:
                 raise _wrong_size("more")
             # less than a millisecond: pieces are what the job store reads at once
-            self._md5.update(piece)
+            self.sent.update(piece)
             if self._metrics is not None:
                 self._metrics.transfer_bytes.labels("upload").inc(len(piece))
             yield piece
-        if self.sent < self.size:
+        if self.sent.size < self.size:
             raise _wrong_size("fewer")
 
     def _allow(self, until: float) -> None:
@@ -135,7 +128,8 @@ MAX_PUT_BYTES: Final = 5_000_000_000
 """What one PUT may hold (S3: 5 GB). More is refused before anything is sent."""
 
 _STORED: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT})
-_MD5: Final = re.compile(r'"?([0-9a-fA-F]{32})"?')
+_MAX_ODD_ETAGS: Final = 3
+"""So many ETags in a row that are not the MD5 mean another kind of ETag: bodies damaged on their way are rarer."""
 _NO_EXPECTATION: Final = "upload_expectation_failed"
 
 
@@ -164,6 +158,7 @@ class HttpUploader:
         self._clock = clock
         self._metrics = metrics
         self._circuit = circuit or Circuits().of("", "result")
+        self._max_odd_etags = _MAX_ODD_ETAGS
 
     async def put(self, target: UrlSource, *, size: int, body: BodySource) -> str:
         """PUT ``size`` bytes and return the ETag (see :class:`pipeline.jobs.transfer.Uploader`).
@@ -176,7 +171,7 @@ class HttpUploader:
                 f"The result has {size} bytes; one upload to result_upload_url takes at most {MAX_PUT_BYTES}.",
             )
         tries = Tries(self._settings, UPLOAD, self._clock, self._metrics)
-        expect = self._settings.expect_continue
+        expect, odd_etags = self._settings.expect_continue, 0
         while True:
             signed = await next_url(target, UPLOAD, self._clock)
             attempt = _Attempt(self._session, self._settings, self._clock, signed, expect=expect)
@@ -184,7 +179,11 @@ class HttpUploader:
             failure: TransientError
             try:
                 with self._circuit.call(host_of(signed.url.get_secret_value())) as call:
-                    return await attempt.run(sending)
+                    answered = await self._answer(attempt, sending, odd_etags)
+                if answered.proof is Proof.STORED:
+                    return answered.etag
+                odd_etags += 1
+                failure = _CORRUPTED
             except CircuitOpen:
                 raise
             except UploadRefused as refused:
@@ -199,6 +198,35 @@ class HttpUploader:
                 failure = error
             expect = expect and not attempt.unexpected
             await tries.after(failure, signed.deadline)
+
+    async def _answer(self, attempt: _Attempt, sending: Sending, odd_etags: int) -> _Answered:
+        """Make one attempt; after a few ETags that are not the MD5 of the body, ask by HEAD what the store has.
+
+        Raises:
+            UploadRefused: HEAD does not say it either: another PUT would bring no other answer.
+        """
+        answered = await attempt.run(sending)
+        if answered.proof is not Proof.UNKNOWN or odd_etags + 1 < self._max_odd_etags:
+            return answered
+        proof = await attempt.head(sending, answered.etag)
+        if proof is Proof.UNKNOWN:
+            raise UploadRefused(
+                "upload_etag_unknown",
+                "The store of result_upload_url answers with an ETag of 32 hexadecimal digits that is not the MD5 of "
+                "the result, gives no other checksum, and does not answer HEAD with this URL: nobody can tell whether "
+                "it has the whole result. If its ETags are no MD5, set transfer.etag_is_md5 = false.",
+            )
+        if proof is Proof.STORED:
+            self._max_odd_etags = 1  # its ETags are of another kind: the next result is not sent so often
+        return replace(answered, proof=proof)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A success, as the store says it."""
+
+    etag: str
+    proof: Proof
 
 
 class _Attempt:
@@ -236,14 +264,26 @@ class _Attempt:
             body, size, pace=self._pace, timeout=self._timeout, answer_seconds=answer_seconds, metrics=metrics
         )
 
-    async def run(self, sending: Sending) -> str:
-        """Send the body and return the ETag; what the body's source raised comes through unchanged."""
+    async def run(self, sending: Sending) -> _Answered:
+        """Send the body and return the answer; what the body's source raised comes through unchanged."""
         try:
             return await self._send(sending)
         finally:
             await sending.close()
 
-    async def _send(self, sending: Sending) -> str:
+    async def head(self, sending: Sending, etag: str) -> Proof:
+        """Ask with the same URL what the store has now. Most stores sign the method, and refuse."""
+        try:
+            async with self._session.head(
+                request_url(self._url), allow_redirects=False, timeout=self._settings.client_timeout
+            ) as response:
+                if response.status != HTTPStatus.OK:
+                    return Proof.UNKNOWN
+                return proof_of_head(response.headers, sending.sent, etag)
+        except (aiohttp.ClientError, OSError):
+            return Proof.UNKNOWN
+
+    async def _send(self, sending: Sending) -> _Answered:
         failure: PipelineError
         try:
             answer = await translated(self._exchange(sending), UPLOAD)
@@ -253,7 +293,8 @@ class _Attempt:
             if isinstance(answer, Refusal):
                 raise self._refused(answer)
             if sending.whole:
-                return _checked_etag(answer, sending.md5)
+                proof = proof_of_put(answer, sending.sent, etag_is_md5=self._settings.etag_is_md5)
+                return _Answered(answer.get("ETag", ""), proof)
             failure = HostUnavailable(
                 "upload_cut", "Host of result_upload_url: it answered before it had the whole body."
             )
@@ -265,9 +306,9 @@ class _Attempt:
             async with self._timeout:
                 response = await self._put(sending)
                 try:
-                    if response.status in _STORED:
-                        return response.headers
-                    return await refusal_of(response, self._clock)
+                    refusal = await refusal_of(response, self._clock)
+                    # S3 may have answered 200 before it failed: the body says so
+                    return response.headers if response.status in _STORED and not refusal.is_error else refusal
                 finally:
                     # also ends the sending of a body that nobody wants; leaving by `async with` would wait for it
                     response.close()
@@ -307,20 +348,7 @@ class _Attempt:
         return failure
 
 
-def _checked_etag(headers: Mapping[str, str], md5: str) -> str:
-    """Return the ETag of what was stored.
-
-    Raises:
-        TransientError: It is the MD5 of something else: PUT again.
-    """
-    etag = headers.get("ETag", "")
-    found = _MD5.fullmatch(etag)
-    # S3 documents the ETag as an MD5 for plain and SSE-S3 objects only
-    encryption = headers.get("x-amz-server-side-encryption", "")
-    foreign_key = "x-amz-server-side-encryption-customer-algorithm" in headers or encryption.startswith("aws:")
-    if found is not None and not foreign_key and found[1].lower() != md5:
-        raise TransientError(
-            "upload_corrupted",
-            "The store's ETag for result_upload_url is not the MD5 of what was sent: it is sent again.",
-        )
-    return etag
+_CORRUPTED: Final = TransientError(
+    "upload_corrupted",
+    "The ETag or checksum that the store of result_upload_url answers is not that of the result: it is sent again.",
+)

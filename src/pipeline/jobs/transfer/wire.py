@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -33,6 +31,7 @@ from pipeline.jobs.transfer.failures import (
 from pipeline.jobs.transfer.pace import Pace
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferParameters
+from pipeline.jobs.transfer.stored import stated_crc
 from pipeline.observability import Metrics
 from pipeline.outbound import Call, Circuit, HostUnavailable, host_of, request_url
 
@@ -42,7 +41,6 @@ PIECE_BYTES: Final = 262_144
 _PROGRESS_BYTES: Final = 262_144
 """After so many bytes without a failure earlier ones are forgotten."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
-_CRC_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +237,7 @@ class Wire:
         self._accept(response, response.content_length)
         self._skip = self._offset
         if self._offset == 0:
-            self._crc, self._expected_crc = 0, _stated_crc(response.headers)
+            self._crc, self._expected_crc = 0, stated_crc(response.headers)
 
     def _accept_range(self, response: aiohttp.ClientResponse) -> None:
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
@@ -303,15 +301,3 @@ def _strong_etag(headers: Mapping[str, str]) -> str:
     """Return the ETag, or nothing for a weak one: If-Match never matches it."""
     etag = headers.get("ETag", "")
     return "" if etag.startswith("W/") else etag
-
-
-def _stated_crc(headers: Mapping[str, str]) -> int | None:
-    """Return the CRC32 that the store states of the whole object; None for none, or one made of parts' checksums."""
-    if headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE":
-        return None
-    try:
-        # a composite value ends in -<number of parts>, which is no base64
-        raw = base64.b64decode(headers.get("x-amz-checksum-crc32", ""), validate=True)
-    except binascii.Error:
-        return None
-    return int.from_bytes(raw, "big") if len(raw) == _CRC_BYTES else None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import zlib
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
-from support.transfer_ground import QUERY, Ground, error_document, ground, refusing
+from support.transfer_ground import QUERY, SECRET, Ground, error_document, ground, refusing
 
 from pipeline.errors import LeaseLost, TransientError
 from pipeline.jobs.transfer import MAX_PUT_BYTES, UploadRefused
-from pipeline.jobs.transfer.testing import Exchange
+from pipeline.jobs.transfer.testing import Act, Exchange
 from pipeline.outbound import AddressRefused
 
 DATA = b"card_number,status,message\n" + b"".join(b"99999900%08d,ok,\n" % n for n in range(20_000))
@@ -108,6 +110,158 @@ async def test_sse_s3_is_verified() -> None:
     async with ground(Kept(md5(b"else"), headers={"x-amz-server-side-encryption": "AES256"}), max_tries=1) as target:
         with pytest.raises(TransientError, match="upload_corrupted"):
             await target.put(DATA)
+
+
+OTHER = '"00000000000000000000000000000000"'
+"""An ETag of 32 digits that is no MD5."""
+
+
+def head_of(data: bytes, etag: str = OTHER, **headers: str) -> Act:
+    """Answer a HEAD as a store that has these bytes."""
+
+    async def act(exchange: Exchange) -> None:
+        assert exchange.request.method == "HEAD"
+        named = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        await exchange.head(200, [("ETag", etag), ("Content-Length", str(len(data))), ("Connection", "close"), *named])
+
+    return act
+
+
+async def test_other_etags_are_checked_by_head_after_three_tries() -> None:
+    """Then the next result of the same store is sent once."""
+    stores = [Kept(OTHER) for _ in range(4)]
+    first = head_of(DATA)
+    async with ground(*stores[:3], first, stores[3], first) as target:
+        assert await target.put(DATA) == OTHER
+        assert [request.method for request in target.server.requests] == ["PUT", "PUT", "PUT", "HEAD"]
+        assert target.server.requests[3].target == target.server.requests[0].target
+        assert await target.put(DATA) == OTHER
+    assert [request.method for request in target.server.requests[4:]] == ["PUT", "HEAD"]
+
+
+async def test_other_etags_that_nothing_explains_name_the_cause_after_three_tries() -> None:
+    """A PUT for each try until the deadline would bring no other answer."""
+    store = Kept(OTHER)
+    async with ground(store, store, store, refusing(403, "SignatureDoesNotMatch")) as target:
+        with pytest.raises(UploadRefused) as caught:
+            await target.put(DATA)
+    assert [request.method for request in target.server.requests] == ["PUT", "PUT", "PUT", "HEAD"]
+    assert (caught.value.code, "transfer.etag_is_md5 = false" in caught.value.message) == ("upload_etag_unknown", True)
+    assert SECRET not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [head_of(DATA[:-1]), head_of(DATA, x_amz_checksum_crc32="AAAAAA=="), head_of(DATA, Content_MD5="A" * 22 + "==")],
+    ids=["shorter", "other CRC32", "other MD5"],
+)
+async def test_a_head_that_shows_other_bytes_is_damage(answer: Act) -> None:
+    store = Kept(OTHER)
+    async with ground(store, store, store, answer, Kept()) as target:
+        assert await target.put(DATA) == md5(DATA)
+    assert target.retries("upload") == {"upload_corrupted": 3}
+
+
+@pytest.mark.parametrize(
+    "answer", [head_of(DATA, '"another"'), refusing(404), refusing(405)], ids=["ETag", "404", "405"]
+)
+async def test_a_head_that_says_nothing_about_it(answer: Act) -> None:
+    store = Kept(OTHER)
+    async with ground(store, store, store, answer) as target:
+        with pytest.raises(UploadRefused, match="upload_etag_unknown"):
+            await target.put(DATA)
+
+
+async def test_etags_that_are_no_md5_by_setting() -> None:
+    async with ground(Kept(OTHER), etag_is_md5=False) as target:
+        assert await target.put(DATA) == OTHER
+
+
+CRC = base64.b64encode(zlib.crc32(DATA).to_bytes(4, "big")).decode()
+MD5 = base64.b64encode(hashlib.md5(DATA, usedforsecurity=False).digest()).decode()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-amz-checksum-crc32": CRC},
+        {"x-amz-checksum-crc32": CRC, "x-amz-checksum-type": "FULL_OBJECT"},
+        {"Content-MD5": MD5},
+        {"x-goog-hash": f"crc32c=AAAAAA==,md5={MD5}"},
+        {"x-oss-server-side-encryption": "KMS"},
+        {"x-obs-server-side-encryption": "kms"},
+        {"x-amz-server-side-encryption": "aws:kms:dsse"},
+        {"x-goog-encryption-kms-key-name": "projects/p/key"},
+        {"x-oss-server-side-encryption-customer-algorithm": "AES256"},
+    ],
+    ids=lambda headers: next(iter(headers)),
+)
+async def test_another_checksum_or_a_foreign_key_explains_another_etag(headers: dict[str, str]) -> None:
+    async with ground(Kept(OTHER, headers=headers)) as target:
+        assert await target.put(DATA) == OTHER
+    assert len(target.server.requests) == 1
+
+
+@pytest.mark.parametrize("etag", [OTHER, '"opaque"', ""])
+async def test_a_checksum_of_other_bytes_is_damage_whatever_the_etag_is(etag: str) -> None:
+    damaged = Kept(etag, headers={"x-amz-checksum-crc32": "AAAAAA=="})
+    async with ground(damaged, Kept()) as target:
+        assert await target.put(DATA) == md5(DATA)
+    assert target.retries("upload") == {"upload_corrupted": 1}
+
+
+def failing_late(code: str, document: bytes | None = None, status: int = 200) -> Act:
+    """Take the body, answer with success, and say in the body that it failed."""
+
+    async def act(exchange: Exchange) -> None:
+        await exchange.head(100)
+        body = await exchange.body()
+        await exchange.answer(status, error_document(code) if document is None else document, ETag=md5(body))
+
+    return act
+
+
+@pytest.mark.parametrize("code", ["InternalError", "SlowDown", "ServiceUnavailable", "Unheard"])
+async def test_a_success_with_an_error_in_its_body_is_put_again(code: str) -> None:
+    async with ground(failing_late(code), Kept()) as target:
+        assert await target.put(DATA) == md5(DATA)
+    assert sum(target.retries("upload").values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("AccessDenied", "upload_forbidden"),
+        ("BadDigest", "upload_checksum_refused"),
+        ("EntityTooLarge", "upload_too_large"),
+        ("SignatureDoesNotMatch", "upload_signature_refused"),
+    ],
+)
+async def test_a_success_with_an_error_for_good_in_its_body_is_refused(code: str, expected: str) -> None:
+    async with ground(failing_late(code)) as target:
+        with pytest.raises(UploadRefused, match=rf"{expected}: .*\(the store answered 200 {code}\)"):
+            await target.put(DATA)
+    assert len(target.server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("document", "tries"),
+    [
+        (b"<Error/>", 2),
+        (b'\xef\xbb\xbf<?xml version="1.0"?>\r\n<Error xmlns="x"><Code>InternalError</Code>', 2),
+        (b"<s3:Error><Code>InternalError</Code></s3:Error>", 2),
+        (b"<html><body>Created</body></html>", 1),
+        (b"<PutObjectResult><ETag>x</ETag></PutObjectResult>", 1),
+        (b"<Errors/>", 1),
+        (b"Error", 1),
+        (b" " * 200_000, 1),
+    ],
+)
+async def test_what_is_an_error_document(document: bytes, tries: int) -> None:
+    """Of any size, with or without a prolog; a page of a gateway is none."""
+    async with ground(failing_late("", document), Kept()) as target:
+        assert await target.put(DATA) == md5(DATA)
+    assert len(target.server.requests) == tries
 
 
 async def test_refused_before_the_body() -> None:

@@ -1,0 +1,124 @@
+"""What an answer to a PUT, or to a HEAD after it, proves about what the store has now. Pure.
+
+S3 documents the ETag of a PUT as the MD5 of the body, except with keys of KMS or of the customer. Other stores have
+ETags of the same form that are something else, so an ETag proves that the body is there and never that it is not.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from enum import Enum, auto
+from typing import Final
+
+_MD5: Final = re.compile(r'"?([0-9a-fA-F]{32})"?')
+_GOOGLE_MD5: Final = re.compile(r"(?:^|,)\s*md5=([A-Za-z0-9+/=]{24})")
+_CRC_BYTES: Final = 4
+_ENCRYPTIONS: Final = ("server-side-encryption", "encryption-kms-key-name", "server-side-encryption-customer-algorithm")
+"""Ends of the names of headers that name an encryption: of S3 (``x-amz-``), OSS, OBS, COS and Google's store."""
+_OWN_KEYS: Final = frozenset({"", "aes256", "sm4"})
+"""Encryption by keys of the store itself: the ETag is an MD5 still (SSE-S3)."""
+
+
+class Digests:
+    """Digests of the bytes that were handed over.
+
+    Attributes:
+        size: Number of bytes.
+        crc32: CRC32 of them.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.crc32 = 0
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    def update(self, piece: bytes) -> None:
+        """Add bytes."""
+        self.size += len(piece)
+        self.crc32 = zlib.crc32(piece, self.crc32)
+        self._md5.update(piece)
+
+    @property
+    def md5(self) -> bytes:
+        """MD5 of them."""
+        return self._md5.digest()
+
+
+class Proof(Enum):
+    """What an answer proves."""
+
+    STORED = auto()
+    """The store has these bytes, or gives no checksum that it could be asked by."""
+    OTHER = auto()
+    """The store has other bytes."""
+    UNKNOWN = auto()
+    """The ETag looks like an MD5 and is not that of these bytes; there is no other checksum."""
+
+
+def proof_of_put(headers: Mapping[str, str], digests: Digests, *, etag_is_md5: bool) -> Proof:
+    """Return what the answer to a PUT proves."""
+    found = _MD5.fullmatch(headers.get("ETag", ""))
+    if found is not None and bytes.fromhex(found[1]) == digests.md5:
+        return Proof.STORED
+    stated = _stated(headers, digests)
+    if stated is not None:
+        return stated
+    return Proof.STORED if found is None or not etag_is_md5 or _has_foreign_key(headers) else Proof.UNKNOWN
+
+
+def proof_of_head(headers: Mapping[str, str], digests: Digests, etag: str) -> Proof:
+    """Return what the answer to a HEAD after a PUT with this ETag proves, by checksum or else by size."""
+    if headers.get("ETag", etag) != etag:
+        return Proof.UNKNOWN
+    stated = _stated(headers, digests)
+    if stated is not None:
+        return stated
+    length = headers.get("Content-Length", "")
+    if not (length.isascii() and length.isdigit()):
+        return Proof.UNKNOWN
+    return Proof.STORED if int(length) == digests.size else Proof.OTHER
+
+
+def _stated(headers: Mapping[str, str], digests: Digests) -> Proof | None:
+    """Return what the checksums beside the ETag prove; None if there is none that is known here."""
+    right = [crc == digests.crc32 for crc in (stated_crc(headers),) if crc is not None]
+    right += [md5 == digests.md5 for md5 in _stated_md5s(headers)]
+    if not right:
+        return None
+    return Proof.STORED if all(right) else Proof.OTHER
+
+
+def _stated_md5s(headers: Mapping[str, str]) -> Iterator[bytes]:
+    google = _GOOGLE_MD5.search(headers.get("x-goog-hash", ""))
+    for text in (headers.get("Content-MD5", ""), google[1] if google else ""):
+        try:
+            raw = base64.b64decode(text, validate=True)
+        except binascii.Error:
+            continue
+        if len(raw) == hashlib.md5(usedforsecurity=False).digest_size:
+            yield raw
+
+
+def stated_crc(headers: Mapping[str, str]) -> int | None:
+    """Return the CRC32 that the store states of the whole object; None for none, or one made of parts' checksums."""
+    if headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE":
+        return None
+    try:
+        # a composite value ends in -<number of parts>, which is no base64
+        raw = base64.b64decode(headers.get("x-amz-checksum-crc32", ""), validate=True)
+    except binascii.Error:
+        return None
+    return int.from_bytes(raw, "big") if len(raw) == _CRC_BYTES else None
+
+
+def _has_foreign_key(headers: Mapping[str, str]) -> bool:
+    """Say whether the store encrypts with a key of KMS or of the customer: then its ETag is no MD5 by definition."""
+    named = {name.lower(): value.lower() for name, value in headers.items()}
+    if any(name.endswith(_ENCRYPTIONS[1:]) for name in named):
+        return True
+    return any(name.endswith(_ENCRYPTIONS[0]) and value not in _OWN_KEYS for name, value in named.items())

@@ -150,7 +150,7 @@ _IN_SUCCESS: Final[dict[str, int]] = {"AccessDenied": 403, "MethodNotAllowed": 4
 
 def interpret(refusal: Refusal) -> Meaning:
     """Return what an error answer means. The document's words count before its code, its code before the status."""
-    if refusal.status < _FIRST_NO_SUCCESS:
+    if refusal.is_error and refusal.status < _FIRST_NO_SUCCESS:
         refusal = replace(refusal, status=_IN_SUCCESS.get(refusal.code, 500))
     by_words = _interpret_words(refusal)
     if by_words is not None:

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fix lock generate release clean
+.PHONY: help demo test check fuzz bench fix lock generate release clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,10 @@ check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh, contra
 	$(BIN)/python -m tools.generate --check
 	$(BIN)/python -m tools.compatibility
 	$(BIN)/python -m tools.vocabulary
+
+fuzz: $(VENV)/.dev  ## run the property tests with new examples (SECONDS=600, or HOURS=8; ARGS='-k splitter')
+	$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(ARGS)
+SECONDS := $(if $(HOURS),$(shell echo $$(($(HOURS) * 3600))),600)
 
 bench: $(VENV)/.dev  ## measure speed and memory beside a peer (PART=neighbour: one suite); writes build/bench.json
 	$(BIN)/python -m benchmarks $(PART)

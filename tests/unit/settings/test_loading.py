@@ -161,6 +161,20 @@ def test_all_problems_of_all_sources_are_named_at_once(file: Path) -> None:
     )
 
 
+def test_a_format_without_header_says_by_number_what_must_not_be_stored(file: Path) -> None:
+    """No process starts with settings that would store a CVV because its column has no name."""
+    file.write_text(f"{MINIMAL}csv = {{ header = false }}\n")
+    (problem,) = problems(file)
+    assert problem == (
+        "ecs.acme.csv: with header = false the columns have no names; write card_column as a number, e.g. "
+        'card_column = "1"; write drop_columns = ["3"] with the number of each column that holds a CVV, PIN or track '
+        "data, or drop_columns = [] if there are none: no name shows which they are, and they would be stored"
+    )
+    for drop_columns in ("[]", '["2", "column_3"]'):
+        file.write_text(f'{MINIMAL}csv = {{ header = false, card_column = "1", drop_columns = {drop_columns} }}\n')
+        assert load_settings(file, {}).ecs["acme"].csv.header is False
+
+
 def test_webhook_paths_are_unique(file: Path) -> None:
     file.write_text(
         MINIMAL

@@ -5,12 +5,15 @@ It needs aiohttp, so a subscriber must not import it.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
+import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -20,24 +23,34 @@ from pipeline.observability.health import Check
 from pipeline.observability.masking import mask_text
 from pipeline.observability.settings import ManagementSettings
 
+log = structlog.get_logger(__name__)
+
 _DRAIN_SECONDS: Final = 1.0
+_SERVER: Final = "card-pipeline"
+_PATHS: Final = frozenset({"/healthz/live", "/healthz/ready", "/metrics"})
+_METHODS: Final = ("GET", "HEAD")
+_CACHE_SECONDS: Final = 1.0
+_PAUSE_SECONDS: Final = 0.02
+"""Fifty answers a second are far more than the scrapers of one cluster need."""
+_LONGEST_WAIT_SECONDS: Final = 5.0
+_RETRY: Final = {"Retry-After": "5"}
 
 
 class ManagementServer:
     """Serves ``/healthz/live``, ``/healthz/ready`` and ``/metrics``.
 
     Both probes answer 200, or 503 when one of their checks is not ok, with each check by name in JSON. Without checks
-    they answer 200. ``ready`` shows alarms too, which do not change its status. Use it as an async context manager;
-    with port 0 ``url`` tells which port it got.
+    they answer 200. ``ready`` shows alarms too, which do not change its status. The metrics are at most a second old.
+    Use it as an async context manager; with port 0 ``url`` tells which port it got.
     """
 
     def __init__(self, settings: ManagementSettings, registry: CollectorRegistry) -> None:
         self._settings = settings
-        self._registry = registry
+        self._metrics = _CachedMetrics(registry)
         self._live: dict[str, Check] = {}
         self._ready: dict[str, Check] = {}
         self._alarms: dict[str, Check] = {}
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
 
     def add_liveness(self, name: str, check: Check) -> None:
         """Restart this process when the check fails: for a loop that no longer turns, nothing else."""
@@ -65,11 +78,7 @@ class ManagementServer:
         Raises:
             FatalError: The address cannot be bound.
         """
-        app = web.Application()
-        app.router.add_get("/healthz/live", self._answer_live)
-        app.router.add_get("/healthz/ready", self._answer_ready)
-        app.router.add_get("/metrics", self._answer_metrics)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_DRAIN_SECONDS)
+        runner = web.ServerRunner(_Server(self._answer), shutdown_timeout=_DRAIN_SECONDS)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._settings.host, self._settings.port).start()
@@ -92,15 +101,78 @@ class ManagementServer:
         if runner is not None:
             await runner.cleanup()
 
-    async def _answer_live(self, _request: web.Request) -> web.Response:
-        return _report(self._live, {}, "live")
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        if request.path not in _PATHS:
+            response = web.Response(status=HTTPStatus.NOT_FOUND, text="Not found")
+        elif request.method not in _METHODS:
+            allowed = {"Allow": ", ".join(_METHODS)}
+            response = web.Response(status=HTTPStatus.METHOD_NOT_ALLOWED, text="Method not allowed", headers=allowed)
+        elif request.path == "/metrics":
+            response = await self._metrics.answer(request.headers.get("Accept", ""))
+        elif request.path == "/healthz/live":
+            response = _report(self._live, {}, "live")
+        else:
+            response = _report(self._ready, self._alarms, "ready")
+        response.headers["Server"] = _SERVER  # otherwise the library sends its version and Python's
+        return response
 
-    async def _answer_ready(self, _request: web.Request) -> web.Response:
-        return _report(self._ready, self._alarms, "ready")
 
-    async def _answer_metrics(self, request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+class _CachedMetrics:
+    """The metrics as text, rendered at most once a second: the process has other work than to answer many scrapers.
+
+    Answers are sent one at a time with a short pause between, so that scrapers wait, and webhooks do not.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._rendered: dict[str, tuple[float, bytes]] = {}
+        self._next_at = 0.0
+
+    async def answer(self, accept: str) -> web.Response:
+        """Return the metrics in the format that the header asks for; 503 if too many scrapers wait already."""
+        now = time.monotonic()
+        wait = self._next_at - now
+        if wait > _LONGEST_WAIT_SECONDS:
+            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, text="Too many scrapers", headers=_RETRY)
+        self._next_at = max(now, self._next_at) + _PAUSE_SECONDS
+        if wait > 0:
+            await asyncio.sleep(wait)
+        encode, content_type = choose_encoder(accept)
+        at, body = self._rendered.get(content_type, (-_CACHE_SECONDS, b""))
+        if time.monotonic() - at >= _CACHE_SECONDS:
+            body = encode(self._registry)
+            self._rendered[content_type] = (time.monotonic(), body)
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+class _Server(web.Server):
+    """The library's server, with connections that repeat nothing of what they received."""
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the handler of a new connection."""
+        options: dict[str, Any] = {"access_log": None}
+        return _Connection(self, loop=asyncio.get_running_loop(), **options)
+
+
+class _Connection(web.RequestHandler):
+    """One connection. The library's own answer to a malformed request would repeat the bytes that were received."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - the library's signature; nothing of it may be shown
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - holds the received bytes
+    ) -> web.StreamResponse:
+        """Return the answer to a request that could not be parsed, or to one whose check failed unexpectedly."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("management_answer_failed", error=type(exc).__name__)
+        response = web.Response(status=status, text=HTTPStatus(status).phrase, headers={"Server": _SERVER})
+        response.force_close()
+        return response
+
+    def log_exception(self, *_: Any, **__: Any) -> None:
+        """Log nothing of what was received."""
 
 
 def _add(checks: dict[str, Check], name: str, check: Check) -> None:

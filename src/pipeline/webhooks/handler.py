@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -36,7 +36,7 @@ from pipeline.webhooks.http_request import (
 )
 from pipeline.webhooks.limits import SourceLimits, gave_way
 from pipeline.webhooks.records import DurablePublishing
-from pipeline.webhooks.refusals import RefusalCounts
+from pipeline.webhooks.refusals import RefusalCounts, RefusalLog
 from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.sources import UNKNOWN_PATH, Identified, Verified, WebhookRequest
 from pipeline.webhooks.url_checks import PROVED, UrlChecked
@@ -51,7 +51,6 @@ _SERVER: Final = "card-pipeline"
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _TOO_LARGE: Final = 413
-_SERVER_ERROR: Final = 500
 _LOGGED_ELSEWHERE: Final = frozenset(
     {
         Answer.ACCEPTED,
@@ -133,6 +132,7 @@ class Ingress:
         self._seconds = cache(metrics.ingress_request_seconds.labels)
         self.metrics: Final = metrics
         self._refusals = refusals
+        self.refusal_log: Final = RefusalLog()
         self._alarms = Alarms(metrics, interval=settings.alarm_interval_seconds, monotonic=monotonic)
         self._capture = capture
         self._audited_topics = frozenset(audited_topics)
@@ -159,7 +159,7 @@ class Ingress:
             integration = webhook.integration if webhook else _UNKNOWN
             self._count(integration, response.status, reason, time.perf_counter() - started)
             if answer not in _LOGGED_ELSEWHERE:
-                _log_refusal(integration, response.status, reason, client, head.known)
+                self.refusal_log.refused(integration, response.status, reason, client, head.known)
         malformed = response.status == _BAD_REQUEST  # where its body ends is not sure
         return self._finished(response, close=self.draining or malformed or not request.content.is_eof())
 
@@ -334,7 +334,7 @@ class Ingress:
         """Return the answer to bytes that are not an HTTP request, and to a request for which :meth:`answer` failed."""
         problem = Problem(answer)
         self._count(_UNKNOWN, problem.status, problem.reason, 0.0)
-        _log_refusal(_UNKNOWN, problem.status, problem.reason, "-", {})
+        self.refusal_log.refused(_UNKNOWN, problem.status, problem.reason, "-", {})
         return self._finished(problem.response(), close=True)
 
     @staticmethod
@@ -362,8 +362,3 @@ def _log_fields(received: Received) -> dict[str, str]:
         "client": received.request.client,
         "verified_by": received.verified_by,
     }
-
-
-def _log_refusal(integration: str, status: int, reason: str, client: str, known: Mapping[str, str]) -> None:
-    write = log.error if status >= _SERVER_ERROR else log.warning
-    write("webhook_refused", integration=integration, status=status, reason=reason, client=client, **known)

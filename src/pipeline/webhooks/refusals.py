@@ -1,10 +1,10 @@
-"""Counts of unauthenticated requests: a flood of them must not flood the audit log."""
+"""Refused requests, in the log and in the audit log: a flood of them must flood neither."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -18,8 +18,54 @@ from pipeline.webhooks.records import ACTOR
 
 log = structlog.get_logger(__name__)
 
+_LINES: Final = 10
+"""Lines per interval of one kind of refusal. A flood must not fill the disk, or hide other lines."""
+_SERVER_ERROR: Final = 500
+
 _INTERVAL: Final = 60.0
 """At most one audit event a minute, however many requests are refused. The metric shows an attack sooner."""
+
+
+class RefusalLog:
+    """Logs refused requests: a few lines a minute of each kind, then one line with the number of all others.
+
+    Memory is bounded by integrations times statuses times reasons.
+    """
+
+    def __init__(self) -> None:
+        self._seen: Counter[tuple[str, int, str]] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def refused(self, integration: str, status: int, reason: str, client: str, known: Mapping[str, str]) -> None:
+        """Log one, unless there were many of its kind already.
+
+        Args:
+            integration: Name of its source, or ``unknown``.
+            status: What it was answered.
+            reason: Exact reason, from a closed set.
+            client: Address of the sender.
+            known: What may be logged of an authentic event.
+        """
+        kind = (integration, status, reason)
+        self._seen[kind] += 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self.flush)
+        if self._seen[kind] <= _LINES:
+            write = log.error if status >= _SERVER_ERROR else log.warning
+            write("webhook_refused", integration=integration, status=status, reason=reason, client=client, **known)
+
+    def flush(self) -> None:
+        """Log the number of those that were left out, and begin again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for (integration, status, reason), seen in self._seen.items():
+            if seen > _LINES:
+                left_out = seen - _LINES
+                log.warning(
+                    "webhook_refusals", integration=integration, status=status, reason=reason, not_logged=left_out
+                )
+        self._seen.clear()
 
 
 class RefusalCounts:

@@ -122,6 +122,7 @@ class IngressServer:
             async with asyncio.timeout(grace):
                 await self._ingress.limits.idle()
         await runner.cleanup()
+        self._ingress.refusal_log.flush()
         if self._flusher.cancel():  # otherwise it has failed, and wait() has raised its error
             await asyncio.wait([self._flusher])
             await self._refusals.flush()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client import Metric
+from prometheus_client.registry import Collector
+from structlog.testing import capture_logs
 
 from pipeline.errors import FatalError
 from pipeline.observability import Health, ManagementSettings, Metrics
@@ -126,3 +131,104 @@ async def test_ipv6_addresses_are_bracketed() -> None:
         pytest.skip("this machine has no IPv6 loopback")
     async with ManagementServer(ManagementSettings(host="::1", port=0), Metrics().registry) as server:
         assert server.url.startswith("http://[::1]:")
+
+
+async def test_fifty_scrapers_cost_one_rendering_a_second() -> None:
+    """Rendering takes tens of milliseconds in the loop that answers webhooks, too."""
+    metrics = Metrics()
+    rendered = _Rendered()
+    metrics.registry.register(rendered)
+    async with ManagementServer(SETTINGS, metrics.registry) as server:
+        rendered.times = 0
+        begun = asyncio.get_running_loop().time()
+        answers = await asyncio.gather(*(get(f"{server.url}/metrics") for _ in range(50)))
+        took = asyncio.get_running_loop().time() - begun
+        assert {status for status, _, _ in answers} == {200}
+        assert rendered.times <= 1 + took
+        await asyncio.sleep(1)
+        metrics.ingress_connections.set(7)
+        assert "pipeline_ingress_connections 7.0" in (await get(f"{server.url}/metrics"))[2]
+
+
+async def test_scrapers_leave_the_loop_to_others() -> None:
+    """However many ask again and again, about fifty are answered per second, and other work goes on meanwhile."""
+    answered = turns = 0
+    async with ManagementServer(SETTINGS, Metrics().registry) as server:
+
+        async def scrape() -> None:
+            nonlocal answered
+            while True:
+                await get(f"{server.url}/metrics")
+                answered += 1
+
+        scrapers = [asyncio.create_task(scrape()) for _ in range(50)]
+        until = asyncio.get_running_loop().time() + 1.5
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0)
+            turns += 1
+        for task in scrapers:
+            task.cancel()
+        await asyncio.wait(scrapers)
+    assert 10 <= answered <= 80
+    assert turns > answered
+
+
+class _Rendered(Collector):
+    """Counts how often the metrics are collected."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def collect(self) -> Iterable[Metric]:
+        self.times += 1
+        return ()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /healthz/live HTTP/1.1\r\nHost: here\r\n\r\n", 200),
+        (b"GET /4111111111111111 HTTP/1.1\r\nHost: here\r\n\r\n", 404),
+        (b"DELETE /metrics HTTP/1.1\r\nHost: here\r\n\r\n", 405),
+        (b"4111111111111111\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nHost: here\r\n4111111111111111 : x\r\n\r\n", 400),
+    ],
+    ids=["good", "path", "method", "no request", "header"],
+)
+async def test_no_answer_repeats_bytes_or_names_versions(request_: bytes, status: int) -> None:
+    """The management port is as careful as that of the webhooks."""
+    async with ManagementServer(SETTINGS, Metrics().registry) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        writer.write(request_)
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+            answer = head + await reader.read(1000)
+        writer.close()
+        await writer.wait_closed()
+    assert answer.split()[1] == str(status).encode()
+    assert b"Server: card-pipeline\r\n" in answer
+    assert not any(word in answer for word in (b"4111", b"aiohttp", b"Python"))
+
+
+async def test_a_head_request_has_no_body() -> None:
+    """It is how some probes ask."""
+    async with (
+        ManagementServer(SETTINGS, Metrics().registry) as server,
+        aiohttp.ClientSession() as session,
+        session.head(f"{server.url}/healthz/ready") as response,
+    ):
+        assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_a_check_that_raises_is_500_without_its_text() -> None:
+    """What it raises may hold anything."""
+
+    def fail() -> Health:
+        raise RuntimeError("4111111111111111")
+
+    server = ManagementServer(SETTINGS, Metrics().registry)
+    server.add_liveness("loop", fail)
+    with capture_logs() as logs:
+        async with server:
+            assert await get(f"{server.url}/healthz/live") == (500, "text/plain", "Internal Server Error")
+    assert [(line["event"], line["error"]) for line in logs] == [("management_answer_failed", "RuntimeError")]

@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline.contracts import OutgoingRecord, Topic
 from pipeline.kafka import BrokerUnavailable
 from pipeline.kafka.testing import MemoryPublisher
-from pipeline.webhooks.refusals import RefusalCounts
+from pipeline.webhooks.refusals import RefusalCounts, RefusalLog
+from pipeline.webhooks.testing import serving
 
 START = datetime(2026, 1, 21, tzinfo=UTC)
 
@@ -103,3 +108,37 @@ async def test_counts_are_published_by_themselves() -> None:
     task.cancel()
     await asyncio.wait([task])
     assert _details(publisher)[0]["counts"] == {"acme/not_verified": 1}
+
+
+def _lines(logs: Sequence[Mapping[str, Any]], event: str) -> list[tuple[Any, ...]]:
+    return [(line["log_level"], line["reason"], line.get("not_logged")) for line in logs if line["event"] == event]
+
+
+async def test_a_flood_of_refusals_is_a_few_lines_and_a_number() -> None:
+    """The first ten of each kind have a line each; the others are counted, at the latest when the process stops."""
+    with capture_logs() as logs:
+        async with serving(MemoryPublisher()) as here, aiohttp.ClientSession() as client:
+            url = f"{here.server.url}/webhooks/ecs/acme"
+            for _ in range(50):
+                async with client.post(url, data=b"{}", headers={"Content-Type": "application/json"}) as response:
+                    assert response.status == 401
+            async with client.get(url) as response:
+                assert response.status == 405
+    assert Counter(_lines(logs, "webhook_refused")) == {
+        ("warning", "header_missing", None): 10,
+        ("warning", "method_not_allowed", None): 1,
+    }
+    assert _lines(logs, "webhook_refusals") == [("warning", "header_missing", 40)]
+
+
+async def test_after_a_minute_refusals_have_lines_again() -> None:
+    """Also those that answer for our own fault, which are errors."""
+    refusals = RefusalLog()
+    with capture_logs() as logs:
+        for _ in range(11):
+            refusals.refused("acme", 503, "broker_unavailable", "192.0.2.1", {"event_id": "e"})
+        refusals.flush()
+        refusals.refused("acme", 503, "broker_unavailable", "192.0.2.1", {"event_id": "e"})
+        refusals.flush()
+    assert _lines(logs, "webhook_refused") == [("error", "broker_unavailable", None)] * 11
+    assert _lines(logs, "webhook_refusals") == [("warning", "broker_unavailable", 1)]

@@ -125,13 +125,15 @@ def test_each_preset_names_the_document_that_it_follows() -> None:
 
 def test_the_settings_that_the_page_shows_for_lists_and_signed_urls_are_valid() -> None:
     page = (ROOT / "docs" / "sources.md").read_text("utf-8")
-    tables = [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
-    options = [one["options"] for table in tables for one in table.get("webhooks", {}).values() if "options" in one]
-    assert [HmacOptions.model_validate(one).header for one in options] == [
-        "X-Signature",
-        "x-square-hmacsha256-signature",
-        "X-HubSpot-Signature-v3",
-    ]
+    texts = re.findall(r"```toml\n(\[webhooks.*?)```", page, re.DOTALL)
+    options = {
+        name: HmacOptions.model_validate(table.get("options", {}))
+        for text in texts
+        for name, table in tomllib.loads(text)["webhooks"].items()
+        if table.get("source") == "hmac"
+    }
+    assert {"kyc", "till", "crm"} <= set(options)
+    assert options["crm"].parts[0].value == "POSThttps://hooks.example.com/webhooks/sources/crm"
 
 
 @pytest.mark.parametrize(

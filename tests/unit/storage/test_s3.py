@@ -165,6 +165,19 @@ class TestLostAnswers:
         bucket.faults.append(bucket.store_and_lose_the_answer)
         assert await opened(retries=2).create("k", b"mine") is True
 
+    async def test_a_success_with_an_error_in_its_body_is_none(self, bucket: Bucket, opened: Open) -> None:
+        """S3 may answer 200 before it fails; such an answer has no ETag."""
+
+        async def late(_: web.Request) -> web.StreamResponse:
+            return error(200, "InternalError")
+
+        bucket.faults.append(late)
+        store = opened()
+        with pytest.raises(StoreUnavailable):
+            await store.create("k", b"mine")
+        assert await store.create("k", b"mine") is True
+        assert bucket.objects["k"] == b"mine"
+
     async def test_an_object_deleted_before_it_is_read_back_is_created(self, bucket: Bucket, opened: Open) -> None:
         """No object of another is there, so the creation has not lost against one."""
         bucket.faults += [answering(412, "PreconditionFailed")]

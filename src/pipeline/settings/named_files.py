@@ -83,8 +83,11 @@ def check_file(file: NamedFile, now: datetime, found: FileFindings) -> None:
 
     A file that is opened at the start must be there, and the start says so. Another may come later.
     """
-    if file.content in {"secret", "key"}:
-        return  # one was read when the settings were loaded, the other is checked by its reader
+    if file.content == "secret":
+        return  # it was read when the settings were loaded
+    if file.content == "key":
+        _check_mode(file, found)  # the rest is checked by its reader
+        return
     if not lexists(file.path):
         if file.name not in _OPENED_AT_START:
             found.warnings.append(f"{file.key}: there is no file yet at the path given there")

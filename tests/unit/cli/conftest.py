@@ -65,6 +65,7 @@ def home(empty: Path) -> Path:
         (empty / name).write_text(f"the-{name}-secret\n")
         (empty / name).chmod(0o600)
     (empty / "part-key").write_text(base64.b64encode(PART_KEY.value).decode())
+    (empty / "part-key").chmod(0o600)
     return empty
 
 

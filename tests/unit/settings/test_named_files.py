@@ -126,6 +126,17 @@ def test_a_key_that_everybody_can_read_is_warned_of(tmp_path: Path) -> None:
     )
 
 
+def test_a_key_of_parts_that_everybody_can_read_is_warned_of(tmp_path: Path) -> None:
+    key = tmp_path / "part-key"
+    key.write_text("k")
+    key.chmod(0o644)
+    warning = f"parts.keys.0.file: {key} can be read by everybody; run: chmod 600 {key}"
+    parts = {"keys": [{"id": "1", "file": key}]}
+    assert warning in reviewed(parts=parts).warnings
+    key.chmod(0o600)
+    assert warning not in reviewed(parts=parts).warnings
+
+
 @pytest.mark.parametrize(
     ("content", "problem", "warning"),
     [

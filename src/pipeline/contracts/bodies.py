@@ -57,8 +57,10 @@ def encoding_of(headers: Headers, body: bytes) -> str:
 
 def named_encodings(headers: Headers) -> list[str]:
     """Return the encodings that all headers Content-Encoding name, without those that mean no encoding."""
-    values = [value.decode("latin-1").lower() for name, value in headers if name == ENCODING_HEADER]
-    named = [one.strip() for value in values for one in value.split(",")]
+    values = [value for name, value in headers if name == ENCODING_HEADER]
+    if not values:
+        return []
+    named = [one.strip() for value in values for one in value.decode("latin-1").lower().split(",")]
     encodings = [_SAME.get(one, one) for one in named if one not in _NO_ENCODING]
     return [one if _TOKEN.fullmatch(one) else "unknown" for one in encodings]
 
@@ -127,8 +129,10 @@ def json_of(body: bytes, content_type: str) -> bytes:
     Raises:
         InvalidBody: It is a form that cannot be read.
     """
+    if body.startswith(b"{"):
+        return body
     body = _without_marks(body)
-    if media_type_of(content_type) != FORM or body.lstrip()[:1] == b"{":
+    if media_type_of(content_type) != FORM or body.lstrip().startswith(b"{"):
         return body
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)

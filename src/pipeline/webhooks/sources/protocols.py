@@ -75,8 +75,9 @@ class WebhookRequest:
 
     def check_expansion(self) -> None:
         """Raise BodyTooLarge if the body expands to more than ``most_bytes``; other faults are left to the source."""
-        with contextlib.suppress(UnreadableBody):
-            _ = self.plain_body
+        if self.encoding:
+            with contextlib.suppress(UnreadableBody):
+                _ = self.plain_body
 
     @property
     def plain_body(self) -> bytes:

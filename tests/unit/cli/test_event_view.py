@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from random import Random
 from typing import Any
@@ -56,3 +57,18 @@ def test_of_an_unknown_kind_the_outline_is_shown() -> None:
         "d": "(list of 2)",
         "e": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "body"),
+    [
+        (gzip.compress(b'{"a": "planted"}'), {"content-encoding": b"gzip"}, {"a": "(text)"}),
+        (b"payload=%7B%22a%22%3A1%7D", {"content-type": b"application/x-www-form-urlencoded"}, {"a": "(number)"}),
+        (b'\xef\xbb\xbf{"a": "planted"}', {}, {"a": "(text)"}),
+        (gzip.compress(b"{}")[:-1], {"content-encoding": b"gzip"}, None),
+        (b"planted", {"content-encoding": b"br"}, None),
+    ],
+)
+def test_a_body_is_read_as_its_headers_say(value: bytes, headers: dict[str, bytes], body: object) -> None:
+    record = Record("webhook-events.x", 0, 0, "k", value, tuple(headers.items()), 0)
+    assert masked_body(record) == body

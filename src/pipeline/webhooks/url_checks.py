@@ -43,6 +43,10 @@ _ORIGIN: Final = re.compile(r"[A-Za-z0-9.:/_\[\]-]{1,253}")
 _HOOK_SECRET: Final = re.compile(r"[!-~]{1,256}")
 
 
+_CRC_TOKEN: Final = re.compile(r"[A-Za-z0-9+/_-]{1,256}={0,2}")
+"""Anybody may ask for its HMAC, and events are signed with the same key: no token that could be a body is signed."""
+
+
 class UrlChecked(Exception):
     """Ends the handling of a request that is a check of the URL; the outermost frame renders the answer.
 
@@ -147,7 +151,7 @@ class UrlChecks:
 
     def _crc_token(self, query: _Query, _headers: Headers, now: datetime) -> None:
         token = _one(query, "crc_token")
-        if token is not None:
+        if token is not None and _CRC_TOKEN.fullmatch(token):
             digest = hmac.digest(self._active(now).key, token.encode("utf-8", "replace"), "sha256")
             raise UrlChecked("crc-token", document={"response_token": f"sha256={base64.b64encode(digest).decode()}"})
 

@@ -49,8 +49,9 @@ def check_words(error: PipelineError, settings: ProcessorSettings, values: Itera
     words: list[object] = [error.code, error.message]
     if not all(isinstance(word, str) for word in words):
         raise misbehaved(settings, "raised an error whose code or message is no text")
-    error.code = _NOT_IN_CODES.sub("_", error.code.lower())[:_LONGEST_CODE]
-    error.message = quote(without_values(error.message, values), _LONGEST_MESSAGE)
+    fields = frozenset(values)
+    error.code = _NOT_IN_CODES.sub("_", without_values(error.code, fields).lower())[:_LONGEST_CODE]
+    error.message = quote(without_values(error.message, fields), _LONGEST_MESSAGE)
 
 
 def without_values(text: str, values: Iterable[str]) -> str:

@@ -879,7 +879,8 @@ async def test_the_words_of_a_processor_fail_a_job_without_the_fields_of_its_car
 ) -> None:
     """Short numbers such as PINs and names are no runs of six digits: only the engine knows what they are."""
     with pytest.raises(kind) as caught:
-        await run(PLANTED, form(kind, "stopped"))
+        await run(PLANTED, form(kind, "stopped_4711"))
+    assert caught.value.code == "stopped__4_digits_"  # type: ignore[attr-defined]
     assert caught.value.message == (  # type: ignore[attr-defined]
         "[3 letters] of [7 letters and blanks] in Annaberg: card=[16 digits], ([4 digits]/[3 digits]) x[3 digits]."
     )

@@ -27,6 +27,8 @@ from support.partner_bucket import PartnerBucket
 from support.paths import ROOT
 from support.seaweedfs import SeaweedFS
 
+from pipeline.jobs.part_encryption import new_part_key
+
 EXAMPLE: Final = ROOT / "examples" / "external.toml"
 SECRET: Final = "webhook-secret-of-this-test-0123456789"
 TOKEN: Final = "callback-token-of-this-test"
@@ -133,6 +135,7 @@ def write_secrets(folder: Path, server: SeaweedFS) -> None:
         "s3-secret-key": server.secret_key,
         "acme-webhook": SECRET,
         "acme-token": TOKEN,
+        "part-key": new_part_key(),
     }
     for name, value in values.items():
         (folder / name).write_text(value)

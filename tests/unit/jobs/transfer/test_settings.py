@@ -16,6 +16,7 @@ def test_parameters_hold_every_setting_and_the_constants() -> None:
         read_ahead_bytes=65_537,
         idle_close_seconds=4,
         expect_continue=False,
+        etag_is_md5=False,
     )
     made = settings.parameters()
     assert settings.model_fields_set == set(TransferSettings.model_fields)  # a new setting belongs into this test

@@ -376,7 +376,7 @@ async def mute(_: Exchange) -> None:
 async def test_server_that_never_continues() -> None:
     """Where 100 Continue does not come, the next try does not wait for it."""
     store = Kept()
-    async with ground(mute, store, connect_timeout_seconds=0.02, read_timeout_seconds=0.02) as target:
+    async with ground(mute, store, connect_timeout_seconds=0.1, read_timeout_seconds=0.1) as target:
         assert await target.put(DATA) == md5(DATA)
     assert ["expect" in request.headers for request in target.server.requests] == [True, False]
     assert target.retries("upload") == {"upload_timeout": 1}

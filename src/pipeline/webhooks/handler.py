@@ -231,7 +231,10 @@ class Ingress:
         except BodyTooLarge:
             raise Problem(Answer.BODY_TOO_LARGE, detail=f"The body expands to more than {most} bytes") from None
         if webhook.url_checks:
-            webhook.url_checks.check_body(request, head.headers, verified.by)
+            try:
+                webhook.url_checks.check_body(request, head.headers, verified.by)
+            except SignatureRefused as refused:
+                raise self._refusal(webhook, refused) from None
         stored = tuple(header for header in head.headers if header[0] in webhook.verifier.stored_headers)
         return Received(webhook, request.as_stored(verified.path, stored), verified.by, now, head.trace)
 

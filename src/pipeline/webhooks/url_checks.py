@@ -40,11 +40,9 @@ _MOST: Final = 4096
 """Most characters of what is sent back: Microsoft's tokens have some hundred."""
 _MOST_PARAMETERS: Final = 64
 _ORIGIN: Final = re.compile(r"[A-Za-z0-9.:/_\[\]-]{1,253}")
-_HOOK_SECRET: Final = re.compile(r"[!-~]{1,256}")
-
-
 _CRC_TOKEN: Final = re.compile(r"[A-Za-z0-9+/_-]{1,256}={0,2}")
-"""Anybody may ask for its HMAC, and events are signed with the same key: no token that could be a body is signed."""
+"""Anybody may ask for its HMAC, and events are signed with the same key: so no event may be such a text."""
+_HOOK_SECRET: Final = re.compile(r"[!-~]{1,256}")
 
 
 class UrlChecked(Exception):
@@ -130,6 +128,10 @@ class UrlChecks:
             request: Proved authentic.
             headers: All of them.
             by: Id of the secret that proved it.
+
+        Raises:
+            UrlChecked: It is one.
+            SignatureRefused: Its signature may be the answer to a check that somebody else made.
         """
         for name, look in self._of_body.items():
             if name in self.names:
@@ -152,7 +154,7 @@ class UrlChecks:
     def _crc_token(self, query: _Query, _headers: Headers, now: datetime) -> None:
         token = _one(query, "crc_token")
         if token is not None and _CRC_TOKEN.fullmatch(token):
-            digest = hmac.digest(self._active(now).key, token.encode("utf-8", "replace"), "sha256")
+            digest = hmac.digest(self._active(now).key, token.encode(), "sha256")
             raise UrlChecked("crc-token", document={"response_token": f"sha256={base64.b64encode(digest).decode()}"})
 
     def _active(self, now: datetime) -> Secret:
@@ -207,6 +209,11 @@ class UrlChecks:
             signed = hmac.digest(secret.key, token.encode("utf-8", "replace"), "sha256").hex()
             raise UrlChecked("endpoint-validation", document={"plainToken": token, "encryptedToken": signed})
 
+    def _signed_token(self, request: WebhookRequest, _headers: Headers, _by: str) -> None:
+        """The answer to ``crc-token`` is a signature of what a stranger sent: it proves nothing about such a body."""
+        if not request.body or _CRC_TOKEN.fullmatch(request.body.decode("latin-1")):
+            raise SignatureRefused(Reason.URL_CHECK_TOKEN, "The body is a text that crc-token signs for anybody")
+
     _of_head: Final[Mapping[UrlCheck, Callable[..., None]]] = {
         "hub-challenge": _hub_challenge,
         "challenge": _challenge,
@@ -221,6 +228,7 @@ class UrlChecks:
         "url-verification": _url_verification,
         "eventsub": _eventsub,
         "endpoint-validation": _endpoint_validation,
+        "crc-token": _signed_token,
     }
 
 

@@ -97,7 +97,7 @@ def tls_context(network: NetworkSettings) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise FatalError(
             "ca_file_unreadable",
-            f"network.ca_file: the file given there is no readable PEM file of certificates: {error}",
+            f"network.ca_file: the file given there is no readable PEM file of certificates: {error.strerror}",
         ) from error
     context.set_alpn_protocols(["http/1.1"])
     return context

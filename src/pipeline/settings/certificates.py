@@ -61,7 +61,7 @@ def authority_fault(authorities: Sequence[Certificate], now: datetime) -> str | 
     faults = [date_fault(one, now) for one in authorities]
     if not authorities or None in faults:
         return None
-    return f"none of its {len(faults)} certificates is valid: certificate 1 {faults[0]}"
+    return f"none of its certificates is valid: certificate 1 {faults[0]}"
 
 
 def authority_doubts(authorities: Sequence[Certificate], now: datetime) -> Iterator[str]:

@@ -15,6 +15,9 @@ from pipeline.units import Unit
 
 T = TypeVar("T")
 
+_PRIVATE_KEY = "key_file"
+"""Holds a secret without a note: the settings of Kafka are a subscriber's too, which reads no secret files."""
+
 Loc = tuple[str | int, ...]
 """The location of a setting: keys, and indices of list items."""
 
@@ -109,9 +112,10 @@ def _holds_secret(model: type[BaseModel]) -> bool:
     return any(
         is_secret(field.annotation)
         or note_of(field, field.annotation, Holds) is not None
+        or name == _PRIVATE_KEY
         or any(_holds_secret(inner) for inner in (*models(field.annotation), *models(item(field.annotation))))
         or item(field.annotation) is JsonValue
-        for field in model.model_fields.values()
+        for name, field in model.model_fields.items()
     )
 
 
@@ -144,6 +148,11 @@ def _is_tagged(model: type[BaseModel], tag: str | int) -> bool:
     )
 
 
+def _is_tag(annotation: Any, step: str | int) -> bool:
+    alternatives = models(annotation)
+    return len(alternatives) > 1 and any(_is_tagged(one, step) for one in alternatives)
+
+
 def locate(model: type[BaseModel], loc: Loc) -> Spot:
     """Return the field at a location that pydantic reports."""
     annotation: Any = model
@@ -158,7 +167,7 @@ def locate(model: type[BaseModel], loc: Loc) -> Spot:
             annotation = field.annotation
         elif inner is not None and step != "[key]":
             field, siblings, annotation = None, {}, inner
-        elif number < len(loc) - 1 or step == "[key]" or not known:
+        elif number < len(loc) - 1 or step == "[key]" or not known or _is_tag(annotation, step):
             # the tag of a union's member, or a marker of pydantic's own
             annotation = next((one for one in models(annotation) if _is_tagged(one, step)), annotation)
             continue

@@ -53,7 +53,7 @@ class OAuthBearer(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka ship
         try:
             authority = split_url(url).authority
         except MalformedUrl as error:
-            raise FatalError("kafka_token_url", f"kafka.sasl.token_url {error.rule}") from None
+            raise FatalError("kafka_token_url", f"kafka.sasl.token_url: the URL {error.rule}") from None
         # the operator names this one host, inside the network or not; settings refuse http to any other machine
         rules = HostRules(callback=(authority,), allow_http=True, allow_private=True, allow_nat64=True)
         self._credentials = ClientCredentials(

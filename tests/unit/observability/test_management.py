@@ -191,9 +191,11 @@ class _Rendered(Collector):
         (b"GET /4111111111111111 HTTP/1.1\r\nHost: here\r\n\r\n", 404),
         (b"DELETE /metrics HTTP/1.1\r\nHost: here\r\n\r\n", 405),
         (b"4111111111111111\r\n\r\n", 400),
+        (b"GET /metrics\r\n\r\n", 400),
+        (b"GET /metrics HTTP/2.0\r\nHost: here\r\n\r\n", 400),
         (b"GET /metrics HTTP/1.1\r\nHost: here\r\n4111111111111111 : x\r\n\r\n", 400),
     ],
-    ids=["good", "path", "method", "no request", "header"],
+    ids=["good", "path", "method", "no request", "no version", "other version", "header"],
 )
 async def test_no_answer_repeats_bytes_or_names_versions(request_: bytes, status: int) -> None:
     """The management port is as careful as that of the webhooks."""
@@ -206,6 +208,7 @@ async def test_no_answer_repeats_bytes_or_names_versions(request_: bytes, status
         writer.close()
         await writer.wait_closed()
     assert answer.split()[1] == str(status).encode()
+    assert answer.startswith((b"HTTP/1.1 ", b"HTTP/1.0 "))
     assert b"Server: card-pipeline\r\n" in answer
     assert not any(word in answer for word in (b"4111", b"aiohttp", b"Python"))
 

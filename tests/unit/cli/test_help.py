@@ -100,7 +100,7 @@ def test_the_help_imports_no_command_and_no_library_but_click(option: str) -> No
     done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(done.stderr.split())
     own = {name for name in loaded if name.partition(".")[0] == "pipeline"}
-    assert own == {"pipeline", "pipeline.cli", "pipeline.cli.root", "pipeline.cli.start"}
+    assert own == {"pipeline", "pipeline.cli", "pipeline.cli.root", "pipeline.cli.start", "pipeline.signals"}
     others = {"aiokafka", "prometheus_client", "pydantic", "structlog", "asyncio", *SERVER_PACKAGES} - {"click"}
     assert loaded & others == set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from http import HTTPStatus
+from itertools import chain
 from typing import Any, Final
 
 import structlog
@@ -41,9 +42,11 @@ def connections_within(wanted: int) -> int:
 
 
 class Connections(web.Server):
-    """The library's server, with a bound: if it is reached, an idle connection is closed for each new one.
+    """The library's server, with a bound: if it is reached, another connection is closed for each new one.
 
-    Connections that sent no whole request yet go first, the oldest of them; then the one that was unused for longest.
+    One whose sender has several requests in line or does not read its answers goes first; then the oldest that sent no
+    whole request yet; then the one that was unused for longest. A request that waits for its body or for the broker is
+    never cut off.
 
     Args:
         ingress: Answers the requests.
@@ -56,8 +59,8 @@ class Connections(web.Server):
         self._ingress = ingress
         self._most = most
         self._options = options
-        self._fresh: dict[_Connection, None] = {}
-        self._used: dict[_Connection, None] = {}
+        self._fresh: dict[_Connection, asyncio.Transport] = {}
+        self._used: dict[_Connection, asyncio.Transport] = {}
 
     def __call__(self) -> web.RequestHandler:
         """Return the handler of a new connection."""
@@ -79,12 +82,15 @@ class Connections(web.Server):
         return OtherVersion(message._replace(version=HttpVersion10), content, connection, writer, task, self._loop)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Count a new connection, and close an idle one if there are too many."""
+        """Count a new connection; if there are too many, close another one, or this one if all others are in work."""
         super().connection_made(handler, transport)
         assert isinstance(handler, _Connection)  # noqa: S101 - made by __call__
         if len(self._fresh) + len(self._used) >= self._most:
-            self._close_one(instead=handler)
-        self._fresh[handler] = None
+            self._ingress.metrics.ingress_connections_closed.inc()
+            if not self._closed_one():
+                self._loop.call_soon(transport.abort)  # not before the library has started to handle it
+                return
+        self._fresh[handler] = transport
         self._show()
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
@@ -100,18 +106,24 @@ class Connections(web.Server):
 
     def used(self, connection: _Connection) -> None:
         """Note that a connection has just been used."""
-        if self._fresh.pop(connection, self) is None or self._used.pop(connection, self) is None:
-            self._used[connection] = None
+        transport = self._fresh.pop(connection, None) or self._used.pop(connection, None)
+        if transport is not None:
+            self._used[connection] = transport
 
     def _show(self) -> None:
         self._ingress.metrics.ingress_connections.set(len(self._fresh) + len(self._used))
 
-    def _close_one(self, instead: _Connection) -> None:
-        idle = (one for open_ in (self._fresh, self._used) for one in open_ if one.idle)
-        closed = next(idle, instead)
-        self.forget(closed)
-        self._ingress.metrics.ingress_connections_closed.inc()
-        closed.force_close()
+    def _closed_one(self) -> bool:
+        """Close the connection that is needed least, and return whether there is any."""
+        ordered = [*self._fresh.items(), *self._used.items()]
+        greedy = (item for item in ordered if item[0].greedy)
+        idle = (item for item in ordered if item[0].idle)
+        connection, transport = next(chain(greedy, idle), (None, None))
+        if transport is None:
+            return False
+        self.forget(connection)
+        transport.abort()  # an orderly close would wait for ever for a sender that does not read
+        return True
 
 
 class _Connection(web.RequestHandler):
@@ -134,6 +146,11 @@ class _Connection(web.RequestHandler):
     def idle(self) -> bool:
         """Whether it waits for a request, or for the end of one that is answered already."""
         return self._answered == self._request_count
+
+    @property
+    def greedy(self) -> bool:
+        """Whether its sender has several requests in line, or leaves its answers unread, while none is in work."""
+        return self._current_request is None and (self._paused or len(self._messages) > 1)
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, and end a body whose chunks are so small that reading them costs more than they are."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import re
 import resource
 import socket
@@ -27,6 +29,7 @@ HEAD = (
 WHOLE = HEAD + b"Content-Length: 2\r\n\r\n{}"
 SETTINGS = IngressSettings(port=0)
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
+_OPEN_FILES = Path("/proc/self/fd")
 
 
 class Sender:
@@ -196,6 +199,56 @@ async def test_where_all_connections_are_in_use_the_new_one_is_closed() -> None:
         assert [await one.status() for one in opened] == [422] * 16
         for holder in busy:
             await holder.__aexit__(None, None, None)
+
+
+async def test_a_refused_connection_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """A flood of connections must not fill the log with a traceback each."""
+    settings = SETTINGS.model_copy(update={"max_connections": 16})
+    async with serving(MemoryPublisher(), settings=settings) as here:
+        busy = [sender(here, HEAD + b"Content-Length: 2\r\n\r\n{") for _ in range(16)]
+        opened = [await one.__aenter__() for one in busy]
+        async with asyncio.timeout(10):
+            while _value(here, "ingress_in_flight", integration="acme") != 16:  # noqa: ASYNC110 - looks from outside
+                await asyncio.sleep(0.01)
+        async with sender(here, b"") as new:
+            assert await new.closed()
+        assert _value(here, "ingress_connections") == 16
+        for one in opened:
+            one.writer.write(b"}")
+        assert [await one.status() for one in opened] == [422] * 16
+        for holder in busy:
+            await holder.__aexit__(None, None, None)
+    gc.collect()
+    assert caplog.messages == []
+
+
+@pytest.mark.skipif(not _OPEN_FILES.exists(), reason="needs /proc")
+@pytest.mark.parametrize("requests", [300, 6000], ids=["many in line", "unread answers"])
+async def test_a_sender_that_reads_no_answers_keeps_nobody_out(requests: int) -> None:
+    """It needs no secret, and its connections are never idle. They are closed, although answers are still unsent."""
+    flood = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" * requests
+    settings = SETTINGS.model_copy(update={"max_connections": 16})
+    async with serving(MemoryPublisher(), settings=settings) as here:
+        address = ("127.0.0.1", int(here.server.url.rpartition(":")[2]))
+        deaf = [socket.socket() for _ in range(16)]
+        for one in deaf:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.connect(address)
+            one.setblocking(False)  # noqa: FBT003 - the library's signature
+            with suppress(BlockingIOError):
+                one.send(flood)
+        await asyncio.sleep(0.5)
+        files = len(os.listdir(_OPEN_FILES))  # noqa: PTH208 - no disk is read
+        holders = [sender(here, WHOLE) for _ in range(15)]
+        opened = [await one.__aenter__() for one in holders]
+        assert [await one.status() for one in opened] == [422] * 15
+        assert _value(here, "ingress_connections") == 16
+        assert _value(here, "ingress_connections_closed_total") == 15
+        assert len(os.listdir(_OPEN_FILES)) == files + 15  # noqa: PTH208 - no disk is read
+        for holder in holders:
+            await holder.__aexit__(None, None, None)
+        for one in deaf:
+            one.close()
 
 
 @pytest.mark.skipif(

@@ -204,10 +204,14 @@ class AioProducer:
         if client.cluster.partitions_for_topic(name) is not None or client.cluster.controller is None:
             return
         client.add_topic(name)
-        answered = await client.force_metadata_update()
+        answered = True
+        for _ in range(2):  # an update that was under way already did not ask for this topic
+            answered = await client.force_metadata_update()
+            if client.cluster.partitions_for_topic(name) is not None:
+                return
         if name in client.cluster.unauthorized_topics:
             raise kafka.TopicAuthorizationFailedError(name)
-        if answered and client.cluster.partitions_for_topic(name) is None:
+        if answered:
             raise kafka.UnknownTopicOrPartitionError(name)
 
     async def reachable(self, within: float) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -35,6 +36,9 @@ _PAUSE_SECONDS: Final = 0.02
 """Fifty answers a second are far more than the scrapers of one cluster need."""
 _LONGEST_WAIT_SECONDS: Final = 5.0
 _RETRY: Final = {"Retry-After": "5"}
+_VERSION: Final = re.compile(r"version=([^;]*)")
+_VERSIONS: Final = frozenset({"0.0.1", "0.0.4", "1.0.0"})
+"""Of the formats of Prometheus and OpenMetrics."""
 
 
 class ManagementServer:
@@ -140,12 +144,19 @@ class _CachedMetrics:
         self._next_at = max(now, self._next_at) + _PAUSE_SECONDS
         if wait > 0:
             await asyncio.sleep(wait)
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = choose_encoder(_understood(accept))
         at, body = self._rendered.get(content_type, (-_CACHE_SECONDS, b""))
         if time.monotonic() - at >= _CACHE_SECONDS:
             body = encode(self._registry)
             self._rendered[content_type] = (time.monotonic(), body)
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _understood(accept: str) -> str:
+    """Return the header without formats of unknown versions: the library would render and name any version at all."""
+    return ",".join(
+        one for one in accept.split(",") if all(found.strip() in _VERSIONS for found in _VERSION.findall(one))
+    )
 
 
 class _OtherVersion(web.BaseRequest):

@@ -97,6 +97,38 @@ async def test_metrics_are_exposed_in_the_form_asked_for(accept: str, media_type
     assert 'pipeline_build_info{version="9.9"} 1.0' in body
 
 
+@pytest.mark.parametrize("version", ["4111111111111111", "1.0.0000", "1.0.0x", "x", "", "2"])
+@pytest.mark.parametrize("media_type", ["application/openmetrics-text", "text/plain"])
+async def test_an_unknown_version_is_neither_rendered_nor_repeated(version: str, media_type: str) -> None:
+    """Each would be kept in memory for ever, and rendered again; some made the answer fail."""
+    metrics = Metrics()
+    rendered = _Rendered()
+    metrics.registry.register(rendered)
+    async with ManagementServer(SETTINGS, metrics.registry) as server, aiohttp.ClientSession() as session:
+        assert (await get(f"{server.url}/metrics"))[0] == 200
+        rendered.times = 0
+        accept = {"Accept": f"{media_type}; version={version}; escaping=dots"}
+        async with session.get(f"{server.url}/metrics", headers=accept) as response:
+            assert response.status == 200
+            assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert rendered.times == 0
+
+
+async def test_the_header_of_prometheus_3_is_understood() -> None:
+    """It names its formats by version and escaping."""
+    accept = (
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+        "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+        "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+    )
+    async with (
+        ManagementServer(SETTINGS, Metrics().registry) as server,
+        aiohttp.ClientSession() as session,
+        session.get(f"{server.url}/metrics", headers={"Accept": accept}) as response,
+    ):
+        assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0;")
+
+
 async def test_an_unknown_path_is_404() -> None:
     """Nothing else is served here."""
     async with ManagementServer(SETTINGS, Metrics().registry) as server:

@@ -244,6 +244,11 @@ class WebhookIntegration(BaseModel):
         signing = {"endpoint-validation", "crc-token"}.intersection(answered)
         if signing and not self.secrets:
             raise ValueError(f"the answer to {min(signing)} is signed with a secret: write secrets")
+        if "crc-token" in answered and self.options.get("body_unsigned"):
+            raise ValueError(
+                "crc-token signs what anybody asks for, so it needs a signed body: take it out of url_checks, or remove "
+                "body_unsigned"
+            )
 
     @property
     def url_checks_answered(self) -> tuple[UrlCheck, ...]:

@@ -150,6 +150,14 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
             ),
         ),
         (
+            (f'{SHOP}source = "hmac"\nurl_checks = ["crc-token"]\noptions = {{ signed = ["timestamp"], timestamp = '
+            '"header:X-Time", body_unsigned = true }'),
+            (
+                "webhooks.shop: crc-token signs what anybody asks for, so it needs a signed body: take it out of "
+                "url_checks, or remove body_unsigned"
+            ),
+        ),
+        (
             f'{SHOP}source = "hmac"\ntopic = "webhook-events.quarantine"',
             "webhooks.shop: topic = 'webhook-events.quarantine' is taken; write another, such as webhook-events.shop",
         ),

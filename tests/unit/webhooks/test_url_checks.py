@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -62,6 +63,22 @@ def test_an_empty_token_proves_nothing(query: str, reason: Reason) -> None:
 def test_a_body_that_is_no_challenge_is_no_check(body: bytes) -> None:
     checks = UrlChecks(("url-verification", "endpoint-validation", "eventsub"))
     checks.check_body(WebhookRequest("", (), body), (), "k")
+
+
+@pytest.mark.parametrize("text", [b"", b"=", b"==", b"token", b"to+ken/_-==", b"x" * 300])
+@pytest.mark.parametrize("encoded", [False, True], ids=["plain", "gzip"])
+def test_what_crc_token_signs_for_anybody_is_no_event(text: bytes, *, encoded: bool) -> None:
+    """With `signed_body = "plain"` the signature covers it without its compression, else maybe with a time before."""
+    headers = (("content-encoding", b"gzip"),) if encoded else ()
+    request = WebhookRequest.received("", headers, gzip.compress(text) if encoded else text)
+    with pytest.raises(SignatureRefused) as refused:
+        UrlChecks(("crc-token",)).check_body(request, headers, "k")
+    assert refused.value.reason is Reason.URL_CHECK_TOKEN
+
+
+@pytest.mark.parametrize("body", [b"{}", b"a=b", b"two words", b"=a"])
+def test_what_crc_token_never_signs_may_be_an_event(body: bytes) -> None:
+    UrlChecks(("crc-token",)).check_body(WebhookRequest("", (), body), (), "k")
 
 
 @pytest.mark.parametrize(

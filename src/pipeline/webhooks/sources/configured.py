@@ -26,7 +26,7 @@ _LONGEST: Final = 256
 _TEXT: Final = "text:"
 
 _ENCODING_RULES: Final = frozenset({"content_encoding", "encoding_broken", "body_too_large"})
-_NOT_JSON: Final = frozenset({"not_json", "not_utf8"})
+_NOT_JSON: Final = frozenset({"not_json", "not_utf8", "too_many"})
 
 
 class ConfiguredSource:

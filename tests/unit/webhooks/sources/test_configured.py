@@ -50,6 +50,14 @@ def test_the_named_values_identify_an_event() -> None:
     )
 
 
+def test_a_form_that_no_subscriber_can_read_is_no_event() -> None:
+    """It has too many fields. Without a type in it, too, it is kept in quarantine."""
+    request = WebhookRequest("", (), b"a&" * 1001, content_type="application/x-www-form-urlencoded")
+    source = Hmac().source("shop", HmacOptions.model_validate({"event": {"type": ["json:/type", "text:event"]}}))
+    with pytest.raises(InvalidBody, match="too_many"):
+        source.identify(request)
+
+
 def test_the_named_values_may_be_headers() -> None:
     headers = (("x-id", b"7"), ("x-type", b"sold"), ("x-shop", b"north"))
     found = _identify({"id": "header:X-Id", "type": "header:X-Type", "key": "header:X-Shop"}, b"no json", headers)

@@ -199,7 +199,8 @@ class JobStore(PartStore):
         """Erase the signed URLs of an attempt that nobody needs any more; return its announcements' deadlines.
 
         They are in its announcements, and in the receipts of announcements that waited. A wait that is not over keeps
-        its receipt: then the attempt is filed, so that the deadline watch calls this again. A damaged object stays.
+        its receipt: then the deadline watch calls this again, with the attempt's parts if it has some, which are filed
+        already and must not go earlier; else after an hour. A damaged object stays.
 
         Args:
             ref: The attempt.
@@ -220,7 +221,7 @@ class JobStore(PartStore):
                 if not found.erased:
                     await self.objects.replace(key, found.without_urls().model_dump_json().encode())
         left = [key for key in keys if key.startswith(ref.waiting) and not await self._drop_wait(ref, key, at)]
-        if left:
+        if left and not any(key.startswith(ref.parts()) for key in keys):
             await self.file("purge", ref, at + _NEXT_LOOK)
         return deadlines
 
@@ -312,6 +313,13 @@ class JobStore(PartStore):
             if later is not None and later.told == "confirmed":
                 return later
         return first
+
+    async def notifies_again(self, ref: JobRef) -> bool:
+        """Return whether a repeated notification has begun that has not ended."""
+        for again in await self.objects.folders(f"{ref.work}again/"):
+            if await self.notification_result(ref, again) is None:
+                return True
+        return False
 
     async def record_result(
         self, ref: JobRef, receipt: NotificationResult, again: str | None = None

@@ -14,6 +14,7 @@ from pipeline.jobs.operations import Refused, check_notify, check_retry
 from pipeline.jobs.partners import Answer
 from pipeline.jobs.receipts import Announcement, Outcome
 from pipeline.jobs.settings import JobPolicies
+from pipeline.jobs.transfer import UploadRefused
 from pipeline.storage import StoreUnavailable
 from pipeline.storage.testing import MemoryStore
 
@@ -151,6 +152,33 @@ async def test_receipts_of_waits_go_with_the_job_and_those_of_a_wait_that_is_not
     assert left not in world.memory.objects
     assert holding(world, "planted") == []
     assert not [key for key in world.memory.objects if key.startswith(("purge/", "due/"))]
+
+
+async def test_a_wait_that_is_not_over_takes_no_parts_of_a_failed_job_before_their_time() -> None:
+    """The receipt of the wait goes with the parts: before, a purge was filed for an hour after the job's end."""
+    world = World()
+    record = world.announce()
+    world.objects.fail_put = [UploadRefused("upload_denied", "The upload was denied.")]
+    await world.deliver(world.process, record)
+    later = world.announce(expires_at="2026-01-21T13:30:00Z")
+    await world.parking.park(later, "process", SLOW_DOWN)
+    await world.parking.drop(world.ref)  # as a cancellation does: the receipt stays
+    for topic, stage in ((Topic.BATCH_PROCESSED, world.upload), (Topic.BATCH_FAILED, world.confirm)):
+        await world.deliver(stage, world.records(topic)[0])
+    result = await world.jobs.final_result(world.ref)
+    assert result is not None
+    assert (decided(world).outcome, result.told) == ("failed", "confirmed")
+    assert [key for key in world.memory.objects if "/waiting/" in key]
+    parts = holding(world, "CPP1")
+    assert parts
+    world.clock.forward(days=6)
+    await world.watch.look()
+    assert holding(world, "CPP1") == parts
+    world.clock.forward(days=2)
+    await world.watch.look()
+    assert holding(world, "CPP1") == []
+    assert holding(world, "planted") == []
+    assert not [key for key in world.memory.objects if "/waiting/" in key or key.startswith("purge/")]
 
 
 class Failing(MemoryStore):

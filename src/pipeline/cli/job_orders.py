@@ -40,8 +40,8 @@ optional_job = click.argument("job_text", metavar="[JOB]", required=False)
 def purge(setup: Setup, *, job_text: str, order: Order, as_json: bool) -> None:
     """Delete a decided job's card data: its result parts, and texts, tags and URLs in its receipts. It is audited.
 
-    Receipts stay, with everything that decides. Texts stay until ECS has been notified of the outcome: all callbacks
-    must say the same. The JSON then has null for `texts`; give the command again later.
+    Receipts stay, with everything that decides. Texts stay until ECS has been notified of the outcome, and while it is
+    notified again: all callbacks must say the same. The JSON then has null for `texts`; give the command again later.
     """
     gone = asyncio.run(with_job(setup, job_text, lambda jobs, ref: _purge(setup, jobs, ref, order)))
     if as_json:
@@ -59,6 +59,8 @@ async def _purge(setup: Setup, jobs: JobStore, latest: JobRef, order: Order) -> 
         raise Refused("job_undecided", f"{name} is in work; its parts go when it is decided")
     attempts = all_attempts(latest)
     notified = await jobs.final_result(latest) is not None
+    if notified and latest.integration in setup.settings().job_names:
+        notified = not any([await jobs.notifies_again(ref) for ref in attempts])
 
     async def gone(*, dry_run: bool) -> dict[str, Any]:
         objects = sum([await jobs.drop_parts(ref, dry_run=dry_run) for ref in attempts])

@@ -23,6 +23,7 @@ from pipeline.errors import TransientError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.partners import Answer
+from pipeline.jobs.receipts import NotificationAttempt
 from pipeline.storage import LocalStore
 
 NAME = f"acme/{JOB}"
@@ -329,6 +330,24 @@ def test_purge_deletes_the_cards_and_is_recorded_in_the_audit_log(
     assert run("job", "purge", NAME, *WHY).stdout == f"{NAME}: 0 objects deleted, 0 erased in part\n"
     assert gone["texts"] > 0
     assert not [file for file in (home / "store/jobs").rglob("*.json") if b"planted" in file.read_bytes()]
+
+
+def test_purge_leaves_the_texts_while_ecs_is_notified_again(home: Path, run: Run) -> None:
+    """All tries of one callback say the same: before, the next try had another body and another id."""
+    world = World()
+    asyncio.run(done(world, HTML, REFUSAL))
+    save(world, home)
+    shown(run, "job", "notify", NAME, *WHY)
+    again = f"{world.ref.notification('cli-1')}told/0001.json"
+    attempt = NotificationAttempt(number=1, at=world.clock())
+    world.memory.objects = {again: attempt.model_dump_json().encode()}
+    save(world, home)
+    assert shown(run, "job", "purge", NAME, *WHY)["texts"] is None
+    world.memory.objects = {
+        again.replace("told/0001", "refused"): (home / "store" / f"{world.ref.work}refused.json").read_bytes()
+    }
+    save(world, home)
+    assert shown(run, "job", "purge", NAME, *WHY)["texts"] > 0
 
 
 def test_purge_asks_first(home: Path, run: Run, publishers: list[RememberingPublisher]) -> None:

@@ -158,7 +158,7 @@ class HttpUploader:
         self._clock = clock
         self._metrics = metrics
         self._circuit = circuit or Circuits().of("", "result")
-        self._max_odd_etags = _MAX_ODD_ETAGS
+        self._odd_hosts: set[str] = set()
 
     async def put(self, target: UrlSource, *, size: int, body: BodySource) -> str:
         """PUT ``size`` bytes and return the ETag (see :class:`pipeline.jobs.transfer.Uploader`).
@@ -178,7 +178,7 @@ class HttpUploader:
             sending = attempt.prepare(body, size, self._metrics)
             failure: TransientError
             try:
-                with self._circuit.call(host_of(signed.url.get_secret_value())) as call:
+                with self._circuit.call(attempt.host) as call:
                     answered = await self._answer(attempt, sending, odd_etags)
                 if answered.proof is Proof.STORED:
                     return answered.etag
@@ -206,7 +206,8 @@ class HttpUploader:
             UploadRefused: HEAD does not say it either: another PUT would bring no other answer.
         """
         answered = await attempt.run(sending)
-        if answered.proof is not Proof.UNKNOWN or odd_etags + 1 < self._max_odd_etags:
+        most = 1 if attempt.host in self._odd_hosts else _MAX_ODD_ETAGS
+        if answered.proof is not Proof.UNKNOWN or odd_etags + 1 < most:
             return answered
         proof = await attempt.head(sending, answered.etag)
         if proof is Proof.UNKNOWN:
@@ -217,7 +218,7 @@ class HttpUploader:
                 "it has the whole result. If its ETags are no MD5, set transfer.etag_is_md5 = false.",
             )
         if proof is Proof.STORED:
-            self._max_odd_etags = 1  # its ETags are of another kind: the next result is not sent so often
+            self._odd_hosts.add(attempt.host)  # its ETags are of another kind: the next result is not sent so often
         return replace(answered, proof=proof)
 
 
@@ -233,6 +234,7 @@ class _Attempt:
     """One PUT.
 
     Attributes:
+        host: Host of the URL.
         unexpected: Whether the other side seems not to know ``Expect: 100-continue``.
     """
 
@@ -250,6 +252,7 @@ class _Attempt:
         self._settings = settings
         self._clock = clock
         self._url = signed.url.get_secret_value()
+        self.host = host_of(self._url)
         self._expect = expect
         self._pace = Pace(settings, (signed.deadline - clock()).total_seconds())
         self._timeout = asyncio.timeout_at(

@@ -7,13 +7,15 @@ import base64
 import hashlib
 import zlib
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 
 import pytest
-from support.transfer_ground import QUERY, SECRET, Ground, error_document, ground, refusing
+from pydantic import SecretStr
+from support.transfer_ground import QUERY, SECRET, Ground, error_document, ground, now, refusing
 
 from pipeline.errors import LeaseLost, TransientError
-from pipeline.jobs.transfer import MAX_PUT_BYTES, UploadRefused
-from pipeline.jobs.transfer.testing import Act, Exchange
+from pipeline.jobs.transfer import MAX_PUT_BYTES, SignedUrl, UploadRefused
+from pipeline.jobs.transfer.testing import Act, Exchange, scripted_server
 from pipeline.outbound import AddressRefused
 
 DATA = b"card_number,status,message\n" + b"".join(b"99999900%08d,ok,\n" % n for n in range(20_000))
@@ -137,6 +139,21 @@ async def test_other_etags_are_checked_by_head_after_three_tries() -> None:
         assert target.server.requests[3].target == target.server.requests[0].target
         assert await target.put(DATA) == OTHER
     assert [request.method for request in target.server.requests[4:]] == ["PUT", "HEAD"]
+
+
+async def test_other_etags_of_one_host_say_nothing_of_another_host() -> None:
+    """A result that was damaged on its way to that one has the right size: it is sent again."""
+    stores = [Kept(OTHER) for _ in range(3)]
+    damaged, good = Kept(md5(b"else")), Kept()
+    async with scripted_server(*stores, head_of(DATA), damaged, good) as server:
+        port = server.url.rpartition(":")[2]
+        rules = {"result": (f"127.0.0.1:{port}", f"localhost:{port}")}
+        async with ground(rules=rules) as target:
+            for host, etag in (("127.0.0.1", OTHER), ("localhost", md5(DATA))):
+                url = SignedUrl(SecretStr(f"http://{host}:{port}/result?{QUERY}"), now() + timedelta(minutes=1))
+                target.urls = [url]
+                assert await target.put(DATA) == etag
+    assert (damaged.bodies, good.bodies) == ([DATA], [DATA])
 
 
 async def test_other_etags_that_nothing_explains_name_the_cause_after_three_tries() -> None:

@@ -272,7 +272,7 @@ async def test_an_erasure_leaves_no_text_and_every_decision() -> None:
         update={"message": None, "body": "", "request_id": ""}
     )
     assert (after.message, after.body, after.request_id) == (ERASED, "", "")
-    for text in ("planted", "spoken", "4242", before.message):
+    for text in ("planted", "spoken", "4242-", before.message):
         assert holding(world, text) == []
     assert await erase_texts(world.jobs, [world.ref], world.clock(), dry_run=False) == 0
     result = await world.jobs.final_result(world.ref)

@@ -13,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -69,13 +70,16 @@ def _no_doubt(_text: str) -> None:
 class SecretUnreadable(FatalError):
     """A file does not hold a usable secret. The message names the file and the rule, never the content.
 
+    A path that leads to no file is not named: it may be the secret itself, written in the wrong place.
+
     Attributes:
         fault: The end of the message, behind the path, e.g. ``is empty``.
         malformed: Whether the file was read, and its content breaks the rule.
     """
 
     def __init__(self, path: Path, fault: str, *, malformed: bool = True) -> None:
-        super().__init__("secret_unreadable", f"secret file {path} {fault}")
+        named = str(path) if lexists(path) else "(at the path given in the settings)"
+        super().__init__("secret_unreadable", f"secret file {named} {fault}")
         self.fault = fault
         self.malformed = malformed
 

@@ -69,6 +69,18 @@ def test_anything_else_is_refused(tmp_path: Path, content: bytes, rule: str) -> 
         assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize("name", ["planted-secret", "planted/secret", "planted\0secret", "planted" * 1000])
+def test_a_path_that_leads_to_no_file_is_not_named(tmp_path: Path, name: str) -> None:
+    """It may be the secret itself; log lines, receipts of waits and callbacks repeat the message."""
+    for read in (read_secret, read_token):
+        with pytest.raises(
+            SecretUnreadable, match=r"secret file \(at the path given in the settings\) cannot be"
+        ) as caught:
+            read(tmp_path / name)
+        assert "planted" not in str(caught.value)
+        assert not caught.value.malformed
+
+
 @pytest.mark.parametrize(("content", "rule"), REFUSED_AS_TOKENS)
 def test_a_token_must_fit_into_a_header(tmp_path: Path, content: bytes, rule: str) -> None:
     path = tmp_path / "token"

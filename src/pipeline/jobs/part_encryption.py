@@ -201,11 +201,16 @@ def read_part_key(settings: PartKeySettings) -> PartKey:
     Raises:
         SecretUnreadable: The file cannot be read, or does not hold 32 bytes in base64.
     """
-    text = read_secret(settings.file).get_secret_value()
-    value = _decoded(text)
-    if len(value) != KEY_BYTES:
-        rule = f"must hold {KEY_BYTES} random bytes in base64 (44 characters); write it with: openssl rand -base64 32"
-        raise SecretUnreadable(settings.file, rule)
+    try:
+        value = _decoded(read_secret(settings.file).get_secret_value())
+        if len(value) != KEY_BYTES:
+            rule = (
+                f"must hold {KEY_BYTES} random bytes in base64 (44 characters); write it with: openssl rand -base64 32"
+            )
+            raise SecretUnreadable(settings.file, rule)
+    except SecretUnreadable as error:
+        error.message = f"parts.keys, key {settings.id!r}: {error.message}"
+        raise
     return PartKey(settings.id, value)
 
 

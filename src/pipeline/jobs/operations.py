@@ -26,6 +26,9 @@ NOBODY_NOTIFIED: Final = "integration_removed"
 """Code of the result of a job that was closed although nobody can notify its partner."""
 
 
+_ASK_ECS: Final = "Ask ECS to announce the job again with fresh URLs: that begins the new attempt without a command."
+
+
 class Refused(PermanentError):
     """The job's state does not allow the command."""
 
@@ -105,13 +108,12 @@ async def check_retry(
             'cards as a new job. Or agree on "new_attempt" with ECS, set it, and give the command again.',
         )
     newest = await jobs.newest(ref)
-    again = "Ask ECS to announce the job again with fresh URLs: that begins the new attempt without a command."
     if not newest.value:
-        raise Refused("urls_erased", f"{name}: its URLs were erased from the store when it had ended. {again}")
+        raise _urls_erased(ref)
     deadline = announced_deadline(newest.request, configured.limits.deadline_margin_seconds)
     if deadline <= now:
         raise Refused(
-            "urls_expired", f"{name}: work with its URLs had to end at {deadline:%Y-%m-%d %H:%M:%S} UTC. {again}"
+            "urls_expired", f"{name}: work with its URLs had to end at {deadline:%Y-%m-%d %H:%M:%S} UTC. {_ASK_ECS}"
         )
     return "begins again"
 
@@ -207,11 +209,16 @@ class Operations:
         Args:
             ref: The job's latest attempt.
             identity: Name of the retry: one new attempt for one name.
+
+        Raises:
+            Refused: Its URLs were erased meanwhile, so there is nothing to announce.
         """
         context = self.context
         if await context.jobs.outcome(ref) is None or await self.parking.waiting(ref):
             return {"resumed": await self.parking.resume(ref), "attempt": ref.attempt}
         announcement = await context.jobs.newest(ref)
+        if not announcement.value:
+            raise _urls_erased(ref)
         await context.publisher.publish(
             repeated_announcement(ref, announcement, identity=identity, actor=context.stage, at=context.clock())
         )
@@ -237,6 +244,10 @@ class Operations:
 
 def _not_notified(ref: JobRef) -> Refused:
     return Refused("job_not_notified", f"ECS has not been notified of {_name(ref)} yet; the confirm stage will do it")
+
+
+def _urls_erased(ref: JobRef) -> Refused:
+    return Refused("urls_erased", f"{_name(ref)}: its URLs were erased from the store when it had ended. {_ASK_ECS}")
 
 
 def _name(ref: JobRef) -> str:

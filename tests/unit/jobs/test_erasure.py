@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.job_world import BEGIN, CARDS, World
@@ -10,7 +10,7 @@ from support.job_world import BEGIN, CARDS, World
 from pipeline.contracts import Record, Topic
 from pipeline.errors import TransientError
 from pipeline.jobs.erasure import ERASED, erase_texts
-from pipeline.jobs.operations import Refused, check_notify, check_retry
+from pipeline.jobs.operations import Operations, Refused, check_notify, check_retry
 from pipeline.jobs.partners import Answer
 from pipeline.jobs.receipts import Announcement, Outcome
 from pipeline.jobs.settings import JobPolicies
@@ -107,6 +107,11 @@ async def test_a_job_whose_urls_are_erased_is_not_begun_again_by_a_command() -> 
     rules = {"acme": world.confirm._integrations["acme"]}
     with pytest.raises(Refused, match=r"urls_erased: .* its URLs were erased from the store when it had ended"):
         await check_retry(world.jobs, world.parking, world.ref, rules, world.clock())
+    operations = Operations(world._context("cli:alice"), rules, timedelta(days=7), world.parking)
+    world.bus.published.clear()
+    with pytest.raises(Refused, match="urls_erased"):  # as when a command is repeated, which checks nothing again
+        await operations.retry(world.ref, "1")
+    assert world.bus.published == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import binascii
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -202,16 +203,10 @@ def read_part_key(settings: PartKeySettings) -> PartKey:
         SecretUnreadable: The file cannot be read, or does not hold 32 bytes in base64.
     """
     try:
-        value = _decoded(read_secret(settings.file).get_secret_value())
-        if len(value) != KEY_BYTES:
-            rule = (
-                f"must hold {KEY_BYTES} random bytes in base64 (44 characters); write it with: openssl rand -base64 32"
-            )
-            raise SecretUnreadable(settings.file, rule)
+        return PartKey(settings.id, _key_in(settings.file))
     except SecretUnreadable as error:
         error.message = f"parts.keys, key {settings.id!r}: {error.message}"
         raise
-    return PartKey(settings.id, value)
 
 
 def new_part_key() -> str:
@@ -227,6 +222,14 @@ def no_keys() -> FatalError:
         'keys = [{ id = "1", file = "secrets/part-key" }] under [parts]. Or write encryption = "off" there to store '
         "parts in clear.",
     )
+
+
+def _key_in(file: Path) -> bytes:
+    value = _decoded(read_secret(file).get_secret_value())
+    if len(value) != KEY_BYTES:
+        rule = f"must hold {KEY_BYTES} random bytes in base64 (44 characters); write it with: openssl rand -base64 32"
+        raise SecretUnreadable(file, rule)
+    return value
 
 
 def _decoded(text: str) -> bytes:

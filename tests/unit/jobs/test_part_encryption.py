@@ -141,7 +141,7 @@ def test_keys_come_from_their_files(tmp_path: Path) -> None:
     with pytest.raises(FatalError, match="secret_unreadable") as caught:
         open_part_cipher(PartSettings.model_validate({"keys": keys}))
     assert "short" not in str(caught.value)
-    with pytest.raises(FatalError, match="parts.keys, key 'a': secret file") as caught:
+    with pytest.raises(FatalError, match=r"parts\.keys, key 'a': secret file") as caught:
         open_part_cipher(PartSettings.model_validate({"keys": [{"id": "a", "file": tmp_path / "planted="}]}))
     assert "planted" not in str(caught.value)
 

@@ -44,6 +44,7 @@ class Refusal:
         retry_after: Seconds that the store asks to wait.
         object_size: Size of the object, where a 416 tells it.
         is_error: Whether the body is an error document, whatever the status is.
+        is_cut: Whether the body broke off, so that nobody knows what it was.
     """
 
     status: int
@@ -54,6 +55,7 @@ class Refusal:
     retry_after: float | None = None
     object_size: int | None = None
     is_error: bool = False
+    is_cut: bool = False
 
 
 def read_refusal(status: int, headers: Mapping[str, str], document: bytes, now: datetime) -> Refusal:

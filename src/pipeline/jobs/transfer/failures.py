@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal, TypeVar
 
@@ -132,13 +132,14 @@ def _network_failure(error: Exception, direction: Direction) -> HostUnavailable:
 
 async def refusal_of(response: aiohttp.ClientResponse, clock: Callable[[], datetime]) -> Refusal:
     """Return what an error answer says, reading a bounded part of its body; one that breaks off will do."""
-    document = b""
+    document, is_cut = b"", False
     try:
         while len(document) < MAX_ERROR_BYTES and (piece := await response.content.read(MAX_ERROR_BYTES)):
             document += piece
     except (aiohttp.ClientError, OSError):
         log.debug("error_document_cut", status=response.status)
-    return read_refusal(response.status, response.headers, document[:MAX_ERROR_BYTES], clock())
+        is_cut = True
+    return replace(read_refusal(response.status, response.headers, document[:MAX_ERROR_BYTES], clock()), is_cut=is_cut)
 
 
 def failure_of(refusal: Refusal, direction: Direction, url: str, now: datetime) -> PipelineError:

@@ -48,6 +48,11 @@ class Digests:
         """MD5 of them."""
         return self._md5.digest()
 
+    def are_of(self, etag: str) -> bool:
+        """Return whether an ETag is the MD5 of them."""
+        found = _MD5.fullmatch(etag)
+        return found is not None and bytes.fromhex(found[1]) == self.md5
+
 
 class Proof(Enum):
     """What an answer proves."""
@@ -62,13 +67,13 @@ class Proof(Enum):
 
 def proof_of_put(headers: Mapping[str, str], digests: Digests, *, etag_is_md5: bool) -> Proof:
     """Return what the answer to a PUT proves."""
-    found = _MD5.fullmatch(headers.get("ETag", ""))
-    if found is not None and bytes.fromhex(found[1]) == digests.md5:
+    etag = headers.get("ETag", "")
+    if digests.are_of(etag):
         return Proof.STORED
     stated = _stated(headers, digests)
     if stated is not None:
         return stated
-    return Proof.STORED if found is None or not etag_is_md5 or _has_foreign_key(headers) else Proof.UNKNOWN
+    return Proof.STORED if not _MD5.fullmatch(etag) or not etag_is_md5 or _has_foreign_key(headers) else Proof.UNKNOWN
 
 
 def proof_of_head(headers: Mapping[str, str], digests: Digests, etag: str) -> Proof:

@@ -311,7 +311,11 @@ class _Attempt:
                 try:
                     refusal = await refusal_of(response, self._clock)
                     # S3 may have answered 200 before it failed: the body says so
-                    return response.headers if response.status in _STORED and not refusal.is_error else refusal
+                    if response.status not in _STORED or refusal.is_error:
+                        return refusal
+                    if refusal.is_cut and not sending.sent.are_of(response.headers.get("ETag", "")):
+                        raise HostUnavailable("upload_cut", "Host of result_upload_url: its answer broke off.")
+                    return response.headers
                 finally:
                     # also ends the sending of a body that nobody wants; leaving by `async with` would wait for it
                     response.close()

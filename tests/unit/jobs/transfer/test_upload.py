@@ -281,6 +281,23 @@ async def test_what_is_an_error_document(document: bytes, tries: int) -> None:
     assert len(target.server.requests) == tries
 
 
+@pytest.mark.parametrize(
+    ("etag", "tries"), [("", 2), ('"opaque"', 2), (OTHER, 2), (md5(DATA), 1)], ids=["none", "opaque", "other", "MD5"]
+)
+async def test_a_success_whose_body_broke_off_is_put_again_unless_the_etag_proves_it(etag: str, tries: int) -> None:
+    """What broke off may have been an error document: before, it counted as a success."""
+
+    async def cut(exchange: Exchange) -> None:
+        await exchange.head(100)
+        await exchange.body()
+        await exchange.head(200, [*([("ETag", etag)] if etag else []), ("Content-Length", "300")])
+
+    async with ground(cut, Kept()) as target:
+        assert await target.put(DATA) == md5(DATA)
+    assert len(target.server.requests) == tries
+    assert target.retries("upload") == ({"upload_cut": 1} if tries == 2 else {})
+
+
 async def test_refused_before_the_body() -> None:
     """With 100-continue a refusal comes before a byte of the body was read from the parts."""
     read: list[int] = []

@@ -14,7 +14,15 @@ from typing import Any, Final
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import WAITING_RECEIPT, JobRef
-from pipeline.jobs.receipts import NotificationAnswer, NotificationResult, Outcome, Receipt, Uploaded, Waiting
+from pipeline.jobs.receipts import (
+    Announcement,
+    NotificationAnswer,
+    NotificationResult,
+    Outcome,
+    Receipt,
+    Uploaded,
+    Waiting,
+)
 
 ERASED: Final = "The text was erased with the card data of the job."
 """Takes the position of a text. A callback that is sent again has it too."""
@@ -62,16 +70,17 @@ async def erase_texts(jobs: JobStore, attempts: list[JobRef], at: datetime, *, d
     for key in keys:
         with suppress(JobDamaged):
             erased += await _erase(jobs, key, key.removeprefix(root), dry_run=dry_run)
-    for ref in attempts:
-        erased += sum(not one.erased for one in await jobs.announcements(ref))
-        if not dry_run:
-            await jobs.drop_urls(ref, at)
+    for ref in () if dry_run else attempts:
+        await jobs.drop_urls(ref, at)
     return erased
 
 
 async def _erase(jobs: JobStore, key: str, name: str, *, dry_run: bool) -> bool:
     if WAITING_RECEIPT.fullmatch(name.removeprefix("waiting/")):
         return await _erase_wait(jobs, key, dry_run=dry_run)
+    if name.startswith("announcements/"):
+        announcement = await jobs.receipt(key, Announcement)
+        return announcement is not None and not announcement.erased  # its URLs go below, with those of its attempt
     for pattern, model, without in _RECEIPTS:
         if pattern.fullmatch(name):
             found = await jobs.receipt(key, model)

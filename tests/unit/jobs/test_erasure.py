@@ -285,6 +285,19 @@ async def test_an_erasure_leaves_no_text_and_every_decision() -> None:
     assert (result.told, result.status, result.code) == ("refused", 404, "callback_unknown_job")
 
 
+async def test_a_damaged_object_does_not_keep_the_texts_and_urls_of_the_others() -> None:
+    world = World()
+    world.ecs.answers = [REFUSAL]
+    await world.run(world.announce(HTML))
+    for name in ("announcements/000000000000001-00ff.json", "told/0001.answer.json", "waiting/process-00.json"):
+        world.memory.objects[f"{world.ref.root}{name}"] = b"not JSON"
+    counted = await erase_texts(world.jobs, [world.ref], world.clock(), dry_run=True)
+    assert await erase_texts(world.jobs, [world.ref], world.clock(), dry_run=False) == counted > 2
+    assert decided(world).message == ERASED
+    world.memory.objects = {key: data for key, data in world.memory.objects.items() if data != b"not JSON"}
+    assert holding(world, "planted") == []
+
+
 def holding_text(world: World) -> str:
     return "".join(data.decode(errors="replace") for data in world.memory.objects.values())
 

@@ -112,8 +112,8 @@ STATUSES: Final[tuple[Status, ...]] = (
         _NOTHING,
         "The bytes are not an HTTP/1.1 or HTTP/1.0 request, or a header is too long, or repeated although it must be "
         "unique, or Transfer-Encoding names another coding than chunked.",
-        "Send a well-formed HTTP/1.1 request with at most 128 headers of at most 8,190 bytes, and with Content-Length "
-        "or Transfer-Encoding: chunked",
+        "Send a well-formed HTTP/1.1 request with at most 128 headers of at most 8,190 bytes, 64 KiB together, and "
+        "with Content-Length or Transfer-Encoding: chunked",
     ),
     Status(
         Answer.BODY_INCOMPLETE,

@@ -24,6 +24,9 @@ _LEAST_CONNECTIONS: Final = 16
 _MOST_FRAMING: Final = 64 << 10
 """A chunked body may have so many bytes around its chunks, and two more for each of its own bytes."""
 
+_MOST_HEAD: Final = 64 << 10
+"""Bytes of a head that is not complete yet. Nobody needs more, and each connection may keep one in memory."""
+
 
 def connections_within(wanted: int) -> int:
     """Return how many connections the limit of open files (``ulimit -n``) allows; log a warning if they are fewer.
@@ -153,20 +156,26 @@ class _Connection(web.RequestHandler):
         return self._current_request is None and (self._paused or len(self._messages) > 1)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived, and end a body whose chunks are so small that reading them costs more than they are."""
-        before = self._content
+        """Parse what arrived. Refuse a head that is too large, and a body whose chunks cost more than they are."""
+        before, requests = self._content, self._request_count
         super().data_received(data)
-        if self._messages:
+        if self._request_count > requests:
             self._content = self._messages[-1][1]
             if before is not None and not before.is_eof() and before is not self._content:
                 before.set_exception(web.RequestPayloadError())  # its chunks are broken; the library lets it wait
             self._wire_bytes = 0  # what came until now may be heads
             return
         content = self._content
-        if content is None or content.is_eof() or content.exception() is not None:
+        if content is not None and content.is_eof():
+            self._content = None
+            self._wire_bytes = 0  # what came until now may be a body
             return
         self._wire_bytes += len(data)
-        if self._wire_bytes > 3 * content.total_bytes + _MOST_FRAMING:
+        if content is None:
+            if self._wire_bytes > _MOST_HEAD:
+                super().data_received(b"\0")  # the parser refuses it anywhere in a head
+            return
+        if content.exception() is None and self._wire_bytes > 3 * content.total_bytes + _MOST_FRAMING:
             content.set_exception(web.RequestPayloadError())
             self.close()
 

@@ -284,6 +284,35 @@ def test_a_small_limit_of_open_files_is_warned_of(soft: int, hard: int, connecti
     assert ["open_files_limit" in line for line in warnings] == ([True] if hard < 4352 else [])
 
 
+@pytest.mark.parametrize("first", [b"", WHOLE], ids=["first", "second"])
+async def test_a_head_without_end_is_refused_soon(first: bytes) -> None:
+    """With 128 headers of 8 KiB each, every connection of an attacker would hold two megabytes."""
+    async with serving(MemoryPublisher(), settings=SETTINGS) as here, sender(here, first + HEAD) as one:
+        sent = 0
+        for number in range(127):
+            header = b"X-%d: %s\r\n" % (number, b"a" * 8000)
+            one.writer.write(header)
+            sent += len(header)
+            await asyncio.sleep(0.005)
+            if one.reader.at_eof() or here.metrics.registry.get_sample_value("pipeline_ingress_connections") == 0:
+                break
+        assert sent < 1 << 17
+        assert await one.statuses() == ([422, 400] if first else [400])
+
+
+async def test_a_large_head_behind_a_large_body_is_read() -> None:
+    """Only bytes of the head itself count."""
+    body = b"{" + b" " * 300_000 + b"}"
+    large = HEAD + b"".join(b"X-%d: %s\r\n" % (number, b"a" * 8000) for number in range(6))
+    async with serving(MemoryPublisher(), settings=SETTINGS) as here, sender(here) as one:
+        for _ in range(2):
+            for piece in (large, b"Content-Length: %d\r\n\r\n" % len(body), body):
+                for at in range(0, len(piece), 40_000):
+                    one.writer.write(piece[at : at + 40_000])
+                    await asyncio.sleep(0.005)
+            assert await one.status() == 422
+
+
 async def test_a_body_of_tiny_chunks_is_refused_soon() -> None:
     """524,288 chunks of a byte each are 3 MB to parse; the sender is refused after a small part of them."""
     publisher = MemoryPublisher()

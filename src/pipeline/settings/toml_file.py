@@ -72,6 +72,10 @@ def parse_toml(path: Path, raw: bytes) -> dict[str, Any]:
         problem = f"is not TOML: line {line} holds a byte that is not UTF-8; save the file as UTF-8"
     except tomllib.TOMLDecodeError as error:
         problem = f"is not TOML: {_explained(raw.decode(), str(error))}"
+    except ValueError:  # Python converts no number of more than 4,300 digits
+        problem = "is not TOML: a number is far too long; write a text in quotes if it is none"
+    except RecursionError:
+        problem = "is not TOML: lists or tables are nested too deeply"
     raise _unreadable(path, problem)
 
 

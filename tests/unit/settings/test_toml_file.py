@@ -71,5 +71,21 @@ def test_a_file_in_another_encoding_is_named(raw: bytes, said: str) -> None:
     assert problem(raw) == said
 
 
+@pytest.mark.parametrize(
+    ("raw", "rule"),
+    [
+        (b"a = " + b"7" * 5000, "a number is far too long"),
+        (b"a = " + b"[" * 5000, "lists or tables are nested too deeply"),
+        (b"a = " + b"{a=" * 5000, "lists or tables are nested too deeply"),
+    ],
+    ids=["number", "lists", "tables"],
+)
+def test_what_the_parser_cannot_hold_is_refused(raw: bytes, rule: str) -> None:
+    with pytest.raises(ConfigError, match=rule) as caught:
+        parse_toml(FILE, raw)
+    assert caught.value.code == "config_unreadable"
+    assert "777" not in str(caught.value)
+
+
 def test_windows_line_ends_are_line_ends() -> None:
     assert parse_toml(FILE, b"a = 1\r\n[t]\r\nb = 2\r\n") == {"a": 1, "t": {"b": 2}}

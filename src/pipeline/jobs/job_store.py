@@ -199,8 +199,9 @@ class JobStore(PartStore):
         """Erase the signed URLs of an attempt that nobody needs any more; return its announcements' deadlines.
 
         They are in its announcements, and in the receipts of announcements that waited. A wait that is not over keeps
-        its receipt: then the deadline watch calls this again, with the attempt's parts if it has some, which are filed
-        already and must not go earlier; else after an hour. A damaged object stays.
+        its receipt, and an announcement that came after the outcome keeps its URLs until the partner is notified once
+        more, or they expire. Then the deadline watch calls this again, with the attempt's parts if it has some, which
+        are filed already and must not go earlier; else after an hour. A damaged object stays.
 
         Args:
             ref: The attempt.
@@ -209,7 +210,8 @@ class JobStore(PartStore):
         """
         keys = [info.key async for info in self.objects.list(ref.root)]
         known = {_announcement_key(ref, newest): newest} if newest else {}
-        deadlines = []
+        deadlines, awaited = [], False
+        decided = await self._decided_at(ref)
         for key in self._announcements_among(keys, ref):
             try:
                 found = known.get(key) or await self._get(key, Announcement)
@@ -218,12 +220,24 @@ class JobStore(PartStore):
                 continue
             if found.attempt == ref.attempt:
                 deadlines.append(found.deadline)
-                if not found.erased:
+                if found.erased:
+                    continue
+                if found.stored_at > decided and found.request.expires_at > at and not _is_answered(ref, found, keys):
+                    awaited = True
+                else:
                     await self.objects.replace(key, found.without_urls().model_dump_json().encode())
         left = [key for key in keys if key.startswith(ref.waiting) and not await self._drop_wait(ref, key, at)]
-        if left and not any(key.startswith(ref.parts()) for key in keys):
+        if (left or awaited) and not any(key.startswith(ref.parts()) for key in keys):
             await self.file("purge", ref, at + _NEXT_LOOK)
         return deadlines
+
+    async def _decided_at(self, ref: JobRef) -> datetime:
+        """Return when the outcome was decided; a time after all others if that is not known."""
+        with suppress(JobDamaged):
+            outcome = await self.outcome(ref)
+            if outcome is not None:
+                return outcome.at
+        return datetime.max.replace(tzinfo=UTC)
 
     async def _drop_wait(self, ref: JobRef, key: str, at: datetime) -> bool:
         """Delete the receipt of a wait of this attempt's announcements; return False if the wait is not over."""
@@ -356,6 +370,12 @@ class JobStore(PartStore):
 
 def _announcement_key(ref: JobRef, announcement: Announcement) -> str:
     return f"{ref.root}announcements/{millis(announcement.deadline):015d}-{announcement.id}.json"
+
+
+def _is_answered(ref: JobRef, announcement: Announcement, keys: Sequence[str]) -> bool:
+    """Return whether the repeated notification that an announcement caused has ended."""
+    folder = ref.notification(announcement.id)
+    return f"{folder}confirmed.json" in keys or f"{folder}refused.json" in keys
 
 
 def _deadline_in(key: str) -> datetime:

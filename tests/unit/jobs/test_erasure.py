@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -86,6 +87,38 @@ async def test_a_job_that_is_announced_again_after_its_end_is_notified_again_and
         assert world.ecs.calls[-1][0] == url
     assert len({(body, ident) for _, _, body, ident in world.ecs.calls}) == 1
     assert holding(world, "planted") == []
+
+
+async def test_each_of_two_announcements_after_the_end_is_notified_at_a_url_that_is_still_there() -> None:
+    """The end of the first notification erased the address that the second one needs, and that one was refused."""
+    world = World()
+    await world.run(world.announce(callback_url="https://ecs.example/callback?sig=planted3"))
+    world.bus.published.clear()
+    world.clock.forward(seconds=1)
+    for number, minute in ((4, 30), (5, 40)):
+        url = f"https://ecs.example/again?sig=planted{number}"
+        record = world.announce(callback_url=url, expires_at=f"2026-01-21T13:{minute}:00Z")
+        await world.deliver(world.process, record)
+    for record in world.records(Topic.BATCH_UPLOADED):
+        await world.deliver(world.confirm, record)
+    assert [call[0][-1] for call in world.ecs.calls] == ["3", "5", "5"]
+    told = [json.loads(one.value)["told"] for one in world.bus.on(Topic.BATCH_COMPLETED)]
+    assert told == ["confirmed", "confirmed"]
+    assert holding(world, "planted") == []
+
+
+async def test_the_urls_of_an_announcement_that_nobody_answers_go_when_they_expire() -> None:
+    world = World()
+    await world.run(world.announce())
+    world.clock.forward(seconds=1)
+    await world.process.arrive(world.announce(expires_at="2026-01-21T13:30:00Z"))
+    await world.jobs.drop_urls(world.ref, world.clock())
+    assert len(holding(world, "planted")) == 1
+    for _ in range(3):
+        world.clock.forward(hours=1)
+        await world.watch.look()
+    assert holding(world, "planted") == []
+    assert not [key for key in world.memory.objects if key.startswith("purge/")]
 
 
 async def test_a_failed_job_keeps_its_urls_only_where_it_may_begin_again() -> None:

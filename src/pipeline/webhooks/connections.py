@@ -27,6 +27,9 @@ _MOST_FRAMING: Final = 64 << 10
 _MOST_HEAD: Final = 64 << 10
 """Bytes of a head that is not complete yet. Nobody needs more, and each connection may keep one in memory."""
 
+_UNREAD_SECONDS: Final = 10.0
+"""So long a sender may leave so many answers unread that the next one cannot be sent."""
+
 
 def connections_within(wanted: int) -> int:
     """Return how many connections the limit of open files (``ulimit -n``) allows; log a warning if they are fewer.
@@ -132,7 +135,7 @@ class Connections(web.Server):
 class _Connection(web.RequestHandler):
     """One connection. The library's own answer to a malformed request would repeat the bytes that were received."""
 
-    __slots__ = ("_answered", "_connections", "_content", "_half_closed", "_ingress", "_wire_bytes")
+    __slots__ = ("_answered", "_connections", "_content", "_half_closed", "_ingress", "_unread", "_wire_bytes")
 
     def __init__(
         self, connections: Connections, ingress: Ingress, loop: asyncio.AbstractEventLoop, **options: Any
@@ -143,6 +146,7 @@ class _Connection(web.RequestHandler):
         self._answered = 0
         self._content: StreamReader | None = None
         self._half_closed = False
+        self._unread: asyncio.TimerHandle | None = None
         self._wire_bytes = 0
 
     @property
@@ -187,6 +191,24 @@ class _Connection(web.RequestHandler):
         if self._content is not None and not self._content.is_eof():
             self._content.set_exception(web.RequestPayloadError())
         return True
+
+    def pause_writing(self) -> None:
+        """Give the sender some time to read its answers, then end the connection."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._unread = self._loop.call_later(_UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on answering: the sender reads."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(exc)
+        if self._unread is not None:
+            self._unread.cancel()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

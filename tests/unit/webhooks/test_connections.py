@@ -19,6 +19,7 @@ import uvloop
 from structlog.testing import capture_logs
 
 from pipeline.kafka.testing import MemoryPublisher
+from pipeline.webhooks import connections
 from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.testing import SECRET, Serving, serving
 
@@ -282,6 +283,30 @@ def test_a_small_limit_of_open_files_is_warned_of(soft: int, hard: int, connecti
     *warnings, result = ran.stdout.splitlines()
     assert result == f"{connections} {min(hard, 4096 + 256)}"
     assert ["open_files_limit" in line for line in warnings] == ([True] if hard < 4352 else [])
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_sender_that_reads_no_answers_is_cut_off(monkeypatch: pytest.MonkeyPatch, *, reads: bool) -> None:
+    """It could wait for ever, with all the requests that it has in line. One that is only slow goes on."""
+    monkeypatch.setattr(connections, "_UNREAD_SECONDS", 0.5)
+    unsent = bytearray()
+    async with serving(MemoryPublisher(), settings=SETTINGS) as here:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536 if reads else 4096)
+            deaf.connect(("127.0.0.1", int(here.server.url.rpartition(":")[2])))
+            deaf.setblocking(False)  # noqa: FBT003 - the library's signature
+            await asyncio.sleep(0.1)
+            assert _value(here, "ingress_connections") == 1
+            ends = asyncio.get_running_loop().time() + (2 if reads else 8)
+            while asyncio.get_running_loop().time() < ends and _value(here, "ingress_connections") != 0:
+                unsent += b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" * (0 if unsent else 100)
+                with suppress(OSError):
+                    del unsent[: deaf.send(unsent)]
+                for _ in range(100 if reads else 0):
+                    with suppress(OSError):
+                        deaf.recv(1 << 16)
+                await asyncio.sleep(0.01)
+            assert _value(here, "ingress_connections") == int(reads)
 
 
 @pytest.mark.parametrize("first", [b"", WHOLE], ids=["first", "second"])

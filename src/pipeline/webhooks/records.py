@@ -86,7 +86,7 @@ def quarantined(received: Received, invalid: InvalidBody) -> OutgoingRecord:
 
 
 def _quarantine_id(received: Received, invalid: InvalidBody) -> str:
-    return invalid.id or event_id(received.webhook.integration, received.request.body)
+    return invalid.id or event_id(received.webhook.integration, received.request.repeated_body)
 
 
 def _extra(received: Received) -> Headers:

@@ -81,6 +81,12 @@ url_checks = ["hook-secret"]
 [webhooks.tasks.options]
 header = "X-Hook-Signature"
 
+[webhooks.hooks]
+source = "hmac"
+secrets = [{ file = "key" }]
+type = "text:event"
+url_checks = ["hook-secret", "validation-token"]
+
 [webhooks.mail]
 source = "hmac"
 secrets = [{ file = "key" }]
@@ -214,6 +220,11 @@ CASES: dict[str, Case] = {
         answered={"X-Hook-Secret": None},
         **REFUSED,
     ),
+    "hook-secret-in-an-event": Case("hooks", headers={"X-Hook-Secret": HOOK}, body=b"{}", event=True),
+    "hook-secret-with-a-wrong-signature": Case(
+        "hooks", headers={"X-Hook-Secret": HOOK}, body=b"{}", signed_with=NEXT, answered={"X-Hook-Secret": HOOK}
+    ),
+    "validation-token-in-an-event": Case("hooks", query="validationToken=x", body=b"{}", event=True),
     "asana-event": Case("tasks", body=b'{"events": []}', event=True, answered={"X-Hook-Secret": None}),
     "graph-validation": Case(
         "mail", query="validationToken=Validation%3a+Testing+4111", signed_with=None, text="Validation: Testing 4111"

@@ -206,7 +206,7 @@ class Ingress:
         if webhook is None:
             raise Problem(Answer.UNKNOWN_PATH)
         request, checks = head.request, webhook.url_checks
-        if checks:
+        if checks and request.method != _METHOD:
             try:
                 checks.check_head(request.method, request.rel_url.raw_query_string, head.headers, self._clock())
             except SignatureRefused as refused:
@@ -226,7 +226,7 @@ class Ingress:
         now, most = self._clock(), self._settings.max_body_bytes
         request = WebhookRequest.received(head.path_below, head.headers, body, head.client, most)
         try:
-            verified = self._verify(webhook, request, now)
+            verified = self._verify(head, webhook, request, now)
             request.check_expansion()
         except BodyTooLarge:
             raise Problem(Answer.BODY_TOO_LARGE, detail=f"The body expands to more than {most} bytes") from None
@@ -245,6 +245,7 @@ class Ingress:
         try:
             webhook.verifier.check_head(WebhookRequest(head.path_below, head.headers, b"", head.client), self._clock())
         except SignatureRefused as refused:
+            self._check_unsigned(head, webhook)
             raise self._refusal(webhook, refused) from None
 
     async def _awaited_body(self, head: _Head, webhook: Webhook) -> bytes:
@@ -269,10 +270,17 @@ class Ingress:
                     raise Problem(Answer.BODY_TIMEOUT, reason=problem.reason, detail=problem.row.cause) from None
                 raise
 
-    def _verify(self, webhook: Webhook, request: WebhookRequest, now: datetime) -> Verified:
+    def _check_unsigned(self, head: _Head, webhook: Webhook) -> None:
+        """Raise UrlChecked if a request that is no authentic event is a check that its sender does not sign."""
+        if webhook.url_checks:
+            query = head.request.rel_url.raw_query_string
+            webhook.url_checks.check_head(_METHOD, query, head.headers, self._clock())
+
+    def _verify(self, head: _Head, webhook: Webhook, request: WebhookRequest, now: datetime) -> Verified:
         try:
             return webhook.verifier.verify(request, now)
         except SignatureRefused as refused:
+            self._check_unsigned(head, webhook)
             if self._capture is not None:
                 captured = RefusedRequest(now, refused.reason.value, request)
                 self._capture.refused(_source(webhook), captured)

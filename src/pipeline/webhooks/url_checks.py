@@ -107,7 +107,7 @@ class UrlChecks:
         return bool(self.names)
 
     def check_head(self, method: str, query: str, headers: Headers, now: datetime) -> None:
-        """Raise UrlChecked if a request is a check, as far as its head says.
+        """Raise UrlChecked if the head says that a request is a check. A POST must have failed verification before.
 
         Args:
             method: Of the request.
@@ -167,7 +167,7 @@ class UrlChecks:
 
     def _hook_secret(self, _query: _Query, headers: Headers, _now: datetime) -> None:
         values = values_of(headers, "x-hook-secret")
-        # an event is signed, and may name the secret too
+        # with a signature it is an event, and the secret here is another one
         if len(values) == 1 and _HOOK_SECRET.fullmatch(values[0]) and not values_of(headers, "x-hook-signature"):
             raise UrlChecked("hook-secret", headers={"X-Hook-Secret": values[0]})
 

@@ -61,6 +61,7 @@ type = "json:/type"
 [webhooks.dated.options]
 header = "X-Signature"
 timestamp = "json:/at"
+tolerance_seconds = 86400
 
 [webhooks.named]
 source = "hmac"

@@ -25,7 +25,7 @@ import pytest
 VERSION = "4.3.1"
 _POM = Path(__file__).parent / "kafka" / "pom.xml"
 _CACHE = Path.home() / ".cache" / "card-pipeline" / f"kafka-{VERSION}"
-_UP_WITHIN = 60.0
+_UP_WITHIN = 120.0
 
 
 class Broker:
@@ -188,7 +188,7 @@ def _properties(data: Path, ports: Mapping[str, int], controller: int, listeners
         "log.initial.task.delay.ms": "500",
         "file.delete.delay.ms": "100",
         # a killed broker is let in again only when its former session is over
-        "broker.session.timeout.ms": "2000",
+        "broker.session.timeout.ms": "4000",
         "broker.heartbeat.interval.ms": "500",
     }
 

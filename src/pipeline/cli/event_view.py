@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from pydantic import JsonValue
 
 from pipeline.contracts import ENCODING_HEADER, INTEGRATION_HEADER, PATH_HEADER, SPECS, Record, first_values
-from pipeline.contracts.bodies import json_value
+from pipeline.contracts.bodies import json_value, media_type_of
 from pipeline.contracts.sensitive import MASK
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.contracts.weavr import BY_TYPE, masked
@@ -85,7 +85,8 @@ def document(record: Record) -> dict[str, JsonValue]:
         **{name: value for name, value in headers.items() if name.startswith(_ATTRIBUTES)},
         **{name: mask_text(value) for name, value in headers.items() if name.startswith(_DEAD_LETTER)},
         **{name: headers[header] for name, header in _SHOWN.items() if header in headers},
-        "content_type": mask_text(headers.get("content-type", "")) or None,
+        # without its parameters, which are the sender's own words
+        "content_type": mask_text(media_type_of(headers.get("content-type", ""))) or None,
         "bytes": len(record.value),
         "body": masked_body(record),
     }

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from pydantic import JsonValue
 
 from pipeline.contracts import ENCODING_HEADER, INTEGRATION_HEADER, PATH_HEADER, SPECS, Record, first_values
-from pipeline.contracts.bodies import json_value, media_type_of
+from pipeline.contracts.bodies import FORM, json_value, media_type_of
 from pipeline.contracts.sensitive import MASK
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.contracts.weavr import BY_TYPE, masked
@@ -30,6 +30,9 @@ _SHOWN: Final = {
     "content_encoding": ENCODING_HEADER,
 }
 
+_MEDIA_TYPES: Final = frozenset(
+    {"application/json", "application/cloudevents+json", "application/octet-stream", "text/json", "text/plain", FORM}
+)
 _OUR_OWN: Final = frozenset(name for name, spec in SPECS.items() if "-events." not in name and not spec.sensitive)
 _IDENTIFIER: Final = re.compile(r"ids?|timestamp|[A-Za-z]+(?:Ids?|Timestamp|Date)")
 """Fields that hold ids and times: their long numbers look like card numbers."""
@@ -74,6 +77,12 @@ def position(record: Record) -> dict[str, JsonValue]:
     return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
 
 
+def _content_type(received: str) -> str | None:
+    """Return a known media type; ``other`` for what may be words of the sender."""
+    media_type = media_type_of(received)
+    return (media_type if media_type in _MEDIA_TYPES else "other") if media_type else None
+
+
 def document(record: Record) -> dict[str, JsonValue]:
     """Return a record as JSON, without its signature and without any value that is not known to be harmless."""
     headers = first_values(record.headers)
@@ -85,8 +94,7 @@ def document(record: Record) -> dict[str, JsonValue]:
         **{name: value for name, value in headers.items() if name.startswith(_ATTRIBUTES)},
         **{name: mask_text(value) for name, value in headers.items() if name.startswith(_DEAD_LETTER)},
         **{name: headers[header] for name, header in _SHOWN.items() if header in headers},
-        # without its parameters, which are the sender's own words
-        "content_type": mask_text(media_type_of(headers.get("content-type", ""))) or None,
+        "content_type": _content_type(headers.get("content-type", "")),
         "bytes": len(record.value),
         "body": masked_body(record),
     }

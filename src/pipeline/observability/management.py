@@ -9,18 +9,18 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 
 import structlog
-from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from pipeline.errors import FatalError
+from pipeline.http_server import HttpServer, OtherVersion
 from pipeline.observability.health import Check
 from pipeline.observability.masking import mask_text
 from pipeline.observability.settings import ManagementSettings
@@ -107,7 +107,7 @@ class ManagementServer:
             await runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
-        if isinstance(request, _OtherVersion):
+        if isinstance(request, OtherVersion):
             response = web.Response(status=HTTPStatus.BAD_REQUEST, text="Bad Request")
         elif request.path not in _PATHS:
             response = web.Response(status=HTTPStatus.NOT_FOUND, text="Not found")
@@ -159,28 +159,8 @@ def _understood(accept: str) -> str:
     )
 
 
-class _OtherVersion(web.BaseRequest):
-    """A request of another version than HTTP/1.1 and HTTP/1.0, such as one whose first line has none."""
-
-
-class _Server(web.Server):
-    """The library's server, with connections that repeat nothing of what they received."""
-
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
-        super().__init__(handler, request_factory=self._request, loop=asyncio.get_running_loop())
-
-    def _request(
-        self,
-        message: Any,
-        content: StreamReader,
-        connection: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        """Return a request. An answer repeats its version, so one that is not spoken here becomes HTTP/1.0."""
-        if message.version in (HttpVersion11, HttpVersion10):
-            return web.BaseRequest(message, content, connection, writer, task, self._loop)
-        return _OtherVersion(message._replace(version=HttpVersion10), content, connection, writer, task, self._loop)
+class _Server(HttpServer):
+    """Has connections that repeat nothing of what they received."""
 
     def __call__(self) -> web.RequestHandler:
         """Return the handler of a new connection."""

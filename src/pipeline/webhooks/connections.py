@@ -9,12 +9,11 @@ from itertools import chain
 from typing import Any, Final
 
 import structlog
-from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import StreamReader, web
 
+from pipeline.http_server import HttpServer
 from pipeline.webhooks.answers import Answer
 from pipeline.webhooks.handler import Ingress
-from pipeline.webhooks.http_request import OtherVersion
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +46,7 @@ def connections_within(wanted: int) -> int:
     return allowed
 
 
-class Connections(web.Server):
+class Connections(HttpServer):
     """The library's server, with a bound: if it is reached, another connection is closed for each new one.
 
     One whose sender has several requests in line or does not read its answers goes first; then the oldest that sent no
@@ -61,7 +60,7 @@ class Connections(web.Server):
     """
 
     def __init__(self, ingress: Ingress, most: int, **options: Any) -> None:
-        super().__init__(ingress.answer, request_factory=self._request, loop=asyncio.get_running_loop())
+        super().__init__(ingress.answer)
         self._ingress = ingress
         self._most = most
         self._options = options
@@ -73,19 +72,6 @@ class Connections(web.Server):
         return _Connection(
             self, self._ingress, asyncio.get_running_loop(), access_log=None, auto_decompress=False, **self._options
         )
-
-    def _request(
-        self,
-        message: Any,
-        content: StreamReader,
-        connection: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        """Return a request. An answer repeats its version, so one that is not spoken here becomes HTTP/1.0."""
-        if message.version in (HttpVersion11, HttpVersion10):
-            return web.BaseRequest(message, content, connection, writer, task, self._loop)
-        return OtherVersion(message._replace(version=HttpVersion10), content, connection, writer, task, self._loop)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Count a new connection; if there are too many, close another one, or this one if all others are in work."""

@@ -17,6 +17,7 @@ from aiohttp import web
 from pipeline.contracts import Headers, OutgoingRecord, Topic, TopicName, accepted_event, audit_record, first_values
 from pipeline.contracts.bodies import BodyTooLarge
 from pipeline.contracts.strict_json import InvalidBody
+from pipeline.http_server import OtherVersion
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
 from pipeline.plugins import fault_of, is_cancellation
@@ -25,7 +26,6 @@ from pipeline.webhooks.alarms import AlarmKind, Alarms
 from pipeline.webhooks.answers import Answer, Problem, temporary
 from pipeline.webhooks.capture import Capture, RefusedRequest
 from pipeline.webhooks.http_request import (
-    OtherVersion,
     arrived_body,
     check_framing,
     check_media_type,

@@ -22,10 +22,6 @@ _UTF8: Final = frozenset({"utf-8", "utf8"})
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class OtherVersion(web.BaseRequest):
-    """A request of another version than HTTP/1.1 and HTTP/1.0, such as one whose first line has none: malformed."""
-
-
 def headers_of(request: web.BaseRequest) -> Headers:
     """Return the headers, names in lower case, values as received, repetitions included."""
     return tuple((name.decode("latin-1").lower(), value) for name, value in request.raw_headers)

@@ -206,14 +206,13 @@ class Ingress:
         if webhook is None:
             raise Problem(Answer.UNKNOWN_PATH)
         request, checks = head.request, webhook.url_checks
-        if checks and request.method != _METHOD:
-            try:
-                checks.check_head(request.method, request.rel_url.raw_query_string, head.headers, self._clock())
-            except SignatureRefused as refused:
-                raise self._refusal(webhook, refused) from None
-        if request.method != _METHOD:
-            raise Problem(Answer.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(checks.methods)})
-        return webhook
+        if request.method == _METHOD:
+            return webhook
+        try:
+            checks.check_head(request.method, request.rel_url.raw_query_string, head.headers, self._clock())
+        except SignatureRefused as refused:
+            raise self._refusal(webhook, refused) from None
+        raise Problem(Answer.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(checks.methods)})
 
     def _check_head(self, head: _Head, webhook: Webhook) -> None:
         """Refuse a request that its head decides about."""

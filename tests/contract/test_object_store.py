@@ -213,6 +213,16 @@ class TestDelete:
         await store.delete("is")
         await store.delete("is")
 
+    async def test_many_are_deleted_by_one_call(self, store: ObjectStore) -> None:
+        for key in ("a/b/c", "a/b/d", "a/e", "f"):
+            await store.create(key, b"1")
+        await store.delete_all(["a/b/c", "a/b/d", "f", "not/there"])
+        assert await keys(store) == ["a/e"]
+        await store.delete_all([])
+        with pytest.raises(ValueError, match="no store key"):
+            await store.delete_all(["a/e", "../e"])
+        assert await keys(store) == ["a/e"]
+
 
 class TestReplace:
     async def test_other_bytes_replace_the_old_ones_at_once(self, store: ObjectStore) -> None:

@@ -223,6 +223,13 @@ class NoticingStore:
         else:
             await self._store.delete(key)
 
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        if any(KINDS["waiting"].fullmatch(key) for key in keys):
+            with self._around("delete.waiting"):
+                await self._store.delete_all(keys)
+        else:
+            await self._store.delete_all(keys)
+
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         return self._store.list(prefix)
 

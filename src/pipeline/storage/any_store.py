@@ -159,6 +159,11 @@ class MeteredStore:
         with self._measured("delete"):
             await self._store.delete(key)
 
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        """See ObjectStore; measured as one deletion."""
+        with self._measured("delete"):
+            await self._store.delete_all(keys)
+
     async def check(self) -> None:
         """See ObjectStore."""
         with self._measured("check"):

@@ -115,7 +115,11 @@ class LocalStore:
 
     async def delete(self, key: str) -> None:
         """See ObjectStore; it also removes folders that become empty."""
-        await asyncio.to_thread(self._delete, check_key(key))
+        await asyncio.to_thread(self._delete_all, [check_key(key)])
+
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        """See ObjectStore; one thread call, one fsync for each folder."""
+        await asyncio.to_thread(self._delete_all, [check_key(key) for key in keys])
 
     async def check(self) -> None:
         """See ObjectStore; it also removes files that killed processes left at least ten minutes ago."""
@@ -197,18 +201,27 @@ class LocalStore:
             return
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def _delete(self, key: str) -> None:
-        target = self._root / key
-        with self._translated("delete", key, missing_is_error=False):
-            target.unlink(missing_ok=True)
-            if not target.parent.is_dir():
-                return
-            _sync_folder(target.parent)
-            for folder in target.relative_to(self._root).parents[:-1]:
-                try:
-                    (self._root / folder).rmdir()
-                except OSError:
-                    return  # not empty, or another worker uses it
+    def _delete_all(self, keys: Sequence[str]) -> None:
+        folders = set()
+        for key in keys:
+            with self._translated("delete", key, missing_is_error=False):
+                (self._root / key).unlink(missing_ok=True)
+                folders.add(key.rpartition("/")[0])
+        for folder in sorted(folders, reverse=True):  # those inside others come first
+            with self._translated("delete", folder, missing_is_error=False):
+                self._settle_deletions(self._root / folder)
+
+    def _settle_deletions(self, folder: Path) -> None:
+        """Make deletions in a folder durable, and remove the folders that they left empty."""
+        if not folder.is_dir():
+            return
+        _sync_folder(folder)
+        while folder != self._root:
+            try:
+                folder.rmdir()
+            except OSError:
+                return  # not empty, or another worker uses it
+            folder = folder.parent
 
     def _clean(self) -> None:
         self._cleaned = time.monotonic()

@@ -136,6 +136,13 @@ class ObjectStore(Protocol):
         """Delete an object; if there is none, do nothing."""
         ...
 
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        """Delete objects, in no particular order; those that are not there are passed over.
+
+        On S3 it is one request per 1,000 keys. After an error some may be deleted and others not: repeat the call.
+        """
+        ...
+
     async def check(self) -> None:
         """Return if the storage can be used: an object can be created once, read, listed and deleted.
 

@@ -93,6 +93,7 @@ class S3Store:
         self._reading = _client_of(settings, total=timedelta(days=1), retries=retries)
         self._deadline = (settings.request_timeout_seconds + 5.0) * (retries + 1)
         self._piece_deadline = settings.request_timeout_seconds + 5.0
+        self._deletes_in_bulk = True
 
     def __repr__(self) -> str:
         """Name the bucket, never the keys."""
@@ -251,6 +252,28 @@ class S3Store:
                 if not _missing_object(error):
                     raise
 
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        """See ObjectStore; one request per 1,000 keys, or one for each key where the server knows no bulk request."""
+        for key in keys:
+            check_key(key)
+        refused = False
+        if len(keys) > 1 and self._deletes_in_bulk:
+            try:
+                with self._translated("delete", keys[0]):
+                    await self._within(obstore.delete_async(self._client, list(keys)))
+            except StoreForbidden:
+                raise
+            except (StoreUnavailable, ObjectNotFound) as error:  # a server may answer the bulk request with 404
+                if isinstance(error, StoreUnavailable) and error.retry_after is not None:
+                    raise
+                refused = True
+            else:
+                return
+        for key in keys:
+            await self.delete(key)
+        # only that single deletions work shows that it was not the server as a whole
+        self._deletes_in_bulk &= not refused
+
     async def check(self) -> None:
         """See ObjectStore; about six requests."""
         await probe(self)
@@ -349,8 +372,6 @@ def _config(settings: S3Settings) -> S3Config:
     config: S3Config = {
         "region": settings.region,
         "virtual_hosted_style_request": not settings.path_style,
-        # the bulk request needs a checksum that not every server accepts; we delete one by one anyway
-        "disable_bulk_delete": True,
         "conditional_put": "etag",
     }
     if settings.endpoint is not None:

@@ -69,6 +69,12 @@ class MemoryStore:
         self._reach()
         self.objects.pop(check_key(key), None)
 
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        """See ObjectStore."""
+        self._reach()
+        for key in [check_key(key) for key in keys]:
+            self.objects.pop(key, None)
+
     async def check(self) -> None:
         """See ObjectStore."""
         self._reach()

@@ -142,6 +142,15 @@ async def test_a_creation_that_was_linked_but_not_flushed_is_recognised_when_rep
     assert await store.create("a/k", b"mine") is True
 
 
+async def test_folders_go_with_their_last_object(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    for key in ("a/b/c", "a/b/d/e", "a/f/g", "h/i"):
+        await store.create(key, b"")
+    await store.delete_all(["a/b/c", "a/b/d/e", "h/i"])
+    assert await store.folders("") == ["a"]
+    assert await store.folders("a/") == ["f"]
+
+
 @pytest.mark.parametrize("call", ["get", "list", "folders", "delete", "check"])
 async def test_each_call_translates_what_the_disk_says(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, call: str

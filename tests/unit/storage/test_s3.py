@@ -57,6 +57,9 @@ class Bucket:
             return web.Response(headers={"ETag": '"e"'})
         if key not in self.objects:
             return error(404, "NoSuchKey")
+        if request.method == "DELETE":
+            del self.objects[key]
+            return web.Response(status=204)
         data, asked = self.objects[key], request.headers.get("Range")
         headers = {"ETag": '"e"', "Last-Modified": "Thu, 22 Jan 2026 12:00:00 GMT"}
         if asked is None:
@@ -233,6 +236,16 @@ class TestLostAnswers:
         monkeypatch.setattr(store, "_deadline", 0.05)
         with pytest.raises(StoreUnavailable, match="no answer in time"):
             await store.get("k")
+
+
+async def test_a_server_without_bulk_deletion_is_asked_key_by_key(bucket: Bucket, opened: Open) -> None:
+    store = opened()
+    for keys in (["a", "b", "c"], ["d", "e"]):
+        bucket.objects = dict.fromkeys(keys, b"")
+        bucket.seen.clear()
+        await store.delete_all([*keys, "missing"])
+        assert bucket.objects == {}
+        assert bucket.seen == ["DELETE"] * (len(keys) + 1)
 
 
 CODES = {403: "store_forbidden", 507: "store_full"}

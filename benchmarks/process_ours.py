@@ -16,7 +16,8 @@ from uuid import UUID
 import structlog
 
 from benchmarks.process import RECORDS, report
-from pipeline.jobs.chunks import FileRules, FileWork
+from pipeline.jobs.chunk_work import FileRules
+from pipeline.jobs.chunks import FileWork
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, settle_memory
 from pipeline.jobs.ecs import CallbackSettings, EcsPartner
 from pipeline.jobs.job_store import JobStore

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from pipeline.contracts import OutgoingRecord, Record, RecordPosition, Topic, first_values
 from pipeline.errors import LeaseLost, PipelineError, TransientError
-from pipeline.jobs.chunks import FileRules
+from pipeline.jobs.chunk_work import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings
 from pipeline.jobs.deadline_watch import DeadlineWatch

@@ -19,7 +19,7 @@ from pipeline.audit import Signer, Writing
 from pipeline.audit.settings import AuditSettings
 from pipeline.audit.stage import AuditStage
 from pipeline.contracts import AuditAction, AuditEvent, Record, Topic, TopicName, audit_record, parse_job_key
-from pipeline.jobs.chunks import FileRules
+from pipeline.jobs.chunk_work import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.csv_engine import settle_memory
 from pipeline.jobs.deadline_watch import DeadlineWatch

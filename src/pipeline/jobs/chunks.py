@@ -3,67 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
 import structlog
 
 from pipeline.contracts import AuditAction
-from pipeline.errors import LeaseLost, PermanentError, TransientError, most_severe
-from pipeline.jobs.announcements import JobRules
+from pipeline.errors import PermanentError, TransientError, most_severe
+from pipeline.jobs.chunk_work import ChunkWork, FileRules, check_result_size, open_layout
 from pipeline.jobs.csv_engine import (
     Chunk,
-    ChunkEngine,
-    ChunkResult,
-    CsvLimits,
-    CsvSettings,
     Layout,
     Position,
-    ProcessorFailed,
     Splitter,
     generation,
-    plan_hash,
 )
 from pipeline.jobs.messages import StageMessage
 from pipeline.jobs.outcomes import Counts, OutcomeExists
-from pipeline.jobs.processors import JobContext, LoadedProcessor
 from pipeline.jobs.receipts import Announcement, Checkpoint, FilePosition, Manifest, Processed, Source
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.starts import Start, Starts
-from pipeline.jobs.transfer import MAX_PUT_BYTES, Download, Downloader, SignedUrl, SourceChanged, signed_url
-from pipeline.kafka.slots import Share
-from pipeline.outbound import Circuit
+from pipeline.jobs.transfer import Download, SignedUrl, SourceChanged, signed_url
 
 log = structlog.get_logger(__name__)
 
 _LEAST_ADDED: Final = len(",ok,")
 """Fewest bytes that the result adds to a record: the status, an empty message, two delimiters."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRules(JobRules):
-    """How PROCESS reads and processes an integration's files.
-
-    Attributes:
-        chunk_slots: The integration's share of the chunks that the worker processes at the same time.
-        circuit: The circuit breaker of its card service.
-    """
-
-    csv: CsvSettings
-    csv_limits: CsvLimits
-    processor: LoadedProcessor
-    downloader: Downloader
-    chunk_slots: Share
-    circuit: Circuit
-
-    @property
-    def plan(self) -> str:
-        """Hash of everything that determines the result's bytes, except the file."""
-        return plan_hash(self.csv, self.csv_limits, self.processor)
 
 
 class FileWork:
@@ -84,12 +51,15 @@ class FileWork:
         self._ref = message.ref
         self._lease = message.lease
         self._traceparent = message.traceparent
+        self._message = message
         self._done: dict[int, Manifest] = {}
+        self._counts = Counts()
+        self._result_bytes = 0
 
     @property
     def counts(self) -> Counts:
         """Cards decided so far, those of earlier runs included."""
-        return Counts(sum(one.ok for one in self._done.values()), sum(one.failed for one in self._done.values()))
+        return self._counts
 
     async def run(self) -> Processed:
         """Return the receipt once every card is decided.
@@ -119,7 +89,7 @@ class FileWork:
                 resumed = None
             else:
                 resumed = checkpoint
-            self._done = dict(checkpoint.manifests)
+            self._begin_with(checkpoint)
             self._metrics.chunks.labels(self._ref.integration, "found").inc(len(self._done))
             await self._audit_start(checkpoint)
             async with self._starts.run(self._ref, self._lease) as self._start:
@@ -141,6 +111,11 @@ class FileWork:
             ),
         )
 
+    def _begin_with(self, checkpoint: Checkpoint) -> None:
+        self._done, self._counts, self._result_bytes = {}, Counts(), 0
+        for manifest in checkpoint.manifests.values():
+            self._count(manifest)
+
     async def _fitting(self, download: Download, *, parts_left: bool) -> Checkpoint:
         """Return the parts that an earlier run made of exactly this file, or an empty checkpoint."""
         info, plan = download.info, self._rules.plan
@@ -154,20 +129,20 @@ class FileWork:
         self, download: Download, checkpoint: Checkpoint, resumed: Checkpoint | None, announcement: Announcement
     ) -> None:
         slots = asyncio.Semaphore(self._rules.limits.chunks_in_flight)
-        engine: ChunkEngine | None = None
+        work: ChunkWork | None = None
         end: PermanentError | TransientError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 try:
                     async with aclosing(self._chunks(download, resumed)) as chunks:
                         async for chunk, header in chunks:
-                            if engine is None:
-                                engine = await self._begin(checkpoint, header, announcement)
+                            if work is None:
+                                work = await self._begin(checkpoint, header, announcement)
                             if chunk.number in self._done:
                                 continue
                             self._check_chunk(chunk, announcement)
                             await slots.acquire()
-                            group.create_task(self._do(chunk, engine, checkpoint.generation, slots))
+                            group.create_task(self._do(chunk, work, slots))
                 except (PermanentError, TransientError) as error:
                     end = error  # let chunks in flight finish first: their cards are processed already
         except BaseExceptionGroup as errors:
@@ -197,81 +172,37 @@ class FileWork:
         for chunk in await asyncio.to_thread(splitter.finish):
             yield chunk, splitter.header or b""
 
-    async def _begin(self, checkpoint: Checkpoint, header: bytes, announcement: Announcement) -> ChunkEngine:
-        """Read the header, record the source of this generation, and return the engine."""
-        rules, request = self._rules, announcement.request
-        await rules.processor.open()
-        layout = Layout.of(header, rules.csv, result_columns=rules.processor.result_columns)
-        if layout.dropped:
-            log.info("columns_dropped", columns=[index + 1 for index in layout.dropped])
+    async def _begin(self, checkpoint: Checkpoint, header: bytes, announcement: Announcement) -> ChunkWork:
+        """Read the header, record the source of this generation, and return the work on its chunks."""
+        layout = await open_layout(self._rules, header)
         self._check_size(checkpoint.source, layout, announcement)
         if not checkpoint.manifests:
             source = checkpoint.source.model_copy(update={"header": header or None})
             await self._lease.ensure()
             await self._jobs.record_source(self._ref, checkpoint.generation, source)
-        context = JobContext(
-            integration=self._ref.integration,
-            job_guid=self._ref.job_guid,
-            merchant_guid=request.merchant_guid,
-            partner_reference_id=request.partner_reference_id,
-            external_location_ids=request.external_location_ids,
-            deadline=announcement.deadline,
+        return ChunkWork(
+            self._context, self._rules, self._message, checkpoint.generation, layout=layout, announcement=announcement
         )
-        return ChunkEngine(layout, rules.processor, context, circuit=rules.circuit)
 
-    async def _do(self, chunk: Chunk, engine: ChunkEngine, name: str, slots: asyncio.Semaphore) -> None:
+    async def _do(self, chunk: Chunk, work: ChunkWork, slots: asyncio.Semaphore) -> None:
         """Decide one chunk's cards, and record its part as one of the result."""
         try:
             async with self._rules.chunk_slots:
-                await self._decide(chunk, engine, name)
+                await self._decide(chunk, work)
         finally:
             slots.release()
 
-    async def _decide(self, chunk: Chunk, engine: ChunkEngine, name: str) -> None:
-        await self._lease.ensure()
-        if await self._jobs.outcome(self._ref) is not None:
-            raise OutcomeExists
-        begun = time.perf_counter()
-        result = await self._run_engine(engine, chunk)
-        self._metrics.chunk_seconds.labels(self._ref.integration).observe(time.perf_counter() - begun)
-        await self._lease.ensure()
-        part = await self._jobs.write_part(self._ref, name, chunk.number, result.data)
-        manifest = Manifest(
-            number=chunk.number,
-            start=_file_position(chunk.start),
-            end=_file_position(chunk.end),
-            ok=result.ok,
-            failed=result.failed,
-            size=len(result.data),
-            crc32=part.crc32,
-            data=part.key,
-            sealed=part.sealed,
-        )
-        await self._lease.ensure()
-        if not await self._jobs.record_manifest(self._ref, name, manifest):
-            raise LeaseLost("chunk_taken", f"another worker decided chunk {chunk.number} of this job")
-        self._done[chunk.number] = manifest
+    async def _decide(self, chunk: Chunk, work: ChunkWork) -> None:
+        manifest = await work.decide(chunk)
+        self._count(manifest)
         if self._start is not None:
             self._start.progressed()
-        self._metrics.chunks.labels(self._ref.integration, "done").inc()
-        self._metrics.cards.labels(self._ref.integration, "ok").inc(result.ok)
-        self._metrics.cards.labels(self._ref.integration, "failed").inc(result.failed)
-        if self._result_bytes > MAX_PUT_BYTES:
-            raise _result_too_large(self._result_bytes)
+        check_result_size(self._result_bytes)
 
-    async def _run_engine(self, engine: ChunkEngine, chunk: Chunk) -> ChunkResult:
-        try:
-            return await engine.run(chunk)
-        except ProcessorFailed as error:
-            kind, frames = (error.fault.kind, error.fault.lines) if error.fault else (None, [])
-            log.error(  # noqa: TRY400 - the text of what it raised may hold a card
-                "processor_failed", message=error.message, chunk=chunk.number, error=kind, frames=frames
-            )
-            raise
-
-    @property
-    def _result_bytes(self) -> int:
-        return sum(one.size for one in self._done.values())
+    def _count(self, manifest: Manifest) -> None:
+        self._done[manifest.number] = manifest
+        self._counts = Counts(self._counts.ok + manifest.ok, self._counts.failed + manifest.failed)
+        self._result_bytes += manifest.size
 
     async def _url(self) -> SignedUrl:
         """Return the current URL; the downloader asks for it before each try."""
@@ -297,9 +228,7 @@ class FileWork:
         """Fail before the first card if the result would be too large to upload."""
         if source.encoding != "identity" or source.size is None or layout.dropped:
             return
-        least = source.size + announcement.request.record_count * _LEAST_ADDED
-        if least > MAX_PUT_BYTES:
-            raise _result_too_large(least)
+        check_result_size(source.size + announcement.request.record_count * _LEAST_ADDED)
 
     def _check_chunk(self, chunk: Chunk, announcement: Announcement) -> None:
         """Stop at the first record above the announced count, before more cards are processed."""
@@ -336,17 +265,5 @@ class FileWork:
             )
 
 
-def _result_too_large(size: int) -> PermanentError:
-    return PermanentError(
-        "result_too_large",
-        f"The result would be at least {size} bytes, but one upload takes at most {MAX_PUT_BYTES} bytes (5 GB). "
-        "Split the batch into several jobs.",
-    )
-
-
 def _position(stored: FilePosition) -> Position:
     return Position(byte=stored.byte, record=stored.record, line=stored.line)
-
-
-def _file_position(position: Position) -> FilePosition:
-    return FilePosition(byte=position.byte, record=position.record, line=position.line)

@@ -85,8 +85,12 @@ class PartStore(ReceiptStore):
 
     async def record_manifest(self, ref: JobRef, generation: str, manifest: Manifest) -> bool:
         """Make a part one of the result; return False if another worker's part is there already."""
-        won, _ = await self._create(ref.manifest(generation, manifest.number), manifest)
-        return won
+        won, existing = await self._create(ref.manifest(generation, manifest.number), manifest)
+        return won or existing.nonce == manifest.nonce
+
+    async def drop_part(self, part: Part) -> None:
+        """Delete a data object that is no part of the result, because another worker decided its chunk."""
+        await self.objects.delete(part.key)
 
     async def manifests(self, ref: JobRef, generation: str, numbers: Sequence[int]) -> list[Manifest]:
         """Return the manifests of the given chunks, in that order.

@@ -10,7 +10,8 @@ import structlog
 
 from pipeline.contracts import AuditAction, Record
 from pipeline.jobs.announcements import Request, announce, decode_request, rules_for
-from pipeline.jobs.chunks import FileRules, FileWork
+from pipeline.jobs.chunk_work import FileRules
+from pipeline.jobs.chunks import FileWork
 from pipeline.jobs.job_store import Announced
 from pipeline.jobs.messages import StageMessage, processed_record
 from pipeline.jobs.outcomes import Decider

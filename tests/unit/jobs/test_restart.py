@@ -65,7 +65,7 @@ async def test_without_an_etag_nothing_is_resumed() -> None:
 
 
 async def test_another_worker_that_finished_the_chunk_first_makes_this_one_stop() -> None:
-    """The manifest decides; the loser leaves an unused part and no other trace."""
+    """The manifest decides; the loser deletes its part, so that it leaves no trace."""
     slow, fast = world_of_chunks(), world_of_chunks()
     fast.memory = slow.memory
     fast.jobs = slow.jobs
@@ -82,6 +82,7 @@ async def test_another_worker_that_finished_the_chunk_first_makes_this_one_stop(
     slow.jobs.write_part = overtaken  # type: ignore[method-assign,assignment]
     with pytest.raises(LeaseLost, match="chunk_taken"):
         await slow.deliver(slow.process, record)
+    assert sum("/parts/" in key and ".csv" in key for key in slow.memory.objects) == 6
     await slow.run(record)
     assert slow.objects.put[0][1] == await undisturbed()
 

@@ -1,0 +1,172 @@
+"""The work on one chunk: decides its cards, stores its part, and records the part as one of the result."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from pipeline.errors import LeaseLost, PermanentError
+from pipeline.jobs.announcements import JobRules
+from pipeline.jobs.csv_engine import (
+    Chunk,
+    ChunkEngine,
+    ChunkResult,
+    CsvLimits,
+    CsvSettings,
+    Layout,
+    Position,
+    ProcessorFailed,
+    plan_hash,
+)
+from pipeline.jobs.messages import StageMessage
+from pipeline.jobs.outcomes import OutcomeExists
+from pipeline.jobs.processors import JobContext, LoadedProcessor
+from pipeline.jobs.receipts import Announcement, FilePosition, Manifest
+from pipeline.jobs.stage import StageContext
+from pipeline.jobs.transfer import MAX_PUT_BYTES, Downloader
+from pipeline.kafka.slots import Share
+from pipeline.outbound import Circuit
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRules(JobRules):
+    """How PROCESS reads and processes an integration's files.
+
+    Attributes:
+        chunk_slots: The integration's share of the chunks that the worker processes at the same time.
+        circuit: The circuit breaker of its card service.
+    """
+
+    csv: CsvSettings
+    csv_limits: CsvLimits
+    processor: LoadedProcessor
+    downloader: Downloader
+    chunk_slots: Share
+    circuit: Circuit
+
+    @property
+    def plan(self) -> str:
+        """Hash of everything that determines the result's bytes, except the file."""
+        return plan_hash(self.csv, self.csv_limits, self.processor)
+
+
+async def open_layout(rules: FileRules, header: bytes) -> Layout:
+    """Open the processor, and return the columns of a file."""
+    await rules.processor.open()
+    layout = Layout.of(header, rules.csv, result_columns=rules.processor.result_columns)
+    if layout.dropped:
+        log.info("columns_dropped", columns=[index + 1 for index in layout.dropped])
+    return layout
+
+
+class ChunkWork:
+    """The work on the chunks of one generation, for one message.
+
+    The creation of a manifest decides: a worker that comes second deletes its own part, and stops.
+
+    Args:
+        context: The surroundings of the stage.
+        rules: The rules of the job's integration.
+        message: The message that the stage handles.
+        generation: The generation of parts.
+        layout: The file's columns.
+        announcement: Tells the processor about the job.
+    """
+
+    def __init__(
+        self,
+        context: StageContext,
+        rules: FileRules,
+        message: StageMessage,
+        generation: str,
+        *,
+        layout: Layout,
+        announcement: Announcement,
+    ) -> None:
+        self._jobs = context.jobs
+        self._metrics = context.metrics
+        self._ref = message.ref
+        self._lease = message.lease
+        self._generation = generation
+        request = announcement.request
+        job = JobContext(
+            integration=self._ref.integration,
+            job_guid=self._ref.job_guid,
+            merchant_guid=request.merchant_guid,
+            partner_reference_id=request.partner_reference_id,
+            external_location_ids=request.external_location_ids,
+            deadline=announcement.deadline,
+        )
+        self._engine = ChunkEngine(layout, rules.processor, job, circuit=rules.circuit)
+
+    async def decide(self, chunk: Chunk) -> Manifest:
+        """Decide the cards of one chunk; return its manifest when that exists.
+
+        Raises:
+            OutcomeExists: The job's outcome was decided meanwhile.
+            LeaseLost: Another worker may be doing this job, or has decided this chunk.
+            PermanentError, TransientError: As :meth:`ChunkEngine.run`.
+        """
+        await self._lease.ensure()
+        if await self._jobs.outcome(self._ref) is not None:
+            raise OutcomeExists
+        begun = time.perf_counter()
+        result = await self._run_engine(chunk)
+        self._metrics.chunk_seconds.labels(self._ref.integration).observe(time.perf_counter() - begun)
+        manifest = await self._record(chunk, result)
+        self._metrics.chunks.labels(self._ref.integration, "done").inc()
+        self._metrics.cards.labels(self._ref.integration, "ok").inc(result.ok)
+        self._metrics.cards.labels(self._ref.integration, "failed").inc(result.failed)
+        return manifest
+
+    async def _record(self, chunk: Chunk, result: ChunkResult) -> Manifest:
+        await self._lease.ensure()
+        part = await self._jobs.write_part(self._ref, self._generation, chunk.number, result.data)
+        manifest = Manifest(
+            number=chunk.number,
+            start=_file_position(chunk.start),
+            end=_file_position(chunk.end),
+            ok=result.ok,
+            failed=result.failed,
+            size=len(result.data),
+            crc32=part.crc32,
+            data=part.key,
+            sealed=part.sealed,
+        )
+        await self._lease.ensure()
+        if not await self._jobs.record_manifest(self._ref, self._generation, manifest):
+            await self._jobs.drop_part(part)
+            raise LeaseLost("chunk_taken", f"another worker decided chunk {chunk.number} of this job")
+        return manifest
+
+    async def _run_engine(self, chunk: Chunk) -> ChunkResult:
+        try:
+            return await self._engine.run(chunk)
+        except ProcessorFailed as error:
+            kind, frames = (error.fault.kind, error.fault.lines) if error.fault else (None, [])
+            log.error(  # noqa: TRY400 - the text of what it raised may hold a card
+                "processor_failed", message=error.message, chunk=chunk.number, error=kind, frames=frames
+            )
+            raise
+
+
+def check_result_size(size: int) -> None:
+    """Return if a result of so many bytes can be uploaded.
+
+    Raises:
+        PermanentError: It is too large for one upload.
+    """
+    if size > MAX_PUT_BYTES:
+        raise PermanentError(
+            "result_too_large",
+            f"The result would be at least {size} bytes, but one upload takes at most {MAX_PUT_BYTES} bytes (5 GB). "
+            "Split the batch into several jobs.",
+        )
+
+
+def _file_position(position: Position) -> FilePosition:
+    return FilePosition(byte=position.byte, record=position.record, line=position.line)

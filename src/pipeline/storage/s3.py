@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import obstore
-import obstore.store
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from pipeline.errors import FatalError
 from pipeline.storage.any_store import Entry, probe, walk
 from pipeline.storage.protocols import (
     ObjectInfo,
@@ -27,11 +23,11 @@ from pipeline.storage.protocols import (
     check_prefix,
     creation_unknown,
 )
+from pipeline.storage.s3_client import client_of
 from pipeline.storage.settings import S3Settings
 
 if TYPE_CHECKING:
     from obstore import BytesStream, ListResult, ObjectMeta
-    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 T = TypeVar("T")
 
@@ -44,9 +40,6 @@ _RETRIES: Final = 3
 _CLOSE_PAUSE_SECONDS: Final = 0.1
 """The client's Rust runtime aborts the interpreter (exit code 134) in up to a fifth of the runs that end right after
 its last call; measured with obstore 0.12: none in 60 with this pause."""
-
-_CONNECT_TIMEOUT: Final = timedelta(seconds=5)
-"""A store in the same region answers in milliseconds; after this long it is unavailable."""
 
 _CONFLICT_PAUSES: Final = (0.05, 0.2, 0.5)
 """Seconds between the tries of a creation that was refused although no object is there."""
@@ -88,9 +81,12 @@ class S3Store:
             FatalError: ``ca_file`` cannot be read.
         """
         self._name = f"s3://{settings.bucket}/{settings.prefix}"
-        self._client = _client_of(settings, total=timedelta(seconds=settings.request_timeout_seconds), retries=retries)
+        total = timedelta(seconds=settings.request_timeout_seconds)
+        self._client = client_of(settings, total=total, retries=retries)
+        # it deletes in bulk alone: that request needs a checksum that not every server accepts
+        self._bulk = client_of(settings, total=total, retries=retries, bulk=True)
         # a read goes on as long as bytes come: its consumer (the upload of a result) may be slow, so the whole may last
-        self._reading = _client_of(settings, total=timedelta(days=1), retries=retries)
+        self._reading = client_of(settings, total=timedelta(days=1), retries=retries)
         self._deadline = (settings.request_timeout_seconds + 5.0) * (retries + 1)
         self._piece_deadline = settings.request_timeout_seconds + 5.0
         self._deletes_in_bulk = True
@@ -260,11 +256,11 @@ class S3Store:
         if len(keys) > 1 and self._deletes_in_bulk:
             try:
                 with self._translated("delete", keys[0]):
-                    await self._within(obstore.delete_async(self._client, list(keys)))
+                    await self._within(obstore.delete_async(self._bulk, list(keys)))
             except StoreForbidden:
                 raise
-            except (StoreUnavailable, ObjectNotFound) as error:  # a server may answer the bulk request with 404
-                if isinstance(error, StoreUnavailable) and error.retry_after is not None:
+            except StoreUnavailable as error:
+                if error.retry_after is not None:
                     raise
                 refused = True
             else:
@@ -280,7 +276,7 @@ class S3Store:
 
     async def close(self) -> None:
         """Release the client, then pause: an interpreter that ends right after the last call may abort."""
-        del self._client, self._reading
+        del self._client, self._reading, self._bulk
         await asyncio.sleep(_CLOSE_PAUSE_SECONDS)
 
     async def _within(self, request: Awaitable[T]) -> T:
@@ -323,63 +319,6 @@ def _one_folder(page: Sequence[ObjectInfo], prefix: str) -> bool:
     """Return whether all are files of the prefix's own folder: then every server lists them in key order."""
     depth = prefix.count("/")
     return all(info.key.count("/") == depth for info in page)
-
-
-def _client_of(settings: S3Settings, *, total: timedelta, retries: int) -> obstore.store.S3Store:
-    """Return a client, without contacting the server.
-
-    Args:
-        settings: Bucket, server and credentials.
-        total: Limit on one request with its whole answer.
-        retries: How often the client repeats a request at once after 5xx answers and lost connections.
-
-    Raises:
-        FatalError: ``ca_file`` cannot be used (``store_ca_unreadable``).
-    """
-    limit = timedelta(seconds=settings.request_timeout_seconds)
-    options: ClientConfig = {
-        "allow_http": settings.allow_http,
-        "connect_timeout": _CONNECT_TIMEOUT,
-        "read_timeout": limit,
-        "timeout": total,
-        "user_agent": "card-pipeline",
-    }
-    if settings.proxy is not None:
-        options["proxy_url"] = settings.proxy
-    if settings.ca_file is not None:
-        options["root_certificate"] = _certificates(settings.ca_file)
-    retry: RetryConfig = {"max_retries": retries, "retry_timeout": limit * (retries + 1)}
-    return obstore.store.S3Store(
-        settings.bucket,
-        prefix=settings.prefix or None,
-        config=_config(settings),
-        client_options=options,
-        retry_config=retry,
-    )
-
-
-def _certificates(file: Path) -> bytes:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-        return file.read_bytes()
-    except OSError as error:  # SSLError is one
-        raise FatalError(
-            "store_ca_unreadable", f"store.ca_file: {file}: missing, not readable, or no certificate in PEM"
-        ) from error
-
-
-def _config(settings: S3Settings) -> S3Config:
-    config: S3Config = {
-        "region": settings.region,
-        "virtual_hosted_style_request": not settings.path_style,
-        "conditional_put": "etag",
-    }
-    if settings.endpoint is not None:
-        config["endpoint"] = settings.endpoint.rstrip("/")
-    for name in ("access_key_id", "secret_access_key", "session_token"):
-        if (secret := getattr(settings, name)) is not None:
-            config[name] = secret.get_secret_value()
-    return config
 
 
 def _lacks_range(error: Exception) -> bool:

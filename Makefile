@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz bench fix lock generate release clean
+.PHONY: help demo test check fuzz bench bench-check fix lock generate release clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.demo  ## run three real jobs and 10,000 events on an embedded broker, and verify everything
 	@$(BIN)/python -m pipeline.sandbox.demo --out build
@@ -34,8 +34,11 @@ fuzz: $(VENV)/.dev  ## run the property tests with new examples (SECONDS=600, or
 	$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(ARGS)
 SECONDS := $(if $(HOURS),$(shell echo $$(($(HOURS) * 3600))),600)
 
-bench: $(VENV)/.dev  ## measure speed and memory beside a peer (PART=neighbour: one suite); writes build/bench.json
+bench: $(VENV)/.dev  ## measure speed and memory beside peers (PART='process http': these suites); writes build/bench.json
 	$(BIN)/python -m benchmarks $(PART)
+
+bench-check: $(VENV)/.dev  ## the same, and fail when a row is below its committed floor; the worst row is printed last
+	$(BIN)/python -m benchmarks --check $(PART)
 
 fix: $(VENV)/.dev  ## format, and fix what the linter can fix
 	$(BIN)/ruff check --fix .

@@ -1,123 +1,123 @@
-"""Run every row, print a table, write ``build/bench.json``.
+"""Measure rows beside their peers, print a table, write ``build/bench.json``.
 
 Ours and the peer run in turn, several rounds each; the ratio is the median of the rounds' ratios, so it holds when the
 machine's speed drifts. ``spread`` is the lowest and highest ratio of a round. Of most rows larger is better: ``floor``
 is the ratio below which such a row fails. Of the rows that compare costs smaller is better: ``ceiling`` is the ratio
-above which such a row fails. ``target`` is what the row is to reach one day. Each is null where there is none.
+above which such a row fails. Both leave a margin of about a quarter for noise. ``target`` is what the row is to reach.
+
+A suite is a module of this package. Its ``measure(rounds, scale=1.0)`` returns one pair (ours, peer) per round for each
+row; ``scale`` multiplies the amount of work. Its dictionaries ``FLOORS``, ``CEILINGS`` and ``TARGETS`` have bounds by
+the name of the row. ``ROUNDS_AT_MOST`` is for a suite whose rounds take minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
-import statistics
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks import ingress, job, neighbour, process, start, subscriber
+from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-OUT = Path("build/bench.json")
+from benchmarks.machine import Quiet, QuietWatch, described
+from benchmarks.rows import Bounds, Row, show, summarise
+
+OUT: Final = Path("build/bench.json")
+SUITES: Final = ("ingress", "subscriber", "process", "job", "start", "neighbour")
+"""In the order in which they run; each is imported when its turn comes."""
+ROUNDS: Final = 5
+SMOKE: Final = 0.02
+"""The part of the work that a smoke run does, in one round."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One round: what ours and the peer reached, both in the row's unit."""
+@dataclass(slots=True)
+class Run:
+    """One run, as in ``build/bench.json``."""
 
-    ours: float
-    peer: float
+    machine: dict[str, str | int | float] = field(default_factory=described)
+    measured_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    seconds: dict[str, float] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
 
+    def measure(self, suite: str, rounds: int, scale: float) -> None:
+        """Add the rows of a suite; a suite that breaks is noted and the next one may follow."""
+        print(f"measuring {suite} ...", file=sys.stderr, flush=True)
+        begun, watch = time.monotonic(), QuietWatch()
+        try:
+            module: Any = importlib.import_module(f"benchmarks.{suite}")
+            measured = module.measure(min(rounds, getattr(module, "ROUNDS_AT_MOST", rounds)), scale)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - one suite's fault leaves the others their turn
+            traceback.print_exc()
+            self.broken.append(f"{suite}: {error}")
+            return
+        quiet = watch.result()
+        bounds = Bounds.of(module)
+        self.seconds[suite] = round(time.monotonic() - begun, 1)
+        print(f"  {self.seconds[suite]:.0f} s{'; ' if quiet.note else ''}{quiet.note}", file=sys.stderr, flush=True)
+        self.rows += [summarise(suite, name, pairs, bounds, quiet) for name, pairs in measured.items()]
+        if missing := bounds.names() - measured.keys():
+            self.broken.append(f"{suite}: not measured, though there is a bound for them: {', '.join(sorted(missing))}")
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One measured row, as in ``build/bench.json``."""
+    def write(self, path: Path = OUT) -> None:
+        """Write ``build/bench.json``."""
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
-    row: str
-    ours: float
-    peer: float
-    ratio: float
-    spread: tuple[float, float]
-    floor: float | None
-    ceiling: float | None
-    target: float | None
-
-    @property
-    def within(self) -> bool:
-        """Whether the ratio keeps its bound."""
-        return self.ratio >= (self.floor or 0) and self.ratio <= (self.ceiling or self.ratio)
-
-    @property
-    def bound(self) -> str:
-        """The bound as the table shows it."""
-        return f">= {self.floor}" if self.floor else f"<= {self.ceiling}" if self.ceiling else "-"
-
-
-def summarise(name: str, pairs: list[Pair]) -> Row:
-    """Return medians over the rounds."""
-    ratios = [pair.ours / pair.peer for pair in pairs]
-    return Row(
-        row=name,
-        ours=round(statistics.median(pair.ours for pair in pairs), 6),
-        peer=round(statistics.median(pair.peer for pair in pairs), 6),
-        ratio=round(statistics.median(ratios), 3),
-        spread=(round(min(ratios), 3), round(max(ratios), 3)),
-        floor=FLOORS.get(name),
-        ceiling=CEILINGS.get(name),
-        target=TARGETS.get(name),
-    )
+    @classmethod
+    def last(cls, path: Path = OUT) -> Run:
+        """Read ``build/bench.json``."""
+        if not path.exists():
+            raise SystemExit(f"{path} is missing: run `make bench` first")
+        kept: dict[str, Any] = json.loads(path.read_text())
+        rows = [Row(**{**row, "quiet": Quiet(**row["quiet"]), "spread": tuple(row["spread"])}) for row in kept["rows"]]
+        return cls(**{**kept, "rows": rows})
 
 
-SUITES: dict[str, Callable[[int], dict[str, list[tuple[float, float]]]]] = {
-    "ingress": ingress.measure,
-    "subscriber": subscriber.measure,
-    "process": process.measure,
-    "job": job.measure,
-    "neighbour": neighbour.measure,
-    "start": start.measure,
-}
-FLOORS: dict[str, float] = {**start.FLOORS, **neighbour.FLOORS}
-"""The least ratio of a row, by its name."""
-CEILINGS: dict[str, float] = {**ingress.CEILINGS}
-"""The largest ratio of a row of which smaller is better, by its name."""
-TARGETS: dict[str, float] = {**ingress.TARGETS}
-"""The ratio that a row is to reach, by its name."""
+def check(rows: Sequence[Row]) -> bool:
+    """Print the rows that break their bound, and the row that is nearest to its bound last."""
+    bounded = sorted((row for row in rows if row.margin < float("inf")), key=lambda row: row.margin, reverse=True)
+    for row in (row for row in bounded if row.margin < 1):
+        print(f"below its bound: {row.row}: {row.ratio:g}, must be {row.bound}", file=sys.stderr)
+    if bounded:
+        worst = bounded[-1]
+        print(f"worst row: {worst.row}: {worst.ratio:g}, must be {worst.bound} ({worst.margin:.2f} of its bound)")
+    return all(row.margin >= 1 for row in rows)
 
 
 def main() -> None:
-    """Measure what was asked for; exit 1 where a row is below its floor."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    """Measure what was asked for; exit 1 where a suite broke, or with ``--check`` where a row breaks its bound."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; default: all")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--smoke", action="store_true", help="one round of a fiftieth of the work: does it run at all?")
+    parser.add_argument("--last", action="store_true", help="measure nothing: take build/bench.json of the last run")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a row breaks its bound")
     options = parser.parse_args()
-    rows: list[Row] = []
-    for name in options.suites or SUITES:
-        print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        measured = SUITES[name](options.rounds)
-        rows += [summarise(title, [Pair(*pair) for pair in pairs]) for title, pairs in measured.items()]
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    table = Table(title="ours beside the peer")
-    for heading in ("row", "ours", "peer", "ratio", "spread", "bound", "target"):
-        table.add_column(heading, justify="left" if heading == "row" else "right")
-    for row in rows:
-        spread = f"{row.spread[0]:.2f}-{row.spread[1]:.2f}"
-        table.add_row(
-            row.row,
-            f"{row.ours:,.4g}",
-            f"{row.peer:,.4g}",
-            f"{row.ratio:.2f}",
-            spread,
-            row.bound,
-            str(row.target or "-"),
-        )
-    Console(width=130).print(table)
-    sys.exit(not all(row.within for row in rows))
+    if unknown := sorted({*options.suites} - {*SUITES}):
+        parser.error(f"there is no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
+    run = Run.last() if options.last else Run()
+    if not options.last:
+        for suite in options.suites or SUITES:
+            run.measure(suite, 1 if options.smoke else options.rounds, SMOKE if options.smoke else 1.0)
+        run.write()
+    rows = [row for row in run.rows if row.suite in (options.suites or SUITES)]
+    show(rows, "smoke run: the numbers say nothing" if options.smoke else "ours beside the peer")
+    for note in dict.fromkeys(f"{row.suite}: {row.quiet.note}" for row in rows if row.quiet.note):
+        print(note)
+    for broken in run.broken:
+        print(f"broken: {broken}", file=sys.stderr)
+    kept = check(rows) if options.check else True
+    sys.exit(bool(run.broken) or not kept)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ CEILINGS: Final = {
     _CPU.format(LOADS["events"]): 7.5,
     _CPU.format(LOADS["authorisations"]): 7.5,
     _CPU.format(LOADS["announcements"]): 10.0,
+    _TAIL: 8.0,
 }
 _TAIL_SECONDS: Final = 5
 
@@ -94,7 +95,7 @@ class _Server:
         return float(times.user + times.system)
 
 
-def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
+def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
     """Return rows of (ours, peer): CPU seconds per request, requests per second, and seconds of p99 and median."""
     from support.brokers import running_apache_kafka  # noqa: PLC0415 - found once the tests' folder is on the path
 
@@ -106,15 +107,24 @@ def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
             _pipeline(config, "topics", "create")
             with _running([_cli(), "--config", str(config), "ingress"]) as ours:
                 for load in ("announcements",) if kind == "ecs" else ("events", "authorisations"):
-                    _measure(load, ours, peer, rounds, rows)
+                    _measure(load, ours, peer, rounds=rounds, scale=scale, rows=rows)
                 if kind == "weavr":
                     reached = statistics.median(pair[0] for pair in rows[_RATE.format(LOADS["events"], 64)])
-                    rows[_TAIL] = [_tail(ours, reached / 2) for _ in range(rounds)]
+                    rows[_TAIL] = [_tail(ours, reached / 2, _TAIL_SECONDS * scale) for _ in range(rounds)]
     return dict(rows)
 
 
-def _measure(load: str, ours: _Server, peer: _Server, rounds: int, rows: dict[str, list[tuple[float, float]]]) -> None:
-    for connections, requests in REQUESTS.items():
+def _measure(
+    load: str,
+    ours: _Server,
+    peer: _Server,
+    *,
+    rounds: int,
+    scale: float,
+    rows: dict[str, list[tuple[float, float]]],
+) -> None:
+    for connections, most in REQUESTS.items():
+        requests = max(int(most * scale), connections)
         if load == "authorisations" and connections != 64:  # noqa: PLR2004 - the row has 64
             continue
         _load(ours, load, connections, requests // 4)
@@ -183,9 +193,9 @@ def _load(server: _Server, load: str, connections: int, requests: int) -> tuple[
     return result["per_second"], (server.cpu_seconds - before) / requests
 
 
-def _tail(server: _Server, per_second: float) -> tuple[float, float]:
+def _tail(server: _Server, per_second: float, seconds: float) -> tuple[float, float]:
     """Return the seconds of the 99th percentile and of the median at a steady load."""
-    result = _generate(server, "events", "64", str(int(per_second * _TAIL_SECONDS)), str(per_second))
+    result = _generate(server, "events", "64", str(max(int(per_second * seconds), 64)), str(per_second))
     return result["p99"], result["p50"]
 
 

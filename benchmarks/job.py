@@ -27,12 +27,16 @@ CARDS = 200
 JOBS = 10
 
 
-def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
+def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
     """Return one row of (ours, peer): jobs per second."""
-    return {"200-card job, webhook to callback: jobs/s, peer bare script": asyncio.run(_measure(rounds))}
+    return {
+        "200-card job, webhook to callback: jobs/s, peer bare script": asyncio.run(
+            _measure(rounds, max(1, int(JOBS * scale)))
+        )
+    }
 
 
-async def _measure(rounds: int) -> list[tuple[float, float]]:
+async def _measure(rounds: int, jobs: int) -> list[tuple[float, float]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with Sandbox(SandboxSettings(data_dir=folder / "sandbox", port=0)) as sandbox:
@@ -45,9 +49,9 @@ async def _measure(rounds: int) -> list[tuple[float, float]]:
                 await _ours(sandbox, webhook, 1)
                 pairs = []
                 for _ in range(rounds):
-                    ours = await _ours(sandbox, webhook, JOBS)
-                    peer = await _peer(sandbox, JOBS)
-                    pairs.append((JOBS / ours, JOBS / peer))
+                    ours = await _ours(sandbox, webhook, jobs)
+                    peer = await _peer(sandbox, jobs)
+                    pairs.append((jobs / ours, jobs / peer))
                 return pairs
             finally:
                 stop.set()

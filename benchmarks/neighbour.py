@@ -30,7 +30,7 @@ _ROWS: Final = ("neighbour, silent host", "neighbour, slow processor", "neighbou
 FLOORS: Final = dict.fromkeys(_ROWS, 0.33)
 
 
-def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
+def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
     """Return a row per kind of trouble of (ours, peer): jobs per second of the median job."""
     from support.brokers import running_apache_kafka  # noqa: PLC0415 - found once the tests' folder is on the path
     from support.flow_process import environment  # noqa: PLC0415
@@ -40,21 +40,22 @@ def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
     troubles = dict(zip(_ROWS, (SILENT_HOST, SLOW_PROCESSOR, FAILING_STORAGE), strict=True))
     with running_apache_kafka() as broker, running_prefork(environment()) as launch:
         return {
-            row: [asyncio.run(_measured(row, broker, launch, trouble)) for _ in range(rounds)]
+            row: [asyncio.run(_measured(row, broker, launch, trouble, scale)) for _ in range(rounds)]
             for row, trouble in troubles.items()
         }
 
 
-async def _measured(row: str, broker: Broker, launch: Launch, trouble: Trouble) -> tuple[float, float]:
+async def _measured(row: str, broker: Broker, launch: Launch, trouble: Trouble, scale: float) -> tuple[float, float]:
     from support.neighbours import neighbours, percentile  # noqa: PLC0415
 
+    jobs = max(2, int(JOBS * scale))
     with tempfile.TemporaryDirectory() as folder:
         async with neighbours(broker, Path(folder), trouble, launch=launch) as both:
-            await both.other_jobs(JOBS // 4, at_most=AT_MOST)
-            alone = await both.other_jobs(JOBS, at_most=AT_MOST)
-            await both.trouble(TROUBLED)
-            await asyncio.sleep(_SETTLED)
-            beside = await both.other_jobs(JOBS, at_most=AT_MOST)
+            await both.other_jobs(max(1, jobs // 4), at_most=AT_MOST)
+            alone = await both.other_jobs(jobs, at_most=AT_MOST)
+            await both.trouble(max(2, int(TROUBLED * scale)))
+            await asyncio.sleep(_SETTLED * scale)
+            beside = await both.other_jobs(jobs, at_most=AT_MOST)
     medians = statistics.median(alone), statistics.median(beside)
     print(
         f"  {row}: median {medians[0]:.2f} s alone, {medians[1]:.2f} s beside the trouble; "

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from benchmarks.process import RECORDS, report
+from benchmarks.process import report
 from pipeline.jobs.chunk_work import FileRules
 from pipeline.jobs.chunks import FileWork
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, settle_memory
@@ -81,7 +81,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-async def work(path: Path, folder: Path) -> float:
+async def work(path: Path, folder: Path, records: int) -> float:
     """Do the job; return the seconds it took."""
     jobs = JobStore(LocalStore(folder), PartCipher([PartKey("bench", bytes(32))]))
     request = JobAnnouncement(
@@ -89,7 +89,7 @@ async def work(path: Path, folder: Path) -> float:
         partner_reference_id="bench",
         merchant_guid=JOB,
         external_location_ids=(),
-        record_count=RECORDS,
+        record_count=records,
         input_file_url="https://bench.example/in",
         result_upload_url="https://bench.example/out",
         expires_at=utc_now() + timedelta(days=1),
@@ -117,7 +117,7 @@ async def work(path: Path, folder: Path) -> float:
     begun = time.perf_counter()
     receipt = await file.run()
     seconds = time.perf_counter() - begun
-    if receipt.records != RECORDS:
+    if receipt.records != records:
         raise SystemExit("the job was not done")
     return seconds
 
@@ -126,9 +126,9 @@ def main() -> None:
     """Run it once."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     settle_memory()
-    source, target = map(Path, sys.argv[1:])
+    source, target = map(Path, sys.argv[1:3])
     shutil.rmtree(target, ignore_errors=True)
-    seconds = asyncio.run(work(source, target))
+    seconds = asyncio.run(work(source, target, int(sys.argv[3])))
     report(seconds)
 
 

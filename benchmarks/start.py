@@ -19,18 +19,21 @@ FLOORS: Final = {HELP: 1.0}
 _HELP: Final = "import sys; sys.argv = ['pipeline', '--help']; from pipeline.cli import main; main()"
 
 
-def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
+def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
     """Return rows of (ours, peer): starts per second of CPU time."""
     rows: dict[str, list[tuple[float, float]]] = {HELP: [], IMPORT: []}
+    runs = max(1, int(RUNS * scale))
     for _ in range(rounds):
-        rows[HELP].append((1 / _seconds(_HELP), 1 / (1.2 * _seconds("import click") + 0.15)))
-        rows[IMPORT].append((1 / _seconds("import pipeline.subscriber"), 1 / _seconds("import aiokafka, pydantic")))
+        rows[HELP].append((1 / _seconds(_HELP, runs), 1 / (1.2 * _seconds("import click", runs) + 0.15)))
+        rows[IMPORT].append(
+            (1 / _seconds("import pipeline.subscriber", runs), 1 / _seconds("import aiokafka, pydantic", runs))
+        )
     return rows
 
 
-def _seconds(code: str) -> float:
+def _seconds(code: str, runs: int) -> float:
     """Return the least CPU time of some runs, in seconds."""
-    return min(_once(code) for _ in range(RUNS))
+    return min(_once(code) for _ in range(runs))
 
 
 def _once(code: str) -> float:

@@ -30,7 +30,7 @@ _TOPIC = Topic.EVENTS_MANAGED_CARDS
 _AT_ONCE = 200
 
 
-def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
+def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
     """Return one row of (ours, peer): events per second."""
     from support.brokers import running_apache_kafka  # noqa: PLC0415 - found once the tests' folder is on the path
 
@@ -38,19 +38,23 @@ def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
         kafka = KafkaSettings(
             bootstrap_servers=broker.bootstrap_servers, replication_factor=1, ack_timeout_seconds=30.0
         )
-        return {"subscriber, typed: events/s, peer bare aiokafka loop": asyncio.run(_measure(kafka, rounds))}
+        return {
+            "subscriber, typed: events/s, peer bare aiokafka loop": asyncio.run(
+                _measure(kafka, rounds, int(EVENTS * scale))
+            )
+        }
 
 
-async def _measure(kafka: KafkaSettings, rounds: int) -> list[tuple[float, float]]:
+async def _measure(kafka: KafkaSettings, rounds: int, events: int) -> list[tuple[float, float]]:
     await create_topics(kafka, [SPECS[_TOPIC]])
-    await _fill(kafka)
-    await _ours(kafka)
-    return [(await _ours(kafka), await _peer(kafka)) for _ in range(rounds)]
+    await _fill(kafka, events)
+    await _ours(kafka, events)
+    return [(await _ours(kafka, events), await _peer(kafka, events)) for _ in range(rounds)]
 
 
-async def _fill(kafka: KafkaSettings) -> None:
+async def _fill(kafka: KafkaSettings, events: int) -> None:
     now_ms = time.time_ns() // 1_000_000
-    plan = SendPlan(count=EVENTS, weights=mix({"managed_cards/*": 1}))
+    plan = SendPlan(count=events, weights=mix({"managed_cards/*": 1}))
     waiting: list[OutgoingRecord] = []
     async with KafkaPublisher(kafka) as publisher:
         for event in plan.events("bench", SigningKeys(b"key"), now_ms=now_ms):
@@ -79,7 +83,8 @@ def _stored(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
 class _Count:
     """Counts events; times from the first to the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: int) -> None:
+        self.events = events
         self.seen = 0
         self.began = 0.0
 
@@ -88,19 +93,19 @@ class _Count:
         if not self.seen:
             self.began = time.perf_counter()
         self.seen += 1
-        return self.seen == EVENTS
+        return self.seen == self.events
 
     def per_second(self) -> float:
         """Return events per second."""
-        return EVENTS / (time.perf_counter() - self.began)
+        return self.events / (time.perf_counter() - self.began)
 
 
-async def _ours(kafka: KafkaSettings) -> float:
+async def _ours(kafka: KafkaSettings, events: int) -> float:
     group = f"bench-{uuid.uuid4().hex}"
     settings = SubscriberSettings(signals=False)
     subscriber = Subscriber(kafka=kafka, group=group, topics=["managed-cards"], settings=settings)
     await create_topics(kafka, subscriber.topics_needed())
-    count = _Count()
+    count = _Count(events)
     reached = 0.0
 
     @subscriber.on_any
@@ -115,7 +120,7 @@ async def _ours(kafka: KafkaSettings) -> float:
     return reached
 
 
-async def _peer(kafka: KafkaSettings) -> float:
+async def _peer(kafka: KafkaSettings, events: int) -> float:
     consumer = AIOKafkaConsumer(
         _TOPIC.value,
         bootstrap_servers=kafka.bootstrap_servers,
@@ -124,7 +129,7 @@ async def _peer(kafka: KafkaSettings) -> float:
         auto_offset_reset="earliest",
     )
     await consumer.start()
-    count = _Count()
+    count = _Count(events)
     try:
         async with asyncio.timeout(120):
             while True:

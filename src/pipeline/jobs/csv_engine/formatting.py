@@ -9,19 +9,19 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.jobs.csv_engine.header import split_fields
 from pipeline.jobs.csv_engine.layout import Layout
-from pipeline.jobs.csv_engine.records import Records, slices
+from pipeline.jobs.csv_engine.records import FieldSpans, Records
+from pipeline.jobs.csv_engine.scanning import Lines, Positions
 
 _DISTINCT: Final = 1024
 """So many combinations of values are written in advance, where neighbouring columns have few values each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
+class AddedField:
     """One column, or several neighbouring ones, as bytes.
 
     Attributes:
@@ -33,7 +33,7 @@ class Fields:
     which: NDArray[np.int64]
 
     @classmethod
-    def of(cls, values: pa.Array, write: Callable[[str], bytes]) -> Fields:
+    def of(cls, values: pa.Array, write: Callable[[str], bytes]) -> AddedField:
         """Write each distinct value of a string column; null as an empty one."""
         encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
         distinct = [write(value or "") for value in encoded.dictionary.to_pylist()]
@@ -43,20 +43,16 @@ class Fields:
             distinct.append(b"")
         return cls(distinct, indices.to_numpy().astype(np.int64))
 
-    def beside(self, right: Fields, between: bytes) -> Fields | None:
+    def beside(self, right: AddedField, between: bytes) -> AddedField | None:
         """Return both as one, or None where there are too many combinations."""
         width = len(right.distinct)
         if min(len(self.distinct), width) > 1 and len(self.distinct) * width > _DISTINCT:
             return None
         distinct = [one + between + other for one in self.distinct for other in right.distinct]
-        return Fields(distinct, self.which * width + right.which)
-
-    def rows(self) -> pa.BinaryArray:
-        """Return each row's bytes."""
-        return pa.array(self.distinct, pa.binary()).take(pa.array(self.which))
+        return AddedField(distinct, self.which * width + right.which)
 
 
-def folded(columns: Iterable[Fields], between: bytes) -> list[Fields]:
+def folded(columns: Iterable[AddedField], between: bytes) -> list[AddedField]:
     """Return the columns with neighbours made one wherever their combinations are few; at least one goes in."""
     first, *others = columns
     done = [first]
@@ -73,7 +69,7 @@ OK: Final = "ok"
 FAILED: Final = "failed"
 
 _ENDS: Final = (b"", b"\n", b"\r\n")
-_OFFSET_BYTES: Final = 4
+_NUMBER: Final = np.int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,8 @@ class Outcomes:
     @property
     def ok(self) -> int:
         """Number of records that are ok."""
-        return int(pc.sum(pc.equal(self.status.cast(pa.string()), OK)).as_py() or 0)
+        is_ok = np.array([value == OK for value in self.status.dictionary.to_pylist()], np.bool_)
+        return int(np.count_nonzero(is_ok[self.status.indices.to_numpy()])) if len(self.status) else 0
 
 
 def format_records(records: Records, outcomes: Outcomes, layout: Layout) -> bytes:
@@ -101,49 +98,90 @@ def format_records(records: Records, outcomes: Outcomes, layout: Layout) -> byte
 
     Every record keeps its own line end; the layout's is added where the file's last record has none.
     """
-    sound = _sound_rows(records, outcomes, layout)
-    if not records.faulty:
-        return _joined(sound)
-    faulty = [_faulty_row(records, index, reason, layout) for index, reason in records.faulty]
-    order = np.empty(records.starts.size, np.int64)
-    order[records.sound] = np.arange(records.sound.size)
-    order[[index for index, _ in records.faulty]] = np.arange(len(faulty)) + records.sound.size
-    return _joined(pa.concat_arrays([sound, pa.array(faulty, pa.binary())]).take(pa.array(order)))
+    runs = [_run(records.fields, first, last) for first, last in layout.kept_runs]
+    texts = [b""]
+    empty = sum(run.size for run in runs)  # number of the first text: each run's begins and ends come before
+    lines = np.empty((records.sound.size, 0), _NUMBER)
+    if records.sound.size:
+        every_second = np.arange(0, 2 * records.sound.size, 2)
+        columns = [every_second + number * 2 * records.sound.size for number in range(len(runs))]
+        for field in _added(records, outcomes, layout):
+            columns.append(field.which + (empty + len(texts)))
+            texts += field.distinct
+        lines = np.stack(columns, axis=1, dtype=_NUMBER)
+    if records.faulty:
+        sound, lines = lines, np.full((records.lines.starts.size, max(lines.shape[1], 1)), empty, _NUMBER)
+        lines[records.sound, : sound.shape[1]] = sound
+        for index, reason in records.faulty:
+            lines[index, 0] = empty + len(texts)
+            texts.append(_faulty_row(records.lines, index, reason, layout))
+    return _pieced(records.fields.data, runs, texts, lines.reshape(-1))
 
 
-def _sound_rows(records: Records, outcomes: Outcomes, layout: Layout) -> pa.BinaryArray:
-    if not records.sound.size:
-        return pa.array([], pa.binary())
+def _run(fields: FieldSpans, first: int, last: int) -> Positions:
+    """Return for each record where the fields from ``first`` to ``last`` begin and end, with the delimiter behind."""
+    edges = np.empty((fields.starts.size, 2), np.int64)
+    if edges.size:
+        edges[:, 0] = fields.begins(first)
+        edges[:, 1] = fields.ends(last)
+        edges[:, 1] += last < fields.delimiters.shape[1]
+    return edges
+
+
+def _added(records: Records, outcomes: Outcomes, layout: Layout) -> list[AddedField]:
+    """Return what follows a record's own fields, up to and with its line end."""
     author = layout.author
-    echoed = [
-        slices(records.data, records.bounds, first=first, last=last, kind=pa.binary())
-        for first, last in layout.kept_runs
-    ]
-    added = [Fields.of(outcomes.status, author.field), Fields.of(outcomes.message, author.message)]
-    added += [Fields.of(column, author.field) for column in outcomes.own]
-    *others, last_field = folded(added, author.delimiter)
+    added = [AddedField.of(outcomes.status, author.field), AddedField.of(outcomes.message, author.message)]
+    added += [AddedField.of(column, author.field) for column in outcomes.own]
+    fields = folded(added, author.delimiter)
+    if layout.kept_runs and layout.kept_runs[-1][1] == len(layout.columns) - 1:
+        fields[0].distinct[:] = [author.delimiter + text for text in fields[0].distinct]
+    for field in fields[1:]:
+        field.distinct[:] = [author.delimiter + text for text in field.distinct]
     line_ends = _line_ends(records, layout)
-    closed = last_field.beside(line_ends, b"")
-    fields = [*others, closed or last_field]
-    rows = pc.binary_join_element_wise(*echoed, *(field.rows() for field in fields), author.delimiter)
-    return rows if closed else pc.binary_join_element_wise(rows, line_ends.rows(), b"")
+    closed = fields[-1].beside(line_ends, b"")
+    return [*fields[:-1], closed] if closed else [*fields, line_ends]
 
 
-def _line_ends(records: Records, layout: Layout) -> Fields:
-    widths: NDArray[np.int64] = (records.ends - records.stops)[records.sound]
+def _pieced(data: bytes, runs: list[Positions], texts: list[bytes], numbers: NDArray[np.int64]) -> bytes:
+    """Return pieces one after the other.
+
+    The pieces are the values of one Arrow array over the chunk's bytes with the texts behind them: taking them copies
+    each of them once, in C++, and they then lie one after the other.
+
+    Args:
+        data: The chunk's bytes.
+        runs: Begin and end of pieces of it; between the end of one and the begin of the next is a value of no use.
+        texts: Further pieces.
+        numbers: Which pieces, by their place among the array's values.
+    """
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    offsets = np.concatenate([*(run.reshape(-1) for run in runs), [len(data)], len(data) + np.cumsum(sizes)])
+    values = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join((data, *texts)))]
+    array = pa.Array.from_buffers(pa.large_binary(), offsets.size - 1, values)
+    _, edges, taken = array.take(pa.array(numbers)).buffers()
+    if not numbers.size or taken is None:
+        return b""
+    size = int(np.frombuffer(edges, np.int64, count=numbers.size + 1)[-1])
+    joined: bytes = taken.slice(0, size).to_pybytes()
+    return joined
+
+
+def _line_ends(records: Records, layout: Layout) -> AddedField:
+    widths: NDArray[np.int64] = (records.lines.ends - records.lines.stops)[records.sound]
     widths[widths == 0] = len(layout.line_end)
     if (widths == widths[0]).all():
-        return Fields([_ENDS[int(widths[0])]], np.zeros_like(widths))
-    return Fields(list(_ENDS), widths)
+        return AddedField([_ENDS[int(widths[0])]], np.zeros_like(widths))
+    return AddedField(list(_ENDS), widths)
 
 
-def _faulty_row(records: Records, index: int, reason: str, layout: Layout) -> bytes:
-    start, stop, end = (int(edge[index]) for edge in (records.starts, records.stops, records.ends))
-    fields = split_fields(records.data[start:stop], layout.author.delimiter)
+def _faulty_row(lines: Lines, index: int, reason: str, layout: Layout) -> bytes:
+    start, stop, end = (int(edge[index]) for edge in (lines.starts, lines.stops, lines.ends))
+    fields = split_fields(lines.data[start:stop], layout.author.delimiter)
     echoed = _fitted(fields, layout)
     author = layout.author
     added = [author.field(FAILED), author.message(reason), *(b"" for _ in layout.own)]
-    return author.delimiter.join(echoed + added) + (records.data[stop:end] or layout.line_end)
+    return author.delimiter.join(echoed + added) + (lines.data[stop:end] or layout.line_end)
 
 
 def _fitted(fields: Sequence[bytes], layout: Layout) -> list[bytes]:
@@ -168,12 +206,3 @@ def _any_within(ascending: Sequence[int], low: int, high: int) -> bool:
     """Return whether a number lies between two others; this is asked per field of a faulty record."""
     index = bisect_left(ascending, low)
     return index < len(ascending) and ascending[index] <= high
-
-
-def _joined(rows: pa.BinaryArray) -> bytes:
-    """Return the values one after the other: they already lie so in the array's buffer."""
-    _, offsets, data = rows.buffers()
-    if not len(rows) or data is None:
-        return b""
-    edges = np.frombuffer(offsets, np.int32, count=len(rows) + 1, offset=rows.offset * _OFFSET_BYTES)
-    return bytes(data[int(edges[0]) : int(edges[-1])])

@@ -117,6 +117,14 @@ class Lines:
         stops = _stops(data, starts, ends)
         return cls(data, quotes, feeds, starts, ends, stops, np.equal(starts, stops))
 
+    def without_blanks(self) -> Lines:
+        """Return the records alone."""
+        if not self.blank.any():
+            return self
+        kept = ~self.blank
+        starts, ends, stops = self.starts[kept], self.ends[kept], self.stops[kept]
+        return Lines(self.data, self.quotes, self.feeds, starts, ends, stops, self.blank[kept])
+
     def before(self, offset: int) -> int:
         """Return the number of line feeds before ``offset``."""
         return int(np.searchsorted(self.feeds, offset))

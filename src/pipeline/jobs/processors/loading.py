@@ -66,13 +66,15 @@ class LoadedProcessor:
         processor: The processor itself.
         settings: Its name, options, concurrency and tries.
         result_columns: Names of its own result columns.
+        input_columns: Names of the columns that a columnar processor reads; None: all of them.
         version: As the processor says; a new version never meets the parts of an old one.
     """
 
     def __init__(self, processor: Processor, settings: ProcessorSettings) -> None:
         self.processor: Final = processor
         self.settings: Final = settings
-        self.result_columns: Final = _result_columns(processor, settings.name)
+        self.result_columns: Final = _names(processor, "result_columns", settings.name) or ()
+        self.input_columns: Final = _names(processor, "input_columns", settings.name)
         self.version: Final = str(getattr(processor, "version", "1"))
         self._opened = False
         self._opening = asyncio.Lock()
@@ -286,9 +288,11 @@ def _checked(processor: object, name: str) -> Processor:
     raise AssertionError(name)  # pragma: no cover - the two checks above leave nothing else
 
 
-def _result_columns(processor: Processor, name: str) -> tuple[str, ...]:
-    columns = getattr(processor, "result_columns", ())
+def _names(processor: Processor, attribute: str, name: str) -> tuple[str, ...] | None:
+    columns = getattr(processor, attribute, None)
+    if columns is None:
+        return None
     fine = isinstance(columns, list | tuple) and all(isinstance(column, str) and column.strip() for column in columns)
     if not fine or len(set(columns)) != len(columns):
-        raise FatalError("processor_invalid", f"result_columns of {name} must be different, non-empty names.")
+        raise FatalError("processor_invalid", f"{attribute} of {name} must be different, non-empty names.")
     return tuple(columns)

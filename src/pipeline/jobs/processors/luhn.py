@@ -2,47 +2,76 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-_ZERO = ord("0")
+Words = NDArray[np.uint64]
+
+_LETTERS: Final = 8
+"""Letters of a word: an integer of 64 bits, of which the last letter is the highest byte."""
+
+_WORD: Final = np.dtype("<u8")
+_ZEROS: Final = np.uint64(0x3030303030303030)
+_HIGH_BITS: Final = np.uint64(0x8080808080808080)
+_MORE_THAN_NINE: Final = np.uint64(0x7676767676767676)
+"""Sets the high bit of a byte above nine."""
+_EVERY_SECOND: Final = np.uint64(0x00FF00FF00FF00FF)
+_MORE_THAN_FOUR: Final = np.uint64(0x007B007B007B007B)
+"""Sets bit 7 of a pair of bytes above four."""
+_ONES: Final = np.uint64(0x0001000100010001)
+_OWN: Final = np.array([(1 << 64) - (1 << 8 * (_LETTERS - letters)) for letters in range(_LETTERS + 1)], np.uint64)
+"""The bytes of the last so many letters of a word."""
 
 
 def digits_and_luhn(numbers: pa.StringArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for each value whether it is digits only, and whether in addition its last digit is right.
 
-    Values of equal length form one matrix, so the work is a few vector operations per digit position. An empty value
-    has digits only and no right check digit.
+    It reads eight letters of each value at a time, from the end on, so the work is some twenty vector operations per
+    eight letters of the longest value. An empty value has digits only and no right check digit.
     """
     rows = len(numbers)
+    if not rows:
+        return np.zeros(0, np.bool_), np.zeros(0, np.bool_)
     _, offset_buffer, data_buffer = numbers.buffers()
-    offsets = (
-        np.frombuffer(offset_buffer, np.int32, count=rows + 1, offset=4 * numbers.offset)
-        if rows
-        else np.zeros(1, np.int32)
-    )
-    data = (
-        np.frombuffer(data_buffer, np.uint8) if data_buffer is not None and data_buffer.size else np.zeros(0, np.uint8)
-    )
+    offsets = np.frombuffer(offset_buffer, np.int32, count=rows + 1, offset=4 * numbers.offset)
     lengths = np.diff(offsets)
-    digits, right = np.ones(rows, np.bool_), np.zeros(rows, np.bool_)
-    for length in np.unique(lengths).tolist():
-        if length == 0:
-            continue
-        which = lengths == length
-        if which.all():
-            matrix = data[offsets[0] : offsets[-1]].reshape(rows, length)
-        else:
-            matrix = data[offsets[:-1][which][:, np.newaxis] + np.arange(length)]
-        digits[which], right[which] = _check(matrix)
-    return digits, right
+    words = -(-int(lengths.max()) // _LETTERS)
+    others, pairs = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
+    if words:
+        values = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]]
+        # room in front of the first value, so that each word lies inside
+        room = words * _LETTERS
+        letters = np.concatenate((np.zeros(room, np.uint8), values))
+        ends = offsets[1:] + (room - int(offsets[0]))
+        alike = (lengths == lengths[0]).all()
+        for number in range(1, words + 1):
+            if alike:  # the values lie in equal steps, which costs a tenth of looking each of them up
+                word = np.ndarray((rows,), _WORD, letters, int(ends[0]) - number * _LETTERS, (int(lengths[0]),))
+            else:
+                every = np.ndarray((letters.size - _LETTERS + 1,), _WORD, letters, strides=(1,))
+                word = every[ends - number * _LETTERS]
+            digits = _digits(word, lengths - (number - 1) * _LETTERS)
+            others |= (digits + _MORE_THAN_NINE) | digits
+            pairs += _luhn_pairs(digits)
+    only_digits = others & _HIGH_BITS == 0
+    sums = ((pairs * _ONES) >> 48).astype(np.uint16)  # multiplied, the four pairs add up in the highest one
+    return only_digits, only_digits & (sums % 10 == 0) & (lengths > 0)
 
 
-def _check(matrix: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    positions = np.ascontiguousarray(matrix.T) - np.uint8(_ZERO)
-    digits: NDArray[np.bool_] = np.all(positions <= 9, axis=0)  # noqa: PLR2004 - letters below "0" wrap around to great numbers
-    total = np.zeros(matrix.shape[0], np.uint16)
-    for distance, position in enumerate(positions[::-1]):
-        total += position if distance % 2 == 0 else position * 2 - np.uint8(9) * (position > 4)  # noqa: PLR2004
-    return digits, digits & (total % 10 == 0)
+def _digits(word: Words, letters: NDArray[np.int32]) -> Words:
+    """Return the values of a word's digits; 0 for letters that are not of the value, above 9 for what is no digit."""
+    digits = word ^ _ZEROS
+    if letters.min() < _LETTERS:
+        digits &= _OWN[np.clip(letters, 0, _LETTERS)]
+    return digits
+
+
+def _luhn_pairs(digits: Words) -> Words:
+    """Return the Luhn sum of each pair of digits: the right one, and the digits of twice the left one."""
+    doubled = digits & _EVERY_SECOND
+    nines = ((doubled + _MORE_THAN_FOUR) >> 7) & _ONES  # the digits of 18 are 1 + 8: nine less
+    pairs: Words = ((digits >> 8) & _EVERY_SECOND) + doubled + doubled - nines * np.uint64(9)
+    return pairs

@@ -101,7 +101,8 @@ class ColumnarProcessor(Protocol):
         """Return a batch of as many rows, in order: ``status`` (``ok``/``failed``), ``message``, own result columns.
 
         The input holds all columns as strings by header name, and three more under the names ``__record`` (int64),
-        ``__card_number`` and ``__idempotency_key``. What is returned are strings too, dictionary-encoded or not.
+        ``__card_number`` and ``__idempotency_key``. With an attribute ``input_columns`` it holds those of them that it
+        names, and ``__record``. What is returned are strings too, dictionary-encoded or not.
 
         Raises:
             TransientCardError: The whole batch is tried again, a bounded number of times, then its cards fail.
@@ -125,4 +126,4 @@ class Opens(Protocol):
 
 Processor = RowProcessor | ColumnarProcessor
 """It may have an attribute ``result_columns`` naming its own result columns, and ``version`` (default "1"): a new
-version never meets the parts of an old one."""
+version never meets the parts of an old one. A columnar one may name the columns that it reads in ``input_columns``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,8 @@ from pipeline.jobs.processors.luhn import digits_and_luhn
 from pipeline.jobs.processors.protocols import JobContext
 
 Flags = NDArray[np.bool_]
+
+_CARD_NUMBER: Final = "__card_number"
 
 
 class ColumnRule(BaseModel):
@@ -70,6 +72,7 @@ class Validate:
 
     def __init__(self, options: ValidateOptions) -> None:
         self._options = options
+        self.input_columns = (_CARD_NUMBER, *(name for name in options.columns if name != _CARD_NUMBER))
 
     def process_batch(self, batch: pa.RecordBatch, _context: JobContext) -> pa.RecordBatch:
         """Return status and message of every card.
@@ -78,7 +81,7 @@ class Validate:
             PermanentError: ``validate_column_missing``: a rule is for a column that the file does not have.
         """
         decision = _Decision(batch.num_rows)
-        self._check_numbers(batch.column("__card_number"), decision)
+        self._check_numbers(batch.column(_CARD_NUMBER), decision)
         for name, rule in self._options.columns.items():
             if name not in batch.schema.names:
                 raise PermanentError(

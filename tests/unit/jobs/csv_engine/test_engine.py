@@ -324,6 +324,45 @@ async def test_own_columns_stand_in_their_order_under_their_new_names() -> None:
     assert result == b"card_number,a,status,message,b,card\nx,0,ok,,2,1\ny,0,ok,,,3\n"
 
 
+@pytest.mark.parametrize(
+    ("named", "read"),
+    [
+        (("note", "__card_number", "absent"), ["note", "__record", "__card_number"]),
+        (["__idempotency_key"], ["__record", "__idempotency_key"]),
+        ((), ["__record"]),
+    ],
+)
+async def test_the_columnar_form_gets_the_columns_that_it_names(named: Sequence[str], read: list[str]) -> None:
+    """And the record number, so that it always knows how many cards there are. The file may lack a column."""
+    seen: list[pa.RecordBatch] = []
+
+    class Look(Fine):
+        input_columns = named
+
+        def process_batch(self, batch: pa.RecordBatch, context: JobContext) -> pa.RecordBatch:
+            seen.append(batch)
+            return super().process_batch(batch, context)
+
+    result, _ = await run(b"card_number,note\n1,a\n2\n3,b\n", Look)
+    assert [batch.schema.names for batch in seen] == [read]
+    assert seen[0].column("__record").to_pylist() == [1, 3]
+    assert result.count(b",ok,\n") == 2
+
+
+async def test_an_error_says_nothing_of_columns_that_the_processor_does_not_name() -> None:
+    """It may know their values from elsewhere, such as an earlier batch."""
+
+    class Remember(Fine):
+        input_columns = ("__card_number",)
+
+        def process_batch(self, _batch: pa.RecordBatch, _context: JobContext) -> pa.RecordBatch:
+            raise PermanentError("no", "no Harriet")
+
+    with pytest.raises(PermanentError) as caught:
+        await run(b"card_number,name\n1,Harriet\n", Remember)
+    assert caught.value.message == "no [7 letters]"
+
+
 async def test_a_columnar_processor_may_return_nulls_and_dictionaries_for_text() -> None:
     """Null is empty."""
 

@@ -154,14 +154,18 @@ def test_what_is_no_processor_is_refused_with_what_it_needs() -> None:
         assert what in message
 
 
+@pytest.mark.parametrize("attribute", ["result_columns", "input_columns"])
 @pytest.mark.parametrize("columns", ["points", ("a", "a"), ("",), (1,), 7])
-def test_result_columns_must_be_different_names(columns: Any) -> None:
+def test_its_columns_must_be_different_names(attribute: str, columns: Any) -> None:
     """One string is a common slip."""
 
     class Mine(Plain):
-        result_columns = columns
+        pass
 
-    assert refused(Mine, programme="x")[0] == "processor_invalid"
+    setattr(Mine, attribute, columns)
+    code, message = refused(Mine, programme="x")
+    assert code == "processor_invalid"
+    assert attribute in message
 
 
 async def test_open_and_close_surround_the_work() -> None:

@@ -197,6 +197,31 @@ class TestManyObjects:
         assert await keys(store, "n/") == names
 
 
+class TestScan:
+    @pytest.mark.parametrize("prefix", ["", "a/", "a/d/", "b/", "c/"])
+    async def test_it_finds_what_a_listing_finds(self, store: ObjectStore, prefix: str) -> None:
+        for key in RANDOM.sample(NAMES, len(NAMES)):
+            await store.create(key, key.encode())
+        assert sorted([info async for info in store.scan(prefix)], key=lambda info: info.key) == [
+            info async for info in store.list(prefix)
+        ]
+
+    async def test_folders_with_names_of_one_length_come_in_order_of_their_names(self, store: ObjectStore) -> None:
+        """So a reader of markers that are filed under minutes may stop at the first later minute."""
+        names = [f"m/{n % 90:012d}/{'a-b' if n % 2 else 'a'}/{n}" for n in range(1100)]
+        for start in range(0, len(names), 100):
+            await asyncio.gather(*(store.create(key, b"") for key in names[start : start + 100]))
+        found = [info.key async for info in store.scan("m/")]
+        assert sorted(found) == sorted(names)
+        assert [key.split("/")[1] for key in found] == sorted(key.split("/")[1] for key in names)
+        for begin in (0, 700, 1050):
+            assert [info.key async for info in store.scan("m/", after=found[begin])] == found[begin + 1 :]
+
+    async def test_only_a_folder_can_be_scanned(self, store: ObjectStore) -> None:
+        with pytest.raises(ValueError, match="names no folder"):
+            await anext(store.scan("a/b"))
+
+
 class TestDelete:
     async def test_a_deleted_object_is_gone_and_may_come_again(self, store: ObjectStore) -> None:
         await store.create("a/b/c", b"1")

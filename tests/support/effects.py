@@ -204,6 +204,7 @@ class NoticingStore:
         self._around = around
         self.get = store.get
         self.stream = store.stream
+        self.scan = store.scan
         self.folders = store.folders
         self.check = store.check
         self.close = store.close

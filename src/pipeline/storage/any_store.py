@@ -144,6 +144,16 @@ class MeteredStore:
         async for info in infos:
             yield info
 
+    async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """See ObjectStore."""
+        infos = self._store.scan(prefix, after=after)
+        with self._measured("list"):
+            first = await anext(infos, None)
+        if first is not None:
+            yield first
+        async for info in infos:
+            yield info
+
     async def folders(self, prefix: str) -> Sequence[str]:
         """See ObjectStore."""
         with self._measured("folders"):

@@ -23,6 +23,7 @@ from pipeline.storage.protocols import (
     StoreForbidden,
     StoreFull,
     StoreUnavailable,
+    check_folder,
     check_key,
     check_prefix,
     creation_unknown,
@@ -103,6 +104,12 @@ class LocalStore:
         """See ObjectStore; it holds at most 50,000 names in memory for each level of folders."""
         check_prefix(prefix)
         async for info in walk(self._read_folder, prefix):
+            yield info
+
+    async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """See ObjectStore; in key order. It opens a folder when its turn comes."""
+        check_folder(prefix)
+        async for info in walk(self._read_folder, prefix, after=after):
             yield info
 
     async def folders(self, prefix: str) -> Sequence[str]:

@@ -117,6 +117,18 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Yield the objects below a folder, lazily: who stops early pays for what was read, not for what is there.
+
+        They come in the order of the server. Some servers order by key, others by folder. So the order is known only
+        between two keys whose first different segments have equal lengths: the lesser one comes first.
+
+        Args:
+            prefix: Empty, or ending with a slash.
+            after: Begin after this key; empty: at the first one.
+        """
+        ...
+
     async def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders directly below ``prefix`` (empty, or ending with a slash), in order.
 
@@ -184,3 +196,10 @@ def check_prefix(prefix: str) -> str:
     if len(prefix) > MAX_KEY_CHARS or not _PREFIX.fullmatch(prefix):
         raise ValueError(f"{prefix!r} is no prefix of a store key")
     return prefix
+
+
+def check_folder(prefix: str) -> str:
+    """Return the prefix of a folder (empty, or ending with a slash), or raise ValueError."""
+    if prefix and not prefix.endswith("/"):
+        raise ValueError(f"{prefix!r} names no folder: end it with a slash")
+    return check_prefix(prefix)

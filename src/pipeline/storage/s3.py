@@ -19,6 +19,7 @@ from pipeline.storage.protocols import (
     StoreForbidden,
     StoreFull,
     StoreUnavailable,
+    check_folder,
     check_key,
     check_prefix,
     creation_unknown,
@@ -218,6 +219,15 @@ class S3Store:
                 yield [_info(meta) for meta in page if meta["path"].startswith(prefix)]
                 if not page[-1]["path"].startswith(prefix) and page[-1]["path"] > prefix:
                     return  # every server lists names with a common beginning together
+
+    async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """See ObjectStore; a request for every 1,000 objects."""
+        check_folder(prefix)
+        with self._translated("list", prefix):
+            found = obstore.list(self._client, prefix or None, offset=after or None, chunk_size=_PAGE)
+            while (page := await self._next(found)) is not None:
+                for meta in page:
+                    yield _info(meta)
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """See ObjectStore; a request for every 1,000 folders and objects directly below the prefix."""

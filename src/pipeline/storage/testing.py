@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from pipeline.storage.protocols import ObjectInfo, ObjectNotFound, StoreUnavailable, check_key, check_prefix
+from pipeline.storage.protocols import (
+    ObjectInfo,
+    ObjectNotFound,
+    StoreUnavailable,
+    check_folder,
+    check_key,
+    check_prefix,
+)
 
 
 class MemoryStore:
@@ -51,6 +58,15 @@ class MemoryStore:
         check_prefix(prefix)
         for key in sorted(key for key in self.objects if key.startswith(prefix)):
             if (data := self.objects.get(key)) is not None:
+                yield ObjectInfo(key, len(data))
+
+    async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """See ObjectStore; in the order of folders, as some servers have it."""
+        self._reach()
+        check_folder(prefix)
+        found = sorted((key.split("/"), key) for key in self.objects if key.startswith(prefix))
+        for names, key in found:
+            if names > after.split("/") and (data := self.objects.get(key)) is not None:
                 yield ObjectInfo(key, len(data))
 
     async def folders(self, prefix: str) -> Sequence[str]:

@@ -110,21 +110,32 @@ async def in_order(items: AsyncIterator[T], work: Callable[[T], Awaitable[R]]) -
 
 async def _found(jobs: JobStore, wanted: Wanted) -> AsyncIterator[tuple[str, JobRef]]:
     after = wanted.after or ""
-    sources = {"open/": _open, WAITING_MARKERS: _unread, "ended/": _ended}
+    sources = {"decided/": _decided, "open/": _open, WAITING_MARKERS: _unread, "ended/": _ended}
     begin = next((prefix for prefix in sources if after.startswith(prefix)), None)
     if after and begin is None:
         raise UsageRefused("cursor_unknown", f"{after!r} is no cursor; give the one that `job list` printed")
     order = list(sources)
+    known: set[JobRef] = set()
     for prefix in order[order.index(begin) if begin else 0 :]:
         if wanted.ended if prefix == "ended/" else wanted.open:
-            async for found in sources[prefix](jobs, wanted, after if prefix == begin else ""):
-                yield found
+            async for key, ref in sources[prefix](jobs, wanted, after if prefix == begin else ""):
+                # a renewed job is filed under several deadlines, and one whose notification was repeated ended twice
+                if ref not in known:
+                    known.add(ref)
+                    yield key, ref
+
+
+async def _decided(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tuple[str, JobRef]]:
+    """Yield the open attempts whose deadline has passed, the earliest deadline first: they were decided by then."""
+    async for marker in jobs.filed("decided", after=after):
+        if wanted.integration in (None, marker.ref.integration):
+            yield marker.key, marker.ref
 
 
 async def _open(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tuple[str, JobRef]]:
-    """Yield the open attempts, the earliest deadline first."""
-    async for marker in jobs.filed("open"):
-        if marker.key > after and wanted.integration in (None, marker.ref.integration):
+    """Yield the other open attempts, the earliest deadline first."""
+    async for marker in jobs.filed("open", after=after):
+        if wanted.integration in (None, marker.ref.integration):
             yield marker.key, marker.ref
 
 
@@ -148,7 +159,6 @@ async def _ended(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tu
     names = [wanted.integration] if wanted.integration else await jobs.objects.folders("ended/")
     latest = _minute_of(after) if after else ("9", "")
     day = wanted.until
-    known: set[JobRef] = set()
     while day.date() >= since.astimezone(UTC).date():
         text = f"{day.astimezone(UTC):%Y%m%d}"
         minutes = [
@@ -161,9 +171,7 @@ async def _ended(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tu
             if (minute, name) > latest:
                 continue
             async for key, ref in _ended_in(jobs, name, minute):
-                # a job whose notification was repeated ended more than once
-                if ref not in known and ((minute, name) < latest or key < after):
-                    known.add(ref)
+                if (minute, name) < latest or key < after:
                     yield key, ref
         day -= _DAY
 

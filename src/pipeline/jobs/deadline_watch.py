@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -15,7 +16,7 @@ from pipeline.contracts import Record
 from pipeline.errors import FatalError, Overloaded, PipelineError, TransientError
 from pipeline.jobs.announcements import JobRules, announce, decode_request, rules_for
 from pipeline.jobs.damage import JobDamaged
-from pipeline.jobs.job_tree import JobRef, Marker
+from pipeline.jobs.job_tree import JobRef, Marker, MarkerKind
 from pipeline.jobs.outcomes import Counts, Decider
 from pipeline.jobs.receipts import Announcement
 from pipeline.jobs.stage import StageContext, deadline_passed, job_in_logs
@@ -29,12 +30,16 @@ log = structlog.get_logger(__name__)
 _FAILURES_IN_A_ROW: Final = 5
 """So many jobs in a row fail only if the store or the broker is unavailable: the next look tries again."""
 
+_COUNT_EVERY_SECONDS: Final = 300.0
+"""Counting the open jobs is for metrics only, and costs a request of the store for every 1,000 of them."""
+
 
 class DeadlineWatch:
     """Handler of ``card-batch.requested`` in a group of its own, and the loop that looks for jobs that are due.
 
     It files every job at once under the minute of its deadline. At the deadline, it decides ``failed`` for a job
-    without an outcome. Several watches may run: the store creates the outcome once. Run it inside CONFIRM.
+    without an outcome, and files the job as decided: so a look reads what is due, not what is open or was refused.
+    Several watches may run: the store creates the outcome once. Run it inside CONFIRM.
     """
 
     def __init__(self, context: StageContext, integrations: Mapping[str, JobRules], *, interval: float) -> None:
@@ -43,10 +48,10 @@ class DeadlineWatch:
         self._integrations = integrations
         self._interval = interval
         self._decider = Decider(context)
-        self._repeated: set[str] = set()
         self._nearest: datetime | None = None
         self._failing: set[str] = set()
         self._unconfigured: Counter[str] = Counter()
+        self._count_at = 0.0
 
     async def handle(self, record: Record, lease: Lease) -> None:
         """File a job under its deadline."""
@@ -64,6 +69,9 @@ class DeadlineWatch:
             try:
                 await self.look()
                 self._context.metrics.deadline_watch_failing.set(len(self._failing))
+                if time.monotonic() >= self._count_at:
+                    await self.count()
+                    self._count_at = time.monotonic() + _COUNT_EVERY_SECONDS
             except FatalError:
                 raise
             except Exception as error:  # noqa: BLE001 - it must go on: without it jobs end in silence
@@ -89,36 +97,40 @@ class DeadlineWatch:
     async def _look(self, attempts: _Attempts) -> None:
         now = self._context.clock()
         nearest: datetime | None = None
-        count = 0
-        repeated: set[str] = set()
         later: list[Marker] = []
-        unconfigured: Counter[str] = Counter()
         async for marker in self._jobs.filed("open"):
-            count += 1
             if marker.ref.integration not in self._integrations:
-                # a removed integration's, or another deployment's: it has no deadline that this process can meet
-                unconfigured[marker.ref.integration] += 1
-                continue
-            undecided = marker.key not in self._repeated
-            if nearest is None and undecided:
+                continue  # a removed integration's, or another deployment's: this process cannot meet its deadline
+            if nearest is None:
                 self._show_nearest(marker.minute)  # first, since deciding the job may fail
-            if marker.minute <= now:
-                if marker.key in self._failing:
-                    later.append(marker)
-                else:
-                    undecided = await attempts.make(marker, self._handle_due)
-            if marker.key in self._repeated:
-                repeated.add(marker.key)
+            if marker.minute > now:
+                nearest = nearest or marker.minute
+                break
+            if marker.key in self._failing:
+                later.append(marker)
+                undecided = True
+            else:
+                undecided = await attempts.make(marker, self._handle_due)
             # a decided job has no deadline any more, whether it waits for the partner's answer or was refused
             if nearest is None and undecided:
                 nearest = marker.minute
         for marker in later:
             await attempts.make(marker, self._handle_due)
-        self._repeated = repeated | (self._repeated & {marker.key for marker in later})
-        self._context.metrics.open_jobs.set(count)
         self._show_nearest(nearest)
-        self._report_unconfigured(unconfigured)
         await self._purge_due(now, attempts)
+
+    async def count(self) -> None:
+        """Set the metrics of open jobs, those of integrations that are not configured here among them."""
+        count = 0
+        unconfigured: Counter[str] = Counter()
+        kinds: tuple[MarkerKind, ...] = ("open", "decided")
+        for kind in kinds:
+            async for marker in self._jobs.filed(kind):
+                count += 1
+                if marker.ref.integration not in self._integrations:
+                    unconfigured[marker.ref.integration] += 1
+        self._context.metrics.open_jobs.set(count)
+        self._report_unconfigured(unconfigured)
 
     async def _purge_due(self, now: datetime, attempts: _Attempts) -> None:
         async for marker in self._jobs.filed("purge", until=now):
@@ -166,19 +178,15 @@ class DeadlineWatch:
 
     async def _handle_due(self, marker: Marker) -> bool:
         """Decide a job whose minute has begun; return whether it stays undecided under this marker."""
-        if marker.key in self._repeated:
-            return False  # refused jobs stay open, perhaps thousands: each look would read them all again
-        ref = marker.ref
-        rules = self._integrations[ref.integration]
         try:
-            newest = await self._jobs.newest(ref)
+            newest = await self._jobs.newest(marker.ref)
         except ObjectNotFound:
             # a lifecycle rule deleted its announcements, which are older than this marker: nothing is left to do
             log.warning("job_forgotten")
             await self._jobs.unfile(marker.key)
             return False
         with trace_in_logs(newest.traceparent):
-            return await self._decide_due(marker, newest, rules)
+            return await self._decide_due(marker, newest, self._integrations[marker.ref.integration])
 
     async def _decide_due(self, marker: Marker, newest: Announcement, rules: JobRules) -> bool:
         ref = marker.ref
@@ -188,13 +196,15 @@ class DeadlineWatch:
             await self._jobs.file("open", ref, newest.deadline)
             await self._jobs.unfile(marker.key)
             return False
-        # publish an existing outcome again: its sender may have died before it published. Once per process is enough
+        # before the publication: CONFIRM, which acts on it, deletes this marker
+        await self._jobs.file("decided", ref, marker.minute)
+        # publish an existing outcome again: its sender may have died before it published. Once is enough
         if not await self._decider.publish_existing(ref, None):
             log.warning("deadline_passed")
             await self._decider.fail(
                 ref, deadline_passed(newest.deadline), rules, counts=await self._decided_cards(ref)
             )
-        self._repeated.add(marker.key)
+        await self._jobs.unfile(marker.key)
         return False
 
     async def _decided_cards(self, ref: JobRef) -> Counts:

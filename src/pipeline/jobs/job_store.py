@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeVar
 
 from pipeline.contracts import Topic
 from pipeline.jobs.damage import JobDamaged
-from pipeline.jobs.job_tree import WAITING_RECEIPT, JobRef, Marker, WaitingMarker, parse_marker
+from pipeline.jobs.job_tree import WAITING_RECEIPT, JobRef, Marker, MarkerKind, WaitingMarker, parse_marker
 from pipeline.jobs.part_store import PartStore
 from pipeline.jobs.receipts import (
     Announcement,
@@ -152,13 +152,19 @@ class JobStore(PartStore):
 
     # --- what is due -----------------------------------------------------------------------------------------------
 
-    async def file(self, kind: Literal["open", "purge"], ref: JobRef, due: datetime) -> None:
+    async def file(self, kind: MarkerKind, ref: JobRef, due: datetime) -> None:
         """File a job under the minute of a due time. A repeat changes nothing."""
         await self.objects.create(ref.marker(kind, due), b"")
 
-    async def filed(self, kind: Literal["open", "purge"], *, until: datetime | None = None) -> AsyncIterator[Marker]:
-        """Yield filed jobs, earliest minute first; with ``until`` only minutes that have begun by then."""
-        async for info in self.objects.list(f"{kind}/"):
+    async def filed(self, kind: MarkerKind, *, until: datetime | None = None, after: str = "") -> AsyncIterator[Marker]:
+        """Yield filed jobs, earliest minute first, in no order within a minute. Who stops early saves requests.
+
+        Args:
+            kind: Where they are filed.
+            until: Only minutes that have begun by then.
+            after: Key of a marker of this kind; only those that follow it.
+        """
+        async for info in self.objects.scan(f"{kind}/", after=after):
             marker = parse_marker(info.key)
             if marker is None:
                 self._findings.foreign(info.key)
@@ -192,8 +198,7 @@ class JobStore(PartStore):
             deadlines = [one.deadline for one in await self.announcements(ref)]
         else:
             deadlines = await self.drop_urls(ref, at, newest)
-        for deadline in deadlines:
-            await self.unfile(ref.marker("open", deadline))
+        await self.objects.delete_all([ref.marker(kind, one) for one in deadlines for kind in ("open", "decided")])
 
     async def drop_urls(self, ref: JobRef, at: datetime, newest: Announcement | None = None) -> list[datetime]:
         """Erase the signed URLs of an attempt that nobody needs any more; return its announcements' deadlines.

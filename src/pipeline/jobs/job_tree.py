@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Literal, get_args
 from uuid import UUID
 
 _MINUTE_FORMAT: Final = "%Y%m%d%H%M"
 _SECOND_FORMAT: Final = "%Y%m%d%H%M%S"
+
+MarkerKind = Literal["open", "decided", "purge"]
+"""Where an attempt is filed. ``open``: its partner is not notified yet, by deadline; it may be decided. ``decided``: so
+too, once its deadline has passed. ``purge``: it has parts to delete, by the time when they go."""
+
+_KINDS: Final[Mapping[str, MarkerKind]] = {kind: kind for kind in get_args(MarkerKind)}
 
 WAITING_MARKERS: Final = "due/"
 """Prefix of the markers of all parked jobs, in the order in which they are due."""
@@ -60,8 +67,8 @@ class JobRef:
         """Prefix of the receipts of the job's waits, those of all attempts."""
         return f"{self.root}waiting/"
 
-    def marker(self, kind: str, due: datetime) -> str:
-        """Return the key under which this attempt is filed for a minute; ``kind`` is ``open`` or ``purge``."""
+    def marker(self, kind: MarkerKind, due: datetime) -> str:
+        """Return the key under which this attempt is filed for a minute."""
         return (
             f"{kind}/{due.astimezone(UTC).strftime(_MINUTE_FORMAT)}/{self.integration}/{self.job_guid}.{self.attempt}"
         )
@@ -95,7 +102,7 @@ def parse_marker(key: str) -> Marker | None:
     parts = key.split("/")
     if len(parts) != _MARKER_PARTS:
         return None
-    kind, minute, integration, name = parts
+    kind, minute, integration, name = _KINDS.get(parts[0]), *parts[1:]
     guid, _, attempt = name.rpartition(".")
     try:
         marker = Marker(
@@ -105,7 +112,7 @@ def parse_marker(key: str) -> Marker | None:
         )
     except ValueError:
         return None
-    return marker if marker.ref.attempt > 0 and marker.ref.marker(kind, marker.minute) == key else None
+    return marker if kind and marker.ref.attempt > 0 and marker.ref.marker(kind, marker.minute) == key else None
 
 
 def parse_ended(key: str) -> tuple[JobRef, str] | None:

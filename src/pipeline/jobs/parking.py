@@ -148,7 +148,7 @@ class Parking:
 
     async def parked(self) -> AsyncIterator[WaitingMarker]:
         """Yield the markers of all parked jobs, the earliest due first. A foreign object is passed over."""
-        async for info in self._jobs.objects.list(WAITING_MARKERS):
+        async for info in self._jobs.objects.scan(WAITING_MARKERS):
             marker = parse_waiting_marker(info.key)
             if marker is not None:
                 yield marker

@@ -87,6 +87,19 @@ async def test_open_jobs_come_by_deadline_and_ended_ones_latest_first() -> None:
     assert (await page(world, since=BEGIN, integration="acme"))[0] == [6, 7, 8, 5, 4, 3, 2, 1]
 
 
+async def test_open_jobs_whose_deadline_has_passed_come_first() -> None:
+    """The watch has decided them; they are open until ECS is notified. A renewed one is listed once."""
+    world = await with_jobs(ended=0, open_=4)
+    renewed = changes(4) | {"expires_at": (BEGIN + timedelta(days=3)).isoformat()}
+    await world.deliver(world.watch, world.announce(CARDS, **renewed))
+    world.clock.forward(days=1, minutes=-3)
+    await world.watch.look()
+    assert (await page(world))[0] == [1, 2, 3, 4]
+    assert (await page(world, states=("failed",)))[0] == [1]
+    first, cursor = await page(world, 1)
+    assert (first, (await page(world, after=cursor))[0]) == ([1], [2, 3, 4])
+
+
 async def test_pages_follow_one_another_without_gap_or_repeat() -> None:
     world = await with_jobs(ended=20, open_=20)
     seen: list[int] = []

@@ -125,8 +125,9 @@ async def test_jobs_of_a_removed_integration_do_not_hide_the_nearest_deadline() 
     await world.jobs.file("open", removed, world.clock() - timedelta(days=3))
     await world.deliver(world.watch, world.announce())
     with capture_logs() as logs:
-        await world.watch.look()
-        await world.watch.look()
+        for _ in range(2):
+            await world.watch.look()
+            await world.watch.count()
     metrics = world.metrics
     assert 3500 < metrics.deadline_seconds_left_min._value.get() <= 3600
     assert metrics.open_jobs_unconfigured.labels("removed")._value.get() == 1
@@ -134,7 +135,7 @@ async def test_jobs_of_a_removed_integration_do_not_hide_the_nearest_deadline() 
         {"event": "jobs_unconfigured", "log_level": "warning", "integrations": ["removed"], "jobs": 1}
     ]
     await world.jobs.unfile(removed.marker("open", world.clock() - timedelta(days=3)))
-    await world.watch.look()
+    await world.watch.count()
     assert b"pipeline_open_jobs_unconfigured{" not in generate_latest(metrics.registry)
 
 
@@ -177,6 +178,7 @@ async def test_the_nearest_deadline_is_one_that_somebody_could_still_meet() -> N
     assert 3500 < nearest._value.get() <= 3600
     world.clock.forward(hours=1)
     await world.watch.look()
+    await world.watch.count()
     assert math.isnan(nearest._value.get())
     assert world.metrics.open_jobs._value.get() == 1
     await world.watch.look()
@@ -247,8 +249,8 @@ async def test_a_job_whose_announcements_are_gone_is_forgotten_and_holds_up_nobo
     world.clock.forward(hours=1)
     await world.watch.look()
     assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
-    assert [key for key in world.memory.objects if key.startswith("open/")] == [
-        "open/202601211259/acme/11111111-1111-4111-8111-111111111111.1"
+    assert [key for key in world.memory.objects if key.startswith(("open/", "decided/"))] == [
+        "decided/202601211259/acme/11111111-1111-4111-8111-111111111111.1"
     ]
 
 
@@ -267,7 +269,7 @@ async def test_a_job_whose_urls_expire_in_a_year_is_failed_before_its_record_lea
 
 
 async def test_a_decided_job_costs_no_request_in_each_look() -> None:
-    """Refused jobs stay open until an operator acts; a thousand of them must not delay the deadlines of others."""
+    """Refused jobs stay filed until an operator acts; a thousand of them must not delay the deadlines of others."""
     world = World()
     await world.watch.handle(world.announce(), world.lease)
     world.clock.forward(hours=2)

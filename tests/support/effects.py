@@ -51,6 +51,7 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "waiting": _JOB + r"waiting/[a-z]+-[0-9a-f]{16}-\d+\.json",
         "due": r"due/.+",
         "open": r"open/.+",
+        "decided": r"decided/.+",
         "purge": r"purge/.+",
         "ended": r"ended/.+",
         "segment": r"audit/.+",

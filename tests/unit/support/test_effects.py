@@ -95,6 +95,7 @@ async def test_every_object_that_jobs_and_the_audit_log_create_is_of_one_kind_of
         *await _completed(TransientError("callback_server_error", "ECS answered 500"), Answer("accepted", 200, "", "")),
         *await _failed_and_announced_again(),
         *await _parked(),
+        *await _overdue(),
         *await _audited(),
         *await _commanded(),
     }
@@ -151,6 +152,14 @@ async def _parked() -> list[str]:
     world.objects.fail_open += [TransientError("slow_down", "503")] * 3
     await world.handle_until_over("process", record)
     assert await world.parking.resume("acme") == 1
+    return keys
+
+
+async def _overdue() -> list[str]:
+    world, keys = _world()
+    await world.deliver(world.watch, world.announce())
+    world.clock.forward(hours=1)
+    await world.watch.look()
     return keys
 
 

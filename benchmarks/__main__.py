@@ -30,7 +30,7 @@ from benchmarks.machine import Quiet, QuietWatch, described
 from benchmarks.rows import Bounds, Row, show, summarise
 
 OUT: Final = Path("build/bench.json")
-SUITES: Final = ("ingress", "subscriber", "process", "job", "start", "neighbour")
+SUITES: Final = ("ingress", "subscriber", "process", "job", "cost", "start", "neighbour")
 """In the order in which they run; each is imported when its turn comes."""
 ROUNDS: Final = 5
 SMOKE: Final = 0.02

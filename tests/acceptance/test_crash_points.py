@@ -105,9 +105,9 @@ OF_COMMANDS: Final = {
 """Effects of an operator's commands alone: test_commands.py and test_dead_letters.py of tests/unit/cli interrupt each
 command at each of its."""
 
-AT_THE_DEADLINE: Final = {"store.decided"}
-"""The watch passes it when a job's deadline has come. tests/unit/jobs/test_watch_requests.py interrupts a look at each
-of its creations: no flow has to wait for a deadline."""
+RARE: Final = {"store.decided", "store.checkpoint"}
+"""No flow has to wait for a deadline, or for 64 segments. tests/unit/jobs/test_watch_requests.py interrupts a look of
+the deadline watch at each of its creations, tests/unit/audit/test_checkpoint.py a writer of the log at a checkpoint."""
 
 CASES: Final = [
     Case(point, *passage) for point in CRASH_POINTS for passage in PASSAGES.get(point.partition(":")[2], ())
@@ -145,7 +145,7 @@ Results = Mapping[Case, BaseException | None]
 
 def test_every_effect_has_its_scenarios() -> None:
     """An effect that somebody adds is named here, or this fails."""
-    elsewhere = OF_COMMANDS | AT_THE_DEADLINE
+    elsewhere = OF_COMMANDS | RARE
     assert set(PASSAGES) | elsewhere == set(EFFECTS)
     assert not set(PASSAGES) & elsewhere
     assert {case.point for case in CASES} == {

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from pipeline.audit import AuditSettings, Chain, Entry, Signer, Writing
 from pipeline.audit.chain import SEGMENT_BYTES, SEGMENT_EVENTS
+from pipeline.audit.segments import ROOT
 from pipeline.contracts import AuditAction, AuditEvent
 from pipeline.errors import LeaseLost
 from pipeline.storage.testing import MemoryStore
@@ -110,7 +111,7 @@ class Log:
 
     def offsets(self) -> list[int]:
         """Return the offsets of all events, in the order of the chain."""
-        found = [json.loads(line) for key in self.keys for line in self.lines(key)]
+        found = [json.loads(line) for key in self.keys if key.startswith(ROOT) for line in self.lines(key)]
         return [line["offset"] for line in found if line["kind"] == "event"]
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import islice
+from datetime import datetime
 from typing import Final
 
 import structlog
 
-from pipeline.audit.reading import Damage, Tail, find_tail, read_segment
-from pipeline.audit.segments import GENESIS, Built, Entry, SegmentPosition, Signer, build
+from pipeline.audit.checkpoint import Checkpoint, KnownIds, checkpoints_of
+from pipeline.audit.reading import Damage, Tail, find_tail, read_segment, tail_after
+from pipeline.audit.segments import GENESIS, Built, Closing, Entry, SegmentPosition, Signer, build
 from pipeline.audit.settings import AuditSettings
-from pipeline.errors import LeaseLost, most_severe
+from pipeline.errors import LeaseLost, TransientError, most_severe
 from pipeline.kafka.protocols import Lease
 from pipeline.storage import ObjectNotFound, ObjectStore
 
@@ -30,6 +28,9 @@ SEGMENT_BYTES: Final = 4_000_000
 
 _READS_AT_ONCE: Final = 8
 """Segments read at the same time when the ids are read back; each may have :data:`SEGMENT_BYTES`."""
+
+_CHECKPOINT_EVERY: Final = 64
+"""Segments after which the ids are written down, so that opening the chain reads fewer than this."""
 
 _LINE_OVERHEAD: Final = 400
 """Approximate bytes of a line besides the event."""
@@ -92,24 +93,34 @@ class Chain:
         self._last_offset: int | None = None
         self._known = KnownIds(writing.settings.id_window, writing.settings.id_window_max)
         self._pending: Built | None = None
+        self._checkpoints: list[str] = []
+        self._since_checkpoint = 0
         if tail is not None:
             self._go_to(tail)
 
     @classmethod
     async def open(cls, writing: Writing, topic: str, partition: int) -> Chain:
-        """Find the end of the chain and read the ids of the window back.
+        """Find the end of the chain and the ids of the window.
 
-        It reads each segment of the window once; the window bounds the memory.
+        They are in the last checkpoint and in the few segments after it. Without a checkpoint it reads each segment of
+        the window once; the window bounds the memory.
 
         Raises:
             FatalError: The last segment is damaged (``audit_chain_damaged``).
             StoreUnavailable: Try again.
         """
-        tail = await find_tail(writing.store, topic, partition)
-        chain = cls(writing, topic, partition, tail)
-        if tail is None:
-            return chain
-        await chain._read_back(tail)
+        checkpoint, keys = await _last_checkpoint(writing, topic, partition)
+        chain = await cls._open_at(writing, checkpoint) if checkpoint else None
+        if chain is None:
+            tail = await find_tail(writing.store, topic, partition)
+            chain = cls(writing, topic, partition, tail)
+            if tail is None:
+                return chain
+            await chain._read_back(tail.position_of, 0, tail.position.number + 1)
+            chain._checkpoints = keys
+            if chain._since_checkpoint >= _CHECKPOINT_EVERY:
+                await chain._write_checkpoint(tail.position, tail.closing)
+        chain._checkpoints = chain._checkpoints or keys
         log.info(
             "audit_chain_opened",
             topic=topic,
@@ -117,6 +128,27 @@ class Chain:
             epoch=chain._epoch,
             segment=chain._number,
             known_ids=len(chain._known),
+        )
+        return chain
+
+    @classmethod
+    async def _open_at(cls, writing: Writing, checkpoint: Checkpoint) -> Chain | None:
+        """Return the chain by its last checkpoint; None if the log does not continue from there."""
+        before = checkpoint.position
+        tail, later = await tail_after(writing.store, before)
+        following = {position.number: position for position in later}
+        chain = cls(writing, before.topic, before.partition, tail)
+        chain._known.unpack(checkpoint.groups, checkpoint.ids)
+        first = before.number + 1
+        if not later:
+            return chain if tail.closing.hash == checkpoint.closing else None
+        reader, _ = await read_segment(writing.store, following.get(first, tail.position))
+        if reader.previous != checkpoint.closing:
+            return None
+        await chain._read_back(
+            lambda number: following.get(number, SegmentPosition(before.topic, before.partition, before.epoch, number)),
+            first,
+            tail.position.number + 1,
         )
         return chain
 
@@ -208,6 +240,22 @@ class Chain:
         result.appended += len(built.ids)
         result.segments += 1
         result.forgotten += self._remember(built.ids, built.at)
+        self._since_checkpoint += 1
+        if self._since_checkpoint >= _CHECKPOINT_EVERY:
+            await self._write_checkpoint(built.position, built.closing)
+
+    async def _write_checkpoint(self, position: SegmentPosition, closing: Closing) -> None:
+        """Write the ids down; without it the next opening reads more segments."""
+        checkpoint = Checkpoint(position, closing.hash, self._known.groups(), self._known.packed())
+        store = self._writing.store
+        try:
+            await store.create(checkpoint.key, await asyncio.to_thread(checkpoint.dump, self._writing.signer))
+            await store.delete_all([key for key in self._checkpoints if key != checkpoint.key])
+        except TransientError as error:
+            log.warning("audit_checkpoint_postponed", code=error.code, message=error.message)
+            return  # after the next segment
+        self._checkpoints = [checkpoint.key]
+        self._since_checkpoint = 0
 
     def _remember(self, ids: Sequence[str], at: datetime) -> int:
         forgotten = self._known.add(ids, at)
@@ -231,20 +279,26 @@ class Chain:
         else:
             self._epoch, self._last_offset = tail.position.epoch, closing.last_offset
 
-    async def _read_back(self, tail: Tail) -> None:
-        """Read the window's segments, the last ones first, and remember their ids, the oldest ones first."""
+    async def _read_back(self, position_of: Callable[[int], SegmentPosition], first: int, end: int) -> None:
+        """Read the window's segments, the last ones first, and remember their ids, the oldest ones first.
+
+        Args:
+            position_of: Returns the position of a segment.
+            first: Number of the first segment that may be read.
+            end: Number after the last one.
+        """
         begin = self._writing.clock() - self._writing.settings.id_window
         left = self._writing.settings.id_window_max
-        end = tail.position.number + 1
         found: list[_Ids] = []
-        while end > 0 and left > 0 and not (found and found[-1].at < begin):
-            start = max(0, end - _READS_AT_ONCE)
-            some = await self._read_ids([tail.position_of(number) for number in range(start, end)])
+        while end > first and left > 0 and not (found and found[-1].at < begin):
+            start = max(first, end - _READS_AT_ONCE)
+            some = await self._read_ids([position_of(number) for number in range(start, end)])
             found.extend(reversed(some))
             left -= sum(len(one.ids) for one in some)
             end = start
         for one in reversed(found):
             self._remember(one.ids, one.at)
+        self._since_checkpoint = len(found)
 
     async def _read_ids(self, positions: Sequence[SegmentPosition]) -> list[_Ids]:
         """Return the ids of the segments that exist. Damage is only logged: the verifier reports it."""
@@ -267,63 +321,23 @@ class Chain:
         return _Ids(reader.at, ids) if reader.at is not None else None
 
 
-class KnownIds:
-    """The recent ids of one partition's chain. It drops old ids, and the oldest ones if there are too many.
-
-    An id takes about 120 bytes of memory. If an event comes again after its id was dropped, it is appended again.
-
-    Args:
-        window: Age at which ids are dropped.
-        most: Most ids that are kept.
-    """
-
-    def __init__(self, window: timedelta, most: int) -> None:
-        """Begin empty."""
-        self._window = window
-        self._most = most
-        self._ids: dict[bytes, None] = {}
-        self._groups: deque[tuple[datetime, int]] = deque()
-
-    def __contains__(self, event_id: str) -> bool:
-        return _short(event_id) in self._ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def add(self, ids: Sequence[str], at: datetime) -> int:
-        """Remember ids that were appended at a time, not earlier than those before.
-
-        Returns:
-            How many ids within the window were dropped, because there are too many.
-        """
-        before = len(self._ids)
-        self._ids.update(dict.fromkeys(map(_short, ids)))
-        self._groups.append((at, len(self._ids) - before))
-        while self._groups[0][0] < at - self._window:
-            self._forget(self._groups.popleft()[1])
-        return self._cut(len(self._ids) - self._most)
-
-    def _cut(self, surplus: int) -> int:
-        left = surplus
-        while left > 0:
-            at, count = self._groups.popleft()
-            if count > left:
-                self._groups.appendleft((at, count - left))
-            self._forget(min(count, left))
-            left -= count
-        return max(0, surplus)
-
-    def _forget(self, count: int) -> None:
-        # a dict keeps the order of insertion: the first ids are the oldest
-        for short in list(islice(self._ids, count)):
-            del self._ids[short]
-
-
-def _short(event_id: str) -> bytes:
-    return hashlib.blake2b(event_id.encode(), digest_size=16).digest()
-
-
 @dataclass(frozen=True, slots=True)
 class _Ids:
     at: datetime
     ids: Sequence[str]
+
+
+async def _last_checkpoint(writing: Writing, topic: str, partition: int) -> tuple[Checkpoint | None, list[str]]:
+    """Return the last checkpoint of a chain, if it can be used, and the keys of all."""
+    keys = [info.key async for info in writing.store.scan(checkpoints_of(topic, partition))]
+    if not keys:
+        return None, []
+    try:
+        data = await writing.store.get(max(keys))
+    except ObjectNotFound:
+        return None, []  # its successor replaced it meanwhile
+    found = await asyncio.to_thread(Checkpoint.load, data, writing.signer)
+    if found is None or found.key != max(keys):
+        log.warning("audit_checkpoint_unusable", checkpoint=max(keys))
+        return None, keys
+    return found, keys

@@ -293,6 +293,28 @@ async def find_tail(store: ObjectStore, topic: str, partition: int) -> Tail | No
     return tail
 
 
+async def tail_after(store: ObjectStore, known: SegmentPosition) -> tuple[Tail, Sequence[SegmentPosition]]:
+    """Return the last segment, and all that follow a known one. It makes a few requests, one for 1,000 segments.
+
+    Raises:
+        FatalError: The first or the last segment is damaged or missing (``audit_chain_damaged``).
+    """
+    first = SegmentPosition(known.topic, known.partition, 0, 0)
+    if not await _exists(store, first):
+        raise _damaged(first)
+    folder = f"{ROOT}{known.topic}/{known.partition:05d}/"
+    found = [SegmentPosition.parse(info.key) async for info in store.scan(folder, after=known.key)]
+    later = [position for position in found if position is not None and position.number > known.number]
+    last = max(later, key=lambda position: position.number, default=known)
+    try:
+        _, closing = await read_segment(store, last)
+    except ObjectNotFound:
+        raise _damaged(last) from None
+    if isinstance(closing, Damage):
+        raise _damaged(last)
+    return Tail(last, closing, ()), later
+
+
 async def _last_of_epoch(store: ObjectStore, first: SegmentPosition) -> SegmentPosition:
     low, step = first.number, 1
     while await _exists(store, _numbered(first, low + step)):

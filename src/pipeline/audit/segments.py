@@ -43,6 +43,9 @@ _FOLDER: Final = re.compile(r"[0-9]{5}")
 _PURPOSE: Final = b"card-pipeline audit segment 1\n"
 """Signed before the hash, so that a signature made for another purpose never fits."""
 
+CHECKPOINT: Final = b"card-pipeline audit checkpoint 1\n"
+"""The same before the hash of a checkpoint."""
+
 PublicKeys = Mapping[str, Ed25519PublicKey]
 """Public keys by key id."""
 
@@ -172,9 +175,13 @@ class Signer:
         self._key = key
         self.key_id = _id_of(key.public_key())
 
-    def sign(self, digest: str) -> str:
+    def sign(self, digest: str, purpose: bytes = _PURPOSE) -> str:
         """Return the signature of a hash, as 128 hex digits."""
-        return self._key.sign(_PURPOSE + digest.encode()).hex()
+        return self._key.sign(purpose + digest.encode()).hex()
+
+    def has_signed(self, digest: str, signature: str, purpose: bytes = _PURPOSE) -> bool:
+        """Return whether this key made the signature."""
+        return is_signed(digest, signature, self._key.public_key(), purpose)
 
 
 def load_public_keys(pems: Iterable[bytes]) -> PublicKeys:
@@ -195,10 +202,10 @@ def load_public_keys(pems: Iterable[bytes]) -> PublicKeys:
     return found
 
 
-def is_signed(digest: str, signature: str, key: Ed25519PublicKey) -> bool:
+def is_signed(digest: str, signature: str, key: Ed25519PublicKey, purpose: bytes = _PURPOSE) -> bool:
     """Return whether the key's private half made the signature (hex digits) over this hash."""
     try:
-        key.verify(bytes.fromhex(signature), _PURPOSE + digest.encode())
+        key.verify(bytes.fromhex(signature), purpose + digest.encode())
     except (InvalidSignature, ValueError):
         return False
     return True

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +35,11 @@ class Head(BaseModel):
     hash: str = Field(pattern="^[0-9a-f]{64}$")
     events: int = Field(ge=0)
 
+
+_READS_AHEAD: Final = 8
+"""Segments read at the same time."""
+
+_Read = tuple[SegmentReader, Closing | Damage]
 
 _HEADS: Final = TypeAdapter(list[Head])
 
@@ -69,7 +77,8 @@ async def verify(store: ObjectStore, *, keys: PublicKeys | None = None, heads: S
 
     It detects any changed, missing, swapped, forked or cut line or segment, but not two things: a chain whose end was
     cut off at a segment's boundary, and a log that was written again as a whole. ``heads`` kept elsewhere reveal both.
-    ``keys`` reveal the second, as nobody else can sign. Memory does not grow with the log.
+    ``keys`` reveal the second, as nobody else can sign. Memory does not grow with the log: it reads a few segments
+    at the same time, and holds one line of each.
 
     Args:
         store: The store that holds the log; the audit stage may write to it meanwhile.
@@ -199,9 +208,10 @@ class _Walk:
                 raise _found(
                     link.position, DamageKind.FORKED, "a folder stands here that is no epoch", key=folder + epoch
                 )
-            async for info in self.store.list(f"{folder}{epoch}/"):
-                await self._segment(info.key, link)
-                self._compare(waiting.pop(link.position.number - 1, []), link)
+            async with aclosing(self._segments(f"{folder}{epoch}/")) as segments:
+                async for key, read in segments:
+                    self._segment(key, read, link)
+                    self._compare(waiting.pop(link.position.number - 1, []), link)
         if waiting:
             raise _found(
                 link.position, DamageKind.MISSING, f"a head kept elsewhere knows segments up to {max(waiting)} here"
@@ -211,15 +221,39 @@ class _Walk:
                 SegmentPosition(topic, partition, 0, 0), DamageKind.SIGNATURE, "no segment of the partition is signed"
             )
 
-    async def _segment(self, key: str, link: _Link) -> None:
+    async def _segments(self, folder: str) -> AsyncGenerator[tuple[str, _Read | None]]:
+        """Yield the key of each object of an epoch and what was read of it, in order; a few are read ahead."""
+        ahead: deque[tuple[str, asyncio.Task[_Read | None]]] = deque()
+        try:
+            async for info in self.store.list(folder):
+                ahead.append((info.key, asyncio.create_task(self._read(info.key))))
+                if len(ahead) == _READS_AHEAD:
+                    key, task = ahead.popleft()
+                    yield key, await task
+            while ahead:
+                key, task = ahead.popleft()
+                yield key, await task
+        finally:
+            for _, task in ahead:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+
+    async def _read(self, key: str) -> _Read | None:
+        """Return what a segment holds; None for an object that is none, or has vanished."""
+        position = SegmentPosition.parse(key)
+        try:
+            return await read_segment(self.store, position) if position else None
+        except ObjectNotFound:
+            return None
+
+    def _segment(self, key: str, read: _Read | None, link: _Link) -> None:
         position = SegmentPosition.parse(key)
         if position is None:
             raise _found(link.position, DamageKind.FORKED, "an object stands here that is no segment", key=key)
         _check_position(position, link.position)
-        try:
-            reader, found = await read_segment(self.store, position)
-        except ObjectNotFound:
-            raise _found(position, DamageKind.MISSING, "the segment vanished") from None
+        if read is None:
+            raise _found(position, DamageKind.MISSING, "the segment vanished")
+        reader, found = read
         if isinstance(found, Damage):
             raise _Found(position, found)
         damage = _link_damage(reader, found, link) or self._signature_damage(reader, found, link)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.audit_log import START, TOPIC, HeldLease, Log, entries, entry
 
 from pipeline.audit import AuditSettings, verify
-from pipeline.audit.chain import KnownIds
+from pipeline.audit.checkpoint import KnownIds
 from pipeline.errors import FatalError, LeaseLost
 from pipeline.storage import StoreUnavailable
 from pipeline.storage.testing import MemoryStore

@@ -180,8 +180,11 @@ async def _audited() -> list[str]:
         store=store, settings=AuditSettings(), signer=None, clock=lambda: datetime.now(UTC), nonce=lambda: "n"
     )
     chain = await Chain.open(writing, Topic.AUDIT_EVENTS, 0)
-    event = AuditEvent(id="1", action=AuditAction.JOB_ANNOUNCED, at=datetime.now(UTC), actor="test", detail={})
-    await chain.append([Entry(0, event, event.model_dump(mode="json"), 1)], Lease())
+    for number in range(64):
+        event = AuditEvent(
+            id=str(number), action=AuditAction.JOB_ANNOUNCED, at=datetime.now(UTC), actor="test", detail={}
+        )
+        await chain.append([Entry(number, event, event.model_dump(mode="json"), 1)], Lease())
     return list(store.objects)
 
 

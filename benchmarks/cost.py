@@ -1,0 +1,77 @@
+"""What the pipeline costs in requests of its store, counted by a bucket in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FEW: Final = 1_000
+MANY: Final = 100_000
+DUE: Final = 10
+HOURS: Final = 48
+ENOUGH: Final = 2
+"""Rounds: what is counted is the same each time."""
+
+WATCH: Final = f"watch, {MANY:,} open jobs"
+
+FLOORS: Final = {WATCH: 0.9}
+TARGETS: Final = {WATCH: 0.9}
+
+
+def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
+    """Return the rows: requests, or the part of a budget that they are."""
+    return {WATCH: watch(rounds, scale)}
+
+
+def watch(rounds: int, scale: float) -> list[tuple[float, float]]:
+    """Return what a look of the deadline watch costs while few jobs are open, and while many are.
+
+    Both times ten jobs are due, and the others over the next 48 hours.
+    """
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    many = open_jobs(max(FEW, int(MANY * scale)))
+    few = many[:: len(many) // FEW][:FEW]
+    return [(asyncio.run(look(few)), asyncio.run(look(many))) for _ in range(min(rounds, ENOUGH))]
+
+
+def open_jobs(count: int) -> list[str]:
+    """Return the markers of so many jobs."""
+    from support.job_world import BEGIN  # noqa: PLC0415 - found once the tests' folder is on the path
+
+    from pipeline.jobs.job_tree import JobRef  # noqa: PLC0415
+
+    begin, step = BEGIN + timedelta(minutes=5), timedelta(hours=HOURS) / count
+    return [JobRef("acme", UUID(int=number)).marker("open", begin + number * step) for number in range(count)]
+
+
+async def look(markers: Sequence[str]) -> float:
+    """Return the requests of a look at which ten jobs are due."""
+    from support.job_world import BEGIN, PART_CIPHER, World  # noqa: PLC0415
+    from support.memory_bucket import MemoryBucket, running_bucket  # noqa: PLC0415
+
+    from pipeline.jobs.job_store import JobStore  # noqa: PLC0415
+
+    bucket = MemoryBucket()
+    bucket.fill(markers)
+    async with running_bucket(bucket) as store:
+        world = World()
+        world.jobs = JobStore(store, PART_CIPHER)
+        world.restart()
+        expiry = (BEGIN + timedelta(minutes=2)).isoformat()
+        for number in range(DUE):
+            guid = str(UUID(int=2**64 + number))
+            await world.deliver(world.watch, world.announce(job_guid=guid, expires_at=expiry))
+        world.clock.forward(minutes=3)
+        bucket.requests.clear()
+        await world.watch.look()
+        if len(bucket.keys("decided/")) != DUE:
+            raise SystemExit("the watch did not decide the jobs that were due")
+        return float(bucket.requests.total())

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from pipeline.settings.json_schema import schema_text
 from tools import errors_page, events_page, logging_page, schemas, settings_page, statuses_page, topics_page
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +28,7 @@ def generated() -> Mapping[str, str]:
         "docs/settings.md": settings_page.render(),
         "docs/statuses.md": statuses_page.render(),
         "docs/topics.md": topics_page.render(),
+        f"{schemas.FOLDER}/settings.json": schema_text(),
         **schemas.render(),
     }
 

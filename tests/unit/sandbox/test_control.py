@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -17,6 +16,9 @@ from yarl import URL
 
 from pipeline.errors import PermanentError, TransientError
 from pipeline.sandbox import JobRequest, Ledger, Sandbox, SandboxSettings, send_job, serve
+
+_NOBODY = "0f3f8a55-6f0e-4b5c-9d0b-6b1c2f5a7d10"
+"""A job that was never made."""
 
 
 async def call(
@@ -144,9 +146,9 @@ async def test_tokens_are_minted_right_or_wrong(sandbox: Sandbox, http: aiohttp.
         ("POST", "/jobs", {"card": 1}, 400, "not valid"),
         ("POST", "/jobs", {}, 400, "no webhook URL"),
         ("POST", "/faults", {"target": "moon", "kind": "cut"}, 400, "not valid"),
-        ("GET", f"/jobs/{uuid4()}", None, 404, "not found"),
+        ("GET", f"/jobs/{_NOBODY}", None, 404, "not found"),
         ("GET", "/jobs/one", None, 400, "badly formed"),
-        ("POST", f"/jobs/{uuid4()}/announce", {}, 404, "not found"),
+        ("POST", f"/jobs/{_NOBODY}/announce", {}, 404, "not found"),
     ],
 )
 async def test_mistakes_are_explained(  # noqa: PLR0917 - pytest passes keywords

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     IPvAnyNetwork,
     SecretStr,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -51,11 +52,15 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-RequestValues = Annotated[tuple[Annotated[str, AfterValidator(_names_value)], ...], BeforeValidator(_listed)]
+_ONE_OR_LIST: Final = WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}})
+
+RequestValues = Annotated[
+    tuple[Annotated[str, AfterValidator(_names_value)], ...], BeforeValidator(_listed), _ONE_OR_LIST
+]
 """Names of values, of which the first that a request has is used; one alone may be written without brackets."""
 
 RequestValuesOrText = Annotated[
-    tuple[Annotated[str, AfterValidator(_names_value_or_text)], ...], BeforeValidator(_listed)
+    tuple[Annotated[str, AfterValidator(_names_value_or_text)], ...], BeforeValidator(_listed), _ONE_OR_LIST
 ]
 """The same, or ``text:LITERAL``, which every request has."""
 

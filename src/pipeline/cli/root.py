@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "dev": "Run ingress and all stages in one process, on an embedded broker.",
     "events": "Look at events in their topics, verify their signatures again, let a group handle them again.",
     "ingress": "Receive webhooks: verify, validate, publish, answer.",
+    "init": "Write a settings file to start from.",
     "integration": "Set up, pause and resume integrations.",
     "job": "Look at jobs, retry or cancel them, notify ECS again, delete card data.",
     "quarantine": "Look at webhooks that were authentic but did not fit, and release them after a fix.",

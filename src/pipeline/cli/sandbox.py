@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import click
 
 from pipeline.cli.exits import ExitCode, UsageRefused
+from pipeline.cli.integration_writer import append_tables
 from pipeline.cli.output import json_option, print_fields, print_json
 from pipeline.cli.sandbox_events import send_weavr_events
 from pipeline.errors import FatalError
@@ -189,7 +190,7 @@ def _written(running: Sandbox, folder: Path, integration: str) -> str:
     ecs = settings_snippet(running, integration, folder=folder / "secrets")
     weavr = weavr_snippet(integration, folder=folder / "secrets")
     parts = parts_snippet(folder / "secrets")
-    file.write_text(f'[logging]\nformat = "console"\n\n{parts}\n{ecs.toml.lstrip()}\n{weavr.toml}', "utf-8")
+    append_tables(file, "", f'[logging]\nformat = "console"\n\n{parts}\n{ecs.toml.lstrip()}\n{weavr.toml}')
     return str(file)
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import click
 
 from pipeline.cli.exits import ExitCode, UsageRefused
+from pipeline.cli.integration_writer import append_tables
 from pipeline.cli.output import json_option, print_fields, print_json, print_table
 from pipeline.sandbox import weavr_snippet
 from pipeline.sandbox.weavr import (
@@ -149,7 +150,7 @@ def _write_settings(folder: Path, integration: str) -> dict[str, object]:
     if file.exists():
         raise UsageRefused("settings_exist", f"{file} is there already and is not overwritten")
     snippet = weavr_snippet(integration, folder=folder / "secrets")
-    file.write_text(f'[logging]\nformat = "console"\n\n{snippet.toml}', "utf-8")
+    append_tables(file, "", f'[logging]\nformat = "console"\n\n{snippet.toml}')
     return {"settings": file, "key file": snippet.key_file, "next key file": snippet.next_key_file}
 
 

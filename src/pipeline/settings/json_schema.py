@@ -86,8 +86,8 @@ def _tidy(value: Any, *, names: bool = False) -> Any:
         return value.replace("#/$defs/", "#/definitions/") if isinstance(value, str) else value
     if names:
         return {name: _tidy(one) for name, one in value.items()}
-    kept = {_BOUNDS.get(key, key): one for key, one in value.items() if not _noise(key, one)}
-    shown = {key: _tidy(one, names=key in ("properties", "definitions")) for key, one in kept.items()}
+    kept = {_BOUNDS.get(str(key), str(key)): one for key, one in value.items() if not _noise(key, one)}
+    shown: dict[str, Any] = {key: _tidy(one, names=key in ("properties", "definitions")) for key, one in kept.items()}
     if isinstance(shown.get("description"), str):
         shown["description"] = " ".join(shown["description"].replace("``", "`").split())
     return _without_null(shown)
@@ -101,7 +101,7 @@ def _noise(key: str, value: Any) -> bool:
     )
 
 
-_BOUNDS: Final = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+_BOUNDS: Final[dict[str, str]] = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 """How pydantic names the bounds of a number that may be missing, and how JSON Schema does."""
 
 
@@ -115,4 +115,4 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refers(schema: Mapping[str, Any]) -> bool:
-    return "$ref" in schema  # draft 7 ignores what stands beside it
+    return "$ref" in schema  # draft 7 ignores all keys beside a reference

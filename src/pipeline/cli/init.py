@@ -1,0 +1,192 @@
+"""``pipeline init``: write a settings file to start from."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+
+from pipeline.cli.exits import UsageRefused
+from pipeline.cli.integration import SENDERS, base_url_option
+from pipeline.cli.integration_writer import (
+    Sheet,
+    add_ecs,
+    add_weavr,
+    add_webhook,
+    append_tables,
+    print_ecs_sheet,
+    print_weavr_sheet,
+    print_webhook_sheet,
+    settings_without,
+)
+from pipeline.cli.output import json_option, print_json
+from pipeline.settings import DEFAULT_FILE, toml_value
+
+_EMBEDDED: Final = "embedded"
+_FOLDER: Final = "folder"
+_BROKERS: Final = re.compile(r"[A-Za-z0-9.\[\]:-]+:[0-9]{1,5}(,[A-Za-z0-9.\[\]:-]+:[0-9]{1,5})*")
+
+_HEAD: Final = """\
+# `pipeline config check` names every problem of this file; docs/settings.md explains every key.
+# An environment variable overrides a key: PIPELINE_INGRESS__PORT=8088
+
+"""
+_KAFKA: Final = """\
+[kafka]
+bootstrap_servers = {servers}
+# security_protocol and the tables [kafka.tls] and [kafka.sasl]: docs/settings.md
+
+"""
+_NO_KAFKA: Final = """\
+# [kafka]                       # `pipeline dev` brings its own broker; all other commands need Apache Kafka:
+# bootstrap_servers = "kafka-0:9092,kafka-1:9092"
+
+"""
+_LOCAL_STORE: Final = """\
+[store]                         # receipts and results of jobs, and the audit log
+kind = "local"
+path = "store"                  # a disk that outlives the process; several machines need a shared one, or S3
+
+"""
+_S3_STORE: Final = """\
+[store]                         # receipts and results of jobs, and the audit log
+kind = "s3"
+bucket = {bucket}
+{prefix}# endpoint = "https://s3.example.com:9000"   # for a server that is not AWS
+# region = "us-east-1"
+# access_key_id_file = "secrets/s3-id"           # default: from the environment, as for every AWS client
+# secret_access_key_file = "secrets/s3-key"
+
+"""
+_REST: Final = """\
+[ingress]                       # where webhooks come in; TLS ends at a proxy before it
+host = "127.0.0.1"
+port = 8080
+
+[management]                    # probes and metrics; port 0 takes a free one
+port = 8081
+
+[logging]
+format = "auto"                 # text on a terminal, JSON lines elsewhere
+"""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pipeline init                                  # asks
+  pipeline init try --sender ecs
+  pipeline init shop --sender weavr --sender stripe --kafka kafka-0:9092 --store s3://shop-events"""
+)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".", metavar="[DIR]")
+@click.option(
+    "--sender",
+    "senders",
+    type=click.Choice(("ecs", "weavr", *SENDERS)),
+    multiple=True,
+    metavar="SENDER",
+    help="ecs, weavr, github, stripe or another of docs/sources.md; hmac or standard-webhooks for all others. "
+    "May be repeated.",
+)
+@click.option("--name", help="Name of the integrations. Default: acme, for other senders their own name.")
+@click.option(
+    "--kafka", metavar="SERVERS", help="embedded, or HOST:PORT of the brokers, with commas. Default: embedded."
+)
+@click.option("--store", metavar="WHERE", help="folder, or s3://BUCKET[/PREFIX]. Default: folder.")
+@base_url_option
+@json_option
+def init(
+    *,
+    folder: Path,
+    senders: tuple[str, ...],
+    name: str | None,
+    kafka: str | None,
+    store: str | None,
+    base_url: str,
+    as_json: bool,
+) -> None:
+    """Write a settings file to start from.
+
+    The file is DIR/pipeline.toml (default: here), with comments. On a terminal it asks for what no option says. It
+    overwrites nothing. Beside the settings it writes their JSON Schema, with which editors complete the keys, and
+    secrets/ with new secrets, mode 0600. It ends with the command to type next.
+    """
+    file = folder / DEFAULT_FILE
+    if file.exists():
+        raise UsageRefused(
+            "settings_exist", f"{file} is there already and is not overwritten; add to it with `integration new`"
+        )
+    asks = sys.stdin.isatty() and not as_json
+    chosen = senders or _asked_senders(asks=asks)
+    brokers = kafka or _ask("Kafka: embedded, or HOST:PORT of the brokers", _EMBEDDED, asks=asks)
+    location = store or _ask("Store: folder, or s3://BUCKET", _FOLDER, asks=asks)
+    names = [name or ("acme" if sender in _ADDERS else sender) for sender in chosen]
+    for sender, one in zip(chosen, names, strict=True):
+        settings_without(sender, one, file)  # refuses a wrong name before anything is written
+    append_tables(file, "", _HEAD + _kafka(brokers) + _store(location) + _REST)
+    added = [(sender, _add(sender, file, one, base_url)) for sender, one in zip(chosen, names, strict=True)]
+    if as_json:
+        print_json({"settings_file": str(file), "integrations": [sheet for _, sheet in added]})
+        return
+    for sender, sheet in added:
+        _PRINTERS.get(sender, print_webhook_sheet)(sheet)
+        click.echo()
+    click.echo(f"Type next: {_next_command(file)}")
+
+
+def _asked_senders(*, asks: bool) -> Sequence[str]:
+    if not asks:
+        raise UsageRefused("sender_missing", "give --sender, such as --sender ecs: whose webhooks come in")
+    click.echo(f"Senders: ecs, weavr, {', '.join(SENDERS)}")
+    answer = click.prompt("Whose webhooks come in? Several with commas", default="ecs", value_proc=_senders)
+    return tuple(answer)
+
+
+def _senders(text: str) -> Sequence[str]:
+    found = [one.strip() for one in text.split(",")]
+    wrong = [one for one in found if one not in ("ecs", "weavr", *SENDERS)]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is none of the senders above")
+    return found
+
+
+def _ask(question: str, default: str, *, asks: bool) -> str:
+    return str(click.prompt(question, default=default)) if asks else default
+
+
+def _kafka(servers: str) -> str:
+    if servers == _EMBEDDED:
+        return _NO_KAFKA
+    if not _BROKERS.fullmatch(servers):
+        raise UsageRefused("kafka_servers", "--kafka must be embedded, or HOST:PORT with commas: kafka-0:9092")
+    return _KAFKA.format(servers=toml_value(servers))
+
+
+def _store(location: str) -> str:
+    if location == _FOLDER:
+        return _LOCAL_STORE
+    url = urlsplit(location)
+    if url.scheme != "s3" or not url.netloc or url.query or url.fragment or "@" in url.netloc:
+        raise UsageRefused("store_option", "--store must be folder, or s3://BUCKET, or s3://BUCKET/PREFIX")
+    prefix = url.path.strip("/")
+    return _S3_STORE.format(bucket=toml_value(url.netloc), prefix=f"prefix = {toml_value(prefix)}\n" if prefix else "")
+
+
+def _add(sender: str, file: Path, name: str, base_url: str) -> Sheet:
+    add = _ADDERS.get(sender)
+    return add(file, name, base_url=base_url) if add else add_webhook(file, name, sender=sender, base_url=base_url)
+
+
+def _next_command(file: Path) -> str:
+    config = "" if file == Path(DEFAULT_FILE) else f"--config {shlex.quote(str(file))} "
+    return f"pipeline {config}config check"
+
+
+_ADDERS: Final[dict[str, Callable[..., Sheet]]] = {"ecs": add_ecs, "weavr": add_weavr}
+_PRINTERS: Final = {"ecs": print_ecs_sheet, "weavr": print_weavr_sheet}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from pipeline.contracts.headers import REPLAY_GROUP_HEADER, RETRY_GROUP_HEADER, Headers
 from pipeline.contracts.topics import TopicName
 
-_GROUP_HEADERS: Final = frozenset({RETRY_GROUP_HEADER, REPLAY_GROUP_HEADER})
+_GROUP_HEADERS: Final = (RETRY_GROUP_HEADER, REPLAY_GROUP_HEADER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,14 @@ class Record:
     headers: Headers
     timestamp_ms: int
     attempt: int = 1
+    _named: Mapping[str, bytes] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def named(self) -> Mapping[str, bytes]:
+        """The first value of each header, by its name. Made once for each record."""
+        if self._named is None:
+            object.__setattr__(self, "_named", dict(reversed(self.headers)))  # of equal names the last one stays
+        return self._named or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +71,7 @@ def is_for(record: Record, group: str) -> bool:
     A retried or replayed record goes to its topic again. The other groups that read the topic have handled the first
     one, so they finish the copy untouched.
     """
+    named = record.named
+    if RETRY_GROUP_HEADER not in named and REPLAY_GROUP_HEADER not in named:
+        return True  # almost every record: it is no copy
     return all(value == group.encode() for name, value in record.headers if name in _GROUP_HEADERS)

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
-from pipeline.contracts import Headers, Record, first_values
+from pipeline.contracts import Headers, Record
 from pipeline.contracts.bodies import json_value, says_json
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import PoisonRecord
@@ -71,21 +72,21 @@ def event_of_record(record: Record, models: Mapping[str, type[BaseModel]]) -> Ev
     Raises:
         PoisonRecord: It carries none, one of a version that the model does not read, or a body that does not fit it.
     """
-    named = first_values(record.headers)
-    ident, kind = named.get("ce_id"), named.get("ce_type")
+    named = record.named
+    ident, kind = _text(named, "ce_id"), _text(named, "ce_type")
     if not ident or not kind:
         raise PoisonRecord("event_not_named", "The record has no header ce_id or ce_type: it carries no event.")
     model = models.get(kind)
     if model is not None and model is MODELS.get(kind):
         _ensure_known(kind, named.get("ce_dataschema"))
-    data: Any = _data(record, model, named.get("content-type", ""))
+    data: Any = _data(record, model)
     return Event(
         id=ident,
         type=kind,
-        subject=named.get("ce_subject", ""),
-        time=_time(named.get("ce_time"), record.timestamp_ms),
+        subject=_text(named, "ce_subject"),
+        time=_time(_text(named, "ce_time"), record.timestamp_ms),
         key=record.key,
-        source=named.get("ce_source", ""),
+        source=_text(named, "ce_source"),
         data=data,
         raw=record.value,
         headers=record.headers,
@@ -97,16 +98,20 @@ def event_of_record(record: Record, models: Mapping[str, type[BaseModel]]) -> Ev
     )
 
 
-def _ensure_known(kind: str, schema: str | None) -> None:
+def _text(named: Mapping[str, bytes], header: str) -> str:
+    return named.get(header, b"").decode("utf-8", "replace")
+
+
+def _ensure_known(kind: str, schema: bytes | None) -> None:
     known = SCHEMAS.get(kind)
-    if schema is not None and known is not None and schema != known:
+    if schema is not None and known is not None and schema.decode("utf-8", "replace") != known:
         raise PoisonRecord(
             "event_version_unknown", f"The event has another schema than {known}: update this library, then replay it."
         )
 
 
-def _data(record: Record, model: type[BaseModel] | None, content_type: str) -> Any:
-    if model is None and not says_json(content_type):
+def _data(record: Record, model: type[BaseModel] | None) -> Any:
+    if model is None and not says_json(_text(record.named, "content-type")):
         return None
     try:
         body = json_value(record)
@@ -119,7 +124,7 @@ def _data(record: Record, model: type[BaseModel] | None, content_type: str) -> A
 
 def _modelled(body: bytes, model: type[BaseModel]) -> BaseModel:
     try:
-        return model.model_validate_json(body)
+        return model.__pydantic_validator__.validate_json(body)
     except ValidationError as error:
         # the errors' own texts may quote what was received
         findings = "; ".join(
@@ -135,15 +140,20 @@ def _speakable(step: int | str) -> str:
 
 def _plain(body: bytes) -> Any:
     try:
+        # twice as fast as json.loads, and the same value whenever it reads a body
+        return from_json(body)
+    except ValueError:
+        pass  # it refuses what json.loads reads: lone surrogates, deep nesting, other encodings
+    try:
         return json.loads(body)
     except (ValueError, RecursionError):
         pass  # the text of the error may quote the body
     raise PoisonRecord("event_not_json", "The body says that it is JSON and is not.")
 
 
-def _time(text: str | None, timestamp_ms: int) -> datetime:
+def _time(text: str, timestamp_ms: int) -> datetime:
     try:
-        found = datetime.fromisoformat(text or "")
+        found = datetime.fromisoformat(text)
     except ValueError:
         found = datetime.fromtimestamp(min(max(0, timestamp_ms), _LAST_MS) / 1000, UTC)
     return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
@@ -75,9 +76,14 @@ class RepeatGate:
         self._repeats = metrics.subscriber_repeats.labels(**labels)
         self._passed_over = metrics.subscriber_passed_over.labels(**labels)
         self._cut = metrics.subscriber_window_cuts.labels(**labels)
-        self._ids = metrics.subscriber_window_ids.labels(**labels, partition=str(partition))
         self._window = gates.window()
         self._cuts = 0
+        metrics.subscriber_window_ids.labels(**labels, partition=str(partition)).set_function(_size_of(self))
+
+    @property
+    def remembered(self) -> int:
+        """How many ids the window holds."""
+        return len(self._window)
 
     async def open(self, first: Record) -> None:
         """See Gate."""
@@ -93,7 +99,6 @@ class RepeatGate:
         self._window, self._cuts = window, window.cuts
         seconds = time.perf_counter() - began
         self._gates.metrics.subscriber_window_seconds.labels(stage=self._gates.group).observe(seconds)
-        self._ids.set(len(window))
         log.info(
             "window_read",
             topic=first.topic,
@@ -109,7 +114,6 @@ class RepeatGate:
         if not ident:
             return True  # not an event: the handler call dead-letters it
         repeats = self._window.repeats(ident, record.offset, record.timestamp_ms)
-        self._ids.set(len(self._window))
         if self._window.cuts > self._cuts:
             self._cut.inc(self._window.cuts - self._cuts)
             self._cuts = self._window.cuts
@@ -122,14 +126,22 @@ class RepeatGate:
         return True
 
 
+def _size_of(gate: RepeatGate) -> Callable[[], float]:
+    """Return what counts the ids when the metric is read; 0 once the member has lost the partition."""
+    found = weakref.ref(gate)
+
+    def size() -> float:
+        gate = found()
+        return 0 if gate is None else gate.remembered
+
+    return size
+
+
 def _named(record: Record) -> tuple[bytes, bytes]:
     """Return the id that the window knows the record by, and the first ``ce_type``; empty if there is none."""
-    ident = kind = replayed = None
-    for name, value in record.headers:
-        if name == "ce_id" and ident is None:
-            ident = value
-        elif name == "ce_type" and kind is None:
-            kind = value
-        elif name == REPLAYED_FROM_HEADER:
-            replayed = value
-    return replayed or ident or b"", kind or b""
+    named = record.named
+    ident, kind = named.get("ce_id", b""), named.get("ce_type", b"")
+    if REPLAYED_FROM_HEADER in named:  # once for each replay: the last one says what this record is a copy of
+        replays = [value for name, value in record.headers if name == REPLAYED_FROM_HEADER]
+        ident = replays[-1] or ident
+    return ident, kind

@@ -7,6 +7,9 @@ from typing import Final
 
 _TIME_BITS: Final = 48
 _TIME_MASK: Final = (1 << _TIME_BITS) - 1
+_LONGEST_ID: Final = 32
+"""Ids of up to so many bytes are kept as they are: the pipeline's own have 32."""
+_HASH: Final = _LONGEST_ID + 1
 _SWEEPS: Final = 8
 """So many times per full window what has left it is thrown away."""
 
@@ -46,8 +49,9 @@ class RepeatWindow:
             offset: Higher than all before.
             timestamp_ms: The record's time in Kafka. Negative where the broker keeps none.
         """
-        short = hashlib.blake2b(event_id, digest_size=16).digest()
-        time = min(max(timestamp_ms + 1, 0), _TIME_MASK)
+        # a hash is longer than every id that is kept as it is, so none is taken for another
+        short = event_id if len(event_id) <= _LONGEST_ID else hashlib.blake2b(event_id, digest_size=_HASH).digest()
+        time = timestamp_ms + 1 if 0 <= timestamp_ms < _TIME_MASK else _TIME_MASK if timestamp_ms > 0 else 0
         before = self._last.pop(short, None)
         self._last[short] = offset << _TIME_BITS | time
         if self._sweep_at is None:

@@ -23,7 +23,8 @@ PATTERN: Final = "x-pattern"
 
 _LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999, the last that ``datetime`` knows."""
-_WHOLE: Final = re.compile(r"-?[0-9]{1,38}", re.ASCII)
+_MOST_DIGITS: Final = 38
+_WHOLE: Final = re.compile(rf"-?[0-9]{{1,{_MOST_DIGITS}}}", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,7 +49,8 @@ def _id_as_written(value: str) -> str | int:
 
 
 def _whole(text: str) -> int:
-    if not _WHOLE.fullmatch(text):
+    # what most events hold is found without the pattern, which also knows the sign
+    if not (text.isdecimal() and text.isascii() and len(text) <= _MOST_DIGITS) and not _WHOLE.fullmatch(text):
         raise ValueError("not a whole number")
     return int(text)
 

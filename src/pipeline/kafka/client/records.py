@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from operator import itemgetter
+from typing import Any, Final, cast
 
 from aiokafka import errors as kafka
 from aiokafka.consumer.fetcher import FetchResult
@@ -17,6 +18,8 @@ from pipeline.kafka.settings import Names
 RAW_KEY: Final = "kafka_key"
 """Header put on a record whose key is not UTF-8: the key's bytes. Its ``key`` is empty then."""
 
+_VALUE: Final = itemgetter(1)
+
 
 def record_of(raw: Any, topic: TopicName) -> Record:
     """Return one of aiokafka's records as ours."""
@@ -28,7 +31,10 @@ def decoded(
     key: bytes | None, headers: Sequence[tuple[str, bytes | None]]
 ) -> tuple[str, tuple[tuple[str, bytes], ...]]:
     """Return a record's key as text and its headers; a key that is no text is kept as header :data:`RAW_KEY`."""
-    kept = tuple((name, value or b"") for name, value in headers)
+    if None in map(_VALUE, headers):
+        kept = tuple((name, value or b"") for name, value in headers)
+    else:
+        kept = cast("tuple[tuple[str, bytes], ...]", tuple(headers))
     try:
         return (key or b"").decode(), kept
     except UnicodeDecodeError:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from pipeline.contracts import Record, TopicName, is_for
 from pipeline.errors import LeaseLost, Overloaded, PermanentError, PipelineError, TransientError
 from pipeline.kafka.dead_letters import DeadLetters
 from pipeline.kafka.member import GroupMember
-from pipeline.kafka.partition import FlowQueues, OffsetTracker, PartitionLease, PartitionWork, report_retry
+from pipeline.kafka.partition import Calls, FlowQueues, OffsetTracker, PartitionLease, PartitionWork, report_retry
 from pipeline.kafka.protocols import FlowOf, Gate, GateFactory, GroupClientFactory, Handle, OnArrival, Partition
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 from pipeline.kafka.slots import SharedSlots
 from pipeline.observability import KafkaMetrics
+
+_RECOVERABLE: Final = (TransientError, Overloaded, LeaseLost, PermanentError)
+"""Errors of a call that do not end the member by themselves."""
 
 
 class KeyedConsumer(GroupMember):
@@ -154,11 +156,12 @@ class _KeyedWork:
         self._progressed = progressed
         self._seconds = shared.metrics.consumer_handle_seconds.labels(stage=shared.group)
         self._waiting: deque[Record] = deque()
-        self._arrivals = self._queues(self._arrive, shared.arrival_slots, settings.arrivals)
-        self._turns = self._queues(self._handle, shared.slots, settings.concurrency)
+        self._calling: set[asyncio.Task[None] | None] = set()
+        calls = Calls(self._calling, self._allowed, self._ensure, self._call_ended, self._run)
+        self._arrivals = FlowQueues(self._arrive, slots=shared.arrival_slots, workers=settings.arrivals, calls=calls)
+        self._turns = FlowQueues(self._handle, slots=shared.slots, workers=settings.concurrency, calls=calls)
         self._followers: dict[str, deque[_Begun] | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._calling: set[asyncio.Task[None] | None] = set()
         self._committed: int | None = None
         self._last_begun = -1
         self._closed = False
@@ -275,75 +278,66 @@ class _KeyedWork:
         if not self._waiting or self._committed is None:
             return
         finished = (self.offsets.to_commit or 0) - self._committed
-        stuck = not (self._turns or self._arrivals or self._calling)
-        if finished > 0 and (stuck or 2 * finished >= self._shared.settings.max_span):
+        if finished <= 0:
+            return
+        if 2 * finished >= self._shared.settings.max_span or not (self._calling or self._turns or self._arrivals):
             self._shared.want_commit()
 
     # done by the workers
 
-    async def _perform(self, work: Callable[[_Begun], Awaitable[None]], begun: _Begun) -> None:
-        task = asyncio.current_task()
-        self._calling.add(task)
-        started = time.perf_counter()
-        try:
-            await work(begun)
-        finally:
-            self._calling.discard(task)
-            self._seconds.observe(time.perf_counter() - started)
-            self._ask_for_commit()
-            self._progressed()
-
     async def _arrive(self, begun: _Begun) -> None:
         on_arrival = self._shared.on_arrival
-        if on_arrival is None or not await self._over(begun, self._arrivals, on_arrival, begun.record):
+        if on_arrival is None:
             return
+        try:
+            await on_arrival(begun.record)
+        except _RECOVERABLE as error:
+            if not self._is_over(begun, self._arrivals, error):
+                return
         begun.arrived = True
         begun.tries = 1
-        if begun.poison is None:
+        if begun.poison is None and begun.record.attempt > 1:
             begun.record = replace(begun.record, attempt=1)
         if begun.first_of_key:
             self._turns.put(begun.flow, begun)
 
     async def _handle(self, begun: _Begun) -> None:
-        shared, poison = self._shared, begun.poison
-        if poison is not None:
-            over = await self._over(begun, self._turns, shared.dead_letters.write, begun.record, poison)
-        else:
-            over = await self._over(begun, self._turns, shared.handle, begun.record, self._lease)
-        if not over:
-            return
+        poison = begun.poison
+        try:
+            if poison is None:
+                await self._shared.handle(begun.record, self._lease)
+            else:
+                await self._shared.dead_letters.write(begun.record, poison)
+        except _RECOVERABLE as error:
+            if not self._is_over(begun, self._turns, error):
+                return
         if begun.poison is poison:
             self._finish(begun.record)
         else:
             begun.tries = 1
             self._turns.put_first(begun.flow, begun)  # its dead letter comes next
 
-    async def _over(
-        self, begun: _Begun, queues: FlowQueues[_Begun], function: Callable[..., Awaitable[None]], *arguments: object
-    ) -> bool:
-        """Call a function; return whether the call is over: it returned, or found that the record is poison."""
-        try:
-            await function(*arguments)
-        except TransientError as error:
+    def _is_over(self, begun: _Begun, queues: FlowQueues[_Begun], error: PipelineError) -> bool:
+        """Return whether a call that failed is over, because the record is poison; else it is made again later.
+
+        Raises:
+            PipelineError: It ends the partition's work, or the member's.
+        """
+        if isinstance(error, PermanentError):
+            if begun.poison is not None:
+                raise error  # not even its dead letter can be written
+            begun.poison = error
+            return True
+        if isinstance(error, LeaseLost) and (self._lease.lost or self._closed or self._shared.stopping()):
+            raise error  # else another worker has decided first, and the next call sees that decision
+        if isinstance(error, TransientError):
             begun.tries += 1
             if begun.poison is None:
                 begun.record = replace(begun.record, attempt=begun.tries)
             self._retry(begun, queues, error, error.retry_after)
-            return False
-        except Overloaded as error:
+        else:
             self._retry(begun, queues, error, None)
-            return False
-        except LeaseLost as error:
-            if self._lease.lost or self._closed or self._shared.stopping():
-                raise
-            # another worker has decided first, but the partition is ours: the next call sees that decision
-            self._retry(begun, queues, error, None)
-            return False
-        except PermanentError as error:
-            if begun.poison is not None:
-                raise  # not even its dead letter can be written
-            begun.poison = error
-        return True
+        return False
 
     def _finish(self, record: Record) -> None:
         self.offsets.finish(record.offset)
@@ -377,18 +371,18 @@ class _KeyedWork:
 
     # called by the queues
 
-    def _queues(
-        self, work: Callable[[_Begun], Awaitable[None]], slots: SharedSlots, workers: int
-    ) -> FlowQueues[_Begun]:
-        async def perform(begun: _Begun) -> None:
-            await self._perform(work, begun)
-
-        return FlowQueues(perform, slots=slots, workers=workers, ensure=self._ensure, run=self._run)
+    def _allowed(self) -> bool:
+        return not self._closed and self._lease.allows()
 
     async def _ensure(self) -> None:
         await self._lease.ensure()
         if self._closed:
             raise LeaseLost("stopping", "The process stops; the record will be handled after its next start.")
+
+    def _call_ended(self, seconds: float) -> None:
+        self._seconds.observe(seconds)
+        self._ask_for_commit()
+        self._progressed()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._shared.start(work)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -85,6 +87,7 @@ class OffsetTracker:
     def __init__(self) -> None:
         self._next: int | None = None
         self._unfinished: dict[int, int] = {}
+        self._taken: deque[int] = deque()
         self._bytes = 0
 
     def take(self, offset: int, size: int) -> bool:
@@ -93,12 +96,16 @@ class OffsetTracker:
             return False
         self._next = offset + 1
         self._unfinished[offset] = size
+        self._taken.append(offset)
         self._bytes += size
         return True
 
     def finish(self, offset: int) -> None:
         """Note that this record is finished. Raises KeyError unless it was in work."""
         self._bytes -= self._unfinished.pop(offset)
+        # the first key of a dict that lost its first ones is slow to find
+        while self._taken and self._taken[0] not in self._unfinished:
+            self._taken.popleft()
 
     def skip_to(self, offset: int) -> None:
         """Continue at this offset: those before it hold no further record. Call it only while no record is in work."""
@@ -112,7 +119,7 @@ class OffsetTracker:
     @property
     def to_commit(self) -> int | None:
         """The lowest offset that is still needed: every record below it is finished. None before the first record."""
-        return next(iter(self._unfinished), self._next)
+        return self._taken[0] if self._taken else self._next
 
     @property
     def span(self) -> int:
@@ -170,6 +177,10 @@ class PartitionLease:
         self._state = _State.LOST
         self._settled.set()
 
+    def allows(self) -> bool:
+        """Return whether an effect is allowed at once. If not, :meth:`ensure` waits, or says why."""
+        return self._state is _State.HELD and self._fresh()
+
     async def ensure(self) -> None:
         """See :meth:`pipeline.kafka.protocols.Lease.ensure`."""
         while self._state is _State.LIMBO:  # the next rebalance may begin before this task runs
@@ -183,6 +194,25 @@ class PartitionLease:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What the calls of one partition have in common.
+
+    Attributes:
+        running: The tasks of the workers that are in a call.
+        allowed: Returns whether a call may begin at once; asked first, so that most calls wait for nothing.
+        ensure: Returns when a call may begin; raises LeaseLost when no call may begin any more.
+        ended: Called after each call with the seconds that it took.
+        run: Runs a worker.
+    """
+
+    running: set[asyncio.Task[None] | None]
+    allowed: Callable[[], bool]
+    ensure: Callable[[], Awaitable[None]]
+    ended: Callable[[float], None]
+    run: Callable[[Coroutine[Any, Any, None]], None]
+
+
 class WorkerQueue(Generic[T]):
     """Items that are ready for a call, and the workers that make the calls; a worker without an item ends.
 
@@ -190,24 +220,14 @@ class WorkerQueue(Generic[T]):
         call: Makes the call.
         share: A worker holds one slot of it during each call, and none while it waits.
         workers: Most calls at the same time.
-        ensure: Returns when a call may begin; raises LeaseLost when no call may begin any more.
-        run: Runs a worker.
+        calls: What the calls of the partition have in common.
     """
 
-    def __init__(
-        self,
-        call: Callable[[T], Awaitable[None]],
-        *,
-        share: Share,
-        workers: int,
-        ensure: Callable[[], Awaitable[None]],
-        run: Callable[[Coroutine[Any, Any, None]], None],
-    ) -> None:
+    def __init__(self, call: Callable[[T], Awaitable[None]], *, share: Share, workers: int, calls: Calls) -> None:
         self._call = call
         self._share = share
         self._free_workers = workers
-        self._ensure = ensure
-        self._run = run
+        self._calls = calls
         self._ready: deque[T] = deque()
 
     def __bool__(self) -> bool:
@@ -216,34 +236,53 @@ class WorkerQueue(Generic[T]):
     def put(self, item: T) -> None:
         """Add an item after those that are ready already."""
         self._ready.append(item)
-        self._employ()
+        if self._free_workers:
+            self._employ()
 
     def put_first(self, item: T) -> None:
         """Add an item before those that are ready already."""
         self._ready.appendleft(item)
-        self._employ()
+        if self._free_workers:
+            self._employ()
 
     def _employ(self) -> None:
-        if self._free_workers:
-            self._free_workers -= 1
-            self._run(self._work())
+        self._free_workers -= 1
+        self._calls.run(self._work())
 
     async def _work(self) -> None:
-        calls = 0
+        calls, share, done = self._calls, self._share, 0
+        task = asyncio.current_task()
         try:
             while self._ready:
-                await self._ensure()
-                async with self._share:
-                    await self._ensure()
+                if not calls.allowed():
+                    await calls.ensure()
+                at_once = share.take()
+                if not at_once:
+                    await share.wait()
+                try:
+                    if not (at_once or calls.allowed()):
+                        await calls.ensure()
                     if self._ready:
-                        await self._call(self._ready.popleft())
-                calls += 1
-                if calls % _CALLS_BETWEEN_YIELDS == 0:
+                        await self._one(self._ready.popleft(), task)
+                finally:
+                    share.give_back()
+                done += 1
+                if done % _CALLS_BETWEEN_YIELDS == 0:
                     await asyncio.sleep(0)
         except LeaseLost:
             return  # the partition's next member, or this one after a restart, begins these items again
         finally:
             self._free_workers += 1
+
+    async def _one(self, item: T, task: asyncio.Task[None] | None) -> None:
+        calls = self._calls
+        calls.running.add(task)
+        began = time.perf_counter()
+        try:
+            await self._call(item)
+        finally:
+            calls.running.discard(task)
+            calls.ended(time.perf_counter() - began)
 
 
 class FlowQueues(Generic[T]):
@@ -256,17 +295,9 @@ class FlowQueues(Generic[T]):
     The other arguments are those of :class:`WorkerQueue`.
     """
 
-    def __init__(
-        self,
-        call: Callable[[T], Awaitable[None]],
-        *,
-        slots: SharedSlots,
-        workers: int,
-        ensure: Callable[[], Awaitable[None]],
-        run: Callable[[Coroutine[Any, Any, None]], None],
-    ) -> None:
+    def __init__(self, call: Callable[[T], Awaitable[None]], *, slots: SharedSlots, workers: int, calls: Calls) -> None:
         def make(flow: str) -> WorkerQueue[T]:
-            return WorkerQueue(call, share=slots.share(flow), workers=workers, ensure=ensure, run=run)
+            return WorkerQueue(call, share=slots.share(flow), workers=workers, calls=calls)
 
         self._make = make
         self._queues: dict[str, WorkerQueue[T]] = {}
@@ -283,9 +314,10 @@ class FlowQueues(Generic[T]):
         self._of(flow).put_first(item)
 
     def _of(self, flow: str) -> WorkerQueue[T]:
-        if flow not in self._queues:
-            self._queues[flow] = self._make(flow)
-        return self._queues[flow]
+        queue = self._queues.get(flow)
+        if queue is None:
+            queue = self._queues[flow] = self._make(flow)
+        return queue
 
 
 def report_retry(

@@ -43,7 +43,7 @@ class SharedSlots:
         return (room(share.held, self._free) if self._shared else self._free) > 0
 
     def take(self, share: Share) -> bool:
-        """Take a slot for a flow, if it may have one now and nobody of the flow waits."""
+        """Take a slot for a flow if it may have one now and nobody of the flow waits; return whether it did."""
         if share.waiting or not self.allows(share):
             return False
         self._free -= 1
@@ -69,7 +69,7 @@ class SharedSlots:
         """Give a slot back; the next waiting flow that may take it gets it."""
         share.held -= 1
         self._free += 1
-        while served := next((one for one in self._turns if self.allows(one)), None):
+        while self._turns and (served := next((one for one in self._turns if self.allows(one)), None)):
             self._turns.remove(served)
             turn = served.waiting.popleft()
             if not turn.done():
@@ -101,9 +101,21 @@ class Share:
         self.held = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
 
+    def take(self) -> bool:
+        """Take a slot if there is one at once; return whether it did. :meth:`give_back` returns it."""
+        return self._slots.take(self)
+
+    async def wait(self) -> None:
+        """Return when there was a slot. :meth:`give_back` returns it."""
+        await self._slots.wait(self)
+
+    def give_back(self) -> None:
+        """Give a slot back."""
+        self._slots.give_back(self)
+
     async def __aenter__(self) -> None:
-        if not self._slots.take(self):
-            await self._slots.wait(self)
+        if not self.take():
+            await self.wait()
 
     async def __aexit__(self, *_: object) -> None:
-        self._slots.give_back(self)
+        self.give_back()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import traceback
 from pathlib import PurePath
-from typing import NoReturn
 
 from pipeline.contracts import Record
-from pipeline.errors import FatalError, PermanentError, TransientError
+from pipeline.errors import FatalError, PermanentError, PipelineError, TransientError
 from pipeline.plugins import is_cancellation
 from pipeline.subscriber.errors import Poison, Retry
 from pipeline.subscriber.event import event_of_record
@@ -40,7 +39,17 @@ class HandlerCall:
             Left: The loop that handled it was left.
         """
         try:
-            await self._handled(record)
+            event = event_of_record(record, self._handlers.models)
+            handler = self._handlers.find(event.type)
+            if handler is not None:
+                try:
+                    await handler(event)
+                except BaseException as error:
+                    # the panic of a Rust extension is no Exception; an awaited task may be cancelled without us
+                    meant = self._meant(record, error)
+                    if meant is None:
+                        raise
+                    raise meant from error
         except PermanentError as error:
             self._given_up += 1
             if self._max_dead_letters is not None and self._given_up > self._max_dead_letters:
@@ -52,33 +61,23 @@ class HandlerCall:
             raise
         self._given_up = 0
 
-    async def _handled(self, record: Record) -> None:
-        event = event_of_record(record, self._handlers.models)
-        handler = self._handlers.find(event.type)
-        if handler is None:
-            return
-        try:
-            await handler(event)
-        except (FatalError, Left):
-            raise
-        except Poison as error:
-            raise PermanentError("handler_poison", str(error) or "The handler says that it is poison.") from error
-        except Retry as error:
-            self._again(record, "handler_retry", str(error), error, error.retry_after)
-        except (SystemExit, KeyboardInterrupt):
-            raise  # the process is the subscriber's own, and so is its end
-        except BaseException as error:
-            # the panic of a Rust extension is no Exception; an awaited task may be cancelled without us
-            if is_cancellation(error):
-                raise
-            self._again(record, "handler_failed", _described(error), error, None)
+    def _meant(self, record: Record, error: BaseException) -> PipelineError | None:
+        """Return what an error of a handler means, or None: it is to be raised as it is."""
+        # the process is the subscriber's own, and so is its end
+        if isinstance(error, FatalError | Left | SystemExit | KeyboardInterrupt):
+            return None
+        if isinstance(error, Poison):
+            return PermanentError("handler_poison", str(error) or "The handler says that it is poison.")
+        if isinstance(error, Retry):
+            return self._again(record, "handler_retry", str(error), error.retry_after)
+        if is_cancellation(error):
+            return None
+        return self._again(record, "handler_failed", _described(error), None)
 
-    def _again(
-        self, record: Record, code: str, message: str, error: BaseException, retry_after: float | None
-    ) -> NoReturn:
+    def _again(self, record: Record, code: str, message: str, retry_after: float | None) -> PipelineError:
         if record.attempt >= self._max_tries:
-            raise PermanentError("attempts_exhausted", f"Attempt {record.attempt} was the last: {message}") from error
-        raise TransientError(code, message, retry_after=retry_after) from error
+            return PermanentError("attempts_exhausted", f"Attempt {record.attempt} was the last: {message}")
+        return TransientError(code, message, retry_after=retry_after)
 
 
 def _described(error: BaseException) -> str:

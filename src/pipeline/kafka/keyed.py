@@ -16,7 +16,7 @@ from pipeline.kafka.partition import Calls, FlowQueues, OffsetTracker, Partition
 from pipeline.kafka.protocols import FlowOf, Gate, GateFactory, GroupClientFactory, Handle, OnArrival, Partition
 from pipeline.kafka.settings import ConsumerSettings, KafkaSettings
 from pipeline.kafka.slots import SharedSlots
-from pipeline.observability import KafkaMetrics
+from pipeline.observability import Durations, KafkaMetrics
 
 _RECOVERABLE: Final = (TransientError, Overloaded, LeaseLost, PermanentError)
 """Errors of a call that do not end the member by themselves."""
@@ -154,10 +154,12 @@ class _KeyedWork:
         self._gate_open = gate is None
         self._lease = lease
         self._progressed = progressed
-        self._seconds = shared.metrics.consumer_handle_seconds.labels(stage=shared.group)
+        self._seconds = Durations(shared.metrics.consumer_handle_seconds.labels(stage=shared.group))
         self._waiting: deque[Record] = deque()
         self._calling: set[asyncio.Task[None] | None] = set()
-        calls = Calls(self._calling, self._allowed, self._ensure, self._call_ended, self._run)
+        calls = Calls(
+            self._calling, self._allowed, self._ensure, self._call_ended, idle=self._seconds.flush, run=self._run
+        )
         self._arrivals = FlowQueues(self._arrive, slots=shared.arrival_slots, workers=settings.arrivals, calls=calls)
         self._turns = FlowQueues(self._handle, slots=shared.slots, workers=settings.concurrency, calls=calls)
         self._followers: dict[str, deque[_Begun] | None] = {}
@@ -380,7 +382,7 @@ class _KeyedWork:
             raise LeaseLost("stopping", "The process stops; the record will be handled after its next start.")
 
     def _call_ended(self, seconds: float) -> None:
-        self._seconds.observe(seconds)
+        self._seconds.add(seconds)
         self._ask_for_commit()
         self._progressed()
 

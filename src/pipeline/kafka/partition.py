@@ -203,6 +203,7 @@ class Calls:
         allowed: Returns whether a call may begin at once; asked first, so that most calls wait for nothing.
         ensure: Returns when a call may begin; raises LeaseLost when no call may begin any more.
         ended: Called after each call with the seconds that it took.
+        idle: Called whenever a worker has nothing to call any more.
         run: Runs a worker.
     """
 
@@ -210,6 +211,7 @@ class Calls:
     allowed: Callable[[], bool]
     ensure: Callable[[], Awaitable[None]]
     ended: Callable[[float], None]
+    idle: Callable[[], None]
     run: Callable[[Coroutine[Any, Any, None]], None]
 
 
@@ -273,6 +275,7 @@ class WorkerQueue(Generic[T]):
             return  # the partition's next member, or this one after a restart, begins these items again
         finally:
             self._free_workers += 1
+            calls.idle()
 
     async def _one(self, item: T, task: asyncio.Task[None] | None) -> None:
         calls = self._calls

@@ -1,6 +1,7 @@
 """Logging, metrics, tracing, health: what a process tells about itself, masked."""
 
 from pipeline.observability.clock import CheckedClock, ClockWrong
+from pipeline.observability.durations import Durations
 from pipeline.observability.health import Check, Health, watch_loop_lag
 from pipeline.observability.loggers import get_logger
 from pipeline.observability.logging import configure_logging
@@ -22,6 +23,7 @@ __all__ = [
     "Check",
     "CheckedClock",
     "ClockWrong",
+    "Durations",
     "Health",
     "KafkaMetrics",
     "LoggingSettings",

@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from pipeline.contracts import Headers, Record
 from pipeline.contracts.bodies import json_value, says_json
+from pipeline.contracts.frozen import quick
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import PoisonRecord
 from pipeline.subscriber.models import MODELS, SCHEMAS
@@ -62,6 +63,9 @@ class Event(Generic[Data]):
     timestamp_ms: int
 
 
+_event: Final = quick(Event)
+
+
 def event_of_record(record: Record, models: Mapping[str, type[BaseModel]]) -> Event[Any]:
     """Return the event that a record carries.
 
@@ -79,22 +83,21 @@ def event_of_record(record: Record, models: Mapping[str, type[BaseModel]]) -> Ev
     model = models.get(kind)
     if model is not None and model is MODELS.get(kind):
         _ensure_known(kind, named.get("ce_dataschema"))
-    data: Any = _data(record, model)
-    return Event(
-        id=ident,
-        type=kind,
-        subject=_text(named, "ce_subject"),
-        time=_time(_text(named, "ce_time"), record.timestamp_ms),
-        key=record.key,
-        source=_text(named, "ce_source"),
-        data=data,
-        raw=record.value,
-        headers=record.headers,
-        topic=str(record.topic),
-        partition=record.partition,
-        offset=record.offset,
-        attempt=record.attempt,
-        timestamp_ms=record.timestamp_ms,
+    return _event(
+        ident,
+        kind,
+        _text(named, "ce_subject"),
+        _time(_text(named, "ce_time"), record.timestamp_ms),
+        record.key,
+        _text(named, "ce_source"),
+        _data(record, model),
+        record.value,
+        record.headers,
+        str(record.topic),
+        record.partition,
+        record.offset,
+        record.attempt,
+        record.timestamp_ms,
     )
 
 
@@ -124,13 +127,15 @@ def _data(record: Record, model: type[BaseModel] | None) -> Any:
 
 def _modelled(body: bytes, model: type[BaseModel]) -> BaseModel:
     try:
-        return model.__pydantic_validator__.validate_json(body)
+        found: BaseModel = model.__pydantic_validator__.validate_json(body)
     except ValidationError as error:
         # the errors' own texts may quote what was received
         findings = "; ".join(
             f"{'.'.join(map(_speakable, one['loc'])) or 'body'}: {one['type']}"
             for one in error.errors(include_input=False, include_url=False, include_context=False)[:_MOST_FINDINGS]
         )
+    else:
+        return found
     raise PoisonRecord("event_unfit", f"The body does not fit {model.__name__}: {findings}.")
 
 

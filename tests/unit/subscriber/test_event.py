@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from pipeline.contracts import Headers, Record
@@ -132,3 +136,41 @@ def test_a_version_that_the_models_do_not_read_is_put_aside() -> None:
 def test_a_model_of_ones_own_reads_every_version() -> None:
     headers = but(ce_type=b"weavr.fees", ce_dataschema=b"urn:another")
     assert decode(b'{"amount": 1}', headers, {"weavr.fees": Fee}).data == Fee(amount=1)
+
+
+_TOKENS = (
+    *(b"{ } [ ] , : 0 -1 1e5 1.5 -0 1e400 NaN -Infinity true null 123456789012345678901234567890".split()),
+    *(b'"a" "a" "b" "\\ud800" "\\u00e9" "\\ud83d\\ude00" "\\x" a \xff \xed\xa0\x80 \x00'.split(b" ")),
+    *(b" ", b"\xef\xbb\xbf", b"[" * 150, b"]" * 150, '"é"'.encode()),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.one_of(
+        JSON.map(lambda value: json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")),
+        JSON.map(lambda value: json.dumps(value).encode()),
+        st.lists(st.sampled_from(_TOKENS), max_size=9).map(b"".join),
+        st.binary(max_size=12),
+    )
+)
+def test_without_a_model_the_data_are_what_pythons_json_reads(body: bytes) -> None:
+    """Or the event is poison, exactly where Python's reader refuses the body."""
+    plain = re.sub(rb"\A(?:\xef\xbb\xbf)*", b"", body)
+    try:
+        expected = repr(json.loads(plain))
+    except ValueError:
+        with pytest.raises(PoisonRecord, match="JSON") as caught:
+            decode(body, but(ce_type=b"acme.other"))
+        assert caught.value.code == "event_not_json"
+    else:
+        assert expected == repr(decode(body, but(ce_type=b"acme.other")).data)
+
+
+def test_of_headers_with_one_name_the_first_says_what_the_event_is() -> None:
+    event = decode(b'{"amount": 3}', (*NAMED, ("ce_id", b"2"), ("ce_type", b"acme.other"), ("content-type", b"x/y")))
+    assert ("1", "acme.fee", Fee(amount=3)) == (event.id, event.type, event.data)

@@ -111,3 +111,12 @@ async def test_read_back_a_replay_is_known_by_its_dead_letter_and_that_of_anothe
     await gate.open(record(2, *fee(b"a")))
     log = [fee(b"a"), fee(b"b"), replay(b"a", b"fraud.dead-letter/0/7")]
     assert [gate.admit(record(number, *headers)) for number, headers in enumerate(log, 2)] == [True, True, False]
+
+
+async def test_of_two_replays_the_last_says_which_dead_letter_it_is() -> None:
+    gate = gate_over()
+    await gate.open(record(0, *fee(b"a")))
+    first, again = b"fraud.dead-letter/0/7", b"fraud.dead-letter/0/9"
+    twice = (*replay(b"a", first), *replay(b"a", again)[2:])
+    log = [fee(b"a"), replay(b"a", first), twice, twice]
+    assert [gate.admit(record(number, *headers)) for number, headers in enumerate(log)] == [True, True, True, False]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import pytest
@@ -112,3 +113,14 @@ def test_ids_forgotten_after_their_time_are_no_cuts() -> None:
 def test_without_a_number_nothing_is_a_repeat() -> None:
     window = RepeatWindow(60, 0)
     assert [window.repeats(b"a", number, NOON) for number in range(3)] == [False, False, False]
+
+
+def test_a_long_id_is_never_taken_for_another() -> None:
+    """Long ids are kept as a hash; a sender who names an event like the hash of another must not hide it."""
+    window = RepeatWindow(60, 100)
+    long = b"x" * 33
+    assert not window.repeats(long, 0, 0)
+    assert not window.repeats(hashlib.blake2b(long, digest_size=16).digest(), 1, 0)
+    assert not window.repeats(hashlib.blake2b(long, digest_size=33).digest(), 2, 0)
+    assert not window.repeats(b"x" * 32, 3, 0)
+    assert window.repeats(long, 4, 0)

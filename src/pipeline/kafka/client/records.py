@@ -11,6 +11,7 @@ from aiokafka import errors as kafka
 from aiokafka.consumer.fetcher import FetchResult
 
 from pipeline.contracts import Record, TopicName
+from pipeline.contracts.frozen import quick
 from pipeline.errors import FatalError
 from pipeline.kafka.errors import BatchUndecodable
 from pipeline.kafka.settings import Names
@@ -19,12 +20,13 @@ RAW_KEY: Final = "kafka_key"
 """Header put on a record whose key is not UTF-8: the key's bytes. Its ``key`` is empty then."""
 
 _VALUE: Final = itemgetter(1)
+_record: Final = quick(Record)
 
 
 def record_of(raw: Any, topic: TopicName) -> Record:
     """Return one of aiokafka's records as ours."""
     key, headers = decoded(raw.key, raw.headers)
-    return Record(topic, raw.partition, raw.offset, key, raw.value or b"", headers, raw.timestamp)
+    return _record(topic, raw.partition, raw.offset, key, raw.value or b"", headers, raw.timestamp, 1, None)
 
 
 def decoded(

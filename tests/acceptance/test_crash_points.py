@@ -59,7 +59,6 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "store.part": [_process, Passage("process", "failing", 2)],
     "store.manifest": [_process, Passage("process", nth=3)],
     "store.processed": [_process],
-    "store.uploaded": [_upload],
     "store.outcome": [_upload, Passage("process", "failing")],
     "store.try": [_confirm, Passage("confirm", "retried", 2), Passage("confirm", "retried", 3)],
     "store.confirmed": [_confirm, Passage("confirm", "failing")],
@@ -100,7 +99,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
 
 OF_COMMANDS: Final = {
     *("store.command", "store.dead-letter", "store.switch"),
-    *("erase.outcome", "erase.uploaded", "erase.try", "erase.confirmed", "erase.waiting"),
+    *("erase.outcome", "erase.try", "erase.confirmed", "erase.waiting"),
 }
 """Effects of an operator's commands alone: test_commands.py and test_dead_letters.py of tests/unit/cli interrupt each
 command at each of its."""
@@ -115,7 +114,7 @@ CASES: Final = [
 
 UNRECORDED: Final = {
     "chunk": {"before:store.part", "after:store.part", "before:store.manifest"},
-    "PUT": {"after:put.result", "before:store.uploaded"},
+    "PUT": {"after:put.result", "before:store.outcome"},
     "POST": {"after:post.callback", "before:store.confirmed"},
 }
 """Deaths between an effect and its receipt: it is done once more."""

@@ -44,7 +44,6 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "part": _WORK + r"parts/[^/]+/\d+-[0-9a-f]+\.csv(?:\.aes)?",
         "manifest": _WORK + r"parts/[^/]+/\d+\.json",
         "processed": _WORK + r"processed\.json",
-        "uploaded": _WORK + r"uploaded\.json",
         "outcome": _WORK + r"outcome\.json",
         "try": _NOTIFICATION + r"told/\d+(?:\.answer)?\.json",
         "confirmed": _NOTIFICATION + r"(?:confirmed|refused)\.json",
@@ -78,7 +77,7 @@ _PUBLISH: Final = (
 )
 _COMMIT: Final = ("process", "upload", "confirm", "watch", "audit")
 
-_ERASED: Final = ("announcement", "outcome", "uploaded", "try", "confirmed", "waiting")
+_ERASED: Final = ("announcement", "outcome", "try", "confirmed", "waiting")
 
 EFFECTS: Final[tuple[str, ...]] = (
     *(f"store.{kind}" for kind in KINDS),

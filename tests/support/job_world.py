@@ -205,7 +205,9 @@ class World:
         policies: Mapping[str, object] | None = None,
         processor: LoadedProcessor | None = None,
         partner: Partner | None = None,
+        fresh_seconds: float = 0.0,
     ) -> None:
+        self.fresh_seconds = fresh_seconds
         self.clock = Clock()
         self.objects = Objects()
         self.memory = MemoryStore()
@@ -262,7 +264,7 @@ class World:
         )
         self.process = ProcessStage(self._context("process"), dict.fromkeys(integrations, files))
         self.upload = UploadStage(self._context("upload"), dict.fromkeys(integrations, uploads))
-        self.confirm = ConfirmStage(self._context("confirm"), dict.fromkeys(integrations, confirms))
+        self.confirm = ConfirmStage(self._context("confirm"), dict.fromkeys(integrations, confirms), self.parking)
         self.watch = DeadlineWatch(self._context("watch"), dict.fromkeys(integrations, files), interval=0.01)
         self.due = DueJobs(self._context("watch"), self.parking, integrations, owns=lambda _: self.owned, interval=0.01)
 
@@ -297,7 +299,7 @@ class World:
         ]
 
     def _context(self, stage: str) -> StageContext:
-        return StageContext(stage, self.jobs, self.bus, self.clock, self.metrics, self.checked)
+        return StageContext(stage, self.jobs, self.bus, self.clock, self.metrics, self.checked, self.fresh_seconds)
 
     def contradict_clock(self, **ahead: float) -> None:
         """Let Kafka say that the clock is ahead by so much."""

@@ -250,7 +250,7 @@ async def make_confirm(around: Surroundings) -> Part:
         services += notifications.services
         alarms |= {f"{alarm}-{name}": check for alarm, check in notifications.alarms.items()}
     context, watching = around.stage("confirm"), around.stage("watch")
-    stage = ConfirmStage(context, rules)
+    stage = ConfirmStage(context, rules, parking)
     watch = DeadlineWatch(watching, rules, interval=settings.watch.interval_seconds)
     switches = around.switches
     confirming = JobHandler(context, stage.handle, parking, switches=switches)

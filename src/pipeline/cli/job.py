@@ -62,7 +62,7 @@ Examples:
   pipeline job list --state waiting --state refused
   pipeline job list --since 2h --integration acme
   pipeline job list --state confirmed --json | jq 'select(.outcome.outcome == "failed")'
-States: announced, processing, processed, uploaded, completed, failed, waiting, damaged, refused,
+States: announced, processing, processed, completed, failed, waiting, damaged, refused,
 confirmed, closed.
 Costs one listing and up to ten reads of the store for each job that is looked at.""",
 )

@@ -30,7 +30,6 @@ from pipeline.jobs.receipts import (
     Outcome,
     Processed,
     Started,
-    Uploaded,
     Waiting,
 )
 
@@ -43,7 +42,6 @@ State = Literal[
     "announced",
     "processing",
     "processed",
-    "uploaded",
     "completed",
     "failed",
     "waiting",
@@ -77,7 +75,6 @@ class JobView:
     announcements: Sequence[Announcement]
     chunks: int
     processed: Processed | None
-    uploaded: Uploaded | None
     outcome: Outcome | None
     tries: int
     first_try: datetime | None
@@ -103,8 +100,6 @@ class JobView:
     def _progress(self) -> State:
         if self.outcome:
             return self.outcome.outcome
-        if self.uploaded:
-            return "uploaded"
         if self.processed:
             return "processed"
         return "processing" if self.chunks else "announced"
@@ -133,7 +128,6 @@ class JobView:
             "started": self.held and self.held.at,
             "waiting": self.waiting and self.waiting.at,
             "processed": self.processed and self.processed.at,
-            "uploaded": self.uploaded and self.uploaded.at,
             "decided": self.outcome and self.outcome.at,
             "first_callback": self.first_try,
             "last_callback": self.last_try if self.tries > 1 else None,
@@ -160,7 +154,6 @@ class JobView:
             ],
             "chunks": self.chunks,
             "processed": self.processed and self.processed.model_dump(mode="json", exclude=hidden),
-            "uploaded": self.uploaded and self.uploaded.model_dump(mode="json", exclude=hidden),
             "outcome": self.outcome and self.outcome.model_dump(mode="json", exclude=hidden),
             "tries": self.tries,
             "told": self.told and self.told.model_dump(mode="json", exclude=hidden),
@@ -285,7 +278,6 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
         announcements=announcements,
         chunks=processed.parts if processed else _chunks(own),
         processed=processed,
-        uploaded=await read(lambda: jobs.uploaded(ref), there="uploaded.json" in own),
         outcome=await read(lambda: jobs.outcome(ref), there="outcome.json" in own),
         tries=len(tries),
         first_try=await try_at(tries[0]) if tries else None,

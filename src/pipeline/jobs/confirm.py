@@ -17,6 +17,7 @@ from pipeline.jobs.announcements import JobRules, rules_for
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, completed_record, decode, receipt_missing, ref_of
 from pipeline.jobs.outcomes import callback_of
+from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import CONFLICT, UNANSWERED, UNCLEAR, Answer, Notifier
 from pipeline.jobs.receipts import (
     Announcement,
@@ -25,6 +26,7 @@ from pipeline.jobs.receipts import (
     NotificationResult,
     Outcome,
 )
+from pipeline.jobs.recent_jobs import RecentJobs
 from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.jobs.wording import quote
 from pipeline.kafka.protocols import Lease
@@ -68,10 +70,12 @@ class _Notification:
     """One notification of one outcome.
 
     Attributes:
+        jobs: Remembers the job for a moment.
         again: Name of a repeated notification that a later announcement or a command caused; None for the first one.
     """
 
     message: StageMessage
+    jobs: RecentJobs
     outcome: Outcome
     announcement: Announcement
     again: str | None
@@ -87,8 +91,9 @@ class ConfirmStage:
     It records each try before it sends it. The partner may get the callback twice, equal in body and request id.
     """
 
-    def __init__(self, context: StageContext, integrations: Mapping[str, ConfirmRules]) -> None:
+    def __init__(self, context: StageContext, integrations: Mapping[str, ConfirmRules], parking: Parking) -> None:
         self._context = context
+        self._parking = parking
         self._jobs = context.jobs
         self._integrations = integrations
 
@@ -96,13 +101,19 @@ class ConfirmStage:
         """Bring a decided job to ``confirmed`` or ``refused``, unless it is there already."""
         body = decode(record, OutcomeMessage)
         ref, rules = ref_of(body), rules_for(self._integrations, body.integration)
+        _, jobs = self._context.recent(ref)
         with job_in_logs(ref):
-            outcome = await self._jobs.outcome(ref)
+            await jobs.look()
+            if jobs.has_waited() and await self._parking.waits(record, "confirm"):
+                # the partner may have asked for the pause, and this is another copy of the record
+                log.info("job_waits_already", stage="confirm")
+                return
+            outcome = await jobs.outcome(ref)
             if outcome is None:
                 raise receipt_missing(ref, "outcome.json")
             message = StageMessage.of(record, ref, lease)
-            notification = _Notification(message, outcome, await self._jobs.newest(ref), body.again)
-            existing = await self._jobs.notification_result(ref, body.again)
+            notification = _Notification(message, jobs, outcome, await jobs.newest(ref), body.again)
+            existing = await jobs.notification_result(ref, body.again)
             result = existing or await self._notify(notification, rules)
             await self._end(notification, result, rules)
             log.info(
@@ -120,7 +131,7 @@ class ConfirmStage:
         for a new token, is still sent.
         """
         ref, again = notification.ref, notification.again
-        begun, unanswered = await self._jobs.notification_attempts(ref, again)
+        begun, unanswered = await notification.jobs.notification_attempts(ref, again)
         until = rules.last_try(notification.announcement)
         if begun and self._context.clock() >= until and await self._jobs.attempt_at(ref, begun, again) >= until:
             await self._context.ensure_clock()
@@ -224,14 +235,20 @@ class ConfirmStage:
             )
         )
         await message.lease.ensure()
-        if not (confirmed and outcome.outcome == "completed"):
+        drop_parts = confirmed and outcome.outcome == "completed"
+        if not drop_parts:
             await self._jobs.file("purge", ref, result.at + rules.keep_failed_parts)
-        else:
-            await self._jobs.drop_parts(ref)
         if confirmed:
             # a failed job may begin a second attempt with its URLs: then they go with its parts
             keep_urls = outcome.outcome == "failed" and rules.policies.reannouncement_after_failure == "new_attempt"
-            await self._jobs.close(ref, outcome, result.at, keep_urls=keep_urls, newest=notification.announcement)
+            await self._jobs.close(
+                ref,
+                outcome,
+                result.at,
+                keep_urls=keep_urls,
+                drop_parts=drop_parts,
+                newest=notification.announcement,
+            )
 
 
 URL_ERASED: Final = "callback_url_erased"

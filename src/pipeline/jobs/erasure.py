@@ -20,7 +20,6 @@ from pipeline.jobs.receipts import (
     NotificationResult,
     Outcome,
     Receipt,
-    Uploaded,
     Waiting,
 )
 
@@ -40,7 +39,6 @@ def _outcome(found: Outcome) -> Outcome:
 
 _RECEIPTS: Final[tuple[tuple[re.Pattern[str], type[Receipt], Callable[[Any], Receipt]], ...]] = (
     (re.compile(_WORK + r"outcome\.json"), Outcome, _outcome),
-    (re.compile(_WORK + r"uploaded\.json"), Uploaded, lambda found: found.model_copy(update={"etag": ""})),
     (
         re.compile(_NOTIFICATION + r"told/\d+\.answer\.json"),
         NotificationAnswer,

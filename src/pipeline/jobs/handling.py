@@ -97,10 +97,10 @@ class JobHandler:
     def _may_wait(self, record: Record) -> bool:
         """Return whether a try of this record may come too early, so that the store must be asked.
 
-        That is a copy of a parked record, or a repeated outcome: the partner may have asked CONFIRM for a pause. A
-        repeat that PROCESS or UPLOAD tries early does no harm, and each look costs a request.
+        That is a copy of a parked record. CONFIRM looks itself, with the rest of the job. A repeat that PROCESS or
+        UPLOAD tries early does no harm, and each look costs a request.
         """
-        return self._context.stage == "confirm" or RETRY_COUNT_HEADER in first_values(record.headers)
+        return self._context.stage != "confirm" and RETRY_COUNT_HEADER in first_values(record.headers)
 
     async def _contained(self, record: Record, lease: Lease) -> None:
         """Let the stage handle the record; what must not end the process becomes a TransientError about the job."""

@@ -13,19 +13,15 @@ from typing import Final, Literal, TypeVar
 from pipeline.contracts import Topic
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_tree import WAITING_RECEIPT, JobRef, Marker, MarkerKind, WaitingMarker, parse_marker
-from pipeline.jobs.part_store import PartStore
+from pipeline.jobs.notification_store import NotificationStore
 from pipeline.jobs.receipts import (
     Announcement,
     Conflict,
     Difference,
     JobIdentity,
-    NotificationAnswer,
-    NotificationAttempt,
-    NotificationResult,
     Outcome,
     Processed,
     Receipt,
-    Uploaded,
     Waiting,
     millis,
 )
@@ -36,7 +32,6 @@ R = TypeVar("R", bound=Receipt)
 _ANNOUNCEMENT: Final = re.compile(r"\d{15}-\w+\.json")
 _NEXT_LOOK: Final = timedelta(hours=1)
 _CONFLICT: Final = re.compile(r"\w+\.json")
-_TRY: Final = re.compile(r"(\d{4,})(\.answer)?\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +42,17 @@ class Announced:
         news: ``new``: the job's first announcement. ``renewed``: a further one. ``conflict``: its merchant or record
             count differs from the first one's, and the first decides. A repeated announcement gets the same result.
         differences: For a conflict: what differs.
+        created: Whether this call created the job.
     """
 
     ref: JobRef
     announcement: Announcement
     news: Literal["new", "renewed", "conflict"]
     differences: tuple[Difference, ...] = ()
+    created: bool = False
 
 
-class JobStore(PartStore):
+class JobStore(NotificationStore):
     """The state of all jobs, in any :class:`pipeline.storage.ObjectStore`."""
 
     # --- announcements ---------------------------------------------------------------------------------------------
@@ -81,13 +78,19 @@ class JobStore(PartStore):
         # compare only the id: after a change of the margin, the same announcement has another deadline
         known = next((key for key in earlier if key.endswith(f"-{wanted.id}.json")), None)
         if known is not None:
-            stored = await self._get(known, Announcement)
+            mine, stored = False, await self._get(known, Announcement)
         else:
             if earlier and new_attempt_after_failure:
                 wanted = wanted.model_copy(update={"attempt": await self._attempt_for(first, earlier)})
-            _, stored = await self._create(_announcement_key(first, wanted), wanted)
+            mine, stored = await self._create(self.announcement_key(first, wanted), wanted)
         ref = JobRef(integration, request.job_guid, stored.attempt)
-        return Announced(ref, stored, "new" if existing.announcement == wanted.id else "renewed")
+        news: Literal["new", "renewed"] = "new" if existing.announcement == wanted.id else "renewed"
+        return Announced(ref, stored, news, created=won and mine)
+
+    @staticmethod
+    def announcement_key(ref: JobRef, announcement: Announcement) -> str:
+        """Return the key of an announcement; a listing has the one with the latest deadline last."""
+        return f"{ref.root}announcements/{millis(announcement.deadline):015d}-{announcement.id}.json"
 
     async def _record_conflict(
         self, first: JobRef, wanted: Announcement, differences: tuple[Difference, ...]
@@ -122,13 +125,13 @@ class JobStore(PartStore):
     async def all_announcements(self, ref: JobRef) -> list[Announcement]:
         """Return the announcements of all attempts of the job, the one with the latest deadline last."""
         keys = await self._announcement_keys(ref)
-        return list(await asyncio.gather(*(self._get(key, Announcement) for key in keys)))
+        return list(await asyncio.gather(*map(self._announcement, keys)))
 
     async def newest(self, ref: JobRef) -> Announcement:
         """Return the current announcement: the one with the latest deadline, among those that have URLs if any has."""
         newest = None
         for key in reversed(await self._announcement_keys(ref)):
-            found = await self._get(key, Announcement)
+            found = await self._announcement(key)
             if found.attempt == ref.attempt:
                 if not found.erased:
                     return found
@@ -136,6 +139,9 @@ class JobStore(PartStore):
         if newest is None:
             raise ObjectNotFound(f"{ref.root}announcements/")
         return newest
+
+    async def _announcement(self, key: str) -> Announcement:
+        return await self._get(key, Announcement)
 
     async def _announcement_keys(self, ref: JobRef) -> list[str]:
         listed = self.objects.list(f"{ref.root}announcements/")
@@ -147,7 +153,7 @@ class JobStore(PartStore):
         found = [key for key in keys if _ANNOUNCEMENT.fullmatch(key.removeprefix(prefix))]
         for key in keys if len(found) < len(keys) else ():
             if key not in found:
-                self._findings.foreign(key)
+                self.findings.foreign(key)
         return found
 
     # --- what is due -----------------------------------------------------------------------------------------------
@@ -167,7 +173,7 @@ class JobStore(PartStore):
         async for info in self.objects.scan(f"{kind}/", after=after):
             marker = parse_marker(info.key)
             if marker is None:
-                self._findings.foreign(info.key)
+                self.findings.foreign(info.key)
                 continue
             if until is not None and marker.minute > until:
                 return
@@ -182,9 +188,19 @@ class JobStore(PartStore):
         await self.objects.delete(marker_key)
 
     async def close(
-        self, ref: JobRef, outcome: Outcome, at: datetime, *, keep_urls: bool, newest: Announcement
+        self,
+        ref: JobRef,
+        outcome: Outcome,
+        at: datetime,
+        *,
+        keep_urls: bool,
+        newest: Announcement,
+        drop_parts: bool = False,
     ) -> None:
         """File an attempt as ended, and remove it from all minutes that it is filed under. A repeat changes nothing.
+
+        One listing finds all, and one deletion removes parts and markers together: the caller repeats this until it
+        has succeeded.
 
         Args:
             ref: The attempt.
@@ -192,34 +208,47 @@ class JobStore(PartStore):
             at: When.
             keep_urls: Whether its signed URLs stay in the store, because somebody may still need them.
             newest: The attempt's announcement that the caller has read; it is not read again.
+            drop_parts: Whether its parts go.
         """
         await self.objects.create(ref.ended(at, outcome.outcome), b"")
+        keys = [info.key async for info in self.objects.list(ref.root)]
+        parts = [key for key in keys if key.startswith(ref.parts())] if drop_parts else []
         if keep_urls:
             deadlines = [one.deadline for one in await self.announcements(ref)]
         else:
-            deadlines = await self.drop_urls(ref, at, newest)
-        await self.objects.delete_all([ref.marker(kind, one) for one in deadlines for kind in ("open", "decided")])
+            left = [key for key in keys if key not in set(parts)]
+            deadlines = await self._drop_urls(ref, at, left, decided=outcome.at, newest=newest)
+        kinds: tuple[MarkerKind, ...] = ("open", "decided")
+        await self.delete_known([*parts, *(ref.marker(kind, one) for one in deadlines for kind in kinds)])
 
-    async def drop_urls(self, ref: JobRef, at: datetime, newest: Announcement | None = None) -> list[datetime]:
+    async def drop_urls(self, ref: JobRef, at: datetime) -> list[datetime]:
         """Erase the signed URLs of an attempt that nobody needs any more; return its announcements' deadlines.
 
         They are in its announcements, and in the receipts of announcements that waited. A wait that is not over keeps
         its receipt, and an announcement that came after the outcome keeps its URLs until the partner is notified once
         more, or they expire. Then the deadline watch calls this again, with the attempt's parts if it has some, which
         are filed already and must not go earlier; else after an hour. A damaged object stays.
+        """
+        keys = [info.key async for info in self.objects.list(ref.root)]
+        return await self._drop_urls(ref, at, keys, decided=await self._decided_at(ref))
+
+    async def _drop_urls(
+        self, ref: JobRef, at: datetime, keys: Sequence[str], *, decided: datetime, newest: Announcement | None = None
+    ) -> list[datetime]:
+        """See :meth:`drop_urls`.
 
         Args:
             ref: The attempt.
             at: The time.
+            keys: The job's objects.
+            decided: When the outcome was decided.
             newest: An announcement that the caller has read.
         """
-        keys = [info.key async for info in self.objects.list(ref.root)]
-        known = {_announcement_key(ref, newest): newest} if newest else {}
+        known = {self.announcement_key(ref, newest): newest} if newest else {}
         deadlines, awaited = [], False
-        decided = await self._decided_at(ref)
         for key in self._announcements_among(keys, ref):
             try:
-                found = known.get(key) or await self._get(key, Announcement)
+                found = known.get(key) or await self._announcement(key)
             except JobDamaged:
                 deadlines.append(_deadline_in(key))
                 continue
@@ -247,7 +276,7 @@ class JobStore(PartStore):
     async def _drop_wait(self, ref: JobRef, key: str, at: datetime) -> bool:
         """Delete the receipt of a wait of this attempt's announcements; return False if the wait is not over."""
         if not WAITING_RECEIPT.fullmatch(key.removeprefix(ref.waiting)):
-            self._findings.foreign(key)
+            self.findings.foreign(key)
             return True
         with suppress(JobDamaged):
             wait = await self._find(key, Waiting)
@@ -296,14 +325,6 @@ class JobStore(PartStore):
         """Record that every card is decided; return the existing receipt."""
         return (await self._create(f"{ref.work}processed.json", receipt))[1]
 
-    async def uploaded(self, ref: JobRef) -> Uploaded | None:
-        """Return the receipt of UPLOAD, if it exists."""
-        return await self._find(f"{ref.work}uploaded.json", Uploaded)
-
-    async def record_uploaded(self, ref: JobRef, receipt: Uploaded) -> Uploaded:
-        """Record that the partner has the result; return the existing receipt."""
-        return (await self._create(f"{ref.work}uploaded.json", receipt))[1]
-
     async def outcome(self, ref: JobRef) -> Outcome | None:
         """Return the job's outcome, if it is decided."""
         return await self._find(f"{ref.work}outcome.json", Outcome)
@@ -311,70 +332,6 @@ class JobStore(PartStore):
     async def decide(self, ref: JobRef, wanted: Outcome) -> Outcome:
         """Decide the job's outcome unless it is decided; return the existing outcome."""
         return (await self._create(f"{ref.work}outcome.json", wanted))[1]
-
-    # --- notifications ---------------------------------------------------------------------------------------------
-
-    async def notification_result(self, ref: JobRef, again: str | None = None) -> NotificationResult | None:
-        """Return how a notification ended, if it did; a confirmation takes precedence over a refusal."""
-        for result in ("confirmed", "refused"):
-            found = await self._find(f"{ref.notification(again)}{result}.json", NotificationResult)
-            if found is not None:
-                return found
-        return None
-
-    async def final_result(self, ref: JobRef) -> NotificationResult | None:
-        """Return how the notifications ended: a confirmation of any of them takes precedence over a refusal."""
-        first = await self.notification_result(ref)
-        if first is None or first.told == "confirmed":
-            return first
-        for again in await self.objects.folders(f"{ref.work}again/"):
-            later = await self.notification_result(ref, again)
-            if later is not None and later.told == "confirmed":
-                return later
-        return first
-
-    async def notifies_again(self, ref: JobRef) -> bool:
-        """Return whether a repeated notification has begun that has not ended."""
-        for again in await self.objects.folders(f"{ref.work}again/"):
-            if await self.notification_result(ref, again) is None:
-                return True
-        return False
-
-    async def record_result(
-        self, ref: JobRef, receipt: NotificationResult, again: str | None = None
-    ) -> NotificationResult:
-        """Record how a notification ended; return the existing receipt."""
-        return (await self._create(f"{ref.notification(again)}{receipt.told}.json", receipt))[1]
-
-    async def notification_attempts(self, ref: JobRef, again: str | None = None) -> tuple[int, bool]:
-        """Return how many callbacks were begun, and whether one of them has no known answer."""
-        begun: set[str] = set()
-        answered: set[str] = set()
-        prefix = f"{ref.notification(again)}told/"
-        async for info in self.objects.list(prefix):
-            found = _TRY.fullmatch(info.key.removeprefix(prefix))
-            if found is None:
-                self._findings.foreign(info.key)
-                continue
-            (answered if found[2] else begun).add(found[1])
-        return len(begun), bool(begun - answered)
-
-    async def attempt_at(self, ref: JobRef, number: int, again: str | None = None) -> datetime:
-        """Return when a callback was begun."""
-        return (await self._get(f"{ref.notification(again)}told/{number:04d}.json", NotificationAttempt)).at
-
-    async def record_attempt(self, ref: JobRef, receipt: NotificationAttempt, again: str | None = None) -> bool:
-        """Record a callback before it is sent; return False if another worker sends it."""
-        won, _ = await self._create(f"{ref.notification(again)}told/{receipt.number:04d}.json", receipt)
-        return won
-
-    async def record_answer(self, ref: JobRef, receipt: NotificationAnswer, again: str | None = None) -> None:
-        """Record an answer that did not confirm the callback."""
-        await self._create(f"{ref.notification(again)}told/{receipt.number:04d}.answer.json", receipt)
-
-
-def _announcement_key(ref: JobRef, announcement: Announcement) -> str:
-    return f"{ref.root}announcements/{millis(announcement.deadline):015d}-{announcement.id}.json"
 
 
 def _is_answered(ref: JobRef, announcement: Announcement, keys: Sequence[str]) -> bool:

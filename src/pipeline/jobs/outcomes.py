@@ -18,7 +18,7 @@ from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_tree import WAITING_RECEIPT, JobRef
 from pipeline.jobs.messages import StageMessage, outcome_record
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Partner
-from pipeline.jobs.receipts import Announcement, Outcome, Processed, Uploaded, Waiting
+from pipeline.jobs.receipts import Announcement, Outcome, Processed, Waiting
 from pipeline.jobs.stage import DeadlinePassed, StageContext
 from pipeline.jobs.wording import shorten
 
@@ -156,7 +156,7 @@ class Decider:
             decided_by=self._context.stage,
             at=self._context.clock(),
         )
-        return await self._decide(ref, wanted, traceparent)
+        return await self._decide(ref, wanted, traceparent, announcement)
 
     async def _why_too_late(self, announcement: Announcement, ref: JobRef, rules: JobRules) -> str:
         """Return the last cause of a missed deadline, and a remedy that works under the integration's policy."""
@@ -185,10 +185,15 @@ class Decider:
                 found += [waiting] if waiting else []
         return max(found, key=lambda one: one.at, default=None)
 
-    async def complete(
-        self, message: StageMessage, processed: Processed, uploaded: Uploaded, rules: JobRules
-    ) -> Outcome:
-        """Decide ``completed`` unless the job has an outcome; publish the outcome and return it."""
+    async def complete(self, message: StageMessage, processed: Processed, etag: str, rules: JobRules) -> Outcome:
+        """Decide ``completed`` unless the job has an outcome; publish the outcome and return it.
+
+        Args:
+            message: The message that the stage handles.
+            processed: The receipt of PROCESS.
+            etag: Of the uploaded result.
+            rules: The rules of the job's integration.
+        """
         ref = message.ref
         announcement = await self._context.jobs.newest(ref)
         counts = Counts(processed.ok, processed.failed)
@@ -205,11 +210,11 @@ class Decider:
             ok=processed.ok,
             failed=processed.failed,
             result_bytes=processed.result_bytes,
-            result_etag=uploaded.etag,
+            result_etag=etag,
             decided_by=self._context.stage,
             at=self._context.clock(),
         )
-        return await self._decide(ref, wanted, message.traceparent)
+        return await self._decide(ref, wanted, message.traceparent, announcement)
 
     async def publish_existing(
         self, ref: JobRef, traceparent: str | None, *, again: Callable[[Outcome], str | None] = lambda _: None
@@ -225,25 +230,42 @@ class Decider:
         outcome = await self._context.jobs.outcome(ref)
         if outcome is None:
             return False
-        await self._publish(ref, outcome, traceparent, again(outcome))
+        await self._publish(ref, outcome, traceparent, again(outcome), await self._context.jobs.newest(ref))
         return True
 
-    async def _decide(self, ref: JobRef, wanted: Outcome, traceparent: str | None) -> Outcome:
+    async def _decide(
+        self, ref: JobRef, wanted: Outcome, traceparent: str | None, announcement: Announcement
+    ) -> Outcome:
         context = self._context
         outcome = await context.jobs.decide(ref, wanted)
         if outcome.nonce == wanted.nonce:
             context.metrics.jobs.labels(ref.integration, context.stage, wanted.reason or "done").inc()
-            left = ((await context.jobs.newest(ref)).deadline - wanted.at).total_seconds()
+            left = (announcement.deadline - wanted.at).total_seconds()
             context.metrics.deadline_seconds_left.labels(ref.integration).observe(left)
             log.info("outcome_decided", outcome=wanted.outcome, reason=wanted.reason, message=wanted.message)
-        await self._publish(ref, outcome, traceparent, None)
+        if wanted.outcome == "completed" != outcome.outcome:
+            await self._audit_upload(ref, wanted, traceparent)  # the result is at the partner, beside the failure
+        await self._publish(ref, outcome, traceparent, None, announcement)
         return outcome
 
-    async def _publish(self, ref: JobRef, outcome: Outcome, traceparent: str | None, again: str | None) -> None:
-        announcement = await self._context.jobs.newest(ref)
+    async def _publish(
+        self, ref: JobRef, outcome: Outcome, traceparent: str | None, again: str | None, announcement: Announcement
+    ) -> None:
         traceparent = traceparent or announcement.traceparent
+        if outcome.outcome == "completed":
+            await self._audit_upload(ref, outcome, traceparent)
         await audit_outcome(self._context, ref, outcome, traceparent)
         await self._context.publisher.publish(outcome_record(ref, announcement, outcome, traceparent, again))
+
+    async def _audit_upload(self, ref: JobRef, completed: Outcome, traceparent: str | None) -> None:
+        await self._context.audit(
+            AuditAction.RESULT_UPLOADED,
+            ref,
+            completed.generation or "",
+            traceparent=traceparent,
+            at=completed.at,
+            detail={"bytes": completed.result_bytes, "etag": completed.result_etag},
+        )
 
 
 def failed_without_partner(

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
+from pipeline.jobs.damage import Findings
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.part_encryption import SEALED_ENDING, PartChanged, PartCipher, Sealed
 from pipeline.jobs.receipt_store import ReceiptStore
 from pipeline.jobs.receipts import Checkpoint, Manifest, Source
-from pipeline.storage import ObjectNotFound, ObjectStore
+from pipeline.storage import ObjectNotFound, ObjectStore, check_key
 
 _READS_AT_ONCE: Final = 16
 
@@ -40,10 +41,13 @@ class PartStore(ReceiptStore):
         objects: The store.
         cipher: Encrypts and decrypts parts. By default it has no key: then parts can be listed and deleted, and those
             in clear can be read.
+        findings: Logs damage; by default its own.
     """
 
-    def __init__(self, objects: ObjectStore, cipher: PartCipher | None = None) -> None:
-        super().__init__(objects)
+    def __init__(
+        self, objects: ObjectStore, cipher: PartCipher | None = None, findings: Findings | None = None
+    ) -> None:
+        super().__init__(objects, findings)
         self.cipher = cipher or PartCipher()
 
     async def checkpoint(self, ref: JobRef, plan: str, generation: str | None = None) -> Checkpoint | None:
@@ -60,11 +64,16 @@ class PartStore(ReceiptStore):
 
     async def finished_chunks(self, ref: JobRef) -> dict[str, set[int]]:
         """Return the numbers of the chunks that have a manifest, by generation."""
+        return self.chunks_among(ref, [info.key async for info in self.objects.list(ref.parts())])
+
+    @staticmethod
+    def chunks_among(ref: JobRef, keys: Sequence[str]) -> dict[str, set[int]]:
+        """Return the numbers of the chunks whose manifests are among the keys, by generation."""
         numbers: dict[str, set[int]] = {}
-        async for info in self.objects.list(ref.parts()):
-            generation, _, name = info.key.removeprefix(ref.parts()).partition("/")
+        for key in keys:
+            generation, _, name = key.removeprefix(ref.parts()).partition("/")
             stem = name.removesuffix(".json")
-            if stem.isdecimal() and info.key == ref.manifest(generation, int(stem)):
+            if stem.isdecimal() and key == ref.manifest(generation, int(stem)):
                 numbers.setdefault(generation, set()).add(int(stem))
         return numbers
 
@@ -106,7 +115,7 @@ class PartStore(ReceiptStore):
                 try:
                     return await self._get(key, Manifest)
                 except ObjectNotFound:
-                    raise self._findings.damaged(key, f"the record of chunk {number} is missing") from None
+                    raise self.findings.damaged(key, f"the record of chunk {number} is missing") from None
 
         return list(await asyncio.gather(*map(read, numbers)))
 
@@ -126,9 +135,9 @@ class PartStore(ReceiptStore):
                 async for piece in self._part(manifest):
                     yield piece
             except ObjectNotFound:
-                raise self._findings.damaged(manifest.data, f"the part of chunk {manifest.number} is missing") from None
+                raise self.findings.damaged(manifest.data, f"the part of chunk {manifest.number} is missing") from None
             except PartChanged:
-                raise self._findings.damaged(
+                raise self.findings.damaged(
                     manifest.data, f"the part of chunk {manifest.number} is not what was written"
                 ) from None
 
@@ -152,9 +161,15 @@ class PartStore(ReceiptStore):
     async def drop_parts(self, ref: JobRef, *, dry_run: bool = False) -> int:
         """Delete all parts and manifests of an attempt (its card data); return how many objects that concerns."""
         keys = [info.key async for info in self.objects.list(ref.parts())]
-        for key in () if dry_run else keys:
-            try:
-                await self.objects.delete(key)
-            except ValueError:  # a name that the pipeline never makes
-                self._findings.foreign(key)
+        await self.delete_known([] if dry_run else keys)
         return len(keys)
+
+    async def delete_known(self, keys: Sequence[str]) -> None:
+        """Delete objects, except those with a name that the pipeline never makes."""
+        known = []
+        for key in keys:
+            try:
+                known.append(check_key(key))
+            except ValueError:
+                self.findings.foreign(key)
+        await self.objects.delete_all(known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -38,9 +39,8 @@ class ProcessStage:
     def __init__(self, context: StageContext, integrations: Mapping[str, FileRules]) -> None:
         self._context = context
         self._integrations = integrations
-        self._decider = Decider(context)
         self._starts = Starts(context)
-        self._arrived: dict[tuple[int, int], Announced] = {}
+        self._arrived: dict[tuple[int, int], tuple[Announced, float]] = {}
 
     async def arrive(self, record: Record) -> None:
         """Store the announcement at once, so that fresh URLs reach a job that is in work."""
@@ -53,28 +53,63 @@ class ProcessStage:
     async def handle(self, record: Record, lease: Lease) -> None:
         """Bring the announced job to ``processed`` or ``failed``, or find that it is there already."""
         request = decode_request(record, self._integrations)
-        announced = self._arrived.pop((record.partition, record.offset), None) or await self._announce(request)
+        arrived = self._arrived.pop((record.partition, record.offset), None)
+        announced, at = arrived or await self._announce(request)
         rules = rules_for(self._integrations, request.integration)
         message = StageMessage.of(record, announced.ref, lease)
+        context, jobs = self._context.recent(announced.ref)
         with job_in_logs(announced.ref):
-            await self._audit_announcement(request, announced, message)
-            if announced.news == "conflict":
-                await self._answer_conflict(announced, message)
-                return
-            async with self._decider.failing_damaged(message, rules):
-                if not await self._publish_existing(announced, message):
-                    await self._process(message, rules)
+            if announced.created:
+                jobs.created(announced.announcement, at)
+            if not jobs.fresh:
+                await jobs.look()
+            await _JobProcessing(context, self._starts, message, request, announced=announced, rules=rules).run()
 
-    async def _announce(self, request: Request) -> Announced:
+    async def _announce(self, request: Request) -> tuple[Announced, float]:
+        """Store an announcement; return also when, on the monotonic clock."""
         rules = rules_for(self._integrations, request.integration)
-        return await announce(self._context.jobs, request, rules, self._context.clock())
+        began = time.monotonic()
+        return await announce(self._context.jobs, request, rules, self._context.clock()), began
 
-    async def _audit_announcement(self, request: Request, announced: Announced, message: StageMessage) -> None:
+
+class _JobProcessing:
+    """The work on one announcement."""
+
+    def __init__(
+        self,
+        context: StageContext,
+        starts: Starts,
+        message: StageMessage,
+        request: Request,
+        *,
+        announced: Announced,
+        rules: FileRules,
+    ) -> None:
+        self._context = context
+        self._decider = Decider(context)
+        self._starts = starts
+        self._request = request
+        self._announced = announced
+        self._message = message
+        self._rules = rules
+
+    async def run(self) -> None:
+        """See ProcessStage."""
+        await self._audit_announcement()
+        if self._announced.news == "conflict":
+            await self._answer_conflict()
+            return
+        async with self._decider.failing_damaged(self._message, self._rules):
+            if not await self._publish_existing():
+                await self._process()
+
+    async def _audit_announcement(self) -> None:
+        request, announced = self._request, self._announced
         await self._context.audit(
             _ACTIONS[announced.news],
             announced.ref,
             request.announcement,
-            traceparent=message.traceparent,
+            traceparent=self._message.traceparent,
             at=announced.announcement.stored_at,
             detail={
                 "announcement": request.announcement,
@@ -85,43 +120,47 @@ class ProcessStage:
             },
         )
 
-    async def _answer_conflict(self, announced: Announced, message: StageMessage) -> None:
+    async def _answer_conflict(self) -> None:
         """Raise an alarm, and send the outcome again if there is one: the partner has announced the job once more.
 
         Without an outcome nothing is to be sent yet: the first notification comes after this announcement anyway.
         """
+        announced = self._announced
         differences = [f"{one.field}: {one.first}, now {one.later}" for one in announced.differences]
         log.error("announcement_conflict", announcement=announced.announcement.id, differences=differences)
         self._context.metrics.announcement_conflicts.labels(announced.ref.integration).inc()
         await self._decider.publish_existing(
-            message.ref, message.traceparent, again=lambda outcome: _again(announced, outcome)
+            self._message.ref, self._message.traceparent, again=lambda outcome: _again(announced, outcome)
         )
 
-    async def _publish_existing(self, announced: Announced, message: StageMessage) -> bool:
+    async def _publish_existing(self) -> bool:
         """Publish again what an earlier message of this job led to; return False if there is nothing yet."""
+        announced, message = self._announced, self._message
         if await self._decider.publish_existing(
             message.ref, message.traceparent, again=lambda outcome: _again(announced, outcome)
         ):
             return True
         receipt = await self._context.jobs.processed(message.ref)
         if receipt is not None:
-            await self._publish(message, receipt)
+            await self._publish(receipt)
         return receipt is not None
 
-    async def _process(self, message: StageMessage, rules: FileRules) -> None:
-        work = FileWork(self._context, rules, message, self._starts)
+    async def _process(self) -> None:
+        message = self._message
+        work = FileWork(self._context, self._rules, message, self._starts)
         receipt = await self._decider.run(
             message,
-            rules,
+            self._rules,
             lambda: self._context.within_deadline(message.ref, work.run),
             lambda: work.counts,
         )
         if receipt is not None:
             await message.lease.ensure()
-            await self._publish(message, receipt)
+            await self._publish(receipt)
             log.info("job_processed", records=receipt.records, ok=receipt.ok, failed=receipt.failed)
 
-    async def _publish(self, message: StageMessage, receipt: Processed) -> None:
+    async def _publish(self, receipt: Processed) -> None:
+        message = self._message
         announcement = await self._context.jobs.newest(message.ref)
         await asyncio.gather(
             self._context.audit(

@@ -16,9 +16,9 @@ R = TypeVar("R", bound=Receipt)
 class ReceiptStore:
     """Receipts in any :class:`ObjectStore`, by key."""
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: ObjectStore, findings: Findings | None = None) -> None:
         self.objects = objects
-        self._findings = Findings()
+        self.findings = findings or Findings()
 
     async def _create(self, key: str, wanted: R) -> tuple[bool, R]:
         """Create an object; return whether it is this call's, and the existing object."""
@@ -37,7 +37,7 @@ class ReceiptStore:
             return model.model_validate_json(data)
         except ValidationError:
             # only the pipeline writes here: the object is damaged, or a newer version's; guessing would lose jobs
-            raise self._findings.damaged(key, f"{model.__name__} is unreadable") from None
+            raise self.findings.damaged(key, f"{model.__name__} is unreadable") from None
 
     async def _find(self, key: str, model: type[R]) -> R | None:
         try:

@@ -214,14 +214,6 @@ class Processed(Receipt):
     at: AwareDatetime
 
 
-class Uploaded(Receipt):
-    """The result file is uploaded to the pre-signed URL."""
-
-    etag: str
-    bytes: int
-    at: AwareDatetime
-
-
 class Outcome(Receipt):
     """How the job ended. Created once: it decides, and every callback repeats ``body`` and ``request_id``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -17,6 +17,7 @@ from pipeline.contracts import AuditAction, AuditEvent, audit_record
 from pipeline.errors import PermanentError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.recent_jobs import FRESH_SECONDS, RecentJobs
 from pipeline.kafka.protocols import Publisher
 from pipeline.observability import CheckedClock, Metrics
 
@@ -35,6 +36,7 @@ class StageContext:
         stage: ``process``, ``upload``, ``confirm`` or ``watch``; the actor in audit events and outcomes.
         clock: Returns the time, in UTC.
         checked: The same clock, if others are compared with it; None: it is trusted.
+        fresh_seconds: How long the work on one message relies on a look at the store.
     """
 
     stage: str
@@ -43,6 +45,15 @@ class StageContext:
     clock: Callable[[], datetime]
     metrics: Metrics
     checked: CheckedClock | None = None
+    fresh_seconds: float = FRESH_SECONDS
+
+    def recent(self, ref: JobRef) -> tuple[StageContext, RecentJobs]:
+        """Return the surroundings for the work on one message, and their store, which remembers the job for a moment.
+
+        Call its ``look`` first.
+        """
+        jobs = RecentJobs(self.jobs, ref, now=self.clock, seconds=self.fresh_seconds)
+        return replace(self, jobs=jobs), jobs
 
     @property
     def clock_ok(self) -> bool:

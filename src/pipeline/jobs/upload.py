@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from pipeline.contracts import AuditAction, BatchProcessed, Record
+from pipeline.contracts import BatchProcessed, Record
 from pipeline.jobs.announcements import JobRules, rules_for
 from pipeline.jobs.messages import StageMessage, decode, receipt_missing, ref_of
 from pipeline.jobs.outcomes import Counts, Decider, OutcomeExists
-from pipeline.jobs.receipts import Processed, Uploaded
+from pipeline.jobs.receipts import Processed
 from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.jobs.transfer import SignedUrl, Uploader, signed_url
 from pipeline.kafka.protocols import Lease
@@ -27,74 +27,74 @@ class UploadRules(JobRules):
 
 
 class UploadStage:
-    """Handler of ``card-batch.processed``: one PUT, streamed from the parts; repeatable until the deadline."""
+    """Handler of ``card-batch.processed``: one PUT, streamed from the parts; repeatable until the deadline.
+
+    The outcome ``completed`` is the receipt of the PUT. A worker that dies between the two repeats the PUT.
+    """
 
     def __init__(self, context: StageContext, integrations: Mapping[str, UploadRules]) -> None:
         self._context = context
-        self._jobs = context.jobs
         self._integrations = integrations
-        self._decider = Decider(context)
 
     async def handle(self, record: Record, lease: Lease) -> None:
         """Bring a processed job to its outcome, or find that it has one."""
         body = decode(record, BatchProcessed)
         ref, rules = ref_of(body), rules_for(self._integrations, body.integration)
         message = StageMessage.of(record, ref, lease)
+        context, jobs = self._context.recent(ref)
+        decider = Decider(context)
         with job_in_logs(ref):
-            if await self._decider.publish_existing(ref, message.traceparent):
+            await jobs.look()
+            if await decider.publish_existing(ref, message.traceparent):
                 return
-            async with self._decider.failing_damaged(message, rules):
-                processed = await self._jobs.processed(ref)
+            async with decider.failing_damaged(message, rules):
+                processed = await jobs.processed(ref)
                 if processed is None:
                     raise receipt_missing(ref, "processed.json")
-                await self._complete(message, processed, rules)
+                counts = Counts(processed.ok, processed.failed)
+                upload = _Upload(context, message, processed, rules)
+                etag = await decider.run(message, rules, upload.run, lambda: counts)
+                if etag is not None:
+                    await message.lease.ensure()
+                    await decider.complete(message, processed, etag, rules)
 
-    async def _complete(self, message: StageMessage, processed: Processed, rules: UploadRules) -> None:
-        ref = message.ref
 
-        async def upload_once() -> Uploaded:
-            existing = await self._jobs.uploaded(ref)
-            if existing is not None:
-                return existing
-            return await self._context.within_deadline(ref, lambda: self._upload(message, processed, rules))
+class _Upload:
+    """The upload of one job's result."""
 
-        counts = Counts(processed.ok, processed.failed)
-        uploaded = await self._decider.run(message, rules, upload_once, lambda: counts)
-        if uploaded is None:
-            return
-        await self._context.audit(
-            AuditAction.RESULT_UPLOADED,
-            ref,
-            processed.generation,
-            traceparent=message.traceparent,
-            at=uploaded.at,
-            detail={"bytes": uploaded.bytes, "etag": uploaded.etag},
-        )
-        await message.lease.ensure()
-        await self._decider.complete(message, processed, uploaded, rules)
+    def __init__(self, context: StageContext, message: StageMessage, processed: Processed, rules: UploadRules) -> None:
+        self._context = context
+        self._jobs = context.jobs
+        self._message = message
+        self._processed = processed
+        self._rules = rules
 
-    async def _upload(self, message: StageMessage, processed: Processed, rules: UploadRules) -> Uploaded:
-        ref, lease = message.ref, message.lease
+    async def run(self) -> str:
+        """Return the ETag of the uploaded result."""
+        ref, processed = self._message.ref, self._processed
+        etag = await self._context.within_deadline(ref, self._put)
+        log.info("result_uploaded", bytes=processed.result_bytes)
+        return etag
+
+    async def _put(self) -> str:
+        ref, processed = self._message.ref, self._processed
         manifests = await self._jobs.manifests(ref, processed.generation, range(processed.parts))
         self._jobs.cipher.require(one.sealed for one in manifests)  # before the PUT begins, which could not end
 
         def body() -> AsyncIterator[bytes]:
             return self._jobs.stream(manifests)
 
-        async def url() -> SignedUrl:
-            # the uploader asks for the URL before each try
-            await lease.ensure()
-            if await self._jobs.outcome(ref) is not None:
-                raise OutcomeExists
-            newest = await self._jobs.newest(ref)
-            return signed_url(
-                newest.request.result_upload_url,
-                expires_at=newest.request.expires_at,
-                margin_seconds=rules.limits.deadline_margin_seconds,
-            )
+        return await self._rules.uploader.put(self._url, size=processed.result_bytes, body=body)
 
-        etag = await rules.uploader.put(url, size=processed.result_bytes, body=body)
-        log.info("result_uploaded", bytes=processed.result_bytes)
-        await lease.ensure()
-        receipt = Uploaded(etag=etag, bytes=processed.result_bytes, at=self._context.clock())
-        return await self._jobs.record_uploaded(ref, receipt)
+    async def _url(self) -> SignedUrl:
+        """Return the current URL; the uploader asks for it before each try."""
+        ref = self._message.ref
+        await self._message.lease.ensure()
+        if await self._jobs.outcome(ref) is not None:
+            raise OutcomeExists
+        newest = await self._jobs.newest(ref)
+        return signed_url(
+            newest.request.result_upload_url,
+            expires_at=newest.request.expires_at,
+            margin_seconds=self._rules.limits.deadline_margin_seconds,
+        )

@@ -11,6 +11,7 @@ from pipeline.storage.protocols import (
     StoreForbidden,
     StoreFull,
     StoreUnavailable,
+    check_key,
 )
 from pipeline.storage.s3 import S3Store
 from pipeline.storage.settings import LocalSettings, S3Settings, StoreSettings
@@ -28,6 +29,7 @@ __all__ = [
     "StoreFull",
     "StoreSettings",
     "StoreUnavailable",
+    "check_key",
     "open_store",
 ]
 

@@ -147,7 +147,6 @@ def test_show_says_when_each_step_was(home: Path, run: Run) -> None:
     assert times == {
         "announced": "12:00",
         "processed": "12:00",
-        "uploaded": "12:00",
         "decided": "12:00",
         "first_callback": "12:00",
         "last_callback": "12:05",

@@ -54,12 +54,11 @@ async def assert_failed(world: World) -> None:
         (".csv.aes", "changed"),
         (".csv.aes", "missing"),
         ("processed.json", "changed"),
-        ("uploaded.json", "changed"),
     ],
 )
 async def test_a_job_whose_stored_data_is_damaged_fails_at_upload(ending: str, damage: str) -> None:
     world = await processed()
-    key = only(world, ending) if ending != "uploaded.json" else f"{world.ref.work}uploaded.json"
+    key = only(world, ending)
     if damage == "missing":
         del world.memory.objects[key]
     else:

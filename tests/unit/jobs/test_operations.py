@@ -16,7 +16,9 @@ from pipeline.jobs.announcements import IntegrationUnknown, JobRules
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.operations import Operations, Refused, check_notify, check_retry
 from pipeline.jobs.parking import Parking
+from pipeline.jobs.part_store import PartStore
 from pipeline.jobs.partners import Answer
+from pipeline.jobs.receipts import Manifest
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.switches import IntegrationPaused, Switch
 from pipeline.jobs.transfer import SourceRefused
@@ -53,22 +55,22 @@ async def test_a_job_that_nobody_began_fails_as_cancelled_and_its_partner_is_not
     assert not [key for key in world.memory.objects if key.startswith("open/")]
 
 
-async def test_running_work_stops_before_its_next_chunk() -> None:
+async def test_running_work_stops_before_its_next_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The chunk in work ends; its part is counted in the callback, and no further card is processed."""
     world = World(csv_limits={"chunk_records": 1})
     record = world.announce()
     done: list[str] = []
 
-    class Cancelling(type(world.jobs)):  # type: ignore[misc]  # the world's own class
-        async def record_manifest(self, *arguments: object) -> bool:
-            created = await super().record_manifest(*arguments)
-            done.append("chunk")
-            if len(done) == 1:
-                await operations(world).cancel(world.ref)
-            return bool(created)
+    real = PartStore.record_manifest
 
-    world.jobs = Cancelling(world.memory, PART_CIPHER)
-    world.restart()
+    async def cancelling(jobs: PartStore, ref: JobRef, generation: str, manifest: Manifest) -> bool:
+        created = await real(jobs, ref, generation, manifest)
+        done.append("chunk")
+        if len(done) == 1:
+            await operations(world).cancel(world.ref)
+        return created
+
+    monkeypatch.setattr(PartStore, "record_manifest", cancelling)
     await world.run(record)
     assert done == ["chunk"]
     assert world.objects.put == []

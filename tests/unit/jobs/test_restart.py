@@ -6,7 +6,8 @@ import pytest
 from support.job_world import World
 
 from pipeline.errors import LeaseLost, TransientError
-from pipeline.jobs.part_store import Part
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.part_store import Part, PartStore
 
 ROWS = b"card_number,note\n" + b"".join(b"999999%010d,x\n" % number for number in range(60))
 
@@ -64,7 +65,9 @@ async def test_without_an_etag_nothing_is_resumed() -> None:
     assert world.objects.put[0][1] == await undisturbed()
 
 
-async def test_another_worker_that_finished_the_chunk_first_makes_this_one_stop() -> None:
+async def test_another_worker_that_finished_the_chunk_first_makes_this_one_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The manifest decides; the loser deletes its part, so that it leaves no trace."""
     slow, fast = world_of_chunks(), world_of_chunks()
     fast.memory = slow.memory
@@ -72,14 +75,14 @@ async def test_another_worker_that_finished_the_chunk_first_makes_this_one_stop(
     fast.restart()
     record = slow.announce(ROWS, record_count=60)
     fast.announce(ROWS, record_count=60)
-    real = slow.jobs.write_part
+    real = PartStore.write_part
 
-    async def overtaken(*args: object) -> Part:
-        slow.jobs.write_part = real  # type: ignore[method-assign]
+    async def overtaken(jobs: PartStore, ref: JobRef, generation: str, number: int, data: bytes) -> Part:
+        monkeypatch.setattr(PartStore, "write_part", real)
         await fast.deliver(fast.process, record)
-        return await real(*args)  # type: ignore[arg-type]
+        return await real(jobs, ref, generation, number, data)
 
-    slow.jobs.write_part = overtaken  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(PartStore, "write_part", overtaken)
     with pytest.raises(LeaseLost, match="chunk_taken"):
         await slow.deliver(slow.process, record)
     assert sum("/parts/" in key and ".csv" in key for key in slow.memory.objects) == 6

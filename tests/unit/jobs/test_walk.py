@@ -80,7 +80,6 @@ async def test_after_the_confirmation_no_part_and_no_open_marker_is_left() -> No
         "processed.json",
         "1.json",
         "0001.json",
-        "uploaded.json",
     ]
 
 

@@ -1,0 +1,154 @@
+"""Remembers for a moment what a stage saw of one job, so that it does not ask the store twice for the same."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.receipts import Announcement, NotificationResult, Outcome, Processed
+
+FRESH_SECONDS: Final = 1.0
+"""A look at the store counts for this long: a decided outcome or new URLs are noticed so much later at most."""
+
+
+class RecentJobs(JobStore):
+    """The job store for the work on one message about one job (docs/delivery.md, "What a job asks of the store").
+
+    One listing of the job's folder says which objects are not there, and which announcements are. It counts for a
+    moment only, so a renewed announcement, an outcome and the work of another worker are seen after that. The moment is
+    of the machine's monotonic clock: a worker that was frozen looks again. What is created is always created in the
+    store, which decides between two workers.
+
+    Args:
+        store: The store.
+        ref: The job's attempt; other jobs are not asked for.
+        now: Returns the time, in UTC. Close to a deadline no memory of announcements counts.
+        seconds: How long a look counts.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        ref: JobRef,
+        *,
+        now: Callable[[], datetime],
+        seconds: float = FRESH_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(store.objects, store.cipher, store.findings)
+        self._ref = ref
+        self._now = now
+        self._seconds = seconds
+        self._clock = clock
+        self._keys: frozenset[str] = frozenset()
+        self._looked = -math.inf
+        self._undecided = -math.inf
+        self._listed: tuple[float, list[str]] = -math.inf, []
+        self._read: dict[str, Announcement] = {}
+
+    async def look(self) -> None:
+        """List the objects of the job."""
+        began = self._clock()
+        self._see([info.key async for info in self.objects.list(self._ref.root)], began)
+
+    def created(self, announcement: Announcement, at: float) -> None:
+        """Take over that this process created the job: before, the store held nothing of it.
+
+        Args:
+            announcement: The job's only announcement.
+            at: When it was created, on the monotonic clock.
+        """
+        key = self.announcement_key(self._ref, announcement)
+        self._read[key] = announcement
+        self._see([key], at)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the last look still counts."""
+        return self._is_fresh(self._looked)
+
+    def forget(self) -> None:
+        """Ask the store for announcements and outcome again, whenever they were read."""
+        self._looked = self._undecided = -math.inf
+        self._listed = -math.inf, []
+
+    async def newest(self, ref: JobRef) -> Announcement:
+        """See JobStore."""
+        remembered = self._is_fresh(self._listed[0])
+        found = await super().newest(ref)
+        if remembered and (found.deadline - self._now()).total_seconds() <= 2 * self._seconds:
+            self._listed = -math.inf, []
+            found = await super().newest(ref)
+        return found
+
+    async def outcome(self, ref: JobRef) -> Outcome | None:
+        """See JobStore."""
+        if self._is_fresh(self._undecided):
+            return None
+        began = self._clock()
+        found = None if self._lacks(f"{ref.work}outcome.json") else await super().outcome(ref)
+        if found is None:
+            self._undecided = began
+        return found
+
+    async def decide(self, ref: JobRef, wanted: Outcome) -> Outcome:
+        """See JobStore."""
+        self.forget()
+        return await super().decide(ref, wanted)
+
+    async def processed(self, ref: JobRef) -> Processed | None:
+        """See JobStore."""
+        return None if self._lacks(f"{ref.work}processed.json") else await super().processed(ref)
+
+    async def finished_chunks(self, ref: JobRef) -> dict[str, set[int]]:
+        """See JobStore."""
+        return self.chunks_among(ref, sorted(self._keys)) if self.fresh else await super().finished_chunks(ref)
+
+    async def notification_result(self, ref: JobRef, again: str | None = None) -> NotificationResult | None:
+        """See JobStore."""
+        folder = ref.notification(again)
+        if self._lacks(f"{folder}confirmed.json") and self._lacks(f"{folder}refused.json"):
+            return None
+        return await super().notification_result(ref, again)
+
+    async def notification_attempts(self, ref: JobRef, again: str | None = None) -> tuple[int, bool]:
+        """See JobStore."""
+        if self.fresh and not any(key.startswith(f"{ref.notification(again)}told/") for key in self._keys):
+            return 0, False
+        return await super().notification_attempts(ref, again)
+
+    def has_waited(self) -> bool:
+        """Return whether a record of the job ever waited, as far as the last look says."""
+        return not self.fresh or any(key.startswith(self._ref.waiting) for key in self._keys)
+
+    async def _announcement_keys(self, ref: JobRef) -> list[str]:
+        at, keys = self._listed
+        if not self._is_fresh(at):
+            began = self._clock()
+            keys = await super()._announcement_keys(ref)
+            self._listed = began, keys
+        return keys
+
+    async def _announcement(self, key: str) -> Announcement:
+        if key not in self._read:
+            self._read[key] = await super()._announcement(key)
+        return self._read[key]
+
+    def _see(self, keys: Sequence[str], at: float) -> None:
+        self._keys = frozenset(keys)
+        self._looked = at
+        self._listed = at, self._announcements_among(sorted(keys), self._ref)
+        self._undecided = -math.inf if f"{self._ref.work}outcome.json" in self._keys else at
+
+    def _lacks(self, key: str) -> bool:
+        """Return whether the last look counts and found no such object."""
+        return self.fresh and key not in self._keys
+
+    def _is_fresh(self, at: float) -> bool:
+        return self._clock() - at < self._seconds

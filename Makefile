@@ -34,10 +34,10 @@ fuzz: $(VENV)/.dev  ## run the property tests with new examples (SECONDS=600, or
 	$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(ARGS)
 SECONDS := $(if $(HOURS),$(shell echo $$(($(HOURS) * 3600))),600)
 
-bench: $(VENV)/.dev  ## measure speed and memory beside peers (PART='process http': these suites); writes build/bench.json
+bench: $(VENV)/.bench  ## measure speed and memory beside peers (PART='process http': these suites); writes build/bench.json
 	$(BIN)/python -m benchmarks $(PART)
 
-bench-check: $(VENV)/.dev  ## the same, and fail when a row is below its committed floor; the worst row is printed last
+bench-check: $(VENV)/.bench  ## the same, and fail when a row is below its committed floor; the worst row is printed last
 	$(BIN)/python -m benchmarks --check $(PART)
 
 fix: $(VENV)/.dev  ## format, and fix what the linter can fix
@@ -56,6 +56,7 @@ lock: $(VENV)/.dev  ## compile the hashed requirements
 	$(BIN)/uv pip compile $(LOCK) --group pyproject.toml:build -o requirements/build.txt
 	$(BIN)/uv pip compile $(LOCK) $(DEMO) pyproject.toml -o requirements/demo.txt
 	$(BIN)/uv pip compile $(LOCK) $(DEMO) --group dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile $(LOCK) --group pyproject.toml:bench -c requirements/dev.txt -o requirements/bench.txt
 DEMO := --extra server --extra embedded --group build
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
@@ -80,3 +81,8 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 	@$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
+	@echo "installing the pinned peers of the benchmarks (once)"
+	@$(PIP) install --no-deps --require-hashes -r requirements/bench.txt
+	@touch $@

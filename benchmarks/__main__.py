@@ -7,7 +7,8 @@ above which such a row fails. Both leave a margin of about a quarter for noise. 
 
 A suite is a module of this package. Its ``measure(rounds, scale=1.0)`` returns one pair (ours, peer) per round for each
 row; ``scale`` multiplies the amount of work. Its dictionaries ``FLOORS``, ``CEILINGS`` and ``TARGETS`` have bounds by
-the name of the row. ``ROUNDS_AT_MOST`` is for a suite whose rounds take minutes.
+the name of the row, ``NEEDS`` the package of a peer without which a row is left out. ``ROUNDS_AT_MOST`` is for a suite
+whose rounds take minutes.
 """
 
 from __future__ import annotations
@@ -27,11 +28,24 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from benchmarks.machine import Quiet, QuietWatch, described
+from benchmarks.page import notes, write_page
 from benchmarks.rows import Bounds, Row, show, summarise
 
 OUT: Final = Path("build/bench.json")
-SUITES: Final = ("ingress", "subscriber", "process", "job", "cost", "start", "neighbour")
+SUITES: Final = (
+    "ingress",
+    "subscriber",
+    "process",
+    "job",
+    "cost",
+    "start",
+    "http",
+    "transfer",
+    "neighbour",
+)
 """In the order in which they run; each is imported when its turn comes."""
+MODULES: Final = {"ingress": ("ingress", "peers")}
+"""The modules of a suite that has several."""
 ROUNDS: Final = 5
 SMOKE: Final = 0.02
 """The part of the work that a smoke run does, in one round."""
@@ -50,9 +64,13 @@ class Run:
     def measure(self, suite: str, rounds: int, scale: float) -> None:
         """Add the rows of a suite; a suite that breaks is noted and the next one may follow."""
         print(f"measuring {suite} ...", file=sys.stderr, flush=True)
+        for name in MODULES.get(suite, (suite,)):
+            self._measure(suite, name, rounds, scale)
+
+    def _measure(self, suite: str, module_name: str, rounds: int, scale: float) -> None:
         begun, watch = time.monotonic(), QuietWatch()
         try:
-            module: Any = importlib.import_module(f"benchmarks.{suite}")
+            module: Any = importlib.import_module(f"benchmarks.{module_name}")
             measured = module.measure(min(rounds, getattr(module, "ROUNDS_AT_MOST", rounds)), scale)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - one suite's fault leaves the others their turn
             traceback.print_exc()
@@ -60,8 +78,9 @@ class Run:
             return
         quiet = watch.result()
         bounds = Bounds.of(module)
-        self.seconds[suite] = round(time.monotonic() - begun, 1)
-        print(f"  {self.seconds[suite]:.0f} s{'; ' if quiet.note else ''}{quiet.note}", file=sys.stderr, flush=True)
+        seconds = time.monotonic() - begun
+        self.seconds[suite] = round(self.seconds.get(suite, 0) + seconds, 1)
+        print(f"  {seconds:.0f} s{'; ' if quiet.note else ''}{quiet.note}", file=sys.stderr, flush=True)
         self.rows += [summarise(suite, name, pairs, bounds, quiet) for name, pairs in measured.items()]
         if missing := bounds.names() - measured.keys():
             self.broken.append(f"{suite}: not measured, though there is a bound for them: {', '.join(sorted(missing))}")
@@ -102,6 +121,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="one round of a fiftieth of the work: does it run at all?")
     parser.add_argument("--last", action="store_true", help="measure nothing: take build/bench.json of the last run")
     parser.add_argument("--check", action="store_true", help="exit 1 where a row breaks its bound")
+    parser.add_argument("--write-docs", action="store_true", help="write the table and charts of docs/performance.md")
     options = parser.parse_args()
     if unknown := sorted({*options.suites} - {*SUITES}):
         parser.error(f"there is no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
@@ -112,8 +132,9 @@ def main() -> None:
         run.write()
     rows = [row for row in run.rows if row.suite in (options.suites or SUITES)]
     show(rows, "smoke run: the numbers say nothing" if options.smoke else "ours beside the peer")
-    for note in dict.fromkeys(f"{row.suite}: {row.quiet.note}" for row in rows if row.quiet.note):
-        print(note)
+    print("\n".join(notes(rows)))
+    if options.write_docs:
+        write_page(rows, run.machine, run.measured_at)
     for broken in run.broken:
         print(f"broken: {broken}", file=sys.stderr)
     kept = check(rows) if options.check else True

@@ -33,9 +33,9 @@ LOADS: Final = {
 }
 """What is sent, and how the rows call it."""
 
-_CPU: Final = "ingress, {}, 64 connections: CPU time per request / no-op's"
-_RATE: Final = "ingress, {}, {} connections: requests/s / no-op's"
-_TAIL: Final = "ingress, events, 32 kinds: p99 at half of the reached load / median"
+_CPU: Final = "ingress, {}, 64 connections: CPU per request / no-op's"
+_RATE: Final = "requests/s against the no-op, {}, {} connections"
+_TAIL: Final = "p99 at half of the reached load / median"
 TARGETS: Final = {
     _RATE.format(LOADS["events"], 64): 0.32,
     _RATE.format(LOADS["events"], 256): 0.36,
@@ -82,7 +82,7 @@ source_addresses = ["127.0.0.1/32"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
+class Server:
     """A running server."""
 
     url: str
@@ -101,11 +101,11 @@ def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, floa
 
     rows: dict[str, list[tuple[float, float]]] = defaultdict(list)
     noop = [sys.executable, "-m", "benchmarks.ingress_noop"]
-    with tempfile.TemporaryDirectory() as folder, running_apache_kafka() as broker, _running(noop) as peer:
+    with tempfile.TemporaryDirectory() as folder, running_apache_kafka() as broker, running(noop) as peer:
         for kind in ("weavr", "ecs"):
-            config = _config(Path(folder) / kind, broker.bootstrap_servers, kind)
-            _pipeline(config, "topics", "create")
-            with _running([_cli(), "--config", str(config), "ingress"]) as ours:
+            config = write_config(Path(folder) / kind, broker.bootstrap_servers, kind)
+            run_command(config, "topics", "create")
+            with running([cli(), "--config", str(config), "ingress"]) as ours:
                 for load in ("announcements",) if kind == "ecs" else ("events", "authorisations"):
                     _measure(load, ours, peer, rounds=rounds, scale=scale, rows=rows)
                 if kind == "weavr":
@@ -116,8 +116,8 @@ def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, floa
 
 def _measure(
     load: str,
-    ours: _Server,
-    peer: _Server,
+    ours: Server,
+    peer: Server,
     *,
     rounds: int,
     scale: float,
@@ -127,16 +127,16 @@ def _measure(
         requests = max(int(most * scale), connections)
         if load == "authorisations" and connections != 64:  # noqa: PLR2004 - the row has 64
             continue
-        _load(ours, load, connections, requests // 4)
+        sent(ours, load, connections, requests // 4)
         for _ in range(rounds):
-            rates, costs = zip(*(_load(server, load, connections, requests) for server in (ours, peer)), strict=True)
+            rates, costs = zip(*(sent(server, load, connections, requests) for server in (ours, peer)), strict=True)
             if load != "authorisations":
                 rows[_RATE.format(LOADS[load], connections)].append(rates)
             if connections == 64:  # noqa: PLR2004 - the row has 64
                 rows[_CPU.format(LOADS[load])].append(costs)
 
 
-def _config(folder: Path, bootstrap_servers: str, kind: str) -> Path:
+def write_config(folder: Path, bootstrap_servers: str, kind: str) -> Path:
     """Write the settings of an ingress with this one source: with several, none may take all requests in flight."""
     folder.mkdir()
     (folder / "secret").write_text(SECRET)
@@ -163,22 +163,24 @@ level = "error"
     return path
 
 
-def _cli() -> str:
+def cli() -> str:
+    """Return the path of the installed command."""
     return str(Path(sys.executable).with_name("pipeline"))
 
 
-def _pipeline(config: Path, *arguments: str) -> None:
-    command = [_cli(), "--config", str(config), *arguments]
+def run_command(config: Path, *arguments: str) -> None:
+    """Run a command of the CLI."""
+    command = [cli(), "--config", str(config), *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - ourselves
 
 
 @contextmanager
-def _running(command: list[str]) -> Iterator[_Server]:
+def running(command: list[str]) -> Iterator[Server]:
     """Run a server, which prints its URL in one JSON line when it is ready."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ourselves
     try:
         ready: dict[str, Any] = json.loads(process.stdout.readline() if process.stdout else "")
-        yield _Server(str(ready["url"]), psutil.Process(process.pid))
+        yield Server(str(ready["url"]), psutil.Process(process.pid))
     finally:
         process.terminate()
         process.wait(30)
@@ -186,20 +188,20 @@ def _running(command: list[str]) -> Iterator[_Server]:
             process.stdout.close()
 
 
-def _load(server: _Server, load: str, connections: int, requests: int) -> tuple[float, float]:
+def sent(server: Server, load: str, connections: int, requests: int) -> tuple[float, float]:
     """Return requests per second, and the server's CPU seconds per request."""
     before = server.cpu_seconds
     result = _generate(server, load, str(connections), str(requests))
     return result["per_second"], (server.cpu_seconds - before) / requests
 
 
-def _tail(server: _Server, per_second: float, seconds: float) -> tuple[float, float]:
+def _tail(server: Server, per_second: float, seconds: float) -> tuple[float, float]:
     """Return the seconds of the 99th percentile and of the median at a steady load."""
     result = _generate(server, "events", "64", str(max(int(per_second * seconds), 64)), str(per_second))
     return result["p99"], result["p50"]
 
 
-def _generate(server: _Server, *arguments: str) -> dict[str, float]:
+def _generate(server: Server, *arguments: str) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.ingress_load", server.url, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
     result: dict[str, float] = json.loads(done.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -78,21 +79,29 @@ class Row:
 class Bounds:
     """The module-level dictionaries of a suite: a bound by the name of its row.
 
-    A row in ``CEILINGS`` is one of which smaller is better.
+    A row in ``CEILINGS`` is one of which smaller is better. ``needs`` has the package of requirements/bench.txt without
+    which a row is left out.
     """
 
     floors: dict[str, float]
     ceilings: dict[str, float]
     targets: dict[str, float]
+    needs: dict[str, str]
 
     @classmethod
     def of(cls, module: object) -> Bounds:
         """Return those of a suite."""
-        return cls(*(getattr(module, name, {}) for name in ("FLOORS", "CEILINGS", "TARGETS")))
+        return cls(*(getattr(module, name, {}) for name in ("FLOORS", "CEILINGS", "TARGETS", "NEEDS")))
 
     def names(self) -> set[str]:
-        """Return the rows that have a bound or a target."""
-        return {*self.floors, *self.ceilings, *self.targets}
+        """Return the rows that have a bound or a target, and whose peer is installed."""
+        missing = {row for row, package in self.needs.items() if not installed(package)}
+        return {*self.floors, *self.ceilings, *self.targets} - missing
+
+
+def installed(package: str) -> bool:
+    """Return whether a peer is there; ``make bench`` installs them, ``make test`` does not."""
+    return importlib.util.find_spec(package) is not None
 
 
 def summarise(suite: str, name: str, pairs: Sequence[tuple[float, float]], bounds: Bounds, quiet: Quiet) -> Row:

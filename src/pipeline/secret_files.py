@@ -215,15 +215,20 @@ class TokenFile:
     Args:
         path: Opened by path each time.
         clock: Monotonic seconds.
+        trusted_seconds: How long the token is returned without a look at its file: for callers that ask very often.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float] = time.monotonic, trusted_seconds: float = 0.0
+    ) -> None:
         self._path = path
         self._clock = clock
+        self._trusted_seconds = trusted_seconds
+        self._seen_at = 0.0
         self._known: tuple[SecretStr, tuple[int, ...], float] | None = None
 
     async def token(self, *, fresh: bool = False) -> SecretStr:
-        """Return the token that the file holds now.
+        """Return the token that the file holds now, or held within the last ``trusted_seconds``.
 
         The file is read again when it was replaced or written, and once a minute in any case.
 
@@ -233,6 +238,9 @@ class TokenFile:
         Raises:
             SecretUnreadable: As :func:`read_token`, or reading took longer than 10 seconds.
         """
+        known = self._known
+        if not fresh and known is not None and self._clock() < self._seen_at + self._trusted_seconds:
+            return known[0]
         try:
             async with asyncio.timeout(_TIMEOUT):
                 return await asyncio.to_thread(self._current, fresh=fresh)
@@ -247,6 +255,7 @@ class TokenFile:
             raise _unreadable(self._path, error) from error
         # taken before the file is read: a replacement during the read is noticed by the next call
         seen, now = (status.st_mtime_ns, status.st_ino, status.st_size), self._clock()
+        self._seen_at = now
         known = self._known
         if not fresh and known is not None and known[1] == seen and now < known[2] + _MAX_AGE:
             return known[0]

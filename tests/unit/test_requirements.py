@@ -22,6 +22,7 @@ WANTED: Final = {
     "server.txt": SERVER,
     "build.txt": GROUPS["build"],
     "demo.txt": [*SERVER, *EMBEDDED, *GROUPS["build"]],
+    "bench.txt": GROUPS["bench"],
     "dev.txt": [*SERVER, *EMBEDDED, *GROUPS["build"], *GROUPS["dev"]],
 }
 

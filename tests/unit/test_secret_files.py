@@ -195,6 +195,24 @@ async def test_a_change_that_does_not_show_is_found_within_a_minute_or_when_aske
     assert await file.token() == SecretStr("third")
 
 
+async def test_a_caller_may_trust_a_token_for_a_while(tmp_path: Path) -> None:
+    """Then a replacement applies when that time is over, or when the caller asks for a fresh look."""
+    now = [100.0]
+    path = tmp_path / "token"
+    path.write_text("first")
+    file = TokenFile(path, clock=lambda: now[0], trusted_seconds=1.0)
+    assert await file.token() == SecretStr("first")
+    replace(path, "other")
+    now[0] += 0.9
+    assert await file.token() == SecretStr("first")
+    now[0] += 0.1
+    assert await file.token() == SecretStr("other")
+    replace(path, "third-one")
+    assert await file.token(fresh=True) == SecretStr("third-one")
+    replace(path, "first")
+    assert await file.token() == SecretStr("third-one")
+
+
 async def test_a_file_that_went_away_is_unreadable_until_it_is_back(tmp_path: Path) -> None:
     path = tmp_path / "token"
     file = TokenFile(path)

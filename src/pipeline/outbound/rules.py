@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Final, Literal
 
 from pipeline.outbound.settings import HostRules, Purpose
-from pipeline.outbound.urls import AddressRefused, IpAddress, MalformedUrl, ip_literal, split_url
+from pipeline.outbound.urls import AddressRefused, IpAddress, MalformedUrl, UrlParts, ip_literal, split_url
 
 FIELDS: Final[dict[Purpose, str]] = {
     "input": "input_file_url",
@@ -74,6 +75,12 @@ def check_url(url: str, rules: HostRules, purpose: Purpose) -> None:
         parts = split_url(url)
     except MalformedUrl as error:
         raise AddressRefused(error.code, f"{field} {error.rule}.") from None
+    _check_host(parts.scheme, parts.host, parts.port, rules, purpose)
+
+
+@lru_cache(maxsize=1024)  # only what is allowed stays in it, and nothing of a URL that may be secret
+def _check_host(scheme: str, host: str, port: int | None, rules: HostRules, purpose: Purpose) -> None:
+    field, parts = FIELDS[purpose], UrlParts(scheme, host, port, tail="")
     if parts.scheme == "http" and not rules.allow_http:
         raise AddressRefused(
             "url_http_not_allowed",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
+import yarl
 
 from pipeline.contracts.json_pointer import value_at
 from pipeline.errors import PermanentError, TransientError
@@ -18,8 +20,14 @@ from pipeline.outbound import AddressRefused, HostRules, NetworkSettings, open_s
 from pipeline.secret_files import SecretUnreadable, TokenFile
 
 _NETWORK: Final = NetworkSettings()
+_TOKEN_TRUSTED_SECONDS: Final = 1.0
+"""A look at the token's file costs a card more than all else here. When the service refuses the token, it is read at
+once."""
 _UNAVAILABLE: Final = frozenset({429, 502, 503, 504})
 """Answers about the service as a whole. A 500 may be about one card."""
+
+_ANSWERS: Final = json.JSONDecoder(parse_int=str, parse_float=str)
+"""Made once: `json.loads` would make one per card."""
 
 
 class Http:
@@ -44,8 +52,10 @@ class Http:
             allow_nat64=True,  # the url is the operator's
         )
         self._path, self._query = options.templates
+        is_one = not any(sign in options.url for sign in ("{", "}", "/."))
+        self._one_url = request_url(options.url) if is_one else None
         self._body = None if options.body is None else BodyTemplate(options.body)
-        self._token = None if options.token_file is None else TokenFile(options.token_file)
+        self._token = None if options.token_file is None else _token_file(options.token_file)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -74,7 +84,10 @@ class Http:
         status, retry_after, answer = await self._ask(url, body, self._headers(card, token, body))
         return await self._decide(status, retry_after, answer, token)
 
-    def _url(self, card: Card, context: JobContext) -> str:
+    def _url(self, card: Card, context: JobContext) -> str | yarl.URL:
+        if self._one_url is not None:
+            return self._one_url
+
         def in_path(name: str, value: str) -> str:
             refuse_empty(name, value)
             return quote(value, safe="")
@@ -94,12 +107,15 @@ class Http:
             headers[options.idempotency_header] = card.idempotency_key
         return headers
 
-    async def _ask(self, url: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, str | None, bytes | None]:
+    async def _ask(
+        self, url: str | yarl.URL, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, str | None, bytes | None]:
         if self._session is None:
             raise RuntimeError("process was called before open")
         try:
+            to = request_url(url) if isinstance(url, str) else url
             async with self._session.request(
-                self._options.method, request_url(url), data=body, headers=headers, allow_redirects=False
+                self._options.method, to, data=body, headers=headers, allow_redirects=False
             ) as response:
                 answer = await _read_bounded(response, self._options.max_answer_bytes)
                 return response.status, response.headers.get("Retry-After"), answer
@@ -138,6 +154,10 @@ class Http:
         return CardResult("ok", "the card service's answer could not be read" if unread else "", columns)
 
 
+def _token_file(path: Path) -> TokenFile:
+    return TokenFile(path, trusted_seconds=_TOKEN_TRUSTED_SECONDS)
+
+
 async def _token(file: TokenFile, *, fresh: bool = False) -> str:
     try:
         return (await file.token(fresh=fresh)).get_secret_value()
@@ -161,7 +181,7 @@ def _parsed(body: bytes | None) -> Any:
     if not body:
         return None
     try:
-        return json.loads(body, parse_int=str, parse_float=str)
+        return _ANSWERS.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, RecursionError):
         return None
 

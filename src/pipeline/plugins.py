@@ -178,6 +178,14 @@ def _frames(trace: TracebackType | None) -> tuple[Frame, ...]:
     return tuple(frames)
 
 
+def contain_tasks() -> None:
+    """Contain the tasks that foreign code starts in the current task, from now on; see :func:`contained`."""
+    loop = asyncio.get_running_loop()
+    if loop.get_task_factory() is None:
+        loop.set_task_factory(_new_task)
+    _in_plugin.set(True)
+
+
 async def contained(
     call: Callable[[], Awaitable[T]], failed: Callable[[Fault], Exception], *expected: type[BaseException]
 ) -> T:
@@ -191,11 +199,8 @@ async def contained(
         failed: Makes the error to raise instead of what nobody expects.
         expected: What may pass.
     """
-    loop = asyncio.get_running_loop()
-    if loop.get_task_factory() is None:
-        loop.set_task_factory(_new_task)
     before = _in_plugin.get()
-    _in_plugin.set(True)
+    contain_tasks()
     try:
         return await call()
     except expected:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -118,6 +118,11 @@ class Circuit:
     def quiet(self) -> bool:
         """Whether no host has failed since its last success."""
         return not self._hosts
+
+    @property
+    def failing(self) -> Mapping[str, object]:
+        """Hosts that have failed since their last success. It changes with them: ask for it once, look at it often."""
+        return self._hosts
 
     def call(self, host: str) -> Call:
         """Return a call that may be made now; enter it, or close it.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import repeat
 from math import isfinite
-from typing import Final
+from typing import Final, cast
 
 import pyarrow as pa
 
 from pipeline.errors import PermanentError, PipelineError, TransientError, most_severe
 from pipeline.jobs.csv_engine.faults import check_words, misbehaved, without_values
 from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes
-from pipeline.jobs.csv_engine.identity import key_prefix
+from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.records import Records
 from pipeline.jobs.processors.protocols import (
@@ -27,10 +28,12 @@ from pipeline.jobs.processors.protocols import (
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.jobs.wording import quote
 from pipeline.outbound import Call, Circuit, HostUnavailable
-from pipeline.plugins import Fault, contained
+from pipeline.plugins import Fault, contain_tasks, contained, is_cancellation
 
 MEANT: Final = (PermanentError, TransientError, TransientCardError)
 """What a processor may raise and mean it. Our other errors are for the runner: no processor stops the process."""
+
+_STATUSES: Final = frozenset({OK, FAILED})
 
 _TURN: Final = 64
 """Cards after which a worker lets others have the loop, should the processor never wait for anything."""
@@ -60,38 +63,67 @@ async def run_rowwise(
 
 class _Run:
     def __init__(self, processor: RowProcessor, layout: Layout, context: JobContext, tries: Tries) -> None:
-        self._processor = processor
+        self._process = processor.process
         self._context = context
         self._tries = tries
         self._own = frozenset(layout.own)
 
     async def work(self, cards: Iterator[tuple[int, Card]], results: list[CardResult | None]) -> None:
-        """Take cards until there are none."""
-        for done, (index, card) in enumerate(cards):
-            results[index] = await self._card(card)
-            if done % _TURN == _TURN - 1:
-                await asyncio.sleep(0)
+        """Take cards until there are none.
 
-    async def _card(self, card: Card) -> CardResult:
-        call = await self._tries.begin()
+        A card's usual way is short, with nothing made for it: the processor returns a proper result at once. All else
+        goes the long way (:meth:`_card`), with what the processor did as the first try.
+        """
+        contain_tasks()
+        process, context, own = self._process, self._context, self._own
+        failing, quiet_call = self._tries.failing, self._tries.quiet_call
+        for index, card in cards:
+            if index % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
+            call = await self._tries.begin() if failing else quiet_call
+            try:
+                result = await process(card, context)
+                if (
+                    type(result) is CardResult
+                    and type(result.columns) is dict
+                    and result.status in _STATUSES
+                    and type(result.message) is str
+                    and (not result.columns or _proper(result.columns, own))
+                ):
+                    results[index] = result
+                    if failing:
+                        call.succeeded()
+                    continue
+                first = partial(_returned, result)
+            except BaseException as error:
+                if is_cancellation(error):
+                    call.close()
+                    raise
+                first = partial(_raised, error)
+            results[index] = await self._card(card, call, first)
+
+    async def _card(
+        self, card: Card, call: Call, process: Callable[[Card, JobContext], Awaitable[CardResult]]
+    ) -> CardResult:
         attempt = 1
         try:
             while True:
                 try:
-                    result = await contained(lambda: self._attempt(card), partial(self._failed, card), *MEANT)
+                    result = await contained(partial(self._attempt, card, process), partial(self._failed, card), *MEANT)
                 except TransientCardError as error:
                     if not await self._tries.wait(attempt, error, call, card.columns.values()):
                         return CardResult("failed", self._tries.given_up(error))
                 else:
                     call.succeeded()
                     return result
+                process = self._process
                 attempt += 1
         finally:
             call.close()
 
-    async def _attempt(self, card: Card) -> CardResult:
+    async def _attempt(self, card: Card, process: Callable[[Card, JobContext], Awaitable[CardResult]]) -> CardResult:
         try:
-            result = await self._processor.process(card, self._context)
+            result = await process(card, self._context)
         except CardError as error:
             return CardResult("failed", _text_of(error) or "refused")
         except (PermanentError, TransientError) as error:
@@ -116,19 +148,47 @@ class _Run:
         return result
 
 
+def _proper(columns: dict[str, str], own: frozenset[str]) -> bool:
+    return own.issuperset(columns) and all(type(text) is str for text in columns.values())
+
+
+async def _returned(result: CardResult, _card: Card, _context: JobContext) -> CardResult:
+    return result
+
+
+async def _raised(error: BaseException, _card: Card, _context: JobContext) -> CardResult:
+    raise error
+
+
 def _cards(records: Records, layout: Layout, context: JobContext, start: int) -> Iterator[Card]:
-    prefix = key_prefix(context.integration, context.job_guid)
-    numbers = (records.sound + (start + 1)).tolist()
-    rows = zip(*(records.text.values(column).to_pylist() for column in range(len(layout.columns))), strict=True)
-    return (
-        Card(
-            record=number,
-            number=row[layout.card],
-            columns=dict(zip(layout.columns, row, strict=True)),
-            idempotency_key=f"{prefix}{number:012x}",
-        )
-        for number, row in zip(numbers, rows, strict=True)
-    )
+    """Return the cards. Maps make them one at a time, without a step of the interpreter for each field."""
+    if not records.sound.size:
+        return iter(())
+    numbers = records.sound + (start + 1)
+    keys = idempotency_keys(key_prefix(context.integration, context.job_guid), numbers)
+    values = [_list(records.text.values(column)) for column in range(len(layout.columns))]
+    columns = map(dict, map(zip, repeat(layout.columns), zip(*values, strict=True)))
+    make = cast("Callable[..., Card]", _FastCard)
+    return map(make, numbers.tolist(), values[layout.card], columns, _list(keys))
+
+
+class _FastCard:
+    """A card made in a third of the time: its fields are set before it becomes one, and is frozen."""
+
+    __slots__ = Card.__slots__
+
+    def __init__(self, record: int, number: str, columns: Mapping[str, str], idempotency_key: str) -> None:
+        self.record = record
+        self.number = number
+        self.columns = columns
+        self.idempotency_key = idempotency_key
+        self.__class__ = Card  # type: ignore[assignment]
+
+
+def _list(values: pa.StringArray) -> list[str]:
+    """Return Python's strings, by way of numpy: a fifth faster than ``to_pylist``."""
+    texts: list[str] = values.to_numpy(zero_copy_only=False).tolist()
+    return texts
 
 
 def _outcomes(results: list[CardResult], layout: Layout) -> Outcomes:
@@ -153,12 +213,19 @@ class Tries:
         settings: Tries and pauses.
         pause: Waits the given seconds.
         circuit: The circuit breaker of the card service.
+
+    Attributes:
+        settings: As given.
+        failing: Empty while no card has failed because of the service since its last success.
+        quiet_call: The call of all cards that begin while ``failing`` is empty: it is no probe, so they may share it.
     """
 
     def __init__(
         self, settings: ProcessorSettings, pause: Callable[[float], Awaitable[object]], circuit: Circuit
     ) -> None:
         self.settings = settings
+        self.failing: Final = circuit.failing
+        self.quiet_call: Final = Call(circuit, settings.name, None)
         self._pause = pause
         self._circuit = circuit
 

@@ -104,9 +104,9 @@ OF_COMMANDS: Final = {
 """Effects of an operator's commands alone: test_commands.py and test_dead_letters.py of tests/unit/cli interrupt each
 command at each of its."""
 
-RARE: Final = {"store.decided", "store.checkpoint"}
-"""No flow has to wait for a deadline, or for 64 segments. tests/unit/jobs/test_watch_requests.py interrupts a look of
-the deadline watch at each of its creations, tests/unit/audit/test_checkpoint.py a writer of the log at a checkpoint."""
+RARE: Final = {"store.decided", "store.checkpoint", "store.audit-settings"}
+"""No flow has to wait for a deadline, for 64 segments, or for a new log. Unit tests interrupt what makes them:
+test_watch_requests.py of jobs, test_checkpoint.py and test_home.py of audit."""
 
 CASES: Final = [
     Case(point, *passage) for point in CRASH_POINTS for passage in PASSAGES.get(point.partition(":")[2], ())

@@ -101,7 +101,8 @@ class Log:
 
     @property
     def keys(self) -> list[str]:
-        return sorted(self.store.objects)
+        """Keys of the segments, in order."""
+        return sorted(key for key in self.store.objects if key.startswith(ROOT))
 
     def lines(self, key: str) -> list[bytes]:
         return self.store.objects[key].splitlines(keepends=True)
@@ -111,7 +112,7 @@ class Log:
 
     def offsets(self) -> list[int]:
         """Return the offsets of all events, in the order of the chain."""
-        found = [json.loads(line) for key in self.keys if key.startswith(ROOT) for line in self.lines(key)]
+        found = [json.loads(line) for key in self.keys for line in self.lines(key)]
         return [line["offset"] for line in found if line["kind"] == "event"]
 
 

@@ -55,6 +55,7 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "ended": r"ended/.+",
         "segment": r"audit/.+",
         "checkpoint": r"audit-checkpoints/.+",
+        "audit-settings": r"audit-settings/.+",
         "switch": r"switches/[^/]+/\d+\.json",
         "command": r"commands/\d{13}-[0-9a-f]{8}\.json",
         "dead-letter": r"dead-letters/[0-9a-f]{32}\.json",

@@ -16,6 +16,7 @@ from pipeline.app.parts import Part, Service, Web, Worker
 from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
 from pipeline.app.sources import open_webhooks
 from pipeline.audit import Signer, Writing
+from pipeline.audit.home import HomePartitions
 from pipeline.audit.settings import AuditSettings
 from pipeline.audit.stage import AuditStage
 from pipeline.contracts import AuditAction, AuditEvent, Record, Topic, TopicName, audit_record, parse_job_key
@@ -44,6 +45,7 @@ from pipeline.kafka import (
     GroupClientFactory,
     KafkaSettings,
     KeyedConsumer,
+    partition_of_key,
 )
 from pipeline.kafka.slots import Share, SharedSlots
 from pipeline.observability import Check, CheckedClock, Metrics
@@ -291,7 +293,13 @@ async def make_audit(around: Surroundings) -> Part:
         nonce=partial(secrets.token_hex, 16),
     )
     dead_letters = DeadLetters(around.publisher, group="audit", metrics=around.metrics, clock=around.ports.now)
-    stage = AuditStage(writing, dead_letters, around.metrics)
+    home = HomePartitions(
+        around.objects,
+        around.publisher,
+        count=partial(around.ports.partitions, Topic.AUDIT_EVENTS, around.kafka),
+        partition_of=partition_of_key,
+    )
+    stage = AuditStage(writing, dead_letters, around.metrics, home)
     topics = (Topic.AUDIT_EVENTS, *around.settings.audited_topics)
     member = BatchConsumer(
         stage,

@@ -14,7 +14,15 @@ from pipeline.contracts import TopicName
 from pipeline.errors import PipelineError
 from pipeline.jobs.partners import Notifications, NotifierContext, Resume
 from pipeline.jobs.transfer import Transfers, open_transfers
-from pipeline.kafka import ConsumerSettings, GroupClient, KafkaGroupClient, KafkaPublisher, KafkaSettings, Publisher
+from pipeline.kafka import (
+    ConsumerSettings,
+    GroupClient,
+    KafkaGroupClient,
+    KafkaPublisher,
+    KafkaSettings,
+    Publisher,
+    topic_bounds,
+)
 from pipeline.observability import CheckedClock, Metrics
 from pipeline.outbound import Circuits, http_date
 from pipeline.settings import JobIntegration, Settings
@@ -48,6 +56,10 @@ class Ports:
     ) -> GroupClient:
         """Return a connected client for one member of a consumer group; raises as ``KafkaGroupClient.connect`` does."""
         return await KafkaGroupClient.connect(name, topics, kafka, consumer)
+
+    async def partitions(self, topic: TopicName, kafka: KafkaSettings) -> int:
+        """Return how many partitions a topic has now; raises as ``topic_bounds`` does."""
+        return len(await topic_bounds(kafka, topic))
 
     def store(self, settings: StoreSettings) -> ObjectStore:
         """Return the object store of the jobs and the audit log; the caller closes it."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from pipeline.audit import MAX_EVENT_BYTES, Appended, Chain, Entry, Writing
+from pipeline.audit.home import HomePartitions
 from pipeline.contracts import AuditEvent, Record, Topic, TopicName, accepted_event
 from pipeline.errors import LeaseLost, PoisonRecord
 from pipeline.kafka.dead_letters import DeadLetters
@@ -30,10 +31,12 @@ class AuditStage:
         writing: Store, settings, signing key, time.
         dead_letters: Takes records that cannot be decoded.
         metrics: Counts events, segments and cuts of the window of known ids.
+        home: Sends records of ``audit.events`` to the partition where they belong.
     """
 
-    def __init__(self, writing: Writing, dead_letters: DeadLetters, metrics: Metrics) -> None:
+    def __init__(self, writing: Writing, dead_letters: DeadLetters, metrics: Metrics, home: HomePartitions) -> None:
         """Begin without partitions."""
+        self._home = home
         self._writing = writing
         self._dead_letters = dead_letters
         self._metrics = metrics
@@ -43,15 +46,20 @@ class AuditStage:
         """Find the end of the partition's chain, which others may have moved since this member had it last.
 
         Raises:
-            FatalError: The end is damaged (``audit_chain_damaged``).
-            StoreUnavailable: Try again.
+            FatalError: The end is damaged (``audit_chain_damaged``), or the topic lost partitions
+                (``audit_partitions_missing``).
+            TransientError: The store or the broker is unavailable. Try again.
         """
+        if topic == Topic.AUDIT_EVENTS:
+            await self._home.prepare()
         self._chains.pop((topic, partition), None)
         self._chains[topic, partition] = await Chain.open(self._writing, str(topic), partition)
 
     async def handle_batch(self, records: Sequence[Record], lease: Lease) -> None:
         """Append the events of one partition's records, in offset order; see BatchHandler."""
         topic, partition = records[0].topic, records[0].partition
+        if topic == Topic.AUDIT_EVENTS and not (records := await self._home.keep_own(records, lease)):
+            return
         decode = _decode_all if topic == Topic.AUDIT_EVENTS else _accepted_webhooks
         entries, poison = await asyncio.to_thread(decode, records)
         for record, error in poison:

@@ -43,12 +43,17 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingRecord:
-    """One record to publish."""
+    """One record to publish.
+
+    Attributes:
+        partition: The partition to append to; None: that of the key.
+    """
 
     topic: TopicName
     key: str
     value: bytes
     headers: Headers
+    partition: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

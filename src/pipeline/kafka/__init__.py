@@ -1,6 +1,7 @@
 """Kafka: publishing, consumer groups, dead letters, topics. No other package imports a Kafka client."""
 
 from pipeline.kafka.batch import BatchConsumer
+from pipeline.kafka.client.gathering import partition_of_key
 from pipeline.kafka.client.group import KafkaGroupClient
 from pipeline.kafka.dead_letters import DeadLetter, DeadLetters, OnDeadLetter, StoredDeadLetter, read_dead_letter
 from pipeline.kafka.errors import (
@@ -77,6 +78,7 @@ __all__ = [
     "TopicUnknown",
     "WorkerSettings",
     "missing_topics",
+    "partition_of_key",
     "read_back",
     "read_dead_letter",
     "read_topic",

@@ -55,7 +55,7 @@ class Counting(MemoryStore):
 
 
 def checkpoints(log: Log) -> list[str]:
-    return [key for key in log.keys if key.startswith(CHECKPOINTS)]
+    return sorted(key for key in log.store.objects if key.startswith(CHECKPOINTS))
 
 
 async def filled(count: int, **given: Any) -> tuple[Log, Counting]:

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from support.audit_log import JOB, START, Log, entry
 
 from pipeline.audit import MAX_EVENT_BYTES, verify
+from pipeline.audit.home import HomePartitions
 from pipeline.audit.stage import AuditStage
 from pipeline.contracts import (
     AuditAction,
@@ -37,7 +38,11 @@ class World:
         self.metrics = Metrics()
         self.publisher = MemoryPublisher()
         letters = DeadLetters(self.publisher, group="audit", metrics=self.metrics)
-        self.stage = AuditStage(self.log.writing, letters, self.metrics)
+        home = HomePartitions(self.log.store, self.publisher, count=self._count, partition_of=lambda _key, _count: 2)
+        self.stage = AuditStage(self.log.writing, letters, self.metrics, home)
+
+    async def _count(self) -> int:
+        return 4
 
     async def handle(self, *records: Record) -> None:
         await self.stage.handle_batch(records, self.log.lease)

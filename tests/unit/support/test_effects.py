@@ -29,6 +29,7 @@ from pipeline.app.assembly import STAGE_MAKERS, Surroundings
 from pipeline.app.parts import Worker
 from pipeline.audit import AuditSettings, Writing
 from pipeline.audit.chain import Chain
+from pipeline.audit.home import HomePartitions
 from pipeline.audit.segments import Entry
 from pipeline.cli.commands import Order, recorded
 from pipeline.cli.context import Setup
@@ -174,11 +175,16 @@ async def _commanded() -> list[str]:
     return list(store.objects)
 
 
+async def _four() -> int:
+    return 4
+
+
 async def _audited() -> list[str]:
     store = MemoryStore()
     writing = Writing(
         store=store, settings=AuditSettings(), signer=None, clock=lambda: datetime.now(UTC), nonce=lambda: "n"
     )
+    await HomePartitions(store, MemoryPublisher(), count=_four, partition_of=lambda _key, _count: 0).prepare()
     chain = await Chain.open(writing, Topic.AUDIT_EVENTS, 0)
     for number in range(64):
         event = AuditEvent(

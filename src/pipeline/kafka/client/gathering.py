@@ -36,6 +36,11 @@ def partition_of(key: bytes, every: Sequence[int]) -> int:
     return every[(hashed & 0x7FFFFFFF) % len(every)]
 
 
+def partition_of_key(key: str, partitions: int) -> int:
+    """Return the partition of a key in a topic with so many."""
+    return partition_of(key.encode(), range(partitions))
+
+
 class BatchSender(Protocol):
     """What gathering needs of a producer. Errors are KafkaError."""
 
@@ -158,7 +163,12 @@ class Gathering:
             self._queue(topic, partitions, one)
 
     def _queue(self, topic: str, partitions: Sequence[int], one: _Waiting) -> None:
-        number = partition_of(one.key, partitions)
+        number = one.record.partition
+        if number is None:
+            number = partition_of(one.key, partitions)
+        elif number not in partitions:
+            _refuse([one], kafka.UnknownTopicOrPartitionError(f"{topic} has no partition {number}"))
+            return
         lane = self._lanes.get((topic, number))
         if lane is None:
             lane = self._lanes[topic, number] = _Lane(TopicPartition(topic, number))

@@ -330,3 +330,13 @@ def test_a_key_goes_where_every_client_sends_it(key: bytes, partitions: int) -> 
     every = list(range(partitions))
     expected = DefaultPartitioner()(key, every, every)
     assert [expected, expected] == [partition_of(key, every) for _ in range(2)]
+
+
+async def test_a_record_may_name_its_partition() -> None:
+    sender = Sender(partitions=3)
+    gathered = gathering(sender)
+    sent = [gathered.send(OutgoingRecord(TOPIC, "key", b"%d" % number, (), number)) for number in (2, 0, 2)]
+    await sender.confirm_all()
+    assert [(await one).partition for one in sent] == [2, 0, 2]
+    with pytest.raises(kafka.UnknownTopicOrPartitionError, match="has no partition 3"):
+        await gathered.send(OutgoingRecord(TOPIC, "key", b"", (), 3))

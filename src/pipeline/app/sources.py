@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pipeline.app.ports import PORTS
 from pipeline.contracts import Topic, TopicName
 from pipeline.settings import EcsIntegration, JobIntegration, Settings, WeavrIntegration, WebhookIntegration
+from pipeline.webhooks.hot_announcements import HotAnnouncements
+from pipeline.webhooks.hot_events import HotEvents
 from pipeline.webhooks.sources import (
     Ecs,
     Finding,
@@ -26,8 +29,8 @@ from pipeline.webhooks.sources import (
 )
 from pipeline.webhooks.sources.findings import findings_of
 from pipeline.webhooks.url_checks import UrlChecks
-from pipeline.webhooks.verification import Reason, SignatureRefused
-from pipeline.webhooks.webhook import Webhook
+from pipeline.webhooks.verification import Reason, SignatureRefused, quick_hmac
+from pipeline.webhooks.webhook import HotReader, Webhook
 
 
 class _NoSecrets:
@@ -133,14 +136,41 @@ def open_webhooks(
     def bounded(webhook: Webhook, jobs: JobIntegration | None) -> Webhook:
         return replace(webhook, source=_AnnouncesJobs(webhook.source, jobs, clock)) if jobs else webhook
 
+    def hot(webhook: Webhook, make: Callable[[Webhook], HotReader | None]) -> Webhook:
+        return replace(webhook, hot=make(webhook)) if secrets else webhook
+
     return [
-        *(bounded(_webhook("ecs", Ecs(), one, one, verifier), one.jobs()) for one in settings.ecs.values()),
-        *(_webhook("weavr", Weavr(), one, one, verifier) for one in settings.weavr.values()),
+        *(
+            hot(bounded(_webhook("ecs", Ecs(), one, one, verifier), one.jobs()), partial(_hot_announcements, one))
+            for one in settings.ecs.values()
+        ),
+        *(
+            hot(_webhook("weavr", Weavr(), one, one, verifier), partial(_hot_events, one))
+            for one in settings.weavr.values()
+        ),
         *(
             bounded(_configured(one, verifier, secrets=secrets), one.job_integration())
             for one in settings.webhooks.values()
         ),
     ]
+
+
+def _hot_announcements(settings: EcsIntegration, webhook: Webhook) -> HotAnnouncements | None:
+    signature = quick_hmac(settings.webhook, settings.webhook_secrets())
+    if signature is None:
+        return None
+    return HotAnnouncements(
+        webhook.integration,
+        webhook.path,
+        signature=signature,
+        stored_headers=webhook.verifier.stored_headers,
+        hosts=settings.hosts,
+        ahead=timedelta(days=settings.jobs().limits.max_expiry_days),
+    )
+
+
+def _hot_events(settings: WeavrIntegration, webhook: Webhook) -> HotEvents:
+    return HotEvents(webhook.integration, webhook.path, settings, settings.webhook_secrets())
 
 
 def _webhook(

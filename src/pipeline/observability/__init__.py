@@ -9,6 +9,7 @@ from pipeline.observability.masking import DIGITS_MASK, FOREIGN_DIGITS, Redactio
 from pipeline.observability.metrics import KafkaMetrics, Metrics, SubscriberMetrics
 from pipeline.observability.settings import LoggingSettings, ManagementSettings
 from pipeline.observability.tracing import (
+    RandomHex,
     TraceContext,
     bound_trace,
     continue_trace,
@@ -29,6 +30,7 @@ __all__ = [
     "LoggingSettings",
     "ManagementSettings",
     "Metrics",
+    "RandomHex",
     "Redaction",
     "SubscriberMetrics",
     "TraceContext",

@@ -14,6 +14,7 @@ from aiohttp import StreamReader, web
 from pipeline.http_server import HttpServer
 from pipeline.webhooks.answers import Answer
 from pipeline.webhooks.handler import Ingress
+from pipeline.webhooks.hot_path import Accepted
 
 log = structlog.get_logger(__name__)
 
@@ -200,12 +201,30 @@ class _Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer; it is the last one if the sender has closed its side."""
+        if isinstance(resp, Accepted):
+            if not self._half_closed:
+                return await self._send_accepted(request, resp)
+            resp = resp.as_plain()
         if self._half_closed and not self._messages:
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
         self._answered += 1
         self._connections.used(self)
         return finished
+
+    async def _send_accepted(self, request: web.BaseRequest, answer: Accepted) -> tuple[web.StreamResponse, bool]:
+        """Send the answer of the hot path. Leaves the library's way, which makes the same bytes for each answer."""
+        reset = self.transport is None or self.transport.is_closing()
+        if self.transport is not None and not reset:
+            self.transport.write(answer.as_bytes())
+            if self.writing_paused:
+                try:
+                    await request.writer.drain()
+                except ConnectionError:
+                    reset = True
+        self._answered += 1
+        self._connections.used(self)
+        return answer, reset
 
     def handle_error(
         self,

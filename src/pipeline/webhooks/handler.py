@@ -1,12 +1,13 @@
-"""The hot path of one request: receive, verify, identify, publish, answer."""
+"""The plain way of a request: receive, verify, identify, publish, answer.
+
+It answers every request right. :mod:`pipeline.webhooks.hot_path` answers the ordinary ones with less work.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Final
@@ -14,17 +15,18 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from pipeline.contracts import Headers, OutgoingRecord, Topic, TopicName, accepted_event, audit_record, first_values
+from pipeline.contracts import Topic, TopicName, audit_record, first_values
 from pipeline.contracts.bodies import BodyTooLarge
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.http_server import OtherVersion
 from pipeline.kafka.protocols import Publisher
-from pipeline.observability import Metrics, TraceContext, bound_trace, continue_trace
+from pipeline.observability import Metrics, RandomHex, bound_trace, continue_trace
 from pipeline.plugins import fault_of, is_cancellation
 from pipeline.webhooks import records
 from pipeline.webhooks.alarms import AlarmKind, Alarms
 from pipeline.webhooks.answers import Answer, Problem, temporary
 from pipeline.webhooks.capture import Capture, RefusedRequest
+from pipeline.webhooks.hot_path import SERVER, Accepted, HotPath
 from pipeline.webhooks.http_request import (
     arrived_body,
     check_framing,
@@ -38,16 +40,15 @@ from pipeline.webhooks.limits import SourceLimits, gave_way
 from pipeline.webhooks.records import DurablePublishing
 from pipeline.webhooks.refusals import RefusalCounts, RefusalLog
 from pipeline.webhooks.settings import IngressSettings
-from pipeline.webhooks.sources import UNKNOWN_PATH, Identified, Verified, WebhookRequest
+from pipeline.webhooks.sources import UNKNOWN_PATH, Verified, WebhookRequest
 from pipeline.webhooks.url_checks import PROVED, UrlChecked
 from pipeline.webhooks.verification import Fault, Reason, SignatureRefused
-from pipeline.webhooks.webhook import Received, Routes, Webhook
+from pipeline.webhooks.webhook import Head, Received, Routes, Webhook
 
 log = structlog.get_logger(__name__)
 
 _UNKNOWN: Final = "unknown"
 _METHOD: Final = "POST"
-_SERVER: Final = "card-pipeline"
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _TOO_LARGE: Final = 413
@@ -65,22 +66,6 @@ _LOGGED_ELSEWHERE: Final = frozenset(
 """Answers with their own log lines. Alarm lines are rate-limited, so that a flood of requests never floods the log."""
 _CHALLENGE: Final = {"WWW-Authenticate": "Webhook"}
 """RFC 9110, section 15.5.2, requires a challenge with each 401. No registered scheme fits webhooks."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """A request with the values that were read from its head.
-
-    Attributes:
-        known: What log lines say about the event once it is verified: ``event_id`` and ``subject``.
-    """
-
-    request: web.BaseRequest
-    path_below: str
-    headers: Headers
-    client: str
-    trace: TraceContext
-    known: dict[str, str] = field(default_factory=dict)
 
 
 class Ingress:
@@ -101,7 +86,7 @@ class Ingress:
         metrics: Counts answers.
         refusals: Counts unauthenticated requests.
         clock: Aware UTC time.
-        new_hex: Returns the given number of random bytes in hex, for trace ids.
+        new_hex: Returns the given number of random bytes in hex, for trace ids; default: :class:`RandomHex`.
         monotonic: Seconds of a clock that never goes back; for the rates of sources and of alarm lines.
         capture: Stores refused requests while a person asks for them.
         audited_topics: Topics that AUDIT reads. An audited event of another topic has its audit event published too.
@@ -119,7 +104,7 @@ class Ingress:
         metrics: Metrics,
         refusals: RefusalCounts,
         clock: Callable[[], datetime],
-        new_hex: Callable[[int], str] = secrets.token_hex,
+        new_hex: Callable[[int], str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         capture: Capture | None = None,
         audited_topics: Collection[TopicName] = (Topic.BATCH_REQUESTED,),
@@ -137,63 +122,98 @@ class Ingress:
         self._capture = capture
         self._audited_topics = frozenset(audited_topics)
         self._clock = clock
+        new_hex = new_hex or RandomHex()
         self._new_hex = new_hex
         self._publishing = DurablePublishing(publisher, deadline_seconds=settings.deadline_seconds)
         self.limits: Final = SourceLimits(webhooks, settings, metrics, monotonic)
+        self.hot_path: Final = HotPath(
+            webhooks,
+            settings=settings,
+            limits=self.limits,
+            publishing=self._publishing,
+            clock=clock,
+            new_hex=new_hex,
+            audited_topics=self._audited_topics,
+            count=self._count,
+            failed=self._failed_publication,
+        )
         self.draining = False
         """While True, each answer closes its connection, so that senders and proxies turn to another instance."""
 
-    async def answer(self, request: web.BaseRequest) -> web.Response:
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the answer to any request; never raises, except for cancellation."""
         if isinstance(request, OtherVersion):
             return self.unparsed(Answer.MALFORMED)
         started = time.perf_counter()
+        hot = None if self.draining else await self.hot_path.answer(request, started)
+        if not isinstance(hot, Accepted | web.Response):
+            return await self._plain_answer(request, started, hot)
+        if self.draining and isinstance(hot, Accepted):
+            return self._finished(hot.as_plain(), close=True)
+        return hot
+
+    async def _plain_answer(self, request: web.BaseRequest, started: float, body: bytes | None) -> web.Response:
         headers = headers_of(request)
         webhook, path_below = self._routes.find(request.path)
         client = client_address(request.remote, values_of(headers, "x-forwarded-for"), self._settings.trusted_proxies)
         traceparents = values_of(headers, "traceparent")
         trace = continue_trace(traceparents[0] if len(traceparents) == 1 else None, self._new_hex)
         with bound_trace(trace):
-            head = _Head(request, path_below, headers, client, trace)
-            response, answer, reason = await self._respond(head, webhook)
-            integration = webhook.integration if webhook else _UNKNOWN
-            self._count(integration, response.status, reason, time.perf_counter() - started)
-            if answer not in _LOGGED_ELSEWHERE:
-                self.refusal_log.refused(integration, response.status, reason, client, head.known)
-        malformed = response.status == _BAD_REQUEST  # where its body ends is not sure
-        return self._finished(response, close=self.draining or malformed or not request.content.is_eof())
+            head = Head(request, path_below, headers, client, trace, started, body=body)
+            return self._ended(head, webhook, *await self._respond(head, webhook))
 
-    async def _respond(self, head: _Head, webhook: Webhook | None) -> tuple[web.Response, Answer, str]:
+    def _failed_publication(self, error: BaseException, head: Head, webhook: Webhook) -> web.Response:
+        """Return the answer to a request of the hot path whose publication failed."""
+        with bound_trace(head.trace):
+            return self._ended(head, webhook, *self._refused(error, head, webhook))
+
+    def _ended(
+        self, head: Head, webhook: Webhook | None, response: web.Response, answer: Answer, reason: str
+    ) -> web.Response:
+        """Count and log a request; return its answer, ready to be sent."""
+        integration = webhook.integration if webhook else _UNKNOWN
+        self._count(integration, response.status, reason, time.perf_counter() - head.started)
+        if answer not in _LOGGED_ELSEWHERE:
+            self.refusal_log.refused(integration, response.status, reason, head.client, head.known)
+        malformed = response.status == _BAD_REQUEST  # where its body ends is not sure
+        return self._finished(response, close=self.draining or malformed or not head.request.content.is_eof())
+
+    async def _respond(self, head: Head, webhook: Webhook | None) -> tuple[web.Response, Answer, str]:
         """Return the response, which answer it is, and the reason for metric and log."""
         try:
             found = self._checked_route(head, webhook)
             answer = await self._handle(head, found)
-        except UrlChecked as checked:
-            # anybody can send the other checks, so their lines could flood the log
-            write = log.info if checked.check in PROVED else log.debug
-            integration = webhook.integration if webhook else _UNKNOWN
-            write("webhook_url_checked", integration=integration, check=checked.check, client=head.client)
-            return checked.response(), Answer.URL_CHECKED, Answer.URL_CHECKED.value
-        except Problem as problem:
-            if webhook is not None and problem.row.answer is Answer.SOURCE_OVERLOADED:
-                self._alarm(webhook, AlarmKind.SOURCE_OVERLOADED, problem.reason)
-            if webhook is not None and problem.status == _TOO_LARGE and webhook.policy.invalid == "keep":
-                self._alarm(webhook, AlarmKind.TOO_LARGE, problem.reason)
-            return problem.response(head.trace.trace_id), problem.row.answer, problem.reason
-        except BaseException as error:
-            # the outermost frame of a request: our own fault, or that of somebody's source, becomes a bare 500
-            if is_cancellation(error):
-                raise
-            fault = fault_of(error)
-            log.error("answer_failed", error=fault.kind, where=fault.where, frames=fault.lines, **head.known)  # noqa: TRY400 - its text may repeat what was received
-            unexpected = Answer.UNEXPECTED
-            return Problem(unexpected).response(head.trace.trace_id), unexpected, unexpected.value
+        except BaseException as error:  # noqa: BLE001 - raised again if nothing answers it
+            return self._refused(error, head, webhook)
         return web.Response(status=found.policy.success), answer, answer.value
 
-    async def _handle(self, head: _Head, webhook: Webhook) -> Answer:
+    def _refused(self, error: BaseException, head: Head, webhook: Webhook | None) -> tuple[web.Response, Answer, str]:
+        """Return the answer to a request that ended in an error."""
+        if isinstance(error, UrlChecked):
+            # anybody can send the other checks, so their lines could flood the log
+            write = log.info if error.check in PROVED else log.debug
+            integration = webhook.integration if webhook else _UNKNOWN
+            write("webhook_url_checked", integration=integration, check=error.check, client=head.client)
+            return error.response(), Answer.URL_CHECKED, Answer.URL_CHECKED.value
+        if isinstance(error, Problem):
+            if webhook is not None and error.row.answer is Answer.SOURCE_OVERLOADED:
+                self._alarm(webhook, AlarmKind.SOURCE_OVERLOADED, error.reason)
+            if webhook is not None and error.status == _TOO_LARGE and webhook.policy.invalid == "keep":
+                self._alarm(webhook, AlarmKind.TOO_LARGE, error.reason)
+            return error.response(head.trace.trace_id), error.row.answer, error.reason
+        if is_cancellation(error):
+            raise error
+        # the outermost frame of a request: our own fault, or that of somebody's source, becomes a bare 500
+        fault = fault_of(error)
+        # its text may repeat what was received
+        log.error("answer_failed", error=fault.kind, where=fault.where, frames=fault.lines, **head.known)
+        unexpected = Answer.UNEXPECTED
+        return Problem(unexpected).response(head.trace.trace_id), unexpected, unexpected.value
+
+    async def _handle(self, head: Head, webhook: Webhook) -> Answer:
         """Check the head, wait for the body if it is still to come, verify the request, and make its event durable."""
         self._check_head(head, webhook)
-        body = arrived_body(head.request, self._settings.max_body_bytes)
+        body = arrived_body(head.request, self._settings.max_body_bytes) if head.body is None else head.body
         if body is None:
             self._check_signature_head(head, webhook)
             body = await self._awaited_body(head, webhook)
@@ -201,7 +221,7 @@ class Ingress:
         with self.limits.publishing(webhook, head.client, len(body)):
             return await self._publish(received, head.known)
 
-    def _checked_route(self, head: _Head, webhook: Webhook | None) -> Webhook:
+    def _checked_route(self, head: Head, webhook: Webhook | None) -> Webhook:
         """Return the webhook of a request that its path and method do not refuse, and that is no check of its URL."""
         if webhook is None:
             raise Problem(Answer.UNKNOWN_PATH)
@@ -214,13 +234,13 @@ class Ingress:
             raise self._refusal(webhook, refused) from None
         raise Problem(Answer.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(checks.methods)})
 
-    def _check_head(self, head: _Head, webhook: Webhook) -> None:
+    def _check_head(self, head: Head, webhook: Webhook) -> None:
         """Refuse a request that its head decides about."""
         if not webhook.policy.any_media_type:
             check_media_type(head.headers)
         check_framing(head.request, head.headers, self._settings.max_body_bytes)
 
-    def _received(self, head: _Head, webhook: Webhook, body: bytes) -> Received:
+    def _received(self, head: Head, webhook: Webhook, body: bytes) -> Received:
         """Verify the request; keep only the headers that are stored with the record."""
         now, most = self._clock(), self._settings.max_body_bytes
         request = WebhookRequest.received(head.path_below, head.headers, body, head.client, most)
@@ -237,7 +257,7 @@ class Ingress:
         stored = tuple(header for header in head.headers if header[0] in webhook.verifier.stored_headers)
         return Received(webhook, request.as_stored(verified.path, stored), verified.by, now, head.trace)
 
-    def _check_signature_head(self, head: _Head, webhook: Webhook) -> None:
+    def _check_signature_head(self, head: Head, webhook: Webhook) -> None:
         """Refuse a request that no body could make authentic, unless a person captures whole requests of its source."""
         if self._capture is not None and self._capture.wants(_source(webhook)):
             return
@@ -247,7 +267,7 @@ class Ingress:
             self._check_unsigned(head, webhook)
             raise self._refusal(webhook, refused) from None
 
-    async def _awaited_body(self, head: _Head, webhook: Webhook) -> bytes:
+    async def _awaited_body(self, head: Head, webhook: Webhook) -> bytes:
         limit, seconds = self._settings.max_body_bytes, self._settings.read_timeout_seconds
         deadline = asyncio.timeout(seconds)
 
@@ -269,13 +289,13 @@ class Ingress:
                     raise Problem(Answer.BODY_TIMEOUT, reason=problem.reason, detail=problem.row.cause) from None
                 raise
 
-    def _check_unsigned(self, head: _Head, webhook: Webhook) -> None:
+    def _check_unsigned(self, head: Head, webhook: Webhook) -> None:
         """Raise UrlChecked if a request that is no authentic event is a check that its sender does not sign."""
         if webhook.url_checks:
             query = head.request.rel_url.raw_query_string
             webhook.url_checks.check_head(_METHOD, query, head.headers, self._clock())
 
-    def _verify(self, head: _Head, webhook: Webhook, request: WebhookRequest, now: datetime) -> Verified:
+    def _verify(self, head: Head, webhook: Webhook, request: WebhookRequest, now: datetime) -> Verified:
         try:
             return webhook.verifier.verify(request, now)
         except SignatureRefused as refused:
@@ -310,20 +330,12 @@ class Ingress:
         if found.subject_in_logs:
             known["subject"] = found.subject
         if webhook.policy.audit_accepted:
-            await self._publishing.all(*self._audited(received, found))
-            log.info("webhook_accepted", **_log_fields(received), subject=known.get("subject"), event_id=found.id)
+            await self._publishing.all(*records.audited(received, found, self._audited_topics))
+            log.info("webhook_accepted", **received.log_fields, subject=known.get("subject"), event_id=found.id)
         else:
             await self._publishing.all(records.accepted(received, found))
             log.debug("webhook_taken", integration=webhook.integration, event_id=found.id)
         return Answer.ACCEPTED
-
-    def _audited(self, received: Received, found: Identified) -> list[OutgoingRecord]:
-        """Return what to publish of an event that is audited: its record, and the audit event if AUDIT needs one."""
-        record = records.accepted(received, found, audited=True)
-        event = None if found.topic in self._audited_topics else accepted_event(record)
-        if event is None:
-            return [record]
-        return [records.accepted(received, found), audit_record(event, traceparent=received.trace.traceparent)]
 
     async def _quarantine(self, received: Received, invalid: InvalidBody, known: dict[str, str]) -> Answer:
         """Make a request that does not fit durable in quarantine; then refuse it, or keep it, as the policy says."""
@@ -332,7 +344,7 @@ class Ingress:
         record = records.quarantined(received, invalid)
         known["event_id"] = first_values(record.headers)["ce_id"]
         await self._publishing.all(record, audit_record(event, traceparent=received.trace.traceparent))
-        log.warning("webhook_quarantined", **_log_fields(received), **known, reasons=event.detail["reasons"])
+        log.warning("webhook_quarantined", **received.log_fields, **known, reasons=event.detail["reasons"])
         if webhook.policy.invalid == "refuse":
             raise Problem(Answer.INVALID, findings=invalid.findings)
         rules = {finding.rule for finding in invalid.findings}
@@ -349,7 +361,7 @@ class Ingress:
 
     @staticmethod
     def _finished(response: web.Response, *, close: bool) -> web.Response:
-        response.headers["Server"] = _SERVER  # otherwise the library sends its version and Python's
+        response.headers["Server"] = SERVER  # otherwise the library sends its version and Python's
         if close:
             response.force_close()
         return response
@@ -364,11 +376,3 @@ class Ingress:
 
 def _source(webhook: Webhook) -> str:
     return f"{webhook.kind}.{webhook.integration}"
-
-
-def _log_fields(received: Received) -> dict[str, str]:
-    return {
-        "integration": received.webhook.integration,
-        "client": received.request.client,
-        "verified_by": received.verified_by,
-    }

@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv6Network
 from itertools import chain
 from typing import Final
@@ -75,11 +75,14 @@ class SourceLimits:
         self.sends: Final = _Limit("sends_in_flight", "source_sends_in_flight", max_sends, alone=alone)
         self._rates: Final = {one.path: _Rate(one.requests_per_second or default, monotonic) for one in webhooks}
         self._known: Final = {one.path: _KnownClients() for one in webhooks}
-        self._gauges: Final = {one.path: _Gauges(metrics, one.integration) for one in webhooks}
         self._monotonic = monotonic
         self._waiting: dict[WaitingRequest, float] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        for name in {one.integration for one in webhooks}:
+            paths = [one.path for one in webhooks if one.integration == name]
+            metrics.ingress_in_flight.labels(name).set_function(partial(self.requests.held, paths))
+            metrics.ingress_bytes_in_flight.labels(name).set_function(partial(self.body_bytes.held, paths))
 
     async def idle(self) -> None:
         """Return when no request is in work. The caller sets the timeout."""
@@ -98,7 +101,7 @@ class SourceLimits:
             Problem: 503, there is no room, or the source has used up its rate.
         """
         self._rates[webhook.path].check()
-        request = WaitingRequest(self, self._sender(webhook, client), self._gauges[webhook.path], stop)
+        request = WaitingRequest(self, self._sender(webhook, client), stop)
         self._waiting[request] = self._monotonic()
         try:
             yield request
@@ -122,7 +125,7 @@ class SourceLimits:
         rate = self._rates[webhook.path]
         rate.check()
         self._known[webhook.path].add(_network(client))
-        request = _Held(self, self._sender(webhook, client), self._gauges[webhook.path], authentic=True)
+        request = _Held(self, self._sender(webhook, client), authentic=True)
         try:
             request.take(self.body_bytes, size)
             request.take(self.sends, 1)
@@ -130,6 +133,41 @@ class SourceLimits:
             yield
         finally:
             self.end(request)
+
+    def has_room(self, webhook: Webhook, size: int) -> bool:
+        """Return whether :meth:`publishing` would find room at once, so that no other request has to give way.
+
+        It counts nothing. Until the next await, :meth:`take` takes the room.
+        """
+        group = (webhook.path, True)
+        return (
+            self._rates[webhook.path].wait <= 0
+            and self.requests.fits(group, 1)
+            and self.body_bytes.fits(group, size)
+            and self.sends.fits(group, 1)
+        )
+
+    def take(self, webhook: Webhook, client: str, size: int) -> None:
+        """Take what :meth:`publishing` takes of an authentic request; :meth:`has_room` has just been True.
+
+        The caller calls :meth:`give_back` in the end.
+        """
+        self._rates[webhook.path].use()
+        self._known[webhook.path].add(_network(client))
+        self._count(webhook, 1, size)
+        self.begin()
+
+    def give_back(self, webhook: Webhook, size: int) -> None:
+        """Give back what :meth:`take` took."""
+        self._count(webhook, -1, -size)
+        if self.requests.unused:
+            self._idle.set()
+
+    def _count(self, webhook: Webhook, number: int, size: int) -> None:
+        group = (webhook.path, True)
+        self.requests.shares.take(group, number)
+        self.body_bytes.shares.take(group, size)
+        self.sends.shares.take(group, number)
 
     def make_room(self, limit: _Limit, amount: int, request: _Held) -> None:
         """Return once a request may take an amount of a limit; if need be, others that wait for their bodies give way.
@@ -178,29 +216,22 @@ class _Held:
         Problem: 503, there is none.
     """
 
-    def __init__(self, limits: SourceLimits, sender: _Sender, gauges: _Gauges, *, authentic: bool = False) -> None:
+    def __init__(self, limits: SourceLimits, sender: _Sender, *, authentic: bool = False) -> None:
         self.sender: Final = sender
         self.authentic: Final = authentic
         self._limits = limits
-        self._gauges = gauges
         self._held: Counter[_Limit] = Counter()
         self.take(limits.requests, 1)
         limits.begin()
-        gauges.requests.inc()
 
     def take(self, limit: _Limit, amount: int) -> None:
         """Take an amount, or raise a problem: there is no room."""
         self._limits.make_room(limit, amount, self)
         limit.count(self.sender, amount)
         self._held[limit] += amount
-        if limit is self._limits.body_bytes:
-            self._gauges.body_bytes.inc(amount)
 
     def give_back(self) -> None:
         """Give everything back, once."""
-        if self._held:
-            self._gauges.requests.dec()
-            self._gauges.body_bytes.dec(self._held[self._limits.body_bytes])
         for limit, amount in self._held.items():
             limit.count(self.sender, -amount)
         self._held.clear()
@@ -209,9 +240,9 @@ class _Held:
 class WaitingRequest(_Held):
     """A request whose body is still to come. Made by :meth:`SourceLimits.waiting`."""
 
-    def __init__(self, limits: SourceLimits, sender: _Sender, gauges: _Gauges, stop: Callable[[], None]) -> None:
+    def __init__(self, limits: SourceLimits, sender: _Sender, stop: Callable[[], None]) -> None:
         """See :meth:`SourceLimits.waiting`."""
-        super().__init__(limits, sender, gauges)
+        super().__init__(limits, sender)
         self._stop = stop
         self.gave_way = False
         """Whether it lost its slot to another request."""
@@ -235,14 +266,6 @@ class WaitingRequest(_Held):
 def gave_way() -> Problem:
     """Return the answer to a request that lost its slot to another one."""
     return temporary(Answer.SOURCE_OVERLOADED, "gave_way")
-
-
-class _Gauges:
-    """What a source holds, as the metrics show it."""
-
-    def __init__(self, metrics: Metrics, integration: str) -> None:
-        self.requests = metrics.ingress_in_flight.labels(integration)
-        self.body_bytes = metrics.ingress_bytes_in_flight.labels(integration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,16 +295,24 @@ class _Limit:
         self._name = name
         self._source = source
         self._alone = alone
-        self._shares = Shares(total)
+        self.shares: Final = Shares(total)
         self._unknown: Counter[_Sender] = Counter()
 
     @property
     def unused(self) -> bool:
-        return not self._shares.used
+        return not self.shares.used
+
+    def held(self, paths: Sequence[str]) -> int:
+        """Return how much the sources with these paths hold."""
+        return sum(self.shares.held((path, known)) for path in paths for known in (True, False))
+
+    def fits(self, group: tuple[str, bool], amount: int) -> bool:
+        """Return whether a group of known clients may take an amount now."""
+        return amount <= self.shares.free and (self._alone or amount <= self.shares.room(group))
 
     def refusal(self, sender: _Sender, amount: int) -> Problem | None:
         """Return why the sender may not take an amount now; None: it may."""
-        if amount > self._shares.free:
+        if amount > self.shares.free:
             return temporary(Answer.OVERLOADED, self._name)
         if amount > self._room(sender):
             reason = self._source if sender.known else f"unknown_clients_{self._name}"
@@ -290,13 +321,13 @@ class _Limit:
 
     def _room(self, sender: _Sender) -> int:
         if sender.known and self._alone:
-            return self._shares.free
-        room = self._shares.room(sender.group)
+            return self.shares.free
+        room = self.shares.room(sender.group)
         return room if sender.known else room - self._unknown[sender]
 
     def count(self, sender: _Sender, amount: int) -> None:
         """Count an amount as held by a sender, or no longer held where it is negative."""
-        self._shares.take(sender.group, amount)
+        self.shares.take(sender.group, amount)
         if not sender.known:
             self._unknown[sender] += amount
             if not self._unknown[sender]:
@@ -311,10 +342,18 @@ class _Rate:
         self._monotonic = monotonic
         self._paid_until = monotonic()
 
+    @property
+    def wait(self) -> float:
+        """Seconds until the next request may come; 0 if it may come now."""
+        if not self._seconds_each:
+            return 0.0
+        wait = self._paid_until + self._seconds_each - self._monotonic() - _BURST_SECONDS
+        return wait if wait > _ROUNDING else 0.0
+
     def check(self) -> None:
         """Raise if the rate is used up; count nothing."""
-        wait = self._paid_until + self._seconds_each - self._monotonic() - _BURST_SECONDS
-        if self._seconds_each and wait > _ROUNDING:
+        wait = self.wait
+        if wait:
             raise temporary(Answer.SOURCE_OVERLOADED, "source_rate", wait)
 
     def use(self) -> None:

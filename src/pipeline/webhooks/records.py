@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from typing import Final
+from collections import deque
+from collections.abc import Collection
+from typing import Any, Final
 
 from pipeline.contracts import (
     CLIENT_HEADER,
@@ -18,6 +20,9 @@ from pipeline.contracts import (
     EventHeaders,
     Headers,
     OutgoingRecord,
+    TopicName,
+    accepted_event,
+    audit_record,
     event_id,
 )
 from pipeline.contracts.strict_json import InvalidBody
@@ -58,6 +63,15 @@ def accepted(received: Received, found: Identified, *, audited: bool = False) ->
     )
     extra = (*_audit_headers(received, found), *_extra(received)) if audited else _extra(received)
     return OutgoingRecord(found.topic, found.key, received.request.body, headers.encode(extra))
+
+
+def audited(received: Received, found: Identified, audited_topics: Collection[TopicName]) -> list[OutgoingRecord]:
+    """Return what to publish of an event that is audited: its record, and the audit event if AUDIT needs one."""
+    record = accepted(received, found, audited=True)
+    event = None if found.topic in audited_topics else accepted_event(record)
+    if event is None:
+        return [record]
+    return [accepted(received, found), audit_record(event, traceparent=received.trace.traceparent)]
 
 
 def _audit_headers(received: Received, found: Identified) -> Headers:
@@ -126,6 +140,7 @@ class DurablePublishing:
         """Take the deadline for all records of a request together."""
         self._publisher = publisher
         self._deadline = deadline_seconds
+        self._deadlines = _Deadlines(deadline_seconds)
 
     async def all(self, *records: OutgoingRecord) -> None:
         """Return when every in-sync replica has every record.
@@ -139,11 +154,79 @@ class DurablePublishing:
             async with asyncio.timeout(self._deadline):
                 for record in records:
                     await self._publisher.publish(record)
-        except TimeoutError:
-            raise temporary(Answer.BROKER_UNAVAILABLE, "deadline") from None
-        except Overloaded as error:
-            raise temporary(Answer.OVERLOADED, error.code) from error
-        except RecordTooLarge as error:
-            raise Problem(Answer.RECORD_TOO_LARGE) from error
-        except TransientError as error:
-            raise temporary(Answer.BROKER_UNAVAILABLE, error.code, error.retry_after) from error
+        except (TimeoutError, Overloaded, RecordTooLarge, TransientError) as error:
+            raise _problem(error) from error
+
+    async def one(self, record: OutgoingRecord) -> None:
+        """Return when every in-sync replica has the record; see :meth:`all`. One timer serves all such publications."""
+        deadline = self._deadlines.begin()
+        try:
+            await self._publisher.publish(record)
+        except asyncio.CancelledError:
+            if deadline.ended_it():
+                raise temporary(Answer.BROKER_UNAVAILABLE, "deadline") from None
+            raise
+        except (TimeoutError, Overloaded, RecordTooLarge, TransientError) as error:
+            raise _problem(error) from error
+        finally:
+            deadline.done = True
+
+
+def _problem(error: Exception) -> Problem:
+    """Return the answer to a publication that failed."""
+    if isinstance(error, TimeoutError):
+        return temporary(Answer.BROKER_UNAVAILABLE, "deadline")
+    if isinstance(error, Overloaded):
+        return temporary(Answer.OVERLOADED, error.code)
+    if isinstance(error, TransientError):
+        return temporary(Answer.BROKER_UNAVAILABLE, error.code, error.retry_after)
+    return Problem(Answer.RECORD_TOO_LARGE)
+
+
+class _Deadline:
+    """The time of one task's work: what ``asyncio.timeout`` does, without a timer of its own."""
+
+    __slots__ = ("at", "cancelling", "done", "expired", "task")
+
+    def __init__(self, task: asyncio.Task[Any], at: float) -> None:
+        self.task = task
+        self.at = at
+        self.cancelling = task.cancelling()
+        self.done = False
+        self.expired = False
+
+    def ended_it(self) -> bool:
+        """Return whether a cancellation that has arrived is this deadline's, and nobody else's."""
+        return self.expired and self.task.uncancel() <= self.cancelling
+
+
+class _Deadlines:
+    """Cancels tasks whose work takes longer than so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._running: deque[_Deadline] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> _Deadline:
+        """Begin the time of the current task's work. The caller sets ``done`` in the end."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None  # noqa: S101 - called in coroutines only
+        deadline = _Deadline(task, loop.time() + self._seconds)
+        while self._running and self._running[0].done:
+            self._running.popleft()
+        self._running.append(deadline)
+        if self._timer is None:
+            self._timer = loop.call_at(deadline.at, self._expire, loop)
+        return deadline
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        while self._running and (self._running[0].done or self._running[0].at <= loop.time()):
+            deadline = self._running.popleft()
+            if not deadline.done:
+                deadline.expired = True
+                deadline.task.cancel()
+        if self._running:
+            self._timer = loop.call_at(self._running[0].at, self._expire, loop)

@@ -16,6 +16,7 @@ from pipeline.observability import Metrics
 from pipeline.outbound import HostRules
 from pipeline.webhooks.capture import Capture
 from pipeline.webhooks.handler import Ingress
+from pipeline.webhooks.hot_events import HotEvents
 from pipeline.webhooks.refusals import RefusalCounts
 from pipeline.webhooks.server import IngressServer
 from pipeline.webhooks.settings import IngressSettings
@@ -53,12 +54,14 @@ def weavr_webhook(integration: str = "acme", **options: Any) -> Webhook:
         **options: Settings of its table, apart from name, path and secrets.
     """
     settings = WeavrOptions.model_validate(options)
+    path, secrets = f"/webhooks/weavr/{integration}", [Secret("oldest-client", SecretStr(API_KEY))]
     return Webhook(
         integration=integration,
         kind="weavr",
-        path=f"/webhooks/weavr/{integration}",
-        verifier=WeavrVerifier(settings, [Secret("oldest-client", SecretStr(API_KEY))]),
+        path=path,
+        verifier=WeavrVerifier(settings, secrets),
         source=WeavrSource(integration, settings),
+        hot=HotEvents(integration, path, settings, secrets),
     )
 
 
@@ -86,6 +89,7 @@ async def serving(
     capture: Capture | None = None,
     refusals_interval: float = 60.0,
     audited_topics: Collection[TopicName] = (Topic.BATCH_REQUESTED,),
+    new_hex: Callable[[int], str] | None = None,
 ) -> AsyncIterator[Serving]:
     """Serve on a free port of the loopback interface while the block runs; then stop without grace."""
     settings = settings or IngressSettings(port=0)
@@ -106,6 +110,7 @@ async def serving(
         clock=clock,
         capture=capture,
         audited_topics=audited_topics,
+        new_hex=new_hex,
     )
     server = IngressServer(ingress, refusals, settings)
     await server.start()

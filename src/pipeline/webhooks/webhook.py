@@ -2,13 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple, Protocol
 
+from aiohttp import web
+
+from pipeline.contracts import Headers, OutgoingRecord, TopicName
 from pipeline.observability import TraceContext
 from pipeline.webhooks.sources import Policy, Source, Verifier, WebhookRequest
 from pipeline.webhooks.url_checks import NO_URL_CHECKS, UrlChecks
+
+
+class Ordinary(NamedTuple):
+    """An ordinary request: authentic, and the event that its record is.
+
+    Attributes:
+        record: To be published.
+        event_id: Its ``ce_id``.
+        subject: What it is about; logs may name it.
+        verified_by: What proved it authentic.
+    """
+
+    record: OutgoingRecord
+    event_id: str
+    subject: str
+    verified_by: str
+
+
+class HotReader(Protocol):
+    """Reads the ordinary requests of one webhook in one go, with the outcome of its verifier and its source. Pure."""
+
+    @property
+    def paths(self) -> AbstractSet[str]:
+        """Whole paths of its requests, as they are written."""
+        ...
+
+    @property
+    def audited_topic(self) -> TopicName | None:
+        """The topic of its records, if AUDIT can build the audit event from them; None: they have no audit event."""
+        ...
+
+    def read(
+        self, path: str, head: Mapping[bytes, bytes], body: bytes, at: datetime, *, client: str, traceparent: str
+    ) -> Ordinary | None:
+        """Return an authentic event and its record, or None: then nothing is known, and the plain way decides.
+
+        Args:
+            path: One of its paths.
+            head: The headers, names in lower case, none of them repeated; none says that the body is encoded.
+            body: The raw bytes.
+            at: When it was received (aware).
+            client: Address of the sender.
+            traceparent: Of the record.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +74,7 @@ class Webhook:
         source: Decides which event a request is.
         requests_per_second: How many authentic requests it may send; None: as ``ingress`` says for every source.
         url_checks: How its sender checks the URL before it uses it.
+        hot: Reads its ordinary requests; None: the plain way reads all.
     """
 
     integration: str
@@ -33,6 +84,7 @@ class Webhook:
     source: Source
     requests_per_second: int | None = None
     url_checks: UrlChecks = NO_URL_CHECKS
+    hot: HotReader | None = None
 
     @property
     def policy(self) -> Policy:
@@ -57,6 +109,35 @@ class Received:
     verified_by: str
     at: datetime
     trace: TraceContext
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a log line says about it."""
+        return {
+            "integration": self.webhook.integration,
+            "client": self.request.client,
+            "verified_by": self.verified_by,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request with the values that were read from its head.
+
+    Attributes:
+        started: When it began, for its time.
+        known: What log lines say about the event once it is verified: ``event_id`` and ``subject``.
+        body: The body, if the hot path has read it.
+    """
+
+    request: web.BaseRequest
+    path_below: str
+    headers: Headers
+    client: str
+    trace: TraceContext
+    started: float
+    known: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
 
 
 class Routes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import structlog
 
-from pipeline.observability import TraceContext, bound_trace, continue_trace, parse_traceparent
+from pipeline.observability import RandomHex, TraceContext, bound_trace, continue_trace, parse_traceparent
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADER = f"00-{TRACE}-{SPAN}-01"
@@ -69,3 +71,28 @@ def test_the_trace_is_bound_to_log_lines() -> None:
         assert context.trace_id == TRACE
         assert structlog.contextvars.get_contextvars() == {"trace_id": TRACE, "span_id": SPAN}
     assert structlog.contextvars.get_contextvars() == {}
+
+
+def test_random_hex_has_the_wanted_length_and_gives_nothing_twice() -> None:
+    """Across the ends of its pool, too, and for more than a pool holds."""
+    new_hex = RandomHex()
+    found = [new_hex(16) for _ in range(2000)]
+    assert {len(one) for one in found} == {32}
+    assert len(set(found)) == len(found)
+    assert len(new_hex(10_000)) == 20_000
+    assert bytes.fromhex(new_hex(8))
+
+
+def test_a_forked_child_gives_other_random_bytes() -> None:
+    """Else the trace ids of two processes would be the same."""
+    new_hex = RandomHex()
+    new_hex(16)
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(write, new_hex(16).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 64).decode() != new_hex(16)
+    os.close(read)
+    os.close(write)

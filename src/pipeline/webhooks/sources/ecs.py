@@ -16,7 +16,7 @@ from pipeline.webhooks.sources.protocols import Identified, Policy, SchemeVerifi
 from pipeline.webhooks.sources.settings import EcsOptions
 from pipeline.webhooks.verification import Secret, scheme_of
 
-_ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
+ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
 """Pydantic would take a number in quotes for a Unix time, and nobody has agreed on its unit."""
 
 _ISO_REMEDY: Final = "Send an ISO 8601 time with a zone, such as 2026-01-22T22:43:59.295Z"
@@ -96,7 +96,7 @@ class EcsSource:
 
     def _beyond_the_model(self, data: dict[str, Any]) -> Iterator[Finding]:
         expires_at = data.get("expires_at")
-        if isinstance(expires_at, str) and not _ISO.fullmatch(expires_at):
+        if isinstance(expires_at, str) and not ISO.fullmatch(expires_at):
             yield Finding("expires_at", "timestamp", _ISO_REMEDY)
         for purpose, field in FIELDS.items():
             url = data.get(field)

@@ -124,7 +124,7 @@ class WeavrVerifier:
     """
 
     def __init__(self, options: WeavrOptions, secrets: Sequence[Secret]) -> None:
-        self._scheme = scheme_of(_signature_v2(options), secrets)
+        self._scheme = scheme_of(signature_v2(options), secrets)
         legacy = options.legacy_signature
         self._legacy = scheme_of(_changed(WEAVR_LEGACY, options), secrets) if legacy else None
         self._path_secret = options.path_secret.get_secret_value().encode() if options.path_secret else None
@@ -135,7 +135,7 @@ class WeavrVerifier:
 
     def check_head(self, request: WebhookRequest, now: datetime) -> None:
         """See Verifier. It decides about unsigned paths completely."""
-        path, secret_given = self._event_path(request.path)
+        path, secret_given = self.event_path(request.path)
         scheme = self._scheme_of(path, request.headers)
         if scheme is None:
             self._protection(path, request, secret_given=secret_given)
@@ -144,7 +144,7 @@ class WeavrVerifier:
 
     def verify(self, request: WebhookRequest, now: datetime) -> Verified:
         """See Verifier."""
-        path, secret_given = self._event_path(request.path)
+        path, secret_given = self.event_path(request.path)
         scheme = self._scheme_of(path, request.headers)
         if scheme is None:
             return Verified(self._protection(path, request, secret_given=secret_given), path)
@@ -153,7 +153,7 @@ class WeavrVerifier:
 
     def scheme_for(self, request: WebhookRequest) -> Scheme | None:
         """See Explainable."""
-        return self._scheme_of(self._event_path(request.path)[0], request.headers)
+        return self._scheme_of(self.event_path(request.path)[0], request.headers)
 
     def _scheme_of(self, path: str, headers: Headers) -> Scheme | None:
         if _has(headers, SIGNATURE):
@@ -162,7 +162,7 @@ class WeavrVerifier:
             return None
         return self._legacy if self._legacy is not None and _has(headers, LEGACY_SIGNATURE) else self._scheme
 
-    def _event_path(self, path: str) -> tuple[str, bool]:
+    def event_path(self, path: str) -> tuple[str, bool]:
         """Return the event's path, and whether it began with the secret segment.
 
         It removes the secret segment wherever it is, because the path is stored with the event; the segment protects an
@@ -209,7 +209,8 @@ class WeavrVerifier:
         return "+".join(name for name, used in proofs.items() if used)
 
 
-def _signature_v2(options: WeavrOptions) -> HmacSpec:
+def signature_v2(options: WeavrOptions) -> HmacSpec:
+    """Return how an integration's events are signed."""
     if options.missing_call_ref == "refuse":
         return _changed(WEAVR, options, signed=(f"header:{CALL_REF}", "body", "timestamp"))
     return _changed(WEAVR, options)

@@ -5,6 +5,7 @@ from pipeline.webhooks.verification.errors import Fault, Reason, SignatureRefuse
 from pipeline.webhooks.verification.explanation import Explanation, Step, explain
 from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset, PresetName, UrlCheck
 from pipeline.webhooks.verification.protocols import Scheme, Secret
+from pipeline.webhooks.verification.quick import QuickHmac, quick_hmac
 from pipeline.webhooks.verification.request_parts import HeaderFields
 from pipeline.webhooks.verification.schemes import scheme_of
 from pipeline.webhooks.verification.settings import (
@@ -41,6 +42,7 @@ __all__ = [
     "Preset",
     "PresetName",
     "PublicKeySettings",
+    "QuickHmac",
     "Reason",
     "RequestValue",
     "Scheme",
@@ -60,5 +62,6 @@ __all__ = [
     "discover",
     "explain",
     "is_active",
+    "quick_hmac",
     "scheme_of",
 ]

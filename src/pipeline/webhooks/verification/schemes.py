@@ -112,7 +112,7 @@ def _hex(digest: bytes) -> bytes:
     return digest.hex().encode()
 
 
-_ENCODERS: Final[dict[str, Callable[[bytes], bytes]]] = {"hex": _hex, "base64": base64.b64encode}
+ENCODERS: Final[dict[str, Callable[[bytes], bytes]]] = {"hex": _hex, "base64": base64.b64encode}
 
 
 class HmacOfParts:
@@ -137,8 +137,8 @@ class HmacOfParts:
         self._fields = None if spec.fields is None else HeaderFields(spec.fields, spec.header)
         self._listed = self._fields or SignatureList(spec.prefix, spec.header)
         self._list = SignatureList(spec.prefix, spec.header)
-        self._encode = _ENCODERS[spec.encoding]
-        self._form = _form(spec)
+        self._encode = ENCODERS[spec.encoding]
+        self._form = form_of(spec)
         self.stored_headers = frozenset(spec.header_names())
 
     def check_head(self, headers: Headers, now: datetime) -> None:
@@ -210,7 +210,7 @@ def _part(part: SignedPart, headers: Headers, timestamp: bytes) -> bytes | None:
     return one_header(headers, part.value) if part.needed else one_header_or_none(headers, part.value) or b""
 
 
-def _form(spec: HmacSpec) -> re.Pattern[bytes]:
+def form_of(spec: HmacSpec) -> re.Pattern[bytes]:
     """Return the one form that a signature of this hash and encoding can have."""
     size = _DIGEST_BYTES[spec.hash]
     if spec.encoding == "hex":

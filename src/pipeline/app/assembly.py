@@ -131,8 +131,13 @@ async def open_jobs(settings: Settings, ports: Ports = PORTS, *, with_parts: boo
         await objects.close()
 
 
-def make_ingress(around: Surroundings) -> Part:
-    """Return the web server with all configured webhooks."""
+def make_ingress(around: Surroundings, *, shares_port: bool = False) -> Part:
+    """Return the web server with all configured webhooks.
+
+    Args:
+        around: What it shares with other parts.
+        shares_port: Whether other processes may listen on its port.
+    """
     settings = around.settings
     refusals = RefusalCounts(
         around.publisher,
@@ -152,7 +157,7 @@ def make_ingress(around: Surroundings) -> Part:
         capture=capture,
         audited_topics=settings.audited_topics,
     )
-    server = IngressServer(ingress, refusals, settings.ingress)
+    server = IngressServer(ingress, refusals, settings.ingress, shares_port=shares_port)
     return Web(server, settings.ingress, lambda: around.publisher.problem is None, [capture.run] if capture else [])
 
 

@@ -15,6 +15,7 @@ from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.clock import ComparingPublisher
 from pipeline.app.parts import Part, Web, run_parts
 from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
+from pipeline.app.supervised import SupervisedChecks, Supervision
 from pipeline.app.topics import TopicWatch, topics_of
 from pipeline.errors import TransientError
 from pipeline.kafka import ConsumerSettings, KafkaSettings
@@ -53,16 +54,33 @@ class Ready:
 OnReady = Callable[[Ready], None]
 
 
-async def run_ingress(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports = PORTS) -> None:
+async def run_ingress(
+    settings: Settings,
+    *,
+    on_ready: OnReady,
+    stop: asyncio.Event,
+    ports: Ports = PORTS,
+    supervision: Supervision | None = None,
+) -> None:
     """Receive webhooks until ``stop`` is set.
+
+    Args:
+        settings: As loaded.
+        on_ready: Called once it has started.
+        stop: Set when the process is to stop.
+        ports: To the outside world.
+        supervision: What the supervisor gave, for one of several processes that share a port.
 
     Raises:
         FatalError: The process cannot do its work.
     """
 
     async def make(around: Surroundings) -> list[Part]:
-        return [make_ingress(around)]
+        return [make_ingress(around, shares_port=supervision is not None)]
 
+    if supervision is not None:
+        ingress = settings.ingress.model_copy(update={"port": supervision.port})
+        settings = settings.model_copy(update={"ingress": ingress})
     await _run(
         "ingress",
         settings,
@@ -72,6 +90,7 @@ async def run_ingress(settings: Settings, *, on_ready: OnReady, stop: asyncio.Ev
         on_ready=on_ready,
         stop=stop,
         ports=ports,
+        supervision=supervision,
     )
 
 
@@ -138,12 +157,18 @@ async def _run(
     on_ready: OnReady,
     stop: asyncio.Event,
     ports: Ports,
+    supervision: Supervision | None = None,
 ) -> None:
     redaction = Redaction(settings.secrets())
     configure_logging(settings.logging, redaction)
     metrics = Metrics(version=version("card-pipeline"))
     begun = asyncio.Event()
-    async with AsyncExitStack() as stack, ManagementServer(settings.management, metrics.registry) as management:
+    management: ManagementServer | SupervisedChecks = (
+        SupervisedChecks(supervision.channel, metrics.registry, stop)
+        if supervision
+        else ManagementServer(settings.management, metrics.registry)
+    )
+    async with AsyncExitStack() as stack, management:
         # added first: without any check, a probe would find a process ready before it has a part
         management.add_readiness("start", lambda: _begun(begun))
         objects = await stack.enter_async_context(_store(settings, metrics, ports))

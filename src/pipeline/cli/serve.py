@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import click
 import structlog
 import uvloop
 
-from pipeline.app import Ports, Ready, run_dev, run_ingress, run_stage
+from pipeline.app import Ports, Ready, Supervision, Supervisor, run_dev, run_ingress, run_stage
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.output import print_json
 from pipeline.observability import Redaction, configure_logging
@@ -48,10 +49,42 @@ def dev(setup: Setup) -> None:
 
 
 @click.command(epilog=_READY.format(name="ingress", url='"http://..."'))
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    help="Serve with so many processes that share the port, for a machine with cores to spare. Each that ends is "
+    "replaced; health and metrics are those of all. Limits and rates of the settings hold per process.",
+)
+@click.option("--supervised", type=(int, int, int), hidden=True, help="Number, channel and port, by the supervisor.")
 @pass_setup
-def ingress(setup: Setup) -> None:
+def ingress(setup: Setup, processes: int | None, supervised: tuple[int, int, int] | None) -> None:
     """Receive webhooks: verify, validate, publish, answer."""
-    _run(setup, run_ingress, webhook_secrets=True)
+    if supervised is not None:
+        supervision = Supervision(*supervised)
+        structlog.contextvars.bind_contextvars(process=supervision.number)
+        _run(setup, partial(run_ingress, supervision=supervision), webhook_secrets=True, on_ready=_say_nothing)
+    elif processes is not None:
+        _supervise(setup, processes)
+    else:
+        _run(setup, run_ingress, webhook_secrets=True)
+
+
+def _supervise(setup: Setup, count: int) -> None:
+    settings = _configured(setup, webhook_secrets=True)
+
+    def command(given: Supervision) -> list[str]:
+        config = ["--config", str(setup.path)] if setup.path else []
+        numbers = (str(one) for one in (given.number, given.channel, given.port))
+        # -P: as the installed command, it imports nothing from the working directory
+        return [sys.executable, "-P", "-m", "pipeline.cli", *config, "ingress", "--supervised", *numbers]
+
+    async def supervise() -> int:
+        stop = asyncio.Event()
+        with stop_on_signals(stop.set):
+            return await Supervisor(settings, count, command).run(_print_ready, stop)
+
+    code = asyncio.run(supervise())
+    click.get_current_context().exit(code)
 
 
 @click.group()
@@ -91,20 +124,32 @@ def _run_stage(setup: Setup, name: str) -> None:
     _run(setup, partial(run_stage, name), webhook_secrets=False)
 
 
-def _run(setup: Setup, server: Server, *, webhook_secrets: bool) -> None:
+def _run(
+    setup: Setup, server: Server, *, webhook_secrets: bool, on_ready: Callable[[Ready], None] | None = None
+) -> None:
+    settings = _configured(setup, webhook_secrets=webhook_secrets)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(server, settings, setup.ports, on_ready or _print_ready))
+
+
+def _configured(setup: Setup, *, webhook_secrets: bool) -> Settings:
+    """Return the settings; from now on logs are as they say."""
     warnings: list[str] = []
     settings = setup.settings(webhook_secrets=webhook_secrets, warn=warnings.append)
     configure_logging(settings.logging, Redaction(settings.secrets()))
     for warning in warnings:
         log.warning("settings_doubtful", detail=warning)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(server, settings, setup.ports))
+    return settings
 
 
-async def _serve(server: Server, settings: Settings, ports: Ports) -> None:
+async def _serve(server: Server, settings: Settings, ports: Ports, on_ready: Callable[[Ready], None]) -> None:
     stop = asyncio.Event()
     with stop_on_signals(stop.set):
-        await server(settings, on_ready=_print_ready, stop=stop, ports=ports)
+        await server(settings, on_ready=on_ready, stop=stop, ports=ports)
+
+
+def _say_nothing(_ready: Ready) -> None:
+    """Leave the line on stdout to the supervisor, which prints one for all processes."""
 
 
 def _print_ready(ready: Ready) -> None:

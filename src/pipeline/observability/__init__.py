@@ -2,7 +2,7 @@
 
 from pipeline.observability.clock import CheckedClock, ClockWrong
 from pipeline.observability.durations import Durations
-from pipeline.observability.health import Check, Health, watch_loop_lag
+from pipeline.observability.health import Check, Checks, Health, watch_loop_lag
 from pipeline.observability.loggers import get_logger
 from pipeline.observability.logging import configure_logging
 from pipeline.observability.masking import DIGITS_MASK, FOREIGN_DIGITS, Redaction, drop_urls, is_secret_name, mask_text
@@ -23,6 +23,7 @@ __all__ = [
     "FOREIGN_DIGITS",
     "Check",
     "CheckedClock",
+    "Checks",
     "ClockWrong",
     "Durations",
     "Health",

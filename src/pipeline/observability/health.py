@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from prometheus_client import Histogram
+
+from pipeline.observability.masking import mask_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,54 @@ class Health:
 
 Check = Callable[[], Health]
 """Says from memory how a component is: it does no I/O and never blocks, since probes come every few seconds."""
+
+
+Results = dict[str, dict[str, bool | str]]
+"""Results of checks by name, as the management server shows them."""
+
+
+class Checks:
+    """The checks of a process by name, for a management server or a supervisor."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Check] = {}
+        self._ready: dict[str, Check] = {}
+        self._alarms: dict[str, Check] = {}
+
+    def add_liveness(self, name: str, check: Check) -> None:
+        """Restart this process when the check fails: for a loop that no longer turns, nothing else."""
+        _add(self._live, name, check)
+
+    def add_readiness(self, name: str, check: Check) -> None:
+        """Send no traffic while the check fails, and show why."""
+        _add(self._ready, name, check)
+
+    def add_alarm(self, name: str, check: Check) -> None:
+        """Show a check beside those of readiness: something is wrong that only a part of the traffic needs."""
+        _add(self._alarms, name, check)
+
+    def liveness(self) -> Results:
+        """Return the results of the liveness checks."""
+        return _results(self._live)
+
+    def readiness(self) -> Results:
+        """Return the results of the readiness checks."""
+        return _results(self._ready)
+
+    def alarms(self) -> Results:
+        """Return the results of the alarms."""
+        return _results(self._alarms)
+
+
+def _add(checks: dict[str, Check], name: str, check: Check) -> None:
+    if name in checks:
+        raise ValueError(f"a check named {name} is registered already")
+    checks[name] = check
+
+
+def _results(checks: Mapping[str, Check]) -> Results:
+    results = {name: check() for name, check in checks.items()}
+    return {name: {"ok": health.ok, "message": mask_text(health.message)} for name, health in results.items()}
 
 
 INTERVAL: Final = 0.5

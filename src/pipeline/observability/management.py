@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,8 +21,7 @@ from prometheus_client.exposition import choose_encoder
 
 from pipeline.errors import FatalError
 from pipeline.http_server import HttpServer, OtherVersion
-from pipeline.observability.health import Check
-from pipeline.observability.masking import mask_text
+from pipeline.observability.health import Checks, Results
 from pipeline.observability.settings import ManagementSettings
 
 log = structlog.get_logger(__name__)
@@ -37,37 +36,31 @@ _PAUSE_SECONDS: Final = 0.02
 _LONGEST_WAIT_SECONDS: Final = 5.0
 _RETRY: Final = {"Retry-After": "5"}
 _VERSION: Final = re.compile(r"version=([^;]*)")
+Refresh = Callable[[], Awaitable[None]]
 _VERSIONS: Final = frozenset({"0.0.1", "0.0.4", "1.0.0"})
 """Of the formats of Prometheus and OpenMetrics."""
 
 
-class ManagementServer:
+class ManagementServer(Checks):
     """Serves ``/healthz/live``, ``/healthz/ready`` and ``/metrics``.
 
     Both probes answer 200, or 503 when one of their checks is not ok, with each check by name in JSON. Without checks
     they answer 200. ``ready`` shows alarms too, which do not change its status. The metrics are at most a second old.
     Use it as an async context manager; with port 0 ``url`` tells which port it got.
+
+    Args:
+        settings: Where it listens.
+        registry: The metrics.
+        refresh: Awaited before the metrics are rendered, for a registry that gets them from other processes.
     """
 
-    def __init__(self, settings: ManagementSettings, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, settings: ManagementSettings, registry: CollectorRegistry, refresh: Refresh | None = None
+    ) -> None:
+        super().__init__()
         self._settings = settings
-        self._metrics = _CachedMetrics(registry)
-        self._live: dict[str, Check] = {}
-        self._ready: dict[str, Check] = {}
-        self._alarms: dict[str, Check] = {}
+        self._metrics = _CachedMetrics(registry, refresh)
         self._runner: web.ServerRunner | None = None
-
-    def add_liveness(self, name: str, check: Check) -> None:
-        """Restart this process when the check fails: for a loop that no longer turns, nothing else."""
-        _add(self._live, name, check)
-
-    def add_readiness(self, name: str, check: Check) -> None:
-        """Send no traffic while the check fails, and show why."""
-        _add(self._ready, name, check)
-
-    def add_alarm(self, name: str, check: Check) -> None:
-        """Show a check beside those of readiness: something is wrong that only a part of the traffic needs."""
-        _add(self._alarms, name, check)
 
     @property
     def url(self) -> str:
@@ -117,9 +110,9 @@ class ManagementServer:
         elif request.path == "/metrics":
             response = await self._metrics.answer(request.headers.get("Accept", ""))
         elif request.path == "/healthz/live":
-            response = _report(self._live, {}, "live")
+            response = _report(self.liveness(), {}, "live")
         else:
-            response = _report(self._ready, self._alarms, "ready")
+            response = _report(self.readiness(), self.alarms(), "ready")
         response.headers["Server"] = _SERVER  # otherwise the library sends its version and Python's
         return response
 
@@ -130,8 +123,9 @@ class _CachedMetrics:
     Answers are sent one at a time with a short pause between, so that scrapers wait, and webhooks do not.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, refresh: Refresh | None) -> None:
         self._registry = registry
+        self._refresh = refresh
         self._rendered: dict[str, tuple[float, bytes]] = {}
         self._next_at = 0.0
 
@@ -147,6 +141,8 @@ class _CachedMetrics:
         encode, content_type = choose_encoder(_understood(accept))
         at, body = self._rendered.get(content_type, (-_CACHE_SECONDS, b""))
         if time.monotonic() - at >= _CACHE_SECONDS:
+            if self._refresh is not None:
+                await self._refresh()
             body = encode(self._registry)
             self._rendered[content_type] = (time.monotonic(), body)
         return web.Response(body=body, headers={"Content-Type": content_type})
@@ -189,26 +185,12 @@ class _Connection(web.RequestHandler):
         """Log nothing of what was received."""
 
 
-def _add(checks: dict[str, Check], name: str, check: Check) -> None:
-    if name in checks:
-        raise ValueError(f"a check named {name} is registered already")
-    checks[name] = check
-
-
-def _report(checks: Mapping[str, Check], alarms: Mapping[str, Check], word: str) -> web.Response:
-    results = _shown(checks)
+def _report(results: Results, alarms: Results, word: str) -> web.Response:
     good = all(result["ok"] for result in results.values())
-    body = {"status": word if good else f"not {word}", "checks": results} | (
-        {"alarms": _shown(alarms)} if alarms else {}
-    )
+    body = {"status": word if good else f"not {word}", "checks": results} | ({"alarms": alarms} if alarms else {})
     return web.Response(
         text=json.dumps(body),
         status=HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE,
         content_type="application/json",
         headers={"Cache-Control": "no-store"},
     )
-
-
-def _shown(checks: Mapping[str, Check]) -> dict[str, dict[str, bool | str]]:
-    results = {name: check() for name, check in checks.items()}
-    return {name: {"ok": health.ok, "message": mask_text(health.message)} for name, health in results.items()}

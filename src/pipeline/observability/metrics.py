@@ -6,9 +6,12 @@ statuses. Never a job, a card, an address or a text: each would make a new time 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from pipeline.observability.combining import Combine, farthest
 
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds: one request, one publication, one object."""
@@ -16,6 +19,16 @@ _SLOW: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0
 """Seconds: a chunk, a record's handling (a whole file)."""
 _LEFT: Final = (0.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0)
 """Seconds left before a deadline."""
+
+GAUGES_NOT_SUMMED: Final[Mapping[str, Combine]] = {
+    "pipeline_build_info": max,
+    "pipeline_clock_offset_seconds": farthest,
+    "pipeline_kafka_connected": min,
+    "pipeline_topic_differences": max,
+    "process_max_fds": min,
+    "process_start_time_seconds": min,
+}
+"""The gauges of an ingress of several processes whose sum would say nothing: each shows the value of one process."""
 
 
 class KafkaMetrics:
@@ -166,6 +179,15 @@ class Metrics(KafkaMetrics):
         self.ingress_connections_closed = self._counter(
             "ingress_connections_closed",
             "Idle connections closed because ingress.max_connections was reached",
+        )
+        self.ingress_processes = self._gauge(
+            "ingress_processes",
+            "Processes of `pipeline ingress --processes N` by state (ready, not_ready)",
+            "state",
+        )
+        self.ingress_process_ends = self._counter(
+            "ingress_process_ends",
+            "Processes of `pipeline ingress --processes N` that ended without being asked to, and were replaced",
         )
         self.ingress_in_flight = self._gauge("ingress_in_flight", "Webhook requests in work", "integration")
         self.ingress_bytes_in_flight = self._gauge(

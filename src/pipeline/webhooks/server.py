@@ -36,9 +36,13 @@ class IngressServer:
         ingress: Answers the requests.
         refusals: Flushed regularly while serving, and once more at the end.
         settings: Address, idle timeout.
+        shares_port: Whether other processes of the same user may listen on its port (``SO_REUSEPORT``).
     """
 
-    def __init__(self, ingress: Ingress, refusals: RefusalCounts, settings: IngressSettings) -> None:
+    def __init__(
+        self, ingress: Ingress, refusals: RefusalCounts, settings: IngressSettings, *, shares_port: bool = False
+    ) -> None:
+        self._shares_port = shares_port
         self._ingress = ingress
         self._refusals = refusals
         self._settings = settings
@@ -78,7 +82,13 @@ class IngressServer:
         self._runner = web.ServerRunner(self._server, shutdown_timeout=_CLOSE_SECONDS)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=_BACKLOG).start()
+            await web.TCPSite(
+                self._runner,
+                self._settings.host,
+                self._settings.port,
+                backlog=_BACKLOG,
+                reuse_port=self._shares_port or None,
+            ).start()
         except OSError as error:
             await self._runner.cleanup()
             self._runner = None

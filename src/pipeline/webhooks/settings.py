@@ -12,7 +12,7 @@ from pipeline.units import Bytes, Count, Port, Seconds
 
 
 class IngressSettings(BaseModel):
-    """The public server. The webhooks it accepts are configured per integration."""
+    """The public server. The webhooks it accepts are configured per integration. Limits hold per process."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -50,8 +50,8 @@ class Passage(NamedTuple):
 _process, _upload, _confirm, _audit = (Passage(stage) for stage in ("process", "upload", "confirm", "audit"))
 
 PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
-    # PROCESS and the watch inside CONFIRM both announce: the first to come stores it
-    "store.job": [_process, _confirm],
+    # the watch inside CONFIRM leaves announcements to PROCESS, if that is there, and files no job that has ended
+    "store.job": [_process, Passage("confirm", absent="process")],
     "store.announcement": [Passage("process", absent="confirm"), Passage("confirm", absent="process")],
     "store.conflict": [Passage("process", "corrected"), Passage("confirm", "corrected", absent="process")],
     "store.started": [_process],
@@ -64,7 +64,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "store.confirmed": [_confirm, Passage("confirm", "failing")],
     "store.waiting": [Passage("process", "parked"), Passage("confirm", "unconfirmed")],
     "store.due": [Passage("process", "parked"), Passage("confirm", "unconfirmed")],
-    "store.open": [_confirm],
+    "store.open": [Passage("confirm", absent="process")],
     "store.purge": [Passage("confirm", "failing")],
     "store.ended": [_confirm],
     "store.segment": [_audit],

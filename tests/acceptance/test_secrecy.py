@@ -77,8 +77,9 @@ async def test_the_search_finds_what_was_planted_where_it_must_be(world: World) 
     parts = b"".join([piece async for piece in jobs.stream(manifests)])
     assert loud.ledger
     assert len(plants.found(parts)["card"]) == loud.ledger.records
-    encrypted = b"".join(path.read_bytes() for path in world.folders["loud"].rglob("parts/*/*.csv.aes"))
-    assert encrypted
+    encrypted = b"".join(one.inline or b"" for one in manifests)
+    encrypted += b"".join(path.read_bytes() for path in world.folders["loud"].rglob("parts/*/*"))
+    assert len(encrypted) > len(parts)
     assert plants.found(encrypted) == {}
     stored = b"".join(path.read_bytes() for path in world.folders["loud"].glob("announcements/*"))
     assert len(plants.found(stored)["url"]) == 4  # the signatures of three URLs, and the key that signed two of them

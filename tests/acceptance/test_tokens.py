@@ -132,7 +132,7 @@ async def test_a_token_that_is_not_accepted(flow: Flow, integration: str) -> Non
     event = "callback_held" if integration == EXPIRED else "callback_token_rejected"
     await until(lambda: any(str(job.guid) in line and f'"{event}"' in line for line in confirm_log(flow)), 60)
     assert flow.result(job) is not None
-    assert any((folder / "parts").rglob("*.csv.aes"))
+    assert any((folder / "parts").rglob("00000000.json"))
     tries = len(flow.callbacks(job))
     assert (tries > 0) == (integration != EXPIRED)
 

@@ -206,12 +206,15 @@ class World:
         processor: LoadedProcessor | None = None,
         partner: Partner | None = None,
         fresh_seconds: float = 0.0,
+        inline: bool = False,
     ) -> None:
         self.fresh_seconds = fresh_seconds
         self.clock = Clock()
         self.objects = Objects()
         self.memory = MemoryStore()
         self.jobs = JobStore(self.memory, PART_CIPHER)
+        if not inline:
+            self.jobs.inline_bytes = -1
         self.bus = Bus()
         self.ecs = Ecs()
         self.lease = Lease()

@@ -261,7 +261,9 @@ async def make_confirm(around: Surroundings) -> Part:
     watch = DeadlineWatch(watching, rules, interval=settings.watch.interval_seconds)
     switches = around.switches
     confirming = JobHandler(context, stage.handle, parking, switches=switches)
-    filing = _consumer(around, JobHandler(watching, watch.handle, parking), "watch", Topic.BATCH_REQUESTED)
+    filing = _consumer(
+        around, JobHandler(watching, watch.handle, parking, arrive=watch.arrive), "watch", Topic.BATCH_REQUESTED
+    )
     due = DueJobs(
         watching,
         parking,

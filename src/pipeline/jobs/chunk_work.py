@@ -136,6 +136,7 @@ class ChunkWork:
             crc32=part.crc32,
             data=part.key,
             sealed=part.sealed,
+            inline=part.inline,
         )
         await self._lease.ensure()
         if not await self._jobs.record_manifest(self._ref, self._generation, manifest):

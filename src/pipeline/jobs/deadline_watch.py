@@ -34,6 +34,13 @@ _COUNT_EVERY_SECONDS: Final = 300.0
 """Counting the open jobs is for metrics only, and costs a request of the store for every 1,000 of them."""
 
 
+_HEAD_START_SECONDS: Final = 1.0
+"""How long after its arrival an announcement is left to PROCESS. Deadlines are minutes away, and the offset waits."""
+
+_ARRIVALS_KEPT: Final = 2000
+"""Some records are never handled here, because their partition moves to another worker first; they must not pile up."""
+
+
 class DeadlineWatch:
     """Handler of ``card-batch.requested`` in a group of its own, and the loop that looks for jobs that are due.
 
@@ -51,17 +58,41 @@ class DeadlineWatch:
         self._nearest: datetime | None = None
         self._failing: set[str] = set()
         self._unconfigured: Counter[str] = Counter()
+        self._arrived: dict[tuple[int, int], float] = {}
         self._count_at = 0.0
 
+    async def arrive(self, record: Record) -> None:
+        """Remember when a record came, so that PROCESS has its head start only once."""
+        self._arrived[record.partition, record.offset] = time.monotonic()
+        if len(self._arrived) > _ARRIVALS_KEPT:
+            del self._arrived[next(iter(self._arrived))]
+
     async def handle(self, record: Record, lease: Lease) -> None:
-        """File a job under its deadline."""
+        """File a job under its deadline, unless it has ended already.
+
+        PROCESS stores the announcement at the same time. So the watch waits for a moment, and nearly always finds it
+        stored, and small jobs ended; if PROCESS is not there, the watch stores it.
+        """
         request = decode_request(record, self._integrations)
         rules = rules_for(self._integrations, request.integration)
+        await self._let_process_begin(record)
+        ref = JobRef(request.integration, request.body.job_guid)
+        stored = await self._jobs.only_announcement(ref, request.announcement)
+        if stored is not None:
+            deadline, notified = stored
+            if not notified:
+                await lease.ensure()
+                await self._jobs.file("open", ref, deadline)
+            return
         announced = await announce(self._jobs, request, rules, self._context.clock())
         if announced.news == "conflict" or await self._jobs.notification_result(announced.ref) is not None:
             return
         await lease.ensure()
         await self._jobs.file("open", announced.ref, announced.announcement.deadline)
+
+    async def _let_process_begin(self, record: Record) -> None:
+        came = self._arrived.pop((record.partition, record.offset), -math.inf)
+        await asyncio.sleep(max(0.0, came + _HEAD_START_SECONDS - time.monotonic()))
 
     async def run(self) -> None:
         """Look for due jobs every ``interval`` seconds until cancelled; only a FatalError ends it."""

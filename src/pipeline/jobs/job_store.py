@@ -127,6 +127,21 @@ class JobStore(NotificationStore):
         keys = await self._announcement_keys(ref)
         return list(await asyncio.gather(*map(self._announcement, keys)))
 
+    async def only_announcement(self, first: JobRef, ident: str) -> tuple[datetime, bool] | None:
+        """Return the deadline of a job's only announcement, and whether its partner is notified; it costs one listing.
+
+        None if the announcement is not stored, or is not the only one: then its attempt is not known from its key.
+
+        Args:
+            first: The first attempt of the job.
+            ident: Id of the announcement.
+        """
+        keys = [info.key async for info in self.objects.list(first.root)]
+        stored = self._announcements_among(keys, first)
+        if len(stored) != 1 or not stored[0].endswith(f"-{ident}.json"):
+            return None
+        return _deadline_in(stored[0]), bool({f"{first.work}confirmed.json", f"{first.work}refused.json"} & {*keys})
+
     async def newest(self, ref: JobRef) -> Announcement:
         """Return the current announcement: the one with the latest deadline, among those that have URLs if any has."""
         newest = None

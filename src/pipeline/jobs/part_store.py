@@ -18,6 +18,12 @@ from pipeline.storage import ObjectNotFound, ObjectStore, check_key
 
 _READS_AT_ONCE: Final = 16
 
+_INLINE_BYTES: Final = 1 << 16
+"""A part of at most so many bytes may be stored in its manifest: one request to write it, and one to read it."""
+
+_INLINE_PARTS: Final = 32
+"""Only so many parts of a job: UPLOAD holds all manifests in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -27,11 +33,13 @@ class Part:
         key: Key of the object.
         crc32: Of its bytes, as they are stored.
         sealed: Which key encrypted it; None: it is in clear.
+        inline: Its bytes, if they are stored in the manifest and there is no object.
     """
 
     key: str
     crc32: int
     sealed: Sealed | None
+    inline: bytes | None = None
 
 
 class PartStore(ReceiptStore):
@@ -42,7 +50,12 @@ class PartStore(ReceiptStore):
         cipher: Encrypts and decrypts parts. By default it has no key: then parts can be listed and deleted, and those
             in clear can be read.
         findings: Logs damage; by default its own.
+
+    Attributes:
+        inline_bytes: Parts of at most so many bytes are stored in their manifests.
     """
+
+    inline_bytes: int = _INLINE_BYTES
 
     def __init__(
         self, objects: ObjectStore, cipher: PartCipher | None = None, findings: Findings | None = None
@@ -82,7 +95,15 @@ class PartStore(ReceiptStore):
         await self._create(f"{ref.parts(generation)}source.json", source)
 
     async def write_part(self, ref: JobRef, generation: str, number: int, data: bytes) -> Part:
-        """Store a chunk's result bytes under a unique name, encrypted unless that is switched off."""
+        """Store a chunk's result bytes under a unique name, encrypted unless that is switched off.
+
+        The manifest takes a small part in: then nothing is stored here, and the creation of the manifest stores it.
+        """
+        if number < _INLINE_PARTS and len(data) <= self.inline_bytes:
+            key, stored, sealed = ref.manifest(generation, number), data, None
+            if self.cipher.encrypts:
+                stored, sealed = self.cipher.seal(key, data)
+            return Part(key, zlib.crc32(stored), sealed, stored)
         key = f"{ref.parts(generation)}{number:08d}-{uuid4().hex}.csv"
         if not self.cipher.encrypts:
             await self.objects.create(key, data)
@@ -99,7 +120,8 @@ class PartStore(ReceiptStore):
 
     async def drop_part(self, part: Part) -> None:
         """Delete a data object that is no part of the result, because another worker decided its chunk."""
-        await self.objects.delete(part.key)
+        if part.inline is None:
+            await self.objects.delete(part.key)
 
     async def manifests(self, ref: JobRef, generation: str, numbers: Sequence[int]) -> list[Manifest]:
         """Return the manifests of the given chunks, in that order.
@@ -145,7 +167,7 @@ class PartStore(ReceiptStore):
         """Yield the result bytes of one part, always keeping back the last piece until the part's end was checked."""
         unsealing = self.cipher.unsealed(manifest.data, manifest.sealed) if manifest.sealed else None
         crc, held = 0, b""
-        async for piece in self.objects.stream(manifest.data):
+        async for piece in self._stored(manifest):
             crc = zlib.crc32(piece, crc)
             for plain in unsealing.feed(piece) if unsealing else (piece,):
                 if held:
@@ -157,6 +179,13 @@ class PartStore(ReceiptStore):
         for plain in (held, last):
             if plain:
                 yield plain
+
+    async def _stored(self, manifest: Manifest) -> AsyncIterator[bytes]:
+        if manifest.inline is not None:
+            yield manifest.inline
+            return
+        async for piece in self.objects.stream(manifest.data):
+            yield piece
 
     async def drop_parts(self, ref: JobRef, *, dry_run: bool = False) -> int:
         """Delete all parts and manifests of an attempt (its card data); return how many objects that concerns."""

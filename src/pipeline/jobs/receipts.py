@@ -122,6 +122,7 @@ class Manifest(Receipt):
         crc32: Of the data object, which is encrypted: a checksum of the cards themselves would help to guess them.
         data: Key of the data object.
         sealed: Which key encrypted it; None: it is in clear.
+        inline: The bytes of the data object, if the manifest itself holds them; then ``data`` is the manifest's key.
     """
 
     number: int = Field(ge=0)
@@ -133,6 +134,7 @@ class Manifest(Receipt):
     crc32: int
     data: str
     sealed: Sealed | None = None
+    inline: bytes | None = Field(default=None, repr=False)
 
 
 class Source(Receipt):

@@ -42,6 +42,7 @@ class RecentJobs(JobStore):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(store.objects, store.cipher, store.findings)
+        self.inline_bytes = store.inline_bytes
         self._ref = ref
         self._now = now
         self._seconds = seconds

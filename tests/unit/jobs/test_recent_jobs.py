@@ -8,11 +8,20 @@ from datetime import timedelta
 import pytest
 from support.job_world import BEGIN, World
 
-from pipeline.contracts import Topic
-from pipeline.jobs.receipts import Outcome
+from pipeline.contracts import Record, Topic
+from pipeline.jobs.damage import JobDamaged
+from pipeline.jobs.receipts import FilePosition, Manifest, Outcome
 from pipeline.jobs.recent_jobs import RecentJobs
 from pipeline.storage import ObjectInfo
 from pipeline.storage.testing import MemoryStore
+
+STAGES = (
+    ("process", None),
+    ("upload", Topic.BATCH_PROCESSED),
+    ("confirm", Topic.BATCH_UPLOADED),
+    ("watch", None),
+)
+START = FilePosition(byte=0, record=0, line=1)
 
 
 class Counting(MemoryStore):
@@ -52,7 +61,7 @@ class Moment:
 
 
 def counted() -> tuple[World, Counting]:
-    world, store = World(fresh_seconds=1.0), Counting()
+    world, store = World(fresh_seconds=1.0, inline=True), Counting()
     world.memory, world.jobs.objects = store, store
     return world, store
 
@@ -142,13 +151,96 @@ async def test_an_arrival_that_is_handled_late_is_looked_at(*, after_a_restart: 
     assert world.objects.opened == []
 
 
-async def test_requests_of_each_stage() -> None:
+async def test_requests_of_a_small_job() -> None:
     """Each request is one that the stage cannot do without: docs/delivery.md says why."""
     world, store = counted()
-    record = world.announce()
+    counts = await requests(world, store, world.announce())
+    assert counts == {"process": 6, "upload": 5, "confirm": 9, "watch": 1}
+
+
+async def test_requests_of_each_further_chunk() -> None:
+    """One to write its part, one to read it; all are deleted together."""
+    world, store = World(fresh_seconds=3600.0, inline=True, csv_limits={"chunk_records": 1}), Counting()
+    world.memory, world.jobs.objects = store, store
+    world.clock.now = BEGIN - timedelta(days=1)
+    data = b"card_number\n" + b"9999990000000006\n" * 20
+    counts = await requests(world, store, world.announce(data, record_count=20))
+    assert counts == {"process": 6 + 19, "upload": 5 + 19, "confirm": 9, "watch": 1}
+
+
+async def requests(world: World, store: Counting, record: Record) -> dict[str, int]:
+    """Do a job; return how many requests of the store each stage made."""
     counts = {}
-    for stage, topic in (("process", None), ("upload", Topic.BATCH_PROCESSED), ("confirm", Topic.BATCH_UPLOADED)):
+    for stage, topic in STAGES:
         store.requests = 0
         await world.deliver(getattr(world, stage), world.records(topic)[0] if topic else record)
         counts[stage] = store.requests
-    assert counts == {"process": 7, "upload": 6, "confirm": 9}
+    assert world.ecs.calls
+    return counts
+
+
+async def test_the_watch_leaves_an_announcement_to_process_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("pipeline.jobs.deadline_watch.asyncio.sleep", sleep)
+    world, _ = counted()
+    record = world.announce()
+    await world.watch.arrive(record)
+    await world.watch.handle(record, world.lease)
+    await world.watch.handle(record, world.lease)
+    assert 0.5 < slept[0] <= 1.0
+    assert slept[1] == 0.0
+    assert len([key for key in world.memory.objects if key.startswith("open/")]) == 1
+
+
+async def test_the_watch_files_a_job_that_process_has_begun_and_none_that_has_ended() -> None:
+    world, _ = counted()
+    record = world.announce()
+    await world.deliver(world.process, record)
+    await world.deliver(world.watch, record)
+    assert [key for key in world.memory.objects if key.startswith("open/")] == [
+        world.ref.marker("open", (await world.jobs.newest(world.ref)).deadline)
+    ]
+    await world.run(record)
+    assert not [key for key in world.memory.objects if key.startswith("open/")]
+    await world.deliver(world.watch, record)
+    assert not [key for key in world.memory.objects if key.startswith("open/")]
+
+
+async def test_of_two_workers_with_a_small_part_the_first_decides() -> None:
+    world, _ = counted()
+    jobs = world.jobs
+    parts = [await jobs.write_part(world.ref, "g", 0, data) for data in (b"one", b"two")]
+    assert not world.memory.objects
+    manifests = [
+        Manifest(
+            number=0,
+            start=START,
+            end=START,
+            ok=1,
+            failed=0,
+            size=3,
+            crc32=one.crc32,
+            data=one.key,
+            sealed=one.sealed,
+            inline=one.inline,
+        )
+        for one in parts
+    ]
+    assert [await jobs.record_manifest(world.ref, "g", one) for one in manifests] == [True, False]
+    await jobs.drop_part(parts[1])
+    stored = await jobs.manifests(world.ref, "g", [0])
+    assert b"".join([piece async for piece in jobs.stream(stored)]) == b"one"
+    changed = stored[0].model_copy(update={"inline": (stored[0].inline or b"")[:-1] + b"?"})
+    with pytest.raises(JobDamaged, match="not what was written"):
+        _ = [piece async for piece in jobs.stream([changed])]
+
+
+async def test_a_large_part_and_those_after_the_first_ones_are_objects_of_their_own() -> None:
+    world, _ = counted()
+    assert (await world.jobs.write_part(world.ref, "g", 31, b"x" * 65_536)).inline is not None
+    assert (await world.jobs.write_part(world.ref, "g", 31, b"x" * 65_537)).inline is None
+    assert (await world.jobs.write_part(world.ref, "g", 32, b"x")).inline is None

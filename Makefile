@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz bench bench-check fix lock generate release clean
+.PHONY: help demo test check fuzz bench bench-check fix lock generate release versitygw clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,9 @@ lock: $(VENV)/.dev  ## compile the hashed requirements
 	$(BIN)/uv pip compile $(LOCK) --group pyproject.toml:bench -c requirements/dev.txt -o requirements/bench.txt
 DEMO := --extra server --extra embedded --group build
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+versitygw:  ## build one more S3 server for the contract tests of the store (needs Go; takes minutes)
+	GOBIN=$(CURDIR)/build/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 clean:  ## remove what was built and the environment
 	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*

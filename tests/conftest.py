@@ -4,8 +4,9 @@ from hypothesis import HealthCheck, settings
 from support.brokers import apache_kafka, embedded_broker
 from support.seaweedfs import seaweedfs
 from support.secured_kafka import secured_kafka
+from support.versitygw import versitygw
 
-__all__ = ["apache_kafka", "embedded_broker", "seaweedfs", "secured_kafka"]
+__all__ = ["apache_kafka", "embedded_broker", "seaweedfs", "secured_kafka", "versitygw"]
 
 # A busy machine is no failure, and the same commit passes or fails each time. To look for new examples:
 # pytest --hypothesis-profile=explore

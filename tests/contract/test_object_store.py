@@ -19,7 +19,7 @@ from pipeline.storage import LocalSettings, ObjectNotFound, ObjectStore, S3Setti
 from pipeline.storage.testing import MemoryStore
 
 RANDOM = random.Random(7)  # noqa: S311 - test data, the same each time
-KINDS = ("memory", "local", "s3")
+KINDS = ("memory", "local", "seaweedfs", "versitygw")
 
 
 @pytest.fixture(params=KINDS)
@@ -34,7 +34,7 @@ def _open(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         return MemoryStore()
     if request.param == "local":
         return open_store(LocalSettings(path=tmp_path / "store"))
-    server: SeaweedFS = request.getfixturevalue("seaweedfs")
+    server: SeaweedFS = request.getfixturevalue(request.param)
     return open_store(
         S3Settings(
             kind="s3",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeVar
 
 from pipeline.contracts import Topic
+from pipeline.errors import PoisonRecord
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_tree import WAITING_RECEIPT, JobRef, Marker, MarkerKind, WaitingMarker, parse_marker
 from pipeline.jobs.notification_store import NotificationStore
@@ -28,6 +29,10 @@ from pipeline.jobs.receipts import (
 from pipeline.storage import ObjectNotFound
 
 R = TypeVar("R", bound=Receipt)
+
+MOST_ANNOUNCEMENTS: Final = 100
+"""Announcements of one job, of all its attempts. Each is read and erased when the job has ended, and each new attempt
+reads all. New URLs twice an hour for two days are fewer."""
 
 _ANNOUNCEMENT: Final = re.compile(r"\d{15}-\w+\.json")
 _NEXT_LOOK: Final = timedelta(hours=1)
@@ -64,6 +69,9 @@ class JobStore(NotificationStore):
             integration: Name of the integration.
             wanted: The announcement; the store decides its attempt.
             new_attempt_after_failure: Whether a new announcement of a failed job begins a new attempt.
+
+        Raises:
+            PoisonRecord: The job has :data:`MOST_ANNOUNCEMENTS` (``announcements_too_many``).
         """
         request = wanted.request
         first = JobRef(integration, request.job_guid)
@@ -80,6 +88,12 @@ class JobStore(NotificationStore):
         if known is not None:
             mine, stored = False, await self._get(known, Announcement)
         else:
+            if len(earlier) >= MOST_ANNOUNCEMENTS:
+                raise PoisonRecord(
+                    "announcements_too_many",
+                    f"The job has {len(earlier)} announcements already, and keeps the URLs that it has. Ask the "
+                    "partner why it announces the job so often.",
+                )
             if earlier and new_attempt_after_failure:
                 wanted = wanted.model_copy(update={"attempt": await self._attempt_for(first, earlier)})
             mine, stored = await self._create(self.announcement_key(first, wanted), wanted)

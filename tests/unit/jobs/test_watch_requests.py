@@ -13,7 +13,8 @@ from support.job_world import BEGIN, PART_CIPHER, World
 from support.memory_bucket import MemoryBucket, running_bucket
 
 from pipeline.contracts import Topic
-from pipeline.jobs.job_store import JobStore
+from pipeline.errors import PoisonRecord
+from pipeline.jobs.job_store import MOST_ANNOUNCEMENTS, JobStore
 from pipeline.jobs.job_tree import JobRef, MarkerKind
 from pipeline.storage import LocalStore, ObjectStore
 
@@ -124,3 +125,27 @@ async def test_a_look_that_was_interrupted_anywhere_is_finished_by_the_next() ->
         if left[0] > 0:
             return
     raise AssertionError("the look makes more creations than this test counts")
+
+
+async def test_a_sender_that_renews_600_times_cannot_make_a_job_expensive() -> None:
+    """The 101st announcement is dead-lettered; the job goes on with the URLs it has, and repeats are known."""
+    bucket = MemoryBucket()
+    async with running_bucket(bucket) as store:
+        world = world_on(store)
+        records = [world.announce(expires_at=(BEGIN + timedelta(hours=2, minutes=n)).isoformat()) for n in range(600)]
+        refused: list[str] = []
+        for record in records:
+            try:
+                await world.deliver(world.watch, record)
+            except PoisonRecord as error:
+                refused.append(error.code)
+        assert refused == ["announcements_too_many"] * 500
+        assert len(bucket.keys(f"{world.ref.root}announcements/")) == MOST_ANNOUNCEMENTS == 100
+        with pytest.raises(PoisonRecord):
+            await world.process.arrive(records[-1])
+        await world.run(records[99])
+        assert await world.jobs.notification_result(world.ref) is not None
+        assert bucket.keys("open/") == []
+        bucket.requests.clear()
+        await world.jobs.drop_urls(world.ref, world.clock())
+        assert bucket.requests.total() <= MOST_ANNOUNCEMENTS + 5

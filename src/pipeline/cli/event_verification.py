@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from pipeline.cli.event_view import position
 from pipeline.cli.source_view import Configured
-from pipeline.contracts import ENCODING_HEADER, INTEGRATION_HEADER, PATH_HEADER, Record, first_values
+from pipeline.contracts import ENCODING_HEADER, INTEGRATION_HEADER, PATH_HEADER, Record
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.webhooks.sources import Explainable, WebhookRequest
 from pipeline.webhooks.sources.weavr import LEGACY_SIGNATURE, SIGNATURE
@@ -54,26 +54,27 @@ class EventVerifier:
 
     def __init__(self, sources: Sequence[Configured]) -> None:
         self._by_path = {one.webhook.path: one for one in sources}
+        self._kept = {one.webhook.path: one.webhook.verifier.stored_headers | _READ_BY for one in sources}
 
     def verify(self, record: Record) -> tuple[Result, str]:
         """Return the result, and the exact reason if it failed.
 
         Age and the dates of keys are checked as of the time when the record was received.
         """
-        headers = first_values(record.headers)
-        one = self._by_path.get(headers.get("ce_source", ""))
-        if one is None or headers.get(INTEGRATION_HEADER) != one.webhook.integration:
+        source = _text(record, "ce_source")
+        one = self._by_path.get(source)
+        if one is None or _text(record, INTEGRATION_HEADER) != one.webhook.integration:
             return Result.SOURCE_UNKNOWN, ""
         verifier = one.webhook.verifier
-        names = verifier.stored_headers | _READ_BY
-        kept = tuple((name, value) for name, value in record.headers if name in names)
+        names = self._kept[source]
+        kept = tuple([header for header in record.headers if header[0] in names])
         request = WebhookRequest(
-            headers.get(PATH_HEADER, ""), kept, record.value, encoding=headers.get(ENCODING_HEADER, "")
+            _text(record, PATH_HEADER), kept, record.value, encoding=_text(record, ENCODING_HEADER)
         )
         if (why := _not_verifiable(one, request)) is not None:
             return why, ""
         try:
-            verifier.verify(request, datetime.fromisoformat(headers.get("ce_time", "")))
+            verifier.verify(request, datetime.fromisoformat(_text(record, "ce_time")))
         except SignatureRefused as refused:
             retired = refused.reason is Reason.NO_ACTIVE_SECRET
             return (Result.KEY_RETIRED, "") if retired else (Result.FAILED, refused.reason.value)
@@ -82,6 +83,10 @@ class EventVerifier:
         except (ValueError, TypeError):
             return Result.FAILED, "ce_time"  # malformed, or without a zone
         return Result.VERIFIED, ""
+
+
+def _text(record: Record, header: str) -> str:
+    return record.named.get(header, b"").decode("utf-8", "replace")
 
 
 def _not_verifiable(one: Configured, request: WebhookRequest) -> Result | None:

@@ -38,8 +38,8 @@ class Event(Generic[Data]):
         time: When it was received (``ce_time``), with a zone.
         key: The record's key; events of one key are handled one after another.
         source: Where it came in, such as ``/webhooks/weavr/acme`` (``ce_source``).
-        data: The body as the type's model; of a type without one, the JSON value (of a form too), or None where it is
-            not JSON.
+        data: The body as the type's model; of a type without one, or for a handler with ``raw=True``, the JSON value
+            (of a form too), or None where it is not JSON.
         raw: The body as received, byte for byte, maybe compressed (header ``content-encoding``).
         headers: All headers of the record, the sender's signature among them.
         topic: Logical name, without the cluster's prefix.
@@ -66,12 +66,12 @@ class Event(Generic[Data]):
 _event: Final = quick(Event)
 
 
-def event_of_record(record: Record, models: Mapping[str, type[BaseModel]]) -> Event[Any]:
+def event_of_record(record: Record, models: Mapping[str, type[BaseModel] | None]) -> Event[Any]:
     """Return the event that a record carries.
 
     Args:
         record: As consumed.
-        models: Models by event type.
+        models: Models by event type. None: the body is handed over as plain JSON, of whatever version.
 
     Raises:
         PoisonRecord: It carries none, one of a version that the model does not read, or a body that does not fit it.
@@ -90,7 +90,7 @@ def event_of_record(record: Record, models: Mapping[str, type[BaseModel]]) -> Ev
         _time(_text(named, "ce_time"), record.timestamp_ms),
         record.key,
         _text(named, "ce_source"),
-        _data(record, model),
+        _data(record, model, always_json=kind in models),
         record.value,
         record.headers,
         str(record.topic),
@@ -113,8 +113,8 @@ def _ensure_known(kind: str, schema: bytes | None) -> None:
         )
 
 
-def _data(record: Record, model: type[BaseModel] | None) -> Any:
-    if model is None and not says_json(_text(record.named, "content-type")):
+def _data(record: Record, model: type[BaseModel] | None, *, always_json: bool) -> Any:
+    if not always_json and not says_json(_text(record.named, "content-type")):
         return None
     try:
         body = json_value(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,39 +19,62 @@ class Handlers:
     """The handlers of one subscriber, one per event type at most, and one for the rest.
 
     Attributes:
-        models: Models by event type: the known ones and those that handlers were declared with.
+        models: Models by event type: the known ones and those that handlers were declared with. None: the type has a
+            published model, and its handler wants plain JSON.
     """
 
     def __init__(self) -> None:
-        self.models: dict[str, type[BaseModel]] = dict(MODELS)
+        self.models: Mapping[str, type[BaseModel] | None] = MODELS
+        self._declared: dict[str, type[BaseModel]] = {}
         self._by_type: dict[str, Function] = {}
         self._rest: Function | None = None
+        self._raw: set[str] = set()
+        self._rest_raw = False
 
     def __bool__(self) -> bool:
         return bool(self._by_type) or self._rest is not None
 
-    def add(self, what: type[BaseModel] | str, handler: Function, model: type[BaseModel] | None) -> None:
+    def add(
+        self, what: type[BaseModel] | str, handler: Function, model: type[BaseModel] | None, *, raw: bool = False
+    ) -> None:
         """Take a handler for a model's types, or for one type.
+
+        Args:
+            what: The model, or the type.
+            handler: Handles its events.
+            model: Of a type without a published one.
+            raw: The handler wants plain JSON instead of the model.
 
         Raises:
             TypeError: It is no ``async def`` function.
-            ValueError: The type has a handler already, or the model belongs to no type.
+            ValueError: The type has a handler already, the model belongs to no type, or ``raw`` comes with a model.
         """
         _ensure_async(handler)
+        if raw and model is not None:
+            raise ValueError("raw=True hands over plain JSON: name no model with it")
         types = [what] if isinstance(what, str) else types_of(what)
         for one in types:
             if one in self._by_type:
                 raise ValueError(f"{one} has a handler already: an event has one handler")
         self._by_type.update(dict.fromkeys(types, handler))
         if isinstance(what, str) and model is not None:
-            self.models[what] = model
+            self._declared[what] = model
+        if raw:
+            self._raw.update(types)
+        self._choose_models()
 
-    def add_rest(self, handler: Function) -> None:
+    def add_rest(self, handler: Function, *, raw: bool = False) -> None:
         """Take the handler for types that have none of their own. Raises as :meth:`add`."""
         _ensure_async(handler)
         if self._rest is not None:
             raise ValueError("on_any has a handler already: an event has one handler")
-        self._rest = handler
+        self._rest, self._rest_raw = handler, raw
+        self._choose_models()
+
+    def _choose_models(self) -> None:
+        known = {**MODELS, **self._declared}
+        plain = self._raw | (known.keys() - self._by_type.keys() if self._rest_raw else set())
+        self.models = {kind: None if kind in plain else model for kind, model in known.items()}
 
     def find(self, event_type: str) -> Function | None:
         """Return the handler of a type, or None."""

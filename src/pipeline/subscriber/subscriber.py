@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
@@ -94,26 +94,47 @@ class Subscriber:
     def on(self, what: str, *, model: type[Model]) -> Callable[[TypedFunction[Model]], TypedFunction[Model]]: ...
 
     @overload
+    def on(self, what: type[BaseModel] | str, *, raw: Literal[True]) -> Callable[[Function], Function]: ...
+
+    @overload
     def on(self, what: str) -> Callable[[Function], Function]: ...
 
-    def on(self, what: type[BaseModel] | str, *, model: type[BaseModel] | None = None) -> Callable[[Any], Any]:
+    def on(
+        self, what: type[BaseModel] | str, *, model: type[BaseModel] | None = None, raw: bool = False
+    ) -> Callable[[Any], Any]:
         """Return a decorator that makes an ``async def`` function the handler of an event type.
 
         Args:
             what: The model of the event's body (all types that have it), or a type (``ce_type``).
             model: The model of the body, for a type without a published model.
+            raw: ``event.data`` is the body as plain JSON: no model is built, and no body is refused because it does
+                not fit one.
         """
 
         def declare(handler: Function) -> Function:
-            self._handlers.add(what, handler, model)
+            self._handlers.add(what, handler, model, raw=raw)
             return handler
 
         return declare
 
-    def on_any(self, handler: Function) -> Function:
-        """Make an ``async def`` function the handler of all types without their own handler (a decorator)."""
-        self._handlers.add_rest(handler)
-        return handler
+    @overload
+    def on_any(self, handler: Function) -> Function: ...
+
+    @overload
+    def on_any(self, *, raw: bool) -> Callable[[Function], Function]: ...
+
+    def on_any(self, handler: Function | None = None, *, raw: bool = False) -> Any:
+        """Make an ``async def`` function the handler of all types without their own handler.
+
+        Use it as a decorator: ``@subscriber.on_any``, or ``@subscriber.on_any(raw=True)`` for plain JSON as in
+        :meth:`on`.
+        """
+
+        def declare(handler: Function) -> Function:
+            self._handlers.add_rest(handler, raw=raw)
+            return handler
+
+        return declare if handler is None else declare(handler)
 
     def topics_needed(self) -> list[TopicSpec]:
         """Return the dead-letter topics that must exist before it runs: ``pipeline topics create --group NAME``."""

@@ -70,3 +70,29 @@ def test_a_handler_is_an_async_function_or_an_object_with_one() -> None:
     plain: Any = print
     with pytest.raises(TypeError, match="async def"):
         handlers.add("acme.fee", plain, None)
+
+
+def test_a_raw_handler_takes_the_model_away_from_its_types_alone() -> None:
+    handlers = Handlers()
+    handlers.add(BY_TYPE["weavr.fees"].model, handle, None, raw=True)
+    handlers.add("acme.fee", handle, Unknown)
+    assert handlers.models["weavr.fees"] is None
+    assert handlers.models["acme.fee"] is Unknown
+    assert handlers.models["weavr.managed_cards.authorisations"] is not None
+
+
+@pytest.mark.parametrize("rest_first", [True, False])
+def test_a_raw_handler_of_the_rest_leaves_typed_handlers_their_models(*, rest_first: bool) -> None:
+    handlers = Handlers()
+    if rest_first:
+        handlers.add_rest(other, raw=True)
+    handlers.add("weavr.fees", handle, None)
+    if not rest_first:
+        handlers.add_rest(other, raw=True)
+    assert handlers.models["weavr.fees"] is BY_TYPE["weavr.fees"].model
+    assert handlers.models["weavr.managed_cards.authorisations"] is None
+
+
+def test_a_raw_handler_with_a_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="plain JSON"):
+        Handlers().add("acme.fee", handle, Unknown, raw=True)

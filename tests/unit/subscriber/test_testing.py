@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from pipeline.contracts import Headers
 from pipeline.contracts.weavr import BY_TYPE, ManagedCardsAuthorisationEvent
 from pipeline.errors import PoisonRecord
 from pipeline.sandbox.weavr.bodies import body_of
@@ -75,3 +77,48 @@ async def test_a_type_without_handler_is_passed_over(subscriber: Subscriber) -> 
 def test_a_body_that_does_not_fit_makes_no_event(body: Any) -> None:
     with pytest.raises(PoisonRecord):
         event_of(ManagedCardsAuthorisationEvent, body)
+
+
+@pytest.mark.parametrize("rest", [True, False])
+async def test_a_raw_handler_gets_plain_json_of_bodies_that_fit_no_model(subscriber: Subscriber, *, rest: bool) -> None:
+    seen: list[Any] = []
+    declare = subscriber.on_any(raw=True) if rest else subscriber.on(KIND.type, raw=True)
+
+    @declare
+    async def handle(event: Event[Any]) -> None:
+        seen.append(event.data)
+
+    typed = event_of(KIND.type, BODY)
+    unfit = replace(typed, raw=b'{"id": 7}')
+    newer = replace(typed, headers=_with(typed.headers, "ce_dataschema", b"urn:card-pipeline:schema:another:v9"))
+    for event in (typed, unfit, newer):
+        assert await run_handler(subscriber, event) == Outcome("done")
+    assert seen == [BODY, {"id": 7}, BODY]
+
+
+async def test_a_raw_handler_gets_nothing_that_is_no_json(subscriber: Subscriber) -> None:
+    @subscriber.on_any(raw=True)
+    async def handle(event: Event[Any]) -> None:
+        raise AssertionError(event.id)
+
+    broken = replace(event_of(KIND.type, BODY), raw=b"{")
+    assert (await run_handler(subscriber, broken)).code == "event_not_json"
+
+
+async def test_a_typed_handler_gets_no_body_that_does_not_fit_whatever_the_raw_one_takes(
+    subscriber: Subscriber,
+) -> None:
+    @subscriber.on_any(raw=True)
+    async def handle(event: Event[Any]) -> None:
+        raise AssertionError(event.id)
+
+    @subscriber.on(ManagedCardsAuthorisationEvent)
+    async def handle_typed(event: Event[ManagedCardsAuthorisationEvent]) -> None:
+        raise AssertionError(event.id)
+
+    unfit = replace(event_of(KIND.type, BODY), raw=b'{"id": 7}')
+    assert (await run_handler(subscriber, unfit)).code == "event_unfit"
+
+
+def _with(headers: Headers, name: str, value: bytes) -> Headers:
+    return (*(one for one in headers if one[0] != name), (name, value))

@@ -1,55 +1,83 @@
-"""A subscriber with typed events, beside the loop that one writes with aiokafka alone.
+"""A subscriber and ``events verify``, beside the loops that one writes with aiokafka alone.
 
-Both read the same topic of Apache Kafka from its beginning, each time in a fresh group, until the last event was
-handled; the handler counts. Ours decodes each body into its model, leaves repeats out, keeps the order per key, commits
-what is finished. The peer fetches, reads JSON and commits after each fetch. What one event costs is measured, not how
-long it takes to join a group.
+All read the same topic of Apache Kafka from its beginning until the last event, the subscriber and its peer each time
+in a fresh group. The subscriber's handler counts. It leaves repeats out, keeps the order per key and commits what is
+finished; typed, it reads each body into its model, raw, into plain JSON. Its peer fetches, reads JSON and commits after
+each fetch. What one event costs is measured, not how long it takes to join a group. ``events verify`` verifies what is
+stored as the command does; its peer computes one HMAC for each record and compares it.
+
+The cost growth is the CPU time of one event over the whole topic, beside that of one event of its first tenth.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import json
+import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.contracts import SPECS, EventHeaders, OutgoingRecord, Topic
+from pipeline.cli.event_verification import EventVerifier, Result, verify_all
+from pipeline.cli.source_view import configured
+from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, SPECS, EventHeaders, OutgoingRecord, Topic
 from pipeline.contracts.weavr import BY_PATH
-from pipeline.kafka import KafkaPublisher, KafkaSettings
+from pipeline.kafka import KafkaPublisher, KafkaSettings, tail
 from pipeline.kafka.admin import create_topics
 from pipeline.sandbox.weavr import SendPlan, SigningKeys, mix
+from pipeline.settings import load_settings
 from pipeline.subscriber import Event, Subscriber, SubscriberSettings
 
-EVENTS = 40_000
-_TOPIC = Topic.EVENTS_MANAGED_CARDS
-_AT_ONCE = 200
+EVENTS: Final = 40_000
+TYPED: Final = "subscriber, typed: events/s / bare loop that parses JSON"
+RAW: Final = "subscriber, raw JSON: events/s / bare loop that parses JSON"
+VERIFY: Final = "events verify: records/s / bare loop with one HMAC"
+GROWTH: Final = "cost growth: CPU per event at 10 x load"
+FLOORS: Final[dict[str, float]] = {TYPED: 0.35, RAW: 0.45, VERIFY: 0.3}
+CEILINGS: Final[dict[str, float]] = {GROWTH: 1.3}
+TARGETS: Final[dict[str, float]] = {TYPED: 0.6, RAW: 0.8, VERIFY: 0.5, GROWTH: 1.1}
+
+_TOPIC: Final = Topic.EVENTS_MANAGED_CARDS
+_AT_ONCE: Final = 200
+_KEY: Final = b"a-key-of-the-benchmark"
+
+Rows = dict[str, list[tuple[float, float]]]
 
 
-def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
-    """Return one row of (ours, peer): events per second."""
+def measure(rounds: int, scale: float = 1.0) -> Rows:
+    """Return rows of (ours, peer): events or records per second; of the growth, CPU seconds per event."""
     from support.brokers import running_apache_kafka  # noqa: PLC0415 - found once the tests' folder is on the path
 
-    with running_apache_kafka() as broker:
+    with running_apache_kafka() as broker, tempfile.TemporaryDirectory() as folder:
         kafka = KafkaSettings(
             bootstrap_servers=broker.bootstrap_servers, replication_factor=1, ack_timeout_seconds=30.0
         )
-        return {
-            "subscriber, typed: events/s, peer bare aiokafka loop": asyncio.run(
-                _measure(kafka, rounds, int(EVENTS * scale))
-            )
-        }
+        return asyncio.run(_measure(kafka, Path(folder), rounds, max(100, int(EVENTS * scale))))
 
 
-async def _measure(kafka: KafkaSettings, rounds: int, events: int) -> list[tuple[float, float]]:
+async def _measure(kafka: KafkaSettings, folder: Path, rounds: int, events: int) -> Rows:
     await create_topics(kafka, [SPECS[_TOPIC]])
     await _fill(kafka, events)
-    await _ours(kafka, events)
-    return [(await _ours(kafka, events), await _peer(kafka, events)) for _ in range(rounds)]
+    verifier = _verifier(folder)
+    await _ours(kafka, events, raw=False)
+    rows: Rows = {TYPED: [], RAW: [], VERIFY: [], GROWTH: []}
+    for _ in range(rounds):
+        typed = await _ours(kafka, events, raw=False)
+        peer = await _peer(kafka, events)
+        raw = await _ours(kafka, events, raw=True)
+        rows[TYPED].append((typed.per_second, peer.per_second))
+        rows[RAW].append((raw.per_second, peer.per_second))
+        rows[GROWTH].append((typed.cost, typed.cost_of_tenth))
+        rows[VERIFY].append((await _verify(kafka, verifier, events), await _hmac_peer(kafka, events)))
+    return rows
 
 
 async def _fill(kafka: KafkaSettings, events: int) -> None:
@@ -57,7 +85,7 @@ async def _fill(kafka: KafkaSettings, events: int) -> None:
     plan = SendPlan(count=events, weights=mix({"managed_cards/*": 1}))
     waiting: list[OutgoingRecord] = []
     async with KafkaPublisher(kafka) as publisher:
-        for event in plan.events("bench", SigningKeys(b"key"), now_ms=now_ms):
+        for event in plan.events("bench", SigningKeys(_KEY), now_ms=now_ms):
             kind, body = BY_PATH[event.path], json.loads(event.body)
             key = kind.key("bench", body)
             headers = EventHeaders(
@@ -69,7 +97,8 @@ async def _fill(kafka: KafkaSettings, events: int) -> None:
                 partition_key=key,
                 dataschema=kind.dataschema,
             )
-            waiting.append(OutgoingRecord(_TOPIC, key, event.body, headers.encode(_stored(event.headers))))
+            ours = ((INTEGRATION_HEADER, b"bench"), (PATH_HEADER, event.path.encode()))
+            waiting.append(OutgoingRecord(_TOPIC, key, event.body, headers.encode((*ours, *_stored(event.headers)))))
             if len(waiting) == _AT_ONCE:
                 await asyncio.gather(*map(publisher.publish, waiting))
                 waiting.clear()
@@ -80,64 +109,112 @@ def _stored(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
     return ((name, value.encode()) for name, value in headers if name != "content-type")
 
 
+def _verifier(folder: Path) -> EventVerifier:
+    (folder / "key").write_bytes(_KEY)
+    (folder / "key").chmod(0o600)
+    (folder / "pipeline.toml").write_text('[weavr.bench]\nsecrets = [{ file = "key" }]\n')
+    return EventVerifier(configured(load_settings(folder / "pipeline.toml", {}), secrets=True))
+
+
 class _Count:
     """Counts events; times from the first to the last."""
 
     def __init__(self, events: int) -> None:
-        self.events = events
-        self.seen = 0
-        self.began = 0.0
+        self._events = events
+        self._tenth = events // 10
+        self._seen = 0
+        self._began = self._cpu_began = 0.0
+        self.per_second = self.cost = self.cost_of_tenth = 0.0
 
     def one(self) -> bool:
         """Count one; return whether it was the last."""
-        if not self.seen:
-            self.began = time.perf_counter()
-        self.seen += 1
-        return self.seen == self.events
+        if not self._seen:
+            self._began, self._cpu_began = time.perf_counter(), time.process_time()
+        self._seen += 1
+        if self._seen == self._tenth:
+            self.cost_of_tenth = (time.process_time() - self._cpu_began) / self._tenth
+        if self._seen < self._events:
+            return False
+        self.per_second = self._events / (time.perf_counter() - self._began)
+        self.cost = (time.process_time() - self._cpu_began) / self._events
+        return True
 
-    def per_second(self) -> float:
-        """Return events per second."""
-        return self.events / (time.perf_counter() - self.began)
 
-
-async def _ours(kafka: KafkaSettings, events: int) -> float:
-    group = f"bench-{uuid.uuid4().hex}"
+async def _ours(kafka: KafkaSettings, events: int, *, raw: bool) -> _Count:
     settings = SubscriberSettings(signals=False)
-    subscriber = Subscriber(kafka=kafka, group=group, topics=["managed-cards"], settings=settings)
+    subscriber = Subscriber(kafka=kafka, group=_group(), topics=["managed-cards"], settings=settings)
     await create_topics(kafka, subscriber.topics_needed())
     count = _Count(events)
-    reached = 0.0
 
-    @subscriber.on_any
+    @subscriber.on_any(raw=raw)
     async def handle(_event: Event[Any]) -> None:
-        nonlocal reached
         if count.one():
-            reached = count.per_second()
             subscriber.stop()
 
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         await subscriber.run()
-    return reached
+    return count
 
 
-async def _peer(kafka: KafkaSettings, events: int) -> float:
+async def _peer(kafka: KafkaSettings, events: int) -> _Count:
+    count = _Count(events)
+    async with _consumer(kafka, _TOPIC.value, group_id=_group()) as consumer, asyncio.timeout(300):
+        await _until_the_last(consumer, lambda record: json.loads(record.value), count, commit=True)
+    return count
+
+
+async def _verify(kafka: KafkaSettings, verifier: EventVerifier, events: int) -> float:
+    began = time.perf_counter()
+    records = tail(kafka, [_TOPIC], since="earliest", follow=False, missing=print)
+    async with asyncio.timeout(300):
+        report = await verify_all(records, verifier)
+    if report.counts[Result.VERIFIED] != events:
+        raise SystemExit(f"not every event was verified: {report.document()['failures']}")
+    return events / (time.perf_counter() - began)
+
+
+async def _hmac_peer(kafka: KafkaSettings, events: int) -> float:
+    def check(record: Any) -> None:
+        headers = dict(record.headers)
+        message = headers.get("call-ref", b"") + record.value + headers["published-timestamp"]
+        digest = base64.b64encode(hmac.digest(_KEY, message, "sha256"))
+        if not hmac.compare_digest(digest, headers["signature-v2"]):
+            raise SystemExit("not every event was verified by the peer")
+
+    began = time.perf_counter()
+    async with _consumer(kafka) as consumer, asyncio.timeout(300):
+        partitions = [TopicPartition(_TOPIC.value, number) for number in range(SPECS[_TOPIC].partitions)]
+        consumer.assign(partitions)
+        await _until_the_last(consumer, check, _Count(events), commit=False)
+    return events / (time.perf_counter() - began)
+
+
+async def _until_the_last(consumer: Any, work: Callable[[Any], object], count: _Count, *, commit: bool) -> None:
+    while True:
+        for records in (await consumer.getmany(timeout_ms=1000, max_records=500)).values():
+            for record in records:
+                work(record)
+                if count.one():
+                    return
+        if commit:
+            await consumer.commit()
+
+
+@asynccontextmanager
+async def _consumer(kafka: KafkaSettings, *topics: str, **options: Any) -> Any:
     consumer = AIOKafkaConsumer(
-        _TOPIC.value,
+        *topics,
         bootstrap_servers=kafka.bootstrap_servers,
-        group_id=f"bench-{uuid.uuid4().hex}",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        **options,
     )
     await consumer.start()
-    count = _Count(events)
     try:
-        async with asyncio.timeout(120):
-            while True:
-                for records in (await consumer.getmany(timeout_ms=1000, max_records=500)).values():
-                    for record in records:
-                        json.loads(record.value)
-                        if count.one():
-                            return count.per_second()
-                await consumer.commit()
+        yield consumer
     finally:
         await consumer.stop()
+
+
+def _group() -> str:
+    return f"bench-{uuid.uuid4().hex}"

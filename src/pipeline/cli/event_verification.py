@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -114,14 +115,17 @@ class Report:
     Attributes:
         counts: By result.
         failures: Positions of the records that failed, the first thousand of them.
+        checked: How many records were checked.
     """
 
     counts: Counter[Result] = field(default_factory=Counter)
     failures: list[Mapping[str, JsonValue]] = field(default_factory=list)
+    checked: int = 0
 
     def add(self, record: Record, result: Result, reason: str) -> None:
         """Count one record."""
         self.counts[result] += 1
+        self.checked += 1
         if result is Result.FAILED and len(self.failures) < _MOST_FAILURES:
             self.failures.append({**position(record), "reason": reason})
 
@@ -129,11 +133,6 @@ class Report:
     def ok(self) -> bool:
         """Whether none failed."""
         return not self.counts[Result.FAILED]
-
-    @property
-    def checked(self) -> int:
-        """How many records were checked."""
-        return self.counts.total()
 
     def document(self) -> dict[str, JsonValue]:
         """Return it as JSON."""
@@ -145,3 +144,16 @@ class Report:
             "not_verifiable": {one.value: self.counts[one] for one in NOT_VERIFIABLE},
             "failures": [dict(one) for one in self.failures],
         }
+
+
+async def verify_all(
+    records: AsyncGenerator[Record, None], verifier: EventVerifier, count: int | None = None
+) -> Report:
+    """Verify records one after another, up to ``count``, and return all results. Nothing is kept but the results."""
+    report = Report()
+    async with aclosing(records):
+        async for record in records:
+            report.add(record, *verifier.verify(record))
+            if report.checked == count:
+                break
+    return report

@@ -12,7 +12,7 @@ import click
 
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.event_topics import Choice
-from pipeline.cli.event_verification import EventVerifier, Report, Result
+from pipeline.cli.event_verification import EventVerifier, Report, Result, verify_all
 from pipeline.cli.event_view import Filter, document, head
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.output import json_option, print_fields, print_json, print_line, print_table
@@ -120,7 +120,7 @@ def verify(
     settings = setup.settings(webhook_secrets=True)
     verifier = EventVerifier(configured(settings, secrets=True))
     records = _records(settings, topics, since=since or "earliest", follow=False)
-    report = asyncio.run(_verified(records, verifier, count))
+    report = asyncio.run(verify_all(records, verifier, count))
     if as_json:
         print_json(report.document())
     else:
@@ -184,16 +184,6 @@ async def _print(records: AsyncGenerator[Record, None], wanted: Filter, count: i
             printed += 1
             if printed == count:
                 return
-
-
-async def _verified(records: AsyncGenerator[Record, None], verifier: EventVerifier, count: int | None) -> Report:
-    report = Report()
-    async with aclosing(records):
-        async for record in records:
-            report.add(record, *verifier.verify(record))
-            if report.checked == count:
-                break
-    return report
 
 
 def _print_report(report: Report) -> None:

@@ -98,6 +98,8 @@ async def read_back(settings: KafkaSettings, first: Record, *, most: int, millis
     Raises:
         BrokerUnavailable: No answer in time.
     """
+    if not first.offset or not most:
+        return  # nothing lies before it: a new group needs no connection for each partition
     partition = Partition(first.topic, first.partition)
     async with open_reader(settings, first.topic) as reader:
         start = await _start_of_range(reader, partition, first, most=most, milliseconds=milliseconds)

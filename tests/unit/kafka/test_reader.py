@@ -10,7 +10,7 @@ from support.fake_partitions import FakePartitions
 
 from pipeline.contracts import Record
 from pipeline.kafka import BrokerUnavailable, KafkaSettings, Partition, Point
-from pipeline.kafka.reader import Merge, tail
+from pipeline.kafka.reader import Merge, read_back, tail
 
 SETTINGS = KafkaSettings(bootstrap_servers="unused:1")
 
@@ -153,3 +153,10 @@ def test_a_merge_says_nothing_before_it_knows_the_next_record_of_each_partition(
     record = merge.pop()
     assert record is not None
     assert (record.offset, merge.empty) == (0, [first])
+
+
+@pytest.mark.parametrize(("offset", "most"), [(0, 100), (7, 0)])
+async def test_what_has_nothing_before_it_is_read_back_without_a_broker(offset: int, most: int) -> None:
+    nowhere = SETTINGS
+    first = Record("card-events.fees", 0, offset, "k", b"", (), 1_000)
+    assert [one async for one in read_back(nowhere, first, most=most, milliseconds=1_000)] == []

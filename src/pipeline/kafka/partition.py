@@ -19,7 +19,7 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-_CALLS_BETWEEN_YIELDS: Final = 32
+_CALLS_BETWEEN_YIELDS: Final = 8
 """A handler that never waits must not keep the loop from sending heartbeats."""
 
 

@@ -1,8 +1,9 @@
-"""PROCESS against polars' streaming sink: copy every column, check length, digits and Luhn, add status and message.
+"""PROCESS beside query engines and a plain loop: copy every column, check digits and Luhn, add status and message.
 
-Ours is the stage's own code: chunks, engine with ``validate``, parts and manifests in a folder with fsync. Its download
-is a local file in 1 MiB pieces, as polars reads one: no HTTP in either. Each run is a process of its own, whose peak
-memory the operating system reports.
+Ours is the stage's own code: chunks, engine with ``validate``, encrypted parts and manifests in a folder with fsync.
+The peers read the same file, write one result, and keep nothing safe. Ours reads the file in 1 MiB pieces: there is no
+HTTP in any of them. Each run is a process of its own, whose peak memory the operating system reports. The row-wise rows
+run one asynchronous function per card, in the engine and in a loop over the stdlib's ``csv``, in memory.
 """
 
 from __future__ import annotations
@@ -12,25 +13,70 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
+from typing import Final
 
-RECORDS = 2_000_000
+RECORDS: Final = 2_000_000
+ROWWISE_RECORDS: Final = 200_000
+_GROWTH: Final = 100
+
+_COLUMNAR: Final = "process, columnar, 2,000,000 rows: rows/s / "
+_PEERS: Final = {"polars": "polars' streaming sink", "duckdb": "DuckDB", "pyarrow": "pyarrow"}
+_CPU: Final = "process, columnar: rows per CPU-second / polars'"
+_MEMORY: Final = "process, columnar: peak memory / polars'"
+_ROWWISE: Final = "process, row-wise async processor: rows/s / csv loop"
+_COST: Final = "cost growth, CPU per row at 100 x rows"
+
+FLOORS: Final = {_COLUMNAR + _PEERS["polars"]: 0.75, _CPU: 1.0, _ROWWISE: 1.0}
+CEILINGS: Final = {_MEMORY: 0.85, _COST: 1.25}
+TARGETS: Final = {
+    **{_COLUMNAR + peer: 1.0 for peer in _PEERS.values()},
+    _CPU: 1.0,
+    _MEMORY: 0.6,
+    _ROWWISE: 1.5,
+    _COST: 1.1,
+}
+NEEDS: Final = {_COLUMNAR + _PEERS["duckdb"]: "duckdb"}
 
 
 def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
-    """Return rows of (ours, peer): records per second, and records per second and MB of peak memory."""
-    speed: list[tuple[float, float]] = []
-    thrift: list[tuple[float, float]] = []
+    """Return rows of (ours, peer): rows per second, per CPU-second, MB of peak memory, CPU-seconds per row."""
+    from benchmarks.rows import installed  # noqa: PLC0415 - the runs import this module: they are to stay small
+
+    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    records, rowwise = int(RECORDS * scale), int(ROWWISE_RECORDS * scale)
+    peers = [who for who in _PEERS if who != "duckdb" or installed("duckdb")]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "cards.csv"
-        records = int(RECORDS * scale)
-        _write(path, records)
+        runs = _Runs(Path(folder))
         for _ in range(rounds):
-            ours, peer = (_run(who, path, Path(folder), records) for who in ("ours", "polars"))
-            speed.append((records / ours["seconds"], records / peer["seconds"]))
-            # larger is better in every row, so memory counts as its inverse
-            thrift.append((1000 / ours["peak_mb"], 1000 / peer["peak_mb"]))
-    return {"process: records/s, peer polars sink": speed, "process: 1000 / peak MB, peer polars sink": thrift}
+            ours = runs.run("ours", records)
+            for who in peers:
+                peer = runs.run(who, records)
+                pairs[_COLUMNAR + _PEERS[who]].append((records / ours["seconds"], records / peer["seconds"]))
+                if who == "polars":
+                    pairs[_CPU].append((records / ours["cpu"], records / peer["cpu"]))
+                    pairs[_MEMORY].append((ours["peak_mb"], peer["peak_mb"]))
+            few = max(records // _GROWTH, 1)
+            pairs[_COST].append((ours["cpu"] / records, runs.run("ours", few)["cpu"] / few))
+            engine, loop = (runs.run("rowwise", rowwise, form) for form in ("engine", "loop"))
+            pairs[_ROWWISE].append((rowwise / engine["seconds"], rowwise / loop["seconds"]))
+    return dict(pairs)
+
+
+class _Runs:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def run(self, who: str, records: int, *options: str) -> dict[str, float]:
+        """Return seconds, CPU-seconds and peak memory of a process that does so many records."""
+        path = self._folder / f"cards-{records}.csv"
+        if not path.exists():
+            _write(path, records)
+        command = [sys.executable, "-m", f"benchmarks.process_{who}", str(path), str(self._folder / f"out-{who}")]
+        done = subprocess.run([*command, str(records), *options], check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
+        result: dict[str, float] = json.loads(done.stdout)
+        return result
 
 
 def _write(path: Path, records: int) -> None:
@@ -39,22 +85,11 @@ def _write(path: Path, records: int) -> None:
         for begin in range(0, records, 10_000):
             file.writelines(
                 b"%016d,01/30,%d.00,46691,note %d\n" % (9_999_990_000_000_000 + number, number % 500, number)
-                for number in range(begin, begin + 10_000)
+                for number in range(begin, min(begin + 10_000, records))
             )
 
 
-def _run(who: str, path: Path, folder: Path, records: int) -> dict[str, float]:
-    done = subprocess.run(  # noqa: S603 - ourselves
-        [sys.executable, "-m", f"benchmarks.process_{who}", str(path), str(folder / f"out-{who}"), str(records)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
-
-
-def report(seconds: float) -> None:
-    """Print what a run reached, for :func:`measure`; called at the end of the run's process."""
+def report(seconds: float, cpu: float) -> None:
+    """Print what a run took, for :func:`measure`; called at the end of the run's process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mb": peak}))
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": peak}))

@@ -128,8 +128,9 @@ def main() -> None:
     settle_memory()
     source, target = map(Path, sys.argv[1:3])
     shutil.rmtree(target, ignore_errors=True)
+    begun = time.process_time()
     seconds = asyncio.run(work(source, target, int(sys.argv[3])))
-    report(seconds)
+    report(seconds, time.process_time() - begun)
 
 
 if __name__ == "__main__":

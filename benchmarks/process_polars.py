@@ -25,14 +25,14 @@ def luhn_sum(number: pl.Expr, length: int) -> pl.Expr:
 def main() -> None:
     """Copy every column and add status and message."""
     source, target = sys.argv[1:3]
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     number = pl.col("card_number")
     sound = number.str.contains(r"^[0-9]{16}$") & (luhn_sum(number, 16) % 10 == 0)
     pl.scan_csv(source, infer_schema=False).with_columns(
         status=pl.when(sound).then(pl.lit("ok")).otherwise(pl.lit("failed")),
         message=pl.when(sound).then(pl.lit("")).otherwise(pl.lit("card number fails its check digit (Luhn)")),
     ).sink_csv(target)
-    report(time.perf_counter() - begun)
+    report(time.perf_counter() - begun, time.process_time() - cpu)
 
 
 if __name__ == "__main__":

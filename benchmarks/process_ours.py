@@ -104,11 +104,11 @@ async def work(path: Path, folder: Path, records: int) -> float:
         partner=EcsPartner(CallbackSettings(token_file=path)),
         csv=CsvSettings(),
         csv_limits=CsvLimits(),
-        limits=JobLimits(chunks_in_flight=2),
+        limits=JobLimits(chunks_in_flight=4),
         policies=JobPolicies(),
         processor=load(ProcessorSettings(name="validate")),
         downloader=LocalFile(path),
-        chunk_slots=SharedSlots(2).share("bench"),
+        chunk_slots=SharedSlots(4).share("bench"),
         circuit=NO_CIRCUIT,
     )
     publisher = MemoryPublisher()

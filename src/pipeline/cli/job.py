@@ -12,7 +12,7 @@ import click
 
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode
-from pipeline.cli.job_list import Listed, Wanted, list_jobs
+from pipeline.cli.job_list import AT_ONCE, Listed, Wanted, list_jobs
 from pipeline.cli.job_orders import cancel, notify, purge, retry
 from pipeline.cli.job_view import (
     JobView,
@@ -64,7 +64,8 @@ Examples:
   pipeline job list --state confirmed --json | jq 'select(.outcome.outcome == "failed")'
 States: announced, processing, processed, completed, failed, waiting, damaged, refused,
 confirmed, closed.
-Costs one listing and up to ten reads of the store for each job that is looked at.""",
+Costs one listing of the store for each job, and with --json, --state or --since, or once it has
+a result, up to ten reads more.""",
 )
 @click.option(
     "--state",
@@ -80,7 +81,7 @@ Costs one listing and up to ten reads of the store for each job that is looked a
     help="Only jobs to which something happened since; also ended ones. A time with a zone, or e.g. 2h.",
 )
 @click.option("--integration", help="Only jobs of this integration.")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="Most jobs to print.")
+@click.option("--limit", default=AT_ONCE, show_default=True, type=click.IntRange(min=1), help="Most jobs to print.")
 @click.option("--after", metavar="CURSOR", help="The next page: the cursor of the last job of this one.")
 @json_option
 @pass_setup
@@ -98,7 +99,7 @@ def list_(
 
     Ended jobs are printed where --state or --since asks for them; without --since, those of the last day.
     """
-    wanted = Wanted(states, integration, since, now(), after)
+    wanted = Wanted(states, integration, since, now(), after, glance=not as_json)
 
     async def listed(jobs: JobStore) -> list[Listed]:
         return [one async for one in list_jobs(jobs, wanted, limit)]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from pipeline.cli.exits import UsageRefused
-from pipeline.cli.job_view import JobView, State, view_job
+from pipeline.cli.job_view import JobView, State, glance_at_job, view_job
 from pipeline.cli.times import now
 from pipeline.jobs.announcements import IntegrationUnknown
 from pipeline.jobs.job_store import JobStore
@@ -38,6 +38,7 @@ class Wanted:
         since: Only jobs announced or ended since then; ended jobs are looked for in the last day without it.
         until: Now.
         after: Cursor of the last job of the page before, or None for the first page.
+        glance: Whether only what the columns of a list show is needed, so that less is read.
     """
 
     states: Collection[State]
@@ -45,6 +46,7 @@ class Wanted:
     since: datetime | None
     until: datetime
     after: str | None
+    glance: bool = False
 
     @property
     def open(self) -> bool:
@@ -74,17 +76,19 @@ class Listed:
 async def list_jobs(jobs: JobStore, wanted: Wanted, limit: int | None) -> AsyncIterator[Listed]:
     """Yield at most ``limit`` jobs; None for all.
 
-    Each job costs one listing and up to ten reads, :data:`AT_ONCE` jobs at a time. Open jobs cost one more listing for
-    each 1,000 of them, ended ones two for each day and one for each minute in which a job ended.
+    Each job costs one listing and up to ten reads, :data:`AT_ONCE` jobs at a time. At a glance, a job without a result
+    costs one listing. Open jobs cost one listing for each 1,000 that are read, ended ones two for each day and one for
+    each minute in which a job ended.
     """
+    glance = wanted.glance and not wanted.states and wanted.since is None
 
     async def look(found: tuple[str, JobRef]) -> Listed | None:
         cursor, ref = found
         try:
-            view = await view_job(jobs, ref)
+            view = await (glance_at_job if glance else view_job)(jobs, ref)
         except ObjectNotFound:
             return None  # deleted since it was listed
-        known = view.announcements or view.waiting or view.damage
+        known = view.deadline or view.waiting or view.damage
         return Listed(view, cursor) if known and wanted.has(view) else None
 
     async for listed in in_order(_found(jobs, wanted), look):

@@ -17,7 +17,7 @@ from pipeline.cli.exits import UsageRefused
 from pipeline.cli.times import now
 from pipeline.errors import PermanentError
 from pipeline.jobs.damage import JobDamaged
-from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_store import JobStore, deadline_in
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.operations import NOBODY_NOTIFIED
 from pipeline.jobs.parking import Parking
@@ -69,6 +69,7 @@ class JobView:
         held: The start of the worker that processes its file; None if none does, or it died and the job is at rest.
         conflicts: Later announcements that contradict the first one.
         damage: What cannot be read of it.
+        known_deadline: Its deadline, where its announcements were not read.
     """
 
     ref: JobRef
@@ -84,6 +85,7 @@ class JobView:
     held: Started | None
     conflicts: Sequence[Conflict]
     damage: Sequence[str]
+    known_deadline: datetime | None = None
 
     @property
     def state(self) -> State:
@@ -107,7 +109,7 @@ class JobView:
     @property
     def deadline(self) -> datetime | None:
         """When work on it must have ended; None if its announcement is not stored, because it waits unread."""
-        return self.announcements[-1].deadline if self.announcements else None
+        return self.announcements[-1].deadline if self.announcements else self.known_deadline
 
     @property
     def why(self) -> str | None:
@@ -288,6 +290,37 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
         conflicts=[one for one in conflicts if one.attempt == ref.attempt],
         damage=damage,
     )
+
+
+async def glance_at_job(jobs: JobStore, ref: JobRef) -> JobView:
+    """Return what a list shows of an attempt: by one listing, if it is not further than its first chunks.
+
+    Whether its announcement is damaged is not known then.
+    """
+    keys = [info.key async for info in jobs.objects.list(ref.root)]
+    names = [key.removeprefix(ref.root) for key in keys]
+    announced = [name for name in names if name.startswith("announcements/")]
+    if not announced or any(not name.startswith(_BEFORE_THE_RESULT) for name in names):
+        return await view_job(jobs, ref)
+    return JobView(
+        ref=ref,
+        announcements=(),
+        chunks=_chunks(names),
+        processed=None,
+        outcome=None,
+        tries=0,
+        first_try=None,
+        last_try=None,
+        told=None,
+        waiting=None,
+        held=None,
+        conflicts=(),
+        damage=(),
+        known_deadline=deadline_in(max(announced)),
+    )
+
+
+_BEFORE_THE_RESULT = ("announcements/", "job.json", "parts/", "started/")
 
 
 def _running(own: Iterable[str]) -> str | None:

@@ -154,7 +154,7 @@ class JobStore(NotificationStore):
         stored = self._announcements_among(keys, first)
         if len(stored) != 1 or not stored[0].endswith(f"-{ident}.json"):
             return None
-        return _deadline_in(stored[0]), bool({f"{first.work}confirmed.json", f"{first.work}refused.json"} & {*keys})
+        return deadline_in(stored[0]), bool({f"{first.work}confirmed.json", f"{first.work}refused.json"} & {*keys})
 
     async def newest(self, ref: JobRef) -> Announcement:
         """Return the current announcement: the one with the latest deadline, among those that have URLs if any has."""
@@ -279,7 +279,7 @@ class JobStore(NotificationStore):
             try:
                 found = known.get(key) or await self._announcement(key)
             except JobDamaged:
-                deadlines.append(_deadline_in(key))
+                deadlines.append(deadline_in(key))
                 continue
             if found.attempt == ref.attempt:
                 deadlines.append(found.deadline)
@@ -369,6 +369,6 @@ def _is_answered(ref: JobRef, announcement: Announcement, keys: Sequence[str]) -
     return f"{folder}confirmed.json" in keys or f"{folder}refused.json" in keys
 
 
-def _deadline_in(key: str) -> datetime:
+def deadline_in(key: str) -> datetime:
     """Return the deadline that the key of an announcement says."""
     return datetime.fromtimestamp(int(key.rpartition("/")[2].partition("-")[0]) / 1000, UTC)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -13,9 +15,11 @@ from uuid import UUID
 import pytest
 from support.command_line import Run
 from support.job_world import BEGIN, CARDS, JOB, PART_CIPHER, World
+from support.memory_bucket import MemoryBucket, running_bucket
 
 from pipeline.cli.exits import UsageRefused
-from pipeline.cli.job_list import Wanted, in_order, list_jobs
+from pipeline.cli.job_list import AT_ONCE, Wanted, in_order, list_jobs
+from pipeline.cli.job_view import glance_at_job, view_job
 from pipeline.contracts import Record
 from pipeline.errors import TransientError
 from pipeline.jobs.job_store import JobStore
@@ -139,6 +143,45 @@ async def test_a_page_does_not_cost_more_the_more_jobs_there_are() -> None:
         world.memory.requests.clear()
         assert len((await page(world, 5, **wanted))[0]) == 5
         assert world.memory.requests.total() <= 16 * 10 + 20
+
+
+async def test_the_first_page_of_100000_open_jobs_costs_few_requests(tmp_path: Path) -> None:
+    """On S3 and on a folder: two listings find the jobs, and one listing shows each."""
+    begin, step = BEGIN + timedelta(minutes=1), timedelta(hours=48) / 100_000
+    refs = [JobRef("acme", UUID(int=number)) for number in range(100_000)]
+    markers = [ref.marker("open", begin + number * step) for number, ref in enumerate(refs)]
+    deadline = begin + timedelta(hours=1)
+    stored = [f"{ref.root}announcements/{int(deadline.timestamp() * 1000):015d}-ab.json" for ref in refs[:50]]
+    bucket = MemoryBucket()
+    bucket.fill([*markers, *stored])
+    async with running_bucket(bucket) as store:
+        wanted = Wanted((), None, None, BEGIN, None, glance=True)
+        found = [one async for one in list_jobs(JobStore(store, PART_CIPHER), wanted, AT_ONCE)]
+        assert bucket.requests.total() <= 20
+        after = replace(wanted, after=found[-1].cursor)
+        assert len([one async for one in list_jobs(JobStore(store, PART_CIPHER), after, AT_ONCE)]) == AT_ONCE
+        assert bucket.requests.total() <= 40
+    assert [one.view.ref.job_guid.int for one in found] == list(range(16))
+    assert {(one.view.state, one.view.deadline) for one in found} == {("announced", deadline)}
+    for key in [*markers[::100], *stored]:
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).touch()
+    local = JobStore(LocalStore(tmp_path), PART_CIPHER)
+    begun = time.perf_counter()
+    assert [one.view.ref.job_guid.int async for one in list_jobs(local, wanted, 1)] == [0]
+    assert time.perf_counter() - begun < 2
+
+
+async def test_a_glance_shows_what_a_view_shows() -> None:
+    """Of each job that is announced, waits, has failed, or is processed."""
+    world = await with_jobs(ended=0, open_=4)
+    await world.deliver(world.process, world.announce(HTML, **changes(2)))
+    await world.deliver(world.process, world.announce(CARDS, **changes(3)))
+    jobs = [JobRef("acme", UUID(int=number)) for number in range(1, 5)]
+    pairs = [(await glance_at_job(world.jobs, ref), await view_job(world.jobs, ref)) for ref in jobs]
+    assert [one.state for one, _ in pairs] == [one.state for _, one in pairs]
+    assert [one.state for one, _ in pairs] == ["announced", "failed", "processed", "announced"]
+    assert [one.deadline for one, _ in pairs] == [one.deadline for _, one in pairs]
 
 
 async def test_foreign_objects_are_passed_over() -> None:

@@ -56,7 +56,8 @@ _HEADER_OVERHEAD: Final = 10
 
 def record_size(record: OutgoingRecord) -> int:
     """Return an upper bound of the bytes that a record takes on the wire when it is alone in its batch."""
-    headers = sum([len(name.encode()) + len(value) for name, value in record.headers])
+    names = "".join([name for name, _ in record.headers])
+    headers = len(names.encode()) + sum([len(value) for _, value in record.headers])
     overhead = _BATCH_OVERHEAD + _HEADER_OVERHEAD * len(record.headers)
     return overhead + len(record.key.encode()) + len(record.value) + headers
 

@@ -47,9 +47,9 @@ TARGETS: Final = {
     _TAIL: 3.0,
 }
 CEILINGS: Final = {
-    _CPU.format(LOADS["events"]): 7.5,
-    _CPU.format(LOADS["authorisations"]): 7.5,
-    _CPU.format(LOADS["announcements"]): 10.0,
+    _CPU.format(LOADS["events"]): 3.8,
+    _CPU.format(LOADS["authorisations"]): 3.2,
+    _CPU.format(LOADS["announcements"]): 3.8,
     _TAIL: 8.0,
 }
 _TAIL_SECONDS: Final = 5

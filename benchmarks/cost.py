@@ -1,4 +1,4 @@
-"""What the pipeline costs in requests of its store, counted by a bucket in memory."""
+"""What the pipeline costs: requests of its store, counted by a bucket in memory, and the CPU of a job."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import structlog
+
+from benchmarks.job import cpu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,13 +24,45 @@ ENOUGH: Final = 2
 
 WATCH: Final = f"watch, {MANY:,} open jobs"
 
-FLOORS: Final = {WATCH: 0.9}
-TARGETS: Final = {WATCH: 0.9}
+SMALL_JOB: Final = "store requests, 200-card job"
+CHUNKED_JOB: Final = "store requests, 2,000 cards in 20 chunks"
+CPU: Final = "CPU of a 200-card job, all roles / bare script"
+JOBS: Final = 10
+
+FLOORS: Final = {WATCH: 0.9, SMALL_JOB: 1.0, CHUNKED_JOB: 1.0}
+CEILINGS: Final = {CPU: 9.0}
+TARGETS: Final = {WATCH: 0.9, SMALL_JOB: 1.0, CHUNKED_JOB: 1.0}
 
 
 def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
     """Return the rows: requests, or the part of a budget that they are."""
-    return {WATCH: watch(rounds, scale)}
+    few = min(rounds, ENOUGH)
+    return {
+        WATCH: watch(rounds, scale),
+        SMALL_JOB: [(25.0, asyncio.run(requests(200, 1))) for _ in range(few)],
+        CHUNKED_JOB: [(70.0, asyncio.run(requests(2000, 20))) for _ in range(few)],
+        CPU: asyncio.run(cpu(rounds, max(1, int(JOBS * scale)))),
+    }
+
+
+async def requests(cards: int, chunks: int) -> float:
+    """Return what all stages and the watch ask of a bucket for a job, from its announcement to the confirmation."""
+    from support.job_world import PART_CIPHER, World  # noqa: PLC0415
+    from support.memory_bucket import MemoryBucket, running_bucket  # noqa: PLC0415
+
+    from pipeline.jobs.job_store import JobStore  # noqa: PLC0415
+
+    bucket = MemoryBucket()
+    async with running_bucket(bucket) as store:
+        world = World(fresh_seconds=1.0, inline=True, csv_limits={"chunk_records": cards // chunks})
+        world.jobs = JobStore(store, PART_CIPHER)
+        world.restart()
+        record = world.announce(b"card_number,note\n" + b"9999990000000006,a\n" * cards, record_count=cards)
+        await world.run(record)
+        await world.deliver(world.watch, record)
+        if len(world.ecs.calls) != 1 or bucket.keys("open/"):
+            raise SystemExit("the job of the benchmark did not end")
+        return float(bucket.requests.total())
 
 
 def watch(rounds: int, scale: float) -> list[tuple[float, float]]:

@@ -1,34 +1,147 @@
-"""What it costs to start: the command's help beside `import click`, and the subscriber's import beside two libraries.
+"""What it costs to start and to wait: CPU time of the command's help and of a worker, memory of idle processes.
 
-CPU time of processes, so that a busy machine changes little. The peer of the help is what the help may cost at most:
-1.2 times the time of `import click`, and 0.15 s.
+The peer of a start is ``python -c "import aiohttp, aiokafka, pydantic"``, the libraries that every process needs. CPU
+time of processes, so that a busy machine changes little: what a start waits for, such as a group that lets its members
+join, is not in it. The peer of an idle process is the memory that it may take, in MB. The processes run on the embedded
+broker, with one integration of ECS, whose cards ``validate`` checks.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from typing import Final
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
 
-RUNS: Final = 5
-HELP: Final = "start, pipeline --help"
-IMPORT: Final = "start, import pipeline.subscriber"
-FLOORS: Final = {HELP: 1.0}
+import psutil
 
+from pipeline.jobs.part_encryption import new_part_key
+
+RUNS: Final = 3
+IDLE_SECONDS: Final = 5.0
+
+HELP: Final = "start, pipeline --help / import of the libraries"
+IMPORT: Final = "start, import pipeline.subscriber / import aiokafka, pydantic"
+READY: Final = "start to ready, process worker / import of the libraries"
+MEMORY_MB: Final = {
+    "idle memory, ingress": 80.0,
+    "idle memory, process worker": 100.0,
+    "idle memory, upload worker": 100.0,
+    "idle memory, confirm worker": 100.0,
+    "idle memory, audit worker": 100.0,
+}
+"""What an idle process may take, by the name of its row."""
+
+FLOORS: Final[dict[str, float]] = {}
+TARGETS: Final = {HELP: 0.6, READY: 2.5} | dict.fromkeys(MEMORY_MB, 1.0)
+CEILINGS: Final = {HELP: 0.6, READY: 4.0} | dict.fromkeys(MEMORY_MB, 1.25) | {"idle memory, process worker": 1.6}
+
+_LIBRARIES: Final = "import aiohttp, aiokafka, pydantic"
 _HELP: Final = "import sys; sys.argv = ['pipeline', '--help']; from pipeline.cli import main; main()"
+_SETTINGS: Final = """
+[kafka]
+bootstrap_servers = "{broker}"
+[store]
+kind = "local"
+path = "store"
+[ingress]
+port = 0
+drain_seconds = 0
+[management]
+port = 0
+[logging]
+level = "error"
+[parts]
+keys = [{{ id = "1", file = "part-key" }}]
+[ecs.bench]
+partner_guid = "03338397-83da-470d-9cd7-241f6b5dbd62"
+[ecs.bench.webhook]
+scheme = "hmac"
+header = "X-Signature"
+secrets = [{{ file = "secret" }}]
+[ecs.bench.callback]
+token_file = "secret"
+[ecs.bench.hosts]
+input = ["files.example"]
+result = ["files.example"]
+callback = ["ecs.example"]
+"""
 
 
 def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
-    """Return rows of (ours, peer): starts per second of CPU time."""
-    rows: dict[str, list[tuple[float, float]]] = {HELP: [], IMPORT: []}
+    """Return rows of (ours, peer): seconds of CPU time, and MB of memory. Of all rows smaller is better."""
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in (HELP, IMPORT, READY, *MEMORY_MB)}
     runs = max(1, int(RUNS * scale))
-    for _ in range(rounds):
-        rows[HELP].append((1 / _seconds(_HELP, runs), 1 / (1.2 * _seconds("import click", runs) + 0.15)))
-        rows[IMPORT].append(
-            (1 / _seconds("import pipeline.subscriber", runs), 1 / _seconds("import aiokafka, pydantic", runs))
-        )
+    with tempfile.TemporaryDirectory() as name, _embedded_broker() as broker:
+        config = _config(Path(name), broker)
+        for _ in range(rounds):
+            libraries = _seconds(_LIBRARIES, runs)
+            rows[HELP].append((_seconds(_HELP, runs), libraries))
+            rows[IMPORT].append(
+                (_seconds("import pipeline.subscriber", runs), _seconds("import aiokafka, pydantic", runs))
+            )
+            ready, megabytes = _processes(config, IDLE_SECONDS * scale)
+            rows[READY].append((ready, libraries))
+            for row, allowed in MEMORY_MB.items():
+                rows[row].append((megabytes[row.split()[2]], allowed))
     return rows
+
+
+def _processes(config: Path, idle_seconds: float) -> tuple[float, dict[str, float]]:
+    """Start one process after the other; return the CPU seconds of PROCESS to ready, and the MB of each when idle."""
+    with ExitStack() as stack:
+        running: dict[str, psutil.Process] = {}
+        ready = 0.0
+        for name in (row.split()[2] for row in MEMORY_MB):
+            command = ["ingress"] if name == "ingress" else ["work", name]
+            running[name] = stack.enter_context(_running(config, command))
+            if name == "process":
+                times = running[name].cpu_times()
+                ready = times.user + times.system
+        time.sleep(idle_seconds)
+        return ready, {name: process.memory_info().rss / (1 << 20) for name, process in running.items()}
+
+
+@contextmanager
+def _running(config: Path, command: list[str]) -> Iterator[psutil.Process]:
+    """Run a server until the end of the block; it is ready."""
+    pipeline = str(Path(sys.executable).with_name("pipeline"))
+    process = subprocess.Popen(  # noqa: S603 - ourselves
+        [pipeline, "--config", str(config), *command], stdout=subprocess.PIPE
+    )
+    try:
+        _first_line(process)
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+@contextmanager
+def _embedded_broker() -> Iterator[str]:
+    command = [sys.executable, "-m", "pipeline.kafka.embedded_process", "--until-eof"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - ourselves
+        yield str(_first_line(process)["bootstrap_servers"])
+
+
+def _first_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(process.stdout.readline() if process.stdout else b"")
+    return said
+
+
+def _config(folder: Path, broker: str) -> Path:
+    for name, text in (("secret", "benchmark-secret-of-nobody-0123456789"), ("part-key", new_part_key())):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
+    path = folder / "pipeline.toml"
+    path.write_text(_SETTINGS.format(broker=broker))
+    return path
 
 
 def _seconds(code: str, runs: int) -> float:

@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from support.audit_log import Log, entries, entry
 from support.seaweedfs import SeaweedFS
 
-from pipeline.audit import read_heads, verify
+from pipeline.audit import read_heads
+from pipeline.audit.verify import verify
 from pipeline.storage import LocalSettings, ObjectNotFound, ObjectStore, S3Settings, StoreUnavailable, open_store
 from pipeline.storage.testing import MemoryStore
 

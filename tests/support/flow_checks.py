@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from support.flow import INTEGRATION, Flow
 
-from pipeline.audit import verify
+from pipeline.audit.verify import verify
 from pipeline.contracts import Topic
 from pipeline.sandbox import Job, ResultRules, expected_counts, verify_result
 from pipeline.storage import LocalSettings, open_store

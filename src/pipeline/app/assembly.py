@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from pydantic import SecretStr
-
-from pipeline.app.parts import Part, Service, Web, Worker
-from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
-from pipeline.app.sources import open_webhooks
+from pipeline.app.parts import Part, Service, Shared, Worker
+from pipeline.app.ports import PORTS, Ports
 from pipeline.audit import Signer, Writing
 from pipeline.audit.home import HomePartitions
 from pipeline.audit.settings import AuditSettings
 from pipeline.audit.stage import AuditStage
 from pipeline.contracts import AuditAction, AuditEvent, Record, Topic, TopicName, audit_record, parse_job_key
-from pipeline.jobs.chunk_work import FileRules
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
-from pipeline.jobs.csv_engine import settle_memory
 from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.due_jobs import DueJobs
 from pipeline.jobs.handling import JobHandler
@@ -30,57 +24,31 @@ from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.outages import resume_after_outages
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.part_encryption import PartCipher, open_part_cipher, read_part_key
-from pipeline.jobs.process import ProcessStage
-from pipeline.jobs.processors import load
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.switches import Switches
 from pipeline.jobs.transfer import Transfers
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka import (
     BatchConsumer,
-    ConsumerSettings,
     DeadLetter,
     DeadLetters,
     GroupClient,
     GroupClientFactory,
-    KafkaSettings,
     KeyedConsumer,
     partition_of_key,
 )
 from pipeline.kafka.slots import Share, SharedSlots
-from pipeline.observability import Check, CheckedClock, Metrics
-from pipeline.outbound import Circuits
+from pipeline.observability import Check
 from pipeline.settings import JobIntegration, Settings
-from pipeline.storage import ObjectStore
-from pipeline.webhooks.capture import Capture
-from pipeline.webhooks.handler import Ingress
-from pipeline.webhooks.refusals import RefusalCounts
-from pipeline.webhooks.server import IngressServer
+
+if TYPE_CHECKING:
+    from pipeline.jobs.chunk_work import FileRules
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all parts of a process share.
+class Surroundings(Shared):
+    """What all parts of a process share, for those that do jobs."""
 
-    Attributes:
-        kafka: The cluster: the configured one, or the embedded broker.
-        remember: Takes secrets that become known, so that logs mask them.
-        stack: Closes what the parts opened.
-        circuits: The circuit breakers of the hosts.
-        clock: The machine's clock, compared with those of others.
-    """
-
-    settings: Settings
-    kafka: KafkaSettings
-    consumer: ConsumerSettings
-    publisher: ConnectedPublisher
-    objects: ObjectStore
-    metrics: Metrics
-    remember: Callable[[SecretStr], None]
-    stack: AsyncExitStack
-    clock: CheckedClock
-    ports: Ports = PORTS
-    circuits: Circuits = field(default_factory=Circuits)
+    __slots__ = ()
 
     def stage(self, name: str, cipher: PartCipher | None = None) -> StageContext:
         """Return the context of a stage; only with a cipher it can write and read parts."""
@@ -131,38 +99,11 @@ async def open_jobs(settings: Settings, ports: Ports = PORTS, *, with_parts: boo
         await objects.close()
 
 
-def make_ingress(around: Surroundings, *, shares_port: bool = False) -> Part:
-    """Return the web server with all configured webhooks.
-
-    Args:
-        around: What it shares with other parts.
-        shares_port: Whether other processes may listen on its port.
-    """
-    settings = around.settings
-    refusals = RefusalCounts(
-        around.publisher,
-        clock=around.ports.now,
-        instance=secrets.token_hex(8),
-        deadline=settings.ingress.deadline_seconds,
-    )
-    folder = settings.ingress.capture_dir
-    capture = Capture(folder, clock=around.ports.now) if folder else None
-    ingress = Ingress(
-        webhooks=open_webhooks(settings, clock=around.ports.now),
-        publisher=around.publisher,
-        settings=settings.ingress,
-        metrics=around.metrics,
-        refusals=refusals,
-        clock=around.ports.now,
-        capture=capture,
-        audited_topics=settings.audited_topics,
-    )
-    server = IngressServer(ingress, refusals, settings.ingress, shares_port=shares_port)
-    return Web(server, settings.ingress, lambda: around.publisher.problem is None, [capture.run] if capture else [])
-
-
 async def make_process(around: Surroundings) -> Part:
     """Return the worker of PROCESS; processors are opened."""
+    from pipeline.jobs.csv_engine import settle_memory  # noqa: PLC0415 - other stages do without numpy and Arrow
+    from pipeline.jobs.process import ProcessStage  # noqa: PLC0415 - the same
+
     settle_memory()
     names = around.settings.job_names
     slots = SharedSlots(around.settings.process.chunk_slots, flows=len(names))
@@ -180,6 +121,9 @@ async def make_process(around: Surroundings) -> Part:
 
 
 async def _file_rules(around: Surroundings, integration: JobIntegration, chunk_slots: Share) -> FileRules:
+    from pipeline.jobs.chunk_work import FileRules  # noqa: PLC0415 - as in make_process
+    from pipeline.jobs.processors import load  # noqa: PLC0415 - the same
+
     processor = load(integration.processor, around.settings.network)
     around.stack.push_async_callback(processor.close)
     await processor.open_or_wait()

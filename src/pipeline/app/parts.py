@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
+from pydantic import SecretStr
 
+from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
 from pipeline.errors import FatalError, most_severe
+from pipeline.kafka import ConsumerSettings, KafkaSettings
 from pipeline.kafka.protocols import Runner
-from pipeline.observability import Check, Health
-from pipeline.webhooks.server import IngressServer
-from pipeline.webhooks.settings import IngressSettings
+from pipeline.observability import Check, CheckedClock, Health, Metrics
+from pipeline.outbound import Circuits
+from pipeline.settings import Settings
+from pipeline.storage import ObjectStore
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +54,11 @@ class Part(Protocol):
         """Whether it does its work now."""
         ...
 
+    @property
+    def url(self) -> str | None:
+        """Where it receives webhooks; None if it receives none."""
+        ...
+
     async def serve(self) -> None:
         """Work until :meth:`stop` has finished. An exception from here stops the process."""
         ...
@@ -56,6 +66,31 @@ class Part(Protocol):
     async def stop(self) -> None:
         """Stop in an orderly way; returns when the part takes no more work, and no work of it is left."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all parts of a process share.
+
+    Attributes:
+        kafka: The cluster: the configured one, or the embedded broker.
+        remember: Takes secrets that become known, so that logs mask them.
+        stack: Closes what the parts opened.
+        circuits: The circuit breakers of the hosts.
+        clock: The machine's clock, compared with those of others.
+    """
+
+    settings: Settings
+    kafka: KafkaSettings
+    consumer: ConsumerSettings
+    publisher: ConnectedPublisher
+    objects: ObjectStore
+    metrics: Metrics
+    remember: Callable[[SecretStr], None]
+    stack: AsyncExitStack
+    clock: CheckedClock
+    ports: Ports = PORTS
+    circuits: Circuits = field(default_factory=Circuits)
 
 
 @dataclass
@@ -66,6 +101,7 @@ class Worker:
     runners: Sequence[Runner]
     services: Sequence[Service] = ()
     alarms: Mapping[str, Check] = field(default_factory=dict)
+    url: None = None
     _done: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -106,53 +142,6 @@ class Worker:
         for runner in self.runners:
             runner.stop()
         await self._done.wait()
-
-
-@dataclass
-class Web:
-    """The ingress as a part, with the services beside it."""
-
-    server: IngressServer
-    settings: IngressSettings
-    connected: Callable[[], bool]
-    services: Sequence[Service] = ()
-    name: str = "ingress"
-    alarms: Mapping[str, Check] = field(default_factory=dict)
-
-    @property
-    def started(self) -> bool:
-        """Whether the server serves requests and the broker is connected."""
-        return self.server.ready and self.connected()
-
-    @property
-    def alive(self) -> Check:
-        """Return the check that always passes as long as the process answers."""
-        return lambda: Health(ok=True)
-
-    @property
-    def checks(self) -> Mapping[str, Check]:
-        """Listening and not draining."""
-        return {
-            "ingress": lambda: Health(ok=self.server.ready, message="serving" if self.server.ready else "not serving")
-        }
-
-    async def serve(self) -> None:
-        """Serve until stopped; the services end with the server."""
-        await self.server.start()
-        try:
-            async with asyncio.TaskGroup() as group:
-                services = [group.create_task(service()) for service in self.services]
-                await self.server.wait()
-                for service in services:
-                    service.cancel()
-        except BaseExceptionGroup as errors:
-            raise most_severe(errors) from None
-
-    async def stop(self) -> None:
-        """Report not ready, keep serving until proxies have noticed, then finish the requests in work."""
-        self.server.begin_drain()
-        await asyncio.sleep(self.settings.drain_seconds)
-        await self.server.stop(self.settings.stop_grace_seconds)
 
 
 async def run_parts(parts: Sequence[Part], stop: asyncio.Event, on_started: Callable[[], None]) -> None:

@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
-from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
 from pipeline.app.clock import ComparingPublisher
-from pipeline.app.parts import Part, Web, run_parts
+from pipeline.app.parts import Part, Shared, run_parts
 from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
 from pipeline.app.supervised import SupervisedChecks, Supervision
 from pipeline.app.topics import TopicWatch, topics_of
@@ -28,7 +27,7 @@ from pipeline.storage import MeteredStore, ObjectStore
 
 log = structlog.get_logger(__name__)
 
-STAGES: Final = tuple(STAGE_MAKERS)
+STAGES: Final = ("process", "upload", "confirm", "audit")
 """The stages that ``pipeline work`` runs, one process each."""
 
 _STORE_RETRY_SECONDS: Final = 5.0
@@ -51,6 +50,7 @@ class Ready:
     bootstrap_servers: str | None = None
 
 
+SharedT = TypeVar("SharedT", bound=Shared)
 OnReady = Callable[[Ready], None]
 
 
@@ -74,8 +74,9 @@ async def run_ingress(
     Raises:
         FatalError: The process cannot do its work.
     """
+    from pipeline.app.ingress import make_ingress  # noqa: PLC0415 - a worker does without
 
-    async def make(around: Surroundings) -> list[Part]:
+    async def make(around: Shared) -> list[Part]:
         return [make_ingress(around, shares_port=supervision is not None)]
 
     if supervision is not None:
@@ -86,6 +87,7 @@ async def run_ingress(
         settings,
         settings.cluster,
         settings.consumer.for_consumer(),
+        Shared,
         make,
         on_ready=on_ready,
         stop=stop,
@@ -102,6 +104,7 @@ async def run_stage(
     Raises:
         FatalError: The process cannot do its work.
     """
+    from pipeline.app.assembly import STAGE_MAKERS, Surroundings  # noqa: PLC0415 - the ingress does without
 
     async def make(around: Surroundings) -> list[Part]:
         return [await STAGE_MAKERS[name](around)]
@@ -111,6 +114,7 @@ async def run_stage(
         settings,
         settings.cluster,
         settings.consumer.for_consumer(),
+        Surroundings,
         make,
         on_ready=on_ready,
         stop=stop,
@@ -127,6 +131,8 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event,
     Raises:
         FatalError: As for the single processes.
     """
+    from pipeline.app.assembly import STAGE_MAKERS, Surroundings  # noqa: PLC0415 - as above
+    from pipeline.app.ingress import make_ingress  # noqa: PLC0415 - as above
 
     async def make(around: Surroundings) -> list[Part]:
         log.warning("embedded_broker_used", kept="in memory only: an accepted webhook is lost when this process ends")
@@ -144,15 +150,16 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event,
             update={"lost_records": "report", "fetch_wait_seconds": 0.02, "batch_linger_seconds": 0.2}
         )
         settings = settings.model_copy(update={"ingress": ingress})
-        await _run("dev", settings, kafka, consumer, make, on_ready=on_ready, stop=stop, ports=ports)
+        await _run("dev", settings, kafka, consumer, Surroundings, make, on_ready=on_ready, stop=stop, ports=ports)
 
 
-async def _run(
+async def _run(  # noqa: PLR0917 - named by their order in each of three calls
     name: str,
     settings: Settings,
     kafka: KafkaSettings,
     consumer: ConsumerSettings,
-    make: Callable[[Surroundings], Awaitable[list[Part]]],
+    kind: type[SharedT],
+    make: Callable[[SharedT], Awaitable[list[Part]]],
     *,
     on_ready: OnReady,
     stop: asyncio.Event,
@@ -178,7 +185,7 @@ async def _run(
         )
         publisher = ComparingPublisher(connected, clock)
         management.add_readiness("kafka", lambda: _connected(publisher))
-        around = Surroundings(
+        around = kind(
             settings,
             kafka,
             consumer,
@@ -237,7 +244,7 @@ def _usable(store: MeteredStore) -> Health:
 
 
 def _url(parts: Sequence[Part]) -> str | None:
-    return next((part.server.url for part in parts if isinstance(part, Web)), None)
+    return next((part.url for part in parts if part.url), None)
 
 
 @asynccontextmanager

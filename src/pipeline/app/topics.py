@@ -66,6 +66,7 @@ class TopicWatch:
     look: Look = check_topics
     name: str = "topics"
     alarms: Mapping[str, Check] = field(default_factory=dict)
+    url: None = None
     _health: Health = field(default=Health(ok=False, message="not looked at yet"))
     _reported: frozenset[TopicFinding] = frozenset()
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)

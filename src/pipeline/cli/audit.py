@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pipeline.audit import Head, PublicKeys, Report, dump_heads, load_heads, load_public_keys, read_heads
-from pipeline.audit import verify as verify_log
+from pipeline.audit.verify import verify as verify_log
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode, UsageRefused
 from pipeline.cli.output import json_option, print_fields, print_json, print_table

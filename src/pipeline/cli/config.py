@@ -14,7 +14,8 @@ from pipeline.cli.context import Setup, pass_setup, print_warning
 from pipeline.cli.exits import ExitCode
 from pipeline.cli.output import json_option, print_json
 from pipeline.observability import is_secret_name
-from pipeline.settings import ConfigError, Settings, part_key_problems, review, toml_value
+from pipeline.settings import ConfigError, Settings, part_key_problems, toml_value
+from pipeline.settings.review import review
 
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
 

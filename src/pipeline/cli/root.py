@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -52,10 +53,25 @@ class Root(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an expected error ends the process with one line and its exit code."""
+        _load_structlog()
         from pipeline.cli.exits import expected_errors  # noqa: PLC0415 - it knows the errors of every package
 
         with expected_errors(ctx):
             return super().invoke(ctx)
+
+
+def _load_structlog() -> None:
+    """Import structlog without rich, which it would load for tracebacks in colour: 6 MB in each server, for nothing.
+
+    Commands that print tables load rich themselves.
+    """
+    if "structlog" in sys.modules or "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # how the import system notes that there is no such module
+    try:
+        import structlog  # noqa: F401, PLC0415 - the help needs no log
+    finally:
+        del sys.modules["rich"]
 
 
 @click.group(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from pipeline.on_demand import on_demand
 from pipeline.storage.any_store import MeteredStore
-from pipeline.storage.local import LocalStore
 from pipeline.storage.protocols import (
     ObjectInfo,
     ObjectNotFound,
@@ -13,8 +15,17 @@ from pipeline.storage.protocols import (
     StoreUnavailable,
     check_key,
 )
-from pipeline.storage.s3 import S3Store
 from pipeline.storage.settings import LocalSettings, S3Settings, StoreSettings
+
+if TYPE_CHECKING:
+    from pipeline.storage.local import LocalStore
+    from pipeline.storage.s3 import S3Store
+else:
+    __getattr__ = on_demand(
+        __name__,
+        local="LocalStore",
+        s3="S3Store",
+    )
 
 __all__ = [
     "LocalSettings",
@@ -40,4 +51,10 @@ def open_store(settings: LocalSettings | S3Settings) -> ObjectStore:
     Raises:
         FatalError: The configured ``ca_file`` cannot be read.
     """
-    return LocalStore(settings.path) if isinstance(settings, LocalSettings) else S3Store(settings)
+    if isinstance(settings, LocalSettings):
+        from pipeline.storage.local import LocalStore  # noqa: PLC0415 - only the store that is configured is loaded
+
+        return LocalStore(settings.path)
+    from pipeline.storage.s3 import S3Store  # noqa: PLC0415 - the same
+
+    return S3Store(settings)

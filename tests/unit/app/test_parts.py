@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from pipeline.app.parts import Part, Web, Worker, run_parts
+from pipeline.app.ingress import Web
+from pipeline.app.parts import Part, Worker, run_parts
 from pipeline.errors import FatalError, TransientError
 from pipeline.observability import Check, Health
 from pipeline.webhooks.settings import IngressSettings

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from support.logging_state import logging_restored
 
 from pipeline.app import PORTS, STAGES, Ports, Ready, open_jobs, run_ingress, run_stage, running
-from pipeline.app.assembly import STAGE_MAKERS, Surroundings, make_ingress
+from pipeline.app.assembly import STAGE_MAKERS, Surroundings
+from pipeline.app.ingress import make_ingress
 from pipeline.app.parts import Worker
 from pipeline.errors import FatalError, TransientError
 from pipeline.jobs.part_encryption import new_part_key

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.audit_log import START, TOPIC, HeldLease, Log, entries, entry
 
-from pipeline.audit import AuditSettings, verify
+from pipeline.audit import AuditSettings
 from pipeline.audit.checkpoint import KnownIds
+from pipeline.audit.verify import verify
 from pipeline.errors import FatalError, LeaseLost
 from pipeline.storage import StoreUnavailable
 from pipeline.storage.testing import MemoryStore

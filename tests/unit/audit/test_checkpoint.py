@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.audit_log import TOPIC, Log, entries, entry, new_key
 
-from pipeline.audit import Chain, Signer, verify
+from pipeline.audit import Chain, Signer
 from pipeline.audit.checkpoint import CHECKPOINTS, Checkpoint, KnownIds
 from pipeline.audit.segments import SegmentPosition
+from pipeline.audit.verify import verify
 from pipeline.errors import FatalError
 from pipeline.storage import ObjectInfo, StoreUnavailable
 from pipeline.storage.testing import MemoryStore

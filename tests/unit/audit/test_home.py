@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from support.audit_log import HeldLease, Log, entry
 
-from pipeline.audit import verify
 from pipeline.audit.home import KEY, HomePartitions
 from pipeline.audit.stage import AuditStage
+from pipeline.audit.verify import verify
 from pipeline.contracts import OutgoingRecord, Record, Topic, audit_record
 from pipeline.errors import FatalError, LeaseLost, TransientError
 from pipeline.kafka import partition_of_key

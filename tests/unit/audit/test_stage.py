@@ -9,9 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 from support.audit_log import JOB, START, Log, entry
 
-from pipeline.audit import MAX_EVENT_BYTES, verify
+from pipeline.audit import MAX_EVENT_BYTES
 from pipeline.audit.home import HomePartitions
 from pipeline.audit.stage import AuditStage
+from pipeline.audit.verify import verify
 from pipeline.contracts import (
     AuditAction,
     AuditEvent,

@@ -12,17 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.audit_log import Log, entries, entry, new_key
 
-from pipeline.audit import (
-    DamageKind,
-    Report,
-    Signer,
-    dump_heads,
-    load_heads,
-    load_public_keys,
-    read_heads,
-    verify,
-)
+from pipeline.audit import DamageKind, Report, Signer, dump_heads, load_heads, load_public_keys, read_heads
 from pipeline.audit.segments import MAX_LINE_BYTES, SegmentPosition, build
+from pipeline.audit.verify import verify
 from pipeline.errors import FatalError, PermanentError
 from pipeline.storage import ObjectNotFound
 from pipeline.storage.testing import MemoryStore

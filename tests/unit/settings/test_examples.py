@@ -9,7 +9,8 @@ import pytest
 from support.paths import ROOT
 
 from pipeline.app import open_webhooks
-from pipeline.settings import Settings, load_settings, review
+from pipeline.settings import Settings, load_settings
+from pipeline.settings.review import review
 from pipeline.storage import LocalSettings, S3Settings
 
 EXAMPLES = ROOT / "examples"

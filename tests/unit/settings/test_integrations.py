@@ -11,7 +11,8 @@ import pytest
 from support.paths import SUPPORT
 
 from pipeline.contracts import TOPICS
-from pipeline.settings import ConfigError, Settings, load_settings, review
+from pipeline.settings import ConfigError, Settings, load_settings
+from pipeline.settings.review import review
 from pipeline.webhooks.sources.configured import StandardWebhooks
 from pipeline.webhooks.sources.settings import HmacOptions, StandardWebhooksOptions
 from pipeline.webhooks.verification import PRESETS

@@ -14,7 +14,8 @@ from support.paths import SUPPORT
 from pipeline.app import open_webhooks
 from pipeline.contracts import SPECS, Topic, job_key
 from pipeline.contracts.weavr import KINDS
-from pipeline.settings import ConfigError, Settings, load_settings, review
+from pipeline.settings import ConfigError, Settings, load_settings
+from pipeline.settings.review import review
 from pipeline.webhooks.sources import InvalidBody, WebhookRequest
 
 BANK = """\

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from pipeline.settings import Review, Settings, review
+from pipeline.settings import Review, Settings
+from pipeline.settings.review import review
 
 NOW: Final = datetime(2026, 6, 1, tzinfo=UTC)
 DAY: Final = timedelta(days=1)

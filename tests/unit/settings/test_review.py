@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.jobs.part_encryption import new_part_key
-from pipeline.settings import Settings, part_key_problems, review
+from pipeline.settings import Settings, part_key_problems
+from pipeline.settings.review import review
 
 ACME: dict[str, Any] = {
     "partner_guid": "4933e450-d3c4-406f-9b9b-3afb812a5b7c",

@@ -1,13 +1,30 @@
 """The CSV engine: split, parse, run a processor, format. Bytes in, bytes out."""
 
-from pipeline.jobs.csv_engine.engine import ChunkEngine, ChunkResult, settle_memory
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pipeline.jobs.csv_engine.errors import CsvError
-from pipeline.jobs.csv_engine.faults import ProcessorFailed
-from pipeline.jobs.csv_engine.identity import generation, idempotency_key, plan_hash
-from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
-from pipeline.jobs.csv_engine.splitter import Chunk, Position, Splitter
-from pipeline.jobs.csv_engine.streaming import Summary, run_stream
+from pipeline.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from pipeline.jobs.csv_engine.engine import ChunkEngine, ChunkResult, settle_memory
+    from pipeline.jobs.csv_engine.faults import ProcessorFailed
+    from pipeline.jobs.csv_engine.identity import generation, idempotency_key, plan_hash
+    from pipeline.jobs.csv_engine.layout import Layout
+    from pipeline.jobs.csv_engine.splitter import Chunk, Position, Splitter
+    from pipeline.jobs.csv_engine.streaming import Summary, run_stream
+else:
+    __getattr__ = on_demand(
+        __name__,
+        engine="ChunkEngine ChunkResult settle_memory",
+        faults="ProcessorFailed",
+        identity="generation idempotency_key plan_hash",
+        layout="Layout",
+        splitter="Chunk Position Splitter",
+        streaming="Summary run_stream",
+    )
 
 __all__ = [
     "Chunk",

@@ -7,18 +7,18 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pipeline.contracts import BatchRequested, CallbackBody
 from pipeline.contracts.strict_json import parse_object
-from pipeline.jobs.ecs.caller import HttpCaller
 from pipeline.jobs.ecs.settings import CallbackSettings, OAuthSettings
-from pipeline.jobs.ecs.token_watch import TokenWatch
-from pipeline.jobs.ecs.tokens import EcsTokens, FileTokenProvider, TokenProvider
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Notifications, NotifierContext
 from pipeline.outbound import ClientCredentials, open_session, split_url
 from pipeline.secret_files import TokenFile
+
+if TYPE_CHECKING:
+    from pipeline.jobs.ecs.tokens import TokenProvider
 
 
 class EcsPartner:
@@ -54,6 +54,10 @@ class EcsPartner:
         The host of ``oauth.token_url`` is allowed for token requests only. It needs no entry among the callback hosts,
         and the bearer token is never sent to it.
         """
+        # only CONFIRM calls back; every process has the partner's settings
+        from pipeline.jobs.ecs.caller import HttpCaller  # noqa: PLC0415
+        from pipeline.jobs.ecs.token_watch import TokenWatch  # noqa: PLC0415
+
         settings = self._settings
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(open_session(context.hosts, context.network, "callback"))
@@ -79,6 +83,8 @@ class EcsPartner:
             yield Notifications(caller, settings.retry.policy, [watch.run], {"token": watch.check}, caller.ready)
 
     async def _tokens(self, context: NotifierContext, stack: AsyncExitStack) -> TokenProvider:
+        from pipeline.jobs.ecs.tokens import EcsTokens, FileTokenProvider  # noqa: PLC0415 - as above
+
         settings = self._settings
         if settings.token_file is not None:
             return FileTokenProvider(settings.token_file, integration=context.integration, remember=context.remember)

@@ -1,17 +1,30 @@
 """What is done with a chunk of cards: built in, or your own."""
 
-from pipeline.jobs.processors.loading import LoadedProcessor, OptionsRefused, adopt, installed, load, options_of
-from pipeline.jobs.processors.protocols import (
-    Card,
-    CardError,
-    CardResult,
-    ColumnarProcessor,
-    JobContext,
-    Processor,
-    RowProcessor,
-    TransientCardError,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pipeline.jobs.processors.settings import ProcessorRetry, ProcessorSettings
+from pipeline.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from pipeline.jobs.processors.loading import LoadedProcessor, OptionsRefused, adopt, installed, load, options_of
+    from pipeline.jobs.processors.protocols import (
+        Card,
+        CardError,
+        CardResult,
+        ColumnarProcessor,
+        JobContext,
+        Processor,
+        RowProcessor,
+        TransientCardError,
+    )
+else:
+    __getattr__ = on_demand(
+        __name__,
+        loading="LoadedProcessor OptionsRefused adopt installed load options_of",
+        protocols="Card CardError CardResult ColumnarProcessor JobContext Processor RowProcessor TransientCardError",
+    )
 
 __all__ = [
     "Card",

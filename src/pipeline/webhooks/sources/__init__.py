@@ -3,9 +3,12 @@
 To add a source, see docs/sources.md.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pipeline.contracts.strict_json import Finding, InvalidBody
-from pipeline.webhooks.sources.configured import ConfiguredSource
-from pipeline.webhooks.sources.ecs import Ecs, EcsSource
+from pipeline.on_demand import on_demand
 from pipeline.webhooks.sources.protocols import (
     UNKNOWN_PATH,
     Explainable,
@@ -20,7 +23,18 @@ from pipeline.webhooks.sources.protocols import (
     Verifier,
     WebhookRequest,
 )
-from pipeline.webhooks.sources.weavr import Weavr, WeavrSource, WeavrVerifier
+
+if TYPE_CHECKING:
+    from pipeline.webhooks.sources.configured import ConfiguredSource
+    from pipeline.webhooks.sources.ecs import Ecs, EcsSource
+    from pipeline.webhooks.sources.weavr import Weavr, WeavrSource, WeavrVerifier
+else:
+    __getattr__ = on_demand(
+        __name__,
+        configured="ConfiguredSource",
+        ecs="Ecs EcsSource",
+        weavr="Weavr WeavrSource WeavrVerifier",
+    )
 
 __all__ = [
     "UNKNOWN_PATH",

@@ -17,7 +17,6 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.contracts.weavr import BY_PATH
 from pipeline.outbound import HostRules
 from pipeline.units import Seconds
 from pipeline.webhooks.sources.protocols import SignedBody, SuccessStatus, UnverifiedStatus
@@ -156,6 +155,8 @@ class UnsignedPath(BaseModel):
 
     @model_validator(mode="after")
     def _protected(self) -> Self:
+        from pipeline.contracts.weavr import BY_PATH  # noqa: PLC0415 - the models of all events, which workers lack
+
         kind = BY_PATH.get(self.path)
         if kind is not None and kind.signed:
             raise ValueError(f"{self.path} is signed by Weavr and needs no other protection; leave this table out")

@@ -1,13 +1,14 @@
 """Verification of webhooks: schemes are pure functions of headers, raw body and time."""
 
-from pipeline.webhooks.verification.discovery import Match, discover
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.on_demand import on_demand
 from pipeline.webhooks.verification.errors import Fault, Reason, SignatureRefused
-from pipeline.webhooks.verification.explanation import Explanation, Step, explain
 from pipeline.webhooks.verification.presets import PRESETS, WEAVR, WEAVR_LEGACY, Preset, PresetName, UrlCheck
 from pipeline.webhooks.verification.protocols import Scheme, Secret
-from pipeline.webhooks.verification.quick import QuickHmac, quick_hmac
 from pipeline.webhooks.verification.request_parts import HeaderFields
-from pipeline.webhooks.verification.schemes import scheme_of
 from pipeline.webhooks.verification.settings import (
     HmacSettings,
     SchemeSettings,
@@ -27,6 +28,20 @@ from pipeline.webhooks.verification.specs import (
     SignedPart,
     StandardWebhooksSpec,
 )
+
+if TYPE_CHECKING:
+    from pipeline.webhooks.verification.discovery import Match, discover
+    from pipeline.webhooks.verification.explanation import Explanation, Step, explain
+    from pipeline.webhooks.verification.quick import QuickHmac, quick_hmac
+    from pipeline.webhooks.verification.schemes import scheme_of
+else:
+    __getattr__ = on_demand(
+        __name__,
+        discovery="Match discover",
+        explanation="Explanation Step explain",
+        quick="QuickHmac quick_hmac",
+        schemes="scheme_of",
+    )
 
 __all__ = [
     "PRESETS",

@@ -8,13 +8,14 @@ import hmac
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, Protocol, TypeVar
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
 
 from pipeline.errors import FatalError
 from pipeline.webhooks.verification.errors import Reason, SignatureRefused
 from pipeline.webhooks.verification.protocols import Secret, within
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 _PUBLIC_PREFIX: Final = "whpk_"
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every such secret begins with
@@ -98,6 +99,10 @@ def public_key_of(text: str) -> Ed25519PublicKey:
     Raises:
         ValueError: They encode none.
     """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - few sources have public keys
+        Ed25519PublicKey,
+    )
+
     try:
         raw = base64_bytes(text.removeprefix(_PUBLIC_PREFIX).encode())
         if text.startswith(_PUBLIC_PREFIX) and len(raw) == _PUBLIC_BYTES:

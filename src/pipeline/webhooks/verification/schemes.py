@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-
 from pipeline.contracts import Headers, first_values
 from pipeline.contracts.bodies import UnreadableBody, encoding_of, json_of, plain_body
 from pipeline.contracts.json_pointer import value_at
@@ -339,6 +337,8 @@ def _matches(key: Key | PublicKey, signatures: _Signatures, message: bytes) -> b
 
 
 def _fits(key: PublicKey, signature: bytes, message: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - few sources have public keys
+
     try:
         key.key.verify(signature, message)
     except InvalidSignature:

@@ -1,0 +1,100 @@
+"""Makes the ingress from its settings."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.app.parts import Part, Service, Shared
+from pipeline.app.sources import open_webhooks
+from pipeline.errors import most_severe
+from pipeline.observability import Check, Health
+from pipeline.webhooks.capture import Capture
+from pipeline.webhooks.handler import Ingress
+from pipeline.webhooks.refusals import RefusalCounts
+from pipeline.webhooks.server import IngressServer
+from pipeline.webhooks.settings import IngressSettings
+
+
+def make_ingress(around: Shared, *, shares_port: bool = False) -> Part:
+    """Return the web server with all configured webhooks.
+
+    Args:
+        around: What it shares with other parts.
+        shares_port: Whether other processes may listen on its port.
+    """
+    settings = around.settings
+    refusals = RefusalCounts(
+        around.publisher,
+        clock=around.ports.now,
+        instance=secrets.token_hex(8),
+        deadline=settings.ingress.deadline_seconds,
+    )
+    folder = settings.ingress.capture_dir
+    capture = Capture(folder, clock=around.ports.now) if folder else None
+    ingress = Ingress(
+        webhooks=open_webhooks(settings, clock=around.ports.now),
+        publisher=around.publisher,
+        settings=settings.ingress,
+        metrics=around.metrics,
+        refusals=refusals,
+        clock=around.ports.now,
+        capture=capture,
+        audited_topics=settings.audited_topics,
+    )
+    server = IngressServer(ingress, refusals, settings.ingress, shares_port=shares_port)
+    return Web(server, settings.ingress, lambda: around.publisher.problem is None, [capture.run] if capture else [])
+
+
+@dataclass
+class Web:
+    """The ingress as a part, with the services beside it."""
+
+    server: IngressServer
+    settings: IngressSettings
+    connected: Callable[[], bool]
+    services: Sequence[Service] = ()
+    name: str = "ingress"
+    alarms: Mapping[str, Check] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where it receives webhooks."""
+        return self.server.url
+
+    @property
+    def started(self) -> bool:
+        """Whether the server serves requests and the broker is connected."""
+        return self.server.ready and self.connected()
+
+    @property
+    def alive(self) -> Check:
+        """Return the check that always passes as long as the process answers."""
+        return lambda: Health(ok=True)
+
+    @property
+    def checks(self) -> Mapping[str, Check]:
+        """Listening and not draining."""
+        return {
+            "ingress": lambda: Health(ok=self.server.ready, message="serving" if self.server.ready else "not serving")
+        }
+
+    async def serve(self) -> None:
+        """Serve until stopped; the services end with the server."""
+        await self.server.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                services = [group.create_task(service()) for service in self.services]
+                await self.server.wait()
+                for service in services:
+                    service.cancel()
+        except BaseExceptionGroup as errors:
+            raise most_severe(errors) from None
+
+    async def stop(self) -> None:
+        """Report not ready, keep serving until proxies have noticed, then finish the requests in work."""
+        self.server.begin_drain()
+        await asyncio.sleep(self.settings.drain_seconds)
+        await self.server.stop(self.settings.stop_grace_seconds)

@@ -186,6 +186,7 @@ def test_commands_reach_the_outside_world_through_ports() -> None:
     assert callers("open_store") == callers("open_transfers") == callers("open_notifications") == {"app/ports.py"}
     assert {path for path in callers("create") if path.partition("/")[0] not in {"storage", "sandbox"}} == {
         "audit/chain.py",
+        "audit/home.py",
         "cli/commands.py",
         "cli/dead_letters.py",
         "jobs/job_store.py",

@@ -32,6 +32,7 @@ from benchmarks.page import notes, write_page
 from benchmarks.rows import Bounds, Row, show, summarise
 
 OUT: Final = Path("build/bench.json")
+SMOKE_OUT: Final = Path("build/bench-smoke.json")
 SUITES: Final = (
     "ingress",
     "subscriber",
@@ -80,7 +81,11 @@ class Run:
         bounds = Bounds.of(module)
         seconds = time.monotonic() - begun
         self.seconds[suite] = round(self.seconds.get(suite, 0) + seconds, 1)
-        print(f"  {seconds:.0f} s{'; ' if quiet.note else ''}{quiet.note}", file=sys.stderr, flush=True)
+        print(
+            f"  {seconds:.0f} s, CPU time {quiet.cpu_seconds:.0f} s{'; ' if quiet.note else ''}{quiet.note}",
+            file=sys.stderr,
+            flush=True,
+        )
         self.rows += [summarise(suite, name, pairs, bounds, quiet) for name, pairs in measured.items()]
         if missing := bounds.names() - measured.keys():
             self.broken.append(f"{suite}: not measured, though there is a bound for them: {', '.join(sorted(missing))}")
@@ -129,7 +134,7 @@ def main() -> None:
     if not options.last:
         for suite in options.suites or SUITES:
             run.measure(suite, 1 if options.smoke else options.rounds, SMOKE if options.smoke else 1.0)
-        run.write()
+        run.write(SMOKE_OUT if options.smoke else OUT)
     rows = [row for row in run.rows if row.suite in (options.suites or SUITES)]
     show(rows, "smoke run: the numbers say nothing" if options.smoke else "ours beside the peer")
     print("\n".join(notes(rows)))

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import psutil
 
@@ -53,6 +53,8 @@ CEILINGS: Final = {
     _TAIL: 8.0,
 }
 _TAIL_SECONDS: Final = 5
+_TICK: Final = 0.01
+"""The kernel counts the CPU time of a process in hundredths of a second: a smoke run may see none."""
 
 SECRET = "benchmark-webhook-secret-0123456789"  # noqa: S105 - of nobody
 _SOURCES = {
@@ -101,20 +103,26 @@ def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, floa
 
     rows: dict[str, list[tuple[float, float]]] = defaultdict(list)
     noop = [sys.executable, "-m", "benchmarks.ingress_noop"]
-    with tempfile.TemporaryDirectory() as folder, running_apache_kafka() as broker, running(noop) as peer:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_apache_kafka() as broker,
+        running(noop) as peer,
+        Generator() as generator,
+    ):
         for kind in ("weavr", "ecs"):
             config = write_config(Path(folder) / kind, broker.bootstrap_servers, kind)
             run_command(config, "topics", "create")
             with running([cli(), "--config", str(config), "ingress"]) as ours:
                 for load in ("announcements",) if kind == "ecs" else ("events", "authorisations"):
-                    _measure(load, ours, peer, rounds=rounds, scale=scale, rows=rows)
+                    _measure(generator, load, ours, peer, rounds=rounds, scale=scale, rows=rows)
                 if kind == "weavr":
                     reached = statistics.median(pair[0] for pair in rows[_RATE.format(LOADS["events"], 64)])
-                    rows[_TAIL] = [_tail(ours, reached / 2, _TAIL_SECONDS * scale) for _ in range(rounds)]
+                    rows[_TAIL] = [generator.tail(ours, reached / 2, _TAIL_SECONDS * scale) for _ in range(rounds)]
     return dict(rows)
 
 
 def _measure(
+    generator: Generator,
     load: str,
     ours: Server,
     peer: Server,
@@ -127,9 +135,11 @@ def _measure(
         requests = max(int(most * scale), connections)
         if load == "authorisations" and connections != 64:  # noqa: PLR2004 - the row has 64
             continue
-        sent(ours, load, connections, requests // 4)
+        generator.sent(ours, load, connections, requests // 4)
         for _ in range(rounds):
-            rates, costs = zip(*(sent(server, load, connections, requests) for server in (ours, peer)), strict=True)
+            rates, costs = zip(
+                *(generator.sent(server, load, connections, requests) for server in (ours, peer)), strict=True
+            )
             if load != "authorisations":
                 rows[_RATE.format(LOADS[load], connections)].append(rates)
             if connections == 64:  # noqa: PLR2004 - the row has 64
@@ -188,21 +198,39 @@ def running(command: list[str]) -> Iterator[Server]:
             process.stdout.close()
 
 
-def sent(server: Server, load: str, connections: int, requests: int) -> tuple[float, float]:
-    """Return requests per second, and the server's CPU seconds per request."""
-    before = server.cpu_seconds
-    result = _generate(server, load, str(connections), str(requests))
-    return result["per_second"], (server.cpu_seconds - before) / requests
+class Generator:
+    """The load generator, a process of its own."""
 
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "benchmarks.ingress_load"]
+        self._process = subprocess.Popen(  # noqa: S603 - ourselves
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
-def _tail(server: Server, per_second: float, seconds: float) -> tuple[float, float]:
-    """Return the seconds of the 99th percentile and of the median at a steady load."""
-    result = _generate(server, "events", "64", str(max(int(per_second * seconds), 64)), str(per_second))
-    return result["p99"], result["p50"]
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_error: object) -> None:
+        self._process.communicate()
 
-def _generate(server: Server, *arguments: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.ingress_load", server.url, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
+    def sent(self, server: Server, load: str, connections: int, requests: int) -> tuple[float, float]:
+        """Send as fast as answers come; return requests per second, and the server's CPU seconds per request."""
+        before = server.cpu_seconds
+        result = self._generate(server.url, load, connections, requests)
+        return result["per_second"], max(server.cpu_seconds - before, _TICK) / requests
+
+    def tail(self, server: Server, per_second: float, seconds: float) -> tuple[float, float]:
+        """Return the seconds of the 99th percentile and of the median at a steady load of events."""
+        result = self._generate(server.url, "events", 64, max(int(per_second * seconds), 64), per_second)
+        return result["p99"], result["p50"]
+
+    def _generate(self, *words: object) -> dict[str, float]:
+        pipes = self._process.stdin, self._process.stdout
+        if not pipes[0] or not pipes[1]:
+            raise RuntimeError("the load generator has no pipes")
+        print(*words, file=pipes[0], flush=True)
+        line = pipes[1].readline()
+        if not line:
+            raise SystemExit("the load generator ended")
+        result: dict[str, float] = json.loads(line)
+        return result

@@ -1,4 +1,4 @@
-"""The load generator: so many signed webhooks over so many keep-alive connections to loopback, then it stops.
+"""The load generator: so many signed webhooks over so many keep-alive connections to loopback, for each line it reads.
 
 As fast as they are answered; or so many per second, each sent at its time by the next free connection, and the time of
 its answer counted from then, however late it was sent.
@@ -101,10 +101,15 @@ async def load(url: yarl.URL, kind: str, connections: int, count: int, per_secon
     return {"per_second": per_second, "p50": percentiles[49], "p99": percentiles[98]}
 
 
-if __name__ == "__main__":
-    target, what, at_once, how_many, *rate = sys.argv[1:]
+def main() -> None:
+    """Read one load per line, print what was reached, until the input ends."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        reached = runner.run(
-            load(yarl.URL(target), what, int(at_once), int(how_many), float(rate[0]) if rate else None)
-        )
-    print(json.dumps(reached))
+        for line in sys.stdin:
+            target, what, at_once, how_many, *rate = line.split()
+            per_second = float(rate[0]) if rate else None
+            reached = runner.run(load(yarl.URL(target), what, int(at_once), int(how_many), per_second))
+            print(json.dumps(reached), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -58,11 +58,13 @@ class Quiet:
         others: Cores that processes outside the run used, on average.
         steal: Part of the CPU time that the host gave to other machines.
         load: Load average over one minute at the end; it includes the run's own processes.
+        cpu_seconds: CPU time of the run's own processes.
     """
 
     others: float
     steal: float
     load: float
+    cpu_seconds: float
 
     @property
     def note(self) -> str:
@@ -90,6 +92,7 @@ class QuietWatch:
             others=round(max(0.0, busy - own) / wall * cores, 3),
             steal=round(steal / wall, 4),
             load=round(os.getloadavg()[0], 2),
+            cpu_seconds=round(own, 1),
         )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 JOBS: Final = 60
 TROUBLED: Final = 100
+ROUNDS_AT_MOST: Final = 1
+"""A round takes minutes; its rows are medians of 60 jobs."""
 AT_MOST: Final = 90.0
 """Seconds after which a job counts as done: far above every floor."""
 _SETTLED: Final = 5.0

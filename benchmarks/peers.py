@@ -34,12 +34,13 @@ def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, floa
         ingress.run_command(config, "topics", "create")
         bridge = [sys.executable, "-m", "benchmarks.ingress_bridge", broker.bootstrap_servers, "bench-bridge"]
         with (
+            ingress.Generator() as generator,
             ingress.running([ingress.cli(), "--config", str(config), "ingress"]) as ours,
             ingress.running(bridge) as peer,
         ):
             pairs = []
             for round_number in range(rounds + 1):
-                both = [ingress.sent(server, "announcements", _CONNECTIONS, requests)[1] for server in (ours, peer)]
+                both = [generator.sent(server, "announcements", _CONNECTIONS, requests)[1] for server in (ours, peer)]
                 if round_number:  # the first one warms up
                     pairs.append((1 / both[0], 1 / both[1]))
     return {ROW: pairs}

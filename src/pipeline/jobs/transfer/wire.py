@@ -237,7 +237,8 @@ class Wire:
         self._accept(response, response.content_length)
         self._skip = self._offset
         if self._offset == 0:
-            self._crc, self._expected_crc = 0, stated_crc(response.headers)
+            self._expected_crc = stated_crc(response.headers)
+            self._crc = None if self._expected_crc is None else 0
 
     def _accept_range(self, response: aiohttp.ClientResponse) -> None:
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())

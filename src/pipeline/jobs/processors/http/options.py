@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
@@ -131,6 +132,7 @@ class HttpOptions(BaseModel):
             raise ValueError(f"url {error.rule}") from None
 
 
+@lru_cache(maxsize=1024)  # asked several times a card
 def matches(status: int, among: tuple[int | str, ...]) -> bool:
     """Return whether a status is in a list of statuses and classes."""
     return status in among or f"{status // 100}xx" in among

@@ -53,11 +53,12 @@ class LocalFile:
         source: UrlSource,
         *,
         start: int = 0,
+        end: int | None = None,
         etag: str | None = None,
         encoding: Literal["identity", "gzip"] | None = None,
     ) -> AsyncIterator[Download]:
         """Open it from the beginning."""
-        del source, start, etag, encoding
+        del source, start, end, etag, encoding
         yield self
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -104,7 +105,7 @@ async def work(path: Path, folder: Path, records: int) -> float:
         partner=EcsPartner(CallbackSettings(token_file=path)),
         csv=CsvSettings(),
         csv_limits=CsvLimits(),
-        limits=JobLimits(chunks_in_flight=4),
+        limits=JobLimits(chunks_in_flight=4, fanout_bytes=0),
         policies=JobPolicies(),
         processor=load(ProcessorSettings(name="validate")),
         downloader=LocalFile(path),

@@ -11,6 +11,7 @@ from pipeline.contracts import (
     SPECS,
     AuditAction,
     AuditEvent,
+    BatchChunk,
     BatchCompleted,
     BatchFailed,
     BatchProcessed,
@@ -95,6 +96,14 @@ def _of_a_job(topic: Topic, model: type[BaseModel]) -> Contract:
 CONTRACTS: Final[tuple[Contract, ...]] = (
     *map(_of_weavr, KINDS),
     _of_a_job(Topic.BATCH_REQUESTED, BatchRequested),
+    Contract(
+        Topic.BATCH_CHUNKS.value,
+        BatchChunk,
+        "pipeline",
+        Topic.BATCH_CHUNKS,
+        ("{integration}/{job_guid}#{number}",),
+        (Topic.BATCH_CHUNKS.value,),
+    ),
     _of_a_job(Topic.BATCH_PROCESSED, BatchProcessed),
     _of_a_job(Topic.BATCH_UPLOADED, BatchUploaded),
     _of_a_job(Topic.BATCH_FAILED, BatchFailed),

@@ -11,6 +11,7 @@ from uuid import UUID
 from pipeline.contracts import (
     AuditAction,
     AuditEvent,
+    BatchChunk,
     BatchCompleted,
     BatchFailed,
     BatchProcessed,
@@ -47,6 +48,7 @@ _REQUESTED: Final[Mapping[str, Any]] = {
 }
 
 _OURS: Final = {
+    Topic.BATCH_CHUNKS: BatchChunk(**_OF_THE_JOB, generation="1b4f0e9851971998", number=17),
     Topic.BATCH_PROCESSED: BatchProcessed(**_OF_THE_JOB, **_COUNTS, generation="1b4f0e9851971998", parts=1),
     Topic.BATCH_UPLOADED: BatchUploaded(**_OF_THE_JOB, **_COUNTS, result_etag='"d41d8cd98f00b204e9800998ecf8427e"'),
     Topic.BATCH_FAILED: BatchFailed(

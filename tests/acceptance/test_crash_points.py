@@ -56,6 +56,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "store.conflict": [Passage("process", "corrected"), Passage("confirm", "corrected", absent="process")],
     "store.started": [_process],
     "store.source": [_process],
+    "store.plan": [Passage("process", "shared", 2)],
     "store.part": [_process, Passage("process", "failing", 2)],
     "store.manifest": [_process, Passage("process", nth=3)],
     "store.processed": [_process],
@@ -72,6 +73,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "delete.waiting": [Passage("confirm", "parked")],
     "publish.card-batch.requested": [Passage("ingress"), Passage("confirm", "parked")],
     "publish.card-batch.quarantine": [Passage("ingress", "invalid")],
+    "publish.card-batch.chunks": [Passage("process", "shared", 3)],
     "publish.card-batch.processed": [_process],
     "publish.card-batch.uploaded": [_upload, Passage("confirm", "unconfirmed")],
     "publish.card-batch.failed": [Passage("process", "failing")],
@@ -88,6 +90,7 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     ],
     "publish.audit.dead-letter": [Passage("audit", "audit-poison")],
     "commit.process": [_process],
+    "commit.chunks": [Passage("process", "shared")],
     "commit.upload": [_upload],
     "commit.confirm": [_confirm],
     "commit.watch": [_confirm],
@@ -104,9 +107,9 @@ OF_COMMANDS: Final = {
 """Effects of an operator's commands alone: test_commands.py and test_dead_letters.py of tests/unit/cli interrupt each
 command at each of its."""
 
-RARE: Final = {"store.decided", "store.checkpoint", "store.audit-settings"}
-"""No flow has to wait for a deadline, for 64 segments, or for a new log. Unit tests interrupt what makes them:
-test_watch_requests.py of jobs, test_checkpoint.py and test_home.py of audit."""
+RARE: Final = {"store.decided", "store.checkpoint", "store.audit-settings", "store.changed"}
+"""No flow has to wait for a deadline, for 64 segments, for a new log, or for another input file. Unit tests interrupt
+what makes them: test_watch_requests.py and fanout of jobs, test_checkpoint.py and test_home.py of audit."""
 
 CASES: Final = [
     Case(point, *passage) for point in CRASH_POINTS for passage in PASSAGES.get(point.partition(":")[2], ())
@@ -119,7 +122,9 @@ UNRECORDED: Final = {
 }
 """Deaths between an effect and its receipt: it is done once more."""
 
-BESIDE: Final = {f"{side}:commit.{group}" for side in ("before", "after") for group in ("process", "upload", "confirm")}
+BESIDE: Final = {
+    f"{side}:commit.{group}" for side in ("before", "after") for group in ("process", "chunks", "upload", "confirm")
+}
 BESIDE_WATCH: Final = {
     f"{side}:{effect}"
     for side in ("before", "after")
@@ -236,7 +241,7 @@ def _repeats(case: Case, stage: str, effect: str) -> set[int]:
     """Return how often an effect of a stage may have been done once more; at most ``chunks_in_flight`` is one here."""
     if case.stage != stage:
         return {0}
-    if case.point in BESIDE or (stage == "confirm" and case.point in BESIDE_WATCH):
+    if case.point in BESIDE or case.kind == "shared" or (stage == "confirm" and case.point in BESIDE_WATCH):
         return {0, 1}
     return {1} if case.point in UNRECORDED[effect] else {0}
 

@@ -41,7 +41,7 @@ RUNNING: Final = [pytest.param(one, id=component_of(one)) for one in (*DEPLOYMEN
 SERVING: Final = [pytest.param(one, id=component_of(one)) for one in DEPLOYMENTS]
 SCALED: Final = [pytest.param(one, id=component_of(one)) for one in of_kind("ScaledObject", COMPONENTS / "keda")]
 READS: Final = {
-    "process": {Topic.BATCH_REQUESTED},
+    "process": {Topic.BATCH_REQUESTED, Topic.BATCH_CHUNKS},
     "upload": {Topic.BATCH_PROCESSED},
     "confirm": {Topic.BATCH_UPLOADED, Topic.BATCH_FAILED},
 }
@@ -246,11 +246,13 @@ def test_workers_are_scaled_by_the_lag_of_their_own_group(manifest: Manifest, tm
     triggers = [one["metadata"] for one in manifest["spec"]["triggers"]]
     assert manifest["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert {one["topic"] for one in triggers} == {f"{kafka.topic_prefix}{topic}" for topic in READS[name]}
-    assert {one["consumerGroup"] for one in triggers} == {f"{kafka.group_prefix}{name}"}
+    groups = {name, "chunks"} if name == "process" else {name}
+    assert {one["consumerGroup"] for one in triggers} == {f"{kafka.group_prefix}{group}" for group in groups}
     assert {one["bootstrapServers"] for one in triggers} == {kafka.bootstrap_servers}
     assert manifest["spec"]["maxReplicaCount"] == max(SPECS[topic].partitions for topic in READS[name])
     for trigger in triggers:
-        assert trigger["lagThreshold"] == "1", "a file in work is one record of lag"
+        chunks = trigger["topic"].endswith(Topic.BATCH_CHUNKS)
+        assert trigger["lagThreshold"] == ("4" if chunks else "1"), "a file in work is one record of lag"
         assert trigger["excludePersistentLag"] == "false", "a partition busy with a long file has persistent lag"
     down = manifest["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
     assert down["stabilizationWindowSeconds"] >= 300

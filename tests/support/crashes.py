@@ -27,9 +27,10 @@ from pipeline.kafka import KafkaPublisher
 from pipeline.sandbox import CardFile, Fault, Job
 
 JobKind = Literal[
-    "good", "failing", "retried", "parked", "unconfirmed", "corrected", "invalid", "poison", "audit-poison"
+    "good", "failing", "shared", "retried", "parked", "unconfirmed", "corrected", "invalid", "poison", "audit-poison"
 ]
-"""``good``: completes. ``failing``: holds more records than announced. ``retried``: ECS answers the first callback with
+"""``good``: completes. ``failing``: holds more records than announced. ``shared``: completes, and its file is so large
+that its chunks are shared. ``retried``: ECS answers the first callback with
 500. ``parked``: the input storage asks twice to wait for 11 s, so PROCESS parks the job. ``unconfirmed``: ECS answers
 the first three callbacks with 500, so CONFIRM parks it. ``corrected``: announced once more with another record count.
 ``invalid``: the announcement goes to quarantine. ``poison``: a record nobody can read precedes the job's, in its
@@ -38,6 +39,9 @@ Kind = JobKind | EventKind
 
 CARDS: Final = CardFile(records=60, bad_share=0.1)
 CHUNK_RECORDS: Final = 15
+SHARED_CARDS: Final = CardFile(records=150, bad_share=0.1)
+FANOUT_BYTES: Final = 6000
+"""More than the file of most jobs here, and less than the shared one."""
 ANNOUNCED_OF_FAILING: Final = 40
 CORRECTED_COUNT: Final = 61
 POISON: Final = b"no JSON at all"
@@ -46,7 +50,7 @@ _FAULTS: Final = {
     "parked": Fault(target="input", kind="status", status=503, retry_after="11", times=2),
     "unconfirmed": Fault(target="callback", kind="status", status=500, times=3),
 }
-_UNDISTURBED: Final[Sequence[JobKind]] = ("good", "failing")
+_UNDISTURBED: Final[Sequence[JobKind]] = ("good", "failing", "shared")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ async def run_cases(
             processor="support.counting:Counting",
             options={"file": str(_notes_in(folder / f"{broker.kind}-{number}"))},
             integration={
-                "limits": {"chunk_records": CHUNK_RECORDS, "chunks_in_flight": 1},
+                "limits": {"chunk_records": CHUNK_RECORDS, "chunks_in_flight": 1, "fanout_bytes": FANOUT_BYTES},
                 "callback": {"retry": {"first_seconds": 0.2}},
             },
             sandbox={"webhook_pauses_seconds": (0.5,) * 120},
@@ -121,7 +125,7 @@ async def run_cases(
                 case = waiting.pop(0)
                 try:
                     run = await _crash(flow, case, prefork)
-                    await check(case, run, undisturbed["failing" if case.kind == "failing" else "good"])
+                    await check(case, run, undisturbed[case.kind if case.kind in ("failing", "shared") else "good"])
                 except (AssertionError, TimeoutError) as error:
                     found[case] = error
                     await _restored(flow, case)
@@ -188,8 +192,8 @@ async def _restored(flow: Flow, case: Case) -> None:
 async def _drive(flow: Flow, kind: JobKind) -> Job:
     guid = uuid.uuid4()
     match kind:
-        case "good" | "corrected":
-            job = await flow.send(job_guid=guid, cards=CARDS)
+        case "good" | "shared" | "corrected":
+            job = await flow.send(job_guid=guid, cards=SHARED_CARDS if kind == "shared" else CARDS)
             if kind == "corrected":
                 await flow.sandbox.ecs.announce(guid, override={"record_count": CORRECTED_COUNT})
             return job

@@ -39,8 +39,10 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "job": _JOB + r"job\.json",
         "announcement": _JOB + r"announcements/\d+-[0-9a-f]+\.json",
         "conflict": _JOB + r"conflicts/[0-9a-f]+\.json",
-        "started": _WORK + r"started/\d+(?:\.ended)?\.json",
+        "started": _WORK + r"(?:parts/[^/]+/started/\d+/|started/)\d+(?:\.ended)?\.json",
         "source": _WORK + r"parts/[^/]+/source\.json",
+        "plan": _WORK + r"parts/[^/]+/plan(?:/\d+)?\.json",
+        "changed": _WORK + r"parts/[^/]+/changed\.json",
         "part": _WORK + r"parts/[^/]+/\d+-[0-9a-f]+\.csv(?:\.aes)?",
         "manifest": _WORK + r"parts/[^/]+/\d+\.json",
         "processed": _WORK + r"processed\.json",
@@ -66,6 +68,7 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
 _PUBLISH: Final = (
     "card-batch.requested",
     "card-batch.quarantine",
+    "card-batch.chunks",
     "card-batch.processed",
     "card-batch.uploaded",
     "card-batch.failed",
@@ -76,7 +79,7 @@ _PUBLISH: Final = (
     "audit.events",
     "audit.dead-letter",
 )
-_COMMIT: Final = ("process", "upload", "confirm", "watch", "audit")
+_COMMIT: Final = ("process", "chunks", "upload", "confirm", "watch", "audit")
 
 _ERASED: Final = ("announcement", "outcome", "try", "confirmed", "waiting")
 

@@ -53,6 +53,7 @@ JOB_TOPICS: Final[Sequence[TopicSpec]] = [spec for spec in TOPICS if "-events." 
 _GROUPS: Final[Mapping[str, tuple[Topic, ...]]] = {
     "watch": (Topic.BATCH_REQUESTED,),
     "process": (Topic.BATCH_REQUESTED,),
+    "chunks": (Topic.BATCH_CHUNKS,),
     "upload": (Topic.BATCH_PROCESSED,),
     "confirm": (Topic.BATCH_UPLOADED, Topic.BATCH_FAILED),
     "audit": (Topic.BATCH_REQUESTED, Topic.AUDIT_EVENTS),

@@ -24,6 +24,7 @@ from pipeline.jobs.csv_engine import CsvLimits, CsvSettings
 from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.due_jobs import DueJobs
 from pipeline.jobs.ecs import CallbackSettings, EcsPartner
+from pipeline.jobs.fanout import ChunkStage
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
@@ -51,7 +52,7 @@ PART_KEY = PartKey("test", bytes(range(32)))
 PART_CIPHER = PartCipher([PART_KEY])
 
 
-Stage = Literal["process", "upload", "confirm", "watch"]
+Stage = Literal["process", "chunks", "upload", "confirm", "watch"]
 
 
 class Clock:
@@ -116,10 +117,12 @@ class Objects:
         self.inputs: dict[str, bytes] = {}
         self.put: list[tuple[str, bytes]] = []
         self.opened: list[tuple[str, int]] = []
+        self.ranges: list[tuple[str, int]] = []
         self.fail_open: list[PipelineError] = []
         self.fail_after: list[tuple[int, PipelineError]] = []
         self.fail_put: list[PipelineError] = []
         self.etags = True
+        self.by_range = True
 
     @asynccontextmanager
     async def open(
@@ -127,19 +130,21 @@ class Objects:
         source: UrlSource,
         *,
         start: int = 0,
+        end: int | None = None,
         etag: str | None = None,
         encoding: Literal["identity", "gzip"] | None = None,
     ) -> AsyncIterator[Download]:
         del encoding
         url = (await source()).url.get_secret_value()
-        self.opened.append((url, start))
+        (self.opened if end is None else self.ranges).append((url, start))
         if self.fail_open:
             raise self.fail_open.pop(0)
         data = self.inputs[url]
-        info = SourceInfo(self._etag(data), len(data), "identity")
-        if start and info.etag != etag:
+        part = bool(start) or end is not None
+        info = SourceInfo(self._etag(data), len(data), "identity", ranged=part and self.by_range)
+        if part and info.etag != etag:
             raise SourceChanged("source_changed", "another file lies there")
-        yield _Download(info, data[start:], self.fail_after.pop(0) if self.fail_after else None)
+        yield _Download(info, data[start:end], self.fail_after.pop(0) if self.fail_after else None)
 
     async def put_body(self, target: UrlSource, *, size: int, body: Callable[[], AsyncIterator[bytes]]) -> str:
         url = (await target()).url.get_secret_value()
@@ -191,6 +196,9 @@ class Ecs:
         if isinstance(answer, PipelineError):
             raise answer
         return answer
+
+
+_AnyStage = ProcessStage | ChunkStage | UploadStage | ConfirmStage | DeadlineWatch
 
 
 class World:
@@ -266,6 +274,7 @@ class World:
             keep_failed_parts=timedelta(days=7),
         )
         self.process = ProcessStage(self._context("process"), dict.fromkeys(integrations, files))
+        self.chunks = ChunkStage(self._context("chunks"), dict.fromkeys(integrations, files))
         self.upload = UploadStage(self._context("upload"), dict.fromkeys(integrations, uploads))
         self.confirm = ConfirmStage(self._context("confirm"), dict.fromkeys(integrations, confirms), self.parking)
         self.watch = DeadlineWatch(self._context("watch"), dict.fromkeys(integrations, files), interval=0.01)
@@ -357,7 +366,7 @@ class World:
             for record_in in self.records(topic):
                 await self.deliver(stage, record_in)
 
-    async def deliver(self, stage: ProcessStage | UploadStage | ConfirmStage | DeadlineWatch, record: Record) -> None:
+    async def deliver(self, stage: _AnyStage, record: Record) -> None:
         if isinstance(stage, ProcessStage):
             await stage.arrive(record)
         await stage.handle(record, self.lease)

@@ -55,10 +55,16 @@ class Ground:
         return urls[min(self.asked, len(urls)) - 1]
 
     async def fetch(
-        self, *, start: int = 0, etag: str | None = None, encoding: Literal["identity", "gzip"] | None = None
+        self,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,
+        encoding: Literal["identity", "gzip"] | None = None,
     ) -> tuple[SourceInfo, bytes]:
         """Download all there is."""
-        async with self.transfers.downloader.open(self.source, start=start, etag=etag, encoding=encoding) as download:
+        opened = self.transfers.downloader.open(self.source, start=start, end=end, etag=etag, encoding=encoding)
+        async with opened as download:
             return download.info, b"".join([piece async for piece in download.chunks()])
 
     async def put(self, data: bytes, *, piece: int = 1000, size: int | None = None) -> str:
@@ -154,17 +160,18 @@ def ranged(data: bytes, etag: str = ETAG, *, count: int | None = None, **headers
         if asked.get("if-match", etag) != etag:
             await exchange.answer(412, error_document("PreconditionFailed"))
             return
-        start = int(asked["range"].removeprefix("bytes=").removesuffix("-")) if "range" in asked else 0
+        first, _, last = asked.get("range", "bytes=0-").removeprefix("bytes=").partition("-")
+        start, end = int(first), min(int(last) + 1, len(data)) if last else len(data)
         if start >= len(data) > 0:
             document = error_document("InvalidRange", extra=f"<ActualObjectSize>{len(data)}</ActualObjectSize>")
             await exchange.answer(416, document)
             return
-        span = [("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")] if "range" in asked else []
+        span = [("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")] if "range" in asked else []
         named = [(name.replace("_", "-"), value) for name, value in headers.items()]
         await exchange.head(
             206 if span else 200,
-            [("ETag", etag), ("Content-Length", str(len(data) - start)), ("Connection", "close"), *span, *named],
+            [("ETag", etag), ("Content-Length", str(end - start)), ("Connection", "close"), *span, *named],
         )
-        await exchange.send(data[start:] if count is None else data[start : start + count])
+        await exchange.send(data[start : end if count is None else min(start + count, end)])
 
     return act

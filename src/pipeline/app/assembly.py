@@ -19,6 +19,7 @@ from pipeline.contracts import AuditAction, AuditEvent, Record, Topic, TopicName
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.due_jobs import DueJobs
+from pipeline.jobs.fanout import ChunkStage
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.outages import resume_after_outages
@@ -115,9 +116,13 @@ async def make_process(around: Surroundings) -> Part:
     stage = ProcessStage(context, rules)
     switches = around.switches
     handler = JobHandler(context, stage.handle, around.parking, arrive=stage.arrive, switches=switches)
-    return Worker(
-        "process", [_consumer(around, handler, "process", Topic.BATCH_REQUESTED)], [around.resume, switches.run]
-    )
+    sharing = around.with_parts("chunks")
+    chunks = JobHandler(sharing, ChunkStage(sharing, rules).handle, around.parking, switches=switches)
+    runners = [
+        _consumer(around, handler, "process", Topic.BATCH_REQUESTED),
+        _consumer(around, chunks, "chunks", Topic.BATCH_CHUNKS),
+    ]
+    return Worker("process", runners, [around.resume, switches.run])
 
 
 async def _file_rules(around: Surroundings, integration: JobIntegration, chunk_slots: Share) -> FileRules:

@@ -20,13 +20,21 @@ log = structlog.get_logger(__name__)
 
 _OF_JOBS: Final = frozenset({Topic.BATCH_FAILED, Topic.BATCH_DEAD_LETTER, Topic.AUDIT_EVENTS})
 _OF_PROCESS: Final[Mapping[str, frozenset[TopicName]]] = {
-    "process": _OF_JOBS | {Topic.BATCH_REQUESTED, Topic.BATCH_PROCESSED},
+    "process": _OF_JOBS | {Topic.BATCH_REQUESTED, Topic.BATCH_CHUNKS, Topic.BATCH_PROCESSED},
     "upload": _OF_JOBS | {Topic.BATCH_PROCESSED, Topic.BATCH_UPLOADED},
-    "confirm": _OF_JOBS | {Topic.BATCH_REQUESTED, Topic.BATCH_PROCESSED, Topic.BATCH_UPLOADED, Topic.BATCH_COMPLETED},
+    "confirm": _OF_JOBS
+    | {Topic.BATCH_REQUESTED, Topic.BATCH_CHUNKS, Topic.BATCH_PROCESSED, Topic.BATCH_UPLOADED, Topic.BATCH_COMPLETED},
 }
 """What each stage reads and writes; its Kafka user may describe no more (docs/security.md)."""
 _NOT_OF_INGRESS: Final = frozenset(
-    {Topic.BATCH_PROCESSED, Topic.BATCH_UPLOADED, Topic.BATCH_COMPLETED, Topic.AUDIT_DEAD_LETTER} | _OF_JOBS
+    {
+        Topic.BATCH_CHUNKS,
+        Topic.BATCH_PROCESSED,
+        Topic.BATCH_UPLOADED,
+        Topic.BATCH_COMPLETED,
+        Topic.AUDIT_DEAD_LETTER,
+    }
+    | _OF_JOBS
 ) - {Topic.AUDIT_EVENTS}
 _MISSING: Final = "missing"
 

@@ -24,7 +24,7 @@ from pipeline.subscriber import dead_letter_topics
 from pipeline.webhooks.quarantine import masked_announcement
 
 _MARKS: Final = "dead-letters/"
-_OF_STAGES: Final = (*STAGES, "watch")
+_OF_STAGES: Final = (*STAGES, "chunks", "watch")
 """Groups of the pipeline's own; any other group is a subscriber's."""
 
 What = Literal["replayed", "discarded"]

@@ -21,6 +21,7 @@ from pipeline.contracts.headers import (
     schema_uri,
 )
 from pipeline.contracts.jobs import (
+    BatchChunk,
     BatchCompleted,
     BatchFailed,
     BatchProcessed,
@@ -30,6 +31,7 @@ from pipeline.contracts.jobs import (
     IntegrationName,
     JobMessage,
     OutcomeMessage,
+    chunk_key,
     event_id,
     job_key,
     parse_job_key,
@@ -67,6 +69,7 @@ __all__ = [
     "VERIFIED_BY_HEADER",
     "AuditAction",
     "AuditEvent",
+    "BatchChunk",
     "BatchCompleted",
     "BatchFailed",
     "BatchProcessed",
@@ -86,6 +89,7 @@ __all__ = [
     "TopicSpec",
     "accepted_event",
     "audit_record",
+    "chunk_key",
     "event_id",
     "event_topic",
     "first_values",

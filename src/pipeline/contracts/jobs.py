@@ -16,7 +16,7 @@ IntegrationName = Annotated[str, Field(pattern=rf"^{_INTEGRATION}$")]
 """Lower case letters, digits and dashes: it is part of URLs, topic keys and store paths."""
 
 _JOB_KEY: Final = re.compile(
-    rf"(?P<integration>{_INTEGRATION})/(?P<guid>[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})"
+    rf"(?P<integration>{_INTEGRATION})/(?P<guid>[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})(?P<chunk>#[0-9]+)?"
 )
 
 _TIMES: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
@@ -85,6 +85,13 @@ class BatchProcessed(JobMessage):
     result_bytes: int = Field(ge=0)
 
 
+class BatchChunk(JobMessage):
+    """One chunk of a large file is to be processed, by any worker; the job store says where the chunk is."""
+
+    generation: str = Field(pattern=r"^[0-9a-f]{16}$")
+    number: int = Field(ge=0, lt=10**8)
+
+
 class OutcomeMessage(JobMessage):
     """The outcome is decided and the partner is to be notified.
 
@@ -137,8 +144,13 @@ def job_key(integration: str, job_guid: UUID) -> str:
     return f"{integration}/{job_guid}"
 
 
+def chunk_key(integration: str, job_guid: UUID, number: int) -> str:
+    """Return the partition key of one chunk of a job: the chunks spread over the partitions, copies stay in order."""
+    return f"{job_key(integration, job_guid)}#{number}"
+
+
 def parse_job_key(key: str) -> tuple[str, UUID] | None:
-    """Return the integration and the job that a partition key names, or None if it is not the key of a job."""
+    """Return the integration and the job that a partition key names, or None if it is the key of no job or chunk."""
     match = _JOB_KEY.fullmatch(key)
     return (match["integration"], UUID(match["guid"])) if match else None
 

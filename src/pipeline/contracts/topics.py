@@ -18,6 +18,7 @@ class Topic(StrEnum):
     """Logical topic names; settings may add a prefix or rename each (``kafka.topics``)."""
 
     BATCH_REQUESTED = "card-batch.requested"
+    BATCH_CHUNKS = "card-batch.chunks"
     BATCH_PROCESSED = "card-batch.processed"
     BATCH_UPLOADED = "card-batch.uploaded"
     BATCH_FAILED = "card-batch.failed"
@@ -147,6 +148,15 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         sensitive=True,
         dead_letter=Topic.BATCH_DEAD_LETTER,
         about="Announcements of card batch jobs, body as received: holds pre-signed URLs",
+    ),
+    TopicSpec(
+        Topic.BATCH_CHUNKS,
+        12,
+        3 * _DAY,
+        sensitive=False,
+        dead_letter=Topic.BATCH_DEAD_LETTER,
+        about="Chunks of large files that any worker of PROCESS may do; the file and its parts stay where they are",
+        key="job and chunk",
     ),
     TopicSpec(
         Topic.BATCH_PROCESSED,

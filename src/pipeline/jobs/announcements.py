@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.contracts import INTEGRATION_HEADER, RETRY_FIRST_AT_HEADER, Record, first_values, parse_job_key
+from pipeline.contracts import INTEGRATION_HEADER, RETRY_FIRST_AT_HEADER, Record, first_values, job_key, parse_job_key
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import PoisonRecord, Untried
 from pipeline.jobs.job_store import Announced, JobStore
@@ -93,7 +93,7 @@ def decode_request(record: Record, integrations: Mapping[str, JobRules]) -> Requ
         )
     job = parse_job_key(record.key)
     # a job that waits is filed under its key
-    if job is None or job[0] != integration:
+    if job is None or job[0] != integration or record.key != job_key(*job):
         raise PoisonRecord(
             "announcement_invalid", f"its key must be the job's, of the integration in {INTEGRATION_HEADER}"
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import structlog
 
-from pipeline.errors import LeaseLost, PermanentError
+from pipeline.errors import LeaseLost
 from pipeline.jobs.announcements import JobRules
 from pipeline.jobs.csv_engine import (
     Chunk,
@@ -18,14 +20,16 @@ from pipeline.jobs.csv_engine import (
     Layout,
     Position,
     ProcessorFailed,
+    Splitter,
     plan_hash,
 )
+from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage
 from pipeline.jobs.outcomes import OutcomeExists
 from pipeline.jobs.processors import JobContext, LoadedProcessor
 from pipeline.jobs.receipts import Announcement, FilePosition, Manifest
 from pipeline.jobs.stage import StageContext
-from pipeline.jobs.transfer import MAX_PUT_BYTES, Downloader
+from pipeline.jobs.transfer import Download, Downloader, SignedUrl, UrlSource, signed_url
 from pipeline.kafka.slots import Share
 from pipeline.outbound import Circuit
 
@@ -128,8 +132,8 @@ class ChunkWork:
         part = await self._jobs.write_part(self._ref, self._generation, chunk.number, result.data)
         manifest = Manifest(
             number=chunk.number,
-            start=_file_position(chunk.start),
-            end=_file_position(chunk.end),
+            start=file_position(chunk.start),
+            end=file_position(chunk.end),
             ok=result.ok,
             failed=result.failed,
             size=len(result.data),
@@ -155,19 +159,39 @@ class ChunkWork:
             raise
 
 
-def check_result_size(size: int) -> None:
-    """Return if a result of so many bytes can be uploaded.
+def input_url(context: StageContext, ref: JobRef, rules: JobRules) -> UrlSource:
+    """Return what gives the current URL of the input file; the downloader asks it before each try.
 
-    Raises:
-        PermanentError: It is too large for one upload.
+    It raises OutcomeExists if the job's outcome was decided meanwhile.
     """
-    if size > MAX_PUT_BYTES:
-        raise PermanentError(
-            "result_too_large",
-            f"The result would be at least {size} bytes, but one upload takes at most {MAX_PUT_BYTES} bytes (5 GB). "
-            "Split the batch into several jobs.",
+
+    async def url() -> SignedUrl:
+        if await context.jobs.outcome(ref) is not None:
+            raise OutcomeExists
+        newest = await context.jobs.newest(ref)
+        return signed_url(
+            newest.request.input_file_url,
+            expires_at=newest.request.expires_at,
+            margin_seconds=rules.limits.deadline_margin_seconds,
         )
 
+    return url
 
-def _file_position(position: Position) -> FilePosition:
+
+async def chunks_of(download: Download, splitter: Splitter) -> AsyncGenerator[Chunk, None]:
+    """Yield the chunks of a file as it comes. A thread splits it, a piece at a time."""
+    async for piece in download.chunks():
+        for chunk in await asyncio.to_thread(splitter.feed, piece):
+            yield chunk
+    for chunk in await asyncio.to_thread(splitter.finish):
+        yield chunk
+
+
+def position(stored: FilePosition) -> Position:
+    """Return a stored position as the CSV engine knows it."""
+    return Position(byte=stored.byte, record=stored.record, line=stored.line)
+
+
+def file_position(position: Position) -> FilePosition:
+    """Return a position as it is stored."""
     return FilePosition(byte=position.byte, record=position.record, line=position.line)

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import Mapping
 from contextlib import aclosing
-from typing import Final
 from uuid import uuid4
 
 import structlog
 
 from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, TransientError, most_severe
-from pipeline.jobs.chunk_work import ChunkWork, FileRules, check_result_size, open_layout
+from pipeline.jobs.chunk_work import ChunkWork, FileRules, chunks_of, input_url, open_layout, position
 from pipeline.jobs.csv_engine import (
     Chunk,
-    Layout,
-    Position,
     Splitter,
     generation,
 )
+from pipeline.jobs.fanout import Coordinator, Planner
+from pipeline.jobs.file_checks import FileChecks, check_result_size
 from pipeline.jobs.messages import StageMessage
-from pipeline.jobs.outcomes import Counts, OutcomeExists
-from pipeline.jobs.receipts import Announcement, Checkpoint, FilePosition, Manifest, Processed, Source
+from pipeline.jobs.outcomes import Counts
+from pipeline.jobs.receipts import Announcement, Checkpoint, Manifest, Processed, Source
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.starts import Start, Starts
-from pipeline.jobs.transfer import Download, SignedUrl, SourceChanged, signed_url
+from pipeline.jobs.transfer import Download, SourceChanged
 
 log = structlog.get_logger(__name__)
-
-_LEAST_ADDED: Final = len(",ok,")
-"""Fewest bytes that the result adds to a record: the status, an empty message, two delimiters."""
 
 
 class FileWork:
@@ -39,6 +35,9 @@ class FileWork:
     A crash costs the chunks that were in flight: the next run finds finished chunks by their manifests and does not
     process them again. Memory is bounded by ``chunks_in_flight + 2`` chunks. A chunk is processed while it holds a slot
     of the integration's share, which it gives back after its manifest; while it waits, the download may be cut.
+
+    The chunks of a file above ``limits.fanout_bytes`` are done by all workers: then this only divides the file, hands
+    the chunks out, and waits.
     """
 
     def __init__(self, context: StageContext, rules: FileRules, message: StageMessage, starts: Starts) -> None:
@@ -52,6 +51,7 @@ class FileWork:
         self._lease = message.lease
         self._traceparent = message.traceparent
         self._message = message
+        self._url = input_url(context, message.ref, rules)
         self._done: dict[int, Manifest] = {}
         self._counts = Counts()
         self._result_bytes = 0
@@ -71,14 +71,19 @@ class FileWork:
             LeaseLost: Another worker may be doing this job.
         """
         found = await self._jobs.checkpoint(self._ref, self._rules.plan)
-        if found is not None and found.gapless and found.source.etag:
+        if found is not None and found.source.etag:
             try:
-                return await self._run_from(found)
+                if await self._jobs.plan(self._ref, found.generation) is not None:
+                    return await self._share(found)
+                if found.gapless:
+                    return await self._run_from(found)
             except SourceChanged:
                 log.warning("source_changed", generation=found.generation)
         return await self._run_from(None, parts_left=found is not None)
 
-    async def _run_from(self, checkpoint: Checkpoint | None, *, parts_left: bool = False) -> Processed:
+    async def _run_from(
+        self, checkpoint: Checkpoint | None, *, parts_left: bool = False, alone: bool = False
+    ) -> Processed:
         announcement = await self._jobs.newest(self._ref)
         start = checkpoint.manifests[checkpoint.gapless - 1].end.byte if checkpoint else 0
         etag = checkpoint.source.etag if checkpoint else None
@@ -89,21 +94,54 @@ class FileWork:
                 resumed = None
             else:
                 resumed = checkpoint
-            self._begin_with(checkpoint)
-            self._metrics.chunks.labels(self._ref.integration, "found").inc(len(self._done))
-            await self._audit_start(checkpoint)
-            async with self._starts.run(self._ref, self._lease) as self._start:
-                await self._work_off(download, checkpoint, resumed, announcement)
+            shared = resumed is None and not alone and self._is_large(checkpoint.source)
+            if not shared:
+                await self._run_alone(download, checkpoint, resumed, announcement)
+        if shared:
+            return await self._share(checkpoint)
         last = self._done[max(self._done)]
-        self._check_totals(last.end.record, announcement)
+        return await self._finish(checkpoint, announcement, parts=len(self._done), records=last.end.record)
+
+    async def _run_alone(
+        self, download: Download, checkpoint: Checkpoint, resumed: Checkpoint | None, announcement: Announcement
+    ) -> None:
+        self._begin_with(checkpoint.manifests)
+        self._metrics.chunks.labels(self._ref.integration, "found").inc(len(self._done))
+        await self._audit_start(checkpoint)
+        async with self._starts.run(self._ref, self._lease) as self._start:
+            await self._work_off(download, checkpoint, resumed, announcement)
+
+    def _is_large(self, source: Source) -> bool:
+        """Return whether all workers share the file: it is large, and each can read its chunks of it alone."""
+        bound = self._rules.limits.fanout_bytes
+        plain = source.encoding == "identity" and source.etag and source.size is not None
+        return bool(plain and bound and source.size and source.size > bound)
+
+    async def _share(self, checkpoint: Checkpoint) -> Processed:
+        """Divide the file, unless that is done, and let all workers do its chunks."""
+        announcement = await self._jobs.newest(self._ref)
+        planner = Planner(self._context, self._rules, self._message, self._starts, self._url)
+        plan = await planner.plan(checkpoint, announcement)
+        if plan is None:
+            return await self._run_from(None, parts_left=True, alone=True)
+        self._begin_with({})
+        await self._audit_start(checkpoint)
+        coordinator = Coordinator(self._context, self._rules, self._message, self._url, self._count_shared)
+        await coordinator.run(checkpoint.generation, checkpoint.source, plan, announcement)
+        return await self._finish(checkpoint, announcement, parts=plan.chunks, records=plan.records)
+
+    async def _finish(
+        self, checkpoint: Checkpoint, announcement: Announcement, *, parts: int, records: int
+    ) -> Processed:
+        FileChecks(self._rules, announcement).totals(records, failed=self.counts.failed)
         await self._lease.ensure()
         return await self._jobs.record_processed(
             self._ref,
             Processed(
                 announcement=announcement.id,
                 generation=checkpoint.generation,
-                parts=len(self._done),
-                records=last.end.record,
+                parts=parts,
+                records=records,
                 ok=self.counts.ok,
                 failed=self.counts.failed,
                 result_bytes=self._result_bytes,
@@ -111,9 +149,9 @@ class FileWork:
             ),
         )
 
-    def _begin_with(self, checkpoint: Checkpoint) -> None:
+    def _begin_with(self, manifests: Mapping[int, Manifest]) -> None:
         self._done, self._counts, self._result_bytes = {}, Counts(), 0
-        for manifest in checkpoint.manifests.values():
+        for manifest in manifests.values():
             self._count(manifest)
 
     async def _fitting(self, download: Download, *, parts_left: bool) -> Checkpoint:
@@ -129,18 +167,20 @@ class FileWork:
         self, download: Download, checkpoint: Checkpoint, resumed: Checkpoint | None, announcement: Announcement
     ) -> None:
         slots = asyncio.Semaphore(self._rules.limits.chunks_in_flight)
+        checks = FileChecks(self._rules, announcement)
+        splitter = self._splitter(resumed)
         work: ChunkWork | None = None
         end: PermanentError | TransientError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 try:
-                    async with aclosing(self._chunks(download, resumed)) as chunks:
-                        async for chunk, header in chunks:
+                    async with aclosing(chunks_of(download, splitter)) as chunks:
+                        async for chunk in chunks:
                             if work is None:
-                                work = await self._begin(checkpoint, header, announcement)
+                                work = await self._begin(checkpoint, splitter.header or b"", announcement)
                             if chunk.number in self._done:
                                 continue
-                            self._check_chunk(chunk, announcement)
+                            checks.chunk(chunk)
                             await slots.acquire()
                             group.create_task(self._do(chunk, work, slots))
                 except (PermanentError, TransientError) as error:
@@ -150,32 +190,22 @@ class FileWork:
         if end is not None:
             raise end
 
-    async def _chunks(
-        self, download: Download, resumed: Checkpoint | None
-    ) -> AsyncGenerator[tuple[Chunk, bytes], None]:
-        """Yield the remaining chunks and the file's header. A thread splits the file, a piece at a time."""
+    def _splitter(self, resumed: Checkpoint | None) -> Splitter:
         rules = self._rules
-        splitter = (
-            Splitter(
-                rules.csv,
-                rules.csv_limits,
-                at=_position(resumed.manifests[resumed.gapless - 1].end),
-                next_chunk=resumed.gapless,
-                header=resumed.source.header or b"",
-            )
-            if resumed
-            else Splitter(rules.csv, rules.csv_limits)
+        if resumed is None:
+            return Splitter(rules.csv, rules.csv_limits)
+        return Splitter(
+            rules.csv,
+            rules.csv_limits,
+            at=position(resumed.manifests[resumed.gapless - 1].end),
+            next_chunk=resumed.gapless,
+            header=resumed.source.header or b"",
         )
-        async for piece in download.chunks():
-            for chunk in await asyncio.to_thread(splitter.feed, piece):
-                yield chunk, splitter.header or b""
-        for chunk in await asyncio.to_thread(splitter.finish):
-            yield chunk, splitter.header or b""
 
     async def _begin(self, checkpoint: Checkpoint, header: bytes, announcement: Announcement) -> ChunkWork:
         """Read the header, record the source of this generation, and return the work on its chunks."""
         layout = await open_layout(self._rules, header)
-        self._check_size(checkpoint.source, layout, announcement)
+        FileChecks(self._rules, announcement).size(checkpoint.source, layout)
         if not checkpoint.manifests:
             source = checkpoint.source.model_copy(update={"header": header or None})
             await self._lease.ensure()
@@ -201,19 +231,15 @@ class FileWork:
 
     def _count(self, manifest: Manifest) -> None:
         self._done[manifest.number] = manifest
+        self._sum(manifest)
+
+    def _count_shared(self, manifest: Manifest) -> None:
+        self._sum(manifest)
+        check_result_size(self._result_bytes)
+
+    def _sum(self, manifest: Manifest) -> None:
         self._counts = Counts(self._counts.ok + manifest.ok, self._counts.failed + manifest.failed)
         self._result_bytes += manifest.size
-
-    async def _url(self) -> SignedUrl:
-        """Return the current URL; the downloader asks for it before each try."""
-        if await self._jobs.outcome(self._ref) is not None:
-            raise OutcomeExists
-        newest = await self._jobs.newest(self._ref)
-        return signed_url(
-            newest.request.input_file_url,
-            expires_at=newest.request.expires_at,
-            margin_seconds=self._rules.limits.deadline_margin_seconds,
-        )
 
     async def _audit_start(self, checkpoint: Checkpoint) -> None:
         await self._context.audit(
@@ -223,47 +249,3 @@ class FileWork:
             traceparent=self._traceparent,
             detail={"generation": checkpoint.generation, "bytes": checkpoint.source.size},
         )
-
-    def _check_size(self, source: Source, layout: Layout, announcement: Announcement) -> None:
-        """Fail before the first card if the result would be too large to upload."""
-        if source.encoding != "identity" or source.size is None or layout.dropped:
-            return
-        check_result_size(source.size + announcement.request.record_count * _LEAST_ADDED)
-
-    def _check_chunk(self, chunk: Chunk, announcement: Announcement) -> None:
-        """Stop at the first record above the announced count, before more cards are processed."""
-        announced = announcement.request.record_count
-        if self._rules.policies.record_count_mismatch == "fail" and chunk.end.record > announced:
-            raise PermanentError(
-                "record_count_mismatch",
-                f"The file holds more records than announced: record_count is {announced}, and record "
-                f"{announced + 1} exists. Announce the number of data records, not counting the header.",
-            )
-
-    def _check_totals(self, records: int, announcement: Announcement) -> None:
-        policies, announced = self._rules.policies, announcement.request.record_count
-        if records == 0 and announced > 0:
-            if policies.empty_file == "fail":
-                raise PermanentError(
-                    "file_empty", f"The file holds no data record, but record_count announces {announced}."
-                )
-            return
-        if records != announced:
-            if policies.record_count_mismatch == "fail":
-                raise PermanentError(
-                    "record_count_mismatch",
-                    f"The file holds {records} records, but record_count announces {announced}. "
-                    "Announce the number of data records, not counting the header.",
-                )
-            log.warning("record_count_mismatched", announced=announced, records=records)
-        failed = self.counts.failed
-        if records and failed / records > policies.max_failed_share:
-            raise PermanentError(
-                "too_many_failed_cards",
-                f"{failed} of {records} cards failed, more than the agreed share of {policies.max_failed_share:.1%}; "
-                "no result was uploaded.",
-            )
-
-
-def _position(stored: FilePosition) -> Position:
-    return Position(byte=stored.byte, record=stored.record, line=stored.line)

@@ -132,7 +132,7 @@ class JobHandler:
             return
         if first_values(record.headers).get(RETRY_CODE_HEADER) == INTERNAL_ERROR:
             return  # known already; it comes back until it is fixed or its deadline passes
-        self._broken.add(record.key)
+        self._broken.add("/".join(map(str, parse_job_key(record.key) or (record.key,))))
         if len(self._broken) >= _BROKEN_IN_A_ROW:
             raise FatalError(
                 "internal_errors_in_a_row",

@@ -58,6 +58,22 @@ class JobRef:
         """Return the key of a chunk's manifest; zero-padded, so that a listing is in order."""
         return f"{self.parts(generation)}{number:08d}.json"
 
+    def plan(self, generation: str) -> str:
+        """Return the key of what says that a generation's chunks are shared, and how many there are."""
+        return f"{self.parts(generation)}plan.json"
+
+    def plan_page(self, generation: str, number: int) -> str:
+        """Return the key of one page of a plan: where so many chunks end."""
+        return f"{self.parts(generation)}plan/{number:08d}.json"
+
+    def chunk_starts(self, generation: str, number: int) -> str:
+        """Return the prefix of the starts of one shared chunk."""
+        return f"{self.parts(generation)}started/{number:08d}/"
+
+    def source_changed(self, generation: str) -> str:
+        """Return the key of a worker's finding that the input is another file than the generation's."""
+        return f"{self.parts(generation)}changed.json"
+
     def notification(self, again: str | None) -> str:
         """Return the prefix of one notification: the first, or a repeated one that has a name."""
         return f"{self.work}again/{again}/" if again else self.work

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.contracts import (
     INTEGRATION_HEADER,
+    BatchChunk,
     BatchCompleted,
     BatchFailed,
     BatchProcessed,
@@ -20,6 +21,7 @@ from pipeline.contracts import (
     OutgoingRecord,
     Record,
     Topic,
+    chunk_key,
     event_id,
     first_values,
     job_key,
@@ -27,7 +29,7 @@ from pipeline.contracts import (
 )
 from pipeline.errors import PoisonRecord
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.receipts import Announcement, NotificationResult, Outcome, Processed
+from pipeline.jobs.receipts import Announcement, NotificationResult, Outcome, Plan, Processed
 from pipeline.kafka.protocols import Lease
 from pipeline.observability import parse_traceparent
 
@@ -106,6 +108,27 @@ def processed_record(stage_message: StageMessage, announcement: Announcement, re
         result_bytes=receipt.result_bytes,
     )
     return _outgoing(Topic.BATCH_PROCESSED, message, "process", stage_message.traceparent)
+
+
+def chunk_record(
+    stage_message: StageMessage, announcement: Announcement, plan: Plan, generation: str, number: int
+) -> OutgoingRecord:
+    """Return the record that lets any worker do one chunk; copies of it are equal."""
+    ref = stage_message.ref
+    message = BatchChunk(
+        integration=ref.integration,
+        job_guid=ref.job_guid,
+        attempt=ref.attempt,
+        merchant_guid=announcement.request.merchant_guid,
+        partner_reference_id=announcement.request.partner_reference_id,
+        announcement=plan.announcement,
+        at=plan.at,
+        generation=generation,
+        number=number,
+    )
+    facts = (generation, str(number))
+    key = chunk_key(ref.integration, ref.job_guid, number)
+    return _outgoing(Topic.BATCH_CHUNKS, message, "process", stage_message.traceparent, *facts, key=key)
 
 
 def outcome_record(
@@ -188,8 +211,10 @@ def repeated_announcement(
     return OutgoingRecord(Topic.BATCH_REQUESTED, key, announcement.value or b"", headers.encode(extra))
 
 
-def _outgoing(topic: Topic, message: JobMessage, actor: str, traceparent: str | None, *facts: str) -> OutgoingRecord:
-    key = job_key(message.integration, message.job_guid)
+def _outgoing(
+    topic: Topic, message: JobMessage, actor: str, traceparent: str | None, *facts: str, key: str | None = None
+) -> OutgoingRecord:
+    key = key or job_key(message.integration, message.job_guid)
     guid = str(message.job_guid)
     headers = EventHeaders(
         id=event_id(topic.value, message.integration, guid, str(message.attempt), *facts),

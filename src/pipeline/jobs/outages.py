@@ -12,11 +12,11 @@ from pipeline.outbound import CircuitPurpose, Circuits
 
 log = structlog.get_logger(__name__)
 
-_STAGES: Final[dict[CircuitPurpose, str]] = {
-    "input": "process",
-    "cards": "process",
-    "result": "upload",
-    "callback": "confirm",
+_STAGES: Final[dict[CircuitPurpose, tuple[str, ...]]] = {
+    "input": ("process", "chunks"),
+    "cards": ("process", "chunks"),
+    "result": ("upload",),
+    "callback": ("confirm",),
 }
 
 
@@ -27,10 +27,14 @@ async def resume_after_outages(circuits: Circuits, parking: Parking) -> NoReturn
     """
     while True:
         integration, purpose = await circuits.closed.get()
-        stage = _STAGES[purpose]
-        try:
-            count = await parking.resume(integration, stage=stage, code="circuit_open")
-        except (TransientError, Overloaded) as error:
-            log.warning("resume_failed", integration=integration, stage=stage, code=error.code, message=error.message)
-        else:
-            log.info("jobs_resumed", integration=integration, stage=stage, count=count)
+        for stage in _STAGES[purpose]:
+            await _resume(parking, integration, stage)
+
+
+async def _resume(parking: Parking, integration: str, stage: str) -> None:
+    try:
+        count = await parking.resume(integration, stage=stage, code="circuit_open")
+    except (TransientError, Overloaded) as error:
+        log.warning("resume_failed", integration=integration, stage=stage, code=error.code, message=error.message)
+    else:
+        log.info("jobs_resumed", integration=integration, stage=stage, count=count)

@@ -45,7 +45,7 @@ _OUR_SIDE: Final = frozenset(
 )
 """Codes of waits whose words are for operators: they name people, their reasons, files, settings."""
 
-_WITH_DEADLINE: Final = frozenset({"process", "upload"})
+_WITH_DEADLINE: Final = frozenset({"process", "chunks", "upload"})
 _WAITS_READ: Final = 20
 """Latest waits of a job among which the last cause is looked for."""
 

@@ -236,7 +236,7 @@ class Parking:
         if asked is not None and (stage == "confirm" or isinstance(error, Untried)):
             return asked  # a pause that grows already, or the end of a known condition
         pause = self._retry.pause(count)
-        if stage in {"process", "upload"}:
+        if stage in {"process", "chunks", "upload"}:
             pause = min(pause, await self._half_of_the_time_left(ref, now))
         return max(pause, asked or 0.0)
 

@@ -13,7 +13,7 @@ from pipeline.jobs.damage import Findings
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.part_encryption import SEALED_ENDING, PartChanged, PartCipher, Sealed
 from pipeline.jobs.receipt_store import ReceiptStore
-from pipeline.jobs.receipts import Checkpoint, Manifest, Source
+from pipeline.jobs.receipts import Checkpoint, Manifest, Plan, PlanPage, Source, SourceDiffers
 from pipeline.storage import ObjectNotFound, ObjectStore, check_key
 
 _READS_AT_ONCE: Final = 16
@@ -93,6 +93,45 @@ class PartStore(ReceiptStore):
     async def record_source(self, ref: JobRef, generation: str, source: Source) -> None:
         """Record the source of a generation, before its first manifest."""
         await self._create(f"{ref.parts(generation)}source.json", source)
+
+    async def source(self, ref: JobRef, generation: str) -> Source | None:
+        """Return the source of a generation, if it is recorded."""
+        return await self._find(f"{ref.parts(generation)}source.json", Source)
+
+    async def plan(self, ref: JobRef, generation: str) -> Plan | None:
+        """Return the plan of a generation whose chunks are shared, if it is complete."""
+        return await self._find(ref.plan(generation), Plan)
+
+    async def record_plan(self, ref: JobRef, generation: str, plan: Plan) -> Plan:
+        """Record that all chunks are known; return the existing plan."""
+        return (await self._create(ref.plan(generation), plan))[1]
+
+    async def plan_page(self, ref: JobRef, generation: str, number: int) -> PlanPage | None:
+        """Return a page of a plan, if it is recorded."""
+        return await self._find(ref.plan_page(generation, number), PlanPage)
+
+    async def record_plan_page(self, ref: JobRef, generation: str, number: int, page: PlanPage) -> PlanPage:
+        """Record where a run of chunks ends; return the existing page."""
+        return (await self._create(ref.plan_page(generation, number), page))[1]
+
+    async def record_source_changed(self, ref: JobRef, generation: str, finding: SourceDiffers) -> None:
+        """Record that the input is another file than that of the generation. A repeat changes nothing."""
+        await self._create(ref.source_changed(generation), finding)
+
+    async def manifest(self, ref: JobRef, generation: str, number: int) -> Manifest | None:
+        """Return the manifest of a chunk, if it exists."""
+        return await self._find(ref.manifest(generation, number), Manifest)
+
+    async def finished_in(self, ref: JobRef, generation: str) -> tuple[set[int], bool]:
+        """Return which chunks of a generation have a manifest, and whether a worker found another file."""
+        numbers: set[int] = set()
+        changed = False
+        async for info in self.objects.list(ref.parts(generation)):
+            stem = info.key.removeprefix(ref.parts(generation)).removesuffix(".json")
+            if stem.isdecimal() and info.key == ref.manifest(generation, int(stem)):
+                numbers.add(int(stem))
+            changed = changed or info.key == ref.source_changed(generation)
+        return numbers, changed
 
     async def write_part(self, ref: JobRef, generation: str, number: int, data: bytes) -> Part:
         """Store a chunk's result bytes under a unique name, encrypted unless that is switched off.

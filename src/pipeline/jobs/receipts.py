@@ -152,6 +152,42 @@ class Source(Receipt):
     header: bytes | None = None
 
 
+class PlanPage(Receipt):
+    """Where a run of chunks of a shared file ends.
+
+    Attributes:
+        first: Number of the first of them.
+        start: Where it begins.
+        ends: Byte, record and line at the end of each: a chunk begins where the one before ends.
+    """
+
+    first: int
+    start: FilePosition
+    ends: tuple[tuple[int, int, int], ...]
+
+
+class Plan(Receipt):
+    """All chunks of a shared file are known. Created after the last page.
+
+    Attributes:
+        chunks: How many there are.
+        records: Data records of the file.
+        announcement: The announcement with whose URL the file was read.
+    """
+
+    announcement: str
+    chunks: int = Field(ge=1)
+    records: int
+    at: AwareDatetime
+
+
+class SourceDiffers(Receipt):
+    """A worker found that the input is another file than that of the generation."""
+
+    number: int
+    at: AwareDatetime
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The parts of an earlier run.

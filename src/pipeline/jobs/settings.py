@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
 from pipeline.secret_files import KeyPath
-from pipeline.units import Count, Days, Hours, Seconds, Share
+from pipeline.units import Bytes, Count, Days, Hours, Seconds, Share
 
 
 class JobLimits(BaseModel):
@@ -21,6 +21,17 @@ class JobLimits(BaseModel):
         ge=1,
         le=64,
         description="Chunks of one job processed at the same time. Raise it for a slow card service; a crash repeats up to this many chunks",
+    )
+    fanout_bytes: Bytes = Field(
+        default=67_108_864,
+        ge=0,
+        description="A plain input file above this size is split once, and all workers of PROCESS share its chunks. Raise it if your card service should see one worker per job; 0 turns sharing off",
+    )
+    fanout_chunks: Count = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="Chunks of one shared file that are handed out and not finished. Lower it to bound the load that one job puts on the card service, all workers together; keep it at several times the number of workers otherwise",
     )
     max_job_hours: Hours = Field(
         default=48.0,

@@ -72,31 +72,58 @@ class Starts:
 
     @asynccontextmanager
     async def run(self, ref: JobRef, lease: Lease) -> AsyncIterator[Start]:
-        """Record the start of the work in the block, and its end if it raises. Success needs no record.
+        """Record the start of the work in the block on a job's file, and its end if it raises. Success needs no record.
 
         Raises:
             PermanentError: Several workers died while they worked on this job, and finished no chunk.
             TransientError: Another suspect runs; come again.
         """
+        async with self._run(f"{ref.work}started/", lease, ref) as (start, _):
+            yield start
+
+    @asynccontextmanager
+    async def plan(self, ref: JobRef, lease: Lease) -> AsyncIterator[None]:
+        """Record the start and the end of the work in the block, which divides a job's file among the workers.
+
+        Later the job may wait here for other workers, and this one may die meanwhile: that says nothing about the file.
+        Raises as :meth:`run`.
+        """
+        folder = f"{ref.work}started/"
+        async with self._run(folder, lease, ref) as (_, (number, chunks)):
+            yield
+            await self._end(folder, number, chunks, "planned")
+
+    @asynccontextmanager
+    async def chunk(self, ref: JobRef, generation: str, number: int, lease: Lease) -> AsyncIterator[None]:
+        """Record the start of the work in the block on one chunk, and its end if it raises.
+
+        Other workers finish other chunks of the job, which says nothing about this one: so each chunk is counted by
+        itself. Raises as :meth:`run`.
+        """
+        async with self._run(ref.chunk_starts(generation, number), lease, None):
+            yield
+
+    @asynccontextmanager
+    async def _run(self, folder: str, lease: Lease, ref: JobRef | None) -> AsyncIterator[tuple[Start, tuple[int, int]]]:
         await lease.ensure()
-        if await self._create(ref, "1", self._started(1, 0)):
+        if await self._create(folder, "1", self._started(1, 0)):
             start, number, chunks = Start(None), 1, 0
         else:
-            start, number, chunks = await self._start_again(ref, lease)
+            start, number, chunks = await self._start_again(folder, lease, ref)
         try:
-            yield start
+            yield start, (number, chunks)
         except BaseException as error:
-            await self._end(ref, number, chunks, getattr(error, "code", "stopped"))
+            await self._end(folder, number, chunks, getattr(error, "code", "stopped"))
             raise
         finally:
             start.progressed()
 
-    async def _start_again(self, ref: JobRef, lease: Lease) -> tuple[Start, int, int]:
-        chunks = sum(map(len, (await self._jobs.finished_chunks(ref)).values()))
-        last, begun, ended = await self._read(ref)
+    async def _start_again(self, folder: str, lease: Lease, ref: JobRef | None) -> tuple[Start, int, int]:
+        chunks = sum(map(len, (await self._jobs.finished_chunks(ref)).values())) if ref else 0
+        last, begun, ended = await self._read(folder)
         for mine in (one for one in begun if one.worker == self._worker):
             # this process lives, so it did not die then; the store was unavailable when it was to be recorded
-            await self._end(ref, mine.number, mine.chunks, "unrecorded")
+            await self._end(folder, mine.number, mine.chunks, "unrecorded")
         deaths = sum(one.worker != self._worker and one.chunks >= chunks for one in begun)
         if deaths >= MOST_DEATHS:
             raise _worker_crashed(deaths)
@@ -105,10 +132,10 @@ class Starts:
             log.warning("job_suspected", deaths=deaths, chunks=chunks)
             alone = await self._turn()
         try:
-            seconds = await self._alone_seconds(ref, ended, chunks) if alone is not None else 0.0
+            seconds = await self._alone_seconds(folder, ended, chunks) if alone is not None else 0.0
             await lease.ensure()
             number = last + 1
-            while not await self._create(ref, str(number), self._started(number, chunks)):
+            while not await self._create(folder, str(number), self._started(number, chunks)):
                 number += 1
         except BaseException:
             if alone is not None:
@@ -116,35 +143,33 @@ class Starts:
             raise
         start = Start(alone)
         if alone is not None:
-            start.sharing = asyncio.create_task(self._share(ref, number, chunks, seconds, start))
+            start.sharing = asyncio.create_task(self._share(folder, number, chunks, seconds, start))
         return start, number, chunks
 
-    async def _read(self, ref: JobRef) -> tuple[int, list[Started], list[int]]:
+    async def _read(self, folder: str) -> tuple[int, list[Started], list[int]]:
         """Return the highest number of a start, the starts without an end, and the numbers of those with one."""
-        prefix = f"{ref.work}started/"
-        keys = [info.key async for info in self._jobs.objects.list(prefix)]
-        found = [match for key in keys if (match := _NAME.fullmatch(key.removeprefix(prefix)))]
+        keys = [info.key async for info in self._jobs.objects.list(folder)]
+        found = [match for key in keys if (match := _NAME.fullmatch(key.removeprefix(folder)))]
         ended = {int(match[1]) for match in found if match[2]}
         begun = {int(match[1]) for match in found if not match[2]}
-        starts = [await self._get(ref, str(number), Started) for number in sorted(begun - ended)]
+        starts = [await self._get(folder, str(number), Started) for number in sorted(begun - ended)]
         return max(begun, default=0), [start for start in starts if start is not None], sorted(ended)
 
-    async def _alone_seconds(self, ref: JobRef, ended: Sequence[int], chunks: int) -> float:
+    async def _alone_seconds(self, folder: str, ended: Sequence[int], chunks: int) -> float:
         """Return how long a suspect runs alone: longer after each time that it lived on without a finished chunk."""
-        ends = [await self._get(ref, f"{number}.ended", StartEnded) for number in ended]
+        ends = [await self._get(folder, f"{number}.ended", StartEnded) for number in ended]
         tries = sum(end is not None and end.reason == _SHARED and end.chunks >= chunks for end in ends)
         return min(_ALONE_SECONDS * 2.0**tries, _LONGEST_ALONE_SECONDS)
 
-    async def _get(self, ref: JobRef, name: str, model: type[R]) -> R | None:
+    async def _get(self, folder: str, name: str, model: type[R]) -> R | None:
         try:
-            return model.model_validate_json(await self._jobs.objects.get(f"{ref.work}started/{name}.json"))
+            return model.model_validate_json(await self._jobs.objects.get(f"{folder}{name}.json"))
         except (ObjectNotFound, ValidationError):
             log.warning("start_unreadable", name=name)
             return None  # it only counts
 
-    async def _create(self, ref: JobRef, name: str, receipt: Receipt) -> bool:
-        key = f"{ref.work}started/{name}.json"
-        return await self._jobs.objects.create(key, receipt.model_dump_json().encode())
+    async def _create(self, folder: str, name: str, receipt: Receipt) -> bool:
+        return await self._jobs.objects.create(f"{folder}{name}.json", receipt.model_dump_json().encode())
 
     def _started(self, number: int, chunks: int) -> Started:
         return Started(
@@ -163,18 +188,18 @@ class Starts:
             ) from None
         return self._alone
 
-    async def _share(self, ref: JobRef, number: int, chunks: int, seconds: float, start: Start) -> None:
+    async def _share(self, folder: str, number: int, chunks: int, seconds: float, start: Start) -> None:
         """After some time, let other suspects run too; from then on a death says nothing about this one."""
         await asyncio.sleep(seconds)
-        await self._end(ref, number, chunks, _SHARED)
+        await self._end(folder, number, chunks, _SHARED)
         start.sharing = None
         start.progressed()
 
-    async def _end(self, ref: JobRef, number: int, chunks: int, reason: str) -> None:
+    async def _end(self, folder: str, number: int, chunks: int, reason: str) -> None:
         end = StartEnded(number=number, reason=reason, chunks=chunks, at=self._context.clock())
         with suppress(PipelineError, TimeoutError):  # the next start of this process records it
             async with asyncio.timeout(_END_SECONDS):
-                await self._create(ref, f"{number}.ended", end)
+                await self._create(folder, f"{number}.ended", end)
 
 
 def _worker_crashed(deaths: int) -> PermanentError:

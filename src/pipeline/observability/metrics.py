@@ -208,7 +208,11 @@ class Metrics(KafkaMetrics):
             "integration",
         )
         self.chunks = self._counter(
-            "chunks", "Chunks by result (done, found: finished before a restart)", "integration", "result"
+            "chunks",
+            "Chunks by result (done, found: finished before a restart, shared: handed out to all workers, republished: "
+            "handed out once more)",
+            "integration",
+            "result",
         )
         self.chunk_seconds = self._histogram(
             "chunk_seconds", "Time of the processor for one chunk", "integration", buckets=_SLOW

@@ -7,11 +7,12 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from pipeline.contracts import BatchCompleted, BatchFailed, BatchProcessed, BatchUploaded, Topic
+from pipeline.contracts import BatchChunk, BatchCompleted, BatchFailed, BatchProcessed, BatchUploaded, Topic
 from pipeline.contracts.weavr import KINDS
 
 MODELS: Final[Mapping[str, type[BaseModel]]] = {
     **{kind.type: kind.model for kind in KINDS},
+    Topic.BATCH_CHUNKS.value: BatchChunk,
     Topic.BATCH_PROCESSED.value: BatchProcessed,
     Topic.BATCH_UPLOADED.value: BatchUploaded,
     Topic.BATCH_FAILED.value: BatchFailed,

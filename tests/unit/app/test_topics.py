@@ -156,12 +156,16 @@ def test_each_process_looks_at_the_topics_that_its_kafka_user_may_describe() -> 
     found = {name: {str(spec.topic) for spec in topics_of(name, settings)} for name in ("ingress", *STAGES)}
     assert found["process"] == {
         "card-batch.requested",
+        "card-batch.chunks",
         "card-batch.processed",
         "card-batch.failed",
         "card-batch.dead-letter",
         "audit.events",
     }
-    assert found["upload"] == (found["process"] | {"card-batch.uploaded"}) - {"card-batch.requested"}
+    assert found["upload"] == (found["process"] | {"card-batch.uploaded"}) - {
+        "card-batch.requested",
+        "card-batch.chunks",
+    }
     assert found["confirm"] == found["process"] | {"card-batch.uploaded", "card-batch.completed"}
     assert {"audit.events", "audit.dead-letter"} <= found["audit"]
     assert {name for name in found["ingress"] if name.startswith(("card-batch.", "audit."))} == {

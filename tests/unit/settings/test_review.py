@@ -82,7 +82,7 @@ def test_receipts_must_outlive_every_topic_that_redelivers() -> None:
         "retention.receipts_days: 3 days is not longer than the 3 days that card-batch.requested keeps a record, "
         "so a job could run twice; write e.g. receipts_days = 4"
     )
-    assert len(found) == 6
+    assert len(found) == 7
     ecs = {"acme": ACME | {"limits": {"max_expiry_days": 2}}}
     assert review(settings(retention={"receipts_days": 8}, ecs=ecs)).problems == ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -39,8 +40,9 @@ from pipeline.errors import FatalError, PipelineError, TransientError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.partners import Answer
+from pipeline.jobs.settings import JobLimits
 from pipeline.jobs.switches import Switches
-from pipeline.jobs.transfer import SignedUrl
+from pipeline.jobs.transfer import SignedUrl, SourceChanged
 from pipeline.kafka import ConsumerSettings, GroupClient, KafkaSettings
 from pipeline.kafka.protocols import Partition
 from pipeline.kafka.testing import MemoryPublisher
@@ -89,13 +91,14 @@ def test_dead_letters_of_subscribers_are_none_of_the_commands(topic: TopicName) 
 
 
 async def test_every_object_that_jobs_and_the_audit_log_create_is_of_one_kind_of_the_list() -> None:
-    """A job completes, fails, is notified with retries and in vain, is notified again, and has a second attempt."""
+    """Jobs complete, fail, are notified with retries, in vain, and again, have a second attempt, or a shared file."""
     keys = {
         *await _completed(Answer("accepted", 200, "callback_accepted", "")),
         *await _completed(Answer("refused", 404, "callback_unknown_job", "")),
         *await _completed(TransientError("callback_server_error", "ECS answered 500"), Answer("accepted", 200, "", "")),
         *await _failed_and_announced_again(),
         *await _parked(),
+        *await _shared(),
         *await _overdue(),
         *await _audited(),
         *await _commanded(),
@@ -153,6 +156,22 @@ async def _parked() -> list[str]:
     world.objects.fail_open += [TransientError("slow_down", "503")] * 3
     await world.handle_until_over("process", record)
     assert await world.parking.resume("acme") == 1
+    return keys
+
+
+async def _shared() -> list[str]:
+    """A file is divided, and replaced before its first chunk is done."""
+    world, keys = _world()
+    world.limits = JobLimits(fanout_bytes=1)
+    world.restart()
+    running = asyncio.create_task(world.deliver(world.process, world.announce()))
+    async with asyncio.timeout(20):
+        while not world.records(Topic.BATCH_CHUNKS):  # noqa: ASYNC110 - the bus has no event
+            await asyncio.sleep(0.001)
+    world.objects.inputs = dict.fromkeys(world.objects.inputs, b"another file")
+    await world.chunks.handle(world.records(Topic.BATCH_CHUNKS)[0], world.lease)
+    with pytest.raises(SourceChanged):
+        await running
     return keys
 
 

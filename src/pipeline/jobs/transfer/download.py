@@ -134,31 +134,38 @@ class HttpDownloader:
         self._means = Means(session, settings, clock, metrics, circuit or Circuits().of("", "input"))
 
     def open(
-        self, source: UrlSource, *, start: int = 0, etag: str | None = None, encoding: Encoding | None = None
+        self,
+        source: UrlSource,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,
+        encoding: Encoding | None = None,
     ) -> AbstractAsyncContextManager[Download]:
         """Open the file at byte ``start`` of its decompressed content; see ``Downloader``."""
-        return self._open(source, start, etag, encoding)
+        return self._open(source, start, end, etag, encoding)
 
     @asynccontextmanager
     async def _open(
-        self, source: UrlSource, start: int, etag: str | None, encoding: Encoding | None
+        self, source: UrlSource, start: int, end: int | None, etag: str | None, encoding: Encoding | None
     ) -> AsyncGenerator[Download, None]:
-        if start and not etag:
+        part = bool(start) or end is not None
+        if part and not etag:
             raise SourceChanged(
                 "source_changed", "Without an ETag nothing tells that the file behind input_file_url is still the same."
             )
         at_once = start if encoding == "identity" else 0
-        wire = Wire(self._means, source, start=at_once, etag=etag or "" if start else "")
+        wire = Wire(self._means, source, start=at_once, end=end, etag=etag or "" if part else "")
         try:
-            yield await _begin(wire, start, at_once)
+            yield await _begin(wire, start, known_plain=part and encoding == "identity")
         finally:
             wire.close()
 
 
-async def _begin(wire: Wire, start: int, at_once: int) -> HttpDownload:
+async def _begin(wire: Wire, start: int, *, known_plain: bool) -> HttpDownload:
     """Read as much as says what the file is, and go to where the caller wants to begin."""
     first = await wire.read()
-    if at_once:
+    if known_plain:
         return HttpDownload(wire, "identity", first, skip=0)
     announced = _compressions(wire.content_encoding)
     needed = _LOOKED_AT if announced else len(MAGIC)
@@ -208,7 +215,7 @@ class HttpDownload:
         self._wire = wire
         self._first = first
         self._skip = skip
-        self._info = SourceInfo(etag=wire.etag, size=wire.size, encoding=encoding)
+        self._info = SourceInfo(etag=wire.etag, size=wire.size, encoding=encoding, ranged=wire.ranged)
 
     @property
     def info(self) -> SourceInfo:

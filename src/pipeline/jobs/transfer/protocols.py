@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -36,11 +36,13 @@ class SourceInfo:
         etag: As received, quotes included; empty where the server sends none (then a resume starts over).
         size: Bytes on the wire (compressed size for a compressed file), or None where the server does not say.
         encoding: ``gzip`` where the first bytes are gzip's, whatever Content-Encoding says; else ``identity``.
+        ranged: Whether the server sent the asked range alone (206); some servers send the whole file instead.
     """
 
     etag: str
     size: int | None
     encoding: Literal["identity", "gzip"]
+    ranged: bool = field(default=False, compare=False)
 
 
 class Download(Protocol):
@@ -72,13 +74,15 @@ class Downloader(Protocol):
         source: UrlSource,
         *,
         start: int = 0,
+        end: int | None = None,
         etag: str | None = None,
         encoding: Literal["identity", "gzip"] | None = None,
     ) -> AbstractAsyncContextManager[Download]:
         """Open the file at byte ``start`` of its decompressed content.
 
         With ``start`` > 0 the object must still carry ``etag``: asked with Range and If-Match. A gzip file is read from
-        its beginning and the first ``start`` decompressed bytes are skipped. Where ``encoding`` is given, as an earlier
+        its beginning and the first ``start`` decompressed bytes are skipped. With ``end`` the download ends there; this
+        is only for a plain file, with its ``etag`` and ``encoding``. Where ``encoding`` is given, as an earlier
         :class:`SourceInfo` had it, this takes one round trip; else another one looks at the first bytes.
 
         Raises:

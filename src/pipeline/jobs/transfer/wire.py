@@ -63,22 +63,27 @@ class Means:
 
 
 class Wire:
-    """Reads an object from a byte on; reconnects by Range and If-Match.
+    """Reads an object from a byte on, to its end or to another byte; reconnects by Range and If-Match.
 
     Attributes:
         etag: As received, or as demanded; empty where there is none that a resume could rely on.
         size: Bytes of the whole object, or None where the server does not say.
         content_encoding: As received with the first answer.
+        ranged: Whether the last answer held the asked range alone.
     """
 
-    def __init__(self, means: Means, source: UrlSource, *, start: int = 0, etag: str = "") -> None:
+    def __init__(
+        self, means: Means, source: UrlSource, *, start: int = 0, end: int | None = None, etag: str = ""
+    ) -> None:
         self.etag = etag
         self.size: int | None = None
         self.content_encoding = ""
+        self.ranged = False
         self._means = means
         self._source = source
         self._tries = Tries(means.settings, DOWNLOAD, means.clock, means.metrics)
         self._offset = start
+        self._stop = end
         self._since_failure = 0
         self._begun = bool(etag)
         self._ranged = True
@@ -148,8 +153,8 @@ class Wire:
 
     async def _read_once(self, signed: SignedUrl) -> bytes:
         link = self._link = self._link or await self._connect(signed)
-        if link is None:
-            return b""
+        if link is None or self._offset == self._stop:
+            return self._end() if link is not None else b""
         data = await translated(link.pace.take(link.response.content.read(PIECE_BYTES), DOWNLOAD), DOWNLOAD)
         return self._pass(data) if data else self._end()
 
@@ -160,6 +165,8 @@ class Wire:
         dropped = min(self._skip, len(data))
         self._skip -= dropped
         data = data[dropped:]
+        if self._stop is not None:
+            data = data[: self._stop - self._offset]
         self._offset += len(data)
         self._since_failure += len(data)
         if self.size is not None and self._offset > self.size:
@@ -176,9 +183,9 @@ class Wire:
         """Take the end of one answer's body, which need not be that of the object."""
         if self.size is None:
             self.size = self._offset
-        if self._offset < self.size:
+        if self._offset < (self.size if self._stop is None else self._stop):
             raise HostUnavailable("source_cut", "Host of input_file_url: the answer ended before the file did.")
-        if self._expected_crc is not None and self._crc != self._expected_crc:
+        if self._stop is None and self._expected_crc is not None and self._crc != self._expected_crc:
             raise SourceRefused(
                 "source_checksum_mismatch",
                 "The file behind input_file_url does not have the CRC32 that its store states. Upload it again.",
@@ -214,7 +221,9 @@ class Wire:
         headers = {"Accept-Encoding": "identity"}
         if self.etag:
             headers["If-Match"] = self.etag
-        if self._offset and self._ranged:
+        if self._ranged and self._stop is not None:
+            headers["Range"] = f"bytes={self._offset}-{self._stop - 1}"
+        elif self._ranged and self._offset:
             headers["Range"] = f"bytes={self._offset}-"
         return headers
 
@@ -235,6 +244,7 @@ class Wire:
                 "input_file_url: the host does not say how long the file is, so nobody could tell that it is whole.",
             )
         self._accept(response, response.content_length)
+        self.ranged = False
         self._skip = self._offset
         if self._offset == 0:
             self._expected_crc = stated_crc(response.headers)
@@ -246,6 +256,7 @@ class Wire:
             self._ranged = False
             raise TransientError("source_range_wrong", "Host of input_file_url: it sent other bytes than asked for.")
         self._accept(response, int(found[3]))
+        self.ranged = True
         self._skip = 0
 
     def _accept(self, response: aiohttp.ClientResponse, size: int | None) -> None:

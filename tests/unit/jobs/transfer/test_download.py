@@ -113,6 +113,39 @@ async def test_resume_from_checkpoint() -> None:
     assert (request.headers["range"], request.headers["if-match"]) == (f"bytes={MIDDLE}-", ETAG)
 
 
+@pytest.mark.parametrize(("start", "end"), [(0, 1), (0, MIDDLE), (MIDDLE, MIDDLE + 1), (MIDDLE, len(DATA))])
+async def test_a_range_takes_one_request(start: int, end: int) -> None:
+    """With both ends, ETag and encoding known, exactly these bytes are asked for."""
+    async with ground(ranged(DATA)) as store:
+        info, data = await store.fetch(start=start, end=end, etag=ETAG, encoding="identity")
+    (request,) = store.server.requests
+    assert request.headers["range"] == f"bytes={start}-{end - 1}"
+    assert request.headers["if-match"] == ETAG
+    assert data == DATA[start:end]
+    assert (info.ranged, info.size) == (True, len(DATA))
+
+
+async def test_a_cut_range_goes_on_behind_its_last_byte() -> None:
+    async with ground(ranged(DATA, count=1000), ranged(DATA)) as store:
+        _, data = await store.fetch(start=500, end=5000, etag=ETAG, encoding="identity")
+    assert data == DATA[500:5000]
+    assert [one.headers["range"] for one in store.server.requests] == ["bytes=500-4999", "bytes=1500-4999"]
+
+
+async def test_a_server_that_sends_the_whole_file_instead_of_a_range_is_known() -> None:
+    """Its bytes are right all the same."""
+    async with ground(whole(DATA)) as store:
+        info, data = await store.fetch(start=500, end=5000, etag=ETAG, encoding="identity")
+    assert data == DATA[500:5000]
+    assert not info.ranged
+
+
+async def test_a_range_of_another_file_is_refused() -> None:
+    async with ground(ranged(DATA, etag='"other"')) as store:
+        with pytest.raises(SourceChanged):
+            await store.fetch(start=500, end=5000, etag=ETAG, encoding="identity")
+
+
 async def test_resume_of_unknown_encoding() -> None:
     """Without a known encoding the first bytes are looked at before the range is asked for."""
     async with ground(ranged(DATA)) as store:

@@ -1,0 +1,7 @@
+"""Fan-out: one large file is split once, and its chunks are done by all workers of PROCESS (docs/chunks.md)."""
+
+from pipeline.jobs.fanout.chunk_stage import ChunkStage
+from pipeline.jobs.fanout.coordinator import Coordinator
+from pipeline.jobs.fanout.planner import Planner
+
+__all__ = ["ChunkStage", "Coordinator", "Planner"]

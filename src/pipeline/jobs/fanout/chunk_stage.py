@@ -1,0 +1,194 @@
+"""CHUNKS: does one chunk of a shared file; a part of PROCESS that any worker can do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from pipeline.contracts import BatchChunk, Record
+from pipeline.errors import PermanentError, Untried
+from pipeline.jobs.announcements import rules_for
+from pipeline.jobs.chunk_work import ChunkWork, FileRules, input_url, open_layout
+from pipeline.jobs.csv_engine import Chunk, Layout, Position, Splitter
+from pipeline.jobs.damage import JobDamaged
+from pipeline.jobs.fanout.planner import bounds_of, page_of
+from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.messages import StageMessage, decode, receipt_missing, ref_of
+from pipeline.jobs.outcomes import Counts, Decider, OutcomeExists
+from pipeline.jobs.receipts import PlanPage, Source, SourceDiffers
+from pipeline.jobs.stage import StageContext, job_in_logs
+from pipeline.jobs.starts import Starts
+from pipeline.jobs.transfer import SourceChanged
+from pipeline.kafka.protocols import Lease
+
+log = structlog.get_logger(__name__)
+
+_FILES_KEPT: Final = 16
+"""Shared files whose plan a worker remembers."""
+_OTHER_PLAN_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True)
+class _SharedFile:
+    """What a worker remembers of a shared file: its source, the columns, and pages of its plan."""
+
+    source: Source
+    layout: Layout
+    pages: dict[int, PlanPage] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """The work of one message, with the store as it is remembered for it."""
+
+    context: StageContext
+    body: BatchChunk
+    message: StageMessage
+    rules: FileRules
+
+
+class ChunkStage:
+    """Handler of ``card-batch.chunks``: one call does one chunk, exactly as the direct way does it.
+
+    A worker does ``limits.chunks_in_flight`` chunks of a job at a time, and downloads one more meanwhile. A chunk that
+    fails for good decides the job's outcome.
+    """
+
+    def __init__(self, context: StageContext, integrations: Mapping[str, FileRules]) -> None:
+        self._context = context
+        self._jobs = context.jobs
+        self._integrations = integrations
+        self._starts = Starts(context)
+        self._files: OrderedDict[tuple[JobRef, str], _SharedFile] = OrderedDict()
+        self._turns: dict[JobRef, _Turns] = {}
+
+    async def handle(self, record: Record, lease: Lease) -> None:
+        """Do one chunk, or find that it is done, or that nobody needs it any more."""
+        body = decode(record, BatchChunk)
+        ref, rules = ref_of(body), rules_for(self._integrations, body.integration)
+        # without a look: a listing of a large job is long
+        context, _ = self._context.recent(ref)
+        task = _Task(context, body, StageMessage.of(record, ref, lease), rules)
+        with job_in_logs(ref):
+            if await context.jobs.outcome(ref) is not None:
+                return  # the coordinator publishes it
+            async with Decider(context).failing_damaged(task.message, rules):
+                await self._handle(task)
+
+    async def _handle(self, task: _Task) -> None:
+        context, body, ref = task.context, task.body, task.message.ref
+        file = await self._file(ref, body.generation, task.rules)
+        bounds = await self._bounds(ref, body, file)
+        if await context.jobs.manifest(ref, body.generation, body.number) is not None:
+            return
+        try:
+            await context.within_deadline(ref, lambda: self._do(task, file, bounds))
+        except OutcomeExists:
+            return
+        except SourceChanged:
+            log.warning("source_changed", generation=body.generation, chunk=body.number)
+            await task.message.lease.ensure()
+            finding = SourceDiffers(number=body.number, at=context.clock())
+            await context.jobs.record_source_changed(ref, body.generation, finding)
+        except JobDamaged:
+            raise
+        except PermanentError as error:
+            await task.message.lease.ensure()
+            counts = await self._decided_cards(ref)
+            await Decider(context).fail(ref, error, task.rules, counts=counts, traceparent=task.message.traceparent)
+
+    async def _file(self, ref: JobRef, generation: str, rules: FileRules) -> _SharedFile:
+        known = self._files.get((ref, generation))
+        if known is None:
+            source = await self._jobs.source(ref, generation)
+            if source is None:
+                raise receipt_missing(ref, f"parts/{generation}/source.json")
+            if source.plan != rules.plan:
+                # another worker planned it: a rollout of other settings or of another processor is under way
+                raise Untried(
+                    "plan_differs",
+                    "This worker has other chunk bounds, CSV settings or another processor than the one that divided "
+                    "the file. The chunk waits for a worker with the same, or until the job is divided again.",
+                    retry_after=_OTHER_PLAN_SECONDS,
+                )
+            known = _SharedFile(source, await open_layout(rules, source.header or b""))
+            self._files[ref, generation] = known
+            if len(self._files) > _FILES_KEPT:
+                self._files.popitem(last=False)
+        self._files.move_to_end((ref, generation))
+        return known
+
+    async def _bounds(self, ref: JobRef, body: BatchChunk, file: _SharedFile) -> tuple[Position, Position]:
+        number = page_of(body.number)
+        page = file.pages.get(number) or await self._jobs.plan_page(ref, body.generation, number)
+        found = bounds_of(page, body.number) if page else None
+        if page is None or found is None:
+            raise receipt_missing(ref, f"parts/{body.generation}/plan/{number:08d}.json")
+        file.pages[number] = page
+        return found
+
+    async def _do(self, task: _Task, file: _SharedFile, bounds: tuple[Position, Position]) -> None:
+        context, body, message = task.context, task.body, task.message
+        async with self._turns_of(message.ref, task.rules) as turns, turns.fetching:
+            chunk = await self._fetch(task, file, bounds)
+            async with turns.working, task.rules.chunk_slots:
+                announcement = await context.jobs.newest(message.ref)
+                work = ChunkWork(
+                    context, task.rules, message, body.generation, layout=file.layout, announcement=announcement
+                )
+                async with self._starts.chunk(message.ref, body.generation, body.number, message.lease):
+                    await work.decide(chunk)
+
+    async def _fetch(self, task: _Task, file: _SharedFile, bounds: tuple[Position, Position]) -> Chunk:
+        start, end = bounds
+        number, rules = task.body.number, task.rules
+        asked = rules.downloader.open(
+            input_url(task.context, task.message.ref, rules),
+            start=start.byte,
+            end=end.byte,
+            etag=file.source.etag,
+            encoding="identity",
+        )
+        async with asked as download:
+            data = b"".join([piece async for piece in download.chunks()])
+        if number:
+            return Chunk(number=number, data=data, start=start, end=end)
+        # the first one begins with the header, and perhaps with a mark and a line that names the delimiter
+        splitter = Splitter(rules.csv, rules.csv_limits)
+        first, *more = [*splitter.feed(data), *splitter.finish()]
+        if more or first.end != end:
+            raise SourceChanged("source_changed", "The file behind input_file_url has other bytes under the same ETag.")
+        return first
+
+    async def _decided_cards(self, ref: JobRef) -> Counts:
+        try:
+            return Counts(*await self._jobs.decided_cards(ref))
+        except JobDamaged:
+            return Counts()
+
+    @asynccontextmanager
+    async def _turns_of(self, ref: JobRef, rules: FileRules) -> AsyncIterator[_Turns]:
+        """Bound the chunks of one job that this worker does at a time."""
+        turns = self._turns.setdefault(ref, _Turns(rules.limits.chunks_in_flight))
+        turns.users += 1
+        try:
+            yield turns
+        finally:
+            turns.users -= 1
+            if not turns.users:
+                del self._turns[ref]
+
+
+class _Turns:
+    """The turns of one job's chunks in this worker."""
+
+    def __init__(self, in_flight: int) -> None:
+        self.fetching = asyncio.Semaphore(in_flight + 1)
+        self.working = asyncio.Semaphore(in_flight)
+        self.users = 0

@@ -1,0 +1,157 @@
+"""Hands out the chunks of a planned file, and waits until every one is done."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from pipeline.errors import Untried
+from pipeline.jobs.chunk_work import FileRules
+from pipeline.jobs.messages import StageMessage, chunk_record
+from pipeline.jobs.outcomes import OutcomeExists
+from pipeline.jobs.parking import at_once
+from pipeline.jobs.receipts import Announcement, Manifest, Plan, Source
+from pipeline.jobs.stage import StageContext
+from pipeline.jobs.transfer import UrlSource
+
+log = structlog.get_logger(__name__)
+
+_SHORTEST_STEP: Final = 0.2
+_FIRST_STEP: Final = 0.5
+_LONGEST_STEP: Final = 5.0
+"""Seconds between two looks at the finished chunks: shorter while many are finished, so that no worker runs dry."""
+
+_REPEAT_SECONDS: Final = 60.0
+"""After this time a chunk that is not finished is published once more, then after twice the time, and so on.
+
+A record is lost only if somebody skips it. The copy has the key of the first record, so it comes to the same worker
+after it, and finds the manifest.
+"""
+
+_PATIENCE_SECONDS: Final = 300.0
+"""If no chunk is finished for so long, the job is parked: its chunks probably wait for a host."""
+_PARKED_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True)
+class _HandedOut:
+    """When a chunk was published last, by the monotonic clock, and how often."""
+
+    at: float
+    times: int = 1
+
+
+class Coordinator:
+    """Hands out the chunks of one generation to all workers, for one message.
+
+    At most ``limits.fanout_chunks`` chunks are handed out and not finished. The manifests in the store say which are
+    finished: so a coordinator that dies is followed by another one, which needs nothing of it.
+
+    Args:
+        on_finished: Called with the manifest of each finished chunk, once per run.
+    """
+
+    def __init__(
+        self,
+        context: StageContext,
+        rules: FileRules,
+        message: StageMessage,
+        url: UrlSource,
+        on_finished: Callable[[Manifest], None],
+    ) -> None:
+        self._context = context
+        self._jobs = context.jobs
+        self._rules = rules
+        self._message = message
+        self._ref = message.ref
+        self._url = url
+        self._on_finished = on_finished
+        self._finished: set[int] = set()
+        self._out: dict[int, _HandedOut] = {}
+        self._next = 0
+
+    async def run(self, generation: str, source: Source, plan: Plan, announcement: Announcement) -> None:
+        """Return when every chunk has its manifest.
+
+        Raises:
+            OutcomeExists: The job's outcome was decided meanwhile, for example because a chunk failed for good.
+            SourceChanged: A worker found another file, and so does this one.
+            Untried: No chunk was finished for a long time.
+            LeaseLost: Another worker may coordinate this job.
+        """
+        step, progressed = _FIRST_STEP, time.monotonic()
+        while True:
+            await self._message.lease.ensure()
+            if await self._jobs.outcome(self._ref) is not None:
+                raise OutcomeExists
+            fresh = await self._look(generation, source, plan)
+            if len(self._finished) == plan.chunks:
+                return
+            now = time.monotonic()
+            progressed = now if fresh else progressed
+            if now - progressed > _PATIENCE_SECONDS:
+                raise _chunks_wait(len(self._finished), plan.chunks)
+            await self._hand_out(generation, plan, announcement)
+            if fresh * 4 >= self._rules.limits.fanout_chunks:
+                step = max(step / 2, _SHORTEST_STEP)
+            elif not fresh:
+                step = min(step * 1.5, _LONGEST_STEP)
+            await asyncio.sleep(step)
+
+    async def _look(self, generation: str, source: Source, plan: Plan) -> int:
+        """Note what was finished since the last look; return how many chunks that are."""
+        finished, changed = await self._jobs.finished_in(self._ref, generation)
+        if changed:
+            await self._ensure_same(source)
+        fresh = sorted(number for number in finished - self._finished if number < plan.chunks)
+        for manifest in await self._jobs.manifests(self._ref, generation, fresh):
+            self._on_finished(manifest)
+        self._finished.update(fresh)
+        for number in fresh:
+            self._out.pop(number, None)
+        return len(fresh)
+
+    async def _ensure_same(self, source: Source) -> None:
+        """Raise SourceChanged unless the file is still that of the generation; then it is divided again."""
+        asked = self._rules.downloader.open(self._url, start=1, end=2, etag=source.etag, encoding="identity")
+        async with asked:
+            pass
+
+    async def _hand_out(self, generation: str, plan: Plan, announcement: Announcement) -> None:
+        now = time.monotonic()
+        late = [number for number, one in self._out.items() if now - one.at > _REPEAT_SECONDS * 2 ** (one.times - 1)]
+        new: list[int] = []
+        while len(self._out) + len(new) < self._rules.limits.fanout_chunks and self._next < plan.chunks:
+            if self._next not in self._finished:
+                new.append(self._next)
+            self._next += 1
+        if not late and not new:
+            return
+        await self._message.lease.ensure()
+
+        async def publish(number: int) -> None:
+            await self._context.publisher.publish(chunk_record(self._message, announcement, plan, generation, number))
+
+        await at_once(publish, [*late, *new])
+        for number in late:
+            self._out[number] = _HandedOut(now, self._out[number].times + 1)
+        self._out |= {number: _HandedOut(now) for number in new}
+        chunks = self._context.metrics.chunks
+        chunks.labels(self._ref.integration, "shared").inc(len(new))
+        if late:
+            chunks.labels(self._ref.integration, "republished").inc(len(late))
+            log.warning("chunks_republished", chunks=len(late))
+
+
+def _chunks_wait(done: int, chunks: int) -> Untried:
+    return Untried(
+        "chunks_wait",
+        f"No chunk of this job was finished for {_PATIENCE_SECONDS:.0f} s; {done} of {chunks} are done. Its chunks "
+        "wait or take very long; the job continues by itself.",
+        retry_after=_PARKED_SECONDS,
+    )

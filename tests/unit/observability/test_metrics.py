@@ -19,6 +19,7 @@ CLOSED = {
     "topic",
     "code",
     "stage",
+    "state",
     "partition",
     "result",
     "outcome",

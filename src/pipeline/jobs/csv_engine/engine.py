@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -190,18 +188,10 @@ def _all_failed(rows: int, message: str, layout: Layout) -> Outcomes:
     return Outcomes(status, pa.array([message] * rows, pa.string()), tuple(nothing for _ in layout.own))
 
 
-_M_ARENA_MAX: Final = -8
-"""Of glibc's ``mallopt``: how many heaps the threads of a process share."""
-
-
 def settle_memory() -> None:
-    """Keep the memory of a process that processes cards small; call it once, before it starts threads.
+    """Let Arrow take its memory from the system's allocator; call it once in a process that processes cards.
 
-    Arrow takes its memory from the system's allocator: its own (mimalloc) keeps what each thread freed, about 100 MB
-    more here, growing with the size of the file. The threads share one heap of glibc: with one each, every thread keeps
-    the largest chunk that it once had, about 30 MB in all. Neither costs speed. Other C libraries have no such heaps.
+    Arrow's default (mimalloc) keeps what each thread freed: about 100 MB more here, growing with the size of the file,
+    at the same speed.
     """
     pa.set_memory_pool(pa.system_memory_pool())
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(_M_ARENA_MAX, 1)

@@ -121,6 +121,7 @@ def _world(**policies: object) -> tuple[World, list[str]]:
 
     world.memory = Listed()
     world.jobs = JobStore(world.memory, PART_CIPHER)
+    world.jobs.inline_bytes = -1  # small parts too are objects
     world.parking = Parking(world.jobs, world.clock)
     world.restart()
     return world, keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from typing import Any
 
@@ -154,7 +155,7 @@ async def test_a_stage_message_that_is_none_is_poison() -> None:
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+    return {one.name: getattr(record, one.name) for one in dataclasses.fields(record) if one.init}
 
 
 async def test_the_result_keeps_the_input_columns_byte_for_byte() -> None:

@@ -53,9 +53,7 @@ async def _measure(rounds: int, jobs: int) -> dict[str, list[tuple[float, float]
     rows: dict[str, list[tuple[float, float]]] = {P50: [], P99: [], RATE: []}
     with tempfile.TemporaryDirectory() as name, running_apache_kafka() as kafka:
         async with running_flow(Broker("apache", kafka.bootstrap_servers), Path(name), start=()) as flow:
-            for (
-                role
-            ) in EVERYTHING:  # one after another: together they take longer than they are given on a busy machine
+            for role in EVERYTHING:  # on a busy machine all at once would not be ready in time
                 await flow.start(role)
             await _latencies(flow, 2)
             for _ in range(rounds):

@@ -28,6 +28,14 @@ _CACHE = Path.home() / ".cache" / "card-pipeline" / f"kafka-{VERSION}"
 _UP_WITHIN = 120.0
 
 
+def _stopped(task: Path) -> bool:
+    """Return whether a thread is stopped; one that has ended counts as stopped."""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] in {"T", "t", "Z", "X"}
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class Broker:
     """A broker that a test may freeze, stop and start again; or one that is only lent (``process`` is None)."""
 
@@ -37,8 +45,11 @@ class Broker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def freeze(self) -> None:
-        """Let it hang: connections stay open, nothing is answered."""
-        self._own().send_signal(signal.SIGSTOP)
+        """Let it hang: connections stay open, nothing is answered. It hangs when this returns."""
+        process = self._own()
+        process.send_signal(signal.SIGSTOP)
+        while any(not _stopped(task) for task in Path(f"/proc/{process.pid}/task").iterdir()):
+            time.sleep(0.01)  # the system stops one thread after another
 
     def thaw(self) -> None:
         """Let it go on."""

@@ -19,7 +19,6 @@ from pipeline.contracts import AuditAction, AuditEvent, Record, Topic, TopicName
 from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
 from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.due_jobs import DueJobs
-from pipeline.jobs.fanout import ChunkStage
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.outages import resume_after_outages
@@ -103,6 +102,7 @@ async def open_jobs(settings: Settings, ports: Ports = PORTS, *, with_parts: boo
 async def make_process(around: Surroundings) -> Part:
     """Return the worker of PROCESS; processors are opened."""
     from pipeline.jobs.csv_engine import settle_memory  # noqa: PLC0415 - other stages do without numpy and Arrow
+    from pipeline.jobs.fanout import ChunkStage  # noqa: PLC0415 - the same
     from pipeline.jobs.process import ProcessStage  # noqa: PLC0415 - the same
 
     settle_memory()

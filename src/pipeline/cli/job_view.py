@@ -251,7 +251,7 @@ def all_attempts(latest: JobRef) -> list[JobRef]:
 
 async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
     """Return what is known of an attempt: one listing of the job's objects, then only the receipts that it has."""
-    keys = [info.key async for info in jobs.objects.list(ref.root)]
+    keys = await jobs.keys(ref.root)
     own = {key.removeprefix(ref.work) for key in keys if key.startswith(ref.work)}
     tries = sorted(name for name in own if name.startswith("told/") and not name.endswith(".answer.json"))
     damage: list[str] = []
@@ -297,7 +297,7 @@ async def glance_at_job(jobs: JobStore, ref: JobRef) -> JobView:
 
     Whether its announcement is damaged is not known then.
     """
-    keys = [info.key async for info in jobs.objects.list(ref.root)]
+    keys = await jobs.keys(ref.root)
     names = [key.removeprefix(ref.root) for key in keys]
     announced = [name for name in names if name.startswith("announcements/")]
     if not announced or any(not name.startswith(_BEFORE_THE_RESULT) for name in names):

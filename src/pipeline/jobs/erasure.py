@@ -64,7 +64,7 @@ async def erase_texts(jobs: JobStore, attempts: list[JobRef], at: datetime, *, d
         dry_run: Whether only to count.
     """
     root, erased = attempts[0].root, 0
-    keys = [info.key async for info in jobs.objects.list(root)]
+    keys = await jobs.keys(root)
     for key in keys:
         with suppress(JobDamaged):
             erased += await _erase(jobs, key, key.removeprefix(root), dry_run=dry_run)

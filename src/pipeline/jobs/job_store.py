@@ -150,7 +150,7 @@ class JobStore(NotificationStore):
             first: The first attempt of the job.
             ident: Id of the announcement.
         """
-        keys = [info.key async for info in self.objects.list(first.root)]
+        keys = await self.keys(first.root)
         stored = self._announcements_among(keys, first)
         if len(stored) != 1 or not stored[0].endswith(f"-{ident}.json"):
             return None
@@ -240,7 +240,7 @@ class JobStore(NotificationStore):
             drop_parts: Whether its parts go.
         """
         await self.objects.create(ref.ended(at, outcome.outcome), b"")
-        keys = [info.key async for info in self.objects.list(ref.root)]
+        keys = await self.keys(ref.root)
         parts = [key for key in keys if key.startswith(ref.parts())] if drop_parts else []
         if keep_urls:
             deadlines = [one.deadline for one in await self.announcements(ref)]
@@ -258,7 +258,7 @@ class JobStore(NotificationStore):
         more, or they expire. Then the deadline watch calls this again, with the attempt's parts if it has some, which
         are filed already and must not go earlier; else after an hour. A damaged object stays.
         """
-        keys = [info.key async for info in self.objects.list(ref.root)]
+        keys = await self.keys(ref.root)
         return await self._drop_urls(ref, at, keys, decided=await self._decided_at(ref))
 
     async def _drop_urls(

@@ -77,7 +77,7 @@ class PartStore(ReceiptStore):
 
     async def finished_chunks(self, ref: JobRef) -> dict[str, set[int]]:
         """Return the numbers of the chunks that have a manifest, by generation."""
-        return self.chunks_among(ref, [info.key async for info in self.objects.list(ref.parts())])
+        return self.chunks_among(ref, await self.keys(ref.parts()))
 
     @staticmethod
     def chunks_among(ref: JobRef, keys: Sequence[str]) -> dict[str, set[int]]:
@@ -126,11 +126,11 @@ class PartStore(ReceiptStore):
         """Return which chunks of a generation have a manifest, and whether a worker found another file."""
         numbers: set[int] = set()
         changed = False
-        async for info in self.objects.list(ref.parts(generation)):
-            stem = info.key.removeprefix(ref.parts(generation)).removesuffix(".json")
-            if stem.isdecimal() and info.key == ref.manifest(generation, int(stem)):
+        for key in await self.keys(ref.parts(generation)):
+            stem = key.removeprefix(ref.parts(generation)).removesuffix(".json")
+            if stem.isdecimal() and key == ref.manifest(generation, int(stem)):
                 numbers.add(int(stem))
-            changed = changed or info.key == ref.source_changed(generation)
+            changed = changed or key == ref.source_changed(generation)
         return numbers, changed
 
     async def write_part(self, ref: JobRef, generation: str, number: int, data: bytes) -> Part:
@@ -228,7 +228,7 @@ class PartStore(ReceiptStore):
 
     async def drop_parts(self, ref: JobRef, *, dry_run: bool = False) -> int:
         """Delete all parts and manifests of an attempt (its card data); return how many objects that concerns."""
-        keys = [info.key async for info in self.objects.list(ref.parts())]
+        keys = await self.keys(ref.parts())
         await self.delete_known([] if dry_run else keys)
         return len(keys)
 

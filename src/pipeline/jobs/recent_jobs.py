@@ -56,7 +56,7 @@ class RecentJobs(JobStore):
     async def look(self) -> None:
         """List the objects of the job."""
         began = self._clock()
-        self._see([info.key async for info in self.objects.list(self._ref.root)], began)
+        self._see(await self.keys(self._ref.root), began)
 
     def created(self, announcement: Announcement, at: float) -> None:
         """Take over that this process created the job: before, the store held nothing of it.

@@ -46,6 +46,11 @@ class Counting(MemoryStore):
         async for info in super().list(prefix):
             yield info
 
+    async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        self.requests["list"] += 1
+        async for info in super().scan(prefix, after=after):
+            yield info
+
 
 async def with_jobs(ended: int, open_: int) -> World:
     """Jobs 1 to ``ended``, one a minute, every third of them failed; then open ones."""

@@ -42,6 +42,11 @@ class Counting(MemoryStore):
         async for info in super().list(prefix):
             yield info
 
+    async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        self.requests += 1
+        async for info in super().scan(prefix, after=after):
+            yield info
+
     async def replace(self, key: str, data: bytes) -> None:
         self.requests += 1
         await super().replace(key, data)

@@ -35,6 +35,7 @@ from pipeline.jobs.process import ProcessStage
 from pipeline.jobs.processors import LoadedProcessor, ProcessorSettings, load
 from pipeline.jobs.settings import JobLimits, JobPolicies
 from pipeline.jobs.stage import StageContext
+from pipeline.jobs.starts import Starts
 from pipeline.jobs.transfer import Download, Downloader, SourceChanged, SourceInfo, UrlSource
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka.slots import SharedSlots
@@ -273,8 +274,9 @@ class World:
             hold=timedelta(days=15),
             keep_failed_parts=timedelta(days=7),
         )
-        self.process = ProcessStage(self._context("process"), dict.fromkeys(integrations, files))
-        self.chunks = ChunkStage(self._context("chunks"), dict.fromkeys(integrations, files))
+        starts = Starts(self._context("process"))
+        self.process = ProcessStage(self._context("process"), dict.fromkeys(integrations, files), starts)
+        self.chunks = ChunkStage(self._context("chunks"), dict.fromkeys(integrations, files), starts)
         self.upload = UploadStage(self._context("upload"), dict.fromkeys(integrations, uploads))
         self.confirm = ConfirmStage(self._context("confirm"), dict.fromkeys(integrations, confirms), self.parking)
         self.watch = DeadlineWatch(self._context("watch"), dict.fromkeys(integrations, files), interval=0.01)

@@ -104,6 +104,7 @@ async def make_process(around: Surroundings) -> Part:
     from pipeline.jobs.csv_engine import settle_memory  # noqa: PLC0415 - other stages do without numpy and Arrow
     from pipeline.jobs.fanout import ChunkStage  # noqa: PLC0415 - the same
     from pipeline.jobs.process import ProcessStage  # noqa: PLC0415 - the same
+    from pipeline.jobs.starts import Starts  # noqa: PLC0415 - the same
 
     settle_memory()
     names = around.settings.job_names
@@ -113,11 +114,12 @@ async def make_process(around: Surroundings) -> Part:
         for name, one in around.settings.job_integrations().items()
     }
     context = around.with_parts("process")
-    stage = ProcessStage(context, rules)
+    starts = Starts(context)
+    stage = ProcessStage(context, rules, starts)
     switches = around.switches
     handler = JobHandler(context, stage.handle, around.parking, arrive=stage.arrive, switches=switches)
     sharing = around.with_parts("chunks")
-    chunks = JobHandler(sharing, ChunkStage(sharing, rules).handle, around.parking, switches=switches)
+    chunks = JobHandler(sharing, ChunkStage(sharing, rules, starts).handle, around.parking, switches=switches)
     runners = [
         _consumer(around, handler, "process", Topic.BATCH_REQUESTED),
         _consumer(around, chunks, "chunks", Topic.BATCH_CHUNKS),

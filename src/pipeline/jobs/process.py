@@ -36,10 +36,10 @@ _ACTIONS: Final = {
 class ProcessStage:
     """Handler of ``card-batch.requested``: one call does one job's file, chunk by chunk, restartable at each."""
 
-    def __init__(self, context: StageContext, integrations: Mapping[str, FileRules]) -> None:
+    def __init__(self, context: StageContext, integrations: Mapping[str, FileRules], starts: Starts) -> None:
         self._context = context
         self._integrations = integrations
-        self._starts = Starts(context)
+        self._starts = starts
         self._arrived: dict[tuple[int, int], tuple[Announced, float]] = {}
 
     async def arrive(self, record: Record) -> None:

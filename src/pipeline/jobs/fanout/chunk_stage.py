@@ -58,13 +58,18 @@ class ChunkStage:
 
     A worker does ``limits.chunks_in_flight`` chunks of a job at a time, and downloads one more meanwhile. A chunk that
     fails for good decides the job's outcome.
+
+    Args:
+        context: The surroundings of the stage.
+        integrations: The rules of each integration.
+        starts: Those of the whole worker: a chunk and a job that died in one worker are suspects together.
     """
 
-    def __init__(self, context: StageContext, integrations: Mapping[str, FileRules]) -> None:
+    def __init__(self, context: StageContext, integrations: Mapping[str, FileRules], starts: Starts) -> None:
         self._context = context
         self._jobs = context.jobs
         self._integrations = integrations
-        self._starts = Starts(context)
+        self._starts = starts
         self._files: OrderedDict[tuple[JobRef, str], _SharedFile] = OrderedDict()
         self._turns: dict[JobRef, _Turns] = {}
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from uuid import UUID
 
 import pytest
 from support.effects import NoticingPublisher, NoticingStore
@@ -16,12 +17,15 @@ from pipeline.contracts import Record, Topic, first_values
 from pipeline.errors import LeaseLost, PermanentError, TransientError
 from pipeline.jobs.fanout import coordinator, planner
 from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.processors import Card, JobContext, ProcessorSettings, adopt
 from pipeline.jobs.receipts import Processed
 from pipeline.jobs.transfer import SourceChanged
 
 ROWS = b"card_number,note\n" + b"".join(b"999999%010d,x\n" % number for number in range(60))
 FILE = {"chunk_records": 10, "chunk_bytes": 1024}
+OTHER = UUID(int=7)
+SMALL = "https://files.example/small.csv?X-Amz-Signature=planted1"
 BOUND = 500
 """Below the size of the file."""
 
@@ -478,6 +482,47 @@ async def test_a_chunk_that_kills_its_workers_fails_the_job() -> None:
         task.cancel()
     with suppress(BaseException):
         await asyncio.gather(*dead, return_exceptions=True)
+
+
+async def test_a_small_job_that_dies_beside_a_deadly_chunk_is_not_blamed_again() -> None:
+    """Chunks and jobs are suspects of one worker: the small job waits for its turn while the chunk kills workers."""
+    cards = Cards()
+    world = world_of(cards)
+    workers = Workers(world)
+    reached: list[int] = []
+    dying = True
+
+    async def stick(card: Card) -> None:
+        if card.record == 15 or (dying and card.record == 2):
+            reached.append(card.record)
+            await asyncio.Event().wait()
+
+    running = asyncio.create_task(world.deliver(world.process, world.announce(ROWS, record_count=60)))
+    records = await workers.first_chunks()
+    for number in (0, 2, 3, 4, 5):
+        await _done(world, records[number])
+    small = world.announce(b"card_number\n" + b"9999990000000006\n" * 3, job_guid=str(OTHER), input_file_url=SMALL)
+    cards.act, dead = stick, []
+    for deaths in range(3):
+        victim = workers.other()
+        dead.append(asyncio.create_task(_done(victim, records[1])))
+        async with asyncio.timeout(5):
+            while reached.count(15) <= deaths:  # noqa: ASYNC110 - the processor has no event
+                await asyncio.sleep(0.001)
+        dead.append(asyncio.create_task(victim.deliver(victim.process, small)))
+        await asyncio.sleep(0.02)
+    dying = False
+    await _done(world, records[1])
+    await world.deliver(world.process, small)
+    await running
+    outcome = await world.jobs.outcome(world.ref)
+    assert outcome is not None
+    assert outcome.reason == "worker_crashed"
+    assert await world.jobs.outcome(JobRef("acme", OTHER)) is None
+    assert await world.jobs.processed(JobRef("acme", OTHER)) is not None
+    for task in dead:
+        task.cancel()
+    await asyncio.gather(*dead, return_exceptions=True)
 
 
 async def test_chunks_of_a_decided_job_cost_nothing() -> None:

@@ -162,10 +162,16 @@ class ChunkWork:
 def input_url(context: StageContext, ref: JobRef, rules: JobRules) -> UrlSource:
     """Return what gives the current URL of the input file; the downloader asks it before each try.
 
-    It raises OutcomeExists if the job's outcome was decided meanwhile.
+    It raises OutcomeExists if the job's outcome was decided meanwhile. After the first time it relies on no memory: a
+    try failed, and whether there is a new URL decides whether the job fails.
     """
+    asked = False
 
     async def url() -> SignedUrl:
+        nonlocal asked
+        if asked:
+            context.jobs.forget()
+        asked = True
         if await context.jobs.outcome(ref) is not None:
             raise OutcomeExists
         newest = await context.jobs.newest(ref)

@@ -60,6 +60,9 @@ class Announced:
 class JobStore(NotificationStore):
     """The state of all jobs, in any :class:`pipeline.storage.ObjectStore`."""
 
+    def forget(self) -> None:
+        """Ask the store again, whatever it said a moment ago. Only a :class:`RecentJobs` remembers something."""
+
     # --- announcements ---------------------------------------------------------------------------------------------
 
     async def announce(self, integration: str, wanted: Announcement, *, new_attempt_after_failure: bool) -> Announced:

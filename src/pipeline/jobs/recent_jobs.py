@@ -75,7 +75,7 @@ class RecentJobs(JobStore):
         return self._is_fresh(self._looked)
 
     def forget(self) -> None:
-        """Ask the store for announcements and outcome again, whenever they were read."""
+        """See JobStore."""
         self._looked = self._undecided = -math.inf
         self._listed = -math.inf, []
 

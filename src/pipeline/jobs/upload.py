@@ -68,6 +68,7 @@ class _Upload:
         self._message = message
         self._processed = processed
         self._rules = rules
+        self._asked = False
 
     async def run(self) -> str:
         """Return the ETag of the uploaded result."""
@@ -87,8 +88,15 @@ class _Upload:
         return await self._rules.uploader.put(self._url, size=processed.result_bytes, body=body)
 
     async def _url(self) -> SignedUrl:
-        """Return the current URL; the uploader asks for it before each try."""
+        """Return the current URL; the uploader asks for it before each try.
+
+        After the first time it relies on no memory: a try failed, and whether there is a new URL decides whether the
+        job fails.
+        """
         ref = self._message.ref
+        if self._asked:
+            self._jobs.forget()
+        self._asked = True
         await self._message.lease.ensure()
         if await self._jobs.outcome(ref) is not None:
             raise OutcomeExists

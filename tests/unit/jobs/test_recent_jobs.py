@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
-from support.job_world import BEGIN, World
+from support.job_world import BEGIN, CARDS, World
 
 from pipeline.contracts import Record, Topic
+from pipeline.errors import TransientError
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.receipts import FilePosition, Manifest, Outcome
 from pipeline.jobs.recent_jobs import RecentJobs
+from pipeline.jobs.transfer import UrlSource
 from pipeline.storage import ObjectInfo
 from pipeline.storage.testing import MemoryStore
 
@@ -129,6 +132,44 @@ async def test_close_to_the_deadline_no_memory_of_announcements_counts() -> None
     await world.process.arrive(world.announce(expires_at="2026-01-21T18:00:00Z"))
     world.clock.now = first.deadline - timedelta(seconds=2)
     assert (await jobs.newest(world.ref)).deadline > first.deadline
+
+
+@pytest.mark.parametrize("stage", ["process", "upload"])
+async def test_after_a_failed_try_no_memory_of_announcements_counts(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that refuses the old URL would fail the job for good, although the new one is in the store."""
+    world = World(fresh_seconds=60.0)
+    field = {"process": "input_file_url", "upload": "result_upload_url"}[stage]
+    asked: list[str] = []
+
+    async def ask(source: UrlSource) -> None:
+        asked.append((await source()).url.get_secret_value())
+        changes: dict[str, object] = {field: "https://files.example/new.csv", "expires_at": "2026-01-21T18:00:00Z"}
+        await world.process.arrive(world.announce(CARDS, **changes))
+        asked.append((await source()).url.get_secret_value())
+        raise TransientError("cut", "cut")
+
+    async def put(target: UrlSource, *, size: int, body: object) -> str:
+        del size, body
+        await ask(target)
+        return ""
+
+    @asynccontextmanager
+    async def opened(source: UrlSource, **_: object) -> AsyncIterator[None]:
+        await ask(source)
+        yield
+
+    record = world.announce()
+    if stage == "upload":
+        await world.deliver(world.process, record)
+        record = world.records(Topic.BATCH_PROCESSED)[0]
+    monkeypatch.setattr(world.objects, "put_body", put)
+    monkeypatch.setattr(world.objects, "open", opened)
+    world.restart()
+    with pytest.raises(TransientError, match="cut"):
+        await world.deliver(getattr(world, stage), record)
+    assert asked[0] != asked[1] == "https://files.example/new.csv"
 
 
 async def test_a_job_that_another_process_announced_first_is_looked_at() -> None:

@@ -104,6 +104,9 @@ class ChunkStage:
         except JobDamaged:
             raise
         except PermanentError as error:
+            if await self._is_done(task):
+                log.warning("chunk_done_elsewhere", code=error.code, chunk=body.number)
+                return
             await task.message.lease.ensure()
             counts = await self._decided_cards(ref)
             await Decider(context).fail(ref, error, task.rules, counts=counts, traceparent=task.message.traceparent)
@@ -170,6 +173,13 @@ class ChunkStage:
         if more or first.end != end:
             raise SourceChanged("source_changed", "The file behind input_file_url has other bytes under the same ETag.")
         return first
+
+    async def _is_done(self, task: _Task) -> bool:
+        """Return whether nobody needs the chunk any more: another worker did it, or the job by another generation."""
+        body, ref = task.body, task.message.ref
+        if await self._jobs.manifest(ref, body.generation, body.number) is not None:
+            return True
+        return await self._jobs.processed(ref) is not None
 
     async def _decided_cards(self, ref: JobRef) -> Counts:
         try:

@@ -398,6 +398,40 @@ async def test_a_chunk_that_fails_for_good_fails_the_job_once() -> None:
     assert await world.jobs.processed(world.ref) is None
 
 
+@pytest.mark.parametrize("whole_job", [False, True])
+async def test_a_chunk_that_is_done_elsewhere_fails_no_job(*, whole_job: bool) -> None:
+    """A worker of an older release, or one that does a copy, comes too late with a permanent error."""
+    cards = Cards()
+    world = world_of(cards)
+    workers = Workers(world)
+    late, reached, released = workers.other(), asyncio.Event(), asyncio.Event()
+
+    async def hold(_card: Card) -> None:
+        cards.act = None
+        reached.set()
+        await released.wait()
+        raise PermanentError("account_closed", "The card programme is closed.")
+
+    cards.act = hold
+    running = asyncio.create_task(world.deliver(world.process, world.announce(ROWS, record_count=60)))
+    records = await workers.first_chunks()
+    failing = asyncio.create_task(_done(late, records[0]))
+    await reached.wait()
+    for record in records if whole_job else records[:1]:
+        await _done(world, record)
+    if whole_job:
+        await running
+        for key in [key for key in world.memory.objects if key.endswith("/00000000.json")]:
+            del world.memory.objects[key]  # as in a generation that is not the result's
+    released.set()
+    await failing
+    assert await world.jobs.outcome(world.ref) is None
+    for record in [] if whole_job else records[1:]:
+        await _done(world, record)
+    await running
+    assert (await receipt(world)).ok == 60
+
+
 async def test_a_chunk_whose_record_is_lost_is_published_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator, "_REPEAT_SECONDS", 0.02)
     cards = Cards()

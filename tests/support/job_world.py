@@ -279,7 +279,9 @@ class World:
         self.chunks = ChunkStage(self._context("chunks"), dict.fromkeys(integrations, files), starts)
         self.upload = UploadStage(self._context("upload"), dict.fromkeys(integrations, uploads))
         self.confirm = ConfirmStage(self._context("confirm"), dict.fromkeys(integrations, confirms), self.parking)
-        self.watch = DeadlineWatch(self._context("watch"), dict.fromkeys(integrations, files), interval=0.01)
+        self.watch = DeadlineWatch(
+            self._context("watch"), dict.fromkeys(integrations, files), interval=0.01, receipts_kept=timedelta(days=30)
+        )
         self.due = DueJobs(self._context("watch"), self.parking, integrations, owns=lambda _: self.owned, interval=0.01)
 
     def handler(self, name: Stage) -> JobHandler:

@@ -209,7 +209,12 @@ async def make_confirm(around: Surroundings) -> Part:
         alarms |= {f"{alarm}-{name}": check for alarm, check in notifications.alarms.items()}
     context, watching = around.stage("confirm"), around.stage("watch")
     stage = ConfirmStage(context, rules, parking)
-    watch = DeadlineWatch(watching, rules, interval=settings.watch.interval_seconds)
+    watch = DeadlineWatch(
+        watching,
+        rules,
+        interval=settings.watch.interval_seconds,
+        receipts_kept=timedelta(days=settings.retention.receipts_days),
+    )
     switches = around.switches
     confirming = JobHandler(context, stage.handle, parking, switches=switches)
     filing = _consumer(

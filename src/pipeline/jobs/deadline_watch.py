@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -33,6 +33,8 @@ _FAILURES_IN_A_ROW: Final = 5
 _COUNT_EVERY_SECONDS: Final = 300.0
 """Counting the open jobs is for metrics only, and costs a request of the store for every 1,000 of them."""
 
+_FORGET_EVERY_SECONDS: Final = 86_400.0
+"""A refused job that nobody acted on is looked at so often, once its receipts are old enough to be deleted."""
 
 _HEAD_START_SECONDS: Final = 1.0
 """How long after its arrival an announcement is left to PROCESS. Deadlines are minutes away, and the offset waits."""
@@ -47,19 +49,34 @@ class DeadlineWatch:
     It files every job at once under the minute of its deadline. At the deadline, it decides ``failed`` for a job
     without an outcome, and files the job as decided: so a look reads what is due, not what is open or was refused.
     Several watches may run: the store creates the outcome once. Run it inside CONFIRM.
+
+    Args:
+        context: Its surroundings.
+        integrations: The rules of each integration.
+        interval: Seconds between two looks.
+        receipts_kept: How long the store keeps the receipts of a job.
     """
 
-    def __init__(self, context: StageContext, integrations: Mapping[str, JobRules], *, interval: float) -> None:
+    def __init__(
+        self,
+        context: StageContext,
+        integrations: Mapping[str, JobRules],
+        *,
+        interval: float,
+        receipts_kept: timedelta,
+    ) -> None:
         self._context = context
         self._jobs = context.jobs
         self._integrations = integrations
         self._interval = interval
+        self._receipts_kept = receipts_kept
         self._decider = Decider(context)
         self._nearest: datetime | None = None
         self._failing: set[str] = set()
         self._unconfigured: Counter[str] = Counter()
         self._arrived: dict[tuple[int, int], float] = {}
         self._count_at = 0.0
+        self._forget_at = 0.0
 
     async def arrive(self, record: Record) -> None:
         """Remember when a record came, so that PROCESS has its head start only once."""
@@ -100,6 +117,9 @@ class DeadlineWatch:
             try:
                 await self.look()
                 self._context.metrics.deadline_watch_failing.set(len(self._failing))
+                if time.monotonic() >= self._forget_at:
+                    await self.forget()
+                    self._forget_at = time.monotonic() + _FORGET_EVERY_SECONDS
                 if time.monotonic() >= self._count_at:
                     await self.count()
                     self._count_at = time.monotonic() + _COUNT_EVERY_SECONDS
@@ -149,6 +169,24 @@ class DeadlineWatch:
             await attempts.make(marker, self._handle_due)
         self._show_nearest(nearest)
         await self._purge_due(now, attempts)
+
+    async def forget(self) -> None:
+        """Remove the markers of decided jobs whose receipts a lifecycle rule deleted: nothing is left to do.
+
+        Raises:
+            TransientError: The store seems to be unavailable.
+        """
+        attempts = _Attempts()
+        async for marker in self._jobs.filed("decided", until=self._context.clock() - self._receipts_kept):
+            await attempts.make(marker, self._forget)
+
+    async def _forget(self, marker: Marker) -> bool:
+        try:
+            await self._jobs.newest(marker.ref)
+        except ObjectNotFound:
+            log.warning("job_forgotten")
+            await self._jobs.unfile(marker.key)
+        return False
 
     async def count(self) -> None:
         """Set the metrics of open jobs, those of integrations that are not configured here among them."""

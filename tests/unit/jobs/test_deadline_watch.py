@@ -254,6 +254,27 @@ async def test_a_job_whose_announcements_are_gone_is_forgotten_and_holds_up_nobo
     ]
 
 
+async def test_a_refused_job_that_the_lifecycle_rule_deleted_is_forgotten() -> None:
+    """No look reads decided jobs; without this they would count as open, and be listed, for ever."""
+    world = World()
+    await world.deliver(world.watch, world.announce())
+    later = world.announce(job_guid="11111111-1111-4111-8111-111111111111", expires_at="2026-02-15T13:00:00Z")
+    await world.deliver(world.watch, later)
+    world.clock.forward(days=26)
+    await world.watch.look()
+    await world.watch.forget()
+    assert len([key for key in world.memory.objects if key.startswith("decided/")]) == 2
+    for key in [key for key in world.memory.objects if key.startswith("jobs/")]:
+        del world.memory.objects[key]
+    world.clock.forward(days=6)
+    await world.watch.forget()
+    await world.watch.count()
+    assert world.metrics.open_jobs._value.get() == 1
+    assert [key for key in world.memory.objects if key.startswith(("open/", "decided/"))] == [
+        "decided/202602151259/acme/11111111-1111-4111-8111-111111111111.1"
+    ]
+
+
 async def test_a_job_whose_urls_expire_in_a_year_is_failed_before_its_record_leaves_the_topic() -> None:
     """Waiting longer than the topic keeps the record would lose the job with the next restart."""
     world = World(limits={"max_job_hours": 48})

@@ -20,10 +20,10 @@ from pipeline.cli.integration_writer import (
     add_weavr,
     add_webhook,
     append_tables,
+    ensure_addable,
     print_ecs_sheet,
     print_weavr_sheet,
     print_webhook_sheet,
-    settings_without,
 )
 from pipeline.cli.output import json_option, print_json
 from pipeline.settings import DEFAULT_FILE, toml_value
@@ -127,8 +127,8 @@ def init(
     brokers = kafka or _ask("Kafka: embedded, or HOST:PORT of the brokers", _EMBEDDED, asks=asks)
     location = store or _ask("Store: folder, or s3://BUCKET", _FOLDER, asks=asks)
     names = [name or ("acme" if sender in _ADDERS else sender) for sender in chosen]
-    for sender, one in zip(chosen, names, strict=True):
-        settings_without(sender, one, file)  # refuses a wrong name before anything is written
+    tables = [sender if sender in _ADDERS else "webhooks" for sender in chosen]
+    ensure_addable(file, list(zip(tables, names, strict=True)))
     append_tables(file, "", _HEAD + _kafka(brokers) + _store(location) + _REST)
     added = [(sender, _add(sender, file, one, base_url)) for sender, one in zip(chosen, names, strict=True)]
     if as_json:

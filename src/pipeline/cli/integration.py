@@ -183,7 +183,7 @@ def webhook(
     """Write the settings of a source NAME; print what to enter at the sender, and where its secret belongs.
 
     The table is appended to the settings file; nothing else in it changes. With --new-secret, a secret goes to
-    secrets/NAME-webhook, readable by you alone, and is never overwritten.
+    secrets/NAME-source, readable by you alone, and is never overwritten.
     """
     sheet = add_webhook(
         setup.target, name, sender=sender, base_url=base_url, new_secret=new_secret, show_secret=show_secret

@@ -137,12 +137,42 @@ def write_secret(path: Path, secret: str = "") -> str:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise UsageRefused(
-            "secret_exists", f"{path} is there already and is not overwritten; move it away or choose another name"
-        ) from None
+        raise _secret_exists(path) from None
     with os.fdopen(handle, "w", encoding="ascii") as file:
         file.write(secret)
     return secret
+
+
+def _secret_exists(path: Path) -> UsageRefused:
+    return UsageRefused(
+        "secret_exists", f"{path} is there already and is not overwritten; move it away or choose another name"
+    )
+
+
+def ensure_addable(file: Path, integrations: Sequence[tuple[str, str]]) -> None:
+    """Refuse integrations that could not be added one after the other: before anything is written.
+
+    Args:
+        file: The settings file; it need not exist.
+        integrations: Table and name of each.
+
+    Raises:
+        UsageRefused: As of :func:`settings_without` and :func:`write_secret`, or two have the same table and name.
+    """
+    for number, (table, name) in enumerate(integrations):
+        settings_without(table, name, file)
+        if (table, name) in integrations[:number]:
+            raise UsageRefused(
+                "integration_exists",
+                f"two of the senders would be [{table}.{name}]; name one of them here, and add the other with "
+                "`integration new` and another name",
+            )
+        if table == "ecs" and _ecs_secret(file, name).exists():
+            raise _secret_exists(_ecs_secret(file, name))
+
+
+def _ecs_secret(file: Path, name: str) -> Path:
+    return file.parent / "secrets" / f"{name}-webhook"
 
 
 def add_ecs(
@@ -170,7 +200,7 @@ def add_ecs(
         UsageRefused: As of :func:`settings_without` and :func:`write_secret`.
     """
     text = settings_without("ecs", name, file)
-    secret_file = file.parent / "secrets" / f"{name}-webhook"
+    secret_file = _ecs_secret(file, name)
     secret = write_secret(secret_file)
     guid = partner_guid or uuid4()
     table = _ECS_TABLE.format(
@@ -178,7 +208,7 @@ def add_ecs(
         partner_guid=guid,
         scheme=scheme,
         header=ECS_HEADERS[scheme],
-        secret=toml_value(f"secrets/{name}-webhook"),
+        secret=toml_value(f"secrets/{secret_file.name}"),
         token=toml_value(f"secrets/{name}-token"),
         **{purpose: toml_value(list(names)) for purpose, names in zip(_HOSTS, hosts, strict=True)},
     )
@@ -310,7 +340,7 @@ def add_webhook(
         UsageRefused: As of :func:`settings_without` and :func:`write_secret`.
     """
     text = settings_without("webhooks", name, file)
-    secret_file = f"secrets/{name}-webhook"
+    secret_file = f"secrets/{name}-source"  # an ECS integration of the same name has NAME-webhook
     secret = write_secret(file.parent / secret_file) if new_secret else None
     rules = {"hmac": _HMAC_RULES, "standard-webhooks": 'source = "standard-webhooks"'}
     rule = rules.get(sender, f"preset = {toml_value(sender)}")

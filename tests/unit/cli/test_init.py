@@ -80,6 +80,33 @@ def test_a_wrong_option_is_refused_and_nothing_is_written(
     assert list(empty.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--sender", "github", "--sender", "github"), "integration_exists"),
+        (("--sender", "ecs", "--sender", "github", "--sender", "stripe", "--name", "shop"), "integration_exists"),
+        (("--sender", "weavr", "--sender", "ecs", "--name", "old"), "secret_exists"),
+    ],
+)
+def test_senders_that_cannot_all_be_added_are_refused_and_nothing_is_written(
+    empty: Path, run: Run, arguments: tuple[str, ...], code: str
+) -> None:
+    """With half a file, the corrected command would be refused too, because the file is there."""
+    _private_file(empty / "secrets" / "old-webhook", "of another day")
+    result = run("init", *arguments)
+    assert (result.exit_code, result.stderr.split(":")[:2]) == (2, ["error", f" {code}"])
+    assert [path.name for path in empty.rglob("*")] == ["secrets", "old-webhook"]
+    assert (empty / "secrets" / "old-webhook").read_text() == "of another day"
+
+
+def test_two_senders_of_one_name_have_a_secret_each(empty: Path, run: Run) -> None:
+    """One that knows the other's secret could sign its webhooks."""
+    result = run("init", "--sender", "ecs", "--sender", "github", "--name", "acme", "--json")
+    ecs, github = json.loads(result.stdout)["integrations"]
+    assert ecs["secret_file"] != github["secret_file"]
+    assert not (empty / github["secret_file"]).exists()
+
+
 def test_it_asks_on_a_terminal(empty: Path) -> None:
     """A person who types `pipeline init` and answers; an unknown sender is asked for again."""
     ours, theirs = pty.openpty()
@@ -101,7 +128,7 @@ def test_every_sender_gets_settings_that_load(empty: Path, run: Run, sender: str
         "name": "shop",
         "sender": sender,
         "webhook_url": "https://YOUR-HOST/webhooks/sources/shop",
-        "secret_file": "secrets/shop-webhook",
+        "secret_file": "secrets/shop-source",
         "secret": None,
         "topic": "webhook-events.shop",
         "settings_file": "pipeline.toml",
@@ -113,17 +140,17 @@ def test_every_sender_gets_settings_that_load(empty: Path, run: Run, sender: str
 def test_the_sheet_of_a_sender_says_where_its_secret_belongs(empty: Path, run: Run) -> None:
     output = run("integration", "new", "webhook", "shop", "--sender", "stripe").stdout
     assert "Webhook URL  https://YOUR-HOST/webhooks/sources/shop\n" in output
-    assert "cat > secrets/shop-webhook" in output
+    assert "cat > secrets/shop-source" in output
     assert not (empty / "secrets").exists()
 
 
 def test_a_new_secret_is_shown_only_when_asked_for(empty: Path, run: Run) -> None:
     hidden = run("integration", "new", "webhook", "repo", "--sender", "github", "--new-secret").stdout
-    secret = (empty / "secrets" / "repo-webhook").read_text()
+    secret = (empty / "secrets" / "repo-source").read_text()
     assert secret not in hidden
-    assert "Secret       the content of secrets/repo-webhook\n" in hidden
+    assert "Secret       the content of secrets/repo-source\n" in hidden
     shown = run("integration", "new", "webhook", "r2", "--sender", "github", "--new-secret", "--show-secret").stdout
-    assert (empty / "secrets" / "r2-webhook").read_text() in shown
+    assert (empty / "secrets" / "r2-source").read_text() in shown
 
 
 def test_a_settings_file_of_the_sandbox_names_its_schema(empty: Path, run: Run) -> None:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
 
+_LONG: Final = 256
+"""Letters beyond which a value is checked by itself, so that it does not cost a pass over all others per eight letters.
+"""
 _LETTERS: Final = 8
 """Letters of a word: an integer of 64 bits, of which the last letter is the highest byte."""
 
@@ -30,7 +33,7 @@ def digits_and_luhn(numbers: pa.StringArray) -> tuple[NDArray[np.bool_], NDArray
     """Return for each value whether it is digits only, and whether in addition its last digit is right.
 
     It reads eight letters of each value at a time, from the end on, so the work is some twenty vector operations per
-    eight letters of the longest value. An empty value has digits only and no right check digit.
+    eight letters of the longest value of up to 256 letters. An empty value has digits only and no right check digit.
     """
     rows = len(numbers)
     if not rows:
@@ -38,6 +41,8 @@ def digits_and_luhn(numbers: pa.StringArray) -> tuple[NDArray[np.bool_], NDArray
     _, offset_buffer, data_buffer = numbers.buffers()
     offsets = np.frombuffer(offset_buffer, np.int32, count=rows + 1, offset=4 * numbers.offset)
     lengths = np.diff(offsets)
+    long = np.flatnonzero(lengths > _LONG)
+    lengths[long] = 0
     words = -(-int(lengths.max()) // _LETTERS)
     others, pairs = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
     if words:
@@ -58,7 +63,20 @@ def digits_and_luhn(numbers: pa.StringArray) -> tuple[NDArray[np.bool_], NDArray
             pairs += _luhn_pairs(digits)
     only_digits = others & _HIGH_BITS == 0
     sums = ((pairs * _ONES) >> 48).astype(np.uint16)  # multiplied, the four pairs add up in the highest one
-    return only_digits, only_digits & (sums % 10 == 0) & (lengths > 0)
+    right = only_digits & (sums % 10 == 0) & (lengths > 0)
+    for row in long.tolist():
+        only_digits[row], right[row] = _check(np.frombuffer(data_buffer, np.uint8)[offsets[row] : offsets[row + 1]])
+    return only_digits, right
+
+
+def _check(letters: NDArray[np.uint8]) -> tuple[bool, bool]:
+    """Return the same for one value that is not empty."""
+    digits = letters[::-1] - np.uint8(ord("0"))  # letters below "0" wrap around to great numbers
+    if digits.max() > 9:  # noqa: PLR2004 - no digit
+        return False, False
+    doubled = digits[1::2] * 2
+    nines = np.count_nonzero(doubled > 9)  # noqa: PLR2004 - the digits of 18 are 1 + 8: nine less
+    return True, bool((digits[0::2].sum() + doubled.sum() - 9 * nines) % 10 == 0)
 
 
 def _digits(word: Words, letters: NDArray[np.int32]) -> Words:

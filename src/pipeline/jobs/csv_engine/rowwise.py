@@ -36,7 +36,7 @@ MEANT: Final = (PermanentError, TransientError, TransientCardError)
 
 _card: Final = quick(Card)
 
-_STATUSES: Final = frozenset({OK, FAILED})
+_STATUSES: Final = (OK, FAILED)
 
 _TURN: Final = 64
 """Cards after which a worker lets others have the loop, should the processor never wait for anything."""

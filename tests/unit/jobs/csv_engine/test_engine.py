@@ -649,6 +649,7 @@ def _batch(result: object) -> object:
     [
         (_row("ok"), "returned str instead of CardResult"),
         (_row(CardResult("fine")), "returned a status that is neither ok nor failed"),  # type: ignore[arg-type]
+        (_row(CardResult(["ok"])), "returned a status that is neither ok nor failed"),  # type: ignore[arg-type]
         (_row(CardResult(message=7)), "returned a message or a result column that is no text"),  # type: ignore[arg-type]
         (_row(CardResult(columns={"x": "1"})), "returned a column that its result_columns do not name"),
         (_batch(None), "returned NoneType instead of a RecordBatch"),

@@ -224,7 +224,7 @@ class TokenFile:
         self._path = path
         self._clock = clock
         self._trusted_seconds = trusted_seconds
-        self._seen_at = 0.0
+        self._trusted_until = 0.0
         self._known: tuple[SecretStr, tuple[int, ...], float] | None = None
 
     async def token(self, *, fresh: bool = False) -> SecretStr:
@@ -239,7 +239,7 @@ class TokenFile:
             SecretUnreadable: As :func:`read_token`, or reading took longer than 10 seconds.
         """
         known = self._known
-        if not fresh and known is not None and self._clock() < self._seen_at + self._trusted_seconds:
+        if not fresh and known is not None and self._clock() < self._trusted_until:
             return known[0]
         try:
             async with asyncio.timeout(_TIMEOUT):
@@ -249,13 +249,22 @@ class TokenFile:
             raise SecretUnreadable(self._path, fault, malformed=False) from error
 
     def _current(self, *, fresh: bool) -> SecretStr:
+        now = self._clock()
+        try:
+            token = self._looked_up(now, fresh=fresh)
+        except SecretUnreadable:
+            self._trusted_until = 0.0  # the file no longer holds what was read before
+            raise
+        self._trusted_until = now + self._trusted_seconds
+        return token
+
+    def _looked_up(self, now: float, *, fresh: bool) -> SecretStr:
         try:
             status = self._path.stat()
         except OSError as error:
             raise _unreadable(self._path, error) from error
         # taken before the file is read: a replacement during the read is noticed by the next call
-        seen, now = (status.st_mtime_ns, status.st_ino, status.st_size), self._clock()
-        self._seen_at = now
+        seen = (status.st_mtime_ns, status.st_ino, status.st_size)
         known = self._known
         if not fresh and known is not None and known[1] == seen and now < known[2] + _MAX_AGE:
             return known[0]

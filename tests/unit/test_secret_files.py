@@ -213,6 +213,29 @@ async def test_a_caller_may_trust_a_token_for_a_while(tmp_path: Path) -> None:
     assert await file.token() == SecretStr("third-one")
 
 
+async def test_trust_does_not_outlive_a_look_that_failed(tmp_path: Path) -> None:
+    """The file no longer holds the token that was read before."""
+    now = [100.0]
+    path = tmp_path / "token"
+    path.write_text("first")
+    file = TokenFile(path, clock=lambda: now[0], trusted_seconds=1.0)
+    assert await file.token() == SecretStr("first")
+    replace(path, "two words")
+    now[0] += 1.0
+    for _ in range(3):
+        with pytest.raises(SecretUnreadable, match="one word"):
+            await file.token()
+        now[0] += 0.1
+    replace(path, "other")
+    assert await file.token() == SecretStr("other")
+    replace(path, "two words")
+    for _ in range(2):
+        with pytest.raises(SecretUnreadable, match="one word"):
+            await file.token(fresh=True)
+    with pytest.raises(SecretUnreadable, match="one word"):
+        await file.token()
+
+
 async def test_a_file_that_went_away_is_unreadable_until_it_is_back(tmp_path: Path) -> None:
     path = tmp_path / "token"
     file = TokenFile(path)

@@ -161,7 +161,10 @@ def _without_models(schema: Any) -> Any:
         pattern = _pattern_of(name, getattr(function, "__self__", None))
         if pattern is not None:
             return {"type": "str", "strict": True, "pattern": pattern}
-    return {name: _without_models(one) for name, one in schema.items() if name not in {"serialization", "metadata"}}
+    parts = {name: _without_models(one) for name, one in schema.items() if name not in {"serialization", "metadata"}}
+    if schema.get("type") == "model-fields":  # its fields have names of any kind
+        parts["fields"] = {name: _without_models(field) for name, field in schema["fields"].items()}
+    return parts
 
 
 def _pattern_of(function: str, form: Any) -> str | None:

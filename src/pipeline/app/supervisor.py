@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,12 +18,12 @@ from typing import Final, NoReturn
 import structlog
 from prometheus_client import CollectorRegistry
 
+from pipeline.app.processes import Process, Slot, reap_all
 from pipeline.app.running import OnReady, Ready
-from pipeline.app.supervised import METRICS, STOP, Supervision
+from pipeline.app.supervised import Supervision
 from pipeline.errors import FatalError
 from pipeline.observability import Health, Metrics
 from pipeline.observability.combining import CombinedMetrics, snapshot
-from pipeline.observability.health import Results
 from pipeline.observability.management import ManagementServer
 from pipeline.observability.metrics import GAUGES_NOT_SUMMED
 from pipeline.retry import RetryPolicy
@@ -83,7 +82,7 @@ class Supervisor:
         self._settings = settings
         self._command = command
         self._times = times or Times()
-        self._slots = [_Slot(number) for number in range(1, count + 1)]
+        self._slots = [Slot(number) for number in range(1, count + 1)]
         self._own = Metrics(version=version("card-pipeline"))
         self._metrics = CombinedMetrics(GAUGES_NOT_SUMMED)
         self._stop = asyncio.Event()
@@ -128,7 +127,7 @@ class Supervisor:
             self._stop.set()
             for slot in self._slots:
                 slot.kill()
-            await asyncio.wait(keepers)
+            await asyncio.gather(*keepers, return_exceptions=True)
             for task in (watch, stopped):
                 task.cancel()
 
@@ -137,10 +136,18 @@ class Supervisor:
             if slot.process is not None:
                 slot.process.ask_to_stop()
 
-    async def _keep(self, slot: _Slot, port: int) -> int:
-        """Keep one process running until all stop; return the code of one that cannot start while no other is ready."""
+    async def _keep(self, slot: Slot, port: int) -> int:
+        """Keep one process running until all stop; return the code of one that cannot start while no other is ready.
+
+        Raises:
+            FatalError: The system starts no process, and no other is ready.
+        """
         while not self._stop.is_set():
-            slot.process = process = self._start(slot.number, port)
+            try:
+                slot.process = process = self._start(slot.number, port)
+            except OSError as error:
+                await self._not_started(slot, error)
+                continue
             await self._listen(slot.number, process)
             code = await process.ended
             self._metrics.end(slot.number)
@@ -150,9 +157,7 @@ class Supervisor:
             if code > 0 and not process.was_ready and not any(other.ready for other in self._slots):
                 log.error("ingress_cannot_start", process=slot.number, exit_code=code)
                 return code
-            healthy = process.was_ready and process.age >= self._times.healthy
-            slot.quick_ends = 0 if healthy else slot.quick_ends + 1
-            pause = self._times.restart.pause(slot.quick_ends - 1) if slot.quick_ends > 1 else 0.0
+            pause = self._pause(slot, healthy=process.was_ready and process.age >= self._times.healthy)
             self._own.ingress_process_ends.inc()
             log.error(
                 "ingress_process_ended",
@@ -162,21 +167,47 @@ class Supervisor:
                 quick_ends=slot.quick_ends,
                 restart_in=round(pause, 2),
             )
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), pause)
+            await self._wait_for_stop(pause)
         return 0
 
-    def _start(self, number: int, port: int) -> _Process:
+    async def _not_started(self, slot: Slot, error: OSError) -> None:
+        """Wait before the next try: memory or processes are short, and the others go on."""
+        if not any(other.ready for other in self._slots):
+            raise FatalError("ingress_process", f"Cannot start a process: {error.strerror}") from error
+        pause = self._pause(slot, healthy=False)
+        log.error(
+            "ingress_process_not_started",
+            process=slot.number,
+            why=error.strerror,
+            quick_ends=slot.quick_ends,
+            restart_in=round(pause, 2),
+        )
+        await self._wait_for_stop(pause)
+
+    def _pause(self, slot: Slot, *, healthy: bool) -> float:
+        """Count an end, and return how many seconds to wait before the process is replaced."""
+        slot.quick_ends = 0 if healthy else slot.quick_ends + 1
+        return self._times.restart.pause(slot.quick_ends - 1) if slot.quick_ends > 1 else 0.0
+
+    async def _wait_for_stop(self, most: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), most)
+
+    def _start(self, number: int, port: int) -> Process:
         ours, theirs = socket.socketpair()
         with theirs:
             command = self._command(Supervision(number, theirs.fileno(), port))
-            popen = subprocess.Popen(  # noqa: S603 - our own command
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-            )
+            try:
+                popen = subprocess.Popen(  # noqa: S603 - our own command
+                    command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                )
+            except OSError:
+                ours.close()
+                raise
         log.info("ingress_process_started", process=number, pid=popen.pid)
-        return _Process(popen, ours)
+        return Process(popen, ours)
 
-    async def _listen(self, number: int, process: _Process) -> None:
+    async def _listen(self, number: int, process: Process) -> None:
         """Take the reports of a process until it closes its side of the channel."""
         reader, process.writer = await asyncio.open_connection(sock=process.channel, limit=_LONGEST_LINE)
         try:
@@ -246,112 +277,11 @@ class Supervisor:
             loop.remove_signal_handler(signal.SIGCHLD)
 
     def _reap(self) -> None:
-        running = {slot.process.pid: slot.process for slot in self._slots if slot.process}
-        for process in running.values():
+        running = [slot.process for slot in self._slots if slot.process]
+        for process in running:
             process.poll()
         if os.getpid() == _FIRST_PROCESS:
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-
-
-class _Process:
-    """One process that was started.
-
-    Attributes:
-        ended: Its exit code, when it has ended; negative: by which signal.
-        checks: As last reported; empty before the first report.
-        was_ready: Whether it has ever been ready.
-        silent: Seconds since its last report, or since its start.
-        measured: Set when it has sent its metrics.
-    """
-
-    def __init__(self, popen: subprocess.Popen[bytes], channel: socket.socket) -> None:
-        self.channel = channel
-        self.pid = popen.pid
-        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.checks: Results = {}
-        self.alarms: Results = {}
-        self.was_ready = False
-        self.silent = 0.0
-        self.measured = asyncio.Event()
-        self.writer: asyncio.StreamWriter | None = None
-        self._popen = popen
-        self._started_at = time.monotonic()
-
-    @property
-    def age(self) -> float:
-        """Seconds since its start."""
-        return time.monotonic() - self._started_at
-
-    @property
-    def ready(self) -> bool:
-        return bool(self.checks) and all(result["ok"] for result in self.checks.values())
-
-    def report(self, checks: Results, alarms: Results) -> None:
-        """Note what it reported."""
-        self.silent = 0.0
-        self.checks, self.alarms = checks, alarms
-        self.was_ready = self.was_ready or self.ready
-
-    async def measure(self) -> None:
-        """Ask for its metrics and wait for them, or for its end."""
-        if self.writer is not None and not self.writer.is_closing():
-            self.measured.clear()
-            self.writer.write(METRICS)
-            await self.measured.wait()
-
-    def ask_to_stop(self) -> None:
-        """Ask it to stop. It may have been asked by a signal, too: the line of the channel is never a second signal."""
-        if self.was_ready and self.writer is not None and not self.writer.is_closing():
-            self.writer.write(STOP)
-        elif not self.ended.done():
-            self._popen.terminate()
-
-    def kill(self) -> None:
-        """End it at once."""
-        if not self.ended.done():
-            self._popen.kill()
-
-    def poll(self) -> None:
-        """Note its end, if it has ended."""
-        code = self._popen.poll()
-        if code is not None and not self.ended.done():
-            self.ended.set_result(code)
-
-
-class _Slot:
-    """One of the N processes: the one that runs now, or the next one."""
-
-    def __init__(self, number: int) -> None:
-        self.number: Final = number
-        self.process: _Process | None = None
-        self.quick_ends = 0
-        """How often in a row a process ended soon after its start."""
-
-    @property
-    def ready(self) -> bool:
-        return self.process is not None and self.process.ready
-
-    @property
-    def listens(self) -> bool:
-        """Whether it accepts connections, as far as is known."""
-        return self.process is not None and bool(self.process.checks.get("ingress", {}).get("ok"))
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-
-    def health(self) -> Health:
-        """Return what is wrong with it, with its own alarms."""
-        process = self.process
-        if process is None:
-            return Health(ok=False, message=f"ended, {self.quick_ends} times soon after the start; will be replaced")
-        if not process.checks:
-            return Health(ok=False, message=f"pid {process.pid}: starting")
-        results = {**process.checks, **process.alarms}
-        wrong = [f"{name}: {result['message']}" for name, result in results.items() if not result["ok"]]
-        return Health(ok=not wrong, message=f"pid {process.pid}: {'; '.join(wrong) or 'ready'}")
+            reap_all({process.pid: process for process in running if not process.ended.done()})
 
 
 @contextmanager

@@ -136,6 +136,8 @@ def refuse(_: Ready) -> None:
 def supervisor(settings: Settings, folder: Path, count: int = 2) -> Supervisor:
     def command(given: Supervision) -> list[str]:
         numbers = map(str, (given.number, given.channel, given.port))
+        if (folder / f"{given.number}-gone").exists():
+            return [str(folder / "no-such-program"), *numbers]
         return [sys.executable, "-S", "-c", PROCESS, *numbers, str(folder)]
 
     return Supervisor(settings, count, command, TIMES)
@@ -253,6 +255,36 @@ async def test_one_that_cannot_start_again_is_tried_with_pauses_while_another_se
         assert (status, body["alarms"]["process-2"]["ok"]) == (200, False)
         (tmp_path / "2").unlink()
         await group.until_health(lambda _, body: body["alarms"]["process-2"]["ok"])
+
+
+async def test_one_that_the_system_does_not_start_is_tried_with_pauses_while_another_serves(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """As when memory is short, which is often why a process ended."""
+    async with running(settings, tmp_path) as group:
+        (tmp_path / "2-gone").touch()
+        with capture_logs() as logs:
+            os.kill(await group.pid(2), signal.SIGKILL)
+            await until(lambda: sum(line["event"] == "ingress_process_not_started" for line in logs) >= 2, 20)
+            files = psutil.Process().num_fds()
+            await until(lambda: sum(line["event"] == "ingress_process_not_started" for line in logs) >= 5, 20)
+            assert psutil.Process().num_fds() <= files
+        failures = [line for line in logs if line["event"] == "ingress_process_not_started"]
+        assert [line["quick_ends"] for line in failures[:4]] == [2, 3, 4, 5]
+        assert all(line["restart_in"] > 0 for line in failures)
+        assert failures[0]["why"] == "No such file or directory"
+        status, body = await group.health()
+        assert (status, body["alarms"]["process-2"]["ok"]) == (200, False)
+        (tmp_path / "2-gone").unlink()
+        await group.until_health(lambda _, body: body["alarms"]["process-2"]["ok"])
+
+
+async def test_the_whole_ends_if_the_system_starts_no_process(settings: Settings, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"{number}-gone").touch()
+    async with asyncio.timeout(20):
+        with pytest.raises(FatalError, match="Cannot start a process: No such file or directory"):
+            await supervisor(settings, tmp_path).run(refuse, asyncio.Event())
 
 
 async def test_a_silent_process_is_killed_and_replaced(settings: Settings, tmp_path: Path) -> None:

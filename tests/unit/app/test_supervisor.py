@@ -294,6 +294,7 @@ async def test_a_silent_process_is_killed_and_replaced(settings: Settings, tmp_p
             (tmp_path / "1").write_text("silent")
             await until(lambda: any(line["event"] == "ingress_process_hangs" for line in logs), 20)
             (tmp_path / "1").unlink()
+        await group.until_health(lambda _, body: not body["alarms"]["process-1"]["message"].startswith(f"pid {hangs}:"))
         await group.until_health(lambda _, body: body["alarms"]["process-1"]["ok"])
         assert await group.pid(1) != hangs
 

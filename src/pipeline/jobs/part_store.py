@@ -162,6 +162,10 @@ class PartStore(ReceiptStore):
         if part.inline is None:
             await self.objects.delete(part.key)
 
+    async def drop_chunk(self, ref: JobRef, generation: str, manifest: Manifest) -> None:
+        """Delete the part and the manifest of one chunk."""
+        await self.delete_known(sorted({ref.manifest(generation, manifest.number), manifest.data}))
+
     async def manifests(self, ref: JobRef, generation: str, numbers: Sequence[int]) -> list[Manifest]:
         """Return the manifests of the given chunks, in that order.
 

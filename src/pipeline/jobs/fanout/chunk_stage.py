@@ -21,7 +21,7 @@ from pipeline.jobs.fanout.planner import bounds_of, page_of
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, decode, receipt_missing, ref_of
 from pipeline.jobs.outcomes import Counts, Decider, OutcomeExists
-from pipeline.jobs.receipts import PlanPage, Source, SourceDiffers
+from pipeline.jobs.receipts import Manifest, PlanPage, Source, SourceDiffers
 from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.jobs.starts import Starts
 from pipeline.jobs.transfer import SourceChanged
@@ -93,7 +93,7 @@ class ChunkStage:
         if await context.jobs.manifest(ref, body.generation, body.number) is not None:
             return
         try:
-            await context.within_deadline(ref, lambda: self._do(task, file, bounds))
+            manifest = await context.within_deadline(ref, lambda: self._do(task, file, bounds))
         except OutcomeExists:
             return
         except SourceChanged:
@@ -110,6 +110,8 @@ class ChunkStage:
             await task.message.lease.ensure()
             counts = await self._decided_cards(ref)
             await Decider(context).fail(ref, error, task.rules, counts=counts, traceparent=task.message.traceparent)
+        else:
+            await self._drop_if_over(task, manifest)
 
     async def _file(self, ref: JobRef, generation: str, rules: FileRules) -> _SharedFile:
         known = self._files.get((ref, generation))
@@ -141,7 +143,16 @@ class ChunkStage:
         file.pages[number] = page
         return found
 
-    async def _do(self, task: _Task, file: _SharedFile, bounds: tuple[Position, Position]) -> None:
+    async def _drop_if_over(self, task: _Task, manifest: Manifest) -> None:
+        """Delete the chunk again if the job is completed without it: its parts may be deleted already.
+
+        So it is if the file is divided again, by a newer release or because it changed, while a worker does a chunk.
+        """
+        outcome = await task.context.jobs.outcome(task.message.ref)
+        if outcome is not None and outcome.outcome == "completed":
+            await self._jobs.drop_chunk(task.message.ref, task.body.generation, manifest)
+
+    async def _do(self, task: _Task, file: _SharedFile, bounds: tuple[Position, Position]) -> Manifest:
         context, body, message = task.context, task.body, task.message
         async with self._turns_of(message.ref, task.rules) as turns, turns.fetching:
             chunk = await self._fetch(task, file, bounds)
@@ -151,7 +162,7 @@ class ChunkStage:
                     context, task.rules, message, body.generation, layout=file.layout, announcement=announcement
                 )
                 async with self._starts.chunk(message.ref, body.generation, body.number, message.lease):
-                    await work.decide(chunk)
+                    return await work.decide(chunk)
 
     async def _fetch(self, task: _Task, file: _SharedFile, bounds: tuple[Position, Position]) -> Chunk:
         start, end = bounds

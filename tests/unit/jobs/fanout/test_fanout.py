@@ -432,6 +432,38 @@ async def test_a_chunk_that_is_done_elsewhere_fails_no_job(*, whole_job: bool) -
     assert (await receipt(world)).ok == 60
 
 
+async def test_a_chunk_of_another_generation_leaves_no_card_data_behind() -> None:
+    """During a rollout a worker of the older release may finish its chunk when the job has ended."""
+    cards = Cards()
+    world = world_of(cards)
+    workers = Workers(world)
+    late, reached, released = workers.other(), asyncio.Event(), asyncio.Event()
+    record = world.announce(ROWS, record_count=60)
+
+    async def hold(_card: Card) -> None:
+        cards.act = None
+        reached.set()
+        await released.wait()
+
+    cards.act = hold
+    coordinating = asyncio.create_task(late.deliver(late.process, record))
+    (chunk, *_) = await workers.first_chunks()
+    finishing = asyncio.create_task(_done(late, chunk))
+    await reached.wait()
+    coordinating.cancel()
+    await asyncio.wait([coordinating])
+    newer = workers.other()
+    newer.processor = adopt(cards.process, ProcessorSettings(name="newer"))
+    newer.restart()
+    with workers.serving(newer):
+        await newer.run(record)
+    assert len(world.ecs.calls) + len(newer.ecs.calls) == 1
+    released.set()
+    await finishing
+    left = [key for key in world.memory.objects if "/parts/" in key]
+    assert [key for key in left if "/started/" not in key] == []
+
+
 async def test_a_chunk_whose_record_is_lost_is_published_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator, "_REPEAT_SECONDS", 0.02)
     cards = Cards()

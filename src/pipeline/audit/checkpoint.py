@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from pipeline.audit.segments import CHECKPOINT, SegmentPosition, Signer
 
@@ -79,7 +79,7 @@ class KnownIds:
         before = len(self._ids)
         self._ids.update(dict.fromkeys(ids))
         self._groups.append((at, len(self._ids) - before))
-        while self._groups and self._groups[0][0] < at - self._window:
+        while self._groups and at - self._groups[0][0] > self._window:
             self._forget(self._groups.popleft()[1])
         return self._cut(len(self._ids) - self._most)
 
@@ -170,10 +170,10 @@ class _Head(BaseModel):
 
     topic: str
     partition: int
-    epoch: int
-    segment: int
+    epoch: NonNegativeInt
+    segment: NonNegativeInt
     closing: str
-    groups: tuple[tuple[AwareDatetime, int], ...]
+    groups: tuple[tuple[AwareDatetime, NonNegativeInt], ...]
 
 
 class _Proof(BaseModel):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
@@ -137,6 +139,19 @@ async def test_a_damaged_checkpoint_is_not_used(damage: bytes) -> None:
     for data in (damage, store.objects[name][:-1], store.objects[name] + b"x" * 16):
         store.objects[name] = data
         assert (await (await log.open()).append(entries(*range(70)), log.lease)).repeated == 70
+
+
+@pytest.mark.parametrize("groups", ["[[AT,-1],[AT,1]]", "[[AT,1],[AT,-1]]", '[["0001-01-01T00:00:00Z",0]]', "[]"])
+async def test_a_checkpoint_that_somebody_made_up_never_stops_the_stage(groups: str) -> None:
+    """Without a signing key nothing tells it from a true one."""
+    log, store = await filled(70)
+    (name,) = checkpoints(log)
+    true = json.loads(store.objects[name].partition(b"\n")[0])
+    head = json.dumps({**true, "groups": json.loads(groups.replace("AT", json.dumps(true["groups"][0][0])))}).encode()
+    proof = json.dumps({"sha256": hashlib.sha256(head + b"\n").hexdigest(), "signature": None}).encode()
+    store.objects[name] = head + b"\n" + proof + b"\n"
+    assert (await (await log.open()).append(entries(70), log.lease)).appended == 1
+    assert (await verify(store)).ok
 
 
 async def test_a_checkpoint_of_another_log_is_not_used() -> None:

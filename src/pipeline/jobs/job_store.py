@@ -35,6 +35,9 @@ MOST_ANNOUNCEMENTS: Final = 100
 reads all. New URLs twice an hour for two days are fewer."""
 
 _ANNOUNCEMENT: Final = re.compile(r"\d{15}-\w+\.json")
+_READ_ANNOUNCEMENTS: Final = frozenset({"process", "watch"})
+"""Stages whose records that wait are announcements."""
+
 _NEXT_LOOK: Final = timedelta(hours=1)
 _CONFLICT: Final = re.compile(r"\w+\.json")
 
@@ -307,9 +310,11 @@ class JobStore(NotificationStore):
 
     async def _drop_wait(self, ref: JobRef, key: str, at: datetime) -> bool:
         """Delete the receipt of a wait of this attempt's announcements; return False if the wait is not over."""
-        if not WAITING_RECEIPT.fullmatch(key.removeprefix(ref.waiting)):
+        found = WAITING_RECEIPT.fullmatch(key.removeprefix(ref.waiting))
+        if found is None:
             self.findings.foreign(key)
-            return True
+        if found is None or found["stage"] not in _READ_ANNOUNCEMENTS:
+            return True  # a large job has many waits of chunks, and none holds a URL
         with suppress(JobDamaged):
             wait = await self._find(key, Waiting)
             if wait is not None and wait.attempt == ref.attempt and wait.topic == Topic.BATCH_REQUESTED:

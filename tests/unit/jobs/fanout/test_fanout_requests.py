@@ -58,6 +58,14 @@ async def _urls(jobs: JobStore) -> None:
     assert await jobs.drop_urls(REF, BEGIN + timedelta(hours=1)) == []
 
 
+async def test_the_waits_of_chunks_hold_no_url_and_are_not_read_when_the_job_ends() -> None:
+    bucket = MemoryBucket()
+    bucket.fill([f"{REF.waiting}chunks-{number:016x}-0001.json" for number in range(100)])
+    async with running_bucket(bucket) as store:
+        assert await JobStore(store, PART_CIPHER).drop_urls(REF, BEGIN) == []
+    assert bucket.requests == {"list": 1, "get": 1}  # the outcome
+
+
 @pytest.mark.parametrize("look", [_finished_in, _finished_chunks, _look, _watch, _drop, _urls])
 async def test_a_look_at_the_chunks_costs_a_request_for_each_thousand_objects(
     look: Callable[[JobStore], Awaitable[None]],

@@ -147,7 +147,8 @@ def normal_host(host: str) -> str:
     if literal is not None:
         return str(literal)
     try:
-        name = host[: _MAX_HOST + 1].encode("idna").decode().lower()
+        # a longer text fits only by characters that IDNA drops; and the cost grows with the length
+        name = host.encode("idna").decode().lower() if len(host) <= _MAX_HOST else ""
     except UnicodeError:
         name = ""
     labels = name.split(".")

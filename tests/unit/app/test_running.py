@@ -32,8 +32,8 @@ __all__ = ["logging_restored"]
 
 pytestmark = pytest.mark.usefixtures("logging_restored")
 
-GROUPS = {"process": 1, "upload": 1, "confirm": 2, "audit": 1}
-"""Members of groups in each stage: CONFIRM has the deadline watch beside itself."""
+GROUPS = {"process": 2, "upload": 1, "confirm": 2, "audit": 1}
+"""Members of groups in each stage: PROCESS has the chunks of shared files beside itself, CONFIRM the deadline watch."""
 
 
 @pytest.fixture

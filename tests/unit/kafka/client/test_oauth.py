@@ -38,7 +38,7 @@ class TokenEndpoint:
             return web.Response(text=self.answer, status=self.status)
         return web.json_response(self.answer, status=self.status, headers={"Location": "/elsewhere"})
 
-    def provider(self, *, timeout_seconds: float = 0.2, **changes: object) -> OAuthBearer:
+    def provider(self, *, timeout_seconds: float = 5.0, **changes: object) -> OAuthBearer:
         sasl = SaslSettings(
             mechanism="OAUTHBEARER",
             token_url=str(self.server.make_url("/token")),

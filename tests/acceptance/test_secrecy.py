@@ -120,6 +120,7 @@ async def test_everything_happened(world: World) -> None:
         "clumsy": ("processor_failed", True),
         "card API": ("completed", True),
         "loud": ("completed", False),
+        "shared": ("completed", True),
     }
     found = await records(world)
     assert {record.topic for record in found} == TOPICS

@@ -97,6 +97,7 @@ def _configure(flow: Flow, loud_host: str) -> None:
     blocks = [
         settings_snippet(sandbox, "loud", folder=secrets, tables=loud),
         settings_snippet(sandbox, "clumsy", folder=secrets, processor="support.clumsy:Clumsy"),
+        settings_snippet(sandbox, "shared", folder=secrets, tables={"limits": {"fanout_bytes": 1000}}),
         settings_snippet(
             sandbox,
             "loaded",
@@ -176,6 +177,7 @@ async def _do_jobs(world: World, loud_host: str) -> None:
     await _job(world, "card API", integration="loaded", cards=CardFile(seed=10, records=100))
     callback = {"callback_url": f"http://{loud_host}/told?X-Amz-Signature={LOUD_SIGNATURE}"}
     await _job(world, "loud", integration="loud", cards=CardFile(seed=11, records=50), override=callback)
+    await _job(world, "shared", integration="shared", cards=CardFile(seed=12, records=50, cvv=True))
     await asyncio.gather(*(_ended(folder) for folder in world.folders.values()))
 
 
@@ -261,6 +263,10 @@ async def _raw(flow: Flow, data: bytes) -> bytes:
     return answer
 
 
+STAGE_TOPICS: Final = (Topic.BATCH_CHUNKS, Topic.BATCH_PROCESSED, Topic.BATCH_UPLOADED, Topic.BATCH_FAILED)
+"""What the stages read, apart from announcements."""
+
+
 async def _poison(world: World) -> None:
     """Publish records that no stage can decode; their values stay in the dead-letter topics, and nowhere else."""
     value = json.dumps({"record_count": POISON, "input_file_url": f"{_NO_HOST}{LOUD_SIGNATURE}"}).encode()
@@ -268,7 +274,7 @@ async def _poison(world: World) -> None:
     async with KafkaPublisher(world.flow.kafka) as publisher:
         await publisher.publish(OutgoingRecord(Topic.BATCH_REQUESTED, "poison", value, headers))
         await publisher.publish(OutgoingRecord(Topic.BATCH_REQUESTED, "poison", POISON.encode(), ()))
-        for topic in (Topic.BATCH_PROCESSED, Topic.BATCH_UPLOADED, Topic.BATCH_FAILED, Topic.AUDIT_EVENTS):
+        for topic in (*STAGE_TOPICS, Topic.AUDIT_EVENTS):
             await publisher.publish(
                 OutgoingRecord(topic, "poison", json.dumps({"integration": POISON}).encode(), headers)
             )

@@ -16,7 +16,7 @@ demo: $(VENV)/.demo  ## run three real jobs and 10,000 events on an embedded bro
 
 test: $(VENV)/.dev  ## set up and run all tests, with coverage of lines and branches
 	@mkdir -p build
-	$(PYTEST) $(TRACED) --cov --cov-report=
+	$(PYTEST) $(TRACED) --numprocesses logical --cov --cov-report=
 	$(BIN)/python -m tools.coverage_gate
 	$(PYTEST) tests $(TRACED:%=--ignore=%)
 TRACED := tests/unit tests/contract tests/inputs

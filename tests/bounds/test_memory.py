@@ -1,4 +1,4 @@
-"""Memory does not grow with the file: a real process of PROCESS does 10 MB and 1 GB."""
+"""Memory does not grow with the file: a real process of PROCESS does small files and large ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 from support.brokers import Broker
-from support.flow import INTEGRATION, Flow, running_flow
+from support.flow import INTEGRATION, Flow, Tables, running_flow
 from support.members import until
 
 from pipeline.contracts import OutgoingRecord, Topic, job_key
@@ -21,7 +21,7 @@ from pipeline.sandbox import CardFile, JobRequest, write_cards
 
 MEGABYTE: Final = 1_000_000
 MOST: Final = 1.15
-"""Peak of 1 GB compared with the peak of 10 MB. Both hold the interpreter with its libraries, 127 MB of them."""
+"""Peak of the large file compared with that of the small one. Both hold the interpreter with its libraries: 127 MB."""
 
 BLOCK: Final = CardFile(size_bytes=MEGABYTE, note_bytes=300, bad_share=0.01)
 """What the files repeat: about 2,700 cards with notes of some length, one in a hundred bad."""
@@ -90,11 +90,20 @@ def peak_of(pid: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc: Linux only")
-async def test_peak_of_process(embedded_broker: Broker, tmp_path: Path) -> None:
-    """A hundred times the file, the same memory."""
-    async with running_flow(embedded_broker, tmp_path, start=()) as flow:
-        small = await run(flow, 10 * MEGABYTE)
-        large = await run(flow, 1000 * MEGABYTE)
-    assert large.records > 90 * small.records
-    assert large.parts > 90 * small.parts
-    assert large.peak <= MOST * small.peak, f"{large} against {small}"
+@pytest.mark.parametrize(
+    ("fanout_bytes", "small", "large"), [(0, 10, 1000), (MEGABYTE, 100, 500)], ids=["one worker", "shared chunks"]
+)
+async def test_peak_of_process(
+    embedded_broker: Broker, tmp_path: Path, fanout_bytes: int, small: int, large: int
+) -> None:
+    """A much larger file, the same memory, whether a worker does it alone or shares its chunks.
+
+    The small shared file has enough chunks to fill every slot of the worker.
+    """
+    tables: Tables = {"limits": {"fanout_bytes": fanout_bytes}}
+    async with running_flow(embedded_broker, tmp_path, start=(), integration=tables) as flow:
+        first = await run(flow, small * MEGABYTE)
+        second = await run(flow, large * MEGABYTE)
+    assert second.records > 0.9 * large / small * first.records
+    assert second.parts > 0.9 * large / small * first.parts
+    assert second.peak <= MOST * first.peak, f"{second} against {first}"

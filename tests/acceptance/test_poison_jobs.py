@@ -7,6 +7,7 @@ another integration beside it, which must not feel it.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import statistics
 from collections.abc import AsyncIterator
@@ -137,12 +138,16 @@ async def kept_running(world: World) -> AsyncIterator[None]:
 
 
 async def test_a_damaged_part_fails_its_job(world: World) -> None:
-    """One byte of a part changes before its upload: the job fails, nothing damaged reaches ECS, no worker ends."""
+    """One byte of a part changes before its upload: the job fails, nothing damaged reaches ECS, no worker ends.
+
+    The part of a small job lies in its manifest.
+    """
     job = await world.held_before_upload()
-    (part,) = world.stored(job, "parts/*/*.csv*")
-    data = bytearray(part.read_bytes())
+    (manifest,) = world.stored(job, "parts/*/0*.json")
+    stored = json.loads(manifest.read_bytes())
+    data = bytearray(base64.urlsafe_b64decode(stored["inline"]))
     data[-3] ^= 1
-    part.write_bytes(data)
+    manifest.write_text(json.dumps(stored | {"inline": base64.urlsafe_b64encode(data).decode()}))
     await world.others_feel_nothing()
     await world.failed(job, "job_damaged")
     assert world.both.flow.result(job) is None

@@ -166,6 +166,7 @@ def look():
         [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)],
     ]
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs in the background
 before = look()
 """
     assert printed(LIBRARIES, look, RUN, "print(json.dumps([str(look()) == str(before)]))") == [True]

@@ -23,13 +23,12 @@ from pipeline.jobs.csv_engine import (
     Splitter,
     plan_hash,
 )
-from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage
 from pipeline.jobs.outcomes import OutcomeExists
 from pipeline.jobs.processors import JobContext, LoadedProcessor
 from pipeline.jobs.receipts import Announcement, FilePosition, Manifest
 from pipeline.jobs.stage import StageContext
-from pipeline.jobs.transfer import Download, Downloader, SignedUrl, UrlSource, signed_url
+from pipeline.jobs.transfer import Download, Downloader
 from pipeline.kafka.slots import Share
 from pipeline.outbound import Circuit
 
@@ -157,31 +156,6 @@ class ChunkWork:
                 "processor_failed", message=error.message, chunk=chunk.number, error=kind, frames=frames
             )
             raise
-
-
-def input_url(context: StageContext, ref: JobRef, rules: JobRules) -> UrlSource:
-    """Return what gives the current URL of the input file; the downloader asks it before each try.
-
-    It raises OutcomeExists if the job's outcome was decided meanwhile. After the first time it relies on no memory: a
-    try failed, and whether there is a new URL decides whether the job fails.
-    """
-    asked = False
-
-    async def url() -> SignedUrl:
-        nonlocal asked
-        if asked:
-            context.jobs.forget()
-        asked = True
-        if await context.jobs.outcome(ref) is not None:
-            raise OutcomeExists
-        newest = await context.jobs.newest(ref)
-        return signed_url(
-            newest.request.input_file_url,
-            expires_at=newest.request.expires_at,
-            margin_seconds=rules.limits.deadline_margin_seconds,
-        )
-
-    return url
 
 
 async def chunks_of(download: Download, splitter: Splitter) -> AsyncGenerator[Chunk, None]:

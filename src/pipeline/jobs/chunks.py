@@ -11,12 +11,13 @@ import structlog
 
 from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, TransientError, most_severe
-from pipeline.jobs.chunk_work import ChunkWork, FileRules, chunks_of, input_url, open_layout, position
+from pipeline.jobs.chunk_work import ChunkWork, FileRules, chunks_of, open_layout, position
 from pipeline.jobs.csv_engine import (
     Chunk,
     Splitter,
     generation,
 )
+from pipeline.jobs.current_url import current_url
 from pipeline.jobs.fanout import Coordinator, Planner
 from pipeline.jobs.file_checks import FileChecks, check_result_size
 from pipeline.jobs.messages import StageMessage
@@ -51,7 +52,7 @@ class FileWork:
         self._lease = message.lease
         self._traceparent = message.traceparent
         self._message = message
-        self._url = input_url(context, message.ref, rules)
+        self._url = current_url(context, message.ref, rules, "input_file_url")
         self._done: dict[int, Manifest] = {}
         self._counts = Counts()
         self._result_bytes = 0

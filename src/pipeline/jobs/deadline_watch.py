@@ -17,7 +17,7 @@ from pipeline.errors import FatalError, Overloaded, PipelineError, TransientErro
 from pipeline.jobs.announcements import JobRules, announce, decode_request, rules_for
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.job_tree import JobRef, Marker, MarkerKind
-from pipeline.jobs.outcomes import Counts, Decider
+from pipeline.jobs.outcomes import Decider, counts_so_far
 from pipeline.jobs.receipts import Announcement
 from pipeline.jobs.stage import StageContext, deadline_passed, job_in_logs
 from pipeline.kafka.protocols import Lease
@@ -181,12 +181,20 @@ class DeadlineWatch:
             await attempts.make(marker, self._forget)
 
     async def _forget(self, marker: Marker) -> bool:
+        await self._newest(marker)
+        return False
+
+    async def _newest(self, marker: Marker) -> Announcement | None:
+        """Return the newest announcement of a filed job; None if there is none, and then its marker is removed.
+
+        A lifecycle rule deletes announcements, which are older than the marker: nothing is left to do.
+        """
         try:
-            await self._jobs.newest(marker.ref)
+            return await self._jobs.newest(marker.ref)
         except ObjectNotFound:
             log.warning("job_forgotten")
             await self._jobs.unfile(marker.key)
-        return False
+            return None
 
     async def count(self) -> None:
         """Set the metrics of open jobs, those of integrations that are not configured here among them."""
@@ -247,12 +255,8 @@ class DeadlineWatch:
 
     async def _handle_due(self, marker: Marker) -> bool:
         """Decide a job whose minute has begun; return whether it stays undecided under this marker."""
-        try:
-            newest = await self._jobs.newest(marker.ref)
-        except ObjectNotFound:
-            # a lifecycle rule deleted its announcements, which are older than this marker: nothing is left to do
-            log.warning("job_forgotten")
-            await self._jobs.unfile(marker.key)
+        newest = await self._newest(marker)
+        if newest is None:
             return False
         with trace_in_logs(newest.traceparent):
             return await self._decide_due(marker, newest, self._integrations[marker.ref.integration])
@@ -271,16 +275,10 @@ class DeadlineWatch:
         if not await self._decider.publish_existing(ref, None):
             log.warning("deadline_passed")
             await self._decider.fail(
-                ref, deadline_passed(newest.deadline), rules, counts=await self._decided_cards(ref)
+                ref, deadline_passed(newest.deadline), rules, counts=await counts_so_far(self._jobs, ref)
             )
         await self._jobs.unfile(marker.key)
         return False
-
-    async def _decided_cards(self, ref: JobRef) -> Counts:
-        try:
-            return Counts(*await self._jobs.decided_cards(ref))
-        except JobDamaged:
-            return Counts()  # the job still gets its outcome in time
 
 
 class _Attempts:

@@ -15,6 +15,7 @@ from pipeline.contracts import AuditAction
 from pipeline.errors import PermanentError, PipelineError
 from pipeline.jobs.announcements import JobRules
 from pipeline.jobs.damage import JobDamaged
+from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import WAITING_RECEIPT, JobRef
 from pipeline.jobs.messages import StageMessage, outcome_record
 from pipeline.jobs.partners import Callback, JobAnnouncement, JobResult, Partner
@@ -58,6 +59,14 @@ class Counts:
 
     ok: int = 0
     failed: int = 0
+
+
+async def counts_so_far(jobs: JobStore, ref: JobRef) -> Counts:
+    """Return the cards decided so far; zero if a receipt is damaged, so that the job still gets its outcome in time."""
+    try:
+        return Counts(*await jobs.decided_cards(ref))
+    except JobDamaged:
+        return Counts()
 
 
 class OutcomeExists(PipelineError):

@@ -9,11 +9,12 @@ import structlog
 
 from pipeline.contracts import BatchProcessed, Record
 from pipeline.jobs.announcements import JobRules, rules_for
+from pipeline.jobs.current_url import current_url
 from pipeline.jobs.messages import StageMessage, decode, receipt_missing, ref_of
-from pipeline.jobs.outcomes import Counts, Decider, OutcomeExists
+from pipeline.jobs.outcomes import Counts, Decider
 from pipeline.jobs.receipts import Processed
 from pipeline.jobs.stage import StageContext, job_in_logs
-from pipeline.jobs.transfer import SignedUrl, Uploader, signed_url
+from pipeline.jobs.transfer import Uploader
 from pipeline.kafka.protocols import Lease
 
 log = structlog.get_logger(__name__)
@@ -65,44 +66,23 @@ class _Upload:
     def __init__(self, context: StageContext, message: StageMessage, processed: Processed, rules: UploadRules) -> None:
         self._context = context
         self._jobs = context.jobs
-        self._message = message
+        self._ref = message.ref
         self._processed = processed
-        self._rules = rules
-        self._asked = False
+        self._uploader = rules.uploader
+        self._url = current_url(context, message.ref, rules, "result_upload_url", message.lease)
 
     async def run(self) -> str:
         """Return the ETag of the uploaded result."""
-        ref, processed = self._message.ref, self._processed
-        etag = await self._context.within_deadline(ref, self._put)
-        log.info("result_uploaded", bytes=processed.result_bytes)
+        etag = await self._context.within_deadline(self._ref, self._put)
+        log.info("result_uploaded", bytes=self._processed.result_bytes)
         return etag
 
     async def _put(self) -> str:
-        ref, processed = self._message.ref, self._processed
-        manifests = await self._jobs.manifests(ref, processed.generation, range(processed.parts))
+        processed = self._processed
+        manifests = await self._jobs.manifests(self._ref, processed.generation, range(processed.parts))
         self._jobs.cipher.require(one.sealed for one in manifests)  # before the PUT begins, which could not end
 
         def body() -> AsyncIterator[bytes]:
             return self._jobs.stream(manifests)
 
-        return await self._rules.uploader.put(self._url, size=processed.result_bytes, body=body)
-
-    async def _url(self) -> SignedUrl:
-        """Return the current URL; the uploader asks for it before each try.
-
-        After the first time it relies on no memory: a try failed, and whether there is a new URL decides whether the
-        job fails.
-        """
-        ref = self._message.ref
-        if self._asked:
-            self._jobs.forget()
-        self._asked = True
-        await self._message.lease.ensure()
-        if await self._jobs.outcome(ref) is not None:
-            raise OutcomeExists
-        newest = await self._jobs.newest(ref)
-        return signed_url(
-            newest.request.result_upload_url,
-            expires_at=newest.request.expires_at,
-            margin_seconds=self._rules.limits.deadline_margin_seconds,
-        )
+        return await self._uploader.put(self._url, size=processed.result_bytes, body=body)

@@ -141,7 +141,7 @@ class _Run:
         settings = self._tries.settings
         if not isinstance(result, CardResult):
             raise misbehaved(settings, f"returned {type(result).__name__} instead of CardResult")
-        if result.status not in (OK, FAILED):
+        if result.status not in _STATUSES:
             raise misbehaved(settings, "returned a status that is neither ok nor failed")
         texts: list[object] = [result.message, *result.columns.values()]
         if not all(isinstance(text, str) for text in texts):

@@ -14,13 +14,14 @@ import structlog
 from pipeline.contracts import BatchChunk, Record
 from pipeline.errors import PermanentError, Untried
 from pipeline.jobs.announcements import rules_for
-from pipeline.jobs.chunk_work import ChunkWork, FileRules, input_url, open_layout
+from pipeline.jobs.chunk_work import ChunkWork, FileRules, open_layout
 from pipeline.jobs.csv_engine import Chunk, Layout, Position, Splitter
+from pipeline.jobs.current_url import current_url
 from pipeline.jobs.damage import JobDamaged
 from pipeline.jobs.fanout.planner import bounds_of, page_of
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, decode, receipt_missing, ref_of
-from pipeline.jobs.outcomes import Counts, Decider, OutcomeExists
+from pipeline.jobs.outcomes import Decider, OutcomeExists, counts_so_far
 from pipeline.jobs.receipts import Manifest, PlanPage, Source, SourceDiffers
 from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.jobs.starts import Starts
@@ -108,7 +109,7 @@ class ChunkStage:
                 log.warning("chunk_done_elsewhere", code=error.code, chunk=body.number)
                 return
             await task.message.lease.ensure()
-            counts = await self._decided_cards(ref)
+            counts = await counts_so_far(self._jobs, ref)
             await Decider(context).fail(ref, error, task.rules, counts=counts, traceparent=task.message.traceparent)
         else:
             await self._drop_if_over(task, manifest)
@@ -168,7 +169,7 @@ class ChunkStage:
         start, end = bounds
         number, rules = task.body.number, task.rules
         asked = rules.downloader.open(
-            input_url(task.context, task.message.ref, rules),
+            current_url(task.context, task.message.ref, rules, "input_file_url"),
             start=start.byte,
             end=end.byte,
             etag=file.source.etag,
@@ -191,12 +192,6 @@ class ChunkStage:
         if await self._jobs.manifest(ref, body.generation, body.number) is not None:
             return True
         return await self._jobs.processed(ref) is not None
-
-    async def _decided_cards(self, ref: JobRef) -> Counts:
-        try:
-            return Counts(*await self._jobs.decided_cards(ref))
-        except JobDamaged:
-            return Counts()
 
     @asynccontextmanager
     async def _turns_of(self, ref: JobRef, rules: FileRules) -> AsyncIterator[_Turns]:

@@ -12,6 +12,7 @@ import structlog
 
 from pipeline.errors import Untried
 from pipeline.jobs.chunk_work import FileRules
+from pipeline.jobs.fanout.planner import sends_ranges
 from pipeline.jobs.messages import StageMessage, chunk_record
 from pipeline.jobs.outcomes import OutcomeExists
 from pipeline.jobs.parking import at_once
@@ -107,7 +108,8 @@ class Coordinator:
         """Note what was finished since the last look; return how many chunks that are."""
         finished, changed = await self._jobs.finished_in(self._ref, generation)
         if changed:
-            await self._ensure_same(source)
+            # it raises SourceChanged unless the file is still that of the generation; then it is divided again
+            await sends_ranges(self._rules, self._url, source)
         fresh = sorted(number for number in finished - self._finished if number < plan.chunks)
         for manifest in await self._jobs.manifests(self._ref, generation, fresh):
             self._on_finished(manifest)
@@ -115,12 +117,6 @@ class Coordinator:
         for number in fresh:
             self._out.pop(number, None)
         return len(fresh)
-
-    async def _ensure_same(self, source: Source) -> None:
-        """Raise SourceChanged unless the file is still that of the generation; then it is divided again."""
-        asked = self._rules.downloader.open(self._url, start=1, end=2, etag=source.etag, encoding="identity")
-        async with asked:
-            pass
 
     async def _hand_out(self, generation: str, plan: Plan, announcement: Announcement) -> None:
         now = time.monotonic()

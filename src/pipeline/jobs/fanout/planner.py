@@ -53,16 +53,11 @@ class Planner:
         existing = await self._jobs.plan(self._ref, checkpoint.generation)
         if existing is not None:
             return existing
-        if not await self._sends_ranges(checkpoint.source):
+        if not await sends_ranges(self._rules, self._url, checkpoint.source):
             log.info("fanout_without_ranges")
             return None
         async with self._starts.plan(self._ref, self._lease):
             return await self._split(checkpoint, announcement)
-
-    async def _sends_ranges(self, source: Source) -> bool:
-        asked = self._rules.downloader.open(self._url, start=1, end=2, etag=source.etag, encoding="identity")
-        async with asked as download:
-            return download.info.ranged
 
     async def _split(self, checkpoint: Checkpoint, announcement: Announcement) -> Plan:
         checks = FileChecks(self._rules, announcement)
@@ -148,6 +143,16 @@ class _Page:
     def end(self) -> Position:
         """Where the last of its chunks ends."""
         return self.ends[-1] if self.ends else self.start
+
+
+async def sends_ranges(rules: FileRules, url: UrlSource, source: Source) -> bool:
+    """Ask for one byte of the file; return whether its server sends ranges.
+
+    Raises:
+        SourceChanged: The file is not that of the source any more.
+    """
+    async with rules.downloader.open(url, start=1, end=2, etag=source.etag, encoding="identity") as download:
+        return download.info.ranged
 
 
 def chunk_end(page: PlanPage, index: int) -> Position:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from functools import cache, partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from pipeline.contracts import DEAD_LETTER_ENDING, OutgoingRecord, RecordPosition, TopicName
 from pipeline.errors import FatalError, Overloaded, PipelineError
@@ -25,6 +24,7 @@ from pipeline.kafka.client.producer import (
     ProducerFactory,
     record_size,
 )
+from pipeline.kafka.deadlines import Deadlines
 from pipeline.kafka.errors import BrokerUnavailable, RecordTooLarge
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.observability import KafkaMetrics, get_logger
@@ -48,33 +48,6 @@ MAX_SENDS_IN_FLIGHT: Final = 256
 
 It bounds the memory of an outage, to this times the largest record, and suffices for tens of thousands a second.
 """
-
-
-class _Deadlines:
-    """Ends the futures that are not done some seconds later, with TimeoutError: one timer for all of them."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, future: asyncio.Future[Any]) -> None:
-        """Begin the time of a future."""
-        loop = asyncio.get_running_loop()
-        while self._waiting and self._waiting[0][1].done():
-            self._waiting.popleft()
-        self._waiting.append((loop.time() + self._seconds, future))
-        if self._timer is None:
-            self._timer = loop.call_at(self._waiting[0][0], self._expire, loop)
-
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= loop.time()):
-            _, future = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(TimeoutError())
-        if self._waiting:
-            self._timer = loop.call_at(self._waiting[0][0], self._expire, loop)
 
 
 class KafkaPublisher:
@@ -115,7 +88,7 @@ class KafkaPublisher:
         self._max_in_flight = max_in_flight
         self._in_flight = 0
         self._metrics.sends_in_flight.set_function(lambda: float(self._in_flight))
-        self._deadlines = _Deadlines(settings.ack_timeout_seconds)
+        self._deadlines = Deadlines[asyncio.Future[Appended]](settings.ack_timeout_seconds, _expire)
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -303,3 +276,7 @@ def _appended_ms(appended: Appended) -> int | None:
     timestamp = appended.timestamp
     known = appended.timestamp_type == _APPEND_TIME and timestamp is not None and timestamp >= _FIRST_MS
     return timestamp if known else None
+
+
+def _expire(waiter: asyncio.Future[Appended]) -> None:
+    waiter.set_exception(TimeoutError())

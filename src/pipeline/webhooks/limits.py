@@ -308,7 +308,7 @@ class _Limit:
 
     def fits(self, group: tuple[str, bool], amount: int) -> bool:
         """Return whether a group of known clients may take an amount now."""
-        return amount <= self.shares.free and (self._alone or amount <= self.shares.room(group))
+        return amount <= self.shares.free and amount <= self._room_of_known(group)
 
     def refusal(self, sender: _Sender, amount: int) -> Problem | None:
         """Return why the sender may not take an amount now; None: it may."""
@@ -320,10 +320,13 @@ class _Limit:
         return None
 
     def _room(self, sender: _Sender) -> int:
-        if sender.known and self._alone:
-            return self.shares.free
-        room = self.shares.room(sender.group)
-        return room if sender.known else room - self._unknown[sender]
+        if sender.known:
+            return self._room_of_known(sender.group)
+        return self.shares.room(sender.group) - self._unknown[sender]
+
+    def _room_of_known(self, group: tuple[str, bool]) -> int:
+        """Return how much a group of known clients may take now; a source without others may take all that is free."""
+        return self.shares.free if self._alone else self.shares.room(group)
 
     def count(self, sender: _Sender, amount: int) -> None:
         """Count an amount as held by a sender, or no longer held where it is negative."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import deque
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 from pipeline.contracts import (
     CLIENT_HEADER,
@@ -27,6 +26,7 @@ from pipeline.contracts import (
 )
 from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import Overloaded, TransientError
+from pipeline.kafka.deadlines import Deadlines
 from pipeline.kafka.errors import RecordTooLarge
 from pipeline.kafka.protocols import Publisher
 from pipeline.webhooks.answers import Answer, Problem, temporary
@@ -140,7 +140,7 @@ class DurablePublishing:
         """Take the deadline for all records of a request together."""
         self._publisher = publisher
         self._deadline = deadline_seconds
-        self._deadlines = _Deadlines(deadline_seconds)
+        self._deadlines = Deadlines(deadline_seconds, _Deadline.expire)
 
     async def all(self, *records: OutgoingRecord) -> None:
         """Return when every in-sync replica has every record.
@@ -159,7 +159,8 @@ class DurablePublishing:
 
     async def one(self, record: OutgoingRecord) -> None:
         """Return when every in-sync replica has the record; see :meth:`all`. One timer serves all such publications."""
-        deadline = self._deadlines.begin()
+        deadline = _Deadline()
+        self._deadlines.add(deadline)
         try:
             await self._publisher.publish(record)
         except asyncio.CancelledError:
@@ -169,7 +170,7 @@ class DurablePublishing:
         except (TimeoutError, Overloaded, RecordTooLarge, TransientError) as error:
             raise _problem(error) from error
         finally:
-            deadline.done = True
+            deadline.over = True
 
 
 def _problem(error: Exception) -> Problem:
@@ -186,47 +187,26 @@ def _problem(error: Exception) -> Problem:
 class _Deadline:
     """The time of one task's work: what ``asyncio.timeout`` does, without a timer of its own."""
 
-    __slots__ = ("at", "cancelling", "done", "expired", "task")
+    __slots__ = ("_cancelling", "_expired", "_task", "over")
 
-    def __init__(self, task: asyncio.Task[Any], at: float) -> None:
-        self.task = task
-        self.at = at
-        self.cancelling = task.cancelling()
-        self.done = False
-        self.expired = False
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - made in coroutines only
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._expired = False
+        self.over = False
+        """Set when the work has ended."""
+
+    def done(self) -> bool:
+        """Return whether the work has ended."""
+        return self.over
+
+    def expire(self) -> None:
+        """Cancel the task."""
+        self._expired = True
+        self._task.cancel()
 
     def ended_it(self) -> bool:
         """Return whether a cancellation that has arrived is this deadline's, and nobody else's."""
-        return self.expired and self.task.uncancel() <= self.cancelling
-
-
-class _Deadlines:
-    """Cancels tasks whose work takes longer than so many seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._running: deque[_Deadline] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self) -> _Deadline:
-        """Begin the time of the current task's work. The caller sets ``done`` in the end."""
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None  # noqa: S101 - called in coroutines only
-        deadline = _Deadline(task, loop.time() + self._seconds)
-        while self._running and self._running[0].done:
-            self._running.popleft()
-        self._running.append(deadline)
-        if self._timer is None:
-            self._timer = loop.call_at(deadline.at, self._expire, loop)
-        return deadline
-
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        while self._running and (self._running[0].done or self._running[0].at <= loop.time()):
-            deadline = self._running.popleft()
-            if not deadline.done:
-                deadline.expired = True
-                deadline.task.cancel()
-        if self._running:
-            self._timer = loop.call_at(self._running[0].at, self._expire, loop)
+        return self._expired and self._task.uncancel() <= self._cancelling

@@ -62,20 +62,18 @@ class EventVerifier:
 
         Age and the dates of keys are checked as of the time when the record was received.
         """
-        source = _text(record, "ce_source")
+        source = record.text("ce_source")
         one = self._by_path.get(source)
-        if one is None or _text(record, INTEGRATION_HEADER) != one.webhook.integration:
+        if one is None or record.text(INTEGRATION_HEADER) != one.webhook.integration:
             return Result.SOURCE_UNKNOWN, ""
         verifier = one.webhook.verifier
         names = self._kept[source]
         kept = tuple([header for header in record.headers if header[0] in names])
-        request = WebhookRequest(
-            _text(record, PATH_HEADER), kept, record.value, encoding=_text(record, ENCODING_HEADER)
-        )
+        request = WebhookRequest(record.text(PATH_HEADER), kept, record.value, encoding=record.text(ENCODING_HEADER))
         if (why := _not_verifiable(one, request)) is not None:
             return why, ""
         try:
-            verifier.verify(request, datetime.fromisoformat(_text(record, "ce_time")))
+            verifier.verify(request, datetime.fromisoformat(record.text("ce_time")))
         except SignatureRefused as refused:
             retired = refused.reason is Reason.NO_ACTIVE_SECRET
             return (Result.KEY_RETIRED, "") if retired else (Result.FAILED, refused.reason.value)
@@ -84,10 +82,6 @@ class EventVerifier:
         except (ValueError, TypeError):
             return Result.FAILED, "ce_time"  # malformed, or without a zone
         return Result.VERIFIED, ""
-
-
-def _text(record: Record, header: str) -> str:
-    return record.named.get(header, b"").decode("utf-8", "replace")
 
 
 def _not_verifiable(one: Configured, request: WebhookRequest) -> Result | None:

@@ -40,6 +40,10 @@ class Record:
             object.__setattr__(self, "_named", dict(reversed(self.headers)))  # of equal names the last one stays
         return self._named or {}
 
+    def text(self, header: str) -> str:
+        """Return the first value of a header as text; empty if there is none. Undecodable bytes become U+FFFD."""
+        return self.named.get(header, b"").decode("utf-8", "replace")
+
 
 @dataclass(frozen=True, slots=True)
 class OutgoingRecord:

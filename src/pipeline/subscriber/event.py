@@ -76,20 +76,19 @@ def event_of_record(record: Record, models: Mapping[str, type[BaseModel] | None]
     Raises:
         PoisonRecord: It carries none, one of a version that the model does not read, or a body that does not fit it.
     """
-    named = record.named
-    ident, kind = _text(named, "ce_id"), _text(named, "ce_type")
+    ident, kind = record.text("ce_id"), record.text("ce_type")
     if not ident or not kind:
         raise PoisonRecord("event_not_named", "The record has no header ce_id or ce_type: it carries no event.")
     model = models.get(kind)
     if model is not None and model is MODELS.get(kind):
-        _ensure_known(kind, named.get("ce_dataschema"))
+        _ensure_known(kind, record.named.get("ce_dataschema"))
     return _event(
         ident,
         kind,
-        _text(named, "ce_subject"),
-        _time(_text(named, "ce_time"), record.timestamp_ms),
+        record.text("ce_subject"),
+        _time(record.text("ce_time"), record.timestamp_ms),
         record.key,
-        _text(named, "ce_source"),
+        record.text("ce_source"),
         _data(record, model, always_json=kind in models),
         record.value,
         record.headers,
@@ -101,10 +100,6 @@ def event_of_record(record: Record, models: Mapping[str, type[BaseModel] | None]
     )
 
 
-def _text(named: Mapping[str, bytes], header: str) -> str:
-    return named.get(header, b"").decode("utf-8", "replace")
-
-
 def _ensure_known(kind: str, schema: bytes | None) -> None:
     known = SCHEMAS.get(kind)
     if schema is not None and known is not None and schema.decode("utf-8", "replace") != known:
@@ -114,7 +109,7 @@ def _ensure_known(kind: str, schema: bytes | None) -> None:
 
 
 def _data(record: Record, model: type[BaseModel] | None, *, always_json: bool) -> Any:
-    if not always_json and not says_json(_text(record.named, "content-type")):
+    if not always_json and not says_json(record.text("content-type")):
         return None
     try:
         body = json_value(record)

@@ -7,12 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client import Histogram
 
 from pipeline.errors import FatalError, PermanentError, TransientError
 from pipeline.storage.protocols import ObjectInfo, ObjectStore, StoreUnavailable
+
+T = TypeVar("T")
 
 _REMEMBERED_SECONDS: Final = 120.0
 """After so long without another try, a failure says nothing about the store of now."""
@@ -124,35 +126,17 @@ class MeteredStore:
         with self._measured("get"):
             return await self._store.get(key, start=start, end=end)
 
-    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+    def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
         """See ObjectStore."""
-        pieces = self._store.stream(key, chunk_bytes=chunk_bytes)
-        with self._measured("stream"):
-            first = await anext(pieces, None)
-        if first is not None:
-            yield first
-        async for piece in pieces:
-            yield piece
+        return self._measured_first("stream", self._store.stream(key, chunk_bytes=chunk_bytes))
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+    def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """See ObjectStore."""
-        infos = self._store.list(prefix)
-        with self._measured("list"):
-            first = await anext(infos, None)
-        if first is not None:
-            yield first
-        async for info in infos:
-            yield info
+        return self._measured_first("list", self._store.list(prefix))
 
-    async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+    def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
         """See ObjectStore."""
-        infos = self._store.scan(prefix, after=after)
-        with self._measured("list"):
-            first = await anext(infos, None)
-        if first is not None:
-            yield first
-        async for info in infos:
-            yield info
+        return self._measured_first("list", self._store.scan(prefix, after=after))
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """See ObjectStore."""
@@ -182,6 +166,15 @@ class MeteredStore:
     async def close(self) -> None:
         """See ObjectStore."""
         await self._store.close()
+
+    async def _measured_first(self, op: str, items: AsyncIterator[T]) -> AsyncIterator[T]:
+        """Yield the items. Only the first one is measured: how fast the others are asked for is the caller's affair."""
+        with self._measured(op):
+            first = await anext(items, None)
+        if first is not None:
+            yield first
+        async for item in items:
+            yield item
 
     @contextmanager
     def _measured(self, op: str) -> Iterator[None]:

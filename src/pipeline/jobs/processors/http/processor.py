@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -55,7 +54,7 @@ class Http:
         is_one = not any(sign in options.url for sign in ("{", "}", "/."))
         self._one_url = request_url(options.url) if is_one else None
         self._body = None if options.body is None else BodyTemplate(options.body)
-        self._token = None if options.token_file is None else _token_file(options.token_file)
+        self._token = _token_file(options)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -154,8 +153,9 @@ class Http:
         return CardResult("ok", "the card service's answer could not be read" if unread else "", columns)
 
 
-def _token_file(path: Path) -> TokenFile:
-    return TokenFile(path, trusted_seconds=_TOKEN_TRUSTED_SECONDS)
+def _token_file(options: HttpOptions) -> TokenFile | None:
+    path = options.token_file
+    return None if path is None else TokenFile(path, trusted_seconds=_TOKEN_TRUSTED_SECONDS)
 
 
 async def _token(file: TokenFile, *, fresh: bool = False) -> str:

@@ -23,6 +23,8 @@ from typing import Any, Final, Self
 
 import psutil
 
+from pipeline.jobs.part_encryption import new_part_key
+
 REQUESTS: Final = {64: 6_000, 256: 8_000}
 """Requests of one round by number of connections."""
 
@@ -71,6 +73,8 @@ token_file = "{folder}/token"
 input = ["files.example"]
 result = ["files.example"]
 callback = ["ecs.example"]
+[parts]
+keys = [{{ id = "1", file = "{folder}/part-key" }}]
 """,
     "weavr": """\
 [weavr.bench]
@@ -80,7 +84,7 @@ path = "/bulk_process_end/watch"
 source_addresses = ["127.0.0.1/32"]
 """,
 }
-"""Settings of the two sources; each is measured alone."""
+"""Settings of the two sources; each is measured alone. With ECS's, the workers start too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +151,11 @@ def _measure(
 
 
 def write_config(folder: Path, bootstrap_servers: str, kind: str) -> Path:
-    """Write the settings of an ingress with this one source: with several, none may take all requests in flight."""
+    """Write settings with this one source into a new folder: with several, none may take all requests in flight."""
     folder.mkdir()
-    (folder / "secret").write_text(SECRET)
-    (folder / "secret").chmod(0o600)
-    (folder / "token").write_text("token-of-nobody")
+    for name, text in (("secret", SECRET), ("token", "token-of-nobody"), ("part-key", new_part_key())):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
     path = folder / "pipeline.toml"
     path.write_text(
         f"""

@@ -8,20 +8,16 @@ broker, with one integration of ECS, whose cards ``validate`` checks.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import psutil
-
-from pipeline.jobs.part_encryption import new_part_key
+from benchmarks.ingress import Server, cli, running, write_config
 
 RUNS: Final = 3
 IDLE_SECONDS: Final = 5.0
@@ -44,42 +40,16 @@ CEILINGS: Final = {HELP: 0.6, READY: 4.0} | dict.fromkeys(MEMORY_MB, 1.25) | {"i
 
 _LIBRARIES: Final = "import aiohttp, aiokafka, pydantic"
 _HELP: Final = "import sys; sys.argv = ['pipeline', '--help']; from pipeline.cli import main; main()"
-_SETTINGS: Final = """
-[kafka]
-bootstrap_servers = "{broker}"
-[store]
-kind = "local"
-path = "store"
-[ingress]
-port = 0
-drain_seconds = 0
-[management]
-port = 0
-[logging]
-level = "error"
-[parts]
-keys = [{{ id = "1", file = "part-key" }}]
-[ecs.bench]
-partner_guid = "03338397-83da-470d-9cd7-241f6b5dbd62"
-[ecs.bench.webhook]
-scheme = "hmac"
-header = "X-Signature"
-secrets = [{{ file = "secret" }}]
-[ecs.bench.callback]
-token_file = "secret"
-[ecs.bench.hosts]
-input = ["files.example"]
-result = ["files.example"]
-callback = ["ecs.example"]
-"""
 
 
 def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
     """Return rows of (ours, peer): seconds of CPU time, and MB of memory. Of all rows smaller is better."""
+    from support.brokers import running_embedded_broker  # noqa: PLC0415 - found once the tests' folder is on the path
+
     rows: dict[str, list[tuple[float, float]]] = {name: [] for name in (HELP, IMPORT, READY, *MEMORY_MB)}
     runs = max(1, int(RUNS * scale))
-    with tempfile.TemporaryDirectory() as name, _embedded_broker() as broker:
-        config = _config(Path(name), broker)
+    with tempfile.TemporaryDirectory() as name, running_embedded_broker() as broker:
+        config = write_config(Path(name) / "ecs", broker.bootstrap_servers, "ecs")
         for _ in range(rounds):
             libraries = _seconds(_LIBRARIES, runs)
             rows[HELP].append((_seconds(_HELP, runs), libraries))
@@ -96,52 +66,15 @@ def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, floa
 def _processes(config: Path, idle_seconds: float) -> tuple[float, dict[str, float]]:
     """Start one process after the other; return the CPU seconds of PROCESS to ready, and the MB of each when idle."""
     with ExitStack() as stack:
-        running: dict[str, psutil.Process] = {}
+        started: dict[str, Server] = {}
         ready = 0.0
         for name in (row.split()[2] for row in MEMORY_MB):
             command = ["ingress"] if name == "ingress" else ["work", name]
-            running[name] = stack.enter_context(_running(config, command))
+            started[name] = stack.enter_context(running([cli(), "--config", str(config), *command]))
             if name == "process":
-                times = running[name].cpu_times()
-                ready = times.user + times.system
+                ready = started[name].cpu_seconds
         time.sleep(idle_seconds)
-        return ready, {name: process.memory_info().rss / (1 << 20) for name, process in running.items()}
-
-
-@contextmanager
-def _running(config: Path, command: list[str]) -> Iterator[psutil.Process]:
-    """Run a server until the end of the block; it is ready."""
-    pipeline = str(Path(sys.executable).with_name("pipeline"))
-    process = subprocess.Popen(  # noqa: S603 - ourselves
-        [pipeline, "--config", str(config), *command], stdout=subprocess.PIPE
-    )
-    try:
-        _first_line(process)
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.communicate()
-
-
-@contextmanager
-def _embedded_broker() -> Iterator[str]:
-    command = [sys.executable, "-m", "pipeline.kafka.embedded_process", "--until-eof"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - ourselves
-        yield str(_first_line(process)["bootstrap_servers"])
-
-
-def _first_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(process.stdout.readline() if process.stdout else b"")
-    return said
-
-
-def _config(folder: Path, broker: str) -> Path:
-    for name, text in (("secret", "benchmark-secret-of-nobody-0123456789"), ("part-key", new_part_key())):
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o600)
-    path = folder / "pipeline.toml"
-    path.write_text(_SETTINGS.format(broker=broker))
-    return path
+        return ready, {name: server.process.memory_info().rss / (1 << 20) for name, server in started.items()}
 
 
 def _seconds(code: str, runs: int) -> float:

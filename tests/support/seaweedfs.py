@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 import socket
@@ -15,7 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 ACCESS_KEY = "AKIATESTKEY"
 SECRET_KEY = "test-secret-of-seaweedfs"
@@ -24,7 +26,7 @@ _START_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class SeaweedFS:
-    """A running server; the admin identity creates missing buckets on its first write."""
+    """A running server with one bucket; a write of the admin identity creates any other."""
 
     endpoint: str
     bucket: str = "pipeline-test"
@@ -62,8 +64,9 @@ def running_seaweedfs(weed: Path) -> Iterator[SeaweedFS]:
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(_command(weed, folder, ports), stdout=log, stderr=subprocess.STDOUT)
         try:
-            _wait_until_up(process, ports[0], folder / "log")
-            yield SeaweedFS(endpoint=f"http://127.0.0.1:{ports[0]}")
+            server = SeaweedFS(endpoint=f"http://127.0.0.1:{ports[0]}")
+            _wait_until_up(process, server, folder / "log")
+            yield server
         finally:
             process.kill()  # asked politely, it takes half a minute to say good-bye to itself
             process.wait()
@@ -112,17 +115,24 @@ def _free_ports(count: int) -> list[int]:
             one.close()
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_up(process: subprocess.Popen[bytes], server: SeaweedFS, log: Path) -> None:
+    """Write one object: the first write makes the bucket, so that a test may begin with a read."""
+    store = S3Store(
+        server.bucket,
+        endpoint=server.endpoint,
+        region=server.region,
+        access_key_id=server.access_key,
+        secret_access_key=server.secret_key,
+        client_options={"allow_http": True, "timeout": "2s"},
+        retry_config={"max_retries": 0},
+    )
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end and process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         try:
-            connection.request("PUT", "/probe")
-            if connection.getresponse().status == http.HTTPStatus.FORBIDDEN:
-                return  # it knows its identities and refuses strangers
-        except OSError:
-            pass
-        finally:
-            connection.close()
-        time.sleep(0.2)
+            obstore.put(store, "ready", b"", use_multipart=False)
+            obstore.get(store, "ready")
+        except BaseError:
+            time.sleep(0.2)
+        else:
+            return
     raise RuntimeError(f"SeaweedFS did not start: {log.read_text(errors='replace')[-2000:]}")

@@ -61,6 +61,7 @@ class TopicSpec:
         dead_letter: Where a record of this topic goes that can never be handled; None for topics nobody here consumes.
         about: One line for the docs.
         key: What the partition key is, for the docs.
+        numbered: Its keys end in ``#<number>``, and records with consecutive numbers go to consecutive partitions.
     """
 
     topic: TopicName
@@ -70,6 +71,7 @@ class TopicSpec:
     dead_letter: Topic | None
     about: str
     key: str = "job"
+    numbered: bool = False
 
 
 def event_topic(topic: TopicName, about: str, key: str, *, partitions: int = 3) -> TopicSpec:
@@ -157,6 +159,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         dead_letter=Topic.BATCH_DEAD_LETTER,
         about="Chunks of large files that any worker of PROCESS may do; the file and its parts stay where they are",
         key="job and chunk",
+        numbered=True,
     ),
     TopicSpec(
         Topic.BATCH_PROCESSED,

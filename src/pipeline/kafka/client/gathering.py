@@ -14,7 +14,7 @@ from aiokafka import errors as kafka
 from aiokafka.partitioner import murmur2
 from aiokafka.structs import RecordMetadata, TopicPartition
 
-from pipeline.contracts import OutgoingRecord
+from pipeline.contracts import TOPICS, OutgoingRecord
 
 TOO_LARGE: Final = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 
@@ -23,6 +23,10 @@ _BATCH_BYTES: Final = 262_144
 
 _hash = lru_cache(maxsize=1024)(murmur2)
 """Keys repeat, and the hash is written in Python."""
+
+_NUMBERED: Final = tuple(spec.topic for spec in TOPICS if spec.numbered)
+_DIGITS: Final = 8
+"""Digits of a key's number, at most."""
 
 
 def partition_of(key: bytes, every: Sequence[int]) -> int:
@@ -34,6 +38,19 @@ def partition_of(key: bytes, every: Sequence[int]) -> int:
     """
     hashed: int = _hash(key)
     return every[(hashed & 0x7FFFFFFF) % len(every)]
+
+
+def partition_of_record(record: OutgoingRecord, key: bytes, every: Sequence[int]) -> int:
+    """Return the partition of a record that names none; ``key`` and ``every`` as for :func:`partition_of`.
+
+    In a topic with numbered keys the record with number ``n`` goes ``n`` partitions after the key without its number.
+    So the records of one job spread evenly, and a repeat of one goes where the first one went.
+    """
+    if record.topic in _NUMBERED:
+        name, _, number = key.rpartition(b"#")
+        if number.isdigit() and len(number) <= _DIGITS:
+            return every[(every.index(partition_of(name, every)) + int(number)) % len(every)]
+    return partition_of(key, every)
 
 
 def partition_of_key(key: str, partitions: int) -> int:
@@ -165,7 +182,7 @@ class Gathering:
     def _queue(self, topic: str, partitions: Sequence[int], one: _Waiting) -> None:
         number = one.record.partition
         if number is None:
-            number = partition_of(one.key, partitions)
+            number = partition_of_record(one.record, one.key, partitions)
         elif number not in partitions:
             _refuse([one], kafka.UnknownTopicOrPartitionError(f"{topic} has no partition {number}"))
             return

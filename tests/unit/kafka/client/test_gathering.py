@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import pytest
 from aiokafka import errors as kafka
@@ -14,8 +16,8 @@ from aiokafka.structs import RecordMetadata, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.contracts import OutgoingRecord
-from pipeline.kafka.client.gathering import Gathering, partition_of
+from pipeline.contracts import OutgoingRecord, Topic, chunk_key
+from pipeline.kafka.client.gathering import Gathering, partition_of, partition_of_record
 
 TOPIC = "webhook-events.code"
 REAL = "cluster.webhook-events.code"
@@ -330,6 +332,56 @@ def test_a_key_goes_where_every_client_sends_it(key: bytes, partitions: int) -> 
     every = list(range(partitions))
     expected = DefaultPartitioner()(key, every, every)
     assert [expected, expected] == [partition_of(key, every) for _ in range(2)]
+
+
+def chunk_partition(job: UUID, number: int, every: Sequence[int]) -> int:
+    key = chunk_key("acme", job, number)
+    return partition_of_record(OutgoingRecord(Topic.BATCH_CHUNKS, key, b"", ()), key.encode(), every)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+@given(st.uuids(), st.integers(min_value=0, max_value=10**8 - 64))
+def test_the_chunks_in_flight_lie_evenly_on_the_workers(workers: int, job: UUID, first: int) -> None:
+    """Law: of 64 chunks in a row, each of 12 partitions has 5 or 6, and the group's members have equal shares."""
+    every = list(range(12))
+    found = [chunk_partition(job, number, every) for number in range(first, first + 64)]
+    assert set(Counter(found).values()) == {5, 6}
+    # aiokafka gives the partitions to the members in turn
+    assert set(Counter(partition % workers for partition in found).values()) == {64 // workers}
+    assert found == [chunk_partition(job, number, every) for number in range(first, first + 64)]
+
+
+@given(st.sets(st.uuids(), min_size=200, max_size=200))
+def test_the_first_chunks_of_jobs_lie_on_all_partitions(jobs: set[UUID]) -> None:
+    assert {chunk_partition(job, 0, [3, 5, 8]) for job in jobs} == {3, 5, 8}
+
+
+@pytest.mark.parametrize("key", ["acme/job", "#", "acme#x", "acme#123456789", "acme#\N{SUPERSCRIPT TWO}"])
+def test_a_key_without_a_number_goes_where_every_client_sends_it(key: str) -> None:
+    every = list(range(12))
+    outgoing = OutgoingRecord(Topic.BATCH_CHUNKS, key, b"", ())
+    assert partition_of_record(outgoing, key.encode(), every) == partition_of(key.encode(), every)
+
+
+def test_in_other_topics_a_number_is_a_part_of_the_key() -> None:
+    every = list(range(12))
+    for number in range(12):
+        key = f"card#{number}"
+        outgoing = OutgoingRecord(Topic.EVENTS_MANAGED_CARDS, key, b"", ())
+        assert partition_of_record(outgoing, key.encode(), every) == partition_of(key.encode(), every)
+
+
+async def test_the_chunks_of_a_job_go_to_one_partition_after_another() -> None:
+    sender = Sender(partitions=3)
+    gathered = Gathering(sender, lambda _: REAL)
+    job = UUID(int=5)
+    sent = [
+        gathered.send(OutgoingRecord(Topic.BATCH_CHUNKS, chunk_key("acme", job, number), b"%d" % number, ()))
+        for number in (*range(6), 4)
+    ]
+    await sender.confirm_all()
+    at = [(await one).partition for one in sent]
+    assert [(one - at[0]) % 3 for one in at] == [0, 1, 2, 0, 1, 2, 1]
 
 
 async def test_a_record_may_name_its_partition() -> None:

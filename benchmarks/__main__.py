@@ -126,7 +126,9 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="one round of a fiftieth of the work: does it run at all?")
     parser.add_argument("--last", action="store_true", help="measure nothing: take build/bench.json of the last run")
     parser.add_argument("--check", action="store_true", help="exit 1 where a row breaks its bound")
-    parser.add_argument("--write-docs", action="store_true", help="write the table and charts of docs/performance.md")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="write the table and charts of docs/explanation/performance.md"
+    )
     options = parser.parse_args()
     if unknown := sorted({*options.suites} - {*SUITES}):
         parser.error(f"there is no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")

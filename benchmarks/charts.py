@@ -1,4 +1,4 @@
-"""Charts of a run for docs/performance.md: one SVG per suite, each row a bar with a mark at its target.
+"""Charts of a run for docs/explanation/performance.md: one SVG per suite, each row a bar with a mark at its target.
 
 A bar shows which part of its target a row reaches, so that costs and speeds read alike: longer is better, and the mark
 at 1 is the target. The colours follow the reader's light or dark scheme.

@@ -1,4 +1,4 @@
-"""The measured part of docs/performance.md: the machine, the table and the charts of the last run."""
+"""The measured part of docs/explanation/performance.md: the machine, the table and the charts of the last run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Final
 from benchmarks.charts import write_charts
 from benchmarks.rows import Row
 
-PAGE: Final = Path("docs/performance.md")
-CHARTS: Final = Path("docs/charts")
+PAGE: Final = Path("docs/explanation/performance.md")
+CHARTS: Final = Path("docs/explanation/charts")
 _MEASURED: Final = re.compile(r"(<!-- results:[^>]*-->\n).*?(\n<!-- /results -->)", re.DOTALL)
 
 

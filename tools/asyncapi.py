@@ -65,7 +65,7 @@ COPY_HEADERS: Final[Mapping[str, str]] = {
     RETRY_GROUP_HEADER: "The one consumer group that a retried record is for: other groups pass over it.",
     RETRY_COUNT_HEADER: "How often the record has waited outside of its topic, from 1.",
     RETRY_FIRST_AT_HEADER: "When it began to wait for the first time (RFC 3339).",
-    RETRY_CODE_HEADER: "Why it waited last (docs/errors.md).",
+    RETRY_CODE_HEADER: "Why it waited last (docs/reference/errors.md).",
 }
 """Of copies that were published for one group."""
 WEAVR_HEADERS: Final[Mapping[str, str]] = {
@@ -110,7 +110,7 @@ def document(examples: Mapping[str, Any]) -> dict[str, Any]:
             "version": _VERSION,
             "description": "Records are CloudEvents 1.0 in binary mode. The value of a sender's event is the body "
             "exactly as received. Addresses are logical: settings may put a prefix before them. Delivery is at least "
-            "once: de-duplicate by ce_id (docs/subscribers.md).",
+            "once: de-duplicate by ce_id (docs/reference/subscribers.md).",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",

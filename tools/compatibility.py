@@ -146,7 +146,7 @@ def _kept(former: Mapping[str, Any], now: Mapping[str, Any], pointer: str) -> It
 
 def _line(name: str, change: Change) -> str:
     where = f"{schemas.FOLDER}/{name}#{change.pointer}"
-    return f"{where}: {change.rule}: {change.text}; {_REMEDIES[change.rule]} (docs/contracts.md)"
+    return f"{where}: {change.rule}: {change.text}; {_REMEDIES[change.rule]} (docs/reference/contracts.md)"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``docs/errors.md``: every error code, read from the source: code and text are where the error is made."""
+"""``docs/reference/errors.md``: every error code, read from the source: code and text are where the error is made."""
 
 from __future__ import annotations
 

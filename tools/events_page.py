@@ -1,4 +1,4 @@
-"""``docs/events.md``: the catalogue of events, from the table of contracts and their schemas."""
+"""``docs/reference/events.md``: the catalogue of events, from the table of contracts and their schemas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ What the topics carry, kind by kind. The path behind the webhook's own is Weavr'
 ours. The value is the body as received, so a field reads as the partner writes it: ids are text, times are text or
 numbers of epoch milliseconds, money is `{currency, amount}` with either. Unknown fields may come at any time, and
 values that are not among the known ones. Headers, keys and order: [topics.md](topics.md). What may change:
-[contracts.md](contracts.md). For programs: [schemas/index.json](../schemas/index.json).
+[contracts.md](contracts.md). For programs: [schemas/index.json](../../schemas/index.json).
 
 **Sensitive** fields are for few eyes: logs, metrics and the displays of `pipeline events` mask them."""
 
@@ -61,7 +61,7 @@ def _section(contract: Contract, schema: Schema) -> str:
         "Event types": ", ".join(f"`{one}`" for one in contract.types) if len(contract.types) > 1 else "",
         "Topic": f"`{contract.topic}`{', **sensitive**' if contract.sensitive else ''}",
         "Key": ", else ".join(f"`{key}`" for key in contract.keys),
-        "Schema": f"[`{contract.ident}`](../schemas/{contract.schema})",
+        "Schema": f"[`{contract.ident}`](../../schemas/{contract.schema})",
     }
     lines = "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)
     rows = [_row(name, field, required=required) for name, field, required in fields(schema)]

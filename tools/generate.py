@@ -22,12 +22,12 @@ _RELEASED = f"{schemas.FOLDER}/released/"
 def generated() -> Mapping[str, str]:
     """Return the text of every generated file by its path in the project; it is made once, and takes seconds."""
     return {
-        "docs/errors.md": errors_page.render(SRC),
-        "docs/events.md": events_page.render(),
-        "docs/logging.md": logging_page.render(SRC),
-        "docs/settings.md": settings_page.render(),
-        "docs/statuses.md": statuses_page.render(),
-        "docs/topics.md": topics_page.render(),
+        "docs/reference/errors.md": errors_page.render(SRC),
+        "docs/reference/events.md": events_page.render(),
+        "docs/reference/logging.md": logging_page.render(SRC),
+        "docs/reference/settings.md": settings_page.render(),
+        "docs/reference/statuses.md": statuses_page.render(),
+        "docs/reference/topics.md": topics_page.render(),
         f"{schemas.FOLDER}/settings.json": schema_text(),
         **schemas.render(),
     }

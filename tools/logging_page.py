@@ -1,4 +1,4 @@
-"""``docs/logging.md``: every log action, read from the source: where a line is written, its name and fields stand."""
+"""``docs/reference/logging.md``: every log action with its fields, read from the source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ process, from the webhook to the callback), `integration` and `job_guid`, and mo
 is text of the sender's choice). Lines about a record have what it says of these. The trace id of a job can be missing
 only while its announcement cannot be read. `code` is one of [errors.md](errors.md). Libraries write lines of their own,
 whose `event` is a sentence. No line holds a card number, a secret, a token or the query of a URL: what looks like one
-is masked ([security.md](security.md))."""
+is masked ([security.md](../explanation/security.md))."""
 
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _LOGGERS: Final = ("log", "_log")

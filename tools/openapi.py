@@ -23,7 +23,7 @@ _NAME: Final = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"}
 
 _FINDING: Final[Mapping[str, Schema]] = {
     "field": {"type": "string", "description": "Dotted name of the part of the request that it is about."},
-    "rule": {"type": "string", "description": "Stable name of the rule that was broken (docs/statuses.md)."},
+    "rule": {"type": "string", "description": "Stable name of the rule that was broken (docs/reference/statuses.md)."},
     "remedy": {"type": "string", "description": "What to send instead."},
 }
 PROBLEM: Final[Schema] = {
@@ -34,7 +34,10 @@ PROBLEM: Final[Schema] = {
     "`errors` lists all, where there are more.",
     "type": "object",
     "properties": {
-        "type": {"type": "string", "description": "Names a row of docs/statuses.md: urn:card-pipeline:problem:ROW."},
+        "type": {
+            "type": "string",
+            "description": "Names a row of docs/reference/statuses.md: urn:card-pipeline:problem:ROW.",
+        },
         "title": {"type": "string", "description": "The row in a few words; the same for each refusal of this type."},
         "status": {"type": "integer", "description": "The HTTP status."},
         "detail": {"type": "string", "description": "What led to this refusal."},

@@ -31,7 +31,7 @@ class Change:
 
     Attributes:
         pointer: Its location in the released schema (JSON pointer).
-        rule: Stable name of the rule (docs/contracts.md).
+        rule: Stable name of the rule (docs/reference/contracts.md).
         text: What was and what is.
     """
 

@@ -1,4 +1,4 @@
-"""``docs/settings.md``: every settings key, from the models."""
+"""``docs/reference/settings.md``: every settings key, from the models."""
 
 from __future__ import annotations
 

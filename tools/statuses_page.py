@@ -1,4 +1,4 @@
-"""``docs/statuses.md``: everything that the ingress can answer, and the members and rules of its problem documents."""
+"""``docs/reference/statuses.md``: every answer of the ingress, with the members and rules of its problem documents."""
 
 from __future__ import annotations
 

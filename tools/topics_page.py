@@ -1,4 +1,4 @@
-"""``docs/topics.md``: the table of topics."""
+"""``docs/reference/topics.md``: the table of topics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _INTRO = """\
 Names are logical: `kafka.topic_prefix` is put before them, `kafka.topics` renames single ones. `pipeline topics
 create` creates those that the configured sources need, `pipeline topics check` compares them with the cluster,
 `pipeline topics export` prints this table for other tools;
-[schemas/asyncapi.json](../schemas/asyncapi.json) describes them for programs."""
+[schemas/asyncapi.json](../../schemas/asyncapi.json) describes them for programs."""
 
 _RECORDS = """\
 ## Records
@@ -72,5 +72,5 @@ def _row(spec: TopicSpec) -> tuple[str, ...]:
 
 def _value(spec: TopicSpec) -> str:
     carried = [contract for contract in CONTRACTS if contract.topic == spec.topic]
-    links = (f"[{one.name.removeprefix('weavr.')}](../schemas/{one.schema})" for one in carried)
+    links = (f"[{one.name.removeprefix('weavr.')}](../../schemas/{one.schema})" for one in carried)
     return ", ".join(links) or "bytes"

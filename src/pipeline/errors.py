@@ -15,7 +15,7 @@ class PipelineError(Exception):
 
     Attributes:
         code: Stable snake_case identifier, e.g. ``csv_unterminated_quote``. Part of the public contract
-            (docs/errors.md): scripts and dashboards match on it.
+            (docs/reference/errors.md): scripts and dashboards match on it.
         message: One or two sentences for a person, free of secrets and card data.
     """
 

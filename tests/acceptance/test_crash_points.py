@@ -225,7 +225,7 @@ async def check(case: Case, run: Run | EventRun, undisturbed: Run) -> None:
 
 
 def _check_repeats(case: Case, run: Run, undisturbed: Run) -> None:
-    """What was done twice is what docs/delivery.md names: an effect whose receipt was not written yet, and no other."""
+    """Only an effect whose receipt was not written yet is done twice, as docs/explanation/delivery.md says."""
     often = run.processed()
     assert often.keys() == undisturbed.processed().keys()
     assert max(often.values()) <= 2

@@ -1,4 +1,4 @@
-"""Every command that docs/runbook.md quotes is run as it is written there, against a real store and broker.
+"""Every command that docs/how-to/runbook.md quotes is run as it is written there, against a real store and broker.
 
 A few commands cannot run here; :data:`PARSED` names them and says why. Their arguments are parsed, so that an option
 that does not exist is found. Where a command asks a person, the test says yes.
@@ -88,7 +88,7 @@ def parsed(code: str) -> Quoted:
     return Quoted(code, command, tuple(names), tuple(words[len(names) :]))
 
 
-COMMANDS: Final = quoted((ROOT / "docs" / "runbook.md").read_text("utf-8"))
+COMMANDS: Final = quoted((ROOT / "docs" / "how-to" / "runbook.md").read_text("utf-8"))
 
 PARSED: Final = {
     "pipeline sources capture acme --for 10m": "it waits ten minutes for refused requests",

@@ -30,9 +30,10 @@ PUBLISHED: Final = {
 }
 
 CALLS: Final = {"process": 7, "upload": 6, "confirm": 12, "audit": 8}
-"""Most calls of the job store for a job of one chunk: 6, 5 and 10 (docs/delivery.md says which), and those of a machine
-that is slow: a look counts for a second. The watch is in CONFIRM. AUDIT writes one segment or several, as its events
-come. Listings of folders are left out: workers look for paused integrations every few seconds, whatever the jobs."""
+"""Most calls of the job store for a job of one chunk: 6, 5 and 10 (docs/explanation/delivery.md says which), and those
+of a slow machine: a look counts for a second. The watch is in CONFIRM. AUDIT writes one segment or several, as its
+events come. Listings of folders are left out: workers look for paused integrations every few seconds, whatever the
+jobs."""
 
 SMALL_JOB: Final = 25
 """Most calls of PROCESS, UPLOAD and CONFIRM together for a job of 200 cards."""

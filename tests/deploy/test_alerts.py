@@ -14,7 +14,7 @@ from pipeline.observability import Metrics
 
 (RULE,) = of_kind("PrometheusRule", COMPONENTS / "alerts")
 ALERTS: Final = [pytest.param(one, id=one["alert"]) for group in RULE["spec"]["groups"] for one in group["rules"]]
-HEADINGS: Final = re.findall(r"^##+ (.*)$", (ROOT / "docs" / "runbook.md").read_text("utf-8"), re.MULTILINE)
+HEADINGS: Final = re.findall(r"^##+ (.*)$", (ROOT / "docs" / "how-to" / "runbook.md").read_text("utf-8"), re.MULTILINE)
 SECTIONS: Final = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in HEADINGS}
 
 

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests go with the settings, the command line and the table in docs/security.md."""
+"""The Kubernetes manifests go with the settings, the command line and the table in docs/explanation/security.md."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_settings_load_with_the_secrets_that_are_mounted(manifest: Manifest,
 
 @pytest.mark.parametrize("manifest", RUNNING)
 def test_it_gets_no_secret_but_its_own(manifest: Manifest) -> None:
-    """docs/security.md, "Least privilege", and what each process does."""
+    """docs/explanation/security.md, "Least privilege", and what each process does."""
     own = {
         "ingress": {"acme-webhook", "acme-weavr-key", "acme-weavr-path"},
         "process": {"part-key"},
@@ -217,7 +217,7 @@ def test_services_and_policies_lead_to_ports_that_exist() -> None:
 
 
 def test_everything_is_forbidden_that_is_not_allowed() -> None:
-    """docs/security.md: partners reach the ingress alone, which itself goes nowhere but to Kafka."""
+    """docs/explanation/security.md: partners reach the ingress alone, which itself goes nowhere but to Kafka."""
     policies = {one["metadata"]["name"].removeprefix("card-pipeline-"): one["spec"] for one in of_kind("NetworkPolicy")}
     ours = {"matchLabels": {"app.kubernetes.io/name": "card-pipeline"}}
     assert policies["nothing"] == {"podSelector": ours, "policyTypes": ["Ingress", "Egress"]}

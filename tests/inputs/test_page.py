@@ -1,4 +1,4 @@
-"""Each row of docs/inputs.md is a test of this folder, and each case of this folder has a row."""
+"""Each row of docs/reference/inputs.md is a test of this folder, and each case of this folder has a row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 from support.paths import ROOT
 
-PAGE: Final = (ROOT / "docs" / "inputs.md").read_text("utf-8")
+PAGE: Final = (ROOT / "docs" / "reference" / "inputs.md").read_text("utf-8")
 SECTION: Final = re.compile(r"^## (?P<title>.+)\n(?P<text>(?:(?!## ).*\n)*)", re.MULTILINE)
 MODULE: Final = re.compile(r"^Tests: `(tests/inputs/test_\w+\.py)`", re.MULTILINE)
 ROW: Final = re.compile(r"^\| `([a-z0-9-]+)` \|", re.MULTILINE)

@@ -203,7 +203,10 @@ CASES: Final[dict[str, Case]] = {
 PROMISED: Final = dict(
     re.findall(
         r"^\| `([a-z0-9-]+)` \| .* \| (.*) \|$",
-        (ROOT / "docs" / "inputs.md").read_text("utf-8").partition("\n## Secret files\n")[2].partition("\n## ")[0],
+        (ROOT / "docs" / "reference" / "inputs.md")
+        .read_text("utf-8")
+        .partition("\n## Secret files\n")[2]
+        .partition("\n## ")[0],
         re.MULTILINE,
     )
 )

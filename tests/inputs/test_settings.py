@@ -408,7 +408,9 @@ CASES: Final[dict[str, str | bytes]] = {
     "retention-too-short": beside_shop("[retention]\nreceipts_days = 7\n"),
     "body-larger-than-record": beside_shop("[ingress]\nmax_body_bytes = 1000000\n"),
 }
-SECTION: Final = (ROOT / "docs" / "inputs.md").read_text("utf-8").partition("\n## Settings\n")[2].partition("\n## ")[0]
+SECTION: Final = (
+    (ROOT / "docs" / "reference" / "inputs.md").read_text("utf-8").partition("\n## Settings\n")[2].partition("\n## ")[0]
+)
 PROMISED: Final = {
     name: answer.replace("\\|", "|")
     for name, answer in re.findall(r"^\| `([a-z0-9-]+)` \| .* \| (.*) \|$", SECTION, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The tables of docs/inputs.md."""
+"""The tables of docs/reference/inputs.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from support.paths import ROOT
 
-PAGE: Final = (ROOT / "docs" / "inputs.md").read_text("utf-8")
+PAGE: Final = (ROOT / "docs" / "reference" / "inputs.md").read_text("utf-8")
 _ROW: Final = re.compile(r"^\| `([a-z0-9-]+)` \|.* \| (.*) \|$", re.MULTILINE)
 
 

@@ -175,7 +175,7 @@ def test_every_error_code_is_on_the_page_of_errors() -> None:
         for argument in [*call.args[:1], *(one.value for one in call.keywords if one.arg == "code")]
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and code.fullmatch(argument.value)
     }
-    page = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
     assert len(raised) > 50
     assert sorted(one for one in raised if f"| `{one}` |" not in page) == []
 
@@ -210,7 +210,7 @@ def test_every_metric_is_written_somewhere() -> None:
 
 
 def test_the_walks_of_the_architecture_page_name_what_is_there() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
     packages = "webhooks|jobs|subscriber|audit|kafka|storage|outbound"
     names = re.findall(rf"`((?:{packages})\.[\w.]+)`", page)
     assert len(names) > 20
@@ -230,6 +230,19 @@ def test_decision_records_are_numbered_without_gap() -> None:
 def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     path = ROOT / page
     assert [link for link in _links(path.read_text("utf-8")) if not _leads(path, link)] == []
+
+
+def test_every_page_that_a_file_names_exists() -> None:
+    """Messages, help texts and comments name pages as ``docs/reference/cli.md``; released schemas stay as they were."""
+    named = re.compile(r"(?<![\w/.-])docs/[\w/-]+\.md\b")
+    found = [
+        f"{path.relative_to(ROOT)}: {page}"
+        for path in files(".py", ".md", ".toml", ".yaml", ".json", ".java", "")
+        if ROOT / "schemas" / "released" not in path.parents
+        for page in named.findall(path.read_text("utf-8"))
+        if not (ROOT / page).is_file()
+    ]
+    assert found == []
 
 
 def test_nothing_names_a_folder_of_somebodys_machine() -> None:

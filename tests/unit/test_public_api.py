@@ -1,4 +1,4 @@
-"""What docs/public-api.md promises is there."""
+"""What docs/reference/public-api.md promises is there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 from support.paths import ROOT
 
-PAGE: Final = (ROOT / "docs" / "public-api.md").read_text("utf-8")
+PAGE: Final = (ROOT / "docs" / "reference" / "public-api.md").read_text("utf-8")
 PROMISED: Final = [
     (module, name)
     for module, names in re.findall(r"^\| `(pipeline\.[\w.]+)` \| (.+?) \|", PAGE, flags=re.MULTILINE)

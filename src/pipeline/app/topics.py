@@ -25,7 +25,7 @@ _OF_PROCESS: Final[Mapping[str, frozenset[TopicName]]] = {
     "confirm": _OF_JOBS
     | {Topic.BATCH_REQUESTED, Topic.BATCH_CHUNKS, Topic.BATCH_PROCESSED, Topic.BATCH_UPLOADED, Topic.BATCH_COMPLETED},
 }
-"""What each stage reads and writes; its Kafka user may describe no more (docs/security.md)."""
+"""What each stage reads and writes; its Kafka user may describe no more (docs/explanation/security.md)."""
 _NOT_OF_INGRESS: Final = frozenset(
     {
         Topic.BATCH_CHUNKS,

@@ -1,4 +1,4 @@
-"""The audit log: hash-chained segments and their verifier (docs/audit.md)."""
+"""The audit log: hash-chained segments and their verifier (docs/explanation/audit-log.md)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class DamageKind(StrEnum):
-    """What happened to a line or a segment, as far as the reader can see. Part of the public contract (docs/cli.md)."""
+    """What happened to a line or a segment, as far as the reader sees; part of the contract (docs/reference/cli.md)."""
 
     CHANGED = "changed"
     """Bytes differ from those that were hashed, or were added."""

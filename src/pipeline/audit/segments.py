@@ -1,4 +1,4 @@
-"""The segments of the audit log and the signatures of their closing hashes (docs/audit.md).
+"""The segments of the audit log and the signatures of their closing hashes (docs/explanation/audit-log.md).
 
 A segment is an object of JSON lines: a header, one line per event, a closing line. Each line ends with its hash::
 

@@ -15,7 +15,7 @@ from pipeline.settings import ConfigError
 
 
 class ExitCode(IntEnum):
-    """What scripts may rely on (docs/cli.md)."""
+    """What scripts may rely on (docs/reference/cli.md)."""
 
     OK = 0
     FINDING = 1

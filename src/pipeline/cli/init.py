@@ -33,14 +33,14 @@ _FOLDER: Final = "folder"
 _BROKERS: Final = re.compile(r"[A-Za-z0-9.\[\]:-]+:[0-9]{1,5}(,[A-Za-z0-9.\[\]:-]+:[0-9]{1,5})*")
 
 _HEAD: Final = """\
-# `pipeline config check` names every problem of this file; docs/settings.md explains every key.
+# `pipeline config check` names every problem of this file; docs/reference/settings.md explains every key.
 # An environment variable overrides a key: PIPELINE_INGRESS__PORT=8088
 
 """
 _KAFKA: Final = """\
 [kafka]
 bootstrap_servers = {servers}
-# security_protocol and the tables [kafka.tls] and [kafka.sasl]: docs/settings.md
+# security_protocol and the tables [kafka.tls] and [kafka.sasl]: docs/reference/settings.md
 
 """
 _NO_KAFKA: Final = """\
@@ -91,8 +91,8 @@ Examples:
     type=click.Choice(("ecs", "weavr", *SENDERS)),
     multiple=True,
     metavar="SENDER",
-    help="ecs, weavr, github, stripe or another of docs/sources.md; hmac or standard-webhooks for all others. "
-    "May be repeated.",
+    help="ecs, weavr, github, stripe or another of docs/reference/senders.md; hmac or standard-webhooks for all "
+    "others. May be repeated.",
 )
 @click.option("--name", help="Name of the integrations. Default: acme, for other senders their own name.")
 @click.option(

@@ -170,7 +170,7 @@ Examples:
     type=click.Choice(SENDERS),
     required=True,
     metavar="SENDER",
-    help="github, stripe or another of docs/sources.md; hmac or standard-webhooks for all others.",
+    help="github, stripe or another of docs/reference/senders.md; hmac or standard-webhooks for all others.",
 )
 @base_url_option
 @click.option("--new-secret", is_flag=True, help="Make the secret here, for a sender that lets you choose it.")

@@ -81,7 +81,7 @@ secrets = [{{ file = {secret} }}]    # mode 0600; while it changes, both, with n
 """
 _HMAC_RULES: Final = """\
 source = "hmac"
-options = { header = "X-Signature" }    # docs/sources.md: encoding, prefix, signed parts
+options = { header = "X-Signature" }    # docs/reference/senders.md: encoding, prefix, signed parts
 id = "header:X-Event-Id"        # the sender's id of the event, so that its repeats are one event
 type = "json:/type"             # the type of event
 # key = "json:/account/id"      # events of one key stay in order"""
@@ -314,7 +314,7 @@ def print_weavr_sheet(sheet: Sheet) -> None:
     click.echo(f"\nWritten: [weavr.{sheet['name']}] in {sheet['settings_file']}.")
     click.echo("Next: put the API key of your OLDEST API client at Weavr, which is the one that signs, into its file:")
     _print_paste(sheet["key_file"])
-    click.echo("and run `pipeline config check`; docs/weavr-setup.md has every step.")
+    click.echo("and run `pipeline config check`; docs/how-to/connect-weavr.md has every step.")
 
 
 def add_webhook(
@@ -371,7 +371,7 @@ def print_webhook_sheet(sheet: Sheet) -> None:
         return
     click.echo("Next: put the secret that the sender shows you into its file:")
     _print_paste(sheet["secret_file"])
-    click.echo("and run `pipeline config check`; docs/sources.md says more about each sender.")
+    click.echo("and run `pipeline config check`; docs/reference/senders.md says more about each sender.")
 
 
 def _print_paste(file: str | None) -> None:

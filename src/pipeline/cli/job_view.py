@@ -50,7 +50,7 @@ State = Literal[
     "confirmed",
     "closed",
 ]
-"""How far a job is; ``completed`` and ``failed`` are decided only; the three last end it (docs/cli.md)."""
+"""How far a job is; ``completed`` and ``failed`` are decided only; the three last end it (docs/reference/cli.md)."""
 
 
 class NotFound(PermanentError):
@@ -138,7 +138,7 @@ class JobView:
         return sorted(((name, at) for name, at in steps.items() if at), key=lambda step: step[1])
 
     def as_json(self) -> dict[str, Any]:
-        """Return the view as JSON values (docs/cli.md)."""
+        """Return the view as JSON values (docs/reference/cli.md)."""
         newest = self.announcements[-1] if self.announcements else None
         hidden = {"nonce", "body", "request_id", "result_etag", "detail"}
         return {

@@ -21,7 +21,7 @@ COMMANDS: Final = {
     "integration": "Set up, pause and resume integrations.",
     "job": "Look at jobs, retry or cancel them, notify ECS again, delete card data.",
     "quarantine": "Look at webhooks that were authentic but did not fit, and release them after a fix.",
-    "sandbox": "Try the pipeline without an account at ECS or Weavr, without Kafka, without S3 (docs/sandbox.md).",
+    "sandbox": "Try the pipeline without an account at ECS or Weavr, Kafka or S3 (docs/reference/sandbox.md).",
     "sources": "Look at the configured webhooks, and find out why a request to one is refused.",
     "topics": "Create, check and export the Kafka topics; skip a batch that cannot be decoded.",
     "work": "Run one stage; scale it by running more of it, up to the partitions of its topic.",

@@ -39,7 +39,7 @@ Mode = Literal["aws-like", "value-enforcing"]
 
 @click.group()
 def sandbox() -> None:
-    """Try the pipeline without an account at ECS or Weavr, without Kafka, without S3 (docs/sandbox.md)."""
+    """Try the pipeline without an account at ECS or Weavr, Kafka or S3 (docs/reference/sandbox.md)."""
 
 
 sandbox.add_command(send_weavr_events)

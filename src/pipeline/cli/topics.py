@@ -76,7 +76,7 @@ def create(ctx: click.Context, setup: Setup, *, every: bool, groups: Sequence[st
 def check(ctx: click.Context, setup: Setup, *, every: bool, groups: Sequence[str], as_json: bool) -> None:
     """Compare the cluster with the topics that `topics create` creates.
 
-    Exit 1 if a difference breaks a promise (docs/topics.md).
+    Exit 1 if a difference breaks a promise (docs/reference/topics.md).
     """
     settings = setup.settings()
     findings = asyncio.run(check_topics(settings.cluster, _specs(settings, groups, every=every)))

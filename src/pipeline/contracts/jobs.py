@@ -112,7 +112,7 @@ class BatchUploaded(OutcomeMessage):
 
 
 class BatchFailed(OutcomeMessage):
-    """The outcome ``failed`` is decided; ``reason`` is the stable error code (docs/errors.md)."""
+    """The outcome ``failed`` is decided; ``reason`` is the stable error code (docs/reference/errors.md)."""
 
     reason: str
     error_message: str

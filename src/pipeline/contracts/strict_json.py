@@ -25,7 +25,7 @@ class Finding:
 
     Attributes:
         field: Dotted name of the field, e.g. ``external_location_ids.3``; empty for the body as a whole.
-        rule: Stable snake_case name of the rule; part of the public contract (docs/statuses.md).
+        rule: Stable snake_case name of the rule; part of the public contract (docs/reference/statuses.md).
         remedy: One sentence that says what to send instead.
     """
 

@@ -17,7 +17,7 @@ FRESH_SECONDS: Final = 1.0
 
 
 class RecentJobs(JobStore):
-    """The job store for the work on one message about one job (docs/delivery.md, "What a job asks of the store").
+    """The job store for the work on one message about one job (docs/explanation/delivery.md).
 
     One listing of the job's folder says which objects are not there, and which announcements are. It counts for a
     moment only, so a renewed announcement, an outcome and the work of another worker are seen after that. The moment is

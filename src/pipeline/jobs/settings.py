@@ -141,7 +141,7 @@ class PartKeySettings(BaseModel):
 
 
 class PartSettings(BaseModel):
-    """How the job store keeps parts: they hold the results of cards, and so card numbers (docs/data-at-rest.md)."""
+    """How the job store keeps parts: they hold the results of cards, and so card numbers (docs/explanation/data-at-rest.md)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -152,7 +152,7 @@ class PartSettings(BaseModel):
     keys: tuple[PartKeySettings, ...] = Field(
         default=(),
         max_length=16,
-        description="The first key encrypts, all decrypt. To change the key, add the new one at the end, then move it to the front, then remove the old one when no part needs it (docs/data-at-rest.md)",
+        description="The first key encrypts, all decrypt. To change the key, add the new one at the end, then move it to the front, then remove the old one when no part needs it (docs/explanation/data-at-rest.md)",
     )
 
     @model_validator(mode="after")

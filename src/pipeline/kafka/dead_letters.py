@@ -188,7 +188,7 @@ class StoredDeadLetter:
         position: The position of the letter.
         record: The record that could not be handled, as it was, at its position.
         group: The consumer group that could not handle it.
-        code: Why; see docs/errors.md.
+        code: Why; see docs/reference/errors.md.
         attempts: How often the group tried.
         at: When the letter was written.
         value_missing: Whether the letter is only a notice, because the record was too large for its topic.

@@ -8,7 +8,7 @@ from pipeline.errors import FatalError, PermanentError, TransientError
 class BrokerUnavailable(TransientError):
     """Kafka did not do it, or did not confirm it in time. Repeating is safe; a topic may hold the record twice then.
 
-    The code names the cause where it is known (docs/errors.md, codes that begin with ``kafka_``).
+    The code names the cause where it is known (docs/reference/errors.md, codes that begin with ``kafka_``).
     """
 
 
@@ -30,7 +30,8 @@ class NotAuthorized(BrokerUnavailable):
         """Say for what."""
         super().__init__(
             "kafka_not_authorized",
-            f"{what}: Kafka refuses this to the user of these settings. Grant the right (docs/security.md).",
+            f"{what}: Kafka refuses this to the user of these settings. "
+            "Grant the right (docs/explanation/security.md).",
         )
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for ECS, its object store, a card API and Weavr that behave like the real ones (docs/sandbox.md).
+"""Stand-ins for ECS, its object store, a card API and Weavr that behave like the real ones (docs/reference/sandbox.md).
 
 Nothing here uses the pipeline's own engine, transfer, callback or signature code: independent code can convict it.
 """

@@ -1,4 +1,4 @@
-"""The control API of a running sandbox, and its client (docs/sandbox.md)."""
+"""The control API of a running sandbox, and its client (docs/reference/sandbox.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The object store: S3's GET, HEAD and PUT by pre-signed URL, path style, with S3's refusals (docs/sandbox.md)."""
+"""The object store: GET, HEAD and PUT by pre-signed URL, path style, refused as S3 does (docs/reference/sandbox.md)."""
 
 from __future__ import annotations
 

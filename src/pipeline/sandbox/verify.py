@@ -49,7 +49,7 @@ class ResultRules:
 
     Attributes:
         dropped: Input columns that must not be there. In a record with fields missing, any field may stand under
-            another column's name: those that could be a dropped one's value must be empty (docs/csv.md).
+            another column's name: those that could be a dropped one's value must be empty (docs/reference/csv.md).
         extra_columns: The processor's own columns, after the message.
         expected: What must have become of each card.
         max_findings: Stop after so many.

@@ -146,7 +146,7 @@ class WebhookIntegration(BaseModel):
         description="Kind of source, if there is no preset: hmac, standard-webhooks, or an installed one",
     )
     options: dict[str, JsonValue] = Field(
-        default={}, description="Options of the source; docs/sources.md lists those of the built-in ones"
+        default={}, description="Options of the source; docs/reference/senders.md lists those of the built-in ones"
     )
     secrets: tuple[SecretSettings, ...] = Field(
         default=(), max_length=16, description="Every secret that is active when a request comes is tried"
@@ -161,7 +161,7 @@ class WebhookIntegration(BaseModel):
         default=None,
         examples=[["head"]],
         description="How the sender checks the URL before it uses it; such requests are answered and never published. "
-        "docs/sources.md says which sender does what. Default: as the preset says, else none",
+        "docs/reference/senders.md says which sender does what. Default: as the preset says, else none",
     )
     url_check_token: SecretStr | None = Field(
         default=None,
@@ -221,7 +221,7 @@ class WebhookIntegration(BaseModel):
     def _fits(self) -> Self:
         if (self.preset is None) == (self.source is None):
             raise ValueError(
-                'write either preset = "github" or another of docs/sources.md, or source = "hmac" or another'
+                'write either preset = "github" or another of docs/reference/senders.md, or source = "hmac" or another'
             )
         if self.source in _OWN_TABLES:
             raise ValueError(f"source = {self.source!r} has a table of its own: write [{self.source}.{self.name}]")

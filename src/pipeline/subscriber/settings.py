@@ -23,7 +23,7 @@ class SubscriberRetry(RetrySettings):
 
 
 class SubscriberSettings(BaseModel):
-    """How one member of a subscriber's group works; docs/subscribers.md explains them."""
+    """How one member of a subscriber's group works; docs/reference/subscribers.md explains them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -36,7 +36,7 @@ class Outcome:
     Attributes:
         result: ``done``; ``retry``: it would be tried again; ``dead-letter``: it would be given up;
             ``passed-over``: no handler takes its type.
-        code: Stable name of the reason (docs/errors.md), or None.
+        code: Stable name of the reason (docs/reference/errors.md), or None.
         message: The reason, or None.
         retry_after: Seconds that the handler asked to wait, or None.
     """

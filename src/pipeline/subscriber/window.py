@@ -1,4 +1,4 @@
-"""The repeat rule: which records carry an event that came before. Pure; docs/subscribers.md states the rule."""
+"""The repeat rule, pure: which records carry an event that came before (docs/reference/subscribers.md)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 class AlarmKind(StrEnum):
-    """All kinds of alarms; docs/runbook.md says for each what to do."""
+    """All kinds of alarms; docs/how-to/runbook.md says for each what to do."""
 
     UNVERIFIED = "unverified"
     """Well-formed, fresh requests that no secret verifies: the keys are out of date, or an attacker guesses."""

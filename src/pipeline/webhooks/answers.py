@@ -1,6 +1,6 @@
 """Everything that the ingress can answer, in one table, and refusals as RFC 9457 problem documents.
 
-docs/statuses.md is rendered from the table.
+docs/reference/statuses.md is rendered from the table.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Status:
 
     @property
     def anchor(self) -> str:
-        """The row's anchor in docs/statuses.md."""
+        """The row's anchor in docs/reference/statuses.md."""
         return self.answer.value.replace("_", "-")
 
 

@@ -1,7 +1,7 @@
 """How senders check a webhook's URL before they use it, and the answer to each check. Nothing of it is published.
 
-To add a check: its name in ``verification/presets.py``, a method of :class:`UrlChecks`, a row in docs/sources.md, and
-tests.
+To add a check: its name in ``verification/presets.py``, a method of :class:`UrlChecks`, a row in
+docs/reference/senders.md, and tests.
 """
 
 from __future__ import annotations

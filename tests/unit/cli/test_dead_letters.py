@@ -457,7 +457,7 @@ def test_the_commands_of_the_runbook_work(run: Run, letters: DeadLetterTopics) -
     letters.put(record(offset=2), "billing", "handler_poison")
     job = record(Topic.BATCH_PROCESSED, 3, key=f"acme/{GUID}")
     letters.put(job, "upload", "receipt_missing", at=AT.replace(hour=13))
-    page = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+    page = (ROOT / "docs" / "how-to" / "runbook.md").read_text("utf-8")
     (section,) = re.findall(r"\n## A dead letter\n(.*?)\n## ", page, re.DOTALL)
     commands = re.findall(r"^      pipeline (dead-letters .*)$", section, re.MULTILINE)
     assert {command.split()[1] for command in commands} == {"list", "show", "replay", "discard"}

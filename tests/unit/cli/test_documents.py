@@ -16,7 +16,7 @@ from pipeline.cli.root import cli
 from pipeline.jobs.part_encryption import new_part_key
 from pipeline.observability import Metrics, SubscriberMetrics
 
-RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+RUNBOOK = (ROOT / "docs" / "how-to" / "runbook.md").read_text("utf-8")
 CODE = "\n".join(file.read_text("utf-8") for file in (ROOT / "src").rglob("*.py"))
 
 
@@ -44,7 +44,9 @@ def test_the_configuration_of_the_readme_is_one(empty: Path, run: Run) -> None:
     }
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(str(file.relative_to(ROOT)) for file in sorted((ROOT / "docs").rglob("*.md")))]
+)
 def test_every_command_of_a_page_exists(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
     for words in re.findall(r"(?:^|`)pipeline(?: --config \S+)?((?: [a-z][a-z-]*)+)", text, re.MULTILINE):

@@ -140,8 +140,8 @@ def test_every_option_is_explained_or_has_choices(command: click.Command) -> Non
 
 
 def test_the_contract_names_every_command() -> None:
-    """docs/cli.md is hand-written: a new command must be put there."""
-    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    """docs/reference/cli.md is hand-written: a new command must be put there."""
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8")
     for path, command in ALL.items():
         if not isinstance(command, click.Group) and path[0] != "work":
             assert f"`{' '.join(path)}" in page, path

@@ -198,7 +198,7 @@ async def test_an_arrival_that_is_handled_late_is_looked_at(*, after_a_restart: 
 
 
 async def test_requests_of_a_small_job() -> None:
-    """Each request is one that the stage cannot do without: docs/delivery.md says why."""
+    """Each request is one that the stage cannot do without: docs/explanation/delivery.md says why."""
     world, store = counted()
     counts = await requests(world, store, world.announce())
     assert counts == {"process": 6, "upload": 5, "confirm": 9, "watch": 1}

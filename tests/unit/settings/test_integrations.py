@@ -116,8 +116,8 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         (
             SHOP,
             (
-                'webhooks.shop: write either preset = "github" or another of docs/sources.md, or source = "hmac" or '
-                "another"
+                'webhooks.shop: write either preset = "github" or another of docs/reference/senders.md, or source = '
+                '"hmac" or another'
             ),
         ),
         (

@@ -6,7 +6,7 @@ from support.paths import ROOT
 
 from pipeline.subscriber import SubscriberRetry, SubscriberSettings
 
-PAGE = (ROOT / "docs" / "subscribers.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "reference" / "subscribers.md").read_text("utf-8")
 
 
 NAMES = [

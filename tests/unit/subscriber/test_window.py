@@ -14,7 +14,7 @@ Entry = tuple[int, bytes, int]
 
 
 def rule(log: Sequence[Entry], milliseconds: int, records: int) -> list[bool]:
-    """The rule as docs/subscribers.md states it, literally."""
+    """The rule as docs/reference/subscribers.md states it, literally."""
     repeats = []
     for number, (offset, ident, at) in enumerate(log):
         before = [entry for entry in log[:number] if entry[1] == ident]

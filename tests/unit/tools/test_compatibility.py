@@ -41,7 +41,7 @@ def files(
         "schemas/index.json": schemas.text(index),
         "schemas/asyncapi.json": schemas.text({"components": {"schemas": {"Headers": headers}}}),
         "schemas/openapi.json": "{}\n",
-        "docs/topics.md": "# Topics",
+        "docs/reference/topics.md": "# Topics",
     }
 
 
@@ -71,7 +71,7 @@ def test_a_finding_names_file_location_rule_and_remedy(released: Path) -> None:
     (line,) = compatibility.findings(released, files(schema))
     assert line == (
         "schemas/events/weavr.test.v1.json#/properties/note: field-removed: `note` is promised no more; "
-        "keep it, optional; or publish a new version (docs/contracts.md)"
+        "keep it, optional; or publish a new version (docs/reference/contracts.md)"
     )
 
 

@@ -51,7 +51,9 @@ def test_every_refusal_is_a_problem_document(answer: Answer) -> None:
 
 SCHEMA: Final[dict[str, Any]] = json.loads((ROOT / "schemas" / "problem.v1.json").read_text("utf-8"))
 OPENAPI: Final = " ".join((ROOT / "schemas" / "openapi.json").read_text("utf-8").split())
-STATUSES_PAGE, MEMBERS_PAGE, RULES_PAGE = (ROOT / "docs" / "statuses.md").read_text("utf-8").split("\n## ")
+STATUSES_PAGE, MEMBERS_PAGE, RULES_PAGE = (
+    (ROOT / "docs" / "reference" / "statuses.md").read_text("utf-8").split("\n## ")
+)
 REFUSALS: Final = [row.answer for row in STATUSES if row.codes[0] >= 400]
 
 

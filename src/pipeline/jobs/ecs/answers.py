@@ -40,7 +40,7 @@ class Meaning:
     """The meaning of one answer.
 
     Attributes:
-        code: Stable reason (docs/errors.md).
+        code: Stable reason (docs/reference/errors.md).
         detail: What ECS wrote, masked, one line, at most 300 characters.
         request_id: ``meta.requestId`` or ``meta.request_id``: what ECS's support asks for.
         warning: Why an accepted answer is odd, or None.

@@ -1,4 +1,4 @@
-"""Fan-out: one large file is split once, and its chunks are done by all workers of PROCESS (docs/chunks.md)."""
+"""Fan-out: one large file is split once, and all workers of PROCESS do its chunks (docs/explanation/chunks.md)."""
 
 from pipeline.jobs.fanout.chunk_stage import ChunkStage
 from pipeline.jobs.fanout.coordinator import Coordinator

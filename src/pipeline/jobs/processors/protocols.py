@@ -1,4 +1,4 @@
-"""What an author of a processor writes against. Public API, see docs/processors.md."""
+"""What an author of a processor writes against. Public API, see docs/reference/processors.md."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class ProcessorSettings(BaseModel):
         description="An installed processor (entry point group card_pipeline.processors), or module:name",
     )
     options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Options of the processor; see docs/processors.md"
+        default_factory=dict, description="Options of the processor; see docs/reference/processors.md"
     )
     concurrency: Count = Field(
         default=8,

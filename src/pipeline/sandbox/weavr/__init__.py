@@ -1,4 +1,4 @@
-"""A Weavr that signs and sends its 32 events, rightly and wrongly, and keeps the books (docs/sandbox.md).
+"""A Weavr that signs and sends its 32 events, rightly and wrongly, and keeps the books (docs/reference/sandbox.md).
 
 Everything comes from the published description (``events.json``) and Weavr's rules; nothing from what it is to check.
 """

@@ -55,7 +55,7 @@ UrlCheck = Literal[
     "get",
     "options",
 ]
-"""One way in which senders check a URL before they use it; docs/sources.md says who does it and how it is answered."""
+"""One way in which senders check a URL before they use it; docs/reference/senders.md has senders and answers."""
 
 
 @dataclass(frozen=True, slots=True)

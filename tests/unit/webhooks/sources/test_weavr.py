@@ -184,7 +184,7 @@ def test_what_is_not_signed_by_a_known_key_is_refused(headers: Headers, reason: 
 
 
 def test_neither_the_path_nor_the_seam_of_call_ref_and_body_is_signed() -> None:
-    """Weavr's scheme, not ours (docs/security.md): what was cut elsewhere is no JSON, and so never an event."""
+    """Weavr's scheme, not ours (docs/explanation/security.md): what was cut elsewhere is no JSON, so no event."""
     verifier = _verifier()
     assert verifier.verify(WebhookRequest("/managed_cards/settlements/watch", SIGNED, BODY), NOW).by
     rest = tuple(header for header in SIGNED if header[0] != "call-ref")

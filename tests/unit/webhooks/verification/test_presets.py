@@ -112,8 +112,8 @@ def test_settings_can_name_each_preset() -> None:
 
 
 def test_each_preset_names_the_document_that_it_follows() -> None:
-    """docs/sources.md says the same."""
-    page = (ROOT / "docs" / "sources.md").read_text("utf-8")
+    """docs/reference/senders.md says the same."""
+    page = (ROOT / "docs" / "reference" / "senders.md").read_text("utf-8")
     for name, preset in PRESETS.items():
         assert preset.source
         assert "://" not in preset.source
@@ -124,7 +124,7 @@ def test_each_preset_names_the_document_that_it_follows() -> None:
 
 
 def test_the_settings_that_the_page_shows_for_lists_and_signed_urls_are_valid() -> None:
-    page = (ROOT / "docs" / "sources.md").read_text("utf-8")
+    page = (ROOT / "docs" / "reference" / "senders.md").read_text("utf-8")
     texts = re.findall(r"```toml\n(\[webhooks.*?)```", page, re.DOTALL)
     options = {
         name: HmacOptions.model_validate(table.get("options", {}))

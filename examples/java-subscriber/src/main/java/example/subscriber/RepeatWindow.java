@@ -5,7 +5,7 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 
 /**
- * The repeat rule of docs/subscribers.md: a record is a repeat if the last record of its partition with the same ce_id is
+ * The repeat rule of docs/reference/subscribers.md: a record is a repeat if the last record of its partition with the same ce_id is
  * at most so many offsets before it and at most so much older. What it says depends on the log alone.
  *
  * <p>One window per partition; records are shown in the order of their offsets. Memory: at most {@code records} ids.

@@ -6,6 +6,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
@@ -159,6 +160,13 @@ class TestList:
         """Which is not the order of folders: ``a-b/c`` comes before ``a/b``."""
         listed = [(info.key, info.size) async for info in store.list("")]
         assert listed == [(key, len(key)) for key in sorted(NAMES)]
+
+    async def test_it_says_when_an_object_was_written(self, store: ObjectStore) -> None:
+        """Servers say the second only, and may have another clock."""
+        asked = datetime.now(UTC)
+        listed = [info.modified async for info in store.list("a/")]
+        assert listed
+        assert all(at and abs((at - asked).total_seconds()) < 60 for at in listed)
 
     @pytest.mark.parametrize("prefix", ["a", "a/", "a/d", "a/d/", "a-", "b/1", "b/10", "c", "c/d", "a/b", "a/b/"])
     async def test_a_prefix_may_be_cut_anywhere(self, store: ObjectStore, prefix: str) -> None:

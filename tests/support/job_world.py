@@ -221,6 +221,7 @@ class World:
         self.clock = Clock()
         self.objects = Objects()
         self.memory = MemoryStore()
+        self.memory.clock = self.clock
         self.jobs = JobStore(self.memory, PART_CIPHER)
         if not inline:
             self.jobs.inline_bytes = -1

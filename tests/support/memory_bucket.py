@@ -39,9 +39,9 @@ class MemoryBucket:
         self._objects: dict[str, bytes] = {}
         self._keys: list[str] = []
 
-    def fill(self, keys: Iterable[str]) -> None:
-        """Add empty objects."""
-        self._objects.update(dict.fromkeys(keys, b""))
+    def fill(self, keys: Iterable[str], data: bytes = b"") -> None:
+        """Add objects, by default empty ones."""
+        self._objects.update(dict.fromkeys(keys, data))
         self._keys = sorted(self._objects)
 
     def keys(self, prefix: str = "") -> list[str]:

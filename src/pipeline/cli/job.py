@@ -22,7 +22,7 @@ from pipeline.cli.job_view import (
     job_argument,
     job_name,
     named_job,
-    view_job,
+    view_with_progress,
     with_job,
     with_jobs,
 )
@@ -124,7 +124,7 @@ def list_(
 @pass_setup
 def show(setup: Setup, *, job_text: str, as_json: bool) -> None:
     """Print what is known of a job. Exit 1 if there is none."""
-    view = asyncio.run(with_job(setup, job_text, view_job))
+    view = asyncio.run(with_job(setup, job_text, view_with_progress))
     if as_json:
         print_json(view.as_json())
         return
@@ -204,7 +204,7 @@ async def follow_job(
         async with asyncio.timeout(timeout):
             while True:
                 try:
-                    view = await view_job(jobs, await find())
+                    view = await view_with_progress(jobs, await find())
                 except NotFound:
                     view = None
                 if (
@@ -291,7 +291,9 @@ def _summary(view: JobView, until: datetime) -> dict[str, object]:
             "next try": f"{waiting.due.isoformat(timespec='seconds')} ({_from_now(waiting.due, until)})",
             "waits": f"{waiting.count}, since {waiting.first_at.isoformat(timespec='seconds')}",
         }
-    if view.held:
+    if view.progress:
+        fields |= view.progress.fields(until)
+    elif view.held:
         fields["held by"] = f"process on {view.held.host or '-'}, since {view.held.at.isoformat(timespec='seconds')}"
     for conflict in view.conflicts:
         differences = ", ".join(f"{one.field} {one.later} (first: {one.first})" for one in conflict.differences)

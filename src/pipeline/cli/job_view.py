@@ -14,6 +14,7 @@ import click
 from pipeline.app import open_jobs
 from pipeline.cli.context import Setup
 from pipeline.cli.exits import UsageRefused
+from pipeline.cli.job_progress import JobProgress, progress_of
 from pipeline.cli.times import now
 from pipeline.errors import PermanentError
 from pipeline.jobs.damage import JobDamaged
@@ -70,6 +71,7 @@ class JobView:
         conflicts: Later announcements that contradict the first one.
         damage: What cannot be read of it.
         known_deadline: Its deadline, where its announcements were not read.
+        progress: How far PROCESS is; None if that was not asked for, or PROCESS has not begun or has ended.
     """
 
     ref: JobRef
@@ -86,6 +88,7 @@ class JobView:
     conflicts: Sequence[Conflict]
     damage: Sequence[str]
     known_deadline: datetime | None = None
+    progress: JobProgress | None = None
 
     @property
     def state(self) -> State:
@@ -155,6 +158,7 @@ class JobView:
                 for one in self.announcements
             ],
             "chunks": self.chunks,
+            "progress": self.progress and self.progress.as_json(),
             "processed": self.processed and self.processed.model_dump(mode="json", exclude=hidden),
             "outcome": self.outcome and self.outcome.model_dump(mode="json", exclude=hidden),
             "tries": self.tries,
@@ -249,9 +253,21 @@ def all_attempts(latest: JobRef) -> list[JobRef]:
     return [JobRef(latest.integration, latest.job_guid, number) for number in range(1, latest.attempt + 1)]
 
 
-async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
-    """Return what is known of an attempt: one listing of the job's objects, then only the receipts that it has."""
-    keys = await jobs.keys(ref.root)
+async def view_with_progress(jobs: JobStore, ref: JobRef) -> JobView:
+    """Return what is known of an attempt, and how far PROCESS is with it."""
+    return await view_job(jobs, ref, until=now())
+
+
+async def view_job(jobs: JobStore, ref: JobRef, *, until: datetime | None = None) -> JobView:
+    """Return what is known of an attempt: one listing of the job's objects, then only the receipts that it has.
+
+    Args:
+        jobs: The job store.
+        ref: The attempt.
+        until: The time at which the progress of PROCESS is wanted; None if it is not.
+    """
+    listed = [info async for info in jobs.objects.scan(ref.root)]
+    keys = sorted(info.key for info in listed)
     own = {key.removeprefix(ref.work) for key in keys if key.startswith(ref.work)}
     tries = sorted(name for name in own if name.startswith("told/") and not name.endswith(".answer.json"))
     damage: list[str] = []
@@ -274,7 +290,21 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
     waiting = await read(
         lambda: Parking(jobs, now).waiting(ref), there=any(key.startswith(ref.waiting) for key in keys)
     )
-    running = _running(own) if not own & {"processed.json", "outcome.json"} and not waiting else None
+    in_process = not own & {"processed.json", "outcome.json"}
+    running = _running(own) if in_process and not waiting else None
+    held = await read(lambda: jobs.receipt(f"{ref.work}{running}", Started), there=running is not None)
+    progress = None
+    if until is not None and in_process and any(key.startswith(ref.parts()) for key in keys):
+        progress = await progress_of(
+            jobs,
+            ref,
+            listed,
+            read,
+            announcement=announcements[-1] if announcements else None,
+            held=held,
+            waits=waiting is not None and waiting.stage != "chunks",
+            until=until,
+        )
     return JobView(
         ref=ref,
         announcements=announcements,
@@ -286,9 +316,10 @@ async def view_job(jobs: JobStore, ref: JobRef) -> JobView:
         last_try=await try_at(tries[-1]) if tries else None,
         told=await read(lambda: jobs.final_result(ref), there=bool(own & {"confirmed.json", "refused.json"})),
         waiting=waiting,
-        held=await read(lambda: jobs.receipt(f"{ref.work}{running}", Started), there=running is not None),
+        held=held,
         conflicts=[one for one in conflicts if one.attempt == ref.attempt],
         damage=damage,
+        progress=progress,
     )
 
 

@@ -10,7 +10,7 @@ import asyncio
 import math
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -45,6 +45,8 @@ CALLS_AT_ONCE: Final = 16
 _RETRY: Final = RetryPolicy(30.0, 900.0)
 _MESSAGE_LIMIT: Final = 500
 _NUMBER: Final = re.compile(r"[0-9]{1,8}")
+_CHUNKS_LOOKED_AT: Final = 16
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class Parking:
@@ -136,8 +138,15 @@ class Parking:
         return last is not None and await self._jobs.is_filed(last.marker)
 
     async def waiting(self, ref: JobRef) -> Waiting | None:
-        """Return what a job waits for now, or None if it does not wait."""
-        for one in sorted(await self._last_waits(ref), key=lambda one: one.at, reverse=True):
+        """Return what a job waits for now, or None if it does not wait.
+
+        Of the chunks of a shared file, it looks at the 16 that began to wait last: a large job has many.
+        """
+        last = await self._last_receipts(ref.waiting, ref)
+        chunks = sorted((at, record) for record, (_, _, at) in last.items() if record.startswith("chunks-"))
+        for _, record in chunks[:-_CHUNKS_LOOKED_AT]:
+            del last[record]
+        for one in sorted(await self._read_waits(last), key=lambda one: one.at, reverse=True):
             if one.attempt == ref.attempt and await self._jobs.is_filed(one.marker):
                 return one
         return None
@@ -192,27 +201,29 @@ class Parking:
 
     async def _last_waits(self, ref: JobRef) -> list[Waiting]:
         """Return the last wait of each record of the job that ever waited."""
-        last = await self._last_receipts(ref.waiting, ref)
-        found = [await self._jobs.receipt(key, Waiting) for _, key in last.values()]
+        return await self._read_waits(await self._last_receipts(ref.waiting, ref))
+
+    async def _read_waits(self, last: Mapping[str, tuple[int, str, datetime]]) -> list[Waiting]:
+        found = [await self._jobs.receipt(key, Waiting) for _, key, _ in last.values()]
         return [one for one in found if one is not None]
 
     async def _last_wait(self, ref: JobRef, stage: str, record: str) -> tuple[int, Waiting | None]:
         """Return how often a record has waited, and its last wait, unless that is damaged."""
         last = await self._last_receipts(f"{ref.waiting}{stage}-{record}-", ref)
-        for count, key in last.values():
+        for count, key, _ in last.values():
             try:
                 return count, await self._jobs.receipt(key, Waiting)
             except PermanentError:
                 return count, None
         return 0, None
 
-    async def _last_receipts(self, prefix: str, ref: JobRef) -> dict[str, tuple[int, str]]:
-        """Return count and key of the last wait of each record."""
-        last: dict[str, tuple[int, str]] = {}
+    async def _last_receipts(self, prefix: str, ref: JobRef) -> dict[str, tuple[int, str, datetime]]:
+        """Return count and key of the last wait of each record, and when it was written."""
+        last: dict[str, tuple[int, str, datetime]] = {}
         async for info in self._jobs.objects.list(prefix):
             match = WAITING_RECEIPT.fullmatch(info.key.removeprefix(ref.waiting))
             if match:
-                found = (int(match["count"]), info.key)
+                found = (int(match["count"]), info.key, info.modified or _LONG_AGO)
                 last[match["record"]] = max(last.get(match["record"], found), found)
         return last
 

@@ -6,7 +6,8 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, TypeVar
 
 from prometheus_client import Histogram
@@ -54,10 +55,12 @@ class Entry:
     Attributes:
         path: Key of an object, or of a folder with a slash at its end; sorting entries by it sorts the keys below them.
         size: Bytes of an object; None for a folder.
+        modified: When the object was written.
     """
 
     path: str
     size: int | None
+    modified: datetime | None = field(default=None, compare=False)
 
 
 ReadFolder = Callable[[str], AsyncIterator[Entry]]
@@ -81,7 +84,7 @@ async def _walk_folder(read_folder: ReadFolder, folder: str, prefix: str, after:
         if not _wanted(entry.path, prefix, after):
             continue
         if entry.size is not None:
-            yield ObjectInfo(entry.path, entry.size)
+            yield ObjectInfo(entry.path, entry.size, entry.modified)
             continue
         async for info in _walk_folder(read_folder, entry.path, prefix, after):
             yield info

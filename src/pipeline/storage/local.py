@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -277,9 +278,10 @@ class LocalStore:
         if path.endswith("/"):
             return Entry(path, None)
         try:
-            return Entry(path, (self._root / path).stat().st_size)
+            found = (self._root / path).stat()
         except FileNotFoundError:
             return None
+        return Entry(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     @contextlib.contextmanager
     def _translated(self, verb: str, key: str, *, missing_is_error: bool = True) -> Iterator[None]:

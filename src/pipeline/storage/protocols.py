@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol
 
 from pipeline.errors import PermanentError, TransientError
@@ -62,10 +63,17 @@ class ObjectNotFound(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One listed object."""
+    """One listed object.
+
+    Attributes:
+        key: Its key.
+        size: Its size in bytes.
+        modified: When it was written, by the storage's clock; None if the storage does not say.
+    """
 
     key: str
     size: int
+    modified: datetime | None = None
 
 
 class ObjectStore(Protocol):

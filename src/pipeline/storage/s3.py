@@ -241,7 +241,8 @@ class S3Store:
     async def _read_folder(self, folder: str) -> AsyncIterator[Entry]:
         found = await self._folder(folder)
         folders = [Entry(f"{path}/", None) for path in found["common_prefixes"]]
-        for entry in sorted([*folders, *(Entry(meta["path"], meta["size"]) for meta in found["objects"])]):
+        files = [Entry(meta["path"], meta["size"], meta["last_modified"]) for meta in found["objects"]]
+        for entry in sorted([*folders, *files]):
             yield entry
 
     async def replace(self, key: str, data: bytes) -> None:
@@ -318,7 +319,7 @@ class _Refused(Exception):
 
 
 def _info(meta: ObjectMeta) -> ObjectInfo:
-    return ObjectInfo(meta["path"], meta["size"])
+    return ObjectInfo(meta["path"], meta["size"], meta["last_modified"])
 
 
 def _key_of(info: ObjectInfo) -> str:

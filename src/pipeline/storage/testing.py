@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 
 from pipeline.storage.protocols import (
     ObjectInfo,
@@ -21,6 +22,8 @@ class MemoryStore:
         objects: Key to bytes. Tests may read and damage it.
         unavailable: While True, every method raises StoreUnavailable.
         lose_answers: How many of the next creations do their work, but raise StoreUnavailable.
+        clock: Says when an object is written.
+        modified: When each object was written.
     """
 
     def __init__(self) -> None:
@@ -28,11 +31,15 @@ class MemoryStore:
         self.objects: dict[str, bytes] = {}
         self.unavailable = False
         self.lose_answers = 0
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self.modified: dict[str, datetime] = {}
 
     async def create(self, key: str, data: bytes) -> bool:
         """See ObjectStore."""
         self._reach()
-        standing = self.objects.setdefault(check_key(key), bytes(data))
+        if check_key(key) not in self.objects:
+            self.modified[key] = self.clock()
+        standing = self.objects.setdefault(key, bytes(data))
         if self.lose_answers:
             self.lose_answers -= 1
             raise StoreUnavailable(f"The answer to the creation of {key} was lost, as the test asked for")
@@ -58,7 +65,7 @@ class MemoryStore:
         check_prefix(prefix)
         for key in sorted(key for key in self.objects if key.startswith(prefix)):
             if (data := self.objects.get(key)) is not None:
-                yield ObjectInfo(key, len(data))
+                yield ObjectInfo(key, len(data), self.modified.get(key))
 
     async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
         """See ObjectStore; in the order of folders, as some servers have it."""
@@ -67,7 +74,7 @@ class MemoryStore:
         found = sorted((key.split("/"), key) for key in self.objects if key.startswith(prefix))
         for names, key in found:
             if names > after.split("/") and (data := self.objects.get(key)) is not None:
-                yield ObjectInfo(key, len(data))
+                yield ObjectInfo(key, len(data), self.modified.get(key))
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """See ObjectStore."""
@@ -79,6 +86,7 @@ class MemoryStore:
         """See ObjectStore."""
         self._reach()
         self.objects[check_key(key)] = bytes(data)
+        self.modified[key] = self.clock()
 
     async def delete(self, key: str) -> None:
         """See ObjectStore."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -12,6 +12,7 @@ import click
 
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.exits import ExitCode
+from pipeline.cli.job_follow import ending, follow_job, showing
 from pipeline.cli.job_list import AT_ONCE, Listed, Wanted, list_jobs
 from pipeline.cli.job_orders import cancel, notify, purge, retry
 from pipeline.cli.job_view import (
@@ -27,20 +28,13 @@ from pipeline.cli.job_view import (
     with_jobs,
 )
 from pipeline.cli.local_files import Aside
-from pipeline.cli.output import json_option, on_terminal, print_fields, print_json, print_table
+from pipeline.cli.output import json_option, on_terminal, print_fields, print_json, print_line, print_table
 from pipeline.cli.times import Time, now, shown_duration
-from pipeline.errors import TransientError
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 
-_POLL_SECONDS: Final = 1.0
-_ENDS: Final = frozenset({"confirmed", "refused", "closed"})
 _COLUMNS: Final = ("job", "attempt", "state", "deadline", "records", "ok", "failed", "reason")
 _SHORT_COLUMNS: Final = ("job", "state", "deadline", "why")
-
-
-class FollowTimeout(TransientError):
-    """The job did not end in the time given."""
 
 
 @click.group()
@@ -146,19 +140,23 @@ Exit 0: completed and confirmed. Exit 1: failed or refused. Exit 4: no end in th
 @pass_setup
 @click.pass_context
 def follow(ctx: click.Context, setup: Setup, *, job_text: str, timeout: float | None, as_json: bool) -> None:
-    """Wait for the end of a job and print one line per change. The job need not exist yet."""
+    """Wait for the end of a job and say how it ended. The job need not exist yet.
 
-    def show(view: JobView) -> None:
-        if as_json:
-            print_json(view.as_json())
-        else:
-            pairs = zip(_COLUMNS, _row(view), strict=True)
-            click.echo("  ".join(f"{name}={'-' if value is None else value}" for name, value in pairs))
+    A terminal shows one bar for the whole job; elsewhere each change is a line.
+    """
 
     async def followed(jobs: JobStore) -> JobView:
-        return await follow_job(jobs, lambda: named_job(jobs, job_text, setup.settings().job_names), show, timeout)
+        def find() -> Awaitable[JobRef]:
+            return named_job(jobs, job_text, setup.settings().job_names)
+
+        if as_json:
+            return await follow_job(jobs, find, lambda view: print_json(view.as_json()), timeout)
+        with showing() as (show, every_look):
+            return await follow_job(jobs, find, show, timeout, every_look=every_look)
 
     view = asyncio.run(with_jobs(setup, followed))
+    if not as_json:
+        print_line(ending(view))
     fine = view.state == "confirmed" and view.outcome is not None and view.outcome.outcome == "completed"
     ctx.exit(ExitCode.OK if fine else ExitCode.FINDING)
 
@@ -184,45 +182,6 @@ def result(setup: Setup, *, job_text: str, output: Path, as_json: bool) -> None:
         print_json(report)
         return
     print_fields(report)
-
-
-async def follow_job(
-    jobs: JobStore,
-    find: Callable[[], Awaitable[JobRef]],
-    show: Callable[[JobView], object],
-    timeout: float | None,  # noqa: ASYNC109 - the option's name; applied by asyncio.timeout
-    *,
-    pause: float = _POLL_SECONDS,
-) -> JobView:
-    """Return a job's last view, after showing every change.
-
-    Raises:
-        FollowTimeout: It did not end in ``timeout`` seconds.
-    """
-    before: object = None
-    try:
-        async with asyncio.timeout(timeout):
-            while True:
-                try:
-                    view = await view_with_progress(jobs, await find())
-                except NotFound:
-                    view = None
-                if (
-                    view is not None
-                    and (seen := (view.ref, view.state, view.chunks, view.tries, view.waiting)) != before
-                ):
-                    before = seen
-                    show(view)
-                if view is not None and view.state in _ENDS:
-                    return view
-                await asyncio.sleep(pause)
-    except TimeoutError:
-        raise FollowTimeout("follow_timeout", f"the job did not end within {timeout:g} s; it goes on") from None
-
-
-def _seen(view: JobView) -> object:
-    """Return what makes a change worth a line."""
-    return view.ref, view.state, view.chunks, view.tries, view.waiting and view.waiting.count
 
 
 async def write_result(jobs: JobStore, ref: JobRef, output: Path) -> dict[str, Any]:

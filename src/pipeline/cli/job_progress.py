@@ -31,6 +31,7 @@ _MOST_READ: Final = 64
 _FIRST_SECONDS: Final = 1.0
 """Before that, there is no rate: S3 says the second only."""
 
+_LEAST_RATE: Final = 0.1
 _MANIFEST: Final = re.compile(r"(\d{8,})\.json")
 _START: Final = re.compile(r"started/(\d{8,})/([1-9]\d*)(\.ended)?\.json")
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
@@ -153,6 +154,8 @@ class JobProgress:
 
 def shown_rate(rate: float) -> str:
     """Return a rate as people read it."""
+    if rate < _LEAST_RATE:
+        return f"less than {_LEAST_RATE}"
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"  # noqa: PLR2004 - two digits say enough
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from support.command_line import RememberingPorts, RememberingPublisher, Run
 from support.job_world import CARDS, JOB, MERCHANT, World
 
 from pipeline.app import Ports
-from pipeline.cli.job import FollowTimeout, follow_job
+from pipeline.cli.job_follow import FollowTimeout, follow_job
 from pipeline.cli.job_view import JobView, find_job, parse_job
 from pipeline.contracts import Topic
 from pipeline.errors import TransientError
@@ -226,9 +227,30 @@ def test_the_latest_attempt_counts(home: Path, run: Run) -> None:
     assert (view["attempt"], view["state"]) == (2, "announced")
 
 
-@pytest.mark.parametrize(("data", "answer", "code"), [(CARDS, None, 0), (HTML, None, 1), (CARDS, REFUSAL, 1)])
+DONE = "completed: 3 cards, 2 ok, 1 failed"
+AGAIN = f"`pipeline job notify {NAME}` sends it again"
+
+
+@pytest.mark.parametrize(
+    ("data", "answer", "code", "ending"),
+    [
+        (CARDS, None, 0, f"{DONE}; ECS confirmed it"),
+        (
+            HTML,
+            None,
+            1,
+            r"failed \(csv_not_a_csv\): .*[^.]; ECS confirmed it",
+        ),
+        (
+            CARDS,
+            REFUSAL,
+            1,
+            rf"{DONE}; ECS refused the callback \(404 callback_unknown_job\): {AGAIN}",
+        ),
+    ],
+)
 def test_follow_ends_with_how_the_job_ended(
-    home: Path, run: Run, data: bytes, answer: Answer | None, code: int
+    home: Path, run: Run, *, data: bytes, answer: Answer | None, code: int, ending: str
 ) -> None:
     world = World()
     asyncio.run(done(world, data, answer))
@@ -237,6 +259,7 @@ def test_follow_ends_with_how_the_job_ended(
     assert result.exit_code == code
     assert result.stdout.startswith(f"job={NAME}  attempt=1  state=")
     assert "None" not in result.stdout
+    assert re.fullmatch(f"{NAME} {ending}", result.stdout.splitlines()[-1])
 
 
 def test_follow_gives_up_after_the_time_given(home: Path, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -10,7 +11,9 @@ from datetime import timedelta
 import pytest
 from support.job_world import BEGIN, JOB, PART_CIPHER, World
 from support.memory_bucket import MemoryBucket, running_bucket
+from support.screen import Screen
 
+from pipeline.cli.job_follow import showing
 from pipeline.cli.job_progress import JobProgress
 from pipeline.cli.job_view import view_job, view_with_progress
 from pipeline.contracts import Record, Topic
@@ -189,3 +192,51 @@ async def test_a_look_costs_the_same_requests_for_any_number_of_chunks_but_for_t
     assert len(view.progress.workers[0].chunks) == 64
     assert bucket.requests["get"] <= 64 + 16 + 2
     assert bucket.requests["list"] <= 2 + 2 * (4 * chunks // 1000 + 1)
+
+
+@pytest.mark.parametrize("width", [80, 150])
+async def test_a_terminal_shows_one_bar_for_the_whole_job(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """It fills with the cards that are decided; what is shown fits the line."""
+    screen = Screen(width)
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    cards = Cards(stop_at=4)
+    world = World(csv_limits={"chunk_records": 10}, processor=adopt(cards.process, ProcessorSettings(name="mine")))
+    monkeypatch.setattr("pipeline.cli.job_follow.now", world.clock)
+    record = world.announce(ROWS, record_count=60)
+    with showing() as (show, every_look):
+        assert every_look
+        await world.deliver(world.watch, record)
+        show(await view_job(world.jobs, world.ref, until=world.clock()))
+        assert screen.lines()[-1].startswith("announced ")
+        running = asyncio.create_task(world.deliver(world.process, record))
+        await cards.stopped.wait()
+        world.clock.forward(seconds=20)
+        show(await view_job(world.jobs, world.ref, until=world.clock()))
+        assert re.fullmatch(r"processing ━+[╸╺]?━* 67% of 60 cards 2\.0/s 10 s left", screen.lines()[-1])
+        world.clock.forward(hours=1)
+        show(await view_job(world.jobs, world.ref, until=world.clock()))
+        assert re.fullmatch(
+            r"processing ━+[╸╺]?━* 67% of 60 cards less than 0.1/s 30 min left, TOO LATE", screen.lines()[-1]
+        )
+        cards.may_go_on.set()
+        await running
+        show(await view_job(world.jobs, world.ref, until=world.clock()))
+    assert re.fullmatch(r"processed ━+ 100%", screen.lines()[-1])
+
+
+async def test_without_a_terminal_each_change_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = world_of(Cards(stop_at=-1))
+    async with divided(world, monkeypatch) as records:
+        world.clock.forward(seconds=5)
+        await world.deliver(world.chunks, records[0])
+        with showing() as (show, every_look):
+            assert not every_look
+            show(await view_job(world.jobs, world.ref, until=world.clock()))
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"job=acme/{JOB}  attempt=1  state=processing  deadline=2026-01-21T12:59:30+00:00  records=-  ok=-  failed=-  "
+        "reason=-  chunks=1/6  cards=10/60  cards_per_second=2.0  expected_end=2026-01-21T12:00:30+00:00"
+    )

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -74,7 +74,7 @@ async def transfer(url: str, size: int) -> float:
 
     piece = bytes(_MEGABYTE)
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
         for _ in range(size // len(piece)):
             yield piece
 

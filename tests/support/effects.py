@@ -8,7 +8,7 @@ of the names: :class:`NoticingPorts` derives them from keys, topics and groups.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -247,7 +247,7 @@ class NoticingUploader:
         self._uploader = uploader
         self._around = around
 
-    async def put(self, target: UrlSource, *, size: int, body: Callable[[], AsyncIterator[bytes]]) -> str:
+    async def put(self, target: UrlSource, *, size: int, body: Callable[[], AsyncGenerator[bytes, None]]) -> str:
         with self._around("put.result"):
             return await self._uploader.put(target, size=size, body=body)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -147,7 +147,7 @@ class Objects:
             raise SourceChanged("source_changed", "another file lies there")
         yield _Download(info, data[start:end], self.fail_after.pop(0) if self.fail_after else None)
 
-    async def put_body(self, target: UrlSource, *, size: int, body: Callable[[], AsyncIterator[bytes]]) -> str:
+    async def put_body(self, target: UrlSource, *, size: int, body: Callable[[], AsyncGenerator[bytes, None]]) -> str:
         url = (await target()).url.get_secret_value()
         data = b"".join([piece async for piece in body()])
         assert len(data) == size

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -12,6 +13,7 @@ from uuid import uuid4
 from pipeline.jobs.damage import Findings
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.part_encryption import SEALED_ENDING, PartChanged, PartCipher, Sealed
+from pipeline.jobs.read_ahead import PartReads, ReadAhead
 from pipeline.jobs.receipt_store import ReceiptStore
 from pipeline.jobs.receipts import Checkpoint, Manifest, Plan, PlanPage, Source, SourceDiffers
 from pipeline.storage import ObjectNotFound, ObjectStore, check_key
@@ -184,51 +186,55 @@ class PartStore(ReceiptStore):
 
         return list(await asyncio.gather(*map(read, numbers)))
 
-    async def stream(self, manifests: Sequence[Manifest]) -> AsyncIterator[bytes]:
+    async def stream(
+        self, manifests: Sequence[Manifest], ahead: ReadAhead | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the result bytes of the parts, one after another; memory does not grow with them.
 
         The last piece of a part comes only if the whole part is what was written: so a receiver that knows the length
         never gets all of a damaged result.
+
+        Args:
+            manifests: Those of the parts.
+            ahead: Bounds what is read before its turn. None: each part is read in its turn.
 
         Raises:
             JobDamaged: A part differs from its manifest, or is missing.
             PartKeyUnavailable: The key of a part is not configured; raised before the first piece.
         """
         self.cipher.require(one.sealed for one in manifests)
-        for manifest in manifests:
-            try:
-                async for piece in self._part(manifest):
-                    yield piece
-            except ObjectNotFound:
-                raise self.findings.damaged(manifest.data, f"the part of chunk {manifest.number} is missing") from None
-            except PartChanged:
-                raise self.findings.damaged(
-                    manifest.data, f"the part of chunk {manifest.number} is not what was written"
-                ) from None
+        async with (ahead or ReadAhead(parts=0)).over(manifests, self.objects.stream) as reads:
+            for manifest in manifests:
+                try:
+                    async with aclosing(self._part(manifest, reads)) as pieces:
+                        async for piece in pieces:
+                            yield piece
+                except ObjectNotFound:
+                    raise self.findings.damaged(
+                        manifest.data, f"the part of chunk {manifest.number} is missing"
+                    ) from None
+                except PartChanged:
+                    raise self.findings.damaged(
+                        manifest.data, f"the part of chunk {manifest.number} is not what was written"
+                    ) from None
 
-    async def _part(self, manifest: Manifest) -> AsyncIterator[bytes]:
+    async def _part(self, manifest: Manifest, reads: PartReads) -> AsyncGenerator[bytes, None]:
         """Yield the result bytes of one part, always keeping back the last piece until the part's end was checked."""
         unsealing = self.cipher.unsealed(manifest.data, manifest.sealed) if manifest.sealed else None
         crc, held = 0, b""
-        async for piece in self._stored(manifest):
-            crc = zlib.crc32(piece, crc)
-            for plain in unsealing.feed(piece) if unsealing else (piece,):
-                if held:
-                    yield held
-                held = plain
+        async with aclosing(_stored(manifest, reads)) as stored:
+            async for piece in stored:
+                crc = zlib.crc32(piece, crc)
+                for plain in unsealing.feed(piece) if unsealing else (piece,):
+                    if held:
+                        yield held
+                    held = plain
         last = unsealing.finish() if unsealing else b""
         if crc != manifest.crc32:
             raise PartChanged
         for plain in (held, last):
             if plain:
                 yield plain
-
-    async def _stored(self, manifest: Manifest) -> AsyncIterator[bytes]:
-        if manifest.inline is not None:
-            yield manifest.inline
-            return
-        async for piece in self.objects.stream(manifest.data):
-            yield piece
 
     async def drop_parts(self, ref: JobRef, *, dry_run: bool = False) -> int:
         """Delete all parts and manifests of an attempt (its card data); return how many objects that concerns."""
@@ -245,3 +251,12 @@ class PartStore(ReceiptStore):
             except ValueError:
                 self.findings.foreign(key)
         await self.objects.delete_all(known)
+
+
+async def _stored(manifest: Manifest, reads: PartReads) -> AsyncGenerator[bytes, None]:
+    if manifest.inline is not None:
+        yield manifest.inline
+        return
+    async with aclosing(reads.stored(manifest)) as pieces:
+        async for piece in pieces:
+            yield piece

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -12,6 +12,7 @@ from pipeline.jobs.announcements import JobRules, rules_for
 from pipeline.jobs.current_url import current_url
 from pipeline.jobs.messages import StageMessage, decode, receipt_missing, ref_of
 from pipeline.jobs.outcomes import Counts, Decider
+from pipeline.jobs.read_ahead import ReadAhead
 from pipeline.jobs.receipts import Processed
 from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.jobs.transfer import Uploader
@@ -36,6 +37,7 @@ class UploadStage:
     def __init__(self, context: StageContext, integrations: Mapping[str, UploadRules]) -> None:
         self._context = context
         self._integrations = integrations
+        self._ahead = ReadAhead()
 
     async def handle(self, record: Record, lease: Lease) -> None:
         """Bring a processed job to its outcome, or find that it has one."""
@@ -53,7 +55,7 @@ class UploadStage:
                 if processed is None:
                     raise receipt_missing(ref, "processed.json")
                 counts = Counts(processed.ok, processed.failed)
-                upload = _Upload(context, message, processed, rules)
+                upload = _Upload(context, message, processed, rules, self._ahead)
                 etag = await decider.run(message, rules, upload.run, lambda: counts)
                 if etag is not None:
                     await message.lease.ensure()
@@ -63,12 +65,20 @@ class UploadStage:
 class _Upload:
     """The upload of one job's result."""
 
-    def __init__(self, context: StageContext, message: StageMessage, processed: Processed, rules: UploadRules) -> None:
+    def __init__(
+        self,
+        context: StageContext,
+        message: StageMessage,
+        processed: Processed,
+        rules: UploadRules,
+        ahead: ReadAhead,
+    ) -> None:
         self._context = context
         self._jobs = context.jobs
         self._ref = message.ref
         self._processed = processed
         self._uploader = rules.uploader
+        self._ahead = ahead
         self._url = current_url(context, message.ref, rules, "result_upload_url", message.lease)
 
     async def run(self) -> str:
@@ -82,7 +92,7 @@ class _Upload:
         manifests = await self._jobs.manifests(self._ref, processed.generation, range(processed.parts))
         self._jobs.cipher.require(one.sealed for one in manifests)  # before the PUT begins, which could not end
 
-        def body() -> AsyncIterator[bytes]:
-            return self._jobs.stream(manifests)
+        def body() -> AsyncGenerator[bytes, None]:
+            return self._jobs.stream(manifests, self._ahead)
 
         return await self._uploader.put(self._url, size=processed.result_bytes, body=body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 
@@ -264,7 +264,7 @@ async def test_each_port_notices_its_effect() -> None:
     async def target() -> SignedUrl:
         return SignedUrl(SecretStr("https://files.example/out"), BEGIN)
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
         yield b"a"
 
     class Uploads:

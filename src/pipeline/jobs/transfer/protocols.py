@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -96,7 +96,7 @@ class Downloader(Protocol):
 class Uploader(Protocol):
     """Puts result files."""
 
-    async def put(self, target: UrlSource, *, size: int, body: Callable[[], AsyncIterator[bytes]]) -> str:
+    async def put(self, target: UrlSource, *, size: int, body: Callable[[], AsyncGenerator[bytes, None]]) -> str:
         """PUT ``size`` bytes once, compare the answer's ETag or another checksum with the body, return the ETag.
 
         ``body`` is called for each try. A repeat replaces the object whole, so repeating is safe until the deadline.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
@@ -33,7 +33,7 @@ from pipeline.jobs.transfer.urls import demands_empty_body
 from pipeline.observability import Metrics
 from pipeline.outbound import Circuit, CircuitOpen, Circuits, HostUnavailable, host_of, request_url
 
-BodySource = Callable[[], AsyncIterator[bytes]]
+BodySource = Callable[[], AsyncGenerator[bytes, None]]
 
 
 class Sending:
@@ -88,26 +88,28 @@ class Sending:
     async def _watched(self) -> AsyncGenerator[bytes, None]:
         self.begun = True
         try:
-            async for piece in self._checked():
-                asked = self._pace.now
-                self._allow(self._pace.latest)
-                yield piece
-                self._pace.passed(len(piece), self._pace.now - asked)
-                self._allow(self._pace.ends)
+            async with aclosing(self._checked()) as pieces:
+                async for piece in pieces:
+                    asked = self._pace.now
+                    self._allow(self._pace.latest)
+                    yield piece
+                    self._pace.passed(len(piece), self._pace.now - asked)
+                    self._allow(self._pace.ends)
         except BaseException as error:
             self.error = error
             raise
         self._allow(self._pace.within(self._answer_seconds))
 
-    async def _checked(self) -> AsyncIterator[bytes]:
-        async for piece in self._body():
-            if self.sent.size + len(piece) > self.size:
-                raise _wrong_size("more")
-            # less than a millisecond: pieces are what the job store reads at once
-            self.sent.update(piece)
-            if self._metrics is not None:
-                self._metrics.transfer_bytes.labels("upload").inc(len(piece))
-            yield piece
+    async def _checked(self) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._body()) as pieces:
+            async for piece in pieces:
+                if self.sent.size + len(piece) > self.size:
+                    raise _wrong_size("more")
+                # less than a millisecond: pieces are what the job store reads at once
+                self.sent.update(piece)
+                if self._metrics is not None:
+                    self._metrics.transfer_bytes.labels("upload").inc(len(piece))
+                yield piece
         if self.sent.size < self.size:
             raise _wrong_size("fewer")
 

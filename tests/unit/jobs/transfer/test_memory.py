@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 from support.transfer_ground import ETAG, ground
@@ -53,7 +53,7 @@ async def test_upload_of_200_mb() -> None:
             left -= len(await exchange.reader.read(1 << 20))
         await exchange.answer(200)
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
         for _ in range(SIZE // len(BLOCK)):
             yield BLOCK
 

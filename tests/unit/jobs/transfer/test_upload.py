@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import timedelta
 
 import pytest
@@ -302,7 +302,7 @@ async def test_refused_before_the_body() -> None:
     """With 100-continue a refusal comes before a byte of the body was read from the parts."""
     read: list[int] = []
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
         read.append(1)
         yield DATA
 
@@ -497,7 +497,7 @@ async def test_errors_of_the_body_come_through(error: Exception) -> None:
     """What the body's source raises is raised, unchanged, at once, and its source is closed."""
     closed: list[int] = []
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
         try:
             yield DATA[:1000]
             raise error
@@ -524,7 +524,7 @@ async def test_body_is_closed_when_nobody_wants_it() -> None:
     """An early refusal closes the body's source."""
     closed = asyncio.Event()
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
         try:
             for _ in range(1000):
                 yield bytes(65_536)

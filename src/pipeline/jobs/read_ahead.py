@@ -1,0 +1,88 @@
+"""Reads some parts of a result before their turn, so that an upload does not wait for the store at each part."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from pipeline.jobs.receipts import Manifest
+
+PARTS_AHEAD: Final = 8
+"""Parts of one result that are read at the same time."""
+BYTES_AHEAD: Final = 32 << 20
+"""Bytes that all results of a worker together hold before their turn. A part beyond it is read in its turn."""
+
+Read = Callable[[str], AsyncIterator[bytes]]
+
+
+class ReadAhead:
+    """The bounds of one worker, shared by all its uploads.
+
+    Args:
+        parts: Parts of one result that are read at the same time; 0: each is read in its turn.
+        total: Bytes of all parts that were begun before their turn and are not sent yet.
+    """
+
+    def __init__(self, parts: int = PARTS_AHEAD, total: int = BYTES_AHEAD) -> None:
+        self.parts = parts
+        self.free = total
+
+    @asynccontextmanager
+    async def over(self, manifests: Iterable[Manifest], read: Read) -> AsyncIterator[PartReads]:
+        """Read the parts of one result in their order, while the context lasts."""
+        reads = PartReads(self, [one for one in manifests if one.inline is None], read)
+        try:
+            yield reads
+        finally:
+            await reads.close()
+
+
+class PartReads:
+    """The parts of one result: some are being read, the next ones wait."""
+
+    def __init__(self, bounds: ReadAhead, manifests: Iterable[Manifest], read: Read) -> None:
+        self._bounds = bounds
+        self._read = read
+        self._waiting = deque(manifests)
+        self._begun: dict[int, tuple[asyncio.Task[list[bytes]], int]] = {}
+
+    async def stored(self, manifest: Manifest) -> AsyncGenerator[bytes, None]:
+        """Yield the stored bytes of the next part. An error of reading it comes when its turn comes."""
+        self._advance()
+        begun = self._begun.pop(manifest.number, None)
+        if begun is None:
+            if self._waiting and self._waiting[0] is manifest:
+                self._waiting.popleft()
+            async for piece in self._read(manifest.data):
+                yield piece
+            return
+        task, size = begun
+        try:
+            pieces = await task
+            self._advance()
+            for piece in pieces:
+                yield piece
+        finally:
+            self._bounds.free += size
+
+    async def close(self) -> None:
+        """End the reads that nobody waits for any more."""
+        tasks = [task for task, _ in self._begun.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._bounds.free += sum(size for _, size in self._begun.values())
+        self._begun.clear()
+
+    def _advance(self) -> None:
+        """Begin to read the next parts, as many as the bounds allow."""
+        while self._waiting and len(self._begun) < self._bounds.parts and self._waiting[0].size <= self._bounds.free:
+            manifest = self._waiting.popleft()
+            self._bounds.free -= manifest.size
+            self._begun[manifest.number] = asyncio.create_task(self._whole(manifest.data)), manifest.size
+
+    async def _whole(self, key: str) -> list[bytes]:
+        return [piece async for piece in self._read(key)]

@@ -20,6 +20,7 @@ from pipeline.jobs.chunk_work import FileRules
 from pipeline.jobs.chunks import FileWork
 from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, settle_memory
 from pipeline.jobs.ecs import CallbackSettings, EcsPartner
+from pipeline.jobs.fanout import SharedJobs
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage
@@ -114,7 +115,8 @@ async def work(path: Path, folder: Path, records: int) -> float:
     )
     publisher = MemoryPublisher()
     context = StageContext("bench", jobs, publisher, utc_now, Metrics())
-    file = FileWork(context, rules, StageMessage(JobRef("bench", JOB), Always(), None), Starts(context))
+    message = StageMessage(JobRef("bench", JOB), Always(), None)
+    file = FileWork(context, rules, message, Starts(context), SharedJobs())
     begun = time.perf_counter()
     receipt = await file.run()
     seconds = time.perf_counter() - begun

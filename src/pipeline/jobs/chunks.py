@@ -18,7 +18,7 @@ from pipeline.jobs.csv_engine import (
     generation,
 )
 from pipeline.jobs.current_url import current_url
-from pipeline.jobs.fanout import Coordinator, Planner
+from pipeline.jobs.fanout import Coordinator, Planner, SharedJobs
 from pipeline.jobs.file_checks import FileChecks, check_result_size
 from pipeline.jobs.messages import StageMessage
 from pipeline.jobs.outcomes import Counts
@@ -41,9 +41,12 @@ class FileWork:
     the chunks out, and waits.
     """
 
-    def __init__(self, context: StageContext, rules: FileRules, message: StageMessage, starts: Starts) -> None:
+    def __init__(
+        self, context: StageContext, rules: FileRules, message: StageMessage, starts: Starts, shared: SharedJobs
+    ) -> None:
         self._context = context
         self._starts = starts
+        self._shared = shared
         self._start: Start | None = None
         self._jobs = context.jobs
         self._metrics = context.metrics
@@ -121,14 +124,16 @@ class FileWork:
     async def _share(self, checkpoint: Checkpoint) -> Processed:
         """Divide the file, unless that is done, and let all workers do its chunks."""
         announcement = await self._jobs.newest(self._ref)
-        planner = Planner(self._context, self._rules, self._message, self._starts, self._url)
-        plan = await planner.plan(checkpoint, announcement)
+        with self._shared.one_of(self._ref.integration):
+            planner = Planner(self._context, self._rules, self._message, self._starts, self._url)
+            plan = await planner.plan(checkpoint, announcement)
+            if plan is not None:
+                self._begin_with({})
+                await self._audit_start(checkpoint)
+                coordinator = Coordinator(self._context, self._rules, self._message, self._url, self._count_shared)
+                await coordinator.run(checkpoint.generation, checkpoint.source, plan, announcement)
         if plan is None:
             return await self._run_from(None, parts_left=True, alone=True)
-        self._begin_with({})
-        await self._audit_start(checkpoint)
-        coordinator = Coordinator(self._context, self._rules, self._message, self._url, self._count_shared)
-        await coordinator.run(checkpoint.generation, checkpoint.source, plan, announcement)
         return await self._finish(checkpoint, announcement, parts=plan.chunks, records=plan.records)
 
     async def _finish(

@@ -13,6 +13,7 @@ from pipeline.contracts import AuditAction, Record
 from pipeline.jobs.announcements import Request, announce, decode_request, rules_for
 from pipeline.jobs.chunk_work import FileRules
 from pipeline.jobs.chunks import FileWork
+from pipeline.jobs.fanout import SharedJobs
 from pipeline.jobs.job_store import Announced
 from pipeline.jobs.messages import StageMessage, processed_record
 from pipeline.jobs.outcomes import Decider
@@ -40,6 +41,7 @@ class ProcessStage:
         self._context = context
         self._integrations = integrations
         self._starts = starts
+        self._shared = SharedJobs()
         self._arrived: dict[tuple[int, int], tuple[Announced, float]] = {}
 
     async def arrive(self, record: Record) -> None:
@@ -63,7 +65,8 @@ class ProcessStage:
                 jobs.created(announced.announcement, at)
             if not jobs.fresh:
                 await jobs.look()
-            await _JobProcessing(context, self._starts, message, request, announced=announced, rules=rules).run()
+            work = FileWork(context, rules, message, self._starts, self._shared)
+            await _JobProcessing(context, work, message, request, announced=announced, rules=rules).run()
 
     async def _announce(self, request: Request) -> tuple[Announced, float]:
         """Store an announcement; return also when, on the monotonic clock."""
@@ -78,7 +81,7 @@ class _JobProcessing:
     def __init__(
         self,
         context: StageContext,
-        starts: Starts,
+        work: FileWork,
         message: StageMessage,
         request: Request,
         *,
@@ -87,7 +90,7 @@ class _JobProcessing:
     ) -> None:
         self._context = context
         self._decider = Decider(context)
-        self._starts = starts
+        self._work = work
         self._request = request
         self._announced = announced
         self._message = message
@@ -146,8 +149,7 @@ class _JobProcessing:
         return receipt is not None
 
     async def _process(self) -> None:
-        message = self._message
-        work = FileWork(self._context, self._rules, message, self._starts)
+        message, work = self._message, self._work
         receipt = await self._decider.run(
             message,
             self._rules,

@@ -1,7 +1,7 @@
 """Fan-out: one large file is split once, and all workers of PROCESS do its chunks (docs/explanation/chunks.md)."""
 
 from pipeline.jobs.fanout.chunk_stage import ChunkStage
-from pipeline.jobs.fanout.coordinator import Coordinator
+from pipeline.jobs.fanout.coordinator import Coordinator, SharedJobs
 from pipeline.jobs.fanout.planner import Planner
 
-__all__ = ["ChunkStage", "Coordinator", "Planner"]
+__all__ = ["ChunkStage", "Coordinator", "Planner", "SharedJobs"]

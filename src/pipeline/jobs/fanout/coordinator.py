@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +39,40 @@ after it, and finds the manifest.
 _PATIENCE_SECONDS: Final = 300.0
 """If no chunk is finished for so long, the job is parked: its chunks probably wait for a host."""
 _PARKED_SECONDS: Final = 30.0
+
+_SHARED_JOBS: Final = 8
+"""Shared jobs of one integration that a worker divides and coordinates at a time.
+
+Each holds a slot of PROCESS as long as it lasts. With so few of them a small job finds a slot: a partition has
+``consumer.concurrency`` of them for an integration (16), a worker ``consumer.slots`` (64).
+"""
+
+
+class SharedJobs:
+    """The shared jobs that one worker coordinates, by integration."""
+
+    def __init__(self) -> None:
+        self._running = Counter[str]()
+
+    @contextmanager
+    def one_of(self, integration: str) -> Iterator[None]:
+        """Let one more job run, while the context lasts.
+
+        Raises:
+            Untried: There are so many already that small jobs might find no slot.
+        """
+        if self._running[integration] >= _SHARED_JOBS:
+            raise Untried(
+                "shared_jobs_wait",
+                f"This worker coordinates as many large files of the integration as it may at a time ({_SHARED_JOBS}); "
+                "this one waits until one of them is done.",
+                retry_after=_PARKED_SECONDS,
+            )
+        self._running[integration] += 1
+        try:
+            yield
+        finally:
+            self._running[integration] -= 1
 
 
 @dataclass(slots=True)

@@ -520,6 +520,35 @@ async def test_without_progress_the_coordinator_gives_its_slot_away(monkeypatch:
     assert world.objects.put[0][1] == await undisturbed()
 
 
+async def test_many_large_files_leave_slots_to_small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker coordinates a few of them; the next one is parked before its file is read, and comes back by itself."""
+    monkeypatch.setattr(coordinator, "_SHARED_JOBS", 1)
+    world = world_of()
+    workers = Workers(world)
+    running = asyncio.create_task(world.run(world.announce(ROWS, record_count=60)))
+    held = await workers.first_chunks()
+    large = world.announce(ROWS, job_guid=str(OTHER), record_count=60)
+    await world.handle_until_over("process", large)
+    waiting = await world.parking.waiting(JobRef("acme", OTHER))
+    assert waiting is not None
+    assert (waiting.code, waiting.stage) == ("shared_jobs_wait", "process")
+    assert await world.jobs.outcome(JobRef("acme", OTHER)) is None
+    small = world.announce(
+        b"card_number\n" + b"9999990000000006\n" * 3, job_guid=str(UUID(int=8)), input_file_url=SMALL
+    )
+    await world.deliver(world.process, small)
+    assert await world.jobs.processed(JobRef("acme", UUID(int=8))) is not None
+    with workers.serving():
+        for record in held:
+            await _done(world, record)
+        await running
+        world.clock.forward(seconds=31)
+        await world.due.look()
+        (copy,) = world.returned(Topic.BATCH_REQUESTED)
+        await world.run(copy)
+    assert [body for _, body in world.objects.put].count(await undisturbed()) == 2
+
+
 async def test_a_chunk_that_kills_its_workers_fails_the_job() -> None:
     """Other chunks go on meanwhile, which says nothing about this one."""
     cards = Cards()

@@ -43,6 +43,7 @@ SUITES: Final = (
     "http",
     "transfer",
     "neighbour",
+    "fanout",
 )
 """In the order in which they run; each is imported when its turn comes."""
 MODULES: Final = {"ingress": ("ingress", "peers")}

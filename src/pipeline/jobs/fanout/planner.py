@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import aclosing
 from itertools import count
 from typing import Final
@@ -60,6 +61,7 @@ class Planner:
             return await self._split(checkpoint, announcement)
 
     async def _split(self, checkpoint: Checkpoint, announcement: Announcement) -> Plan:
+        began = time.monotonic()
         checks = FileChecks(self._rules, announcement)
         source, page = await self._last(checkpoint)
         begun = page.start.byte > 0
@@ -94,7 +96,8 @@ class Planner:
         if page.ends:
             await self._record(checkpoint, page)
         await self._lease.ensure()
-        log.info("file_planned", chunks=plan.chunks, records=plan.records)
+        seconds = round(time.monotonic() - began, 3)
+        log.info("file_planned", chunks=plan.chunks, records=plan.records, seconds=seconds)
         return await self._jobs.record_plan(self._ref, checkpoint.generation, plan)
 
     async def _last(self, checkpoint: Checkpoint) -> tuple[Source, _Page]:

@@ -12,8 +12,8 @@ from support.paths import ROOT
 
 from benchmarks.__main__ import SMOKE_OUT, SUITES
 
-TESTED_ELSEWHERE: Final = {"neighbour"}
-"""A minute of processes; tests/acceptance/test_isolation.py runs the same code."""
+TESTED_ELSEWHERE: Final = {"neighbour", "fanout"}
+"""A minute of processes each; test_isolation.py and test_fanout.py of tests/acceptance run the same code."""
 
 
 def test_the_suites_of_the_benchmarks_yield_their_rows() -> None:

@@ -104,7 +104,7 @@ class JobProgress:
         return None if self.end is None or self.deadline is None else self.end <= self.deadline
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values (docs/cli.md)."""
+        """Return it as JSON values (docs/reference/cli.md)."""
         return {
             "shared": self.shared,
             "chunks": {"done": self.done, "in_work": self.in_work, "waiting": self.waiting, "total": self.total},

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz bench bench-check fix lock generate release versitygw clean
+.PHONY: help demo test check docs fuzz bench bench-check fix lock generate release versitygw clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,10 @@ check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh, contra
 	$(BIN)/python -m tools.generate --check
 	$(BIN)/python -m tools.compatibility
 	$(BIN)/python -m tools.vocabulary
+
+docs: $(VENV)/.docs  ## build the documentation site into build/site; a warning or a link to nothing fails
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html -c tools/site docs build/site
+	@echo "open build/site/index.html"
 
 fuzz: $(VENV)/.dev  ## run the property tests with new examples (SECONDS=600, or HOURS=8; ARGS='-k splitter')
 	$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(ARGS)
@@ -57,6 +61,7 @@ lock: $(VENV)/.dev  ## compile the hashed requirements
 	$(BIN)/uv pip compile $(LOCK) $(DEMO) pyproject.toml -o requirements/demo.txt
 	$(BIN)/uv pip compile $(LOCK) $(DEMO) --group dev pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile $(LOCK) --group pyproject.toml:bench -c requirements/dev.txt -o requirements/bench.txt
+	$(BIN)/uv pip compile $(LOCK) --group pyproject.toml:docs -c requirements/dev.txt -o requirements/docs.txt
 DEMO := --extra server --extra embedded --group build
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
@@ -88,4 +93,9 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 $(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
 	@echo "installing the pinned peers of the benchmarks (once)"
 	@$(PIP) install --no-deps --require-hashes -r requirements/bench.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev requirements/docs.txt
+	@echo "installing the pinned requirements of the documentation site (once)"
+	@$(PIP) install --no-deps --require-hashes -r requirements/docs.txt
 	@touch $@

@@ -9,7 +9,16 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.settings.json_schema import schema_text
-from tools import errors_page, events_page, logging_page, schemas, settings_page, statuses_page, topics_page
+from tools import (
+    decisions_page,
+    errors_page,
+    events_page,
+    logging_page,
+    schemas,
+    settings_page,
+    statuses_page,
+    topics_page,
+)
 
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src"
@@ -22,6 +31,7 @@ _RELEASED = f"{schemas.FOLDER}/released/"
 def generated() -> Mapping[str, str]:
     """Return the text of every generated file by its path in the project; it is made once, and takes seconds."""
     return {
+        "docs/decisions/index.md": decisions_page.render(ROOT / "docs"),
         "docs/reference/errors.md": errors_page.render(SRC),
         "docs/reference/events.md": events_page.render(),
         "docs/reference/logging.md": logging_page.render(SRC),

@@ -23,6 +23,7 @@ WANTED: Final = {
     "build.txt": GROUPS["build"],
     "demo.txt": [*SERVER, *EMBEDDED, *GROUPS["build"]],
     "bench.txt": GROUPS["bench"],
+    "docs.txt": GROUPS["docs"],
     "dev.txt": [*SERVER, *EMBEDDED, *GROUPS["build"], *GROUPS["dev"]],
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
 import unicodedata
 from collections.abc import Callable
@@ -30,6 +31,12 @@ _PEM: Final = "-----BEGIN "
 _QUOTED: Final = re.compile(r"""(["'`]).*\1|[\u201c\u2018].*[\u201d\u2019]""", re.DOTALL)
 _ASSIGNED: Final = re.compile(r"(export )?[A-Z][A-Z0-9_]*=[^=]")
 _PLACEHOLDERS: Final = frozenset({"secret", "changeme", "change-me", "change_me", "password", "placeholder", "todo"})
+_TLS_REASONS: Final = {
+    "KEY_VALUES_MISMATCH": "the key is not that of the first certificate",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in PEM",
+    "NO_START_LINE": "there is no certificate or key in PEM",
+    "CERTIFICATE_VERIFY_FAILED": "the chain does not fit together",
+}
 _FEW_LETTERS: Final = 8
 """Fewer are guessed in no time, and are the sign of a secret that was cut."""
 
@@ -82,6 +89,50 @@ class SecretUnreadable(FatalError):
         super().__init__("secret_unreadable", f"secret file {named} {fault}")
         self.fault = fault
         self.malformed = malformed
+
+
+class CertificateUnusable(ValueError):
+    """OpenSSL does not take the files of a client certificate. No text names their content or their paths.
+
+    Attributes:
+        files: Which of them: ``cert_file``, ``key_file`` or both.
+        why: What is wrong.
+    """
+
+    def __init__(self, files: tuple[str, ...], why: str) -> None:
+        super().__init__(f"{', '.join(files)}: cannot be used: {why}")
+        self.files = files
+        self.why = why
+
+
+def load_client_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path) -> None:
+    """Load a certificate chain and its key into a TLS context; connections that are made later use them.
+
+    Raises:
+        CertificateUnusable: A file cannot be read, is not PEM of the right kind, or the two do not belong together.
+    """
+    for name, file in (("cert_file", cert_file), ("key_file", key_file)):
+        try:
+            file.open("rb").close()
+        except (OSError, ValueError) as error:
+            raise CertificateUnusable((name,), tls_fault(error)) from error
+    try:
+        context.load_cert_chain(cert_file, key_file, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise CertificateUnusable(("cert_file", "key_file"), tls_fault(error)) from error
+
+
+def tls_fault(error: OSError | ValueError) -> str:
+    """Return why OpenSSL does not take a file; the text names neither its content nor its path."""
+    if isinstance(error, ssl.SSLError):
+        reason = error.reason or "unknown"
+        return _TLS_REASONS.get(reason, f"no PEM of the right kind ({reason.lower().replace('_', ' ')})")
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
+
+
+def _no_password() -> str:
+    # without this OpenSSL asks on the terminal, and the process hangs
+    raise ValueError("key_file is encrypted; give it without a passphrase")
 
 
 def read_secret(path: Path, doubt: Doubt = _no_doubt) -> SecretStr:

@@ -93,9 +93,9 @@ def check_file(file: NamedFile, now: datetime, found: FileFindings) -> None:
             found.warnings.append(f"{file.key}: there is no file yet at the path given there")
     elif file.content == "token":
         _check_token(file, found)
-    elif file.name == _CLIENT_KEY:
+    elif file.name.endswith(_CLIENT_KEY):
         _check_mode(file, found)
-    elif file.name == _CLIENT:
+    elif file.name.endswith(_CLIENT):
         chain = read_certificates(file.path)
         found.problems += [f"{file.key}: {fault}" for fault in client_faults(chain, now)]
         found.warnings += [f"{file.key}: {doubt}" for doubt in client_doubts(chain, now)]

@@ -15,8 +15,9 @@ from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes, format_rec
 from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.records import Records, parse
-from pipeline.jobs.csv_engine.rowwise import MEANT, Tries, run_rowwise
+from pipeline.jobs.csv_engine.rowwise import MEANT, run_rowwise
 from pipeline.jobs.csv_engine.splitter import Chunk
+from pipeline.jobs.csv_engine.tries import Tries
 from pipeline.jobs.processors.loading import LoadedProcessor
 from pipeline.jobs.processors.protocols import ColumnarProcessor, JobContext, TransientCardError
 from pipeline.jobs.processors.settings import ProcessorSettings
@@ -81,7 +82,15 @@ class ChunkEngine:
             return await self._run_columnar(processor, chunk)
         records = await asyncio.to_thread(parse, chunk, self._layout)
         start = chunk.start.record
-        outcomes = await run_rowwise(processor, records, self._layout, self._context, self._tries, start=start)
+        outcomes = await run_rowwise(
+            processor,
+            records,
+            self._layout,
+            self._context,
+            self._tries,
+            start=start,
+            cards_per_call=self._processor.cards_per_call,
+        )
         return await asyncio.to_thread(self._result, chunk, records, outcomes)
 
     async def _run_columnar(self, processor: ColumnarProcessor, chunk: Chunk) -> ChunkResult:
@@ -89,15 +98,18 @@ class ChunkEngine:
         records, batch = await asyncio.to_thread(self._batch, chunk)
         if not batch.num_rows:
             return await asyncio.to_thread(self._result, chunk, records, _all_failed(0, "", self._layout))
-        call = await self._tries.begin()
-        attempt = 1
+        tries = self._tries.of_chunk(batch.num_rows)
+        call = await tries.begin()
+        began, attempt = tries.now(), 1
         try:
             while True:
                 try:
                     result = await asyncio.to_thread(self._attempt, processor, chunk, records, batch)
                 except TransientCardError as error:
-                    if not await self._tries.wait(attempt, error, call, self._values(records)):
-                        failed = _all_failed(batch.num_rows, self._tries.given_up(error), self._layout)
+                    if not await tries.wait(
+                        attempt, error, call, self._values(records), began=began, cards=batch.num_rows
+                    ):
+                        failed = _all_failed(batch.num_rows, tries.given_up(error, attempt), self._layout)
                         return await asyncio.to_thread(self._result, chunk, records, failed)
                 else:
                     call.succeeded()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -45,6 +46,22 @@ def idempotency_keys(prefix: str, records: NDArray[np.int64]) -> pa.StringArray:
         text[:, -1 - digit] = _HEX[(records >> (4 * digit)) & 15]
     offsets = np.arange(records.size + 1, dtype=np.int32) * _KEY_LENGTH
     return pa.StringArray.from_buffers(records.size, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def group_key(prefix: str, records: Sequence[int], answered: int) -> str:
+    """Return the key of one request for several cards of a job, in the form of a UUID.
+
+    It is the same on every restart and for every worker, since a chunk is always divided in the same way.
+
+    Args:
+        prefix: Of the job's keys, by :func:`key_prefix`.
+        records: The record numbers of the cards.
+        answered: How many requests for these cards were answered before. What the service remembers under an earlier
+            key must not answer the cards that it asks to send again.
+    """
+    digits = stable_hash("cards", prefix, ",".join(map(str, records)), str(answered))
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 def plan_hash(settings: CsvSettings, limits: CsvLimits, processor: LoadedProcessor) -> str:

@@ -1,34 +1,34 @@
-"""Runs a row-wise processor over the sound records of a chunk, and decides how often a card is tried."""
+"""Runs a row-wise processor over the sound records of a chunk: card by card, or several cards a call."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from itertools import repeat
-from math import isfinite
+from itertools import chain, islice, repeat
 from typing import Final
 
 import pyarrow as pa
 
 from pipeline.contracts.frozen import quick
 from pipeline.errors import PermanentError, PipelineError, TransientError, most_severe
-from pipeline.jobs.csv_engine.faults import check_words, misbehaved, without_values
+from pipeline.jobs.csv_engine.faults import check_words, misbehaved
 from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes
-from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
+from pipeline.jobs.csv_engine.identity import group_key, idempotency_keys, key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.records import Records
+from pipeline.jobs.csv_engine.tries import Tries, text_of
 from pipeline.jobs.processors.protocols import (
     Card,
     CardError,
+    CardGroup,
     CardResult,
+    GroupProcessor,
     JobContext,
     RowProcessor,
     TransientCardError,
 )
-from pipeline.jobs.processors.settings import ProcessorSettings
-from pipeline.jobs.wording import quote
-from pipeline.outbound import Call, Circuit, HostUnavailable
+from pipeline.outbound import Call
 from pipeline.plugins import Fault, contain_tasks, contained, is_cancellation
 
 MEANT: Final = (PermanentError, TransientError, TransientCardError)
@@ -43,17 +43,32 @@ _TURN: Final = 64
 
 
 async def run_rowwise(
-    processor: RowProcessor, records: Records, layout: Layout, context: JobContext, tries: Tries, *, start: int
+    processor: RowProcessor | GroupProcessor,
+    records: Records,
+    layout: Layout,
+    context: JobContext,
+    tries: Tries,
+    *,
+    start: int,
+    cards_per_call: int = 1,
 ) -> Outcomes:
     """Return what became of each sound record. Raises as :meth:`ChunkEngine.run`."""
-    run = _Run(processor, layout, context, tries)
-    cards = enumerate(await asyncio.to_thread(_cards, records, layout, context, start))
+    tries = tries.of_chunk(records.sound.size)
+    cards = await asyncio.to_thread(_cards, records, layout, context, start)
     results: list[CardResult | None] = [None] * records.sound.size
+    calls = -(-records.sound.size // cards_per_call)
+    if cards_per_call > 1 and isinstance(processor, GroupProcessor):
+        groups = _Groups(processor, layout, context, tries)
+        work = partial(groups.work, enumerate(_batched(cards, cards_per_call)), results, cards_per_call)
+    elif isinstance(processor, RowProcessor):
+        work = partial(_Run(processor, layout, context, tries).work, enumerate(cards), results)
+    else:  # pragma: no cover - LoadedProcessor has checked it
+        raise TypeError(type(processor).__name__)
     failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(tries.settings.concurrency, records.sound.size)):
-                workers.create_task(run.work(cards, results))
+            for _ in range(min(tries.settings.concurrency, calls)):
+                workers.create_task(work())
     except* PipelineError as group:
         failure = most_severe(group)
     if failure is not None:
@@ -64,12 +79,125 @@ async def run_rowwise(
     return await asyncio.to_thread(_outcomes, decided, layout)
 
 
-class _Run:
-    def __init__(self, processor: RowProcessor, layout: Layout, context: JobContext, tries: Tries) -> None:
-        self._process = processor.process
+def _batched(cards: Iterator[Card], size: int) -> Iterator[tuple[Card, ...]]:
+    while group := tuple(islice(cards, size)):
+        yield group
+
+
+class _Checks:
+    """What a processor may return."""
+
+    def __init__(self, layout: Layout, context: JobContext, tries: Tries) -> None:
         self._context = context
         self._tries = tries
         self._own = frozenset(layout.own)
+
+    def _checked(self, result: object) -> CardResult:
+        settings = self._tries.settings
+        if not isinstance(result, CardResult):
+            raise misbehaved(settings, f"returned {type(result).__name__} instead of CardResult")
+        if result.status not in _STATUSES:
+            raise misbehaved(settings, "returned a status that is neither ok nor failed")
+        texts: list[object] = [result.message, *result.columns.values()]
+        if not all(isinstance(text, str) for text in texts):
+            raise misbehaved(settings, "returned a message or a result column that is no text")
+        if not self._own.issuperset(result.columns):
+            raise misbehaved(settings, "returned a column that its result_columns do not name")
+        return result
+
+
+class _Groups(_Checks):
+    """Several cards a call. The cards of a group whose errors may pass are tried again together, without the others."""
+
+    def __init__(self, processor: GroupProcessor, layout: Layout, context: JobContext, tries: Tries) -> None:
+        super().__init__(layout, context, tries)
+        self._process = processor.process_cards
+        self._prefix = key_prefix(context.integration, context.job_guid)
+
+    async def work(
+        self, groups: Iterator[tuple[int, tuple[Card, ...]]], results: list[CardResult | None], size: int
+    ) -> None:
+        """Take groups of cards until there are none."""
+        contain_tasks()
+        for number, cards in groups:
+            call = await self._tries.begin()
+            try:
+                results[number * size : number * size + len(cards)] = await self._decided(cards, call)
+            finally:
+                call.close()
+            await asyncio.sleep(0)  # others get the loop, should the processor never wait for anything
+
+    async def _decided(self, cards: tuple[Card, ...], call: Call) -> list[CardResult]:
+        results: dict[int, CardResult] = {}
+        pending = list(range(len(cards)))
+        attempt = 1
+        answered = 0
+        began = self._tries.now()
+        while True:
+            group = CardGroup(
+                tuple(cards[index] for index in pending),
+                group_key(self._prefix, [cards[index].record for index in pending], answered),
+            )
+            failures = await self._attempt(group)
+            left: list[int] = []
+            errors: list[TransientCardError] = []
+            for index, result in zip(pending, failures, strict=True):
+                if isinstance(result, TransientCardError):
+                    left.append(index)
+                    errors.append(result)
+                else:
+                    results[index] = result
+            if len(left) < len(pending) or not any(error.unavailable for error in errors):
+                call.succeeded()
+                answered += 1
+            if not left:
+                return [results[index] for index in range(len(cards))]
+            worst = max(errors, key=lambda error: (error.unavailable, error.retry_after or 0.0))
+            values = chain.from_iterable(cards[index].columns.values() for index in left)
+            if not await self._tries.wait(attempt, worst, call, values, began=began, cards=len(left)):
+                for index, error in zip(left, errors, strict=True):
+                    results[index] = CardResult("failed", self._tries.given_up(error, attempt))
+                return [results[index] for index in range(len(cards))]
+            pending = left
+            attempt += 1
+
+    async def _attempt(self, group: CardGroup) -> list[CardResult | TransientCardError]:
+        """Return one result or error per card, whatever the processor raised for all of them."""
+        try:
+            found = await contained(partial(self._call, group), partial(self._failed, group), *MEANT)
+        except TransientCardError as error:
+            return [error] * len(group.cards)
+        if not isinstance(found, list | tuple) or len(found) != len(group.cards):
+            what = f"{len(found)} results" if isinstance(found, list | tuple) else type(found).__name__
+            raise misbehaved(self._tries.settings, f"returned {what} for {len(group.cards)} cards")
+        return [self._one(result) for result in found]
+
+    async def _call(self, group: CardGroup) -> Sequence[CardResult | CardError | TransientCardError]:
+        try:
+            return await self._process(group, self._context)
+        except CardError as error:
+            return [error] * len(group.cards)
+        except (PermanentError, TransientError) as error:
+            values = chain.from_iterable(card.columns.values() for card in group.cards)
+            check_words(error, self._tries.settings, values)
+            raise
+
+    def _one(self, result: object) -> CardResult | TransientCardError:
+        if isinstance(result, TransientCardError):
+            return result
+        if isinstance(result, CardError):
+            return CardResult("failed", text_of(result) or "refused")
+        return self._checked(result)
+
+    def _failed(self, group: CardGroup, fault: Fault) -> PermanentError:
+        first = group.cards[0].record
+        return misbehaved(self._tries.settings, f"raised {fault}, at the records from {first} on", fault)
+
+
+class _Run(_Checks):
+    def __init__(self, processor: RowProcessor, layout: Layout, context: JobContext, tries: Tries) -> None:
+        super().__init__(layout, context, tries)
+        self._process = processor.process
 
     async def work(self, cards: Iterator[tuple[int, Card]], results: list[CardResult | None]) -> None:
         """Take cards until there are none.
@@ -80,10 +208,12 @@ class _Run:
         contain_tasks()
         process, context, own = self._process, self._context, self._own
         failing, quiet_call = self._tries.failing, self._tries.quiet_call
+        timed = self._tries.settings.retry.card_seconds is not None
         for index, card in cards:
             if index % _TURN == _TURN - 1:
                 await asyncio.sleep(0)
             call = await self._tries.begin() if failing else quiet_call
+            began = self._tries.now() if timed else 0.0
             try:
                 result = await process(card, context)
                 if (
@@ -103,10 +233,10 @@ class _Run:
                     call.close()
                     raise
                 first = partial(_raised, error)
-            results[index] = await self._card(card, call, first)
+            results[index] = await self._card(card, call, first, began)
 
     async def _card(
-        self, card: Card, call: Call, process: Callable[[Card, JobContext], Awaitable[CardResult]]
+        self, card: Card, call: Call, process: Callable[[Card, JobContext], Awaitable[CardResult]], began: float
     ) -> CardResult:
         attempt = 1
         try:
@@ -114,8 +244,8 @@ class _Run:
                 try:
                     result = await contained(partial(self._attempt, card, process), partial(self._failed, card), *MEANT)
                 except TransientCardError as error:
-                    if not await self._tries.wait(attempt, error, call, card.columns.values()):
-                        return CardResult("failed", self._tries.given_up(error))
+                    if not await self._tries.wait(attempt, error, call, card.columns.values(), began=began):
+                        return CardResult("failed", self._tries.given_up(error, attempt))
                 else:
                     call.succeeded()
                     return result
@@ -128,7 +258,7 @@ class _Run:
         try:
             result = await process(card, self._context)
         except CardError as error:
-            return CardResult("failed", _text_of(error) or "refused")
+            return CardResult("failed", text_of(error) or "refused")
         except (PermanentError, TransientError) as error:
             check_words(error, self._tries.settings, card.columns.values())
             raise
@@ -136,19 +266,6 @@ class _Run:
 
     def _failed(self, card: Card, fault: Fault) -> PermanentError:
         return misbehaved(self._tries.settings, f"raised {fault}, at record {card.record}", fault)
-
-    def _checked(self, result: object) -> CardResult:
-        settings = self._tries.settings
-        if not isinstance(result, CardResult):
-            raise misbehaved(settings, f"returned {type(result).__name__} instead of CardResult")
-        if result.status not in _STATUSES:
-            raise misbehaved(settings, "returned a status that is neither ok nor failed")
-        texts: list[object] = [result.message, *result.columns.values()]
-        if not all(isinstance(text, str) for text in texts):
-            raise misbehaved(settings, "returned a message or a result column that is no text")
-        if not self._own.issuperset(result.columns):
-            raise misbehaved(settings, "returned a column that its result_columns do not name")
-        return result
 
 
 def _proper(columns: dict[str, str], own: frozenset[str]) -> bool:
@@ -193,70 +310,3 @@ def _texts(values: list[str]) -> pa.StringArray:
         return pa.array(values, pa.string())
     except UnicodeEncodeError:  # half of a surrogate pair, e.g. out of someone's JSON
         return pa.array([value.encode("utf-8", "replace").decode() for value in values], pa.string())
-
-
-class Tries:
-    """How often something is tried, and how long is waited in between.
-
-    Args:
-        settings: Tries and pauses.
-        pause: Waits the given seconds.
-        circuit: The circuit breaker of the card service.
-
-    Attributes:
-        settings: As given.
-        failing: Empty while no card has failed because of the service since its last success.
-        quiet_call: The call of all cards that begin while ``failing`` is empty: it is no probe, so they may share it.
-    """
-
-    def __init__(
-        self, settings: ProcessorSettings, pause: Callable[[float], Awaitable[object]], circuit: Circuit
-    ) -> None:
-        self.settings = settings
-        self.failing: Final = circuit.failing
-        self.quiet_call: Final = Call(circuit, settings.name, None)
-        self._pause = pause
-        self._circuit = circuit
-
-    async def begin(self) -> Call:
-        """Return the call of the service for a card (columnar: a batch).
-
-        An open circuit refuses new cards only. A card that was begun keeps its tries: so a few cards that the service
-        cannot handle open the circuit, and yet fail one by one, and the job goes on.
-
-        Raises:
-            CircuitOpen: The service failed so often that no further card is sent now.
-        """
-        return await self._circuit.call_after_probe(self.settings.name)
-
-    async def wait(self, failures: int, error: TransientCardError, call: Call, fields: Iterable[str]) -> bool:
-        """Wait after so many failures (from 1) of a call; return whether there is another try.
-
-        The other side's wish for a longer pause is granted up to the limit. A shorter one changes nothing: it would
-        only use up the tries sooner. What the error says of the card's fields goes into the result alone.
-        """
-        if error.unavailable:
-            # a circuit repeats its last failure where the result file does not go: log lines, receipts, callbacks
-            said = quote(without_values(_text_of(error), fields)) or "no answer"
-            call.failed(HostUnavailable("card_service_unavailable", f"Card service: {said}."))
-        retry = self.settings.retry
-        if failures >= retry.max_tries:
-            return False
-        await self._pause(max(retry.policy.pause(failures), min(_seconds(error.retry_after), retry.max_seconds)))
-        return True
-
-    def given_up(self, error: TransientCardError) -> str:
-        """Return the message of a card that failed for good after its last try."""
-        return f"{_text_of(error) or 'no answer'} (after {self.settings.retry.max_tries} attempts)"
-
-
-def _text_of(error: Exception) -> str:
-    """Return the text that a processor gave its error for the result file; empty if it has none."""
-    try:
-        return str(error)
-    except BaseException:  # noqa: BLE001 - the class may be the processor's own
-        return ""
-
-
-def _seconds(asked: object) -> float:
-    return float(asked) if isinstance(asked, int | float) and isfinite(asked) else 0.0

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from pipeline.jobs.processors.protocols import (
         Card,
         CardError,
+        CardGroup,
         CardResult,
         ColumnarProcessor,
+        GroupProcessor,
         JobContext,
         Processor,
         RowProcessor,
@@ -23,14 +25,17 @@ else:
     __getattr__ = on_demand(
         __name__,
         loading="LoadedProcessor OptionsRefused adopt installed load options_of",
-        protocols="Card CardError CardResult ColumnarProcessor JobContext Processor RowProcessor TransientCardError",
+        protocols="Card CardError CardGroup CardResult ColumnarProcessor GroupProcessor JobContext Processor "
+        "RowProcessor TransientCardError",
     )
 
 __all__ = [
     "Card",
     "CardError",
+    "CardGroup",
     "CardResult",
     "ColumnarProcessor",
+    "GroupProcessor",
     "JobContext",
     "LoadedProcessor",
     "OptionsRefused",

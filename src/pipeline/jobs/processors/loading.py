@@ -20,6 +20,7 @@ from pipeline.jobs.processors.protocols import (
     Card,
     CardResult,
     ColumnarProcessor,
+    GroupProcessor,
     JobContext,
     Opens,
     Processor,
@@ -67,6 +68,7 @@ class LoadedProcessor:
         settings: Its name, options, concurrency and tries.
         result_columns: Names of its own result columns.
         input_columns: Names of the columns that a columnar processor reads; None: all of them.
+        cards_per_call: Most cards of one call; 1 for all processors but a GroupProcessor.
         version: As the processor says; a new version never meets the parts of an old one.
     """
 
@@ -75,6 +77,7 @@ class LoadedProcessor:
         self.settings: Final = settings
         self.result_columns: Final = _names(processor, "result_columns", settings.name) or ()
         self.input_columns: Final = _names(processor, "input_columns", settings.name)
+        self.cards_per_call: Final = processor.cards_per_call if isinstance(processor, GroupProcessor) else 1
         self.version: Final = str(getattr(processor, "version", "1"))
         self._opened = False
         self._opening = asyncio.Lock()
@@ -272,7 +275,11 @@ def _checked(processor: object, name: str) -> Processor:
         raise FatalError(
             "processor_invalid", f"{name} needs `async def open(self)` and `async def close(self)`, or none."
         )
-    row = inspect.iscoroutinefunction(getattr(processor, "process", None))
+    several = inspect.iscoroutinefunction(getattr(processor, "process_cards", None))
+    size = getattr(processor, "cards_per_call", None)
+    if several and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise FatalError("processor_invalid", f"cards_per_call of {name} must be a whole number from 1.")
+    row = (several and size != 1) or inspect.iscoroutinefunction(getattr(processor, "process", None))
     columnar = callable(getattr(processor, "process_batch", None))
     if row == columnar:
         what = "both a process and a process_batch method" if row else "neither"
@@ -281,7 +288,7 @@ def _checked(processor: object, name: str) -> Processor:
             f"{name} is no processor: it needs `async def process(card, context)`"
             f" or `def process_batch(batch, context)`, and has {what}.",
         )
-    if row and isinstance(processor, RowProcessor):
+    if row and isinstance(processor, RowProcessor | GroupProcessor):
         return processor
     if isinstance(processor, ColumnarProcessor):
         return processor

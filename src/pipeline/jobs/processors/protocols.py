@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -43,6 +43,20 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
+class CardGroup:
+    """Several cards of one chunk, for one call.
+
+    Attributes:
+        cards: In the order of the file.
+        idempotency_key: Of the call as a whole. After a restart and on another worker the same cards get the same key.
+            Cards that are sent again because an answer asked for it get another one.
+    """
+
+    cards: tuple[Card, ...]
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class CardResult:
     """What became of one card.
 
@@ -70,13 +84,23 @@ class TransientCardError(Exception):
         retry_after: Seconds that the other side asked to wait, or None for the engine's own backoff.
         unavailable: Whether the whole service is unavailable, not just for this card. After five such errors in a row
             further cards are not sent, their jobs wait, and one card every 30 s finds out whether it is back.
+        slow_down: Whether the service asks for fewer requests, or cannot keep up with them. The worker then sends
+            fewer cards a second to it, and none for ``retry_after`` seconds.
     """
 
-    def __init__(self, message: str = "", *, retry_after: float | None = None, unavailable: bool = False) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        unavailable: bool = False,
+        slow_down: bool = False,
+    ) -> None:
         """Carry the other side's wish for a pause, where it gave one."""
         super().__init__(message)
         self.retry_after = retry_after
         self.unavailable = unavailable
+        self.slow_down = slow_down
 
 
 @runtime_checkable
@@ -89,6 +113,31 @@ class RowProcessor(Protocol):
         Raises:
             CardError: This card fails.
             TransientCardError: This card is tried again, a bounded number of times, then fails.
+            PermanentError: The job fails.
+        """
+        ...
+
+
+@runtime_checkable
+class GroupProcessor(Protocol):
+    """Processes several cards a call; up to ``concurrency`` calls of a chunk at once.
+
+    Attributes:
+        cards_per_call: Most cards of a call. With 1, the engine calls ``process`` of :class:`RowProcessor` instead.
+    """
+
+    cards_per_call: int
+
+    async def process_cards(
+        self, group: CardGroup, context: JobContext, /
+    ) -> Sequence[CardResult | CardError | TransientCardError]:
+        """Return one result or error for each card, in the order of the cards.
+
+        Cards with a TransientCardError are tried again together, a bounded number of times, then fail.
+
+        Raises:
+            CardError: All cards fail.
+            TransientCardError: All cards are tried again.
             PermanentError: The job fails.
         """
         ...
@@ -125,6 +174,6 @@ class Opens(Protocol):
         ...
 
 
-Processor = RowProcessor | ColumnarProcessor
+Processor = RowProcessor | GroupProcessor | ColumnarProcessor
 """It may have an attribute ``result_columns`` naming its own result columns, and ``version`` (default "1"): a new
 version never meets the parts of an old one. A columnar one may name the columns that it reads in ``input_columns``."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
-from pipeline.units import Count
+from pipeline.units import Count, Seconds
 
 
 class ProcessorRetry(RetrySettings):
@@ -21,6 +23,15 @@ class ProcessorRetry(RetrySettings):
         default=6,
         ge=1,
         description="How often a card (columnar: a batch) is tried before it fails. Raise it for a card service that is often unavailable",
+    )
+    card_seconds: Seconds | None = Field(
+        default=None,
+        gt=0,
+        description="A card gets no further try that would begin this long after its first one. Default: max_tries alone decides",
+    )
+    job_retries_per_card: Annotated[float, Field(ge=0, le=1000)] | None = Field(
+        default=None,
+        description="Retries of a job in all, per card of the job: 0.5 allows 500 for 1,000 cards. Each chunk gets its part, rounded up; beyond it cards fail at their first failed try. Set it where a failing card service would hold a job for hours. Default: max_tries alone decides",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from aiokafka import errors as kafka
 from aiokafka.conn import AIOKafkaConnection
@@ -14,13 +14,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from pipeline.errors import FatalError
 from pipeline.kafka.errors import OAuthMissing
 from pipeline.kafka.settings import KafkaSettings, SaslSettings, TlsSettings
-
-_REASONS: Final = {
-    "KEY_VALUES_MISMATCH": "the key is not that of the first certificate",
-    "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in PEM",
-    "NO_START_LINE": "there is no certificate or key in PEM",
-    "CERTIFICATE_VERIFY_FAILED": "the chain does not fit together",
-}
+from pipeline.secret_files import CertificateUnusable, load_client_certificate, tls_fault
 
 
 def connection_options(settings: KafkaSettings, *, client_id: str) -> dict[str, Any]:
@@ -117,34 +111,18 @@ def ssl_context(tls: TlsSettings | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=tls.ca_file if tls else None)
     except (OSError, ValueError) as error:
-        raise _unusable("kafka.tls.ca_file", error) from error
+        raise _unusable("kafka.tls.ca_file", tls_fault(error)) from error
     if tls and tls.cert_file and tls.key_file:
-        for key, file in (("cert_file", tls.cert_file), ("key_file", tls.key_file)):
-            try:
-                file.open("rb").close()
-            except (OSError, ValueError) as error:
-                raise _unusable(f"kafka.tls.{key}", error) from error
         try:
-            context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_password)
-        except (OSError, ValueError) as error:
-            raise _unusable("kafka.tls.cert_file, kafka.tls.key_file", error) from error
+            load_client_certificate(context, tls.cert_file, tls.key_file)
+        except CertificateUnusable as error:
+            keys = ", ".join(f"kafka.tls.{file}" for file in error.files)
+            raise _unusable(keys, error.why) from error
     return context
 
 
-def _unusable(keys: str, error: OSError | ValueError) -> FatalError:
-    """Return our error for files that OpenSSL does not take: no text of it names their content or their paths."""
-    why = str(error)
-    if isinstance(error, ssl.SSLError):
-        reason = error.reason or "unknown"
-        why = _REASONS.get(reason, f"no PEM of the right kind ({reason.lower().replace('_', ' ')})")
-    elif isinstance(error, OSError):
-        why = error.strerror or type(error).__name__
+def _unusable(keys: str, why: str) -> FatalError:
     return FatalError("kafka_tls_files", f"{keys}: cannot be used: {why}")
-
-
-def _no_password() -> str:
-    # without this OpenSSL asks on the terminal, and the process hangs
-    raise ValueError("key_file is encrypted; give it without a passphrase")
 
 
 def _sasl_options(sasl: SaslSettings, context: ssl.SSLContext | None) -> dict[str, Any]:

@@ -22,6 +22,8 @@ _FACTS: Final[dict[str, Callable[[Card, JobContext], str]]] = {
     "__merchant_guid": lambda _card, context: str(context.merchant_guid),
     "__partner_reference_id": lambda _card, context: context.partner_reference_id,
 }
+
+FACTS: Final = frozenset(_FACTS)
 """What may be written in braces besides the names of columns."""
 
 
@@ -39,6 +41,11 @@ class Template:
                 raise ValueError(f"a lone {part}; double it to write the brace itself")
             name = part[1:-1] if part.startswith("{") and part != "{{" else None
             self._parts.append((part[0] if part in {"{{", "}}"} else part, name))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The columns and facts that are replaced."""
+        return frozenset(name for _, name in self._parts if name is not None)
 
     def fill(self, card: Card, context: JobContext, *, write: Callable[[str, str], str] | None = None) -> str:
         """Return the text for a card; ``write`` gets each name and value, and returns the text to insert.

@@ -347,6 +347,15 @@ CASES: Final[dict[str, str | bytes]] = {
         'hosts = { input = ["f.example.com"], result = ["f.example.com"], callback = ["a.example.com"] }\n'
         'processor = { name = "http", options = { url = "https://card.example.com/{id}", verb = "planted" } }\n'
     ),
+    "processor-batch-without-body": jobs(
+        'hosts = { input = ["f.example.com"], result = ["f.example.com"], callback = ["a.example.com"] }\n'
+        'processor = { name = "http", options = { url = "https://card.example.com", batch = { size = 9 } } }\n'
+    ),
+    "processor-two-credentials": jobs(
+        'hosts = { input = ["f.example.com"], result = ["f.example.com"], callback = ["a.example.com"] }\n'
+        'processor = { name = "http", options = { url = "https://card.example.com", token_file = "secrets/token", '
+        'basic = { user = "planted", password_file = "secrets/password" } } }\n'
+    ),
     "processor-misspelt-option": jobs(
         'hosts = { input = ["f.example.com"], result = ["f.example.com"], callback = ["a.example.com"] }\n'
         'processor = { name = "validate", options = { min_lenght = 3 } }\n'

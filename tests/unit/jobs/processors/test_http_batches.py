@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from support.paths import ROOT
 
 from pipeline.errors import FatalError, TransientError
 from pipeline.jobs.csv_engine import idempotency_key
 from pipeline.jobs.processors import ProcessorSettings, adopt
 from pipeline.jobs.processors.http import Http
+from pipeline.jobs.processors.http.options import Decision
 from pipeline.testing import job_context, run_processor
 
 Said = Callable[[list[dict[str, Any]]], Any]
@@ -37,8 +41,8 @@ class Service:
 
     @property
     def batches(self) -> list[list[str]]:
-        """The numbers of the cards of each request."""
-        return [[card["n"] for card in body] for _, body in self.asked]
+        """The numbers of the cards of each request. Chunks run side by side, so they are sorted."""
+        return sorted(([card["n"] for card in body] for _, body in self.asked), key=lambda batch: batch[0])
 
     async def run(self, *numbers: str, **options: Any) -> list[dict[str, str]]:
         """Run the processor over cards; the engine of the tests makes chunks of two cards."""
@@ -164,12 +168,13 @@ async def test_only_the_cards_that_the_answer_asks_for_are_sent_again(service: S
 async def test_a_request_that_is_repeated_has_the_same_key_and_body(service: Service) -> None:
     """In every run of the job, on every worker: the bounds of batches follow from the chunk."""
     service.statuses = [503, 200]
-    await service.run("1", "2", "3")
+    await service.run("1", "2")
     assert service.asked[0] == service.asked[1]
-    first = [key for key, _ in service.asked[1:]]
+    await service.run("3", "4", "5")
+    first = {key for key, _ in service.asked}
     service.asked.clear()
     await service.run("1", "2", "3")
-    assert [key for key, _ in service.asked] == first
+    assert {key for key, _ in service.asked} == first
     assert idempotency_key("test", job_context().job_guid, 1) not in first
 
 
@@ -201,13 +206,11 @@ async def test_the_value_at_a_place_of_the_answer_decides(
 
 async def test_without_a_decision_the_status_decides_all_cards_of_a_batch(service: Service) -> None:
     options: dict[str, Any] = {"decision": None, "result_columns": {}}
-    service.statuses, service.says = [200, 422], lambda _cards: "whatever"
-    rows = await service.run("1", "2", "3", **options)
-    assert [(row["status"], row["message"]) for row in rows] == [
-        ("ok", ""),
-        ("ok", ""),
-        ("failed", "the card service answered 422"),
-    ]
+    service.statuses, service.says = [200], lambda _cards: "whatever"
+    assert [row["status"] for row in await service.run("1", "2", **options)] == ["ok"] * 2
+    service.statuses = [422]
+    rows = await service.run("1", "2", **options)
+    assert [(row["status"], row["message"]) for row in rows] == [("failed", "the card service answered 422")] * 2
 
 
 async def test_an_answer_without_the_array_is_tried_again(service: Service) -> None:
@@ -249,3 +252,31 @@ def test_wrong_options_of_batches_and_decisions_are_refused_by_name(options: dic
 def test_one_request_may_name_the_job() -> None:
     options = {"url": "https://c.example/{__job_guid}", "batch": {"size": 2}, "body": {}}
     assert adopt(Http, ProcessorSettings(name="http", options=options)).cards_per_call == 2
+
+
+PAGE = (ROOT / "docs" / "reference" / "processors.md").read_text("utf-8")
+SNIPPETS = [tomllib.loads(text) for text in re.findall(r"^```toml\n(\[ecs\..+?)^```$", PAGE, re.DOTALL | re.MULTILINE)]
+
+
+def test_the_settings_of_the_page_are_accepted() -> None:
+    tables = [snippet["ecs"]["acme"]["processor"] for snippet in SNIPPETS]
+    asked = [table for table in tables if table.get("name") == "http"]
+    assert len(asked) == 2
+    for table in asked:
+        assert isinstance(adopt(Http, ProcessorSettings.model_validate(table)).processor, Http)
+    (decision,) = [table["options"]["decision"] for table in tables if "name" not in table and "options" in table]
+    assert Decision.model_validate(decision).ok == ("loaded",)
+
+
+async def test_the_batch_of_the_page_does_what_the_page_says(service: Service) -> None:
+    (table,) = [
+        one["ecs"]["acme"]["processor"]["options"]
+        for one in SNIPPETS
+        if "batch" in str(one["ecs"]["acme"]["processor"])
+    ]
+    del table["oauth"]
+    service.says = lambda cards: {
+        "results": [{"ref": card["ref"], "status": "loaded", "id": card["number"]} for card in reversed(cards)]
+    }
+    rows = await service.run("1", "2", **(table | {"url": f"{service.url}/v1/loads"}))
+    assert [(row["status"], row["reference"]) for row in rows] == [("ok", "1"), ("ok", "2")]

@@ -134,7 +134,7 @@ async def test_a_card_without_an_answer_of_its_own_fails_alone(service: Service)
     ]
 
 
-async def test_cards_that_no_key_tells_apart_are_not_sent(service: Service) -> None:
+async def test_cards_with_equal_or_empty_keys_are_not_sent(service: Service) -> None:
     service.says = lambda cards: [{"of": card["n"], "status": "loaded", "id": card["n"]} for card in cards]
     match = {"size": 2, "match": "/of", "key": "{card_number}"}
     rows = await service.run("7", "7", "", "8", batch=match)
@@ -189,7 +189,7 @@ async def test_a_request_that_is_repeated_has_the_same_key_and_body(service: Ser
     ],
 )
 @pytest.mark.parametrize("batch", [None, {"size": 2}])
-async def test_the_value_at_a_place_of_the_answer_decides(
+async def test_the_value_at_the_pointer_decides(
     service: Service, batch: object, value: str | None, status: str, message: str
 ) -> None:
     """Only values that the settings name get into a message."""

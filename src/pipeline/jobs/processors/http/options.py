@@ -65,7 +65,7 @@ class OAuthClient(BaseModel):
 
 
 class Decision(BaseModel):
-    """What the value at one place of an answer says of its card."""
+    """What a value in an answer says of its card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

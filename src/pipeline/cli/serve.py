@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import click
 import structlog
@@ -23,6 +24,10 @@ _READY = """\b
 Prints one line on stdout once it is ready:
   {{"ready": "{name}", "url": {url}, "management_url": "http://..."}}
 Logs go to stderr. SIGTERM or SIGINT: an orderly stop, exit 0."""
+
+_OBJECTS_PER_COLLECTION: Final = 10_000
+"""New objects until the garbage collector of an ingress looks at them. Python's 700 are those of a few requests, which
+are still in work: it would look often, and find nothing."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,11 +67,17 @@ def ingress(setup: Setup, processes: int | None, supervised: tuple[int, int, int
     if supervised is not None:
         supervision = Supervision(*supervised)
         structlog.contextvars.bind_contextvars(process=supervision.number)
-        _run(setup, partial(run_ingress, supervision=supervision), webhook_secrets=True, on_ready=_say_nothing)
+        # it leaves the line on stdout to the supervisor, which prints one for all processes
+        _run(
+            setup,
+            partial(run_ingress, supervision=supervision),
+            webhook_secrets=True,
+            on_ready=lambda _ready: _collect_less(),
+        )
     elif processes is not None:
         _supervise(setup, processes)
     else:
-        _run(setup, run_ingress, webhook_secrets=True)
+        _run(setup, run_ingress, webhook_secrets=True, on_ready=_ingress_ready)
 
 
 def _supervise(setup: Setup, count: int) -> None:
@@ -148,8 +159,16 @@ async def _serve(server: Server, settings: Settings, ports: Ports, on_ready: Cal
         await server(settings, on_ready=on_ready, stop=stop, ports=ports)
 
 
-def _say_nothing(_ready: Ready) -> None:
-    """Leave the line on stdout to the supervisor, which prints one for all processes."""
+def _ingress_ready(ready: Ready) -> None:
+    _print_ready(ready)
+    _collect_less()
+
+
+def _collect_less() -> None:
+    """Spare the garbage collector what stays as long as the process, and what requests in work hold."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_PER_COLLECTION)
 
 
 def _print_ready(ready: Ready) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ from pipeline.errors import FatalError
 from pipeline.settings import Settings
 
 OnReady = Callable[[Ready], None]
+
+
+@pytest.fixture(autouse=True)
+def garbage_collector() -> Iterator[None]:
+    """Give the tests after it the collector of before."""
+    threshold = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*threshold)
 
 
 @pytest.mark.parametrize("name", ["dev", "ingress"])
@@ -38,6 +48,25 @@ def test_a_server_prints_one_line_and_ends_with_0_on_sigterm(
     assert [json.loads(line) for line in result.stdout.splitlines()] == [
         {"ready": name, "url": "http://127.0.0.1:1", "management_url": "http://127.0.0.1:2"}
     ]
+
+
+def test_a_ready_ingress_keeps_what_it_was_made_of_out_of_the_garbage_collection(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del home
+    frozen: list[int] = []
+
+    async def server(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports) -> None:
+        del settings, stop, ports
+        frozen.append(gc.get_freeze_count())
+        on_ready(Ready("ingress", "http://127.0.0.1:1", "http://127.0.0.1:2"))
+        frozen.append(gc.get_freeze_count())
+
+    monkeypatch.setattr("pipeline.cli.serve.run_ingress", server)
+    run("ingress")
+    assert frozen[1] > frozen[0]
+    assert gc.isenabled()
+    assert gc.get_threshold()[0] == 10_000
 
 
 @pytest.mark.parametrize("name", ["process", "upload", "confirm", "audit"])

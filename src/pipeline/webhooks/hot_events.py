@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from pydantic_core import SchemaValidator
@@ -18,7 +19,16 @@ from pipeline.contracts import INTEGRATION_HEADER, PATH_HEADER, OutgoingRecord
 from pipeline.contracts.strict_json import InvalidBody, parse_object
 from pipeline.contracts.weavr import KINDS, EventKind, entity_key
 from pipeline.webhooks.sources.settings import WeavrOptions
-from pipeline.webhooks.sources.weavr import CALL_REF, TIMESTAMP, WeavrVerifier, signature_v2
+from pipeline.webhooks.sources.weavr import (
+    CALL_REF,
+    REQUEST_REF,
+    SIGNATURE,
+    SOURCE_ADDRESS,
+    TIMESTAMP,
+    WeavrVerifier,
+    address_allowed,
+    signature_v2,
+)
 from pipeline.webhooks.verification import QuickHmac, Secret
 from pipeline.webhooks.webhook import Ordinary
 
@@ -36,6 +46,7 @@ class _Kind:
     """One kind of event, with what is the same for all its events."""
 
     kind: EventKind
+    reference: bytes
     fits: SchemaValidator
     identity: Any
     before_id: tuple[tuple[str, bytes], ...]
@@ -47,8 +58,8 @@ class _Kind:
 class HotEvents:
     """Reads ordinary events of one integration; see :class:`~pipeline.webhooks.webhook.HotReader`.
 
-    An event is ordinary if Weavr signs its kind, its path is written as Weavr documents it, and its body is a JSON
-    object. Paths with the secret segment are left to the plain way.
+    An event is ordinary if Weavr signs its kind, or its address alone protects it; if its path is written as Weavr
+    documents it; and if its body is a JSON object. Paths with the secret segment are left to the plain way.
 
     Args:
         integration: Name of the integration.
@@ -64,11 +75,15 @@ class HotEvents:
         self._integration = integration
         self._signature = QuickHmac(signature_v2(options), secrets)
         self._stored = {name.encode(): name for name in verifier.stored_headers}
+        rules = {one.path: one for one in options.unsigned_paths}
+        by_address = {name: rule for name, rule in rules.items() if not rule.require_path_secret}
+        # leaves the plain way: the same few senders all day
+        self._allowed = lru_cache(maxsize=1024)(lambda name, client: address_allowed(by_address[name], client))
         self._kinds = {
             path + kind.path: _known(kind, integration, path)
             for kind in KINDS
             # a secret segment may look like a part of the path, which the plain way removes
-            if kind.signed and verifier.event_path(kind.path) == (kind.path, False)
+            if (kind.signed or kind.path in by_address) and verifier.event_path(kind.path) == (kind.path, False)
         }
         self.paths: Final = frozenset(self._kinds)
 
@@ -79,16 +94,21 @@ class HotEvents:
         body: bytes,
         at: datetime,
         *,
-        client: str,  # noqa: ARG002 - no record of an event names its client
+        client: str,
         traceparent: str,
     ) -> Ordinary | None:
         """See HotReader."""
-        by = self._signature.verify(head, body, at)
+        known = self._kinds[path]
+        if known.kind.signed:
+            by = self._signature.verify(head, body, at)
+        elif SIGNATURE.encode() not in head and self._allowed(known.kind.path, client):
+            by = SOURCE_ADDRESS
+        else:
+            return None
         content_type = head.get(b"content-type", b"application/octet-stream")
         # a body that begins otherwise may be a form, or have byte order marks
         if by is None or not body.startswith(b"{") or not content_type.isascii():
             return None
-        known = self._kinds[path]
         try:
             data = parse_object(body)
         except InvalidBody:
@@ -100,7 +120,7 @@ class HotEvents:
         key = entity_key(self._integration, subject)
 
         # leaves the plain way: of the hash over all parts, the first ones are the same for all events of a kind
-        reference = head.get(CALL_REF.encode())
+        reference = head.get(known.reference)
         identity = known.identity.copy()
         identity.update(_sized(reference) if reference else _sized(b"") + _sized(head.get(TIMESTAMP.encode(), b"")))
         identity.update(_sized(body))
@@ -126,6 +146,7 @@ class HotEvents:
 def _known(kind: EventKind, integration: str, path: str) -> _Kind:
     return _Kind(
         kind=kind,
+        reference=(CALL_REF if kind.signed else REQUEST_REF).encode(),
         fits=SchemaValidator(_without_models(kind.model.__pydantic_core_schema__)),
         identity=hashlib.sha256(_sized(integration.encode()) + _sized(kind.path.encode())),
         before_id=(("ce_specversion", b"1.0"),),

@@ -58,6 +58,7 @@ LIMITS: Final = IngressSettings(
     port=0, max_body_bytes=20_000, trusted_proxies=("127.0.0.0/8",), alarm_interval_seconds=3600
 )
 SIGNED: Final = [kind.path for kind in KINDS if kind.signed]
+UNSIGNED: Final = "/bulk_process_end/watch"
 WEAVR: Final = "/webhooks/weavr/acme"
 ECS: Final = "/webhooks/ecs/acme"
 ANNOUNCEMENT: Final = {
@@ -119,6 +120,12 @@ def event(path: str, body: bytes, **changes: str | None) -> Request:
     return Request(
         WEAVR + path, body, [*headers, *((name, value) for name, value in values.items() if value is not None)]
     )
+
+
+def unsigned_event(body: bytes, client: str) -> Request:
+    """Return an event of the kind that Weavr does not sign, from an address."""
+    headers = {"Request-Ref": "r-1", "published-timestamp": TIME, "X-Forwarded-For": client}
+    return Request(WEAVR + UNSIGNED, body, list(headers.items()))
 
 
 def announcement(body: bytes) -> Request:
@@ -331,12 +338,14 @@ def bodies(draw: st.DrawFn, body: Mapping[str, Any], special: Mapping[str, st.Se
 def requests(draw: st.DrawFn) -> Request:
     """Return a request: ordinary, wrong or hostile."""
     if draw(st.booleans()):
-        kind = draw(st.sampled_from([*SIGNED, "/bulk_process_end/watch"]))
+        kind = draw(st.sampled_from([*SIGNED, UNSIGNED, UNSIGNED]))
         body = draw(bodies(body_of(kind, Random(draw(st.integers(0, 50)))), {}))  # noqa: S311 - synthetic
         old = str(int(TIME) - draw(st.sampled_from([0, 1, 17_999_999, 18_000_000, 18_000_001, -18_000_001])))
         at = draw(st.sampled_from([TIME, TIME, old, "", "x", f"00{TIME}", None]))
         reference = draw(st.sampled_from(["ref-1", "ref-1", "", None, "\xe9"]))
         request = event(kind, body, **{"call-ref": reference, "published-timestamp": at})
+        if kind == UNSIGNED and draw(st.booleans()):
+            request = unsigned_event(body, draw(st.sampled_from(["198.51.100.7", "198.51.100.7", "192.0.2.1", "?"])))
         other = [
             WEAVR,
             f"{WEAVR}/",
@@ -402,7 +411,7 @@ async def test_a_failed_publication_is_answered_alike(tmp_path: Path, product: s
 
 
 async def test_ordinary_requests_take_the_hot_path(tmp_path: Path) -> None:
-    """All signed kinds of events, and announcements; otherwise it could fall asleep unnoticed."""
+    """All kinds of events, and announcements; otherwise it could fall asleep unnoticed."""
     async with both_ways(tmp_path) as both:
         for number, path in enumerate(SIGNED):
             for seed in range(3):
@@ -410,7 +419,12 @@ async def test_ordinary_requests_take_the_hot_path(tmp_path: Path) -> None:
                 seen = await both.compare(event(path, body))
                 assert seen.answer.startswith(b"HTTP/1.1 204 ")
                 assert both.taken == 3 * number + seed + 1, path
+        body = json.dumps(body_of(UNSIGNED, Random(1))).encode()  # noqa: S311 - synthetic
+        for client, status in (("198.51.100.7", b"204"), ("198.51.100.8", b"204"), ("192.0.2.1", b"503")):
+            seen = await both.compare(unsigned_event(body, client))
+            assert seen.answer.startswith(b"HTTP/1.1 " + status)
         taken = both.taken
+        assert taken == 3 * len(SIGNED) + 2
         for headers in ([], [("X-Forwarded-For", "198.51.100.7")], [("traceparent", f"00-{'ab' * 16}-{'cd' * 8}-01")]):
             request = announcement(json.dumps(ANNOUNCEMENT).encode())
             request.headers += headers

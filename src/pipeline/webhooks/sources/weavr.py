@@ -33,6 +33,8 @@ REQUEST_REF: Final = "request-ref"
 TIMESTAMP: Final = "published-timestamp"
 SIGNATURE: Final = "signature-v2"
 LEGACY_SIGNATURE: Final = "signature"
+SOURCE_ADDRESS: Final = "source-address"
+"""What proves an unsigned event authentic, if its path does not."""
 
 _SUCCESS: Final = 204
 """What Weavr documents; any other 2xx would mean the same to it."""
@@ -201,11 +203,11 @@ class WeavrVerifier:
         for name in (REQUEST_REF, TIMESTAMP, CALL_REF):
             if sum(header == name for header, _ in request.headers) > 1:
                 raise SignatureRefused(Reason.HEADER_REPEATED, f"The request has more than one header {name}")
-        if not _address_allowed(rule, request.client) or (rule.require_path_secret and not secret_given):
+        if not address_allowed(rule, request.client) or (rule.require_path_secret and not secret_given):
             raise SignatureRefused(
                 Reason.NOT_VERIFIED, "The request fails the protection that is configured for this path"
             )
-        proofs = {"source-address": bool(rule.source_addresses), "path-secret": rule.require_path_secret}
+        proofs = {SOURCE_ADDRESS: bool(rule.source_addresses), "path-secret": rule.require_path_secret}
         return "+".join(name for name, used in proofs.items() if used)
 
 
@@ -224,7 +226,8 @@ def _has(headers: Headers, name: str) -> bool:
     return any(header == name for header, _ in headers)
 
 
-def _address_allowed(rule: UnsignedPath, client: str) -> bool:
+def address_allowed(rule: UnsignedPath, client: str) -> bool:
+    """Return whether an unsigned event may come from the address of this client."""
     if not rule.source_addresses:
         return True
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import cache, partial
+from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -172,24 +172,13 @@ class KafkaPublisher:
 
     def _handed_over(self, producer: Producer, record: OutgoingRecord) -> asyncio.Future[Appended]:
         """Return what the caller waits for: the position, the client's error, or TimeoutError at the deadline."""
-        sent = producer.send(record)
+        sent = producer.send(record, self._settled)
         self._in_flight += 1
-        waiter: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        sent.add_done_callback(partial(self._settle, waiter))
-        self._deadlines.add(waiter)
-        return waiter
+        self._deadlines.add(sent)
+        return sent
 
-    def _settle(self, waiter: asyncio.Future[Appended], sent: asyncio.Future[Appended]) -> None:
+    def _settled(self) -> None:
         self._in_flight -= 1
-        error = None if sent.cancelled() else sent.exception()
-        if waiter.done():  # nobody waits any more
-            return
-        if sent.cancelled():
-            waiter.cancel()
-        elif error is not None:
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(sent.result())
 
     @property
     def _usable(self) -> Producer | None:

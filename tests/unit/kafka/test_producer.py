@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -41,23 +41,25 @@ class FakeProducer:
     def __init__(self) -> None:
         self.answers: list[Confirmed | Exception | None] = []
         self.refuse: Exception | None = None
-        self.silent: list[asyncio.Future[Appended]] = []
+        self.silent: list[Callable[[], object]] = []
         self.broken = False
         self.reached = True
         self.closed_within: float | None = None
 
-    def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
+    def send(self, record: OutgoingRecord, settled: Callable[[], object]) -> asyncio.Future[Appended]:
         assert record.value
         if self.refuse:
             raise self.refuse
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         answer = self.answers.pop(0) if self.answers else Confirmed()
+        if answer is None:
+            self.silent.append(settled)
+            return future
         if isinstance(answer, Exception):
             future.set_exception(answer)
-        elif answer is None:
-            self.silent.append(future)
         else:
             future.set_result(answer)
+        asyncio.get_running_loop().call_soon(settled)
         return future
 
     async def reachable(self, within: float) -> bool:
@@ -117,13 +119,14 @@ async def test_silence_ends_at_the_deadline_and_counts_as_in_flight_until_it_is_
         assert {type(await _error(publisher)) for _ in range(3)} == {BrokerUnavailable}
         assert isinstance(await _error(publisher), Overloaded)
         assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 3
-        producer.silent[0].set_result(Confirmed())
-        producer.silent[1].set_exception(kafka.KafkaTimeoutError())
+        producer.silent[0]()
+        producer.silent[1]()
         await asyncio.sleep(0)
         assert await publisher.publish(RECORD) == POSITION
         await asyncio.sleep(0)
         assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 1
-        producer.silent[2].cancel()
+        producer.silent[2]()
+        assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 0
     failures = {"topic": "card-batch.requested", "code": "broker_unavailable"}
     assert metrics.registry.get_sample_value("pipeline_publish_failures_total", failures) == 3
 

@@ -89,8 +89,11 @@ class Appended(Protocol):
 class Producer(Protocol):
     """A connected producer. Errors are :class:`ClientError`."""
 
-    def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
-        """Hand one record over; the future is done when every in-sync replica has it, or never. Never cancel it."""
+    def send(self, record: OutgoingRecord, settled: Callable[[], object]) -> asyncio.Future[Appended]:
+        """Hand one record over; the future is done when every in-sync replica has it, or never.
+
+        The caller may end the future earlier. ``settled`` is called when the producer has let go of the record.
+        """
         ...
 
     @property
@@ -171,9 +174,9 @@ class AioProducer:
 
         sender._send_produce_req = watched  # noqa: SLF001
 
-    def send(self, record: OutgoingRecord) -> asyncio.Future[Appended]:
+    def send(self, record: OutgoingRecord, settled: Callable[[], object]) -> asyncio.Future[Appended]:
         """See Producer. Records of one partition that come in the same moment share a batch."""
-        return self._gathering.send(record)
+        return self._gathering.send(record, settled)
 
     async def partitions(self, topic: str) -> Sequence[int]:
         """See BatchSender."""

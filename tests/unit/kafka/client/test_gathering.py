@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -274,6 +275,29 @@ async def test_closing_refuses_what_was_not_handed_over_and_all_that_comes_later
     await sender.confirm_all()
     assert isinstance(sent.exception(), kafka.ProducerClosed)
     assert sender.logs == {}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_record_is_settled_once_whether_or_not_its_sender_waits(*, refused: bool) -> None:
+    """It is in flight until then, although its future has ended."""
+    sender = Sender()
+    gathered = gathering(sender)
+    settled: list[int] = []
+    futures = [gathered.send(record(b"%d" % number), partial(settled.append, number)) for number in range(4)]
+    futures[0].cancel()
+    futures[1].set_exception(TimeoutError())
+    await asyncio.sleep(0)
+    assert settled == []
+    if refused:
+        sender.under_way.pop().answer.set_exception(kafka.NotEnoughReplicasError())
+    await sender.confirm_all()
+    assert settled == [0, 1, 2, 3]
+    assert futures[0].cancelled()
+    assert isinstance(futures[1].exception(), TimeoutError)
+    assert [future.exception() is not None for future in futures[2:]] == [refused] * 2
+    gathered.close(kafka.KafkaTimeoutError("closed"))
+    assert isinstance(gathered.send(record(b"x"), partial(settled.append, 4)).exception(), kafka.KafkaTimeoutError)
+    assert settled == [0, 1, 2, 3, 4]
 
 
 async def test_closing_ends_the_search_for_a_topic() -> None:

@@ -54,26 +54,53 @@ class EventVerifier:
     """
 
     def __init__(self, sources: Sequence[Configured]) -> None:
-        self._by_path = {one.webhook.path: one for one in sources}
-        self._kept = {one.webhook.path: one.webhook.verifier.stored_headers | _READ_BY for one in sources}
+        self._by_path = {one.webhook.path: _Source(one) for one in sources}
 
     def verify(self, record: Record) -> tuple[Result, str]:
         """Return the result, and the exact reason if it failed.
 
         Age and the dates of keys are checked as of the time when the record was received.
         """
-        source = record.text("ce_source")
-        one = self._by_path.get(source)
-        if one is None or record.text(INTEGRATION_HEADER) != one.webhook.integration:
+        source = self._by_path.get(record.text("ce_source"))
+        if source is None or record.text(INTEGRATION_HEADER) != source.integration:
             return Result.SOURCE_UNKNOWN, ""
-        verifier = one.webhook.verifier
-        names = self._kept[source]
-        kept = tuple([header for header in record.headers if header[0] in names])
+        return (Result.VERIFIED, "") if source.verifies_at_once(record) else source.verify(record)
+
+
+class _Source:
+    """One webhook, prepared for many records."""
+
+    def __init__(self, configured: Configured) -> None:
+        webhook = configured.webhook
+        self.integration: Final = webhook.integration
+        self._verifier = webhook.verifier
+        self._kept = webhook.verifier.stored_headers | _READ_BY
+        self._explains = webhook.verifier if isinstance(webhook.verifier, Explainable) else None
+        self._body_unsigned = configured.body_unsigned
+        self._may_be_legacy = webhook.kind == "weavr"
+        self._quick = webhook.hot.signature if webhook.hot is not None and not configured.body_unsigned else None
+        self._signed = [(name, name.encode()) for name in webhook.verifier.stored_headers]
+
+    def verifies_at_once(self, record: Record) -> bool:
+        """Return whether an ordinary record is verified; of any other nothing is known yet."""
+        named = record.named
+        if self._quick is None or ENCODING_HEADER in named or len(named) < len(record.headers):
+            return False
+        head = {wire: named[name] for name, wire in self._signed if name in named}
+        try:
+            at = datetime.fromisoformat(record.text("ce_time"))
+            return self._quick.verify(head, record.value, at) is not None
+        except (ValueError, TypeError):
+            return False
+
+    def verify(self, record: Record) -> tuple[Result, str]:
+        """Return the result, and the exact reason if it failed."""
+        kept = tuple([header for header in record.headers if header[0] in self._kept])
         request = WebhookRequest(record.text(PATH_HEADER), kept, record.value, encoding=record.text(ENCODING_HEADER))
-        if (why := _not_verifiable(one, request)) is not None:
+        if (why := self._not_verifiable(request)) is not None:
             return why, ""
         try:
-            verifier.verify(request, datetime.fromisoformat(record.text("ce_time")))
+            self._verifier.verify(request, datetime.fromisoformat(record.text("ce_time")))
         except SignatureRefused as refused:
             retired = refused.reason is Reason.NO_ACTIVE_SECRET
             return (Result.KEY_RETIRED, "") if retired else (Result.FAILED, refused.reason.value)
@@ -83,23 +110,20 @@ class EventVerifier:
             return Result.FAILED, "ce_time"  # malformed, or without a zone
         return Result.VERIFIED, ""
 
+    def _not_verifiable(self, request: WebhookRequest) -> Result | None:
+        """Return why the stored headers cannot prove a request, or None if they can."""
+        if self._explains is None:
+            return None
+        scheme = self._explains.scheme_for(request)
+        if scheme is None:
+            return Result.UNSIGNED_PATH
+        if not scheme.stored_headers:
+            return Result.SHARED_SECRET
+        return Result.BODY_UNSIGNED if self._body_unsigned or self._is_legacy(request) else None
 
-def _not_verifiable(one: Configured, request: WebhookRequest) -> Result | None:
-    """Return why the stored headers cannot prove a request, or None if they can."""
-    verifier = one.webhook.verifier
-    if not isinstance(verifier, Explainable):
-        return None
-    scheme = verifier.scheme_for(request)
-    if scheme is None:
-        return Result.UNSIGNED_PATH
-    if not scheme.stored_headers:
-        return Result.SHARED_SECRET
-    return Result.BODY_UNSIGNED if one.body_unsigned or _is_legacy(one, request) else None
-
-
-def _is_legacy(one: Configured, request: WebhookRequest) -> bool:
-    names = {name for name, _ in request.headers}
-    return one.webhook.kind == "weavr" and LEGACY_SIGNATURE in names and SIGNATURE not in names
+    def _is_legacy(self, request: WebhookRequest) -> bool:
+        names = {name for name, _ in request.headers}
+        return self._may_be_legacy and LEGACY_SIGNATURE in names and SIGNATURE not in names
 
 
 @dataclass

@@ -63,7 +63,7 @@ class HotAnnouncements:
         ahead: timedelta,
     ) -> None:
         self._integration = integration
-        self._signature = signature
+        self.signature: Final = signature
         self._stored = {name.encode(): name for name in stored_headers}
         self._ahead = ahead
         self._source_and_type = (("ce_source", path.encode()), ("ce_type", Topic.BATCH_REQUESTED.value.encode()))
@@ -81,7 +81,7 @@ class HotAnnouncements:
         content_type = head.get(b"content-type", b"")
         if not self._json(content_type):
             return None
-        by = self._signature.verify(head, body, at)
+        by = self.signature.verify(head, body, at)
         if by is None:
             return None
         try:

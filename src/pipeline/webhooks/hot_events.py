@@ -73,7 +73,7 @@ class HotEvents:
     def __init__(self, integration: str, path: str, options: WeavrOptions, secrets: Sequence[Secret]) -> None:
         verifier = WeavrVerifier(options, secrets)
         self._integration = integration
-        self._signature = QuickHmac(signature_v2(options), secrets)
+        self.signature: Final = QuickHmac(signature_v2(options), secrets)
         self._stored = {name.encode(): name for name in verifier.stored_headers}
         rules = {one.path: one for one in options.unsigned_paths}
         by_address = {name: rule for name, rule in rules.items() if not rule.require_path_secret}
@@ -100,7 +100,7 @@ class HotEvents:
         """See HotReader."""
         known = self._kinds[path]
         if known.kind.signed:
-            by = self._signature.verify(head, body, at)
+            by = self.signature.verify(head, body, at)
         elif SIGNATURE.encode() not in head and self._allowed(known.kind.path, client):
             by = SOURCE_ADDRESS
         else:

@@ -14,6 +14,7 @@ from pipeline.contracts import Headers, OutgoingRecord, TopicName
 from pipeline.observability import TraceContext
 from pipeline.webhooks.sources import Policy, Source, Verifier, WebhookRequest
 from pipeline.webhooks.url_checks import NO_URL_CHECKS, UrlChecks
+from pipeline.webhooks.verification import QuickHmac
 
 
 class Ordinary(NamedTuple):
@@ -38,6 +39,11 @@ class HotReader(Protocol):
     @property
     def paths(self) -> AbstractSet[str]:
         """Whole paths of its requests, as they are written."""
+        ...
+
+    @property
+    def signature(self) -> QuickHmac:
+        """Verifies its requests that have a signature, as its verifier does or not at all."""
         ...
 
     @property

@@ -38,6 +38,7 @@ def _murmur2(data: bytes) -> int:
     hashed = (hashed ^ hashed >> 13) * _FACTOR & _32_BITS
     return hashed ^ hashed >> 15
 
+
 _NUMBERED: Final = tuple(spec.topic for spec in TOPICS if spec.numbered)
 _DIGITS: Final = 8
 """Digits of a key's number, at most."""

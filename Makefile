@@ -11,8 +11,13 @@ PYTEST := $(BIN)/python -m pytest
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.demo  ## run three real jobs and 10,000 events on an embedded broker, and verify everything
+ifdef WORKERS
+demo: $(VENV)/.dev
+	@$(BIN)/python -m tools.demo_workers --workers $(WORKERS) $(if $(STORE),--store $(STORE)) $(if $(KAFKA),--kafka $(KAFKA))
+else
+demo: $(VENV)/.demo  ## run three jobs and 10,000 events, and verify everything (WORKERS=4 STORE=s3: one job on four workers)
 	@$(BIN)/python -m pipeline.sandbox.demo --out build
+endif
 
 test: $(VENV)/.dev  ## set up and run all tests, with coverage of lines and branches
 	@mkdir -p build

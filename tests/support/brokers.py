@@ -92,10 +92,15 @@ def apache_kafka() -> Iterator[Broker]:
 
 def skip_without_java() -> None:
     """Skip the test where Apache Kafka cannot be started."""
-    if not shutil.which("java") or not (_CACHE.is_dir() or shutil.which("mvn")):
+    if not can_start_kafka():
         pytest.skip(
             "needs Java 17 and Maven (apt install openjdk-17-jre-headless maven), or PIPELINE_TEST_KAFKA=host:port"
         )
+
+
+def can_start_kafka() -> bool:
+    """Return whether there is what starting Apache Kafka needs."""
+    return bool(shutil.which("java") and (_CACHE.is_dir() or shutil.which("mvn")))
 
 
 @contextmanager

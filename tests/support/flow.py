@@ -211,6 +211,7 @@ async def running_flow(
     tables: Tables | None = None,
     integration: Tables | None = None,
     sandbox: Mapping[str, Any] | None = None,
+    store: Mapping[str, JsonValue] | None = None,
     topics: Sequence[TopicSpec] = JOB_TOPICS,
     launch: Launch = launch_installed,
 ) -> AsyncIterator[Flow]:
@@ -225,6 +226,7 @@ async def running_flow(
         tables: Changes to tables of the settings, e.g. ``{"consumer": {"slots": 1}}``.
         integration: Changes to tables of the integration, e.g. ``{"limits": {"chunk_records": 10}}``.
         sandbox: Changes to the sandbox's settings.
+        store: Where the job store is; by default in ``folder``.
         topics: What there is on Apache Kafka; the embedded broker has them all.
         launch: How processes are started; the fixture ``prefork`` makes it ten times cheaper.
     """
@@ -235,7 +237,8 @@ async def running_flow(
             ecs, INTEGRATION, folder=folder / "secrets", processor=processor, options=options, tables=integration
         )
         parts = parts_snippet(folder / "secrets")
-        flow.config.write_text(_toml(_merged(_quick(flow), tables or {})) + parts + "\n" + snippet.toml)
+        settings = _merged(_quick(flow), tables or {}) | ({"store": store} if store else {})
+        flow.config.write_text(_toml(settings) + parts + "\n" + snippet.toml)
         if broker.kind == "apache":
             await create_topics(flow.kafka, topics)
         try:
@@ -266,7 +269,7 @@ def _quick(flow: Flow) -> Tables:
     }
 
 
-def _merged(under: Tables, over: Tables) -> Tables:
+def _merged(under: Tables, over: Tables) -> dict[str, Mapping[str, JsonValue]]:
     return {name: {**under.get(name, {}), **over.get(name, {})} for name in (*under, *(over.keys() - under.keys()))}
 
 

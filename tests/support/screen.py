@@ -12,6 +12,7 @@ class Screen(io.StringIO):
 
     def __init__(self, width: int, height: int = 200) -> None:
         super().__init__()
+        self.width = width
         self._screen = pyte.Screen(width, height)
         self._stream = pyte.Stream(self._screen)
 

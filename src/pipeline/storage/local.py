@@ -87,12 +87,8 @@ class LocalStore:
         return await asyncio.to_thread(self._create, check_key(key), data)
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
-        """See ObjectStore."""
-        length = -1 if end is None else max(0, end - start)
-        with self._translated("read", check_key(key)):
-            async with aiofiles.open(self._root / key, "rb") as file:
-                await file.seek(start)
-                return await file.read(length)
+        """See ObjectStore; one thread call, which closes the file even if the caller is cancelled."""
+        return await asyncio.to_thread(self._read, check_key(key), start, end)
 
     async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
         """See ObjectStore."""
@@ -249,6 +245,11 @@ class LocalStore:
             if len(paths) < _NAMES_AT_ONCE:
                 return
             paths = await asyncio.to_thread(self._first_paths, folder, paths[-1])
+
+    def _read(self, key: str, start: int, end: int | None) -> bytes:
+        with self._translated("read", key), (self._root / key).open("rb") as file:
+            file.seek(start)
+            return file.read(-1 if end is None else max(0, end - start))
 
     def _folders(self, prefix: str) -> Sequence[str]:
         with self._translated("list", prefix), self._scanned(prefix) as found:

@@ -151,21 +151,23 @@ async def test_folders_go_with_their_last_object(tmp_path: Path) -> None:
     assert await store.folders("a/") == ["f"]
 
 
-@pytest.mark.parametrize("call", ["get", "list", "folders", "delete", "check"])
+@pytest.mark.parametrize("call", ["get", "stream", "list", "folders", "delete", "check"])
 async def test_each_call_translates_what_the_disk_says(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     await store.create("a/b", b"x")
     failing("scandir", errno.EIO, monkeypatch)
     failing("fsync", errno.EIO, monkeypatch)
+
+    def no_file(*_: object, **__: object) -> object:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(aiofiles, "open", no_file)
     if call == "get":
-
-        def no_file(*_: object, **__: object) -> object:
-            raise PermissionError(errno.EACCES, "no")
-
-        monkeypatch.setattr(aiofiles, "open", no_file)
+        monkeypatch.setattr(Path, "open", no_file)
     calls: dict[str, Callable[[], object]] = {
         "get": lambda: store.get("a/b"),
+        "stream": lambda: anext(store.stream("a/b")),
         "list": lambda: anext(store.list("")),
         "folders": lambda: store.folders(""),
         "delete": lambda: store.delete("a/b"),

@@ -14,8 +14,10 @@ from pipeline.contracts import (
     PATH_HEADER,
     REPLAY_GROUP_HEADER,
     REPLAYED_FROM_HEADER,
+    RETRY_ATTEMPT_HEADER,
     RETRY_CODE_HEADER,
     RETRY_COUNT_HEADER,
+    RETRY_DEADLINE_HEADER,
     RETRY_FIRST_AT_HEADER,
     RETRY_GROUP_HEADER,
     SOURCE_TOPICS,
@@ -66,6 +68,8 @@ COPY_HEADERS: Final[Mapping[str, str]] = {
     RETRY_COUNT_HEADER: "How often the record has waited outside of its topic, from 1.",
     RETRY_FIRST_AT_HEADER: "When it began to wait for the first time (RFC 3339).",
     RETRY_CODE_HEADER: "Why it waited last (docs/reference/errors.md).",
+    RETRY_ATTEMPT_HEADER: "The attempt of the job that waited, once its announcement is stored.",
+    RETRY_DEADLINE_HEADER: "The job's deadline when the record began to wait (RFC 3339), as the attempt.",
 }
 """Of copies that were published for one group."""
 WEAVR_HEADERS: Final[Mapping[str, str]] = {

@@ -41,6 +41,12 @@ RETRY_FIRST_AT_HEADER = "retry_first_at"
 RETRY_CODE_HEADER = "retry_code"
 """Record header with the error code because of which the record waited last."""
 
+RETRY_ATTEMPT_HEADER = "retry_attempt"
+"""Record header with the attempt of the job that waited; only where its announcement is stored."""
+
+RETRY_DEADLINE_HEADER = "retry_deadline"
+"""Record header with the job's deadline as it was when the record began to wait (ISO 8601, UTC); as the attempt."""
+
 REPLAY_GROUP_HEADER = "replay_group"
 """Record header that names the one consumer group which a replayed dead letter is for."""
 

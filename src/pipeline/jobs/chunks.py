@@ -30,6 +30,10 @@ from pipeline.jobs.transfer import Download, SourceChanged
 log = structlog.get_logger(__name__)
 
 
+class _JobChanged(Exception):
+    """The job is not any more as an earlier try left it: begin again with what it is now."""
+
+
 class FileWork:
     """The work on one job's file for one message.
 
@@ -74,6 +78,16 @@ class FileWork:
             OutcomeExists: The job's outcome was decided meanwhile.
             LeaseLost: Another worker may be doing this job.
         """
+        try:
+            return await self._run()
+        except _JobChanged:
+            pass
+        except PermanentError:
+            if not await self._jobs.refresh():
+                raise
+        return await self._run()
+
+    async def _run(self) -> Processed:
         found = await self._jobs.checkpoint(self._ref, self._rules.plan)
         if found is not None and found.source.etag:
             try:
@@ -93,6 +107,8 @@ class FileWork:
         etag = checkpoint.source.etag if checkpoint else None
         encoding = checkpoint.source.encoding if checkpoint else None
         async with self._rules.downloader.open(self._url, start=start, etag=etag, encoding=encoding) as download:
+            if await self._jobs.refresh():
+                raise _JobChanged
             if checkpoint is None:
                 checkpoint = await self._fitting(download, parts_left=parts_left)
                 resumed = None

@@ -11,8 +11,10 @@ from typing import Final
 import structlog
 
 from pipeline.contracts import (
+    RETRY_ATTEMPT_HEADER,
     RETRY_CODE_HEADER,
     RETRY_COUNT_HEADER,
+    RETRY_DEADLINE_HEADER,
     RETRY_FIRST_AT_HEADER,
     RETRY_GROUP_HEADER,
     OutgoingRecord,
@@ -27,7 +29,16 @@ from pipeline.observability import trace_in_logs
 
 log = structlog.get_logger(__name__)
 
-_RETRY_HEADERS: Final = frozenset({RETRY_GROUP_HEADER, RETRY_COUNT_HEADER, RETRY_FIRST_AT_HEADER, RETRY_CODE_HEADER})
+_RETRY_HEADERS: Final = frozenset(
+    {
+        RETRY_GROUP_HEADER,
+        RETRY_COUNT_HEADER,
+        RETRY_FIRST_AT_HEADER,
+        RETRY_CODE_HEADER,
+        RETRY_ATTEMPT_HEADER,
+        RETRY_DEADLINE_HEADER,
+    }
+)
 _LEFT_TO_OTHERS_SECONDS: Final = 30.0
 """How long a due job is left to the watch that owns its partition. Then any watch publishes it."""
 _COUNT_EVERY_SECONDS: Final = 30.0
@@ -37,8 +48,9 @@ _COUNT_EVERY_SECONDS: Final = 30.0
 class DueJobs:
     """Publishes parked jobs to their topics again when they are due. It runs beside the deadline watch.
 
-    Several may run. Each takes the jobs of its partitions; so usually one publishes a job. If two do, or one dies
-    between the publication and the removal of the marker, the second copy finds the receipts of the first one.
+    It publishes up to 16 at the same time, and then removes their markers by one request. Several may run. Each takes
+    the jobs of its partitions; so usually one publishes a job. If two do, or one dies between the publications and the
+    removal of the markers, the second copies find the receipts of the first ones.
     A job of an integration that the settings lack stays parked until a process with other settings runs.
 
     Args:
@@ -114,17 +126,18 @@ class DueJobs:
 
     async def _publish_some(self, markers: Sequence[WaitingMarker], failed: set[str]) -> None:
         errors: list[TransientError | Overloaded] = []
-        published = 0
+        published: list[str] = []
 
         async def publish(marker: WaitingMarker) -> None:
-            nonlocal published
             try:
-                published += await self._publish(marker)
+                if await self._publish(marker):
+                    published.append(marker.key)
             except (TransientError, Overloaded) as error:
                 failed.add(marker.key)
                 errors.append(error)
 
         await at_once(publish, markers)
+        await self._context.jobs.objects.delete_all(published)
         if errors and not published:
             raise errors[0]
 
@@ -174,7 +187,6 @@ class DueJobs:
         if late < _LEFT_TO_OTHERS_SECONDS and not self._owns(waiting.partition):
             return False
         await self._context.publisher.publish(outgoing(waiting))
-        await self._context.jobs.unfile(marker.key)
         log.info("job_resumed", stage=waiting.stage, code=waiting.code, waits=waiting.count)
         return True
 
@@ -187,6 +199,9 @@ def outgoing(waiting: Waiting) -> OutgoingRecord:
         RETRY_FIRST_AT_HEADER: waiting.first_at.isoformat().replace("+00:00", "Z"),
         RETRY_CODE_HEADER: waiting.code,
     }
+    if waiting.deadline is not None:
+        retry[RETRY_ATTEMPT_HEADER] = str(waiting.attempt)
+        retry[RETRY_DEADLINE_HEADER] = waiting.deadline.isoformat().replace("+00:00", "Z")
     kept = [(name, value) for name, value in waiting.headers if name not in _RETRY_HEADERS]
     added = [(name, value.encode()) for name, value in retry.items()]
     return OutgoingRecord(waiting.topic, waiting.key, waiting.value, (*kept, *added))

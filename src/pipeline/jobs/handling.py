@@ -77,8 +77,9 @@ class JobHandler:
             FatalError: As the stage raised it; or several jobs in a row failed in a way that nobody expects.
         """
         with _record_in_logs(record):
-            if self._may_wait(record) and await self._parking.waits(record, self._context.stage):
-                log.info("job_waits_already", stage=self._context.stage)
+            stage = self._context.stage
+            if self._may_wait(record) and await self._parking.waits(record, stage):
+                log.info("job_waits_already", stage=stage)
                 return
             try:
                 await self._contained(record, lease)
@@ -100,7 +101,9 @@ class JobHandler:
         That is a copy of a parked record. CONFIRM looks itself, with the rest of the job. A repeat that PROCESS or
         UPLOAD tries early does no harm, and each look costs a request.
         """
-        return self._context.stage != "confirm" and RETRY_COUNT_HEADER in first_values(record.headers)
+        stage = self._context.stage
+        copy = RETRY_COUNT_HEADER in first_values(record.headers)
+        return copy and stage != "confirm" and not self._parking.is_next(record, stage)
 
     async def _contained(self, record: Record, lease: Lease) -> None:
         """Let the stage handle the record; what must not end the process becomes a TransientError about the job."""

@@ -66,6 +66,16 @@ class JobStore(NotificationStore):
     def forget(self) -> None:
         """Ask the store again, whatever it said a moment ago. Only a :class:`RecentJobs` remembers something."""
 
+    async def refresh(self) -> bool:
+        """Call it before the first effect on the job. Only a :class:`RecentJobs` knows something of an earlier message.
+
+        Then it looks again.
+
+        Returns:
+            Whether the job has changed since that message.
+        """
+        return False
+
     # --- announcements ---------------------------------------------------------------------------------------------
 
     async def announce(self, integration: str, wanted: Announcement, *, new_attempt_after_failure: bool) -> Announced:

@@ -11,6 +11,7 @@ import math
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -19,7 +20,9 @@ import structlog
 from pydantic import ValidationError
 
 from pipeline.contracts import (
+    RETRY_ATTEMPT_HEADER,
     RETRY_COUNT_HEADER,
+    RETRY_DEADLINE_HEADER,
     RETRY_FIRST_AT_HEADER,
     JobMessage,
     Record,
@@ -47,6 +50,8 @@ _MESSAGE_LIMIT: Final = 500
 _NUMBER: Final = re.compile(r"[0-9]{1,8}")
 _CHUNKS_LOOKED_AT: Final = 16
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+_WAITS_KEPT: Final = 10_000
+"""Waits that a process remembers to have parked; for those it has forgotten it asks the store."""
 
 
 class Parking:
@@ -71,6 +76,7 @@ class Parking:
         self._clock = clock
         self._retry = retry
         self._worker = worker or socket.gethostname()
+        self._parked: dict[tuple[str, str, str], int] = {}
 
     async def park(
         self, record: Record, stage: str, error: TransientError, *, due: datetime | None = None
@@ -90,15 +96,40 @@ class Parking:
         job = parse_job_key(record.key)
         if job is None:
             return None
-        headers = first_values(record.headers)
-        over = _number(headers.get(RETRY_COUNT_HEADER))
-        before, last = await self._last_wait(JobRef(*job), stage, _record_id(record))
-        # the wait that made this copy is over, even if the watch has not deleted its marker yet
-        if last is not None and last.count > over and await self._jobs.is_filed(last.marker):
-            return last
-        ref = await self._ref(JobRef(*job), record)
-        now, count = self._clock(), max(before, over) + 1
-        wanted = Waiting(
+        over = _number(first_values(record.headers).get(RETRY_COUNT_HEADER))
+        ref, deadline = await self._job_of(JobRef(*job), record)
+        wanted = await self._wait(ref, record, stage, error, count=over + 1, deadline=deadline, due=due)
+        existing = None
+        with suppress(PermanentError):  # it exists, and is damaged
+            existing = await self._jobs.record_waiting(wanted)
+        if existing is None or existing.nonce != wanted.nonce:
+            before, last = await self._last_wait(ref, stage, _record_id(record))
+            # the wait that made this copy is over, even if the watch has not deleted its marker yet
+            if last is not None and last.count > over and await self._jobs.is_filed(last.marker):
+                return last
+            count = max(before, over) + 1
+            wanted = await self._wait(ref, record, stage, error, count=count, deadline=deadline, due=due)
+            existing = await self._jobs.record_waiting(wanted)
+        await self._jobs.file_waiting(existing.marker)
+        self._remember(record, stage, existing.count)
+        return existing
+
+    async def _wait(
+        self,
+        ref: JobRef,
+        record: Record,
+        stage: str,
+        error: TransientError,
+        *,
+        count: int,
+        deadline: datetime | None,
+        due: datetime | None,
+    ) -> Waiting:
+        """Return the receipt of a wait; see :meth:`park`."""
+        headers, now = first_values(record.headers), self._clock()
+        if due is None:
+            due = now + timedelta(seconds=await self._pause(ref, stage, error, count=count, now=now, deadline=deadline))
+        return Waiting(
             integration=ref.integration,
             job_guid=ref.job_guid,
             attempt=ref.attempt,
@@ -110,17 +141,30 @@ class Parking:
             tries=record.attempt,
             first_at=_time(headers.get(RETRY_FIRST_AT_HEADER)) or now,
             at=now,
-            due=_whole_second(due or now + timedelta(seconds=await self._pause(ref, stage, error, count, now))),
+            due=_whole_second(due),
             worker=self._worker,
+            deadline=deadline,
             topic=record.topic,
             partition=record.partition,
             key=record.key,
             value=record.value,
             headers=record.headers,
         )
-        existing = await self._jobs.record_waiting(wanted)
-        await self._jobs.file_waiting(existing.marker)
-        return existing
+
+    def _remember(self, record: Record, stage: str, count: int) -> None:
+        name = (stage, record.key, _record_id(record))
+        self._parked.pop(name, None)
+        self._parked[name] = count
+        if len(self._parked) > _WAITS_KEPT:
+            del self._parked[next(iter(self._parked))]
+
+    def is_next(self, record: Record, stage: str) -> bool:
+        """Return whether a copy comes from the last wait that this process parked: then it needs not ask :meth:`waits`.
+
+        Another process may have parked another copy meanwhile. Then this one is tried once before its time.
+        """
+        over = _number(first_values(record.headers).get(RETRY_COUNT_HEADER))
+        return self._parked.get((stage, record.key, _record_id(record))) == over
 
     async def waits(self, record: Record, stage: str) -> bool:
         """Return whether this very record waits; then another copy of it must not shorten the wait."""
@@ -227,33 +271,42 @@ class Parking:
                 last[match["record"]] = max(last.get(match["record"], found), found)
         return last
 
-    async def _ref(self, first: JobRef, record: Record) -> JobRef:
-        if record.topic == Topic.BATCH_REQUESTED:
-            announcement = first_values(record.headers).get("ce_id", "")[:16]
-            try:
-                stored = await self._jobs.all_announcements(first)
-            except PermanentError:
-                stored = []  # the job's data is damaged, which is perhaps why it waits
-            attempt = next((one.attempt for one in stored if one.id == announcement), 1)
-        else:
+    async def _job_of(self, first: JobRef, record: Record) -> tuple[JobRef, datetime | None]:
+        """Return the attempt that a record is about, and its deadline if that is known without another request."""
+        headers = first_values(record.headers)
+        if record.topic != Topic.BATCH_REQUESTED:
             try:
                 attempt = JobMessage.model_validate_json(record.value).attempt
             except ValidationError:
                 attempt = 1
-        return JobRef(first.integration, first.job_guid, attempt)
+            return replace(first, attempt=attempt), None
+        attempt, deadline = _number(headers.get(RETRY_ATTEMPT_HEADER)), _time(headers.get(RETRY_DEADLINE_HEADER))
+        if attempt and deadline and deadline > self._clock():
+            return replace(first, attempt=attempt), deadline  # a later deadline was announced by another record
+        try:
+            stored = await self._jobs.all_announcements(first)
+        except PermanentError:
+            stored = []  # the job's data is damaged, which is perhaps why it waits
+        mine = next((one for one in stored if one.id == headers.get("ce_id", "")[:16]), None)
+        if mine is None:
+            return first, None
+        ref = replace(first, attempt=mine.attempt)
+        return ref, max(one.deadline for one in stored if one.attempt == mine.attempt)
 
-    async def _pause(self, ref: JobRef, stage: str, error: TransientError, count: int, now: datetime) -> float:
+    async def _pause(
+        self, ref: JobRef, stage: str, error: TransientError, *, count: int, now: datetime, deadline: datetime | None
+    ) -> float:
         asked = error.retry_after
         if asked is not None and (stage == "confirm" or isinstance(error, Untried)):
             return asked  # a pause that grows already, or the end of a known condition
         pause = self._retry.pause(count)
         if stage in {"process", "chunks", "upload"}:
-            pause = min(pause, await self._half_of_the_time_left(ref, now))
+            pause = min(pause, await self._half_of_the_time_left(ref, now, deadline))
         return max(pause, asked or 0.0)
 
-    async def _half_of_the_time_left(self, ref: JobRef, now: datetime) -> float:
+    async def _half_of_the_time_left(self, ref: JobRef, now: datetime, deadline: datetime | None) -> float:
         try:
-            left = ((await self._jobs.newest(ref)).deadline - now).total_seconds()
+            left = ((deadline or (await self._jobs.newest(ref)).deadline) - now).total_seconds()
         except PermanentError:
             return math.inf  # its announcement is damaged, or not stored yet, because no worker knows the integration
         if left <= 0:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import structlog
 
-from pipeline.contracts import AuditAction, Record
+from pipeline.contracts import RETRY_ATTEMPT_HEADER, RETRY_DEADLINE_HEADER, AuditAction, Record, first_values
+from pipeline.errors import TransientError
 from pipeline.jobs.announcements import Request, announce, decode_request, rules_for
 from pipeline.jobs.chunk_work import FileRules
 from pipeline.jobs.chunks import FileWork
 from pipeline.jobs.fanout import SharedJobs
 from pipeline.jobs.job_store import Announced
+from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.messages import StageMessage, processed_record
 from pipeline.jobs.outcomes import Decider
-from pipeline.jobs.receipts import Outcome, Processed
+from pipeline.jobs.receipts import Announcement, Outcome, Processed
+from pipeline.jobs.recent_jobs import RecentJobs
 from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.jobs.starts import Starts
 from pipeline.kafka.protocols import Lease
@@ -27,6 +33,10 @@ log = structlog.get_logger(__name__)
 _ARRIVALS_KEPT: Final = 2000
 """Some records are never handled here, because their partition moves to another worker first; they must not pile up."""
 
+_ATTEMPT: Final = re.compile(r"[1-9][0-9]{0,6}")
+_TRIES_KEPT: Final = 500
+"""Jobs that wait, and whose last try this process remembers."""
+
 _ACTIONS: Final = {
     "new": AuditAction.JOB_ANNOUNCED,
     "renewed": AuditAction.JOB_RENEWED,
@@ -35,7 +45,11 @@ _ACTIONS: Final = {
 
 
 class ProcessStage:
-    """Handler of ``card-batch.requested``: one call does one job's file, chunk by chunk, restartable at each."""
+    """Handler of ``card-batch.requested``: one call does one job's file, chunk by chunk, restartable at each.
+
+    A job that waited is tried with what its last try here saw: as long as its input cannot be opened, a retry asks the
+    store for nothing. Once it is open, the stage looks at the job before anything else.
+    """
 
     def __init__(self, context: StageContext, integrations: Mapping[str, FileRules], starts: Starts) -> None:
         self._context = context
@@ -43,30 +57,60 @@ class ProcessStage:
         self._starts = starts
         self._shared = SharedJobs()
         self._arrived: dict[tuple[int, int], tuple[Announced, float]] = {}
+        self._tried: dict[tuple[str, UUID], tuple[Announced, RecentJobs]] = {}
 
     async def arrive(self, record: Record) -> None:
         """Store the announcement at once, so that fresh URLs reach a job that is in work."""
-        self._arrived[record.partition, record.offset] = await self._announce(
-            decode_request(record, self._integrations)
-        )
+        if RETRY_DEADLINE_HEADER in first_values(record.headers):
+            return  # it was stored before it waited
+        request = decode_request(record, self._integrations)
+        self._tried.pop(_name(request), None)
+        self._arrived[record.partition, record.offset] = await self._announce(request)
         if len(self._arrived) > _ARRIVALS_KEPT:
             del self._arrived[next(iter(self._arrived))]
 
     async def handle(self, record: Record, lease: Lease) -> None:
         """Bring the announced job to ``processed`` or ``failed``, or find that it is there already."""
         request = decode_request(record, self._integrations)
-        arrived = self._arrived.pop((record.partition, record.offset), None)
-        announced, at = arrived or await self._announce(request)
         rules = rules_for(self._integrations, request.integration)
+        announced, context, jobs = await self._known(record, request)
         message = StageMessage.of(record, announced.ref, lease)
-        context, jobs = self._context.recent(announced.ref)
         with job_in_logs(announced.ref):
-            if announced.created:
-                jobs.created(announced.announcement, at)
             if not jobs.fresh:
                 await jobs.look()
             work = FileWork(context, rules, message, self._starts, self._shared)
-            await _JobProcessing(context, work, message, request, announced=announced, rules=rules).run()
+            try:
+                await _JobProcessing(context, work, message, request, announced=announced, rules=rules).run()
+            except TransientError:
+                self._remember(request, announced, jobs)
+                raise
+
+    async def _known(self, record: Record, request: Request) -> tuple[Announced, StageContext, RecentJobs]:
+        """Return the stored announcement of a record, and the surroundings with what is known of its job."""
+        arrived = self._arrived.pop((record.partition, record.offset), None)
+        tried = self._tried.pop(_name(request), None)
+        headers = first_values(record.headers)
+        if arrived is None and RETRY_DEADLINE_HEADER in headers:
+            if tried is not None and _is_current(tried[0].announcement, request, self._context.clock()):
+                context, jobs = self._context.recent(tried[0].ref)
+                jobs.recall(tried[1])
+                return tried[0], context, jobs
+            context, jobs = self._context.recent(_attempt(request, headers.get(RETRY_ATTEMPT_HEADER)))
+            await jobs.look()
+            stored = await jobs.announced(request.announcement)
+            if stored is not None:
+                return stored, context, jobs
+        announced, at = arrived or await self._announce(request)
+        context, jobs = self._context.recent(announced.ref)
+        if announced.created:
+            jobs.created(announced.announcement, at)
+        return announced, context, jobs
+
+    def _remember(self, request: Request, announced: Announced, jobs: RecentJobs) -> None:
+        if announced.news != "conflict" and jobs.untouched:
+            self._tried[_name(request)] = announced, jobs
+            if len(self._tried) > _TRIES_KEPT:
+                del self._tried[next(iter(self._tried))]
 
     async def _announce(self, request: Request) -> tuple[Announced, float]:
         """Store an announcement; return also when, on the monotonic clock."""
@@ -181,6 +225,20 @@ class _JobProcessing:
             ),
             self._context.publisher.publish(processed_record(message, announcement, receipt)),
         )
+
+
+def _name(request: Request) -> tuple[str, UUID]:
+    return request.integration, request.body.job_guid
+
+
+def _is_current(tried: Announcement, request: Request, now: datetime) -> bool:
+    """Return whether the last try of a job was one of this announcement, and its deadline is to come."""
+    return tried.id == request.announcement and tried.deadline > now
+
+
+def _attempt(request: Request, number: str | None) -> JobRef:
+    known = int(number) if number and _ATTEMPT.fullmatch(number) else 1
+    return JobRef(request.integration, request.body.job_guid, known)
 
 
 def _again(announced: Announced, outcome: Outcome) -> str | None:

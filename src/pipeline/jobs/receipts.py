@@ -319,6 +319,7 @@ class Waiting(Receipt):
         first_at: When the record began to wait for the first time.
         due: When the record is published to its topic again, unless somebody resumes the job earlier; a whole second.
         worker: The host that parked it.
+        deadline: The job's deadline at that time; None if it was not known, or its announcement is not stored.
         topic, partition, key, value, headers: The record. The value of an announcement holds bearer secrets.
     """
 
@@ -335,6 +336,7 @@ class Waiting(Receipt):
     at: AwareDatetime
     due: AwareDatetime
     worker: str
+    deadline: AwareDatetime | None = None
     topic: str
     partition: int
     key: str

@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.job_tree import JobRef
-from pipeline.jobs.receipts import Announcement, NotificationResult, Outcome, Processed
+from pipeline.jobs.receipts import Announcement, JobIdentity, NotificationResult, Outcome, Processed
 
 FRESH_SECONDS: Final = 1.0
 """A look at the store counts for this long: a decided outcome or new URLs are noticed so much later at most."""
+
+_KEYS_RECALLED: Final = 100
+"""Objects of a job that a later try may recall: what is remembered of a job must stay small."""
 
 
 class RecentJobs(JobStore):
@@ -52,9 +55,11 @@ class RecentJobs(JobStore):
         self._undecided = -math.inf
         self._listed: tuple[float, list[str]] = -math.inf, []
         self._read: dict[str, Announcement] = {}
+        self._recalled = self._opened = False
 
     async def look(self) -> None:
         """List the objects of the job."""
+        self._recalled = False
         began = self._clock()
         self._see(await self.keys(self._ref.root), began)
 
@@ -67,7 +72,49 @@ class RecentJobs(JobStore):
         """
         key = self.announcement_key(self._ref, announcement)
         self._read[key] = announcement
-        self._see([key], at)
+        self._see([f"{self._ref.root}job.json", key], at)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no input was opened, and the job has few objects and no part: a later try may :meth:`recall` this."""
+        parts = any(key.startswith(self._ref.parts()) for key in self._keys)
+        return not self._opened and not parts and 0 < len(self._keys) <= _KEYS_RECALLED
+
+    def recall(self, earlier: RecentJobs) -> None:
+        """Take over what an earlier try saw, until :meth:`refresh` or :meth:`forget`: for a job that waited meanwhile.
+
+        It may have changed. So nothing may be decided, and no card given to a processor, before ``refresh``.
+        """
+        self._read = dict(earlier._read)
+        self._see(sorted(earlier._keys), self._clock())
+        self._recalled = True
+
+    async def refresh(self) -> bool:
+        """See JobStore."""
+        self._opened = True
+        if not self._recalled:
+            return False
+        before = self._lasting
+        await self.look()
+        return self._lasting != before
+
+    async def announced(self, ident: str) -> Announced | None:
+        """Return what storing an announcement of the job again would return, as far as the last look knows it."""
+        keys = self._announcements_among(sorted(self._keys), self._ref)
+        key = next((key for key in keys if key.endswith(f"-{ident}.json")), None)
+        if key is None:
+            return None
+        if len(keys) > 1:
+            identity = await self._find(f"{self._ref.root}job.json", JobIdentity)
+            if identity is None:
+                return None
+            if identity.announcement != ident:
+                return Announced(self._ref, await self._announcement(key), "renewed")
+        return Announced(self._ref, await self._announcement(key), "new")
+
+    @property
+    def _lasting(self) -> frozenset[str]:
+        return frozenset(key for key in self._keys if not key.startswith(self._ref.waiting))
 
     @property
     def fresh(self) -> bool:
@@ -76,6 +123,7 @@ class RecentJobs(JobStore):
 
     def forget(self) -> None:
         """See JobStore."""
+        self._recalled = False
         self._looked = self._undecided = -math.inf
         self._listed = -math.inf, []
 
@@ -84,7 +132,7 @@ class RecentJobs(JobStore):
         remembered = self._is_fresh(self._listed[0])
         found = await super().newest(ref)
         if remembered and (found.deadline - self._now()).total_seconds() <= 2 * self._seconds:
-            self._listed = -math.inf, []
+            self._recalled, self._listed = False, (-math.inf, [])
             found = await super().newest(ref)
         return found
 
@@ -152,4 +200,4 @@ class RecentJobs(JobStore):
         return self.fresh and key not in self._keys
 
     def _is_fresh(self, at: float) -> bool:
-        return self._clock() - at < self._seconds
+        return at > -math.inf if self._recalled else self._clock() - at < self._seconds

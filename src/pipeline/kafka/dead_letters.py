@@ -15,8 +15,10 @@ from pipeline.contracts import (
     INTEGRATION_HEADER,
     REPLAY_GROUP_HEADER,
     REPLAYED_FROM_HEADER,
+    RETRY_ATTEMPT_HEADER,
     RETRY_CODE_HEADER,
     RETRY_COUNT_HEADER,
+    RETRY_DEADLINE_HEADER,
     RETRY_FIRST_AT_HEADER,
     RETRY_GROUP_HEADER,
     SPECS,
@@ -175,6 +177,7 @@ _IDENTITY: Final = ("dlq_group", "dlq_topic", "dlq_partition", "dlq_offset", "dl
 _OF_COPIES: Final = frozenset(
     {REPLAY_GROUP_HEADER, REPLAYED_FROM_HEADER}
     | {RETRY_GROUP_HEADER, RETRY_COUNT_HEADER, RETRY_FIRST_AT_HEADER, RETRY_CODE_HEADER}
+    | {RETRY_ATTEMPT_HEADER, RETRY_DEADLINE_HEADER}
 )
 """Headers of a copy that was published for one group: a replay has its own."""
 

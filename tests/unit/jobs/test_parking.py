@@ -108,6 +108,8 @@ async def test_a_due_job_is_published_as_it_was_for_its_own_group_and_goes_on() 
         "retry_count": "1",
         "retry_first_at": "2026-01-21T12:00:00Z",
         "retry_code": "slow_down",
+        "retry_attempt": "1",
+        "retry_deadline": (await world.jobs.newest(world.ref)).deadline.isoformat().replace("+00:00", "Z"),
     }
     assert is_for(copy, "process")
     assert not is_for(copy, "watch")

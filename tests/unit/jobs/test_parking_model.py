@@ -57,6 +57,11 @@ class MortalStore(MemoryStore):
         await super().delete(key)
         self.fate.pass_point()
 
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        self.fate.pass_point()
+        await super().delete_all(keys)
+        self.fate.pass_point()
+
 
 @dataclass(frozen=True)
 class Step:

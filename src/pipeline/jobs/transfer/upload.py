@@ -35,6 +35,9 @@ from pipeline.outbound import Circuit, CircuitOpen, Circuits, HostUnavailable, h
 
 BodySource = Callable[[], AsyncGenerator[bytes, None]]
 
+_HASHED_AT_ONCE: Final = 131_072
+"""A smaller piece is hashed sooner than a thread would begin with it."""
+
 
 class Sending:
     """Hands a body to the HTTP client piece by piece and keeps a timeout in step with it.
@@ -44,7 +47,6 @@ class Sending:
     Attributes:
         size: Bytes that the body must have.
         begun: Whether the client asked for the first piece: the connection stands, and 100 Continue came if awaited.
-        sent: Bytes handed over, and their digests.
         error: What broke the body off; the HTTP client hides an error of the source in one of its own.
     """
 
@@ -59,7 +61,9 @@ class Sending:
         metrics: Metrics | None,
     ) -> None:
         self.begun = False
-        self.sent = Digests()
+        self._sent = Digests()
+        self._taken = 0
+        self._hashing: asyncio.Future[None] | None = None
         self.error: BaseException | None = None
         self._body = body
         self.size = size
@@ -77,7 +81,13 @@ class Sending:
     @property
     def whole(self) -> bool:
         """Whether all of the body was handed over."""
-        return self.sent.size == self.size
+        return self._taken == self.size
+
+    async def digests(self) -> Digests:
+        """Return the number of bytes that were handed over, and their digests."""
+        if self._hashing is not None:
+            await asyncio.shield(self._hashing)  # the body may be cut off while the answer waits for them, too
+        return self._sent
 
     async def close(self) -> None:
         """Close the body's source."""
@@ -103,14 +113,18 @@ class Sending:
     async def _checked(self) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._body()) as pieces:
             async for piece in pieces:
-                if self.sent.size + len(piece) > self.size:
+                if self._taken + len(piece) > self.size:
                     raise _wrong_size("more")
-                # less than a millisecond: pieces are what the job store reads at once
-                self.sent.update(piece)
+                await self.digests()
+                self._taken += len(piece)
+                if len(piece) < _HASHED_AT_ONCE:
+                    self._sent.update(piece)
+                else:  # while it is on its way
+                    self._hashing = asyncio.get_running_loop().run_in_executor(None, self._sent.update, piece)
                 if self._metrics is not None:
                     self._metrics.transfer_bytes.labels("upload").inc(len(piece))
                 yield piece
-        if self.sent.size < self.size:
+        if self._taken < self.size:
             raise _wrong_size("fewer")
 
     def _allow(self, until: float) -> None:
@@ -284,7 +298,7 @@ class _Attempt:
             ) as response:
                 if response.status != HTTPStatus.OK:
                     return Proof.UNKNOWN
-                return proof_of_head(response.headers, sending.sent, etag)
+                return proof_of_head(response.headers, await sending.digests(), etag)
         except (aiohttp.ClientError, OSError):
             return Proof.UNKNOWN
 
@@ -298,7 +312,7 @@ class _Attempt:
             if isinstance(answer, Refusal):
                 raise self._refused(answer)
             if sending.whole:
-                proof = proof_of_put(answer, sending.sent, etag_is_md5=self._settings.etag_is_md5)
+                proof = proof_of_put(answer, await sending.digests(), etag_is_md5=self._settings.etag_is_md5)
                 return _Answered(answer.get("ETag", ""), proof)
             failure = HostUnavailable(
                 "upload_cut", "Host of result_upload_url: it answered before it had the whole body."
@@ -315,7 +329,7 @@ class _Attempt:
                     # S3 may have answered 200 before it failed: the body says so
                     if response.status not in _STORED or refusal.is_error:
                         return refusal
-                    if refusal.is_cut and not sending.sent.are_of(response.headers.get("ETag", "")):
+                    if refusal.is_cut and not (await sending.digests()).are_of(response.headers.get("ETag", "")):
                         raise HostUnavailable("upload_cut", "Host of result_upload_url: its answer broke off.")
                     return response.headers
                 finally:

@@ -43,6 +43,9 @@ fuzz: $(VENV)/.dev  ## run the property tests with new examples (SECONDS=600, or
 	$(BIN)/python -m tools.fuzz --seconds $(SECONDS) $(ARGS)
 SECONDS := $(if $(HOURS),$(shell echo $$(($(HOURS) * 3600))),600)
 
+proof: $(VENV)/.dev  ## 300 jobs and one of 1,000,000 cards on workers that join, leave and die, over S3 (ARGS='--jobs 50')
+	$(BIN)/python -m tools.proof $(ARGS)
+
 bench: $(VENV)/.bench  ## measure speed and memory beside peers (PART='process http': these suites); writes build/bench.json
 	$(BIN)/python -m benchmarks $(PART)
 

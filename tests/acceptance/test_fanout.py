@@ -1,72 +1,56 @@
-"""One large job on several workers: one is killed, one freezes, one joins.
+"""One large job on several workers beside many others, with an S3 store: workers are killed, freeze, leave and join.
 
-Apache Kafka only: the embedded broker allows one member per group.
+Apache Kafka only: the embedded broker allows one member per group. ``make proof`` runs it in its full size.
 """
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 from support.brokers import Broker
 from support.counting import seen
-from support.flow import Flow, running_flow
-from support.flow_checks import assert_audit_intact, assert_completed, assert_one_outcome
-from support.members import until
+from support.crowd import Crowd, running_crowd
 from support.prefork import Prefork
+from support.seaweedfs import SeaweedFS
 
-from pipeline.contracts import Topic, job_key
-from pipeline.sandbox import CardFile, Job
+from pipeline.contracts import Topic, chunk_key
+from pipeline.sandbox import Job
 
 CHUNK_RECORDS = 1000
-CARDS = CardFile(records=200_000, bad_share=0.01)
+CHUNKS = 100
 
 
-async def test_a_large_job_survives_a_killed_a_frozen_and_a_new_worker(
-    apache_kafka: Broker, tmp_path: Path, prefork: Prefork
+async def test_many_jobs_survive_killed_frozen_leaving_and_new_workers(
+    apache_kafka: Broker, seaweedfs: SeaweedFS, tmp_path: Path, prefork: Prefork
 ) -> None:
-    """The result is whole, the outcome is one, and only chunks that were in flight are given to the processor again."""
+    """Results are whole, outcomes are one, and only chunks that were in flight are given to the processor again."""
     notes = tmp_path / "cards"
-    async with running_flow(
-        apache_kafka,
-        tmp_path,
+    crowd = Crowd(
+        jobs=12,
+        most=500,
+        large=CHUNKS * CHUNK_RECORDS,
+        chunk_records=CHUNK_RECORDS,
+        fanout_bytes=100_000,
         processor="support.counting:Counting",
         options={"file": str(notes)},
-        integration={
-            "limits": {"chunk_records": CHUNK_RECORDS, "fanout_bytes": 100_000},
-            "processor": {"concurrency": 16},
-        },
-        launch=prefork,
-    ) as flow:
-        await flow.start("process", key="frozen")
-        await flow.start("process", key="killed")
-        job = await flow.send(cards=CARDS)
-        await until(lambda: _chunks(flow, job) >= 20)
-        flow.processes["killed"].kill()
-        await until(lambda: _chunks(flow, job) >= 40)
-        frozen = flow.processes["frozen"]
-        frozen.signal(signal.SIGSTOP)
-        await flow.start("process", key="new")
-        await flow.notified(job)
-        frozen.signal(signal.SIGCONT)
-        await flow.caught_up()
-        assert_completed(flow, job)
-        assert len(flow.callbacks(job)) == 1
-        await assert_one_outcome(flow, job, "completed")
-        await assert_audit_intact(flow)
-        keys = {record.key for record in await flow.records(Topic.BATCH_CHUNKS)}
-        assert keys == {f"{job_key('acme', job.guid)}#{number}" for number in range(200)}
-        counts = seen(notes, job.guid)
-        assert job.ledger
-        assert len(counts) == job.ledger.records - job.ledger.bad.get("missing", 0)
-        twice = {(record - 1) // CHUNK_RECORDS for record, times in counts.items() if times > 1}
-        # three changes of the group; each takes at most the one chunk that each of three workers has in flight
-        assert len(twice) <= 9
-        assert max(counts.values()) <= 3
-        await flow.stop()
+        reference={"file": str(tmp_path / "reference")},
+        seconds=300.0,
+    )
+    async with running_crowd(apache_kafka, seaweedfs, tmp_path, crowd, launch=prefork) as run:
+        await run.drive()
+        await run.check()
+        keys = {record.key for record in await run.flow.records(Topic.BATCH_CHUNKS)}
+        assert keys == {chunk_key("acme", run.large.guid, number) for number in range(CHUNKS)}
+        twice = {(job.guid, chunk) for job in run.all for chunk in _given_twice(notes, job)}
+    # the group changes seven times; each takes at most the one chunk of a job that each of four workers has in flight
+    assert len({chunk for guid, chunk in twice if guid == run.large.guid}) <= 28
+    assert len(twice) <= 28 + crowd.jobs
 
 
-def _chunks(flow: Flow, job: Job) -> int:
-    """Return how many chunks have a manifest."""
-    parts = flow.store / "jobs" / "acme" / str(job.guid) / "parts"
-    return len(list(parts.glob("*/[0-9]*.json")))
+def _given_twice(notes: Path, job: Job) -> set[int]:
+    """Return the chunks of a job whose cards were given to the processor more than once."""
+    counts = seen(notes, job.guid)
+    assert job.ledger
+    assert len(counts) == job.ledger.records - job.ledger.bad.get("missing", 0)
+    assert max(counts.values()) <= 3
+    return {(record - 1) // CHUNK_RECORDS for record, times in counts.items() if times > 1}

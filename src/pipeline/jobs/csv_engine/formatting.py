@@ -1,4 +1,4 @@
-"""Result bytes of one chunk: input fields as they stand, then status, message and the processor's own columns."""
+"""Formats the result of one chunk: unchanged input fields, then status, message and the processor's own columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.jobs.csv_engine.records import FieldSpans, Records
 from pipeline.jobs.csv_engine.scanning import Lines, Positions
 
 _DISTINCT: Final = 1024
-"""So many combinations of values are written in advance, where neighbouring columns have few values each."""
+"""Neighbouring columns are merged into one if their values have at most this many combinations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class AddedField:
     """One column, or several neighbouring ones, as bytes.
 
     Attributes:
-        distinct: What rows may have.
-        which: Which of them each row has.
+        distinct: The different values.
+        which: For each row, the index of its value in ``distinct``.
     """
 
     distinct: list[bytes]
@@ -34,7 +34,7 @@ class AddedField:
 
     @classmethod
     def of(cls, values: pa.Array, write: Callable[[str], bytes]) -> AddedField:
-        """Write each distinct value of a string column; null as an empty one."""
+        """Write each distinct value of a string column once; null becomes an empty field."""
         encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
         distinct = [write(value or "") for value in encoded.dictionary.to_pylist()]
         indices = encoded.indices
@@ -44,7 +44,7 @@ class AddedField:
         return cls(distinct, indices.to_numpy().astype(np.int64))
 
     def beside(self, right: AddedField, between: bytes) -> AddedField | None:
-        """Return both as one, or None where there are too many combinations."""
+        """Return both columns merged into one, or None if their values have too many combinations."""
         width = len(right.distinct)
         if min(len(self.distinct), width) > 1 and len(self.distinct) * width > _DISTINCT:
             return None
@@ -53,7 +53,7 @@ class AddedField:
 
 
 def folded(columns: Iterable[AddedField], between: bytes) -> list[AddedField]:
-    """Return the columns with neighbours made one wherever their combinations are few; at least one goes in."""
+    """Merge neighbouring columns whose values have few combinations. There must be at least one column."""
     first, *others = columns
     done = [first]
     for column in others:
@@ -74,7 +74,7 @@ _NUMBER: Final = np.int64
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What became of the sound records of a chunk, in order.
+    """The outcomes of a chunk's sound records, in order.
 
     Attributes:
         status: ``ok`` or ``failed``, dictionary-encoded.
@@ -96,11 +96,11 @@ class Outcomes:
 def format_records(records: Records, outcomes: Outcomes, layout: Layout) -> bytes:
     """Return the result lines. CPU work: call it in a thread.
 
-    Every record keeps its own line end; the layout's is added where the file's last record has none.
+    Every record keeps its line end. If the file's last record has none, it gets the layout's.
     """
     runs = [_run(records.fields, first, last) for first, last in layout.kept_runs]
     texts = [b""]
-    empty = sum(run.size for run in runs)  # number of the first text: each run's begins and ends come before
+    empty = sum(run.size for run in runs)  # index of the first text: the edges of all runs come before it
     lines = np.empty((records.sound.size, 0), _NUMBER)
     if records.sound.size:
         every_second = np.arange(0, 2 * records.sound.size, 2)
@@ -119,7 +119,7 @@ def format_records(records: Records, outcomes: Outcomes, layout: Layout) -> byte
 
 
 def _run(fields: FieldSpans, first: int, last: int) -> Positions:
-    """Return for each record where the fields from ``first`` to ``last`` begin and end, with the delimiter behind."""
+    """Return, for each record, where the fields ``first`` to ``last`` begin and end, with the delimiter after them."""
     edges = np.empty((fields.starts.size, 2), np.int64)
     if edges.size:
         edges[:, 0] = fields.begins(first)
@@ -129,7 +129,7 @@ def _run(fields: FieldSpans, first: int, last: int) -> Positions:
 
 
 def _added(records: Records, outcomes: Outcomes, layout: Layout) -> list[AddedField]:
-    """Return what follows a record's own fields, up to and with its line end."""
+    """Return the fields that the result adds to a record, with the line end as the last one."""
     author = layout.author
     added = [AddedField.of(outcomes.status, author.field), AddedField.of(outcomes.message, author.message)]
     added += [AddedField.of(column, author.field) for column in outcomes.own]
@@ -144,16 +144,16 @@ def _added(records: Records, outcomes: Outcomes, layout: Layout) -> list[AddedFi
 
 
 def _pieced(data: bytes, runs: list[Positions], texts: list[bytes], numbers: NDArray[np.int64]) -> bytes:
-    """Return pieces one after the other.
+    """Join pieces of the chunk and further texts into one byte string.
 
-    The pieces are the values of one Arrow array over the chunk's bytes with the texts behind them: taking them copies
-    each of them once, in C++, and they then lie one after the other.
+    All pieces are values of one Arrow array over the chunk's bytes followed by the texts. Arrow's ``take`` copies each
+    piece once, in C++, into one buffer.
 
     Args:
         data: The chunk's bytes.
-        runs: Begin and end of pieces of it; between the end of one and the begin of the next is a value of no use.
+        runs: Begin and end of each piece. The array's values between two pieces are not used.
         texts: Further pieces.
-        numbers: Which pieces, by their place among the array's values.
+        numbers: The pieces to join, as indexes of the array.
     """
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))
     offsets = np.concatenate([*(run.reshape(-1) for run in runs), [len(data)], len(data) + np.cumsum(sizes)])
@@ -185,10 +185,10 @@ def _faulty_row(lines: Lines, index: int, reason: str, layout: Layout) -> bytes:
 
 
 def _fitted(fields: Sequence[bytes], layout: Layout) -> list[bytes]:
-    """Return as many fields as the result has input columns: padded or cut.
+    """Pad or cut the fields to the input columns of the result.
 
-    In a record of the wrong width any field may be in a column that it does not belong to: what could be the value
-    of a dropped column is left out as well.
+    In a record of the wrong width, any field may have moved to another column. So each field that could be the value of
+    a dropped column is left out too.
     """
     width = len(layout.columns)
     shift = width - len(fields)
@@ -203,6 +203,6 @@ def _fitted(fields: Sequence[bytes], layout: Layout) -> list[bytes]:
 
 
 def _any_within(ascending: Sequence[int], low: int, high: int) -> bool:
-    """Return whether a number lies between two others; this is asked per field of a faulty record."""
+    """Return whether any number is from ``low`` to ``high``; it runs once per field of a faulty record."""
     index = bisect_left(ascending, low)
     return index < len(ascending) and ascending[index] <= high

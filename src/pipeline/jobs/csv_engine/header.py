@@ -1,4 +1,4 @@
-"""The beginning of a file: Excel's separator line, the names of the columns, and words for what no message quotes."""
+"""Reads the beginning of a file: Excel's separator line and the column names. Describes values without quoting them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from pipeline.jobs.csv_engine.errors import CsvError
 
 MAX_COLUMNS: Final = 1024
-"""A record that lacks fields is echoed at full width: with 100,000 columns two bytes would become 100,000."""
+"""The result pads a record that lacks fields: with 100,000 columns, a record of two bytes would grow to 100,000."""
 
 _SEPARATOR_LINE: Final = re.compile(
     rb'(?:sep=(?P<plain>[^"\r\n\0\x80-\xff])|"sep=(?P<quoted>[^"\r\n\0\x80-\xff])")(?:\r?\n|\Z)', re.IGNORECASE
@@ -21,24 +21,24 @@ _SHOWN: Final = 30
 
 
 def separator_line(text: bytes) -> bytes:
-    """Return Excel's first line ``sep=;`` with its line end; nothing if the text begins with something else."""
+    """Return Excel's separator line (``sep=;``) with its line end; empty if the text does not begin with one."""
     found = _SEPARATOR_LINE.match(text)
     return found[0] if found else b""
 
 
 def delimiter_of(text: bytes, default: str) -> str:
-    """Return the delimiter that the separator line of a file's beginning names; the default if it has no such line."""
+    """Return the delimiter that the separator line of a file names; the default if the file has no such line."""
     found = _SEPARATOR_LINE.match(text)
     return (found["plain"] or found["quoted"]).decode() if found else default
 
 
 def line_end(record: bytes) -> bytes:
-    """Return the record's line end; LF where it has none."""
+    """Return the record's line end; LF if it has none."""
     return b"\r\n" if record.endswith(b"\r\n") else b"\n"
 
 
 def split_fields(record: bytes, delimiter: bytes) -> list[bytes]:
-    """Return the fields of one record as they stand, quotes and all; the record comes without its line end."""
+    """Return the fields of one record unchanged, with their quotes. Pass the record without its line end."""
     fields: list[bytes] = []
     pieces: list[bytes] = []
     for index, part in enumerate(record.split(b'"')):
@@ -61,7 +61,7 @@ def content(record: bytes) -> bytes:
 def numbered_header(record: bytes, delimiter: str) -> bytes:
     """Return ``column_1,column_2,...`` for a file without header: as many names as its first record has fields.
 
-    Nothing of the record's content is in it, so it may be stored. The line end is the record's.
+    It contains none of the record's values, so it may be stored. It has the line end of the record.
     """
     count = len(split_fields(content(record), delimiter.encode()))
     return delimiter.join(f"column_{number}" for number in range(1, count + 1)).encode() + line_end(record)
@@ -72,8 +72,8 @@ def names_of(header: bytes, delimiter: str, encoding: str, *, line: int = 1) -> 
 
     Raises:
         CsvError: There are more than 1,024 names;
-            a name is empty, appears twice, is no text in the file's encoding, has text after its closing quote, or
-            holds what looks like a card number: the file has no header, and its first card would be lost and shown.
+            a name is empty, appears twice, is not text in the file's encoding, has text after its closing quote, or
+            looks like a card number: then the file has no header, its first card would be lost, and its number shown.
     """
     fields = split_fields(content(header), delimiter.encode())
     if len(fields) > MAX_COLUMNS:
@@ -93,10 +93,12 @@ def names_of(header: bytes, delimiter: str, encoding: str, *, line: int = 1) -> 
 
 
 def refuse_what_may_be_values(names: Sequence[str], *, line: int = 1) -> None:
-    """Refuse a header that no expected name proves to be one, if a name may be a value: it has three digits or more.
+    """Refuse a header if a name in it may be a value, because it has three digits or more.
+
+    Call this when no expected name proves that the line is a header.
 
     Raises:
-        CsvError: It may be the first record of a file without header.
+        CsvError: The line may be the first record of a file without a header.
     """
     _refuse_values(names, _PERHAPS_VALUE, line)
 
@@ -116,7 +118,7 @@ def _decoded(field: bytes, number: int, encoding: str, line: int) -> str:
     try:
         return field.decode(encoding)
     except UnicodeDecodeError:
-        pass  # its object is the field: it is not chained
+        pass  # not chained: the exception holds the field
     raise CsvError("csv_header_invalid", f"Column name {number} is not valid {encoding}.", line=line)
 
 
@@ -134,7 +136,7 @@ _KINDS: Final = ("digits", "letters", "signs", "blanks", "invisible characters")
 
 
 def described(value: str) -> str:
-    """Return the length and the kind of a value, such as ``16 digits``: no message quotes what is in a file."""
+    """Return the length and the kind of a value, such as ``16 digits``: messages never quote a file's content."""
     kinds = [_KINDS[kind] for kind in sorted({_kind(letter) for letter in set(value)})]
     if not kinds:
         return "empty"
@@ -144,14 +146,14 @@ def described(value: str) -> str:
 
 
 def listed(values: Sequence[str]) -> str:
-    """Return the numbers, lengths and kinds of the fields of a record; of many the first ones."""
+    """Describe the first fields of a record by number, length and kind."""
     shown = ", ".join(f"{number} ({described(value)})" for number, value in enumerate(values[:_SHOWN], start=1))
     more = len(values) - _SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
 
 
 def count_of(number: int, what: str) -> str:
-    """Return a number with what it counts, such as ``2 fields``."""
+    """Return a number with its noun, such as ``2 fields``."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

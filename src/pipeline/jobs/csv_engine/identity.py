@@ -1,4 +1,4 @@
-"""What makes a card, and a result, the same one after a restart."""
+"""Identities that survive a restart: the idempotency keys of cards, and the hashes that name a job's parts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _KEY_LENGTH: Final = 36
 _HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 _FORMAT: Final = "2"
-"""Raise it when the engine's result for equal input changes: a new engine never appends to an old one's parts."""
+"""Increase it when the engine's result for equal input changes: a new engine must never continue an old one's parts.
+"""
 
 
 def key_prefix(integration: str, job_guid: UUID) -> str:
-    """Return what the idempotency keys of a job have in common: all but the last twelve digits."""
+    """Return the common prefix of a job's idempotency keys: everything but the last twelve digits."""
     digits = stable_hash("card", integration, str(job_guid))
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-{variant}{digits[17:20]}-"
@@ -65,10 +66,10 @@ def group_key(prefix: str, records: Sequence[int], answered: int) -> str:
 
 
 def plan_hash(settings: CsvSettings, limits: CsvLimits, processor: LoadedProcessor) -> str:
-    """Return a hash (16 hex digits) of everything but the file that decides the bytes of a job's parts.
+    """Return a hash (16 hex digits) of all settings that decide the bytes of a job's parts.
 
-    Another format, chunk bound, processor, version of it, or option gives another plan. How often and how many at once
-    cards are tried does not.
+    Another format, chunk limit, processor, processor version or processor option gives another plan. Retries and
+    concurrency do not.
     """
     facts = {
         "format": _FORMAT,
@@ -80,5 +81,8 @@ def plan_hash(settings: CsvSettings, limits: CsvLimits, processor: LoadedProcess
 
 
 def generation(etag: str, size: int | None, plan: str) -> str:
-    """Return the name (16 hex digits) of the parts that a plan makes of a file: its ETag and size as served."""
+    """Return the name (16 hex digits) of the parts that a plan makes from a file.
+
+    The ETag and the size that the file's server sent identify the file.
+    """
     return stable_hash("generation", etag, "" if size is None else str(size), plan)[:16]

@@ -27,14 +27,14 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What makes a spreadsheet read a cell as a formula (OWASP: CSV injection)."""
 
 MESSAGE_LETTERS: Final = 1000
-"""A longer message is cut: it is for a person, and bounds the result's memory."""
+"""Longer messages are cut: people read them, and the limit bounds the memory of a result."""
 
 
 class Author:
-    """Writes one field of text that we, or a processor, made.
+    """Writes the fields that the engine or a processor adds to the result.
 
-    Quoted when it holds a delimiter, a quote or a line end; guarded with a leading ``'`` when a spreadsheet would take
-    it for a formula. Letters that the file's encoding lacks become ``?``, NUL bytes are left out.
+    It quotes a field that holds a delimiter, a quote or a line end. It puts ``'`` in front of a field that a
+    spreadsheet would read as a formula. Letters that the file's encoding lacks become ``?``; NUL bytes are left out.
     """
 
     def __init__(self, delimiter: str, encoding: str) -> None:
@@ -63,17 +63,17 @@ _SECRET: Final = re.compile(
     r"|track(?:[123]|one|two|three)?(?:data)?|track[123]?equivalentdata|magstripe(?:data)?|magneticstripe(?:data)?"
     r"|(?:mag)?swipe(?:data)?|fulltrack(?:data)?"
 )
-"""Names of columns that hold what must not be stored after authorisation (PCI DSS 3.3): letters and digits only."""
+"""Names of columns whose values must not be stored after authorisation (PCI DSS 3.3), reduced to letters and digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the engine knows about the columns of one file. Equal for every chunk.
+    """The columns of one file, the same for each of its chunks.
 
     Attributes:
-        columns: Names of all input columns, in order; none where the file has no record at all.
+        columns: Names of all input columns, in order; empty if the file has no record.
         card: Index of the card number's column.
-        dropped: Indexes of the columns that the processor sees but nothing stores or echoes.
+        dropped: Indexes of the columns that only the processor sees: they are neither stored nor returned.
         own: The processor's own result columns, by its names.
         result_header: First bytes of the result, Excel's separator line first; empty for a file without any record.
         line_end: Line end for a last record that has none.
@@ -93,17 +93,18 @@ class Layout:
 
     @classmethod
     def of(cls, header: bytes, settings: CsvSettings, *, result_columns: Sequence[str] = ()) -> Layout:
-        """Work out the layout from :attr:`Splitter.header`.
+        """Return the layout of a file with this header.
 
         Args:
-            header: The header record, or the made-up one of a file without header.
-            settings: How the file looks.
+            header: See :attr:`Splitter.header`.
+            settings: Format of the file.
             result_columns: The processor's own result columns.
 
         Raises:
-            CsvError: The header's names are empty, doubled, not text or a card's values; the card column is missing, or
-                a column to drop by its number.
-            PermanentError: A result column's name collides; a rename names no result column of the processor.
+            CsvError: A name in the header is empty, duplicate, not text or a card's value; the card column is missing;
+                or a column that ``drop_columns`` gives by number is missing.
+            PermanentError: Two columns of the result have the same name, or ``rename_result_columns`` names an unknown
+                column.
         """
         separator = separator_line(header)
         delimiter = delimiter_of(header, settings.delimiter)
@@ -147,7 +148,7 @@ def looks_secret(name: str) -> bool:
 
 
 def _letters(name: str) -> str:
-    """Return what two names have in common that differ in case, blanks, signs and invisible characters only."""
+    """Return only the letters and digits of a name, in one case, to compare names loosely."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
 
 
@@ -163,12 +164,12 @@ def _added_names(settings: CsvSettings, own: Sequence[str]) -> list[str]:
     added += [settings.rename_result_columns.get(name, name) for name in own]
     doubled = sorted({name for name in added if added.count(name) > 1})
     if doubled:
-        raise PermanentError("result_column_collision", f"Result columns with equal names: {_quoted(doubled)}.")
+        raise PermanentError("result_column_collision", f"Several result columns are named {_quoted(doubled)}.")
     return added
 
 
 def _quoted(names: Sequence[str]) -> str:
-    """Return names that settings or a processor chose; those that are in a file alone are never quoted."""
+    """Return names from the settings or a processor, quoted. Names that come only from a file are never quoted."""
     return ", ".join(map(repr, names))
 
 
@@ -177,8 +178,8 @@ def _refuse_collisions(columns: Sequence[str], added: Sequence[str]) -> None:
     if taken:
         raise PermanentError(
             "result_column_collision",
-            f"The input already has columns named {_quoted(taken)}: rename the result's"
-            " by status_column, message_column or rename_result_columns.",
+            f"The input already has columns named {_quoted(taken)}: rename the result columns with"
+            " status_column, message_column or rename_result_columns.",
         )
 
 
@@ -208,7 +209,7 @@ def _card_index(columns: Sequence[str], settings: CsvSettings, delimiter: str, l
 
 
 def _position(wanted: str, width: int) -> int | None:
-    """Return the index that a number from 1 means; None if it is no number, or greater than the width."""
+    """Return the index of a column given by its number from 1; None if that is not a number or over the width."""
     return int(wanted) - 1 if wanted.isascii() and wanted.isdigit() and 1 <= int(wanted) <= width else None
 
 
@@ -216,11 +217,11 @@ _SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ","
 
 
 def _advice(columns: Sequence[str], wanted: str, delimiter: str, *, separated: bool) -> str:
-    """Return what to change, as far as the first line shows it."""
+    """Return which setting to change, as far as the first line shows it."""
     alike = next((number for number, name in enumerate(columns, start=1) if _letters(name) == _letters(wanted)), None)
     if alike is not None and _letters(wanted):
         return (
-            f"Column {alike} has that name but for case, blanks, signs or invisible characters: write the name as in "
+            f"Column {alike} has that name except for case, blanks, signs or invisible characters: write it as in "
             f'the file, or card_column = "{alike}".'
         )
     if len(columns) == 1:
@@ -246,7 +247,7 @@ def _dropped_indexes(columns: Sequence[str], card: int, settings: CsvSettings, l
             raise CsvError(
                 "csv_drop_column_missing",
                 f"The file has {count_of(len(columns), 'column')}, so it has no column {wanted} (drop_columns): a "
-                "column may be missing, and what must not be stored may be elsewhere.",
+                "column may be missing, and data that must not be stored may be in another one.",
                 line=line,
             )
     return tuple(sorted(dropped))

@@ -16,12 +16,12 @@ from pipeline.jobs.csv_engine.scanning import QUOTE, Flags, Lines, Positions
 from pipeline.jobs.csv_engine.splitter import Chunk
 
 _OFFSET: Final = np.int32
-"""Offsets of Arrow's strings. A chunk is far smaller than what they can count."""
+"""Type of the offsets in Arrow's strings. Chunks are far smaller than its maximum."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSpans:
-    """Where the fields of the sound records are in some bytes, quotes included.
+    """Where the fields of the sound records are in a chunk's bytes, quotes included.
 
     Attributes:
         data: The bytes.
@@ -37,7 +37,7 @@ class FieldSpans:
 
     @classmethod
     def of(cls, lines: Lines, delimiters: Positions, counts: Positions, sound: Flags) -> FieldSpans:
-        """Pick the sound records' fields; ``counts``: delimiters of each record."""
+        """Return the fields of the sound records; ``counts`` is the number of delimiters of each record."""
         starts, stops = lines.starts, lines.stops
         if not sound.all():
             delimiters = delimiters[np.repeat(sound, counts)]
@@ -49,14 +49,14 @@ class FieldSpans:
         return self.starts if column == 0 else self.delimiters[:, column - 1] + 1
 
     def ends(self, column: int) -> Positions:
-        """Return where it ends."""
+        """Return where the field of a column ends, for each record."""
         return self.stops if column == self.delimiters.shape[1] else self.delimiters[:, column]
 
     def values(self, column: int) -> pa.StringArray:
-        """Return the values of a column: outer quotes taken off, doubled quotes halved.
+        """Return the values of a column, without outer quotes, and with one quote for each doubled quote.
 
-        Begins and ends in turn are the offsets of an Arrow array over the bytes themselves, in which every second value
-        is a gap: taking the others copies each value once, in C++.
+        The begin and end of each field, in turn, are the offsets of an Arrow array over the bytes. Every second value
+        of that array is a gap. ``take`` copies each of the others once, in C++.
         """
         if not self.starts.size:
             return pa.array([], pa.string())
@@ -83,8 +83,8 @@ class Records:
         lines: The chunk's bytes, and where each record begins and ends.
         sound: Indexes of the records that go to the processor.
         fields: Their fields.
-        text: Their fields once more, in the chunk's bytes as UTF-8.
-        faulty: Index and reason of each other record, in order.
+        text: The same fields in the chunk's bytes converted to UTF-8.
+        faulty: Index of each faulty record with the reason, in order.
     """
 
     lines: Lines = field(repr=False)
@@ -97,8 +97,8 @@ class Records:
 def parse(chunk: Chunk, layout: Layout) -> Records:
     """Parse a chunk. CPU work: call it in a thread.
 
-    A record is unsound, and its reason names its line, when it has too few or too many fields, text after a closing
-    quote, or bytes that are no text in the file's encoding.
+    A record is faulty if it has too few or too many fields, text after a closing quote, or bytes that are not text in
+    the file's encoding. The reason names its line.
     """
     data = chunk.data
     lines = Lines.of(data, final=True)
@@ -118,7 +118,7 @@ def parse(chunk: Chunk, layout: Layout) -> Records:
     text = fields
     if not data.isascii():
         utf8 = data.decode(layout.author.encoding, "replace").encode()
-        if utf8 != data:  # every byte that gives structure is ASCII, so records and fields are the same, only elsewhere
+        if utf8 != data:  # delimiters, quotes and line ends are ASCII: the same fields, at other offsets
             again = Lines.of(utf8, final=True)
             separators = scanning.outside(scanning.find(utf8, delimiter), again.quotes)
             text = FieldSpans.of(again.without_blanks(), separators, counts, sound)
@@ -126,7 +126,7 @@ def parse(chunk: Chunk, layout: Layout) -> Records:
 
 
 def _counts(lines: Lines, delimiters: Positions, expected: int) -> Positions:
-    """Return the number of delimiters in each record; the usual case, all as expected, is checked without a search."""
+    """Return the number of delimiters in each record. In the usual case, all as expected, this needs no search."""
     starts, stops = lines.starts, lines.stops
     if not starts.size:
         return scanning.NONE

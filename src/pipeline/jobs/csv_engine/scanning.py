@@ -1,7 +1,7 @@
 """Finds quotes, lines and faults in raw CSV bytes with numpy: no decoding, no loop over bytes.
 
-The one law: a quote switches between inside and outside, doubled quotes switch twice. A byte is *outside* when
-the number of quotes before it, counted from the beginning of its record, is even.
+One rule decides: each quote switches between inside and outside, so a doubled quote switches twice. A byte is *outside*
+if the number of quotes before it, from the beginning of its record, is even.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def bytes_of(data: bytes) -> NDArray[np.uint8]:
 
 
 def find(data: bytes, byte: int) -> Positions:
-    """Return where ``byte`` stands."""
+    """Return the positions of ``byte``."""
     if data.find(byte) < 0:
         return NONE
     return np.flatnonzero(bytes_of(data) == byte).astype(np.int64, copy=False)
 
 
 def outside(positions: Positions, quotes: Positions) -> Positions:
-    """Return those positions that no quote encloses; both are counted from the same record's beginning."""
+    """Return the positions outside quotes. Both arguments begin at the same record's beginning."""
     if not quotes.size or not positions.size:
         return positions
     free: Flags = np.searchsorted(quotes, positions) & 1 == 0
@@ -57,7 +57,7 @@ def first(positions: Positions, flags: Flags) -> int | None:
 
 
 def stray_quote(data: bytes, quotes: Positions, delimiter: int) -> int | None:
-    """Return the first quote that opens neither at the beginning of a field nor right after a closing one (doubled)."""
+    """Return the first opening quote that is neither at the beginning of a field nor the second of a doubled quote."""
     opening = quotes[0::2]
     before = bytes_of(data)[np.maximum(opening - 1, 0)]
     fine: Flags = (before == delimiter) | (before == LF) | (before == QUOTE) | (opening == 0)
@@ -65,7 +65,7 @@ def stray_quote(data: bytes, quotes: Positions, delimiter: int) -> int | None:
 
 
 def text_after_quote(data: bytes, quotes: Positions, delimiter: int) -> Positions:
-    """Return the closing quotes that neither a delimiter, a line end, a quote nor the end of ``data`` follows."""
+    """Return the closing quotes before a byte that is neither a delimiter, nor part of a line end, nor a quote."""
     closing = quotes[1::2]
     closing = closing[closing + 1 < len(data)]
     after = bytes_of(data)[closing + 1]
@@ -74,7 +74,7 @@ def text_after_quote(data: bytes, quotes: Positions, delimiter: int) -> Position
 
 
 def lone_carriage_return(data: bytes, quotes: Positions, *, final: bool) -> int | None:
-    """Return the first CR outside quotes that no LF follows; one at the very end counts only when it is ``final``."""
+    """Return the first CR outside quotes without an LF after it. A CR at the end of ``data`` needs ``final``."""
     returns = find(data, CR)
     if not final:
         returns = returns[returns + 1 < len(data)]
@@ -85,10 +85,10 @@ def lone_carriage_return(data: bytes, quotes: Positions, *, final: bool) -> int 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Whole lines of ``data``, which begins at a record's beginning. A record is a line that is not blank.
+    """The whole lines of ``data``, which starts at the beginning of a record. A record is a line that is not blank.
 
     Attributes:
-        data: The bytes; behind the last whole line an unfinished one may stand.
+        data: The bytes. An unfinished line may follow the last whole line.
         quotes: Where quotes are.
         feeds: Where line feeds are, those inside quotes included.
         starts: Where each whole line begins.
@@ -118,7 +118,7 @@ class Lines:
         return cls(data, quotes, feeds, starts, ends, stops, np.equal(starts, stops))
 
     def without_blanks(self) -> Lines:
-        """Return the records alone."""
+        """Return the lines that are records."""
         if not self.blank.any():
             return self
         kept = ~self.blank
@@ -146,9 +146,9 @@ class Fault:
     """One fault.
 
     Attributes:
-        at: Offset that orders faults: the byte that makes it one.
-        line_at: Offset whose line is named.
-        error: Makes the error of the line's number.
+        at: Offset of the byte that makes the fault certain; the lowest offset is the first fault.
+        line_at: Offset in the line that the error names.
+        error: Makes the error from the line number.
     """
 
     at: int
@@ -160,11 +160,11 @@ def faults(lines: Lines, limits: CsvLimits, *, delimiter: int, room: int, final:
     """Yield the first fault of each kind.
 
     Args:
-        lines: What to look at.
+        lines: The lines to check.
         limits: Bounds of fields and records.
         delimiter: The byte between fields.
-        room: How many more records, a header included, the file may hold.
-        final: Nothing follows.
+        room: How many more records the file may have, including a header.
+        final: Whether the file ends here.
     """
     data, quotes = lines.data, lines.quotes
     nul = data.find(b"\0")

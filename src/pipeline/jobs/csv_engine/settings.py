@@ -18,7 +18,7 @@ def is_position(column: str) -> bool:
 
 
 class CsvSettings(BaseModel):
-    """Format of the input file, and names of the columns that the result adds. ECS does not publish them: ask your contact."""
+    """Format of the input file, and columns that the result adds. ECS does not publish it: ask your contact."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +49,7 @@ class CsvSettings(BaseModel):
     )
     drop_columns: tuple[str, ...] | None = Field(
         default=None,
-        description="Input columns that the processor sees and nothing stores or returns, by name in any case or by position from 1 as text; default: names that look like CVV, PIN or track data; [] drops none. Must be set if header = false",
+        description="Input columns that only the processor sees: they are neither stored nor returned. Give names in any case, or positions from 1 as text. Default: names that look like CVV, PIN or track data; [] drops none. Must be set if header = false",
     )
 
     @field_validator("delimiter")
@@ -69,7 +69,7 @@ class CsvSettings(BaseModel):
         if self.drop_columns is None:
             faults.append(
                 'write drop_columns = ["3"] with the number of each column that holds a CVV, PIN or track data, or '
-                "drop_columns = [] if there are none: no name shows which they are, and they would be stored"
+                "drop_columns = [] if there are none: without names the pipeline cannot find them and would store them"
             )
         elif not all(map(is_position, self.drop_columns)):
             faults.append('write drop_columns as numbers, e.g. drop_columns = ["3"]')
@@ -113,5 +113,5 @@ class CsvLimits(BaseModel):
     chunk_records: Count = Field(
         default=10_000,
         ge=1,
-        description="A chunk ends at this many records. A crash repeats a chunk at most, so lower it if a card takes long",
+        description="A chunk ends at this many records. A crash repeats at most one chunk: lower it if a card takes long",
     )

@@ -1,4 +1,4 @@
-"""Cuts a file into chunks of whole records. The same bytes give the same chunks, however the stream is cut."""
+"""Splits a file into chunks of whole records. Equal bytes give equal chunks, in whatever pieces they arrive."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Position:
 
     Attributes:
         byte: Offset from the file's first byte (a BOM counts).
-        record: Number of data records before this place.
-        line: Number of physical lines before this place (a quoted field may span several).
+        record: Number of data records before this position.
+        line: Number of physical lines before this position (a quoted field may span several).
     """
 
     byte: int = 0
@@ -33,11 +33,11 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A run of whole data records: the unit of work, of checkpoint and of repetition.
+    """A run of whole data records. Work, checkpoints and repetition go by chunks.
 
     Attributes:
         number: Running number from 0. Chunk 0 exists even when the file holds no record.
-        data: The records exactly as in the file, without header or BOM; the last line end may be missing at the end.
+        data: The records exactly as in the file, without header or BOM. The last chunk may lack the last line end.
         start: For chunk 0 the beginning of the file; else the end of the chunk before.
         end: Where the next chunk begins.
     """
@@ -54,7 +54,8 @@ class Chunk:
 
 
 SNIFF_BYTES: Final = 512
-"""How much of the beginning decides. Fixed, so that the cutting of the input does not matter."""
+"""Number of bytes by which :func:`sniff` decides. It is fixed: the decision must not depend on how the input arrives.
+"""
 
 BOM: Final = b"\xef\xbb\xbf"
 
@@ -66,7 +67,7 @@ _ENCODINGS: Final = (  # UTF-32 first: its little-endian mark begins with that o
 )
 
 _MAGIC: Final = (
-    (b"\x1f\x8b", "gzip data inside the download (compressed twice, or compressed without saying so)"),
+    (b"\x1f\x8b", "gzip data inside the download (compressed twice, or without a Content-Encoding)"),
     (b"PK\x03\x04", "a ZIP archive, e.g. an Excel workbook"),
     (b"PK\x05\x06", "an empty ZIP archive"),
     (b"%PDF-", "a PDF"),
@@ -93,7 +94,7 @@ _TAR_AT: Final = 257
 
 
 def sniff(head: bytes) -> None:
-    """Refuse what cannot be a CSV, by its first :data:`SNIFF_BYTES` bytes.
+    """Refuse a file whose first :data:`SNIFF_BYTES` bytes show that it is not a CSV file.
 
     Raises:
         CsvError: ``csv_unsupported_encoding`` or ``csv_not_a_csv``, naming what the file looks like.
@@ -117,30 +118,30 @@ _PIECE: Final = 1 << 20
 
 
 class Splitter:
-    """Cuts a stream of bytes into chunks of whole records.
+    """Splits a stream of bytes into chunks of whole records.
 
-    A record ends with LF or CR LF outside quotes, or with the file. A blank line (no byte between two line ends) is no
-    record: it is counted as a line, kept in the chunk's bytes and left out of the result. A chunk is closed at the
-    first line end where it holds ``chunk_bytes`` or ``chunk_records``. Both depend on the bytes and the two bounds
-    alone, so a splitter that begins at the end of any chunk finds the same chunks.
+    A record ends with LF or CR LF outside quotes, or at the end of the file. A blank line (no byte between two line
+    ends) is not a record: it has a line number and stays in the chunk's bytes, but the result leaves it out. A chunk
+    ends at the first line end where it has ``chunk_bytes`` or ``chunk_records``. Records and chunks depend only on the
+    bytes and these two limits. So a splitter that starts at the end of any chunk finds the same chunks.
 
-    A fault fails the file at the same record with the same code and line however the input is cut: chunks that ended
-    before it are returned first, by the :meth:`feed` that finds it; the next call raises. (A fault in a file that is
-    shorter than :data:`SNIFF_BYTES` is always found by :meth:`finish`, which raises at once.)
+    A fault gives the same error, with the same line, in whatever pieces the input arrives. The :meth:`feed` that finds
+    the fault returns the chunks that end before it; the next call raises. (In a file shorter than :data:`SNIFF_BYTES`,
+    :meth:`finish` finds the fault and raises at once.)
 
     Args:
-        settings: How the file looks.
-        limits: Bounds of chunks, fields, records and the file.
-        at: Where to begin: the end of a chunk.
+        settings: Format of the file.
+        limits: Limits of chunks, fields, records and the file.
+        at: Where to start: the beginning of the file, or the end of a chunk.
         next_chunk: The number of the chunk that begins there.
-        header: The header that a splitter of the same file found; only for ``at`` beyond the beginning.
+        header: The header that an earlier splitter found in the same file. Pass it if ``at`` is the end of a chunk.
 
     Attributes:
         header: The header record with its line end, exactly as in the file; None until the splitter has read it. If the
-            file begins with Excel's separator line, that comes first. A file without a header gets one made up
-            (``column_1,column_2,...``), as wide as its first record; a file without any record gets ``b""``. A restart
-            needs nothing else of the file's beginning. Once a layout has accepted the header, it holds no card data
-            and may be stored.
+            file begins with Excel's separator line, the header includes it. For a file without a header, the splitter
+            makes one (``column_1,column_2,...``) with a name for each field of the first record. For a file without any
+            record, it is ``b""``. A restart needs nothing else from the beginning of the file. Once a layout has
+            accepted the header, it holds no card data and may be stored.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class Splitter:
     def feed(self, data: bytes) -> Sequence[Chunk]:
         """Take the next bytes and return the chunks that they complete. CPU work: call it in a thread.
 
-        It returns the chunks that end before a fault first; the next call raises.
+        If it finds a fault, it returns the chunks that end before the fault; the next call raises.
 
         Raises:
             CsvError: The file is not a CSV, its encoding is refused, a quote never ends or is inside an unquoted field,
@@ -180,9 +181,9 @@ class Splitter:
         return self._collect(self._feed(data))
 
     def finish(self) -> Sequence[Chunk]:
-        """Return the last chunks; every file gives at least one chunk. Raises as :meth:`feed`.
+        """Return the last chunks; every file gives at least one chunk. It raises the errors of :meth:`feed`.
 
-        Blank lines alone make a chunk only where they are the whole file.
+        Blank lines make a chunk of their own only if the file has nothing else.
         """
         return self._collect(self._finish(), last_call=True)
 
@@ -204,7 +205,7 @@ class Splitter:
         for begin in range(0, min(len(data), room), _PIECE):
             yield from self._piece(data[begin : min(begin + _PIECE, room)])
         if len(data) > room:
-            yield from self._open_head()  # the head's content comes first, however the input is cut
+            yield from self._open_head()  # faults in the head come first, in whatever pieces it arrives
             raise errors.file_too_large(self._limits.max_bytes)
 
     def _finish(self) -> Iterator[Chunk]:
@@ -238,7 +239,7 @@ class Splitter:
         yield from self._scan(text, final=False)
 
     def _scan(self, work: bytes, *, final: bool) -> Iterator[Chunk]:
-        """Move the whole lines of ``work``, which begins at a record's beginning, into chunks; keep the rest."""
+        """Move the whole lines of ``work`` into chunks; keep the rest. ``work`` starts at the beginning of a record."""
         lines = Lines.of(work, final=final)
         fault = self._first_fault(lines, final=final)
         whole = lines.ends.size if fault is None else int(np.searchsorted(lines.ends, fault.at, "right"))
@@ -253,7 +254,7 @@ class Splitter:
         return min(found, key=lambda fault: fault.at, default=None)
 
     def _take(self, lines: Lines, whole: int) -> Iterator[Chunk]:
-        """Hold the first ``whole`` lines and yield a chunk wherever a bound is reached."""
+        """Add the first ``whole`` lines to the current chunk; yield each chunk that reaches a limit."""
         skipped = self._take_header(lines, whole)
         ends, records = lines.ends[skipped:whole], np.cumsum(~lines.blank[skipped:whole])
         done = int(lines.ends[skipped - 1]) if skipped else 0
@@ -278,7 +279,7 @@ class Splitter:
         self._tail = lines.data[done:]
 
     def _take_header(self, lines: Lines, whole: int) -> int:
-        """Note the header where it has come; return how many lines it takes away from the data."""
+        """Store the header as soon as it is complete; return how many of the lines are not data."""
         if not self._awaits_header:
             return 0
         index = int(np.searchsorted(np.cumsum(~lines.blank[:whole]), 1))

@@ -1,4 +1,4 @@
-"""A whole file through the engine in one go: for local files, benchmarks and authors of processors."""
+"""Runs a whole file through the engine, for local files, benchmarks and authors of processors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.jobs.processors.protocols import JobContext
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of a file's records."""
+    """How many records a file has, and how they ended."""
 
     records: int
     ok: int
@@ -25,7 +25,7 @@ class Summary:
 
 
 Sink = Callable[[bytes], Awaitable[object]]
-"""Takes the result's next bytes."""
+"""Receives the next bytes of the result."""
 
 
 async def run_stream(
@@ -40,10 +40,10 @@ async def run_stream(
 ) -> Summary:
     """Run every chunk of ``source`` and give the result bytes to ``sink``, in order.
 
-    Memory is bounded by ``in_flight`` chunks. The processor is the caller's to open and close.
+    Memory holds at most ``in_flight`` chunks. The caller opens and closes the processor.
 
     Raises:
-        PermanentError, TransientError: As :class:`Splitter`, :class:`Layout` and :meth:`ChunkEngine.run`.
+        PermanentError, TransientError: See :class:`Splitter`, :class:`Layout` and :meth:`ChunkEngine.run`.
     """
     walk = _Walk(sink, settings, processor, context, in_flight)
     splitter = Splitter(settings, limits)
@@ -57,7 +57,7 @@ async def run_stream(
 
 
 class _Walk:
-    """Chunks on their way, in order."""
+    """Runs several chunks at a time and passes on their results in order."""
 
     def __init__(
         self, sink: Sink, settings: CsvSettings, processor: LoadedProcessor, context: JobContext, in_flight: int
@@ -72,7 +72,7 @@ class _Walk:
         self._ok = self._failed = 0
 
     async def take(self, chunks: Sequence[Chunk], splitter: Splitter) -> None:
-        """Start chunks, waiting for earlier ones where too many are on their way."""
+        """Start chunks. If too many are running, wait for the earliest."""
         if self._engine is None and splitter.header is not None:
             own = self._processor.result_columns
             layout = Layout.of(splitter.header, self._settings, result_columns=own)
@@ -84,13 +84,13 @@ class _Walk:
             self._running.append(asyncio.create_task(self._engine.run(chunk), name=f"chunk-{chunk.number}"))
 
     async def drain(self) -> Summary:
-        """Wait for all chunks."""
+        """Wait for all chunks and return the counts."""
         while self._running:
             await self._deliver()
         return Summary(self._ok + self._failed, self._ok, self._failed)
 
     async def stop(self) -> None:
-        """Cancel what is still running, after a failure."""
+        """Cancel the chunks that are still running after a failure."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What is done with a chunk of cards: built in, or your own."""
+"""Processors of cards: the built-in ones, and the interfaces for your own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digits and the Luhn formula (ISO/IEC 7812-1, annex B) over a whole column."""
+"""Checks digits and the Luhn formula (ISO/IEC 7812-1, annex B) for a whole column at once."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint64]
 
 _LONG: Final = 256
-"""Letters beyond which a value is checked by itself, so that it does not cost a pass over all others per eight letters.
-"""
+"""A longer value is checked separately, because each eight letters would cost a pass over all values."""
 _LETTERS: Final = 8
-"""Letters of a word: an integer of 64 bits, of which the last letter is the highest byte."""
+"""Letters per word. A word is an integer of 64 bits, and the last letter is its highest byte."""
 
 _WORD: Final = np.dtype("<u8")
 _ZEROS: Final = np.uint64(0x3030303030303030)
 _HIGH_BITS: Final = np.uint64(0x8080808080808080)
 _MORE_THAN_NINE: Final = np.uint64(0x7676767676767676)
-"""Sets the high bit of a byte above nine."""
+"""Adding it sets the high bit of each byte above nine."""
 _EVERY_SECOND: Final = np.uint64(0x00FF00FF00FF00FF)
 _MORE_THAN_FOUR: Final = np.uint64(0x007B007B007B007B)
-"""Sets bit 7 of a pair of bytes above four."""
+"""Adding it sets bit 7 of each pair of bytes above four."""
 _ONES: Final = np.uint64(0x0001000100010001)
 _OWN: Final = np.array([(1 << 64) - (1 << 8 * (_LETTERS - letters)) for letters in range(_LETTERS + 1)], np.uint64)
-"""The bytes of the last so many letters of a word."""
+"""Masks of the last N letters of a word, by N."""
 
 
 def digits_and_luhn(numbers: pa.StringArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return for each value whether it is digits only, and whether in addition its last digit is right.
+    """Return, for each value, whether it has only digits, and whether its check digit is right too.
 
-    It reads eight letters of each value at a time, from the end on, so the work is some twenty vector operations per
-    eight letters of the longest value of up to 256 letters. An empty value has digits only and no right check digit.
+    It reads eight letters of each value at a time, starting at the end. That takes about twenty vector operations per
+    eight letters of the longest value up to 256 letters. An empty value has only digits, but not a right check digit.
     """
     rows = len(numbers)
     if not rows:
@@ -47,13 +46,13 @@ def digits_and_luhn(numbers: pa.StringArray) -> tuple[NDArray[np.bool_], NDArray
     others, pairs = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
     if words:
         values = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]]
-        # room in front of the first value, so that each word lies inside
+        # padding before the first value, so that each word is inside the array
         room = words * _LETTERS
         letters = np.concatenate((np.zeros(room, np.uint8), values))
         ends = offsets[1:] + (room - int(offsets[0]))
         alike = (lengths == lengths[0]).all()
         for number in range(1, words + 1):
-            if alike:  # the values lie in equal steps, which costs a tenth of looking each of them up
+            if alike:  # the values have equal distances: a strided view costs a tenth of an indexed one
                 word = np.ndarray((rows,), _WORD, letters, int(ends[0]) - number * _LETTERS, (int(lengths[0]),))
             else:
                 every = np.ndarray((letters.size - _LETTERS + 1,), _WORD, letters, strides=(1,))
@@ -71,8 +70,8 @@ def digits_and_luhn(numbers: pa.StringArray) -> tuple[NDArray[np.bool_], NDArray
 
 def _check(letters: NDArray[np.uint8]) -> tuple[bool, bool]:
     """Return the same for one value that is not empty."""
-    digits = letters[::-1] - np.uint8(ord("0"))  # letters below "0" wrap around to great numbers
-    if digits.max() > 9:  # noqa: PLR2004 - no digit
+    digits = letters[::-1] - np.uint8(ord("0"))  # letters below "0" wrap around to large numbers
+    if digits.max() > 9:  # noqa: PLR2004 - not a digit
         return False, False
     doubled = digits[1::2] * 2
     nines = np.count_nonzero(doubled > 9)  # noqa: PLR2004 - the digits of 18 are 1 + 8: nine less
@@ -80,7 +79,7 @@ def _check(letters: NDArray[np.uint8]) -> tuple[bool, bool]:
 
 
 def _digits(word: Words, letters: NDArray[np.int32]) -> Words:
-    """Return the values of a word's digits; 0 for letters that are not of the value, above 9 for what is no digit."""
+    """Return the values of a word's digits: 0 outside the value, above 9 for letters that are not digits."""
     digits = word ^ _ZEROS
     if letters.min() < _LETTERS:
         digits &= _OWN[np.clip(letters, 0, _LETTERS)]
@@ -88,7 +87,7 @@ def _digits(word: Words, letters: NDArray[np.int32]) -> Words:
 
 
 def _luhn_pairs(digits: Words) -> Words:
-    """Return the Luhn sum of each pair of digits: the right one, and the digits of twice the left one."""
+    """Return the Luhn sum of each pair of digits: the right digit plus the digits of twice the left one."""
     doubled = digits & _EVERY_SECOND
     nines = ((doubled + _MORE_THAN_FOUR) >> 7) & _ONES  # the digits of 18 are 1 + 8: nine less
     pairs: Words = ((digits >> 8) & _EVERY_SECOND) + doubled + doubled - nines * np.uint64(9)

@@ -1,4 +1,4 @@
-"""Which processor an integration uses, and how hard it may try."""
+"""The processor of an integration, and how often it tries a card."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline.units import Count, Seconds
 class ProcessorRetry(RetrySettings):
     """How often a card is tried, and how long the engine waits between two tries.
 
-    A longer ``Retry-After`` of the card service is honoured up to ``max_seconds``; a shorter one changes nothing, since
-    it would only use up the tries sooner.
+    A longer ``Retry-After`` of the card service is honoured up to ``max_seconds``. A shorter one changes nothing: it
+    would only use up the tries sooner.
     """
 
     first_seconds: FirstSeconds = 0.5
@@ -36,7 +36,7 @@ class ProcessorRetry(RetrySettings):
 
 
 class ProcessorSettings(BaseModel):
-    """What is done with each card of an integration."""
+    """The processor that handles each card of an integration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,6 +52,8 @@ class ProcessorSettings(BaseModel):
         default=8,
         ge=1,
         le=1024,
-        description="Cards of one chunk that a row-wise processor handles at the same time. Raise it as far as the card service allows",
+        description="How many cards of one chunk a row-wise processor handles at the same time. Raise it as far as the card service allows",
     )
-    retry: ProcessorRetry = Field(default=ProcessorRetry(), description="How often and how patiently a card is tried")
+    retry: ProcessorRetry = Field(
+        default=ProcessorRetry(), description="How often a card is tried, and how long the pauses are"
+    )

@@ -1,4 +1,4 @@
-"""Running a processor over a few cards in a test, through the engine that production uses; see ``pipeline.testing``."""
+"""Runs a processor over a few cards in a test, through the engine of production; see ``pipeline.testing``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def job_context(
     external_location_ids: tuple[str, ...] = ("46691",),
     deadline: datetime = datetime(2100, 1, 1, tzinfo=UTC),
 ) -> JobContext:
-    """Return a job for a processor to work in; name what your test is about."""
+    """Return a job for a processor. Pass only the fields that your test is about."""
     return JobContext(
         integration=integration,
         job_guid=job_guid,
@@ -47,17 +47,17 @@ async def run_processor(
     max_tries: int = 3,
     **options: Any,
 ) -> list[dict[str, str]]:
-    """Run a processor over cards and return the result file's rows, as the stdlib's csv reads them.
+    """Run a processor over cards; return the rows of the result file, read with the standard library's ``csv``.
 
-    It is constructed, opened, run in chunks of two cards (so that what it keeps between chunks shows) and closed as in
-    production, only without pauses between tries.
+    The processor is constructed, opened and closed as in production, but there are no pauses between tries. It gets
+    chunks of two cards, so that a test notices state kept between chunks.
 
     Args:
         processor: A class, a plain async function, an instance, or a name as in the settings.
         cards: A CSV text with header, or one mapping of column names to values per card.
-        csv_settings: How the file looks: name the card column here.
+        csv_settings: Format of the file: name the card column here.
         context: The job; see :func:`job_context`.
-        max_tries: How often a card is tried in all before it fails.
+        max_tries: Total number of tries of a card before it fails.
         **options: The processor's own options.
 
     Returns:
@@ -66,7 +66,7 @@ async def run_processor(
 
     Raises:
         FatalError: The processor cannot be loaded with these options.
-        PermanentError: As raised by the processor, or ``processor_failed`` where it breaks its contract.
+        PermanentError: The processor raised it, or broke its contract (``processor_failed``).
     """
     name = processor if isinstance(processor, str) else getattr(processor, "__name__", type(processor).__name__)
     retry = ProcessorRetry(first_seconds=_NO_PAUSE, max_seconds=_NO_PAUSE, max_tries=max_tries)

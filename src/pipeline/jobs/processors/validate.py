@@ -1,4 +1,4 @@
-"""The built-in processor that checks cards without asking anyone."""
+"""The built-in processor that checks cards locally."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _CARD_NUMBER: Final = "__card_number"
 
 
 class ColumnRule(BaseModel):
-    """What the values of another column must be. An empty value breaks only ``required``."""
+    """Rules for the values of another column. An empty value breaks only ``required``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     required: bool = Field(default=False, description="The value may not be empty")
-    max_length: int | None = Field(default=None, ge=1, description="Most letters that the value may have")
+    max_length: int | None = Field(default=None, ge=1, description="Maximum length of the value")
     pattern: str | None = Field(
         default=None, description="Regular expression (RE2) that the whole value must match, e.g. [A-Z]{3}"
     )
@@ -37,7 +37,7 @@ class ColumnRule(BaseModel):
             try:
                 pc.match_substring_regex(pa.array([""]), _whole(self.pattern))
             except pa.ArrowInvalid as error:
-                raise ValueError(f"pattern is no regular expression of RE2: {error}") from error
+                raise ValueError(f"pattern is not a regular expression of RE2: {error}") from error
         return self
 
 
@@ -46,12 +46,12 @@ class ValidateOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_length: int = Field(default=12, ge=1, description="Fewest letters of a card number")
-    max_length: int = Field(default=19, ge=1, le=200, description="Most letters of a card number")
-    digits_only: bool = Field(default=True, description="A card number holds digits 0 to 9 and nothing else")
-    luhn: bool = Field(default=True, description="The last digit is checked by the Luhn formula (ISO/IEC 7812-1)")
+    min_length: int = Field(default=12, ge=1, description="Minimum length of a card number")
+    max_length: int = Field(default=19, ge=1, le=200, description="Maximum length of a card number")
+    digits_only: bool = Field(default=True, description="A card number may have only the digits 0 to 9")
+    luhn: bool = Field(default=True, description="Check the last digit with the Luhn formula (ISO/IEC 7812-1)")
     prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        default=(), description="A card number begins with one of these; empty: any"
+        default=(), description="A card number must begin with one of these; empty allows any"
     )
     columns: dict[str, ColumnRule] = Field(default_factory=dict, description="Rules for other columns, by their name")
 
@@ -65,7 +65,7 @@ class ValidateOptions(BaseModel):
 
 
 class Validate:
-    """Fails a card that breaks a rule, naming the first rule broken, never a value. Columnar: whole chunks at once."""
+    """Fails cards that break a rule; the message names the first broken rule, never a value. Columnar."""
 
     Options = ValidateOptions
     version = "1"
@@ -78,14 +78,15 @@ class Validate:
         """Return status and message of every card.
 
         Raises:
-            PermanentError: ``validate_column_missing``: a rule is for a column that the file does not have.
+            PermanentError: A rule is for a column that the file lacks (``validate_column_missing``).
         """
         decision = _Decision(batch.num_rows)
         self._check_numbers(batch.column(_CARD_NUMBER), decision)
         for name, rule in self._options.columns.items():
             if name not in batch.schema.names:
                 raise PermanentError(
-                    "validate_column_missing", f"validate has a rule for column {name!r}: there is none."
+                    "validate_column_missing",
+                    f"Processor validate has a rule for column {name!r}, which the file lacks.",
                 )
             _check_column(name, batch.column(name), rule, decision)
         return decision.batch()
@@ -96,9 +97,9 @@ class Validate:
         decision.fail(lengths == 0, "card number is missing")
         if options.digits_only:
             digits, sums = digits_and_luhn(numbers)
-            decision.fail(~digits, "card number holds something else than digits")
+            decision.fail(~digits, "card number has characters other than digits")
         wrong = (lengths < options.min_length) | (lengths > options.max_length)
-        decision.fail(wrong, f"card number has not {options.min_length} to {options.max_length} characters")
+        decision.fail(wrong, f"card number must have {options.min_length} to {options.max_length} characters")
         if options.luhn:
             decision.fail(~sums, "card number fails its check digit (Luhn)")
         if options.prefixes:
@@ -136,10 +137,10 @@ def _check_column(name: str, values: pa.StringArray, rule: ColumnRule, decision:
         decision.fail(lengths > rule.max_length, f"{name} has more than {rule.max_length} characters")
     if rule.pattern is not None:
         matches = _flags(pc.match_substring_regex(values, _whole(rule.pattern)))
-        decision.fail(filled & ~matches, f"{name} has not the required form")
+        decision.fail(filled & ~matches, f"{name} does not have the required form")
     if rule.one_of is not None:
         known = _flags(pc.is_in(values, pa.array(rule.one_of, pa.string())))
-        decision.fail(filled & ~known, f"{name} is none of the allowed values")
+        decision.fail(filled & ~known, f"{name} is not one of the allowed values")
 
 
 def _whole(pattern: str) -> str:

@@ -545,9 +545,10 @@ async def test_whatever_a_processor_raises_fails_the_job_by_its_class_and_line_a
     with pytest.raises(ProcessorFailed) as caught:
         await run(b"card_number\n" + SECRET.encode() + b"\n", form(loud))
     failed = caught.value
-    kind, first = LOUD[loud].__name__, "the records from 1 on" if form is LoudByBatch else "record 1"
+    by_batch = form is LoudByBatch
+    kind, where = LOUD[loud].__name__, " in the batch that begins at record 1" if by_batch else ", at record 1"
     assert failed.code == "processor_failed"
-    words = rf"Processor mine raised {kind} at support/loud_processors\.py:\d+, at {first}\."
+    words = rf"Processor mine raised {kind} at support/loud_processors\.py:\d+{where}\."
     assert re.fullmatch(words, failed.message)
     assert failed.fault is not None
     assert "shout" in {frame.function for frame in failed.fault.frames}
@@ -606,7 +607,7 @@ async def test_an_error_about_the_job_needs_words() -> None:
     async def stop(_card: Card, _context: JobContext) -> None:
         raise PermanentError("mine", 7)  # type: ignore[arg-type]
 
-    with pytest.raises(ProcessorFailed, match="raised an error whose code or message is no text"):
+    with pytest.raises(ProcessorFailed, match="raised an error whose code or message is not text"):
         await run(b"card_number\n1\n", stop)
 
 

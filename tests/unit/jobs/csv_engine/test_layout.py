@@ -168,8 +168,8 @@ def test_a_name_that_nearly_fits_is_said_by_its_number(name: str) -> None:
     """Blanks and invisible characters are hard to find in a file."""
     _, message = code(f"id,{name}\n".encode())
     assert message.startswith(
-        "The file has no column 'card_number' (card_column). Column 2 has that name but for case, blanks, signs or "
-        'invisible characters: write the name as in the file, or card_column = "2". '
+        "The file has no column 'card_number' (card_column). Column 2 has that name except for case, blanks, signs or "
+        'invisible characters: write it as in the file, or card_column = "2". '
     )
 
 
@@ -212,8 +212,8 @@ def test_a_file_without_the_column_to_drop_is_refused(wanted: str) -> None:
     assert code(headless, header=False, card_column="1", drop_columns=(wanted,)) == (
         "csv_drop_column_missing",
         (
-            f"The file has 3 columns, so it has no column {wanted} (drop_columns): a column may be missing, and what "
-            "must not be stored may be elsewhere."
+            f"The file has 3 columns, so it has no column {wanted} (drop_columns): a column may be missing, and data "
+            "that must not be stored may be in another one."
         ),
     )
 

@@ -337,8 +337,8 @@ async def test_cards_before_open_are_a_fault_of_the_caller() -> None:
         ({"url": "https://c.example", "body": {"a": "}"}}, "body: a lone }"),
         ({"url": "https://c.example", "body": '{"a": {b}}'}, "body: no JSON document"),
         ({"url": "https://c.example", "body": "7"}, "body"),
-        ({"url": "https://c.example", "headers": {"a b": "c"}}, "'a b' is no header field"),
-        ({"url": "https://c.example", "headers": {"a": "b\r\nc"}}, "'a' is no header field"),
+        ({"url": "https://c.example", "headers": {"a b": "c"}}, "'a b' is not a valid header field"),
+        ({"url": "https://c.example", "headers": {"a": "b\r\nc"}}, "'a' is not a valid header field"),
         ({"url": "https://c.example", "headers": {"idempotency-key": "1"}}, "headers must not set idempotency-key"),
         ({"url": "https://c.example", "idempotency_header": "a b"}, "idempotency_header"),
         ({"url": "https://c.example", "token_file": "/t", "token_header": ""}, "token_header: "),
@@ -346,7 +346,7 @@ async def test_cards_before_open_are_a_fault_of_the_caller() -> None:
         ({"url": "https://c.example", "retry_statuses": ["6xx"]}, "retry_statuses"),
         (
             {"url": "https://c.example", "verb": "POST"},
-            "verb: is no option; there are allow_http, allow_private, ",
+            "verb: is not an option; there are allow_http, allow_private, ",
         ),
     ],
 )

@@ -237,7 +237,8 @@ def test_what_a_module_or_a_constructor_raises_is_named_by_class_and_line(
     code, message = refused(Mine, programme=SECRET)
     assert code == "processor_invalid"
     assert re.fullmatch(
-        rf"Processor mine cannot be made: it raised {LOUD[way].__name__} at processors/test_loading.py:\d+.", message
+        rf"Processor mine cannot be constructed: it raised {LOUD[way].__name__} at processors/test_loading.py:\d+.",
+        message,
     )
     (tmp_path / "my_loud_module.py").write_text(
         f"from support.loud_processors import shout\nshout({way!r}, {SECRET!r})\n"

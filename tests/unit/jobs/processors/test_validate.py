@@ -27,11 +27,11 @@ async def test_default_rules_are_digits_length_and_check_digit() -> None:
     assert await messages(GOOD, "", "4111 1111 1111 1111", "42", "4" * 20, "4111111111111112", "٤" * 16) == [
         "",
         "card number is missing",
-        "card number holds something else than digits",
-        "card number has not 12 to 19 characters",
-        "card number has not 12 to 19 characters",
+        "card number has characters other than digits",
+        "card number must have 12 to 19 characters",
+        "card number must have 12 to 19 characters",
         "card number fails its check digit (Luhn)",
-        "card number holds something else than digits",
+        "card number has characters other than digits",
     ]
 
 
@@ -44,7 +44,7 @@ async def test_letters_can_be_allowed_where_there_is_no_check_digit() -> None:
     """Lengths count characters, not bytes."""
     assert await messages("ÄBC-1", "ABC-12", luhn=False, digits_only=False, min_length=5, max_length=5) == [
         "",
-        "card number has not 5 to 5 characters",
+        "card number must have 5 to 5 characters",
     ]
 
 
@@ -79,10 +79,10 @@ async def test_other_columns_have_rules_of_their_own() -> None:
         "",
         "name is missing",
         "name has more than 5 characters",
-        "currency has not the required form",
-        "currency has not the required form",
-        "kind is none of the allowed values",
-        "card number has not 12 to 19 characters",
+        "currency does not have the required form",
+        "currency does not have the required form",
+        "kind is not one of the allowed values",
+        "card number must have 12 to 19 characters",
     ]
 
 
@@ -102,11 +102,11 @@ async def test_the_card_column_is_the_configured_one() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"min_lenght": 3}, "min_lenght: is no option; there are columns, digits_only, luhn, "),
+        ({"min_lenght": 3}, "min_lenght: is not an option; there are columns, digits_only, luhn, "),
         ({"min_length": "x"}, "min_length: "),
         ({"min_length": 20}, "min_length is greater than max_length"),
         ({"digits_only": False}, "luhn needs digits_only"),
-        ({"columns": {"a": {"pattern": "["}}}, "columns.a: pattern is no regular expression"),
+        ({"columns": {"a": {"pattern": "["}}}, "columns.a: pattern is not a regular expression"),
         ({"prefixes": [""]}, "prefixes.0: "),
     ],
 )

@@ -54,7 +54,7 @@ class BatchRequested(BaseModel):
     @classmethod
     def _calculable(cls, value: datetime) -> datetime:
         if not _TIMES[0] <= value < _TIMES[1]:
-            raise ValueError("a time between the years 2000 and 2200 is needed")
+            raise ValueError("must be a time between the years 2000 and 2200")
         return value
 
 

@@ -23,7 +23,7 @@ from pipeline.observability import parse_traceparent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRules:
-    """What every stage knows of an integration."""
+    """The rules of an integration that every stage needs."""
 
     partner: Partner
     limits: JobLimits
@@ -40,7 +40,7 @@ class Request:
     value: bytes
     traceparent: str | None
     appended: datetime | None
-    """When the record was appended to its topic; None where the broker keeps no times (the embedded one)."""
+    """When the record was appended to its topic; None if the broker keeps no times (the embedded one)."""
 
 
 R = TypeVar("R")
@@ -48,11 +48,11 @@ R = TypeVar("R")
 _EVENT_ID: Final = re.compile(r"[0-9a-f]{32}")
 _FIRST_MS: Final = 946_684_800_000
 _LAST_MS: Final = 7_258_118_400_000
-"""The years 2000 to 2199: other timestamps are no times."""
+"""The years 2000 to 2199. Other timestamps are not real times."""
 
 
 class IntegrationUnknown(Untried):
-    """The settings of this worker lack the integration: it is new and the worker is not, or somebody removed it."""
+    """The worker's settings lack the integration: it was added after the worker started, or it was removed."""
 
     CODE: Final = "integration_unknown"
 
@@ -77,25 +77,25 @@ def rules_for(integrations: Mapping[str, R], name: str) -> R:
 
 
 def decode_request(record: Record, integrations: Mapping[str, JobRules]) -> Request:
-    """Return what an announcement record says, as the partner of its integration reads it.
+    """Decode an announcement record in the format of its integration's partner.
 
     Raises:
         IntegrationUnknown: Its integration is not configured here, or not any more.
-        PoisonRecord: It names no integration, its key is of another one, or its value is no announcement. The ingress
-            publishes no such record.
+        PoisonRecord: It names no integration, its key belongs to another one, or its value is not an announcement. The
+            ingress never publishes such a record.
     """
     headers = first_values(record.headers)
     integration, event = headers.get(INTEGRATION_HEADER), headers.get("ce_id")
     # the id becomes part of a store key
     if not integration or not event or not _EVENT_ID.fullmatch(event):
         raise PoisonRecord(
-            "announcement_invalid", f"the headers {INTEGRATION_HEADER} and ce_id (32 hex digits) are needed"
+            "announcement_invalid", f"the record needs the headers {INTEGRATION_HEADER} and ce_id (32 hex digits)"
         )
     job = parse_job_key(record.key)
-    # a job that waits is filed under its key
+    # a job that waits is stored under its key
     if job is None or job[0] != integration or record.key != job_key(*job):
         raise PoisonRecord(
-            "announcement_invalid", f"its key must be the job's, of the integration in {INTEGRATION_HEADER}"
+            "announcement_invalid", f"the record's key must name the job and the integration of {INTEGRATION_HEADER}"
         )
     partner = rules_for(integrations, integration).partner
     try:
@@ -118,18 +118,18 @@ def decode_request(record: Record, integrations: Mapping[str, JobRules]) -> Requ
 
 
 def _appended(record: Record, first_wait: str | None) -> datetime | None:
-    """Return when the record was appended. A copy of a job that waited is younger than the announcement in it."""
+    """Return when the record was first appended. A copy of a job that waited has this time in a header."""
     if not _FIRST_MS <= record.timestamp_ms <= _LAST_MS:
         return None
     appended = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
     try:
         return min(appended, datetime.fromisoformat(first_wait)) if first_wait else appended
     except (ValueError, TypeError):
-        return appended  # another writer's header: no time, or one without a zone
+        return appended  # a foreign header: not a time, or without a time zone
 
 
 def announced_deadline(announcement: JobAnnouncement, margin_seconds: float) -> datetime:
-    """Return when work with an announcement's URLs must have ended."""
+    """Return the time by which work with an announcement's URLs must end."""
     return job_deadline(
         announcement.input_file_url,
         announcement.result_upload_url,
@@ -139,7 +139,7 @@ def announced_deadline(announcement: JobAnnouncement, margin_seconds: float) -> 
 
 
 async def announce(jobs: JobStore, request: Request, rules: JobRules, now: datetime) -> Announced:
-    """Store an announcement; safe to repeat and to race."""
+    """Store an announcement; safe to repeat, and to run at the same time as another worker."""
     deadline = announced_deadline(request.body, rules.limits.deadline_margin_seconds)
     if request.appended is not None:
         # the topic keeps a record for a limited time: a restart would lose a job that waits longer

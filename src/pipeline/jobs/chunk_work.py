@@ -1,4 +1,4 @@
-"""The work on one chunk: decides its cards, stores its part, and records the part as one of the result."""
+"""Processes one chunk: decides its cards, stores its part, and records the part in a manifest."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ async def open_layout(rules: FileRules, header: bytes) -> Layout:
 
 
 class ChunkWork:
-    """The work on the chunks of one generation, for one message.
+    """Processes the chunks of one generation, for one message.
 
-    The creation of a manifest decides: a worker that comes second deletes its own part, and stops.
+    The worker that first creates a chunk's manifest wins. A second worker deletes its own part and stops.
 
     Args:
-        context: The surroundings of the stage.
+        context: Dependencies of the stage.
         rules: The rules of the job's integration.
         message: The message that the stage handles.
         generation: The generation of parts.
         layout: The file's columns.
-        announcement: Tells the processor about the job.
+        announcement: Describes the job to the processor.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class ChunkWork:
         self._engine = ChunkEngine(layout, rules.processor, job, circuit=rules.circuit)
 
     async def decide(self, chunk: Chunk) -> Manifest:
-        """Decide the cards of one chunk; return its manifest when that exists.
+        """Decide the cards of one chunk; return its manifest once that is stored.
 
         Raises:
             OutcomeExists: The job's outcome was decided meanwhile.
             LeaseLost: Another worker may be doing this job, or has decided this chunk.
-            PermanentError, TransientError: As :meth:`ChunkEngine.run`.
+            PermanentError, TransientError: See :meth:`ChunkEngine.run`.
         """
         await self._lease.ensure()
         if await self._jobs.outcome(self._ref) is not None:
@@ -152,14 +152,14 @@ class ChunkWork:
             return await self._engine.run(chunk)
         except ProcessorFailed as error:
             kind, frames = (error.fault.kind, error.fault.lines) if error.fault else (None, [])
-            log.error(  # noqa: TRY400 - the text of what it raised may hold a card
+            log.error(  # noqa: TRY400 - the text of the exception may hold a card
                 "processor_failed", message=error.message, chunk=chunk.number, error=kind, frames=frames
             )
             raise
 
 
 async def chunks_of(download: Download, splitter: Splitter) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks of a file as it comes. A thread splits it, a piece at a time."""
+    """Yield the chunks of a file while it downloads. A thread splits one piece at a time."""
     async for piece in download.chunks():
         for chunk in await asyncio.to_thread(splitter.feed, piece):
             yield chunk
@@ -168,10 +168,10 @@ async def chunks_of(download: Download, splitter: Splitter) -> AsyncGenerator[Ch
 
 
 def position(stored: FilePosition) -> Position:
-    """Return a stored position as the CSV engine knows it."""
+    """Convert a stored position to one of the CSV engine."""
     return Position(byte=stored.byte, record=stored.record, line=stored.line)
 
 
 def file_position(position: Position) -> FilePosition:
-    """Return a position as it is stored."""
+    """Convert a position of the CSV engine to its stored form."""
     return FilePosition(byte=position.byte, record=position.record, line=position.line)

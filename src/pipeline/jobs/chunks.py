@@ -1,4 +1,4 @@
-"""One job's file: continues where the last run ended, and does the remaining chunks."""
+"""Processes one job's file: continues where the last run ended, and processes the remaining chunks."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class _JobChanged(Exception):
 class FileWork:
     """The work on one job's file for one message.
 
-    A crash costs the chunks that were in flight: the next run finds finished chunks by their manifests and does not
-    process them again. Memory is bounded by ``chunks_in_flight + 2`` chunks. A chunk is processed while it holds a slot
-    of the integration's share, which it gives back after its manifest; while it waits, the download may be cut.
+    After a crash, only the chunks in flight are processed again: the next run finds the finished ones by their
+    manifests. Memory holds at most ``chunks_in_flight + 2`` chunks. A chunk holds a slot of the integration's share
+    until its manifest is stored. While it waits for a slot, the server may cut the download.
 
-    The chunks of a file above ``limits.fanout_bytes`` are done by all workers: then this only divides the file, hands
-    the chunks out, and waits.
+    All workers process the chunks of a file above ``limits.fanout_bytes``. Then this class only divides the file, hands
+    out the chunks, and waits.
     """
 
     def __init__(
@@ -132,13 +132,13 @@ class FileWork:
             await self._work_off(download, checkpoint, resumed, announcement)
 
     def _is_large(self, source: Source) -> bool:
-        """Return whether all workers share the file: it is large, and each can read its chunks of it alone."""
+        """Return whether all workers share the file: it is large, and a worker can download single chunks of it."""
         bound = self._rules.limits.fanout_bytes
         plain = source.encoding == "identity" and source.etag and source.size is not None
         return bool(plain and bound and source.size and source.size > bound)
 
     async def _share(self, checkpoint: Checkpoint) -> Processed:
-        """Divide the file, unless that is done, and let all workers do its chunks."""
+        """Divide the file, unless that is done already, and let all workers process its chunks."""
         announcement = await self._jobs.newest(self._ref)
         with self._shared.one_of(self._ref.integration):
             planner = Planner(self._context, self._rules, self._message, self._starts, self._url)
@@ -179,7 +179,7 @@ class FileWork:
     async def _fitting(self, download: Download, *, parts_left: bool) -> Checkpoint:
         """Return the parts that an earlier run made of exactly this file, or an empty checkpoint."""
         info, plan = download.info, self._rules.plan
-        # without an ETag nothing shows that the file is the same: such a generation is never found again
+        # without an ETag nothing proves that a file is the same: no later run finds this generation
         name = generation(info.etag or uuid4().hex, info.size, plan)
         if parts_left and (found := await self._jobs.checkpoint(self._ref, plan, name)):
             return found
@@ -237,7 +237,7 @@ class FileWork:
         )
 
     async def _do(self, chunk: Chunk, work: ChunkWork, slots: asyncio.Semaphore) -> None:
-        """Decide one chunk's cards, and record its part as one of the result."""
+        """Process one chunk when the integration's share has a free slot."""
         try:
             async with self._rules.chunk_slots:
                 await self._decide(chunk, work)

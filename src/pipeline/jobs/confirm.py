@@ -42,9 +42,10 @@ class ConfirmRules(JobRules):
 
     Attributes:
         retry: Pauses between two callbacks of one outcome.
-        circuit: Refuses a callback whose host fails again and again.
+        circuit: Refuses callbacks while their host keeps failing.
         ready: Raises a TransientError while no callback can be sent, e.g. because the token is expired.
-        hold: How long after the outcome a callback may wait for that: the store keeps the job's receipts for longer.
+        hold: How long after the outcome a callback may wait for ``ready``. The store keeps the job's receipts for
+            longer.
         keep_failed_parts: How long to keep the parts of a failed or refused job, for ``pipeline job result``.
     """
 
@@ -56,9 +57,9 @@ class ConfirmRules(JobRules):
     keep_failed_parts: timedelta
 
     def last_try(self, announcement: Announcement) -> datetime:
-        """Return from when on no further callback of an outcome follows a failed one.
+        """Return the time from which on a failed callback is not repeated.
 
-        ``limits.max_expiry_days`` bounds it too: the receipts of a job that expires in 2199 do not live as long.
+        ``limits.max_expiry_days`` bounds it too: a job may expire in 2199, but its receipts do not last as long.
         """
         latest = announcement.stored_at + timedelta(days=self.limits.max_expiry_days)
         expiry = min(announcement.request.expires_at, latest)
@@ -88,7 +89,7 @@ class _Notification:
 class ConfirmStage:
     """Handler of ``card-batch.uploaded`` and ``card-batch.failed``.
 
-    It records each try before it sends it. The partner may get the callback twice, equal in body and request id.
+    It records each try before it sends it. The partner may get a callback twice, with the same body and request id.
     """
 
     def __init__(self, context: StageContext, integrations: Mapping[str, ConfirmRules], parking: Parking) -> None:
@@ -105,7 +106,7 @@ class ConfirmStage:
         with job_in_logs(ref):
             await jobs.look()
             if jobs.has_waited() and await self._parking.waits(record, "confirm"):
-                # the partner may have asked for the pause, and this is another copy of the record
+                # this is another copy of the record: it must not end a pause that the partner may have asked for
                 log.info("job_waits_already", stage="confirm")
                 return
             outcome = await jobs.outcome(ref)
@@ -127,15 +128,17 @@ class ConfirmStage:
     async def _notify(self, notification: _Notification, rules: ConfirmRules) -> NotificationResult:
         """Send the callback once and record the result; raise TransientError if the stage must send it again.
 
-        The last try is the first one at or after the end of the retries. So a callback that was held until then, e.g.
-        for a new token, is still sent.
+        The first try at or after the end of the retries is the last one. So a callback that waited until then, e.g. for
+        a new token, is still sent.
         """
         ref, again = notification.ref, notification.again
         begun, unanswered = await notification.jobs.notification_attempts(ref, again)
         until = rules.last_try(notification.announcement)
         if begun and self._context.clock() >= until and await self._jobs.attempt_at(ref, begun, again) >= until:
             await self._context.ensure_clock()
-            return await self._conclude(notification, "refused", begun, _too_late("the process ended in the last try"))
+            return await self._conclude(
+                notification, "refused", begun, _too_late("the process ended during the last try")
+            )
         url = notification.announcement.request.callback_url
         if "callback_url" in (notification.announcement.erased or ()):
             return await self._conclude(notification, "refused", begun, _no_answer(URL_ERASED, CALLBACK_URL_ERASED))
@@ -239,7 +242,7 @@ class ConfirmStage:
         if not drop_parts:
             await self._jobs.file("purge", ref, result.at + rules.keep_failed_parts)
         if confirmed:
-            # a failed job may begin a second attempt with its URLs: then they go with its parts
+            # a failed job may begin a second attempt with its URLs: then they are deleted with its parts
             keep_urls = outcome.outcome == "failed" and rules.policies.reannouncement_after_failure == "new_attempt"
             await self._jobs.close(
                 ref,
@@ -252,11 +255,13 @@ class ConfirmStage:
 
 
 URL_ERASED: Final = "callback_url_erased"
-CALLBACK_URL_ERASED: Final = "its callback URL was erased from the store when the job had ended"
+CALLBACK_URL_ERASED: Final = "the callback URL was erased from the store after the job ended"
 
 
 def _too_late(cause: str) -> Answer:
-    return _no_answer("callback_deadline", f"the callback was sent until it was too late; the last try: {quote(cause)}")
+    return _no_answer(
+        "callback_deadline", f"no callback was accepted before the retries ended; the last try: {quote(cause)}"
+    )
 
 
 def _no_answer(code: str, detail: str) -> Answer:

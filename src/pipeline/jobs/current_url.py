@@ -1,4 +1,4 @@
-"""The signed URL of a job's file, as the newest announcement has it."""
+"""The signed URL of a job's file, from the newest announcement."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def current_url(
     field: Literal["input_file_url", "result_upload_url"],
     lease: Lease | None = None,
 ) -> UrlSource:
-    """Return what gives the current URL; a download or upload asks it before each try.
+    """Return a function that returns the current URL; a download or upload calls it before each try.
 
-    It raises OutcomeExists if the job's outcome was decided meanwhile. After the first time it relies on no memory: a
-    try failed, and whether there is a new URL decides whether the job fails.
+    The function raises OutcomeExists if the job's outcome was decided meanwhile. From the second call on it reads the
+    store, not the memory: a try has failed, and unless there is a new URL, the job fails.
 
     Args:
-        context: The surroundings of the stage.
+        context: Dependencies of the stage.
         ref: The job's attempt.
         rules: The rules of the job's integration.
         field: Which URL.
-        lease: Ensured before each try; None: it is not asked.
+        lease: Checked before each try, if given.
     """
     asked = False
 

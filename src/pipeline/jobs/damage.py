@@ -11,7 +11,7 @@ from pipeline.errors import PermanentError
 log = structlog.get_logger(__name__)
 
 _REPORTED_KEPT: Final = 1000
-"""Objects that are logged once each; the deadline watch alone sees them every few seconds."""
+"""How many objects are remembered as logged. The deadline watch sees the same ones every few seconds."""
 
 
 class JobDamaged(PermanentError):
@@ -37,7 +37,7 @@ class Findings:
         self._reported: set[str] = set()
 
     def foreign(self, key: str) -> None:
-        """Warn of an object whose key the pipeline never makes; nothing else happens to it."""
+        """Log a warning about an object whose key the pipeline never creates; leave the object as it is."""
         if self._is_news(key):
             log.warning("store_object_foreign", key=key)
 

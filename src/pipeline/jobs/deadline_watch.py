@@ -28,30 +28,34 @@ from pipeline.storage import ObjectNotFound
 log = structlog.get_logger(__name__)
 
 _FAILURES_IN_A_ROW: Final = 5
-"""So many jobs in a row fail only if the store or the broker is unavailable: the next look tries again."""
+"""If this many jobs in a row fail, the store or the broker is unavailable, and the next look tries again."""
 
 _COUNT_EVERY_SECONDS: Final = 300.0
-"""Counting the open jobs is for metrics only, and costs a request of the store for every 1,000 of them."""
+"""Only metrics need the count of the open jobs, and it costs a request to the store for every 1,000 of them."""
 
 _FORGET_EVERY_SECONDS: Final = 86_400.0
-"""A refused job that nobody acted on is looked at so often, once its receipts are old enough to be deleted."""
+"""How often the watch checks refused jobs whose receipts are old enough to be deleted."""
 
 _HEAD_START_SECONDS: Final = 1.0
-"""How long after its arrival an announcement is left to PROCESS. Deadlines are minutes away, and the offset waits."""
+"""How long the watch leaves a new announcement to PROCESS. That is safe: deadlines are minutes away, and the watch
+commits the offset only afterwards.
+"""
 
 _ARRIVALS_KEPT: Final = 2000
-"""Some records are never handled here, because their partition moves to another worker first; they must not pile up."""
+"""How many arrivals are remembered. Records whose partition moves to another worker are never handled here, and must
+not pile up.
+"""
 
 
 class DeadlineWatch:
     """Handler of ``card-batch.requested`` in a group of its own, and the loop that looks for jobs that are due.
 
-    It files every job at once under the minute of its deadline. At the deadline, it decides ``failed`` for a job
-    without an outcome, and files the job as decided: so a look reads what is due, not what is open or was refused.
-    Several watches may run: the store creates the outcome once. Run it inside CONFIRM.
+    It files every new job under the minute of its deadline. At the deadline, it decides ``failed`` for a job without an
+    outcome, and files the job as decided. So a look reads only the jobs that are due, not all open or refused ones.
+    Several watches may run at the same time: the store creates an outcome only once. Run it inside CONFIRM.
 
     Args:
-        context: Its surroundings.
+        context: Its dependencies.
         integrations: The rules of each integration.
         interval: Seconds between two looks.
         receipts_kept: How long the store keeps the receipts of a job.
@@ -79,7 +83,7 @@ class DeadlineWatch:
         self._forget_at = 0.0
 
     async def arrive(self, record: Record) -> None:
-        """Remember when a record came, so that PROCESS has its head start only once."""
+        """Remember when a record arrived: the head start of PROCESS begins then."""
         self._arrived[record.partition, record.offset] = time.monotonic()
         if len(self._arrived) > _ARRIVALS_KEPT:
             del self._arrived[next(iter(self._arrived))]
@@ -87,8 +91,8 @@ class DeadlineWatch:
     async def handle(self, record: Record, lease: Lease) -> None:
         """File a job under its deadline, unless it has ended already.
 
-        PROCESS stores the announcement at the same time. So the watch waits for a moment, and nearly always finds it
-        stored, and small jobs ended; if PROCESS is not there, the watch stores it.
+        PROCESS stores the announcement too. The watch waits for a moment, so that it nearly always finds it stored, and
+        small jobs already ended. If no PROCESS runs, the watch stores it.
         """
         request = decode_request(record, self._integrations)
         rules = rules_for(self._integrations, request.integration)
@@ -125,7 +129,7 @@ class DeadlineWatch:
                     self._count_at = time.monotonic() + _COUNT_EVERY_SECONDS
             except FatalError:
                 raise
-            except Exception as error:  # noqa: BLE001 - it must go on: without it jobs end in silence
+            except Exception as error:  # noqa: BLE001 - it must go on: without it, jobs would never get an outcome
                 self._report_failure(error)
             await asyncio.sleep(self._interval)
 
@@ -151,7 +155,7 @@ class DeadlineWatch:
         later: list[Marker] = []
         async for marker in self._jobs.filed("open"):
             if marker.ref.integration not in self._integrations:
-                continue  # a removed integration's, or another deployment's: this process cannot meet its deadline
+                continue  # its integration was removed or belongs to another deployment: this process cannot handle it
             if nearest is None:
                 self._show_nearest(marker.minute)  # first, since deciding the job may fail
             if marker.minute > now:
@@ -185,9 +189,9 @@ class DeadlineWatch:
         return False
 
     async def _newest(self, marker: Marker) -> Announcement | None:
-        """Return the newest announcement of a filed job; None if there is none, and then its marker is removed.
+        """Return the newest announcement of a filed job; if there is none, remove the job's marker and return None.
 
-        A lifecycle rule deletes announcements, which are older than the marker: nothing is left to do.
+        A lifecycle rule deletes old announcements. Then nothing is left to do for the job.
         """
         try:
             return await self._jobs.newest(marker.ref)
@@ -197,7 +201,7 @@ class DeadlineWatch:
             return None
 
     async def count(self) -> None:
-        """Set the metrics of open jobs, those of integrations that are not configured here among them."""
+        """Set the metrics of open jobs, including those of integrations that are not configured here."""
         count = 0
         unconfigured: Counter[str] = Counter()
         kinds: tuple[MarkerKind, ...] = ("open", "decided")
@@ -227,7 +231,7 @@ class DeadlineWatch:
         try:
             return (await self._jobs.newest(ref)).traceparent
         except (ObjectNotFound, JobDamaged):
-            return None  # its parts go all the same
+            return None  # its parts are deleted anyway
 
     def _report_failure(self, error: Exception) -> None:
         if isinstance(error, TransientError | Overloaded):
@@ -236,7 +240,7 @@ class DeadlineWatch:
             fault = fault_of(error)
             log.error("watch_failed", error=fault.kind, frames=fault.lines)
         self._context.metrics.deadline_watch_failing.set(max(1, len(self._failing)))
-        self._show_nearest(self._nearest)  # its time goes on all the same
+        self._show_nearest(self._nearest)  # its deadline comes closer all the same
 
     def _show_nearest(self, nearest: datetime | None) -> None:
         self._nearest = nearest
@@ -282,7 +286,7 @@ class DeadlineWatch:
 
 
 class _Attempts:
-    """The attempts of one look, each contained.
+    """Handles the jobs of one look, so that a job that fails does not stop the others.
 
     Attributes:
         failed: Keys of the markers whose attempt failed.
@@ -296,8 +300,8 @@ class _Attempts:
         """Return what the work on one marker returns; True if it failed.
 
         Raises:
-            TransientError: The last of several attempts in a row that failed so: it is not the jobs.
-            FatalError: As the work raised it.
+            TransientError: Several attempts in a row failed this way, so the jobs are not the cause.
+            FatalError: The work raised it.
         """
         with job_in_logs(marker.ref):
             try:
@@ -314,7 +318,7 @@ class _Attempts:
                 log.error("watch_job_failed", code=error.code, message=error.message)  # noqa: TRY400 - expected
             except Exception as error:  # noqa: BLE001 - the other jobs must get their outcome
                 fault = fault_of(error)
-                log.error(  # noqa: TRY400 - its text may hold what the job holds
+                log.error(  # noqa: TRY400 - its text may hold data of the job
                     "watch_job_failed", code="internal_error", message=str(fault), frames=fault.lines
                 )
             else:

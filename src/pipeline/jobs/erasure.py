@@ -1,6 +1,6 @@
-"""Erases from a job's receipts what may identify a card: texts, tags of result files, signed URLs.
+"""Erases the parts of a job's receipts that may identify a card: texts, ETags of result files, signed URLs.
 
-Receipts stay, with everything that decides: a repeated message still finds that its step is done.
+The receipts stay, with all fields that the stages decide by. So a repeated message still finds its step done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.jobs.receipts import (
 )
 
 ERASED: Final = "The text was erased with the card data of the job."
-"""Takes the position of a text. A callback that is sent again has it too."""
+"""Replaces an erased text, also in a callback that is sent again."""
 
 _WORK: Final = r"(?:attempts/\d+/)?"
 _NOTIFICATION: Final = _WORK + r"(?:again/[^/]+/)?"
@@ -32,7 +32,7 @@ _NOTIFICATION: Final = _WORK + r"(?:again/[^/]+/)?"
 
 def _outcome(found: Outcome) -> Outcome:
     if found.outcome == "completed":
-        return found.model_copy(update={"result_etag": ""})  # its callback holds counts alone
+        return found.model_copy(update={"result_etag": ""})  # its callback holds only counts
     # without an id the callback is built again from the message, if the partner asks for it once more
     return found.model_copy(update={"message": ERASED, "body": "", "request_id": "", "result_etag": ""})
 
@@ -53,15 +53,15 @@ _RECEIPTS: Final[tuple[tuple[re.Pattern[str], type[Receipt], Callable[[Any], Rec
 
 
 async def erase_texts(jobs: JobStore, attempts: list[JobRef], at: datetime, *, dry_run: bool) -> int:
-    """Erase texts, tags and URLs of a job whose partner was notified; return how many objects held some.
+    """Erase texts, tags and URLs of a job whose partner was notified; return how many objects had any.
 
-    A damaged object stays as it is. A wait that is not over keeps its record.
+    A damaged object stays as it is. A job that still waits keeps its record.
 
     Args:
         jobs: The job store.
         attempts: All attempts of the job.
         at: The time.
-        dry_run: Whether only to count.
+        dry_run: Whether to count only.
     """
     root, erased = attempts[0].root, 0
     keys = await jobs.keys(root)

@@ -1,4 +1,4 @@
-"""Compares a file with its announcement, and with what can be uploaded."""
+"""Checks a file against its announcement and against the limits of an upload."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipeline.jobs.transfer import MAX_PUT_BYTES
 log = structlog.get_logger(__name__)
 
 _LEAST_ADDED: Final = len(",ok,")
-"""Fewest bytes that the result adds to a record: the status, an empty message, two delimiters."""
+"""The result adds at least this many bytes to a record: the status, an empty message, two delimiters."""
 
 
 class FileChecks:
-    """The checks of one file. Each raises PermanentError, with what to do."""
+    """The checks of one file. Each raises a PermanentError that says what to do."""
 
     def __init__(self, rules: JobRules, announcement: Announcement) -> None:
         self._policies = rules.policies
@@ -32,7 +32,7 @@ class FileChecks:
         check_result_size(source.size + self._announced * _LEAST_ADDED)
 
     def chunk(self, chunk: Chunk) -> None:
-        """Stop at the first record above the announced count, before more cards are processed."""
+        """Fail at the first record beyond the announced count, before more cards are processed."""
         announced = self._announced
         if self._policies.record_count_mismatch == "fail" and chunk.end.record > announced:
             raise PermanentError(
@@ -67,7 +67,7 @@ class FileChecks:
 
 
 def check_result_size(size: int) -> None:
-    """Return if a result of so many bytes can be uploaded.
+    """Check that a result of this size can be uploaded.
 
     Raises:
         PermanentError: It is too large for one upload.

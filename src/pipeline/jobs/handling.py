@@ -1,4 +1,4 @@
-"""Handles the records of jobs for a stage: with the job in every log line, and with each error treated per job."""
+"""Handles the records of jobs for a stage. It adds the job to every log line, and keeps each error to its job."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from pipeline.storage import StoreUnavailable
 log = structlog.get_logger(__name__)
 
 INTERNAL_ERROR: Final = "internal_error"
-"""Code of a job that failed in a way that nobody expects; it is retried, then parked."""
+"""Code of a job that failed with an unexpected error; it is retried, then parked."""
 
 _TRIES: Final = 3
 """Tries in the process before a job is parked: most faults pass in seconds."""
 _BROKEN_IN_A_ROW: Final = 5
 _DAMAGED_SECONDS: Final = 900.0
-"""How long a job waits whose outcome or announcements are damaged: somebody has to restore them."""
+"""How long a job waits if its outcome or announcements are damaged: an operator has to restore them."""
 
 _SHORT_PAUSE_SECONDS: Final = 10.0
-"""A job that must not be tried before this has passed is parked at once."""
+"""A job that must wait longer than this is parked at once."""
 
 
 _LONGEST_PAUSE_SECONDS: Final = 366 * 86_400.0
@@ -41,17 +41,17 @@ _LONGEST_PAUSE_SECONDS: Final = 366 * 86_400.0
 
 
 class JobHandler:
-    """The handler that a consumer calls for one stage. It calls the stage for each record.
+    """Handler of one stage's consumer: it calls the stage for each record.
 
-    Every log line that is written meanwhile carries the trace id, the integration and the job. A job that cannot be
-    done now is parked: after three tries, or at once if the pause is long or no try makes sense.
+    Every log line of the stage carries the trace id, the integration and the job. A job that cannot be done now is
+    parked: after three tries, or at once if the pause is long or another try cannot help.
 
     Args:
-        context: The surroundings of the stage.
+        context: Dependencies of the stage.
         handle: The stage's work for one record.
         parking: Parks jobs.
         arrive: The stage's work for a record that has just arrived, if it has any.
-        switches: Says which integrations are paused; None for a stage that goes on in a pause.
+        switches: Shows which integrations are paused; None for a stage that a pause does not stop.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class JobHandler:
         """Do the stage's work for a record; see :data:`pipeline.kafka.protocols.Handle`.
 
         Raises:
-            FatalError: As the stage raised it; or several jobs in a row failed in a way that nobody expects.
+            FatalError: The stage raised it, or several jobs in a row failed with unexpected errors.
         """
         with _record_in_logs(record):
             stage = self._context.stage
@@ -88,7 +88,7 @@ class JobHandler:
                 if _retried_here(record, error):
                     raise
                 if not self._context.clock_ok:
-                    raise _tried_soon(error) from error  # a wrong clock would say a wrong time when to try again
+                    raise _tried_soon(error) from error  # by a wrong clock, the job would be due at a wrong time
                 await lease.ensure()
                 if not await self._park(record, error):
                     raise
@@ -96,24 +96,24 @@ class JobHandler:
                 self._broken.clear()
 
     def _may_wait(self, record: Record) -> bool:
-        """Return whether a try of this record may come too early, so that the store must be asked.
+        """Return whether this record may be a copy that must still wait; then the store must be asked.
 
-        That is a copy of a parked record. CONFIRM looks itself, with the rest of the job. A repeat that PROCESS or
-        UPLOAD tries early does no harm, and each look costs a request.
+        Only a copy of a parked record may be. CONFIRM checks this itself, together with the rest of the job. Any other
+        record that PROCESS or UPLOAD tries early does no harm, and the check costs a request.
         """
         stage = self._context.stage
         copy = RETRY_COUNT_HEADER in first_values(record.headers)
         return copy and stage != "confirm" and not self._parking.is_next(record, stage)
 
     async def _contained(self, record: Record, lease: Lease) -> None:
-        """Let the stage handle the record; what must not end the process becomes a TransientError about the job."""
+        """Let the stage handle the record; turn an unexpected error into a TransientError about the job."""
         job = parse_job_key(record.key)
         if self._switches is not None and job is not None:
             await self._switches.ensure_running(job[0])
         try:
             return await self._handle(record, lease)
         except JobDamaged as damage:
-            # the stage would have failed the job if it could still be decided
+            # the stage could not fail the job: its outcome or announcements are damaged
             raise Untried(
                 damage.code,
                 f"{damage.key} is damaged ({damage.found}). Restore it from the store's versions or a backup.",
@@ -130,16 +130,16 @@ class JobHandler:
         raise TransientError("internal_error", f"A fault of the pipeline or of a library: {fault}.")
 
     def _note_broken(self, record: Record, error: TransientError) -> None:
-        """Stop the process if several different jobs in a row are parked so: then it is not the jobs."""
+        """Stop the process if several different jobs in a row failed unexpectedly: then the jobs are not the cause."""
         if error.code != INTERNAL_ERROR:
             return
         if first_values(record.headers).get(RETRY_CODE_HEADER) == INTERNAL_ERROR:
-            return  # known already; it comes back until it is fixed or its deadline passes
+            return  # counted already: it comes back until it is fixed or its deadline passes
         self._broken.add("/".join(map(str, parse_job_key(record.key) or (record.key,))))
         if len(self._broken) >= _BROKEN_IN_A_ROW:
             raise FatalError(
                 "internal_errors_in_a_row",
-                f"{len(self._broken)} different jobs in a row failed with errors that nobody expects, the last one: "
+                f"{len(self._broken)} different jobs in a row failed with unexpected errors, the last one: "
                 f"{error.message} The jobs are parked; a restart may help, and the log has the frames of each error.",
             )
 
@@ -160,23 +160,23 @@ class JobHandler:
             due=waiting.due.isoformat(),
         )
         if waiting.at >= begun:
-            self._note_broken(record, error)  # else it waited before; perhaps the process ended because of it
+            self._note_broken(record, error)  # else it waited before; perhaps it ended an earlier process
         return True
 
     @property
     def on_arrival(self) -> OnArrival | None:
-        """What the consumer calls with a record that has just arrived; None if the stage does nothing then."""
+        """Function that the consumer calls with each new record; None if the stage has none."""
         arrive = self._arrive
         if arrive is None:
             return None
 
         async def arrived(record: Record) -> None:
-            # its turn comes at once, and parks it
+            # on these errors, the handler parks the record: its turn comes at once
             with _record_in_logs(record), suppress(Untried, JobDamaged):
                 try:
                     await arrive(record)
                 except TransientError as error:
-                    # only its turn can park it; without the store its turn could do nothing either
+                    # only the handler can park it, but without the store the handler could do nothing either
                     if isinstance(error, StoreUnavailable) or _retried_here(record, error):
                         raise
                 except (PipelineError, SystemExit, KeyboardInterrupt):
@@ -196,14 +196,17 @@ def _retried_here(record: Record, error: TransientError) -> bool:
 
 
 def _seconds(asked: object) -> float | None:
-    """Return the pause that an error asks for; None if it is no number: a plug-in may have made the error."""
+    """Return the pause that an error asks for; None if it is not a number: a plug-in may have created the error."""
     if not isinstance(asked, int | float) or not math.isfinite(asked):
         return None
     return min(max(float(asked), 0.0), _LONGEST_PAUSE_SECONDS)
 
 
 def _tried_soon(error: TransientError) -> TransientError:
-    """Return the error for a record that stays with the consumer, where nothing ends a long pause early."""
+    """Return the error of a record that stays in the consumer.
+
+    It has no long pause, because nothing could end it early.
+    """
     return Untried(error.code, error.message) if isinstance(error, Untried) else error
 
 

@@ -1,4 +1,4 @@
-"""The job store: announcements, parts, receipts. Nothing is ever overwritten; creation decides."""
+"""The job store: announcements, parts, receipts. The first creation of an object wins; no object is overwritten."""
 
 from __future__ import annotations
 
@@ -31,12 +31,15 @@ from pipeline.storage import ObjectNotFound
 R = TypeVar("R", bound=Receipt)
 
 MOST_ANNOUNCEMENTS: Final = 100
-"""Announcements of one job, of all its attempts. Each is read and erased when the job has ended, and each new attempt
-reads all. New URLs twice an hour for two days are fewer."""
+"""Maximum number of announcements of one job, over all attempts.
+
+Each is read and erased when the job has ended, and each new attempt reads all. A partner that sends new URLs twice an
+hour for two days stays below it.
+"""
 
 _ANNOUNCEMENT: Final = re.compile(r"\d{15}-\w+\.json")
 _READ_ANNOUNCEMENTS: Final = frozenset({"process", "watch"})
-"""Stages whose records that wait are announcements."""
+"""Stages that read announcements: their waiting records hold URLs."""
 
 _NEXT_LOOK: Final = timedelta(hours=1)
 _CONFLICT: Final = re.compile(r"\w+\.json")
@@ -64,7 +67,7 @@ class JobStore(NotificationStore):
     """The state of all jobs, in any :class:`pipeline.storage.ObjectStore`."""
 
     def forget(self) -> None:
-        """Ask the store again, whatever it said a moment ago. Only a :class:`RecentJobs` remembers something."""
+        """Read from the store again, without memory. Only a :class:`RecentJobs` has one."""
 
     async def refresh(self) -> bool:
         """Call it before the first effect on the job. Only a :class:`RecentJobs` knows something of an earlier message.
@@ -99,7 +102,7 @@ class JobStore(NotificationStore):
         if differences:
             return await self._record_conflict(first, wanted, differences)
         earlier = [] if won else await self._announcement_keys(first)
-        # compare only the id: after a change of the margin, the same announcement has another deadline
+        # compare only the id: if the margin was changed, the same announcement has another deadline
         known = next((key for key in earlier if key.endswith(f"-{wanted.id}.json")), None)
         if known is not None:
             mine, stored = False, await self._get(known, Announcement)
@@ -107,8 +110,8 @@ class JobStore(NotificationStore):
             if len(earlier) >= MOST_ANNOUNCEMENTS:
                 raise PoisonRecord(
                     "announcements_too_many",
-                    f"The job has {len(earlier)} announcements already, and keeps the URLs that it has. Ask the "
-                    "partner why it announces the job so often.",
+                    f"The job has {len(earlier)} announcements already, so this one is not used. Ask the partner "
+                    "why it announces the job so often.",
                 )
             if earlier and new_attempt_after_failure:
                 wanted = wanted.model_copy(update={"attempt": await self._attempt_for(first, earlier)})
@@ -160,7 +163,7 @@ class JobStore(NotificationStore):
     async def only_announcement(self, first: JobRef, ident: str) -> tuple[datetime, bool] | None:
         """Return the deadline of a job's only announcement, and whether its partner is notified; it costs one listing.
 
-        None if the announcement is not stored, or is not the only one: then its attempt is not known from its key.
+        It returns None if the announcement is not stored, or is not the only one: its key does not name the attempt.
 
         Args:
             first: The first attempt of the job.
@@ -173,7 +176,10 @@ class JobStore(NotificationStore):
         return deadline_in(stored[0]), bool({f"{first.work}confirmed.json", f"{first.work}refused.json"} & {*keys})
 
     async def newest(self, ref: JobRef) -> Announcement:
-        """Return the current announcement: the one with the latest deadline, among those that have URLs if any has."""
+        """Return the current announcement: the one with the latest deadline.
+
+        One that has its URLs comes before an erased one.
+        """
         newest = None
         for key in reversed(await self._announcement_keys(ref)):
             found = await self._announcement(key)
@@ -208,12 +214,12 @@ class JobStore(NotificationStore):
         await self.objects.create(ref.marker(kind, due), b"")
 
     async def filed(self, kind: MarkerKind, *, until: datetime | None = None, after: str = "") -> AsyncIterator[Marker]:
-        """Yield filed jobs, earliest minute first, in no order within a minute. Who stops early saves requests.
+        """Yield filed jobs, earliest minute first, in any order within a minute. Stopping early saves requests.
 
         Args:
-            kind: Where they are filed.
-            until: Only minutes that have begun by then.
-            after: Key of a marker of this kind; only those that follow it.
+            kind: The list to read.
+            until: Yield only minutes that have begun by then.
+            after: Key of a marker of this kind; yield only those that follow it.
         """
         async for info in self.objects.scan(f"{kind}/", after=after):
             marker = parse_marker(info.key)
@@ -242,18 +248,17 @@ class JobStore(NotificationStore):
         newest: Announcement,
         drop_parts: bool = False,
     ) -> None:
-        """File an attempt as ended, and remove it from all minutes that it is filed under. A repeat changes nothing.
+        """File an attempt as ended, and remove all its open and decided markers. A repeat changes nothing.
 
-        One listing finds all, and one deletion removes parts and markers together: the caller repeats this until it
-        has succeeded.
+        It needs one listing, and removes parts and markers in one deletion. The caller repeats it until it succeeds.
 
         Args:
             ref: The attempt.
             outcome: How it ended.
             at: When.
-            keep_urls: Whether its signed URLs stay in the store, because somebody may still need them.
-            newest: The attempt's announcement that the caller has read; it is not read again.
-            drop_parts: Whether its parts go.
+            keep_urls: Whether its signed URLs stay in the store, because they may still be needed.
+            newest: The attempt's announcement that the caller has read already.
+            drop_parts: Whether to delete its parts.
         """
         await self.objects.create(ref.ended(at, outcome.outcome), b"")
         keys = await self.keys(ref.root)
@@ -267,12 +272,12 @@ class JobStore(NotificationStore):
         await self.delete_known([*parts, *(ref.marker(kind, one) for one in deadlines for kind in kinds)])
 
     async def drop_urls(self, ref: JobRef, at: datetime) -> list[datetime]:
-        """Erase the signed URLs of an attempt that nobody needs any more; return its announcements' deadlines.
+        """Erase the signed URLs of an attempt that are no longer needed; return its announcements' deadlines.
 
-        They are in its announcements, and in the receipts of announcements that waited. A wait that is not over keeps
-        its receipt, and an announcement that came after the outcome keeps its URLs until the partner is notified once
-        more, or they expire. Then the deadline watch calls this again, with the attempt's parts if it has some, which
-        are filed already and must not go earlier; else after an hour. A damaged object stays.
+        Announcements hold URLs, and so do the receipts of announcements that waited. A wait that is not over keeps its
+        receipt. An announcement that came after the outcome keeps its URLs until the partner is notified once more, or
+        they expire. In both cases, the deadline watch calls this again: when it deletes the attempt's parts, or, if
+        there are none, after an hour. A damaged object stays.
         """
         keys = await self.keys(ref.root)
         return await self._drop_urls(ref, at, keys, decided=await self._decided_at(ref))
@@ -285,7 +290,7 @@ class JobStore(NotificationStore):
         Args:
             ref: The attempt.
             at: The time.
-            keys: The job's objects.
+            keys: Keys of all objects of the job.
             decided: When the outcome was decided.
             newest: An announcement that the caller has read.
         """
@@ -311,7 +316,7 @@ class JobStore(NotificationStore):
         return deadlines
 
     async def _decided_at(self, ref: JobRef) -> datetime:
-        """Return when the outcome was decided; a time after all others if that is not known."""
+        """Return when the outcome was decided; if that is not known, the latest possible time."""
         with suppress(JobDamaged):
             outcome = await self.outcome(ref)
             if outcome is not None:
@@ -319,16 +324,16 @@ class JobStore(NotificationStore):
         return datetime.max.replace(tzinfo=UTC)
 
     async def _drop_wait(self, ref: JobRef, key: str, at: datetime) -> bool:
-        """Delete the receipt of a wait of this attempt's announcements; return False if the wait is not over."""
+        """Delete the receipt of a waiting announcement of this attempt; return False if the wait is not over."""
         found = WAITING_RECEIPT.fullmatch(key.removeprefix(ref.waiting))
         if found is None:
             self.findings.foreign(key)
         if found is None or found["stage"] not in _READ_ANNOUNCEMENTS:
-            return True  # a large job has many waits of chunks, and none holds a URL
+            return True  # a large job has many waits of chunks, which hold no URL
         with suppress(JobDamaged):
             wait = await self._find(key, Waiting)
             if wait is not None and wait.attempt == ref.attempt and wait.topic == Topic.BATCH_REQUESTED:
-                # before it is due, a receipt without a marker may belong to a wait that is about to be filed
+                # a receipt that is not due and has no marker may be one that is about to be filed
                 if wait.due > at or await self.is_filed(wait.marker):
                     return False
                 await self.objects.delete(key)
@@ -349,7 +354,7 @@ class JobStore(NotificationStore):
         return await self._find(key, model)
 
     async def record_waiting(self, wanted: Waiting) -> Waiting:
-        """Record that a record of the job waits; return the existing receipt."""
+        """Store the receipt of a wait; return the stored one, which may be an earlier one."""
         return (await self._create(wanted.marker.receipt, wanted))[1]
 
     async def processed(self, ref: JobRef) -> Processed | None:
@@ -357,7 +362,7 @@ class JobStore(NotificationStore):
         return await self._find(f"{ref.work}processed.json", Processed)
 
     async def decided_cards(self, ref: JobRef) -> tuple[int, int]:
-        """Return how many cards are ok and how many failed so far, by the most complete generation of parts."""
+        """Return how many cards are ok and how many failed so far, in the most complete generation of parts."""
         receipt = await self.processed(ref)
         if receipt is not None:
             return receipt.ok, receipt.failed
@@ -388,5 +393,5 @@ def _is_answered(ref: JobRef, announcement: Announcement, keys: Sequence[str]) -
 
 
 def deadline_in(key: str) -> datetime:
-    """Return the deadline that the key of an announcement says."""
+    """Return the deadline in the key of an announcement."""
     return datetime.fromtimestamp(int(key.rpartition("/")[2].partition("-")[0]) / 1000, UTC)

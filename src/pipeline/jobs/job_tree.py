@@ -1,4 +1,4 @@
-"""Where each object of a job lies (docs/decisions/0002-job-store-tree.md shows the whole tree)."""
+"""The key of each object of a job (docs/decisions/0002-job-store-tree.md shows the whole tree)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ _MINUTE_FORMAT: Final = "%Y%m%d%H%M"
 _SECOND_FORMAT: Final = "%Y%m%d%H%M%S"
 
 MarkerKind = Literal["open", "decided", "purge"]
-"""Where an attempt is filed. ``open``: its partner is not notified yet, by deadline; it may be decided. ``decided``: so
-too, once its deadline has passed. ``purge``: it has parts to delete, by the time when they go."""
+"""The lists of attempts.
+
+``open``: the partner is not notified yet; sorted by deadline. ``decided``: the same, after the deadline has passed.
+``purge``: there are parts to delete; sorted by the time of deletion.
+"""
 
 _KINDS: Final[Mapping[str, MarkerKind]] = {kind: kind for kind in get_args(MarkerKind)}
 
@@ -42,7 +45,7 @@ class JobRef:
 
     @property
     def root(self) -> str:
-        """Prefix of what all attempts share."""
+        """Prefix of the objects that all attempts share."""
         return f"jobs/{self.integration}/{self.job_guid}/"
 
     @property
@@ -51,7 +54,7 @@ class JobRef:
         return self.root if self.attempt == 1 else f"{self.root}attempts/{self.attempt}/"
 
     def parts(self, generation: str = "") -> str:
-        """Return the prefix of all parts, or of one generation's."""
+        """Return the prefix of all parts, or of the parts of one generation."""
         return f"{self.work}parts/{generation}/" if generation else f"{self.work}parts/"
 
     def manifest(self, generation: str, number: int) -> str:
@@ -59,23 +62,23 @@ class JobRef:
         return f"{self.parts(generation)}{number:08d}.json"
 
     def plan(self, generation: str) -> str:
-        """Return the key of what says that a generation's chunks are shared, and how many there are."""
+        """Return the key of the plan of a generation whose chunks are shared."""
         return f"{self.parts(generation)}plan.json"
 
     def plan_page(self, generation: str, number: int) -> str:
-        """Return the key of one page of a plan: where so many chunks end."""
+        """Return the key of one page of a plan, which says where its chunks end."""
         return f"{self.parts(generation)}plan/{number:08d}.json"
 
     def chunk_starts(self, generation: str, number: int) -> str:
-        """Return the prefix of the starts of one shared chunk."""
+        """Return the prefix of the recorded starts of one shared chunk."""
         return f"{self.parts(generation)}started/{number:08d}/"
 
     def source_changed(self, generation: str) -> str:
-        """Return the key of a worker's finding that the input is another file than the generation's."""
+        """Return the key of a worker's receipt that the input is not the generation's file."""
         return f"{self.parts(generation)}changed.json"
 
     def notification(self, again: str | None) -> str:
-        """Return the prefix of one notification: the first, or a repeated one that has a name."""
+        """Return the prefix of one notification: of the first, or of the repeated one with this name."""
         return f"{self.work}again/{again}/" if again else self.work
 
     @property
@@ -101,7 +104,7 @@ def ended_folder(integration: str, minute: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A filed job: what is due, and from which minute on."""
+    """A marker of a filed job: the job, and the minute from which on it is due."""
 
     key: str
     minute: datetime
@@ -109,12 +112,12 @@ class Marker:
 
     @property
     def over(self) -> datetime:
-        """When the minute it is filed under has passed."""
+        """The end of the minute under which the job is filed."""
         return self.minute + timedelta(minutes=1)
 
 
 def parse_marker(key: str) -> Marker | None:
-    """Return what a marker's key says; None if the pipeline makes no such key."""
+    """Return the marker with this key; None if the pipeline never makes such a key."""
     parts = key.split("/")
     if len(parts) != _MARKER_PARTS:
         return None
@@ -132,7 +135,7 @@ def parse_marker(key: str) -> Marker | None:
 
 
 def parse_ended(key: str) -> tuple[JobRef, str] | None:
-    """Return the attempt and its outcome that the key of an ended one names; None for a foreign object."""
+    """Return the attempt and the outcome in the key of an ended attempt; None for a foreign object."""
     try:
         _, integration, _, _, name = key.split("/")
         guid, attempt, outcome = name.split(".")
@@ -148,7 +151,7 @@ class WaitingMarker:
     Attributes:
         record: Which record of the job waits (16 hex digits).
         count: How often that record has waited, from 1.
-        due: From when on it is published to its topic again; a whole second.
+        due: When it is published to its topic again; a whole second.
     """
 
     ref: JobRef
@@ -160,7 +163,7 @@ class WaitingMarker:
 
     @property
     def key(self) -> str:
-        """Key of the marker. It says all that a listing of parked jobs needs."""
+        """Key of the marker. It has all data that a listing of parked jobs needs."""
         due = self.due.astimezone(UTC).strftime(_SECOND_FORMAT)
         code = re.sub(r"[^a-z0-9_]", "_", self.code)[:_CODE_LIMIT] or "_"
         ref = self.ref
@@ -177,7 +180,7 @@ class WaitingMarker:
 
 
 def parse_waiting_marker(key: str) -> WaitingMarker | None:
-    """Return what the marker of a parked job says, or None if the object is not one."""
+    """Return the marker of a parked job with this key, or None if the key is not of one."""
     match = _WAITING_MARKER.fullmatch(key)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""The records that stages exchange: built from receipts, so that a repetition is byte for byte the same."""
+"""The records that stages exchange. They are built from receipts, so that a repeated record has the same bytes."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class StageMessage:
     """A record about one job, as a stage received it.
 
     Attributes:
-        lease: Asked before each effect.
-        traceparent: Trace context that the record came with.
+        lease: Checked before each effect.
+        traceparent: Trace context of the record.
     """
 
     ref: JobRef
@@ -52,7 +52,7 @@ class StageMessage:
     @classmethod
     def of(cls, record: Record, ref: JobRef, lease: Lease) -> StageMessage:
         """Return the message of a record."""
-        # the header may hold any text, and every record of the job repeats it: only a valid context continues
+        # the header may hold any text, and every record of the job repeats it: use it only if it is valid
         trace = parse_traceparent(first_values(record.headers).get("traceparent"))
         return cls(ref, lease, trace.traceparent if trace else None)
 
@@ -61,7 +61,7 @@ def decode(record: Record, model: type[M]) -> M:
     """Return the message of a stage's record.
 
     Raises:
-        PoisonRecord: It is none; says which field, never its value.
+        PoisonRecord: The record is not such a message; the error names the field, never its value.
     """
     try:
         return model.model_validate_json(record.value)
@@ -79,13 +79,13 @@ def receipt_missing(ref: JobRef, name: str) -> PoisonRecord:
     """
     return PoisonRecord(
         "receipt_missing",
-        f"{ref.work}{name} does not exist, so this record speaks of what was never done; was the store emptied, or who "
-        "else writes to this topic?",
+        f"{ref.work}{name} does not exist, although this record says that the step was done. Was the store emptied, or "
+        "does another program write to this topic?",
     )
 
 
 def ref_of(message: JobMessage) -> JobRef:
-    """Return which attempt of which job a message is about."""
+    """Return the attempt of the job that a message is about."""
     return JobRef(message.integration, message.job_guid, message.attempt)
 
 
@@ -113,7 +113,7 @@ def processed_record(stage_message: StageMessage, announcement: Announcement, re
 def chunk_record(
     stage_message: StageMessage, announcement: Announcement, plan: Plan, generation: str, number: int
 ) -> OutgoingRecord:
-    """Return the record that lets any worker do one chunk; copies of it are equal."""
+    """Return the record that lets any worker process one chunk; copies of it are equal."""
     ref = stage_message.ref
     message = BatchChunk(
         integration=ref.integration,
@@ -189,13 +189,13 @@ def completed_record(
 def repeated_announcement(
     ref: JobRef, announcement: Announcement, *, identity: str, actor: str, at: datetime
 ) -> OutgoingRecord:
-    """Return a record that announces a job again as it was announced, under an id of its own.
+    """Return a record that repeats an announcement of a job under a new id.
 
     Args:
         ref: An attempt of the job.
         announcement: The announcement to repeat.
-        identity: Distinguishes this repetition from others; equal identities are the same announcement.
-        actor: Who repeats it.
+        identity: Distinguishes this repetition from others; equal identities give the same announcement.
+        actor: Who repeats the announcement.
         at: When.
     """
     key = job_key(ref.integration, ref.job_guid)

@@ -1,4 +1,4 @@
-"""The notifications of a job in the store: each try, each answer, and how it ended."""
+"""The notifications of a job in the store: each try, each answer, and the result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class NotificationStore(PartStore):
         return first
 
     async def notifies_again(self, ref: JobRef) -> bool:
-        """Return whether a repeated notification has begun that has not ended."""
+        """Return whether a repeated notification has begun but not ended."""
         for again in await self.objects.folders(f"{ref.work}again/"):
             if await self.notification_result(ref, again) is None:
                 return True
@@ -49,7 +49,7 @@ class NotificationStore(PartStore):
         return (await self._create(f"{ref.notification(again)}{receipt.told}.json", receipt))[1]
 
     async def notification_attempts(self, ref: JobRef, again: str | None = None) -> tuple[int, bool]:
-        """Return how many callbacks were begun, and whether one of them has no known answer."""
+        """Return how many callbacks were begun, and whether the answer of any of them is unknown."""
         begun: set[str] = set()
         answered: set[str] = set()
         prefix = f"{ref.notification(again)}told/"

@@ -1,4 +1,4 @@
-"""What operators' commands do to a job: cancel it, notify its partner again, begin a new attempt."""
+"""The actions of operators' commands on a job: cancel it, notify its partner again, begin a new attempt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CANCELLED: Final = "cancelled"
 """Reason of a job that an operator cancelled."""
 
 NOBODY_NOTIFIED: Final = "integration_removed"
-"""Code of the result of a job that was closed although nobody can notify its partner."""
+"""Result code of a job that was closed although its partner cannot be notified."""
 
 
 _ASK_ECS: Final = "Ask ECS to announce the job again with fresh URLs: that begins the new attempt without a command."
@@ -34,7 +34,7 @@ class Refused(PermanentError):
 
 
 async def check_cancel(jobs: JobStore, ref: JobRef, configured: Container[str]) -> None:
-    """Return if the job can be cancelled.
+    """Check that the job can be cancelled.
 
     Args:
         jobs: The job store.
@@ -42,7 +42,7 @@ async def check_cancel(jobs: JobStore, ref: JobRef, configured: Container[str]) 
         configured: Names of the configured integrations.
 
     Raises:
-        Refused: Its outcome is decided. Where its integration is not configured, only a confirmed job is refused.
+        Refused: Its outcome is decided. If its integration is not configured, only a confirmed job is refused.
     """
     outcome = await jobs.outcome(ref)
     if outcome is None or outcome.reason == CANCELLED:
@@ -80,11 +80,11 @@ async def check_retry(
         jobs: The job store.
         parking: Knows the parked jobs.
         ref: The job's latest attempt.
-        rules: Those of the configured integrations.
+        rules: Rules of the configured integrations.
         now: The time.
 
     Raises:
-        Refused: It cannot be retried; the message says what can be done instead.
+        Refused: It cannot be retried; the message names an alternative.
     """
     name, configured = _name(ref), rules.get(ref.integration)
     if configured is None:
@@ -97,7 +97,9 @@ async def check_retry(
         return "resumes"
     outcome = await jobs.outcome(ref)
     if outcome is None:
-        raise Refused("job_in_work", f"{name} does not wait, a stage has it: see job show. There is nothing to retry.")
+        raise Refused(
+            "job_in_work", f"{name} is in work and does not wait, so there is nothing to retry: see job show."
+        )
     if outcome.outcome == "completed":
         raise Refused("job_completed", f"{name} is completed; if ECS refused the callback: pipeline job notify {name}")
     if configured.policies.reannouncement_after_failure != "new_attempt":
@@ -123,8 +125,8 @@ class Operations:
     """Changes jobs on behalf of an operator. Each method is safe to repeat.
 
     Attributes:
-        context: Its stage is the operator, e.g. ``cli:alice``: the actor in outcomes and audit events.
-        rules: Those of the configured integrations.
+        context: Its stage is the operator, e.g. ``cli:alice``, who is the actor in outcomes and audit events.
+        rules: Rules of the configured integrations.
         keep_failed_parts: How long to keep the parts of a job that failed.
         parking: Knows the parked jobs.
     """
@@ -135,14 +137,14 @@ class Operations:
     parking: Parking
 
     async def cancel(self, ref: JobRef) -> Outcome | None:
-        """Fail a job as ``cancelled``, and have its partner notified; return the existing outcome.
+        """Fail a job as ``cancelled`` and publish the outcome, so that its partner is notified; return the outcome.
 
-        Work that is running stops at its next look at the outcome: before a chunk, a download, an upload. A job whose
-        integration the settings lack is closed: its partner is not notified, because nobody knows how. If no worker
-        ever knew the integration, the job has only waited: its waits end, and it gets no outcome (None).
+        Running work stops when it next checks the outcome: before a chunk, a download, an upload. A job whose
+        integration the settings lack is closed without notifying its partner, because the settings do not say how. If
+        no worker ever knew the integration, the job has only waited: its waits end, and it gets no outcome (None).
 
         Raises:
-            Refused: It was decided otherwise, before or just now, or no worker has read its announcement yet.
+            Refused: The job has another outcome already, or no worker has read its announcement yet.
         """
         await check_cancel(self.context.jobs, ref, self.rules)
         rules = self.rules.get(ref.integration)
@@ -204,11 +206,11 @@ class Operations:
         return outcome
 
     async def retry(self, ref: JobRef, identity: str) -> dict[str, JsonValue]:
-        """Resume a parked job, or begin a failed one again, after :func:`check_retry`; return what was done.
+        """Resume a parked job, or start a new attempt of a failed one. Call :func:`check_retry` first.
 
         Args:
             ref: The job's latest attempt.
-            identity: Name of the retry: one new attempt for one name.
+            identity: Name of the retry. The same name starts only one new attempt.
 
         Raises:
             Refused: Its URLs were erased meanwhile, so there is nothing to announce.
@@ -225,11 +227,13 @@ class Operations:
         return {"resumed": 0, "attempt": ref.attempt + 1}
 
     async def notify(self, ref: JobRef, again: str) -> Outcome:
-        """Have a callback sent again with the same body, after :func:`check_notify`; return the outcome.
+        """Make CONFIRM send the callback again; return the outcome.
+
+        Call :func:`check_notify` first. The body stays the same.
 
         Args:
             ref: The job's attempt.
-            again: Name of the repeated notification; the same name is sent once.
+            again: Name of the repeated notification. The same name sends only one notification.
 
         Raises:
             Refused: The job has no outcome.
@@ -247,7 +251,7 @@ def _not_notified(ref: JobRef) -> Refused:
 
 
 def _urls_erased(ref: JobRef) -> Refused:
-    return Refused("urls_erased", f"{_name(ref)}: its URLs were erased from the store when it had ended. {_ASK_ECS}")
+    return Refused("urls_erased", f"{_name(ref)}: its URLs were erased from the store after it ended. {_ASK_ECS}")
 
 
 def _name(ref: JobRef) -> str:

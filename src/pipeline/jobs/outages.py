@@ -1,4 +1,4 @@
-"""Resumes the jobs that waited for a host, as soon as the host works again."""
+"""Resumes the jobs that wait for a host as soon as the host works again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STAGES: Final[dict[CircuitPurpose, tuple[str, ...]]] = {
 async def resume_after_outages(circuits: Circuits, parking: Parking) -> NoReturn:
     """Whenever a circuit closes, resume the jobs that were parked because it was open; run it beside a stage.
 
-    If the store is not available, the jobs are not lost: each comes back by itself when its wait is over.
+    If the store is not available, no job is lost: each continues by itself when its wait is over.
     """
     while True:
         integration, purpose = await circuits.closed.get()

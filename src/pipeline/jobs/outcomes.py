@@ -28,10 +28,10 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _TIME_IS_OVER: Final = "deadline_passed"
-"""How the codes end whose reason is the time: ``deadline_passed``, ``source_deadline_passed``, ..."""
+"""Ending of the codes of missed deadlines: ``deadline_passed``, ``source_deadline_passed``, ..."""
 
 _NEW_URLS_HELP: Final = ("_deadline_passed", "_expired")
-"""How the codes end whose cause new URLs remove: ``source_expired``, ``upload_deadline_passed``, ..."""
+"""Endings of the codes of failures that new URLs fix: ``source_expired``, ``upload_deadline_passed``, ..."""
 
 _OUR_SIDE: Final = frozenset(
     {
@@ -44,11 +44,11 @@ _OUR_SIDE: Final = frozenset(
         "partner_failed",
     }
 )
-"""Codes of waits whose words are for operators: they name people, their reasons, files, settings."""
+"""Codes of waits whose messages are for operators only: they name people, files or settings."""
 
 _WITH_DEADLINE: Final = frozenset({"process", "chunks", "upload"})
 _WAITS_READ: Final = 20
-"""Latest waits of a job among which the last cause is looked for."""
+"""Number of latest waits of a job that are searched for the last cause."""
 
 _FIELD: Final = re.compile(rf"\b(?:{'|'.join(JobAnnouncement.model_fields)})\b")
 
@@ -70,7 +70,7 @@ async def counts_so_far(jobs: JobStore, ref: JobRef) -> Counts:
 
 
 class OutcomeExists(PipelineError):
-    """Another stage or worker decided the job's outcome while this one worked on it. It never leaves the stage."""
+    """Another stage or worker decided the job's outcome while this one worked on it. The stage handles it itself."""
 
     def __init__(self) -> None:
         super().__init__("outcome_exists", "the job's outcome was decided meanwhile")
@@ -79,7 +79,7 @@ class OutcomeExists(PipelineError):
 class Decider:
     """Decides outcomes on behalf of one stage.
 
-    The store creates an outcome once. The loser of a race publishes the existing outcome.
+    The store creates an outcome only once. The loser of a race publishes the existing outcome.
     """
 
     def __init__(self, context: StageContext) -> None:
@@ -92,7 +92,7 @@ class Decider:
         work: Callable[[], Awaitable[T]],
         counts: Callable[[], Counts],
     ) -> T | None:
-        """Return the result of ``work``, or None if the job failed or was decided: it publishes the outcome.
+        """Return the result of ``work``; if the job failed or was decided, publish the outcome and return None.
 
         A permanent error fails the job.
 
@@ -125,7 +125,7 @@ class Decider:
         """Fail the job if an object that the block reads is damaged.
 
         Raises:
-            JobDamaged: The job cannot even be decided, because its outcome or its announcements are damaged.
+            JobDamaged: The job cannot be decided, because its outcome or its announcements are damaged.
         """
         try:
             yield
@@ -145,7 +145,7 @@ class Decider:
         """Decide ``failed`` unless the job has an outcome; publish the outcome and return it.
 
         Raises:
-            ClockWrong: The reason is the time, and this machine's clock is wrong.
+            ClockWrong: The job failed because of the time, but this machine's clock is wrong.
         """
         if error.code.endswith(_TIME_IS_OVER):
             await self._context.ensure_clock()
@@ -200,7 +200,7 @@ class Decider:
         Args:
             message: The message that the stage handles.
             processed: The receipt of PROCESS.
-            etag: Of the uploaded result.
+            etag: ETag of the uploaded result.
             rules: The rules of the job's integration.
         """
         ref = message.ref
@@ -253,7 +253,7 @@ class Decider:
             context.metrics.deadline_seconds_left.labels(ref.integration).observe(left)
             log.info("outcome_decided", outcome=wanted.outcome, reason=wanted.reason, message=wanted.message)
         if wanted.outcome == "completed" != outcome.outcome:
-            await self._audit_upload(ref, wanted, traceparent)  # the result is at the partner, beside the failure
+            await self._audit_upload(ref, wanted, traceparent)  # the partner has the result although the job failed
         await self._publish(ref, outcome, traceparent, None, announcement)
         return outcome
 
@@ -280,12 +280,12 @@ class Decider:
 def failed_without_partner(
     announcement: Announcement, reason: str, message: str, counts: Counts, *, decided_by: str, at: datetime
 ) -> Outcome:
-    """Return the outcome of a failed job whose partner is not known here, so that it has no callback."""
+    """Return the outcome of a failed job without a callback, because its partner is not known here."""
     return _failed(announcement, reason, message, counts, callback=Callback("", ""), decided_by=decided_by, at=at)
 
 
 def callback_of(outcome: Outcome, announcement: Announcement, rules: JobRules) -> Callback:
-    """Return the callback of an outcome: the stored one, or where its partner was not known then, that of today."""
+    """Return the callback of an outcome: the stored one, or a new one if the partner was not known at the time."""
     if outcome.request_id:
         return Callback(outcome.body, outcome.request_id)
     message = _message(outcome.message or "", rules.partner)
@@ -321,7 +321,7 @@ def _failed(
 
 
 async def audit_outcome(context: StageContext, ref: JobRef, outcome: Outcome, traceparent: str | None) -> None:
-    """Add to the audit trail how a job ended; a repeat does not change the log."""
+    """Add a job's outcome to the audit trail; a repeat does not change the log."""
     await context.audit(
         AuditAction.OUTCOME_DECIDED,
         ref,
@@ -338,7 +338,7 @@ async def audit_outcome(context: StageContext, ref: JobRef, outcome: Outcome, tr
 
 
 def _announce_again(rules: JobRules) -> str:
-    """Return what the partner can do; announcing the job again helps only if its integration allows a new attempt."""
+    """Return a remedy for the partner. To announce the job again helps only if its integration allows a new attempt."""
     if rules.policies.reannouncement_after_failure == "new_attempt":
         return "Announce the job again with fresh URLs."
     return "Announce the cards as a new job: announced again, this job keeps its outcome."

@@ -1,9 +1,9 @@
-"""Parts encrypted at rest: AES-256-GCM in segments, so that neither writing nor reading holds more than it must.
+"""Encrypts parts at rest with AES-256-GCM, in segments, so that a reader holds only one segment in memory.
 
-The data object of a part is ``CPP1``, a salt of 32 bytes, and the segments. A segment holds 64 KiB of the result, the
-last one less, and a tag of 16 bytes. Each part has a key of its own, derived from the configured key and the salt
-(HKDF-SHA-256); so the number of a segment serves as its nonce. A tag covers the segment's bytes, its number, whether it
-is the last one, and the name of the object, which holds job, attempt, generation and chunk.
+The data object of a part consists of ``CPP1``, a salt of 32 bytes, and the segments. A segment consists of 64 KiB of
+the result (the last one may have less) and a tag of 16 bytes. Each part has its own key, derived from the configured
+key and the salt (HKDF-SHA-256), so the number of a segment can serve as its nonce. A tag covers the segment's bytes,
+its number, whether it is the last one, and the name of the object, which contains job, attempt, generation and chunk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.jobs.settings import PartKeySettings, PartSettings
 from pipeline.secret_files import SecretUnreadable, read_secret
 
 SEALED_ENDING: Final = ".aes"
-"""How the names of encrypted parts end."""
+"""Ending of the names of encrypted parts."""
 
 KEY_BYTES: Final = 32
 SEGMENT_BYTES: Final = 1 << 16
@@ -44,11 +44,12 @@ _CHECK_BYTES: Final = 8
 
 
 class Sealed(BaseModel):
-    """Which key encrypted a part; in its manifest.
+    """Which key encrypted a part; stored in the manifest.
 
     Attributes:
         key: Id of the key.
-        check: Sixteen hex digits that differ for another key under the same id. They reveal nothing of the key.
+        check: Sixteen hex digits that show whether the id now belongs to another key. They reveal nothing about the
+            key.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,11 +59,14 @@ class Sealed(BaseModel):
 
 
 class PartKeyUnavailable(Untried):
-    """The key of a part is missing, or another one is under its id: an operator can put it back, so the job waits."""
+    """The key of a part is missing, or its id now belongs to another key.
+
+    The job waits until an operator restores it.
+    """
 
 
 class PartChanged(Exception):
-    """The bytes of a part are not those that were written under its name. The job store reports it as damage."""
+    """The bytes of a part differ from those that were written. The job store reports it as damage."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -74,16 +78,16 @@ class PartKey:
 
     @property
     def sealed(self) -> Sealed:
-        """What a manifest says of it."""
+        """The description of the key for a manifest."""
         return Sealed(key=self.id, check=_derived(self.value, b"", _DERIVES_CHECK, _CHECK_BYTES).hex())
 
 
 class PartCipher:
-    """Encrypts parts with the first of its keys, and decrypts what any of them encrypted.
+    """Encrypts parts with the first of its keys, and decrypts parts with any of them.
 
     Args:
         keys: The one that encrypts comes first.
-        encrypts: False: new parts are stored in clear. Parts that are encrypted already are decrypted all the same.
+        encrypts: Whether to encrypt new parts. Encrypted parts are decrypted in any case.
     """
 
     def __init__(self, keys: Sequence[PartKey] = (), *, encrypts: bool = True) -> None:
@@ -113,17 +117,17 @@ class PartCipher:
         return b"".join(pieces), self._first.sealed
 
     def require(self, needed: Iterable[Sealed | None]) -> None:
-        """Return if every part can be decrypted; None: the part is in clear.
+        """Check that every part can be decrypted; None is a part in clear.
 
         Raises:
-            PartKeyUnavailable: A key is not configured, or is another one than it was. The message names its id.
+            PartKeyUnavailable: A key is not configured, or was replaced under the same id. The message names the id.
         """
         for sealed in needed:
             if sealed is not None:
                 self._key(sealed)
 
     def unsealed(self, name: str, sealed: Sealed) -> Unsealing:
-        """Return the decryption of one part; errors as of :meth:`require`."""
+        """Return the decryption of one part. It raises the errors of :meth:`require`."""
         return Unsealing(name, self._key(sealed).value)
 
     def _key(self, sealed: Sealed) -> PartKey:
@@ -132,12 +136,12 @@ class PartCipher:
             raise PartKeyUnavailable(
                 "part_key_missing",
                 f"Results of this job are encrypted with the key {sealed.key!r}, which parts.keys does not name. Add "
-                "it behind the key that encrypts, and restart; the job then continues without a command.",
+                "it after the first key, and restart; the job then continues without a command.",
             )
         if check != sealed.check:
             raise PartKeyUnavailable(
                 "part_key_differs",
-                f"Results of this job are encrypted with the key {sealed.key!r}, and its file holds another key now. "
+                f"Results of this job are encrypted with the key {sealed.key!r}, but its file now holds another key. "
                 "Put the former key back, give the new one an id of its own, and restart; the job then continues "
                 "without a command.",
             )
@@ -145,7 +149,7 @@ class PartCipher:
 
 
 class Unsealing:
-    """Decrypts one part piece by piece. It holds one segment, and the piece that it is given."""
+    """Decrypts one part piece by piece. It holds one segment and the current piece in memory."""
 
     def __init__(self, name: str, key: bytes) -> None:
         self._name = name
@@ -155,10 +159,10 @@ class Unsealing:
         self._rest = b""
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the bytes of the segments that are complete, except for the last one so far.
+        """Yield the bytes of the complete segments, except for the last one so far.
 
         Raises:
-            PartChanged: They are not what was written here.
+            PartChanged: The bytes are not those that were written.
         """
         self._rest += piece
         if self._aead is None and len(self._rest) >= _HEAD_BYTES:
@@ -171,7 +175,7 @@ class Unsealing:
             self._rest = self._rest[_SEALED_BYTES:]
 
     def finish(self) -> bytes:
-        """Return the bytes of the last segment; errors as of :meth:`feed`."""
+        """Return the bytes of the last segment. It raises the errors of :meth:`feed`."""
         if self._aead is None:
             raise PartChanged
         return self._open(self._aead, self._rest, last=True)
@@ -185,10 +189,10 @@ class Unsealing:
 
 
 def open_part_cipher(settings: PartSettings) -> PartCipher:
-    """Return the cipher of the settings, its keys read from their files.
+    """Return the cipher with the keys of the settings, read from their files.
 
     Raises:
-        FatalError: Parts are to be encrypted, and no key is configured; or a file holds no key.
+        FatalError: Encryption is on but no key is configured, or a file holds no key.
     """
     encrypts = settings.encryption != "off"
     if encrypts and not settings.keys:
@@ -210,7 +214,7 @@ def read_part_key(settings: PartKeySettings) -> PartKey:
 
 
 def new_part_key() -> str:
-    """Return a new key as its file holds it."""
+    """Return a new key in the form of a key file."""
     return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
 
 
@@ -252,5 +256,5 @@ def _nonce(number: int) -> bytes:
 
 
 def _bound(name: str, number: int, *, last: bool) -> bytes:
-    """Return what a segment's tag covers beside its bytes."""
+    """Return the data that a segment's tag covers in addition to its bytes."""
     return b"\0".join((name.encode(), str(number).encode(), b"last" if last else b"more"))

@@ -1,4 +1,4 @@
-"""Calls of somebody's partner: whatever it raises concerns one job, and its text is never shown."""
+"""Calls a partner's plug-in, so that any error in it affects one job only. The text of the error is never shown."""
 
 from __future__ import annotations
 
@@ -35,23 +35,24 @@ Service = Callable[[], Coroutine[Any, Any, Any]]
 
 _SERVICE_PAUSE_SECONDS: Final = 30.0
 _SHORTEST_MESSAGE: Final = 80
-"""Characters of an error message for a partner that cannot say how many it takes."""
+"""Longest error message, in characters, for a partner whose ``error_message_limit`` fails."""
 
 
 class ContainedPartner:
     """Calls a partner.
 
-    A job whose announcement or callback the partner cannot make is retried, then parked (``partner_failed``).
+    If it cannot decode a job's announcement or build its callback, the job is retried, then parked
+    (``partner_failed``).
     """
 
     def __init__(self, partner: Partner, name: str) -> None:
-        """Take the partner, and its name for messages."""
+        """Use ``name`` for the partner in messages."""
         self._partner = partner
         self._name = name
 
     @property
     def error_message_limit(self) -> int:
-        """See Partner; 80 if it cannot say."""
+        """See Partner; 80 if the partner fails."""
         try:
             limit: object = contained_call(lambda: self._partner.error_message_limit, PluginFailed)
         except PluginFailed as failed:
@@ -61,7 +62,7 @@ class ContainedPartner:
 
     @property
     def field_names(self) -> Mapping[str, str]:
-        """See Partner; none if it cannot say."""
+        """See Partner; empty if the partner fails."""
         try:
             return contained_call(lambda: dict(self._partner.field_names), PluginFailed)
         except PluginFailed as failed:
@@ -117,7 +118,7 @@ class ContainedPartner:
                 self._log("open_notifications", closing.fault)
 
     async def _serve(self, service: Service) -> None:
-        """Run a service; start it again if it fails, because the jobs of others run beside it."""
+        """Run a service; start it again if it fails, so that it does not stop the jobs of other partners."""
         while True:
             try:
                 await contained(service, PluginFailed, FatalError)
@@ -154,7 +155,7 @@ class ContainedPartner:
 
 
 class _ContainedNotifier:
-    """Sends callbacks; an unexpected error is one without an answer, since the partner may have the callback."""
+    """Sends callbacks. After an unexpected error, the partner may have the callback: it is reported as unanswered."""
 
     def __init__(self, notifier: Notifier, name: str, note: Callable[[str, Fault], None]) -> None:
         self._notifier = notifier

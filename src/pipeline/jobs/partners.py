@@ -1,7 +1,7 @@
 """The interface of a partner that announces jobs. Public API for a partner's package, see CONTRIBUTING.md.
 
-Each partner has its own shape of announcements and of callbacks. Everything between the two is the same for all
-partners: the stages work on a :class:`JobAnnouncement` and ask a :class:`Partner` for the rest.
+Each partner has its own format of announcements and callbacks. The stages work the same way for all partners: they use
+a :class:`JobAnnouncement`, and call a :class:`Partner` for the rest.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from pipeline.retry import RetryPolicy
 ENTRY_POINT_GROUP: Final = "card_pipeline.partners"
 
 UNANSWERED: Final = "callback_unanswered"
-"""Code of a TransientError of :meth:`Notifier.notify`: the partner may have the callback although no answer came."""
+"""Code of a TransientError of :meth:`Notifier.notify`: no answer came, but the partner may have the callback."""
 
 UNCLEAR: Final = "callback_unclear"
-"""The same for an answer that says nothing about the job, e.g. a maintenance page with a success status."""
+"""Code of a TransientError for an answer that is not about the job, e.g. a maintenance page with a success status."""
 
 CONFLICT: Final = "callback_conflict"
-"""Code of a refusal: the partner has an outcome of the job already. After an unanswered try, it is that try's."""
+"""Code of a refusal: the partner already has an outcome of the job.
+
+After an unanswered try, it is the outcome of that try.
+"""
 
 _FIRST_EXPIRY: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _EXPIRY_BOUND: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -46,8 +49,8 @@ class JobAnnouncement(BaseModel):
 
     Attributes:
         job_guid: Identifies the job in its integration. A partner without GUIDs derives one from its own id (UUID 5).
-        partner_reference_id: The name by which people at the partner know the job.
-        merchant_guid: The owner of the cards; equal in every announcement of a job, as is ``record_count``.
+        partner_reference_id: The job's name among people at the partner.
+        merchant_guid: The owner of the cards. It is the same in every announcement of a job, like ``record_count``.
         record_count: Number of data records in the input file, without the header.
         expires_at: When the partner stops waiting for the result.
         callback_url: Where to send the outcome; empty if the partner's notifier knows the address.
@@ -68,15 +71,15 @@ class JobAnnouncement(BaseModel):
     @field_validator("expires_at")
     @classmethod
     def _calculable(cls, value: datetime) -> datetime:
-        # stages take a margin off, add a retry time, and write the minute as a store key of twelve digits
+        # stages subtract a margin, add a retry time, and write the minute as twelve digits of a store key
         if not _FIRST_EXPIRY <= value < _EXPIRY_BOUND:
-            raise ValueError("a time between the years 2000 and 2200 is needed")
+            raise ValueError("must be a time between the years 2000 and 2200")
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """The part of a job's outcome that the partner learns.
+    """The part of a job's outcome that the partner gets.
 
     Attributes:
         records_processed: How many cards are decided, or how many of them are ok (``policies.records_processed``).
@@ -90,10 +93,10 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """The callback that every try sends; decided and stored together with the outcome.
+    """The callback that every try sends. It is stored together with the outcome.
 
     Attributes:
-        request_id: Identifies the callback to the partner: equal in all tries, and only for equal bodies.
+        request_id: Identifies the callback to the partner. It is the same in all tries; another body has another id.
     """
 
     body: str
@@ -108,7 +111,7 @@ class Answer:
         result: ``accepted``: the partner has the outcome. ``refused``: a repeat with the same body cannot help.
         status: HTTP status; 0 without an answer.
         code: Stable reason, e.g. ``callback_accepted`` or :data:`CONFLICT`.
-        detail: The partner's words, masked and cut (:func:`pipeline.jobs.wording.quote`).
+        detail: The partner's message, masked and cut (:func:`pipeline.jobs.wording.quote`).
     """
 
     result: Literal["accepted", "refused"]
@@ -118,7 +121,7 @@ class Answer:
 
 
 async def always_ready() -> None:
-    """Return at once: the :attr:`Notifications.ready` of a partner that needs nothing before a callback."""
+    """Return at once. For :attr:`Notifications.ready` of a partner that can always send callbacks."""
 
 
 class Notifier(Protocol):
@@ -128,7 +131,7 @@ class Notifier(Protocol):
         """Send one callback and interpret the answer.
 
         Args:
-            url: ``callback_url`` of the newest announcement; check its host before anything is sent.
+            url: ``callback_url`` of the newest announcement. Check its host before you send anything.
             job_guid: The job.
             body: :attr:`Callback.body`.
             request_id: :attr:`Callback.request_id`.
@@ -137,7 +140,7 @@ class Notifier(Protocol):
             TransientError: Send it again later, after ``retry_after`` if that is set: the answer says nothing about
                 the outcome, e.g. 401, 503 or a maintenance page. With the codes :data:`UNANSWERED` and :data:`UNCLEAR`
                 the partner may have received this try. Tries end ``policies.callback_retry_seconds`` after
-                ``expires_at``; the job is refused then.
+                ``expires_at``; then the job is refused.
             PermanentError: It cannot be sent, e.g. because the URL's host is not allowed.
         """
         ...
@@ -145,14 +148,14 @@ class Notifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Notifications:
-    """One integration's way to notify its partner.
+    """Everything that one integration needs to notify its partner.
 
     Attributes:
         retry: Pauses between two callbacks of one outcome.
-        services: Coroutines that run beside the stage until it stops. One that fails is started again.
-        alarms: Checks by name of what only this partner needs. The probe shows them; the process stays ready.
+        services: Coroutines that run beside the stage until it stops. If one fails, it is started again.
+        alarms: Named checks of things that only this partner needs. The probe shows them; the process stays ready.
         ready: Called before each callback. It raises a TransientError while none can be sent, e.g. because the token is
-            expired: nothing is sent then, and it does not count as a try.
+            expired. Then nothing is sent, and the call is not a try.
     """
 
     notifier: Notifier
@@ -180,13 +183,13 @@ class Resume(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NotifierContext:
-    """The surroundings of a notifier.
+    """The dependencies of a notifier.
 
     Attributes:
         integration: Its name, for logs and metrics.
         hosts: Hosts that the integration's URLs may name: ``open_session(hosts, network, "callback")`` reaches these.
         remember: Call it with each secret before you use it, so that logs mask it.
-        resume: Call it when the reason for which callbacks wait has passed, e.g. when there is a new token.
+        resume: Call it when waiting callbacks can continue, e.g. when there is a new token.
         saw_date: Call it with the ``Date`` header of an answer and the time before its request, so that the clock is
             compared with the partner's.
     """
@@ -215,7 +218,7 @@ class Partner(Protocol):
         ...
 
     def decode(self, value: bytes) -> JobAnnouncement:
-        """Return the announcement that a record holds: the webhook's body, as the partner's source accepted it.
+        """Return the announcement in a record's value, which is the webhook's body that the partner's source accepted.
 
         Raises:
             InvalidBody: The value is not an announcement. A pydantic ValidationError has the same effect.
@@ -227,7 +230,7 @@ class Partner(Protocol):
         ...
 
     def open_notifications(self, context: NotifierContext) -> AbstractAsyncContextManager[Notifications]:
-        """Open the connections of one integration's callbacks; they are closed with the block.
+        """Open the connections for one integration's callbacks; the end of the block closes them.
 
         Raises:
             FatalError: The integration's settings or files cannot be used.

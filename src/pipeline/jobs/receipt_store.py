@@ -1,4 +1,4 @@
-"""Creates and reads the receipts of jobs, and finds the damaged ones."""
+"""Creates and reads the receipts of jobs, and reports damaged ones."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class ReceiptStore:
         self.findings = findings or Findings()
 
     async def keys(self, folder: str) -> list[str]:
-        """Return the keys below a folder (ending with a slash), in order; a request of S3 for every 1,000 of them."""
+        """Return the keys below a folder (ending with a slash), in order; S3 needs a request per 1,000 keys."""
         return sorted([info.key async for info in self.objects.scan(folder)])
 
     async def _create(self, key: str, wanted: R) -> tuple[bool, R]:
-        """Create an object; return whether it is this call's, and the existing object."""
+        """Create an object; return whether this call created it, and the stored object."""
         if await self.objects.create(key, wanted.model_dump_json().encode()):
             return True, wanted
         try:
             return False, await self._get(key, type(wanted))
         except ObjectNotFound as error:
             raise StoreUnavailable(
-                f"{key} was deleted right after another worker created it; it is tried again"
+                f"{key} was deleted right after another worker created it; the pipeline tries again"
             ) from error
 
     async def _get(self, key: str, model: type[R]) -> R:
@@ -40,7 +40,7 @@ class ReceiptStore:
         try:
             return model.model_validate_json(data)
         except ValidationError:
-            # only the pipeline writes here: the object is damaged, or a newer version's; guessing would lose jobs
+            # the object is damaged, or a newer version of the pipeline wrote it: to guess could lose the job
             raise self.findings.damaged(key, f"{model.__name__} is unreadable") from None
 
     async def _find(self, key: str, model: type[R]) -> R | None:

@@ -22,7 +22,7 @@ def _nonce() -> str:
 
 
 class Receipt(BaseModel):
-    """Base of all stored objects. By the nonce a worker recognises its own write after a lost answer."""
+    """Base of all stored objects. The nonce shows a worker its own object if the answer to its write was lost."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
 
@@ -40,14 +40,14 @@ class Difference(BaseModel):
 
 
 class JobIdentity(Receipt):
-    """The identity of a job, from its first announcement. A later one that differs is a conflict."""
+    """The identity of a job, from its first announcement. A later announcement that differs is a conflict."""
 
     merchant_guid: UUID
     record_count: int
     announcement: str
 
     def differences(self, later: JobIdentity) -> tuple[Difference, ...]:
-        """Return in which fields a later announcement contradicts this one."""
+        """Return the fields in which a later announcement contradicts this one."""
         values = {name: (getattr(self, name), getattr(later, name)) for name in ("merchant_guid", "record_count")}
         return tuple(
             Difference(field=name, first=str(one), later=str(other))
@@ -63,8 +63,8 @@ class Announcement(Receipt):
         id: 16 hex digits, the beginning of the record's ``ce_id``.
         attempt: Which attempt of the job it belongs to; decided by the creation of this object.
         deadline: When work must have ended: the earliest expiry of the two URLs, less the margin.
-        traceparent: Trace context of the announcement, for work that no message starts: the watch, commands.
-        value: The announcement as received, so that a command can repeat it. Holds bearer secrets, as the request does.
+        traceparent: Trace context of the announcement, for work without a message: the watch, commands.
+        value: The announcement as received, so that a command can repeat it. Like the request, it holds bearer secrets.
         erased: Names of the request's fields that were emptied when the job ended; None before.
     """
 
@@ -78,9 +78,9 @@ class Announcement(Receipt):
     erased: tuple[str, ...] | None = None
 
     def without_urls(self) -> Announcement:
-        """Return it without signed URLs, without its value, and without the fields that only the partner knows.
+        """Return a copy without signed URLs, without the value, and without the partner's own fields.
 
-        The address of callbacks stays, unless it may be signed: it has a query, a fragment or credentials.
+        The callback URL stays, unless it has a query, a fragment or credentials and so may be signed.
         """
         urls = {"input_file_url": "", "result_upload_url": ""}
         if _SIGNED.search(self.request.callback_url):
@@ -91,7 +91,7 @@ class Announcement(Receipt):
 
 
 class Conflict(Receipt):
-    """A later announcement that contradicts the first one. The first decides; this one is not used.
+    """A later announcement that contradicts the first one. The job uses only the first.
 
     Attributes:
         id: 16 hex digits, the beginning of the record's ``ce_id``.
@@ -115,13 +115,13 @@ class FilePosition(BaseModel):
 
 
 class Manifest(Receipt):
-    """One finished chunk. Created once: it decides which data object is part of the result.
+    """One finished chunk. It is created only once, and decides which data object is part of the result.
 
     Attributes:
         size: Length of the result bytes.
-        crc32: Of the data object, which is encrypted: a checksum of the cards themselves would help to guess them.
+        crc32: CRC-32 of the data object after encryption: a checksum of the cards themselves would help to guess them.
         data: Key of the data object.
-        sealed: Which key encrypted it; None: it is in clear.
+        sealed: Which key encrypted it; None if it is in clear.
         inline: The bytes of the data object, if the manifest itself holds them; then ``data`` is the manifest's key.
     """
 
@@ -142,7 +142,7 @@ class Source(Receipt):
 
     Attributes:
         plan: Hash of chunk bounds, CSV settings, processor, its version and options.
-        header: The input file's header record, which a restart in mid-file needs; None without one.
+        header: The input file's header record, for a restart in the middle of the file; None if it has none.
     """
 
     plan: str
@@ -153,12 +153,12 @@ class Source(Receipt):
 
 
 class PlanPage(Receipt):
-    """Where a run of chunks of a shared file ends.
+    """The positions of a run of chunks of a shared file.
 
     Attributes:
-        first: Number of the first of them.
-        start: Where it begins.
-        ends: Byte, record and line at the end of each: a chunk begins where the one before ends.
+        first: Number of the first chunk.
+        start: Where the first chunk begins.
+        ends: Byte, record and line at the end of each chunk. A chunk begins where the one before ends.
     """
 
     first: int
@@ -167,12 +167,12 @@ class PlanPage(Receipt):
 
 
 class Plan(Receipt):
-    """All chunks of a shared file are known. Created after the last page.
+    """The plan of a shared file, created after its last page, when all chunks are known.
 
     Attributes:
-        chunks: How many there are.
+        chunks: Number of chunks.
         records: Data records of the file.
-        announcement: The announcement with whose URL the file was read.
+        announcement: The announcement whose URL was used to read the file.
     """
 
     announcement: str
@@ -182,7 +182,7 @@ class Plan(Receipt):
 
 
 class SourceDiffers(Receipt):
-    """A worker found that the input is another file than that of the generation."""
+    """A worker found that the input is not the generation's file."""
 
     number: int
     at: AwareDatetime
@@ -202,7 +202,7 @@ class Checkpoint:
 
     @property
     def gapless(self) -> int:
-        """How many chunks from the first on are finished without a gap: the number of the next chunk."""
+        """The number of the first chunk that is not finished."""
         number = 0
         while number in self.manifests:
             number += 1
@@ -210,12 +210,12 @@ class Checkpoint:
 
 
 class Started(Receipt):
-    """A worker begins to work on the file. Only its death leaves a start without an end.
+    """A worker began to work on the file. A start without an end means that the worker died.
 
     Attributes:
-        chunks: How many chunks were finished then, in all generations.
-        worker: Identifies the process.
-        host: Where it runs, for operators.
+        chunks: Number of chunks that were finished at that time, in all generations.
+        worker: Id of the process.
+        host: Name of its host, for operators.
     """
 
     number: int = Field(ge=1)
@@ -226,11 +226,12 @@ class Started(Receipt):
 
 
 class StartEnded(Receipt):
-    """The work of one start ended, and its worker lived.
+    """The work of one start has ended, and its worker did not die.
 
     Attributes:
-        reason: Error code; ``shared``: the worker lived on for a while, and then let other suspects run beside it.
-        chunks: As its start has it.
+        reason: Error code; ``shared`` if the worker ran the suspect alone for a while and then let others run beside
+            it.
+        chunks: The same as in the start.
     """
 
     number: int = Field(ge=1)
@@ -240,7 +241,7 @@ class StartEnded(Receipt):
 
 
 class Processed(Receipt):
-    """Every card is decided; names the generation whose parts are the result."""
+    """Every card is decided. The parts of ``generation`` are the result."""
 
     announcement: str
     generation: str
@@ -253,12 +254,12 @@ class Processed(Receipt):
 
 
 class Outcome(Receipt):
-    """How the job ended. Created once: it decides, and every callback repeats ``body`` and ``request_id``.
+    """How the job ended. It is created only once, and every callback repeats its ``body`` and ``request_id``.
 
     Attributes:
         reason: Error code of a failure; None for ``completed``.
-        body: The callback body, exactly the bytes that are sent (text, UTF-8). Empty, as the request id, if the partner
-            was not known when an operator cancelled the job.
+        body: The callback body, exactly the bytes that are sent (text, UTF-8). It and the request id are empty if the
+            partner was not known when an operator cancelled the job.
         decided_by: ``process``, ``upload``, ``watch`` or ``cli:<user>``.
     """
 
@@ -286,7 +287,7 @@ class NotificationAttempt(Receipt):
 
 
 class NotificationAnswer(Receipt):
-    """The partner's answer to one callback, unless it was a confirmation or there was none."""
+    """The partner's answer to one callback, if there was an answer that is not a confirmation."""
 
     number: int
     status: int
@@ -311,11 +312,11 @@ class Waiting(Receipt):
 
     Attributes:
         stage: The stage that could not do the job: ``process``, ``upload``, ``confirm`` or ``watch``.
-        record_id: Which record of the job waits (16 hex digits): an announcement, or the message of a stage.
+        record_id: Id of the waiting record (16 hex digits): an announcement, or the message of a stage.
         count: How often this record has waited, from 1.
-        code: Error code of the last try, or of the condition because of which there was none.
-        message: The same in words, masked.
-        tries: How many tries there were before this wait, since the one before.
+        code: Error code of the last try, or of the condition that prevented a try.
+        message: Message of that error, masked.
+        tries: Number of tries between the previous wait and this one.
         first_at: When the record began to wait for the first time.
         due: When the record is published to its topic again, unless somebody resumes the job earlier; a whole second.
         worker: The host that parked it.

@@ -1,4 +1,4 @@
-"""Remembers for a moment what a stage saw of one job, so that it does not ask the store twice for the same."""
+"""Remembers a job's objects for a moment, so that a stage does not read them from the store twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.receipts import Announcement, JobIdentity, NotificationResult, Outcome, Processed
 
 FRESH_SECONDS: Final = 1.0
-"""A look at the store counts for this long: a decided outcome or new URLs are noticed so much later at most."""
+"""How long a listing is used. A stage notices an outcome or new URLs at most this much later."""
 
 _KEYS_RECALLED: Final = 100
 """Objects of a job that a later try may recall: what is remembered of a job must stay small."""
@@ -22,16 +22,16 @@ _KEYS_RECALLED: Final = 100
 class RecentJobs(JobStore):
     """The job store for the work on one message about one job (docs/explanation/delivery.md).
 
-    One listing of the job's folder says which objects are not there, and which announcements are. It counts for a
-    moment only, so a renewed announcement, an outcome and the work of another worker are seen after that. The moment is
-    of the machine's monotonic clock: a worker that was frozen looks again. What is created is always created in the
-    store, which decides between two workers.
+    One listing of the job's folder shows which objects are missing, and which announcements exist. It is used only for
+    a moment; after that, the stage sees a renewed announcement, an outcome, or the work of another worker. The
+    monotonic clock measures the moment, so a worker that was frozen lists again. Every creation goes to the store,
+    which decides between two workers.
 
     Args:
         store: The store.
-        ref: The job's attempt; other jobs are not asked for.
-        now: Returns the time, in UTC. Close to a deadline no memory of announcements counts.
-        seconds: How long a look counts.
+        ref: The job's attempt. Only use this store for this job.
+        now: Returns the time, in UTC. Close to a deadline, announcements are always read from the store.
+        seconds: How long a listing is used.
         clock: Monotonic seconds.
     """
 
@@ -64,7 +64,7 @@ class RecentJobs(JobStore):
         self._see(await self.keys(self._ref.root), began)
 
     def created(self, announcement: Announcement, at: float) -> None:
-        """Take over that this process created the job: before, the store held nothing of it.
+        """Note that this process created the job, so that the store has no other objects of it.
 
         Args:
             announcement: The job's only announcement.
@@ -118,7 +118,7 @@ class RecentJobs(JobStore):
 
     @property
     def fresh(self) -> bool:
-        """Whether the last look still counts."""
+        """Whether the last listing may still be used."""
         return self._is_fresh(self._looked)
 
     def forget(self) -> None:
@@ -173,7 +173,7 @@ class RecentJobs(JobStore):
         return await super().notification_attempts(ref, again)
 
     def has_waited(self) -> bool:
-        """Return whether a record of the job ever waited, as far as the last look says."""
+        """Return whether a record of the job may have waited, according to the last listing."""
         return not self.fresh or any(key.startswith(self._ref.waiting) for key in self._keys)
 
     async def _announcement_keys(self, ref: JobRef) -> list[str]:
@@ -196,7 +196,7 @@ class RecentJobs(JobStore):
         self._undecided = -math.inf if f"{self._ref.work}outcome.json" in self._keys else at
 
     def _lacks(self, key: str) -> bool:
-        """Return whether the last look counts and found no such object."""
+        """Return whether the last listing may be used and does not have this object."""
         return self.fresh and key not in self._keys
 
     def _is_fresh(self, at: float) -> bool:

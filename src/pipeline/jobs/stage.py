@@ -1,4 +1,4 @@
-"""Shared by all stages of a job: the context, the audit trail, and the deadline."""
+"""Code that all stages of a job share: the context, the audit trail, and the deadline."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class DeadlinePassed(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """The surroundings of one stage.
+    """The dependencies of one stage.
 
     Attributes:
         stage: ``process``, ``upload``, ``confirm`` or ``watch``; the actor in audit events and outcomes.
         clock: Returns the time, in UTC.
-        checked: The same clock, if others are compared with it; None: it is trusted.
-        fresh_seconds: How long the work on one message relies on a look at the store.
+        checked: The same clock, if it is compared with other clocks; None if it is trusted.
+        fresh_seconds: How long the work on one message uses a listing of the store.
     """
 
     stage: str
@@ -48,9 +48,9 @@ class StageContext:
     fresh_seconds: float = FRESH_SECONDS
 
     def recent(self, ref: JobRef) -> tuple[StageContext, RecentJobs]:
-        """Return the surroundings for the work on one message, and their store, which remembers the job for a moment.
+        """Return the context for the work on one message, and its store, which remembers the job for a moment.
 
-        Call its ``look`` first.
+        Call the store's ``look`` first.
         """
         jobs = RecentJobs(self.jobs, ref, now=self.clock, seconds=self.fresh_seconds)
         return replace(self, jobs=jobs), jobs
@@ -61,7 +61,7 @@ class StageContext:
         return self.checked is None or self.checked.check().ok
 
     async def ensure_clock(self) -> None:
-        """Return if something irrevocable may be decided because of the time; call it right before such a decision.
+        """Check the clock. Call this right before a decision that depends on the time and cannot be undone.
 
         If Kafka's time is not known, it publishes an audit event to learn it.
 
@@ -130,7 +130,7 @@ class StageContext:
                 task.cancel()
                 await asyncio.wait({task})
                 if not task.cancelled():
-                    task.exception()  # read, so that asyncio logs no traceback: the reason to stop is raised instead
+                    task.exception()  # read it, so that asyncio logs no traceback: another error is raised instead
 
     async def _seconds_left(self, ref: JobRef) -> float:
         deadline = (await self.jobs.newest(ref)).deadline

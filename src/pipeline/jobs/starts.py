@@ -1,7 +1,7 @@
-"""Counts the workers that died while they worked on a job, so that no job kills one worker after another for ever.
+"""Counts the workers that died while they worked on a job, so that no job can kill one worker after another.
 
-A job whose worker died is a suspect. The jobs that died beside it are suspects too. So suspects run one at a time in a
-worker, each until its first finished chunk shows that it is innocent: a further death is that of one suspect alone.
+If a worker dies, each job that it was working on is a suspect. A worker runs suspects one at a time, so that another
+death points to one job. A suspect that finishes a chunk is innocent.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ log = structlog.get_logger(__name__)
 R = TypeVar("R", bound=Receipt)
 
 MOST_DEATHS: Final = 3
-"""One death may be anybody's fault, two may be bad luck."""
+"""After fewer deaths, the job may still be innocent."""
 
 _NAME: Final = re.compile(r"([1-9]\d*)(\.ended)?\.json")
 _SHARED: Final = "shared"
 _ALONE_SECONDS: Final = 60.0
-"""How long a suspect runs alone at first. It is doubled for each time that it did not finish a chunk meanwhile."""
+"""How long a suspect runs alone the first time. The time doubles after each time without a finished chunk."""
 
 _LONGEST_ALONE_SECONDS: Final = 3600.0
 _WAIT_SECONDS: Final = 10.0
-"""How long a suspect waits here for its turn, before it gives its slot away and comes again."""
+"""How long a suspect waits for its turn before it frees its slot and tries again later."""
 
 _END_SECONDS: Final = 5.0
-"""How long a stopping worker tries to record that it lives."""
+"""How long a stopping worker tries to record that it did not die."""
 
 
 class Start:
@@ -52,7 +52,7 @@ class Start:
         self.sharing: asyncio.Task[None] | None = None
 
     def progressed(self) -> None:
-        """Note a finished chunk: the job is innocent of the deaths before."""
+        """Note a finished chunk: the job did not cause the earlier deaths."""
         if self._alone is not None:
             self._alone.release()
             self._alone = None
@@ -72,21 +72,21 @@ class Starts:
 
     @asynccontextmanager
     async def run(self, ref: JobRef, lease: Lease) -> AsyncIterator[Start]:
-        """Record the start of the work in the block on a job's file, and its end if it raises. Success needs no record.
+        """Record that work on a job's file starts; if the block raises, record its end. Success needs no record.
 
         Raises:
             PermanentError: Several workers died while they worked on this job, and finished no chunk.
-            TransientError: Another suspect runs; come again.
+            TransientError: Another suspect is running. Try again later.
         """
         async with self._run(f"{ref.work}started/", lease, ref) as (start, _):
             yield start
 
     @asynccontextmanager
     async def plan(self, ref: JobRef, lease: Lease) -> AsyncIterator[None]:
-        """Record the start and the end of the work in the block, which divides a job's file among the workers.
+        """Record the start and the end of the block, which divides a job's file among the workers.
 
-        Later the job may wait here for other workers, and this one may die meanwhile: that says nothing about the file.
-        Raises as :meth:`run`.
+        Afterwards the job waits for other workers. If this worker dies then, the file is not the cause. Raises as
+        :meth:`run`.
         """
         folder = f"{ref.work}started/"
         async with self._run(folder, lease, ref) as (_, (number, chunks)):
@@ -95,10 +95,10 @@ class Starts:
 
     @asynccontextmanager
     async def chunk(self, ref: JobRef, generation: str, number: int, lease: Lease) -> AsyncIterator[None]:
-        """Record the start of the work in the block on one chunk, and its end if it raises.
+        """Record that work on one chunk starts; if the block raises, record its end.
 
-        Other workers finish other chunks of the job, which says nothing about this one: so each chunk is counted by
-        itself. Raises as :meth:`run`.
+        Each chunk is counted separately, because finished chunks on other workers prove nothing about this one. It
+        raises the errors of :meth:`run`.
         """
         async with self._run(ref.chunk_starts(generation, number), lease, None):
             yield
@@ -122,7 +122,7 @@ class Starts:
         chunks = sum(map(len, (await self._jobs.finished_chunks(ref)).values())) if ref else 0
         last, begun, ended = await self._read(folder)
         for mine in (one for one in begun if one.worker == self._worker):
-            # this process lives, so it did not die then; the store was unavailable when it was to be recorded
+            # this process is alive, so that start was no death; the store was unavailable when its end was recorded
             await self._end(folder, mine.number, mine.chunks, "unrecorded")
         deaths = sum(one.worker != self._worker and one.chunks >= chunks for one in begun)
         if deaths >= MOST_DEATHS:
@@ -147,7 +147,7 @@ class Starts:
         return start, number, chunks
 
     async def _read(self, folder: str) -> tuple[int, list[Started], list[int]]:
-        """Return the highest number of a start, the starts without an end, and the numbers of those with one."""
+        """Return the highest number of all starts, the starts without an end, and the numbers of the ended ones."""
         keys = [info.key async for info in self._jobs.objects.list(folder)]
         found = [match for key in keys if (match := _NAME.fullmatch(key.removeprefix(folder)))]
         ended = {int(match[1]) for match in found if match[2]}
@@ -156,7 +156,7 @@ class Starts:
         return max(begun, default=0), [start for start in starts if start is not None], sorted(ended)
 
     async def _alone_seconds(self, folder: str, ended: Sequence[int], chunks: int) -> float:
-        """Return how long a suspect runs alone: longer after each time that it lived on without a finished chunk."""
+        """Return how long a suspect runs alone: longer after each time that it ran alone and finished no chunk."""
         ends = [await self._get(folder, f"{number}.ended", StartEnded) for number in ended]
         tries = sum(end is not None and end.reason == _SHARED and end.chunks >= chunks for end in ends)
         return min(_ALONE_SECONDS * 2.0**tries, _LONGEST_ALONE_SECONDS)
@@ -166,7 +166,7 @@ class Starts:
             return model.model_validate_json(await self._jobs.objects.get(f"{folder}{name}.json"))
         except (ObjectNotFound, ValidationError):
             log.warning("start_unreadable", name=name)
-            return None  # it only counts
+            return None  # it is only used for counting
 
     async def _create(self, folder: str, name: str, receipt: Receipt) -> bool:
         return await self._jobs.objects.create(f"{folder}{name}.json", receipt.model_dump_json().encode())
@@ -189,7 +189,7 @@ class Starts:
         return self._alone
 
     async def _share(self, folder: str, number: int, chunks: int, seconds: float, start: Start) -> None:
-        """After some time, let other suspects run too; from then on a death says nothing about this one."""
+        """After some time, let other suspects run too. From then on, a death proves nothing about this one."""
         await asyncio.sleep(seconds)
         await self._end(folder, number, chunks, _SHARED)
         start.sharing = None
@@ -205,6 +205,6 @@ class Starts:
 def _worker_crashed(deaths: int) -> PermanentError:
     return PermanentError(
         "worker_crashed",
-        f"{deaths} workers in a row died while they processed this file, and finished none of its next cards (out of "
+        f"{deaths} workers in a row died while they processed this file, and finished no further cards (out of "
         "memory, or a fault of the processor's libraries). It is not tried again.",
     )

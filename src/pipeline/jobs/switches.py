@@ -1,4 +1,4 @@
-"""Pausing an integration: switches in the store, which every worker reads every few seconds."""
+"""Pauses integrations: every worker reads their switches from the store every few seconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.storage import ObjectStore
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS: Final = 5.0
-"""A worker notices a pause after this time at the latest."""
+"""Interval between two reads: a worker notices a pause within this time."""
 
 PAUSED: Final = "integration_paused"
 _NUMBER: Final = re.compile(r"([0-9]{8})\.json")
@@ -29,7 +29,7 @@ _INTEGRATION: Final = re.compile(r"[a-z0-9-]+")
 
 
 class Switch(Receipt):
-    """``switches/<integration>/<seq>.json``. The highest number is valid; its creation decides between two operators.
+    """``switches/<integration>/<seq>.json``. The highest number is valid. If two operators create one, the first wins.
 
     Attributes:
         until: When a pause ends by itself.
@@ -99,7 +99,7 @@ class Switches(ReceiptStore):
     async def valid(self, integration: str) -> Switch | None:
         """Return the valid switch of an integration, or None if it was never paused.
 
-        A damaged one and a foreign object are passed over.
+        It ignores damaged switches and foreign objects.
         """
         for seq in reversed(await self._numbers(integration)):
             known = self._valid.get(integration)
@@ -113,10 +113,10 @@ class Switches(ReceiptStore):
         return None
 
     async def ensure_running(self, integration: str) -> None:
-        """Return if the integration is not paused.
+        """Check that the integration is not paused.
 
         Raises:
-            IntegrationPaused: It is. The store was asked just now, so that a resumed job is not parked again.
+            IntegrationPaused: It is paused, according to the store. So a resumed job is not parked again.
         """
         if not self._looked:
             await self.look()

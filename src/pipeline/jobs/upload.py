@@ -1,4 +1,4 @@
-"""UPLOAD: from decided cards to a result file at the partner, and the outcome ``completed``."""
+"""UPLOAD: uploads the result file to the partner and decides the outcome ``completed``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadRules(JobRules):
-    """What UPLOAD knows of one integration."""
+    """The rules of UPLOAD for one integration."""
 
     uploader: Uploader
 
@@ -40,7 +40,7 @@ class UploadStage:
         self._ahead = ReadAhead()
 
     async def handle(self, record: Record, lease: Lease) -> None:
-        """Bring a processed job to its outcome, or find that it has one."""
+        """Bring a processed job to its outcome, unless it has one."""
         body = decode(record, BatchProcessed)
         ref, rules = ref_of(body), rules_for(self._integrations, body.integration)
         message = StageMessage.of(record, ref, lease)

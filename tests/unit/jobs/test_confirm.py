@@ -95,7 +95,7 @@ async def test_retries_go_on_after_the_urls_expired_and_end_with_the_configured_
     told = await world.jobs.notification_result(world.ref)
     assert told is not None
     assert (told.told, told.code, told.tries) == ("refused", "callback_deadline", 3)
-    assert told.detail == "the callback was sent until it was too late; the last try: callback_busy: 503"
+    assert told.detail == "no callback was accepted before the retries ended; the last try: callback_busy: 503"
 
 
 async def test_a_process_whose_clock_is_ahead_does_not_end_the_retries() -> None:

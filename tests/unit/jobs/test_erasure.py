@@ -139,7 +139,7 @@ async def test_a_job_whose_urls_are_erased_is_not_begun_again_by_a_command() -> 
     world.policies = JobPolicies(reannouncement_after_failure="new_attempt")
     world.restart()
     rules = {"acme": world.confirm._integrations["acme"]}
-    with pytest.raises(Refused, match=r"urls_erased: .* its URLs were erased from the store when it had ended"):
+    with pytest.raises(Refused, match=r"urls_erased: .* its URLs were erased from the store after it ended"):
         await check_retry(world.jobs, world.parking, world.ref, rules, world.clock())
     operations = Operations(world._context("cli:alice"), rules, timedelta(days=7), world.parking)
     world.bus.published.clear()

@@ -116,7 +116,7 @@ def test_a_key_is_changed_without_downtime() -> None:
 
 def test_another_key_under_the_same_id_is_named_and_is_no_damage() -> None:
     stored, sealed = PartCipher([OLD]).seal(NAME, CARDS)
-    with pytest.raises(PartKeyUnavailable, match="key 'old', and its file holds another key now") as caught:
+    with pytest.raises(PartKeyUnavailable, match="key 'old', but its file now holds another key") as caught:
         unsealed(PartCipher([PartKey("old", NEW.value)]), NAME, stored, sealed)
     assert caught.value.code == "part_key_differs"
 

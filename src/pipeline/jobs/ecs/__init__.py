@@ -1,4 +1,4 @@
-"""All that is eCard Systems' own about jobs: announcement, callback, tokens, answers."""
+"""Everything specific to eCard Systems: its announcement, callback, tokens and answers."""
 
 from __future__ import annotations
 

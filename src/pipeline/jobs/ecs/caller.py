@@ -39,14 +39,14 @@ log = structlog.get_logger(__name__)
 _ABOUT_THE_TOKEN: Final = frozenset({"callback_unauthorized", "callback_forbidden"})
 
 _HOLD_SECONDS: Final = 900.0
-"""Until a held callback looks at the token again; a new token ends the hold sooner."""
+"""How long a callback waits for a usable token before it checks again; a new token ends the wait sooner."""
 
 
 class HttpCaller:
     """Sends the callbacks of one integration.
 
-    The bearer token goes to the configured callback hosts and nowhere else: the URL is checked before the token is even
-    asked for, the session checks the address that is really connected to, and redirects are not followed.
+    It sends the bearer token only to the configured callback hosts. It checks the URL before it gets a token, the
+    session checks the address of each connection, and redirects are not followed.
 
     Args:
         settings: Timeouts and bounds.
@@ -57,7 +57,7 @@ class HttpCaller:
         metrics: Counts answers by reaction and code.
         clock: UTC, aware; for ``Retry-After`` dates.
         saw_date: See :class:`~pipeline.jobs.partners.NotifierContext`.
-        watch: Learns at once what a callback shows about the token.
+        watch: Informed when ECS accepts or rejects the token.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class HttpCaller:
         self._clock = clock
 
     async def ready(self) -> None:
-        """Return if there is a token that is not known to be expired.
+        """Check that there is a token and that it is not known to be expired.
 
         Raises:
             TransientError: ``token_expired``, or TokenUnavailable. ECS would refuse the callback with 401.
@@ -117,13 +117,13 @@ class HttpCaller:
     async def notify(self, url: SecretStr, *, job_guid: str, body: bytes, request_id: str) -> Answer:
         """POST the outcome and interpret the answer; after a 401, send it again once with a renewed token.
 
-        When the renewed token is the rejected one, nothing is sent again: the answer would be the same.
+        If the renewed token equals the rejected one, it sends nothing again: the answer would be the same.
 
         Raises:
-            TransientError: ``callback_not_sent``, ``callback_unanswered`` and ``callback_unclear`` (ECS may have heard
-                it), ``callback_try_later``, ``callback_server_error``, ``callback_redirected``,
+            TransientError: ``callback_not_sent``, ``callback_unanswered`` and ``callback_unclear`` (ECS may have
+                received it), ``callback_try_later``, ``callback_server_error``, ``callback_redirected``,
                 ``callback_unauthorized``, ``callback_forbidden``, ``token_expired``, or TokenUnavailable;
-                ``retry_after`` as ECS asked.
+                ``retry_after`` is the pause that ECS asked for.
             AddressRefused: The callback URL's host, scheme or address is not allowed. Nothing was sent.
         """
         check_url(url.get_secret_value(), self._rules, "callback")
@@ -156,7 +156,7 @@ class HttpCaller:
         finally:
             self._metrics.callback_seconds.labels(self._integration).observe(perf_counter() - began)
         self._saw_date(answer.headers.get("Date"), at)
-        # what ECS says is stored and logged: should it echo the token, that goes first, whatever it looks like
+        # the answer is stored and logged: first mask the token in it, in case ECS echoes it
         said = answer.body.replace(token.value.get_secret_value().encode(), b"[masked]")
         found = interpret(answer.status, said, job_guid=job)
         self._count(found.reaction, found.code)
@@ -165,7 +165,7 @@ class HttpCaller:
 
     def _conclude(self, answer: HttpAnswer, found: Meaning) -> Answer:
         if found.reaction is Reaction.UNAUTHORIZED:
-            # ECS answers this before it reads the body, and a new token is all that helps: the job must not end by it
+            # ECS answers 401 before it reads the body, and only a new token helps: the job must not end because of it
             log.error("callback_token_rejected", integration=self._integration, detail=found.detail)
             self._watch.rejected(found.detail)
         else:

@@ -28,13 +28,13 @@ class EcsPartner:
     """The longest ``error_message`` (ECS's page "Card Batch Jobs", error state)."""
 
     field_names: Final[Mapping[str, str]] = MappingProxyType({})
-    """None differs: the stages took their names from ECS."""
+    """Empty: the stages use the names of ECS's fields."""
 
     def __init__(self, settings: CallbackSettings) -> None:
         self._settings = settings
 
     def decode(self, value: bytes) -> JobAnnouncement:
-        """See Partner. Fields that ECS adds to the announcement stay."""
+        """See Partner. It keeps fields of the announcement that it does not know."""
         return JobAnnouncement.model_validate(BatchRequested.model_validate(parse_object(value)).model_dump())
 
     def callback(self, announcement: JobAnnouncement, result: JobResult) -> Callback:
@@ -54,7 +54,7 @@ class EcsPartner:
         The host of ``oauth.token_url`` is allowed for token requests only. It needs no entry among the callback hosts,
         and the bearer token is never sent to it.
         """
-        # only CONFIRM calls back; every process has the partner's settings
+        # only CONFIRM sends callbacks, but every process loads the partner's settings
         from pipeline.jobs.ecs.caller import HttpCaller  # noqa: PLC0415
         from pipeline.jobs.ecs.token_watch import TokenWatch  # noqa: PLC0415
 
@@ -106,8 +106,8 @@ class EcsPartner:
 def request_id(job_guid: UUID, body: bytes) -> str:
     """Return the ``X-Request-Id`` of a callback: the same job and body give the same id after any restart.
 
-    For an id and payload that it has seen within two hours, ECS gives the first answer again. It refuses an id that
-    comes with another payload, so another body must get another id.
+    If ECS has seen the id with the same payload within two hours, it repeats its first answer. If it has seen the id
+    with another payload, it refuses the callback. So another body needs another id.
     """
     digest = hashlib.sha256(body).hexdigest()
     return str(uuid5(NAMESPACE_URL, f"urn:card-pipeline:callback:{job_guid}:{digest}"))

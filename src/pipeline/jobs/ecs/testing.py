@@ -1,4 +1,4 @@
-"""Fakes for those who tell ECS something, and for those who need a token."""
+"""Fakes of the caller that notifies ECS, and of the token provider."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class FakeCaller:
 
 
 class FakeTokenProvider:
-    """Has one token, and the next of a list after each renewal; the last one stays.
+    """Returns the first token of a list. Each renewal moves to the next one; the last one stays.
 
     Args:
         values: Token texts; at least one.
         failure: Raised instead of giving a token, until it is set to None.
-        expires_at: Of every token; a test may move it.
+        expires_at: Expiry of every token; a test may change it.
     """
 
     def __init__(self, *values: str, failure: PipelineError | None = None, expires_at: datetime | None = None) -> None:
@@ -68,7 +68,7 @@ class FakeTokenProvider:
         return Token(SecretStr(self._values[0]), self.expires_at)
 
     async def renew(self, rejected: Token) -> Token:
-        """Go on to the next token, unless that has happened since ``rejected`` was given."""
+        """Move to the next token, unless ``rejected`` is no longer the current one."""
         self.renewals += 1
         if len(self._values) > 1 and rejected.value.get_secret_value() == self._values[0]:
             self._values.popleft()

@@ -1,4 +1,4 @@
-"""What is known of an integration's callback token: the alarm and the metrics."""
+"""Watches the callback token of an integration, for the alarm and the metrics."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from pipeline.observability import Health, Metrics
 from pipeline.outbound import Token, TokenUnavailable
 
 _RESUMES: Final = 2
-"""Resumes after a new token: a callback may just be parked because of the old one, and the second finds it."""
+"""How often waiting callbacks are resumed after a new token. During the first time, another callback may be parked
+because of the old token; the second time finds it.
+"""
 
 log = structlog.get_logger(__name__)
 
 INTERVAL: Final = 10.0
-"""Seconds between two looks; a look at an unchanged file costs one ``stat``."""
+"""Seconds between two checks; a check of an unchanged file costs one ``stat``."""
 
 
 class TokenWatch:
-    """Looks at one integration's token every ten seconds, and learns at once what a callback shows about it.
+    """Checks one integration's token every ten seconds and whenever a callback was answered.
 
-    When there is a usable token, waiting callbacks go on: all of them after a change, those that wait for a token after
-    a start.
+    Once a token is usable, waiting callbacks continue: all of them after a change of the token, but after a start only
+    those that wait for a token.
 
-    A token that cannot be used is an alarm. It leaves the process ready: the other integrations need it.
+    An unusable token raises an alarm, but the process stays ready: the other integrations need it.
     """
 
     def __init__(
@@ -58,13 +60,13 @@ class TokenWatch:
         metrics.token_usable.labels(integration).set_function(lambda: float(self.check().ok))
 
     async def run(self, *, interval: float = INTERVAL) -> NoReturn:
-        """Look, every ``interval`` seconds, until cancelled."""
+        """Check the token every ``interval`` seconds until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(interval)
 
     async def look(self) -> None:
-        """Look once; log when the token became unusable or usable again, and resume what waited for it."""
+        """Check the token once; log a change of its state, and resume the callbacks that waited for it."""
         try:
             self._token = await self._provider.token()
         except TokenUnavailable as error:
@@ -75,7 +77,7 @@ class TokenWatch:
 
     def _note_token(self, token: Token) -> None:
         if self._rejected is not None and self._rejected[0] != token:
-            self._rejected = None  # another token: nothing is known against it
+            self._rejected = None  # a new token, which ECS has not rejected yet
         self._report()
 
     def unavailable(self, error: TokenUnavailable) -> None:
@@ -84,7 +86,7 @@ class TokenWatch:
         self._report()
 
     def rejected(self, detail: str) -> None:
-        """Note that ECS has just rejected the token, and why; until there is another one, or ECS accepts it."""
+        """Note that ECS has rejected the token, and why. A new token, or a callback that ECS accepts, ends this."""
         self._rejected = self._token, detail
         self._report()
 
@@ -118,7 +120,7 @@ class TokenWatch:
             self._resumes_left -= 1
 
     def check(self) -> Health:
-        """Return whether callbacks can be authenticated; an expired token cannot, an unknown expiry can."""
+        """Return whether the token can be used. A token whose expiry is unknown can be."""
         if self._token is None:
             return Health(ok=False, message=f"no callback token: {self._problem}")
         if self._rejected is not None:

@@ -22,7 +22,7 @@ JSON_HEADERS: Final = {
     "Content-Type": "application/json",
     "Accept": "application/vnd.api+json, application/json",
 }
-"""What every request to ECS's API carries."""
+"""Headers of every request to ECS's API."""
 
 _LONGEST_LIFE: Final = 10 * 365 * 86_400
 
@@ -31,7 +31,7 @@ class TokenProvider(Protocol):
     """Where the bearer token comes from: a file, or OAuth client credentials."""
 
     async def token(self) -> Token:
-        """Return the current token; reads the file again at least once a minute, fetches a new one before expiry.
+        """Return the current token. A file is read at least once a minute; an OAuth token is renewed before it expires.
 
         Raises:
             TokenUnavailable: No usable token (TransientError): the file is missing or malformed, the server refuses.
@@ -44,12 +44,12 @@ class TokenProvider(Protocol):
 
 
 class FileTokenProvider:
-    """The token that the file holds now: a replaced file applies at once, without a restart.
+    """Reads the token from a file. A replaced file applies at once, without a restart.
 
     Args:
         path: Of the file; see :class:`pipeline.secret_files.TokenFile`.
         integration: Named in log lines.
-        remember: Takes each new token before it is used, so that logs mask it.
+        remember: Called with each new token before it is used, so that logs mask it.
     """
 
     def __init__(self, path: Path, *, integration: str, remember: Callable[[SecretStr], None]) -> None:
@@ -106,7 +106,7 @@ class _Document(BaseModel):
 
 
 class EcsTokens:
-    """The form of eCard Systems: a JSON body, answered by a JSON:API document, where RFC 6749 has a form and no levels.
+    """Format of eCard Systems: a JSON body and a JSON:API answer, where RFC 6749 has a form and a flat object.
 
     The token is ``data.attributes.access_token``. Without ``expires_in`` beside it the token's own ``exp`` applies.
     """
@@ -144,7 +144,7 @@ class EcsTokens:
 
 
 def read_expiry(token: str) -> datetime | None:
-    """Return the token's ``exp``, unverified; None for a token without one, or that is no JWT.
+    """Return the token's ``exp``, unverified; None if the token has none or is not a JWT.
 
     ECS signs the token with a secret of its own, so the signature cannot be verified here. A token that is expired by
     its own claim is not sent: ECS would answer 401.
@@ -152,7 +152,7 @@ def read_expiry(token: str) -> datetime | None:
     try:
         claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": True})
     except jwt.ExpiredSignatureError:
-        claims = jwt.decode(token, options={"verify_signature": False})  # well-formed, as was just seen: since when
+        claims = jwt.decode(token, options={"verify_signature": False})  # well-formed: return when it expired
     except (jwt.InvalidTokenError, RecursionError):
         return None
     try:

@@ -1,4 +1,4 @@
-"""CHUNKS: does one chunk of a shared file; a part of PROCESS that any worker can do."""
+"""CHUNKS: processes one chunk of a shared file. It is the part of PROCESS that any worker can do."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from pipeline.kafka.protocols import Lease
 log = structlog.get_logger(__name__)
 
 _FILES_KEPT: Final = 16
-"""Shared files whose plan a worker remembers."""
+"""Number of shared files whose plan a worker remembers."""
 _OTHER_PLAN_SECONDS: Final = 30.0
 
 
 @dataclass(slots=True)
 class _SharedFile:
-    """What a worker remembers of a shared file: its source, the columns, and pages of its plan."""
+    """A shared file that a worker remembers: its source, the columns, and pages of its plan."""
 
     source: Source
     layout: Layout
@@ -46,7 +46,7 @@ class _SharedFile:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """The work of one message, with the store as it is remembered for it."""
+    """The work for one message. Its context remembers the job's objects for a moment."""
 
     context: StageContext
     body: BatchChunk
@@ -55,15 +55,15 @@ class _Task:
 
 
 class ChunkStage:
-    """Handler of ``card-batch.chunks``: one call does one chunk, exactly as the direct way does it.
+    """Handler of ``card-batch.chunks``. One call processes one chunk, exactly as PROCESS does for a small file.
 
-    A worker does ``limits.chunks_in_flight`` chunks of a job at a time, and downloads one more meanwhile. A chunk that
-    fails for good decides the job's outcome.
+    A worker processes ``limits.chunks_in_flight`` chunks of a job at a time, and downloads one more meanwhile. A
+    permanent error in a chunk fails the job.
 
     Args:
-        context: The surroundings of the stage.
+        context: Dependencies of the stage.
         integrations: The rules of each integration.
-        starts: Those of the whole worker: a chunk and a job that died in one worker are suspects together.
+        starts: The same for the whole worker: if it dies, its chunks and its jobs are suspects together.
     """
 
     def __init__(self, context: StageContext, integrations: Mapping[str, FileRules], starts: Starts) -> None:
@@ -75,10 +75,10 @@ class ChunkStage:
         self._turns: dict[JobRef, _Turns] = {}
 
     async def handle(self, record: Record, lease: Lease) -> None:
-        """Do one chunk, or find that it is done, or that nobody needs it any more."""
+        """Process one chunk, unless it is done or no longer needed."""
         body = decode(record, BatchChunk)
         ref, rules = ref_of(body), rules_for(self._integrations, body.integration)
-        # without a look: a listing of a large job is long
+        # without look(): to list a large job takes long
         context, _ = self._context.recent(ref)
         task = _Task(context, body, StageMessage.of(record, ref, lease), rules)
         with job_in_logs(ref):
@@ -121,11 +121,11 @@ class ChunkStage:
             if source is None:
                 raise receipt_missing(ref, f"parts/{generation}/source.json")
             if source.plan != rules.plan:
-                # another worker planned it: a rollout of other settings or of another processor is under way
+                # a worker with other settings or another processor planned it: a rollout is under way
                 raise Untried(
                     "plan_differs",
-                    "This worker has other chunk bounds, CSV settings or another processor than the one that divided "
-                    "the file. The chunk waits for a worker with the same, or until the job is divided again.",
+                    "This worker's chunk limits, CSV settings or processor differ from those of the worker that split "
+                    "the file. The chunk waits for a worker with the same, or until the file is split again.",
                     retry_after=_OTHER_PLAN_SECONDS,
                 )
             known = _SharedFile(source, await open_layout(rules, source.header or b""))
@@ -145,9 +145,9 @@ class ChunkStage:
         return found
 
     async def _drop_if_over(self, task: _Task, manifest: Manifest) -> None:
-        """Delete the chunk again if the job is completed without it: its parts may be deleted already.
+        """Delete the chunk again if the job is completed without it, because nothing else would delete it.
 
-        So it is if the file is divided again, by a newer release or because it changed, while a worker does a chunk.
+        This happens if the file was divided again, after a change or an upgrade, while a worker processed the chunk.
         """
         outcome = await task.context.jobs.outcome(task.message.ref)
         if outcome is not None and outcome.outcome == "completed":
@@ -179,7 +179,7 @@ class ChunkStage:
             data = b"".join([piece async for piece in download.chunks()])
         if number:
             return Chunk(number=number, data=data, start=start, end=end)
-        # the first one begins with the header, and perhaps with a mark and a line that names the delimiter
+        # the first chunk begins with the header, and perhaps with a BOM and Excel's separator line
         splitter = Splitter(rules.csv, rules.csv_limits)
         first, *more = [*splitter.feed(data), *splitter.finish()]
         if more or first.end != end:
@@ -187,7 +187,7 @@ class ChunkStage:
         return first
 
     async def _is_done(self, task: _Task) -> bool:
-        """Return whether nobody needs the chunk any more: another worker did it, or the job by another generation."""
+        """Return whether the chunk is no longer needed: another worker processed it, or the job is processed."""
         body, ref = task.body, task.message.ref
         if await self._jobs.manifest(ref, body.generation, body.number) is not None:
             return True
@@ -195,7 +195,7 @@ class ChunkStage:
 
     @asynccontextmanager
     async def _turns_of(self, ref: JobRef, rules: FileRules) -> AsyncIterator[_Turns]:
-        """Bound the chunks of one job that this worker does at a time."""
+        """Limit the chunks of one job that this worker processes at a time."""
         turns = self._turns.setdefault(ref, _Turns(rules.limits.chunks_in_flight))
         turns.users += 1
         try:
@@ -207,7 +207,7 @@ class ChunkStage:
 
 
 class _Turns:
-    """The turns of one job's chunks in this worker."""
+    """The limits of one job's chunks in this worker."""
 
     def __init__(self, in_flight: int) -> None:
         self.fetching = asyncio.Semaphore(in_flight + 1)

@@ -1,4 +1,4 @@
-"""Hands out the chunks of a planned file, and waits until every one is done."""
+"""Hands out the chunks of a planned file, and waits until all are done."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ log = structlog.get_logger(__name__)
 _SHORTEST_STEP: Final = 0.2
 _FIRST_STEP: Final = 0.5
 _LONGEST_STEP: Final = 5.0
-"""Seconds between two looks at the finished chunks: shorter while many are finished, so that no worker runs dry."""
+"""Seconds between two listings of the finished chunks.
+
+The more are finished, the shorter it gets: workers must not idle.
+"""
 
 _REPEAT_SECONDS: Final = 60.0
-"""After this time a chunk that is not finished is published once more, then after twice the time, and so on.
+"""An unfinished chunk is published again after this time, then after twice the time, and so on.
 
-A record is lost only if somebody skips it. The copy has the key of the first record, so it comes to the same worker
-after it, and finds the manifest.
+A record is lost only if an operator skips it. The copy has the same key as the first record, so the same worker gets it
+later and finds the manifest.
 """
 
 _PATIENCE_SECONDS: Final = 300.0
-"""If no chunk is finished for so long, the job is parked: its chunks probably wait for a host."""
+"""If no chunk is finished during this time, the job is parked: its chunks probably wait for a host."""
 _PARKED_SECONDS: Final = 30.0
 
 _SHARED_JOBS: Final = 8
@@ -77,7 +80,7 @@ class SharedJobs:
 
 @dataclass(slots=True)
 class _HandedOut:
-    """When a chunk was published last, by the monotonic clock, and how often."""
+    """When a chunk was last published (monotonic clock), and how often."""
 
     at: float
     times: int = 1
@@ -86,11 +89,11 @@ class _HandedOut:
 class Coordinator:
     """Hands out the chunks of one generation to all workers, for one message.
 
-    At most ``limits.fanout_chunks`` chunks are handed out and not finished. The manifests in the store say which are
-    finished: so a coordinator that dies is followed by another one, which needs nothing of it.
+    At most ``limits.fanout_chunks`` chunks are in work at a time. The manifests in the store show which are finished.
+    So if a coordinator dies, another one can continue without its state.
 
     Args:
-        on_finished: Called with the manifest of each finished chunk, once per run.
+        on_finished: Called once per run with the manifest of each finished chunk.
     """
 
     def __init__(
@@ -113,11 +116,11 @@ class Coordinator:
         self._next = 0
 
     async def run(self, generation: str, source: Source, plan: Plan, announcement: Announcement) -> None:
-        """Return when every chunk has its manifest.
+        """Hand out the chunks; return when each has its manifest.
 
         Raises:
-            OutcomeExists: The job's outcome was decided meanwhile, for example because a chunk failed for good.
-            SourceChanged: A worker found another file, and so does this one.
+            OutcomeExists: The job's outcome was decided meanwhile, for example because a chunk failed.
+            SourceChanged: A worker found another file, and this one confirms it.
             Untried: No chunk was finished for a long time.
             LeaseLost: Another worker may coordinate this job.
         """
@@ -141,10 +144,10 @@ class Coordinator:
             await asyncio.sleep(step)
 
     async def _look(self, generation: str, source: Source, plan: Plan) -> int:
-        """Note what was finished since the last look; return how many chunks that are."""
+        """Record the chunks that were finished since the last listing; return their number."""
         finished, changed = await self._jobs.finished_in(self._ref, generation)
         if changed:
-            # it raises SourceChanged unless the file is still that of the generation; then it is divided again
+            # it raises SourceChanged if the file is not the generation's; then the new file is divided
             await sends_ranges(self._rules, self._url, source)
         fresh = sorted(number for number in finished - self._finished if number < plan.chunks)
         for manifest in await self._jobs.manifests(self._ref, generation, fresh):

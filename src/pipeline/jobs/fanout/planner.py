@@ -1,4 +1,4 @@
-"""Divides a large file into chunks once, so that all workers can do them."""
+"""Divides a large file into chunks once, so that all workers can process them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from pipeline.jobs.transfer import SourceChanged, UrlSource
 log = structlog.get_logger(__name__)
 
 PAGE_CHUNKS: Final = 1000
-"""Chunks of one page of a plan. A crash repeats the splitting of one page; a worker reads one page for its chunk."""
+"""Chunks per page of a plan. A crash repeats the split of one page; a worker reads one page for its chunk."""
 
 
 class Planner:
     """Divides the file of one generation into chunks, for one message.
 
-    It reads the whole file once, because only all bytes before a place say whether a record ends there. It processes
-    nothing: so a file that is broken, or holds another number of records than announced, fails before its first card.
-    Memory is bounded by two chunks and one page. A restart continues after the last page.
+    It reads the whole file once, because all bytes before a position decide whether a record ends there. It processes
+    no card. So a file that is broken, or that has another number of records than announced, fails before its first
+    card. Memory holds at most two chunks and one page. A restart continues after the last page.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class Planner:
         self._url = url
 
     async def plan(self, checkpoint: Checkpoint, announcement: Announcement) -> Plan | None:
-        """Return the plan of a generation; None if the file's server sends no ranges, so that it cannot be shared.
+        """Return the plan of a generation; None if its server sends no ranges, so that workers cannot share the file.
 
         Raises:
-            SourceChanged: The file is another one than the generation's.
+            SourceChanged: The file is not the generation's.
             PermanentError: The file is broken, or is not as announced.
         """
         existing = await self._jobs.plan(self._ref, checkpoint.generation)
@@ -101,7 +101,7 @@ class Planner:
         return await self._jobs.record_plan(self._ref, checkpoint.generation, plan)
 
     async def _last(self, checkpoint: Checkpoint) -> tuple[Source, _Page]:
-        """Return the source, and the page to fill next: the first that an earlier run has not recorded in full."""
+        """Return the source, and the page to fill next: the first one without a complete record of an earlier run."""
         source = await self._jobs.source(self._ref, checkpoint.generation)
         page = _Page(0, Position())
         if source is None:
@@ -144,7 +144,7 @@ class _Page:
 
     @property
     def end(self) -> Position:
-        """Where the last of its chunks ends."""
+        """End of the page's last chunk."""
         return self.ends[-1] if self.ends else self.start
 
 
@@ -152,7 +152,7 @@ async def sends_ranges(rules: FileRules, url: UrlSource, source: Source) -> bool
     """Ask for one byte of the file; return whether its server sends ranges.
 
     Raises:
-        SourceChanged: The file is not that of the source any more.
+        SourceChanged: The file is no longer the one of the source.
     """
     async with rules.downloader.open(url, start=1, end=2, etag=source.etag, encoding="identity") as download:
         return download.info.ranged

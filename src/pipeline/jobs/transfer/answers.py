@@ -1,7 +1,7 @@
-"""What an object store's answer means: its error document read safely, and one table of what to do.
+"""Interprets answers of object stores: reads their error documents safely, and decides what to do in one table.
 
-Error documents are foreign text that may hold the signature and the request as the store saw it. They are never logged,
-never put into a message, and no XML parser sees them: three elements are picked out by pattern.
+Error documents are untrusted text. They may contain the signature and the request that the store received. So they are
+never logged, quoted or parsed as XML; regular expressions extract a few elements.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Final
 from pipeline.outbound import http_date, retry_after_seconds
 
 MAX_ERROR_BYTES: Final = 65_536
-"""So much of an error document is read."""
+"""Maximum number of bytes read of an error document."""
 
-# no signature (64 hex digits) fits into a code, which messages repeat
+# messages repeat the code, and a signature (64 hex digits) does not fit into it
 _ERROR: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,64}(?:<\?xml[^>]{0,200}\?>\s{0,64})?<(?:\w{1,20}:)?Error[\s/>]")
-"""How an error document begins."""
+"""Pattern of the beginning of an error document."""
 _CODE: Final = re.compile(rb"<Code>\s*([A-Z][A-Za-z0-9]{1,47})\s*</Code>")
 _MESSAGE: Final = re.compile(rb"<Message>([^<]{0,1024})</Message>")
 _SERVER_TIME: Final = re.compile(rb"<ServerTime>\s*([0-9T:.+Z-]{1,40})\s*</ServerTime>")
@@ -35,16 +35,16 @@ _UNSATISFIED: Final = re.compile(r"bytes \*/([0-9]{1,15})")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that may be no success.
+    """An answer that may not be a success.
 
     Attributes:
         code: The document's ``<Code>``, or empty.
-        text: The document's ``<Message>``; only to distinguish cases.
+        text: The document's ``<Message>``, used only to distinguish cases.
         server_time: The store's clock, from the document or the Date header.
-        retry_after: Seconds that the store asks to wait.
-        object_size: Size of the object, where a 416 tells it.
-        is_error: Whether the body is an error document, whatever the status is.
-        is_cut: Whether the body broke off, so that nobody knows what it was.
+        retry_after: The pause that the store asks for, in seconds.
+        object_size: Size of the object, if a 416 answer has it.
+        is_error: Whether the body is an error document, also with a success status.
+        is_cut: Whether the body broke off, so that its kind is unknown.
     """
 
     status: int
@@ -59,7 +59,7 @@ class Refusal:
 
 
 def read_refusal(status: int, headers: Mapping[str, str], document: bytes, now: datetime) -> Refusal:
-    """Return what an error answer says. Any document is fine: HTML, truncated, hostile."""
+    """Read an error answer. It copes with any document: HTML, truncated, hostile."""
     return Refusal(
         status=status,
         code=_first(_CODE, document),
@@ -89,7 +89,7 @@ class Meaning:
 
     Attributes:
         reason: Ends the error code: ``source_<reason>`` or ``upload_<reason>``.
-        about: Continues a sentence that begins with the field's name, in words for the partner's support.
+        about: Text for the partner's support, which continues a sentence that begins with the field's name.
     """
 
     reason: str
@@ -147,11 +147,11 @@ _FIRST_NO_SUCCESS: Final = 300
 _REJECTED: Final = Meaning("rejected", Remedy.NONE, "was refused")
 
 _IN_SUCCESS: Final[dict[str, int]] = {"AccessDenied": 403, "MethodNotAllowed": 405, "InvalidRequest": 400}
-"""Codes that are for good also in an answer whose status is a success; any other is a fault of the store."""
+"""Codes in an answer with a success status that are permanent errors; any other code is a fault of the store."""
 
 
 def interpret(refusal: Refusal) -> Meaning:
-    """Return what an error answer means. The document's words count before its code, its code before the status."""
+    """Return what an error answer means. The document's message decides first, then its code, then the status."""
     if refusal.is_error and refusal.status < _FIRST_NO_SUCCESS:
         refusal = replace(refusal, status=_IN_SUCCESS.get(refusal.code, 500))
     by_words = _interpret_words(refusal)

@@ -19,20 +19,20 @@ from pipeline.observability import Metrics
 from pipeline.outbound import Circuit, Circuits
 
 MAGIC: Final = b"\x1f\x8b"
-"""The first bytes of every gzip file, and of no text."""
+"""The first bytes of every gzip file. No text begins with them."""
 
 _GZIP_FORMAT: Final = 31
 """zlib's wbits for a gzip header and trailer with any window."""
 
 _WINDOW: Final = 65_536
-"""Bytes given to zlib at once: it copies what is left of them behind each member, and members may be tiny."""
+"""Bytes passed to zlib at once: it copies the rest of them after each member, and members may be tiny."""
 
 
 class Gunzip:
-    """Decompresses concatenated gzip members (RFC 1952), padding of zeros after the last one allowed.
+    """Decompresses concatenated gzip members (RFC 1952), with optional zero padding after the last one.
 
-    Feed it, then call :meth:`piece` until that returns nothing. Memory: what was fed and not yet taken, one piece, and
-    zlib's window.
+    Feed it, then call :meth:`piece` until that returns nothing. Memory holds the fed bytes that are not decompressed
+    yet, one piece, and zlib's window.
     """
 
     def __init__(self, max_piece: int) -> None:
@@ -51,7 +51,7 @@ class Gunzip:
         """Return the next decompressed bytes, at most ``max_piece``; b"" when more must be fed. CPU work.
 
         Raises:
-            SourceRefused: This is no gzip, or it is damaged.
+            SourceRefused: The data is not gzip, or is damaged.
         """
         while self._at < len(self._pending):
             if self._member.eof and not self._next_member():
@@ -68,7 +68,7 @@ class Gunzip:
         return b""
 
     def finish(self) -> None:
-        """Return if the stream may end here.
+        """Check that the stream may end here.
 
         Raises:
             SourceRefused: It ends in the middle of a member.
@@ -79,7 +79,7 @@ class Gunzip:
             )
 
     def _next_member(self) -> bool:
-        """Say whether another member begins in the next window; drop padding."""
+        """Drop padding; return whether another member begins in the next window."""
         window = self._pending[self._at : self._at + _WINDOW]
         rest = window.lstrip(b"\0")
         self._padding = self._padding or len(rest) < len(window)
@@ -94,7 +94,7 @@ class Gunzip:
 
 def _broken() -> SourceRefused:
     return SourceRefused(
-        "source_gzip_broken", "The file behind input_file_url is gzip, and is damaged. Upload it again."
+        "source_gzip_broken", "The file behind input_file_url is a damaged gzip file. Upload it again."
     )
 
 
@@ -104,10 +104,10 @@ _GZIP_NAMES: Final = frozenset({"gzip", "x-gzip"})
 _OTHER_COMPRESSIONS: Final = frozenset(
     {"br", "bzip2", "compress", "dcb", "dcz", "deflate", "lz4", "lzma", "snappy", "x-bzip2", "x-compress", "xz", "zstd"}
 )
-"""Compressions that are not undone here. Every other token of Content-Encoding, such as utf-8, is none."""
+"""Compressions that are not supported. Any other token of Content-Encoding, such as utf-8, is not a compression."""
 
 _LOOKED_AT: Final = 64
-"""Bytes that show whether a file that is announced as compressed is text: compressed ones hold control characters."""
+"""Bytes to check whether a file with a Content-Encoding is plain text: compressed data has control characters."""
 _NOT_IN_TEXT: Final = bytes(set(range(32)) - set(b"\t\n\f\r\x1a"))
 
 
@@ -118,8 +118,8 @@ class HttpDownloader:
         session: Made by ``open_session(..., purpose="input", read_buffer_bytes=settings.read_ahead_bytes // 2)``.
         settings: Timeouts, minimum rate, tries.
         clock: Now, in UTC.
-        metrics: Where bytes and repeated tries are counted, if anywhere.
-        circuit: Refuses a download whose host fails again and again.
+        metrics: Counts bytes and repeated tries, if given.
+        circuit: Refuses downloads while their host keeps failing.
     """
 
     def __init__(
@@ -152,7 +152,8 @@ class HttpDownloader:
         part = bool(start) or end is not None
         if part and not etag:
             raise SourceChanged(
-                "source_changed", "Without an ETag nothing tells that the file behind input_file_url is still the same."
+                "source_changed",
+                "Without an ETag, nothing proves that the file behind input_file_url is still the same.",
             )
         at_once = start if encoding == "identity" else 0
         wire = Wire(self._means, source, start=at_once, end=end, etag=etag or "" if part else "")
@@ -163,7 +164,7 @@ class HttpDownloader:
 
 
 async def _begin(wire: Wire, start: int, *, known_plain: bool) -> HttpDownload:
-    """Read as much as says what the file is, and go to where the caller wants to begin."""
+    """Read enough bytes to see the kind of the file, and go to the caller's start."""
     first = await wire.read()
     if known_plain:
         return HttpDownload(wire, "identity", first, skip=0)
@@ -179,13 +180,13 @@ async def _begin(wire: Wire, start: int, *, known_plain: bool) -> HttpDownload:
 
 
 def _compressions(header: str) -> frozenset[str]:
-    """Return the compressions that a Content-Encoding names."""
+    """Return the compressions in a Content-Encoding."""
     tokens = {token.strip().lower() for token in header.split(",")}
     return frozenset(tokens & (_GZIP_NAMES | _OTHER_COMPRESSIONS))
 
 
 def _encoding(announced: frozenset[str], first: bytes) -> Encoding:
-    """Return how the file is compressed. Its bytes decide; what was announced only words the refusal."""
+    """Return how the file is compressed. Its bytes decide; the announced compression only affects the error message."""
     if first.startswith(MAGIC):
         return "gzip"
     if not announced or _is_text(first):
@@ -193,14 +194,14 @@ def _encoding(announced: frozenset[str], first: bytes) -> Encoding:
     if announced <= _GZIP_NAMES:
         raise SourceRefused(
             "source_gzip_broken",
-            "The file behind input_file_url has the Content-Encoding gzip, and is neither gzip nor plain text. Upload "
+            "The file behind input_file_url has the Content-Encoding gzip, but is neither gzip nor plain text. Upload "
             "it again.",
         )
     names = ", ".join(sorted(announced))
     raise SourceRefused(
         "source_encoding_unknown",
-        f"The file behind input_file_url is no plain text, and its Content-Encoding is {names}. Only gzip is "
-        "decompressed here: upload it plain or as gzip.",
+        f"The file behind input_file_url is not plain text, and its Content-Encoding is {names}. Only gzip is "
+        "supported: upload it plain or as gzip.",
     )
 
 
@@ -209,7 +210,7 @@ def _is_text(data: bytes) -> bool:
 
 
 class HttpDownload:
-    """A running download: what was read to open it, then the rest of the wire."""
+    """A running download: the bytes read to open it, then the rest from the wire."""
 
     def __init__(self, wire: Wire, encoding: Encoding, first: bytes, *, skip: int) -> None:
         self._wire = wire
@@ -219,7 +220,7 @@ class HttpDownload:
 
     @property
     def info(self) -> SourceInfo:
-        """What the object store said of the file."""
+        """What the object store says about the file."""
         return self._info
 
     def chunks(self) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""The errors of a transfer: what a failed try, an unusable URL or a refusal by the store is raised as."""
+"""The errors of a transfer: for a failed try, an unusable URL, or a refusal by the store."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class SourceChanged(TransientError):
 
 
 class SourceRefused(PermanentError):
-    """The input file cannot be had, or is broken, for good."""
+    """The input file cannot be downloaded, or is broken, and another try cannot help."""
 
 
 class UploadRefused(PermanentError):
-    """The result file cannot be put, for good."""
+    """The result file cannot be uploaded, and another try cannot help."""
 
 
 _HEADER_NAME: Final = re.compile(r"[a-z0-9-]{1,40}")
@@ -39,14 +39,14 @@ _MAX_NAMED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """Words of one direction.
+    """Names and error class of one direction.
 
     Attributes:
         name: Label of metrics.
         prefix: First part of error codes.
         field: The announcement's field with the URL.
-        refused: What a failure for good is raised as.
-        sendable: Headers that we can send as signed.
+        refused: Class of permanent errors.
+        sendable: Signed headers whose values are known here.
     """
 
     name: Literal["download", "upload"]
@@ -61,17 +61,17 @@ UPLOAD: Final = Direction("upload", "upload", "result_upload_url", UploadRefused
 
 
 async def next_url(source: UrlSource, direction: Direction, clock: Callable[[], datetime]) -> SignedUrl:
-    """Return the newest announced URL, if it can still be used, and by us.
+    """Return the newest announced URL, if it can still be used and its signature covers only known headers.
 
     Raises:
-        SourceRefused: The deadline has passed, or the signature covers headers that we cannot send.
+        SourceRefused: The deadline has passed, or the signature covers headers that cannot be sent.
         UploadRefused: The same, for an upload.
     """
     signed = await source()
     if signed.deadline <= clock():
         raise direction.refused(
             f"{direction.prefix}_deadline_passed",
-            f"{direction.field} expires too soon to go on (work with it had to end at "
+            f"{direction.field} expires too soon to continue (work with it had to end at "
             f"{signed.deadline:%Y-%m-%d %H:%M:%S} UTC).",
         )
     foreign = signed_headers(signed.url.get_secret_value()) - direction.sendable
@@ -79,7 +79,7 @@ async def next_url(source: UrlSource, direction: Direction, clock: Callable[[], 
         names = ", ".join(sorted(name for name in foreign if _HEADER_NAME.fullmatch(name))[:_MAX_NAMED])
         raise direction.refused(
             f"{direction.prefix}_signed_headers",
-            f"{direction.field} is signed for headers whose values are unknown here ({names}). Sign it for host alone "
+            f"{direction.field} is signed for headers whose values are unknown here ({names}). Sign it for host only "
             "(X-Amz-SignedHeaders=host).",
         )
     return signed
@@ -90,9 +90,9 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _LATER_SECONDS: Final = 5.0
-"""Pause before a URL that is not yet valid is tried again, where neither side's clock says how long."""
+"""Pause before a URL that is not yet valid is tried again, if neither clock gives the time."""
 _SKEW_SECONDS: Final = 5.0
-"""Clocks that differ by less are not worth a word."""
+"""Messages do not mention a smaller difference of the clocks."""
 
 
 class NotFound(TransientError):
@@ -100,13 +100,13 @@ class NotFound(TransientError):
 
 
 class TooSlow(HostUnavailable):
-    """Fewer bytes came through in a time window than the minimum rate asks for."""
+    """Fewer bytes arrived in a time window than the minimum rate requires."""
 
 
 async def translated(exchange: Awaitable[T], direction: Direction) -> T:
-    """Return what one step of an exchange returns; a failure of the network becomes HostUnavailable.
+    """Return the result of one step of an exchange; a failure of the network becomes HostUnavailable.
 
-    The foreign exception is dropped, not chained: aiohttp's texts hold the URL with its signature.
+    The foreign exception is dropped, not chained: aiohttp's messages contain the URL with its signature.
     """
     try:
         return await exchange
@@ -131,7 +131,7 @@ def _network_failure(error: Exception, direction: Direction) -> HostUnavailable:
 
 
 async def refusal_of(response: aiohttp.ClientResponse, clock: Callable[[], datetime]) -> Refusal:
-    """Return what an error answer says, reading a bounded part of its body; one that breaks off will do."""
+    """Read an error answer and a bounded part of its body, which may break off."""
     document, is_cut = b"", False
     try:
         while len(document) < MAX_ERROR_BYTES and (piece := await response.content.read(MAX_ERROR_BYTES)):
@@ -143,7 +143,7 @@ async def refusal_of(response: aiohttp.ClientResponse, clock: Callable[[], datet
 
 
 def failure_of(refusal: Refusal, direction: Direction, url: str, now: datetime) -> PipelineError:
-    """Return the error that a refusal means. It names the cause in our words, never in the document's."""
+    """Return the error for a refusal. Its message never quotes the document."""
     meaning = interpret(refusal)
     code = f"{direction.prefix}_{meaning.reason}"
     answer = f"{refusal.status} {refusal.code}".strip()
@@ -193,15 +193,15 @@ class Tries:
         self._not_found = 0
 
     def progressed(self) -> None:
-        """Forget failures: enough was done since the last one."""
+        """Forget earlier failures, because enough bytes were transferred since then."""
         self._failed = 0
 
     async def after(self, failure: TransientError, deadline: datetime) -> None:
         """Wait before the next try.
 
         Raises:
-            TransientError: ``failure``: the tries are used up, or a longer pause is asked for than a call makes.
-            SourceRefused: The object is still not there.
+            TransientError: ``failure``, if no tries are left, or the requested pause is too long for one call.
+            SourceRefused: The object is still missing after several tries.
         """
         self._failed += 1
         if isinstance(failure, NotFound):
@@ -227,10 +227,10 @@ class Tries:
 
 
 async def renewed(source: UrlSource, used: SignedUrl) -> bool:
-    """Say whether a newer announcement brought another URL than the one just refused."""
+    """Return whether a newer announcement has another URL than the refused one."""
     return (await source()).url != used.url
 
 
 def as_transient(refused: PermanentError) -> TransientError:
-    """Return a refusal of an old URL as a reason to try the new one."""
+    """Turn the refusal of an old URL into a transient error, so that the new URL is tried."""
     return TransientError(refused.code, refused.message)

@@ -1,4 +1,4 @@
-"""How slow the other side may be."""
+"""Limits how slow the other side may be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pipeline.jobs.transfer.settings import TransferParameters
 class Pace:
     """The minimum rate of one connection, and its deadline, as times of the event loop.
 
-    A window is over as soon as its bytes are through; one that takes ``rate_window_seconds`` of waiting is too slow.
+    A window ends as soon as its bytes have arrived. If the wait for them takes ``rate_window_seconds``, the connection
+    is too slow.
     """
 
     def __init__(self, settings: TransferParameters, seconds_left: float) -> None:
@@ -31,21 +32,21 @@ class Pace:
 
     @property
     def latest(self) -> float:
-        """When to give up waiting that begins now."""
+        """When to give up a wait that begins now."""
         if not self._needed:
             return self.ends
         return self.within(self._window - self._waited)
 
     def within(self, seconds: float) -> float:
-        """Return the time in so many seconds, but not after the deadline."""
+        """Return the time ``seconds`` from now, but not after the deadline."""
         return min(self.ends, self._loop.time() + seconds)
 
     async def take(self, waiting: Awaitable[bytes], direction: Direction) -> bytes:
-        """Return the bytes that are waited for.
+        """Wait for bytes and return them.
 
         Raises:
-            TooSlow: The window is over without its bytes.
-            TransientError: The deadline came.
+            TooSlow: The window is over, and too few bytes arrived.
+            TransientError: The deadline has passed.
         """
         began = self._loop.time()
         scope = asyncio.timeout_at(self.latest)
@@ -61,18 +62,18 @@ class Pace:
         raise self.overdue(direction)
 
     def passed(self, count: int, waited: float) -> None:
-        """Count bytes that came through."""
+        """Count bytes that arrived."""
         self._bytes += count
         self._waited += waited
         if self._bytes >= self._needed:
             self._bytes, self._waited = 0, 0.0
 
     def overdue(self, direction: Direction) -> TransientError:
-        """Return why the waiting was given up."""
+        """Return the error for a wait that was given up."""
         if self._loop.time() >= self.ends:
             return TransientError(
                 f"{direction.prefix}_deadline_passed",
-                f"The deadline of {direction.field} came in the middle of the work.",
+                f"The deadline of {direction.field} passed during the transfer.",
             )
         return TooSlow(
             f"{direction.prefix}_too_slow",

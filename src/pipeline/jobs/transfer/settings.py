@@ -1,4 +1,4 @@
-"""Timeouts, minimum rate and tries of file transfers: what operators set, and what is the same everywhere."""
+"""Timeouts, minimum rate and tries of file transfers: settings of operators, and constants."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pipeline.units import Bytes, BytesPerSecond, Count, Seconds
 class TransferRetry(RetrySettings):
     """How often a request is repeated within one download or upload, and how long the pauses are.
 
-    Where the other side asks for a pause above ``max_seconds``, the job is retried later as a whole, so that no slot
-    waits for it.
+    If the other side asks for a pause above ``max_seconds``, the whole job is retried later, so that it blocks no slot.
     """
 
     first_seconds: FirstSeconds = 0.5
@@ -30,12 +29,12 @@ class TransferSettings(BaseModel):
     read_timeout_seconds: Seconds = Field(
         default=30.0,
         gt=0,
-        description="How long the other side may send nothing while it should send something. Raise it for a server that prepares its files slowly",
+        description="How long to wait for the next bytes of the other side. Raise it for a server that prepares its files slowly",
     )
     min_bytes_per_second: BytesPerSecond = Field(
         default=1024,
         ge=0,
-        description="A connection with a lower average rate over a minute is closed, and the transfer continues on a new one; 0 accepts any rate, for very slow networks",
+        description="If the average rate over a minute is lower, the connection is closed and the transfer continues on a new one. 0 accepts any rate, for very slow networks",
     )
     max_not_found_tries: Count = Field(
         default=5,
@@ -51,7 +50,7 @@ class TransferSettings(BaseModel):
     idle_close_seconds: Seconds = Field(
         default=15.0,
         gt=0,
-        description="A download that the processor does not read from for this time gives up its connection; later it continues with a Range request. Lower it for servers that drop idle connections sooner",
+        description="If the processor reads nothing from a download for this time, the download closes its connection; later it continues with a Range request. Lower it for servers that drop idle connections sooner",
     )
     expect_continue: bool = Field(
         default=True,
@@ -60,7 +59,7 @@ class TransferSettings(BaseModel):
 
     etag_is_md5: bool = Field(
         default=True,
-        description="Whether an ETag of 32 hexadecimal digits must be the MD5 of the result that was put, where the answer names no encryption by other keys and no other checksum. Set false for a store whose ETags are something else and that does not answer HEAD with the URL of an upload",
+        description="Whether an ETag of 32 hexadecimal digits must be the MD5 of the uploaded result, if the answer names neither encryption with other keys nor another checksum. Set false for a store whose ETags are something else and that does not answer HEAD with the URL of an upload",
     )
 
     def parameters(self) -> TransferParameters:
@@ -69,26 +68,26 @@ class TransferSettings(BaseModel):
 
 
 class TransferParameters(TransferSettings):
-    """How downloads and uploads work. :meth:`TransferSettings.parameters` makes it.
+    """Parameters of downloads and uploads. :meth:`TransferSettings.parameters` creates them.
 
-    Values without a setting of their own have the same reason everywhere, which is written beside them.
+    The values that are not settings are the same everywhere, for the reasons given beside them.
     """
 
     connect_timeout_seconds: Seconds = Field(default=10.0, gt=0)
-    """For the name, the connection and the TLS handshake together: what takes longer rarely succeeds, and is tried again."""
+    """For name lookup, connection and TLS handshake together. A longer attempt rarely succeeds, and is tried again."""
     rate_window_seconds: Seconds = Field(default=60.0, gt=0)
     """Time over which the minimum rate is averaged: long enough for a short stall, short against any deadline."""
     retry: TransferRetry = Field(default=TransferRetry())
-    """For short faults alone: the retry of the whole job (`consumer.retry`) covers the longer ones."""
+    """For short faults only: the retry of the whole job (`consumer.retry`) covers longer ones."""
 
     @property
     def connecting_timeout(self) -> ClientTimeout:
-        """Timeouts of connecting alone, for who watches the rest himself."""
+        """Timeouts of connecting only, for a caller that limits the rest itself."""
         connect = self.connect_timeout_seconds
         return ClientTimeout(total=None, connect=connect, sock_connect=connect)
 
     @property
     def client_timeout(self) -> ClientTimeout:
-        """Timeouts of one request. No total: a big file takes what it takes, within its deadline."""
+        """Timeouts of one request. There is no total: a large file may take until its deadline."""
         connect = self.connect_timeout_seconds
         return ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=self.read_timeout_seconds)

@@ -1,7 +1,7 @@
-"""What an answer to a PUT, or to a HEAD after it, proves about what the store has now. Pure.
+"""Interprets an answer to a PUT, or to a HEAD after it: does it prove that the store has the body? Pure.
 
-S3 documents the ETag of a PUT as the MD5 of the body, except with keys of KMS or of the customer. Other stores have
-ETags of the same form that are something else, so an ETag proves that the body is there and never that it is not.
+S3 documents the ETag of a PUT as the MD5 of the body, except with keys of KMS or of the customer. Other stores use
+ETags of the same form for something else. So an ETag can prove that the body is stored, but never that it is not.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _MD5: Final = re.compile(r'"?([0-9a-fA-F]{32})"?')
 _GOOGLE_MD5: Final = re.compile(r"(?:^|,)\s*md5=([A-Za-z0-9+/=]{24})")
 _CRC_BYTES: Final = 4
 _ENCRYPTIONS: Final = ("server-side-encryption", "encryption-kms-key-name", "server-side-encryption-customer-algorithm")
-"""Ends of the names of headers that name an encryption: of S3 (``x-amz-``), OSS, OBS, COS and Google's store."""
+"""Endings of the headers that name an encryption: in S3 (``x-amz-``), OSS, OBS, COS and Google's store."""
 _OWN_KEYS: Final = frozenset({"", "aes256", "sm4"})
-"""Encryption by keys of the store itself: the ETag is an MD5 still (SSE-S3)."""
+"""Encryption with the store's own keys (SSE-S3): the ETag is still an MD5."""
 
 
 class Digests:
-    """Digests of the bytes that were handed over.
+    """Digests of the bytes that were sent.
 
     Attributes:
         size: Number of bytes.
-        crc32: CRC32 of them.
+        crc32: CRC32 of the bytes.
     """
 
     def __init__(self) -> None:
@@ -45,11 +45,11 @@ class Digests:
 
     @property
     def md5(self) -> bytes:
-        """MD5 of them."""
+        """MD5 of the bytes."""
         return self._md5.digest()
 
     def are_of(self, etag: str) -> bool:
-        """Return whether an ETag is the MD5 of them."""
+        """Return whether an ETag is the MD5 of the bytes."""
         found = _MD5.fullmatch(etag)
         return found is not None and bytes.fromhex(found[1]) == self.md5
 
@@ -58,11 +58,11 @@ class Proof(Enum):
     """What an answer proves."""
 
     STORED = auto()
-    """The store has these bytes, or gives no checksum that it could be asked by."""
+    """The store has these bytes, or gives no checksum to compare with."""
     OTHER = auto()
     """The store has other bytes."""
     UNKNOWN = auto()
-    """The ETag looks like an MD5 and is not that of these bytes; there is no other checksum."""
+    """The ETag looks like an MD5 but is not the MD5 of these bytes, and there is no other checksum."""
 
 
 def proof_of_put(headers: Mapping[str, str], digests: Digests, *, etag_is_md5: bool) -> Proof:
@@ -90,7 +90,7 @@ def proof_of_head(headers: Mapping[str, str], digests: Digests, etag: str) -> Pr
 
 
 def _stated(headers: Mapping[str, str], digests: Digests) -> Proof | None:
-    """Return what the checksums beside the ETag prove; None if there is none that is known here."""
+    """Return what the checksums in other headers prove; None if there is no known one."""
     right = [crc == digests.crc32 for crc in (stated_crc(headers),) if crc is not None]
     right += [md5 == digests.md5 for md5 in _stated_md5s(headers)]
     if not right:
@@ -110,11 +110,11 @@ def _stated_md5s(headers: Mapping[str, str]) -> Iterator[bytes]:
 
 
 def stated_crc(headers: Mapping[str, str]) -> int | None:
-    """Return the CRC32 that the store states of the whole object; None for none, or one made of parts' checksums."""
+    """Return the CRC32 that an answer states for the whole object; None for a composite of parts' checksums."""
     if headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE":
         return None
     try:
-        # a composite value ends in -<number of parts>, which is no base64
+        # a composite value ends in -<number of parts>, which is not base64
         raw = base64.b64decode(headers.get("x-amz-checksum-crc32", ""), validate=True)
     except binascii.Error:
         return None
@@ -122,7 +122,7 @@ def stated_crc(headers: Mapping[str, str]) -> int | None:
 
 
 def _has_foreign_key(headers: Mapping[str, str]) -> bool:
-    """Say whether the store encrypts with a key of KMS or of the customer: then its ETag is no MD5 by definition."""
+    """Return whether the store encrypts with a key of KMS or of the customer: then its ETag is not an MD5."""
     named = {name.lower(): value.lower() for name, value in headers.items()}
     if any(name.endswith(_ENCRYPTIONS[1:]) for name in named):
         return True

@@ -1,4 +1,4 @@
-"""A raw HTTP server that answers by script: for what no well-behaved server library does."""
+"""A raw HTTP server that answers by script, to simulate misbehaving servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request as it came.
+    """One received request.
 
     Attributes:
         target: The request line's target, byte for byte.
@@ -36,7 +36,7 @@ class Exchange:
         await self.send("\r\n".join(lines).encode())
 
     async def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send raw bytes."""
         self.writer.write(data)
         await self.writer.drain()
 
@@ -61,7 +61,7 @@ class ScriptedServer:
 
     Attributes:
         url: ``http://127.0.0.1:<port>``.
-        requests: What came so far.
+        requests: The requests received so far.
     """
 
     acts: list[Act]

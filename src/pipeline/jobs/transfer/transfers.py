@@ -18,7 +18,7 @@ from pipeline.outbound import Circuit, CircuitPurpose, Circuits, HostRules, Netw
 
 @dataclass(frozen=True, slots=True)
 class Transfers:
-    """One integration's ways to and from the partner's object store."""
+    """The downloader and the uploader of one integration."""
 
     downloader: Downloader
     uploader: Uploader
@@ -34,15 +34,15 @@ async def open_transfers(
     metrics: Metrics | None = None,
     circuit_of: Callable[[CircuitPurpose], Circuit] | None = None,
 ) -> AsyncIterator[Transfers]:
-    """Open the sessions of one integration's file transfers; they are closed with the block.
+    """Open the sessions of one integration's file transfers; the end of the block closes them.
 
     Args:
         settings: Timeouts, minimum rate, tries.
         rules: Hosts that its file URLs may name; http and private addresses.
         network: CA bundle and proxy.
         clock: UTC, aware.
-        metrics: Of this process.
-        circuit_of: Returns the circuit breaker of the integration for a purpose; by default one of this block alone.
+        metrics: The process's metrics.
+        circuit_of: Returns the circuit breaker of the integration for a purpose; by default a new one for this block.
 
     Raises:
         FatalError: The CA bundle cannot be read.

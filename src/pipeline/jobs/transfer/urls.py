@@ -1,7 +1,7 @@
-"""What a pre-signed URL says about itself, and how it is sent unchanged. Pure.
+"""Reads the query parameters of pre-signed URLs. Pure.
 
-Source: AWS Signature Version 4, query parameters. A URL that is signed otherwise says nothing here and is
-used as it is.
+Source: AWS Signature Version 4, query parameters. A URL with another kind of signature is used without this
+information.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FIRST_EXPIRY: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def signed_url(url: str, *, expires_at: datetime, margin_seconds: float) -> SignedUrl:
-    """Return a URL with the time by which work with it must have ended (see :func:`job_deadline`)."""
+    """Return a URL with the time by which work with it must end (see :func:`job_deadline`)."""
     deadline = job_deadline(url, expires_at=expires_at, margin_seconds=margin_seconds)
     return SignedUrl(url=SecretStr(url), deadline=deadline)
 
@@ -28,7 +28,7 @@ def signed_url(url: str, *, expires_at: datetime, margin_seconds: float) -> Sign
 def job_deadline(*urls: str, expires_at: datetime, margin_seconds: float) -> datetime:
     """Return the earliest of ``expires_at`` and the URLs' X-Amz-Date + X-Amz-Expires, less the margin.
 
-    A URL that claims to have expired before S3 began counts as expired then: nothing can be taken off the year 1.
+    An expiry before the year 2000 is treated as 2000, because the margin cannot be subtracted from the year 1.
     """
     expiries = (url_expiry(url) for url in urls)
     earliest = min([expires_at, *(one for one in expiries if one is not None)])
@@ -36,7 +36,7 @@ def job_deadline(*urls: str, expires_at: datetime, margin_seconds: float) -> dat
 
 
 def url_expiry(url: str) -> datetime | None:
-    """Return when the signature of a URL expires, or None where the URL does not say it."""
+    """Return when the signature of a URL expires, or None if the URL does not say it."""
     signed, seconds = signing_time(url), parameters(url).get("x-amz-expires", "")
     if signed is None or not (seconds.isascii() and seconds.isdigit()):
         return None
@@ -47,7 +47,7 @@ def url_expiry(url: str) -> datetime | None:
 
 
 def signing_time(url: str) -> datetime | None:
-    """Return from when the signature of a URL is valid (X-Amz-Date), or None where the URL does not say it."""
+    """Return when the signature of a URL becomes valid (X-Amz-Date), or None if the URL does not say it."""
     try:
         return datetime.strptime(parameters(url).get("x-amz-date", ""), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
@@ -55,17 +55,17 @@ def signing_time(url: str) -> datetime | None:
 
 
 def signed_headers(url: str) -> frozenset[str]:
-    """Return the header names that the signature covers, in lower case; empty where the URL does not say it."""
+    """Return the header names that the signature covers, in lower case; empty if the URL does not say it."""
     return frozenset(name for name in parameters(url).get("x-amz-signedheaders", "").lower().split(";") if name)
 
 
 def demands_empty_body(url: str) -> bool:
-    """Say whether the URL carries the CRC32 of an empty body, put there by an AWS SDK that signs without a body."""
+    """Return whether the URL has the CRC32 of an empty body. An AWS SDK that signs without a body adds it."""
     return parameters(url).get("x-amz-checksum-crc32") == _EMPTY_CRC32
 
 
 def parameters(url: str) -> dict[str, str]:
-    """Return the decoded query parameters by name in lower case; of equal names the first counts."""
+    """Return the decoded query parameters by name in lower case; of equal names it takes the first."""
     query = url.partition("?")[2]
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)

@@ -1,4 +1,4 @@
-"""The bytes of one object as they are stored, in order, over as many connections as it takes."""
+"""Reads the stored bytes of one object in order, over as many connections as necessary."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from pipeline.observability import Metrics
 from pipeline.outbound import Call, Circuit, HostUnavailable, host_of, request_url
 
 PIECE_BYTES: Final = 262_144
-"""Most bytes read from a connection at once."""
+"""Maximum number of bytes read from a connection at once."""
 
 _PROGRESS_BYTES: Final = 262_144
-"""After so many bytes without a failure earlier ones are forgotten."""
+"""After this many bytes without a failure, earlier failures are forgotten."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
 
 
@@ -53,7 +53,7 @@ class _Link:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What every download of an integration uses."""
+    """The dependencies of every download of an integration."""
 
     session: aiohttp.ClientSession
     settings: TransferParameters
@@ -63,13 +63,13 @@ class Means:
 
 
 class Wire:
-    """Reads an object from a byte on, to its end or to another byte; reconnects by Range and If-Match.
+    """Reads an object from one byte to its end or to another byte; reconnects with Range and If-Match.
 
     Attributes:
-        etag: As received, or as demanded; empty where there is none that a resume could rely on.
-        size: Bytes of the whole object, or None where the server does not say.
+        etag: The received or required ETag; empty if there is none that a resume could rely on.
+        size: Bytes of the whole object, or None if the server does not say.
         content_encoding: As received with the first answer.
-        ranged: Whether the last answer held the asked range alone.
+        ranged: Whether the last answer had only the requested range.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class Wire:
         self._call: Call | None = None
 
     async def read(self) -> bytes:
-        """Return the next bytes, at most :data:`PIECE_BYTES`; b"" at the end of the object, however often asked.
+        """Return the next bytes, at most :data:`PIECE_BYTES`; at the end of the object always b"".
 
         Raises:
             AddressRefused: The URL or the address behind it is not allowed.
-            SourceChanged: It is not the object that this began with, or nothing could tell.
-            SourceRefused: It cannot be had, or is not what the server says it is.
-            CircuitOpen: The host failed so often that it is not asked now.
+            SourceChanged: It is not the object that this began with, or there is no ETag to prove that it is.
+            SourceRefused: It cannot be downloaded, or contradicts the server's headers.
+            CircuitOpen: The host failed so often that it gets no request now.
             TransientError: The tries are used up.
         """
         self._wake()
@@ -139,7 +139,7 @@ class Wire:
         return b""
 
     def seek(self, start: int) -> None:
-        """Go on at another byte; only after a first read."""
+        """Continue at another byte; only after a first read."""
         self._wake()
         self._disconnect()
         self._offset = start
@@ -147,7 +147,7 @@ class Wire:
         self._expected_crc = None
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._wake()
         self._disconnect()
 
@@ -159,7 +159,7 @@ class Wire:
         return self._pass(data) if data else self._end()
 
     def _pass(self, data: bytes) -> bytes:
-        """Count bytes and return those that are new."""
+        """Count received bytes and return the new ones."""
         if self._means.metrics is not None:
             self._means.metrics.transfer_bytes.labels("download").inc(len(data))
         dropped = min(self._skip, len(data))
@@ -180,7 +180,7 @@ class Wire:
         return data
 
     def _end(self) -> bytes:
-        """Take the end of one answer's body, which need not be that of the object."""
+        """Handle the end of one answer's body, which may come before the end of the object."""
         if self.size is None:
             self.size = self._offset
         if self._offset < (self.size if self._stop is None else self._stop):
@@ -195,9 +195,9 @@ class Wire:
         return b""
 
     async def _connect(self, signed: SignedUrl) -> _Link | None:
-        """Return a connection that delivers from the offset on, or None where nothing is left to be delivered."""
+        """Return a connection that delivers the bytes from the offset on, or None if none are left."""
         if self._offset and not self.etag:
-            raise _changed("without an ETag nothing tells that the object is still the same")
+            raise _changed("without an ETag, nothing proves that the object is still the same")
         means = self._means
         url = signed.url.get_secret_value()
         headers = self._headers()
@@ -229,7 +229,7 @@ class Wire:
 
     async def _ask(self, url: yarl.URL, headers: Mapping[str, str], pace: Pace) -> aiohttp.ClientResponse:
         settings = self._means.settings
-        # the socket's own timeouts begin again with every byte, and a head can drip too
+        # the socket's own timeouts restart with every byte, and a header can arrive byte by byte
         latest = pace.within(settings.connect_timeout_seconds + settings.read_timeout_seconds)
         async with asyncio.timeout_at(latest):
             return await self._means.session.get(
@@ -241,7 +241,7 @@ class Wire:
         if response.content_length is None and not chunked:
             raise SourceRefused(
                 "source_length_missing",
-                "input_file_url: the host does not say how long the file is, so nobody could tell that it is whole.",
+                "input_file_url: the host does not send the length of the file, so a cut file could not be noticed.",
             )
         self._accept(response, response.content_length)
         self.ranged = False
@@ -260,13 +260,13 @@ class Wire:
         self._skip = 0
 
     def _accept(self, response: aiohttp.ClientResponse, size: int | None) -> None:
-        """Compare an answer with the ones before, or take it as the first."""
+        """Compare an answer with the earlier ones, or accept it as the first."""
         etag = _strong_etag(response.headers)
         if self._begun and etag != self.etag:
-            raise _changed("its ETag is another one than before")
+            raise _changed("its ETag has changed")
         known = self.size is not None
         if (known and size != self.size) or (size is not None and size < self._offset):
-            raise _changed("its size is another one than before")
+            raise _changed("its size has changed")
         if not self._begun or not known:
             self.size = size
         self.etag = etag
@@ -274,19 +274,19 @@ class Wire:
         self._begun = True
 
     async def _refuse(self, response: aiohttp.ClientResponse, url: str) -> None:
-        """Raise what an error answer means; return if it means that all bytes were delivered before."""
+        """Raise the error for an answer; return if the answer means that all bytes were delivered before."""
         clock = self._means.clock
         refusal = await refusal_of(response, clock)
         if refusal.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and refusal.object_size == self._offset:
             if self.size not in {None, self._offset}:
-                raise _changed("its size is another one than before")
+                raise _changed("its size has changed")
             self.size = self._offset
             self._complete = True
             return
         raise failure_of(refusal, DOWNLOAD, url, clock())
 
     def _sleep(self) -> None:
-        """Let go of the connection later, if nobody reads on: a slow consumer must not hold it."""
+        """Close the connection later, unless the reader continues: a slow reader must not hold it."""
         if self._link is not None and self.etag and self._ranged:
             loop = asyncio.get_running_loop()
             self._idle = loop.call_later(self._means.settings.idle_close_seconds, self._disconnect)
@@ -306,10 +306,10 @@ class Wire:
 
 
 def _changed(how: str) -> SourceChanged:
-    return SourceChanged("source_changed", f"The file behind input_file_url is not the one that was begun: {how}.")
+    return SourceChanged("source_changed", f"The file behind input_file_url may have been replaced: {how}.")
 
 
 def _strong_etag(headers: Mapping[str, str]) -> str:
-    """Return the ETag, or nothing for a weak one: If-Match never matches it."""
+    """Return the ETag, or nothing for a weak one, because If-Match never matches it."""
     etag = headers.get("ETag", "")
     return "" if etag.startswith("W/") else etag

@@ -92,8 +92,8 @@ async def test_unknown_compression(coding: str, named: str) -> None:
             await store.fetch()
     assert caught.value.code == "source_encoding_unknown"
     assert caught.value.message == (
-        f"The file behind input_file_url is no plain text, and its Content-Encoding is {named}. Only gzip is "
-        "decompressed here: upload it plain or as gzip."
+        f"The file behind input_file_url is not plain text, and its Content-Encoding is {named}. Only gzip is "
+        "supported: upload it plain or as gzip."
     )
 
 

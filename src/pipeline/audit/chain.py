@@ -21,16 +21,18 @@ from pipeline.storage import ObjectNotFound, ObjectStore
 log = structlog.get_logger(__name__)
 
 SEGMENT_EVENTS: Final = 500
-"""Most events of a segment: as many as a batch of the audit stage holds, so that a batch becomes one segment."""
+"""Maximum number of events in a segment. It equals the audit stage's batch size, so that a batch becomes one
+segment.
+"""
 
 SEGMENT_BYTES: Final = 4_000_000
-"""Bytes after which a segment takes no further event, so that a few segments fit into memory at a time."""
+"""A segment with this many bytes gets no further event, so that several segments fit into memory at a time."""
 
 _READS_AT_ONCE: Final = 8
-"""Segments read at the same time when the ids are read back; each may have :data:`SEGMENT_BYTES`."""
+"""Number of segments read at the same time to get the ids back; each may have :data:`SEGMENT_BYTES`."""
 
 _CHECKPOINT_EVERY: Final = 64
-"""Segments after which the ids are written down, so that opening the chain reads fewer than this."""
+"""A checkpoint follows after this many segments, so that opening the chain reads fewer segments than that."""
 
 _LINE_OVERHEAD: Final = 400
 """Approximate bytes of a line besides the event."""
@@ -38,7 +40,7 @@ _LINE_OVERHEAD: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """The tools and limits of a writer of chains.
+    """Dependencies and limits for writing chains.
 
     Attributes:
         clock: UTC, aware.
@@ -76,8 +78,8 @@ class Appended:
 class Chain:
     """The end of one partition's chain, as one writer knows it.
 
-    Two writers cannot both continue: the creation of the next segment decides. The loser gets LeaseLost and must open
-    the chain again. After any other error :meth:`append` can be called again with the same records.
+    Only one writer can continue the chain: the one that creates the next segment. Any other gets LeaseLost and must
+    open the chain again. After any other error :meth:`append` can be called again with the same records.
     """
 
     def __init__(self, writing: Writing, topic: str, partition: int, tail: Tail | None) -> None:
@@ -102,8 +104,8 @@ class Chain:
     async def open(cls, writing: Writing, topic: str, partition: int) -> Chain:
         """Find the end of the chain and the ids of the window.
 
-        They are in the last checkpoint and in the few segments after it. Without a checkpoint it reads each segment of
-        the window once; the window bounds the memory.
+        The ids come from the last checkpoint and the few segments after it. Without a checkpoint, it reads each segment
+        of the window once. The window bounds the memory.
 
         Raises:
             FatalError: The last segment is damaged (``audit_chain_damaged``).
@@ -133,7 +135,7 @@ class Chain:
 
     @classmethod
     async def _open_at(cls, writing: Writing, checkpoint: Checkpoint) -> Chain | None:
-        """Return the chain by its last checkpoint; None if the log does not continue from there."""
+        """Continue from a checkpoint; return None if the log does not continue from there."""
         before = checkpoint.position
         tail, later = await tail_after(writing.store, before)
         following = {position.number: position for position in later}
@@ -160,7 +162,7 @@ class Chain:
 
         Args:
             entries: In the order of their offsets.
-            lease: Asked before each segment.
+            lease: Checked before each segment.
 
         Raises:
             LeaseLost: Another writer continued the chain; open it again.
@@ -219,7 +221,7 @@ class Chain:
         await self._create(built, result)
 
     async def _settle(self, lease: Lease, result: Appended) -> None:
-        """Repeat a creation whose answer was lost, byte for byte: it may or may not have happened."""
+        """Repeat, byte for byte, a creation whose answer was lost: the segment may or may not exist."""
         if self._pending is not None:
             await lease.ensure()
             await self._create(self._pending, result)
@@ -245,7 +247,7 @@ class Chain:
             await self._write_checkpoint(built.position, built.closing)
 
     async def _write_checkpoint(self, position: SegmentPosition, closing: Closing) -> None:
-        """Write the ids down; without it the next opening reads more segments."""
+        """Store the known ids. If this fails, the next opening reads more segments."""
         checkpoint = Checkpoint(position, closing.hash, self._known.groups(), self._known.packed())
         store = self._writing.store
         try:
@@ -253,7 +255,7 @@ class Chain:
             await store.delete_all([key for key in self._checkpoints if key != checkpoint.key])
         except TransientError as error:
             log.warning("audit_checkpoint_postponed", code=error.code, message=error.message)
-            return  # after the next segment
+            return  # try again after the next segment
         self._checkpoints = [checkpoint.key]
         self._since_checkpoint = 0
 
@@ -328,7 +330,7 @@ class _Ids:
 
 
 async def _last_checkpoint(writing: Writing, topic: str, partition: int) -> tuple[Checkpoint | None, list[str]]:
-    """Return the last checkpoint of a chain, if it can be used, and the keys of all."""
+    """Return the last checkpoint of a chain, if it can be used, and the keys of all checkpoints."""
     keys = [info.key async for info in writing.store.scan(checkpoints_of(topic, partition))]
     if not keys:
         return None, []

@@ -15,11 +15,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, NonNegativeInt, Valid
 from pipeline.audit.segments import CHECKPOINT, SegmentPosition, Signer
 
 CHECKPOINTS: Final = "audit-checkpoints/"
-"""Prefix of all checkpoints. They are no part of the log: without them opening a chain takes longer."""
+"""Prefix of all checkpoints. They are not part of the log; they make opening a chain faster."""
 
 _ID_BYTES: Final = 16
 _TOGETHER: Final = timedelta(hours=1)
-"""Ids that were appended within this time share one time in a checkpoint; so it stays small."""
+"""In a checkpoint, ids appended within this period share one time, so that it stays small."""
 
 
 class KnownIds:
@@ -29,7 +29,7 @@ class KnownIds:
 
     Args:
         window: Age at which ids are dropped.
-        most: Most ids that are kept.
+        most: Maximum number of ids that are kept.
     """
 
     def __init__(self, window: timedelta, most: int) -> None:
@@ -46,7 +46,7 @@ class KnownIds:
         return len(self._ids)
 
     def add(self, ids: Sequence[str], at: datetime) -> int:
-        """Remember ids that were appended at a time, not earlier than those before.
+        """Remember ids that were appended at ``at``, which is never earlier than in the call before.
 
         Returns:
             How many ids within the window were dropped, because there are too many.
@@ -54,7 +54,7 @@ class KnownIds:
         return self._add(list(map(_short, ids)), at)
 
     def groups(self) -> list[tuple[datetime, int]]:
-        """Return how many ids were appended at which time; those of an hour have its latest time."""
+        """Return the times of the ids, with the number of ids appended then; ids of one hour share its latest time."""
         found: list[tuple[datetime, int]] = []
         begin: datetime | None = None
         for at, count in self._groups:
@@ -110,10 +110,10 @@ def checkpoints_of(topic: str, partition: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a chain was once.
+    """A saved state of a chain.
 
     Attributes:
-        position: Its last segment then.
+        position: The last segment at that time.
         closing: The closing hash of that segment: the next segment must name it.
         groups: See :meth:`KnownIds.groups`.
         ids: See :meth:`KnownIds.packed`.
@@ -148,8 +148,8 @@ class Checkpoint:
     def load(data: bytes, signer: Signer | None) -> Checkpoint | None:
         """Return the checkpoint; None if it is damaged, or is not signed by the given signer.
 
-        Who could write one could keep an event out of the log: its id would be known. So it is trusted as much as the
-        log: with a signing key, only what this key has signed.
+        With a false checkpoint, an attacker could keep an event out of the log by declaring its id as known. So with a
+        signing key, only a checkpoint that this key signed is accepted.
         """
         text, _, rest = data.partition(b"\n")
         proven, _, ids = rest.partition(b"\n")

@@ -1,8 +1,8 @@
-"""Keeps each audit event in one chain, whatever number of partitions its topic gets later.
+"""Keeps each audit event in one chain, even when its topic gets more partitions later.
 
-A chain knows the ids of its own partition. When a topic grows, events of a key go to another partition from then on,
-and so would the repetition of one that is in the log already. So the log remembers how many partitions the topic had
-when it began. Each event belongs to the partition that its key had then; from any other partition it is sent there.
+A chain knows only the ids of its own partition. When a topic grows, new events of a key may go to another partition. A
+repeated event would go there too, and would be logged twice. So the log remembers how many partitions the topic had at
+the beginning. Each event belongs to the partition that its key had then; events in other partitions are sent there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 KEY: Final = f"audit-settings/{Topic.AUDIT_EVENTS}.json"
 _AT_ONCE: Final = 100
-"""Records that are sent to their partitions at the same time."""
+"""Number of records sent to their partitions at the same time."""
 
 
 class _Began(BaseModel):
@@ -39,7 +39,7 @@ class HomePartitions:
         store: Holds the log, and the number of partitions with which it began.
         publisher: Publishes records to the partition that they name.
         count: Returns how many partitions the topic has now.
-        partition_of: Returns the partition of a key among so many, as producers choose it.
+        partition_of: Returns the partition that producers choose for a key, given the number of partitions.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class HomePartitions:
         self._began: int | None = None
 
     async def prepare(self) -> None:
-        """Find out with how many partitions the log began; the first caller of all writes it down.
+        """Read how many partitions the topic had when the log began; the very first call stores that number.
 
         Raises:
-            FatalError: The topic has fewer partitions now (``audit_partitions_missing``), or what was written down is
+            FatalError: The topic has fewer partitions now (``audit_partitions_missing``), or the stored number is
                 damaged (``audit_settings_damaged``).
             TransientError: The store or the broker is unavailable.
         """
@@ -75,8 +75,8 @@ class HomePartitions:
         if now < began:
             raise FatalError(
                 "audit_partitions_missing",
-                f"{Topic.AUDIT_EVENTS} has {now} partitions, and its log began with {began} ({KEY} of the store). "
-                f"Give the topic at least {began} partitions, else an event that comes again could be in it twice.",
+                f"{Topic.AUDIT_EVENTS} has {now} partitions, but its log began with {began} ({KEY} in the store). "
+                f"Give the topic at least {began} partitions; otherwise a repeated event could be logged twice.",
             )
         if now > began:
             log.info("audit_partitions_grown", partitions=now, began_with=began)
@@ -88,13 +88,13 @@ class HomePartitions:
         except (ObjectNotFound, ValidationError):
             raise FatalError(
                 "audit_settings_damaged",
-                f"{KEY} of the store is damaged or was just deleted. Restore it from the store's versions or a backup",
+                f"{KEY} in the store is damaged or was just deleted. Restore it from the store's versions or a backup",
             ) from None
 
     async def keep_own(self, records: Sequence[Record], lease: Lease) -> list[Record]:
-        """Return the records that belong to their partition; send the others where they belong.
+        """Return the records that are in the right partition; send the others to theirs.
 
-        A repetition sends them once more. Their partition's chain then knows their ids.
+        A repeated call sends them again. The chain of their partition recognises their ids.
         """
         await self.prepare()
         own: list[Record] = []

@@ -1,4 +1,4 @@
-"""Reading segments and finding the last one, trusting nothing that they say."""
+"""Reads segments and finds the last one, without trusting their content."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DamageKind(StrEnum):
     SWAPPED = "swapped"
     """A line or segment is in the position of another."""
     FORKED = "forked"
-    """A second line or segment has this number, or one does not continue the one before."""
+    """A second line or segment has this number, or a segment does not continue the one before."""
     CUT = "cut"
     """The segment ends before its closing line."""
     SIGNATURE = "signature"
@@ -126,7 +126,7 @@ class SegmentReader:
         for line in lines:
             self._take(line)
         if len(self._rest) > MAX_LINE_BYTES:
-            self._harm(DamageKind.CHANGED, "the line is longer than any that is ever written")
+            self._harm(DamageKind.CHANGED, "the line is longer than any line of a segment")
             self._rest = b""
 
     def finish(self) -> Closing | Damage:
@@ -146,7 +146,7 @@ class SegmentReader:
         if key is None:
             return Damage(DamageKind.SIGNATURE, self._lines, f"signed by the unknown key {closing.signed_by}")
         if not is_signed(*self._signed, key):
-            return Damage(DamageKind.SIGNATURE, self._lines, f"the signature is not one of key {closing.signed_by}")
+            return Damage(DamageKind.SIGNATURE, self._lines, f"the signature was not made with key {closing.signed_by}")
         return None
 
     def _take(self, raw: bytes) -> None:
@@ -165,7 +165,7 @@ class SegmentReader:
         try:
             self._read(raw, text, running)
         except ValidationError:
-            self._harm(DamageKind.CHANGED, "the line does not say what a line of its kind says")
+            self._harm(DamageKind.CHANGED, "a field of the line is missing or invalid")
         self._running = digest[1].decode()
 
     def _read(self, raw: bytes, text: bytes, running: str) -> None:
@@ -195,7 +195,7 @@ class SegmentReader:
 
     def _read_event(self, event: _Event) -> None:
         if (event.topic, event.partition) != (self._position.topic, self._position.partition):
-            self._harm(DamageKind.SWAPPED, "the event is one of another partition")
+            self._harm(DamageKind.SWAPPED, "the event belongs to another partition")
             return
         if self._last is not None and event.offset <= self._last:
             self._harm(DamageKind.FORKED, f"offset {event.offset} follows offset {self._last}")
@@ -208,7 +208,7 @@ class SegmentReader:
 
     def _read_closing(self, said: _Closing, text: bytes, running: str) -> None:
         if (said.events, said.first_offset, said.last_offset) != (self._events, self._first, self._last):
-            self._harm(DamageKind.CHANGED, "the closing line counts other events than the segment holds")
+            self._harm(DamageKind.CHANGED, "the closing line's counts do not match the segment's events")
             return
         signature = _SIGNATURE.fullmatch(text[-_SIGNATURE_BYTES:])
         if signature:
@@ -216,19 +216,19 @@ class SegmentReader:
         self._closing = Closing(**said.model_dump(exclude={"line", "kind"}))
 
     def _name(self, raw: bytes) -> None:
-        """Record what happened, by the number that the line gives itself."""
+        """Record the kind of damage, by the line number in the line itself."""
         number = _number_of(raw)
         if number is None or number == self._lines:
             self._harm(DamageKind.CHANGED, "the line is not the one that was hashed")
         elif number > self._lines:
-            self._harm(DamageKind.MISSING, f"line {number} stands here")
+            self._harm(DamageKind.MISSING, f"found line {number} instead")
         else:
-            self._harm(DamageKind.FORKED, f"a second line {number} stands here")
+            self._harm(DamageKind.FORKED, f"found a second line {number} instead")
 
     def _name_better(self, raw: bytes) -> None:
         """Record two lines as swapped when the one that seemed to be missing comes later."""
         if self._damage and self._damage.kind is DamageKind.MISSING and _number_of(raw) == self._damage.line:
-            self._damage = Damage(DamageKind.SWAPPED, self._damage.line, "the line stands further down")
+            self._damage = Damage(DamageKind.SWAPPED, self._damage.line, "the line comes later in the segment")
 
     def _harm(self, kind: DamageKind, detail: str, line: int | None = None) -> Damage:
         self._damage = self._damage or Damage(kind, line or max(self._lines, 1), detail)
@@ -272,8 +272,8 @@ async def find_tail(store: ObjectStore, topic: str, partition: int) -> Tail | No
     """Return the last segment, or None if there is none yet. It makes about 2 log2(segments) small requests.
 
     Raises:
-        FatalError: The first or the last segment is damaged or missing (``audit_chain_damaged``): what follows could
-            not be chained to it.
+        FatalError: The first or the last segment is damaged or missing (``audit_chain_damaged``): nothing can be
+            chained to it.
     """
     first = SegmentPosition(topic, partition, 0, 0)
     epochs: list[int] = []
@@ -294,7 +294,7 @@ async def find_tail(store: ObjectStore, topic: str, partition: int) -> Tail | No
 
 
 async def tail_after(store: ObjectStore, known: SegmentPosition) -> tuple[Tail, Sequence[SegmentPosition]]:
-    """Return the last segment, and all that follow a known one. It makes a few requests, one for 1,000 segments.
+    """Return the last segment, and all that follow a known one. It makes a few requests, one per 1,000 segments.
 
     Raises:
         FatalError: The first or the last segment is damaged or missing (``audit_chain_damaged``).

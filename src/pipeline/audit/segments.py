@@ -4,8 +4,8 @@ A segment is an object of JSON lines: a header, one line per event, a closing li
 
     hash = SHA-256(hash of the line before, 64 hex digits + the line's text before `,"hash":`)
 
-The header's line before is the closing line of the segment before, or 64 zeros. So a closing hash covers every byte of
-the chain up to itself, and `sha256sum` is enough to check it.
+For the header, the line before is the closing line of the previous segment, or 64 zeros. So a closing hash covers every
+byte of the chain up to itself, and `sha256sum` is enough to check it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from pipeline.errors import FatalError
 
 FORMAT: Final = 1
 GENESIS: Final = "0" * 64
-"""What the first segment of a partition names as the hash before it."""
+"""The previous hash in the first segment of a partition."""
 
 MAX_EVENT_BYTES: Final = 1 << 20
-"""A larger event does not go into the log; the stages' events have about 500 bytes."""
+"""Larger events are dead-lettered; the stages' events have about 500 bytes."""
 
 MAX_LINE_BYTES: Final = 8 * MAX_EVENT_BYTES
 """No line is longer (JSON may grow when it is written in ASCII), so readers need no more memory."""
@@ -44,7 +44,7 @@ _PURPOSE: Final = b"card-pipeline audit segment 1\n"
 """Signed before the hash, so that a signature made for another purpose never fits."""
 
 CHECKPOINT: Final = b"card-pipeline audit checkpoint 1\n"
-"""The same before the hash of a checkpoint."""
+"""Signed before the hash of a checkpoint, for the same reason."""
 
 PublicKeys = Mapping[str, Ed25519PublicKey]
 """Public keys by key id."""
@@ -56,8 +56,8 @@ class SegmentPosition:
 
     Attributes:
         topic: Logical topic whose records it holds.
-        epoch: Counts incarnations of the topic: a recreated one starts over with its offsets.
-        number: Running number from 0 within the partition; goes on across epochs.
+        epoch: Increases when the topic is created again, because its offsets then start from 0 again.
+        number: Running number from 0 within the partition; it continues across epochs.
     """
 
     topic: str
@@ -72,12 +72,12 @@ class SegmentPosition:
 
     @property
     def key(self) -> str:
-        """The object's key; padded, so that keys are in the order of numbers."""
+        """The object's key. Its numbers are padded, so that keys sort by number."""
         return f"{self.folder}{self.number:012d}.jsonl"
 
     @staticmethod
     def parse(key: str) -> SegmentPosition | None:
-        """Return the position that a key names, or None for a key that names none."""
+        """Return the position that a key names, or None if it is not the key of a segment."""
         match = _KEY.fullmatch(key)
         return SegmentPosition(match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
 
@@ -121,7 +121,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """What the closing line says.
+    """The content of a closing line.
 
     Attributes:
         events: Number of events in this segment.
@@ -164,7 +164,7 @@ class Signer:
         """Load the key.
 
         Raises:
-            FatalError: The text is no Ed25519 private key in PEM, or is encrypted (``audit_key_invalid``).
+            FatalError: The text is not an Ed25519 private key in PEM, or is encrypted (``audit_key_invalid``).
         """
         try:
             key = load_pem_private_key(pem, password=None)
@@ -188,7 +188,7 @@ def load_public_keys(pems: Iterable[bytes]) -> PublicKeys:
     """Return the keys by id; there are several once the signing key has changed.
 
     Raises:
-        FatalError: A text is no Ed25519 public key in PEM (``audit_key_invalid``).
+        FatalError: A text is not an Ed25519 public key in PEM (``audit_key_invalid``).
     """
     found: dict[str, Ed25519PublicKey] = {}
     for pem in pems:
@@ -218,7 +218,8 @@ def _id_of(key: Ed25519PublicKey) -> str:
 def _invalid(half: str) -> FatalError:
     return FatalError(
         "audit_key_invalid",
-        f"The audit log's {half} key must be Ed25519, PEM, not encrypted: openssl genpkey -algorithm ed25519 makes one",
+        f"The audit log's {half} key must be an unencrypted Ed25519 key in PEM: openssl genpkey -algorithm ed25519 "
+        "makes one",
     )
 
 

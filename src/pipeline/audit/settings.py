@@ -1,4 +1,4 @@
-"""How the audit log is written."""
+"""Settings of the audit log."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class AuditSettings(BaseModel):
 
     signing_key: SecretStr | None = Field(
         default=None,
-        description="Ed25519 private key (PEM, PKCS #8) that signs every segment; none: segments are not signed",
+        description="Ed25519 private key (PEM, PKCS #8) that signs every segment; without it, segments are not signed",
     )
     id_window_days: Days = Field(
         default=10.0,
         gt=0,
         le=400,
-        description="How long event ids are remembered, so that a repeated event is written once. Keep it at least as long as audit.events plus the longest topic whose redelivery repeats audit events keep their records (7 + 3 days), and as the topics of audited webhooks do",
+        description="How long the log remembers event ids, so that it writes a repeated event only once. Set at least the retention of audit.events plus the longest retention of a topic whose redelivery repeats audit events (7 + 3 days), and at least the retention of the topics of audited webhooks",
     )
     id_window_max: Count = Field(
         default=500_000,

@@ -1,4 +1,4 @@
-"""AUDIT: append every audit event, and that of every accepted webhook, once to the hash chain of its partition."""
+"""AUDIT: appends every audit event, and one event per accepted webhook, once to the hash chain of its partition."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 class AuditStage:
     """A :class:`~pipeline.kafka.protocols.BatchHandler`: a batch becomes a segment.
 
-    When a batch returns, the chain holds each of its events, by this batch or an earlier one. Records of
-    ``audit.events`` that are no audit events are in the dead-letter topic. From the records of other topics it builds
-    the events of accepted webhooks; it passes over the rest, which other stages handle. Any process may repeat a batch
-    at any time.
+    When :meth:`handle_batch` returns, the chain holds each event of the batch, and invalid records of ``audit.events``
+    are in the dead-letter topic. From the records of other topics, the stage builds the events of accepted webhooks,
+    and ignores the rest, which other stages handle. Any process may repeat a batch at any time.
 
     Args:
         writing: Store, settings, signing key, time.
@@ -43,7 +42,7 @@ class AuditStage:
         self._chains: dict[tuple[TopicName, int], Chain] = {}
 
     async def assigned(self, topic: TopicName, partition: int) -> None:
-        """Find the end of the partition's chain, which others may have moved since this member had it last.
+        """Find the end of the partition's chain. Other members may have extended it since this one last had it.
 
         Raises:
             FatalError: The end is damaged (``audit_chain_damaged``), or the topic lost partitions
@@ -70,7 +69,7 @@ class AuditStage:
         try:
             result = await self._chains[topic, partition].append(entries, lease)
         except LeaseLost:
-            # another writer moved its end: find it again before the next batch
+            # another writer extended the chain: find its end again before the next batch
             self._chains.pop((topic, partition), None)
             raise
         self._count(result)
@@ -109,7 +108,8 @@ def _decode_all(records: Sequence[Record]) -> _Decoded:
 def _decode(record: Record) -> Entry:
     if len(record.value) > MAX_EVENT_BYTES:
         raise PoisonRecord(
-            "audit_event_too_large", f"The record has {len(record.value)} bytes; an audit event has {MAX_EVENT_BYTES}"
+            "audit_event_too_large",
+            f"The record has {len(record.value)} bytes; an audit event has at most {MAX_EVENT_BYTES}",
         )
     try:
         event = AuditEvent.model_validate_json(record.value)
@@ -118,7 +118,11 @@ def _decode(record: Record) -> Entry:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         field = first["loc"][0] if first["loc"] else "value"
-        raise PoisonRecord("audit_event_invalid", f"The record is no audit event: {field}: {first['msg']}") from None
+        raise PoisonRecord(
+            "audit_event_invalid", f"The record is not an audit event: {field}: {first['msg']}"
+        ) from None
     except ValueError as error:
-        raise PoisonRecord("audit_event_invalid", "The record holds a number that JSON does not know") from error
+        raise PoisonRecord(
+            "audit_event_invalid", "The record holds NaN or an infinite number, which JSON does not allow"
+        ) from error
     return Entry(record.offset, event, fields, len(record.value))

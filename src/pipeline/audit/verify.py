@@ -1,4 +1,4 @@
-"""Verifying the whole log, and the heads that reveal a chain that was cut off or written again."""
+"""Verifies the whole log. Heads that are kept elsewhere reveal a chain that was cut off or rewritten."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ async def verify(store: ObjectStore, *, keys: PublicKeys | None = None, heads: S
     """Read every segment of every partition and return the first damage, in the order of keys.
 
     It detects any changed, missing, swapped, forked or cut line or segment, but not two things: a chain whose end was
-    cut off at a segment's boundary, and a log that was written again as a whole. ``heads`` kept elsewhere reveal both.
-    ``keys`` reveal the second, as nobody else can sign. Memory does not grow with the log: it reads a few segments
+    cut off at a segment's boundary, and a log that was rewritten as a whole. ``heads`` kept elsewhere reveal both.
+    ``keys`` reveal the second, because nobody else can sign. Memory does not grow with the log: it reads a few segments
     at the same time, and holds one line of each.
 
     Args:
@@ -158,7 +158,7 @@ def load_heads(text: str | bytes) -> list[Head]:
         return _HEADS.validate_json(text)
     except ValidationError as error:
         raise PermanentError(
-            "audit_heads_invalid", "The file of heads is not what `pipeline audit head --json` prints"
+            "audit_heads_invalid", "The file of heads is not the output of `pipeline audit head --json`"
         ) from error
 
 
@@ -205,24 +205,20 @@ class _Walk:
         folder = f"{ROOT}{topic}/{partition:05d}/"
         for epoch in await self.store.folders(folder):
             if parse_folder(epoch) is None:
-                raise _found(
-                    link.position, DamageKind.FORKED, "a folder stands here that is no epoch", key=folder + epoch
-                )
+                raise _found(link.position, DamageKind.FORKED, "this folder is not an epoch", key=folder + epoch)
             async with aclosing(self._segments(f"{folder}{epoch}/")) as segments:
                 async for key, read in segments:
                     self._segment(key, read, link)
                     self._compare(waiting.pop(link.position.number - 1, []), link)
         if waiting:
-            raise _found(
-                link.position, DamageKind.MISSING, f"a head kept elsewhere knows segments up to {max(waiting)} here"
-            )
+            raise _found(link.position, DamageKind.MISSING, f"a head kept elsewhere names segment {max(waiting)}")
         if self.keys is not None and link.sound and not link.signed:
             raise _found(
                 SegmentPosition(topic, partition, 0, 0), DamageKind.SIGNATURE, "no segment of the partition is signed"
             )
 
     async def _segments(self, folder: str) -> AsyncGenerator[tuple[str, _Read | None]]:
-        """Yield the key of each object of an epoch and what was read of it, in order; a few are read ahead."""
+        """Yield the key and content of each object of an epoch, in order; read a few ahead."""
         ahead: deque[tuple[str, asyncio.Task[_Read | None]]] = deque()
         try:
             async for info in self.store.list(folder):
@@ -239,7 +235,7 @@ class _Walk:
             await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
 
     async def _read(self, key: str) -> _Read | None:
-        """Return what a segment holds; None for an object that is none, or has vanished."""
+        """Return the content of a segment; None if the object is not a segment or has vanished."""
         position = SegmentPosition.parse(key)
         try:
             return await read_segment(self.store, position) if position else None
@@ -249,7 +245,7 @@ class _Walk:
     def _segment(self, key: str, read: _Read | None, link: _Link) -> None:
         position = SegmentPosition.parse(key)
         if position is None:
-            raise _found(link.position, DamageKind.FORKED, "an object stands here that is no segment", key=key)
+            raise _found(link.position, DamageKind.FORKED, "this object is not a segment", key=key)
         _check_position(position, link.position)
         if read is None:
             raise _found(position, DamageKind.MISSING, "the segment vanished")
@@ -284,7 +280,7 @@ class _Walk:
             if (head.hash, head.events) != (link.previous, link.total):
                 position = SegmentPosition(head.topic, head.partition, head.epoch, head.segment)
                 raise _found(
-                    position, DamageKind.FORKED, "the head kept elsewhere knows another segment of this number"
+                    position, DamageKind.FORKED, "the head kept elsewhere has another hash or count for this segment"
                 )
 
 
@@ -292,12 +288,12 @@ async def _partitions(store: ObjectStore) -> AsyncIterator[tuple[str, int]]:
     for topic in await store.folders(ROOT):
         position = SegmentPosition(topic, 0, 0, 0)
         if SegmentPosition.parse(position.key) is None:
-            raise _found(position, DamageKind.FORKED, "a folder stands here that is no topic", key=f"{ROOT}{topic}/")
+            raise _found(position, DamageKind.FORKED, "this folder is not a topic", key=f"{ROOT}{topic}/")
         for name in await store.folders(f"{ROOT}{topic}/"):
             partition = parse_folder(name)
             if partition is None:
                 key = f"{ROOT}{topic}/{name}/"
-                raise _found(position, DamageKind.FORKED, "a folder stands here that is no partition", key=key)
+                raise _found(position, DamageKind.FORKED, "this folder is not a partition", key=key)
             yield topic, partition
 
 
@@ -308,14 +304,14 @@ def _check_position(position: SegmentPosition, wanted: SegmentPosition) -> None:
         raise _found(wanted, DamageKind.MISSING, f"segment {position.number} follows")
     if position.number < wanted.number:
         raise _found(position, DamageKind.FORKED, "a second segment of this number")
-    raise _found(position, DamageKind.SWAPPED, f"the chain goes on in epoch {wanted.epoch}")
+    raise _found(position, DamageKind.SWAPPED, f"the chain continues in epoch {wanted.epoch}")
 
 
 def _link_damage(reader: SegmentReader, closing: Closing, link: _Link) -> Damage | None:
     if reader.previous != link.previous:
-        return Damage(DamageKind.FORKED, 1, "the segment does not go on from the one before")
+        return Damage(DamageKind.FORKED, 1, "the segment does not continue the one before")
     if closing.total != link.total + closing.events:
-        return Damage(DamageKind.CHANGED, None, "the closing line's total is not that of the chain")
+        return Damage(DamageKind.CHANGED, None, "the closing line's total does not match the chain")
     if link.last_offset is not None and closing.first_offset is not None and closing.first_offset <= link.last_offset:
         return Damage(DamageKind.FORKED, None, f"offset {closing.first_offset} follows offset {link.last_offset}")
     return None

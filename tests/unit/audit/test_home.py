@@ -137,7 +137,7 @@ async def test_fewer_partitions_than_the_log_began_with_stop_the_stage() -> None
     await topics.home.prepare()
     topics.partitions = 3
     topics.start()
-    with pytest.raises(FatalError, match=r"audit_partitions_missing.*has 3 partitions, and its log began with 4"):
+    with pytest.raises(FatalError, match=r"audit_partitions_missing.*has 3 partitions, but its log began with 4"):
         await topics.stage.assigned(Topic.AUDIT_EVENTS, 0)
 
 

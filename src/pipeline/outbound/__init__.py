@@ -1,4 +1,4 @@
-"""Requests to other hosts: which are allowed, sessions that reach no others, and what their answers say."""
+"""Requests to other hosts: rules for allowed hosts, sessions that reach only these, and the reading of answers."""
 
 from pipeline.outbound.answers import (
     HttpAnswer,

@@ -1,4 +1,4 @@
-"""One POST and its answer, bounded in time and size; what an answer's headers say about time."""
+"""Sends one POST with limits on time and size, and reads times in an answer's headers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ ANSWER_LIMIT: Final = 65_536
 
 _PIECE: Final = 16_384
 _ANY_ZLIB: Final = 47
-"""zlib's code for: gzip or zlib, as the header says."""
+"""zlib's wbits for data with a gzip or zlib header."""
 
 _CONNECT_SECONDS: Final = 10.0
-"""Time to resolve, connect and agree on TLS, and at most half of the whole: a connection that fails is never reported
-as a missing answer."""
+"""Time for name lookup, connection and TLS.
+
+It is at most half of the total time, so that a failed connection is never reported as a missing answer.
+"""
 
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
-"""A longer ``Retry-After`` is cut to this: a server that asks for a day would outlast most jobs."""
+"""A longer ``Retry-After`` is cut to this: a pause of a day would outlast most jobs."""
 
 _MAX_TEXT: Final = 64
 _MAX_DIGITS: Final = 32
@@ -82,7 +84,7 @@ class HttpAnswer:
 async def post(
     session: aiohttp.ClientSession, url: URL, *, body: bytes, headers: Mapping[str, str], timeout_seconds: float
 ) -> HttpAnswer:
-    """POST once and read the answer; redirects are not followed, since they would carry the body to another host.
+    """POST once and read the answer; do not follow redirects, which would send the body to another host.
 
     Args:
         session: From ``open_session``: it refuses addresses that are not allowed.
@@ -123,7 +125,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _inflated(body: bytes) -> bytes:
-    # asked for identity, but a gateway may compress all the same; bounded, whatever the body claims to hold
+    # the request asks for identity, but a gateway may still compress; the output is limited
     try:
         return zlib.decompressobj(_ANY_ZLIB).decompress(body, ANSWER_LIMIT)
     except zlib.error:

@@ -1,4 +1,4 @@
-"""Circuit breakers: when a host fails again and again, one call every 30 s tries it, and no other call waits for it."""
+"""Circuit breakers: while a host keeps failing, one call every 30 s probes it, and all others are refused."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from pipeline.observability import Metrics, get_logger
 log = get_logger(__name__)
 
 CircuitPurpose = Literal["input", "result", "callback", "cards"]
-"""What a host is asked for. A host that fails at one purpose may work at another."""
+"""The purpose of a call. A host that fails for one purpose may work for another."""
 
 _FAILURES_TO_OPEN: Final = 5
-"""Failures in a row, of any calls, that open a circuit. More would take long where each waits for a timeout."""
+"""Failures in a row that open a circuit. More would take too long if each waits for a timeout."""
 _PROBE_SECONDS: Final = 30.0
-"""Pause between two probes of an open circuit: often enough for any deadline, and no load for the host."""
+"""Pause between two probes of an open circuit: short against any deadline, and hardly a load for the host."""
 _SPREAD: Final = 0.25
-"""Refused calls come back within this share of the time for which the host has failed."""
+"""Refused calls are spread over this share of the time for which the host has failed."""
 _MAX_SPREAD_SECONDS: Final = 300.0
 _MAX_HOSTS: Final = 1000
-"""Failing hosts that are remembered of one integration and purpose; then the oldest is forgotten."""
+"""Maximum number of failing hosts remembered per integration and purpose; beyond it, the oldest is forgotten."""
 
 
 class HostUnavailable(TransientError):
-    """The host gave no answer, or answered that it cannot answer now. A circuit breaker counts it."""
+    """The host gave no answer, or answered that it is unavailable. Circuit breakers count this error."""
 
 
 class CircuitOpen(Untried):
-    """The call was not made, because the host failed at the last ones."""
+    """The call was not made, because the host's last calls failed."""
 
 
 class Circuits:
@@ -43,8 +43,8 @@ class Circuits:
 
     Args:
         metrics: Counts open circuits.
-        clock: Returns seconds; they never go back.
-        jitter: Returns a number from 0 to 1, to spread the calls that come back.
+        clock: Returns monotonic seconds.
+        jitter: Returns a number from 0 to 1, to spread the repeated calls.
         probe_seconds: Pause between two probes of an open circuit.
         failures_to_open: Failures in a row that open a circuit.
 
@@ -81,7 +81,7 @@ class _Host:
     """A host that failed lately.
 
     Attributes:
-        failures: How many calls in a row.
+        failures: Number of failed calls in a row.
         since: When the first of them ended, for people.
         began: The same, by the clock of the circuits.
         error: The last failure.
@@ -121,11 +121,11 @@ class Circuit:
 
     @property
     def failing(self) -> Mapping[str, object]:
-        """Hosts that have failed since their last success. It changes with them: ask for it once, look at it often."""
+        """Hosts that have failed since their last success. This is a live view: get it once and check it often."""
         return self._hosts
 
     def call(self, host: str) -> Call:
-        """Return a call that may be made now; enter it, or close it.
+        """Return a call that may be made now. Use it as a context manager, or close it.
 
         Raises:
             CircuitOpen: The circuit is open. The message is the last failure of the host.
@@ -190,14 +190,14 @@ class Circuit:
 
     def _refusal(self, found: _Host, now: float) -> CircuitOpen:
         circuits = self._circuits
-        # a long outage must not make every waiting job come back every half minute
+        # during a long outage, the waiting jobs must not all return every half minute
         spread = min(max(circuits.probe_seconds, _SPREAD * (now - found.began)), _MAX_SPREAD_SECONDS)
         pause = max(0.0, (found.probe_at or now) - now) + circuits.jitter() * spread
         cause = found.error.message if found.error else ""
         return CircuitOpen(
             "circuit_open",
-            f"{cause} ({found.failures} tries in a row failed since {found.since:%Y-%m-%d %H:%M:%S} UTC, so this one "
-            "waits untried)",
+            f"{cause} ({found.failures} tries in a row failed since {found.since:%Y-%m-%d %H:%M:%S} UTC, so this call "
+            "was not tried)",
             retry_after=pause,
         )
 
@@ -208,9 +208,9 @@ class Circuit:
 
 
 class Call:
-    """One call of a host. As a context manager, it takes the end of its block as the result of the call.
+    """One call of a host. As a context manager, it derives the result of the call from the end of its block.
 
-    HostUnavailable is a failure, no exception a success. Any other exception says nothing about the host.
+    HostUnavailable means failure; no exception means success. Any other exception says nothing about the host.
     """
 
     def __init__(self, circuit: Circuit, host: str, probe: _Host | None) -> None:
@@ -231,7 +231,7 @@ class Call:
         self._circuit.failed(self._host, error)
 
     def note(self, error: TransientError, *, answers: tuple[type[TransientError], ...] = ()) -> None:
-        """Note how the call ended: by HostUnavailable, an error that is an answer, or one that says nothing."""
+        """Note an error: HostUnavailable is a failure, one of ``answers`` a success; any other says nothing."""
         if isinstance(error, HostUnavailable):
             self.failed(error)
         elif isinstance(error, answers):
@@ -258,4 +258,4 @@ class Call:
 
 
 NO_CIRCUIT: Final = Circuits(failures_to_open=math.inf).of("", "cards")
-"""It lets every call through: for work on local files."""
+"""A circuit that never opens, for work on local files."""

@@ -1,4 +1,4 @@
-"""The check of every URL of a message, when it is received and again before each connection; and of every address."""
+"""Checks the URLs of a message, when it is received and before each connection, and the address of each connection."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ AddressClass = Literal["public", "private", "nat64", "metadata", "forbidden"]
 
 ``nat64``: translated to a public IPv4 address by a gateway of the network (RFC 6052).
 
-``metadata``: where a cloud answers with credentials, although the address looks private or public; and what a gateway
-translates to an address that is not public.
+``metadata``: a cloud's service that gives out credentials, at an address that looks private or public; or an address
+that a gateway translates to a non-public one.
 
-``forbidden``: link-local (most metadata services), multicast, unspecified, broadcast, reserved: never the address of a
-file or a callback.
+``forbidden``: link-local (most metadata services), multicast, unspecified, broadcast, reserved. No file or callback has
+such an address.
 """
 
 _REMEDIES: Final[dict[AddressClass, str]] = {
@@ -55,13 +55,13 @@ _METADATA: Final = tuple(
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
-"""RFC 8215. Where the IPv4 address is in it, only the network's operator knows."""
+"""RFC 8215. Only the network's operator knows the position of the IPv4 address in it."""
 _SHARED: Final = ipaddress.IPv4Network("100.64.0.0/10")
 _V4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
 
 def check_url(url: str, rules: HostRules, purpose: Purpose) -> None:
-    """Return if a URL may be used for a purpose; looks at its text only, resolves nothing.
+    """Check that a URL may be used for a purpose. It checks only the text and resolves no name.
 
     Host names are compared in lower case and IDNA form. IP addresses must be listed as such.
 
@@ -78,7 +78,7 @@ def check_url(url: str, rules: HostRules, purpose: Purpose) -> None:
     _check_host(parts.scheme, parts.host, parts.port, rules, purpose)
 
 
-@lru_cache(maxsize=1024)  # only what is allowed stays in it, and nothing of a URL that may be secret
+@lru_cache(maxsize=1024)  # it holds only allowed hosts, and no secret parts of URLs
 def _check_host(scheme: str, host: str, port: int | None, rules: HostRules, purpose: Purpose) -> None:
     field, parts = FIELDS[purpose], UrlParts(scheme, host, port, tail="")
     if parts.scheme == "http" and not rules.allow_http:
@@ -98,7 +98,7 @@ def _check_host(scheme: str, host: str, port: int | None, rules: HostRules, purp
 
 
 def check_address(address: str, rules: HostRules, purpose: Purpose) -> None:
-    """Return if an IP address may be connected to.
+    """Check that a connection to an IP address is allowed.
 
     Raises:
         AddressRefused: ``address_not_allowed``.
@@ -109,7 +109,7 @@ def check_address(address: str, rules: HostRules, purpose: Purpose) -> None:
 
 
 def address_fault(address: str, rules: HostRules, purpose: Purpose) -> str | None:
-    """Return why an IP address may not be connected to, as the rest of a sentence; None if it may."""
+    """Return why a connection to an IP address is refused, as the rest of a sentence; None if it is allowed."""
     kind = address_class(address)
     allowed: dict[AddressClass, bool] = {
         "public": True,
@@ -124,14 +124,14 @@ def address_fault(address: str, rules: HostRules, purpose: Purpose) -> str | Non
 
 
 def _is_listed(address: str, rules: HostRules, purpose: Purpose) -> bool:
-    """Return whether the hosts of a purpose name this address, and not only a name that leads to it."""
+    """Return whether the hosts of a purpose list this address itself, not only a name that resolves to it."""
     outer = ipaddress.ip_address(address)
     written = {str(outer), str(_unwrap(outer))}
     return any(pattern.host in written for pattern in rules.patterns(purpose))
 
 
 def address_class(address: str) -> AddressClass:
-    """Return what kind of address this is; an IPv4 address inside an IPv6 one decides for it.
+    """Return the class of an address. An IPv6 address that contains an IPv4 address gets the class of that one.
 
     Args:
         address: As a socket has it; an IPv6 scope (``%eth0``) makes it link-local anyway.

@@ -51,7 +51,7 @@ def open_session(
     Exceptions of aiohttp may hold the URL with its query, so never chain or log them.
 
     Args:
-        rules: Whose hosts, schemes and addresses are allowed.
+        rules: Allowed hosts, schemes and addresses.
         network: CA bundle and proxy.
         purpose: Which list of hosts applies.
         timeout: Default for requests without their own timeout.
@@ -97,7 +97,7 @@ def tls_context(network: NetworkSettings) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise FatalError(
             "ca_file_unreadable",
-            f"network.ca_file: the file given there is no readable PEM file of certificates: {error.strerror}",
+            f"network.ca_file: this is not a readable PEM file of certificates: {error.strerror}",
         ) from error
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -1,4 +1,4 @@
-"""Which hosts may be reached, and through which proxy and authorities."""
+"""The hosts that requests may reach, the proxy, and the trusted authorities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pipeline.outbound.urls import HostPattern, MalformedUrl, split_url
 
 Purpose = Literal["input", "result", "callback"]
-"""What a URL is for; also the name of the list in :class:`HostRules` that must contain its host."""
+"""The purpose of a URL. It is also the name of the list in :class:`HostRules` that must contain the URL's host."""
 
 
 class HostRules(BaseModel):
@@ -20,7 +20,7 @@ class HostRules(BaseModel):
 
     input: tuple[str, ...] = Field(
         default=(),
-        description="Hosts of input_file_url. Write a name, name:port, *.suffix (any name below the suffix) or an IP address; without a port only the default one of the scheme is allowed",
+        description="Hosts of input_file_url. Write a name, name:port, *.suffix (any name below the suffix) or an IP address; without a port, only the scheme's default port is allowed",
     )
     result: tuple[str, ...] = Field(default=(), description="Hosts of result_upload_url, written as for input")
     callback: tuple[str, ...] = Field(default=(), description="Hosts of callback_url, written as for input")
@@ -34,7 +34,7 @@ class HostRules(BaseModel):
     )
     allow_nat64: bool = Field(
         default=False,
-        description="Allows NAT64 addresses (64:ff9b::/96) that lead to public IPv4 addresses, for a network with IPv6 alone whose DNS server makes such addresses",
+        description="Allows NAT64 addresses (64:ff9b::/96) that lead to public IPv4 addresses, for an IPv6-only network whose DNS server returns such addresses",
     )
 
     @field_validator("input", "result", "callback")
@@ -56,13 +56,13 @@ class HostRules(BaseModel):
 
 
 class NetworkSettings(BaseModel):
-    """How file transfers, callbacks and the ``http`` processor leave this network."""
+    """How file transfers, callbacks and the ``http`` processor connect to hosts outside."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file of the certificate authorities to trust instead of those of the system; it may hold several. Set it if your network has an authority of its own",
+        description="PEM file of the certificate authorities to trust instead of those of the system; it may hold several. Set it if your network has its own authority",
     )
     proxy: SecretStr | None = Field(
         default=None,

@@ -25,17 +25,19 @@ from pipeline.secret_files import SecretUnreadable, TokenFile, token_fault
 log = structlog.get_logger(__name__)
 
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""After a failed fetch no caller asks the token server again for this long (longer if it sends Retry-After)."""
+"""After a failed fetch, no request goes to the token server for this long (longer if it sends Retry-After)."""
 
 REFRESH_BEFORE: Final = timedelta(minutes=10)
-"""A new token is fetched this long before the old one expires, or in the middle of its life if that is later: long
-enough to outlast a short outage of the token server."""
+"""A new token is fetched this long before the old one expires, or after half of its life if that is later.
+
+So a short outage of the token server does no harm.
+"""
 
 RENEWAL_PAUSE: Final = timedelta(seconds=10)
 """A token younger than this is not renewed on a 401: a new one would be refused for the same reason."""
 
 _DEFAULT_LIFE: Final = timedelta(minutes=1)
-"""Assumed if a form answer has no usable ``expires_in``: the RFC only recommends that field."""
+"""Assumed if an answer has no usable ``expires_in``, which the RFC only recommends."""
 
 _LONGEST_LIFE: Final = 10 * 365 * 86_400
 
@@ -60,7 +62,10 @@ class TokenUnavailable(TransientError):
 
     @classmethod
     def from_file(cls, error: SecretUnreadable, what: str) -> TokenUnavailable:
-        """Return the error for a file without a usable secret. It is transient: somebody may fix the file soon."""
+        """Return the error for a file without a usable secret.
+
+        It is transient, because an operator can fix the file.
+        """
         if error.malformed:
             return TokenUnavailable("token_malformed", f"{what}: {error.message}")
         return TokenUnavailable("token_unreadable", f"{what}: {error.message}")
@@ -112,13 +117,13 @@ class FormTokens:
             answer = None
         text = answer.get("access_token") if isinstance(answer, dict) else None
         if not isinstance(text, str) or not text:
-            raise TokenUnavailable("token_malformed", "the answer holds no access_token")
+            raise TokenUnavailable("token_malformed", "the answer has no access_token")
         life = answer.get("expires_in")
         known = isinstance(life, int | float) and not isinstance(life, bool) and 0 < life <= _LONGEST_LIFE
         return Token(checked_token(SecretStr(text)), now + (timedelta(seconds=life) if known else _DEFAULT_LIFE))
 
     def describe(self, body: bytes) -> str:
-        """See TokenFormat. The text stays out of logs: the status says enough."""
+        """See TokenFormat. It returns nothing, so that logs show only the status."""
         del body
         return ""
 
@@ -138,9 +143,8 @@ def checked_token(token: SecretStr) -> SecretStr:
 class ClientCredentials:
     """Fetches a token, keeps it, and fetches the next one before it expires.
 
-    Single-flight: for all callers that wait there is one request, and all get its result. If a renewal fails while the
-    old token is still valid, callers get the old one, and a warning is logged. Cancelling a caller is safe: the next
-    one fetches.
+    Single-flight: all waiting callers share one request and its result. If a renewal fails while the old token is still
+    valid, callers get the old one, and a warning is logged. If a caller is cancelled, the next one fetches.
 
     Args:
         url: URL of the token server, checked by ``split_url``.
@@ -149,7 +153,7 @@ class ClientCredentials:
         session: Opens a session that may reach the token server and nothing else.
         timeout_seconds: For one request.
         clock: UTC, aware.
-        remember: Takes each secret before it is used, so that logs mask it.
+        remember: Called with each secret before it is used, so that logs mask it.
     """
 
     def __init__(
@@ -245,7 +249,7 @@ class ClientCredentials:
                 answer = await post(session, self._url, body=body, headers=headers, timeout_seconds=self._timeout)
         except AddressRefused as error:
             # transient: the callback waits until an operator corrects the configuration
-            message = "token_url is not allowed: https, public addresses, unless the settings allow more"
+            message = "token_url is not allowed: it must use https and a public address, unless the settings allow more"
             raise TokenUnavailable("token_refused", f"{message} ({error.code})") from error
         except TransientError as error:
             raise TokenUnavailable("token_unanswered", f"token server {error.message}") from error

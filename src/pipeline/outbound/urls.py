@@ -1,7 +1,7 @@
-"""URLs: taken apart strictly, compared with the configured hosts, as they are sent and as they may be logged. Pure.
+"""Parses URLs strictly, compares them with the configured hosts, and returns them for requests and for logs. Pure.
 
-The parts are put together again before anything is sent (:func:`request_url`), so the URL that was checked is the URL
-that is connected to, whatever another parser would make of it.
+Requests use a URL that is built from the checked parts (:func:`request_url`). So another parser cannot read a different
+host in it.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _DIGITS: Final = re.compile(
     r"|\d(?:[^0-9A-Za-z]?\d){12,}"  # a card number, with a sign such as - . or / between its groups
     r"|\d{6,}"
 )
-"""What no display of a URL shows, but for UUIDs: the partner chose it, and may number cards from 100001."""
+"""Digits that are masked when a URL is shown, except in UUIDs: a partner may put card numbers into URLs."""
 
 
 class MalformedUrl(ValueError):
-    """Says what is wrong with a URL or a host pattern, without repeating it.
+    """A URL or a host pattern is malformed. The error names the rule, and never repeats the URL.
 
     Attributes:
         code: Stable identifier, e.g. ``url_userinfo``.
     """
 
     def __init__(self, code: str, rule: str) -> None:
-        """Keep the rule as text for a person."""
+        """Store the rule, as text for people."""
         super().__init__(rule)
         self.code = code
         self.rule = rule
@@ -62,12 +62,12 @@ class AddressRefused(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class UrlParts:
-    """An http or https URL, taken apart.
+    """The parts of an http or https URL.
 
     Attributes:
         host: Lower case, IDNA-encoded; an IPv6 address without brackets.
         port: Explicit port, or None for the scheme's default.
-        tail: Path and query, byte for byte as they came: they are signed. May be empty.
+        tail: Path and query, unchanged because they are signed; may be empty.
     """
 
     scheme: str
@@ -88,7 +88,7 @@ class UrlParts:
 
     @property
     def shown_authority(self) -> str:
-        """The authority as a message may name it: the digits of a name are masked, those of an address are not."""
+        """The authority for messages: digits of a name are masked, those of an IP address are not."""
         host, colon, port = self.authority.rpartition(":") if self.port is not None else (self.authority, "", "")
         return f"{host if ip_literal(host) else _masked_digits(host)}{colon}{port}"
 
@@ -99,11 +99,11 @@ class UrlParts:
 
 
 def split_url(url: str) -> UrlParts:
-    """Take an http or https URL apart.
+    """Parse an http or https URL.
 
     Raises:
-        MalformedUrl: No absolute http(s) URL; user information; a fragment; characters that must be percent-encoded; a
-            host that is no host name and no canonical IP address.
+        MalformedUrl: It is not an absolute http(s) URL, or has user information, a fragment, characters that must be
+            percent-encoded, or a host that is neither a host name nor a canonical IP address.
     """
     found = _SPLIT.fullmatch(url)
     if found is None:
@@ -126,7 +126,7 @@ def split_authority(authority: str) -> tuple[str, int | None]:
     """Return normalised host and explicit port of ``host``, ``host:port``, ``[v6]`` or ``[v6]:port``.
 
     Raises:
-        MalformedUrl: It is none of them.
+        MalformedUrl: It has none of these forms.
     """
     found = _AUTHORITY.fullmatch(authority)
     if found is None:
@@ -147,12 +147,12 @@ def normal_host(host: str) -> str:
     if literal is not None:
         return str(literal)
     try:
-        # a longer text fits only by characters that IDNA drops; and the cost grows with the length
+        # a longer name cannot be valid, except with characters that IDNA drops, and encoding it costs time
         name = host.encode("idna").decode().lower() if len(host) <= _MAX_HOST else ""
     except UnicodeError:
         name = ""
     labels = name.split(".")
-    # a last label of digits only makes a resolver read the whole as an IPv4 address in one of its odd forms
+    # if the last label has only digits, resolvers read the name as an unusual form of an IPv4 address
     odd_number = labels[-1].isdigit() or labels[-1].startswith("0x")
     if len(name) > _MAX_HOST or odd_number or not all(_LABEL.fullmatch(label) for label in labels):
         raise MalformedUrl("url_host", "must have a host name or a canonical IP address")
@@ -161,7 +161,7 @@ def normal_host(host: str) -> str:
 
 @lru_cache(maxsize=1024)
 def ip_literal(host: str) -> IpAddress | None:
-    """Return the address that a host is written as, brackets or not, or None for a name."""
+    """Return the address if a host is an IP address, with or without brackets; None for a name."""
     inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if "%" in inner or (inner is not host and ":" not in inner):
         return None
@@ -185,7 +185,7 @@ class HostPattern:
         """Read ``host``, ``host:port``, ``*.suffix``, ``*.suffix:port``, an IPv4 or IPv6 address.
 
         Raises:
-            MalformedUrl: It is none of them.
+            MalformedUrl: It has none of these forms.
         """
         bare = ip_literal(text)
         if bare is not None:
@@ -195,11 +195,11 @@ class HostPattern:
         if below and ip_literal(host) is not None:
             raise MalformedUrl("url_host", "must not put *. before an IP address")
         if below and is_registry(host):
-            raise MalformedUrl("url_host", "must name a domain behind *., not one in which anybody registers names")
+            raise MalformedUrl("url_host", "must name a domain after *., not one in which anybody can register names")
         return cls(host, port, below)
 
     def allows(self, parts: UrlParts) -> bool:
-        """Say whether a URL's host and port are this pattern's."""
+        """Return whether a URL's host and port match this pattern."""
         same_port = parts.effective_port == (DEFAULT_PORTS[parts.scheme] if self.port is None else self.port)
         if self.below:
             return same_port and parts.host.endswith(f".{self.host}") and ip_literal(parts.host) is None
@@ -209,14 +209,14 @@ class HostPattern:
 def is_registry(name: str) -> bool:
     """Return whether anybody may register a name directly below this one, e.g. ``com`` or ``co.uk``.
 
-    It knows top-level domains and the usual second level of countries, not each provider that gives names away.
+    It knows top-level domains and the usual second levels of countries, but not providers that give away subdomains.
     """
     first, _, rest = name.partition(".")
     return not rest or (len(rest) == _COUNTRY_CODE and first in _SECOND_LEVELS)
 
 
 def host_of(url: str) -> str:
-    """Return the host of a URL with its explicit port; nothing for a malformed URL, which no request is sent to."""
+    """Return the host of a URL with its explicit port; empty for a malformed URL, which is never requested."""
     try:
         return split_url(url).authority
     except MalformedUrl:
@@ -224,10 +224,10 @@ def host_of(url: str) -> str:
 
 
 def request_url(url: str) -> yarl.URL:
-    """Return the URL to connect to: path and query byte for byte (``%2F``, ``%7E`` stay), host in its normal form.
+    """Return the URL for a request: path and query unchanged (``%2F``, ``%7E`` stay), host in its normal form.
 
     Raises:
-        AddressRefused: It is no URL that :func:`pipeline.outbound.check_url` could allow.
+        AddressRefused: :func:`pipeline.outbound.check_url` can never allow this URL.
     """
     try:
         parts = split_url(url)
@@ -237,7 +237,7 @@ def request_url(url: str) -> yarl.URL:
 
 
 def redact(url: str) -> str:
-    """Return scheme, host and path with their runs of digits masked: what may be shown of a URL."""
+    """Return the parts of a URL that may be shown: scheme, host and path, with runs of digits masked."""
     try:
         parts = split_url(url)
     except MalformedUrl:
@@ -246,7 +246,7 @@ def redact(url: str) -> str:
 
 
 def _shown_path(path: str) -> str:
-    """Return a path as it is written; if it has a run of digits, percent-encoded or not, decoded and masked."""
+    """Return a path unchanged, or, if it has runs of digits (percent-encoded or not), decoded and masked."""
     plain = path
     for _ in range(_MAX_DECODINGS):
         plain, before = unquote(plain), plain

@@ -1,4 +1,4 @@
-"""What works with any store: the check that it creates an object once, listing in key order, measuring its calls."""
+"""Works with any store: checks that it creates an object only once, lists in key order, and measures its calls."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pipeline.storage.protocols import ObjectInfo, ObjectStore, StoreUnavailable
 T = TypeVar("T")
 
 _REMEMBERED_SECONDS: Final = 120.0
-"""After so long without another try, a failure says nothing about the store of now."""
+"""After this time without another try, a failure says nothing about the current state of the store."""
 
 
 async def probe(store: ObjectStore) -> None:
-    """Create an object twice, with different bytes, check what the store says of it, and delete it.
+    """Create an object twice with different bytes, check that the store keeps the first, and delete it.
 
     Raises:
         StoreUnavailable: The storage did not answer, or does not show the object.
@@ -39,7 +39,7 @@ async def probe(store: ObjectStore) -> None:
     if second or found != b"irs":
         raise FatalError(
             "store_without_create",
-            "The storage let a second creation of an object through: two workers could decide one job. Use a server "
+            "The storage allowed a second creation of an object: two workers could decide one job. Use a server "
             "that honours If-None-Match: * on PUT, or a file system with hard links",
         )
     if not first or listed != [key]:
@@ -70,9 +70,9 @@ ReadFolder = Callable[[str], AsyncIterator[Entry]]
 async def walk(read_folder: ReadFolder, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
     """Yield all objects below ``prefix`` with keys greater than ``after``, in key order; see :meth:`ObjectStore.list`.
 
-    Folders do not list themselves in that order: ``a-b`` comes before ``a/b`` ("-" is less than "/"), although the
-    folder ``a`` comes before the file ``a-b``. So a folder is compared as if its name ended with a slash. Memory: what
-    ``read_folder`` holds, for each level of folders.
+    File systems list in another order: ``a-b`` comes before ``a/b`` ("-" is less than "/"), but the folder ``a`` comes
+    before the file ``a-b``. So a folder is compared as if its name ended with a slash. Memory use: that of
+    ``read_folder``, for each level of folders.
     """
     folder = prefix[: prefix.rfind("/") + 1]
     async for info in _walk_folder(read_folder, folder, prefix, after):
@@ -91,7 +91,7 @@ async def _walk_folder(read_folder: ReadFolder, folder: str, prefix: str, after:
 
 
 def _wanted(path: str, prefix: str, after: str) -> bool:
-    """Return whether the listing may hold the object, or anything in the folder (a path that ends with a slash)."""
+    """Return whether the listing may contain the object, or anything in the folder (a path that ends with a slash)."""
     if path.endswith("/"):
         return (path.startswith(prefix) or prefix.startswith(path)) and (path > after or after.startswith(path))
     return path.startswith(prefix) and path > after
@@ -111,10 +111,10 @@ class MeteredStore:
 
     @property
     def problem(self) -> TransientError | None:
-        """Why the store did not do what it was asked for lately; None if it did.
+        """The last failure of the store; None if its last calls succeeded.
 
-        Each operation has its own: a full store still answers reads. What was not tried again is forgotten after two
-        minutes.
+        Each operation has its own state, because a full store still answers reads. A failure without another try is
+        forgotten after two minutes.
         """
         since = self._clock() - _REMEMBERED_SECONDS
         return next((error for error, at in self._problems.values() if at > since), None)
@@ -171,7 +171,7 @@ class MeteredStore:
         await self._store.close()
 
     async def _measured_first(self, op: str, items: AsyncIterator[T]) -> AsyncIterator[T]:
-        """Yield the items. Only the first one is measured: how fast the others are asked for is the caller's affair."""
+        """Yield the items and measure only the first one: the caller decides how fast it asks for the others."""
         with self._measured(op):
             first = await anext(items, None)
         if first is not None:

@@ -31,26 +31,29 @@ from pipeline.storage.protocols import (
 )
 
 _ASIDE: Final = ".incoming"
-"""Folder of files that are being written; no key can name it. It is on the same file system, so that ``link`` works."""
+"""Folder for files that are being written.
+
+No key can name it. It is on the same file system, so that ``link`` works.
+"""
 
 _STALE_SECONDS: Final = 600.0
-"""Writing one object takes seconds: a process that was killed left an older file, which may hold card data."""
+"""Writing an object takes seconds. An older file is left from a killed process, and may hold card data."""
 
 _NAMES_AT_ONCE: Final = 50_000
-"""Names of one folder held in memory while listing; a larger folder is read several times."""
+"""Maximum number of names of a folder held in memory while listing. A larger folder is read several times."""
 
 _ENTRIES_AT_ONCE: Final = 500
-"""Files whose size one call of a thread reads: a caller that needs only the first waits for these alone."""
+"""Number of files whose size one thread call reads. A caller that needs only the first one waits for so many."""
 
 _FOLDER_RACES: Final = 100
-"""How often a folder may vanish between its creation and the link, or an object between the link and its reading
-(another worker deleted it)."""
+"""How often another worker may delete a folder between its creation and the link, or an object between the link and the
+read."""
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _ADVICE: Final = {
-    errno.ENOSPC: "the disk is full: free space, work goes on by itself",
-    errno.EDQUOT: "the disk quota is used up: raise it or free space, work goes on by itself",
+    errno.ENOSPC: "the disk is full: free space; the work then continues by itself",
+    errno.EDQUOT: "the disk quota is used up: raise it or free space; the work then continues by itself",
     errno.EACCES: "permission denied: let the user of this process read and write the folder",
     errno.EPERM: "not permitted: let the user of this process read and write the folder",
     errno.EROFS: "the file system is mounted read-only: mount it writable",
@@ -66,7 +69,7 @@ class LocalStore:
     0600, folders 0700. Blocking calls run in threads.
 
     Args:
-        root: The folder; the first call makes it.
+        root: The folder; the first call creates it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -155,10 +158,10 @@ class LocalStore:
             _sync_folder(target.parent)
 
     def _try_link(self, aside: Path, target: Path, data: bytes) -> bool | None:
-        """Return whether the target holds the data; None if it was taken, and then deleted before it was read."""
+        """Return whether the target holds the data; None if another worker deleted it before it was read."""
         won = self._link(aside, target)
         try:
-            # the loser does it too: the object that it continues from must be as durable as its own
+            # the loser syncs too: the object that it continues from must be durable
             _sync_folder(target.parent)
             return won or target.read_bytes() == data
         except FileNotFoundError:
@@ -192,7 +195,9 @@ class LocalStore:
                     raise _no_links(self._root) from error
                 raise
             return True
-        raise StoreUnavailable(f"The folder of {target} vanishes as fast as it is made: what else works on it?")
+        raise StoreUnavailable(
+            f"The folder of {target} is deleted whenever it is created. Which other program works on it?"
+        )
 
     def _make_folder(self, folder: Path) -> None:
         if folder.is_dir():
@@ -211,7 +216,7 @@ class LocalStore:
             with self._translated("delete", key, missing_is_error=False):
                 (self._root / key).unlink(missing_ok=True)
                 folders.add(key.rpartition("/")[0])
-        for folder in sorted(folders, reverse=True):  # those inside others come first
+        for folder in sorted(folders, reverse=True):  # inner folders come first
             with self._translated("delete", folder, missing_is_error=False):
                 self._settle_deletions(self._root / folder)
 
@@ -256,7 +261,7 @@ class LocalStore:
             return sorted(entry.name for entry in found if _is_folder(entry) and not entry.name.startswith("."))
 
     def _first_paths(self, folder: str, seen: str) -> Sequence[str]:
-        """Return the first paths of a folder beyond ``seen``, in order."""
+        """Return the first paths of a folder after ``seen``, in order."""
         with self._translated("list", folder), self._scanned(folder) as found:
             beyond = (path for path in _paths(found, folder) if path > seen)
             return heapq.nsmallest(_NAMES_AT_ONCE, beyond)
@@ -313,7 +318,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new or removed name durable: POSIX promises that only after a flush of the folder."""
+    """Make a new or removed name durable. POSIX guarantees this only after a sync of the folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -324,5 +329,5 @@ def _sync_folder(folder: Path) -> None:
 def _no_links(root: Path) -> FatalError:
     return FatalError(
         "store_without_create",
-        f"The file system of {root} has no hard links, so creation cannot decide: use another one",
+        f"The file system of {root} has no hard links, which the store needs: use another file system",
     )

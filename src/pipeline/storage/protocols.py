@@ -22,7 +22,7 @@ _PREFIX: Final = re.compile(rf"(?:{_NAME}/)*(?:{_NAME})?")
 
 
 class StoreUnavailable(TransientError):
-    """The storage did not do it, or its answer was lost.
+    """The storage did not carry out the call, or its answer was lost.
 
     Repeating is safe: ``create`` reads the object back and recognises its own.
     """
@@ -33,7 +33,7 @@ class StoreUnavailable(TransientError):
 
 
 class StoreFull(StoreUnavailable):
-    """There is no room for another object; room helps, and nothing else."""
+    """The storage has no room for another object. Only more room helps."""
 
     def __init__(self, message: str) -> None:
         """Say what failed and what to do."""
@@ -41,7 +41,7 @@ class StoreFull(StoreUnavailable):
 
 
 class StoreForbidden(StoreUnavailable):
-    """The storage refuses us: rights or keys are wrong."""
+    """The storage refuses access: the permissions or the keys are wrong."""
 
     def __init__(self, message: str) -> None:
         """Say what failed and what to do."""
@@ -87,14 +87,15 @@ class ObjectStore(Protocol):
         """Create an object durably, unless one exists.
 
         Creation is atomic: no reader sees a part of the object. When an answer is lost, the call reads the object back
-        and returns True if it holds exactly ``data``. Put a nonce into data that must tell two creators apart.
+        and returns True if it holds exactly ``data``. Put a nonce into the data if you need to know which of two
+        creators won.
 
         Returns:
             True: the store holds this call's object. False: it holds an object with other bytes.
 
         Raises:
-            StoreUnavailable: Unknown. The answer was lost, or the creation was refused and there is no object, because
-                another creation is under way or the object was deleted meanwhile. Repeat the call.
+            StoreUnavailable: The result is unknown: the answer was lost, or the creation was refused although there is
+                no object (another creation is under way, or the object was deleted). Repeat the call.
         """
         ...
 
@@ -121,15 +122,15 @@ class ObjectStore(Protocol):
         one folder, not with the number of objects.
 
         Args:
-            prefix: Empty, or any beginning of a key; most efficient when it ends with a slash.
+            prefix: Empty, or any beginning of a key. A prefix that ends with a slash is most efficient.
         """
         ...
 
     def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Yield the objects below a folder, lazily: who stops early pays for what was read, not for what is there.
+        """Yield the objects below a folder, lazily. A caller that stops early saves requests.
 
         They come in the order of the server. Some servers order by key, others by folder. So the order is known only
-        between two keys whose first different segments have equal lengths: the lesser one comes first.
+        between two keys whose first different segments have equal lengths: the smaller one comes first.
 
         Args:
             prefix: Empty, or ending with a slash.
@@ -145,10 +146,10 @@ class ObjectStore(Protocol):
         ...
 
     async def replace(self, key: str, data: bytes) -> None:
-        """Write other bytes over an object, durably; every reader sees the old ones or the new ones.
+        """Replace the bytes of an object durably. A reader sees either the old or the new bytes.
 
-        It is for erasing alone: the new bytes hold less than the old ones, and decide the same. So it does not matter
-        which of several callers is the last one. If there is no object, it creates one.
+        Use it only to erase data: the new bytes hold less than the old ones but lead to the same decisions. So it does
+        not matter which of several callers is last. If there is no object, it creates one.
         """
         ...
 
@@ -157,14 +158,14 @@ class ObjectStore(Protocol):
         ...
 
     async def delete_all(self, keys: Sequence[str]) -> None:
-        """Delete objects, in no particular order; those that are not there are passed over.
+        """Delete objects, in any order; ignore missing ones.
 
         On S3 it is one request per 1,000 keys. After an error some may be deleted and others not: repeat the call.
         """
         ...
 
     async def check(self) -> None:
-        """Return if the storage can be used: an object can be created once, read, listed and deleted.
+        """Check that the storage can be used: an object can be created once, read, listed and deleted.
 
         Raises:
             StoreUnavailable: The storage cannot be reached or written; the message says what to do.
@@ -181,20 +182,20 @@ def creation_unknown(key: str, store: str) -> StoreUnavailable:
     """Return the error of a creation that was refused several times although there is no object."""
     return StoreUnavailable(
         f"Could not create {key!r} in {store}: each try was refused, but there is no such object. Another writer may "
-        "be at it, or something deletes the object; it is tried again"
+        "be creating it, or something deletes it; the pipeline tries again"
     )
 
 
 def check_key(key: str) -> str:
     """Return the key, or raise ValueError: a wrong key is a mistake in the calling code, not in the data.
 
-    A key means the same to a folder, to S3, and in a log line. Single slashes separate its segments. A segment holds
-    ASCII letters, digits and ``_ = + @ , : ~ . -``, and does not begin with a dot. That rules out ``..``, absolute
-    paths, and the files in which the store itself works.
+    A key has the same meaning in a folder, in S3, and in a log line. Single slashes separate its segments. A segment
+    holds ASCII letters, digits and ``_ = + @ , : ~ . -``, and does not begin with a dot. That rules out ``..``,
+    absolute paths, and the files in which the store itself works.
     """
     if len(key) > MAX_KEY_CHARS or not _KEY.fullmatch(key):
         raise ValueError(
-            f"{key!r} is no store key: see check_key in pipeline.storage.protocols for the characters that are allowed"
+            f"{key!r} is not a store key: see check_key in pipeline.storage.protocols for the allowed characters"
         )
     return key
 
@@ -202,12 +203,12 @@ def check_key(key: str) -> str:
 def check_prefix(prefix: str) -> str:
     """Return the prefix of a listing (empty, or any beginning of a key), or raise ValueError."""
     if len(prefix) > MAX_KEY_CHARS or not _PREFIX.fullmatch(prefix):
-        raise ValueError(f"{prefix!r} is no prefix of a store key")
+        raise ValueError(f"{prefix!r} is not a prefix of a store key")
     return prefix
 
 
 def check_folder(prefix: str) -> str:
     """Return the prefix of a folder (empty, or ending with a slash), or raise ValueError."""
     if prefix and not prefix.endswith("/"):
-        raise ValueError(f"{prefix!r} names no folder: end it with a slash")
+        raise ValueError(f"{prefix!r} does not name a folder: end it with a slash")
     return check_prefix(prefix)

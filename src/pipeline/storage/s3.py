@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PAGE: Final = 1000
-"""Objects in one answer to a listing; the server's own limit."""
+"""Objects per page of a listing, which is the server's own limit."""
 
 _RETRIES: Final = 3
 """Immediate repetitions of one request, enough for a short hiccup. The callers retry with longer pauses."""
 
 _CLOSE_PAUSE_SECONDS: Final = 0.1
-"""The client's Rust runtime aborts the interpreter (exit code 134) in up to a fifth of the runs that end right after
-its last call; measured with obstore 0.12: none in 60 with this pause."""
+"""If a process ends right after the client's last call, the client's Rust runtime aborts the interpreter (exit code
+134) in up to a fifth of the runs. With this pause it never did in 60 runs (obstore 0.12)."""
 
 _CONFLICT_PAUSES: Final = (0.05, 0.2, 0.5)
 """Seconds between the tries of a creation that was refused although no object is there."""
@@ -53,8 +53,8 @@ _FULL: Final = ("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExc
 _INSUFFICIENT_STORAGE: Final = "507"
 _FORBIDDEN: Final = ("401", "403")
 _ADVICE: Final = {
-    "QuotaExceeded": "the bucket's quota is used up: raise it or delete objects, work goes on by itself",
-    "XMinioStorageFull": "the server's disks are full: free space, work goes on by itself",
+    "QuotaExceeded": "the bucket's quota is used up: raise it or delete objects; the work then continues by itself",
+    "XMinioStorageFull": "the server's disks are full: free space; the work then continues by itself",
     "XMinioAdminBucketQuotaExceeded": "the bucket's quota is used up: raise it or delete objects",
     "NoSuchBucket": "the bucket does not exist: create it, or correct store.bucket",
     "InvalidAccessKeyId": "the server does not know the access key: correct store.access_key_id",
@@ -63,7 +63,7 @@ _ADVICE: Final = {
     "ExpiredToken": "the temporary keys have expired: renew them",
     "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
     "PermanentRedirect": "the bucket is in another region: correct store.region",
-    "NotImplemented": "the server does not know conditional writes: use one that honours If-None-Match on PUT",
+    "NotImplemented": "the server does not support conditional writes: use one that honours If-None-Match on PUT",
     "SlowDown": "the server asks to slow down",
 }
 
@@ -84,9 +84,9 @@ class S3Store:
         self._name = f"s3://{settings.bucket}/{settings.prefix}"
         total = timedelta(seconds=settings.request_timeout_seconds)
         self._client = client_of(settings, total=total, retries=retries)
-        # it deletes in bulk alone: that request needs a checksum that not every server accepts
+        # a client for bulk deletions only: that request needs a checksum that not every server accepts
         self._bulk = client_of(settings, total=total, retries=retries, bulk=True)
-        # a read goes on as long as bytes come: its consumer (the upload of a result) may be slow, so the whole may last
+        # a read may take long: it lasts as long as bytes arrive, and its consumer (an upload) may be slow
         self._reading = client_of(settings, total=timedelta(days=1), retries=retries)
         self._deadline = (settings.request_timeout_seconds + 5.0) * (retries + 1)
         self._piece_deadline = settings.request_timeout_seconds + 5.0
@@ -99,8 +99,8 @@ class S3Store:
     async def create(self, key: str, data: bytes) -> bool:
         """See ObjectStore; one request, and more only if it was refused or its answer was lost.
 
-        The object that is read back decides, not the refusal: the client may have repeated a request whose first answer
-        was lost, and S3 also refuses (409 ``ConditionalRequestConflict``) while another request for the key is under
+        A refusal does not decide; the object that is read back does. The client may have repeated a request whose first
+        answer was lost. S3 also refuses (409 ``ConditionalRequestConflict``) while another request for the key is under
         way, which may still fail. So a refusal without an object is tried again.
         """
         for pause in (*_CONFLICT_PAUSES, None):
@@ -112,7 +112,7 @@ class S3Store:
             except StoreUnavailable:
                 holds = await self._holds(key, data)
                 if holds is None:
-                    raise  # it may still land: the caller repeats, and that call recognises the data
+                    raise  # the object may still appear: the caller repeats, and that call recognises its data
             else:
                 return True
             if holds is not None:
@@ -152,8 +152,8 @@ class S3Store:
     async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
         """See ObjectStore.
 
-        When a read is cut, the next attempt continues at the same byte, as long as each attempt brings at least one.
-        That is safe, since objects never change.
+        When a read is cut, the next attempt continues at the same byte, as long as each attempt reads at least one
+        byte. This is safe because objects never change.
         """
         done = 0
         while True:
@@ -210,7 +210,7 @@ class S3Store:
             yield info
 
     async def _flat(self, prefix: str) -> AsyncIterator[Sequence[ObjectInfo]]:
-        """Yield pages in the server's order; the client lists whole folders only."""
+        """Yield pages in the server's order. The client can only list whole folders."""
         folder = prefix[: prefix.rfind("/") + 1]
         offset = None if prefix == folder else prefix[:-1]
         with self._translated("list", prefix):
@@ -260,7 +260,7 @@ class S3Store:
                     raise
 
     async def delete_all(self, keys: Sequence[str]) -> None:
-        """See ObjectStore; one request per 1,000 keys, or one for each key where the server knows no bulk request."""
+        """See ObjectStore; one request per 1,000 keys, or one per key if the server does not support bulk requests."""
         for key in keys:
             check_key(key)
         refused = False
@@ -278,7 +278,7 @@ class S3Store:
                 return
         for key in keys:
             await self.delete(key)
-        # only that single deletions work shows that it was not the server as a whole
+        # single deletions worked, so the server is available and only the bulk request failed
         self._deletes_in_bulk &= not refused
 
     async def check(self) -> None:
@@ -291,7 +291,7 @@ class S3Store:
         await asyncio.sleep(_CLOSE_PAUSE_SECONDS)
 
     async def _within(self, request: Awaitable[T]) -> T:
-        # the client has limits of its own, but they do not cover all that it waits for (credentials)
+        # the client's own limits do not cover all of its waits (e.g. for credentials)
         async with asyncio.timeout(self._deadline):
             return await request
 
@@ -306,7 +306,7 @@ class S3Store:
         except AlreadyExistsError as error:
             raise _Refused from error
         except (BaseError, FileNotFoundError) as error:
-            # without its cause: the client's text may hold what was signed
+            # without the cause: the client's text may hold signed data
             if _missing_object(error):
                 raise ObjectNotFound(key) from None
             raise _unavailable(error, verb, key, self._name) from None
@@ -343,14 +343,14 @@ def _missing_object(error: Exception) -> bool:
 
 
 def _unavailable(error: Exception, verb: str, key: str, bucket: str) -> StoreUnavailable:
-    """Return the error to raise, without the client's text, which may hold what was signed."""
+    """Return the error to raise, without the client's text, which may hold signed data."""
     code, status = _found(_CODE, error), _found(_STATUS, error)
     if code in _ADVICE:
         reason = f"{_ADVICE[code]} ({code})"
     elif status:
         reason = f"the server answered {status} {code}".rstrip()
     else:
-        reason = f"no usable answer ({type(error).__name__}): is the endpoint right and the server up?"
+        reason = f"no usable answer ({type(error).__name__}): check that the endpoint is right and the server runs"
     message = f"Could not {verb} {key!r} in {bucket}: {reason}"
     if code in _FULL or status == _INSUFFICIENT_STORAGE:
         return StoreFull(message)

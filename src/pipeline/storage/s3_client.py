@@ -26,7 +26,7 @@ def client_of(settings: S3Settings, *, total: timedelta, retries: int, bulk: boo
         settings: Bucket, server and credentials.
         total: Limit on one request with its whole answer.
         retries: How often the client repeats a request at once after 5xx answers and lost connections.
-        bulk: Whether it deletes with the bulk request, a single object too.
+        bulk: Whether it deletes with the bulk request, even a single object.
 
     Raises:
         FatalError: ``ca_file`` cannot be used (``store_ca_unreadable``).
@@ -59,7 +59,8 @@ def _certificates(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:  # SSLError is one
         raise FatalError(
-            "store_ca_unreadable", f"store.ca_file: {file}: missing, not readable, or no certificate in PEM"
+            "store_ca_unreadable",
+            f"store.ca_file: {file}: the file is missing, not readable, or has no certificate in PEM",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Where the job store and the audit log are kept."""
+"""The storage of the job store and the audit log."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class S3Settings(BaseModel):
         default="",
         max_length=100,
         pattern=_PREFIX,
-        description="Prefix of all keys, without a slash at either end; empty: none. Set it if others use the bucket too",
+        description="Prefix of all keys, without a slash at either end. Set it if others use the bucket too",
     )
     endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://[^/?#@]+/?$",
-        description="URL of the server, e.g. `https://s3.example.com:9000`; none: AWS, chosen by region",
+        description="URL of the server, e.g. `https://s3.example.com:9000`. Default: AWS, in the region",
     )
     region: str = Field(
         default="us-east-1",
@@ -49,11 +49,11 @@ class S3Settings(BaseModel):
     )
     path_style: bool = Field(
         default=True,
-        description="Whether the bucket is named in the path of the URL; false: in the host name. Set it as your server needs it",
+        description="Whether the URL names the bucket in its path (true) or in the host name (false). Your server decides",
     )
     access_key_id: SecretStr | None = Field(
         default=None,
-        description="Access key; none: from the environment (AWS_* variables, the web identity of a Kubernetes service account, the instance profile)",
+        description="Access key. Default: from the environment (AWS_* variables, the web identity of a Kubernetes service account, the instance profile)",
     )
     secret_access_key: SecretStr | None = Field(default=None, description="Secret that belongs to access_key_id")
     session_token: SecretStr | None = Field(
@@ -62,22 +62,22 @@ class S3Settings(BaseModel):
     )
     allow_http: bool = Field(
         default=False,
-        description="Allows an endpoint without TLS. Keys are not sent, but the data is readable on the way",
+        description="Allows an endpoint without TLS. The keys are not sent, but others on the network can read the data",
     )
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file of certificate authorities to trust in addition. Set it for a server with a certificate of your own authority",
+        description="PEM file of certificate authorities to trust in addition. Set it if your own authority signed the server's certificate",
     )
     proxy: str | None = Field(
         default=None,
         pattern=r"^https?://[^/?#@]+/?$",
-        description="URL of an egress proxy; none: HTTPS_PROXY and NO_PROXY of the environment",
+        description="URL of an egress proxy. Default: HTTPS_PROXY and NO_PROXY of the environment",
     )
     request_timeout_seconds: Seconds = Field(
         default=30.0,
         gt=0,
         le=600,
-        description="How long one request may take with its answer; when a file is read, how long no byte may come. Raise it for a slow store",
+        description="How long one request may take, including its answer. While an object is read, it limits the wait for the next bytes. Raise it for a slow store",
     )
 
     @model_validator(mode="after")
@@ -91,7 +91,7 @@ class S3Settings(BaseModel):
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError("session_token: belongs to access_key_id and secret_access_key; give them too")
         if self.endpoint is not None and self.endpoint.startswith("http://") and not self.allow_http:
-            raise ValueError("endpoint: http:// needs allow_http = true; better write https://")
+            raise ValueError("endpoint: http:// needs allow_http = true; prefer https://")
         return self
 
 

@@ -16,7 +16,7 @@ from pipeline.storage.protocols import (
 
 
 class MemoryStore:
-    """Objects in a dict; share one instance to let two workers race.
+    """A store that keeps objects in a dict. Share one instance to let two workers race.
 
     Attributes:
         objects: Key to bytes. Tests may read and damage it.

@@ -83,7 +83,7 @@ SET: Final = (
     "header."
 )
 ALIKE: Final = (
-    "Column 1 has that name but for case, blanks, signs or invisible characters: write the name as in the file, or "
+    "Column 1 has that name except for case, blanks, signs or invisible characters: write it as in the file, or "
     'card_column = "1".'
 )
 
@@ -107,7 +107,7 @@ def stray_quote(line: int) -> str:
 
 
 HEADER: Final = b"card_number,name,status,message\n"
-NOT_DIGITS: Final = b"failed,card number holds something else than digits\n"
+NOT_DIGITS: Final = b"failed,card number has characters other than digits\n"
 ARABIC: Final = ("\u0664" + 15 * "\u0661").encode()
 FULLWIDTH: Final = ("\uff14" + 15 * "\uff11").encode()
 PLAIN: Final = b"card_number,name\n4111111111111111,Ann\n"
@@ -322,7 +322,7 @@ CASES: Final[dict[str, Case]] = {
     ),
     "sep-second": completed(
         b"card_number;name;status;message\n"
-        b"sep=;;failed;card number holds something else than digits\n"
+        b"sep=;;failed;card number has characters other than digits\n"
         b"4111111111111111;Ann;ok;\n",
         1,
         1,
@@ -440,8 +440,8 @@ CASES: Final[dict[str, Case]] = {
     "headless-drop-missing": refused(
         "csv_drop_column_missing",
         (
-            "The file has 3 columns, so it has no column 4 (drop_columns): a column may be missing, and what "
-            "must not be stored may be elsewhere."
+            "The file has 3 columns, so it has no column 4 (drop_columns): a column may be missing, and data "
+            "that must not be stored may be in another one."
         ),
         data=b"4111111111111111,1234,Ann\n",
         drop_columns=("4",),
@@ -550,7 +550,7 @@ CASES: Final[dict[str, Case]] = {
     ),
     "too-many-records": refused(
         "csv_too_many_records",
-        "The file holds more than 1 records (max_records); the first beyond is on line 3.",
+        "The file holds more than 1 records (max_records); the first one over the limit is on line 3.",
         announced=2,
         data=b"card_number,name\n4111111111111111,Ann\n5555555555554444,Bo\n",
         limits={"max_records": 1},
@@ -584,52 +584,58 @@ CASES: Final[dict[str, Case]] = {
     ),
     "html": refused(
         "csv_not_a_csv",
-        "The file is no CSV: it looks like an HTML page.",
+        "The file is not a CSV file: it looks like an HTML page.",
         data=b"<!DOCTYPE html><html><body>Denied for Ann</body></html>",
     ),
-    "html-ws": refused("csv_not_a_csv", "The file is no CSV: it looks like an HTML page."),
+    "html-ws": refused("csv_not_a_csv", "The file is not a CSV file: it looks like an HTML page."),
     "xml-bom": refused(
-        "csv_not_a_csv", "The file is no CSV: it looks like XML, e.g. an error answer of an object store."
+        "csv_not_a_csv", "The file is not a CSV file: it looks like XML, e.g. an error answer of an object store."
     ),
     "s3-error": refused(
         "csv_not_a_csv",
-        "The file is no CSV: it looks like XML, e.g. an error answer of an object store.",
+        "The file is not a CSV file: it looks like XML, e.g. an error answer of an object store.",
         data=b'<?xml version="1.0"?><Error><Code>Denied</Code><Key>Ann</Key></Error>',
     ),
-    "json-lines": refused("csv_not_a_csv", "The file is no CSV: it looks like JSON."),
+    "json-lines": refused("csv_not_a_csv", "The file is not a CSV file: it looks like JSON."),
     "json-array": refused(
-        "csv_not_a_csv", "The file is no CSV: it looks like JSON.", data=b'[{"card_number": "4111111111111111"}]'
+        "csv_not_a_csv",
+        "The file is not a CSV file: it looks like JSON.",
+        data=b'[{"card_number": "4111111111111111"}]',
     ),
     "xlsx": refused(
         "csv_not_a_csv",
-        "The file is no CSV: it looks like a ZIP archive, e.g. an Excel workbook.",
+        "The file is not a CSV file: it looks like a ZIP archive, e.g. an Excel workbook.",
         data=b"PK\x03\x04\x14\x00\x06\x00Ann",
     ),
     "xls": refused(
         "csv_not_a_csv",
-        "The file is no CSV: it looks like an old Excel or Word document.",
+        "The file is not a CSV file: it looks like an old Excel or Word document.",
         data=b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1Ann",
     ),
-    "pdf": refused("csv_not_a_csv", "The file is no CSV: it looks like a PDF.", data=b"%PDF-1.7\nAnn"),
-    "rtf": refused("csv_not_a_csv", "The file is no CSV: it looks like an RTF document.", data=b"{\\rtf1\\ansi Ann}"),
+    "pdf": refused("csv_not_a_csv", "The file is not a CSV file: it looks like a PDF.", data=b"%PDF-1.7\nAnn"),
+    "rtf": refused(
+        "csv_not_a_csv", "The file is not a CSV file: it looks like an RTF document.", data=b"{\\rtf1\\ansi Ann}"
+    ),
     "pgp": refused(
         "csv_not_a_csv",
-        "The file is no CSV: it looks like a PGP message.",
+        "The file is not a CSV file: it looks like a PGP message.",
         data=b"-----BEGIN PGP MESSAGE-----\nhQEMA4111\n",
     ),
     "zstd": refused(
-        "csv_not_a_csv", "The file is no CSV: it looks like Zstandard data.", data=b"(\xb5/\xfd\x04\x00Ann"
+        "csv_not_a_csv", "The file is not a CSV file: it looks like Zstandard data.", data=b"(\xb5/\xfd\x04\x00Ann"
     ),
-    "parquet": refused("csv_not_a_csv", "The file is no CSV: it looks like a Parquet file.", data=b"PAR1\x15\x04Ann"),
-    "tar": refused("csv_not_a_csv", "The file is no CSV: it looks like a tar archive."),
+    "parquet": refused(
+        "csv_not_a_csv", "The file is not a CSV file: it looks like a Parquet file.", data=b"PAR1\x15\x04Ann"
+    ),
+    "tar": refused("csv_not_a_csv", "The file is not a CSV file: it looks like a tar archive."),
     "form-upload": refused(
         "csv_not_a_csv",
-        "The file is no CSV: it looks like an HTML form's upload (multipart/form-data).",
+        "The file is not a CSV file: it looks like an HTML form's upload (multipart/form-data).",
         data=b'--x7d\r\nContent-Disposition: form-data; name="f"\r\n\r\n' + PLAIN + b"--x7d--\r\n",
     ),
     "aws-chunked-body": refused(
         "csv_not_a_csv",
-        "The file is no CSV: it looks like an upload in aws-chunked framing.",
+        "The file is not a CSV file: it looks like an upload in aws-chunked framing.",
         data=b"26;chunk-signature=ad80c730a21e5b8d\r\ncard_number,name\n4111111111111111,Ann\n\r\n0;chunk-signature=b6c6\r\n\r\n",
     ),
     "gz-multi": completed(HEADER + b"4111111111111111,Ann,ok,\n" + b"5555555555554444,Bo,ok,\n", 2, 0),
@@ -638,16 +644,16 @@ CASES: Final[dict[str, Case]] = {
     "gz-double": refused(
         "csv_not_a_csv",
         (
-            "The file is no CSV: it looks like gzip data inside the download (compressed twice, or "
+            "The file is not a CSV file: it looks like gzip data inside the download (compressed twice, or "
             "compressed without saying so)."
         ),
     ),
-    "gz-tar": refused("csv_not_a_csv", "The file is no CSV: it looks like a tar archive."),
+    "gz-tar": refused("csv_not_a_csv", "The file is not a CSV file: it looks like a tar archive."),
     "gz-trunc": refused(
         "source_gzip_truncated", "The file behind input_file_url is gzip and ends too early. Upload it again."
     ),
     "gz-badcrc": refused(
-        "source_gzip_broken", "The file behind input_file_url is gzip, and is damaged. Upload it again."
+        "source_gzip_broken", "The file behind input_file_url is a damaged gzip file. Upload it again."
     ),
     "encoding-utf-8": completed(HEADER + b"4111111111111111,Ann,ok,\n", 1, 0, data=PLAIN, coding="utf-8"),
     "encoding-none": completed(HEADER + b"4111111111111111,Ann,ok,\n", 1, 0, data=PLAIN, coding="none"),
@@ -656,8 +662,8 @@ CASES: Final[dict[str, Case]] = {
     "encoding-br": refused(
         "source_encoding_unknown",
         (
-            "The file behind input_file_url is no plain text, and its Content-Encoding is br. Only gzip is "
-            "decompressed here: upload it plain or as gzip."
+            "The file behind input_file_url is not plain text, and its Content-Encoding is br. Only gzip is "
+            "supported: upload it plain or as gzip."
         ),
         data=b"\x8b\x12\x80card_number,name\n4111111111111111,Ann\n\x03",
         coding="br",
@@ -668,7 +674,7 @@ CASES: Final[dict[str, Case]] = {
     "encoding-gzip-on-damaged": refused(
         "source_gzip_broken",
         (
-            "The file behind input_file_url has the Content-Encoding gzip, and is neither gzip nor plain "
+            "The file behind input_file_url has the Content-Encoding gzip, but is neither gzip nor plain "
             "text. Upload it again."
         ),
         data=b"\x1f\x00\x08\x00Ann",

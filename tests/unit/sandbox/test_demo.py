@@ -54,7 +54,7 @@ class Pipeline:
         self.ok, self.failed = counts(self.plan, job.job)
         self.body = {"success": True, "records_processed": 30, "records_failed": self.failed, "error_message": None}
         if not self.plan.success:
-            message = "The file is no CSV: it looks like an HTML page."
+            message = "The file is not a CSV file: it looks like an HTML page."
             self.body = {"success": False, "records_processed": 0, "records_failed": 0, "error_message": message}
             return job
         out = io.StringIO()
@@ -303,7 +303,7 @@ CATEGORIES = ("correspondent-bank-transfers", "outgoing-wire-transfers", "(unkno
 LONG = replace(
     OUTCOME,
     job="refuse a file that is no CSV",
-    callback='{"success": false, "error_message": "The file is no CSV: it looks like an HTML page."}',
+    callback='{"success": false, "error_message": "The file is not a CSV file: it looks like an HTML page."}',
 )
 
 

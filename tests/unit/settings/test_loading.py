@@ -168,7 +168,7 @@ def test_a_format_without_header_says_by_number_what_must_not_be_stored(file: Pa
     assert problem == (
         "ecs.acme.csv: with header = false the columns have no names; write card_column as a number, e.g. "
         'card_column = "1"; write drop_columns = ["3"] with the number of each column that holds a CVV, PIN or track '
-        "data, or drop_columns = [] if there are none: no name shows which they are, and they would be stored"
+        "data, or drop_columns = [] if there are none: without names the pipeline cannot find them and would store them"
     )
     for drop_columns in ("[]", '["2", "column_3"]'):
         file.write_text(f'{MINIMAL}csv = {{ header = false, card_column = "1", drop_columns = {drop_columns} }}\n')

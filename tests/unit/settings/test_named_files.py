@@ -205,7 +205,7 @@ def test_credentials_that_cross_the_network_readable_are_warned_of() -> None:
 @pytest.mark.parametrize(
     ("csv", "said"),
     [
-        ({"status_column": "message"}, "csv: Result columns with equal names: 'message'."),
+        ({"status_column": "message"}, "csv: Several result columns are named 'message'."),
         (
             {"rename_result_columns": {"x": "y"}},
             "csv: rename_result_columns names 'x'; the processor's own columns are: none.",

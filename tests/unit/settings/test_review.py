@@ -72,7 +72,7 @@ def test_the_files_of_keys_are_checked_and_never_quoted(content: str | None, fau
 
 
 def test_two_keys_of_one_id_are_refused() -> None:
-    with pytest.raises(ValidationError, match="two have the same id"):
+    with pytest.raises(ValidationError, match="two keys have the same id"):
         settings(parts={"keys": [KEY, KEY]})
 
 

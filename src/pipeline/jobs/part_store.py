@@ -21,10 +21,10 @@ from pipeline.storage import ObjectNotFound, ObjectStore, check_key
 _READS_AT_ONCE: Final = 16
 
 _INLINE_BYTES: Final = 1 << 16
-"""A part of at most so many bytes may be stored in its manifest: one request to write it, and one to read it."""
+"""A part up to this size may be stored in its manifest. That saves a request to write it and one to read it."""
 
 _INLINE_PARTS: Final = 32
-"""Only so many parts of a job: UPLOAD holds all manifests in memory."""
+"""Only this many parts of a job are stored so, because UPLOAD holds all manifests in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Part:
 
     Attributes:
         key: Key of the object.
-        crc32: Of its bytes, as they are stored.
-        sealed: Which key encrypted it; None: it is in clear.
-        inline: Its bytes, if they are stored in the manifest and there is no object.
+        crc32: CRC-32 of the stored bytes.
+        sealed: Which key encrypted it; None if it is in clear.
+        inline: The bytes, if the manifest holds them and there is no object.
     """
 
     key: str
@@ -49,12 +49,12 @@ class PartStore(ReceiptStore):
 
     Args:
         objects: The store.
-        cipher: Encrypts and decrypts parts. By default it has no key: then parts can be listed and deleted, and those
+        cipher: Encrypts and decrypts parts. By default it has no key. Then parts can be listed and deleted, and parts
             in clear can be read.
-        findings: Logs damage; by default its own.
+        findings: Logs damage; by default a new one.
 
     Attributes:
-        inline_bytes: Parts of at most so many bytes are stored in their manifests.
+        inline_bytes: Parts up to this size are stored in their manifests.
     """
 
     inline_bytes: int = _INLINE_BYTES
@@ -66,7 +66,7 @@ class PartStore(ReceiptStore):
         self.cipher = cipher or PartCipher()
 
     async def checkpoint(self, ref: JobRef, plan: str, generation: str | None = None) -> Checkpoint | None:
-        """Return the most complete generation of parts that the same plan made (or the named one), or None."""
+        """Return the most complete generation of parts of the same plan (or the named one); None if there is none."""
         numbers = await self.finished_chunks(ref)
         for found in sorted(numbers, key=lambda name: len(numbers[name]), reverse=True):
             if generation not in (None, found):
@@ -105,7 +105,7 @@ class PartStore(ReceiptStore):
         return await self._find(ref.plan(generation), Plan)
 
     async def record_plan(self, ref: JobRef, generation: str, plan: Plan) -> Plan:
-        """Record that all chunks are known; return the existing plan."""
+        """Store the plan once all chunks are known; return the stored one, which may be an earlier one."""
         return (await self._create(ref.plan(generation), plan))[1]
 
     async def plan_page(self, ref: JobRef, generation: str, number: int) -> PlanPage | None:
@@ -113,11 +113,11 @@ class PartStore(ReceiptStore):
         return await self._find(ref.plan_page(generation, number), PlanPage)
 
     async def record_plan_page(self, ref: JobRef, generation: str, number: int, page: PlanPage) -> PlanPage:
-        """Record where a run of chunks ends; return the existing page."""
+        """Store a page of a plan; return the stored one, which may be an earlier one."""
         return (await self._create(ref.plan_page(generation, number), page))[1]
 
     async def record_source_changed(self, ref: JobRef, generation: str, finding: SourceDiffers) -> None:
-        """Record that the input is another file than that of the generation. A repeat changes nothing."""
+        """Record that the input is not the generation's file. A repeat changes nothing."""
         await self._create(ref.source_changed(generation), finding)
 
     async def manifest(self, ref: JobRef, generation: str, number: int) -> Manifest | None:
@@ -138,7 +138,7 @@ class PartStore(ReceiptStore):
     async def write_part(self, ref: JobRef, generation: str, number: int, data: bytes) -> Part:
         """Store a chunk's result bytes under a unique name, encrypted unless that is switched off.
 
-        The manifest takes a small part in: then nothing is stored here, and the creation of the manifest stores it.
+        A small part is not stored here: the manifest will contain it.
         """
         if number < _INLINE_PARTS and len(data) <= self.inline_bytes:
             key, stored, sealed = ref.manifest(generation, number), data, None
@@ -155,12 +155,12 @@ class PartStore(ReceiptStore):
         return Part(key, zlib.crc32(stored), sealed)
 
     async def record_manifest(self, ref: JobRef, generation: str, manifest: Manifest) -> bool:
-        """Make a part one of the result; return False if another worker's part is there already."""
+        """Make a part one of the result; return False if the result has another worker's part for this chunk."""
         won, existing = await self._create(ref.manifest(generation, manifest.number), manifest)
         return won or existing.nonce == manifest.nonce
 
     async def drop_part(self, part: Part) -> None:
-        """Delete a data object that is no part of the result, because another worker decided its chunk."""
+        """Delete a data object that is not used, because another worker decided its chunk."""
         if part.inline is None:
             await self.objects.delete(part.key)
 
@@ -189,10 +189,10 @@ class PartStore(ReceiptStore):
     async def stream(
         self, manifests: Sequence[Manifest], ahead: ReadAhead | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """Yield the result bytes of the parts, one after another; memory does not grow with them.
+        """Yield the result bytes of the parts in order; memory use does not grow with their size.
 
-        The last piece of a part comes only if the whole part is what was written: so a receiver that knows the length
-        never gets all of a damaged result.
+        It yields the last piece of a part only after the whole part was verified. So a receiver that knows the length
+        never gets a complete damaged result.
 
         Args:
             manifests: Those of the parts.
@@ -215,11 +215,11 @@ class PartStore(ReceiptStore):
                     ) from None
                 except PartChanged:
                     raise self.findings.damaged(
-                        manifest.data, f"the part of chunk {manifest.number} is not what was written"
+                        manifest.data, f"the part of chunk {manifest.number} was changed"
                     ) from None
 
     async def _part(self, manifest: Manifest, reads: PartReads) -> AsyncGenerator[bytes, None]:
-        """Yield the result bytes of one part, always keeping back the last piece until the part's end was checked."""
+        """Yield the result bytes of one part. Hold back the last piece until the whole part is verified."""
         unsealing = self.cipher.unsealed(manifest.data, manifest.sealed) if manifest.sealed else None
         crc, held = 0, b""
         async with aclosing(_stored(manifest, reads)) as stored:
@@ -237,13 +237,13 @@ class PartStore(ReceiptStore):
                 yield plain
 
     async def drop_parts(self, ref: JobRef, *, dry_run: bool = False) -> int:
-        """Delete all parts and manifests of an attempt (its card data); return how many objects that concerns."""
+        """Delete all parts and manifests of an attempt (its card data); return the number of these objects."""
         keys = await self.keys(ref.parts())
         await self.delete_known([] if dry_run else keys)
         return len(keys)
 
     async def delete_known(self, keys: Sequence[str]) -> None:
-        """Delete objects, except those with a name that the pipeline never makes."""
+        """Delete objects, except those with a key that the pipeline never makes."""
         known = []
         for key in keys:
             try:

@@ -1,4 +1,4 @@
-"""Limits of a job, and what happens when a file is not as announced."""
+"""Limits of a job, and policies for files that differ from their announcement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from pipeline.units import Bytes, Count, Days, Hours, Seconds, Share
 
 
 class JobLimits(BaseModel):
-    """Limits of one job that the stages enforce (those of the file's bytes and records are in ``csv`` settings)."""
+    """Limits of one job that the stages enforce.
+
+    The limits of a file's bytes and records are in the ``csv`` settings.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,13 +28,13 @@ class JobLimits(BaseModel):
     fanout_bytes: Bytes = Field(
         default=67_108_864,
         ge=0,
-        description="A plain input file above this size is split once, and all workers of PROCESS share its chunks. Raise it if your card service should see one worker per job; 0 turns sharing off",
+        description="One worker splits an uncompressed input file above this size, and all PROCESS workers share its chunks. Raise it if only one worker per job may call your card service; 0 turns sharing off",
     )
     fanout_chunks: Count = Field(
         default=64,
         ge=1,
         le=10_000,
-        description="Chunks of one shared file that are handed out and not finished. Lower it to bound the load that one job puts on the card service, all workers together; keep it at several times the number of workers otherwise",
+        description="Chunks of one shared file that may be in work at a time, over all workers. Lower it to limit the load that one job puts on the card service; otherwise keep it at several times the number of workers",
     )
     max_job_hours: Hours = Field(
         default=48.0,
@@ -43,7 +46,7 @@ class JobLimits(BaseModel):
         default=14.0,
         gt=0,
         le=366,
-        description="An announcement whose expires_at is further ahead is refused, because a callback may be due until then. Raise it, and retention.receipts_days with it, if your partner's URLs live longer",
+        description="An announcement whose expires_at is further ahead is refused, because a callback may be due until then. If your partner's URLs live longer, raise it together with retention.receipts_days",
     )
     deadline_margin_seconds: Seconds = Field(
         default=30.0,
@@ -61,12 +64,12 @@ class ProcessSettings(BaseModel):
         default=24,
         ge=1,
         le=10_000,
-        description="Chunks processed at the same time, all jobs of the process together. A job holds a slot per chunk, so a long job lets short ones through; with several integrations, one of them gets at most two thirds. Raise it for slow card services, lower it to save memory",
+        description="Chunks that the process works on at a time, over all its jobs. A job holds a slot only for one chunk, so a long job lets short ones through. With several integrations, each gets at most two thirds of the slots. Raise it for slow card services; lower it to save memory",
     )
 
 
 class JobPolicies(BaseModel):
-    """Decisions that the partner's documents leave open."""
+    """Choices that the partner's documents leave open."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -93,12 +96,12 @@ class JobPolicies(BaseModel):
     callback_retry_seconds: Seconds = Field(
         default=86_400.0,
         ge=0,
-        description="How long after expires_at the callback is still tried (expires_at concerns the file URLs): after 5xx, time-outs, 401, 403, redirects and answers that are not about the job. After that the job is refused. Raise it if ECS may be unavailable for longer",
+        description="How long after expires_at (the expiry of the file URLs) a callback is repeated after 5xx, time-outs, 401, 403, redirects and answers that are not about the job. After that the job is refused. Raise it if ECS may be unavailable for longer",
     )
 
 
 class WatchSettings(BaseModel):
-    """The deadline watch: it runs in `work confirm` and fails jobs whose deadline is over."""
+    """The deadline watch: it runs in `work confirm` and fails jobs whose deadline has passed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -118,7 +121,7 @@ class ParkingRetry(RetrySettings):
 
 
 class ParkingSettings(BaseModel):
-    """Parking: a job that cannot be done now waits in the job store, where it holds up no other job."""
+    """Parking: a job that cannot be done now waits in the job store, where it blocks no other job."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -126,7 +129,7 @@ class ParkingSettings(BaseModel):
 
 
 class PartKeySettings(BaseModel):
-    """One key of the parts."""
+    """One key that encrypts parts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -141,13 +144,15 @@ class PartKeySettings(BaseModel):
 
 
 class PartSettings(BaseModel):
-    """How the job store keeps parts: they hold the results of cards, and so card numbers (docs/explanation/data-at-rest.md)."""
+    """Encryption of parts. Parts hold the results of cards, including card numbers
+    (docs/explanation/data-at-rest.md).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     encryption: Literal["aes-256-gcm", "off"] = Field(
         default="aes-256-gcm",
-        description='How new parts are encrypted. "off" stores card numbers in clear: only where the store itself is encrypted and that is enough for you',
+        description='How new parts are encrypted. "off" stores card numbers in clear: use it only if the store itself is encrypted and that is enough for you',
     )
     keys: tuple[PartKeySettings, ...] = Field(
         default=(),
@@ -159,5 +164,5 @@ class PartSettings(BaseModel):
     def _named_apart(self) -> Self:
         ids = [key.id for key in self.keys]
         if len(set(ids)) < len(ids):
-            raise ValueError("keys: two have the same id; give each key an id of its own")
+            raise ValueError("keys: two keys have the same id; give each key its own id")
         return self

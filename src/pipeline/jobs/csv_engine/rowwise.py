@@ -32,14 +32,14 @@ from pipeline.outbound import Call
 from pipeline.plugins import Fault, contain_tasks, contained, is_cancellation
 
 MEANT: Final = (PermanentError, TransientError, TransientCardError)
-"""What a processor may raise and mean it. Our other errors are for the runner: no processor stops the process."""
+"""Errors that a processor may raise on purpose. The pipeline's other errors steer the runner."""
 
 _card: Final = quick(Card)
 
 _STATUSES: Final = (OK, FAILED)
 
 _TURN: Final = 64
-"""Cards after which a worker lets others have the loop, should the processor never wait for anything."""
+"""After this many cards a worker gives other tasks a turn, because a processor may never wait for anything."""
 
 
 async def run_rowwise(
@@ -52,7 +52,7 @@ async def run_rowwise(
     start: int,
     cards_per_call: int = 1,
 ) -> Outcomes:
-    """Return what became of each sound record. Raises as :meth:`ChunkEngine.run`."""
+    """Return the outcome of each sound record. It raises the errors of :meth:`ChunkEngine.run`."""
     tries = tries.of_chunk(records.sound.size)
     cards = await asyncio.to_thread(_cards, records, layout, context, start)
     results: list[CardResult | None] = [None] * records.sound.size
@@ -200,10 +200,10 @@ class _Run(_Checks):
         self._process = processor.process
 
     async def work(self, cards: Iterator[tuple[int, Card]], results: list[CardResult | None]) -> None:
-        """Take cards until there are none.
+        """Process cards until none is left.
 
-        A card's usual way is short, with nothing made for it: the processor returns a proper result at once. All else
-        goes the long way (:meth:`_card`), with what the processor did as the first try.
+        Usually the processor returns a valid result at once. This fast path creates no objects for the card. Any other
+        card takes the slow path (:meth:`_card`), where the call already made is the first attempt.
         """
         contain_tasks()
         process, context, own = self._process, self._context, self._own
@@ -281,7 +281,7 @@ async def _raised(error: BaseException, _card: Card, _context: JobContext) -> Ca
 
 
 def _cards(records: Records, layout: Layout, context: JobContext, start: int) -> Iterator[Card]:
-    """Return the cards. Maps make them one at a time, without a step of the interpreter for each field."""
+    """Return the cards, created one at a time. ``map`` does so without an interpreter step for each field."""
     if not records.sound.size:
         return iter(())
     numbers = records.sound + (start + 1)
@@ -292,7 +292,7 @@ def _cards(records: Records, layout: Layout, context: JobContext, start: int) ->
 
 
 def _list(values: pa.StringArray) -> list[str]:
-    """Return Python's strings, by way of numpy: a fifth faster than ``to_pylist``."""
+    """Return Python strings. The conversion through numpy is a fifth faster than ``to_pylist``."""
     texts: list[str] = values.to_numpy(zero_copy_only=False).tolist()
     return texts
 
@@ -308,5 +308,5 @@ def _outcomes(results: list[CardResult], layout: Layout) -> Outcomes:
 def _texts(values: list[str]) -> pa.StringArray:
     try:
         return pa.array(values, pa.string())
-    except UnicodeEncodeError:  # half of a surrogate pair, e.g. out of someone's JSON
+    except UnicodeEncodeError:  # half of a surrogate pair, e.g. from a service's JSON
         return pa.array([value.encode("utf-8", "replace").decode() for value in values], pa.string())

@@ -16,7 +16,7 @@ from pipeline.outbound import Call, Circuit, HostUnavailable
 
 
 class Tries:
-    """How often something is tried, and how long is waited in between.
+    """Decides whether a card gets another attempt, and waits in between.
 
     Args:
         settings: Tries and pauses.

@@ -1,7 +1,7 @@
-"""What an answer to a callback means. Pure: status and bytes in, meaning out.
+"""Interprets an answer to a callback. Pure: status and bytes in, meaning out.
 
-ECS documents a JSON:API document; gateways between answer HTML, or nothing. So the status decides first, the media
-type is ignored, and a body is trusted with nothing: what is kept of it is masked and cut.
+ECS documents a JSON:API answer, but gateways on the way answer HTML or nothing. So the status decides first, and the
+media type is ignored. The body is not trusted: any text kept from it is masked and cut.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Meaning:
 
     Attributes:
         code: Stable reason (docs/reference/errors.md).
-        detail: What ECS wrote, masked, one line, at most 300 characters.
-        request_id: ``meta.requestId`` or ``meta.request_id``: what ECS's support asks for.
+        detail: The text of the answer, masked, on one line of at most 300 characters.
+        request_id: ``meta.requestId`` or ``meta.request_id``; ECS's support asks for it.
         warning: Why an accepted answer is odd, or None.
     """
 
@@ -56,18 +56,19 @@ class Meaning:
 def interpret(status: int, body: bytes, *, job_guid: UUID) -> Meaning:
     """Return what one answer means.
 
-    - 2xx: accepted when it confirms this job (``data.type``, ``data.id``, no ``errors``), whatever ``status`` it names.
-      With ``errors``, or about something else, it is refused: the same body would get the same answer. Without a
-      JSON:API document (a maintenance page, an empty 204) it says nothing about the job: retry, ``callback_unclear``.
+    - 2xx: accepted if it confirms this job (``data.type``, ``data.id``, no ``errors``), with any ``status``. An
+      answer with ``errors`` or about something else is refused: the same body would get it again. Without a JSON:API
+      document (a maintenance page, an empty 204), the answer says nothing about the job: retry, ``callback_unclear``.
     - 401: unauthorized; the caller renews the token once. 403: retry, because it is about the token or the network too.
     - 408, 425, 429, 5xx: retry. 502 and 504 come from a gateway that got no answer, so they are
-      ``callback_unanswered``: ECS may have heard.
-    - 409: refused as ``callback_conflict``. After an unanswered try it means that ECS knows already: the stage decides.
-    - 3xx: retry, since it mostly leads to a maintenance or login page; redirects are not followed, since they would
-      carry the token and the body elsewhere.
-    - All else (400, 404, 415, 422, ...): refused.
+      ``callback_unanswered``: ECS may have received the callback.
+    - 409: refused as ``callback_conflict``. After an unanswered try it means that ECS received that try: the
+      stage decides.
+    - 3xx: retry, because most redirects lead to a maintenance or login page. No redirect is followed: it would send the
+      token and the body to another host.
+    - Any other status (400, 404, 415, 422, ...): refused.
 
-    Source: facts on eCard Systems' callback; the page of card batch jobs, "Expected Response Payload".
+    Source: ECS's page "Card Batch Jobs", section "Expected Response Payload".
     """
     document = _document(body)
     detail = describe(body)
@@ -135,7 +136,7 @@ def _uuid(value: object) -> UUID | None:
 def _document(body: bytes) -> Mapping[str, Any]:
     try:
         return _mapping(json.loads(body))
-    except (ValueError, RecursionError):  # no JSON, no text, or nested without end
+    except (ValueError, RecursionError):  # not JSON, not text, or nested too deep
         return {}
 
 
@@ -152,7 +153,7 @@ def _request_id(document: Mapping[str, Any]) -> str | None:
 
 
 def describe(body: bytes) -> str:
-    """Return what an answer says, masked, on one line of at most 300 characters; empty for an empty body."""
+    """Return the text of an answer, masked, on one line of at most 300 characters; empty for an empty body."""
     document = _document(body)
     if not document:
         return quote(body[:_TEXT_LIMIT].decode("utf-8", "replace"))

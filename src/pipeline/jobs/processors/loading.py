@@ -1,4 +1,4 @@
-"""From the name in the settings to a processor that is ready to open."""
+"""Finds and constructs the processor that the settings name."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _NETWORK: Final = NetworkSettings()
 
 
 class OptionsRefused(FatalError):
-    """A processor's model of its options refuses some of them.
+    """The options of a processor do not match its ``Options`` model.
 
     Attributes:
         model: The model.
-        error: What it raised; holds values, so do not show it.
+        error: The model's error. It contains values, so do not show it.
     """
 
     def __init__(self, name: str, model: type[BaseModel], error: ValidationError) -> None:
@@ -59,17 +59,17 @@ PlainFunction = Callable[[Card, JobContext], Awaitable[CardResult | None]]
 
 
 class LoadedProcessor:
-    """A processor with its settings, checked; open it before the first card and close it after the last.
+    """A checked processor with its settings. Open it before the first card, and close it after the last.
 
-    Whatever the processor's own ``open`` and ``close`` raise is contained.
+    Unexpected errors of the processor's own ``open`` and ``close`` are contained.
 
     Attributes:
         processor: The processor itself.
         settings: Its name, options, concurrency and tries.
         result_columns: Names of its own result columns.
-        input_columns: Names of the columns that a columnar processor reads; None: all of them.
+        input_columns: Names of the columns that a columnar processor reads; None means all.
         cards_per_call: Most cards of one call; 1 for all processors but a GroupProcessor.
-        version: As the processor says; a new version never meets the parts of an old one.
+        version: The processor's version. A new version never continues the parts of an old one.
     """
 
     def __init__(self, processor: Processor, settings: ProcessorSettings) -> None:
@@ -83,11 +83,11 @@ class LoadedProcessor:
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Open the processor's connections, where it has any and they are not open yet.
+        """Open the processor's connections, if it has any that are not open yet.
 
         Raises:
             TransientError: It cannot be opened now (``processor_unavailable``); call again later.
-            FatalError: As the processor raised it: its settings cannot be used.
+            FatalError: The processor raised it, because its settings cannot be used.
         """
         async with self._opening:
             if not self._opened and isinstance(self.processor, Opens):
@@ -95,14 +95,14 @@ class LoadedProcessor:
             self._opened = True
 
     async def open_or_wait(self) -> None:
-        """Open it at the start of a process; if that fails, its jobs wait, and the first of them opens it."""
+        """Open it at the start of a process. If that fails, its first job tries again."""
         try:
             await self.open()
         except TransientError as error:
             log.warning("processor_not_opened", code=error.code, message=error.message)
 
     async def close(self) -> None:
-        """Close them. It never fails: others are to be closed too."""
+        """Close the processor's connections. It never fails, so that others are closed too."""
         if not self._opened or not isinstance(self.processor, Opens):
             return
         self._opened = False
@@ -110,7 +110,7 @@ class LoadedProcessor:
             await contained(self.processor.close, PluginFailed)
         except PluginFailed as failed:
             fault = failed.fault
-            log.error(  # noqa: TRY400 - its text may hold what the processor holds
+            log.error(  # noqa: TRY400 - its text may contain data of the processor
                 "processor_not_closed", processor=self.settings.name, error=fault.kind, frames=fault.lines
             )
 
@@ -118,7 +118,7 @@ class LoadedProcessor:
         log.error("processor_open_failed", processor=self.settings.name, error=fault.kind, frames=fault.lines)
         return TransientError(
             "processor_unavailable",
-            f"Processor {self.settings.name} cannot be opened: its open raised {fault}. It is tried again.",
+            f"Processor {self.settings.name} cannot be opened: its open raised {fault}. The pipeline tries again.",
         )
 
     async def __aenter__(self) -> Self:
@@ -132,7 +132,7 @@ class LoadedProcessor:
 
 
 class _Function:
-    """A plain function in the form of a row-wise processor."""
+    """A row-wise processor that calls a plain function."""
 
     def __init__(self, function: PlainFunction, attributes: object) -> None:
         self._function = function
@@ -149,20 +149,20 @@ def load(settings: ProcessorSettings, network: NetworkSettings = _NETWORK) -> Lo
 
     Args:
         settings: Its name and options.
-        network: The way out, for a class whose constructor has a parameter ``network``.
+        network: Proxy and CA bundle, for a class whose constructor has a parameter ``network``.
 
     Raises:
-        FatalError: There is no such processor (the message lists what is installed), it is none, or its options are
-            wrong (the message names the option).
+        FatalError: There is no such processor (the message lists the installed ones), it is not a processor, or its
+            options are wrong (the message names the option).
     """
     return adopt(_find(settings.name), settings, network)
 
 
 def adopt(target: object, settings: ProcessorSettings, network: NetworkSettings = _NETWORK) -> LoadedProcessor:
-    """Make a processor of a class, a plain async function or an instance. Raises as :func:`load`."""
+    """Make a processor from a class, a plain async function or an instance. It raises the errors of :func:`load`."""
 
     def failed(fault: Fault) -> FatalError:
-        return FatalError("processor_invalid", f"Processor {settings.name} cannot be made: it raised {fault}.")
+        return FatalError("processor_invalid", f"Processor {settings.name} cannot be constructed: it raised {fault}.")
 
     return contained_call(lambda: _adopted(target, settings, network), failed, FatalError, KeyboardInterrupt)
 
@@ -182,7 +182,7 @@ def _adopted(target: object, settings: ProcessorSettings, network: NetworkSettin
 
 
 def options_of(settings: ProcessorSettings) -> BaseModel | None:
-    """Return the validated options of a processor; None for one that is not installed or has no model of them."""
+    """Return the validated options of a processor; None if it is not installed or has no ``Options`` model."""
     try:
         model = _model(_find(settings.name))
         return model(**settings.options) if model is not None else None
@@ -247,17 +247,17 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _said(fault: ErrorDetails, model: type[BaseModel]) -> str:
-    """Return what is wrong with an option; for one that does not exist, those that do."""
+    """Return the error of an option. If there is no such option, list the existing ones."""
     if fault["type"] == "extra_forbidden":
         known = f"; there are {', '.join(sorted(model.model_fields)) or 'none'}" if len(fault["loc"]) == 1 else ""
-        return f"is no option{known}"
+        return f"is not an option{known}"
     return fault["msg"].removeprefix("Value error, ")
 
 
 def _check_options(
     target: Callable[..., object], settings: ProcessorSettings, given: Mapping[str, Any], *, ours: int
 ) -> None:
-    """Return if a function or class takes these options as keywords, behind the arguments that the engine gives."""
+    """Check that a function or class takes these options as keywords, after the engine's own arguments."""
     signature = inspect.signature(target)
     try:
         signature.bind(*[None] * ours, **settings.options, **given)
@@ -285,7 +285,7 @@ def _checked(processor: object, name: str) -> Processor:
         what = "both a process and a process_batch method" if row else "neither"
         raise FatalError(
             "processor_invalid",
-            f"{name} is no processor: it needs `async def process(card, context)`"
+            f"{name} is not a processor: it needs `async def process(card, context)`"
             f" or `def process_batch(batch, context)`, and has {what}.",
         )
     if row and isinstance(processor, RowProcessor | GroupProcessor):
@@ -301,5 +301,5 @@ def _names(processor: Processor, attribute: str, name: str) -> tuple[str, ...] |
         return None
     fine = isinstance(columns, list | tuple) and all(isinstance(column, str) and column.strip() for column in columns)
     if not fine or len(set(columns)) != len(columns):
-        raise FatalError("processor_invalid", f"{attribute} of {name} must be different, non-empty names.")
+        raise FatalError("processor_invalid", f"{attribute} of {name} must be non-empty names without duplicates.")
     return tuple(columns)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """The job that a card belongs to. Equal on every restart."""
+    """The job of a card. It is the same after every restart."""
 
     integration: str
     job_guid: UUID
@@ -32,8 +32,8 @@ class Card:
         record: Record number, 1 for the first after the header.
         number: The card number, exactly as in the configured column.
         columns: All columns by header name (``column_1`` ... without a header), dropped columns included.
-        idempotency_key: Derived from (integration, job, record number): the same on every restart. Send it along with
-            every effect, since up to ``chunks_in_flight`` chunks may be processed twice after a crash.
+        idempotency_key: Derived from (integration, job, record number): the same on every restart. Send it with every
+            request that has an effect, because up to ``chunks_in_flight`` chunks may be processed twice after a crash.
     """
 
     record: int
@@ -58,11 +58,11 @@ class CardGroup:
 
 @dataclass(frozen=True, slots=True)
 class CardResult:
-    """What became of one card.
+    """The result of one card.
 
     Attributes:
         status: ``ok`` or ``failed``; goes to the status column.
-        message: For a person; free of card data.
+        message: Text for people, without card data.
         columns: Values of the processor's own result columns (see ``result_columns``).
     """
 
@@ -72,18 +72,18 @@ class CardResult:
 
 
 class CardError(Exception):
-    """Raise it to fail one card. The message goes into the result file: keep card data out of it."""
+    """Raise this to fail one card. The result file contains the message, so keep card data out of it."""
 
 
 class TransientCardError(Exception):
-    """Raise it where repeating may help: only this card (columnar: this batch) is repeated, boundedly, then failed.
+    """Raise this if another try may help. The engine tries this card (columnar: this batch) a few more times.
 
-    The message goes into the result file when the last attempt fails: keep card data out of it.
+    Then the card fails. The result file contains the message of the last try, so keep card data out of it.
 
     Attributes:
-        retry_after: Seconds that the other side asked to wait, or None for the engine's own backoff.
-        unavailable: Whether the whole service is unavailable, not just for this card. After five such errors in a row
-            further cards are not sent, their jobs wait, and one card every 30 s finds out whether it is back.
+        retry_after: The pause that the service asks for, in seconds; None for the engine's own backoff.
+        unavailable: Whether the service is unavailable for all cards. After five such errors in a row, the engine sends
+            no further cards, and their jobs wait. One card every 30 s tests whether the service is back.
         slow_down: Whether the service asks for fewer requests, or cannot keep up with them. The worker then sends
             fewer cards a second to it, and none for ``retry_after`` seconds.
     """
@@ -96,7 +96,7 @@ class TransientCardError(Exception):
         unavailable: bool = False,
         slow_down: bool = False,
     ) -> None:
-        """Carry the other side's wish for a pause, where it gave one."""
+        """Store the message and the attributes."""
         super().__init__(message)
         self.retry_after = retry_after
         self.unavailable = unavailable
@@ -108,10 +108,10 @@ class RowProcessor(Protocol):
     """Processes one card at a time; up to ``concurrency`` cards of a chunk at once."""
 
     async def process(self, card: Card, context: JobContext, /) -> CardResult:
-        """Return what became of the card.
+        """Return the result of the card.
 
         Raises:
-            CardError: This card fails.
+            CardError: Only this card fails.
             TransientCardError: This card is tried again, a bounded number of times, then fails.
             PermanentError: The job fails.
         """
@@ -148,11 +148,12 @@ class ColumnarProcessor(Protocol):
     """Processes one chunk at a time, in a worker thread: plain code, no await."""
 
     def process_batch(self, batch: pa.RecordBatch, context: JobContext, /) -> pa.RecordBatch:
-        """Return a batch of as many rows, in order: ``status`` (``ok``/``failed``), ``message``, own result columns.
+        """Return a batch with the same rows, in order: ``status`` (``ok``/``failed``), ``message``, own result columns.
 
-        The input holds all columns as strings by header name, and three more under the names ``__record`` (int64),
-        ``__card_number`` and ``__idempotency_key``. With an attribute ``input_columns`` it holds those of them that it
-        names, and ``__record``. What is returned are strings too, dictionary-encoded or not.
+        The input has all columns of the file, as strings under their header names, and the columns ``__record``
+        (int64), ``__card_number`` and ``__idempotency_key``. If the processor has an attribute ``input_columns``, the
+        input has only the columns named there, and ``__record``. All columns of the result are strings, which may be
+        dictionary-encoded.
 
         Raises:
             TransientCardError: The whole batch is tried again, a bounded number of times, then its cards fail.
@@ -175,5 +176,8 @@ class Opens(Protocol):
 
 
 Processor = RowProcessor | GroupProcessor | ColumnarProcessor
-"""It may have an attribute ``result_columns`` naming its own result columns, and ``version`` (default "1"): a new
-version never meets the parts of an old one. A columnar one may name the columns that it reads in ``input_columns``."""
+"""A row-wise or columnar processor.
+
+Optional attributes: ``result_columns`` names its own result columns. ``version`` (default "1") keeps a new version from
+continuing the parts of an old one. ``input_columns`` names the columns that a columnar processor reads.
+"""

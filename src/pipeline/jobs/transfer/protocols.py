@@ -1,4 +1,4 @@
-"""Pre-signed download and upload, as the stages see them."""
+"""The stages' interface to downloads and uploads with pre-signed URLs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
-    """A pre-signed URL as announced, and when work with it must have ended.
+    """An announced pre-signed URL, and the time by which work with it must end.
 
     Attributes:
         url: Bearer secret: its query must never be logged.
@@ -25,7 +25,7 @@ class SignedUrl:
 
 
 UrlSource = Callable[[], Awaitable[SignedUrl]]
-"""Gives the newest announced URL; asked again before every connection, since ECS may renew URLs in mid-job."""
+"""Returns the newest announced URL. It is called before every connection, because ECS may renew URLs during a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class SourceInfo:
     """What the object store says of the input file.
 
     Attributes:
-        etag: As received, quotes included; empty where the server sends none (then a resume starts over).
-        size: Bytes on the wire (compressed size for a compressed file), or None where the server does not say.
-        encoding: ``gzip`` where the first bytes are gzip's, whatever Content-Encoding says; else ``identity``.
-        ranged: Whether the server sent the asked range alone (206); some servers send the whole file instead.
+        etag: As received, with quotes; empty if the server sends none. Then a download cannot be resumed.
+        size: Bytes on the wire (compressed size for a compressed file), or None if the server does not say.
+        encoding: ``gzip`` if the first bytes are gzip's, regardless of Content-Encoding; else ``identity``.
+        ranged: Whether the server sent only the requested range (206); some servers send the whole file instead.
     """
 
     etag: str
@@ -50,18 +50,19 @@ class Download(Protocol):
 
     @property
     def info(self) -> SourceInfo:
-        """What is known since the first answer; constant while this download lives."""
+        """Facts from the first answer. They stay the same for this download."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the file's bytes, decompressed, from the asked position; reconnects by Range and If-Match when cut.
+        """Yield the file's decompressed bytes from the start. After a cut it reconnects, with Range and If-Match.
 
-        Pieces are at most 1 MiB. Memory is bounded by a few pieces however slowly they are taken.
+        Pieces have at most 1 MiB. Memory holds only a few pieces, even if the caller reads slowly.
 
         Raises:
             SourceChanged: The object is not the one that this download began with (TransientError): start over.
-            SourceRefused: Expired, forbidden, gone, broken for good (PermanentError; ``code`` names which).
-            TransientError: Attempts within this call are used up.
+            SourceRefused: The file is expired, forbidden, missing or broken (PermanentError; ``code`` names the
+                reason).
+            TransientError: This call has no tries left.
         """
         ...
 
@@ -80,15 +81,15 @@ class Downloader(Protocol):
     ) -> AbstractAsyncContextManager[Download]:
         """Open the file at byte ``start`` of its decompressed content.
 
-        With ``start`` > 0 the object must still carry ``etag``: asked with Range and If-Match. A gzip file is read from
-        its beginning and the first ``start`` decompressed bytes are skipped. With ``end`` the download ends there; this
-        is only for a plain file, with its ``etag`` and ``encoding``. Where ``encoding`` is given, as an earlier
-        :class:`SourceInfo` had it, this takes one round trip; else another one looks at the first bytes.
+        If ``start`` > 0, the object must still have ``etag``: the request has Range and If-Match. A gzip file is read
+        from its beginning, and the first ``start`` decompressed bytes are skipped. The download ends at ``end``, which
+        is only allowed for a plain file, with ``etag`` and ``encoding``. If you pass the ``encoding`` of an earlier
+        :class:`SourceInfo`, this takes one round trip; otherwise another request reads the first bytes.
 
         Raises:
             SourceChanged: 412, or another ETag or size than asked for: start over at 0.
-            AddressRefused: The host is not configured, the scheme or the address is not allowed (PermanentError).
-            SourceRefused, TransientError: As in :meth:`Download.chunks`.
+            AddressRefused: The host is not configured, or the scheme or the address is not allowed (PermanentError).
+            SourceRefused, TransientError: See :meth:`Download.chunks`.
         """
         ...
 
@@ -97,15 +98,16 @@ class Uploader(Protocol):
     """Puts result files."""
 
     async def put(self, target: UrlSource, *, size: int, body: Callable[[], AsyncGenerator[bytes, None]]) -> str:
-        """PUT ``size`` bytes once, compare the answer's ETag or another checksum with the body, return the ETag.
+        """PUT ``size`` bytes, compare the answer's ETag or another checksum with the body, and return the ETag.
 
-        ``body`` is called for each try. A repeat replaces the object whole, so repeating is safe until the deadline.
-        Tries within this call are few; the runner's retry does the rest.
+        Each try calls ``body``. A repeat replaces the whole object, so it is safe until the deadline. One call makes
+        only a few tries; the retry of the whole job does the rest.
 
         Raises:
-            UploadRefused: 4xx for good, over 5 GB, expired, wrong checksum value in the URL, or an ETag that looks
-                like an MD5, is none, and that neither a checksum nor a HEAD explains (PermanentError).
-            AddressRefused: As for downloads.
+            UploadRefused: A permanent 4xx, a result over 5 GB, an expired URL, a wrong checksum value in the URL, or an
+                ETag that looks like an MD5 but is not, and that neither a checksum nor a HEAD explains
+                (PermanentError).
+            AddressRefused: See :meth:`Downloader.open`.
             TransientError: Repeat later.
         """
         ...

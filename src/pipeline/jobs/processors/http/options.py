@@ -1,4 +1,4 @@
-"""How the card service is asked, and what its answers mean."""
+"""Options for the requests to the card service, and for the meaning of its answers."""
 
 from __future__ import annotations
 
@@ -123,18 +123,18 @@ class HttpOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(
-        description="URL of a card; {column}, not allowed in the host, becomes the column's value, percent-encoded"
+        description="URL of a card; {column} (not in the host) becomes the column's value, percent-encoded"
     )
     method: Literal["POST", "PUT", "PATCH", "DELETE", "GET"] = Field(default="POST", description="HTTP method")
     headers: dict[str, str] = Field(
-        default_factory=dict, description="Header fields sent with every card; no secrets here, see token_file"
+        default_factory=dict, description="Header fields sent with every card. Put no secrets here; see token_file"
     )
     body: dict[str, JsonValue] | list[JsonValue] | None = Field(
         default=None,
-        description="JSON document sent with each card, a table or text; {column} in its strings is a column's value",
+        description="JSON document sent with each card, a table or text; {column} in a string is the column's value",
     )
     token_file: TokenPath | None = Field(
-        default=None, description="File with the service's token; read again when it changes"
+        default=None, description="File with the service's token; it is read again when it changes"
     )
     token_header: HeaderName = Field(default="Authorization", description="Header field that carries the token")
     token_prefix: str = Field(default="Bearer ", description="Text in front of the token in its header field")
@@ -149,19 +149,19 @@ class HttpOptions(BaseModel):
     )
     idempotency_header: HeaderName | Literal[""] = Field(
         default="Idempotency-Key",
-        description='Header field with the card\'s idempotency key, the same in every try; leave it out with ""',
+        description='Header field with the card\'s idempotency key, which is the same in every try; "" sends none',
     )
     ok_statuses: tuple[Status, ...] = Field(default=("2xx",), description="Answers that mean: the card is ok")
     failed_statuses: tuple[Status, ...] = Field(
         default=(),
-        description="Answers that mean: the card failed, checked first; an answer in no list means the same",
+        description="Answers that mean: the card failed, checked first; an answer in no list also means failed",
     )
     retry_statuses: tuple[Status, ...] = Field(
         default=(408, 425, 429, 500, 502, 503, 504), description="Answers that mean: try this card again"
     )
     credentials_statuses: tuple[Status, ...] = Field(
         default=(401, 403, 407),
-        description="Answers that mean: our token is not accepted; the job is retried later, no card fails",
+        description="Answers that mean: the token is not accepted; the job is retried later, and no card fails",
     )
     decision: Decision | None = Field(
         default=None,
@@ -172,10 +172,10 @@ class HttpOptions(BaseModel):
         default_factory=dict,
         description='Result columns from the answer of a card: name and JSON pointer, e.g. reference = "/data/id"',
     )
-    timeout_seconds: Seconds = Field(default=30.0, gt=0, description="Time for one request in all, in seconds")
-    max_answer_bytes: Bytes = Field(default=65_536, ge=0, description="An answer is read up to this many bytes")
+    timeout_seconds: Seconds = Field(default=30.0, gt=0, description="Total time for one request")
+    max_answer_bytes: Bytes = Field(default=65_536, ge=0, description="Maximum number of bytes read of an answer")
     allow_http: bool = Field(
-        default=False, description="Whether url may be http:// (cards and token then go unencrypted)"
+        default=False, description="Whether url may be http://, which sends cards and token unencrypted"
     )
     allow_private: bool = Field(
         default=False, description="Whether the service may be at a private or loopback address"
@@ -189,7 +189,7 @@ class HttpOptions(BaseModel):
         try:
             return json.loads(body)
         except ValueError as error:
-            raise ValueError(f"no JSON document: {error}") from error
+            raise ValueError(f"not a JSON document: {error}") from error
 
     @field_validator("body")
     @classmethod
@@ -202,7 +202,9 @@ class HttpOptions(BaseModel):
     def _sendable(cls, headers: dict[str, str]) -> dict[str, str]:
         for name, value in headers.items():
             if not _HEADER_NAME.fullmatch(name) or not value.isprintable() or not value.isascii():
-                raise ValueError(f"{name!r} is no header field that can be sent")
+                raise ValueError(
+                    f"{name!r} is not a valid header field, or its value has characters that cannot be sent"
+                )
         return headers
 
     @model_validator(mode="after")
@@ -249,16 +251,16 @@ class HttpOptions(BaseModel):
 
     @property
     def templates(self) -> tuple[Template, Template]:
-        """The templates of everything up to the path's end, and of the query."""
+        """The template of the URL before the query, and the template of the query."""
         path, question, query = self.url.partition("?")
         return Template(path), Template(question + query)
 
     @property
     def parts(self) -> UrlParts:
-        """The URL taken apart, placeholders in its path and query left out.
+        """The parts of the URL, with placeholders in its path and query replaced.
 
         Raises:
-            ValueError: It is no URL, or has a placeholder in its host.
+            ValueError: It is not a URL, or has a placeholder in its host.
         """
         authority = re.match(r"[^:/?#]*://[^/?#]*", self.url)
         if authority and "{" in authority.group():

@@ -1,4 +1,4 @@
-"""Asks a service about each card; its answer decides."""
+"""Sends one request per card to a service; the answer decides."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ class Http:
         self._session = open_session(self._rules, self._network, "callback", timeout=timeout, tls=tls)
 
     async def close(self) -> None:
-        """Close it."""
+        """Close the connection pool."""
         if self._session is not None:
             await self._session.close()
             self._session = None
 
     async def process(self, card: Card, context: JobContext) -> CardResult:
-        """Ask about one card.
+        """Send the request of one card.
 
         Raises:
             CardError: The card has no value that the URL needs.
@@ -192,12 +192,12 @@ class Http:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             kind = type(error).__name__
             late = isinstance(error, TimeoutError)
-        # outside the handler: the errors of the client hold the URL, and a URL may hold a card number
+        # outside the handler: the client's errors contain the URL, which may contain a card number
         raise TransientCardError(f"the card service gave no answer ({kind})", unavailable=True, slow_down=late)
 
 
 async def _read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
-    """Return the body, or None where it has more than ``limit`` bytes (the connection is then closed)."""
+    """Return the body, or None if it has more than ``limit`` bytes; then the connection is closed."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece

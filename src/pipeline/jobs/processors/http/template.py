@@ -1,4 +1,4 @@
-"""Texts with ``{column}`` in them, filled in per card."""
+"""Templates: texts with ``{column}`` placeholders, which are filled in for each card."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _FACTS: Final[dict[str, Callable[[Card, JobContext], str]]] = {
 }
 
 FACTS: Final = frozenset(_FACTS)
-"""What may be written in braces besides the names of columns."""
+"""Names that are allowed in braces besides the names of columns."""
 
 
 class Template:
-    """A text in which ``{name}`` is replaced by a column, or by one of the job's facts; ``{{`` and ``}}`` are braces.
+    """A text with ``{name}`` placeholders for values of a column or of the job; ``{{`` and ``}}`` are literal braces.
 
     Raises:
-        ValueError: A brace has no partner.
+        ValueError: A brace has no matching one.
     """
 
     def __init__(self, text: str) -> None:
@@ -48,7 +48,7 @@ class Template:
         return frozenset(name for _, name in self._parts if name is not None)
 
     def fill(self, card: Card, context: JobContext, *, write: Callable[[str, str], str] | None = None) -> str:
-        """Return the text for a card; ``write`` gets each name and value, and returns the text to insert.
+        """Return the text for a card. ``write`` gets each name and value, and returns the text to insert.
 
         Raises:
             PermanentError: ``http_column_missing``: the file has no such column.
@@ -64,7 +64,7 @@ class Template:
 
 
 def _value(name: str, card: Card, context: JobContext) -> str:
-    # facts first: a file that has a column named __merchant_guid must not speak for another merchant
+    # the job's values first: a file with a column __merchant_guid must not act for another merchant
     if name in _FACTS:
         return _FACTS[name](card, context)
     if name in card.columns:
@@ -75,13 +75,13 @@ def _value(name: str, card: Card, context: JobContext) -> str:
 
 
 class BodyTemplate:
-    """A JSON document whose strings are templates; what is filled in stays inside its string, whatever it holds."""
+    """A JSON document whose strings are templates. An inserted value can never leave its string."""
 
     def __init__(self, document: JsonValue) -> None:
         self._document = _compiled(document)
 
     def fill(self, card: Card, context: JobContext) -> object:
-        """Return the document for a card. Raises as :meth:`Template.fill`."""
+        """Return the document for a card. It raises the errors of :meth:`Template.fill`."""
         return _filled(self._document, card, context)
 
 
@@ -106,7 +106,7 @@ def _filled(value: object, card: Card, context: JobContext) -> object:
 
 
 def refuse_empty(name: str, value: str) -> None:
-    """Keep a card from being about another resource than meant: ``/cards/`` is all cards.
+    """Refuse an empty value, which would address another resource: ``/cards/`` means all cards.
 
     Raises:
         CardError: The value is empty.
@@ -116,10 +116,10 @@ def refuse_empty(name: str, value: str) -> None:
 
 
 def refuse_steps(path: str) -> None:
-    """Keep a card from leading out of the path that is configured: ``/cards/..`` is no card.
+    """Refuse a path that leads out of the configured one: ``/cards/..`` is not a card.
 
     Raises:
-        CardError: A value makes a step of dots.
+        CardError: A value is ``.`` or ``..``.
     """
     if any(step in {".", ".."} for step in path.split("/")):
-        raise CardError("a column's value of dots cannot be part of the URL")
+        raise CardError("a column's value . or .. cannot be part of the URL")

@@ -184,7 +184,7 @@ class Parking:
     async def waiting(self, ref: JobRef) -> Waiting | None:
         """Return what a job waits for now, or None if it does not wait.
 
-        Of the chunks of a shared file, it looks at the 16 that began to wait last: a large job has many.
+        For a shared file, it checks only the 16 chunks that began to wait last, because a large job has many.
         """
         last = await self._last_receipts(ref.waiting, ref)
         chunks = sorted((at, record) for record, (_, _, at) in last.items() if record.startswith("chunks-"))

@@ -1,4 +1,4 @@
-"""Reads some parts of a result before their turn, so that an upload does not wait for the store at each part."""
+"""Reads the next parts of a result in advance, so that an upload does not wait for the store at each part."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Final
 from pipeline.jobs.receipts import Manifest
 
 PARTS_AHEAD: Final = 8
-"""Parts of one result that are read at the same time."""
+"""Maximum number of parts of one result that are read at the same time."""
 BYTES_AHEAD: Final = 32 << 20
-"""Bytes that all results of a worker together hold before their turn. A part beyond it is read in its turn."""
+"""Maximum number of bytes read in advance for all results of a worker. A part beyond it is read when it is needed."""
 
 Read = Callable[[str], AsyncIterator[bytes]]
 
 
 class ReadAhead:
-    """The bounds of one worker, shared by all its uploads.
+    """The limits of one worker, shared by all its uploads.
 
     Args:
-        parts: Parts of one result that are read at the same time; 0: each is read in its turn.
-        total: Bytes of all parts that were begun before their turn and are not sent yet.
+        parts: Maximum number of parts of one result read at the same time. With 0, each part is read when it is needed.
+        total: Maximum number of bytes of all parts that are read in advance and not sent yet.
     """
 
     def __init__(self, parts: int = PARTS_AHEAD, total: int = BYTES_AHEAD) -> None:
@@ -32,7 +32,7 @@ class ReadAhead:
 
     @asynccontextmanager
     async def over(self, manifests: Iterable[Manifest], read: Read) -> AsyncIterator[PartReads]:
-        """Read the parts of one result in their order, while the context lasts."""
+        """Read the parts of one result in order, until the end of the block."""
         reads = PartReads(self, [one for one in manifests if one.inline is None], read)
         try:
             yield reads
@@ -41,7 +41,7 @@ class ReadAhead:
 
 
 class PartReads:
-    """The parts of one result: some are being read, the next ones wait."""
+    """The parts of one result: some are being read, others wait."""
 
     def __init__(self, bounds: ReadAhead, manifests: Iterable[Manifest], read: Read) -> None:
         self._bounds = bounds
@@ -50,7 +50,7 @@ class PartReads:
         self._begun: dict[int, tuple[asyncio.Task[list[bytes]], int]] = {}
 
     async def stored(self, manifest: Manifest) -> AsyncGenerator[bytes, None]:
-        """Yield the stored bytes of the next part. An error of reading it comes when its turn comes."""
+        """Yield the stored bytes of the next part. If reading it in advance failed, this raises the error."""
         self._advance()
         begun = self._begun.pop(manifest.number, None)
         if begun is None:
@@ -69,7 +69,7 @@ class PartReads:
             self._bounds.free += size
 
     async def close(self) -> None:
-        """End the reads that nobody waits for any more."""
+        """Cancel the reads that are no longer needed."""
         tasks = [task for task, _ in self._begun.values()]
         for task in tasks:
             task.cancel()
@@ -78,7 +78,7 @@ class PartReads:
         self._begun.clear()
 
     def _advance(self) -> None:
-        """Begin to read the next parts, as many as the bounds allow."""
+        """Begin to read as many of the next parts as the limits allow."""
         while self._waiting and len(self._begun) < self._bounds.parts and self._waiting[0].size <= self._bounds.free:
             manifest = self._waiting.popleft()
             self._bounds.free -= manifest.size

@@ -144,9 +144,7 @@ class PartKeySettings(BaseModel):
 
 
 class PartSettings(BaseModel):
-    """Encryption of parts. Parts hold the results of cards, including card numbers
-    (docs/explanation/data-at-rest.md).
-    """
+    """Encryption of parts, which hold card numbers (docs/explanation/data-at-rest.md)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

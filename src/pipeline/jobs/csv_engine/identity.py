@@ -52,7 +52,7 @@ def idempotency_keys(prefix: str, records: NDArray[np.int64]) -> pa.StringArray:
 def group_key(prefix: str, records: Sequence[int], answered: int) -> str:
     """Return the key of one request for several cards of a job, in the form of a UUID.
 
-    It is the same on every restart and for every worker, since a chunk is always divided in the same way.
+    It is the same after every restart and in every worker, because a chunk is always divided in the same way.
 
     Args:
         prefix: Of the job's keys, by :func:`key_prefix`.

@@ -1,4 +1,4 @@
-"""Runs a row-wise processor over the sound records of a chunk: card by card, or several cards a call."""
+"""Runs a row-wise processor over the sound records of a chunk: one card, or several cards, per call."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _batched(cards: Iterator[Card], size: int) -> Iterator[tuple[Card, ...]]:
 
 
 class _Checks:
-    """What a processor may return."""
+    """The types that a processor may return."""
 
     def __init__(self, layout: Layout, context: JobContext, tries: Tries) -> None:
         self._context = context
@@ -107,7 +107,7 @@ class _Checks:
 
 
 class _Groups(_Checks):
-    """Several cards a call. The cards of a group whose errors may pass are tried again together, without the others."""
+    """Several cards per call. Cards of a group that failed with a transient error are tried again together."""
 
     def __init__(self, processor: GroupProcessor, layout: Layout, context: JobContext, tries: Tries) -> None:
         super().__init__(layout, context, tries)
@@ -117,7 +117,7 @@ class _Groups(_Checks):
     async def work(
         self, groups: Iterator[tuple[int, tuple[Card, ...]]], results: list[CardResult | None], size: int
     ) -> None:
-        """Take groups of cards until there are none."""
+        """Process groups of cards until none is left."""
         contain_tasks()
         for number, cards in groups:
             call = await self._tries.begin()
@@ -125,7 +125,7 @@ class _Groups(_Checks):
                 results[number * size : number * size + len(cards)] = await self._decided(cards, call)
             finally:
                 call.close()
-            await asyncio.sleep(0)  # others get the loop, should the processor never wait for anything
+            await asyncio.sleep(0)  # give others a turn: the processor may never wait for anything
 
     async def _decided(self, cards: tuple[Card, ...], call: Call) -> list[CardResult]:
         results: dict[int, CardResult] = {}
@@ -162,7 +162,7 @@ class _Groups(_Checks):
             attempt += 1
 
     async def _attempt(self, group: CardGroup) -> list[CardResult | TransientCardError]:
-        """Return one result or error per card, whatever the processor raised for all of them."""
+        """Return one result or error per card, also if the processor raised one error for all."""
         try:
             found = await contained(partial(self._call, group), partial(self._failed, group), *MEANT)
         except TransientCardError as error:

@@ -1,4 +1,4 @@
-"""How often cards are tried, and how long is waited in between."""
+"""Decides how often cards are tried, and how long the pauses are."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ class Tries:
         settings: Tries and pauses.
         pause: Waits the given seconds.
         circuit: The circuit breaker of the card service.
-        clock: Returns seconds; they never go back.
-        retries_left: How many cards may be tried again.
+        clock: Returns monotonic seconds.
+        retries_left: How many retries of cards are left.
 
     Attributes:
-        settings: As given.
-        failing: Empty while no card has failed because of the service since its last success.
-        quiet_call: The call of all cards that begin while ``failing`` is empty: it is no probe, so they may share it.
+        settings: The processor's settings.
+        failing: Empty unless a card has failed because of the service since the last success.
+        quiet_call: One call for all cards that begin while ``failing`` is empty. They can share it because none is a
+            probe.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Tries:
         self._retries_left = retries_left
 
     def of_chunk(self, cards: int) -> Tries:
-        """Return the same for one chunk, with its part of the retries that the job may use."""
+        """Return an object for one chunk, with the chunk's part of the retries that the job may use."""
         share = self.settings.retry.job_retries_per_card
         if share is None:
             return self
@@ -58,10 +59,10 @@ class Tries:
         )
 
     async def begin(self) -> Call:
-        """Return the call of the service for a card (columnar: a batch).
+        """Return the call of the card service for one card (columnar: for a batch).
 
-        An open circuit refuses new cards only. A card that was begun keeps its tries: so a few cards that the service
-        cannot handle open the circuit, and yet fail one by one, and the job goes on.
+        An open circuit refuses only new cards. A card that has begun keeps its tries. So if the service cannot handle a
+        few cards, they may open the circuit, but they still fail one by one, and the job continues.
 
         Raises:
             CircuitOpen: The service failed so often that no further card is sent now.
@@ -69,7 +70,7 @@ class Tries:
         return await self._circuit.call_after_probe(self.settings.name)
 
     def now(self) -> float:
-        """Return the time at which a first try begins, for :meth:`wait`; 0 if no time is limited."""
+        """Return the start time of a first try, for :meth:`wait`; 0 if there is no limit on time."""
         return 0.0 if self.settings.retry.card_seconds is None else self._clock()
 
     async def wait(
@@ -82,21 +83,21 @@ class Tries:
         began: float = 0.0,
         cards: int = 1,
     ) -> bool:
-        """Wait after so many failures (from 1) of a call; return whether there is another try.
+        """Wait after a failed call; return False, without waiting, if no try is left.
 
-        The other side's wish for a longer pause is granted up to the limit. A shorter one changes nothing: it would
-        only use up the tries sooner. What the error says of the card's fields goes into the result alone.
+        If the service asks for a longer pause, it gets one, up to the limit. A shorter one changes nothing: it would
+        only use up the tries sooner. If the error mentions fields of the card, only the result file repeats them.
 
         Args:
-            failures: How many tries have failed.
-            error: How the last one failed.
+            failures: Number of failed tries.
+            error: The error of the last one.
             call: The call of the service.
             fields: The fields of the cards.
             began: When the first try began, as :meth:`now` returned it.
             cards: How many cards are tried again.
         """
         if error.unavailable:
-            # a circuit repeats its last failure where the result file does not go: log lines, receipts, callbacks
+            # log lines, receipts and callbacks repeat the circuit's last failure: they must not show the card's fields
             said = quote(without_values(text_of(error), fields)) or "no answer"
             call.failed(HostUnavailable("card_service_unavailable", f"Card service: {said}."))
         retry = self.settings.retry

@@ -44,7 +44,7 @@ _PATIENCE_SECONDS: Final = 300.0
 _PARKED_SECONDS: Final = 30.0
 
 _SHARED_JOBS: Final = 8
-"""Shared jobs of one integration that a worker divides and coordinates at a time.
+"""Number of shared jobs of one integration that a worker divides and coordinates at a time.
 
 Each holds a slot of PROCESS as long as it lasts. With so few of them a small job finds a slot: a partition has
 ``consumer.concurrency`` of them for an integration (16), a worker ``consumer.slots`` (64).
@@ -59,15 +59,15 @@ class SharedJobs:
 
     @contextmanager
     def one_of(self, integration: str) -> Iterator[None]:
-        """Let one more job run, while the context lasts.
+        """Let one more job run until the end of the block.
 
         Raises:
-            Untried: There are so many already that small jobs might find no slot.
+            Untried: So many run already that small jobs might find no slot.
         """
         if self._running[integration] >= _SHARED_JOBS:
             raise Untried(
                 "shared_jobs_wait",
-                f"This worker coordinates as many large files of the integration as it may at a time ({_SHARED_JOBS}); "
+                f"This worker already coordinates {_SHARED_JOBS} large files of the integration, the most at a time; "
                 "this one waits until one of them is done.",
                 retry_after=_PARKED_SECONDS,
             )

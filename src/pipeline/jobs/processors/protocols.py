@@ -1,4 +1,4 @@
-"""What an author of a processor writes against. Public API, see docs/reference/processors.md."""
+"""The interfaces of processors. Public API, see docs/reference/processors.md."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CardGroup:
     Attributes:
         cards: In the order of the file.
         idempotency_key: Of the call as a whole. After a restart and on another worker the same cards get the same key.
-            Cards that are sent again because an answer asked for it get another one.
+            Cards that are sent again because an answer asked for it have another one.
     """
 
     cards: tuple[Card, ...]
@@ -120,7 +120,7 @@ class RowProcessor(Protocol):
 
 @runtime_checkable
 class GroupProcessor(Protocol):
-    """Processes several cards a call; up to ``concurrency`` calls of a chunk at once.
+    """Processes several cards per call; up to ``concurrency`` calls of a chunk run at once.
 
     Attributes:
         cards_per_call: Most cards of a call. With 1, the engine calls ``process`` of :class:`RowProcessor` instead.

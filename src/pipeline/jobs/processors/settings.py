@@ -27,11 +27,11 @@ class ProcessorRetry(RetrySettings):
     card_seconds: Seconds | None = Field(
         default=None,
         gt=0,
-        description="A card gets no further try that would begin this long after its first one. Default: max_tries alone decides",
+        description="Time after the first try of a card from which on no further try begins. Default: only max_tries limits the tries",
     )
     job_retries_per_card: Annotated[float, Field(ge=0, le=1000)] | None = Field(
         default=None,
-        description="Retries of a job in all, per card of the job: 0.5 allows 500 for 1,000 cards. Each chunk gets its part, rounded up; beyond it cards fail at their first failed try. Set it where a failing card service would hold a job for hours. Default: max_tries alone decides",
+        description="Limit on all retries of a job, as a share of its cards: 0.5 allows 500 retries for 1,000 cards. Each chunk gets its part, rounded up; beyond it, cards fail at their first failed try. Set it if a failing card service would delay a job for hours. Default: only max_tries limits the tries",
     )
 
 

@@ -229,7 +229,7 @@ async def test_refused_credentials_put_the_job_of_a_batch_off(service: Service) 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"batch": {"size": 2}}, "batch needs body: what is sent of each card"),
+        ({"batch": {"size": 2}}, "batch needs body, the document sent for each card"),
         ({"batch": {"size": 1}, "body": {}}, "batch.size: "),
         ({"batch": {"size": 2}, "body": {}, "method": "GET"}, "batch needs a method that sends a body"),
         ({"batch": {"size": 2, "key": "k"}, "body": {}}, "batch.key: must name a column"),

@@ -1,4 +1,4 @@
-"""What an answer of the card service says of its card, or of each card of a batch."""
+"""Reads the card service's answers: the result of one card, or of each card of a batch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipeline.jobs.processors.protocols import Card, CardError, CardResult, JobC
 from pipeline.outbound import retry_after_seconds
 
 _UNAVAILABLE: Final = frozenset({502, 503, 504})
-"""Answers about the service as a whole. A 500 may be about one card."""
+"""Statuses that concern the whole service. A 500 may concern one card."""
 _SLOW_DOWN: Final = frozenset({429, 503})
 """Answers that ask for fewer requests."""
 
 _ANSWERS: Final = json.JSONDecoder(parse_int=str, parse_float=str)
-"""Made once: `json.loads` would make one per card."""
+"""Created once: `json.loads` would create one per card."""
 
 _UNREAD: Final = "the card service's answer could not be read"
 _NOTHING: Final = object()
@@ -29,22 +29,25 @@ Result = CardResult | CardError | TransientCardError
 
 
 class AnswerReading:
-    """Decides cards by answers. No text of an answer gets into a message, except values that the settings name."""
+    """Derives the results of cards from answers.
+
+    Messages never quote an answer, except values that the settings name.
+    """
 
     def __init__(self, options: HttpOptions) -> None:
         self._options = options
         batch = options.batch
         self._key = Template(batch.key) if batch is not None and batch.match is not None else None
         self._needed = options.decision is not None or bool(options.result_columns)
-        """Whether more than the status is read."""
+        """Whether the body is needed too."""
 
     def refuses_credentials(self, status: int) -> bool:
-        """Return whether a status says that our credentials are not accepted."""
+        """Return whether a status means that the credentials are not accepted."""
         options = self._options
         return not matches(status, options.failed_statuses) and matches(status, options.credentials_statuses)
 
     def card(self, status: int, retry_after: str | None, body: bytes | None) -> CardResult:
-        """Return what became of one card.
+        """Return the result of one card.
 
         Raises:
             TransientCardError: The answer asks to try the card again.
@@ -54,7 +57,7 @@ class AnswerReading:
         return self._decided(status, retry_after, document)
 
     def keys(self, cards: Sequence[Card], context: JobContext) -> list[str | None]:
-        """Return the key by which the answer of each card is matched; None for each if the order matches them.
+        """Return the key that matches each card with its answer; None for each if their order matches them.
 
         Raises:
             PermanentError: ``http_column_missing``.
@@ -64,10 +67,10 @@ class AnswerReading:
     def cards(
         self, status: int, retry_after: str | None, body: bytes | None, keys: Sequence[str | None]
     ) -> list[Result]:
-        """Return what became of each card of a batch.
+        """Return the result of each card of a batch.
 
-        A card without an answer of its own fails. If answers are matched by their order, and there are more or fewer of
-        them than cards, nobody knows whose they are: all cards fail.
+        A card without its own answer fails. If the order matches the answers, and their number differs from that of the
+        cards, all cards fail, because no answer can be assigned.
 
         Raises:
             TransientCardError: The answer asks to send the batch again.
@@ -114,7 +117,7 @@ class AnswerReading:
             return error
 
     def _entries(self, document: Any) -> list[Any] | None:
-        """Return the answers of a batch; None if there is no array of them."""
+        """Return the array of a batch's answers; None if there is none."""
         batch = self._options.batch
         found = document
         if batch is not None and batch.answers is not None:
@@ -125,7 +128,7 @@ class AnswerReading:
         return found if isinstance(found, list) else None
 
     def _unread(self) -> Result:
-        """Return what becomes of the cards of an answer that has an ok status and cannot be read."""
+        """Return the result of each card if the answer has an ok status but cannot be read."""
         if self._options.decision is None:
             return CardResult("ok", _UNREAD, dict.fromkeys(self._options.result_columns, ""))
         return TransientCardError(_UNREAD)
@@ -146,7 +149,7 @@ class AnswerReading:
         )
 
     def _decided(self, status: int, retry_after: str | None, document: Any) -> CardResult:
-        """Decide a card by its own document; ``_NOTHING`` or None if there is none."""
+        """Return the result of a card by its document; ``_NOTHING`` or None if there is none."""
         options = self._options
         columns = {name: _text_at(document, pointer) for name, pointer in options.result_columns.items()}
         if self._failed(status):
@@ -172,7 +175,7 @@ def _pause(retry_after: str | None) -> float | None:
 
 
 def _parsed(body: bytes | None) -> Any:
-    """Return the JSON document, or None where the body is none. Numbers stay the text they are."""
+    """Return the JSON document, or None if the body is not JSON. Numbers stay text."""
     if not body:
         return None
     try:
@@ -182,7 +185,7 @@ def _parsed(body: bytes | None) -> Any:
 
 
 def _text_at(document: Any, pointer: str) -> str:
-    """Return the text that a JSON pointer leads to; empty where it leads nowhere or to null."""
+    """Return the text at a JSON pointer; empty if there is nothing or null."""
     try:
         value = value_at(document, pointer)
     except LookupError:

@@ -1,4 +1,4 @@
-"""What proves to the card service who we are: a token or password in a file, an OAuth token, a client certificate."""
+"""Credentials for the card service: a token or password in a file, an OAuth token, or a client certificate."""
 
 from __future__ import annotations
 
@@ -28,30 +28,35 @@ from pipeline.outbound import (
 from pipeline.secret_files import CertificateUnusable, SecretUnreadable, TokenFile, load_client_certificate
 
 _TRUSTED_SECONDS: Final = 1.0
-"""A look at the secret's file costs a card more than all else here. When the service refuses the secret, it is read at
-once."""
+"""A check of the secret's file costs more than the rest of a card's work here.
+
+If the service refuses the secret, the file is read at once.
+"""
 _CERTIFICATE_SECONDS: Final = 60.0
-"""Time between two looks at the files of the client certificate."""
+"""Time between two checks of the files of the client certificate."""
 
 
 class Credentials(Protocol):
-    """The value of the header field that carries our credentials."""
+    """Provides the value of the header field that carries the credentials."""
 
     async def value(self) -> str:
         """Return the value for the next request.
 
         Raises:
-            TransientError: ``http_token_unavailable``: there is none now; the job is retried later.
+            TransientError: There is none now (``http_token_unavailable``); the job is retried later.
         """
         ...
 
     async def renewed(self, refused: str) -> str:
-        """Return the value after the service refused one; the same one if there is no other. Raises as value."""
+        """Return a new value after the service refused one; the same value if there is no other.
+
+        Raises like ``value``.
+        """
         ...
 
 
 class TokenCredentials:
-    """A token in a file, behind a fixed text."""
+    """A token in a file, with a fixed text before it."""
 
     def __init__(self, path: Path, prefix: str) -> None:
         self._file = TokenFile(path, trusted_seconds=_TRUSTED_SECONDS)
@@ -67,7 +72,7 @@ class TokenCredentials:
 
 
 class BasicCredentials:
-    """User and password by HTTP Basic (RFC 7617); the password is in a file."""
+    """User and password for HTTP Basic (RFC 7617); a file holds the password."""
 
     def __init__(self, user: str, path: Path) -> None:
         self._file = TokenFile(path, trusted_seconds=_TRUSTED_SECONDS)
@@ -86,7 +91,7 @@ class BasicCredentials:
 
 
 class OAuthCredentials:
-    """A bearer token of OAuth 2.0 client credentials; it is fetched before the last one expires."""
+    """A bearer token of OAuth 2.0 client credentials. A new one is fetched before the old one expires."""
 
     def __init__(self, client: OAuthClient, options: HttpOptions, network: NetworkSettings) -> None:
         rules = HostRules(
@@ -121,7 +126,7 @@ class OAuthCredentials:
 
 
 def credentials_of(options: HttpOptions, network: NetworkSettings) -> Credentials | None:
-    """Return what the options name; None if requests carry no credentials in a header field."""
+    """Return the configured credentials; None if requests carry none in a header field."""
     if options.token_file is not None:
         return TokenCredentials(options.token_file, options.token_prefix)
     if options.basic is not None:
@@ -149,10 +154,10 @@ class ClientCertificate:
         self._lock = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Load the files if they were replaced; they are looked at once a minute.
+        """Load the files if they were replaced. It checks them once a minute.
 
         Raises:
-            TransientError: ``http_certificate_unusable``: the job is retried later.
+            TransientError: The files cannot be used (``http_certificate_unusable``); the job is retried later.
         """
         if time.monotonic() < self._look_at:
             return
@@ -193,4 +198,4 @@ def _bearer(token: Token) -> str:
 
 
 def _forget(_secret: SecretStr) -> None:
-    """Register no secret: no log line of the processor holds what it sends."""
+    """Do nothing: no log line of the processor contains its requests."""

@@ -65,7 +65,7 @@ class OAuthClient(BaseModel):
 
 
 class Decision(BaseModel):
-    """What a value in an answer says of its card."""
+    """How a value in an answer decides the result of its card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -81,16 +81,16 @@ class Decision(BaseModel):
         values = (*self.ok, *self.failed, *self.retry)
         doubled = sorted({value for value in values if values.count(value) > 1})
         if doubled:
-            raise ValueError(f"{doubled[0]!r} is there twice: write each value into one of ok, failed and retry")
+            raise ValueError(f"{doubled[0]!r} appears twice: write each value into only one of ok, failed and retry")
         return self
 
 
 class Batch(BaseModel):
-    """Several cards a request: a JSON array of what ``body`` makes of each card."""
+    """Several cards per request: a JSON array with a ``body`` for each card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: Count = Field(ge=2, le=1000, description="Most cards of one request")
+    size: Count = Field(ge=2, le=1000, description="Maximum number of cards per request")
     field: str | None = Field(
         default=None,
         min_length=1,
@@ -101,7 +101,7 @@ class Batch(BaseModel):
     )
     match: Pointer | None = Field(
         default=None,
-        description="JSON pointer, in the answer of a card, to its key. Default: answers have the order of the cards",
+        description="JSON pointer, in the answer of a card, to its key. Default: answers keep the order of the cards",
     )
     key: str = Field(
         default="{__idempotency_key}",
@@ -113,7 +113,7 @@ class Batch(BaseModel):
     @classmethod
     def _compiles(cls, key: str) -> str:
         if not Template(key).names:
-            raise ValueError("must name a column or {__idempotency_key}, so that each card has a key of its own")
+            raise ValueError("must name a column or {__idempotency_key}, so that each card has its own key")
         return key
 
 
@@ -165,9 +165,9 @@ class HttpOptions(BaseModel):
     )
     decision: Decision | None = Field(
         default=None,
-        description="Where an answer with a status of ok_statuses says what became of a card. Default: it is ok",
+        description="Where an answer with a status of ok_statuses has the result of a card. Default: the card is ok",
     )
-    batch: Batch | None = Field(default=None, description="Several cards a request. Default: one")
+    batch: Batch | None = Field(default=None, description="Several cards per request. Default: one")
     result_columns: dict[str, Pointer] = Field(
         default_factory=dict,
         description='Result columns from the answer of a card: name and JSON pointer, e.g. reference = "/data/id"',
@@ -241,9 +241,9 @@ class HttpOptions(BaseModel):
         if self.batch is None:
             return
         if self.body is None:
-            raise ValueError("batch needs body: what is sent of each card")
+            raise ValueError("batch needs body, the document sent for each card")
         if self.method == "GET":
-            raise ValueError("batch needs a method that sends a body: write another than GET")
+            raise ValueError("batch needs a method with a body: write another one than GET")
         path, query = self.templates
         named = sorted((path.names | query.names) - (FACTS - _CARD_FACTS))
         if named:

@@ -25,7 +25,7 @@ _NETWORK: Final = NetworkSettings()
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What the card service answered.
+    """An answer of the card service.
 
     Attributes:
         body: None if it is longer than allowed.
@@ -37,11 +37,11 @@ class _Answer:
 
 
 class Http:
-    """One request per card, with the card's idempotency key; or one per batch of cards, with a key of its own.
+    """Sends one request per card, with the card's idempotency key, or one per batch of cards, with the batch's key.
 
-    It talks to the configured host only, follows no redirects, and reads an answer up to a bound. Messages name the
-    status of the answer, or a value that the settings name, never what was sent or answered. The option
-    ``result_columns`` names the values of the answer that the result file gets.
+    It connects only to the configured host, follows no redirects, and limits the size of an answer. Messages name the
+    status of the answer, or a value that the settings name, but never quote the request or the answer. The option
+    ``result_columns`` copies values of the answer to the result file.
     """
 
     Options = HttpOptions
@@ -95,7 +95,7 @@ class Http:
         Raises:
             CardError: The card has no value that the URL needs.
             TransientCardError: No answer, or one that asks to try this card again.
-            TransientError: Our credentials cannot be read or are not accepted: the job is retried later.
+            TransientError: The credentials cannot be read or are not accepted, so the job is retried later.
             PermanentError: The address is not allowed, or the file lacks a column.
         """
         body = None if self._body is None else json.dumps(self._body.fill(card, context)).encode()
@@ -105,7 +105,7 @@ class Http:
     async def process_cards(
         self, group: CardGroup, context: JobContext
     ) -> list[CardResult | CardError | TransientCardError]:
-        """Ask about several cards in one request. Raises as :meth:`process`."""
+        """Send one request for several cards. It raises the errors of :meth:`process`."""
         results: list[CardResult | CardError | TransientCardError | None] = [None] * len(group.cards)
         keys = self._reading.keys(group.cards, context)
         times = Counter(keys)
@@ -158,7 +158,7 @@ class Http:
         return headers
 
     async def _ask(self, url: str | yarl.URL, body: bytes | None, key: str) -> _Answer:
-        """Send a request; return an answer that decides."""
+        """Send a request; return an answer that is about the cards, not about the credentials."""
         credentials = None if self._credentials is None else await self._credentials.value()
         answer = await self._sent(url, body, self._headers(key, credentials, body))
         if self._reading.refuses_credentials(answer.status):
@@ -167,7 +167,7 @@ class Http:
                 if renewed != credentials:
                     raise TransientCardError("the card service's token was replaced meanwhile")
             raise TransientError(
-                "http_credentials_refused", f"The card service refuses our credentials (it answered {answer.status})."
+                "http_credentials_refused", f"The card service refuses the credentials (it answered {answer.status})."
             )
         return answer
 

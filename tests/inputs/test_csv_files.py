@@ -360,7 +360,7 @@ CASES: Final[dict[str, Case]] = {
     "status-col": refused(
         "result_column_collision",
         (
-            "The input already has columns named 'status': rename the result's by status_column, "
+            "The input already has columns named 'status': rename the result columns with status_column, "
             "message_column or rename_result_columns."
         ),
     ),
@@ -645,7 +645,7 @@ CASES: Final[dict[str, Case]] = {
         "csv_not_a_csv",
         (
             "The file is not a CSV file: it looks like gzip data inside the download (compressed twice, or "
-            "compressed without saying so)."
+            "without a Content-Encoding)."
         ),
     ),
     "gz-tar": refused("csv_not_a_csv", "The file is not a CSV file: it looks like a tar archive."),

@@ -81,8 +81,8 @@ SETTINGS: Final[dict[Use, tuple[str, str]]] = {
 ENCODING: Final = "refused: webhooks.shop: The secret 'secret' is not written in {}, as its scheme says"
 PREFIXED: Final = "warned: begins with v1,whsec_; if the sender signs by Standard Webhooks, delete 'v1,'"
 SIGNING: Final = (
-    "refused: audit.signing_key: The audit log's private key must be Ed25519, PEM, not encrypted: openssl genpkey "
-    "-algorithm ed25519 makes one"
+    "refused: audit.signing_key: The audit log's private key must be an unencrypted Ed25519 key in PEM: openssl "
+    "genpkey -algorithm ed25519 makes one"
 )
 CASES: Final[dict[str, Case]] = {
     "plain": Case(SECRET, "accepted"),

@@ -95,8 +95,8 @@ ca_file = "nowhere"
         "error: config_invalid: webhooks.shop: The secret 'key' is not written in base64, as its scheme says",
         "error: config_invalid: kafka.tls.ca_file: cannot be used: No such file or directory",
         (
-            "error: config_invalid: audit.signing_key: The audit log's private key must be Ed25519, PEM, not "
-            "encrypted: openssl genpkey -algorithm ed25519 makes one"
+            "error: config_invalid: audit.signing_key: The audit log's private key must be an unencrypted "
+            "Ed25519 key in PEM: openssl genpkey -algorithm ed25519 makes one"
         ),
     ]
 

@@ -335,7 +335,7 @@ async def test_cards_before_open_are_a_fault_of_the_caller() -> None:
         ({"url": "https://cards.example.com/{a?b}"}, "a lone {"),
         ({"url": "https://cards.example.com/a b"}, "percent-encoded"),
         ({"url": "https://c.example", "body": {"a": "}"}}, "body: a lone }"),
-        ({"url": "https://c.example", "body": '{"a": {b}}'}, "body: no JSON document"),
+        ({"url": "https://c.example", "body": '{"a": {b}}'}, "body: not a JSON document"),
         ({"url": "https://c.example", "body": "7"}, "body"),
         ({"url": "https://c.example", "headers": {"a b": "c"}}, "'a b' is not a valid header field"),
         ({"url": "https://c.example", "headers": {"a": "b\r\nc"}}, "'a' is not a valid header field"),

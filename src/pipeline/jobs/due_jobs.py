@@ -40,9 +40,9 @@ _RETRY_HEADERS: Final = frozenset(
     }
 )
 _LEFT_TO_OTHERS_SECONDS: Final = 30.0
-"""How long a due job is left to the watch that owns its partition. Then any watch publishes it."""
+"""How long other watches leave a due job to the owner of its partition. After that, any of them publishes it."""
 _COUNT_EVERY_SECONDS: Final = 30.0
-"""A full listing of the parked jobs is for metrics only."""
+"""Only metrics need a full listing of the parked jobs."""
 
 
 class DueJobs:
@@ -54,7 +54,7 @@ class DueJobs:
     A job of an integration that the settings lack stays parked until a process with other settings runs.
 
     Args:
-        context: The surroundings of the deadline watch.
+        context: Dependencies of the deadline watch.
         parking: Knows the parked jobs.
         integrations: Names of the configured integrations that have jobs.
         owns: Returns whether this member has a partition, by its number in ``card-batch.requested``. Every topic of
@@ -157,7 +157,7 @@ class DueJobs:
         self._context.metrics.parked_overdue_seconds.set(late)
 
     async def _publish(self, marker: WaitingMarker) -> bool:
-        """Publish a due job; return whether this was done."""
+        """Publish a due job; return whether it was published."""
         with job_in_logs(marker.ref):
             try:
                 return await self._publish_receipt(marker)
@@ -192,7 +192,7 @@ class DueJobs:
 
 
 def outgoing(waiting: Waiting) -> OutgoingRecord:
-    """Return the record to publish when a wait is over: key, value and headers as they were, and for its group only."""
+    """Return the record to publish when a wait is over: the original key, value and headers, for its group only."""
     retry = {
         RETRY_GROUP_HEADER: waiting.stage,
         RETRY_COUNT_HEADER: str(waiting.count),

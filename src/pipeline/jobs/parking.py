@@ -1,6 +1,6 @@
-"""Parking: a job that cannot be done now waits in the job store, and holds up neither a slot nor a partition.
+"""Parking: a job that cannot be done now waits in the job store, where it blocks neither a slot nor a partition.
 
-A receipt holds the record, a marker says when it is due. When both exist, the record's offset may be finished. The
+A receipt holds the record, and a marker says when it is due. Once both exist, the record's offset may be committed. The
 deadline watch publishes the record to its topic again when it is due.
 """
 
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 CALLS_AT_ONCE: Final = 16
-"""Calls of the store and of the broker at the same time, when many jobs are resumed."""
+"""Maximum number of concurrent calls to the store and the broker when many jobs are resumed."""
 
 _RETRY: Final = RetryPolicy(30.0, 900.0)
 _MESSAGE_LIMIT: Final = 500
@@ -55,13 +55,13 @@ _WAITS_KEPT: Final = 10_000
 
 
 class Parking:
-    """Parks jobs, says what they wait for, and resumes them. It needs the store only, so commands can use it.
+    """Parks jobs, shows why they wait, and resumes them. It needs only the store, so commands can use it.
 
     Args:
         jobs: The job store.
         clock: Returns the time, in UTC.
-        retry: How long a job waits, by the number of its waits.
-        worker: Who parks, for operators; by default this host.
+        retry: How long a job waits, depending on how often it has waited.
+        worker: Name of the worker that parks, for operators; by default this host.
     """
 
     def __init__(
@@ -81,17 +81,18 @@ class Parking:
     async def park(
         self, record: Record, stage: str, error: TransientError, *, due: datetime | None = None
     ) -> Waiting | None:
-        """Let a record wait; return its receipt, or None if its key is not that of a job. Safe to repeat and to race.
+        """Let a record wait; return its receipt, or None if its key is not that of a job.
 
-        When it returns a receipt, the record's offset may be finished. Copies of a record wait as one: a copy gets the
-        receipt of the wait that is filed already. A wait that was never filed, because its worker died, counts as over.
+        It is safe to repeat, and to run at the same time as another worker. Once it returns a receipt, the record's
+        offset may be committed. Copies of a record share one wait: a second copy gets the receipt of the wait that is
+        filed already. A wait that was never filed, because its worker died, is treated as over.
 
         Args:
-            record: The record, as the stage read it.
+            record: The record that the stage read.
             stage: The stage, which is also the name of its consumer group.
             error: Why the job cannot be done now.
-            due: When to try it again. By default after a pause that grows with the number of waits, is at least as long
-                as the error asks for, and otherwise at most half of the time that is left before the job's deadline.
+            due: When to try it again. By default, the pause grows with the number of waits, but takes at most half of
+                the time that is left before the job's deadline. It is at least as long as the error asks for.
         """
         job = parse_job_key(record.key)
         if job is None:
@@ -104,7 +105,7 @@ class Parking:
             existing = await self._jobs.record_waiting(wanted)
         if existing is None or existing.nonce != wanted.nonce:
             before, last = await self._last_wait(ref, stage, _record_id(record))
-            # the wait that made this copy is over, even if the watch has not deleted its marker yet
+            # the wait that produced this copy is over, even if the watch has not deleted its marker yet
             if last is not None and last.count > over and await self._jobs.is_filed(last.marker):
                 return last
             count = max(before, over) + 1
@@ -167,7 +168,7 @@ class Parking:
         return self._parked.get((stage, record.key, _record_id(record))) == over
 
     async def waits(self, record: Record, stage: str) -> bool:
-        """Return whether this very record waits; then another copy of it must not shorten the wait."""
+        """Return whether this record is parked now. If so, another copy of it must not shorten the wait."""
         job = parse_job_key(record.key)
         if job is None:
             return False
@@ -177,12 +178,12 @@ class Parking:
             if await self.receipt(WaitingMarker(ref, stage, name, count, "", self._clock())) is None:
                 return False  # nearly always, and this costs one request
         except PermanentError:
-            pass  # it is damaged; the last wait decides
+            pass  # the receipt is damaged: the last wait decides
         _, last = await self._last_wait(ref, stage, name)
         return last is not None and await self._jobs.is_filed(last.marker)
 
     async def waiting(self, ref: JobRef) -> Waiting | None:
-        """Return what a job waits for now, or None if it does not wait.
+        """Return the current wait of a job, or None if it does not wait.
 
         For a shared file, it checks only the 16 chunks that began to wait last, because a large job has many.
         """
@@ -200,19 +201,19 @@ class Parking:
         return await self._jobs.receipt(marker.receipt, Waiting)
 
     async def parked(self) -> AsyncIterator[WaitingMarker]:
-        """Yield the markers of all parked jobs, the earliest due first. A foreign object is passed over."""
+        """Yield the markers of all parked jobs, the earliest due first. It ignores foreign objects."""
         async for info in self._jobs.objects.scan(WAITING_MARKERS):
             marker = parse_waiting_marker(info.key)
             if marker is not None:
                 yield marker
 
     async def resume(self, target: JobRef | str, *, stage: str | None = None, code: str | None = None) -> int:
-        """Make parked jobs due now; return how many records that concerns. Safe to repeat and to race.
+        """Make parked jobs due now; return how many records are affected. Safe to repeat, also at the same time.
 
         Args:
             target: One attempt of one job, or all jobs of an integration (its name).
-            stage: Only what waits for this stage.
-            code: Only what waits because of this error code.
+            stage: Only records that wait for this stage.
+            code: Only records that wait because of this error code.
         """
         now = self._clock()
         due = _whole_second(now - timedelta(seconds=1))
@@ -244,7 +245,7 @@ class Parking:
         return [marker async for marker in self.parked() if marker.ref.integration == target]
 
     async def _last_waits(self, ref: JobRef) -> list[Waiting]:
-        """Return the last wait of each record of the job that ever waited."""
+        """Return the last wait of each record of the job that has ever waited."""
         return await self._read_waits(await self._last_receipts(ref.waiting, ref))
 
     async def _read_waits(self, last: Mapping[str, tuple[int, str, datetime]]) -> list[Waiting]:
@@ -286,7 +287,7 @@ class Parking:
         try:
             stored = await self._jobs.all_announcements(first)
         except PermanentError:
-            stored = []  # the job's data is damaged, which is perhaps why it waits
+            stored = []  # the job's data is damaged, which may be why it waits
         mine = next((one for one in stored if one.id == headers.get("ce_id", "")[:16]), None)
         if mine is None:
             return first, None
@@ -298,7 +299,7 @@ class Parking:
     ) -> float:
         asked = error.retry_after
         if asked is not None and (stage == "confirm" or isinstance(error, Untried)):
-            return asked  # a pause that grows already, or the end of a known condition
+            return asked  # the caller's pause grows already, or lasts until the end of a known condition
         pause = self._retry.pause(count)
         if stage in {"process", "chunks", "upload"}:
             pause = min(pause, await self._half_of_the_time_left(ref, now, deadline))
@@ -315,7 +316,10 @@ class Parking:
 
 
 async def at_once(call: Callable[[T], Awaitable[object]], items: Sequence[T]) -> None:
-    """Call a function for each item, some at the same time. An error of one call is raised when no call is running."""
+    """Call a function for each item, several at a time.
+
+    If a call fails, it raises the error after the others have ended.
+    """
     for start in range(0, len(items), CALLS_AT_ONCE):
         done = await asyncio.gather(*map(call, items[start : start + CALLS_AT_ONCE]), return_exceptions=True)
         for error in done:
@@ -324,7 +328,7 @@ async def at_once(call: Callable[[T], Awaitable[object]], items: Sequence[T]) ->
 
 
 def _record_id(record: Record) -> str:
-    """Return what two copies of one record have in common, and no other record has."""
+    """Return an id that is equal for copies of one record, and different for other records."""
     return stable_hash(first_values(record.headers).get("ce_id", ""), record.value)[:16]
 
 

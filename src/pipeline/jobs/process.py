@@ -31,7 +31,7 @@ from pipeline.kafka.protocols import Lease
 log = structlog.get_logger(__name__)
 
 _ARRIVALS_KEPT: Final = 2000
-"""Some records are never handled here, because their partition moves to another worker first; they must not pile up."""
+"""Records whose partition moves to another worker are never handled here; they must not pile up."""
 
 _ATTEMPT: Final = re.compile(r"[1-9][0-9]{0,6}")
 _TRIES_KEPT: Final = 500
@@ -45,7 +45,7 @@ _ACTIONS: Final = {
 
 
 class ProcessStage:
-    """Handler of ``card-batch.requested``: one call does one job's file, chunk by chunk, restartable at each.
+    """Handler of ``card-batch.requested``. One call processes one job's file; it can be restarted at each chunk.
 
     A job that waited is tried with what its last try here saw: as long as its input cannot be opened, a retry asks the
     store for nothing. Once it is open, the stage looks at the job before anything else.
@@ -60,7 +60,7 @@ class ProcessStage:
         self._tried: dict[tuple[str, UUID], tuple[Announced, RecentJobs]] = {}
 
     async def arrive(self, record: Record) -> None:
-        """Store the announcement at once, so that fresh URLs reach a job that is in work."""
+        """Store the announcement at once, so that a running job gets fresh URLs."""
         if RETRY_DEADLINE_HEADER in first_values(record.headers):
             return  # it was stored before it waited
         request = decode_request(record, self._integrations)
@@ -70,7 +70,7 @@ class ProcessStage:
             del self._arrived[next(iter(self._arrived))]
 
     async def handle(self, record: Record, lease: Lease) -> None:
-        """Bring the announced job to ``processed`` or ``failed``, or find that it is there already."""
+        """Bring the announced job to ``processed`` or ``failed``, unless it is there already."""
         request = decode_request(record, self._integrations)
         rules = rules_for(self._integrations, request.integration)
         announced, context, jobs = await self._known(record, request)
@@ -113,7 +113,7 @@ class ProcessStage:
                 del self._tried[next(iter(self._tried))]
 
     async def _announce(self, request: Request) -> tuple[Announced, float]:
-        """Store an announcement; return also when, on the monotonic clock."""
+        """Store an announcement; return the result and the monotonic time before it."""
         rules = rules_for(self._integrations, request.integration)
         began = time.monotonic()
         return await announce(self._context.jobs, request, rules, self._context.clock()), began
@@ -168,9 +168,9 @@ class _JobProcessing:
         )
 
     async def _answer_conflict(self) -> None:
-        """Raise an alarm, and send the outcome again if there is one: the partner has announced the job once more.
+        """Raise an alarm, and send the outcome again if there is one, because the partner has announced the job again.
 
-        Without an outcome nothing is to be sent yet: the first notification comes after this announcement anyway.
+        Without an outcome, there is nothing to send: the first notification will come after this announcement anyway.
         """
         announced = self._announced
         differences = [f"{one.field}: {one.first}, now {one.later}" for one in announced.differences]
@@ -181,7 +181,7 @@ class _JobProcessing:
         )
 
     async def _publish_existing(self) -> bool:
-        """Publish again what an earlier message of this job led to; return False if there is nothing yet."""
+        """Publish again the result of an earlier message of this job; return False if there is none."""
         announced, message = self._announced, self._message
         if await self._decider.publish_existing(
             message.ref, message.traceparent, again=lambda outcome: _again(announced, outcome)
@@ -242,5 +242,5 @@ def _attempt(request: Request, number: str | None) -> JobRef:
 
 
 def _again(announced: Announced, outcome: Outcome) -> str | None:
-    """Return the name of one more notification, if the job was announced once more after its outcome."""
+    """Return the name of a repeated notification, if the job was announced again after its outcome."""
     return announced.announcement.id if announced.announcement.stored_at > outcome.at else None

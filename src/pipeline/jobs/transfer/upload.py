@@ -1,4 +1,4 @@
-"""Uploads of result files: one PUT, streamed, checked by the answer's ETag or another checksum."""
+"""Uploads result files: one streamed PUT, checked by the answer's ETag or another checksum."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ _HASHED_AT_ONCE: Final = 131_072
 
 
 class Sending:
-    """Hands a body to the HTTP client piece by piece and keeps a timeout in step with it.
+    """Passes a body to the HTTP client piece by piece, and moves the timeout with each piece.
 
-    The time that the body's own source takes does not count against the other side.
+    The time that the body's source needs does not count against the other side.
 
     Attributes:
         size: Bytes that the body must have.
-        begun: Whether the client asked for the first piece: the connection stands, and 100 Continue came if awaited.
-        error: What broke the body off; the HTTP client hides an error of the source in one of its own.
+        begun: Whether the client asked for the first piece: the connection is open, and 100 Continue arrived if
+            required.
+        error: The exception that interrupted the body. The HTTP client hides an error of the source in its own error.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Sending:
 
     @property
     def whole(self) -> bool:
-        """Whether all of the body was handed over."""
+        """Whether the whole body was passed to the client."""
         return self._taken == self.size
 
     async def digests(self) -> Digests:
@@ -91,7 +92,7 @@ class Sending:
 
     async def close(self) -> None:
         """Close the body's source."""
-        # where the client's cancelled writer is still inside, the cancellation closes it
+        # if the client's cancelled writer still uses it, the cancellation closes it
         with suppress(RuntimeError):
             await self._pieces.aclose()
 
@@ -128,7 +129,7 @@ class Sending:
             raise _wrong_size("fewer")
 
     def _allow(self, until: float) -> None:
-        # once it has fired there is nothing left to move
+        # once the timeout has fired, it cannot be moved
         with suppress(RuntimeError):
             self._timeout.reschedule(until)
 
@@ -136,16 +137,16 @@ class Sending:
 def _wrong_size(how: str) -> UploadRefused:
     return UploadRefused(
         "upload_size_mismatch",
-        f"The parts of the result hold {how} bytes than were recorded for them: check the store.",
+        f"The parts of the result have {how} bytes than their manifests say: check the store.",
     )
 
 
 MAX_PUT_BYTES: Final = 5_000_000_000
-"""What one PUT may hold (S3: 5 GB). More is refused before anything is sent."""
+"""Maximum size of one PUT (S3: 5 GB). A larger result is refused before anything is sent."""
 
 _STORED: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT})
 _MAX_ODD_ETAGS: Final = 3
-"""So many ETags in a row that are not the MD5 mean another kind of ETag: bodies damaged on their way are rarer."""
+"""After this many ETags in a row that are not the MD5, the store uses other ETags: damaged bodies are rarer."""
 _NO_EXPECTATION: Final = "upload_expectation_failed"
 
 
@@ -157,7 +158,7 @@ class HttpUploader:
         settings: Timeouts, minimum rate, tries.
         clock: Now, in UTC.
         metrics: Where bytes and repeated tries are counted, if anywhere.
-        circuit: Refuses an upload whose host fails again and again.
+        circuit: Refuses uploads while their host keeps failing.
     """
 
     def __init__(
@@ -179,7 +180,7 @@ class HttpUploader:
     async def put(self, target: UrlSource, *, size: int, body: BodySource) -> str:
         """PUT ``size`` bytes and return the ETag (see :class:`pipeline.jobs.transfer.Uploader`).
 
-        Memory is bounded by a few of ``body``'s pieces. What ``body`` raises comes through unchanged.
+        Memory holds only a few pieces of ``body``. Errors of ``body`` are raised unchanged.
         """
         if size > MAX_PUT_BYTES:
             raise UploadRefused(
@@ -216,10 +217,10 @@ class HttpUploader:
             await tries.after(failure, signed.deadline)
 
     async def _answer(self, attempt: _Attempt, sending: Sending, odd_etags: int) -> _Answered:
-        """Make one attempt; after a few ETags that are not the MD5 of the body, ask by HEAD what the store has.
+        """Make one attempt. After a few ETags that are not the body's MD5, send a HEAD to check the stored object.
 
         Raises:
-            UploadRefused: HEAD does not say it either: another PUT would bring no other answer.
+            UploadRefused: HEAD does not show it either, so another PUT would not help.
         """
         answered = await attempt.run(sending)
         most = 1 if attempt.host in self._odd_hosts else _MAX_ODD_ETAGS
@@ -230,17 +231,17 @@ class HttpUploader:
             raise UploadRefused(
                 "upload_etag_unknown",
                 "The store of result_upload_url answers with an ETag of 32 hexadecimal digits that is not the MD5 of "
-                "the result, gives no other checksum, and does not answer HEAD with this URL: nobody can tell whether "
-                "it has the whole result. If its ETags are no MD5, set transfer.etag_is_md5 = false.",
+                "the result, gives no other checksum, and does not answer HEAD with this URL. So it is unknown whether "
+                "it has the whole result. If its ETags are not MD5s, set transfer.etag_is_md5 = false.",
             )
         if proof is Proof.STORED:
-            self._odd_hosts.add(attempt.host)  # its ETags are of another kind: the next result is not sent so often
+            self._odd_hosts.add(attempt.host)  # its ETags are not MD5s: the next result needs fewer tries
         return replace(answered, proof=proof)
 
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """A success, as the store says it."""
+    """A success answer of the store."""
 
     etag: str
     proof: Proof
@@ -251,7 +252,7 @@ class _Attempt:
 
     Attributes:
         host: Host of the URL.
-        unexpected: Whether the other side seems not to know ``Expect: 100-continue``.
+        unexpected: Whether the other side seems not to support ``Expect: 100-continue``.
     """
 
     def __init__(
@@ -276,22 +277,22 @@ class _Attempt:
         )
 
     def prepare(self, body: BodySource, size: int, metrics: Metrics | None) -> Sending:
-        """Return the body as this attempt sends it."""
-        # what was handed over may still wait in buffers on both sides when the last piece is taken
+        """Return the body for this attempt."""
+        # when the client takes the last piece, earlier ones may still be in buffers on both sides
         answer_seconds = self._settings.read_timeout_seconds + self._settings.rate_window_seconds
         return Sending(
             body, size, pace=self._pace, timeout=self._timeout, answer_seconds=answer_seconds, metrics=metrics
         )
 
     async def run(self, sending: Sending) -> _Answered:
-        """Send the body and return the answer; what the body's source raised comes through unchanged."""
+        """Send the body and return the answer. Errors of the body's source are raised unchanged."""
         try:
             return await self._send(sending)
         finally:
             await sending.close()
 
     async def head(self, sending: Sending, etag: str) -> Proof:
-        """Ask with the same URL what the store has now. Most stores sign the method, and refuse."""
+        """Send a HEAD with the same URL. Most stores refuse it, because the signature covers the method."""
         try:
             async with self._session.head(
                 request_url(self._url), allow_redirects=False, timeout=self._settings.client_timeout
@@ -320,20 +321,20 @@ class _Attempt:
         raise sending.error if isinstance(sending.error, Exception) else failure
 
     async def _exchange(self, sending: Sending) -> Mapping[str, str] | Refusal:
-        """Return the headers of a success, or the refusal, which may come before the body was taken."""
+        """Return the headers of a success, or the refusal, which may arrive before the whole body was sent."""
         try:
             async with self._timeout:
                 response = await self._put(sending)
                 try:
                     refusal = await refusal_of(response, self._clock)
-                    # S3 may have answered 200 before it failed: the body says so
+                    # S3 may answer 200 and then fail: the body shows it
                     if response.status not in _STORED or refusal.is_error:
                         return refusal
                     if refusal.is_cut and not (await sending.digests()).are_of(response.headers.get("ETag", "")):
                         raise HostUnavailable("upload_cut", "Host of result_upload_url: its answer broke off.")
                     return response.headers
                 finally:
-                    # also ends the sending of a body that nobody wants; leaving by `async with` would wait for it
+                    # this also stops sending a refused body; `async with` would wait for the end of it
                     response.close()
         except TimeoutError:
             if not self._timeout.expired():
@@ -344,7 +345,7 @@ class _Attempt:
         return await self._session.put(
             request_url(self._url),
             data=sending.pieces,
-            # with a length an iterator goes out as it is, else in chunks, which S3 refuses
+            # without a length, the client sends an iterator in chunks, which S3 refuses
             headers={"Content-Length": str(sending.size)},
             skip_auto_headers=("Content-Type",),
             expect100=self._expect,
@@ -373,5 +374,6 @@ class _Attempt:
 
 _CORRUPTED: Final = TransientError(
     "upload_corrupted",
-    "The ETag or checksum that the store of result_upload_url answers is not that of the result: it is sent again.",
+    "The ETag or checksum that the store of result_upload_url answers is not that of the result. The pipeline sends "
+    "it again.",
 )

@@ -19,6 +19,7 @@ from pipeline.contracts import OutgoingRecord
 from pipeline.kafka.client.causes import CLIENT_ERRORS, unavailable
 from pipeline.kafka.client.connection import connection_options, create_no_topics
 from pipeline.kafka.client.gathering import TOO_LARGE, Gathering
+from pipeline.kafka.client.produce_requests import QuickProduceHandler
 from pipeline.kafka.settings import KafkaSettings, Names
 
 __all__ = [
@@ -163,14 +164,16 @@ class AioProducer:
     def _watch_sending(self) -> None:
         # the sender keeps its request tasks in a local variable; without them an orderly end is not possible
         sender = self._producer._sender  # noqa: SLF001
-        original = sender._send_produce_req  # noqa: SLF001
 
         async def watched(node_id: Any, batches: Any) -> None:
             task = asyncio.current_task()
             if task:
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
-            await original(node_id, batches)
+            # as the sender's own method, which it replaces
+            await QuickProduceHandler(sender, batches).do(node_id)
+            sender._in_flight.remove(node_id)  # noqa: SLF001
+            sender._muted_partitions.difference_update(batches)  # noqa: SLF001
 
         sender._send_produce_req = watched  # noqa: SLF001
 

@@ -1,0 +1,81 @@
+"""aiokafka's produce requests, written and read in one go: its own way makes several calls for each number."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from struct import Struct
+from typing import Any, Final, Self
+
+from aiokafka.producer.sender import SendProduceReqHandler
+from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v7, ProduceResponse_v7
+
+_NO_TRANSACTION: Final = b"\xff\xff"
+_SHORT: Final = Struct(">h")
+_INT: Final = Struct(">i")
+_BEGIN: Final = Struct(">hii")
+"""Acknowledgements, timeout, number of topics."""
+_PARTITION: Final = Struct(">ii")
+"""Number, size of the records."""
+_APPENDED: Final = Struct(">ihqqq")
+"""Partition, error code, offset, time, first offset of the log."""
+
+
+class _Response(ProduceResponse_v7):  # type: ignore[misc]  # aiokafka has no types
+    """The same as its parent, read quickly."""
+
+    @classmethod
+    def decode(cls, data: BytesIO | bytes) -> Self:
+        """Return what a broker answered.
+
+        Raises:
+            struct.error: It ends too early.
+        """
+        raw, at = data if isinstance(data, bytes) else data.read(), _INT.size
+        topics: list[tuple[str, list[tuple[int, ...]]]] = []
+        for _ in range(*_INT.unpack_from(raw, 0)):
+            (length,) = _SHORT.unpack_from(raw, at)
+            at += _SHORT.size
+            topic = raw[at : at + length].decode()
+            at += length
+            (count,) = _INT.unpack_from(raw, at)
+            at += _INT.size
+            partitions = [_APPENDED.unpack_from(raw, at + number * _APPENDED.size) for number in range(count)]
+            at += count * _APPENDED.size
+            topics.append((topic, partitions))
+        return cls(topics, *_INT.unpack_from(raw, at))
+
+
+class _Request(ProduceRequest_v7):  # type: ignore[misc]  # aiokafka has no types
+    """The same as its parent, written quickly. It belongs to no transaction."""
+
+    RESPONSE_TYPE = _Response
+
+    def encode(self) -> bytes:
+        """Return its bytes."""
+        written = [_NO_TRANSACTION, _BEGIN.pack(self.required_acks, self.timeout, len(self.topics))]
+        for topic, partitions in self.topics:
+            name = topic.encode()
+            written += (_SHORT.pack(len(name)), name, _INT.pack(len(partitions)))
+            for partition, records in partitions:
+                written += (_PARTITION.pack(partition, len(records)), records)
+        return b"".join(written)
+
+
+class QuickProduceRequest(ProduceRequest):  # type: ignore[misc]  # aiokafka has no types
+    """A produce request outside of transactions, written quickly for brokers of Kafka 2.1 or later.
+
+    tests/unit/kafka/client/test_produce_requests.py compares it with its parent.
+    """
+
+    def build(self, request_struct_class: Any) -> Any:
+        """See aiokafka."""
+        return super().build(_Request if request_struct_class is ProduceRequest_v7 else request_struct_class)
+
+
+class QuickProduceHandler(SendProduceReqHandler):  # type: ignore[misc]  # aiokafka has no types
+    """aiokafka's handling of one produce request and its answer, with a request that is written quickly."""
+
+    def create_request(self) -> QuickProduceRequest:
+        """See aiokafka."""
+        plain = super().create_request()
+        return QuickProduceRequest(None, plain.required_acks, plain._timeout, plain._topics)  # noqa: SLF001

@@ -44,6 +44,11 @@ class MemoryBucket:
         self._objects.update(dict.fromkeys(keys, data))
         self._keys = sorted(self._objects)
 
+    def clear(self) -> None:
+        """Delete all objects."""
+        self._objects.clear()
+        self._keys.clear()
+
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys with a prefix, in order."""
         return self._keys[bisect_left(self._keys, prefix) : bisect_left(self._keys, prefix + "\x7f")]

@@ -109,7 +109,7 @@ class ConfirmStage:
                 # this is another copy of the record: it must not end a pause that the partner may have asked for
                 log.info("job_waits_already", stage="confirm")
                 return
-            outcome = await jobs.outcome(ref)
+            outcome = await jobs.outcome(ref) or await self._jobs.outcome(ref)
             if outcome is None:
                 raise receipt_missing(ref, "outcome.json")
             message = StageMessage.of(record, ref, lease)

@@ -78,6 +78,8 @@ class ProcessStage:
         with job_in_logs(announced.ref):
             if not jobs.fresh:
                 await jobs.look()
+            if announced.news != "conflict":
+                jobs.know(announced.announcement)
             work = FileWork(context, rules, message, self._starts, self._shared)
             try:
                 await _JobProcessing(context, work, message, request, announced=announced, rules=rules).run()

@@ -11,6 +11,7 @@ from typing import Final
 from pipeline.jobs.job_store import Announced, JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.receipts import Announcement, JobIdentity, NotificationResult, Outcome, Processed
+from pipeline.storage import ObjectNotFound, StoreUnavailable
 
 FRESH_SECONDS: Final = 1.0
 """How long a listing is used. A stage notices an outcome or new URLs at most this much later."""
@@ -116,6 +117,10 @@ class RecentJobs(JobStore):
     def _lasting(self) -> frozenset[str]:
         return frozenset(key for key in self._keys if not key.startswith(self._ref.waiting))
 
+    def know(self, announcement: Announcement) -> None:
+        """Note a stored announcement, so that it is found even if a listing of the store lags behind."""
+        self._read.setdefault(self.announcement_key(self._ref, announcement), announcement)
+
     @property
     def fresh(self) -> bool:
         """Whether the last listing may still be used."""
@@ -128,9 +133,19 @@ class RecentJobs(JobStore):
         self._listed = -math.inf, []
 
     async def newest(self, ref: JobRef) -> Announcement:
-        """See JobStore."""
+        """See JobStore.
+
+        Raises:
+            StoreUnavailable: None is listed, although there is a message about the job.
+        """
         remembered = self._is_fresh(self._listed[0])
-        found = await super().newest(ref)
+        try:
+            found = await super().newest(ref)
+        except ObjectNotFound as error:
+            raise StoreUnavailable(
+                f"{ref.root}announcements/ holds no announcement, although the job was announced: the storage must "
+                "list an object as soon as it is created"
+            ) from error
         if remembered and (found.deadline - self._now()).total_seconds() <= 2 * self._seconds:
             self._recalled, self._listed = False, (-math.inf, [])
             found = await super().newest(ref)
@@ -182,7 +197,7 @@ class RecentJobs(JobStore):
             began = self._clock()
             keys = await super()._announcement_keys(ref)
             self._listed = began, keys
-        return keys
+        return sorted({*keys, *self._read})
 
     async def _announcement(self, key: str) -> Announcement:
         if key not in self._read:

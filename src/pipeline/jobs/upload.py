@@ -51,7 +51,7 @@ class UploadStage:
             if await decider.publish_existing(ref, message.traceparent):
                 return
             async with decider.failing_damaged(message, rules):
-                processed = await jobs.processed(ref)
+                processed = await jobs.processed(ref) or await self._context.jobs.processed(ref)
                 if processed is None:
                     raise receipt_missing(ref, "processed.json")
                 counts = Counts(processed.ok, processed.failed)

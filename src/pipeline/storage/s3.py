@@ -49,6 +49,9 @@ _CODE: Final = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _RETRY_SECONDS: Final = 5.0
 
+_NO_SUCH_REQUEST: Final = ("400", "405", "501")
+"""Answers of servers that do not know the bulk deletion, or not its checksum. After any other one it is tried again."""
+
 _FULL: Final = ("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded")
 _INSUFFICIENT_STORAGE: Final = "507"
 _FORBIDDEN: Final = ("401", "403")
@@ -263,23 +266,21 @@ class S3Store:
         """See ObjectStore; one request per 1,000 keys, or one per key if the server does not support bulk requests."""
         for key in keys:
             check_key(key)
-        refused = False
+        unknown = False
         if len(keys) > 1 and self._deletes_in_bulk:
-            try:
-                with self._translated("delete", keys[0]):
+            with self._translated("delete", keys[0]):
+                try:
                     await self._within(obstore.delete_async(self._bulk, list(keys)))
-            except StoreForbidden:
-                raise
-            except StoreUnavailable as error:
-                if error.retry_after is not None:
-                    raise
-                refused = True
-            else:
-                return
+                except BaseError as error:
+                    unknown = _found(_STATUS, error) in _NO_SUCH_REQUEST
+                    if not unknown:
+                        raise
+                else:
+                    return
         for key in keys:
             await self.delete(key)
-        # single deletions worked, so the server is available and only the bulk request failed
-        self._deletes_in_bulk &= not refused
+        # single deletions worked, so the server is available, and only lacks the bulk request
+        self._deletes_in_bulk &= not unknown
 
     async def check(self) -> None:
         """See ObjectStore; about six requests."""

@@ -8,6 +8,7 @@ import errno
 import heapq
 import os
 import secrets
+import stat
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
@@ -45,6 +46,9 @@ _NAMES_AT_ONCE: Final = 50_000
 _ENTRIES_AT_ONCE: Final = 500
 """Number of files whose size one thread call reads. A caller that needs only the first one waits for so many."""
 
+_FOLDERS_KEPT: Final = 10_000
+"""Folders of which a store remembers that they are durable; then it forgets them all, and flushes each once more."""
+
 _FOLDER_RACES: Final = 100
 """How often another worker may delete a folder between its creation and the link, or an object between the link and the
 read."""
@@ -77,13 +81,14 @@ class LocalStore:
         self._root = root.absolute()
         self._aside = self._root / _ASIDE
         self._cleaned = float("-inf")
+        self._durable: dict[Path, int] = {}
 
     def __repr__(self) -> str:
         """Name the folder."""
         return f"LocalStore({str(self._root)!r})"
 
     async def create(self, key: str, data: bytes) -> bool:
-        """See ObjectStore; one thread call, two fsyncs where the folder exists.
+        """See ObjectStore; one thread call, two fsyncs, and one more for each folder that this store sees first.
 
         Every ten minutes it also removes files that killed processes left at least ten minutes ago.
         """
@@ -200,15 +205,24 @@ class LocalStore:
         )
 
     def _make_folder(self, folder: Path) -> None:
-        if folder.is_dir():
+        """Make a folder durably. One that another worker has made may not be durable yet: it is flushed once, too."""
+        inode = _inode(folder)
+        if inode is not None and self._durable.get(folder) == inode:
             return
         if folder != self._root:
             self._make_folder(folder.parent)
             with contextlib.suppress(FileExistsError, FileNotFoundError):
                 folder.mkdir(mode=0o700)
-                _sync_folder(folder.parent)
-            return
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        else:
+            _make_root(folder)
+        inode = _inode(folder)
+        if inode is None:
+            return  # another worker has just removed it
+        with contextlib.suppress(FileNotFoundError):
+            _sync_folder(folder.parent)
+            if len(self._durable) >= _FOLDERS_KEPT:
+                self._durable.clear()
+            self._durable[folder] = inode
 
     def _delete_all(self, keys: Sequence[str]) -> None:
         folders = set()
@@ -221,11 +235,17 @@ class LocalStore:
                 self._settle_deletions(self._root / folder)
 
     def _settle_deletions(self, folder: Path) -> None:
-        """Make deletions in a folder durable, and remove the folders that they left empty."""
-        if not folder.is_dir():
-            return
+        """Make deletions in a folder durable, and remove the folders that they left empty.
+
+        Another worker may have removed the folder right after a deletion: then that removal is made durable.
+        """
+        while not folder.is_dir():
+            if folder == self._root:
+                return
+            folder = folder.parent
         _sync_folder(folder)
         while folder != self._root:
+            self._durable.pop(folder, None)
             try:
                 folder.rmdir()
             except OSError:
@@ -315,6 +335,24 @@ def _paths(found: Iterator[os.DirEntry[str]], folder: str) -> Iterator[str]:
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir(follow_symlinks=False)
+
+
+def _inode(folder: Path) -> int | None:
+    try:
+        found = folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_ino if stat.S_ISDIR(found.st_mode) else None
+
+
+def _make_root(root: Path) -> None:
+    """Make the folder of the store, and what is missing above it, durably."""
+    for missing in [above for above in reversed(root.parents) if not above.is_dir()]:
+        with contextlib.suppress(FileExistsError):
+            missing.mkdir(mode=0o777)
+        _sync_folder(missing.parent)
+    with contextlib.suppress(FileExistsError):
+        root.mkdir(mode=0o700)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -35,7 +35,7 @@ from pipeline.jobs.transfer import Download, SourceInfo, UrlSource
 from pipeline.kafka.slots import SharedSlots
 from pipeline.kafka.testing import MemoryPublisher
 from pipeline.observability import Metrics
-from pipeline.outbound import NO_CIRCUIT
+from pipeline.outbound import NO_CIRCUIT, Pace
 from pipeline.storage.local import LocalStore
 
 JOB = UUID("cffde776-1d2a-4614-8023-a5148e411462")
@@ -112,6 +112,7 @@ async def work(path: Path, folder: Path, records: int) -> float:
         downloader=LocalFile(path),
         chunk_slots=SharedSlots(4).share("bench"),
         circuit=NO_CIRCUIT,
+        pace=Pace(),
     )
     publisher = MemoryPublisher()
     context = StageContext("bench", jobs, publisher, utc_now, Metrics())

@@ -40,7 +40,7 @@ from pipeline.jobs.transfer import Download, Downloader, SourceChanged, SourceIn
 from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka.slots import SharedSlots
 from pipeline.observability import CheckedClock, Metrics
-from pipeline.outbound import Circuits
+from pipeline.outbound import Circuits, Pace
 from pipeline.retry import RetryPolicy
 from pipeline.storage.testing import MemoryStore
 
@@ -260,6 +260,7 @@ class World:
             downloader=self.downloader,
             chunk_slots=self.chunk_slots.share("acme"),
             circuit=self.circuits.of("acme", "cards"),
+            pace=Pace(),
         )
         uploads = UploadRules(
             partner=self.partner, limits=self.limits, policies=self.policies, uploader=_Uploads(self.objects)

@@ -24,6 +24,7 @@ from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.outages import resume_after_outages
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.part_encryption import PartCipher, open_part_cipher, read_part_key
+from pipeline.jobs.rate_shares import RateShares
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.switches import Switches
 from pipeline.jobs.transfer import Transfers
@@ -39,6 +40,7 @@ from pipeline.kafka import (
 )
 from pipeline.kafka.slots import Share, SharedSlots
 from pipeline.observability import Check
+from pipeline.outbound import Pace
 from pipeline.settings import JobIntegration, Settings
 
 if TYPE_CHECKING:
@@ -124,7 +126,9 @@ async def make_process(around: Surroundings) -> Part:
         _consumer(around, handler, "process", Topic.BATCH_REQUESTED),
         _consumer(around, chunks, "chunks", Topic.BATCH_CHUNKS),
     ]
-    return Worker("process", runners, [around.resume, switches.run])
+    paces = {name: one.pace for name, one in rules.items() if one.pace.limit is not None}
+    rates = RateShares(around.objects, paces, around.ports.now)
+    return Worker("process", runners, [around.resume, switches.run, rates.run])
 
 
 async def _file_rules(around: Surroundings, integration: JobIntegration, chunk_slots: Share) -> FileRules:
@@ -144,6 +148,12 @@ async def _file_rules(around: Surroundings, integration: JobIntegration, chunk_s
         downloader=(await _transfers(around, integration)).downloader,
         chunk_slots=chunk_slots,
         circuit=around.circuits.of(integration.name, "cards"),
+        pace=Pace(
+            integration.processor.requests_per_second,
+            shared=True,
+            integration=integration.name,
+            metrics=around.metrics,
+        ),
     )
 
 

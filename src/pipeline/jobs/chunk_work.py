@@ -30,7 +30,7 @@ from pipeline.jobs.receipts import Announcement, FilePosition, Manifest
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.transfer import Download, Downloader
 from pipeline.kafka.slots import Share
-from pipeline.outbound import Circuit
+from pipeline.outbound import Circuit, Pace
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +42,7 @@ class FileRules(JobRules):
     Attributes:
         chunk_slots: The integration's share of the chunks that the worker processes at the same time.
         circuit: The circuit breaker of its card service.
+        pace: How many requests a second this worker sends to its card service.
     """
 
     csv: CsvSettings
@@ -50,6 +51,7 @@ class FileRules(JobRules):
     downloader: Downloader
     chunk_slots: Share
     circuit: Circuit
+    pace: Pace
 
     @property
     def plan(self) -> str:
@@ -104,7 +106,7 @@ class ChunkWork:
             external_location_ids=request.external_location_ids,
             deadline=announcement.deadline,
         )
-        self._engine = ChunkEngine(layout, rules.processor, job, circuit=rules.circuit)
+        self._engine = ChunkEngine(layout, rules.processor, job, circuit=rules.circuit, pace=rules.pace)
 
     async def decide(self, chunk: Chunk) -> Manifest:
         """Decide the cards of one chunk; return its manifest once that is stored.

@@ -286,6 +286,12 @@ class Metrics(KafkaMetrics):
             "integration",
             "purpose",
         )
+        self.card_rate_level = self._gauge(
+            "card_rate_level",
+            "Share of its rate at which this worker sends cards to the card service; below 1 after the service asked "
+            "for fewer",
+            "integration",
+        )
         self.callback_answers = self._counter(
             "callback_answers",
             "Callbacks by result (accepted, refused, retry) and reason code",

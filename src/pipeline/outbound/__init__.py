@@ -9,6 +9,7 @@ from pipeline.outbound.answers import (
     retry_after_seconds,
 )
 from pipeline.outbound.breaker import NO_CIRCUIT, Call, Circuit, CircuitOpen, CircuitPurpose, Circuits, HostUnavailable
+from pipeline.outbound.pace import Grant, Pace
 from pipeline.outbound.rules import FIELDS, check_url
 from pipeline.outbound.session import open_session, tls_context
 from pipeline.outbound.settings import HostRules, NetworkSettings, Purpose
@@ -26,11 +27,13 @@ __all__ = [
     "Circuits",
     "ClientCredentials",
     "FormTokens",
+    "Grant",
     "HostRules",
     "HostUnavailable",
     "HttpAnswer",
     "MalformedUrl",
     "NetworkSettings",
+    "Pace",
     "Purpose",
     "RequestNotSent",
     "RequestUnanswered",

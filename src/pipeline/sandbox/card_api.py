@@ -19,10 +19,18 @@ from pipeline.sandbox.settings import CardApiSettings
 
 CARDS_PATH: Final = "/card-api/v1/cards"
 
+_BURST_SECONDS: Final = 0.25
+"""So many seconds' requests may come at once."""
+
 
 @dataclass(slots=True)
 class CardCounts:
-    """What the card API did. ``repeats`` are requests whose key was known: they had no effect again."""
+    """What the card API did.
+
+    Attributes:
+        repeats: Requests whose key was known: they had no effect again.
+        limited: Requests that came too soon after others and were answered 429.
+    """
 
     requests: int = 0
     loaded: int = 0
@@ -30,6 +38,7 @@ class CardCounts:
     repeats: int = 0
     without_key: int = 0
     unauthorized: int = 0
+    limited: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class CardApi:
         self._settings = settings
         self._faults = faults
         self._said: OrderedDict[str, _Said] = OrderedDict()
+        self._taken_until = 0.0
 
     def routes(self) -> list[web.RouteDef]:
         """Return its one endpoint."""
@@ -75,11 +85,22 @@ class CardApi:
             retry_after = faults["status"].retry_after
             headers = {} if retry_after is None else {"Retry-After": retry_after}
             return web.json_response({"error": "refused on purpose"}, status=faults["status"].status, headers=headers)
+        if self._settings.requests_per_second and not self._has_room(asyncio.get_running_loop().time()):
+            self.counts.limited += 1
+            return web.json_response({"error": "too many requests"}, status=429, headers={"Retry-After": "1"})
         if not self._authorized(request.headers.get("Authorization", "")):
             self.counts.unauthorized += 1
             return web.json_response({"error": "the bearer token is wrong"}, status=401)
         answer = self._answer(request.headers.get("Idempotency-Key"), body)
         return drop(request) if "lost" in faults else answer
+
+    def _has_room(self, now: float) -> bool:
+        """Take a request into account, unless that would be more than the rate and a quarter of a second's requests."""
+        until = max(self._taken_until, now)
+        if until > now + _BURST_SECONDS:
+            return False
+        self._taken_until = until + 1 / self._settings.requests_per_second
+        return True
 
     def _authorized(self, header: str) -> bool:
         wanted = f"Bearer {self._settings.token.get_secret_value()}"

@@ -82,6 +82,9 @@ class CardApiSettings(BaseModel):
         default=SecretStr("sandbox-card-api-token"), description="Bearer token that the API requires"
     )
     latency_seconds: Seconds = Field(default=0.0, ge=0, description="How long each answer takes")
+    requests_per_second: Count = Field(
+        default=0, ge=0, description="Requests that the API takes in a second; it answers 429 to more. 0: no bound"
+    )
     declined_share: Count = Field(default=25, ge=0, description="One card in this many is declined; 0: none")
     remembered_keys: Count = Field(
         default=200_000, ge=1, description="Idempotency keys that the API remembers; it forgets the oldest first"

@@ -88,3 +88,13 @@ async def test_it_fails_as_asked(sandbox: Sandbox, http: aiohttp.ClientSession) 
         await load(sandbox, http, {"card_number": GOOD}, key="k1")
     assert (await load(sandbox, http, {"card_number": GOOD}, key="k1"))[2]
     assert sandbox.card_api.counts.loaded == 1
+
+
+async def test_more_requests_than_it_takes_are_answered_429(start: Start, http: aiohttp.ClientSession) -> None:
+    """A quarter of a second's requests may come at once; what is refused has no effect."""
+    sandbox = await start(card_api={"requests_per_second": 8})
+    answers = [(await load(sandbox, http, {"card_number": GOOD}, key=f"k{number}"))[0] for number in range(12)]
+    counts = sandbox.card_api.counts
+    assert answers[:3] == [201] * 3
+    assert counts.limited == answers.count(429) > 0
+    assert counts.loaded == answers.count(201) == 12 - counts.limited

@@ -21,7 +21,7 @@ from pipeline.jobs.csv_engine.tries import Tries
 from pipeline.jobs.processors.loading import LoadedProcessor
 from pipeline.jobs.processors.protocols import ColumnarProcessor, JobContext, TransientCardError
 from pipeline.jobs.processors.settings import ProcessorSettings
-from pipeline.outbound import NO_CIRCUIT, Circuit
+from pipeline.outbound import NO_CIRCUIT, Circuit, Pace
 from pipeline.plugins import Fault, contained_call
 
 
@@ -50,6 +50,7 @@ class ChunkEngine:
         processor: The caller opens and closes it.
         context: The job, passed on to the processor.
         circuit: Refuses new cards while the card service fails. By default, it refuses none.
+        pace: How many requests per second the card service gets. By default, as the processor's settings say.
         pause: Waits between two attempts.
     """
 
@@ -60,12 +61,14 @@ class ChunkEngine:
         context: JobContext,
         *,
         circuit: Circuit = NO_CIRCUIT,
+        pace: Pace | None = None,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._layout = layout
         self._processor = processor
         self._context = context
-        self._tries = Tries(processor.settings, pause, circuit)
+        pace = pace or Pace(processor.settings.requests_per_second)
+        self._tries = Tries(processor.settings, pause, circuit, pace)
 
     async def run(self, chunk: Chunk) -> ChunkResult:
         """Return the result bytes and counts of one chunk.

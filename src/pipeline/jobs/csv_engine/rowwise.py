@@ -208,11 +208,17 @@ class _Run(_Checks):
         contain_tasks()
         process, context, own = self._process, self._context, self._own
         failing, quiet_call = self._tries.failing, self._tries.quiet_call
+        pace = self._tries.pace
         timed = self._tries.settings.retry.card_seconds is not None
         for index, card in cards:
             if index % _TURN == _TURN - 1:
                 await asyncio.sleep(0)
-            call = await self._tries.begin() if failing else quiet_call
+                pace.sample()
+            if failing or pace.limited:
+                call = await self._tries.begin()
+            else:
+                call = quiet_call
+                pace.sent += 1
             began = self._tries.now() if timed else 0.0
             try:
                 result = await process(card, context)

@@ -12,7 +12,7 @@ from pipeline.jobs.csv_engine.faults import without_values
 from pipeline.jobs.processors.protocols import TransientCardError
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.jobs.wording import quote
-from pipeline.outbound import Call, Circuit, HostUnavailable
+from pipeline.outbound import Call, Circuit, HostUnavailable, Pace
 
 
 class Tries:
@@ -22,11 +22,13 @@ class Tries:
         settings: Tries and pauses.
         pause: Waits the given seconds.
         circuit: The circuit breaker of the card service.
+        pace: How many requests per second the card service gets.
         clock: Returns monotonic seconds.
         retries_left: How many retries of cards are left.
 
     Attributes:
         settings: The processor's settings.
+        pace: The pace of the card service.
         failing: Empty unless a card has failed because of the service since the last success.
         quiet_call: One call for all cards that begin while ``failing`` is empty. They can share it because none is a
             probe.
@@ -37,11 +39,13 @@ class Tries:
         settings: ProcessorSettings,
         pause: Callable[[float], Awaitable[object]],
         circuit: Circuit,
+        pace: Pace,
         *,
         clock: Callable[[], float] = time.monotonic,
         retries_left: float = math.inf,
     ) -> None:
         self.settings = settings
+        self.pace: Final = pace
         self.failing: Final = circuit.failing
         self.quiet_call: Final = Call(circuit, settings.name, None)
         self._pause = pause
@@ -55,11 +59,16 @@ class Tries:
         if share is None:
             return self
         return Tries(
-            self.settings, self._pause, self._circuit, clock=self._clock, retries_left=math.ceil(share * cards)
+            self.settings,
+            self._pause,
+            self._circuit,
+            self.pace,
+            clock=self._clock,
+            retries_left=math.ceil(share * cards),
         )
 
     async def begin(self) -> Call:
-        """Return the call of the card service for one card (columnar: for a batch).
+        """Return the call of the card service for one card (columnar: for a batch), when its turn has come.
 
         An open circuit refuses only new cards. A card that has begun keeps its tries. So if the service cannot handle a
         few cards, they may open the circuit, but they still fail one by one, and the job continues.
@@ -67,6 +76,7 @@ class Tries:
         Raises:
             CircuitOpen: The service failed so often that no further card is sent now.
         """
+        await self.pace.turn()
         return await self._circuit.call_after_probe(self.settings.name)
 
     def now(self) -> float:
@@ -83,7 +93,7 @@ class Tries:
         began: float = 0.0,
         cards: int = 1,
     ) -> bool:
-        """Wait after a failed call; return False, without waiting, if no try is left.
+        """Wait after a failed call; return False, without waiting, if no try is left, and True when it is its turn.
 
         If the service asks for a longer pause, it gets one, up to the limit. A shorter one changes nothing: it would
         only use up the tries sooner. If the error mentions fields of the card, only the result file repeats them.
@@ -101,13 +111,17 @@ class Tries:
             said = quote(without_values(text_of(error), fields)) or "no answer"
             call.failed(HostUnavailable("card_service_unavailable", f"Card service: {said}."))
         retry = self.settings.retry
+        asked = min(_seconds(error.retry_after), retry.max_seconds)
+        if error.slow_down:
+            self.pace.slow_down(asked)
         if failures >= retry.max_tries or self._retries_left < cards:
             return False
-        pause = max(retry.policy.pause(failures), min(_seconds(error.retry_after), retry.max_seconds))
+        pause = max(retry.policy.pause(failures), asked)
         if retry.card_seconds is not None and self._clock() + pause >= began + retry.card_seconds:
             return False
         self._retries_left -= cards
         await self._pause(pause)
+        await self.pace.turn()
         return True
 
     def given_up(self, error: TransientCardError, tries: int) -> str:

@@ -54,6 +54,10 @@ class ProcessorSettings(BaseModel):
         le=1024,
         description="How many cards of one chunk a row-wise processor handles at the same time. Raise it as far as the card service allows",
     )
+    requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
+        default=None,
+        description="Requests to the card service that all workers together begin in a second; row-wise, each try of a card or group of cards is one. Set it to what the service allows. Default: none; either way the rate falls when the service asks for fewer, and rises again by itself",
+    )
     retry: ProcessorRetry = Field(
         default=ProcessorRetry(), description="How often a card is tried, and how long the pauses are"
     )

@@ -22,7 +22,7 @@ from pipeline.jobs.processors import (
     TransientCardError,
     adopt,
 )
-from pipeline.outbound import NO_CIRCUIT, CircuitOpen, Circuits
+from pipeline.outbound import NO_CIRCUIT, CircuitOpen, Circuits, Pace
 from pipeline.testing import job_context, run_processor
 
 Answers = Sequence[CardResult | CardError | TransientCardError]
@@ -189,7 +189,7 @@ async def test_a_card_gets_no_try_that_would_begin_after_its_time() -> None:
 
     retry = {"first_seconds": 4, "max_seconds": 4, "max_tries": 100, "card_seconds": 10}
     settings = ProcessorSettings.model_validate({"name": "mine", "retry": retry})
-    tries = Tries(settings, pause, NO_CIRCUIT, clock=lambda: now[0])
+    tries = Tries(settings, pause, NO_CIRCUIT, Pace(), clock=lambda: now[0])
     began, count = tries.now(), 1
     error = TransientCardError("busy", retry_after=4)
     while await tries.wait(count, error, tries.quiet_call, (), began=began):

@@ -1,0 +1,247 @@
+"""Divides the rate of a card service among the workers that have cards for it (docs/decisions/0021-one-rate.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NoReturn
+
+import structlog
+
+from pipeline.outbound import Grant, Pace
+from pipeline.storage import ObjectStore, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+PERIOD_SECONDS: Final = 4.0
+"""Shares are valid for one period. Longer ones cost fewer requests of the store, and a new worker waits longer."""
+_ASK_BEFORE: Final = 1.0
+"""A wish for a period must be stored this long before the period begins, to be in time for everybody's look."""
+_LOOK_BEFORE: Final = 0.5
+"""Workers look at the wishes this long before the period begins. Clocks may differ by the time in between."""
+_AHEAD: Final = 1.0
+"""Time for storing a wish."""
+_HEADROOM: Final = 1.25
+"""What a worker wishes above what it used."""
+_LEAST: Final = 20
+"""Thousandths of the limit that a worker wishes at least."""
+_ALL: Final = 1000
+_IDLE_PERIODS: Final = 2
+"""Periods without a card after which a worker has no more wishes."""
+_DELETE_EVERY: Final = 16
+"""Objects that are deleted with one request."""
+_STALE_PERIODS: Final = 100
+"""Age of objects whose worker was killed."""
+_RETRY_SECONDS: Final = 0.25
+"""Pause after a failure of the store."""
+
+_WISH: Final = re.compile(r"rates/[^/]+/(?P<period>\d{12})/(?P<worker>[0-9a-f]{16})\.(?P<wish>\d{4})")
+_FIRST: Final = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """The machine's clock beside the monotonic one."""
+
+    wall: float
+    monotonic: float
+
+    @property
+    def period(self) -> int:
+        """The number of the period."""
+        return int(self.wall // PERIOD_SECONDS)
+
+    def begin(self, period: int) -> float:
+        """Return when a period begins, by the monotonic clock."""
+        return self.monotonic + period * PERIOD_SECONDS - self.wall
+
+
+class RateShares:
+    """Gives the paces of one worker their shares; run it beside the stages.
+
+    Time is divided into periods of four seconds. Before a period begins, each worker that has cards stores its wish for
+    the period, then all look at the wishes and compute the same shares, which add up to 1. A worker that comes in the
+    middle of a period has no share of it, except that the first one of all takes a period whole that nobody else has.
+
+    Args:
+        store: All workers have the same one.
+        paces: Those with a limit, by integration.
+        clock: The machine's clock, aware.
+        monotonic: Seconds; they never go back.
+        worker: Name of this worker, 16 hex digits; default: a random one.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        paces: Mapping[str, Pace],
+        clock: Callable[[], datetime],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        worker: str | None = None,
+    ) -> None:
+        self._store = store
+        self._paces = paces
+        self._clock = clock
+        self._monotonic = monotonic
+        self._worker = worker or secrets.token_hex(8)
+
+    async def run(self) -> NoReturn:
+        """Serve until cancelled."""
+        divisions = [_Division(self._store, name, pace, self._now, self._worker) for name, pace in self._paces.items()]
+        async with asyncio.TaskGroup() as group:
+            for division in divisions:
+                group.create_task(division.serve())
+            await asyncio.Event().wait()  # also without any pace: a service that ends stops its process
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _now(self) -> _Time:
+        return _Time(self._clock().timestamp(), self._monotonic())
+
+
+class _Division:
+    """One worker's part in dividing the rate of one integration."""
+
+    def __init__(self, store: ObjectStore, integration: str, pace: Pace, now: Callable[[], _Time], worker: str) -> None:
+        self._store = store
+        self._integration = integration
+        self._pace = pace
+        self._now = now
+        self._worker = worker
+        self._mine: list[tuple[int, str]] = []
+        self._cleaned = False
+
+    async def serve(self) -> NoReturn:
+        """Take part while there are cards, until cancelled."""
+        while True:
+            try:
+                await self._wait_for_cards()
+                await self._clean()
+                await self._take_first()
+                await self._take_part()
+            except StoreUnavailable as error:
+                log.warning(
+                    "rate_share_unavailable",
+                    integration=self._integration,
+                    code=error.code,
+                    message=error.message,
+                )
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _wait_for_cards(self) -> None:
+        """Return when a card waits; delete this worker's objects meanwhile."""
+        if self._mine:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_IDLE_PERIODS * PERIOD_SECONDS):
+                    await self._pace.demand.wait()
+            await self._delete_mine(all_of_them=True)
+        await self._pace.demand.wait()
+
+    async def _take_first(self) -> None:
+        """Take the whole of the period that is under way, if nobody has a share of it.
+
+        A wish of this worker for the same period came too late: it has no share of it either.
+        """
+        now = self._now()
+        if any(self._worker not in key for key in await self._keys(now.period)):
+            return
+        key = f"{self._folder(now.period)}{_FIRST}"
+        self._mine.append((now.period, key))
+        if await self._store.create(key, self._worker.encode()):
+            self._pace.grant(Grant(self._now().monotonic, now.begin(now.period + 1), 1.0))
+
+    async def _take_part(self) -> None:
+        """Wish and look, period by period, until there were no cards for some periods."""
+        pace, idle, wish, last = self._pace, 0, _ALL, 0
+        sent, since = pace.sent, self._now().monotonic
+        while idle < _IDLE_PERIODS:
+            now = self._now()
+            if last > now.period + 2:
+                return  # the clock was set back: begin again
+            period = max(math.floor((now.wall + _ASK_BEFORE) / PERIOD_SECONDS) + 1, last + 1)
+            if last:
+                await self._sleep_until(period * PERIOD_SECONDS - _ASK_BEFORE - _AHEAD)
+                now, used, hungry = self._now(), pace.sent - sent, pace.hungry
+                busy = hungry or used > 0
+                pace.hungry = False
+                pace.demand.clear()
+                rate = used / max(now.monotonic - since, _AHEAD) * _HEADROOM / (pace.limit or 1)
+                wish = _ALL if hungry else min(max(math.ceil(rate * _ALL), _LEAST), _ALL)
+                idle = 0 if busy else idle + 1
+                sent, since = pace.sent, now.monotonic
+            last = period
+            in_time = await self._wished(period, wish)
+            if period > self._now().period + 1:  # too late for the period in between
+                await self._sleep_until((period - 1) * PERIOD_SECONDS)
+                await self._take_first()
+            if in_time:
+                await self._sleep_until(period * PERIOD_SECONDS - _LOOK_BEFORE)
+                await self._look(period)
+            else:
+                await self._sleep_until(period * PERIOD_SECONDS)
+                await self._take_first()
+            await self._delete_mine()
+
+    async def _wished(self, period: int, wish: int) -> bool:
+        """Store a wish; return whether it was stored in time."""
+        key = f"{self._folder(period)}{self._worker}.{wish:04d}"
+        self._mine.append((period, key))
+        await self._store.create(key, self._worker.encode())
+        return self._now().wall <= period * PERIOD_SECONDS - _ASK_BEFORE
+
+    async def _look(self, period: int) -> None:
+        """Compute this worker's share of a period from all wishes for it."""
+        wishes: dict[str, int] = {}
+        for key in await self._keys(period):
+            found = _WISH.fullmatch(key)
+            if found is not None:
+                wishes[found["worker"]] = int(found["wish"])
+        begin = self._now().begin(period)
+        share = fair_shares(wishes).get(self._worker, 0.0)
+        self._pace.grant(Grant(begin, begin + PERIOD_SECONDS, share))
+
+    async def _clean(self) -> None:
+        """Delete, once, what workers left that were killed."""
+        if self._cleaned:
+            return
+        self._cleaned = True
+        oldest = self._folder(self._now().period - _STALE_PERIODS)
+        listed = self._store.list(f"rates/{self._integration}/")
+        await self._store.delete_all([info.key async for info in listed if info.key < oldest])
+
+    async def _delete_mine(self, *, all_of_them: bool = False) -> None:
+        """Delete this worker's objects of past periods, many at a time."""
+        period = self._now().period
+        past = [one for one in self._mine if one[0] < period]
+        if past and (all_of_them or len(past) >= _DELETE_EVERY):
+            await self._store.delete_all([key for _, key in past])
+            self._mine = [one for one in self._mine if one[0] >= period]
+
+    async def _keys(self, period: int) -> list[str]:
+        return [info.key async for info in self._store.list(self._folder(period))]
+
+    def _folder(self, period: int) -> str:
+        return f"rates/{self._integration}/{period:012d}/"
+
+    async def _sleep_until(self, wall: float) -> None:
+        await asyncio.sleep(min(max(0.0, wall - self._now().wall), 2 * PERIOD_SECONDS))
+
+
+def fair_shares(wishes: Mapping[str, int]) -> dict[str, float]:
+    """Divide 1 among workers that wish for so many thousandths: nobody gets less than another who wishes no more.
+
+    What is left when all have what they wish is divided evenly.
+    """
+    shares: dict[str, float] = {}
+    left = 1.0
+    for count, worker in enumerate(sorted(wishes, key=lambda one: (wishes[one], one))):
+        shares[worker] = min(wishes[worker] / _ALL, left / (len(wishes) - count))
+        left -= shares[worker]
+    return {worker: share + left / len(wishes) for worker, share in shares.items()}

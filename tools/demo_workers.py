@@ -205,7 +205,9 @@ def watching(console: Console, cards: int, workers: int) -> Iterator[Watch]:
         def show(done: Sequence[Work]) -> None:
             numbers = [sum(one.cards for one in done), *(one.cards for one in done)]
             for bar, rate, number in zip(bars, rates, numbers, strict=True):
-                progress.update(bar, completed=number, rate=f"{rate.after(number):,.0f}/s", refresh=True)
+                progress.update(bar, completed=number, refresh=True)
+                if numbers[0] < cards:  # afterwards the last rate stays
+                    progress.update(bar, rate=f"{rate.after(number):,.0f}/s", refresh=True)
 
         yield show
 
@@ -220,7 +222,7 @@ class _Rate:
         """Note the number of now; return the rate."""
         now = time.monotonic()
         self._seen.append((now, number))
-        while self._seen[0][0] < now - _RATE_SECONDS:
+        while len(self._seen) > 2 and self._seen[1][0] < now - _RATE_SECONDS:  # noqa: PLR2004 - a rate needs two
             self._seen.popleft()
         then, before = self._seen[0]
         return (number - before) / (now - then) if now > then else 0.0

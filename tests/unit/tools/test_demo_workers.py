@@ -56,6 +56,7 @@ def test_without_colours_nothing_is_coloured(monkeypatch: pytest.MonkeyPatch) ->
     screen = terminal(monkeypatch, Recording(80))
     monkeypatch.setenv("NO_COLOR", "1")
     with watching(new_console(), 100_000, 3) as watch:
+        watch([Work(), Work(), Work()])
         watch(DONE)
     assert not re.search(r"\x1b\[(3|9)\d|\x1b\[38", "".join(written))
     assert [bool(BAR.fullmatch(line)) for line in screen.lines()] == [True] * 4

@@ -124,16 +124,27 @@ class PartStore(ReceiptStore):
         """Return the manifest of a chunk, if it exists."""
         return await self._find(ref.manifest(generation, number), Manifest)
 
-    async def finished_in(self, ref: JobRef, generation: str) -> tuple[set[int], bool]:
-        """Return which chunks of a generation have a manifest, and whether a worker found another file."""
-        numbers: set[int] = set()
-        changed = False
-        for key in await self.keys(ref.parts(generation)):
-            stem = key.removeprefix(ref.parts(generation)).removesuffix(".json")
-            if stem.isdecimal() and key == ref.manifest(generation, int(stem)):
-                numbers.add(int(stem))
-            changed = changed or key == ref.source_changed(generation)
-        return numbers, changed
+    async def finished_in(self, ref: JobRef, generation: str, chunks: int) -> tuple[set[int], bool]:
+        """Return which chunks of a generation have a manifest, and whether a worker found another file.
+
+        Only names that begin as those of its chunks are listed: the folders of their starts would cost more.
+
+        Args:
+            ref: The job.
+            generation: The generation.
+            chunks: How many chunks it has.
+        """
+        folder, numbers = ref.parts(generation), set[int]()
+        for first_digit in range((chunks - 1) // 10**7 + 1):  # numbers have eight digits
+            async for info in self.objects.list(f"{folder}{first_digit}"):
+                stem = info.key.removeprefix(folder).removesuffix(".json")
+                if stem.isdecimal() and info.key == ref.manifest(generation, int(stem)):
+                    numbers.add(int(stem))
+        try:
+            await self.objects.get(ref.source_changed(generation))
+        except ObjectNotFound:
+            return numbers, False
+        return numbers, True
 
     async def write_part(self, ref: JobRef, generation: str, number: int, data: bytes) -> Part:
         """Store a chunk's result bytes under a unique name, encrypted unless that is switched off.

@@ -145,7 +145,7 @@ class Coordinator:
 
     async def _look(self, generation: str, source: Source, plan: Plan) -> int:
         """Record the chunks that were finished since the last listing; return their number."""
-        finished, changed = await self._jobs.finished_in(self._ref, generation)
+        finished, changed = await self._jobs.finished_in(self._ref, generation, plan.chunks)
         if changed:
             # it raises SourceChanged if the file is not the generation's; then the new file is divided
             await sends_ranges(self._rules, self._url, source)

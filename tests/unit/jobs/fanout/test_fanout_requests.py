@@ -33,7 +33,7 @@ def objects() -> list[str]:
 
 
 async def _finished_in(jobs: JobStore) -> None:
-    assert await jobs.finished_in(REF, GENERATION) == (set(range(CHUNKS)), False)
+    assert await jobs.finished_in(REF, GENERATION, CHUNKS) == (set(range(CHUNKS)), False)
 
 
 async def _finished_chunks(jobs: JobStore) -> None:
@@ -75,3 +75,16 @@ async def test_a_look_at_the_chunks_costs_a_request_for_each_thousand_objects(
     async with running_bucket(bucket) as store:
         await look(JobStore(store, PART_CIPHER))
     assert bucket.requests["list"] <= 3 * CHUNKS / 1000 + 1
+
+
+async def test_the_look_of_a_coordinator_lists_no_starts() -> None:
+    """They are a folder each, which a local store opens one by one: 8 times the CPU time of a look."""
+    bucket = MemoryBucket()
+    bucket.fill([f"{REF.chunk_starts(GENERATION, number)}1.json" for number in range(3 * CHUNKS)])
+    bucket.fill([REF.manifest(GENERATION, number) for number in (0, 7, 12_345_678)])
+    async with running_bucket(bucket) as store:
+        jobs = JobStore(store, PART_CIPHER)
+        assert await jobs.finished_in(REF, GENERATION, 10**7) == ({0, 7}, False)
+        assert bucket.requests["list"] == 1
+        bucket.fill([REF.source_changed(GENERATION)])
+        assert await jobs.finished_in(REF, GENERATION, 10**7 + 1) == ({0, 7, 12_345_678}, True)

@@ -1,4 +1,4 @@
-"""Creating and checking topics, from the one table of topics: for a person with rights, no component needs them."""
+"""Creates and checks topics by the table of topics. Only an operator needs the rights for this, no component does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.kafka.client.producer import DEAD_LETTER_ROOM
 from pipeline.kafka.settings import KafkaSettings, Names
 
 _SAFE_REPLICAS: Final = 3
-"""From so many replicas on, one may be missing without stopping publications."""
+"""With this many replicas, publications continue while one replica is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class TopicFinding:
 
     Attributes:
         rule: ``missing``, ``partitions``, ``replication``, or the name of a topic configuration.
-        breaks: Whether a promise breaks (else it is only otherwise than planned, e.g. more partitions).
+        breaks: Whether it breaks a promise. Otherwise the topic only differs from the plan, e.g. has more partitions.
     """
 
     name: str
@@ -34,14 +34,14 @@ class TopicFinding:
 
     @property
     def remedy(self) -> str:
-        """What makes the topic as it should be."""
+        """How to correct the topic."""
         match self.rule:
             case "missing":
                 return "pipeline topics create"
             case "partitions" if self.breaks:
                 return (
-                    "if it holds no record yet: delete it and run pipeline topics create. Else, since keys move to "
-                    "other partitions: stop the ingress, let the stages do what is there, stop them, and run "
+                    "if it has no record yet: delete it and run pipeline topics create. Otherwise, as keys move to "
+                    "other partitions: stop the ingress, let the stages handle all records, stop them, and run "
                     f"kafka-topics.sh --alter --topic {self.name} --partitions {self.expected}"
                 )
             case "partitions":
@@ -57,7 +57,7 @@ class TopicFinding:
 
 @dataclass(frozen=True, slots=True)
 class TopicResult:
-    """What ``create_topics`` did about one topic.
+    """The result of ``create_topics`` for one topic.
 
     Attributes:
         findings: How the topic differs from the table, if it existed before.
@@ -69,7 +69,7 @@ class TopicResult:
 
 
 def topic_table(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) -> list[dict[str, JsonValue]]:
-    """Return the topics as they should be, for other tools that create them (Terraform, Strimzi)."""
+    """Return the planned topics, for other tools that create them (Terraform, Strimzi)."""
     names = Names(settings)
     return [
         {
@@ -86,10 +86,10 @@ def topic_table(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) ->
 
 
 async def create_topics(settings: KafkaSettings, specs: Sequence[TopicSpec] = TOPICS) -> list[TopicResult]:
-    """Create the topics that are missing; leave the others as they are, and say how they differ. Repeating is safe.
+    """Create the missing topics. Do not change the others, but return how they differ. Safe to repeat.
 
     Raises:
-        BrokerUnavailable: Not done in time.
+        BrokerUnavailable: The cluster did not do it in time.
         FatalError: The cluster refuses, with its reason.
     """
     names = Names(settings)
@@ -98,7 +98,7 @@ async def create_topics(settings: KafkaSettings, specs: Sequence[TopicSpec] = TO
         missing = [spec for spec in specs if names.topic(spec.topic) not in there]
         if missing:
             await cluster.create_topics([_new(spec, names, settings) for spec in missing])
-        # also those just created: a broker may have created one by itself at the same moment
+        # check the new ones too: a broker may have created one by itself at the same moment
         findings = await _findings(cluster, settings, specs)
     return [
         TopicResult(name, created=spec in missing, findings=tuple(one for one in findings if one.name == name))
@@ -178,10 +178,10 @@ def _configs(spec: TopicSpec, settings: KafkaSettings) -> dict[str, str]:
         "retention.ms": str(spec.retention_ms),
         "min.insync.replicas": "2" if settings.replication_factor >= _SAFE_REPLICAS else "1",
         "max.message.bytes": str(settings.max_record_bytes + DEAD_LETTER_ROOM),
-        # the broker unpacks what producers compress: then a codec that a subscriber lacks stops nobody, and a small
-        # batch never becomes a large one in a reader's memory
+        # the broker decompresses the producers' batches. So a missing codec stops no subscriber, and a small batch
+        # never grows in a reader's memory
         "compression.type": "uncompressed",
-        # the broker's time tells a stage whether its own clock is right
+        # the broker's time shows a stage whether its own clock is right
         **({"message.timestamp.type": "LogAppendTime"} if spec.dead_letter is not None else {}),
     }
 

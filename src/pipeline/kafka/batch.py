@@ -1,4 +1,4 @@
-"""Consuming runs of consecutive records, partition by partition."""
+"""Consumes batches of consecutive records, one partition at a time."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pipeline.observability import KafkaMetrics
 class BatchConsumer(GroupMember):
     """A group member that hands batches of one partition to a :class:`~pipeline.kafka.protocols.BatchHandler`, in turn.
 
-    After a PermanentError of a batch each of its records is handled alone, and those that still fail go to the
-    dead-letter topic. For a topic without one, the handler must raise no PermanentError: it ends the member. Arguments
-    as those of :class:`~pipeline.kafka.keyed.KeyedConsumer`.
+    After a PermanentError of a batch, each of its records is handled alone, and those that still fail go to the
+    dead-letter topic. If the topic has none, a PermanentError ends the member. The arguments are those of
+    :class:`~pipeline.kafka.keyed.KeyedConsumer`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BatchConsumer(GroupMember):
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What the partitions of a member share.
+    """The objects that the partitions of a member share.
 
     Attributes:
         start: Runs a coroutine that may fail the whole member.
@@ -72,7 +72,7 @@ class _Shared:
 
 
 class _BatchWork:
-    """One task per partition: prepare once, then collect, handle, finish, again and again.
+    """One task per partition: it prepares once, then repeats: collect, handle, finish.
 
     Args:
         progressed: Called whenever records were finished or a call ended.
@@ -116,7 +116,7 @@ class _BatchWork:
         self._more.set()
 
     def note_commit(self, offset: int) -> None:
-        """See PartitionWork. A batch is repeated whole, so the committed offset bounds nothing."""
+        """See PartitionWork. It does nothing, because the whole batch is repeated after a failure."""
 
     def wind_down(self) -> None:
         """See PartitionWork."""
@@ -154,7 +154,7 @@ class _BatchWork:
             async with asyncio.timeout(self._shared.settings.batch_linger_seconds):
                 await self._until_waiting(limit)
         except TimeoutError:
-            pass  # no more came: go on with these
+            pass  # no more records arrived: continue with these
         return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
 
     async def _until_waiting(self, count: int) -> None:
@@ -194,7 +194,7 @@ class _BatchWork:
     # calls
 
     async def _until_done(self, call: Callable[[int], Awaitable[None]], record: Record | None = None) -> None:
-        """Await ``call(attempt)`` until it returns, holding a slot during each call and none while waiting.
+        """Repeat ``call(attempt)`` until it returns. Hold a slot during each call, but not during the pauses.
 
         Args:
             call: What to do.
@@ -202,7 +202,7 @@ class _BatchWork:
 
         Raises:
             LeaseLost: The partition is lost, or the process stops.
-            PermanentError, FatalError, and any error that is no PipelineError.
+            PermanentError, FatalError, and any error that is not a PipelineError.
         """
         attempt = 1
         while True:
@@ -219,11 +219,11 @@ class _BatchWork:
             except LeaseLost as error:
                 if self._lease.lost or self._closed:
                     raise
-                # another worker has decided something first, yet the partition is ours: the next call sees its outcome
+                # another worker decided first, but this member still has the partition: the next call sees the outcome
                 pause = self._pause(error, attempt, None, record)
             else:
                 return
-            await self._ensure()  # a task that waits now would outlive the partition
+            await self._ensure()  # otherwise this task would outlive the partition
             await asyncio.sleep(pause)
 
     async def _ensure(self) -> None:

@@ -1,6 +1,6 @@
-"""Records that can never be handled: kept in dead-letter topics, with the reason, so that they block no other.
+"""Keeps records that can never be handled in dead-letter topics, with the reason, so that they block no others.
 
-Written by the consumers; read, and replayed, by ``pipeline dead-letters``.
+Consumers write them; ``pipeline dead-letters`` reads and replays them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pipeline.observability import KafkaMetrics, get_logger, mask_text, record_f
 log = get_logger(__name__)
 
 _MESSAGE_LIMIT: Final = 1000
-"""Characters of the reason that fit the room that dead letters have."""
+"""Maximum length of the reason, which must fit into the extra room of dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,16 @@ class DeadLetter:
 
 
 OnDeadLetter = Callable[[DeadLetter], Awaitable[None]]
-"""Called after a dead letter was written and before its offset counts as finished; again after a transient error."""
+"""Called after a dead letter was written and before its offset is finished.
+
+It is called again after a transient error.
+"""
 
 
 class DeadLetters:
     """Writes dead letters: value, key and headers unchanged, plus ``dlq_*`` headers with position and reason.
 
-    Of a record that is too large for that, only the ``dlq_*`` headers, with the value's length and hash.
+    If a record is too large for that, it writes only the ``dlq_*`` headers, with the value's length and hash.
 
     Args:
         publisher: Publishes them.
@@ -85,22 +88,22 @@ class DeadLetters:
         self._clock = clock
 
     def topic_for(self, topic: TopicName) -> TopicName:
-        """Return where dead letters of a topic go. Raises ValueError for a topic that has none."""
+        """Return the dead-letter topic of a topic. Raises ValueError for a topic that has none."""
         return self._address(topic)
 
     async def write(self, record: Record, error: PermanentError) -> None:
         """Write one dead letter; at least once, so repeating it after an error is safe.
 
         Raises:
-            TransientError, Overloaded: Repeat it: the record must not be finished before it is kept.
-            FatalError: Not even a notice of it can be kept.
+            TransientError, Overloaded: Repeat the call. The record must not be finished before it is kept.
+            FatalError: Not even a notice of the record can be kept.
         """
         letter = DeadLetter(record, error, self._group, self._clock())
         outgoing = _whole(letter, self.topic_for(record.topic))
         try:
             await self._publisher.publish(outgoing)
         except RecordTooLarge:
-            # no producer can stop a topic's readers by one record; the record itself stays in its topic
+            # a too large record must not stop the readers of a topic; it stays in its topic
             await self._publish_notice(letter)
         if self._on_dead_letter:
             await self._on_dead_letter(letter)
@@ -173,26 +176,26 @@ def _facts(letter: DeadLetter) -> dict[str, str]:
 _FACTS: Final = "dlq_"
 _VALUE_CUT: Final = "dlq_value_sha256"
 _IDENTITY: Final = ("dlq_group", "dlq_topic", "dlq_partition", "dlq_offset", "dlq_timestamp")
-"""With the time, because a topic that was created again begins with the same offsets."""
+"""The time is included because a topic that was created again begins with the same offsets."""
 _OF_COPIES: Final = frozenset(
     {REPLAY_GROUP_HEADER, REPLAYED_FROM_HEADER}
     | {RETRY_GROUP_HEADER, RETRY_COUNT_HEADER, RETRY_FIRST_AT_HEADER, RETRY_CODE_HEADER}
     | {RETRY_ATTEMPT_HEADER, RETRY_DEADLINE_HEADER}
 )
-"""Headers of a copy that was published for one group: a replay has its own."""
+"""Headers of a copy that was published for one group. A replay sets its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredDeadLetter:
-    """What a dead-letter topic holds of one record.
+    """A record as it is stored in a dead-letter topic.
 
     Attributes:
-        id: Equal for a letter that was written twice. A record that fails again after its replay has another id.
+        id: The same for a letter that was written twice. A record that fails again after its replay has another id.
         position: The position of the letter.
-        record: The record that could not be handled, as it was, at its position.
+        record: The original record that could not be handled, with its position.
         group: The consumer group that could not handle it.
         code: Why; see docs/reference/errors.md.
-        attempts: How often the group tried.
+        attempts: Number of tries of the group.
         at: When the letter was written.
         value_missing: Whether the letter is only a notice, because the record was too large for its topic.
     """
@@ -209,7 +212,7 @@ class StoredDeadLetter:
 
     @property
     def integration(self) -> str | None:
-        """The integration that the record came in by, or the beginning of its key, which names it too."""
+        """The integration of the record: from its header, or from the beginning of its key."""
         named = first_values(self.record.headers).get(INTEGRATION_HEADER)
         beginning, slash, _ = self.record.key.partition("/")
         return named or (beginning if slash else None)
@@ -233,12 +236,12 @@ class StoredDeadLetter:
 
 
 def read_dead_letter(letter: Record) -> StoredDeadLetter:
-    """Return what a record of a dead-letter topic holds.
+    """Read a record of a dead-letter topic.
 
-    A dead letter that could not be handled in its turn has two sets of ``dlq_*`` headers: the last set is its own.
+    A dead letter that failed to be handled itself has two sets of ``dlq_*`` headers: the last set is its own.
 
     Raises:
-        PoisonRecord: No consumer of ours wrote it: a header is missing or malformed.
+        PoisonRecord: A header is missing or malformed, so no consumer of the pipeline wrote it.
     """
     begin, end = _own_facts(letter.headers)
     facts = first_values(letter.headers[begin:end])
@@ -271,7 +274,7 @@ def read_dead_letter(letter: Record) -> StoredDeadLetter:
 
 
 def _own_facts(headers: Headers) -> tuple[int, int]:
-    """Return where the last ``dlq_*`` headers begin and end: headers in a row, each name once."""
+    """Return begin and end of the last set of ``dlq_*`` headers: consecutive headers with different names."""
     end = max((index for index, (name, _) in enumerate(headers, 1) if name.startswith(_FACTS)), default=0)
     begin, seen = end, set[str]()
     while begin and headers[begin - 1][0].startswith(_FACTS) and headers[begin - 1][0] not in seen:

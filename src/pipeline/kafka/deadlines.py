@@ -1,4 +1,4 @@
-"""Deadlines of many short pieces of work, with one timer for all of them."""
+"""Watches the deadlines of many short tasks with a single timer."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ T = TypeVar("T", bound=_Work)
 
 
 class Deadlines(Generic[T]):
-    """Ends work that takes longer than so many seconds. ``asyncio.timeout`` would make a timer for each piece of it.
+    """Ends work that takes too long. ``asyncio.timeout`` would need a timer for each piece of work.
 
     Args:
-        seconds: How long each may take.
-        expire: Called with each that is not done by then.
+        seconds: How long each piece of work may take.
+        expire: Called with each piece that is not done by then.
     """
 
     def __init__(self, seconds: float, expire: Callable[[T], object]) -> None:
@@ -32,7 +32,7 @@ class Deadlines(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, work: T) -> None:
-        """Begin the time of some work."""
+        """Start the time limit of some work."""
         loop = asyncio.get_running_loop()
         while self._running and self._running[0][1].done():
             self._running.popleft()

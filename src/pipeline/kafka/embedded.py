@@ -1,7 +1,7 @@
 """The embedded broker: librdkafka's built-in cluster, for the demo, development and tests.
 
-It speaks the Kafka protocol from memory. One member per group; no admin calls; 4 partitions per topic, made on first
-use; each partition keeps 5 MB and then drops the oldest records, so nothing it acknowledged is safe.
+It keeps all records in memory. It supports one member per group and no admin calls. A topic gets 4 partitions on first
+use. Each partition keeps 5 MB and then drops its oldest records, so an acknowledged record may be lost.
 
 ``python -m pipeline.kafka.embedded_process`` runs it as a process of its own.
 """
@@ -18,7 +18,7 @@ _UP_WITHIN: Final = 10.0
 
 
 class EmbeddedBroker:
-    """A broker on a free port of 127.0.0.1 while the context lasts.
+    """A broker on a free port of 127.0.0.1 until the end of the block.
 
     Attributes:
         bootstrap_servers: Its address.
@@ -29,11 +29,11 @@ class EmbeddedBroker:
         self.bootstrap_servers = ""
 
     def __enter__(self) -> Self:
-        """Start it; takes some milliseconds.
+        """Start the broker, which takes some milliseconds.
 
         Raises:
             EmbeddedMissing: The extra is not installed.
-            FatalError: It does not come up.
+            FatalError: The broker does not start.
         """
         try:
             import confluent_kafka  # noqa: PLC0415 - an optional extra
@@ -46,7 +46,7 @@ class EmbeddedBroker:
         try:
             brokers = self._cluster.list_topics(timeout=_UP_WITHIN).brokers.values()
         except confluent_kafka.KafkaException as error:
-            raise FatalError("embedded_broker_down", "the embedded broker did not come up") from error
+            raise FatalError("embedded_broker_down", "the embedded broker did not start") from error
         self.bootstrap_servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
         return self
 

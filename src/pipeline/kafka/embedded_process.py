@@ -1,7 +1,7 @@
 """The embedded broker as a process of its own: ``python -m pipeline.kafka.embedded_process``.
 
-One JSON line on stdout when it is ready; it runs until SIGTERM or SIGINT, and with ``--until-eof`` also until its
-standard input ends, so that it never outlives its parent.
+It writes one JSON line to stdout when it is ready, and runs until SIGTERM or SIGINT. With ``--until-eof`` it also ends
+with its standard input, so that it never outlives its parent.
 """
 
 from __future__ import annotations

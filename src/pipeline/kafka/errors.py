@@ -1,4 +1,4 @@
-"""What can go wrong with Kafka, as the rest of the code sees it."""
+"""The errors of Kafka that the rest of the code handles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pipeline.errors import FatalError, PermanentError, TransientError
 
 
 class BrokerUnavailable(TransientError):
-    """Kafka did not do it, or did not confirm it in time. Repeating is safe; a topic may hold the record twice then.
+    """Kafka failed, or did not confirm in time. Repeating is safe, but a topic may then hold the record twice.
 
     The code names the cause where it is known (docs/reference/errors.md, codes that begin with ``kafka_``).
     """
@@ -24,7 +24,7 @@ class TopicMissing(BrokerUnavailable):
 
 
 class NotAuthorized(BrokerUnavailable):
-    """The cluster refuses us a right. Granting it is enough."""
+    """The cluster refuses a right to the user of the settings. Granting it is enough."""
 
     def __init__(self, what: str) -> None:
         """Say for what."""
@@ -36,15 +36,15 @@ class NotAuthorized(BrokerUnavailable):
 
 
 class RecordTooLarge(PermanentError):
-    """The record exceeds what brokers accept. Nothing was sent; repeating never helps."""
+    """The record is larger than brokers accept. Nothing was sent, and repeating never helps."""
 
 
 class RecordsLost(FatalError):
-    """Records that this group had not read are gone: retention was shorter than the delay, or the topic was recreated.
+    """Records were deleted before this group read them: retention was too short, or the topic was recreated.
 
     Attributes:
-        first: Lowest offset that is gone.
-        next_kept: Lowest offset that still exists, or is written next.
+        first: Lowest offset that was lost.
+        next_kept: Lowest offset that still exists, or the next one to be written.
     """
 
     def __init__(self, topic: str, partition: int, first: int, next_kept: int) -> None:
@@ -57,7 +57,7 @@ class RecordsLost(FatalError):
         super().__init__(
             "kafka_records_lost",
             f"{topic}, partition {partition}: {which}. "
-            "Find out what was lost, then reset the group's offset to the earliest record to go on.",
+            "Find out what was lost. Then reset the group's offset to the earliest record to continue.",
         )
         self.first = first
         self.next_kept = next_kept
@@ -68,8 +68,8 @@ class BatchUndecodable(FatalError):
 
     Attributes:
         topic: Logical name.
-        offset: Where the reader is: every record before it was returned.
-        next_offset: The offset after the batch; None if the batch does not even say that.
+        offset: Position of the reader. Every record before it was returned.
+        next_offset: The offset after the batch; None if the batch does not say it.
     """
 
     def __init__(self, topic: str, partition: int, offset: int, next_offset: int | None, why: str) -> None:
@@ -98,7 +98,7 @@ class BatchUndecodable(FatalError):
 
 
 class GroupBusy(PermanentError):
-    """The group has live members: they would overwrite the offsets that are set."""
+    """The group has live members, which would overwrite the new offsets."""
 
     def __init__(self, group: str, members: str) -> None:
         """Say what to do."""
@@ -114,7 +114,7 @@ class TopicUnknown(PermanentError):
 
 
 class SkipRefused(PermanentError):
-    """Skipping would leave out other records than those of one batch that cannot be decoded."""
+    """The skip would affect records outside the one batch that cannot be decoded."""
 
 
 class EmbeddedMissing(FatalError):

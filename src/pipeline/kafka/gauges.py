@@ -1,4 +1,4 @@
-"""The gauges of a group member: what it has in work, and how far each of its partitions is behind."""
+"""The gauges of a group member: its work in progress, and the lag of each of its partitions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pipeline.kafka.protocols import GroupClient, Partition
 from pipeline.observability import KafkaMetrics
 
 _ENDS_EVERY: Final = 5.0
-"""Seconds between two looks at the ends of paused partitions: nothing is fetched of them that would say their end."""
+"""Seconds between two queries for the ends of paused partitions, because no fetch returns them."""
 
 
 class MemberGauges:
-    """Sets the gauges of one member; those of partitions that it no longer has are removed.
+    """Sets the gauges of one member, and removes those of partitions that it no longer has.
 
     Args:
-        metrics: Where they are.
-        stage: The group, as their label.
-        held: The partitions of the member, always as they are now.
+        metrics: The metrics that contain the gauges.
+        stage: The group, which is their label.
+        held: The partitions of the member (a live view).
     """
 
     def __init__(self, metrics: KafkaMetrics, stage: str, held: Mapping[Partition, HeldPartition]) -> None:
@@ -30,7 +30,7 @@ class MemberGauges:
         self._shown: set[Partition] = set()
 
     def update(self, client: GroupClient) -> None:
-        """Set all to what is true now."""
+        """Set all gauges to the current values."""
         stage, metrics = self._stage, self._metrics
         metrics.consumer_heartbeat_age_seconds.labels(stage=stage).set(client.heartbeat_age)
         metrics.consumer_paused.labels(stage=stage).set(sum(held.paused for held in self._held.values()))
@@ -53,7 +53,7 @@ class MemberGauges:
                 await client().refresh_ends(paused)
 
     def end(self) -> None:
-        """Show that the member has nothing any more."""
+        """Show that the member has no partitions and no work."""
         self._metrics.consumer_paused.labels(stage=self._stage).set(0)
         self._metrics.consumer_in_flight.labels(stage=self._stage).set(0)
         self._forget(set(self._shown))

@@ -1,4 +1,4 @@
-"""Moving a stopped group to another offset: rewinding it, or skipping a batch that it cannot read."""
+"""Moves a stopped group to another offset: rewinds it, or skips a batch that it cannot read."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Connect = Callable[[KafkaSettings, str], AbstractAsyncContextManager[GroupAdmin]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What becomes of one partition of a group.
+    """The change of one partition of a group.
 
     Attributes:
         committed: The group's offset; None: it has committed nothing here.
         becomes: Its offset afterwards.
-        again: Records that it will get once more.
-        skipped: Records that it will not get.
+        again: Number of records that it will get again.
+        skipped: Number of records that it will not get.
     """
 
     topic: TopicName
@@ -43,7 +43,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Rewind:
-    """What becomes of a group.
+    """The change of a group.
 
     Attributes:
         group: Its name in the cluster.
@@ -66,17 +66,17 @@ async def plan_rewind(
 
     Args:
         settings: The cluster.
-        group: Its name in the cluster; of a stage, the name alone will do, without ``kafka.group_prefix``.
+        group: Its name in the cluster. For a stage, its name without ``kafka.group_prefix`` is enough.
         to: The point from which the group continues.
-        topics: Default: all in which it has committed something.
+        topics: The topics to move. Default: all in which the group has committed offsets.
         connect: Opens a client.
 
     Raises:
         GroupUnknown: It has committed nothing.
-        TopicUnknown: A topic is not there.
+        TopicUnknown: A topic does not exist.
         GroupBusy: It has live members.
-        NotAuthorized: The user of the settings may not read one of the topics: the cluster would refuse its offsets
-            and take those of the other topics.
+        NotAuthorized: The user of the settings may not read one of the topics. The cluster would refuse its offsets but
+            accept those of the others.
         BrokerUnavailable: No answer in time.
     """
     return await _rewound(settings, group, to, topics, connect, execute=False)
@@ -92,8 +92,8 @@ async def rewind(
 ) -> Rewind:
     """Let a stopped group continue from another point; return what was done. Repeating is safe.
 
-    A member that joins at the same moment is not overrun: the broker refuses then, and nothing is changed. Arguments
-    and errors as of :func:`plan_rewind`.
+    If a member joins at the same moment, the broker refuses and nothing changes. The arguments and errors are those of
+    :func:`plan_rewind`.
     """
     return await _rewound(settings, group, to, topics, connect, execute=True)
 
@@ -125,8 +125,8 @@ async def _moves(
 
 
 async def _ensure_readable(reader: PartitionReader, bounds: Mapping[Partition, Bounds]) -> None:
-    """Fetch the last record of one partition of each topic: a fetch needs the right that a commit needs."""
-    # of each topic the partition with the most records: an empty one would be waited for
+    """Fetch the last record of one partition of each topic, because a fetch needs the same right as a commit."""
+    # of each topic, take the partition with the most records: a fetch of an empty one would wait
     longest = {one.topic: one for one in sorted(bounds, key=lambda one: bounds[one].end - bounds[one].first)}
     for one in longest.values():
         reader.start({one: max(bounds[one].first, bounds[one].end - 1)})
@@ -147,7 +147,7 @@ def _position(committed: int | None, there: Bounds) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """What becomes of a group at a batch that cannot be decoded.
+    """The change of a group that skips a batch that cannot be decoded.
 
     Attributes:
         group: Its name in the cluster.
@@ -173,7 +173,7 @@ async def plan_skip(
 
     Args:
         settings: The cluster.
-        group: Its name in the cluster; of a stage, the name alone will do, without ``kafka.group_prefix``.
+        group: Its name in the cluster. For a stage, its name without ``kafka.group_prefix`` is enough.
         partition: Where the batch is.
         offset: The offset that the error ``kafka_batch_undecodable`` names.
         connect: Opens a client.
@@ -182,7 +182,7 @@ async def plan_skip(
         GroupUnknown: It has committed nothing.
         TopicUnknown: There is no such topic or partition.
         GroupBusy: It has live members.
-        SkipRefused: No batch at this offset fails to decode, the group has passed it, or it has not come up to it yet.
+        SkipRefused: There is no undecodable batch at this offset, or the group is already past it or not yet at it.
         BrokerUnavailable: No answer in time.
     """
     return await _skipped(settings, group, partition, offset, connect, reason=None)
@@ -199,8 +199,8 @@ async def skip(
 ) -> Skip:
     """Let a stopped group continue past a batch that cannot be decoded; return what was done.
 
-    The batch stays in its topic until retention deletes it. Arguments and errors as of :func:`plan_skip`; ``reason`` is
-    logged.
+    The batch stays in its topic until retention deletes it. The arguments and errors are those of :func:`plan_skip`;
+    ``reason`` is logged.
     """
     return await _skipped(settings, group, partition, offset, connect, reason=reason)
 
@@ -239,12 +239,12 @@ async def _plan_of_skip(
     there = (await reader.bounds([partition]))[partition]
     now = _position(committed, there)
     if now > offset:
-        raise SkipRefused("skip_refused", f"{group} is at offset {now}, behind {offset}: nothing to skip")
+        raise SkipRefused("skip_refused", f"{group} is at offset {now}, past offset {offset}: there is nothing to skip")
     batch = await _undecodable_at(reader, partition, now, there.end, offset)
     if batch.next_offset is None or not offset < batch.next_offset <= there.end:
         raise SkipRefused(
             "skip_refused",
-            f"the batch at offset {offset} does not say where it ends; move the group by pipeline events rewind",
+            f"the batch at offset {offset} does not say where it ends; move the group with pipeline events rewind",
         )
     skipped = batch.next_offset - offset
     return Skip(group, partition.topic, partition.number, committed, batch.next_offset, skipped, batch.why)
@@ -271,14 +271,14 @@ async def _undecodable_at(
                 "skip_refused", f"the first batch that cannot be decoded is at offset {error.offset}, not {offset}"
             ) from error
         return error
-    raise SkipRefused("skip_refused", f"there is no record at offset {offset}, or behind it")
+    raise SkipRefused("skip_refused", f"there is no record at offset {offset} or after it")
 
 
-# what both do
+# shared by both
 
 
 def _names(settings: KafkaSettings, group: str) -> Sequence[str]:
-    """Return the names to look for: a subscriber's group is named freely, that of a stage has our prefix."""
+    """Return the names to look for: a subscriber's group may have any name, a stage's group has the prefix."""
     return list(dict.fromkeys((group, Names(settings).group(group))))
 
 

@@ -1,4 +1,4 @@
-"""Consuming record by record: concurrently, in order per key, within a hard bound on what a crash repeats."""
+"""Consumes records one by one: concurrently, in order per key, with a hard limit on what a crash repeats."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ _RECOVERABLE: Final = (TransientError, Overloaded, LeaseLost, PermanentError)
 
 
 class KeyedConsumer(GroupMember):
-    """A group member that passes records to a handler: one at a time per key, records without a key in any order.
+    """A group member that passes records to a handler: one at a time per key, and in any order without a key.
 
     The consumer begins no record at or beyond the committed offset plus ``max_span``, so a crash repeats only records
-    before that bound. When it reaches the bound, it commits early. A record that waits for a retry holds up only its
-    key.
+    before that limit. When it reaches the limit, it commits early. A record that waits for a retry delays only its key.
 
-    Records may belong to flows, e.g. integrations. The flows share the slots so that none ever takes them all, and a
-    partition serves each flow with ``concurrency`` workers of its own: a slow or stuck flow never holds up another.
+    Records may belong to flows, e.g. integrations. The flows share the slots so that none takes them all, and a
+    partition has ``concurrency`` workers per flow. So a slow or stuck flow never delays another.
 
     It keeps in memory, per partition, the records of ``max_span`` plus ``fetch_ahead`` offsets, at most
     ``max_span_bytes`` bytes, plus one fetch.
@@ -38,14 +37,14 @@ class KeyedConsumer(GroupMember):
     Args:
         handle: Does the work of one record.
         on_arrival: Called with each record that may begin, without waiting for its turn. None: no call.
-        gate: Makes a gate for each partition whenever the member gets it. None: every record is handled.
+        gate: Makes a gate whenever the member gets a partition. None: every record is handled.
         flow_of: Returns the flow of a record; by default all records are one flow.
-        flows: How many flows there may be. A single one may take every slot.
-        dead_letters: Takes the records that can never be handled.
+        flows: Maximum number of flows. A single flow may take every slot.
+        dead_letters: Stores the records that can never be handled.
         group: Logical name of the group, e.g. ``process``; also the stage in metrics.
         topics: The topics to read; each must have a dead-letter topic.
-        fetch_ahead: How many offsets are fetched beyond ``max_span``. When a partition is paused, the client drops the
-            records that it has fetched, so a quick handler is several times faster with some offsets ahead.
+        fetch_ahead: How many offsets are fetched beyond ``max_span``. The client drops fetched records when it pauses a
+            partition. So with some offsets ahead, a quick handler is several times faster.
         connect: Makes a client; tests pass their own.
     """
 
@@ -122,11 +121,11 @@ class _Begun:
 
     Attributes:
         record: With the number of its current attempt.
-        flow: Whose slots its calls take.
+        flow: The flow whose slots its calls use.
         arrived: Whether the arrival callback has returned, or there is none.
         first_of_key: Whether every earlier record of its key is finished.
-        poison: Why it goes to the dead letters; None: it does not.
-        tries: Number of the next call. It starts at 1 for the arrival, the handler and the dead letter each.
+        poison: The error for which it is dead-lettered, or None.
+        tries: Number of the next call, counted from 1 for each of arrival, handler and dead letter.
     """
 
     record: Record
@@ -138,7 +137,7 @@ class _Begun:
 
 
 class _KeyedWork:
-    """The records of one partition: a gate, a queue per key; per flow, workers for arrivals and for the handler.
+    """The work on one partition: a gate, a queue per key, and per flow the workers for arrivals and for the handler.
 
     Args:
         progressed: Called whenever records are finished or a call has ended.
@@ -184,7 +183,7 @@ class _KeyedWork:
 
     @property
     def has_room(self) -> bool:
-        """See PartitionWork. A pause makes the client drop fetched records, so resume only when many are finished."""
+        """See PartitionWork. A pause makes the client drop fetched records, so it must not be short."""
         settings = self._shared.settings
         most = settings.max_span + self._shared.fetch_ahead // 4
         return self.offsets.span < most and self.offsets.held_bytes <= settings.max_span_bytes // 2
@@ -242,7 +241,7 @@ class _KeyedWork:
         self._advance()
 
     def _advance(self) -> None:
-        """Begin the records that the gate admits, up to the bound."""
+        """Begin the records that the gate admits, up to the limit."""
         if not self._gate_open or self._closed or self._committed is None:
             return
         end = self._committed + self._shared.settings.max_span
@@ -317,17 +316,17 @@ class _KeyedWork:
             self._finish(begun.record)
         else:
             begun.tries = 1
-            self._turns.put_first(begun.flow, begun)  # its dead letter comes next
+            self._turns.put_first(begun.flow, begun)  # write its dead letter next
 
     def _is_over(self, begun: _Begun, queues: FlowQueues[_Begun], error: PipelineError) -> bool:
-        """Return whether a call that failed is over, because the record is poison; else it is made again later.
+        """Handle a failed call. Return True if the record is poison; otherwise schedule another call and return False.
 
         Raises:
             PipelineError: It ends the partition's work, or the member's.
         """
         if isinstance(error, PermanentError):
             if begun.poison is not None:
-                raise error  # not even its dead letter can be written
+                raise error  # its dead letter cannot be written either
             begun.poison = error
             return True
         if isinstance(error, LeaseLost) and (self._lease.lost or self._closed or self._shared.stopping()):
@@ -356,7 +355,7 @@ class _KeyedWork:
         self, begun: _Begun, queues: FlowQueues[_Begun], error: PipelineError, retry_after: float | None
     ) -> None:
         if self._closed:
-            return  # a task that starts now would outlive the partition's work
+            return  # a new task would outlive the partition's work
         pause = self._pause(error, begun.tries, retry_after, begun.record)
 
         async def later() -> None:

@@ -1,6 +1,6 @@
 """A member of a consumer group: fetching, committing, rebalances, heartbeats, stopping.
 
-One task fetches, one commits, one watches the heartbeat; the work of partitions adds its own. If one fails, all end.
+One task fetches, one commits, and one watches the heartbeat; the work on partitions adds more. If one fails, all end.
 Subclasses decide what happens to records.
 """
 
@@ -35,12 +35,12 @@ _CLOSE_WITHIN: Final = 5.0
 class GroupMember(ABC):
     """Implements :class:`pipeline.kafka.protocols.Runner` around the work of partitions.
 
-    Offsets are committed up to the lowest unfinished one. In a rebalance, work on partitions goes on and waits before
-    its next effect; it is kept if the same membership got the partition back in the very next generation, else
-    cancelled. Without a heartbeat for 0.8 of the session timeout all work is cancelled, and begins again from the
-    committed offsets if the group still knows this member. At a batch that cannot be decoded the member ends.
-    Before that it finishes and commits the records before the batch, as far as ``stop_grace_seconds`` allows. It
-    commits nothing after the batch.
+    It commits offsets up to the lowest unfinished one. During a rebalance, running work continues but waits before its
+    next effect. If the same membership gets the partition back in the next generation, the work continues; otherwise it
+    is cancelled. Without a heartbeat for 0.8 of the session timeout, all work is cancelled; it starts again from the
+    committed offsets if the group still knows this member. At a batch that cannot be decoded, the member ends. Before
+    that, it finishes and commits the records before the batch, as far as ``stop_grace_seconds`` allows. It commits
+    nothing after the batch.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class GroupMember(ABC):
 
     @abstractmethod
     def _open(self, partition: Partition, lease: PartitionLease) -> PartitionWork:
-        """Return the work of a partition that this member was just given."""
+        """Return the work for a partition that this member has just got."""
 
     # the public interface
 
@@ -93,7 +93,7 @@ class GroupMember(ABC):
                 try:
                     await self._serve(self._client, tasks)
                 finally:
-                    self._ended = True  # nothing begins any more, whatever a commit or a rebalance would allow
+                    self._ended = True  # from now on nothing begins, not even after a commit or a rebalance
                     for held in self._held.values():
                         held.work.wind_down()
                         held.lease.lose()
@@ -125,7 +125,7 @@ class GroupMember(ABC):
 
     @property
     def alive(self) -> bool:
-        """Whether the loop turned lately."""
+        """Whether the loop has run recently."""
         return time.monotonic() - self._turned < self._settings.liveness_timeout_seconds
 
     def holds(self, topic: TopicName, number: int) -> bool:
@@ -141,7 +141,7 @@ class GroupMember(ABC):
             raise RuntimeError("the member does not run")
         try:
             return self._tasks.create_task(work)
-        except RuntimeError:  # another task has failed: its error is the one to raise
+        except RuntimeError:  # another task has failed: its error is raised
             work.close()
             raise asyncio.CancelledError from None
 
@@ -168,7 +168,7 @@ class GroupMember(ABC):
             self._failure = error
 
     async def on_assigned(self, partitions: frozenset[Partition]) -> None:
-        """A rebalance ended. Nothing is awaited: no record is fetched before its partition is in ``_held``."""
+        """A rebalance ended. It awaits nothing, so that no record is fetched before its partition is in ``_held``."""
         try:
             self._assign(partitions)
         except Exception as error:  # noqa: BLE001 - the client would only log it; the watch raises it
@@ -176,7 +176,7 @@ class GroupMember(ABC):
 
     def _assign(self, partitions: frozenset[Partition]) -> None:
         if self._ended:
-            return  # the member would wait for a task that starts now, and nothing would end that task
+            return  # the member would wait for a new task, but nothing would end it
         before, self._membership = self._membership, self._the_client.membership
         if not continues(before, self._membership):
             self._lose_all("membership_changed")
@@ -207,7 +207,7 @@ class GroupMember(ABC):
             for partition, records in fetched.items():
                 held = self._held.get(partition)
                 if held is None:
-                    self._expired = True  # its work was cancelled: fetch it again from the committed offset
+                    self._expired = True  # its work was cancelled: fetch its records again from the committed offset
                     continue
                 held.work.take(records)
                 self._pause_full(partition, held)
@@ -255,7 +255,7 @@ class GroupMember(ABC):
 
     def _check_heartbeat(self) -> None:
         if self._limbo_since is not None:
-            # no effect is allowed in limbo; after so long the group has removed this member
+            # no effect is allowed in limbo, and after this time the group has removed this member
             waited = time.monotonic() - self._limbo_since
             if self._held and waited > (1 + _FRESH_SHARE) * self._settings.session_timeout_seconds:
                 self._lose_all("rebalance_stuck")
@@ -270,7 +270,7 @@ class GroupMember(ABC):
             offset = await self._the_client.start_offset(partition)
             if offset is None or epoch != self._epoch or self._limbo_since is not None or not self._fresh():
                 return
-            # no await between these, or records are fetched that no work takes
+            # without an await in between: otherwise records are fetched before their work exists
             self._the_client.seek(partition, offset)
             self._the_client.resume(partition)  # it may have been full when its work was cancelled
             self._begin(partition)
@@ -311,7 +311,7 @@ class GroupMember(ABC):
     # committing
 
     async def _commit(self) -> None:
-        """Commit the finished offsets. After a failure, the next commit or the next member makes up for it."""
+        """Commit the finished offsets. After a failure, the next commit or the next member does it."""
         try:
             async with asyncio.timeout(self._settings.commit_timeout_seconds), self._commit_lock:
                 await self._commit_due()
@@ -370,7 +370,7 @@ class GroupMember(ABC):
             service.cancel()
 
     async def _drain(self) -> None:
-        """Let running calls finish within the grace, then end what is left."""
+        """Let running calls finish within the grace period, then cancel the rest."""
         for held in self._held.values():
             held.work.wind_down()
         try:

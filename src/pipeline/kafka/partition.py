@@ -20,7 +20,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _CALLS_BETWEEN_YIELDS: Final = 8
-"""A handler that never waits must not keep the loop from sending heartbeats."""
+"""A worker yields after this many calls: a handler that never waits must not delay the heartbeats."""
 
 
 class PartitionWork(Protocol):
@@ -38,7 +38,7 @@ class PartitionWork(Protocol):
 
     @property
     def full(self) -> bool:
-        """Whether the member should fetch no more records of it now."""
+        """Whether the member should stop fetching records of it for now."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class PartitionWork(Protocol):
         ...
 
     def take(self, records: Sequence[Record]) -> None:
-        """Take these records, except those taken before."""
+        """Take these records, and ignore those taken before."""
         ...
 
     def note_commit(self, offset: int) -> None:
@@ -68,7 +68,7 @@ class HeldPartition:
 
     Attributes:
         committed: The offset that this member committed last; -1 before the first commit.
-        paused: Whether the client fetches no more of it.
+        paused: Whether the client has paused it.
     """
 
     def __init__(self, work: PartitionWork, lease: PartitionLease) -> None:
@@ -103,12 +103,12 @@ class OffsetTracker:
     def finish(self, offset: int) -> None:
         """Note that this record is finished. Raises KeyError unless it was in work."""
         self._bytes -= self._unfinished.pop(offset)
-        # the first key of a dict that lost its first ones is slow to find
+        # to find the first key of a dict is slow after its first keys were removed
         while self._taken and self._taken[0] not in self._unfinished:
             self._taken.popleft()
 
     def skip_to(self, offset: int) -> None:
-        """Continue at this offset: those before it hold no further record. Call it only while no record is in work."""
+        """Continue at this offset, because no records are left before it. Call this only while no record is in work."""
         self._next = offset
 
     @property
@@ -123,7 +123,7 @@ class OffsetTracker:
 
     @property
     def span(self) -> int:
-        """How many offsets there are from the lowest unfinished one up to the next to fetch."""
+        """Number of offsets from the lowest unfinished one to the next one to fetch."""
         if self._next is None or self.to_commit is None:
             return 0
         return self._next - self.to_commit
@@ -146,7 +146,8 @@ class PartitionLease:
     It is held, in limbo during a rebalance, or lost for good.
 
     Args:
-        fresh: Returns whether the last heartbeat is recent enough, by a clock that runs on while the process is frozen.
+        fresh: Returns whether the last heartbeat is recent enough. Its clock must keep running while the process is
+            frozen.
     """
 
     def __init__(self, fresh: Callable[[], bool]) -> None:
@@ -157,11 +158,11 @@ class PartitionLease:
 
     @property
     def lost(self) -> bool:
-        """Whether no effect is allowed any more, for good."""
+        """Whether the lease is lost for good."""
         return self._state is _State.LOST
 
     def suspend(self) -> None:
-        """Note that a rebalance has begun: it is not known yet who gets the partition."""
+        """Note that a rebalance has begun, so that the next owner of the partition is unknown."""
         if self._state is _State.HELD:
             self._state = _State.LIMBO
             self._settled.clear()
@@ -178,7 +179,7 @@ class PartitionLease:
         self._settled.set()
 
     def allows(self) -> bool:
-        """Return whether an effect is allowed at once. If not, :meth:`ensure` waits, or says why."""
+        """Return whether an effect is allowed at once. If not, :meth:`ensure` waits or raises."""
         return self._state is _State.HELD and self._fresh()
 
     async def ensure(self) -> None:
@@ -186,7 +187,7 @@ class PartitionLease:
         while self._state is _State.LIMBO:  # the next rebalance may begin before this task runs
             await self._settled.wait()
         if self._state is _State.HELD and not self._fresh():
-            # for good: a heartbeat that succeeds later does not show who had the partition in between
+            # for good: after a gap, another member may have had the partition, even if heartbeats succeed again
             self.lose()
         if self._state is _State.LOST:
             raise LeaseLost(
@@ -196,14 +197,14 @@ class PartitionLease:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What the calls of one partition have in common.
+    """Functions and state that the calls of one partition share.
 
     Attributes:
         running: The tasks of the workers that are in a call.
-        allowed: Returns whether a call may begin at once; asked first, so that most calls wait for nothing.
-        ensure: Returns when a call may begin; raises LeaseLost when no call may begin any more.
+        allowed: Returns whether a call may begin at once. It is checked first, so that most calls need not wait.
+        ensure: Waits until a call may begin; raises LeaseLost if no further call may.
         ended: Called after each call with the seconds that it took.
-        idle: Called whenever a worker has nothing to call any more.
+        idle: Called whenever a worker has no more items.
         run: Runs a worker.
     """
 
@@ -216,13 +217,13 @@ class Calls:
 
 
 class WorkerQueue(Generic[T]):
-    """Items that are ready for a call, and the workers that make the calls; a worker without an item ends.
+    """Items that are ready for a call, and the workers that make the calls. A worker without items ends.
 
     Args:
         call: Makes the call.
-        share: A worker holds one slot of it during each call, and none while it waits.
-        workers: Most calls at the same time.
-        calls: What the calls of the partition have in common.
+        share: A worker holds one of its slots during each call, but none while it waits.
+        workers: Maximum number of calls at the same time.
+        calls: The shared functions and state of the partition's calls.
     """
 
     def __init__(self, call: Callable[[T], Awaitable[None]], *, share: Share, workers: int, calls: Calls) -> None:
@@ -289,11 +290,11 @@ class WorkerQueue(Generic[T]):
 
 
 class FlowQueues(Generic[T]):
-    """The worker queues of a partition, one per flow, made when a flow appears.
+    """The worker queues of a partition, one per flow. A queue is created when its flow first appears.
 
     Args:
         slots: The flows of all partitions share them.
-        workers: Most calls of one flow at the same time.
+        workers: Maximum number of calls of one flow at the same time.
 
     The other arguments are those of :class:`WorkerQueue`.
     """
@@ -330,7 +331,7 @@ def report_retry(
     metrics.consumer_retries.labels(stage=group, code=error.code).inc()
     position = {}
     if record is not None:
-        # the key is the job: an operator who asks why a job hangs looks for it in the log
+        # the key names the job, and operators search the log for it
         position = {
             "topic": record.topic,
             "partition": record.partition,
@@ -350,5 +351,5 @@ def report_retry(
 
 
 def continues(before: tuple[str, int] | None, after: tuple[str, int] | None) -> bool:
-    """Return whether no other member can have had our partitions: same member, and no generation in between."""
+    """Return whether no other member can have had the partitions: same member, and no generation in between."""
     return before is not None and after is not None and before[0] == after[0] and before[1] + 1 == after[1]

@@ -1,4 +1,4 @@
-"""Publishing with a hard deadline."""
+"""Publishes records with a hard deadline."""
 
 from __future__ import annotations
 
@@ -36,33 +36,34 @@ _RECONNECT: Final = 1.0
 
 _LOOK_EVERY: Final = 2.0
 _ANSWER_WITHIN: Final = 4.0
-"""Seconds. Both together are less than 10: so soon readiness shows that the brokers are gone."""
+"""Seconds. Both together are less than 10, the time within which readiness shows an outage of the brokers."""
 
 _APPEND_TIME: Final = 1
 """Kafka's number for ``message.timestamp.type=LogAppendTime``."""
 _FIRST_MS: Final = 946_684_800_000
-"""The year 2000. The embedded broker answers with a time long before it, which is none."""
+"""The year 2000. The embedded broker answers with a time long before it, which is not real."""
 
 MAX_SENDS_IN_FLIGHT: Final = 256
-"""Records that one publisher sends at the same time.
+"""Maximum number of records that one publisher sends at the same time.
 
-It bounds the memory of an outage, to this times the largest record, and suffices for tens of thousands a second.
+During an outage, memory holds at most this many of the largest records. It suffices for tens of thousands of records
+per second.
 """
 
 
 class KafkaPublisher:
-    """Appends records, idempotently and with acks=all. Use it as an async context manager.
+    """Appends records idempotently and with acks=all. Use it as an async context manager.
 
-    It connects in the background and goes on trying, so a process can start before its brokers do. A record that was
-    not confirmed in time stays with the client and may still land when the brokers are back; it counts as in flight
-    until then, which bounds the memory that an outage takes. A producer that can never send again is replaced.
+    It connects in the background and keeps trying, so a process can start before its brokers. A record that was not
+    confirmed in time stays in the client and may still be appended when the brokers are back. Until then it counts as
+    in flight, which limits the memory during an outage. A producer that can never send again is replaced.
 
     Args:
         settings: Cluster and limits.
         client_id: Shown in the brokers' logs and quotas.
-        metrics: Where times and failures are counted.
-        connect: Makes a connected producer; tests give their own.
-        max_in_flight: Records sent and not confirmed; further ones are refused.
+        metrics: Counts times and failures.
+        connect: Makes a connected producer; tests pass their own.
+        max_in_flight: Maximum number of sent but unconfirmed records; further ones are refused.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class KafkaPublisher:
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Begin to connect; does not wait for it.
+        """Begin to connect, without waiting for it.
 
         Raises:
             FatalError: A certificate file cannot be used.
@@ -105,7 +106,7 @@ class KafkaPublisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for pending confirmations, at most ``ack_timeout_seconds``, then let go of everything."""
+        """Wait for pending confirmations, at most ``ack_timeout_seconds``; then release everything."""
         if self._keeper:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -142,11 +143,12 @@ class KafkaPublisher:
         size = record_size(record)
         if size > limit:
             raise RecordTooLarge(
-                "record_too_large", f"The record takes {size} bytes, {limit} are allowed (kafka.max_record_bytes)."
+                "record_too_large",
+                f"The record has {size} bytes, but only {limit} are allowed (kafka.max_record_bytes).",
             )
         if self._in_flight >= self._max_in_flight:
             raise Overloaded(
-                "sends_in_flight", f"{self._in_flight} records wait for their confirmation; no more are accepted."
+                "sends_in_flight", f"{self._in_flight} records wait for confirmation; no more are accepted."
             )
 
     async def _sent(self, record: OutgoingRecord) -> RecordPosition:
@@ -171,7 +173,7 @@ class KafkaPublisher:
         return RecordPosition(record.topic, appended.partition, appended.offset, _appended_ms(appended))
 
     def _handed_over(self, producer: Producer, record: OutgoingRecord) -> asyncio.Future[Appended]:
-        """Return what the caller waits for: the position, the client's error, or TimeoutError at the deadline."""
+        """Send a record; return a future with its position, the client's error, or TimeoutError at the deadline."""
         sent = producer.send(record, self._settled)
         self._in_flight += 1
         self._deadlines.add(sent)
@@ -182,12 +184,12 @@ class KafkaPublisher:
 
     @property
     def _usable(self) -> Producer | None:
-        """The producer while it is connected and its keeper works; else :meth:`_current` waits for one, or raises."""
+        """The producer if it is connected and its keeper runs; otherwise None, and :meth:`_current` waits or raises."""
         return self._producer if self._connected.is_set() and self._keeper and not self._keeper.done() else None
 
     async def _current(self) -> Producer:
         if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
-            self._keeper.result()  # what nobody expected ended it: nothing would ever connect again
+            self._keeper.result()  # an unexpected error ended it, so nothing would ever connect again
         await self._connected.wait()
         if self._producer is None:
             raise ProducerClosed
@@ -211,7 +213,7 @@ class KafkaPublisher:
             try:
                 self._producer = await self._connect()
             except (BrokerUnavailable, FatalError) as error:
-                # a certificate that cannot be used may be in the middle of its rotation
+                # an unusable certificate may be in the middle of its rotation
                 self._problem = error
                 log.warning("connection_failed", component="publisher", code=error.code, message=error.message)
                 await asyncio.sleep(_RECONNECT)
@@ -225,7 +227,7 @@ class KafkaPublisher:
             await producer.close(0)
 
     def _ended(self, keeper: asyncio.Task[None]) -> None:
-        """Say why nothing connects any more: only an error that nobody expected ends the task that connects."""
+        """Record why the publisher no longer connects: only an unexpected error ends the task that connects."""
         error = None if keeper.cancelled() else keeper.exception()
         if error is not None:
             name = type(error).__name__
@@ -241,10 +243,10 @@ class KafkaPublisher:
             watch.cancel()
             await asyncio.wait([watch])
         if not watch.cancelled():
-            watch.result()  # it never returns, so this raises what nobody expected
+            watch.result()  # it never returns, so this raises an unexpected error
 
     async def _watch(self, producer: Producer) -> None:
-        """Ask every few seconds whether a broker answers; publications do not wait for it."""
+        """Check every few seconds whether a broker answers. Publications do not wait for it."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             if await producer.reachable(_ANSWER_WITHIN):
@@ -261,7 +263,7 @@ class KafkaPublisher:
 
 
 def _appended_ms(appended: Appended) -> int | None:
-    """Return the broker's time of an append, or None if the broker does not say it."""
+    """Return the broker's time of an append, or None if the broker does not return it."""
     timestamp = appended.timestamp
     known = appended.timestamp_type == _APPEND_TIME and timestamp is not None and timestamp >= _FIRST_MS
     return timestamp if known else None

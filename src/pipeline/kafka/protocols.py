@@ -17,7 +17,7 @@ class Partition(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """The offsets that one partition holds: ``first`` up to, but not including, ``end``."""
+    """The offsets in one partition: from ``first`` up to, but not including, ``end``."""
 
     first: int
     end: int
@@ -42,13 +42,13 @@ class Publisher(Protocol):
             BrokerUnavailable: No acknowledgement within ``settings.ack_timeout_seconds`` (TransientError). Repeating
                 is safe.
             RecordTooLarge: The record exceeds ``settings.max_record_bytes`` (PermanentError). Raised before sending.
-            Overloaded: As many sends as are allowed are waiting already. Nothing was sent.
+            Overloaded: The maximum number of sends is waiting already. Nothing was sent.
         """
         ...
 
 
 class Lease(Protocol):
-    """The right to have effects on the outside world for one record. A member loses it with the partition."""
+    """The right to cause effects outside for one record. A member loses it together with the partition."""
 
     @property
     def lost(self) -> bool:
@@ -56,9 +56,9 @@ class Lease(Protocol):
         ...
 
     async def ensure(self) -> None:
-        """Return if effects are allowed now; call it right before each effect.
+        """Check that effects are allowed now; call this right before each effect.
 
-        During a rebalance it waits until it is known who gets the partition.
+        During a rebalance, it waits until the owner of the partition is known.
 
         Raises:
             LeaseLost: The partition went to another member, or this member had no successful heartbeat for 0.8 of the
@@ -68,13 +68,13 @@ class Lease(Protocol):
 
 
 Handle = Callable[[Record, Lease], Awaitable[None]]
-"""Does the work of one record. It returns when everything is durable that must be so before its offset is committed.
+"""Does the work of one record. When it returns, everything that must be durable before the commit of its offset is.
 
-Records of equal key never overlap, and are handled in the order of their offsets. It may raise:
-    TransientError: Called again later with ``attempt + 1``; other keys go on, later records of this key wait.
-    PermanentError: The record goes to the topic's dead-letter topic with the reason.
-    Overloaded: Called again later, not counted as an attempt.
-    LeaseLost: Called again later if the partition is still this member's, not counted as an attempt; else dropped.
+Records with the same key never overlap and are handled in offset order. It may raise:
+    TransientError: Called again later with ``attempt + 1``. Other keys continue; later records of this key wait.
+    PermanentError: The record is dead-lettered with the reason.
+    Overloaded: Called again later. This is not counted as an attempt.
+    LeaseLost: Called again later if this member still has the partition, not counted as an attempt; else dropped.
     FatalError: The process stops. So does any other exception.
 """
 
@@ -84,19 +84,19 @@ FlowOf = Callable[[Record], str]
 OnArrival = Callable[[Record], Awaitable[None]]
 """Called with a record as soon as it is fetched, while earlier records of its key are still being handled.
 
-Must be idempotent. It returns before the record itself is handled. Errors as those of :data:`Handle`.
+Must be idempotent. It returns before the record itself is handled. The errors are those of :data:`Handle`.
 """
 
 
 class BatchHandler(Protocol):
-    """Does one stage's work for runs of consecutive records of one partition."""
+    """Does one stage's work for batches of consecutive records of one partition."""
 
     async def assigned(self, topic: TopicName, partition: int) -> None:
         """Prepare for a partition that this member has just got: load the state that its work needs."""
         ...
 
     async def handle_batch(self, records: Sequence[Record], lease: Lease) -> None:
-        """Do the work for records of one partition, in offset order; same errors as :data:`Handle`.
+        """Do the work for records of one partition, in offset order. The errors are those of :data:`Handle`.
 
         A TransientError repeats the whole batch.
         """
@@ -107,9 +107,9 @@ class Gate(Protocol):
     """Decides which records of one partition are handled. It lives as long as the member has the partition."""
 
     async def open(self, first: Record) -> None:
-        """Prepare, given the first record that was fetched; no record is handled before this returns.
+        """Prepare, given the first fetched record. No record is handled before this returns.
 
-        It may take long: other partitions go on meanwhile.
+        It may take long; other partitions continue meanwhile.
 
         Raises:
             TransientError: Called again later.
@@ -118,7 +118,7 @@ class Gate(Protocol):
         ...
 
     def admit(self, record: Record) -> bool:
-        """Return whether to handle a record; if not, it is finished.
+        """Return whether to handle a record; otherwise it is finished at once.
 
         Called exactly once per record that is for the group, in offset order. It must not fail.
         """
@@ -150,12 +150,12 @@ class Runner(Protocol):
 
     @property
     def condition(self) -> str:
-        """How the member is, in words for a person; the reason if it is not ready."""
+        """The state of the member, as text for people; the reason if it is not ready."""
         ...
 
     @property
     def alive(self) -> bool:
-        """Whether the poll loop turned within the last ``settings.liveness_timeout_seconds``."""
+        """Whether the poll loop has run within the last ``settings.liveness_timeout_seconds``."""
         ...
 
 
@@ -163,10 +163,10 @@ class Runner(Protocol):
 
 
 class RebalanceListener(Protocol):
-    """Is notified of rebalances. The client's coordination task waits for each call, so return quickly."""
+    """Called at rebalances. The client's coordination task waits for each call, so return quickly."""
 
     async def on_revoked(self) -> None:
-        """All partitions are taken away; the group has not been joined again yet."""
+        """All partitions were revoked, and the member has not joined the group again yet."""
         ...
 
     async def on_assigned(self, partitions: frozenset[Partition]) -> None:
@@ -228,7 +228,7 @@ class GroupClient(Protocol):
         ...
 
     async def refresh_ends(self, partitions: Sequence[Partition]) -> None:
-        """Ask for the ends of partitions that are not fetched now; never fails, and gives up after a few seconds."""
+        """Query the ends of partitions that are not fetched now. It never fails, and gives up after a few seconds."""
         ...
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - never hangs, never raises
@@ -281,7 +281,7 @@ class PartitionReader(Protocol):
 
 
 class GroupAdmin(Protocol):
-    """A Kafka client that looks at a consumer group from outside and sets its offsets."""
+    """A Kafka client that reads and sets a consumer group's offsets from outside."""
 
     @property
     def reader(self) -> PartitionReader:

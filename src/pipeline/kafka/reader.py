@@ -1,4 +1,4 @@
-"""Reading topics without a group: bounded, or merged and following."""
+"""Reads topics without a group: a bounded range, or several topics merged and followed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from pipeline.observability import get_logger
 log = get_logger(__name__)
 
 _AHEAD: Final = 500
-"""Records of a partition that may wait in a merge before no more is fetched of it. Fetching only the partitions with an
-empty buffer would be slow: the client holds back a fetch while it has records of others that were not taken."""
+"""Maximum number of records of a partition that wait in a merge before its fetches stop.
+
+Fetching only the partitions with an empty buffer would be slow, because the client delays a fetch while it has records
+of other partitions.
+"""
 _LIVE_WAIT: Final = 1.0
-"""Seconds that one wait for new records lasts; only how soon a lost connection is noticed depends on it."""
+"""Seconds that one wait for new records lasts. It only affects how soon a lost connection is noticed."""
 _LAST_MS: Final = 253_402_300_799_000
 """About the last millisecond that a datetime can hold: producers may write any number."""
 
@@ -32,7 +35,7 @@ Connect = Callable[[KafkaSettings], AbstractAsyncContextManager[PartitionReader]
 async def missing_topics(settings: KafkaSettings, topics: Sequence[TopicName]) -> list[str]:
     """Return the cluster's names of those topics that do not exist, or that may not be described.
 
-    Asking creates none, except on the embedded broker, which creates topics in no other way.
+    It creates none, except on the embedded broker, which has no other way to create topics.
 
     Raises:
         BrokerUnavailable: No answer in time.
@@ -42,7 +45,7 @@ async def missing_topics(settings: KafkaSettings, topics: Sequence[TopicName]) -
 
 
 async def topic_names(settings: KafkaSettings) -> list[TopicName]:
-    """Return the topics of the cluster that have our prefix and that may be described, sorted.
+    """Return the topics of the cluster that have the prefix of the settings and may be described, sorted.
 
     Raises:
         BrokerUnavailable: No answer in time.
@@ -70,7 +73,7 @@ async def read_topic(
     Args:
         settings: The cluster.
         topic: What to read.
-        ranges: Partitions and offsets to read; offsets that are gone are skipped. Default: all that it holds now.
+        ranges: Partitions and offsets to read; deleted offsets are skipped. Default: all current offsets.
 
     Raises:
         BrokerUnavailable: No answer in time, or there is no such topic.
@@ -86,20 +89,20 @@ async def read_topic(
 async def read_back(settings: KafkaSettings, first: Record, *, most: int, milliseconds: int) -> AsyncIterator[Record]:
     """Yield the records of one partition right before a given one, in offset order; memory is bounded by one fetch.
 
-    Records that are older, by their timestamps, and at the beginning of the range are left out. So is a batch that
-    cannot be decoded: it lies before the given record, so an operator has skipped it on purpose. The log names it.
+    Older records (by timestamp) at the beginning of the range are left out. A batch that cannot be decoded is left out
+    too: it comes before the given record, so an operator has skipped it on purpose. The log names it.
 
     Args:
         settings: The cluster.
-        first: The record where it ends; it is not yielded.
-        most: Offsets to go back at most.
-        milliseconds: How much older than ``first`` a record may be, as far as the broker can look that up.
+        first: The record at the end of the range; it is not yielded.
+        most: Maximum number of offsets to go back.
+        milliseconds: How much older than ``first`` a record may be, if the broker can look that up.
 
     Raises:
         BrokerUnavailable: No answer in time.
     """
     if not first.offset or not most:
-        return  # nothing lies before it: a new group needs no connection for each partition
+        return  # there is nothing before it: a new group needs no connection for each partition
     partition = Partition(first.topic, first.partition)
     async with open_reader(settings, first.topic) as reader:
         start = await _start_of_range(reader, partition, first, most=most, milliseconds=milliseconds)
@@ -109,7 +112,7 @@ async def read_back(settings: KafkaSettings, first: Record, *, most: int, millis
                     yield record
             except BatchUndecodable as error:
                 log.warning("batch_left_out", **error.position, why=error.why)
-                start = max(error.next_offset or 0, error.offset + 1)  # a damaged batch may say anything
+                start = max(error.next_offset or 0, error.offset + 1)  # a damaged batch may have any value
             else:
                 return
 
@@ -124,7 +127,7 @@ async def _start_of_range(
         return start
     time = datetime.fromtimestamp(min(since, _LAST_MS) / 1000, UTC)
     offset = (await reader.offsets({partition: there}, time))[partition]
-    # a broker that keeps no times answers anything: then the number alone bounds the range
+    # a broker without times may answer anything: then only the number limits the range
     return max(start, offset) if offset <= first.offset else start
 
 
@@ -182,12 +185,13 @@ async def tail(
         settings: The cluster.
         topics: What to read.
         since: Where to begin.
-        follow: Whether to go on for ever with new records; else it ends where the topics ended at the beginning.
+        follow: Whether to continue for ever with new records. Otherwise it stops at the ends that the topics had at the
+            start.
         missing: Called for each topic that does not exist; may raise.
         connect: Opens a reader.
 
     Raises:
-        BrokerUnavailable: No answer in time. While following, an absent broker is waited for.
+        BrokerUnavailable: No answer in time. While it follows, it waits for an absent broker.
         BatchUndecodable: A batch cannot be decoded; every record of its partition before it was fetched.
     """
     async with connect(settings) as reader:
@@ -217,7 +221,7 @@ async def tail(
 async def _backlog(
     reader: PartitionReader, ends: Mapping[Partition, int], patience: float, *, beyond: bool
 ) -> AsyncGenerator[Record, None]:
-    """Yield the records before the ends, and with ``beyond`` those that were fetched behind them."""
+    """Yield the records before the ends, and with ``beyond`` also fetched ones after them."""
     merge = Merge(ends)
     while True:
         while (record := merge.pop()) is not None:
@@ -237,10 +241,10 @@ async def _backlog(
 
 
 class Merge:
-    """Orders records of several partitions by their timestamps, without waiting for more than the next of each.
+    """Orders records of several partitions by their timestamps. It needs only the next record of each partition.
 
     Args:
-        partitions: From which records are expected.
+        partitions: The partitions that send records.
     """
 
     def __init__(self, partitions: Iterable[Partition]) -> None:
@@ -251,12 +255,15 @@ class Merge:
 
     @property
     def empty(self) -> list[Partition]:
-        """Partitions whose next record is not known yet; until it is, or they are finished, none can be ordered."""
+        """Partitions whose next record is not known yet.
+
+        Until they get one or are finished, no record can be ordered.
+        """
         return sorted(self._empty)
 
     @property
     def short(self) -> list[Partition]:
-        """Partitions of which few records wait and more are expected; those without any are among them."""
+        """Unfinished partitions with few or no waiting records."""
         return sorted(
             one for one, waiting in self._waiting.items() if one not in self._finished and len(waiting) < _AHEAD
         )
@@ -274,7 +281,7 @@ class Merge:
         self._empty.discard(partition)
 
     def pop(self) -> Record | None:
-        """Return the earliest record, or None: a partition has none to compare yet, or all are finished."""
+        """Return the earliest record; None if a partition has no record to compare yet, or all are finished."""
         if self._empty or not self._heads:
             return None
         _, partition = heapq.heappop(self._heads)

@@ -1,4 +1,4 @@
-"""How to reach Kafka, how topics and groups are named in the cluster, and how a group member works."""
+"""Settings of the Kafka cluster, of the names of topics and groups in it, and of a group member."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pipeline.retry import RetrySettings
 from pipeline.units import Bytes, Count, Seconds
 
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
-"""What Kafka allows as a topic name."""
+"""The names that Kafka allows for topics."""
 _TOKEN_URL: Final = re.compile(r"https://|http://(127\.0\.0\.1|localhost)[:/]")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 _MAX_PORT: Final = 65_535
 
 
 def broker_fault(server: str) -> str | None:
-    """Return why a text is no ``host:port`` of a broker, as the rest of a sentence; None if it is one.
+    """Return why a text is not a broker's ``host:port``, as the rest of a sentence; None if it is one.
 
-    The text may hold a password, so nothing of it is repeated.
+    The text may contain a password, so the answer repeats no part of it.
     """
     if not server:
         return "is empty"
@@ -35,8 +35,8 @@ def broker_fault(server: str) -> str | None:
     if not colon or (host.startswith("[") and not host.endswith("]")):
         return "has no port"
     if not (port.isascii() and port.isdecimal() and 0 < int(port) <= _MAX_PORT):
-        return f"has a port that is no number from 1 to {_MAX_PORT}"
-    return None if _is_host(host) else "has a host that is no name or IP address ([...] around IPv6)"
+        return f"has a port that is not a number from 1 to {_MAX_PORT}"
+    return None if _is_host(host) else "has a host that is neither a name nor an IP address ([...] around IPv6)"
 
 
 def _is_host(host: str) -> bool:
@@ -78,7 +78,7 @@ class SaslSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
-        description="SASL mechanism. PLAIN without TLS sends the password readable"
+        description="SASL mechanism. PLAIN without TLS sends the password in clear text"
     )
     username: str | None = Field(default=None, min_length=1, description="User, for PLAIN and SCRAM")
     password: SecretStr | None = Field(default=None, description="Password, for PLAIN and SCRAM")
@@ -112,7 +112,7 @@ class SaslSettings(BaseModel):
         if missing:
             raise ValueError(f"mechanism {self.mechanism} needs {' and '.join(missing)}")
         if surplus:
-            raise ValueError(f"mechanism {self.mechanism} has no use for {' and '.join(surplus)}")
+            raise ValueError(f"mechanism {self.mechanism} does not use {' and '.join(surplus)}")
         return self
 
 
@@ -157,7 +157,7 @@ class KafkaSettings(BaseModel):
         default=1_000_000,
         ge=10_000,
         le=50_000_000,
-        description="Largest record with key and headers. message.max.bytes of the brokers must be at least 16384 bytes higher, since dead letters carry more headers",
+        description="Largest record with key and headers. message.max.bytes of the brokers must be at least 16384 bytes higher, because dead letters have more headers",
     )
     ack_timeout_seconds: Seconds = Field(
         default=5.0,
@@ -167,18 +167,18 @@ class KafkaSettings(BaseModel):
     )
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
         default="none",
-        description="How batches are compressed on their way to the brokers; topics of `topics create` are stored uncompressed all the same. Set it where the network is slow or its traffic is paid for. All codecs are read",
+        description="Compression of batches on their way to the brokers. Topics of `topics create` are stored uncompressed in any case. Set it if the network is slow or its traffic costs money. Readers support all codecs",
     )
     request_timeout_seconds: Seconds = Field(
         default=10.0,
         gt=0,
         le=300,
-        description="How long a broker may take to answer a request, then the connection is closed. Raise it for a distant or busy cluster",
+        description="How long a broker may take to answer a request before the connection is closed. Raise it for a distant or busy cluster",
     )
 
     @property
     def protocol(self) -> Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]:
-        """The security protocol: as set, or as it follows from ``tls`` and ``sasl``."""
+        """The security protocol: the configured one, or the one that follows from ``tls`` and ``sasl``."""
         if self.security_protocol:
             return self.security_protocol
         if self.sasl:
@@ -225,7 +225,7 @@ class KafkaSettings(BaseModel):
 
 
 class Names:
-    """Translates the names of topics and groups between ours and the cluster's, by prefix and ``kafka.topics``."""
+    """Translates logical names of topics and groups to those in the cluster and back."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._real = {topic: settings.topics.get(topic, settings.topic_prefix + topic) for topic in Topic}
@@ -238,7 +238,7 @@ class Names:
         return self._real[Topic(topic)] if topic in self._real else self._topic_prefix + topic
 
     def logical(self, name: str) -> TopicName:
-        """Return the topic of a name in the cluster. Raises KeyError for a topic without our prefix."""
+        """Return the topic of a name in the cluster. Raises KeyError for a topic without the prefix."""
         if name in self._logical:
             return self._logical[name]
         if not name.startswith(self._topic_prefix):
@@ -251,9 +251,9 @@ class Names:
 
 
 class ConsumerSettings(BaseModel):
-    """How one member of a consumer group works. :class:`WorkerSettings` and the subscriber's settings make it.
+    """Parameters of one member of a consumer group. :class:`WorkerSettings` and the subscriber's settings create them.
 
-    Values without a setting of their own have the same reason everywhere, which is written beside them.
+    The values that are not settings are the same everywhere, for the reasons given beside them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -268,9 +268,9 @@ class ConsumerSettings(BaseModel):
     max_span: Count = Field(default=500, ge=1, le=100_000)
     """Offsets between the lowest unfinished and the highest fetched record of a partition; then it is paused."""
     max_span_bytes: Bytes = Field(default=8_000_000, ge=1)
-    """Bytes of fetched and unfinished records of a partition; then it is paused: this bounds the memory."""
+    """Bytes of fetched and unfinished records of a partition before it is paused. This limits the memory."""
     max_poll_records: Count = Field(default=200, ge=1, le=10_000)
-    """Records that one call takes from the client; a span may exceed its limit by it."""
+    """Records that one call takes from the client. A span may exceed its limit by this number."""
     stop_grace_seconds: Seconds = Field(default=25.0, ge=0, le=86_400)
     retry: RetrySettings = Field(default=RetrySettings())
     commit_interval_seconds: Seconds = Field(default=1.0, gt=0, le=60)
@@ -285,9 +285,9 @@ class ConsumerSettings(BaseModel):
     fetch_wait_seconds: Seconds = Field(default=0.5, gt=0, le=5)
     """How long a broker may hold back an empty answer; it sends records at once."""
     liveness_timeout_seconds: Seconds = Field(default=60.0, gt=0)
-    """A member whose loop has not turned for this long is reported dead: far more than any turn takes."""
+    """A member whose loop has not run for this long is reported dead. One turn takes far less."""
     batch_records: Count = Field(default=500, ge=1, le=100_000)
-    """Most records of one batch: those of one segment of the audit log."""
+    """Maximum number of records per batch: as many as a segment of the audit log holds."""
     batch_linger_seconds: Seconds = Field(default=2.0, ge=0, le=60)
     lost_records: Literal["stop", "report"] = "stop"
 
@@ -295,11 +295,11 @@ class ConsumerSettings(BaseModel):
     def _ordered(self) -> Self:
         if self.commit_timeout_seconds > self.session_timeout_seconds / 2:
             raise ValueError(
-                "commit_timeout_seconds must not exceed half of session_timeout_seconds: a rebalance waits for it"
+                "commit_timeout_seconds must not exceed half of session_timeout_seconds: a rebalance waits for the commit"
             )
         if self.poll_interval_seconds > self.session_timeout_seconds / 5:
             raise ValueError(
-                "poll_interval_seconds must not exceed a fifth of session_timeout_seconds: lost work is noticed by it"
+                "poll_interval_seconds must not exceed a fifth of session_timeout_seconds: a member must notice lost work in time"
             )
         return self
 
@@ -313,25 +313,25 @@ class WorkerSettings(BaseModel):
         default=10.0,
         ge=1,
         le=300,
-        description="A worker without a heartbeat for this long loses its partitions to the others; it stops its work after 0.8 of it. Raise it if short network failures cause rebalances",
+        description="A worker without a heartbeat for this long loses its partitions to the others; it stops its work after 0.8 of this time. Raise it if short network failures cause rebalances",
     )
     concurrency: Count = Field(
         default=16,
         ge=1,
         le=1000,
-        description="Jobs of one partition and one integration in work at the same time. Raise it to use a bigger machine with few partitions",
+        description="Jobs of one partition and one integration that are in work at the same time. Raise it to use a larger machine with few partitions",
     )
     slots: Count = Field(
         default=64,
         ge=1,
         le=10_000,
-        description="Jobs in work at the same time, all partitions of the process together. With several integrations, one of them gets at most two thirds, so that it never holds up the others. Lower it to save memory: a job in work holds up to 4 chunks",
+        description="Jobs in work at the same time, over all partitions of the process. With several integrations, each gets at most two thirds, so that it never blocks the others. Lower it to save memory: a job in work holds up to 4 chunks",
     )
     stop_grace_seconds: Seconds = Field(
         default=25.0,
         ge=0,
         le=86_400,
-        description="How long running work may continue when the process is stopped. Keep it below the grace of the container",
+        description="How long running work may continue when the process is stopped. Keep it below the grace period of the container",
     )
     retry: RetrySettings = Field(
         default=RetrySettings(), description="Pauses before a record is handled again after a transient error"
@@ -340,7 +340,7 @@ class WorkerSettings(BaseModel):
         default=1.0,
         gt=0,
         le=60,
-        description="Time between two commits of offsets. A crash repeats what was finished since; raise it to spare the brokers",
+        description="Time between two commits of offsets. A crash repeats the work since the last commit. Raise it to reduce the load on the brokers",
     )
     batch_linger_seconds: Seconds = Field(
         default=2.0,
@@ -350,7 +350,7 @@ class WorkerSettings(BaseModel):
     )
     lost_records: Literal["stop", "report"] = Field(
         default="stop",
-        description="If records expired before they were read: stop the process and name them, or log records_lost and continue behind the gap",
+        description="If records expired before they were read: stop the process and name them, or log records_lost and continue after the gap",
     )
 
     def for_consumer(self) -> ConsumerSettings:

@@ -1,4 +1,4 @@
-"""Slots that several flows share: one flow never takes them all."""
+"""Slots that several flows share, so that one flow never takes them all."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pipeline.shares import room
 
 
 class SharedSlots:
-    """Bounds how many calls run at the same time, and shares the slots between flows, e.g. integrations.
+    """Limits how many calls run at the same time, and shares the slots between flows, e.g. integrations.
 
     A flow takes another slot only while it holds fewer than twice the free slots, and it leaves the last free slot to
     a flow that holds none. So one busy flow gets two thirds of the slots, and another flow finds a free one at once.
-    When slots are short, the waiting flows get them in turn; within a flow, who waited first goes first.
+    If there are too few slots, the waiting flows get them in turn; within a flow, the longest wait comes first.
 
     Args:
         total: The number of slots.
-        flows: How many flows there may be. With one flow there is nothing to share: it may take every slot.
+        flows: Maximum number of flows. A single flow may take every slot.
     """
 
     def __init__(self, total: int, *, flows: int = 1) -> None:
@@ -29,7 +29,7 @@ class SharedSlots:
 
     @property
     def free(self) -> int:
-        """How many slots nobody holds."""
+        """Number of free slots."""
         return self._free
 
     def share(self, flow: str) -> Share:
@@ -43,7 +43,7 @@ class SharedSlots:
         return (room(share.held, self._free) if self._shared else self._free) > 0
 
     def take(self, share: Share) -> bool:
-        """Take a slot for a flow if it may have one now and nobody of the flow waits; return whether it did."""
+        """Take a slot for a flow if it may have one now and none of its calls waits; return whether it did."""
         if share.waiting or not self.allows(share):
             return False
         self._free -= 1
@@ -51,7 +51,7 @@ class SharedSlots:
         return True
 
     async def wait(self, share: Share) -> None:
-        """Return when the flow was given another slot."""
+        """Wait until the flow gets another slot."""
         if not share.waiting:
             self._turns.append(share)
         turn = asyncio.get_running_loop().create_future()
@@ -62,7 +62,7 @@ class SharedSlots:
             if turn.cancelled():
                 self._forget(share, turn)
             else:
-                self.give_back(share)  # the slot came at the moment of the cancellation
+                self.give_back(share)  # the slot arrived at the moment of the cancellation
             raise
 
     def give_back(self, share: Share) -> None:
@@ -80,7 +80,7 @@ class SharedSlots:
                 self._turns.append(served)
 
     def _forget(self, share: Share, turn: asyncio.Future[None]) -> None:
-        with suppress(ValueError):  # a slot that was given back meanwhile has passed over it
+        with suppress(ValueError):  # a slot that was given back meanwhile has removed it
             share.waiting.remove(turn)
             if not share.waiting:
                 self._turns.remove(share)
@@ -90,8 +90,8 @@ class Share:
     """The slots of one flow; ``async with`` holds one of them.
 
     Attributes:
-        held: How many slots the flow holds.
-        waiting: Who waits for a slot, in order.
+        held: Number of slots that the flow holds.
+        waiting: The calls that wait for a slot, in order.
     """
 
     __slots__ = ("_slots", "held", "waiting")
@@ -102,11 +102,11 @@ class Share:
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     def take(self) -> bool:
-        """Take a slot if there is one at once; return whether it did. :meth:`give_back` returns it."""
+        """Take a slot if one is free; return whether it did. :meth:`give_back` returns the slot."""
         return self._slots.take(self)
 
     async def wait(self) -> None:
-        """Return when there was a slot. :meth:`give_back` returns it."""
+        """Wait for a slot and take it. :meth:`give_back` returns the slot."""
         await self._slots.wait(self)
 
     def give_back(self) -> None:

@@ -1,4 +1,4 @@
-"""A publisher in memory: for tests of whatever publishes."""
+"""A publisher in memory, for tests of code that publishes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.contracts import OutgoingRecord, RecordPosition, Topic
 
 
 async def _nothing(_: OutgoingRecord) -> None:
-    """Let the publication go through."""
+    """Accept the publication."""
 
 
 class MemoryPublisher:
@@ -16,7 +16,7 @@ class MemoryPublisher:
 
     Attributes:
         published: Every record that was confirmed. Tests may read it.
-        before: Awaited before each record is kept: raise there, or wait, as a broker would make it.
+        before: Awaited before each record is stored. Raise or wait in it, to simulate a broker.
     """
 
     def __init__(self, before: Callable[[OutgoingRecord], Awaitable[None]] = _nothing) -> None:

@@ -169,7 +169,7 @@ async def test_records_that_can_be_decoded_are_not_skipped(cluster: FakePartitio
 async def test_a_batch_whose_end_is_not_known_is_not_skipped(cluster: FakePartitions, behind: int | None) -> None:
     """A wrong checksum may belong to a wrong header."""
     cluster.spoil("a", 7, behind)
-    with pytest.raises(SkipRefused, match="does not say where it ends; move the group by pipeline events rewind"):
+    with pytest.raises(SkipRefused, match="does not say where it ends; move the group with pipeline events rewind"):
         await skip(SETTINGS, "g", BAD, 7, reason="INC-7", connect=cluster.connect)
     assert cluster.commits == []
 

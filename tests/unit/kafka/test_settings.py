@@ -73,9 +73,9 @@ def test_oauthbearer_without_its_library_names_the_extra(monkeypatch: pytest.Mon
     ("given", "message"),
     [
         (PLAIN | {"password": None}, "needs password"),
-        (PLAIN | {"client_id": "x"}, "has no use for client_id"),
+        (PLAIN | {"client_id": "x"}, "does not use client_id"),
         (OAUTH | {"client_secret": None, "token_url": None}, "needs token_url and client_secret"),
-        (OAUTH | {"username": "x"}, "has no use for username"),
+        (OAUTH | {"username": "x"}, "does not use username"),
         (OAUTH | {"token_url": "http://id.example.com/token"}, "token_url"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
         ("me:planted@kafka-0:9092", "broker 1 names a user"),
         ("kafka-0:9092,planted", "broker 2 has no port"),
         ("[::1]", "broker 1 has no port"),
-        ("planted:kafka", "broker 1 has a port that is no number from 1 to 65535"),
+        ("planted:kafka", "broker 1 has a port that is not a number from 1 to 65535"),
         ("planted:", "broker 1 has a port that is no number"),
         ("planted:0", "broker 1 has a port that is no number"),
         ("planted:65536", "broker 1 has a port that is no number"),

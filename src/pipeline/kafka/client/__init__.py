@@ -1,1 +1,1 @@
-"""Kafka's client library behind our own interfaces: the only package that imports aiokafka, or touches its inside."""
+"""Wraps Kafka's client library. Only this package imports aiokafka or touches its internals."""

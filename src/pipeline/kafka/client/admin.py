@@ -23,7 +23,7 @@ from pipeline.kafka.protocols import Partition
 from pipeline.kafka.settings import KafkaSettings, Names
 
 _LOOK_AGAIN: Final = 0.1
-"""Seconds between two looks whether created topics exist."""
+"""Seconds between two checks that created topics exist."""
 _PATIENCE: Final = 4
 """How many times ``kafka.request_timeout_seconds`` a whole command may take."""
 
@@ -49,7 +49,7 @@ class TopicAdmin:
         self._admin = admin
 
     async def topics(self) -> dict[str, list[int]]:
-        """Return all topics: of each partition the number of its replicas."""
+        """Return all topics, each with the number of replicas of each partition."""
         described = await self._admin.describe_topics()
         return {topic["topic"]: [len(one["replicas"]) for one in topic["partitions"]] for topic in described}
 
@@ -137,14 +137,14 @@ class KafkaGroupAdmin:
         try:
             answer = await self._admin.list_consumer_group_offsets(self._group)
         except TypeError:
-            # the embedded broker answers nothing, which the client takes for a list
+            # the embedded broker answers with nothing, but the client expects a list
             raise FatalError("admin_unsupported", "This broker does not answer with the offsets of groups.") from None
         found = {}
         for tp, committed in answer.items():
             try:
                 topic = self._names.logical(tp.topic)
             except KeyError:
-                continue  # without our prefix: not ours to move
+                continue  # without the prefix: not a topic of this installation
             found[Partition(topic, tp.partition)] = committed.offset
         return found
 

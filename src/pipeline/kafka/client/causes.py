@@ -1,7 +1,7 @@
-"""Why Kafka cannot be used: the one translation of aiokafka's errors into ours.
+"""Translates aiokafka's errors, and finds out why Kafka cannot be used.
 
-aiokafka logs why a connection fails and raises an error without the reason. So after a failure the brokers are asked
-once more, one connection each, and what that connection raises is the cause.
+When a connection fails, aiokafka logs the reason but raises an error without it. So after a failure, this module opens
+one more connection to each broker; the error of that connection is the cause.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.kafka.errors import BrokerUnavailable, NotAuthorized, TopicMissing
 from pipeline.kafka.settings import KafkaSettings
 
 CLIENT_ERRORS: Final = (kafka.KafkaError, OSError, TimeoutError)
-"""What aiokafka raises where a cluster does not answer, or refuses."""
+"""Errors that aiokafka raises if a cluster does not answer, or refuses."""
 
 _NOT_AUTHORIZED: Final = (
     kafka.TopicAuthorizationFailedError,
@@ -34,9 +34,9 @@ _NOT_AUTHORIZED: Final = (
 _BROKERS_ASKED: Final = 3
 """Brokers whose connection is tried: all of a small cluster, and enough of a large one."""
 _PATIENCE: Final = 5.0
-"""Most seconds that the attempts to connect to one broker may take together."""
+"""Maximum number of seconds for all attempts to connect to one broker."""
 _LONGEST_WORDS: Final = 200
-"""Characters of a broker's own words that a message repeats."""
+"""Maximum number of characters of a broker's text that a message repeats."""
 _EXPIRED: Final = (10, 9)
 """OpenSSL's numbers for a certificate that has expired, or is not valid yet."""
 _WRONG_NAME: Final = (62, 64)
@@ -44,7 +44,7 @@ _WRONG_NAME: Final = (62, 64)
 
 
 class TokenFailed(kafka.KafkaConnectionError):  # type: ignore[misc]  # aiokafka ships no types
-    """No token for OAUTHBEARER; the library takes it for a failed connection, waits and tries again."""
+    """There is no token for OAUTHBEARER. The library treats this as a failed connection, waits and tries again."""
 
 
 class _Broker(NamedTuple):
@@ -56,11 +56,11 @@ class _Broker(NamedTuple):
 
 
 def refusal(error: BaseException, what: str) -> BrokerUnavailable | None:
-    """Return our error for an answer that refuses something in particular; None for all others.
+    """Return the pipeline's error for a refusal of a right or a topic; None for any other error.
 
     Args:
         error: What aiokafka raised.
-        what: What was asked for, for the message.
+        what: The request, for the message.
     """
     if isinstance(error, _NOT_AUTHORIZED):
         return NotAuthorized(_with_name(what, error))
@@ -70,7 +70,7 @@ def refusal(error: BaseException, what: str) -> BrokerUnavailable | None:
 
 
 def _with_name(what: str, error: kafka.KafkaError) -> str:
-    """Return what was asked for, with the topic or group that the error names."""
+    """Return the request with the topic or group that the error names."""
     name = error.args[0] if error.args else None
     if not isinstance(name, str) or " " in name or name in what:
         return what
@@ -78,14 +78,14 @@ def _with_name(what: str, error: kafka.KafkaError) -> str:
 
 
 async def unavailable(error: BaseException, settings: KafkaSettings, what: str) -> BrokerUnavailable:
-    """Return our error for one that aiokafka raised: with the cause, found by asking the brokers once more.
+    """Return the pipeline's error for an error of aiokafka, with the cause that one more connection shows.
 
     It takes at most ten seconds, or twice ``kafka.request_timeout_seconds`` if that is shorter.
 
     Args:
         error: One of :data:`CLIENT_ERRORS`.
         settings: The cluster.
-        what: What could not be done, in words.
+        what: Text that says what failed.
     """
     refused = refusal(error, what)
     if refused is not None:
@@ -111,7 +111,7 @@ async def find_cause(settings: KafkaSettings) -> BrokerUnavailable | None:
     bootstrap = [_Broker(host, port) for host, port, _ in collect_hosts(servers)][:_BROKERS_ASKED]
     found, named = await _cause_of_all(bootstrap, options, within / 2)
     if found is None and named:
-        # the cluster answers: are the addresses that it names for its brokers of any use here?
+        # the cluster answers: check that the addresses that it names for its brokers can be used here
         found, _ = await _cause_of_all(named[:_BROKERS_ASKED], options, within / 2)
         if found is not None and set(named).isdisjoint(bootstrap):
             found = BrokerUnavailable(
@@ -123,7 +123,7 @@ async def find_cause(settings: KafkaSettings) -> BrokerUnavailable | None:
 async def _cause_of_all(
     brokers: Sequence[_Broker], options: dict[str, Any], within: float
 ) -> tuple[BrokerUnavailable | None, list[_Broker]]:
-    """Return None and the brokers that one of these names; if none can be used, the most exact cause."""
+    """Return None and the brokers that one of these names; if none can be used, return the most exact cause."""
     answers = await asyncio.gather(*(_cause_of(broker, options, within) for broker in brokers))
     for answer in answers:
         if not isinstance(answer, BrokerUnavailable):
@@ -155,29 +155,29 @@ async def _named_brokers(broker: _Broker, options: dict[str, Any]) -> list[_Brok
 
 
 async def _explained(error: BaseException, broker: _Broker, options: dict[str, Any]) -> BrokerUnavailable:
-    """Return the cause of a failed connection; try the connection otherwise where the error alone does not say it."""
+    """Return the cause of a failed connection; if the error does not show it, try other kinds of connections."""
     fault = error.__cause__ if isinstance(error, kafka.KafkaConnectionError) and error.__cause__ else error
     said = _said_by(fault, broker, options)
     if said is not None:
         return said
     if isinstance(fault, asyncio.IncompleteReadError | ConnectionResetError | ssl.SSLError | EOFError):
-        # the broker closed the connection: it did not understand us
+        # the broker closed the connection: it did not understand the request
         if "SSL" in options["security_protocol"]:
             if await _speaks_plain_text(broker):
                 return BrokerUnavailable(
                     "kafka_tls_unexpected",
-                    f"{broker} speaks no TLS, and these settings use it. "
+                    f"{broker} does not use TLS, but these settings do. "
                     "Give the port of a TLS listener, or remove the table [kafka.tls].",
                 )
         elif await _speaks_tls(broker):
             return BrokerUnavailable(
                 "kafka_tls_expected",
-                f"{broker} expects TLS, and these settings connect in plain text. Add the table [kafka.tls].",
+                f"{broker} expects TLS, but these settings connect in plain text. Add the table [kafka.tls].",
             )
         if "SASL" not in options["security_protocol"] and await _offers_sasl(broker, options):
             return BrokerUnavailable(
                 "kafka_sasl_expected",
-                f"{broker} expects authentication, and these settings have none. Add the table [kafka.sasl].",
+                f"{broker} expects authentication, but these settings have none. Add the table [kafka.sasl].",
             )
     return _plain_cause(fault, broker)
 
@@ -212,7 +212,7 @@ def _refused_credentials(fault: BaseException, broker: _Broker, options: dict[st
     if isinstance(fault, kafka.IllegalSaslStateError):
         return BrokerUnavailable(
             "kafka_sasl_unexpected",
-            f"{broker} takes no authentication, and these settings have one. "
+            f"{broker} does not support authentication, but these settings use it. "
             "Give the port of a SASL listener, or remove the table [kafka.sasl].",
         )
     return None
@@ -233,7 +233,7 @@ def _bad_certificate(fault: ssl.SSLCertVerificationError, broker: _Broker) -> Br
         )
     return BrokerUnavailable(
         "kafka_tls_untrusted",
-        f"{broker}: the broker's certificate is signed by no authority that is trusted here ({why}). "
+        f"{broker}: no trusted authority has signed the broker's certificate ({why}). "
         "Set kafka.tls.ca_file to the authority that signed it.",
     )
 
@@ -241,7 +241,7 @@ def _bad_certificate(fault: ssl.SSLCertVerificationError, broker: _Broker) -> Br
 def _refused_certificate(fault: ssl.SSLError, broker: _Broker) -> BrokerUnavailable:
     return BrokerUnavailable(
         "kafka_tls_client_refused",
-        f"{broker} refuses our certificate, or that there is none ({_alert(fault)}). Set kafka.tls.cert_file and "
+        f"{broker} refuses the client certificate, or requires one ({_alert(fault)}). Set kafka.tls.cert_file and "
         "key_file to a certificate that is valid now and signed by an authority that the broker trusts.",
     )
 
@@ -259,14 +259,14 @@ def _plain_cause(fault: BaseException, broker: _Broker) -> BrokerUnavailable:
 
 
 def _words(error: BaseException) -> str:
-    """Return an error's words, where they are words of a broker or the system; else its class."""
+    """Return an error's text if it comes from a broker or the system; otherwise its class."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said = error.args[0] if isinstance(error, kafka.KafkaError) and error.args else None
     return said[:_LONGEST_WORDS] if isinstance(said, str) and said else type(error).__name__
 
 
-# the connection tried otherwise, after the usual way failed
+# other kinds of connections, tried after the usual one failed
 
 
 async def _speaks_plain_text(broker: _Broker) -> bool:
@@ -279,7 +279,7 @@ async def _speaks_plain_text(broker: _Broker) -> bool:
 
 
 async def _speaks_tls(broker: _Broker) -> bool:
-    """Return whether a TLS handshake gets an answer. Nothing is sent in it, so its certificate does not matter."""
+    """Return whether a TLS handshake gets an answer. It sends nothing, so the certificate does not matter."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""The options that every Kafka client of this process is made with."""
+"""The options of every Kafka client of this process."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from pipeline.secret_files import CertificateUnusable, load_client_certificate, 
 def connection_options(settings: KafkaSettings, *, client_id: str) -> dict[str, Any]:
     """Return keyword arguments common to aiokafka's producer, consumer and admin client.
 
-    Files are read here, so call it for each client: a rotated certificate is used by the next connection.
+    It reads the certificate files. Call it for each client, so that the next connection uses a rotated certificate.
 
     Raises:
-        FatalError: A certificate file is missing or is not what it should be.
+        FatalError: A certificate file is missing or invalid.
     """
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
         "client_id": client_id,
         "request_timeout_ms": round(settings.request_timeout_seconds * 1000),
         "security_protocol": settings.protocol,
-        # aiokafka logs each try: during an outage this is the rate of its lines
+        # aiokafka logs each try, so this sets the rate of its log lines during an outage
         "retry_backoff_ms": 300,
-        # a broker that came back under another address is found within this time even if nothing fails
+        # within this time it finds a broker that has a new address, even if nothing fails
         "metadata_max_age_ms": 60_000,
     }
     context = ssl_context(settings.tls) if "SSL" in settings.protocol else None
@@ -44,10 +44,10 @@ def connection_options(settings: KafkaSettings, *, client_id: str) -> dict[str, 
 
 
 async def ensure_brokers(client: Any) -> None:
-    """Return if the cluster has named a broker.
+    """Check that the cluster has named a broker.
 
-    A broker that is starting may name none, itself included. aiokafka's ``start`` takes that for success, and a later
-    call fails with an AssertionError.
+    A broker that is starting may name none, not even itself. aiokafka's ``start`` then succeeds, but a later call fails
+    with an AssertionError.
 
     Args:
         client: A started AIOKafkaClient.
@@ -61,10 +61,10 @@ async def ensure_brokers(client: Any) -> None:
 
 
 def create_no_topics(client: Any) -> None:
-    """Make a client never create a topic by asking for it, whatever the cluster allows.
+    """Keep a client from creating a topic by asking for it, even if the cluster allows that.
 
-    A topic that a broker creates by itself has another number of partitions and another retention than the table says.
-    The embedded broker, which names no controller, creates topics in no other way: there asking still does.
+    A topic that a broker creates by itself has a wrong number of partitions and a wrong retention. On the embedded
+    broker, which names no controller, asking still creates topics, because there is no other way.
 
     Args:
         client: An AIOKafkaClient that is not started.
@@ -88,14 +88,15 @@ class _CreatingNothing(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka sh
 
 
 async def ensure_topics(client: Any, names: Sequence[str]) -> None:
-    """Return if all topics exist and may be described; on the embedded broker always.
+    """Check that all topics exist and may be described. On the embedded broker, do nothing.
 
     Args:
         client: A started AIOKafkaClient that :func:`create_no_topics` was called for.
         names: Their names in the cluster.
 
     Raises:
-        UnknownTopicOrPartitionError, TopicAuthorizationFailedError: One does not, or may not; with its name.
+        UnknownTopicOrPartitionError, TopicAuthorizationFailedError: A topic does not exist or may not be described; the
+            error names it.
         KafkaError: No broker answered.
     """
     if client.cluster.controller is None:
@@ -107,7 +108,7 @@ async def ensure_topics(client: Any, names: Sequence[str]) -> None:
 
 
 def ssl_context(tls: TlsSettings | None) -> ssl.SSLContext:
-    """Return a context that verifies the broker's certificate and name, with our certificate where there is one."""
+    """Return a context that verifies the broker's certificate and name, with the client certificate if there is one."""
     try:
         context = ssl.create_default_context(cafile=tls.ca_file if tls else None)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Gathers records: those that arrive while a partition's batch is on its way are its next batch."""
+"""Gathers records into batches: records that arrive while a partition's batch is being sent form the next batch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _DIGITS: Final = 8
 
 
 def partition_of(key: bytes, every: Sequence[int]) -> int:
-    """Return the partition of a key, as every Kafka client in Java would.
+    """Return the partition of a key, the same one that Kafka's Java clients choose.
 
     Args:
         key: Key of the record.
@@ -68,7 +68,7 @@ def partition_of_record(record: OutgoingRecord, key: bytes, every: Sequence[int]
 
 
 def partition_of_key(key: str, partitions: int) -> int:
-    """Return the partition of a key in a topic with so many."""
+    """Return the partition of a key in a topic with this number of partitions."""
     return partition_of(key.encode(), range(partitions))
 
 
@@ -109,14 +109,14 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The records of one partition that wait, and whether a batch is under way."""
+    """The waiting records of one partition, and whether a batch is being sent."""
 
     at: TopicPartition
     waiting: deque[_Waiting] = field(default_factory=deque)
     busy: bool = False
     sent: asyncio.Future[RecordMetadata] | None = None
     alone: int = 0
-    """How many of the next records each go in a batch of their own."""
+    """How many of the next records are each sent in a batch of their own."""
 
 
 class Gathering:
@@ -159,14 +159,14 @@ class Gathering:
         return future
 
     async def flush(self) -> None:
-        """Return when every record that was taken so far is confirmed or refused."""
+        """Wait until every record taken so far is confirmed or refused."""
         self._queue_arrived()
         while self._finding or any(lane.busy for lane in self._lanes.values()):
             under_way = [lane.sent for lane in self._lanes.values() if lane.sent is not None]
             await asyncio.wait([*self._finding, *under_way, self._loop.create_task(asyncio.sleep(0))])
 
     def close(self, error: Exception) -> None:
-        """Refuse every record that was not handed over yet, and further ones, with this error."""
+        """Refuse every record that was not sent yet, and all later ones, with this error."""
         self._closed = error
         left = [*self._arrived, *(one for queue in self._unknown.values() for one in queue)]
         self._arrived.clear()
@@ -201,7 +201,7 @@ class Gathering:
     async def _find_and_queue(self, topic: str) -> None:
         try:
             partitions = await self._sender.partitions(topic)
-        except Exception as error:  # noqa: BLE001 - it is raised by those who wait for the records
+        except Exception as error:  # noqa: BLE001 - the callers that wait for the records raise it
             _refuse(self._unknown.pop(topic, []), error)
             return
         for lane in [lane for one in self._unknown.pop(topic, []) for lane in self._queue(topic, partitions, one)]:
@@ -225,7 +225,7 @@ class Gathering:
         return (lane,)
 
     def _send_next(self, lane: _Lane) -> None:
-        """Send as many waiting records as a batch may hold, and one at least."""
+        """Send as many waiting records as fit into a batch, and at least one."""
         waiting, taken = lane.waiting, list[_Waiting]()
         if not waiting:  # they were refused meanwhile
             lane.busy = False
@@ -241,7 +241,7 @@ class Gathering:
         lane.alone = max(lane.alone - 1, 0)
         try:
             lane.sent = self._sender.send_batch(batch, lane.at)
-        except Exception as error:  # noqa: BLE001 - it is raised by those who wait for the records
+        except Exception as error:  # noqa: BLE001 - the callers that wait for the records raise it
             _refuse(taken, error)
             self._go_on(lane)
         else:
@@ -255,7 +255,7 @@ class Gathering:
             self._sender.take_back(lane.at, len(records))
             if len(records) == 1:
                 _refuse(records, error)
-            else:  # one of them is too large, or only all together are
+            else:  # one of them is too large, or only all of them together are
                 lane.waiting.extendleft(reversed(records))
                 lane.alone = len(records)
         else:
@@ -285,5 +285,5 @@ def _confirm(records: Sequence[_Waiting], first: RecordMetadata) -> None:
 def _refuse(records: Iterable[_Waiting], error: BaseException) -> None:
     for one in records:
         if not one.confirmed.done():
-            one.confirmed.set_exception(copy.copy(error))  # each is raised on its own, with its own traceback
+            one.confirmed.set_exception(copy.copy(error))  # each copy is raised separately, with its own traceback
         one.settled()

@@ -46,7 +46,7 @@ class KafkaGroupClient:
         self._ends: dict[Any, int] = {}
         session_ms = round(settings.session_timeout_seconds * 1000)
         options |= {
-            # joining may take as long as the group waits for its slowest member
+            # to join may take as long as the group waits for its slowest member
             "request_timeout_ms": max(options["request_timeout_ms"], session_ms + 5000)
         }
         self._consumer: Any = AIOKafkaConsumer(
@@ -67,7 +67,7 @@ class KafkaGroupClient:
     async def connect(
         cls, group: str, topics: Sequence[TopicName], kafka_settings: KafkaSettings, settings: ConsumerSettings
     ) -> KafkaGroupClient:
-        """Return a connected client that has not joined yet. All its topics exist, and it may describe them.
+        """Return a connected client that has not joined yet, after checking that its topics exist and may be described.
 
         Raises:
             BrokerUnavailable: It is not possible now; the code says why.
@@ -111,7 +111,7 @@ class KafkaGroupClient:
         self._consumer.subscribe(names, listener=_Listener(listener, self._partitions))
 
     async def fetch(self, max_records: int, wait: float) -> Mapping[Partition, Sequence[Record]]:
-        """See GroupClient. Between the client's answer and the return nothing else runs."""
+        """See GroupClient. Nothing else runs between the client's answer and the return."""
         await self._decoding.check()
         try:
             drained = await self._consumer.getmany(timeout_ms=round(wait * 1000), max_records=max_records)
@@ -222,7 +222,7 @@ class KafkaGroupClient:
         await self._drop()
 
     async def _drop(self) -> None:
-        """End every task of the client: its own ``stop`` waits for answers that may never come."""
+        """End every task of the client. The client's own ``stop`` may wait for ever for answers."""
         consumer = self._consumer
         consumer._closed = True  # noqa: SLF001 - or its finalizer warns
         owned = [
@@ -240,7 +240,7 @@ class KafkaGroupClient:
                     if part is not None:
                         await part.close()
             except (kafka.KafkaError, OSError, TimeoutError):
-                continue  # the operating system closes what is left
+                continue  # the operating system closes the rest
 
     def _raw(self, partition: Partition) -> Any:
         return TopicPartition(self._names.topic(partition.topic), partition.number)
@@ -269,10 +269,10 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka sh
 
 
 class Pulse:
-    """Knows when the group coordinator last heard of this member. aiokafka knows, but has no method that says it.
+    """Knows when the group coordinator last heard from this member. aiokafka knows this too, but has no method for it.
 
-    A heartbeat counts from the moment it was *sent*: the coordinator's clock for the session starts no earlier. The
-    clock goes on while the process is frozen (SIGSTOP, a paused container).
+    The age of a heartbeat starts when it was *sent*, because the coordinator's session timeout starts no earlier. The
+    clock keeps running while the process is frozen (SIGSTOP, a paused container).
     tests/unit/kafka/client/test_heartbeat.py fails when the parts of the coordinator that are read here change.
     """
 
@@ -285,7 +285,7 @@ class Pulse:
         """Start to watch.
 
         Raises:
-            FatalError: This version of aiokafka is built differently.
+            FatalError: The internals of this aiokafka version differ.
         """
         missing = [name for name in _NEEDED if not hasattr(coordinator, name)]
         if missing:
@@ -304,7 +304,7 @@ class Pulse:
 
     @property
     def age(self) -> float:
-        """Seconds since the last request that the coordinator answered as to a member; infinite before the first."""
+        """Age of the last request that the coordinator answered for this member; infinite before the first."""
         return float("inf") if self._last is None else self._clock() - self._last
 
     @property

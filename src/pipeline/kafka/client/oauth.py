@@ -1,4 +1,4 @@
-"""Tokens for OAUTHBEARER. Imported only where it is configured: nothing else of this package needs aiohttp."""
+"""Tokens for OAUTHBEARER. This module is imported only if configured, because nothing else here needs aiohttp."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TOKEN_TIMEOUT_SECONDS: Final = 10.0
 class OAuthBearer(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka ships no types
     """Gives the client library the token of OAuth client credentials; its connections share one token.
 
-    A failure is raised as the library's connection error, so that the library waits and tries again.
+    It raises failures as the library's connection error, so that the library waits and tries again.
 
     Args:
         sasl: Complete settings of OAUTHBEARER.
@@ -39,7 +39,7 @@ class OAuthBearer(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka ship
         timeout_seconds: How long one token request may take, with its answer.
 
     Raises:
-        FatalError: ``token_url`` is no URL.
+        FatalError: ``token_url`` is not a URL.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class OAuthBearer(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka ship
             authority = split_url(url).authority
         except MalformedUrl as error:
             raise FatalError("kafka_token_url", f"kafka.sasl.token_url: the URL {error.rule}") from None
-        # the operator names this one host, inside the network or not; settings refuse http to any other machine
+        # the operator chose this host, so it may be inside the network; the settings allow http only to this machine
         rules = HostRules(callback=(authority,), allow_http=True, allow_private=True, allow_nat64=True)
         self._credentials = ClientCredentials(
             url,
@@ -67,7 +67,7 @@ class OAuthBearer(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka ship
         )
 
     async def token(self) -> str:
-        """Return a token that is valid for a while yet."""
+        """Return a token that is still valid for a while."""
         try:
             return (await self._credentials.token()).value.get_secret_value()
         except TokenUnavailable as error:

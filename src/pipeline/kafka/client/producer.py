@@ -1,4 +1,4 @@
-"""aiokafka's producer: connecting, sending, and an orderly end whatever state it is in."""
+"""Wraps aiokafka's producer: connects, sends, and ends in an orderly way in any state."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ SEQUENCE_LOST: Final = (
     kafka.InvalidProducerIdMapping,
     kafka.UnknownProducerId,
 )
-"""After these an idempotent producer fails every later batch of the partition: only a new producer id helps."""
+"""After these errors, an idempotent producer fails every later batch of the partition. Only a new producer id helps."""
 
 DEAD_LETTER_ROOM: Final = 16_384
-"""Bytes that a dead letter may exceed ``max_record_bytes`` by: the headers that say why."""
+"""A dead letter may exceed ``max_record_bytes`` by this many bytes, for the headers with the reason."""
 
 _BROKERS_ASKED: Final = 3
-"""Brokers that are asked whether they answer: one is enough."""
+"""Number of brokers that are probed. One that answers is enough."""
 _BATCH_OVERHEAD: Final = 61 + 21
 """Bytes of a record batch's header and of the largest record header (Kafka message format v2)."""
 _HEADER_OVERHEAD: Final = 10
@@ -56,7 +56,7 @@ _HEADER_OVERHEAD: Final = 10
 
 
 def record_size(record: OutgoingRecord) -> int:
-    """Return an upper bound of the bytes that a record takes on the wire when it is alone in its batch."""
+    """Return an upper bound of a record's size on the wire if it is alone in its batch."""
     names = "".join([name for name, _ in record.headers])
     headers = len(names.encode()) + sum([len(value) for _, value in record.headers])
     overhead = _BATCH_OVERHEAD + _HEADER_OVERHEAD * len(record.headers)
@@ -107,7 +107,7 @@ class Producer(Protocol):
         ...
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - two phases share the time
-        """Send what is pending if that works within ``timeout`` seconds, then let go of everything."""
+        """Send pending records if that works within ``timeout`` seconds; then release everything."""
         ...
 
 
@@ -178,7 +178,7 @@ class AioProducer:
         sender._send_produce_req = watched  # noqa: SLF001
 
     def send(self, record: OutgoingRecord, settled: Callable[[], object]) -> asyncio.Future[Appended]:
-        """See Producer. Records of one partition that come in the same moment share a batch."""
+        """See Producer. Records of one partition that arrive at the same moment share a batch."""
         return self._gathering.send(record, settled)
 
     async def partitions(self, topic: str) -> Sequence[int]:
@@ -248,23 +248,23 @@ class AioProducer:
 
     @property
     def broken(self) -> bool:
-        """Whether the sending task ended."""
+        """Whether the sending task has ended."""
         task: asyncio.Task[Any] | None = self._producer._sender.sender_task  # noqa: SLF001 - no public method says so
         return task is None or task.done()
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - see Producer
-        """Flush for half the time; then fail what is left and end every task."""
+        """Flush for half of the time; then fail the remaining records and end every task."""
         if not self.broken:
             try:
                 async with asyncio.timeout(timeout / 2):
                     await self._gathering.flush()
                     await self._producer.stop()
             except (ClientError, TimeoutError):
-                pass  # what was not sent is reported to its senders by _drop
+                pass  # _drop reports unsent records to their senders
         await self._drop()
 
     async def _drop(self) -> None:
-        """End without hanging, whatever state the client is in: ``stop`` waits for ever while a broker is gone."""
+        """End without hanging in any state of the client: its ``stop`` waits for ever if a broker is gone."""
         producer, closed = self._producer, KafkaTimeoutError("the producer was closed")
         self._gathering.close(closed)
         producer._message_accumulator.fail_all(closed)  # noqa: SLF001
@@ -282,4 +282,4 @@ class AioProducer:
             async with asyncio.timeout(1.0):
                 await producer.client.close()
         except (ClientError, OSError, TimeoutError):
-            pass  # the connections are closed by the operating system at the latest when the process ends
+            pass  # the operating system closes the connections when the process ends

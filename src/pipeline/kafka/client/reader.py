@@ -1,4 +1,4 @@
-"""aiokafka's consumer as a reader without a group: it joins nothing, and commits nothing."""
+"""Wraps aiokafka's consumer as a reader without a group: it never joins or commits."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pipeline.kafka.protocols import Bounds, Partition, Point
 from pipeline.kafka.settings import KafkaSettings, Names
 
 _SEARCH_SECONDS: Final = 5.0
-"""How long the embedded broker may take to give the next records."""
+"""How long the embedded broker may take to return the next records."""
 _LOOKS: Final = 5
 _LOOK_AGAIN: Final = 0.3
-"""Seconds between two looks whether a topic exists: one that is created on first use takes a moment."""
+"""Seconds between two checks that a topic exists. Creation on first use takes a moment."""
 
 
 class KafkaPartitionReader:
@@ -40,18 +40,18 @@ class KafkaPartitionReader:
         self._decoding.attach(consumer)
 
     async def topics(self) -> list[TopicName]:
-        """Return all topics that have our prefix and that may be described, sorted."""
+        """Return all topics with the prefix of the settings that may be described, sorted."""
         found = []
         for name in await self._consumer.topics():
-            with contextlib.suppress(KeyError):  # without our prefix
+            with contextlib.suppress(KeyError):  # without the prefix
                 found.append(self._names.logical(name))
         return sorted(found)
 
     async def missing(self, topics: Sequence[TopicName]) -> list[str]:
         """Return the cluster's names of those topics that do not exist, or that may not be described.
 
-        Asking creates none, even where the cluster creates topics on first use: it would have the wrong retention. Only
-        on the embedded broker, which creates them in no other way, they are created.
+        It never creates a topic, even if the cluster creates topics on first use: such a topic would have the wrong
+        retention. Only on the embedded broker it does, because there is no other way.
         """
         names = [self._names.topic(topic) for topic in topics]
         cluster = await self._consumer._client.fetch_all_metadata()  # noqa: SLF001 - whether there is a controller
@@ -74,7 +74,7 @@ class KafkaPartitionReader:
         """See PartitionReader."""
         there = await self._consumer.topics()
         wanted = {self._names.topic(topic): topic for topic in topics if self._names.topic(topic) in there}
-        # all at once; asking for offsets would learn of one topic after the other, with a pause before each
+        # all at once: a query for offsets would discover one topic after the other, with a pause before each
         await self._consumer._client.set_topics(list(wanted))  # noqa: SLF001 - there is no other way without a group
         return [
             Partition(topic, number)
@@ -100,7 +100,7 @@ class KafkaPartitionReader:
         return {one: there.end if at[one] is None else at[one].offset for one, there in bounds.items()}
 
     async def _search(self, bounds: Mapping[Partition, Bounds], moment: int) -> dict[Partition, int]:
-        """Read each partition up to the first record that is as late: the embedded broker cannot look up times."""
+        """Read each partition up to the first record at or after the time: the embedded broker cannot look up times."""
         found = {one: there.end for one, there in bounds.items()}
         unread = {one for one, there in bounds.items() if there.first < there.end}
         self.start({one: bounds[one].first for one in unread})
@@ -159,7 +159,7 @@ async def open_reader(settings: KafkaSettings, what: str = "Kafka") -> AsyncIter
 
     Args:
         settings: The cluster.
-        what: Names in errors what is read.
+        what: Name of the data, for errors.
 
     Raises:
         BrokerUnavailable: No answer in time, also later on.

@@ -1,4 +1,4 @@
-"""From aiokafka's records to ours, and which batch aiokafka could not decode."""
+"""Converts aiokafka's records, and finds the batch that aiokafka could not decode."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipeline.kafka.errors import BatchUndecodable
 from pipeline.kafka.settings import Names
 
 RAW_KEY: Final = "kafka_key"
-"""Header put on a record whose key is not UTF-8: the key's bytes. Its ``key`` is empty then."""
+"""Header for the key's bytes if the key is not UTF-8. The record's ``key`` is then empty."""
 
 _VALUE: Final = itemgetter(1)
 _record: Final = quick(Record)
 
 
 def record_of(raw: Any, topic: TopicName) -> Record:
-    """Return one of aiokafka's records as ours."""
+    """Convert one of aiokafka's records."""
     key, headers = decoded(raw.key, raw.headers)
     return _record(topic, raw.partition, raw.offset, key, raw.value or b"", headers, raw.timestamp, 1, None)
 
@@ -32,7 +32,7 @@ def record_of(raw: Any, topic: TopicName) -> Record:
 def decoded(
     key: bytes | None, headers: Sequence[tuple[str, bytes | None]]
 ) -> tuple[str, tuple[tuple[str, bytes], ...]]:
-    """Return a record's key as text and its headers; a key that is no text is kept as header :data:`RAW_KEY`."""
+    """Return a record's key as text and its headers; a key that is not text becomes the header :data:`RAW_KEY`."""
     if None in map(_VALUE, headers):
         kept = tuple((name, value or b"") for name, value in headers)
     else:
@@ -44,12 +44,12 @@ def decoded(
 
 
 class DecodingWatch:
-    """Lets a consumer return every record before a batch that it cannot decode, and only then fail.
+    """Makes a consumer return every record before a batch that it cannot decode, and fail only then.
 
-    aiokafka raises such an error while it collects a fetch: records that it has collected by then, of other partitions
-    too, are dropped although their positions have moved, and the error names no offset. So the fetches of one consumer
-    are wrapped; no other consumer of the process is touched.
-    tests/unit/kafka/client/test_records.py fails when the wrapped parts of aiokafka change.
+    aiokafka raises such an error while it collects a fetch. It drops the records collected so far, also those of other
+    partitions, although their positions have moved, and the error names no offset. So this class wraps the fetches of
+    one consumer; it touches no other consumer of the process. tests/unit/kafka/client/test_records.py fails when the
+    wrapped parts of aiokafka change.
     """
 
     def __init__(self, names: Names) -> None:
@@ -64,7 +64,7 @@ class DecodingWatch:
             FatalError: This version of aiokafka is built differently.
         """
         if not isinstance(getattr(consumer._fetcher, "_records", None), OrderedDict):  # noqa: SLF001 - see the class
-            raise FatalError("aiokafka_changed", "aiokafka's fetcher keeps its fetches in another way than before")
+            raise FatalError("aiokafka_changed", "aiokafka's fetcher stores its fetches in another way than expected")
         consumer._fetcher._records = _Fetches(self)  # noqa: SLF001
         self._consumer = consumer
 
@@ -75,10 +75,10 @@ class DecodingWatch:
         self._found[tp] = BatchUndecodable(topic, tp.partition, offset, next_offset, why)
 
     async def check(self) -> None:
-        """Return unless a partition has been read up to a batch that cannot be decoded.
+        """Check whether a partition was read up to a batch that cannot be decoded.
 
         Raises:
-            BatchUndecodable: It has.
+            BatchUndecodable: A partition was.
         """
         while self._found:
             tp, error = self._found.popitem()
@@ -104,7 +104,7 @@ class _Fetches(OrderedDict[Any, Any]):
 
 
 class _Records:
-    """aiokafka's iterator over one partition's fetched records; ends, instead of raising, before a bad batch."""
+    """aiokafka's iterator over one partition's fetched records. It ends before a bad batch instead of raising."""
 
     def __init__(self, tp: Any, records: Any, watch: DecodingWatch) -> None:
         self._raw = tp
@@ -114,19 +114,22 @@ class _Records:
 
     @property
     def next_fetch_offset(self) -> int:
-        """The offset behind the last record that was returned, and behind what holds no records."""
+        """The offset after the last returned record, and after offsets without records."""
         offset: int = self._records.next_fetch_offset
         return offset
 
     def __iter__(self) -> Iterator[Any]:
         try:
             yield from self._records
-        except Exception as error:  # noqa: BLE001 - whatever decoding raises; `check` raises it with its position
+        except Exception as error:  # noqa: BLE001 - decoding may raise anything; `check` raises it with its position
             self._watch.note(self._raw, error, offset=self.next_fetch_offset, next_offset=self._batches.next_offset)
 
 
 class _Batches:
-    """The batches of one fetch of one partition; remembers where the current one ends, which no error says."""
+    """The batches of one fetch of one partition.
+
+    It remembers where the current batch ends, because errors do not say it.
+    """
 
     def __init__(self, batches: Any) -> None:
         self._batches = batches

@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows concrete classes. From settings to a running process."""
+"""The composition root: builds running processes from settings. No other package knows the concrete classes."""
 
 from __future__ import annotations
 

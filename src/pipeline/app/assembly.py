@@ -1,4 +1,4 @@
-"""Makes the parts of a process from its settings."""
+"""Makes the workers of a process from its settings."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 
 
 class Surroundings(Shared):
-    """What all parts of a process share, for those that do jobs."""
+    """The objects that all parts of a process share, with additions for parts that handle jobs."""
 
     __slots__ = ()
 
     def stage(self, name: str, cipher: PartCipher | None = None) -> StageContext:
-        """Return the context of a stage; only with a cipher it can write and read parts."""
+        """Return the context of a stage. It needs a cipher to write and read parts."""
         jobs = JobStore(self.objects, cipher)
         return StageContext(name, jobs, self.publisher, self.clock, self.metrics, self.clock)
 
@@ -61,14 +61,14 @@ class Surroundings(Shared):
         """Return the context of a stage that writes or reads parts.
 
         Raises:
-            FatalError: The settings name jobs, and a key of the parts is missing or malformed.
+            FatalError: The settings have jobs, but a key of the parts is missing or malformed.
         """
         settings = self.settings
         return self.stage(name, open_part_cipher(settings.parts) if settings.job_names else None)
 
     @property
     def switches(self) -> Switches:
-        """New switches of paused integrations; their service must run."""
+        """New switches of paused integrations. Run their service."""
         return Switches(self.objects, self.ports.now, self.metrics)
 
     @property
@@ -77,18 +77,18 @@ class Surroundings(Shared):
         return Parking(JobStore(self.objects), self.ports.now, self.settings.parking.retry.policy)
 
     async def resume(self) -> NoReturn:
-        """Resume the jobs that waited for a host when it works again; a service of each stage that calls hosts."""
+        """Resume the jobs that wait for a host when it works again. Each stage that calls hosts runs this service."""
         await resume_after_outages(self.circuits, self.parking)
 
 
 @asynccontextmanager
 async def open_jobs(settings: Settings, ports: Ports = PORTS, *, with_parts: bool = False) -> AsyncIterator[JobStore]:
-    """Open the configured job store, for commands that look at jobs.
+    """Open the configured job store, for commands that read jobs.
 
     Args:
-        settings: Of the store, and of the keys of parts.
+        settings: Settings of the store, and of the keys of parts.
         ports: Opens the store.
-        with_parts: Whether to read the key files too, so that the results in parts can be read.
+        with_parts: Whether to read the key files too, which are needed to read the results in parts.
 
     Raises:
         FatalError: A key file is missing or malformed.
@@ -102,7 +102,7 @@ async def open_jobs(settings: Settings, ports: Ports = PORTS, *, with_parts: boo
 
 
 async def make_process(around: Surroundings) -> Part:
-    """Return the worker of PROCESS; processors are opened."""
+    """Return the worker of PROCESS, with its processors opened."""
     from pipeline.jobs.csv_engine import settle_memory  # noqa: PLC0415 - other stages do without numpy and Arrow
     from pipeline.jobs.fanout import ChunkStage  # noqa: PLC0415 - the same
     from pipeline.jobs.process import ProcessStage  # noqa: PLC0415 - the same
@@ -185,7 +185,7 @@ async def _transfers(around: Surroundings, integration: JobIntegration) -> Trans
 
 
 async def make_confirm(around: Surroundings) -> Part:
-    """Return the worker of CONFIRM, with the deadline watch and an eye on every callback token."""
+    """Return the worker of CONFIRM, with the deadline watch and a watch of every callback token."""
     settings = around.settings
     rules: dict[str, ConfirmRules] = {}
     services: list[Service] = []
@@ -246,10 +246,10 @@ async def _resume_callbacks(parking: Parking, integration: str, code: str | None
 
 
 def audit_signer(settings: AuditSettings) -> Signer | None:
-    """Return what signs the audit log; None where no key is configured.
+    """Return the signer of the audit log; None if no key is configured.
 
     Raises:
-        FatalError: The key is none of Ed25519.
+        FatalError: The key is not an Ed25519 key.
     """
     key = settings.signing_key
     return Signer(key.get_secret_value().encode()) if key else None
@@ -316,7 +316,7 @@ def _consumer(around: Surroundings, handler: JobHandler, group: str, *topics: To
     names = frozenset(around.settings.job_names)
 
     def integration_of(record: Record) -> str:
-        """Return the integration that the job's key names, or no name for one that is not configured here."""
+        """Return the integration in the job's key; empty if it is not configured here."""
         job = parse_job_key(record.key)
         return job[0] if job and job[0] in names else ""
 

@@ -17,7 +17,7 @@ _PRECISION: Final = timedelta(milliseconds=1)
 class ComparingPublisher:
     """A publisher that compares the time before and after a publication with the broker's time of the append.
 
-    It does so once a second. Topics without ``message.timestamp.type=LogAppendTime`` say nothing.
+    It does so once a second. It ignores topics without ``message.timestamp.type=LogAppendTime``.
     """
 
     def __init__(self, publisher: ConnectedPublisher, clock: CheckedClock) -> None:
@@ -30,7 +30,7 @@ class ComparingPublisher:
         return self._publisher.problem
 
     def publish(self, record: OutgoingRecord) -> Coroutine[Any, Any, RecordPosition]:
-        """See Publisher. Most publications pass through without a call around them."""
+        """See Publisher. Most publications go straight to the inner publisher."""
         return self._compared(record) if self._clock.due(KAFKA) else self._publisher.publish(record)
 
     async def _compared(self, record: OutgoingRecord) -> RecordPosition:

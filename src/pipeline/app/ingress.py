@@ -22,8 +22,8 @@ def make_ingress(around: Shared, *, shares_port: bool = False) -> Part:
     """Return the web server with all configured webhooks.
 
     Args:
-        around: What it shares with other parts.
-        shares_port: Whether other processes may listen on its port.
+        around: The objects that all parts of the process share.
+        shares_port: Whether other processes may listen on the same port.
     """
     settings = around.settings
     refusals = RefusalCounts(
@@ -50,7 +50,7 @@ def make_ingress(around: Shared, *, shares_port: bool = False) -> Part:
 
 @dataclass
 class Web:
-    """The ingress as a part, with the services beside it."""
+    """The ingress as a part of a process, with its services."""
 
     server: IngressServer
     settings: IngressSettings
@@ -61,7 +61,7 @@ class Web:
 
     @property
     def url(self) -> str:
-        """Where it receives webhooks."""
+        """The URL at which it receives webhooks."""
         return self.server.url
 
     @property
@@ -71,12 +71,12 @@ class Web:
 
     @property
     def alive(self) -> Check:
-        """Return the check that always passes as long as the process answers."""
+        """A check that always passes: a process that answers is alive."""
         return lambda: Health(ok=True)
 
     @property
     def checks(self) -> Mapping[str, Check]:
-        """Listening and not draining."""
+        """Whether it listens and is not draining."""
         return {
             "ingress": lambda: Health(ok=self.server.ready, message="serving" if self.server.ready else "not serving")
         }
@@ -94,7 +94,7 @@ class Web:
             raise most_severe(errors) from None
 
     async def stop(self) -> None:
-        """Report not ready, keep serving until proxies have noticed, then finish the requests in work."""
+        """Report "not ready", keep serving until proxies have noticed it, then finish the requests in work."""
         self.server.begin_drain()
         await asyncio.sleep(self.settings.drain_seconds)
         await self.server.stop(self.settings.stop_grace_seconds)

@@ -1,4 +1,4 @@
-"""The parts of a process: each starts, serves, and stops in an orderly way."""
+"""The parts of a process. Each part starts, serves, and stops in an orderly way."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Part(Protocol):
 
     @property
     def name(self) -> str:
-        """For health checks and log lines."""
+        """Name in health checks and log lines."""
         ...
 
     @property
@@ -41,22 +41,22 @@ class Part(Protocol):
 
     @property
     def alarms(self) -> Mapping[str, Check]:
-        """Checks by name of what one partner needs: shown beside those of readiness, which they do not change."""
+        """Checks, by name, of things that only one partner needs. They are shown, but do not affect readiness."""
         ...
 
     @property
     def alive(self) -> Check:
-        """Liveness: whether its loop turns."""
+        """Liveness: whether its loop still runs."""
         ...
 
     @property
     def started(self) -> bool:
-        """Whether it does its work now."""
+        """Whether it is doing its work."""
         ...
 
     @property
     def url(self) -> str | None:
-        """Where it receives webhooks; None if it receives none."""
+        """The URL at which it receives webhooks; None if it receives none."""
         ...
 
     async def serve(self) -> None:
@@ -64,20 +64,20 @@ class Part(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Stop in an orderly way; returns when the part takes no more work, and no work of it is left."""
+        """Stop in an orderly way. When this returns, no work is left, and the part accepts no more."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all parts of a process share.
+    """The objects that all parts of a process share.
 
     Attributes:
         kafka: The cluster: the configured one, or the embedded broker.
-        remember: Takes secrets that become known, so that logs mask them.
-        stack: Closes what the parts opened.
+        remember: Called with each new secret, so that logs mask it.
+        stack: Closes the resources that the parts open.
         circuits: The circuit breakers of the hosts.
-        clock: The machine's clock, compared with those of others.
+        clock: The machine's clock, which is compared with other clocks.
     """
 
     settings: Settings
@@ -95,7 +95,7 @@ class Shared:
 
 @dataclass
 class Worker:
-    """Members of consumer groups with the services beside them."""
+    """Members of consumer groups, with the services that run beside them."""
 
     name: str
     runners: Sequence[Runner]
@@ -106,7 +106,7 @@ class Worker:
 
     @property
     def checks(self) -> Mapping[str, Check]:
-        """Every member has joined its group."""
+        """Check that every member has joined its group."""
         return {f"{self.name}-group": self._check_group}
 
     @property
@@ -116,7 +116,7 @@ class Worker:
 
     @property
     def alive(self) -> Check:
-        """Return the check that every poll loop turns."""
+        """A check that every poll loop still runs."""
         return lambda: Health(ok=all(runner.alive for runner in self.runners), message="the poll loop turns")
 
     def _check_group(self) -> Health:
@@ -145,10 +145,10 @@ class Worker:
 
 
 async def run_parts(parts: Sequence[Part], stop: asyncio.Event, on_started: Callable[[], None]) -> None:
-    """Serve all parts until ``stop`` is set, then stop them all; ``on_started`` is called once, when all have started.
+    """Serve all parts until ``stop`` is set, then stop them all. Call ``on_started`` once, when all have started.
 
     Raises:
-        FatalError: A part could not go on, or ended without being asked to.
+        FatalError: A part could not continue, or ended without being asked to.
         Exception: An unexpected error of a part.
     """
     stopping = False
@@ -159,7 +159,7 @@ async def run_parts(parts: Sequence[Part], stop: asyncio.Event, on_started: Call
             raise FatalError("part_ended", f"{part.name} ended without being asked to")
 
     async def announce() -> None:
-        while not all(part.started for part in parts):  # noqa: ASYNC110 - parts answer a question, they have no event
+        while not all(part.started for part in parts):  # noqa: ASYNC110 - parts have no event for this
             await asyncio.sleep(0.05)
         on_started()
 

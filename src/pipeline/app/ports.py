@@ -94,7 +94,7 @@ class Ports:
         remember: Callable[[SecretStr], None],
         resume: Resume,
     ) -> AbstractAsyncContextManager[Notifications]:
-        """Return the callbacks of one integration. They tell ``remember`` each token, and resume callbacks."""
+        """Return the callbacks of one integration. They pass each token to ``remember``, and call ``resume``."""
         return integration.partner.open_notifications(
             NotifierContext(
                 integration=integration.name,
@@ -110,7 +110,7 @@ class Ports:
 
 
 def compare_date(clock: CheckedClock, witness: str, header: str | None, began: datetime) -> None:
-    """Compare the clock with the ``Date`` header of an answer to a request that began at a time of that clock."""
+    """Compare the clock with the ``Date`` header of an answer; ``began`` is the clock's time before the request."""
     date = http_date(header or "")
     if date is not None:
         clock.compare(witness, date, began=began, ended=clock(), precision=timedelta(seconds=1))

@@ -1,4 +1,4 @@
-"""The ingress processes that a supervisor runs: what it knows of each, and how it notes that one ended."""
+"""The ingress processes of a supervisor: the state of each, and the detection of their ends."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Process:
     """One process that was started.
 
     Attributes:
-        ended: Its exit code, when it has ended; negative: by which signal.
-        checks: As last reported; empty before the first report.
+        ended: Its exit code once it has ended. A negative code is the number of a signal.
+        checks: The results of its last report; empty before the first one.
         was_ready: Whether it has ever been ready.
         silent: Seconds since its last report, or since its start.
-        measured: Set when it has sent its metrics.
+        measured: Set once it has sent its metrics.
     """
 
     def __init__(self, popen: subprocess.Popen[bytes], channel: socket.socket) -> None:
@@ -42,16 +42,16 @@ class Process:
 
     @property
     def age(self) -> float:
-        """Seconds since its start."""
+        """Seconds since the start of the process."""
         return time.monotonic() - self._started_at
 
     @property
     def ready(self) -> bool:
-        """Whether it has reported, and every check was well."""
+        """Whether it has reported and every check passed."""
         return bool(self.checks) and all(result["ok"] for result in self.checks.values())
 
     def report(self, checks: Results, alarms: Results) -> None:
-        """Note what it reported."""
+        """Store the results that the process reported."""
         self.silent = 0.0
         self.checks, self.alarms = checks, alarms
         self.was_ready = self.was_ready or self.ready
@@ -64,7 +64,7 @@ class Process:
             await self.measured.wait()
 
     def ask_to_stop(self) -> None:
-        """Ask it to stop. It may have been asked by a signal, too: the line of the channel is never a second signal."""
+        """Ask it to stop. The message on the channel is not a signal, so it never counts as a second one."""
         if self.was_ready and self.writer is not None and not self.writer.is_closing():
             self.writer.write(STOP)
         elif not self.ended.done():
@@ -76,7 +76,7 @@ class Process:
             self._popen.kill()
 
     def poll(self) -> None:
-        """Note its end, if it has ended."""
+        """Store its exit code, if it has ended."""
         code = self._popen.poll()
         if code is not None and not self.ended.done():
             self.ended.set_result(code)
@@ -89,16 +89,16 @@ class Slot:
         self.number: Final = number
         self.process: Process | None = None
         self.quick_ends = 0
-        """How often in a row a process ended soon after its start."""
+        """How many processes in a row ended soon after their start."""
 
     @property
     def ready(self) -> bool:
-        """Whether a process runs that is ready."""
+        """Whether its process runs and is ready."""
         return self.process is not None and self.process.ready
 
     @property
     def listens(self) -> bool:
-        """Whether it accepts connections, as far as is known."""
+        """Whether its process accepts connections, according to the last report."""
         return self.process is not None and bool(self.process.checks.get("ingress", {}).get("ok"))
 
     def kill(self) -> None:
@@ -107,10 +107,12 @@ class Slot:
             self.process.kill()
 
     def health(self) -> Health:
-        """Return what is wrong with it, with its own alarms."""
+        """Return the health of its process, alarms included."""
         process = self.process
         if process is None:
-            return Health(ok=False, message=f"ended, {self.quick_ends} times soon after the start; will be replaced")
+            return Health(
+                ok=False, message=f"ended ({self.quick_ends} times soon after its start); it will be replaced"
+            )
         if not process.checks:
             return Health(ok=False, message=f"pid {process.pid}: starting")
         results = {**process.checks, **process.alarms}
@@ -119,12 +121,12 @@ class Slot:
 
 
 def reap_all(running: Mapping[int, Process]) -> None:
-    """Reap every child of this process that has ended: those that run for us, and those that others left behind.
+    """Reap every child of this process that has ended: ingress processes, and orphans of other processes.
 
-    It looks before it reaps. So a process of ours that ends at this moment keeps its exit code.
+    It checks each child before it reaps it, so that the exit code of an ingress process is not lost.
 
     Args:
-        running: Those of ours that have not ended as far as is known, by their pids.
+        running: The ingress processes that still run, as far as is known, by pid.
     """
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:

@@ -1,4 +1,4 @@
-"""What a start would refuse: makes everything that the processes make of their settings, and connects to nothing."""
+"""Finds what a start would refuse: builds all that the processes build from their settings, but never connects."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pipeline.settings import ConfigError, JobIntegration, Settings
 _TABLES: Final = ("ecs", "weavr", "webhooks")
 """Tables of sources of webhooks."""
 _SHARED_CODES: Final = frozenset({"ca_file_unreadable"})
-"""Errors of one integration whose text names the setting, which is not the integration's."""
+"""Errors about settings that do not belong to one integration. Their text names the setting."""
 
 
 async def rehearse(settings: Settings, ports: Ports = PORTS, *, offline: bool = False) -> tuple[str, ...]:
-    """Return what a start would refuse, one line each, by the code of the start itself.
+    """Return what a start would refuse, one line each. It uses the code of the start itself.
 
     Args:
-        settings: As loaded.
-        ports: Those of the processes.
-        offline: Whether to leave out all that needs a file.
+        settings: The loaded settings.
+        ports: The ports of the processes.
+        offline: Whether to skip checks that need a file.
     """
     problems = [line for one in _alone(settings) for line in _webhook(one, ports, secrets=not offline)]
     if not offline:
@@ -39,7 +39,7 @@ async def rehearse(settings: Settings, ports: Ports = PORTS, *, offline: bool = 
 
 
 def _alone(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """Yield each source's table, and settings with this source alone: then a refusal is known to be its own."""
+    """Yield each source's table with settings of only this source, so that a refusal can be assigned to it."""
     for table in _TABLES:
         for name, source in getattr(settings, table).items():
             update: dict[str, Any] = {other: {} for other in _TABLES}
@@ -55,7 +55,7 @@ def _webhook(one: tuple[str, Settings], ports: Ports, *, secrets: bool) -> Itera
 
 
 async def _shared(settings: Settings, ports: Ports) -> AsyncIterator[str]:
-    """Yield what keeps every process from starting, or AUDIT."""
+    """Yield the reasons that keep every process, or AUDIT, from starting."""
     try:
         if settings.kafka is not None:
             await asyncio.to_thread(connection_options, settings.kafka, client_id="check")
@@ -76,7 +76,7 @@ async def _shared(settings: Settings, ports: Ports) -> AsyncIterator[str]:
 
 
 async def _connections(settings: Settings, integration: JobIntegration, ports: Ports) -> AsyncIterator[str]:
-    """Yield what keeps the stages from opening the transfers and notifications of one integration."""
+    """Yield the reasons that keep the stages from opening the transfers and notifications of one integration."""
     metrics = Metrics(version=version("card-pipeline"))
     clock = CheckedClock(ports.now, metrics.clock_offset_seconds)
     try:
@@ -98,12 +98,12 @@ async def _connections(settings: Settings, integration: JobIntegration, ports: P
 
 
 async def _resume_nothing(code: str | None = None) -> None:
-    """Resume no callback: nothing is sent here."""
+    """Do nothing: no callbacks are sent here."""
     del code
 
 
 def _lines(error: FatalError, key: str) -> Iterator[str]:
-    """Yield the lines of an error; a table's own begin with its key."""
+    """Yield the lines of an error. Lines about one table begin with its key."""
     if isinstance(error, ConfigError):
         yield from error.problems
     elif error.code in _SHARED_CODES:

@@ -1,4 +1,4 @@
-"""Running a process from start to stop."""
+"""Runs a process from start to stop."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Ready:
 
     Attributes:
         name: ``ingress``, a stage, or ``dev``.
-        url: Where webhooks are received; None for stages.
-        management_url: Where health and metrics are served.
+        url: The URL for webhooks; None for stages.
+        management_url: The URL of health and metrics.
         bootstrap_servers: The embedded broker of ``dev``, for commands that read topics; otherwise None.
     """
 
@@ -65,11 +65,11 @@ async def run_ingress(
     """Receive webhooks until ``stop`` is set.
 
     Args:
-        settings: As loaded.
+        settings: The loaded settings.
         on_ready: Called once it has started.
         stop: Set when the process is to stop.
-        ports: To the outside world.
-        supervision: What the supervisor gave, for one of several processes that share a port.
+        ports: Connections to the outside world.
+        supervision: Data from the supervisor, if several processes share a port.
 
     Raises:
         FatalError: The process cannot do its work.
@@ -125,11 +125,11 @@ async def run_stage(
 async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event, ports: Ports = PORTS) -> None:
     """Run everything in this process on an embedded broker until ``stop`` is set.
 
-    Here a 2xx does not mean that the record is durable: the broker keeps its records in memory, 5 MB per partition, and
-    drops the oldest beyond that. Consumers log gaps as ``records_lost``.
+    A 2xx here does not mean that the record is durable. The broker keeps up to 5 MB of records per partition in memory,
+    and then drops the oldest. Consumers log gaps as ``records_lost``.
 
     Raises:
-        FatalError: As for the single processes.
+        FatalError: A part cannot do its work.
     """
     from pipeline.app.assembly import STAGE_MAKERS, Surroundings  # noqa: PLC0415 - as above
     from pipeline.app.ingress import make_ingress  # noqa: PLC0415 - as above
@@ -143,9 +143,9 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event,
         kafka = base.model_copy(
             update={"bootstrap_servers": broker.bootstrap_servers, "tls": None, "sasl": None, "security_protocol": None}
         )
-        # there is no proxy in front of this ingress that would need time to notice the stop
+        # no proxy in front of this ingress needs time to notice the stop
         ingress = settings.ingress.model_copy(update={"drain_seconds": 0.0})
-        # this broker delays each answer for the whole time, even if there are records
+        # this broker delays each answer for the whole wait time, even if there are records
         consumer = settings.consumer.for_consumer().model_copy(
             update={"lost_records": "report", "fetch_wait_seconds": 0.02, "batch_linger_seconds": 0.2}
         )
@@ -176,7 +176,7 @@ async def _run(  # noqa: PLR0917 - named by their order in each of three calls
         else ManagementServer(settings.management, metrics.registry)
     )
     async with AsyncExitStack() as stack, management:
-        # added first: without any check, a probe would find a process ready before it has a part
+        # added first: without any check, a probe would report a process without parts as ready
         management.add_readiness("start", lambda: _begun(begun))
         objects = await stack.enter_async_context(_store(settings, metrics, ports))
         clock = CheckedClock(ports.now, metrics.clock_offset_seconds)
@@ -199,7 +199,7 @@ async def _run(  # noqa: PLR0917 - named by their order in each of three calls
             Circuits(metrics),
         )
         parts = await make(around)
-        if name != "dev":  # whose broker makes topics on first use
+        if name != "dev":  # its broker creates topics on first use
             parts.append(TopicWatch(kafka, topics_of(name, settings), metrics))
         embedded = kafka.bootstrap_servers if name == "dev" else None
         for part in parts:
@@ -208,13 +208,13 @@ async def _run(  # noqa: PLR0917 - named by their order in each of three calls
             for alarm, health in part.alarms.items():
                 management.add_alarm(alarm, health)
         if name == "ingress":
-            # it decides nothing by the time; without it nobody would receive webhooks
+            # only an alarm: it decides nothing by the time, and without it no webhook would be received
             management.add_alarm("clock", clock.check)
         else:
             management.add_readiness("clock", clock.check)
             management.add_readiness("store", lambda: _usable(objects))
             await _await_store(objects, stop)
-        for part in parts:  # only now: no loop turns before the store is available, and a restart would not help
+        for part in parts:  # only now: before the store is available no loop runs, and a restart would not help
             management.add_liveness(part.name, part.alive)
 
         def started() -> None:

@@ -1,4 +1,4 @@
-"""From settings to the webhooks that the ingress serves, and that commands look at."""
+"""Builds the webhooks of the ingress, and of commands, from the settings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _NO_SECRETS: Final = _NoSecrets()
 
 
 class _ConfiguredInTable:
-    """A source whose table sets topic and statuses; the source itself decides the rest."""
+    """A source with topic and statuses from its table; the inner source decides the rest."""
 
     def __init__(self, source: Source, settings: WebhookIntegration) -> None:
         self._source = source
@@ -70,12 +70,12 @@ class _ConfiguredInTable:
         return found if found.topic == self._topic else replace(found, topic=self._topic)
 
     def quarantine(self, _request: WebhookRequest) -> TopicName:
-        """See Source. The quarantine commands look into this topic for every ``[webhooks.NAME]``."""
+        """See Source. The quarantine commands read this topic for every ``[webhooks.NAME]``."""
         return self._quarantine
 
 
 class _AnnouncesJobs:
-    """A source whose webhooks announce jobs. It refuses a job that expires too late."""
+    """A source of job announcements. It refuses a job that expires too late."""
 
     def __init__(self, source: Source, jobs: JobIntegration, clock: Callable[[], datetime]) -> None:
         self._source = source
@@ -86,8 +86,8 @@ class _AnnouncesJobs:
     def identify(self, request: WebhookRequest) -> Identified:
         """See Source.
 
-        The bound on ``expires_at`` depends on the time: a request that is refused now may be accepted later. A
-        compressed announcement does not fit: stages read it as it was received.
+        The limit on ``expires_at`` depends on the time, so a request that is refused now may be accepted later. A
+        compressed announcement is refused, because stages read it as received.
         """
         if request.encoding:
             raise InvalidBody([Finding("", "content_encoding", "Send announcements without Content-Encoding")])
@@ -121,12 +121,12 @@ def open_webhooks(
     Args:
         settings: As loaded.
         clock: UTC, aware; an announcement's expiry is compared with it.
-        secrets: Whether to read the webhooks' secret files; without them nothing is verified, for commands that only
-            identify requests.
+        secrets: Whether to read the webhooks' secret files. Commands that only identify requests need no secrets; then
+            nothing is verified.
 
     Raises:
-        ConfigError: A kind of source or a partner is not installed, or refuses its options.
-        FatalError: A secret is not written as the source's scheme needs it.
+        ConfigError: A source kind or a partner is not installed, or refuses its options.
+        FatalError: A secret does not have the form that the source's scheme needs.
         SecretUnreadable: A file has disappeared since the settings were loaded.
     """
 

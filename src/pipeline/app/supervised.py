@@ -1,4 +1,4 @@
-"""One of several ingress processes: it tells its supervisor what a management server would show."""
+"""One of several ingress processes: it reports to its supervisor, instead of running a management server."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ METRICS: Final = b"metrics\n"
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """What a supervisor gives a process.
+    """The data that a supervisor gives to a process.
 
     Attributes:
-        number: Of the process, from 1.
+        number: Number of the process, from 1.
         channel: File descriptor of the socket to the supervisor.
         port: The port that the processes share.
     """
@@ -40,10 +40,10 @@ class Supervision:
 
 
 class SupervisedChecks(Checks):
-    """Sends the checks to the supervisor four times a second, and the metrics when it asks; stops when it says so.
+    """Sends checks to the supervisor four times a second, and metrics when it asks; stops when it says so.
 
-    If the supervisor is gone, the process stops as after a signal; if it is stopping already, it ends at once: that is
-    what a second signal asks for. Use it as an async context manager.
+    If the supervisor ends, the process stops as after a signal. If it is stopping already, it ends at once, as after a
+    second signal. Use it as an async context manager.
 
     Args:
         channel: File descriptor of the socket.
@@ -61,7 +61,7 @@ class SupervisedChecks(Checks):
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        """Begin to report."""
+        """Start to report."""
         reader, writer = await asyncio.open_connection(sock=self._socket)
         self._writer = writer
         self._tasks = [asyncio.create_task(self._obey(reader)), asyncio.create_task(self._report())]
@@ -70,7 +70,7 @@ class SupervisedChecks(Checks):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send the last counts, and report no more."""
+        """Send the last metrics, and stop reporting."""
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)

@@ -1,4 +1,4 @@
-"""``pipeline ingress --processes N``: processes that share a port, and the supervisor that makes them one."""
+"""``pipeline ingress --processes N``: the supervisor of processes that share a port."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ log = structlog.get_logger(__name__)
 
 _FIRST_PROCESS: Final = 1
 _SUPERVISOR: Final = 0
-"""The number of the supervisor among the processes whose metrics are combined."""
+"""The supervisor's number among the processes whose metrics are combined."""
 _TICK_SECONDS: Final = 0.1
 _LONGEST_LINE: Final = 64 << 20
-"""Bytes of the metrics of one process; far more than there are time series."""
+"""Maximum size of one process's metrics, far above their real size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Times:
     """How long the supervisor waits, in seconds.
 
     Attributes:
-        restart: Pauses before a process is replaced that ended soon after its start. The first replacement starts at
+        restart: Pauses before the replacement of a process that ended soon after its start. The first one starts at
             once.
-        healthy: A process that lived so long did not end because of its start.
-        silence: A process that reported nothing for so long hangs, and is killed.
+        healthy: If a process lives this long, its end has nothing to do with its start.
+        silence: A process that reports nothing for this long hangs, and is killed.
         start: The same for a process that has never reported.
         answer: How long a process may take to send its metrics.
-        kill: A process that has not ended so long after the time that it may take to stop is killed.
+        kill: A process is killed this long after the end of the time that it may take to stop.
     """
 
     restart: RetryPolicy = field(default_factory=lambda: RetryPolicy(1.0, 30.0))
@@ -68,13 +68,13 @@ Command = Callable[[Supervision], Sequence[str]]
 class Supervisor:
     """Runs ingress processes that share a port, replaces each that ends, and serves their health and metrics as one.
 
-    The system spreads new connections over the processes (``SO_REUSEPORT``). One that ends takes only its own
-    connections with it.
+    The system spreads new connections over the processes (``SO_REUSEPORT``). If a process ends, only its own
+    connections are lost.
 
     Args:
-        settings: Address and management server; the processes read the settings themselves.
-        count: How many processes.
-        command: The command line of each.
+        settings: Settings of the address and the management server. The processes read the settings themselves.
+        count: Number of processes.
+        command: Returns the command line of each process.
         times: How long to wait.
     """
 
@@ -91,7 +91,7 @@ class Supervisor:
         """Run until ``stop`` is set, then let the processes stop in an orderly way.
 
         Returns:
-            0; or the exit code of a process that could not start while no other was ready.
+            0, or the exit code of a process that could not start while no other was ready.
 
         Raises:
             FatalError: An address cannot be bound.
@@ -140,7 +140,7 @@ class Supervisor:
         """Keep one process running until all stop; return the code of one that cannot start while no other is ready.
 
         Raises:
-            FatalError: The system starts no process, and no other is ready.
+            FatalError: The system cannot start a process, and no other is ready.
         """
         while not self._stop.is_set():
             try:
@@ -171,7 +171,7 @@ class Supervisor:
         return 0
 
     async def _not_started(self, slot: Slot, error: OSError) -> None:
-        """Wait before the next try: memory or processes are short, and the others go on."""
+        """Wait before the next try: the system lacks memory or processes, and the other processes continue."""
         if not any(other.ready for other in self._slots):
             raise FatalError("ingress_process", f"Cannot start a process: {error.strerror}") from error
         pause = self._pause(slot, healthy=False)
@@ -208,7 +208,7 @@ class Supervisor:
         return Process(popen, ours)
 
     async def _listen(self, number: int, process: Process) -> None:
-        """Take the reports of a process until it closes its side of the channel."""
+        """Read the reports of a process until it closes its side of the channel."""
         reader, process.writer = await asyncio.open_connection(sock=process.channel, limit=_LONGEST_LINE)
         try:
             while line := await reader.readline():
@@ -218,14 +218,14 @@ class Supervisor:
                     process.measured.set()
                 else:
                     process.report(message["checks"], message["alarms"])
-        except (OSError, ValueError):  # it ended in the middle of a line
+        except (OSError, ValueError):  # the process ended in the middle of a line
             pass
         finally:
             process.measured.set()
             process.writer.close()
 
     async def _watch(self, on_ready: Callable[[], None]) -> NoReturn:
-        """Say once that all are ready, and kill each process that hangs."""
+        """Call ``on_ready`` once, when all are ready; kill each process that hangs."""
         announced = False
         while True:
             if not announced and all(slot.ready for slot in self._slots):
@@ -235,7 +235,7 @@ class Supervisor:
                 process = slot.process
                 if process is None:
                     continue
-                process.silent += _TICK_SECONDS  # not by the clock: this process may have been suspended itself
+                process.silent += _TICK_SECONDS  # not by the clock: this process may have been suspended
                 longest = self._times.silence if process.checks else self._times.start
                 if process.silent > longest:
                     log.error("ingress_process_hangs", process=slot.number, pid=process.pid, silent_seconds=longest)
@@ -243,7 +243,7 @@ class Supervisor:
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _refresh(self) -> None:
-        """Ask all processes for their metrics; one that does not answer in time shows those of the last time."""
+        """Ask all processes for their metrics. If one does not answer in time, its last metrics are shown."""
         running = [slot.process for slot in self._slots if slot.process is not None and slot.process.checks]
         asked = [asyncio.create_task(process.measure()) for process in running]
         if asked:
@@ -256,19 +256,19 @@ class Supervisor:
         self._metrics.update(_SUPERVISOR, snapshot(self._own.registry.collect()))
 
     def _check(self) -> Health:
-        """Ready: a process serves, and each that accepts connections can serve them."""
+        """Ready if a process serves, and each process that accepts connections can serve them."""
         ready = sum(slot.ready for slot in self._slots)
         unable = [slot.number for slot in self._slots if slot.listens and not slot.ready]
         message = f"{ready} of {len(self._slots)} processes are ready"
         if unable:
-            message += f"; not ready, and accepting connections: {', '.join(map(str, unable))}"
+            message += f"; not ready although they accept connections: {', '.join(map(str, unable))}"
         if self._stop.is_set():
             message = "stopping"
         return Health(ok=ready > 0 and not unable and not self._stop.is_set(), message=message)
 
     @contextmanager
     def _reaping(self) -> Iterator[None]:
-        """Note how processes end; as the first process of a container, also reap those that others left behind."""
+        """Detect the ends of processes. As the first process of a container, also reap orphans."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         try:
@@ -286,10 +286,10 @@ class Supervisor:
 
 @contextmanager
 def _reserved(host: str, port: int) -> Iterator[tuple[str, int]]:
-    """Hold the address for the processes without listening on it; yield its URL and its port.
+    """Reserve the address for the processes without listening on it; yield its URL and port.
 
     Raises:
-        FatalError: It cannot be bound.
+        FatalError: The address cannot be bound.
     """
     with contextlib.ExitStack() as stack:
         url = ""

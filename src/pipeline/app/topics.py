@@ -1,4 +1,4 @@
-"""Looks at the topics of a process: before they all exist, it is not ready; where they differ, it says so loudly."""
+"""Checks the topics of a process. The process is not ready before all exist; differences raise an alarm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_PROCESS: Final[Mapping[str, frozenset[TopicName]]] = {
     "confirm": _OF_JOBS
     | {Topic.BATCH_REQUESTED, Topic.BATCH_CHUNKS, Topic.BATCH_PROCESSED, Topic.BATCH_UPLOADED, Topic.BATCH_COMPLETED},
 }
-"""What each stage reads and writes; its Kafka user may describe no more (docs/explanation/security.md)."""
+"""The topics that each stage reads and writes. Its Kafka user may describe no others (docs/explanation/security.md)."""
 _NOT_OF_INGRESS: Final = frozenset(
     {
         Topic.BATCH_CHUNKS,
@@ -39,13 +39,13 @@ _NOT_OF_INGRESS: Final = frozenset(
 _MISSING: Final = "missing"
 
 _LOOK_AGAIN: Final = 5.0
-"""Seconds between two looks while a topic is missing, or the cluster does not describe its topics."""
+"""Seconds between two checks while a topic is missing, or the cluster does not describe its topics."""
 _LOOK_OFTEN: Final = 600.0
-"""Seconds between two looks at topics that exist: somebody may change them."""
+"""Seconds between two checks of existing topics, which an operator may change."""
 
 
 def topics_of(process: str, settings: Settings) -> list[TopicSpec]:
-    """Return the topics that a process reads or writes, of those that the configured sources need."""
+    """Return the topics that a process reads or writes, and that the configured sources need."""
     if process == "ingress":
         return [spec for spec in settings.topics if spec.topic not in _NOT_OF_INGRESS]
     if process == "audit":
@@ -61,11 +61,11 @@ Look = Callable[..., Awaitable[Sequence[TopicFinding]]]
 
 @dataclass
 class TopicWatch:
-    """Looks at the topics, as a part of the process.
+    """Checks the topics, as a part of the process.
 
-    At the start the process is not ready until all exist: a rollout that forgot `topics create` stops there. A topic
-    that is deleted later, or that differs from the table, is an alarm and leaves the process ready, so that the
-    other sources and stages go on.
+    At the start, the process is not ready until all exist, so a rollout without `topics create` stops there. A topic
+    that is deleted later, or that differs from the table, raises an alarm. The process stays ready, so that the other
+    sources and stages continue.
     """
 
     kafka: KafkaSettings
@@ -81,12 +81,12 @@ class TopicWatch:
 
     @property
     def checks(self) -> Mapping[str, Check]:
-        """All topics exist."""
+        """Check that all topics exist."""
         return {self.name: lambda: self._health}
 
     @property
     def alive(self) -> Check:
-        """Return the check that always passes."""
+        """A check that always passes."""
         return lambda: Health(ok=True)
 
     @property
@@ -95,7 +95,7 @@ class TopicWatch:
         return self._health.ok
 
     async def serve(self) -> None:
-        """Look until stopped; cluster and rights may change."""
+        """Check again and again until stopped, because cluster and rights may change."""
         while not self._stopped.is_set():
             looked = await self._look()
             try:
@@ -105,11 +105,11 @@ class TopicWatch:
                 continue
 
     async def stop(self) -> None:
-        """Stop looking."""
+        """Stop the checks."""
         self._stopped.set()
 
     async def _look(self) -> bool:
-        """Return whether the cluster described its topics."""
+        """Check once; return whether the cluster described its topics."""
         try:
             try:
                 findings = await self.look(self.kafka, self.specs)
@@ -121,7 +121,7 @@ class TopicWatch:
                 self._health = Health(ok=False, message=str(error))
             return False
         except FatalError as error:
-            # the embedded broker, which makes topics on first use; or a cluster that has no controller at the moment
+            # the embedded broker, which creates topics on first use, or a cluster without a controller at the moment
             self._health = Health(ok=True, message=f"not looked at: {error.message}")
             return False
         self._report(frozenset(one for one in findings if one.breaks))

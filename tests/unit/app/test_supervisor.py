@@ -211,7 +211,7 @@ async def test_it_is_ready_while_a_process_serves_and_none_takes_connections_in_
         await group.until_health(lambda status, _: status == 503)
         body = (await group.health())[1]
         assert body["checks"]["ingress"]["message"] == (
-            "1 of 2 processes are ready; not ready, and accepting connections: 2"
+            "1 of 2 processes are ready; not ready although they accept connections: 2"
         )
         assert body["alarms"]["process-2"]["message"].endswith(": kafka: refused")
         os.kill(await group.pid(2), signal.SIGKILL)

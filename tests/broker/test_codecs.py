@@ -111,7 +111,7 @@ async def test_a_batch_that_cannot_be_decoded_stops_its_reader_until_it_is_skipp
         assert notebook.values() == [b"before"]
     with pytest.raises(BatchUndecodable):
         assert [record.value async for record in read_topic(kafka, TOPIC)] == [b"before"]
-    with pytest.raises(SkipRefused, match="is at offset 1, behind 0"):
+    with pytest.raises(SkipRefused, match="is at offset 1, past offset 0"):
         await skip(kafka, "process", partition, 0, reason="a test")
 
     planned = await plan_skip(kafka, "process", partition, 1)
@@ -119,7 +119,7 @@ async def test_a_batch_that_cannot_be_decoded_stops_its_reader_until_it_is_skipp
     assert await skip(kafka, "process", partition, 1, reason="a test") == planned
     async with running(keyed_consumer(notebook, kafka, quick, publisher)):
         await until(lambda: notebook.values() == [b"before", b"behind"])
-    with pytest.raises(SkipRefused, match="behind 1: nothing to skip"):
+    with pytest.raises(SkipRefused, match="past offset 1: there is nothing to skip"):
         await skip(kafka, "process", partition, 1, reason="a test")
 
 

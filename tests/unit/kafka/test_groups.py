@@ -143,7 +143,7 @@ async def test_a_skip_commits_the_offset_behind_the_batch_and_logs_the_reason(sp
     ("committed", "offset", "why"),
     [
         (5, 7, "the record at offset 5 can be decoded and was not handled yet: start the group"),
-        (8, 7, "g is at offset 8, behind 7"),
+        (8, 7, "g is at offset 8, past offset 7"),
         (7, 8, "the first batch that cannot be decoded is at offset 7, not 8"),
     ],
 )
@@ -157,7 +157,7 @@ async def test_no_other_records_are_skipped(spoilt: FakePartitions, committed: i
 async def test_records_that_can_be_decoded_are_not_skipped(cluster: FakePartitions) -> None:
     with pytest.raises(SkipRefused, match="the record at offset 7 can be decoded"):
         await skip(SETTINGS, "g", BAD, 7, reason="INC-7", connect=cluster.connect)
-    with pytest.raises(SkipRefused, match="g is at offset 7, behind 6"):
+    with pytest.raises(SkipRefused, match="g is at offset 7, past offset 6"):
         await skip(SETTINGS, "g", BAD, 6, reason="INC-7", connect=cluster.connect)
     cluster.committed_offsets[BAD] = 10
     with pytest.raises(SkipRefused, match="there is no record at offset 10"):

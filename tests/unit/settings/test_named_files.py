@@ -194,8 +194,8 @@ def test_credentials_that_cross_the_network_readable_are_warned_of() -> None:
     sasl = {"mechanism": "PLAIN", "username": "me", "password": "planted-0123"}
     kafka = {"bootstrap_servers": "a:1", "sasl": sasl}
     said = (
-        "kafka.sasl.mechanism: PLAIN without TLS sends the password in clear text; add a table [kafka.tls], or use it on "
-        "one machine only"
+        "kafka.sasl.mechanism: PLAIN without TLS sends the password in clear text; add a table [kafka.tls], or use it "
+        "on one machine only"
     )
     assert said in reviewed(kafka=kafka).warnings
     assert said not in reviewed(kafka=kafka | {"tls": {}}).warnings

@@ -88,8 +88,8 @@ def _readable_credentials(settings: Settings) -> Iterator[str]:
     sent = {"PLAIN": "the password", "OAUTHBEARER": "the token"}.get(kafka.sasl.mechanism)
     if sent is not None:
         yield (
-            f"kafka.sasl.mechanism: {kafka.sasl.mechanism} without TLS sends {sent} in clear text; add a table [kafka.tls], "
-            "or use it on one machine only"
+            f"kafka.sasl.mechanism: {kafka.sasl.mechanism} without TLS sends {sent} in clear text; add a table "
+            "[kafka.tls], or use it on one machine only"
         )
 
 

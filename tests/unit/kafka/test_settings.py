@@ -106,11 +106,11 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
         ("planted:65536", "broker 1 has a port that is not a number"),
         ("planted:٩٠٩٢", "broker 1 has a port that is not a number"),
         ("kafka-0:9092,", "broker 2 is empty"),
-        ("kafka-0:9092 planted:9092", "broker 1 has a host that is no name"),
-        ("::1:9092", "broker 1 has a host that is no name"),
-        ("[planted]:9092", "broker 1 has a host that is no name"),
-        ("/planted:9092", "broker 1 has a host that is no name"),
-        (":9092", "broker 1 has a host that is no name"),
+        ("kafka-0:9092 planted:9092", "broker 1 has a host that is neither a name"),
+        ("::1:9092", "broker 1 has a host that is neither a name"),
+        ("[planted]:9092", "broker 1 has a host that is neither a name"),
+        ("/planted:9092", "broker 1 has a host that is neither a name"),
+        (":9092", "broker 1 has a host that is neither a name"),
     ],
 )
 def test_brokers_are_hosts_with_ports(servers: str, fault: str) -> None:

@@ -46,7 +46,7 @@ SUITES: Final = (
     "fanout",
 )
 """In the order in which they run; each is imported when its turn comes."""
-MODULES: Final = {"ingress": ("ingress", "peers")}
+MODULES: Final = {"ingress": ("ingress", "peers"), "http": ("http", "card_rate")}
 """The modules of a suite that has several."""
 ROUNDS: Final = 5
 SMOKE: Final = 0.02

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "quarantine": "Look at webhooks that were authentic but did not fit, and release them after a fix.",
     "sandbox": "Try the pipeline without an account at ECS or Weavr, Kafka or S3 (docs/reference/sandbox.md).",
     "sources": "Look at the configured webhooks, and find out why a request to one is refused.",
+    "store": "Find orphans and leftovers in the job store, and delete them.",
     "topics": "Create, check and export the Kafka topics; skip a batch that cannot be decoded.",
     "work": "Run one stage; scale it by running more of it, up to the partitions of its topic.",
 }

@@ -40,6 +40,8 @@ class AuditAction(StrEnum):
     BATCH_SKIPPED = "batch.skipped"
     DEAD_LETTER_REPLAYED = "dead_letter.replayed"
     DEAD_LETTER_DISCARDED = "dead_letter.discarded"
+    STORE_CLEANED = "store.cleaned"
+    """An operator deleted what nobody needed any more in the job store."""
 
 
 class AuditEvent(BaseModel):

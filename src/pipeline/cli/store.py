@@ -1,0 +1,151 @@
+"""``pipeline store``: find what nobody needs any more in the job store, and delete it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack, aclosing
+from datetime import timedelta
+from typing import Any, Final, cast
+
+import click
+
+from pipeline.app import open_jobs
+from pipeline.cli.commands import Command, Order, bulk_order_options, recorded
+from pipeline.cli.context import Setup, pass_setup
+from pipeline.cli.exits import ExitCode
+from pipeline.cli.output import json_option, print_json, print_line
+from pipeline.cli.times import now
+from pipeline.contracts import AuditAction
+from pipeline.jobs.job_store import JobStore
+from pipeline.jobs.store_check import KINDS, Finding, Kind, StoreCheck
+
+_BATCH: Final = 1000
+"""Objects that one request deletes."""
+
+_SAFE: Final[tuple[Kind, ...]] = tuple(kind for kind in KINDS if kind != "foreign")
+
+
+def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option(
+        "--hours",
+        type=click.FloatRange(min=1),
+        default=24.0,
+        show_default=True,
+        help="Pass over what was written in the last so many hours: running workers may be at it.",
+    )(function)
+    return click.option(
+        "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only findings of this kind; may be repeated."
+    )(function)
+
+
+@click.group()
+def store() -> None:
+    """Find orphans and leftovers in the job store, and delete them. Never anything that an open job needs."""
+
+
+@store.command(epilog="Example: pipeline store check --json")
+@_choice
+@json_option
+@pass_setup
+@click.pass_context
+def check(ctx: click.Context, setup: Setup, *, kinds: tuple[Kind, ...], hours: float, as_json: bool) -> None:
+    """Print what nobody needs any more, as it is found. Exit 1 if there is something."""
+    ctx.exit(ExitCode.FINDING if asyncio.run(_Look(setup, kinds or KINDS, hours, as_json).run(None)) else ExitCode.OK)
+
+
+@store.command(
+    epilog="""\b
+Examples:
+  pipeline store clean
+  pipeline store clean --kind part --kind leftover --yes --reason "after the outage of May 3"
+Without --yes nothing is changed. Foreign objects are deleted only with --kind foreign."""
+)
+@_choice
+@bulk_order_options
+@json_option
+@pass_setup
+def clean(setup: Setup, *, kinds: tuple[Kind, ...], hours: float, order: Order, as_json: bool) -> None:
+    """Delete what `store check` finds. A dry run, unless --yes is given.
+
+    It may be interrupted and repeated, while workers run. One entry in the audit log says how much was deleted.
+    """
+    asyncio.run(_Look(setup, kinds or _SAFE, hours, as_json).run(order))
+
+
+class _Look:
+    """One look through the store, which deletes what it finds if it is ordered to."""
+
+    def __init__(self, setup: Setup, kinds: tuple[Kind, ...], hours: float, as_json: bool) -> None:  # noqa: FBT001
+        self._setup = setup
+        self._kinds = kinds
+        self._hours = hours
+        self._as_json = as_json
+        self._counts: Counter[str] = Counter()
+        self._bytes = 0
+
+    async def run(self, order: Order | None) -> int:
+        """Return how many objects were found; delete them, if it is no dry run.
+
+        Args:
+            order: What the operator gave; None: only look.
+        """
+        settings = self._setup.settings()
+        async with AsyncExitStack() as stack:
+            jobs = await stack.enter_async_context(open_jobs(settings, self._setup.ports))
+            command = None
+            if order is not None and not order.dry_run:
+                about = {"kinds": list(self._kinds), "hours": self._hours}
+                opened = recorded(self._setup, jobs.objects, order, "store clean", cast("Any", about))
+                command = await stack.enter_async_context(opened)
+            look = StoreCheck(
+                jobs,
+                now,
+                receipts_kept=timedelta(days=settings.retention.receipts_days),
+                failed_parts_kept=timedelta(days=settings.retention.failed_parts_days),
+                age=timedelta(hours=self._hours),
+            )
+            await self._through(look, jobs, command)
+            self._sum_up(order)
+            return self._counts.total()
+
+    async def _through(self, look: StoreCheck, jobs: JobStore, command: Command | None) -> None:
+        batch: list[str] = []
+        async with aclosing(look.findings()) as findings:
+            async for finding in findings:
+                if finding.kind not in self._kinds:
+                    continue
+                self._report(finding)
+                batch.append(finding.key)
+                if len(batch) == _BATCH:
+                    await _delete(jobs, command, batch)
+                    batch = []
+        await _delete(jobs, command, batch)
+        if command is not None:
+            detail = {"objects": self._counts.total(), "bytes": self._bytes, **self._counts}
+            await command.audit(AuditAction.STORE_CLEANED, detail=detail)
+
+    def _report(self, finding: Finding) -> None:
+        self._counts[finding.kind] += 1
+        self._bytes += finding.size
+        written = finding.modified and finding.modified.isoformat(timespec="seconds")
+        if self._as_json:
+            print_json({"kind": finding.kind, "key": finding.key, "bytes": finding.size, "written": written})
+        else:
+            print_line(f"{finding.kind:<8}  {finding.key}  {finding.size}  {written}")
+
+    def _sum_up(self, order: Order | None) -> None:
+        total = self._counts.total()
+        if order is None:
+            text = f"{total} objects that nobody needs, {self._bytes} bytes"
+        elif order.dry_run:
+            text = f"would delete {total} objects, {self._bytes} bytes; --yes does it"
+        else:
+            text = f"deleted {total} objects, {self._bytes} bytes"
+        click.echo(text, err=True)
+
+
+async def _delete(jobs: JobStore, command: Command | None, keys: list[str]) -> None:
+    if command is not None and keys:
+        await jobs.delete_known(keys)

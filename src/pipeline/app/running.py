@@ -16,13 +16,14 @@ from pipeline.app.parts import Part, Shared, run_parts
 from pipeline.app.ports import PORTS, ConnectedPublisher, Ports
 from pipeline.app.supervised import SupervisedChecks, Supervision
 from pipeline.app.topics import TopicWatch, topics_of
-from pipeline.errors import TransientError
+from pipeline.errors import FatalError, TransientError
 from pipeline.kafka import ConsumerSettings, KafkaSettings
 from pipeline.kafka.embedded import EmbeddedBroker
 from pipeline.observability import CheckedClock, Health, Metrics, Redaction, configure_logging, watch_loop_lag
 from pipeline.observability.management import ManagementServer
 from pipeline.outbound import Circuits
 from pipeline.settings import Settings
+from pipeline.settings.agreement import shared_store_problems
 from pipeline.storage import MeteredStore, ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -105,6 +106,9 @@ async def run_stage(
         FatalError: The process cannot do its work.
     """
     from pipeline.app.assembly import STAGE_MAKERS, Surroundings  # noqa: PLC0415 - the ingress does without
+
+    for problem in shared_store_problems(settings):
+        raise FatalError("store_not_shared", f"The stages need one store for all their hosts. {problem}")
 
     async def make(around: Surroundings) -> list[Part]:
         return [await STAGE_MAKERS[name](around)]

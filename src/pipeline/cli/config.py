@@ -15,6 +15,7 @@ from pipeline.cli.exits import ExitCode
 from pipeline.cli.output import json_option, print_json
 from pipeline.observability import is_secret_name
 from pipeline.settings import ConfigError, Settings, part_key_problems, toml_value
+from pipeline.settings.agreement import shared_store_problems
 from pipeline.settings.review import review
 
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
@@ -51,6 +52,7 @@ def check(ctx: click.Context, setup: Setup, *, offline: bool, as_json: bool) -> 
     else:
         found = review(settings, offline=offline)
         refused = asyncio.run(rehearse(settings, setup.ports, offline=offline))
+        problems += shared_store_problems(settings)
         problems += dict.fromkeys([*found.problems, *refused, *(() if offline else part_key_problems(settings))])
         warnings += found.warnings
         unchecked += found.unchecked

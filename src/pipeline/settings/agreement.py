@@ -31,6 +31,28 @@ def disagreements(settings: Settings) -> Iterator[str]:
             yield from _unreachable(f"webhooks.{name}.jobs.hosts", source.jobs.hosts)
 
 
+def shared_store_problems(settings: Settings) -> Iterator[str]:
+    """Yield one line if stages may run on several hosts, and their store is a folder of one of them."""
+    if settings.kafka is None or settings.store.kind != "local" or settings.store.shared:
+        return
+    away = [server for server in settings.kafka.bootstrap_servers.split(",") if not _is_here(server)]
+    if away:
+        yield (
+            f"store.path: is a folder of this host, but Kafka ({away[0].strip()}) is on another one, so stages may run "
+            'elsewhere, and would not find the jobs; write kind = "s3", or mount one folder on all hosts (of a file '
+            "system with hard links) and write shared = true"
+        )
+
+
+def _is_here(server: str) -> bool:
+    """Return whether a broker is on this host, as far as its name says."""
+    host = server.strip().rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _equal_ports(settings: Settings) -> Iterator[str]:
     ingress, management = settings.ingress, settings.management
     hosts = {ingress.host, management.host}

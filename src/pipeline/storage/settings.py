@@ -22,6 +22,10 @@ class LocalSettings(BaseModel):
         default=Path("store"),
         description="The folder; it is created on first use, with mode 0700. Set it to a disk that outlives the process",
     )
+    shared: bool = Field(
+        default=False,
+        description="Whether all hosts that run stages mount this very folder. Set it if they do; otherwise a stage does not start with a folder if Kafka runs on another host",
+    )
 
 
 class S3Settings(BaseModel):

@@ -229,3 +229,12 @@ async def test_a_stage_of_parts_does_not_start_without_their_key(stage: str, set
     without = settings.model_copy(update={"parts": PartSettings()})
     with pytest.raises(FatalError, match=r"part_keys_missing.*openssl rand -base64 32"):
         await run_stage(stage, without, on_ready=refuse, stop=asyncio.Event())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_a_stage_does_not_start_with_a_folder_that_other_hosts_may_not_have(
+    stage: str, settings: Settings
+) -> None:
+    kafka = settings.cluster.model_copy(update={"bootstrap_servers": "kafka-0:9092"})
+    with pytest.raises(FatalError, match=r"store_not_shared: .*store\.path: .*kafka-0:9092.*shared = true"):
+        await run_stage(stage, settings.model_copy(update={"kafka": kafka}), on_ready=refuse, stop=asyncio.Event())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from support.command_line import Run
@@ -184,3 +185,15 @@ options = { api_key = "planted-7" }
 
 def test_masking_keeps_what_is_no_secret() -> None:
     assert masked(Settings())["ingress"]["port"] == 8080
+
+
+def test_check_refuses_a_folder_where_stages_may_run_on_several_hosts(home: Path, run: Run) -> None:
+    text = (home / "pipeline.toml").read_text()
+    (home / "pipeline.toml").write_text(
+        re.sub(r'bootstrap_servers = "[^"]*"', 'bootstrap_servers = "kafka-0:9092"', text)
+    )
+    result = run("config", "check")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "error: config_invalid: store.path: is a folder of this host, but Kafka (kafka-0:9092) "
+    )

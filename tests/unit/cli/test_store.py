@@ -79,7 +79,7 @@ def test_check_lists_what_nobody_needs(home: Path, run: Run, kept: set[str]) -> 
     assert (result.exit_code, result.stdout.split()[:2]) == (1, ["part", PART])
 
 
-def test_clean_is_a_dry_run_unless_it_is_told_to_act(
+def test_clean_is_a_dry_run_unless_yes_is_given(
     home: Path, run: Run, kept: set[str], publishers: list[RememberingPublisher]
 ) -> None:
     result = run("store", "clean")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.settings import ConfigError, load_settings
+from pipeline.settings import ConfigError, Settings, load_settings
+from pipeline.settings.agreement import shared_store_problems
 
 ACME = '[ecs.acme]\nwebhook = { scheme = "hmac", secrets = [{ file = "w" }] }\n'
 BY_FILE = f'{ACME}callback = {{ token_file = "t" }}\n'
@@ -125,3 +127,27 @@ def test_the_token_server_is_reached_by_the_rules_of_callbacks(
     (tmp_path / "s").write_text("planted-0123456789")
     found = problems(tmp_path, f"{ACME}callback = {{ oauth = {oauth} }}\n{hosts}")
     assert found == ((f"ecs.acme.callback.oauth.token_url: {said}",) if said else ())
+
+
+@pytest.mark.parametrize(
+    ("servers", "store", "fine"),
+    [
+        ("localhost:9092,127.0.0.1:9093, [::1]:9094", {}, True),
+        ("kafka-0:9092", {}, False),
+        ("localhost:9092,kafka-0:9092", {}, False),
+        ("10.0.0.7:9092", {"kind": "local", "path": "store"}, False),
+        ("kafka-0:9092", {"kind": "local", "path": "/mnt/store", "shared": True}, True),
+        ("kafka-0:9092", {"kind": "s3", "bucket": "jobs"}, True),
+    ],
+)
+def test_a_folder_of_one_host_is_no_store_for_stages_on_several(
+    servers: str, store: dict[str, Any], *, fine: bool
+) -> None:
+    tables: dict[str, Any] = {"kafka": {"bootstrap_servers": servers}} | ({"store": store} if store else {})
+    found = list(shared_store_problems(Settings.model_validate(tables)))
+    assert [problem.partition(":")[0] for problem in found] == ([] if fine else ["store.path"])
+    assert fine or "shared = true" in found[0]
+
+
+def test_one_process_with_everything_needs_no_shared_store() -> None:
+    assert list(shared_store_problems(Settings())) == []

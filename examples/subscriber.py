@@ -1,4 +1,4 @@
-"""A subscriber: says which cards were used, and which uses were declined. Explained in docs/reference/subscribers.md.
+"""A subscriber: says which cards were used, and which uses were declined. Explained in docs/how-to/subscribe.md.
 
 python examples/subscriber.py --bootstrap 127.0.0.1:9092 --group example
 """

@@ -1,4 +1,4 @@
-"""``docs/reference/events.md``: the catalogue of events, from the table of contracts and their schemas."""
+"""``docs/reference/events/``: the catalogue of events, a page per category, from the contracts and their schemas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.contracts.weavr import BY_TYPE
 from pipeline.contracts.weavr.wire import KNOWN_VALUES, PATTERN
 from tools.contract_table import CONTRACTS, Contract
 from tools.examples import example
-from tools.markdown import page, table
+from tools.markdown import anchor, page, table
 from tools.schemas import contract_schemas
 from tools.wire_schema import Schema, fields
 
@@ -19,8 +19,8 @@ _INTRO: Final = """\
 What the topics carry, kind by kind. The path behind the webhook's own is Weavr's name for a kind of event; `ce_type` is
 ours. The value is the body as received, so a field reads as the partner writes it: ids are text, times are text or
 numbers of epoch milliseconds, money is `{currency, amount}` with either. Unknown fields may come at any time, and
-values that are not among the known ones. Headers, keys and order: [topics.md](topics.md). What may change:
-[contracts.md](contracts.md). For programs: [schemas/index.json](../../schemas/index.json).
+values that are not among the known ones. Headers, keys and order: [topics](../topics.md). What may change:
+[contracts](../contracts.md). For programs: [schemas/index.json](../../../schemas/index.json).
 
 **Sensitive** fields are for few eyes: logs, metrics and the displays of `pipeline events` mask them."""
 
@@ -28,21 +28,35 @@ _SHOWN: Final = 12
 """Known values that are listed; the schema has all."""
 
 
-def render() -> str:
-    """Return the page."""
+def render() -> dict[str, str]:
+    """Return each page by its name; ``index`` lists them."""
     schemas = contract_schemas()
-    published = [contract for contract in CONTRACTS if contract.topic]
-    parts = [_section(contract, schemas[contract.name]) for contract in published]
-    return page("Events", _INTRO, "## Index", *_index(published), *parts)
-
-
-def _index(published: list[Contract]) -> Iterator[str]:
     groups: dict[str, list[Contract]] = {}
-    for contract in published:
-        groups.setdefault(_group(contract), []).append(contract)
-    for group, members in groups.items():
-        rows = [(f"[`{one.name}`](#{_anchor(one.name)})", f"`{one.topic}`", _about(one)) for one in members]
-        yield f"### {group}\n\n" + table(("Event", "Topic", "Says"), rows)
+    for contract in CONTRACTS:
+        if contract.topic:
+            groups.setdefault(_group(contract), []).append(contract)
+    pages = {_name(group): _category(group, members, schemas) for group, members in groups.items()}
+    return pages | {"index": page("Events", _INTRO, *(_index(*group) for group in groups.items()))}
+
+
+def _name(group: str) -> str:
+    return group.lower().replace(" ", "-")
+
+
+def _title(group: str) -> str:
+    return group.replace("Ibans", "IBANs")
+
+
+def _category(group: str, members: list[Contract], schemas: Mapping[str, Schema]) -> str:
+    topics = [f"`{topic}`" for topic in dict.fromkeys(str(one.topic) for one in members)]
+    intro = f"In {', '.join(topics)}. [All events](index.md) says what they have in common."
+    return page(f"Events: {_title(group)}", intro, *(_section(one, schemas[one.name]) for one in members))
+
+
+def _index(group: str, members: list[Contract]) -> str:
+    file = f"{_name(group)}.md"
+    rows = [(f"[`{one.name}`]({file}#{anchor(one.name)})", f"`{one.topic}`", _about(one)) for one in members]
+    return f"## [{_title(group)}]({file})\n\n" + table(("Event", "Topic", "Says"), rows)
 
 
 def _group(contract: Contract) -> str:
@@ -61,7 +75,7 @@ def _section(contract: Contract, schema: Schema) -> str:
         "Event types": ", ".join(f"`{one}`" for one in contract.types) if len(contract.types) > 1 else "",
         "Topic": f"`{contract.topic}`{', **sensitive**' if contract.sensitive else ''}",
         "Key": ", else ".join(f"`{key}`" for key in contract.keys),
-        "Schema": f"[`{contract.ident}`](../../schemas/{contract.schema})",
+        "Schema": f"[`{contract.ident}`](../../../schemas/{contract.schema})",
     }
     lines = "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)
     rows = [_row(name, field, required=required) for name, field, required in fields(schema)]
@@ -98,7 +112,3 @@ def _holds(field: Mapping[str, Any]) -> Iterator[str]:
         yield f"format `{inner['format']}`"
     if "pattern" in inner or PATTERN in inner:
         yield f"pattern `{inner.get('pattern', inner.get(PATTERN))}`"
-
-
-def _anchor(title: str) -> str:
-    return "".join(sign for sign in title.lower() if sign.isalnum() or sign in "-_ ")

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from pipeline.settings.json_schema import schema_text
 from tools import (
+    api_page,
     decisions_page,
     errors_page,
     events_page,
     logging_page,
+    metrics_page,
     schemas,
     settings_page,
     statuses_page,
@@ -33,8 +35,10 @@ def generated() -> Mapping[str, str]:
     return {
         "docs/decisions/index.md": decisions_page.render(ROOT / "docs"),
         "docs/reference/errors.md": errors_page.render(SRC),
-        "docs/reference/events.md": events_page.render(),
+        **{f"docs/reference/events/{name}.md": text for name, text in events_page.render().items()},
         "docs/reference/logging.md": logging_page.render(SRC),
+        "docs/reference/metrics.md": metrics_page.render(),
+        **{f"docs/reference/python/{name}.md": text for name, text in api_page.render().items()},
         "docs/reference/settings.md": settings_page.render(),
         "docs/reference/statuses.md": statuses_page.render(),
         "docs/reference/topics.md": topics_page.render(),
@@ -47,12 +51,13 @@ def stale(root: Path) -> list[str]:
     """Return the files that are not as they would be written now: changed, missing, or no longer generated."""
     wanted = generated()
     found = [name for name, text in wanted.items() if _text(root / name) != text]
-    there = (str(path.relative_to(root)) for path in root.glob(f"{schemas.FOLDER}/**/*.json"))
+    folders = (f"{schemas.FOLDER}/**/*.json", "docs/reference/events/*.md", "docs/reference/python/*.md")
+    there = (str(path.relative_to(root)) for folder in folders for path in root.glob(folder))
     return sorted(found + [name for name in there if name not in wanted and not name.startswith(_RELEASED)])
 
 
 def write(root: Path) -> None:
-    """Write every generated file, and remove schemas of what no longer exists."""
+    """Write every generated file, and remove schemas and pages of what no longer exists."""
     wanted = generated()
     for name in stale(root):
         path = root / name

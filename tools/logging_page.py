@@ -11,7 +11,7 @@ from typing import Final
 from tools.markdown import package_of, page, table
 
 _INTRO: Final = """\
-Lines on stderr: aligned text on a terminal, JSON elsewhere (`[logging]`, [settings.md](settings.md)). `event` is
+Lines on stderr: aligned text on a terminal, JSON elsewhere (`[logging]`, [settings](settings.md)). `event` is
 the action: a closed set, the table below. An action is named as in the audit log: the thing first, then what became of
 it. Scripts may match on it; fields are only added.
 
@@ -19,9 +19,9 @@ Every line has `timestamp` (UTC), `level`, `logger` and `event`. Lines about a j
 process, from the webhook to the callback), `integration` and `job_guid`, and mostly `attempt`; those about a webhook
 `trace_id` and `span_id`, and if it is verified and refused all the same, `event_id` and `subject` (unless the subject
 is text of the sender's choice). Lines about a record have what it says of these. The trace id of a job can be missing
-only while its announcement cannot be read. `code` is one of [errors.md](errors.md). Libraries write lines of their own,
-whose `event` is a sentence. No line holds a card number, a secret, a token or the query of a URL: what looks like one
-is masked ([security.md](../explanation/security.md))."""
+only while its announcement cannot be read. `code` is one of the [error codes](errors.md). Libraries write lines of
+their own, whose `event` is a sentence. No line holds a card number, a secret, a token or the query of a URL: what looks
+like one is masked ([security](../explanation/security.md))."""
 
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _LOGGERS: Final = ("log", "_log")

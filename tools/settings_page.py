@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import types
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin
@@ -15,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.settings import Settings, toml_value
 from pipeline.settings.shape import is_secret, item, members, models, unit_of
-from tools.markdown import page, table
+from tools.markdown import anchor, page, table
 
 _INTRO: Final = """\
 Settings come from one TOML file: the one that `--config FILE` names, else `$PIPELINE_CONFIG`, else `pipeline.toml` if
@@ -49,9 +50,61 @@ _KINDS: Final[dict[Any, str]] = {
 }
 
 
+_GROUPS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "To start": ("everybody", ("kafka", "store")),
+    "eCard Systems": ("who connects to ECS", ("ecs.NAME",)),
+    "Weavr": ("who connects to Weavr", ("weavr.NAME",)),
+    "Other senders": ("who receives webhooks of other senders", ("webhooks.NAME",)),
+    "Security": (
+        "who is responsible for security",
+        ("kafka.tls", "kafka.sasl", "network", "parts", "audit"),
+    ),
+    "Operation": (
+        "who is on call, or tunes speed and memory",
+        ("ingress", "management", "logging", "retention", "consumer", "process", "transfer", "watch", "parking"),
+    ),
+}
+"""Group -> who needs it, and its tables; tables inside of these belong to the group too."""
+
+_TITLE: Final = re.compile(r"\A## \[+([^\]]+)\]")
+
+
 def render() -> str:
     """Return the page."""
-    return page("Settings", _INTRO, *_once(_tables(Settings, "", {})))
+    groups: dict[str, list[str]] = {title: [] for title in _GROUPS}
+    for section in _once(_tables(Settings, "", {})):
+        groups[_group(section)].append(section)
+    rows = [
+        (f"[{title}](#{title.lower().replace(' ', '-')})", who, _links(groups[title]))
+        for title, (who, _) in _GROUPS.items()
+    ]
+    parts = [f"## {title}\n\n" + "\n\n".join(f"#{section}" for section in found) for title, found in groups.items()]
+    return page("Settings", _INTRO, table(("Group", "For", "Tables"), rows), *parts)
+
+
+def keys(model: type[BaseModel]) -> str:
+    """Return the table of a model's own keys."""
+    known = model.model_fields
+    rows = [_row(name, field, known) for name, field in known.items() if field.description and not _inner(field)]
+    return table(("Key", "Type", "Default", "Meaning"), rows) if rows else ""
+
+
+def _group(section: str) -> str:
+    """Return the group of the longest name of a table that the section's begins with."""
+    found = _TITLE.match(section)
+    name = found[1] if found else ""
+    fitting = [
+        (len(one), title)
+        for title, (_, tables) in _GROUPS.items()
+        for one in tables
+        if name == one or name.startswith(f"{one}.")
+    ]
+    return max(fitting)[1]
+
+
+def _links(sections: Iterable[str]) -> str:
+    headings = (section.partition("\n")[0].removeprefix("## ") for section in sections)
+    return ", ".join(dict.fromkeys(f"[`{one.partition(' ')[0]}`](#{anchor(one)})" for one in headings))
 
 
 def _once(sections: Iterable[str]) -> Iterator[str]:
@@ -70,19 +123,17 @@ def _once(sections: Iterable[str]) -> Iterator[str]:
 
 def _tables(model: type[BaseModel], path: str, printed: dict[type[BaseModel], str]) -> Iterator[str]:
     """Yield the section of a table, then those of its tables; a table printed before is referred to."""
-    known = model.model_fields
-    rows = [_row(name, field, known) for name, field in known.items() if field.description and not _inner(field)]
-    if rows:
-        yield table(("Key", "Type", "Default", "Meaning"), rows)
+    if own := keys(model):
+        yield own
     for name, field in model.model_fields.items():
         for inner, heading in _inner(field):
             where = f"{path}.{name}".lstrip(".")
             first = printed.setdefault(inner, heading.format(where))
             if first == heading.format(where):
-                keys, *rest = _tables(inner, heading.format(where).strip("[]"), printed)
+                first_table, *rest = _tables(inner, heading.format(where).strip("[]"), printed)
             else:
-                keys, rest = f"The same keys as `{first}`.", []
-            yield f"## {heading.format(where)}{_chosen_by(inner, field)}\n\n{_about(inner, field)}\n\n{keys}"
+                first_table, rest = f"The same keys as `{first}`.", []
+            yield f"## {heading.format(where)}{_chosen_by(inner, field)}\n\n{_about(inner, field)}\n\n{first_table}"
             yield from rest
 
 

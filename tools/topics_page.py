@@ -17,7 +17,7 @@ _RECORDS = """\
 ## Records
 
 **Value.** Of a sender's event, the body exactly as received, byte for byte: it can be verified again. Of everything
-else, JSON that the pipeline writes. Both are described kind by kind in [events.md](events.md). Values of quarantines
+else, JSON that the pipeline writes. Both are described kind by kind in [events](events/index.md). Values of quarantines
 and dead-letter topics are opaque bytes: what did not fit is kept as it came.
 
 **Key and order.** Equal keys stay in one partition, in the order of first occurrences: what a sender repeats comes

@@ -26,7 +26,7 @@ nitpicky = True  # a link to nothing is a warning, and warnings are errors
 SECTIONS: Final = {
     "Tutorial": ["tutorial"],
     "How-to guides": ["how-to"],
-    "Reference": ["reference"],
+    "Reference": ["reference", "reference/python"],
     "Explanation": ["explanation", "decisions"],
 }
 """The sections of the first page, with their folders."""

@@ -155,7 +155,7 @@ class PartSettings(BaseModel):
     keys: tuple[PartKeySettings, ...] = Field(
         default=(),
         max_length=16,
-        description="The first key encrypts, all decrypt. To change the key, add the new one at the end, then move it to the front, then remove the old one when no part needs it (docs/explanation/data-at-rest.md)",
+        description="The first key encrypts, all decrypt. To change the key, add the new one at the end, then move it to the front, then remove the old one when no part needs it (docs/how-to/manage-the-key-of-parts.md)",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""A custom source, written as docs/reference/senders.md describes: parcels, authenticated by a secret in a header."""
+"""A custom source as docs/how-to/write-a-source.md describes it: parcels, authenticated by a secret in a header."""
 
 from __future__ import annotations
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 from support.paths import ROOT
 
 from pipeline.contracts import TOPICS
 from pipeline.contracts.weavr import KINDS
+from pipeline.observability import Metrics, SubscriberMetrics
 from pipeline.webhooks.answers import STATUSES
-from tools import generate
+from tools import api_page, generate
 from tools.markdown import table
+
+PROMISES = (ROOT / "docs" / "reference" / "public-api.md").read_text("utf-8")
 
 
 @pytest.fixture
@@ -54,7 +59,8 @@ def test_what_was_released_is_not_stale(copy: Path) -> None:
 
 
 def test_each_event_has_its_section() -> None:
-    page = generate.generated()["docs/reference/events.md"]
+    pages = [text for name, text in generate.generated().items() if name.startswith("docs/reference/events/")]
+    page = "".join(pages)
     assert [kind.type for kind in KINDS if f"\n## {kind.type}\n" not in page or f"`{kind.path}`" not in page] == []
     assert "| `authToken` | string | no | **Sensitive.** |" in page
 
@@ -73,6 +79,32 @@ def test_error_codes_are_read_from_the_source() -> None:
     assert "| `config_invalid` | fatal | settings |" in page
     assert "| `kafka_records_lost` | fatal | kafka |" in page
     assert "| `url_userinfo` | permanent | outbound |" in page
+
+
+def test_each_metric_has_one_row_with_its_name_as_it_is_exposed() -> None:
+    page = generate.generated()["docs/reference/metrics.md"]
+    exposed = "".join(generate_latest(one.registry).decode() for one in (Metrics(), SubscriberMetrics()))
+    names = set(re.findall(r"^# TYPE (pipeline_\w+) ", exposed, re.MULTILINE))
+    names = {name for name in names if not name.endswith("_created")}
+    assert re.findall(r"^\| `(\w+)`", page, re.MULTILINE).count("pipeline_publish_seconds") == 1
+    assert set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == names
+
+
+def test_the_pages_of_python_show_what_is_promised() -> None:
+    promised = re.findall(r"^\| `(pipeline\.[\w.]+)` \| (.+?) \|", PROMISES, re.MULTILINE)
+    wanted = {module: set(re.findall(r"`(\w+)`", names)) for module, names in promised}
+    for name in api_page.PAGES:
+        for module, names in api_page.shown(name).items():
+            assert wanted.get(module, set()) <= set(names), module
+
+
+def test_a_docstring_becomes_markdown() -> None:
+    docstring = "Do ``x`` with :class:`~a.B`.\n\nArgs:\n    one: First,\n        and more.\n\nReturns:\n    A value."
+    assert api_page.markdown(docstring) == (
+        "Do `x` with `B`.\n\n"
+        "| Argument | Meaning |\n| --- | --- |\n| `one` | First, and more. |\n\n"
+        "**Returns** A value."
+    )
 
 
 def test_schemas_are_schemas() -> None:

@@ -1,6 +1,6 @@
 """Sources of webhooks, one module each: which event a request is, its topic, key and id. Pure.
 
-To add a source, see docs/reference/senders.md.
+To add a source, see docs/how-to/write-a-source.md.
 """
 
 from __future__ import annotations

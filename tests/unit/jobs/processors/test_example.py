@@ -40,5 +40,5 @@ async def test_the_example_credits_points_up_to_its_limit() -> None:
 
 def test_the_page_shows_the_example_as_it_is() -> None:
     """What people copy is what is tested."""
-    page = (ROOT / "docs" / "reference" / "processors.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "write-a-processor.md").read_text(encoding="utf-8")
     assert (ROOT / "examples" / "loyalty_processor.py").read_text(encoding="utf-8").strip() in page

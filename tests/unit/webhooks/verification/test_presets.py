@@ -124,7 +124,8 @@ def test_each_preset_names_the_document_that_it_follows() -> None:
 
 
 def test_the_settings_that_the_page_shows_for_lists_and_signed_urls_are_valid() -> None:
-    page = (ROOT / "docs" / "reference" / "senders.md").read_text("utf-8")
+    pages = ("reference/senders.md", "how-to/connect-another-sender.md")
+    page = "".join((ROOT / "docs" / name).read_text("utf-8") for name in pages)
     texts = re.findall(r"```toml\n(\[webhooks.*?)```", page, re.DOTALL)
     options = {
         name: HmacOptions.model_validate(table.get("options", {}))

@@ -23,7 +23,7 @@ import aiohttp
 import uvloop
 
 from benchmarks.local_server import running_local_server
-from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, run_stream, settle_memory
+from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, run_stream, use_system_allocator
 from pipeline.jobs.processors import ProcessorSettings, load
 from pipeline.testing import job_context
 
@@ -116,7 +116,7 @@ async def peer(url: str, token: str, cards: int) -> None:
 
 def main() -> None:
     """Run one of both; print its seconds and CPU seconds, without those of the start."""
-    settle_memory()
+    use_system_allocator()
     who, url, token, cards = sys.argv[1:]
     client = {"ours": ours, "peer": peer}[who]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

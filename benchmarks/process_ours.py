@@ -18,7 +18,7 @@ import structlog
 from benchmarks.process import report
 from pipeline.jobs.chunk_work import FileRules
 from pipeline.jobs.chunks import FileWork
-from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, settle_memory
+from pipeline.jobs.csv_engine import CsvLimits, CsvSettings, use_system_allocator
 from pipeline.jobs.ecs import CallbackSettings, EcsPartner
 from pipeline.jobs.fanout import SharedJobs
 from pipeline.jobs.job_store import JobStore
@@ -129,7 +129,7 @@ async def work(path: Path, folder: Path, records: int) -> float:
 def main() -> None:
     """Run it once."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    settle_memory()
+    use_system_allocator()
     source, target = map(Path, sys.argv[1:3])
     shutil.rmtree(target, ignore_errors=True)
     begun = time.process_time()

@@ -46,7 +46,7 @@ class TransientError(PipelineError):
     """
 
     def __init__(self, code: str, message: str, *, retry_after: float | None = None) -> None:
-        """Carry the other side's wish for a pause, where it gave one."""
+        """Store the pause that the other side asked for, if any."""
         super().__init__(code, message)
         self.retry_after = retry_after
 

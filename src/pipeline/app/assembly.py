@@ -103,12 +103,12 @@ async def open_jobs(settings: Settings, ports: Ports = PORTS, *, with_parts: boo
 
 async def make_process(around: Surroundings) -> Part:
     """Return the worker of PROCESS, with its processors opened."""
-    from pipeline.jobs.csv_engine import settle_memory  # noqa: PLC0415 - other stages do without numpy and Arrow
+    from pipeline.jobs.csv_engine import use_system_allocator  # noqa: PLC0415 - other stages do without numpy and Arrow
     from pipeline.jobs.fanout import ChunkStage  # noqa: PLC0415 - the same
     from pipeline.jobs.process import ProcessStage  # noqa: PLC0415 - the same
     from pipeline.jobs.starts import Starts  # noqa: PLC0415 - the same
 
-    settle_memory()
+    use_system_allocator()
     names = around.settings.job_names
     slots = SharedSlots(around.settings.process.chunk_slots, flows=len(names))
     rules = {

@@ -15,7 +15,7 @@ from pipeline.cli.exits import UsageRefused, exit_code
 from pipeline.cli.local_files import Aside, plain_bytes
 from pipeline.cli.output import json_option, print_json
 from pipeline.errors import PipelineError
-from pipeline.jobs.csv_engine import CsvError, ProcessorFailed, Summary, run_stream, settle_memory
+from pipeline.jobs.csv_engine import CsvError, ProcessorFailed, Summary, run_stream, use_system_allocator
 from pipeline.jobs.processors import JobContext, load
 from pipeline.outbound import NetworkSettings
 from pipeline.settings import JobIntegration, Settings
@@ -74,7 +74,7 @@ def run(
     del as_json
     settings = setup.settings()
     chosen = find_integration(settings, integration)
-    settle_memory()
+    use_system_allocator()
     try:
         summary, sha256 = asyncio.run(_run(chosen, settings.network, source, target, job_guid or uuid4()))
     except PipelineError as error:

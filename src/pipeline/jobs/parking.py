@@ -51,7 +51,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,8}")
 _CHUNKS_LOOKED_AT: Final = 16
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _WAITS_KEPT: Final = 10_000
-"""Waits that a process remembers to have parked; for those it has forgotten it asks the store."""
+"""How many of its own waits a process remembers. For forgotten ones it reads the store."""
 
 
 class Parking:
@@ -162,7 +162,7 @@ class Parking:
     def is_next(self, record: Record, stage: str) -> bool:
         """Return whether a copy comes from the last wait that this process parked: then it needs not ask :meth:`waits`.
 
-        Another process may have parked another copy meanwhile. Then this one is tried once before its time.
+        Another process may have parked another copy meanwhile. Then this copy is tried once too early.
         """
         over = _number(first_values(record.headers).get(RETRY_COUNT_HEADER))
         return self._parked.get((stage, record.key, _record_id(record))) == over

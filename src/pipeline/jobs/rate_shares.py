@@ -21,24 +21,24 @@ from pipeline.storage import ObjectStore, StoreUnavailable
 log = structlog.get_logger(__name__)
 
 PERIOD_SECONDS: Final = 4.0
-"""Shares are valid for one period. Longer ones cost fewer requests of the store, and a new worker waits longer."""
+"""Shares are valid for one period. A longer period needs fewer requests to the store, but a new worker waits longer."""
 _ASK_BEFORE: Final = 1.0
-"""A wish for a period must be stored this long before the period begins, to be in time for everybody's look."""
+"""A wish for a period must be stored this long before the period begins, so that every worker reads it in time."""
 _LOOK_BEFORE: Final = 0.5
-"""Workers look at the wishes this long before the period begins. Clocks may differ by the time in between."""
+"""Workers read the wishes this long before the period begins. Clocks may differ by the time in between."""
 _AHEAD: Final = 1.0
 """Time for storing a wish."""
 _HEADROOM: Final = 1.25
-"""What a worker wishes above what it used."""
+"""A worker wishes this much more than it used."""
 _LEAST: Final = 20
-"""Thousandths of the limit that a worker wishes at least."""
+"""Minimum wish of a worker, in thousandths of the limit."""
 _ALL: Final = 1000
 _IDLE_PERIODS: Final = 2
-"""Periods without a card after which a worker has no more wishes."""
+"""After this many periods without a card, a worker has no more wishes."""
 _DELETE_EVERY: Final = 16
-"""Objects that are deleted with one request."""
+"""Number of objects deleted with one request."""
 _STALE_PERIODS: Final = 100
-"""Age of objects whose worker was killed."""
+"""Age from which on an object is taken as left from a killed worker."""
 _RETRY_SECONDS: Final = 0.25
 """Pause after a failure of the store."""
 
@@ -64,7 +64,7 @@ class _Time:
 
 
 class RateShares:
-    """Gives the paces of one worker their shares; run it beside the stages.
+    """Sets the shares of one worker's paces; run it beside the stages.
 
     Time is divided into periods of four seconds. Before a period begins, each worker that has cards stores its wish for
     the period, then all look at the wishes and compute the same shares, which add up to 1. A worker that comes in the
@@ -99,7 +99,7 @@ class RateShares:
         async with asyncio.TaskGroup() as group:
             for division in divisions:
                 group.create_task(division.serve())
-            await asyncio.Event().wait()  # also without any pace: a service that ends stops its process
+            await asyncio.Event().wait()  # even without any pace: if a service ends, its process stops
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _now(self) -> _Time:
@@ -119,7 +119,7 @@ class _Division:
         self._cleaned = False
 
     async def serve(self) -> NoReturn:
-        """Take part while there are cards, until cancelled."""
+        """Take part in the division while there are cards, until cancelled."""
         while True:
             try:
                 await self._wait_for_cards()
@@ -136,7 +136,7 @@ class _Division:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _wait_for_cards(self) -> None:
-        """Return when a card waits; delete this worker's objects meanwhile."""
+        """Wait until there is a card; meanwhile delete this worker's objects."""
         if self._mine:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_IDLE_PERIODS * PERIOD_SECONDS):
@@ -145,7 +145,7 @@ class _Division:
         await self._pace.demand.wait()
 
     async def _take_first(self) -> None:
-        """Take the whole of the period that is under way, if nobody has a share of it.
+        """Take the whole current period, if no worker has a share of it.
 
         A wish of this worker for the same period came too late: it has no share of it either.
         """
@@ -158,7 +158,7 @@ class _Division:
             self._pace.grant(Grant(self._now().monotonic, now.begin(now.period + 1), 1.0))
 
     async def _take_part(self) -> None:
-        """Wish and look, period by period, until there were no cards for some periods."""
+        """Store wishes and read shares, period by period, until there are no cards for some periods."""
         pace, idle, wish, last = self._pace, 0, _ALL, 0
         sent, since = pace.sent, self._now().monotonic
         while idle < _IDLE_PERIODS:
@@ -208,7 +208,7 @@ class _Division:
         self._pace.grant(Grant(begin, begin + PERIOD_SECONDS, share))
 
     async def _clean(self) -> None:
-        """Delete, once, what workers left that were killed."""
+        """Delete, once, the objects of killed workers."""
         if self._cleaned:
             return
         self._cleaned = True
@@ -235,9 +235,9 @@ class _Division:
 
 
 def fair_shares(wishes: Mapping[str, int]) -> dict[str, float]:
-    """Divide 1 among workers that wish for so many thousandths: nobody gets less than another who wishes no more.
+    """Divide 1 among workers by their wishes in thousandths. A larger wish never gets less than a smaller one.
 
-    What is left when all have what they wish is divided evenly.
+    If all wishes are met, the rest is divided evenly.
     """
     shares: dict[str, float] = {}
     left = 1.0

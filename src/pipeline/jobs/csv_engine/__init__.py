@@ -9,7 +9,7 @@ from pipeline.jobs.csv_engine.settings import CsvLimits, CsvSettings
 from pipeline.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from pipeline.jobs.csv_engine.engine import ChunkEngine, ChunkResult, settle_memory
+    from pipeline.jobs.csv_engine.engine import ChunkEngine, ChunkResult, use_system_allocator
     from pipeline.jobs.csv_engine.faults import ProcessorFailed
     from pipeline.jobs.csv_engine.identity import generation, idempotency_key, plan_hash
     from pipeline.jobs.csv_engine.layout import Layout
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     __getattr__ = on_demand(
         __name__,
-        engine="ChunkEngine ChunkResult settle_memory",
+        engine="ChunkEngine ChunkResult use_system_allocator",
         faults="ProcessorFailed",
         identity="generation idempotency_key plan_hash",
         layout="Layout",
@@ -42,5 +42,5 @@ __all__ = [
     "idempotency_key",
     "plan_hash",
     "run_stream",
-    "settle_memory",
+    "use_system_allocator",
 ]

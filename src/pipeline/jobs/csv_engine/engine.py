@@ -203,7 +203,7 @@ def _all_failed(rows: int, message: str, layout: Layout) -> Outcomes:
     return Outcomes(status, pa.array([message] * rows, pa.string()), tuple(nothing for _ in layout.own))
 
 
-def settle_memory() -> None:
+def use_system_allocator() -> None:
     """Make Arrow use the system's memory allocator. Call this once in each process that processes cards.
 
     Arrow's default allocator (mimalloc) keeps the memory that each thread has freed. Here that is about 100 MB more, it

@@ -36,7 +36,7 @@ from pipeline.outbound import Circuit, CircuitOpen, Circuits, HostUnavailable, h
 BodySource = Callable[[], AsyncGenerator[bytes, None]]
 
 _HASHED_AT_ONCE: Final = 131_072
-"""A smaller piece is hashed sooner than a thread would begin with it."""
+"""A smaller piece is hashed in less time than a thread needs to start."""
 
 
 class Sending:
@@ -85,7 +85,7 @@ class Sending:
         return self._taken == self.size
 
     async def digests(self) -> Digests:
-        """Return the number of bytes that were handed over, and their digests."""
+        """Return the number and the digests of the bytes passed to the client."""
         if self._hashing is not None:
             await asyncio.shield(self._hashing)  # the body may be cut off while the answer waits for them, too
         return self._sent

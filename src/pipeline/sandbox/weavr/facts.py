@@ -76,7 +76,7 @@ class Field:
         longest: Characters; 0 where the file does not say.
         fields: Of an object.
         item: Of a list or a map.
-        alternatives: Objects, one of which stands here.
+        alternatives: Objects, one of which is present.
     """
 
     name: str

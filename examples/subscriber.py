@@ -19,7 +19,7 @@ subscriber = Subscriber(chosen.bootstrap, group=chosen.group, topics=["managed-c
 
 @subscriber.on(ManagedCardsAuthorisationEvent)
 async def authorised(event: Event[ManagedCardsAuthorisationEvent]) -> None:
-    """Your database stands here. ``event.id`` is the same each time: let it be a unique key there."""
+    """A placeholder for your database. ``event.id`` is the same each time: make it a unique key there."""
     if event.data.transaction_amount.minor_units < 0:
         raise Poison("a negative amount")  # into the dead letters at once
     decision = "approved" if event.data.approved else f"declined: {event.data.decline_reason}"

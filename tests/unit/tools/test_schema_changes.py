@@ -29,7 +29,7 @@ RELEASED: dict[str, Any] = {
         "Spend": {"type": "object", "properties": {"value": {"type": "integer"}, "next": {"$ref": "#/$defs/Spend"}}},
     },
 }
-GONE = "nothing stands here any more"
+GONE = "nothing is here any more"
 
 
 def changed(pointer: str, value: Any) -> dict[str, Any]:

@@ -186,7 +186,7 @@ async def test_retry_after_is_honoured(flow: Flow, jobs: Mapping[str, Job]) -> N
 
 
 async def test_a_redirect_is_not_followed(flow: Flow, jobs: Mapping[str, Job]) -> None:
-    """Neither token nor body go elsewhere; the log says why."""
+    """The token and the body are not sent to the other host, and the log gives the reason."""
     await end_of(flow, jobs["a redirect"])
     log = flow.processes["confirm"].log
     posted = [json.loads(line) for line in log.splitlines() if '"callback_posted"' in line]

@@ -53,7 +53,7 @@ def _wrong_clocks(flow: Flow) -> int:
 
 
 async def test_a_confirm_process_whose_clock_is_ahead_fails_no_job(flow: Flow) -> None:
-    """Nobody works on the job yet, and by the watch's clock it is over. Later it completes as any other."""
+    """By the watch's wrong clock, the deadline of an unprocessed job is over. The job later completes as usual."""
     await flow.start("confirm", launch=launch_ahead(AHEAD))
     job = await flow.send(cards=CardFile(records=20), expires_in_seconds=LEFT)
     await until(lambda: len(lines(flow, "confirm", "watch_job_postponed")) >= 3, 60)

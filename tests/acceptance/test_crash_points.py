@@ -148,7 +148,7 @@ Results = Mapping[Case, BaseException | None]
 
 
 def test_every_effect_has_its_scenarios() -> None:
-    """An effect that somebody adds is named here, or this fails."""
+    """A new effect must be listed here, or this test fails."""
     elsewhere = OF_COMMANDS | RARE
     assert set(PASSAGES) | elsewhere == set(EFFECTS)
     assert not set(PASSAGES) & elsewhere
@@ -275,7 +275,7 @@ async def _check_corrected(run: Run, undisturbed: Run) -> None:
 
 
 async def _check_poison(case: Case, run: Run) -> None:
-    """The record nobody can read is kept, unchanged, by each group that met it; the job behind it was not held up."""
+    """Each group that met the unreadable record has stored it unchanged, and the next job was not delayed."""
     audit = case.kind == "audit-poison"
     topic = Topic.AUDIT_DEAD_LETTER if audit else Topic.BATCH_DEAD_LETTER
     letters = [dict(record.headers) | {"value": record.value} for record in await run.flow.records(topic, run.job)]

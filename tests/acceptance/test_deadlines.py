@@ -90,7 +90,7 @@ def decided(flow: Flow, job: Job) -> tuple[str, str]:
 
 
 async def test_no_worker_at_all(embedded_broker: Broker, tmp_path: Path, prefork: Prefork) -> None:
-    """PROCESS and UPLOAD do not run: the deadline watch in CONFIRM tells ECS that nobody came."""
+    """PROCESS and UPLOAD do not run: the deadline watch in CONFIRM notifies ECS that the job failed."""
     limits = LIMITS | {"deadline_margin_seconds": EXPIRES_SECONDS - 1}
     running = running_flow(
         embedded_broker, tmp_path, start=("ingress", "confirm"), integration={"limits": limits}, launch=prefork
@@ -113,7 +113,7 @@ async def test_no_worker_at_all(embedded_broker: Broker, tmp_path: Path, prefork
 
 
 async def test_in_mid_process(flow: Flow, late: Mapping[str, Job], gates: Path) -> None:
-    """The processor hangs: what was decided until then is counted, the worker is free for other jobs."""
+    """The processor hangs: the callback has the counts so far, and the worker is free for other jobs."""
     job = late["held"]
     await flow.notified(job)
     assert "expired" in assert_notified_in_time(flow, job)

@@ -71,7 +71,7 @@ async def test_the_search_finds_what_was_planted_where_it_must_be(world: World) 
 
 
 async def test_the_search_is_not_fooled(world: World) -> None:
-    """A marker is found cut off, in capitals, in an address; a number only where it stands alone."""
+    """It finds a marker cut off, in capitals or in an address, and a number only as a word of its own."""
     number = next(iter(sorted(one for one in world.plants.wholes if one.isdigit())))
     for text in (b"planted12", b"PLANTED12AB", b"x=planted12ab34cd@example.com", b"GB11TEST1234567", b"+" + number):
         assert "marker" in world.plants.found(text), text

@@ -69,7 +69,7 @@ class Delivered:
     quarantined: set[str] = field(default_factory=set)
 
     def add(self, record: Record) -> None:
-        """Count a record; its id must be what the sender calls it."""
+        """Count a record, and check that it has the sender's id."""
         headers = first_values(record.headers)
         ident = headers["ce_id"]
         if record.topic in QUARANTINES:

@@ -209,7 +209,7 @@ async def test_a_broker_that_dies_and_comes_back(apache_kafka: Broker, tmp_path:
 
 
 async def test_processes_that_start_before_their_topics(apache_kafka: Broker, tmp_path: Path, prefork: Prefork) -> None:
-    """The broker creates topics on first use, and none of ours makes it do so; readiness says what to run."""
+    """The broker would create topics on first use, but no process makes it do so; readiness names the command."""
     async with running_flow(apache_kafka, tmp_path, start=(), tables=QUICK, launch=prefork, topics=()) as flow:
         early = [flow.launch(name) for name in ("ingress", "process")]
         await until(lambda: all("kafka_topic_missing" in one.log or "topic_differs" in one.log for one in early), 60)
@@ -224,7 +224,7 @@ async def test_processes_that_start_before_their_topics(apache_kafka: Broker, tm
 
 
 async def test_no_broker_at_the_start(embedded_broker: Broker, tmp_path: Path, prefork: Prefork) -> None:
-    """Started before its broker answers, the ingress goes on trying, and is ready by itself when the broker is."""
+    """An ingress that starts before its broker keeps trying, and becomes ready when the broker is."""
     async with running_flow(embedded_broker, tmp_path, start=(), tables=QUICK, launch=prefork) as flow:
         embedded_broker.freeze()
         try:

@@ -141,7 +141,7 @@ async def _until_all_ready(client: aiohttp.ClientSession, url: str) -> None:
 
 
 async def test_a_stop_ends_all(tmp_path: Path, config: Path) -> None:
-    """In a terminal every process of the group gets the signal; that is no second one."""
+    """In a terminal, every process of the group gets the signal; this must not count as a second signal."""
     ingress = FlowProcess("ingress", ["--config", str(config), "ingress", "--processes", "2"], tmp_path / "ingress")
     try:
         await ingress.ready(120)

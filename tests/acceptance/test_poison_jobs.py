@@ -91,7 +91,7 @@ class World:
         assert shown["outcome"]["message"]
 
     async def others_feel_nothing(self, extra: float = 0.0) -> None:
-        """Jobs of the other integration take about as long as alone; ``extra`` seconds are granted."""
+        """Check that jobs of the other integration take about as long as alone, plus at most ``extra`` seconds."""
         beside = await self.both.other_jobs(JOBS, at_most=AT_MOST)
         said = f"alone {self.alone}, now {beside}"
         assert statistics.median(beside) <= 3 * max(NOTICEABLE, statistics.median(self.alone)) + extra, said
@@ -165,7 +165,7 @@ async def test_an_unreadable_receipt_fails_its_job(world: World) -> None:
 
 
 async def test_foreign_objects_stop_no_watch(world: World) -> None:
-    """Files that the pipeline did not make lie everywhere: a job whose deadline passes is failed all the same."""
+    """With foreign files everywhere in the store, a job whose deadline passes still fails in time."""
     for name in ("open/README", "open/202601010000/acme/x", "open/9/a/b/c", "due/README", "due/202601010000/acme/x"):
         path = world.store / name
         path.parent.mkdir(parents=True, exist_ok=True)

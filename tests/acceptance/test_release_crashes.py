@@ -97,7 +97,7 @@ def _quarantined(event: Event) -> OutgoingRecord:
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_release_that_was_killed_is_repeated(point: str, world: World) -> None:
-    """The event is in its topic under the id that Weavr's own repeat would have, and the audit log tells of it once."""
+    """The event is in its topic under the id of Weavr's own repeat, and once in the audit log."""
     event, flow = world.events[point], world.flow
     await world.killed(event, point)
     code, printed = await world.release(event)

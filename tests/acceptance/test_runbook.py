@@ -74,7 +74,7 @@ def _is_command(code: str) -> bool:
 
 
 def parsed(code: str) -> Quoted:
-    """Find the command that a code names; fail if there is none."""
+    """Find the command for a code; fail if there is none."""
     words = shlex.split(code.partition(" | ")[0])
     words = words[1:] if words[0] == "pipeline" else words
     command: click.Command = cli

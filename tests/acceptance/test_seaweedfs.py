@@ -52,7 +52,7 @@ class World:
         return job
 
     async def result(self, job: Job) -> bytes | None:
-        """Return what lies at ECS."""
+        """Return the result file at ECS."""
         return await self.bucket.get(f"{job.guid}/output.csv")
 
     async def stored(self, prefix: str) -> list[str]:

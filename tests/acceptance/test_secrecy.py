@@ -100,7 +100,7 @@ async def test_the_search_is_not_fooled(world: World) -> None:
 
 
 async def test_everything_happened(world: World) -> None:
-    """The jobs ended as they were meant to, so that each way of failing has said what it says."""
+    """The jobs ended as planned, so that each kind of failure wrote its texts."""
     ends = {}
     for name, folder in world.folders.items():
         outcome = json.loads((folder / "outcome.json").read_bytes())

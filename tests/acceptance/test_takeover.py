@@ -157,7 +157,7 @@ async def test_two_hundred_jobs_on_two_workers(start_flow: StartFlow) -> None:
 
 
 def _chunks(flow: Flow, job: Job) -> int:
-    """Return how many chunks count already."""
+    """Return how many chunks are finished."""
     return sum(name.startswith("parts/") and name.endswith(".json") for name in flow.stored(job)) - 1
 
 

@@ -77,7 +77,7 @@ async def test_a_file_with_a_header_only(flow: Flow) -> None:
 
 
 async def test_a_job_that_fails(flow: Flow) -> None:
-    """What is no CSV ends in one failure callback that says so; nothing is uploaded."""
+    """A file that is not CSV ends in one failure callback with the reason; nothing is uploaded."""
     job = await flow.send(content="html", record_count=200)
     await flow.notified(job)
     await flow.caught_up()

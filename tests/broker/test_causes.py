@@ -1,4 +1,4 @@
-"""Each reason why Kafka cannot be used is named as what it is, on real listeners with TLS, SASL and access rights."""
+"""Each reason why Kafka cannot be used is named correctly, on real listeners with TLS, SASL and access rights."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_right_settings_work_on_each_listener(listener: str, secured_kafka
 
 
 async def test_missing_rights_are_named(secured_kafka: SecuredKafka) -> None:
-    """A user who may do nothing: what Kafka lets nobody see counts as missing rights or as a missing topic."""
+    """For a user without rights, Kafka hides resources: they are reported as missing rights or as a missing topic."""
     await create_topics(_right(secured_kafka, "SASLTLS"))
     settings = secured_kafka.settings("SASLTLS", tls=secured_kafka.tls(), sasl=NOBODY)
     async with KafkaPublisher(settings) as publisher:
@@ -86,7 +86,7 @@ async def test_missing_rights_are_named(secured_kafka: SecuredKafka) -> None:
 
 
 async def test_a_missing_topic_is_named_at_once(secured_kafka: SecuredKafka) -> None:
-    """Also where the cluster creates topics on first use: none of ours comes to be in that way."""
+    """This also holds if the cluster creates topics on first use: no topic of the pipeline is created in that way."""
     settings = secured_kafka.settings("PLAINTEXT", topic_prefix="nowhere.", request_timeout_seconds=30.0)
     async with KafkaPublisher(settings) as publisher, asyncio.timeout(4):
         published = await _failure(publisher.publish(outgoing("k", b"v")))

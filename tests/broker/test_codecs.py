@@ -97,7 +97,7 @@ async def test_records_in_every_codec_are_read(
 async def test_a_batch_that_cannot_be_decoded_stops_its_reader_until_it_is_skipped(
     kafka: KafkaSettings, quick: ConsumerSettings, publisher: KafkaPublisher
 ) -> None:
-    """A header name that is no text, which the broker accepts: what precedes it is handled, nothing behind it."""
+    """The broker accepts a header name that is not text: records before it are handled, none after it."""
     position = await publisher.publish(outgoing("k", b"before"))
     partition = Partition(TOPIC, position.partition)
     await _append_undecodable(kafka, partition)

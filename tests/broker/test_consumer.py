@@ -212,7 +212,7 @@ async def test_stop_lets_running_work_finish(
 
 
 async def test_a_member_may_start_before_its_broker_and_stop_without_it(quick: ConsumerSettings) -> None:
-    """Nobody listens: it is alive, not ready, and stops at once on request."""
+    """Without a broker, the member is alive but not ready, and stops at once on request."""
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     consumer = _consumer(Notebook(), kafka, quick, KafkaPublisher(kafka))
     async with running(consumer):

@@ -1,4 +1,4 @@
-"""What `pipeline events` relies on, on Apache Kafka: the embedded broker has no real times, and tells of no groups."""
+"""`pipeline events` on Apache Kafka, because the embedded broker has no real times and describes no groups."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _event(rng: Random, number: int) -> OutgoingRecord:
 
 
 def _repeated_after(log: list[Record], before: set[str], after: set[str]) -> int:
-    """How many ids that were handled before the kill stand again behind something that was handled after it."""
+    """Return how many ids that were handled before the kill appear again after a newly handled one."""
     reached: set[int] = set()
     found = 0
     for record in log:

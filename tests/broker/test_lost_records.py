@@ -55,7 +55,7 @@ async def test_lost_records_stop_the_process_by_name(
 async def test_lost_records_are_reported_where_that_is_asked_for(
     kafka: KafkaSettings, quick: ConsumerSettings, publisher: KafkaPublisher, gap: int
 ) -> None:
-    """With lost_records = "report" a log line names the gap, and work goes on behind it."""
+    """With lost_records = "report", a log line names the gap, and work continues after it."""
     notebook = Notebook()
     with capture_logs() as logs:
         async with running(_consumer(notebook, kafka, quick.model_copy(update={"lost_records": "report"}), publisher)):

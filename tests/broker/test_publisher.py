@@ -94,7 +94,7 @@ async def test_a_killed_broker_comes_back_and_the_publisher_with_it(apache_kafka
 
 
 async def test_stopping_without_a_broker_does_not_hang() -> None:
-    """The broker is gone for good with a record in flight: leaving the context takes about ack_timeout_seconds."""
+    """The broker never returns, with a record in flight: to leave the block takes about ack_timeout_seconds."""
     with running_embedded_broker() as broker:
         settings = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, ack_timeout_seconds=0.5)
         async with KafkaPublisher(settings) as publisher:

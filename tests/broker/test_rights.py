@@ -1,4 +1,4 @@
-"""Rights of people who move groups: what is missing is found before anything is moved."""
+"""Rights of operators who move groups: missing rights are found before anything is moved."""
 
 from __future__ import annotations
 

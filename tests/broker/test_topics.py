@@ -152,7 +152,7 @@ async def _delete(settings: KafkaSettings) -> None:
 
 
 async def test_admin_calls_end_where_they_cannot_succeed(embedded_broker: Broker) -> None:
-    """The embedded broker has no admin calls; nobody at all is unavailable."""
+    """The embedded broker has no admin calls; a missing broker is unavailable."""
     with pytest.raises(FatalError, match="admin_unsupported"):
         await create_topics(
             KafkaSettings(bootstrap_servers=embedded_broker.bootstrap_servers, request_timeout_seconds=1.0)
@@ -215,7 +215,7 @@ def test_the_embedded_broker_as_a_process_prints_its_address_and_stops_on_a_sign
 
 
 def test_the_embedded_broker_does_not_outlive_its_parent() -> None:
-    """With --until-eof it ends when its standard input does."""
+    """With --until-eof, it ends together with its standard input."""
     with subprocess.Popen(
         [sys.executable, "-m", "pipeline.kafka.embedded_process", "--until-eof"],
         stdin=subprocess.PIPE,

@@ -29,7 +29,7 @@ def asyncapi_parser() -> Path:
 
 
 def parse(parser: Path, document: Path) -> dict[str, Any]:
-    """Return what the parser counts in a document, and its diagnostics."""
+    """Return the parser's counts for a document, and its diagnostics."""
     command = ["node", str(_HERE / "validate.mjs"), str(document), str(parser)]
     told = subprocess.run(command, check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True).stdout
     found: dict[str, Any] = json.loads(told)

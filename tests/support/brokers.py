@@ -29,7 +29,7 @@ _UP_WITHIN = 120.0
 
 
 def _stopped(task: Path) -> bool:
-    """Return whether a thread is stopped; one that has ended counts as stopped."""
+    """Return whether a thread is stopped or has ended."""
     try:
         return (task / "stat").read_text().rpartition(")")[2].split()[0] in {"T", "t", "Z", "X"}
     except (FileNotFoundError, ProcessLookupError):

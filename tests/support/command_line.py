@@ -67,7 +67,7 @@ class Killed(Exception):
 
 @dataclass
 class Kill:
-    """Ends a command at one of its effects; before it, counts them."""
+    """Ends a command at one of its effects, and counts the effects before it."""
 
     at: int = -1
     points: list[str] = field(default_factory=list)

@@ -14,7 +14,7 @@ DEADLY: Final = "deadly"
 
 
 class Deadly(Counting):
-    """Counts cards; the second card of a deadly job is the last of its worker."""
+    """Counts cards. The second card of a deadly job kills the worker."""
 
     async def process(self, card: Card, context: JobContext) -> CardResult:
         """Count, or die."""

@@ -39,7 +39,7 @@ def site_packages(environment: Path) -> Path:
 
 
 def copy_installed(environment: Path, names: list[str]) -> None:
-    """Install distributions into an environment as they are installed here: the same versions, nothing else."""
+    """Install the distributions of this environment into another one: the same versions and nothing else."""
     to = site_packages(environment)
     for name in names:
         for file in distribution(name).files or ():

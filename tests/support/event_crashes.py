@@ -67,7 +67,7 @@ def add_weavr(flow: Flow) -> None:
 
 
 async def drive_events(flow: Flow, kind: EventKind) -> EventRun:
-    """Send events as Weavr does, each until it is answered for good, all side by side."""
+    """Send events as Weavr does, all at once, each until it gets a final answer."""
     events = _plan(kind).events(INTEGRATION, SigningKeys(_key(flow)), now_ms=time.time_ns() // 1_000_000)
     async with aiohttp.ClientSession() as session:
         post = poster(session, flow.events_url, timeout_seconds=30)
@@ -119,7 +119,7 @@ async def check_events(run: EventRun, *, kept: bool) -> None:
 
 
 async def _check_where_else(run: EventRun) -> None:
-    """An event is in its topic or in quarantine, never in both; the audit log tells of quarantine, once."""
+    """Check that an event is either in its topic or in quarantine, and that the audit log has a quarantine once."""
     digests = {hashlib.sha256(delivery.event.body).hexdigest() for delivery in run.deliveries}
     told = [line["event"]["action"] for line in run.flow.audit_lines() if _digest_of(line) in digests]
     other = _TOPIC if run.kind == "misfit" else Topic.EVENTS_QUARANTINE

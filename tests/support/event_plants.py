@@ -1,4 +1,4 @@
-"""Markers in Weavr's events where names, tokens, account numbers stand, and the search for them."""
+"""Markers in the names, tokens and account numbers of Weavr's events, and the search for them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class EventPlants:
     signatures: set[bytes] = field(default_factory=set)
 
     def body(self, path: str, rng: Random) -> dict[str, Any]:
-        """Return a body of a kind with a marker in every field that is sensitive, and in one that nobody knows."""
+        """Return a body of a kind, with a marker in every sensitive field and in one unknown field."""
         made = planted(path, rng)
         self.wholes |= {one.lstrip("+").encode() for one in made.markers if not _MARKER.search(one.encode())}
         self.tokens |= {one.encode() for one, path in made.markers.items() if path.endswith("authToken")}

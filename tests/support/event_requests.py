@@ -123,7 +123,7 @@ class Knocks:
         return self._weavr("a name twice", path, raw.encode(), _KEPT)
 
     def _new(self, path: str) -> Knock:
-        """Fields that nobody knows, whose names are markers too."""
+        """Return unknown fields, whose names are markers too."""
         named = {odd_name(self._rng): 1, f"{marker(self._rng)}@example.com": {odd_name(self._rng): [marker(self._rng)]}}
         named |= {self._plants.name(self._rng): marker(self._rng)}
         return self._weavr("new fields", path, self._body(path) | named, _KEPT)

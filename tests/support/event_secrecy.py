@@ -178,7 +178,7 @@ async def _poison(world: World) -> None:
 
 
 async def _subscribe(world: World) -> None:
-    """Run a subscriber that raises what it was given, until it has handled or given up everything."""
+    """Run a subscriber whose errors contain the events, until it has handled or dead-lettered all."""
     kafka = world.flow.kafka.model_copy(update={"group_prefix": ""})
     base = world.flow.folder / "subscriber"
     env = {"KAFKA": json.dumps(kafka.model_dump(mode="json", exclude_unset=True))}

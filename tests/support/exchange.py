@@ -1,4 +1,4 @@
-"""One connection to an ingress: bytes as they are sent, and all answers until it is closed."""
+"""One connection to an ingress: sends raw bytes, and reads all answers until it is closed."""
 
 from __future__ import annotations
 

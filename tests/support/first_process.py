@@ -38,7 +38,7 @@ class FirstProcess:
         return library in Path(f"/proc/{self.pid}/maps").read_text("utf-8")
 
     def printed(self) -> str:
-        """Return the next line of its standard output."""
+        """Return the next line of the process's standard output."""
         assert self._outer.stdout is not None
         return self._outer.stdout.readline().rstrip("\n")
 

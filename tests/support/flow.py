@@ -170,7 +170,7 @@ class Flow:
     # what came of them
 
     def result(self, job: Job) -> bytes | None:
-        """Return the result file that lies at ECS."""
+        """Return the result file at ECS."""
         stored = self.sandbox.store.disk.get(job.result_key)
         return stored.path.read_bytes() if stored else None
 

@@ -1,4 +1,4 @@
-"""What must be true of a job when the flow has caught up, whatever happened on the way."""
+"""Checks of a job once the flow has caught up, after any disturbance."""
 
 from __future__ import annotations
 

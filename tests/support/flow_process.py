@@ -87,12 +87,12 @@ class FlowProcess:
 
     @property
     def log(self) -> str:
-        """What it has logged so far."""
+        """The log output so far."""
         return self.log_file.read_text("utf-8", "replace")
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """The standard output so far."""
         return self._out_file.read_text("utf-8", "replace")
 
     @property
@@ -123,7 +123,7 @@ class FlowProcess:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it at once, whatever state it is in; does nothing if it has ended."""
+        """Kill the process in any state; do nothing if it has ended."""
         self._process.kill()
         self._process.wait()
 

@@ -53,7 +53,7 @@ class JavaSubscriber:
         return found
 
     def kill(self) -> list[str]:
-        """Kill it with SIGKILL; return the ids of events that it had handled and nobody had read yet."""
+        """Kill it with SIGKILL; return the ids of handled events that the test had not read yet."""
         self._process.kill()
         return self.handled()
 
@@ -82,7 +82,7 @@ def running(built: Path, *, bootstrap: str, group: str, topic: str, idle: int) -
 
 
 def _digest() -> str:
-    """What it is made of: its own sources, and the schemas."""
+    """Return a hash of its inputs: its own sources, and the schemas."""
     schemas = _ROOT / "schemas"
     own = (path for path in _PROJECT.rglob("*") if path.suffix in {".java", ".xml"} and "target" not in path.parts)
     digest = hashlib.sha256()

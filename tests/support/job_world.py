@@ -70,7 +70,7 @@ class Clock:
 
 
 class Lease:
-    """A lease that a test can take away, at once or after so many effects."""
+    """A lease that a test can take away, at once or after a number of effects."""
 
     def __init__(self) -> None:
         self.left: int | None = None
@@ -320,7 +320,7 @@ class World:
         return StageContext(stage, self.jobs, self.bus, self.clock, self.metrics, self.checked, self.fresh_seconds)
 
     def contradict_clock(self, **ahead: float) -> None:
-        """Let Kafka say that the clock is ahead by so much."""
+        """Let Kafka's time show that the clock is ahead by this much."""
         now = self.clock()
         self.checked.compare("kafka", now - timedelta(**ahead), began=now, ended=now)
 

@@ -1,4 +1,4 @@
-"""Processors that put the card they were given into whatever they raise, in each way that ends a process."""
+"""Processors that put their card into their errors, in each way that may end a process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipeline.jobs.processors import Card, CardResult, JobContext
 
 
 class Leak(Exception):
-    """What nobody expects."""
+    """An unexpected error."""
 
 
 class PanicException(BaseException):
-    """As a Rust extension raises it (pyo3): it is no Exception."""
+    """An error like that of a Rust extension (pyo3), which is not an Exception."""
 
 
 class Hidden(Exception):

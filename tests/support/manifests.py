@@ -61,5 +61,5 @@ def secret_keys_of(manifest: Manifest) -> set[str]:
 
 
 def mount_of(manifest: Manifest, volume: str) -> str:
-    """Where a volume lies in the container."""
+    """Return the path of a volume in the container."""
     return next(str(one["mountPath"]) for one in container_of(manifest)["volumeMounts"] if one["name"] == volume)

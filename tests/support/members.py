@@ -43,7 +43,7 @@ async def fresh_settings(broker: Broker, **changes: Any) -> KafkaSettings:
 
 
 class Notebook:
-    """A handler that writes down what it is called with, and does what the test says."""
+    """A handler that records its calls, and behaves as the test says."""
 
     def __init__(self, act: Callable[[Record, Lease], Coroutine[Any, Any, None]] | None = None) -> None:
         self.arrived: list[Record] = []

@@ -38,7 +38,7 @@ class PartnerBucket:
             assert response.status == HTTPStatus.OK, await response.text()
 
     async def get(self, key: str) -> bytes | None:
-        """Return an object, or None where there is none."""
+        """Return an object, or None if there is none."""
         async with aiohttp.ClientSession() as session, session.get(_raw(self.download_url(key))) as response:
             if response.status == HTTPStatus.NOT_FOUND:
                 return None

@@ -1,4 +1,4 @@
-"""Secrets that a test plants, and the search for them in whatever a system has written."""
+"""Secrets that a test plants, and the search for them in all texts that a system has written."""
 
 from __future__ import annotations
 

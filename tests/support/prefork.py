@@ -119,7 +119,7 @@ class _Server:
                 os.kill(pid, signal.SIGKILL)
 
     def _next_order(self) -> bytes:
-        """Wait for the next line, and note meanwhile who has ended. One line comes at a time."""
+        """Wait for the next line, and meanwhile note which processes have ended. Lines come one at a time."""
         while not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
             while self._notes and (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 self._note(*ended)

@@ -26,5 +26,5 @@ class Screen(io.StringIO):
         return len(text)
 
     def lines(self) -> list[str]:
-        """Return the lines as they are on the screen now, without those that are empty at its end."""
+        """Return the lines on the screen now, without empty ones at the end."""
         return "\n".join(line.rstrip() for line in self._screen.display).rstrip("\n").split("\n")

@@ -55,7 +55,7 @@ class SignedRequest:
 
 
 def openssl_hmac(key: bytes, message: bytes, hash_name: str) -> bytes | None:
-    """Return the HMAC that openssl computes, or None where there is no openssl."""
+    """Return the HMAC that openssl computes, or None if openssl is not installed."""
     program = shutil.which("openssl")
     if program is None:
         return None

@@ -110,12 +110,12 @@ class World:
         return self.committed.get(partition, log[0].offset if log else 0)
 
     def unfinished(self, partition: Partition, end: int) -> list[Record]:
-        """Return the records before an offset that nobody has finished, in order."""
+        """Return the unfinished records before an offset, in order."""
         out = self.done | self.refused
         return [one for one in self.logs[partition] if one.offset < end and (one.partition, one.offset) not in out]
 
     def unfinished_of_others(self) -> list[Record]:
-        """Return the records of every flow but the stuck one that nobody has finished."""
+        """Return the unfinished records of every flow but the stuck one."""
         unfinished = [one for partition in self.partitions for one in self.unfinished(partition, 1 << 60)]
         return [one for one in unfinished if flow_of(one) != self.stuck]
 

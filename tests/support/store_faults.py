@@ -72,7 +72,7 @@ class FaultyProxy:
         self.session: aiohttp.ClientSession | None = None
 
     def forget(self) -> None:
-        """Begin to count again."""
+        """Reset the counts."""
         self.asked.clear()
         self._created.clear()
 

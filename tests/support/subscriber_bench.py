@@ -34,7 +34,7 @@ def subscriber_of(log: FakeLog, settings: SubscriberSettings = QUICK, group: str
 
 
 class Notes:
-    """A handler that remembers what it was called with, and does what the test says."""
+    """A handler that records its calls, and behaves as the test says."""
 
     def __init__(self, act: Callable[[Event[Any]], Any] | None = None) -> None:
         self.begun: list[Event[Any]] = []

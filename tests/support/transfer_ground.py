@@ -153,7 +153,7 @@ def cut_after(data: bytes, count: int, etag: str = ETAG, **headers: str) -> Act:
 
 
 def ranged(data: bytes, etag: str = ETAG, *, count: int | None = None, **headers: str) -> Act:
-    """Answer as S3 does to Range and If-Match; close after ``count`` bytes where given."""
+    """Answer like S3 to Range and If-Match; close after ``count`` bytes if it is given."""
 
     async def act(exchange: Exchange) -> None:
         asked = exchange.request.headers

@@ -217,6 +217,6 @@ class HalfBank:
 
 
 class ClosedBank:
-    """No partner: there are no options."""
+    """An invalid partner: it has no ``Options``."""
 
     partner = BankPartner

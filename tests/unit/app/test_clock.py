@@ -1,4 +1,4 @@
-"""Every publication may tell whether the clock is right."""
+"""Every publication may show whether the clock is right."""
 
 from __future__ import annotations
 

@@ -87,7 +87,10 @@ async def test_until_all_topics_exist_the_process_is_not_ready() -> None:
 
 
 async def test_a_topic_that_differs_is_an_alarm_and_no_unreadiness() -> None:
-    """It is logged once, with its remedy, and counted as long as it differs; what only is more is no alarm."""
+    """It is logged once with its remedy, and counted as long as it differs.
+
+    A topic with more than planned is no alarm.
+    """
     cluster, metrics = Cluster(FEW, MORE), Metrics()
 
     def gauge() -> float | None:

@@ -25,7 +25,7 @@ from pipeline.storage.testing import MemoryStore
 
 
 class Counting(MemoryStore):
-    """Counts what is read, and how many streams are open at the same time."""
+    """A store that counts its reads and the streams that are open at the same time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ async def filled(count: int, **given: Any) -> tuple[Log, Counting]:
 
 
 async def test_opening_a_chain_of_2000_segments_reads_few_objects() -> None:
-    """Without checkpoints it was 4,024 requests; and every event is known all the same."""
+    """Without checkpoints it took 4,024 requests. Every event is known in both cases."""
     log, store = await filled(2000)
     assert len(checkpoints(log)) == 1
     chain = await log.open()
@@ -116,7 +116,7 @@ async def test_a_recreated_topic_is_followed_across_the_checkpoint() -> None:
 
 
 async def test_a_checkpoint_is_used_only_if_the_signing_key_signed_it() -> None:
-    """Who can write to the store could else make the stage believe that it knows an event, and leave it out."""
+    """Otherwise an attacker with write access to the store could make the stage leave out an event."""
     key = new_key()
     log, store = await filled(64, signer=Signer(key.private))
     (name,) = checkpoints(log)
@@ -143,7 +143,7 @@ async def test_a_damaged_checkpoint_is_not_used(damage: bytes) -> None:
 
 @pytest.mark.parametrize("groups", ["[[AT,-1],[AT,1]]", "[[AT,1],[AT,-1]]", '[["0001-01-01T00:00:00Z",0]]', "[]"])
 async def test_a_checkpoint_that_somebody_made_up_never_stops_the_stage(groups: str) -> None:
-    """Without a signing key nothing tells it from a true one."""
+    """Without a signing key, a forged checkpoint cannot be distinguished from a real one."""
     log, store = await filled(70)
     (name,) = checkpoints(log)
     true = json.loads(store.objects[name].partition(b"\n")[0])

@@ -1,4 +1,4 @@
-"""Segments whose hashes are right and whose contents are not: made by someone who can hash."""
+"""Segments with right hashes and wrong contents, as an attacker could write them."""
 
 from __future__ import annotations
 

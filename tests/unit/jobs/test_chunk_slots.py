@@ -47,7 +47,7 @@ async def test_a_short_job_gets_a_slot_between_two_chunks_of_a_long_one() -> Non
 
 
 async def test_a_job_that_waits_for_a_slot_survives_that_the_store_cuts_its_download() -> None:
-    """The store sends a part of the file and closes; the job goes on from there when it gets its slot."""
+    """The store closes the connection in the middle of the file; the job continues there once it has its slot."""
     data = b"card_number\n" + b"9999990000000006\n" * 40_000
     world = World(csv_limits={"chunk_records": 10_000})
     world.chunk_slots = SharedSlots(1)

@@ -37,7 +37,7 @@ async def test_a_job_that_nobody_started_fails_at_its_deadline_and_the_partner_i
 
 
 async def test_cards_that_were_decided_before_the_worker_died_are_counted() -> None:
-    """The counts are the same if the watch or the stage that had the job comes first at the deadline."""
+    """The counts are the same, whether the watch or the job's stage is first at the deadline."""
     world = World(csv_limits={"chunk_records": 10, "chunk_bytes": 1024})
     rows = CARDS + 100 * CARDS.splitlines(keepends=True)[1]
     record = world.announce(rows, record_count=103)
@@ -159,7 +159,7 @@ async def test_a_watch_whose_clock_is_ahead_fails_no_job() -> None:
 
 
 async def test_the_watch_compares_its_clock_before_it_decides() -> None:
-    """Right after a start nothing is known: the answer to an audit event tells."""
+    """Right after a start the clock is unchecked, so the watch publishes an audit event to compare it."""
     world = World()
     await world.deliver(world.watch, world.announce())
     world.clock.forward(minutes=64)
@@ -186,7 +186,7 @@ async def test_the_nearest_deadline_is_one_that_somebody_could_still_meet() -> N
 
 
 async def test_a_full_store_is_not_reported_as_nothing_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A due job whose failure cannot be stored is overdue, from the first look of a process on; its time goes on."""
+    """A due job whose failure cannot be stored is shown as overdue from the first look on."""
     world = World()
     await world.deliver(world.watch, world.announce())
     gauge = world.metrics.deadline_seconds_left_min
@@ -255,7 +255,7 @@ async def test_a_job_whose_announcements_are_gone_is_forgotten_and_holds_up_nobo
 
 
 async def test_a_refused_job_that_the_lifecycle_rule_deleted_is_forgotten() -> None:
-    """No look reads decided jobs; without this they would count as open, and be listed, for ever."""
+    """Looks do not read decided jobs. Without this, such jobs would be listed and shown as open for ever."""
     world = World()
     await world.deliver(world.watch, world.announce())
     later = world.announce(job_guid="11111111-1111-4111-8111-111111111111", expires_at="2026-02-15T13:00:00Z")

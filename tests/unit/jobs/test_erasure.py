@@ -26,7 +26,7 @@ HTML = b"<html>4242-written</html>\n"
 
 
 def holding(world: World, text: str) -> list[str]:
-    """Keys of the objects that hold a text, as it is or in base64 (the value of an announcement, of a wait)."""
+    """Return the keys of the objects that contain a text, in clear or in base64."""
     return sorted(key for key, data in world.memory.objects.items() if text in _readable(key, data))
 
 
@@ -355,7 +355,7 @@ async def test_a_job_that_is_notified_again_after_an_erasure_still_failed_and_sa
 
 
 async def test_a_result_of_few_cards_is_not_recognisable_by_its_tag() -> None:
-    """An MD5 of a file with one card tells which card it is to everyone who tries them all."""
+    """By the MD5 of a file with one card, an attacker could find the card by trying all card numbers."""
     world = World()
     await world.run(world.announce(CARDS))
     tag = decided(world).result_etag

@@ -1,4 +1,4 @@
-"""What surrounds the handler of every stage."""
+"""Tests of the handler that wraps every stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that someone else wrote into our topics: none may stop a worker, lead into the store, or be spread."""
+"""Foreign records in the pipeline's topics: none may stop a worker, damage the store, or be passed on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ID = ("ce_id", b"0123456789abcdef0123456789abcdef")
 
 @pytest.mark.parametrize("event", [b"", b"../../../../etc/passwd", b"a/b", b"\xff" * 32, b"0" * 31, b"a b", b"A" * 32])
 async def test_an_event_id_that_is_none_never_becomes_a_store_key(event: bytes) -> None:
-    """A key that the store refuses would be an error that nobody expects, again at every restart."""
+    """The store would refuse the key with an unexpected error, again after every restart."""
     world = World()
     record = replace(world.announce(), headers=(INTEGRATION, ("ce_id", event)))
     for stage in (world.process, world.watch):
@@ -64,7 +64,7 @@ async def test_a_time_that_cannot_be_calculated_with_is_refused(expires_at: str)
     ids=["deep", "huge", "nan", "twice", "surrogate"],
 )
 async def test_what_could_be_stored_but_not_read_again_is_refused(extra: bytes) -> None:
-    """An announcement lies one level deeper in the store: what is just readable here would be damage there."""
+    """The store nests an announcement one level deeper, so a document at the limit could not be read back."""
     world = World()
     record = world.announce()
     with pytest.raises(PoisonRecord):

@@ -120,7 +120,7 @@ async def test_the_latest_deadline_counts_not_the_latest_arrival() -> None:
     ("field", "value"), [("record_count", 4), ("merchant_guid", "99999999-9999-4999-8999-999999999999")]
 )
 async def test_another_merchant_or_count_is_a_conflict_that_is_kept_beside(field: str, value: object) -> None:
-    """It is no announcement; what differs is stored once, even if two groups see it."""
+    """It is not stored as an announcement. The differences are stored once, even if two groups see it."""
     jobs = JobStore(MemoryStore())
     first = await announce(jobs)
     found = await announce(jobs, "b", hours=9, changes={field: value})
@@ -148,7 +148,7 @@ async def test_two_groups_that_announce_at_once_agree() -> None:
 
 
 async def test_a_repeat_is_known_by_its_name_when_another_margin_gives_it_another_deadline() -> None:
-    """Else a record delivered again after a change of settings would begin a new attempt of a failed job."""
+    """Otherwise a redelivered record could begin a new attempt of a failed job after a change of settings."""
     jobs = JobStore(MemoryStore())
     first = await announce(jobs, new_attempt=True)
     await jobs.decide(REF, outcome())
@@ -185,7 +185,7 @@ async def test_the_first_outcome_stays() -> None:
 
 
 async def test_a_creation_whose_answer_was_lost_is_ones_own_when_read_back() -> None:
-    """The nonce tells one's own write from another's, so a retry of the same receipt wins, another one does not."""
+    """By the nonce a worker recognises its own object, so a retry of the same receipt wins and another one does not."""
     store = MemoryStore()
     jobs = JobStore(store)
     mine = manifest(0)

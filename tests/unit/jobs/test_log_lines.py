@@ -1,4 +1,4 @@
-"""Every log line of a stage carries the trace id, the integration and the job, whatever happens to the job."""
+"""Every log line of a stage has the trace id, the integration and the job, in every case."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ async def test_a_job_that_nobody_began_fails_as_cancelled_and_its_partner_is_not
 
 
 async def test_running_work_stops_before_its_next_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The chunk in work ends; its part is counted in the callback, and no further card is processed."""
+    """The current chunk finishes and is included in the callback's counts; no further card is processed."""
     world = World(csv_limits={"chunk_records": 1})
     record = world.announce()
     done: list[str] = []

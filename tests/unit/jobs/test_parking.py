@@ -83,7 +83,7 @@ async def test_after_three_tries_a_job_waits_in_the_store_and_its_record_is_fini
 
 
 async def test_a_job_that_waits_because_of_an_error_without_a_code_is_listed() -> None:
-    """Somebody's processor may raise it; what is not listed is never published again."""
+    """A processor may raise such an error, and a job that is not listed would never be published again."""
     world = World()
     await world.parking.park(world.announce(), "process", TransientError("", "later"))
     assert [one.ref async for one in world.parking.parked()] == [world.ref]
@@ -254,7 +254,7 @@ async def test_a_store_that_is_unavailable_leaves_the_record_with_the_consumer()
 
 
 async def test_a_death_between_receipt_and_marker_is_repaired_by_the_redelivery() -> None:
-    """The offset was not committed, so the record comes again, is tried, and waits with the next count."""
+    """The offset was not committed, so the record is delivered and tried again, and waits with the next count."""
     world = World()
     record = await parked_in_process(world)
     (marker,) = markers(world)

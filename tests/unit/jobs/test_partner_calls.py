@@ -1,4 +1,4 @@
-"""Whatever somebody's partner raises concerns one job; its text is shown nowhere."""
+"""Any error of a partner's plug-in affects one job only, and its text is never shown."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def context() -> NotifierContext:
 
 @WAYS
 async def test_a_partner_that_cannot_decode_lets_the_job_wait(loud: Loud, lines: list[Any], way: str) -> None:
-    """A fault of the partner's code is fixed by a new version: the announcement must not be lost until then."""
+    """A new version of the partner's code can fix this, so the announcement must not be lost until then."""
     world = World(partner=ContainedPartner(loud, "bank"))
     record = world.announce()
     loud.shouts["decode"] = way

@@ -214,7 +214,7 @@ def test_what_killed_workers_left_is_deleted() -> None:
 
 
 def test_without_the_store_nothing_is_sent_beyond_what_was_granted() -> None:
-    """And it goes on by itself when the store is back."""
+    """Sending continues by itself when the store is back."""
 
     async def scenario(fleet: Fleet) -> None:
         fleet.add(2)
@@ -242,5 +242,5 @@ def test_without_the_store_nothing_is_sent_beyond_what_was_granted() -> None:
     ],
 )
 def test_the_rate_is_divided_by_wishes(wishes: dict[str, int], shares: dict[str, float]) -> None:
-    """All of it, whatever the wishes are."""
+    """The shares always add up to the whole rate."""
     assert fair_shares(wishes) == pytest.approx(shares)

@@ -91,7 +91,7 @@ async def test_another_worker_that_finished_the_chunk_first_makes_this_one_stop(
 
 
 async def test_renewed_urls_reach_a_job_that_is_waiting() -> None:
-    """The newest announcement's URLs are used by the next attempt, and its deadline counts."""
+    """The next attempt uses the newest announcement's URLs and deadline."""
     world = World()
     first = world.announce()
     world.objects.fail_open.append(TransientError("slow_down", "SlowDown"))

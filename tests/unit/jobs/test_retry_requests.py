@@ -33,7 +33,7 @@ FAR: Final = "2026-01-22T12:00:00Z"
 
 
 class Ground:
-    """A world over a bucket that counts."""
+    """A world over a bucket that counts its requests."""
 
     def __init__(self, bucket: MemoryBucket, world: World) -> None:
         self.bucket = bucket

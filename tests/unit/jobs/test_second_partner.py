@@ -30,7 +30,7 @@ async def no_resume(code: str | None = None) -> None:
 
 @pytest.fixture(autouse=True)
 def bank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Somebody's package, installed."""
+    """Return the installed package of another partner."""
     monkeypatch.syspath_prepend(str(SUPPORT / "bank_partner"))
     yield
     sys.modules.pop("bank_partner", None)

@@ -102,7 +102,7 @@ async def test_after_three_deaths_without_progress_the_job_fails(work: Work) -> 
 
 
 async def test_deaths_with_a_finished_chunk_in_between_are_bad_luck(work: Work) -> None:
-    """A worker may be killed for any reason; a job that goes on is not to blame."""
+    """A worker may be killed for any reason; a job that makes progress is not the cause."""
     record = work.announce(data=b"card_number\n" + b"9999990000000006\n" * 25)
     for stuck_at in (1, 6, 11, 16, 21):
         work.stuck = lambda card, _context, at=stuck_at: card.record == at  # type: ignore[misc]

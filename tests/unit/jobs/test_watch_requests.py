@@ -97,7 +97,7 @@ async def test_on_a_folder_a_look_opens_what_is_due_and_the_next_minute(
 
 
 async def test_a_look_that_was_interrupted_anywhere_is_finished_by_the_next() -> None:
-    """The marker in ``open/`` goes last, so the outcome is published whatever the look had done before."""
+    """The marker in ``open/`` is removed last, so the outcome is published even after an interruption."""
     for calls in range(1, 20):
         world = World()
         await world.deliver(world.watch, world.announce())
@@ -128,7 +128,7 @@ async def test_a_look_that_was_interrupted_anywhere_is_finished_by_the_next() ->
 
 
 async def test_a_sender_that_renews_600_times_cannot_make_a_job_expensive() -> None:
-    """The 101st announcement is dead-lettered; the job goes on with the URLs it has, and repeats are known."""
+    """The 101st announcement is dead-lettered. The job continues with its URLs, and repeats are recognised."""
     bucket = MemoryBucket()
     async with running_bucket(bucket) as store:
         world = world_on(store)

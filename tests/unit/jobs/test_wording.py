@@ -9,7 +9,7 @@ from pipeline.jobs.wording import quote, shorten
 
 
 def test_a_short_text_stays_as_it_is() -> None:
-    """Line 3 is no card."""
+    """The number of a line is not a card number."""
     text = "csv_quote: line 100001: a quote inside an unquoted field"
     assert shorten(text, 1200) == text
 

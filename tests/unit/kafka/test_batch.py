@@ -145,7 +145,7 @@ async def test_poison_is_tracked_down(bench: Bench) -> None:
 
 
 async def test_a_batch_in_limbo_goes_on_when_its_partition_comes_back(bench: Bench) -> None:
-    """Nobody else had it: what was prepared still holds."""
+    """No other member had the partition, so the prepared state is still valid."""
     bench.handler.release.clear()
     async with bench.running(0, 1):
         bench.group.send(*_pairs(b"0"), partition=0)

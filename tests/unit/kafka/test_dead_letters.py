@@ -21,7 +21,7 @@ RECORD = Record(Topic.EVENTS_LOGIN, 3, 41, "acme/credential/1", b"\x00{}", HEADE
 async def dead_letter(
     record: Record, *, group: str = "billing", position: int = 7, publisher: MemoryPublisher | None = None
 ) -> Record:
-    """Return a record as it lies in the dead-letter topic of a group that could not handle it."""
+    """Return a record as stored in the dead-letter topic of a group that could not handle it."""
     publisher = publisher or MemoryPublisher()
     letters = DeadLetters(
         publisher,

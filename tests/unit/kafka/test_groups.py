@@ -46,7 +46,7 @@ async def test_going_forward_says_what_is_skipped(cluster: FakePartitions) -> No
 
 
 async def test_records_that_are_gone_count_as_neither(cluster: FakePartitions) -> None:
-    """The group stands before the first record that is left."""
+    """The group is positioned before the first remaining record."""
     cluster.committed_offsets[Partition("a", 0)] = 1
     move, _ = (await plan_rewind(SETTINGS, "g", "earliest", connect=cluster.connect)).moves
     assert (move.committed, move.becomes, move.again, move.skipped) == (1, 3, 0, 0)

@@ -130,7 +130,7 @@ async def test_overload_is_no_attempt(bench: Bench) -> None:
 
 
 async def test_a_decision_lost_to_another_worker_is_looked_at_again(bench: Bench) -> None:
-    """LeaseLost from a handler although the partition is ours: repeated, not an attempt, never a dead letter."""
+    """A handler raises LeaseLost while this member has the partition: this is repeated, and not an attempt."""
     answers = [LeaseLost("manifest_lost", "another worker's stands")]
 
     async def act(_record: Record, _lease: Lease) -> None:
@@ -146,7 +146,7 @@ async def test_a_decision_lost_to_another_worker_is_looked_at_again(bench: Bench
 
 
 async def test_the_log_says_which_job_waits_and_why(bench: Bench) -> None:
-    """The key is the job: without it and the message, nobody knows which job hangs, and on what."""
+    """The key names the job: without key and message, operators could not see which job hangs, and why."""
 
     async def act(record: Record, _lease: Lease) -> None:
         if record.attempt == 1:
@@ -250,7 +250,7 @@ async def test_a_hook_that_fails_is_repeated_with_its_dead_letter(bench: Bench) 
 
 
 async def test_of_a_record_too_large_for_the_dead_letters_a_notice_is_kept(bench: Bench) -> None:
-    """Thousands of tiny headers count more than they take: one such record must not stop its partition for good."""
+    """Thousands of tiny headers have a large size estimate. Such a record must not stop its partition for ever."""
 
     async def before(record: OutgoingRecord) -> None:
         if record.value:
@@ -394,7 +394,7 @@ async def test_what_the_gate_refuses_does_not_arrive(bench: Bench) -> None:
 
 
 async def test_a_dead_letter_that_can_never_be_written_ends_the_member(bench: Bench) -> None:
-    """E.g. the note about it is too large: the record must not count as finished."""
+    """For example, even its notice is too large. Then the record must not be finished."""
     error = PermanentError("record_too_large", "too large")
 
     async def note(_letter: DeadLetter) -> None:

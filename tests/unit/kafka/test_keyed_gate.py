@@ -145,7 +145,7 @@ async def test_slots_bound_what_runs(events: EventBench, limit: dict[str, int], 
 
 
 async def test_no_event_behind_the_span_is_begun_before_a_commit(events: EventBench) -> None:
-    """The bound is hard and counts from the committed offset: what is finished and not committed would come again."""
+    """The limit starts at the committed offset, because finished but uncommitted records are repeated after a crash."""
     events.set(max_span=4)
     events.group.answers.extend([False] * 30)
     async with events.running(0):
@@ -223,7 +223,7 @@ async def test_overload_is_no_attempt(events: EventBench) -> None:
 
 
 async def test_a_permanent_error_becomes_a_dead_letter_at_the_groups_address(events: EventBench) -> None:
-    """It is kept before the offset is finished, with the attempts of the handler; its key goes on behind it."""
+    """It is stored before the offset is finished, with the number of attempts; later records of its key continue."""
     tries = 0
 
     async def before(_letter: OutgoingRecord) -> None:
@@ -285,7 +285,7 @@ async def test_a_partition_that_comes_back_keeps_its_gate_and_its_work(events: E
 
 
 async def test_a_partition_that_was_away_begins_with_a_new_gate(events: EventBench) -> None:
-    """What was begun and not committed is counted; it comes again, and the gate knows nothing of the old time."""
+    """Begun but uncommitted records are counted and come again, and the new gate does not know the old ones."""
     release = asyncio.Event()
 
     async def act(record: Record) -> None:

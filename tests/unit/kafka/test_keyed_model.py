@@ -1,4 +1,4 @@
-"""What must hold whatever happens: see the rules in support.simulated_group."""
+"""Rules that always hold: see support.simulated_group."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def _trouble(world: World, task: asyncio.Task[None]) -> None:
 
 
 async def _troubled_life(world: World) -> None:
-    """Run one member until it crashes, is stopped, or meets an error that nobody expects."""
+    """Run one member until it crashes, is stopped, or meets an unexpected error."""
     member, task = await _begin(world)
     await _trouble(world, task)
     if world.bug is None and world.random.random() < 0.5:

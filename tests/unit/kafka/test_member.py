@@ -55,7 +55,7 @@ async def test_work_goes_on_in_limbo_and_waits_before_its_effect(bench: Bench) -
 
 
 async def test_records_fetched_again_are_not_begun_again(bench: Bench) -> None:
-    """After a rebalance the client continues behind the fetched records; those that come again are known."""
+    """After a rebalance, the client continues after the fetched records; the member ignores records that come again."""
     held = Held(bench)
     async with bench.running(0):
         records = bench.group.send(("a", b"1"), ("b", b"2"))
@@ -79,7 +79,7 @@ async def test_a_returned_partition_without_records_is_not_moved(bench: Bench) -
 
 
 async def test_work_on_a_lost_partition_is_cancelled(bench: Bench) -> None:
-    """That on the partition that stayed goes on; the lost one's offset is never committed again."""
+    """Work on the other partition continues; the lost partition's offset is never committed again."""
     held = Held(bench)
     async with bench.running(0, 1):
         bench.group.send(("a", b"0"), partition=0)
@@ -99,7 +99,7 @@ async def test_work_on_a_lost_partition_is_cancelled(bench: Bench) -> None:
 async def test_work_is_not_kept_when_others_may_have_had_the_partition(
     bench: Bench, member: str, generation: int
 ) -> None:
-    """Another member id, or a generation in between: begin at the committed offset, though it is ours again."""
+    """After another member id or a generation in between, work begins again at the committed offset."""
     held = Held(bench)
     async with bench.running(0):
         records = bench.group.send(("a", b"1"))
@@ -129,7 +129,7 @@ async def test_a_rebalance_of_a_member_that_was_given_up_loses_all_at_once(bench
 
 
 async def test_a_rebalance_that_never_ends_loses_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Longer than the group waits for anybody: it has given us up."""
+    """After this time, the group has removed the member."""
     held = Held(bench)
     async with bench.running(0) as consumer:
         bench.group.send(("a", b"1"))
@@ -220,7 +220,7 @@ async def test_a_partition_that_was_paused_when_the_heartbeat_failed_is_fetched_
 
 
 async def test_a_thawed_process_notices_before_its_effect(bench: Bench) -> None:
-    """The handler runs before the watch does: its lease looks at the clock itself, and the loss is for good."""
+    """The handler runs before the watch does: its lease checks the clock itself, and is lost for good."""
     held = Held(bench)
     bench.set(poll_interval_seconds=0.03)
     async with bench.running(0):
@@ -299,7 +299,7 @@ async def test_a_full_span_pauses_its_partition_only(bench: Bench, bound: dict[s
 
 
 async def test_lag_grows_while_a_partition_is_paused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is fetched of it then, so its end is asked for. Of a partition that went away there is no lag at all."""
+    """No fetch returns the end of a paused partition, so the member queries it. A lost partition has no lag gauge."""
     monkeypatch.setattr("pipeline.kafka.gauges._ENDS_EVERY", 0.01)
     bench.set(max_span=2, max_poll_records=2)
     held = Held(bench)
@@ -452,7 +452,7 @@ async def test_an_error_of_the_client_ends_the_member(bench: Bench) -> None:
 
 
 async def test_the_last_commit_of_a_member_that_fails_begins_nothing(bench: Bench) -> None:
-    """It would allow more records to begin; the error that ended the member is raised all the same."""
+    """The commit would allow more records to begin. The error that ended the member is still raised."""
     error = ZeroDivisionError("a bug")
 
     async def act(record: Record, _lease: Lease) -> None:

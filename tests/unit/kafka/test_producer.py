@@ -221,7 +221,7 @@ def _state(publisher: KafkaPublisher) -> tuple[bool, PipelineError | None]:
 
 
 async def test_what_ended_the_connecting_for_good_is_raised_by_the_next_publication() -> None:
-    """Else every publication would run into its deadline until somebody restarts the process."""
+    """Otherwise every publication would run into its deadline until an operator restarts the process."""
     cluster = Cluster()
     cluster.errors = [ZeroDivisionError("nobody expected it")]
     async with _publishing(cluster) as publisher:
@@ -231,7 +231,7 @@ async def test_what_ended_the_connecting_for_good_is_raised_by_the_next_publicat
 
 
 async def test_what_ended_the_connecting_for_good_is_logged_and_shown_by_readiness() -> None:
-    """Else a process hangs unready, and nothing says why."""
+    """Otherwise a process would stay "not ready" without a reason."""
     cluster = Cluster()
     cluster.errors = [ZeroDivisionError("nobody expected it")]
     with capture_logs() as lines:

@@ -67,7 +67,7 @@ async def test_a_single_flow_takes_every_slot(total: int, flows: int) -> None:
 
 
 async def test_waiting_flows_take_turns() -> None:
-    """Many who wait in one flow do not come before one who waits in another."""
+    """Many waiting calls of one flow do not come before a waiting call of another flow."""
     slots = SharedSlots(1, flows=3)
     [first] = await held(slots, "a", 1)
     crowd = await held(slots, "a", 20)

@@ -1,4 +1,4 @@
-"""How many requests a second a process sends: evenly, fewer when the service asks, and more again by itself."""
+"""The request rate of a process: even, lower when the service asks, and rising again by itself."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_rate_falls_once_a_second_and_rises_by_itself(jumping: asyncio.Runne
 
 
 def test_the_rate_never_falls_to_nothing(jumping: asyncio.Runner) -> None:
-    """Else nobody would find out that the service works again."""
+    """Otherwise the process could not find out that the service works again."""
 
     async def scenario() -> None:
         one = sender(1000)

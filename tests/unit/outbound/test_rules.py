@@ -316,7 +316,7 @@ def test_proxy_credentials_are_secret() -> None:
     ],
 )
 def test_address_classes(address: str, expected: str) -> None:
-    """An IPv4 address that is wrapped into an IPv6 one counts as itself."""
+    """An IPv4 address inside an IPv6 address has its own class."""
     assert address_class(address) == expected
 
 

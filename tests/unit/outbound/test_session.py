@@ -69,7 +69,7 @@ async def get(server: ScriptedServer, names: Names, *, allow_private: bool) -> b
     ids=["loopback", "two", "two kinds", "mapped", "metadata"],
 )
 async def test_allowed_name_at_forbidden_address(addresses: list[str]) -> None:
-    """A name that is allowed gains nothing by pointing into our own network: no socket is made."""
+    """An allowed name that resolves to a private address is refused before a socket is opened."""
     async with scripted_server(whole(DATA)) as server:
         with pytest.raises(AddressRefused, match="address_not_allowed"):
             await get(server, Names(addresses), allow_private=False)
@@ -94,7 +94,7 @@ async def test_private_where_allowed() -> None:
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255"])  # noqa: S104
 async def test_never_allowed(address: str) -> None:
-    """Link-local (metadata services), unspecified and multicast addresses are no hosts, whatever is allowed."""
+    """No setting allows link-local (metadata services), unspecified and multicast addresses."""
     async with scripted_server(whole(DATA)) as server:
         with pytest.raises(AddressRefused, match="no setting allows it"):
             await get(server, Names([address]), allow_private=True)
@@ -116,7 +116,7 @@ async def test_refused_address_beside_a_dead_one() -> None:
 
 
 async def test_other_url_in_the_same_session() -> None:
-    """Nobody can use a session for a host that its rules do not name, http or a list of another purpose."""
+    """A session refuses hosts that its rules do not list, http, and hosts of another purpose."""
     rules = HostRules(input=("127.0.0.1:1",), result=("127.0.0.1:2",), allow_private=True)
     async with open_session(rules, NetworkSettings(), "input") as session:
         for url in ("https://127.0.0.1:2/", "http://127.0.0.1:1/", "https://localhost:1/"):
@@ -125,7 +125,7 @@ async def test_other_url_in_the_same_session() -> None:
 
 
 async def test_redirect_is_never_followed() -> None:
-    """Not even by a caller who forgot to say so, nor to an allowed host."""
+    """This also holds for a caller that did not turn redirects off, and for redirects to an allowed host."""
 
     async def away(exchange: Exchange) -> None:
         await exchange.answer(302, Location="/elsewhere")
@@ -137,7 +137,7 @@ async def test_redirect_is_never_followed() -> None:
 
 
 async def test_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy named in the environment is not used: only the settings count."""
+    """A proxy in the environment is ignored: only the settings apply."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     async with ground(whole(DATA)) as opened:
@@ -156,7 +156,7 @@ async def test_no_cookies() -> None:
 
 
 async def test_answers_come_as_sent() -> None:
-    """Nothing is decompressed behind our back."""
+    """The session does not decompress answers."""
     async with scripted_server(whole(b"\x1f\x8bnot gzip", Content_Encoding="gzip")) as server:
         assert await get(server, Names(["127.0.0.1"]), allow_private=True) == b"\x1f\x8bnot gzip"
 
@@ -186,7 +186,7 @@ async def test_proxy() -> None:
 
 @pytest.mark.parametrize("status", [403, 407, 502])
 async def test_proxy_that_refuses_a_tunnel(status: int) -> None:
-    """A proxy that makes no tunnel is our own network's fault: worth repeating."""
+    """The fault is in the own network, so another try may help."""
 
     async def no(exchange: Exchange) -> None:
         await exchange.answer(status)
@@ -287,7 +287,7 @@ class SlowNames(Names):
 
 
 async def test_resolving_is_bounded() -> None:
-    """A name that nobody resolves in time is a timeout, not a hang, both ways."""
+    """If a name is not resolved in time, the request times out instead of hanging, with and without a proxy."""
     rules = HostRules(input=("files.example.com",), result=("files.example.com",))
     settings = TransferParameters(connect_timeout_seconds=0.02, retry={"max_tries": 1})
     signed = SignedUrl(SecretStr("https://files.example.com/x"), now() + dt.timedelta(seconds=60))
@@ -310,7 +310,7 @@ async def test_resolving_is_bounded() -> None:
 
 
 async def test_redirect_of_a_file() -> None:
-    """A redirected download is refused for good."""
+    """A redirected download is a permanent error."""
 
     async def away(exchange: Exchange) -> None:
         await exchange.answer(307, Location=opened.server.url)

@@ -223,7 +223,6 @@ async def test_many_callers_cause_one_request(form: Form) -> None:
 
 
 async def test_a_cancelled_caller_leaves_the_fetch_to_the_next(form: Form) -> None:
-    """Nobody waits for someone who has gone."""
     async with world(form) as w:
         w.server.hold = asyncio.Event()
         first = asyncio.ensure_future(w.value())
@@ -239,7 +238,7 @@ async def test_a_cancelled_caller_leaves_the_fetch_to_the_next(form: Form) -> No
 
 
 async def test_a_401_renews_once_for_all(form: Form) -> None:
-    """Who comes with the old token gets the new one without a request."""
+    """A caller with the old token gets the new one without another request."""
     async with world(form) as w:
         old = await w.tokens.token()
         w.wait(60)
@@ -275,7 +274,6 @@ async def test_a_failed_renewal_keeps_the_old_token_while_it_is_good(form: Form)
 
 
 async def test_an_expired_token_is_not_given_after_a_failed_renewal(form: Form) -> None:
-    """Then there is none."""
     async with world(form) as w:
         await w.value()
         w.server.status = 500

@@ -22,7 +22,7 @@ class Overwriting(MemoryStore):
 
 
 class Forgetful(MemoryStore):
-    """A server that lists what it had some time ago."""
+    """A server whose listings are out of date."""
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         async for info in super().list(prefix):
@@ -95,7 +95,7 @@ async def test_a_missing_object_is_an_answer_and_an_absent_store_a_failure() -> 
 
 
 async def test_the_problem_is_that_of_the_last_call_of_each_operation() -> None:
-    """A full store answers reads, which says nothing about writes; a failure that nobody tries again is forgotten."""
+    """A full store answers reads, which says nothing about writes. A failure without another try is forgotten."""
     memory, now = MemoryStore(), [0.0]
     store = MeteredStore(memory, Metrics().store_op_seconds, clock=lambda: now[0])
     assert store.problem is None

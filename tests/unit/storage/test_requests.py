@@ -1,4 +1,4 @@
-"""What the S3 store costs in requests: counted by a bucket in memory."""
+"""The number of requests that the S3 store makes, counted by a bucket in memory."""
 
 from __future__ import annotations
 

@@ -82,6 +82,6 @@ async def test_any_bytes_are_a_result_or_a_refusal(data: bytes, settings: CsvSet
 
 @given(st.text())
 def test_a_description_has_the_length_and_kinds_alone(value: str) -> None:
-    """Whatever the value is."""
+    """A message must never quote the value itself."""
     kinds = r"(?:digits?|letters?|signs?|blanks?|invisible characters?)"
     assert re.fullmatch(rf"empty|{len(value)} {kinds}(?:(?:, {kinds})* and {kinds})?", described(value))

@@ -98,7 +98,7 @@ BOTH = pytest.mark.parametrize("target", [fine, Fine], ids=["rowwise", "columnar
 
 @BOTH
 async def test_input_columns_are_echoed_byte_for_byte(target: object) -> None:
-    """Nothing is re-quoted, rounded, trimmed or re-ended; formulas and leading zeros stay as they are."""
+    """The engine never quotes again, rounds, trims or changes line ends; formulas and leading zeros stay unchanged."""
     lines = [
         b'"card_number",a,b\r\n',
         b"0001, x ,=1+1\r\n",
@@ -122,7 +122,7 @@ async def test_a_last_record_without_line_end_gets_the_headers(target: object) -
 
 @BOTH
 async def test_blank_lines_are_left_out(target: object) -> None:
-    """They are no records: not processed, not counted, not echoed."""
+    """Blank lines are not records: they are not processed, counted or returned."""
     result, summary = await run(b"\ncard_number,b\n\n1,2\r\n\r\n\n3,4\n\n", target)
     assert result == b"card_number,b,status,message\n1,2,ok,\r\n3,4,ok,\n"
     assert summary.records == 2
@@ -194,7 +194,7 @@ async def test_a_file_in_a_one_byte_encoding_is_decoded_for_the_processor_and_ec
 
 
 async def test_bad_records_never_reach_the_processor_and_keep_their_numbers() -> None:
-    """Record numbers count every record of the file, over chunk edges too."""
+    """Record numbers include every record of the file, also across chunks."""
     seen: list[tuple[int, str, str]] = []
 
     async def look(card: Card, _context: JobContext) -> None:
@@ -232,7 +232,7 @@ async def test_the_columnar_form_gets_the_same_cards() -> None:
 
 @BOTH
 async def test_dropped_columns_are_seen_by_the_processor_and_removed_from_the_result(target: object) -> None:
-    """Bytewise: the columns beside them stay as they are."""
+    """The bytes of the neighbouring columns do not change."""
     seen: list[str] = []
 
     async def look(card: Card, _context: JobContext) -> None:
@@ -350,7 +350,7 @@ async def test_the_columnar_form_gets_the_columns_that_it_names(named: Sequence[
 
 
 async def test_an_error_says_nothing_of_columns_that_the_processor_does_not_name() -> None:
-    """It may know their values from elsewhere, such as an earlier batch."""
+    """The processor may know their values from another source, such as an earlier batch."""
 
     class Remember(Fine):
         input_columns = ("__card_number",)
@@ -574,7 +574,7 @@ async def test_a_processor_that_cancels_itself_fails_the_job() -> None:
 
 
 async def test_a_processor_cannot_stop_the_process_with_our_own_errors() -> None:
-    """Only errors about the job pass: this one is no reason to stop the other jobs of the worker."""
+    """Only errors about the job pass; a fatal error of a processor must not stop the worker's other jobs."""
 
     async def stop(_card: Card, _context: JobContext) -> None:
         raise FatalError("mine", SECRET)
@@ -918,7 +918,7 @@ class ChattyByBatch(Chatty):
 async def test_the_words_of_a_processor_fail_a_job_without_the_fields_of_its_cards(
     form: type[Chatty], kind: type[Exception]
 ) -> None:
-    """Short numbers such as PINs and names are no runs of six digits: only the engine knows what they are."""
+    """Names and short numbers such as PINs are not masked as runs of six digits: only the engine can find them."""
     with pytest.raises(kind) as caught:
         await run(PLANTED, form(kind, "stopped_4711"))
     assert caught.value.code == "stopped__4_digits_"  # type: ignore[attr-defined]
@@ -970,7 +970,10 @@ async def test_a_probe_that_fails_asks_about_one_card() -> None:
 
 
 async def test_cards_that_the_service_cannot_handle_fail_one_by_one_and_the_job_goes_on() -> None:
-    """Three cards at the end of a chunk open the circuit, since no other card succeeds; they fail all the same."""
+    """Three cards at the end of a chunk open the circuit, because no other card succeeds.
+
+    They still fail one by one.
+    """
     bench = CircuitBench(concurrency=3)
     bench.service.broken = {"8", "9", "10"}
     result = await bench.run(10)

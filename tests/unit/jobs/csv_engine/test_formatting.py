@@ -98,7 +98,7 @@ def results(draw: st.DrawFn) -> tuple[bytes, bytes, CsvSettings, Numbered]:
 async def test_a_result_is_the_files_bytes_without_dropped_columns_and_with_what_was_decided(
     made: tuple[bytes, bytes, CsvSettings, Numbered], chunk_records: int
 ) -> None:
-    """Whatever is dropped, faulty, repeated or different, and wherever a chunk ends."""
+    """For any combination of dropped, faulty and repeated values, and any end of a chunk."""
     data, wanted, settings, processor = made
     result: list[bytes] = []
 

@@ -29,7 +29,7 @@ Answers = Sequence[CardResult | CardError | TransientCardError]
 
 
 class Grouped:
-    """Decides groups of cards by a function, and keeps what it was asked."""
+    """Decides groups of cards with a function, and records its calls."""
 
     def __init__(self, answer: Callable[[CardGroup], Any], size: int = 2) -> None:
         self.cards_per_call = size

@@ -99,7 +99,7 @@ def test_what_does_not_decide_the_result_keeps_the_plan(same: str) -> None:
 
 
 def test_a_generation_is_the_file_and_the_plan() -> None:
-    """ETag, size and plan; an unknown size is no size."""
+    """The hash covers ETag, size and plan; an unknown size differs from every size."""
     names = {generation('"e"', 1, "p"), generation('"f"', 1, "p"), generation('"e"', 2, "p"), generation('"e"', 1, "q")}
     assert len(names | {generation('"e"', None, "p")}) == 5
     assert generation('"e"', 1, "p") == generation('"e"', 1, "p")

@@ -30,7 +30,7 @@ def code(header: bytes, /, *own: str, **settings: Any) -> tuple[str, str]:
 
 
 def test_result_header_is_the_input_header_byte_for_byte_and_the_added_columns() -> None:
-    """Quotes stay as they are; the line end is the header's own."""
+    """Quotes do not change, and the result has the line end of the header."""
     found = layout(b'"card_number",name, x \r\n', "reference")
     assert found.columns == ("card_number", "name", " x ")
     assert found.result_header == b'"card_number",name, x ,status,message,reference\r\n'
@@ -57,7 +57,7 @@ def test_a_file_without_any_record_has_an_empty_result() -> None:
 
 
 def test_names_are_unquoted_and_decoded() -> None:
-    """Doubled quotes are halved, the file's encoding counts."""
+    """A doubled quote becomes one quote, and the names are decoded with the file's encoding."""
     assert layout('"card_number";"n ""é"""\n'.encode("latin-1"), encoding="latin-1", delimiter=";").columns == (
         "card_number",
         'n "é"',
@@ -81,7 +81,7 @@ def test_empty_names_refuse_the_file(header: bytes) -> None:
 
 @pytest.mark.parametrize("header", [b'card_number,"a"b\n', b'card_number,"a" \n'])
 def test_text_after_a_name_s_closing_quote_refuses_the_file(header: bytes) -> None:
-    """In the header it is no matter of one record."""
+    """In a record it fails only that record, but the header concerns the whole file."""
     assert code(header)[0] == "csv_header_invalid"
 
 
@@ -91,7 +91,7 @@ def test_a_header_in_another_encoding_refuses_the_file() -> None:
 
 
 def test_names_that_the_engine_uses_refuse_the_file() -> None:
-    """A columnar processor could not tell them apart."""
+    """A columnar processor could not distinguish them from the engine's columns."""
     assert code(b"card_number,__record\n")[0] == "csv_header_invalid"
 
 
@@ -122,7 +122,7 @@ def test_long_and_many_names_are_cut_in_messages() -> None:
 
 
 def test_a_first_line_with_a_card_number_is_no_header() -> None:
-    """Else the first card would become column names: lost, echoed and shown in errors."""
+    """Otherwise the first card would become column names: it would be lost, returned, and shown in errors."""
     for header in (b"4111111111111111,Doe\n", b"4111 1111 1111 1111,Doe\n", b'1,"%B4111-1111-1111-1111^DOE"\n'):
         found, message = code(header, card_column="1")
         assert found == "csv_header_looks_like_data"
@@ -131,7 +131,7 @@ def test_a_first_line_with_a_card_number_is_no_header() -> None:
 
 
 def test_the_first_line_of_a_file_without_header_is_not_quoted() -> None:
-    """Whatever the values look like: short numbers, PINs and names too."""
+    """The values may be short numbers, PINs or names."""
     found, message = code(b'41111111,123,Doe,"4.1E+15"\n')
     assert found == "csv_card_column_missing"
     assert message == (
@@ -195,7 +195,7 @@ def test_columns_may_be_dropped_by_number() -> None:
 
 @pytest.mark.parametrize("name", ["CVV\u200b", "\u00a0c v v", "'cvv'", "\uff23\uff36\uff36"])
 def test_a_configured_drop_is_found_behind_invisible_characters(name: str) -> None:
-    """What must not be stored is not stored because of a blank."""
+    """An extra blank in a column's name must not cause its values to be stored."""
     assert dropped(layout(f"card_number,{name}\n".encode(), drop_columns=("cvv",))) == [name]
     assert dropped(layout(f"card_number,{name}\n".encode())) == [name]
 
@@ -207,7 +207,7 @@ def test_names_of_signs_alone_are_not_alike() -> None:
 
 @pytest.mark.parametrize("wanted", ["4", "column_4", "1024"])
 def test_a_file_without_the_column_to_drop_is_refused(wanted: str) -> None:
-    """It has other columns than expected, so a PIN may be where nobody looks for it."""
+    """The file has other columns than expected, so a PIN may be in an unexpected column."""
     headless = b"column_1,column_2,column_3\n"
     assert code(headless, header=False, card_column="1", drop_columns=(wanted,)) == (
         "csv_drop_column_missing",
@@ -229,7 +229,7 @@ def test_a_file_without_the_column_to_drop_is_refused(wanted: str) -> None:
     ],
 )
 def test_a_format_without_header_needs_numbers(settings: dict[str, Any], missing: list[str]) -> None:
-    """No name shows which column is a CVV or PIN, so the settings say where it is, or that there is none."""
+    """Without names, only the settings can say which column has a CVV or PIN, or that none has."""
     with pytest.raises(ValidationError) as caught:
         CsvSettings(header=False, **settings)
     (error,) = caught.value.errors()
@@ -239,7 +239,7 @@ def test_a_format_without_header_needs_numbers(settings: dict[str, Any], missing
 
 
 def test_excels_separator_line_names_the_delimiter_and_is_echoed() -> None:
-    """The result is read by whatever wrote the file."""
+    """The program that wrote the file must be able to read the result."""
     found = layout(b"sep=;\r\nid;card_number;cvv\r\n")
     assert found.columns == ("id", "card_number", "cvv")
     assert found.author.delimiter == b";"
@@ -333,7 +333,7 @@ def test_a_rename_of_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("delimiter", ['"', "\n", "\r", "\0", "é", "", ",,"])
 def test_delimiters_that_cannot_work_are_refused_by_the_settings(delimiter: str) -> None:
-    """One ASCII character that is no quote and no line end."""
+    """A delimiter must be one ASCII character other than a quote or a line end."""
     with pytest.raises(ValidationError):
         CsvSettings(delimiter=delimiter)
 

@@ -69,7 +69,7 @@ def test_positions_count_bytes_records_and_lines() -> None:
 
 
 def test_line_feed_and_carriage_return_line_feed_may_be_mixed() -> None:
-    """Both end a record; the bytes stay as they are."""
+    """Both end a record, and the bytes do not change."""
     chunks, header, _ = split(b"a\r\n1\n2\r\n")
     assert header == b"a\r\n"
     assert chunks[0].data == b"1\n2\r\n"
@@ -122,7 +122,7 @@ def test_a_quote_open_beyond_the_record_limit_names_its_line() -> None:
     ("data", "line"), [(b'a,b\n1,x"y\n', 2), (b'a,b\n1,x"y"\n', 2), (b'a\n1\n "2"\n', 3), (b'a\n"1"x"y"\n', 2)]
 )
 def test_a_quote_inside_an_unquoted_field_fails_the_file(data: bytes, line: int) -> None:
-    """From there on nobody knows where records end."""
+    """After it, the ends of records are uncertain."""
     assert refusal(data) == ("csv_quote_in_unquoted_field", line)
 
 
@@ -143,7 +143,7 @@ def test_a_field_over_its_limit_fails_the_file() -> None:
 
 
 def test_a_record_over_its_limit_fails_the_file() -> None:
-    """The limit counts the line end, whether or not the end has come yet."""
+    """The limit includes the line end, even before the line end has arrived."""
     limits = CsvLimits(max_record_bytes=10)
     assert refusal(b"a,b\n1,2\n3,12345678\n", limits=limits) == ("csv_record_too_large", 3)
     assert refusal(b"a,b\n1,2\n3,4,5,6,7,8,9", limits=limits) == ("csv_record_too_large", 3)
@@ -157,7 +157,7 @@ def test_a_header_over_the_record_limit_fails_the_file() -> None:
 
 
 def test_a_file_over_its_limit_fails_after_the_chunks_within() -> None:
-    """Chunks that ended before the limit are the same, whatever the cutting."""
+    """The chunks before the limit are the same, in whatever pieces the input arrives."""
     data, limits = b"a\n1\n2\n3\n4\n5\n6\n7\n", CsvLimits(max_bytes=10, chunk_records=3)
     assert refusal(data, limits=limits) == ("csv_file_too_large", None)
     chunks, _, _ = split(data, range(len(data)), limits=limits)
@@ -167,7 +167,7 @@ def test_a_file_over_its_limit_fails_after_the_chunks_within() -> None:
 
 
 def test_more_records_than_allowed_fail_the_file_at_the_first_beyond() -> None:
-    """The header is no record, a blank line neither."""
+    """The header and blank lines are not records."""
     limits = CsvLimits(max_records=3)
     assert refusal(b"a\n1\n\n2\n3\n4\n5\n", limits=limits) == ("csv_too_many_records", 6)
     assert refusal(b"a\n1\n2\n3\n4", limits=limits) == ("csv_too_many_records", 5)
@@ -192,7 +192,7 @@ def test_a_byte_order_mark_of_a_wide_encoding_is_refused_by_name(encoding: str) 
 
 
 def test_a_utf_8_mark_is_stripped() -> None:
-    """It is no part of the first column's name."""
+    """It does not become part of the first column's name."""
     _, header, _ = split(b"\xef\xbb\xbfcard_number\n1\n")
     assert header == b"card_number\n"
 
@@ -205,7 +205,7 @@ def test_a_doubled_utf_8_mark_is_stripped() -> None:
 
 @pytest.mark.parametrize("line", [b"sep=;\n", b"sep=;\r\n", b"SEP=;\n", b'"sep=;"\r\n', b"\xef\xbb\xbfsep=;\n"])
 def test_excels_separator_line_sets_the_delimiter(line: bytes) -> None:
-    """It is no record; positions and lines are those of the file."""
+    """The line is not a record, but positions and line numbers include it."""
     data = line + b'a;b\n1;"2;3"\n4;5\n'
     chunks, header, error = split(data)
     assert error is None
@@ -298,7 +298,7 @@ def test_blank_lines_are_lines_but_no_records() -> None:
 
 
 def test_blank_lines_alone_do_not_make_a_last_chunk() -> None:
-    """What comes behind the last record is no chunk without a record."""
+    """After the last record, no chunk without records follows."""
     chunks, _, _ = split(b"a\n1\n2\n3\n\n\n")
     assert len(chunks) == 1
 
@@ -352,7 +352,7 @@ def test_any_cutting_gives_the_same_chunks_and_the_same_error(
 def test_any_restart_gives_the_same_chunks_and_the_same_error(
     data: bytes, limits: CsvLimits, settings: CsvSettings, draw: st.DataObject
 ) -> None:
-    """A splitter that begins at a chunk's end goes on as if it had never stopped."""
+    """A splitter that starts at the end of a chunk continues as if it had never stopped."""
     chunks, found, error = split(data, (), settings, limits)
     if not chunks:
         return

@@ -61,7 +61,7 @@ def test_the_success_answer_of_the_seed_is_accepted(status: int) -> None:
 
 
 def test_the_error_answer_of_the_seed_is_refused() -> None:
-    """404 is for good, and what ECS wrote is kept."""
+    """A 404 is permanent, and the text of ECS is kept."""
     found = interpret(404, encoded(ERROR), job_guid=GUID)
     assert (found.reaction, found.code) == (Reaction.REFUSED, "callback_refused")
     assert found.detail == f"404: Job not found: No batch job found with GUID {GUID}"
@@ -77,7 +77,7 @@ def test_ids_are_compared_as_uuids() -> None:
 
 @pytest.mark.parametrize("attributes", [{"status": "ARCHIVED"}, {"status": 7}, {}, None, "text"])
 def test_an_unknown_status_is_accepted_with_a_warning(attributes: object) -> None:
-    """The webhook is in beta: a new word is no refusal."""
+    """The webhook is in beta, so a new status must not be treated as a refusal."""
     found = interpret(200, encoded(confirmation(attributes=attributes)), job_guid=GUID)
     assert (found.reaction, found.warning) == (Reaction.ACCEPTED, "unknown_status")
 
@@ -115,7 +115,7 @@ def test_a_2xx_about_something_else_is_refused(body: bytes, reason: str) -> None
     ],
 )
 def test_a_2xx_that_says_nothing_about_a_job_is_retried(body: bytes, reason: str) -> None:
-    """HTML, nothing, rubbish: a maintenance page is no refusal, and no confirmation either."""
+    """HTML, an empty body or a maintenance page neither refuses nor confirms the job."""
     found = interpret(200, body, job_guid=GUID)
     assert (found.reaction, found.code) == (Reaction.RETRY, "callback_unclear")
     assert found.detail.startswith(reason)
@@ -191,7 +191,7 @@ def test_what_is_kept_of_a_body(body: bytes, said: str) -> None:
 )
 @pytest.mark.parametrize("form", ["json", "html"])
 def test_what_ecs_writes_is_masked(planted: str, gone: str, form: str) -> None:
-    """A partner may echo what it was sent: it is stored and logged only masked."""
+    """A partner may echo its request, so the text is masked before it is stored and logged."""
     body = encoded({"errors": [{"detail": planted}]}) if form == "json" else f"<p>{planted}</p>".encode()
     assert gone not in interpret(400, body, job_guid=GUID).detail
 

@@ -47,7 +47,7 @@ def confirmation(status: str = "RESULT_RECEIVED") -> dict[str, Any]:
 
 @dataclass
 class Ecs:
-    """A server that answers from a script, and remembers what it was sent."""
+    """A server that answers from a script, and records the requests."""
 
     script: list[Respond]
     seen: list[tuple[web.Request, bytes]] = field(default_factory=list)
@@ -88,7 +88,7 @@ class World:
         )
 
     def counted(self, reaction: str, code: str) -> float | None:
-        """Return how many answers were counted so."""
+        """Return how many answers have this label."""
         labels = {"integration": "acme", "result": reaction, "code": code}
         return self.metrics.registry.get_sample_value("pipeline_callback_answers_total", labels)
 
@@ -381,7 +381,7 @@ async def test_a_connection_that_is_never_made_means_not_sent(monkeypatch: pytes
 
 
 async def test_silence_means_unanswered() -> None:
-    """ECS may have heard it, so a later conflict counts as a confirmation."""
+    """ECS may have received the callback, so a later conflict is a confirmation."""
 
     async def silent(_request: web.Request) -> web.Response:
         await asyncio.sleep(0.2)
@@ -433,7 +433,7 @@ async def test_a_huge_answer_is_read_up_to_a_bound() -> None:
 
 
 async def test_a_compressed_answer_is_understood() -> None:
-    """Gateways may compress what was asked for as it is."""
+    """Gateways may compress an answer although the request asks for identity."""
     packed = gzip.compress(json.dumps(confirmation()).encode())
     async with world(says(200, packed, Content_Encoding="gzip"), says(200, b"rubbish", Content_Encoding="gzip")) as w:
         assert (await w.notify()).result == "accepted"

@@ -157,7 +157,7 @@ async def test_an_unknown_expiry_is_warned_of_once_per_token(tmp_path: Path) -> 
     ],
 )
 def test_expiry_is_read_without_verification(token: str, expiry: datetime | None) -> None:
-    """Of any JWT, with any signature; what is no date is unknown."""
+    """It works for any JWT with any signature; an invalid date means an unknown expiry."""
     assert read_expiry(token) == expiry
 
 
@@ -189,7 +189,7 @@ async def watch(path: Path, *, metrics: Metrics | None = None, resumes: Resumes 
 
 
 async def test_an_expired_token_is_given_but_not_ready(tmp_path: Path) -> None:
-    """ECS decides about the request; readiness and the metric tell the operator before."""
+    """ECS decides about the request, but readiness and the metric warn the operator before."""
     path, metrics = tmp_path / "token", Metrics()
     path.write_text(signed(exp=int((NOW - timedelta(seconds=90)).timestamp())))
     assert (await provider(path).token()).expires_at == NOW - timedelta(seconds=90)

@@ -322,7 +322,7 @@ async def test_two_workers_that_race_for_a_chunk_leave_one_part() -> None:
 
 
 async def test_a_coordinator_that_lost_its_partition_stops() -> None:
-    """Another one goes on; the frozen one finds its lease lost before its next effect."""
+    """Another coordinator continues; the frozen one finds its lease lost before its next effect."""
     world = world_of(fanout_chunks=1)
     workers = Workers(world)
     frozen = workers.other()
@@ -483,7 +483,7 @@ async def test_a_chunk_whose_record_is_lost_is_published_again(monkeypatch: pyte
 
 
 async def test_a_chunk_that_cannot_be_done_now_waits_and_comes_back() -> None:
-    """It is parked as a job is; the others go on, and the coordinator gives its slot away after a while."""
+    """The chunk is parked like a job. The others continue, and the coordinator frees its slot after a while."""
     world = world_of()
     workers = Workers(world)
     running = asyncio.create_task(world.run(world.announce(ROWS, record_count=60)))

@@ -92,7 +92,7 @@ async def rate_between(sandbox: Sandbox, first: int, last: int) -> float:
 
 
 async def test_four_workers_keep_the_rate_of_the_card_api_and_each_card_has_one_effect(tmp_path: Path) -> None:
-    """At least 90 % of the limit and at most 110 %; the API, which counts, refuses next to nothing."""
+    """They use 90 % to 110 % of the limit, and the API refuses almost no request."""
     rate, cards = 60, 420
     async with limited_api(tmp_path, rate) as sandbox:
         workers = Workers(sandbox, tmp_path, cards, requests_per_second=rate)

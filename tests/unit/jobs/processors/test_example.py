@@ -22,7 +22,7 @@ def examples_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 async def test_the_example_credits_points_up_to_its_limit() -> None:
-    """And fails a card whose points are no number."""
+    """It also fails a card whose points are not a number."""
     cards = [{"card_number": CARD, "points": points} for points in ("20", "700", "x")]
     rows = await run_processor("loyalty_processor:Loyalty", cards, limit=500)
     assert rows == [

@@ -24,7 +24,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Service:
-    """A card service on loopback that keeps what it was asked."""
+    """A card service on loopback that records its requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
@@ -78,7 +78,7 @@ async def test_a_card_is_posted_with_its_idempotency_key(service: Service) -> No
 
 
 async def test_the_body_is_json_whatever_the_columns_hold(service: Service) -> None:
-    """Values stay inside their strings; what is no string stays as it is."""
+    """Inserted values stay inside their strings, and other JSON values do not change."""
     body = {
         "card": {"number": "{__card_number}", "holder": "Mx {name}"},
         "list": ["{__record}", 7, None, True],
@@ -105,7 +105,7 @@ async def test_the_body_may_be_written_as_text(service: Service) -> None:
 
 
 async def test_columns_in_the_url_are_percent_encoded(service: Service) -> None:
-    """A value is one step of the path, or one value of the query, whatever it holds."""
+    """Any value stays one segment of the path, or one value of the query."""
     await service.run("4/../x?y#z", url=f"{service.url}/cards/{{card_number}}/load?name={{name}}&x={{__record}}")
     assert service.asked[0][1] == "/cards/4%2F..%2Fx%3Fy%23z/load?name=a%22b%5C%2F%C3%A9&x=1"
 
@@ -252,7 +252,7 @@ async def test_a_token_may_have_a_header_of_its_own(service: Service, tmp_path: 
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_refused_credentials_put_the_job_off(service: Service, status: int) -> None:
-    """No card fails for a fault of ours."""
+    """No card may fail because of the operator's mistake."""
     service.says(status)
     with pytest.raises(TransientError, match="http_credentials_refused"):
         await service.run()
@@ -315,7 +315,7 @@ async def test_headers_are_sent_as_configured(service: Service) -> None:
 
 
 async def test_cards_before_open_are_a_fault_of_the_caller() -> None:
-    """And closing twice is none."""
+    """Closing twice is allowed."""
     loaded = adopt(Http, ProcessorSettings(name="http", options={"url": "https://cards.example.com"}))
     assert isinstance(loaded.processor, Http)
     with pytest.raises(RuntimeError):

@@ -268,7 +268,7 @@ def test_half_a_life_cycle_is_refused() -> None:
 
 
 async def test_cards_may_be_given_for_a_format_without_header() -> None:
-    """Then their names count for nothing."""
+    """The names in the mappings are then ignored."""
     settings = CsvSettings(header=False, card_column="2", drop_columns=())
     rows = await run_processor("validate", [{"x": "1", "y": "4111111111111111"}], csv_settings=settings)
     assert rows == [{"column_1": "1", "column_2": "4111111111111111", "status": "ok", "message": ""}]

@@ -13,7 +13,7 @@ from pipeline.jobs.processors.luhn import digits_and_luhn
 
 
 def plain(number: str) -> bool:
-    """Return whether the check digit is right, the way the standard describes it."""
+    """Return whether the check digit is right, computed as the standard describes it."""
     total = 0
     for distance, letter in enumerate(reversed(number)):
         digit = int(letter) * (1 + distance % 2)
@@ -29,7 +29,7 @@ _LONG = st.builds(lambda text, times, end: text * times + end, _DIGITS, st.integ
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(_DIGITS | st.text(max_size=20) | _LONG, max_size=30), st.integers(0, 5))
 def test_a_column_gets_the_same_answer_as_its_values(numbers: list[str], skipped: int) -> None:
-    """Whatever their lengths and letters, and wherever the column begins in its buffer."""
+    """For any lengths and letters, and any start of the column in its buffer."""
     digits, right = digits_and_luhn(pa.array(numbers, pa.string()).slice(skipped))
     wanted = [all("0" <= letter <= "9" for letter in number) for number in numbers[skipped:]]
     assert digits.tolist() == wanted
@@ -48,7 +48,6 @@ def test_known_numbers_are_right(number: str) -> None:
 
 
 def test_a_check_digit_finds_every_wrong_digit() -> None:
-    """That is what it is for."""
     number = "4111111111111111"
     wrong = [number[:i] + d + number[i + 1 :] for i in range(16) for d in "0123456789" if d != number[i]]
     assert not digits_and_luhn(pa.array(wrong))[1].any()

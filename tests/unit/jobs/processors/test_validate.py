@@ -93,7 +93,6 @@ async def test_a_rule_for_a_missing_column_fails_the_job() -> None:
 
 
 async def test_the_card_column_is_the_configured_one() -> None:
-    """Whatever it is called."""
     settings = CsvSettings(header=False, card_column="2", drop_columns=())
     rows = await run_processor("validate", f"1,{GOOD}\n", csv_settings=settings)
     assert rows == [{"column_1": "1", "column_2": GOOD, "status": "ok", "message": ""}]

@@ -1,4 +1,4 @@
-"""Downloads: what is asked, what is believed, and how a cut one goes on."""
+"""Downloads: the requests, the checks of the answers, and the continuation of cut downloads."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_empty_file() -> None:
 
 
 async def test_cut_goes_on_by_range() -> None:
-    """A cut download goes on where it broke off, asked with Range and If-Match."""
+    """A cut download continues where it broke off, with Range and If-Match."""
     async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as store:
         _, data = await store.fetch()
     assert data == DATA
@@ -79,7 +79,7 @@ async def test_cut_before_the_first_byte() -> None:
 
 
 async def test_progress_forgives_failures() -> None:
-    """Many cuts are no failure while each connection brings a good deal."""
+    """Many cuts are no failure if each connection transfers enough."""
     big = DATA * 4
     async with ground(cut_after(big, 262_144), ranged(big, count=262_144), max_tries=2) as store:
         _, data = await store.fetch()
@@ -133,7 +133,7 @@ async def test_a_cut_range_goes_on_behind_its_last_byte() -> None:
 
 
 async def test_a_server_that_sends_the_whole_file_instead_of_a_range_is_known() -> None:
-    """Its bytes are right all the same."""
+    """Its bytes are correct, too."""
     async with ground(whole(DATA)) as store:
         info, data = await store.fetch(start=500, end=5000, etag=ETAG, encoding="identity")
     assert data == DATA[500:5000]
@@ -217,7 +217,7 @@ async def test_other_total() -> None:
 
 @pytest.mark.parametrize("span", [f"bytes {MIDDLE - 1}-{len(DATA) - 1}/{len(DATA)}", "bytes x", ""])
 async def test_wrong_range(span: str) -> None:
-    """Bytes from elsewhere are not taken: the file is read from its start again, and what is known is skipped."""
+    """An answer with another range is refused: the file is read from its start again, and known bytes are skipped."""
 
     async def wrong(exchange: Exchange) -> None:
         await exchange.answer(206, DATA[MIDDLE:], ETag=ETAG, Content_Range=span)
@@ -236,7 +236,7 @@ async def test_range_ignored() -> None:
 
 
 async def test_range_ignored_and_shorter() -> None:
-    """200 to a range request with fewer bytes than are known already is another object, whatever its ETag says."""
+    """A 200 answer with fewer bytes than are known already is another object, with any ETag."""
     async with ground(whole(DATA[:10])) as store:
         with pytest.raises(SourceChanged, match="size"):
             await store.fetch(start=MIDDLE, etag=ETAG, encoding="identity")
@@ -244,7 +244,7 @@ async def test_range_ignored_and_shorter() -> None:
 
 @pytest.mark.parametrize("etag", ["", 'W/"weak"'])
 async def test_no_etag_no_resume(etag: str) -> None:
-    """Without a strong ETag a cut download starts over: nothing tells that the rest belongs to the beginning."""
+    """Without a strong ETag, nothing proves that the rest belongs to the beginning."""
     async with ground(cut_after(DATA, MIDDLE, etag=etag), whole(DATA, etag=etag)) as store:
         with pytest.raises(SourceChanged, match="ETag"):
             await store.fetch()
@@ -259,7 +259,7 @@ async def test_no_etag_no_checkpoint() -> None:
 
 
 async def test_no_etag_read_at_once() -> None:
-    """A server without ETags serves, as long as nothing breaks."""
+    """A download from a server without ETags works, as long as it is not cut."""
     async with ground(whole(DATA, etag="")) as store:
         info, data = await store.fetch()
     assert (info.etag, data) == ("", DATA)
@@ -273,7 +273,7 @@ async def test_false_length() -> None:
 
 
 async def test_more_than_announced() -> None:
-    """An answer to a range that holds more than the total is refused for good."""
+    """An answer to a range request with more bytes than the total is a permanent error."""
 
     async def more(exchange: Exchange) -> None:
         span = f"bytes {MIDDLE}-{len(DATA) - 1}/{len(DATA)}"
@@ -297,7 +297,7 @@ async def test_shorter_range() -> None:
 
 
 async def test_length_missing() -> None:
-    """Without a length nobody could tell a cut file from a whole one."""
+    """Without a length, a cut file could not be distinguished from a whole one."""
 
     async def endless(exchange: Exchange) -> None:
         await exchange.head(200, [("ETag", ETAG), ("Connection", "close")])
@@ -321,7 +321,7 @@ async def test_chunked() -> None:
 
 
 async def test_chunked_cut() -> None:
-    """A chunked answer that breaks off goes on by range, too."""
+    """A chunked answer that breaks off is also continued with a Range request."""
 
     async def cut(exchange: Exchange) -> None:
         await exchange.head(200, [("ETag", ETAG), ("Transfer-Encoding", "chunked")])
@@ -461,7 +461,10 @@ async def test_signed_headers_that_we_cannot_send() -> None:
 
 
 async def test_slow_consumer_lets_go_of_the_connection() -> None:
-    """Who does not read on for a while holds no connection; the download goes on by range, and nothing was retried."""
+    """While the consumer does not read, it holds no connection.
+
+    The download continues with a Range request, not a retry.
+    """
     closed = asyncio.Event()
     big = DATA * 20
 
@@ -487,7 +490,7 @@ async def test_slow_consumer_lets_go_of_the_connection() -> None:
 
 
 async def test_leaving_early_closes_the_connection() -> None:
-    """A caller who leaves in the middle leaves no connection behind."""
+    """A caller that leaves in the middle leaves no open connection."""
     async with ground(whole(DATA * 20)) as store:
         async with store.transfers.downloader.open(store.source) as download:
             await anext(download.chunks())
@@ -508,7 +511,7 @@ async def test_unreachable() -> None:
 
 
 async def test_nonsense_instead_of_http() -> None:
-    """What is no HTTP is a broken connection."""
+    """An answer that is not HTTP is treated as a broken connection."""
 
     async def nonsense(exchange: Exchange) -> None:
         await exchange.send(b"SSH-2.0-OpenSSH\r\n\r\n")
@@ -526,7 +529,7 @@ async def test_host_not_allowed() -> None:
 
 
 async def test_malformed_url() -> None:
-    """A URL that is none is refused, and not repeated."""
+    """A malformed URL is refused, and the message does not repeat it."""
     async with ground(whole(DATA)) as store:
         store.server.url = "nonsense"
         with pytest.raises(AddressRefused, match="url_malformed: The URL must be"):
@@ -551,7 +554,7 @@ async def test_cancellation_comes_through() -> None:
 
 
 async def test_errors_of_the_url_source_come_through() -> None:
-    """What asking for the URL raises is not ours to repeat."""
+    """The downloader does not retry errors of the URL source."""
     failing = TransientError("store_unavailable", "later")
 
     async def source() -> SignedUrl:
@@ -578,7 +581,6 @@ async def test_any_pace_where_no_minimum_is_set() -> None:
 
 
 async def test_without_metrics() -> None:
-    """Nobody has to count."""
     async with ground(cut_after(DATA, MIDDLE), ranged(DATA)) as store:
         rules = HostRules(input=(store.server.url[7:],), allow_http=True, allow_private=True)
         async with (

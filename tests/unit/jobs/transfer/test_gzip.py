@@ -42,7 +42,7 @@ def test_any_cutting_gives_the_same_bytes(members: list[bytes], cuts: list[int],
 
 @pytest.mark.parametrize("rest", [b"garbage", b"\0\0" + gzip.compress(b"x")], ids=["garbage", "member after padding"])
 def test_garbage_after_a_member(rest: bytes) -> None:
-    """What follows a member must be a member, or zeros to the end."""
+    """After a member, only another member or zeros may follow."""
     gunzip = Gunzip(max_piece=1000)
     gunzip.feed(gzip.compress(b"a") + rest)
     assert gunzip.piece() == b"a"
@@ -126,13 +126,13 @@ async def test_first_byte_alone() -> None:
 
 
 async def test_one_byte_file() -> None:
-    """A file of one byte is no gzip."""
+    """A file of one byte is not gzip."""
     async with ground(whole(b"\x1f")) as store:
         assert (await store.fetch())[1] == b"\x1f"
 
 
 async def test_cut_gzip_goes_on_by_range() -> None:
-    """Within one call a cut gzip download goes on by range of its compressed bytes."""
+    """Within one call, a cut gzip download continues with a Range request for its compressed bytes."""
     async with ground(cut_after(PACKED, 100_000), ranged(PACKED)) as store:
         assert (await store.fetch())[1] == DATA
     assert store.server.requests[1].headers["range"] == "bytes=100000-"
@@ -140,7 +140,7 @@ async def test_cut_gzip_goes_on_by_range() -> None:
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
 async def test_resume_reads_from_the_start(encoding: None) -> None:
-    """A checkpoint counts decompressed bytes: the file is read from its start, finished bytes are skipped."""
+    """A checkpoint counts decompressed bytes, so the file is read from its start and finished bytes are skipped."""
     async with ground(ranged(PACKED)) as store:
         info, data = await store.fetch(start=300_000, etag=ETAG, encoding=encoding)
     assert (info.encoding, data) == ("gzip", DATA[300_000:])
@@ -171,7 +171,7 @@ async def test_not_gzip_though_announced() -> None:
 
 
 async def test_bomb_comes_in_bounded_pieces() -> None:
-    """A tiny file that decompresses to much comes piece by piece: the reader's limit stops it, not our memory."""
+    """A tiny file may decompress to a large one: the reader's limit stops it before memory runs out."""
     bomb = gzip.compress(bytes(50_000_000))
     async with ground(whole(bomb)) as store, store.transfers.downloader.open(store.source) as download:
         pieces = download.chunks()
@@ -180,7 +180,7 @@ async def test_bomb_comes_in_bounded_pieces() -> None:
 
 
 def test_very_many_empty_members_cost_no_more_than_their_bytes() -> None:
-    """Zlib copies what follows a member: handed over whole, 4 MB of empty members took half a minute."""
+    """Zlib copies the bytes after a member: with 4 MB of empty members in one call, this took half a minute."""
     gunzip = Gunzip(max_piece=1 << 18)
     gunzip.feed(gzip.compress(b"") * 200_000 + gzip.compress(b"end") + bytes(200_000))
     begun = time.process_time()

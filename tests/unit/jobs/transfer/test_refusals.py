@@ -122,7 +122,7 @@ async def test_not_there_yet() -> None:
 
 
 async def test_never_there() -> None:
-    """After a few times it is gone for good."""
+    """After a few tries, a missing object is a permanent error."""
     async with ground(refusing(404, "NoSuchKey"), max_not_found_tries=3) as store:
         with pytest.raises(SourceRefused, match="source_not_found: input_file_url leads to no object"):
             await store.fetch()
@@ -209,7 +209,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("document", HOSTILE, ids=range(len(HOSTILE)))
 async def test_hostile_error_documents(document: bytes) -> None:
-    """Whatever the document is, the status decides, and nothing of it is repeated."""
+    """The status decides for any document, and no message repeats the document."""
 
     async def act(exchange: Exchange) -> None:
         await exchange.answer(403, document)

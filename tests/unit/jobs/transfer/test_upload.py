@@ -307,7 +307,7 @@ async def test_what_is_an_error_document(document: bytes, tries: int) -> None:
     ("etag", "tries"), [("", 2), ('"opaque"', 2), (OTHER, 2), (md5(DATA), 1)], ids=["none", "opaque", "other", "MD5"]
 )
 async def test_a_success_whose_body_broke_off_is_put_again_unless_the_etag_proves_it(etag: str, tries: int) -> None:
-    """What broke off may have been an error document: before, it counted as a success."""
+    """The cut body may have been an error document."""
 
     async def cut(exchange: Exchange) -> None:
         await exchange.head(100)
@@ -502,7 +502,7 @@ async def test_missing_answer() -> None:
 
 
 class Broken(Exception):
-    """Nobody expects it."""
+    """An unexpected error."""
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ async def test_errors_of_the_body_come_through(error: Exception) -> None:
 
 @pytest.mark.parametrize(("count", "how"), [(999, "fewer"), (1001, "more")])
 async def test_body_of_another_size(count: int, how: str) -> None:
-    """A body that is not as long as it should be is never completed at the store."""
+    """The store never gets a complete body of the wrong length."""
     async with ground(Kept()) as target:
         with pytest.raises(UploadRefused, match=f"upload_size_mismatch: .*{how}"):
             await target.put(DATA[:count], size=1000)

@@ -45,7 +45,7 @@ def test_malformed_is_refused() -> None:
 
 
 def test_deadline_is_the_earliest() -> None:
-    """The earliest of the announced expiry and the URLs' own counts, less the margin."""
+    """The deadline is the earliest of the announced expiry and the URLs' own ones, less the margin."""
     late = AT + timedelta(days=1)
     assert job_deadline(SIGNED, expires_at=late, margin_seconds=30) == AT + timedelta(seconds=3570)
     assert job_deadline(SIGNED, expires_at=AT, margin_seconds=0) == AT
@@ -55,7 +55,7 @@ def test_deadline_is_the_earliest() -> None:
 
 
 def test_a_url_that_expired_before_there_were_any_has_a_deadline() -> None:
-    """Nothing can be taken off the year 1: that would be an error nobody expects, again at every try."""
+    """The margin cannot be subtracted from the year 1, which would be an unexpected error at every try."""
     ancient = SIGNED.replace("20260121T224359Z", "00010101T000000Z")
     deadline = job_deadline(ancient, expires_at=AT, margin_seconds=30)
     assert deadline == datetime(1999, 12, 31, 23, 59, 30, tzinfo=UTC)
@@ -83,7 +83,7 @@ def test_signed_url_hides_itself() -> None:
     ],
 )
 def test_no_expiry_of_its_own(query: str) -> None:
-    """Where the URL does not say both, or not plainly, only the announcement counts."""
+    """If the URL does not clearly contain both values, only the announced expiry applies."""
     assert url_expiry(f"https://b.example.com/?{query}") is None
 
 

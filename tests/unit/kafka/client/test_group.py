@@ -223,7 +223,7 @@ async def test_connecting_where_nobody_is_leaves_nothing_behind(free_tasks: Call
 async def test_a_broker_that_names_no_broker_is_not_there_yet(
     monkeypatch: pytest.MonkeyPatch, free_tasks: Callable[[], int]
 ) -> None:
-    """It is starting. The client library takes its answer for success, and would fail for good at the next call."""
+    """The broker is starting. The client library accepts its answer, and would fail permanently at the next call."""
 
     class Starting:
         async def send(self, _request: object) -> SimpleNamespace:

@@ -15,7 +15,7 @@ from pipeline.kafka.client.oauth import OAuthBearer
 
 
 class TokenEndpoint:
-    """Answers with what the test says; remembers what it was asked."""
+    """Answers as the test says, and records its requests."""
 
     def __init__(self) -> None:
         self.answer: Any = {"access_token": "token-1", "expires_in": 3600}
@@ -76,7 +76,7 @@ async def test_connections_share_a_token_until_most_of_its_life_is_over(endpoint
 
 @pytest.mark.parametrize("status", [302, 401, 500])
 async def test_a_refusal_is_a_failed_connection(endpoint: TokenEndpoint, status: int) -> None:
-    """The client library backs off and tries again; redirects are not followed with our secret."""
+    """The client library backs off and tries again. A redirect is not followed, because the request has the secret."""
     endpoint.status = status
     with pytest.raises(KafkaConnectionError, match=str(status)):
         await endpoint.provider().token()

@@ -43,7 +43,7 @@ def packed(codec: int) -> bytearray:
 
 
 def misnamed() -> bytearray:
-    """Return a batch of two, the first of which has a header name that is no text."""
+    """Return a batch of two records, the first of which has a header name that is not text."""
     return batch(2, b"bad", b"lost").replace(b"name", b"\xff\xfe\xfd\xfc", 1)
 
 

@@ -53,7 +53,7 @@ PROSE: Final = {
     r"bur(?:y|ies|ied|ying)": "dead-letter, dead-lettered",
     r"judg(?:e[sd]?|ing)": "decide, decided",
     r"verdicts?": "outcome, decision",
-    r"(?:what|who|that|as it|as they) stands?|stands? (?:here|there|in|on|once|for|below|beside|behind|at)": "is, existing",
+    r"(?:what|who|that|as it|as they) stands?|stands? (?:here|there|in|on|once|for|below|beside|behind|at)": "is",
     r"in our stead": "instead of us",
     r"told|telling": "notified, notification",
     r"put(?:s|ting)? off": "retried, delayed",

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import uvloop
 
-from pipeline.jobs.csv_engine import Chunk, ChunkEngine, CsvLimits, CsvSettings, Layout, Splitter, settle_memory
+from pipeline.jobs.csv_engine import Chunk, ChunkEngine, CsvLimits, CsvSettings, Layout, Splitter, use_system_allocator
 from pipeline.jobs.processors import ProcessorSettings, load
 from pipeline.jobs.rate_shares import RateShares
 from pipeline.outbound import Pace
@@ -140,7 +140,7 @@ def main() -> None:
         case ["api", folder, limit]:
             part: Any = api(Path(folder), int(limit))
         case ["worker", folder, url, cards, limit]:
-            settle_memory()
+            use_system_allocator()
             part = worker(Path(folder), url, int(cards), int(limit))
         case [cards, limit]:
             print(f"{run(int(cards), int(limit)):,.1f} cards/s")

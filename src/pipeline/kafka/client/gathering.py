@@ -204,6 +204,9 @@ class Gathering:
         except Exception as error:  # noqa: BLE001 - the callers that wait for the records raise it
             _refuse(self._unknown.pop(topic, []), error)
             return
+        if not partitions:  # metadata may name a topic before its partitions
+            _refuse(self._unknown.pop(topic, []), kafka.UnknownTopicOrPartitionError(topic))
+            return
         for lane in [lane for one in self._unknown.pop(topic, []) for lane in self._queue(topic, partitions, one)]:
             self._send_next(lane)
 
@@ -234,9 +237,17 @@ class Gathering:
         while waiting and (not taken or (lane.alone == 0 and _fits(batch, waiting[0].record))):
             one = waiting[0]
             headers = list(one.record.headers)
-            if batch.append(timestamp=None, key=one.key, value=one.record.value, headers=headers) is None:
+            try:
+                appended = batch.append(timestamp=None, key=one.key, value=one.record.value, headers=headers)
+            except Exception as error:  # noqa: BLE001 - the caller that waits for the record raises it
+                _refuse([waiting.popleft()], error)
+                continue
+            if appended is None:
                 break
             taken.append(waiting.popleft())
+        if not taken:
+            self._go_on(lane)
+            return
         batch.close()  # else aiokafka's own `send` would append to it
         lane.alone = max(lane.alone - 1, 0)
         try:
@@ -255,6 +266,8 @@ class Gathering:
             self._sender.take_back(lane.at, len(records))
             if len(records) == 1:
                 _refuse(records, error)
+            elif self._closed is not None:
+                _refuse(records, self._closed)
             else:  # one of them is too large, or only all of them together are
                 lane.waiting.extendleft(reversed(records))
                 lane.alone = len(records)

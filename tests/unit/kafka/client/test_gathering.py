@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from aiokafka import errors as kafka
 from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
@@ -298,6 +299,83 @@ async def test_a_record_is_settled_once_whether_or_not_its_sender_waits(*, refus
     gathered.close(kafka.KafkaTimeoutError("closed"))
     assert isinstance(gathered.send(record(b"x"), partial(settled.append, 4)).exception(), kafka.KafkaTimeoutError)
     assert settled == [0, 1, 2, 3, 4]
+
+
+async def test_closing_refuses_a_batch_that_was_just_refused_as_too_large() -> None:
+    """It would be sent again, record by record, by a producer that sends no more."""
+    sender = Sender()
+    gathered = gathering(sender)
+    settled: list[int] = []
+    futures = [gathered.send(record(b"%d" % number), partial(settled.append, number)) for number in range(2)]
+    await asyncio.sleep(0)
+    sender.confirm(most=1)
+    gathered.close(kafka.KafkaTimeoutError("closed"))
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert sender.under_way == []
+    assert {type(future.exception()) for future in futures if future.done()} == {kafka.KafkaTimeoutError}
+    assert settled == [0, 1]
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_record_of_a_topic_without_partitions_is_refused(*, known: bool) -> None:
+    """Metadata may name a topic before its partitions."""
+    sender = Sender(partitions=0)
+    sender.known = known
+    sender.found.set()
+    gathered = gathering(sender)
+    settled: list[int] = []
+    sent = gathered.send(record(b"0"), partial(settled.append, 0))
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert settled == [0]
+    assert isinstance(sent.exception(), kafka.UnknownTopicOrPartitionError)
+    sender.every = [0]
+    later = gathered.send(record(b"1"))
+    await sender.confirm_all()
+    assert later.result().offset == 0
+
+
+class RealSender(Sender):
+    """Fills batches of aiokafka's."""
+
+    def new_batch(self) -> Any:
+        return BatchBuilder(1 << 20, 0)
+
+    def send_batch(self, batch: Any, at: TopicPartition) -> asyncio.Future[RecordMetadata]:
+        self.sizes.append(batch.record_count())
+        answer: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
+        answer.set_result(RecordMetadata(REAL, at.partition, at, 0, 7, 1, 0))
+        return answer
+
+
+async def test_a_record_that_no_batch_can_hold_is_refused_alone() -> None:
+    """Those beside it, behind it, and of other partitions are sent all the same."""
+    sender = RealSender(partitions=3)
+    gathered = gathering(sender)
+    bad = (("\ud800", b""),)  # UTF-8 cannot encode it
+    settled: list[int] = []
+    records = [
+        OutgoingRecord(TOPIC, "k", b"0", (), 0),
+        OutgoingRecord(TOPIC, "k", b"1", bad, 0),
+        OutgoingRecord(TOPIC, "k", b"2", (), 0),
+        OutgoingRecord(TOPIC, "k", b"3", bad, 1),
+        OutgoingRecord(TOPIC, "k", b"4", (), 2),
+    ]
+    futures = [gathered.send(one, partial(settled.append, number)) for number, one in enumerate(records)]
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert sorted(settled) == [0, 1, 2, 3, 4]
+    assert [isinstance(future.exception(), UnicodeEncodeError) for future in futures] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert sender.sizes == [2, 1]
+    assert (await gathered.send(OutgoingRecord(TOPIC, "k", b"5", (), 1))).partition == 1
+    await asyncio.wait_for(gathered.flush(), 1)
 
 
 async def test_closing_ends_the_search_for_a_topic() -> None:

@@ -191,6 +191,7 @@ def test_commands_reach_the_outside_world_through_ports() -> None:
         "cli/dead_letters.py",
         "jobs/job_store.py",
         "jobs/part_store.py",
+        "jobs/rate_shares.py",
         "jobs/receipt_store.py",
         "jobs/starts.py",
     }

@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from types import TracebackType
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 _OURS: Final = __name__.partition(".")[0]
+_NOT_FOREIGN: Final = {_OURS, "importlib"}
+"""Packages whose frames precede the first line of foreign code: ours, and Python's import of it."""
 _LONGEST_NAME: Final = 80
 _MOST_FRAMES: Final = 30
 _MOST_CAUSES: Final = 5
@@ -147,10 +148,10 @@ async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
 
 def _unwrapped(error: BaseException) -> tuple[BaseException, tuple[Frame, ...]]:
     """Return the error inside of groups, and the frames of all of them."""
-    frames = _frames(error.__traceback__)
+    frames = _frames(error)
     while isinstance(error, BaseExceptionGroup) or (isinstance(error, PluginExit) and error.__cause__ is not None):
         error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
-        frames += _frames(error.__traceback__)
+        frames += _frames(error)
     return error, frames
 
 
@@ -163,15 +164,21 @@ def _name_of(error: BaseException) -> str:
     return name if name.isidentifier() and len(name) <= _LONGEST_NAME else "an exception"
 
 
-def _frames(trace: TracebackType | None) -> tuple[Frame, ...]:
+def _frames(error: BaseException) -> tuple[Frame, ...]:
     """Return the frames of foreign code, without ours in front of them; of many the first and the last ones."""
     frames: list[Frame] = []
+    trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
         package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
         frames.append(Frame(code.co_filename, trace.tb_lineno, code.co_name, package))
         trace = trace.tb_next
-    begin = next((number for number, frame in enumerate(frames) if frame.package != _OURS), 0)
+    foreign = [number for number, frame in enumerate(frames) if frame.package not in _NOT_FOREIGN]
+    if isinstance(error, SyntaxError) and error.lineno and str(error.filename).endswith(".py"):
+        package = frames[foreign[0]].package if foreign else ""
+        foreign.append(len(frames))
+        frames.append(Frame(str(error.filename), error.lineno, "<module>", package))
+    begin = foreign[0] if foreign else 0
     frames[:begin] = []
     if len(frames) > _MOST_FRAMES:
         frames[_MOST_FRAMES // 2 : -(_MOST_FRAMES // 2)] = []

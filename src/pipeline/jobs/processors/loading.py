@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Final, Self
 
 import structlog
@@ -28,7 +28,7 @@ from pipeline.jobs.processors.protocols import (
 )
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.outbound import NetworkSettings
-from pipeline.plugins import Fault, PluginFailed, contained, contained_call
+from pipeline.plugins import Fault, PluginFailed, contained, contained_call, fault_of
 
 log = structlog.get_logger(__name__)
 
@@ -198,7 +198,14 @@ def installed() -> tuple[str, ...]:
 def _find(name: str) -> object:
     module, _, attribute = name.partition(":")
     if attribute:
-        return _import(EntryPoint(name, f"{module}:{attribute}", ENTRY_POINT_GROUP))
+        dotted = f"{module}.{attribute}".split(".")
+        if module.endswith(".py") or not all(part.isidentifier() for part in dotted):
+            raise FatalError(
+                "processor_unknown",
+                f"Processor {name!r} is not written as module:name, for example acme.loader:Loader"
+                " for the class Loader in acme/loader.py.",
+            )
+        return _import(EntryPoint(name, name, ENTRY_POINT_GROUP))
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         return _import(point)
     raise FatalError(
@@ -210,15 +217,41 @@ def _find(name: str) -> object:
 def _import(point: EntryPoint) -> object:
     def imported() -> object:
         try:
-            importlib.import_module(point.module)
+            module = importlib.import_module(point.module)
+        except ImportError as error:
+            raise FatalError(
+                "processor_unknown", f"Processor {point.value} cannot be imported: {_not_imported(point, error)}."
+            ) from error
+        try:
             return point.load()
-        except (ImportError, AttributeError, ValueError) as error:
-            raise FatalError("processor_unknown", f"Processor {point.value} cannot be imported: {error}.") from error
+        except AttributeError as error:
+            raise FatalError(
+                "processor_unknown",
+                f"Processor {point.value} cannot be imported: {error}. The module defines: {_defined(module)}.",
+            ) from error
 
     def failed(fault: Fault) -> FatalError:
         return FatalError("processor_unknown", f"Processor {point.value} cannot be imported: it raised {fault}.")
 
     return contained_call(imported, failed, FatalError, KeyboardInterrupt)
+
+
+def _not_imported(point: EntryPoint, error: ImportError) -> str:
+    """Return why an import failed, and where or what to do."""
+    if isinstance(error, ModuleNotFoundError) and f"{point.module}.".startswith(f"{error.name}."):
+        return (
+            f"there is no module {error.name!r} where this pipeline looks for modules."
+            " Install its package beside the pipeline (pip install),"
+            " or set PYTHONPATH to the folder that holds the module"
+        )
+    where = fault_of(error).where
+    return f"{error}, at {where}" if where else str(error)
+
+
+def _defined(module: ModuleType) -> str:
+    """Return the names of the classes and functions that a module defines."""
+    names = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    return ", ".join(sorted(name for name in names if not name.startswith("_"))) or "no class and no function"
 
 
 def _construct(target: type, settings: ProcessorSettings, network: NetworkSettings) -> object:

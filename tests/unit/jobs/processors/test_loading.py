@@ -74,8 +74,65 @@ def test_a_module_and_name_are_imported(tmp_path: Path, monkeypatch: pytest.Monk
     load(ProcessorSettings(name="my_cards_module:A.b"))
     assert "cannot be imported" in refused_name("my_cards_module:missing")
     assert "cannot be imported" in refused_name("no_such_module:check")
-    assert "cannot be imported" in refused_name(":check")
     sys.modules.pop("my_cards_module")
+
+
+def test_a_module_that_is_not_found_says_how_to_make_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a package whose submodule is missing."""
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, missing in {
+        "no_such_module:check": "no_such_module",
+        "no_such.loader:check": "no_such",
+        "my_package.loader:A": "my_package.loader",
+    }.items():
+        message = refused_name(name)
+        assert message.startswith(f"Processor {name} cannot be imported: there is no module {missing!r} ")
+        assert "Install its package beside the pipeline (pip install), or set PYTHONPATH to the folder" in message
+    sys.modules.pop("my_package")
+
+
+def test_a_wrong_name_lists_what_the_module_defines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imported names and private ones are left out."""
+    (tmp_path / "my_named_module.py").write_text(
+        "from pathlib import Path\nasync def load(card, context): ...\nclass Loader: ...\ndef _help(): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert refused_name("my_named_module:Lader").endswith(
+        "module 'my_named_module' has no attribute 'Lader'. The module defines: Loader, load."
+    )
+    sys.modules.pop("my_named_module")
+
+
+@pytest.mark.parametrize("name", [":check", "./acme.py:check", "acme.py:check", "acme-cards:check", "acme:two:parts"])
+def test_a_path_or_another_form_is_refused_with_an_example(name: str) -> None:
+    assert refused_name(name) == (
+        f"Processor {name!r} is not written as module:name, for example acme.loader:Loader"
+        " for the class Loader in acme/loader.py."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import os\nimport no_such_library\n", "No module named 'no_such_library', at {}:2."),
+        ("from pathlib import Nothing\n", "cannot import name 'Nothing' from 'pathlib' (pathlib.py), at {}:1."),
+        ("\n\ndef broken(:\n    ...\n", "it raised SyntaxError at {}:3."),
+        ("limits = {}\nlimit = limits['eu']\n", "it raised KeyError at {}:2."),
+        ("limit = None\nlimit.lower()\n", "it raised AttributeError at {}:2."),
+    ],
+)
+def test_a_module_that_fails_while_it_is_imported_is_named_by_its_line(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the line of Python's own import."""
+    (tmp_path / "my_broken_module.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    message = re.sub(r"\([^)]*pathlib[^)]*\)", "(pathlib.py)", refused_name("my_broken_module:check"))
+    assert message == "Processor my_broken_module:check cannot be imported: " + said.format(
+        f"{tmp_path.name}/my_broken_module.py"
+    )
 
 
 async def test_a_class_gets_its_options_as_keywords() -> None:

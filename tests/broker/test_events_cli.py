@@ -274,5 +274,5 @@ def test_the_commands_on_a_cluster(home: KafkaSettings) -> None:
     ]
     missing = _run("tail", "--no-follow", "--json")
     assert (missing.exit_code, len(missing.stdout.splitlines())) == (0, 2)
-    assert "there is no topic card-events.fees in this cluster" in missing.stderr
+    assert "this cluster has no topic card-events.fees" in missing.stderr
     assert _run("rewind", "--group", "nobody", "--to", "earliest").exit_code == 1

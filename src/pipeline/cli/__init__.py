@@ -1,4 +1,4 @@
-"""The command line. Names, formats and exit codes for scripts are a contract: docs/reference/cli.md."""
+"""The command line. Scripts may rely on its names, formats and exit codes: docs/reference/cli.md."""
 
 from pipeline.cli.start import main
 

@@ -1,4 +1,4 @@
-"""``python -m pipeline.cli``: the command, by the interpreter that runs it."""
+"""``python -m pipeline.cli``: run the command with this interpreter."""
 
 from pipeline.cli.start import main
 

@@ -1,4 +1,4 @@
-"""``pipeline audit``: is the log what was written, and what to keep elsewhere."""
+"""``pipeline audit``: verify the audit log, and print its heads to keep them elsewhere."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ Examples:
 prints
   {"ok": false, "partition": 3, "segment": 12, "line": 7, "kind": "changed", ...}"""
 )
-@click.option("--heads", "heads_file", type=_file, help="What `audit head --json` printed at an earlier time.")
-@click.option("--public-key", "key_files", multiple=True, type=_file, help="Ed25519 public key, PEM; may be repeated.")
+@click.option("--heads", "heads_file", type=_file, help="File with the output of an earlier `audit head --json`.")
+@click.option(
+    "--public-key", "key_files", multiple=True, type=_file, help="File with an Ed25519 public key (PEM). Repeatable."
+)
 @json_option
 @pass_setup
 @click.pass_context
 def verify(
     ctx: click.Context, setup: Setup, *, heads_file: Path | None, key_files: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Read the whole log and find any changed, missing, swapped, forked or cut line. Exit 1 on damage.
+    """Read the whole log and report any line that was changed, removed, swapped, forked or cut. Exit 1 on damage.
 
-    Only --heads finds a chain that was cut off at its end. --heads and --public-key find a chain that was rewritten as
-    a whole.
+    Only --heads can find out that somebody removed the end of a chain. --heads and --public-key each find out that
+    somebody rewrote a whole chain.
     """
     heads, keys = _given(heads_file, key_files)
     report = asyncio.run(_verify(setup, keys, heads))
@@ -51,7 +53,7 @@ def verify(
     elif report.ok:
         click.echo(f"ok: {report.events} events in {report.segments} segments; {report.heads} heads compared")
         if not report.events:
-            click.echo("warning: the log is empty; does [store] of the settings name the right one?", err=True)
+            click.echo("warning: the log is empty; check that [store] in the settings names the right store", err=True)
     else:
         print_fields(report.model_dump(mode="json"))
     ctx.exit(ExitCode.OK if report.ok else ExitCode.FINDING)
@@ -61,7 +63,7 @@ def verify(
 @json_option
 @pass_setup
 def head(setup: Setup, *, as_json: bool) -> None:
-    """Print the end of every chain: keep it where the log's writers cannot change it, for `verify --heads`."""
+    """Print the end of every chain. Keep it where the log's writers cannot change it; `verify --heads` reads it."""
     heads = asyncio.run(_heads(setup))
     if as_json:
         click.echo(dump_heads(heads), nl=False)

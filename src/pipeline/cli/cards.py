@@ -1,4 +1,4 @@
-"""``pipeline cards run``: parser, processor and formatter on a local file, without Kafka."""
+"""``pipeline cards run``: run the parser, the processor and the formatter on a local file, without Kafka."""
 
 from __future__ import annotations
 
@@ -34,28 +34,29 @@ Example:
   pipeline cards run --integration acme --input cards.csv --output result.csv
 prints
   {"records": 200, "ok": 198, "failed": 2, "error": null, "sha256": "..."}
-Exit 0: done. Exit 3: the file is refused; error has code and line, and nothing is written.
-If the processor raises what it should not, stderr has its traceback, without texts and values."""
+Exit 0: done. Exit 3: the file was refused; "error" has the code and the line, and no output is written.
+If your processor raises an exception, stderr shows its class, file and line, and a traceback
+without messages and values, which may hold card data."""
 )
-@click.option("--integration", required=True, help="Whose settings count.")
+@click.option("--integration", required=True, help="Integration whose settings to use.")
 @click.option(
     "--input",
     "source",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Card file; gzip is recognised by its first bytes.",
+    help="Card file, plain or gzip.",
 )
 @click.option(
     "--output",
     "target",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Result file; appears, or is replaced, only when it is complete.",
+    help="Result file. Written, or replaced, only when it is complete.",
 )
 @click.option(
     "--job-guid",
     type=click.UUID,
-    help="GUID that the cards' idempotency keys are made from. Default: a new one, so other keys on each run.",
+    help="Job GUID; the idempotency keys of the cards derive from it. Default: a new one for each run.",
 )
 @json_option
 @pass_setup
@@ -70,7 +71,7 @@ def run(
     job_guid: UUID | None,
     as_json: bool,
 ) -> None:
-    """Process the cards of one file as the pipeline would, and print a summary (always as JSON)."""
+    """Process the cards of one file as the pipeline would. Always prints a summary as JSON."""
     del as_json
     settings = setup.settings()
     chosen = find_integration(settings, integration)
@@ -87,11 +88,11 @@ def run(
 
 
 def find_integration(settings: Settings, name: str) -> JobIntegration:
-    """Return the integration, or refuse with those that there are."""
+    """Return the integration; raise UsageRefused, which lists the configured ones, if there is none of that name."""
     integrations = settings.job_integrations()
     if name not in integrations:
         known = ", ".join(sorted(integrations)) or "none"
-        raise UsageRefused("integration_unknown", f"no integration {name!r} is configured; there are: {known}")
+        raise UsageRefused("integration_unknown", f"no integration {name!r} is configured; configured: {known}")
     return integrations[name]
 
 

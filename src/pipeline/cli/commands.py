@@ -1,4 +1,4 @@
-"""What the commands share that change something: a reason, a receipt in the store first, an audit entry last."""
+"""Shared by the commands that change something: they take a reason, store a receipt first and an audit entry last."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ REASON_LIMIT: Final = 500
 
 
 class CommandRefused(PermanentError):
-    """There is no such command to repeat, or its receipt cannot be read."""
+    """The command to repeat does not exist, or its receipt cannot be read."""
 
 
 class CommandReceipt(BaseModel):
-    """``commands/<id>.json``: who gave which command, when and why. Created once, before the command acts.
+    """Contents of ``commands/<id>.json``: who gave which command, when and why. Stored once, before the command acts.
 
     Attributes:
-        id: Milliseconds of the time and eight hex digits: a listing is in the order of time.
+        id: Milliseconds since 1970 and eight hex digits, so that a listing is in the order of time.
         command: As on the command line, e.g. ``job cancel``.
-        about: What it is about, e.g. the job; decides whether a repetition is the same command.
-        targets: What it acts on, if the store was asked for that: a repetition acts on the same.
+        about: Its subject, e.g. the job. A repetition must have the same subject.
+        targets: What it acts on, if it looked that up in the store. A repetition acts on the same targets.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,12 +52,12 @@ class CommandReceipt(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an operator gives with every command that changes something.
+    """The options that every command with an effect takes.
 
     Attributes:
         reason: Why; empty for a dry run.
-        dry_run: Whether only to say what would be done.
-        yes: Whether to act without a question.
+        dry_run: Whether to only say what the command would do.
+        yes: Whether to act without asking.
         repeat: Id of the earlier command to repeat, or None.
     """
 
@@ -87,16 +87,18 @@ def bulk_order_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_options(function: Callable[..., Any], about_yes: str, *, dry_unless_yes: bool) -> Callable[..., Any]:
-    @click.option("--reason", default="", help="Why: goes to the audit log. Needed, except for a dry run.")
-    @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+    @click.option(
+        "--reason", default="", help="Why you give the command; the audit log keeps it. Required, except for a dry run."
+    )
+    @click.option("--dry-run", is_flag=True, help="Only say what the command would do.")
     @click.option("--yes", is_flag=True, help=about_yes)
-    @click.option("--id", "repeat", metavar="ID", help="Repeat the command of this id, e.g. after it was interrupted.")
+    @click.option("--id", "repeat", metavar="ID", help="Repeat the command with this id, e.g. after an interruption.")
     @functools.wraps(function)
     def ordered(*args: Any, reason: str, dry_run: bool, yes: bool, repeat: str | None, **others: Any) -> Any:
         dry = dry_run or (dry_unless_yes and not yes)
         if not reason.strip() and not dry:
             raise UsageRefused(
-                "reason_missing", "--reason is needed: why the command is given; or --dry-run, which changes nothing"
+                "reason_missing", "give --reason, which the audit log keeps, or --dry-run, which changes nothing"
             )
         order = Order(shorten(reason, REASON_LIMIT), dry, yes, repeat)
         return function(*args, order=order, **others)
@@ -106,10 +108,10 @@ def _with_options(function: Callable[..., Any], about_yes: str, *, dry_unless_ye
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command that is on record. It acts, then audits what it did.
+    """A command whose receipt is stored. It acts, then writes to the audit log what it did.
 
     Attributes:
-        receipt: As stored; of a repeated command, that of the first time.
+        receipt: The stored receipt. A repeated command has the receipt of its first run.
         publisher: For the audit entries, and for what the command publishes.
     """
 
@@ -118,7 +120,7 @@ class Command:
 
     @property
     def id(self) -> str:
-        """Return the id that repeats the command."""
+        """Return the id for ``--id``."""
         return self.receipt.id
 
     async def audit(
@@ -129,12 +131,12 @@ class Command:
         integration: str | None = None,
         job_guid: UUID | None = None,
     ) -> None:
-        """Add an entry to the audit log; returns when it is durable. A repeated command repeats the same entry.
+        """Add an entry to the audit log; return when it is durable. A repeated command repeats the same entry.
 
         Args:
             action: The step.
             facts: Text that distinguishes this entry from the command's others, e.g. the job.
-            detail: Counts, codes, hashes; the command's id and reason are added.
+            detail: Counts, codes, hashes. The method adds the command's id and reason.
             integration: The integration that it is about.
             job_guid: The job that it is about.
         """
@@ -161,22 +163,22 @@ async def recorded(
     *,
     targets: Sequence[str] = (),
 ) -> AsyncIterator[Command]:
-    """Connect to the broker, put the command on record, and yield it. Its id goes to stderr before it acts.
+    """Connect to the broker, store the command's receipt, and yield the command. Prints its id on stderr first.
 
-    A command that was interrupted can be repeated by that id: it has the same receipt, and so the same audit entries.
-    What it does itself needs to be safe to repeat.
+    An operator repeats an interrupted command by that id. It then has the same receipt, and so writes the same audit
+    entries. The command's own effects must be safe to repeat.
 
     Args:
         setup: Settings and ports.
         objects: The store of the receipts.
-        order: What the operator gave.
+        order: The operator's options.
         name: The command as on the command line, e.g. ``job cancel``.
-        about: What it is about; equal for a repetition.
-        targets: What it acts on. Of a repeated command, the receipt has those of the first time.
+        about: Its subject; equal for a repetition.
+        targets: What it acts on. A repeated command acts on the targets in its receipt instead.
 
     Raises:
-        CommandRefused: There is no command of the id to repeat, or its receipt is damaged.
-        UsageRefused: The id is that of another command.
+        CommandRefused: No command has the id to repeat, or its receipt is damaged.
+        UsageRefused: The id belongs to another command.
     """
     async with setup.ports.publisher(setup.settings().cluster, client_id="card-pipeline-cli") as publisher:
         if order.repeat is None:
@@ -201,7 +203,9 @@ async def _record(
         targets=tuple(targets),
     )
     if not await objects.create(_key(receipt.id), receipt.model_dump_json().encode()):
-        raise CommandRefused("command_exists", f"another command has the id {receipt.id}; give the command again")
+        raise CommandRefused(
+            "command_exists", f"another command already has the id {receipt.id}; give the command again"
+        )
     return receipt
 
 
@@ -210,14 +214,16 @@ async def _earlier(objects: ObjectStore, command_id: str, name: str, about: Mapp
         receipt = CommandReceipt.model_validate_json(await objects.get(_key(command_id)))
     except (ObjectNotFound, ValueError) as error:
         if isinstance(error, ValidationError):
-            raise CommandRefused("command_unreadable", f"{_key(command_id)} is damaged; leave out --id") from None
+            raise CommandRefused(
+                "command_unreadable", f"{_key(command_id)} cannot be read; give the command again without --id"
+            ) from None
         raise CommandRefused(
             "command_unknown", f"no command has the id {command_id!r}; give the id that the command printed"
         ) from None
     if (receipt.command, receipt.about) != (name, dict(about)):
         raise UsageRefused(
             "command_differs",
-            f"the id {command_id} is that of another command: {receipt.command}; repeat the same command, or leave out "
+            f"the id {command_id} belongs to another command: {receipt.command}; repeat that command, or leave out "
             "--id",
         )
     return receipt

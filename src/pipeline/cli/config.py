@@ -1,4 +1,4 @@
-"""``pipeline config``: is the settings file right, and what does it come to."""
+"""``pipeline config``: check the settings file, and show the settings in effect."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def config() -> None:
     epilog="Example: pipeline --config prod.toml config check --json",
 )
 @click.option(
-    "--offline", is_flag=True, help="Read no secret, token or certificate, and name those that were left out: for CI."
+    "--offline", is_flag=True, help="Read no secret, token or certificate files, and list the skipped ones. For CI."
 )
 @json_option
 @pass_setup
 @click.pass_context
 def check(ctx: click.Context, setup: Setup, *, offline: bool, as_json: bool) -> None:
-    """Name every problem of the settings, secret files and retention times included. Exit 2 if there is one.
+    """Report every problem of the settings, of secret files and of retention times. Exit 2 if there is one.
 
-    It refuses what a start refuses. It connects to nothing.
+    It refuses the same settings as a server at its start. It makes no connection.
     """
     problems: list[str] = []
     warnings: list[str] = []
@@ -70,11 +70,11 @@ def check(ctx: click.Context, setup: Setup, *, offline: bool, as_json: bool) -> 
         for warning in warnings:
             print_warning(warning)
         for key in unchecked:
-            click.echo(f"unchecked: {key}: the file was not read (--offline)", err=True)
+            click.echo(f"unchecked: {key}: file not read (--offline)", err=True)
         for problem in problems:
             click.echo(f"error: config_invalid: {problem}", err=True)
         if not problems:
-            click.echo(f"ok: {setup.path or 'no settings file: defaults'}")
+            click.echo(f"ok: {setup.path or 'defaults, since there is no settings file'}")
     ctx.exit(ExitCode.USAGE if problems else ExitCode.OK)
 
 
@@ -82,7 +82,7 @@ def check(ctx: click.Context, setup: Setup, *, offline: bool, as_json: bool) -> 
 @json_option
 @pass_setup
 def show(setup: Setup, *, as_json: bool) -> None:
-    """Print every setting that is in effect, including defaults, with secrets masked."""
+    """Print every setting in effect, defaults included, with secrets masked."""
     values = masked(setup.settings())
     if as_json:
         print_json(values)
@@ -92,7 +92,7 @@ def show(setup: Setup, *, as_json: bool) -> None:
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """Return the settings as JSON values: secrets as asterisks, credentials in URLs cut out."""
+    """Return the settings as JSON values, with secrets as asterisks and without credentials in URLs."""
     dumped = settings.model_dump(mode="json")
     for integration in dumped["ecs"].values():
         integration["processor"]["options"] = _options(integration["processor"]["options"])
@@ -103,7 +103,7 @@ def masked(settings: Settings) -> dict[str, Any]:
 
 
 def _options(value: Any, name: str = "") -> Any:
-    # a processor or a source defines its own options: only their names show which of them are secrets
+    # processors and sources define their own options: only an option's name shows whether it is a secret
     if isinstance(value, dict):
         return {key: _options(inner, key) for key, inner in value.items()}
     if isinstance(value, list):

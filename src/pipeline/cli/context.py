@@ -1,4 +1,4 @@
-"""What every command shares: the settings, read when a command first asks, and who gives the command."""
+"""Shared by all commands: the settings, loaded on first use, and the name of the user who runs the command."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.settings import DEFAULT_FILE, Settings, config_path, load_settings
 
 
 class Setup:
-    """The settings file and the ports of this run.
+    """The settings file of this run, and its ports.
 
     Attributes:
-        path: The file, or None where there is none.
-        ports: What commands reach the outside world through.
+        path: The file, or None if there is none.
+        ports: How commands reach the broker, the store and other servers.
     """
 
     def __init__(self, option: Path | None, env: Mapping[str, str], ports: Ports = PORTS) -> None:
@@ -33,12 +33,12 @@ class Setup:
         warn: Callable[[str], None] | None = None,
         unread: Callable[[str], None] | None = None,
     ) -> Settings:
-        """Return the settings.
+        """Load the settings, once, and return them.
 
         Args:
-            webhook_secrets: Whether the command needs the files of the webhook secrets.
-            warn: Takes warnings; None prints them on stderr.
-            unread: Takes the keys of all secret files, of which none is read then.
+            webhook_secrets: Whether to read the files of the webhook secrets.
+            warn: Called with each warning; None prints them on stderr.
+            unread: If given, called with the settings key of each secret file; no secret file is read then.
         """
         return load_settings(
             self.path,
@@ -50,17 +50,18 @@ class Setup:
 
     @property
     def target(self) -> Path:
-        """Where a command that writes settings writes them."""
+        """The file to which a command writes new settings."""
         return self.path or Path(DEFAULT_FILE)
 
 
 def print_warning(text: str) -> None:
-    """Print a warning."""
+    """Print a warning on stderr."""
+    """Print a warning on stderr."""
     click.echo(f"warning: {text}", err=True)
 
 
 def make_setup(option: Path | None, ports: Ports | None) -> Setup:
-    """Return the setup of this process; without ports of its own it has the real ones."""
+    """Return the setup of this process, with the real ports if ``ports`` is None."""
     return Setup(option, os.environ, ports or PORTS)
 
 
@@ -68,7 +69,7 @@ pass_setup = click.make_pass_decorator(Setup)
 
 
 def actor() -> str:
-    """Return ``cli:<user>``; in a container whose user has no name, its number."""
+    """Return ``cli:<user>``; for a container user without a name, its number."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):

@@ -1,4 +1,4 @@
-"""Dead letters as commands read and show them: which topics, which letters, what became of each, values masked."""
+"""Reads dead letters for the commands: chooses topics and letters, looks up marks, and shows letters masked."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from pipeline.webhooks.quarantine import masked_announcement
 
 _MARKS: Final = "dead-letters/"
 _OF_STAGES: Final = (*STAGES, "chunks", "watch")
-"""Groups of the pipeline's own; any other group is a subscriber's."""
+"""The pipeline's own groups; any other group is a subscriber's."""
 
 What = Literal["replayed", "discarded"]
 
 
 class Mark(BaseModel):
-    """``dead-letters/<id>.json``: what became of a dead letter. Created once, after it was replayed or discarded."""
+    """Contents of ``dead-letters/<id>.json``: a dead letter was replayed or discarded. Created once, after the fact."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,17 +44,17 @@ class Mark(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which dead letters are wanted; an empty attribute accepts all.
+    """A filter for dead letters; an empty attribute accepts all.
 
     Attributes:
-        ids: Beginnings of ids.
-        groups: Groups that could not handle the record.
-        topics: Topics in which it was.
-        codes: Reasons.
-        integration: The integration or source that it came in by.
+        ids: Ids, or their first characters.
+        groups: Groups that failed to handle the record.
+        topics: Topics from which the record came.
+        codes: Error codes.
+        integration: The integration or source whose webhook received it.
         key: The record's key.
-        since: When the letter was written, at the earliest.
-        until: And before which time.
+        since: Earliest time at which the letter was written.
+        until: The letter was written before this time.
     """
 
     ids: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Wanted:
     until: datetime | None = None
 
     def accepts(self, letter: StoredDeadLetter) -> bool:
-        """Return whether a dead letter is wanted."""
+        """Return whether the filter accepts a dead letter."""
         several = (
             (self.groups, letter.group),
             (self.topics, letter.record.topic),
@@ -84,7 +84,7 @@ class Wanted:
 
     @property
     def about(self) -> dict[str, JsonValue]:
-        """What the receipt of a command says. Without the times: ``2h`` is another time when it is given again."""
+        """The filter, for a command's receipt. Leaves out times, since ``2h`` means another time on a repetition."""
         return {
             "ids": [*self.ids],
             "groups": [*self.groups],
@@ -96,10 +96,10 @@ class Wanted:
 
 
 async def _topics(settings: Settings, groups: Sequence[str]) -> list[TopicName]:
-    """Return the dead-letter topics to read: those of the groups, or all that there are.
+    """Return the dead-letter topics of the groups, or all dead-letter topics if no group is given.
 
     Raises:
-        NotFound: A group has none.
+        NotFound: A group has no dead-letter topic.
     """
     there = [name for name in await topic_names(settings.cluster) if name.endswith(DEAD_LETTER_ENDING)]
     own = [spec.topic for spec in settings.topics if spec.topic in (Topic.BATCH_DEAD_LETTER, Topic.AUDIT_DEAD_LETTER)]
@@ -111,7 +111,7 @@ async def _topics(settings: Settings, groups: Sequence[str]) -> list[TopicName]:
         if not of_group:
             raise NotFound(
                 "dead_letters_absent",
-                f"there is no dead-letter topic of the group {group!r} in this cluster, or these rights do not show it",
+                f"this cluster has no dead-letter topic of the group {group!r}, or your Kafka user may not see it",
             )
         found |= dict.fromkeys(of_group)
     return list(found)
@@ -121,7 +121,7 @@ def _of_subscriber(group: str) -> list[TopicName]:
     try:
         return [spec.topic for spec in dead_letter_topics(group)]
     except ValueError:
-        return []  # no subscriber can have this name
+        return []  # not a valid group name of a subscriber
 
 
 async def read_letters(settings: Settings, wanted: Wanted) -> AsyncGenerator[StoredDeadLetter, None]:
@@ -134,31 +134,31 @@ async def read_letters(settings: Settings, wanted: Wanted) -> AsyncGenerator[Sto
 
 
 def _read_own(record: Record) -> StoredDeadLetter:
-    """Return what a dead letter holds; raise PoisonRecord if it is not in the topic of its group.
+    """Decode a dead letter; raise PoisonRecord if it is not in the topic of its group.
 
-    A replay has the rights of its operator. So who may write to one dead-letter topic, e.g. a subscriber, must not
-    name another group, or a topic that only the pipeline writes to.
+    A replay runs with the operator's rights. A subscriber may write to its own dead-letter topic, so a letter there
+    must not name another group, nor a topic to which only the pipeline may write.
     """
     letter = read_dead_letter(record)
     if record.topic not in _kept_in(letter.group, letter.record.topic):
-        raise PoisonRecord("dead_letter_foreign", "The dead letter is not in the topic of its group")
+        raise PoisonRecord("dead_letter_foreign", "The dead letter is not in the topic of the group that it names")
     return letter
 
 
 def _kept_in(group: str, topic: TopicName) -> list[TopicName]:
-    """Return where a group's dead letters of a topic may be."""
+    """Return the topics that may hold a group's dead letters from one topic."""
     own = SPECS[topic].dead_letter if topic in SPECS else None
     return [own] if own and group in _OF_STAGES else _of_subscriber(group)
 
 
 async def find_letter(settings: Settings, item_id: str) -> StoredDeadLetter:
-    """Return the one dead letter whose id begins with the given one. Raises NotFound."""
+    """Return the only dead letter whose id begins with ``item_id``; raise NotFound otherwise."""
     found = [letter async for letter in read_letters(settings, Wanted(ids=(item_id,)))]
     return find_kept(found, item_id, lambda count: _unknown(item_id, count))
 
 
 async def ensure_known(settings: Settings, item_ids: Sequence[str]) -> None:
-    """Return if each of the given beginnings of ids means one dead letter. Raises NotFound."""
+    """Raise NotFound unless exactly one dead letter's id begins with each of the given ids."""
     if not item_ids:
         return
     ids = [letter.id async for letter in read_letters(settings, Wanted(ids=tuple(item_ids)))]
@@ -169,12 +169,12 @@ async def ensure_known(settings: Settings, item_ids: Sequence[str]) -> None:
 
 
 def _unknown(item_id: str, count: int) -> NotFound:
-    what = f"{count} dead letters" if count else "nothing"
-    return NotFound("dead_letter_unknown", f"{what} with an id that begins with {item_id!r}")
+    what = f"{count} dead letters have" if count else "no dead letter has"
+    return NotFound("dead_letter_unknown", f"{what} an id that begins with {item_id!r}")
 
 
 def letter_document(letter: StoredDeadLetter, mark: Mark | None) -> dict[str, Any]:
-    """Return everything that may be shown of a dead letter."""
+    """Return a dead letter as JSON, with its value masked."""
     record = document(letter.record)
     if letter.value_missing:
         record["body"] = None
@@ -190,7 +190,7 @@ def letter_document(letter: StoredDeadLetter, mark: Mark | None) -> dict[str, An
 
 
 def letter_row(letter: StoredDeadLetter, state: str) -> dict[str, Any]:
-    """Return a dead letter in one line of JSON, without its value."""
+    """Return a dead letter as JSON for one line of a list, without its value."""
     return {
         "id": letter.id,
         "at": letter.at.isoformat(),
@@ -206,7 +206,7 @@ def letter_row(letter: StoredDeadLetter, state: str) -> dict[str, Any]:
 
 
 def mark_key(letter_id: str) -> str:
-    """Return the key of a letter's mark."""
+    """Return the store key of a letter's mark."""
     return f"{_MARKS}{letter_id}.json"
 
 
@@ -217,7 +217,7 @@ async def marked_letters(objects: ObjectStore) -> frozenset[str]:
 
 
 async def read_mark(objects: ObjectStore, letter_id: str) -> Mark | None:
-    """Return what became of a letter; None if nothing did, or if the mark cannot be read."""
+    """Return the mark of a letter; None if it has none, or if the mark cannot be read."""
     try:
         return Mark.model_validate_json(await objects.get(mark_key(letter_id)))
     except (ObjectNotFound, ValidationError):

@@ -1,4 +1,4 @@
-"""``pipeline dead-letters``: show records that could not be handled; replay them after a fix, or discard them."""
+"""``pipeline dead-letters``: show records that nobody could handle; replay them after a fix, or discard them."""
 
 from __future__ import annotations
 
@@ -45,13 +45,22 @@ _JOB_TOPICS: Final = "card-batch."
 def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose dead letters to a command, which takes them as one ``wanted``."""
 
-    @click.option("--group", "groups", multiple=True, help="Only those of this group: a stage, or a subscriber's.")
-    @click.option("--topic", "topics", multiple=True, help="Only records that were in this topic; may be repeated.")
-    @click.option("--code", "codes", multiple=True, help="Only those for this reason; may be repeated.")
-    @click.option("--integration", metavar="NAME", help="Only what came in by this integration or source.")
-    @click.option("--key", help="Only records of this key.")
-    @click.option("--since", type=Time(), help="Only letters from this time on: ISO 8601 with a zone, or such as 2h.")
-    @click.option("--until", type=Time(), help="Only letters before this time.")
+    @click.option(
+        "--group",
+        "groups",
+        multiple=True,
+        help="Only dead letters of this group: a stage, or a subscriber's group. Repeatable.",
+    )
+    @click.option("--topic", "topics", multiple=True, help="Only records that came from this topic. Repeatable.")
+    @click.option("--code", "codes", multiple=True, help="Only dead letters with this error code. Repeatable.")
+    @click.option("--integration", metavar="NAME", help="Only records of this integration or source.")
+    @click.option("--key", help="Only records with this key.")
+    @click.option(
+        "--since",
+        type=Time(),
+        help="Only dead letters written since: ISO 8601 with a zone, or e.g. 2h for two hours ago.",
+    )
+    @click.option("--until", type=Time(), help="Only dead letters written before this time.")
     @functools.wraps(function)
     def filtered(
         *args: Any,
@@ -73,19 +82,19 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def dead_letters() -> None:
-    """Look at records that could not be handled; replay or discard them.
+    """Look at dead letters (records that nobody could handle); replay or discard them.
 
-    Those of the stages, and of subscribers' groups. A dead letter blocks nobody. Values are shown masked.
+    Both stages and subscribers write dead letters. A dead letter does not block its group. Values are shown masked.
     """
 
 
 @dead_letters.command("list", epilog="Example: pipeline dead-letters list --group billing --code handler_poison")
 @_filters
-@click.option("--all", "everything", is_flag=True, help="Also those that were replayed or discarded.")
+@click.option("--all", "everything", is_flag=True, help="Also print dead letters that were replayed or discarded.")
 @json_option
 @pass_setup
 def list_letters(setup: Setup, *, wanted: Wanted, everything: bool, as_json: bool) -> None:
-    """Print the dead letters that nobody has replayed or discarded yet. With --json one per line."""
+    """Print the dead letters that were neither replayed nor discarded. With --json, one per line."""
     rows = asyncio.run(_rows(setup, wanted, everything=everything))
     if as_json:
         for row in rows:
@@ -98,7 +107,7 @@ def list_letters(setup: Setup, *, wanted: Wanted, everything: bool, as_json: boo
 @click.argument("item_id", metavar="ID")
 @pass_setup
 def show(setup: Setup, *, item_id: str) -> None:
-    """Print one dead letter: the reason, the record's headers, and its value masked. Always JSON."""
+    """Print one dead letter: the reason, the record's headers, and its masked value. Always JSON."""
     print_json(asyncio.run(_document(setup, item_id)))
 
 
@@ -107,17 +116,17 @@ def show(setup: Setup, *, item_id: str) -> None:
 Examples:
   pipeline dead-letters replay --group billing --code attempts_exhausted
   pipeline dead-letters replay --group billing --code attempts_exhausted --yes --reason "INC-7: database fixed"
-Without --yes nothing is changed."""
+Without --yes, nothing changes."""
 )
 @click.argument("item_ids", metavar="[ID...]", nargs=-1)
 @_filters
-@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Replay so many at most.")
+@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Replay at most this many.")
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
     default=50.0,
     show_default=True,
-    help="Replay so many per second at most.",
+    help="Replay at most this many per second.",
 )
 @bulk_order_options
 @json_option
@@ -126,10 +135,10 @@ Without --yes nothing is changed."""
 def replay(
     ctx: click.Context, setup: Setup, *, wanted: Wanted, limit: int, rate: float, order: Order, as_json: bool
 ) -> None:
-    """Publish records again, to the topics where they were, for the one group that could not handle them.
+    """Publish records again to their original topics, for the one group that failed to handle them.
 
-    A dry run, unless --yes is given. Other groups of the topic pass over such a copy. A letter is replayed once, even
-    if the command is given again; a record that fails again becomes another dead letter. Exit 1 if one cannot be
+    A dry run, unless you give --yes. Other groups of the topic skip the copy. A dead letter is replayed once, even if
+    you give the command again. A record that fails again becomes a new dead letter. Exit 1 if a dead letter cannot be
     replayed.
     """
     act = _Acting(setup, wanted, order, "replayed", as_json=as_json)
@@ -140,7 +149,7 @@ def replay(
     epilog="""\b
 Examples:
   pipeline dead-letters discard 0f3c... --yes --reason "written by a load test"
-Without --yes nothing is changed."""
+Without --yes, nothing changes."""
 )
 @click.argument("item_ids", metavar="[ID...]", nargs=-1)
 @_filters
@@ -149,26 +158,27 @@ Without --yes nothing is changed."""
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Discard so many at most.",
+    help="Discard at most this many.",
 )
 @bulk_order_options
 @json_option
 @pass_setup
 @click.pass_context
 def discard(ctx: click.Context, setup: Setup, *, wanted: Wanted, limit: int, order: Order, as_json: bool) -> None:
-    """Mark dead letters as settled: `list` hides them, `replay` leaves them out. A dry run, unless --yes is given.
+    """Mark dead letters as settled: `list` hides them and `replay` skips them. A dry run, unless you give --yes.
 
-    The topic keeps them until its retention ends.
+    The topic still keeps them until its retention time ends.
     """
     act = _Acting(setup, wanted, order, "discarded", as_json=as_json)
     ctx.exit(ExitCode.OK if asyncio.run(act.run(limit, None)) else ExitCode.FINDING)
 
 
 class _Acting:
-    """Replays or discards dead letters, one after another, and reports each.
+    """Replays or discards dead letters one after another, and reports each.
 
-    A letter is published, then audited, then marked. So one letter at most is replayed twice if the command dies; the
-    group recognises the second copy by ``replayed_from``, or by the receipts of the job.
+    For each letter it publishes the record, writes the audit entry, then creates the mark. If the command dies in
+    between, at most one letter is replayed twice; the group recognises the second copy by ``replayed_from``, or by the
+    receipts of the job.
     """
 
     def __init__(self, setup: Setup, wanted: Wanted, order: Order, what: What, *, as_json: bool) -> None:
@@ -184,11 +194,11 @@ class _Acting:
         self._as_json = as_json
 
     async def run(self, limit: int, rate: float | None) -> bool:
-        """Return whether all that were chosen are settled, or would be.
+        """Return whether all chosen letters are settled, or in a dry run: would be.
 
         Args:
-            limit: Most letters.
-            rate: Most letters per second.
+            limit: Maximum number of letters.
+            rate: Maximum letters per second.
         """
         async with AsyncExitStack() as stack:
             objects = (await stack.enter_async_context(open_jobs(self._setup.settings(), self._setup.ports))).objects
@@ -210,7 +220,9 @@ class _Acting:
                 if letter.id in marked:
                     continue
                 if count == limit:
-                    click.echo("warning: --limit is reached and more match; give the command again", err=True)
+                    click.echo(
+                        "warning: stopped at --limit; more dead letters match, so give the command again", err=True
+                    )
                     break
                 if rate is not None and command is not None:
                     await asyncio.sleep(begun + count / rate - asyncio.get_running_loop().time())
@@ -219,12 +231,12 @@ class _Acting:
                 count += 1
                 self._report(letter, problem, command)
         would = "" if command else "would be "
-        ending = "" if command else " (dry run, nothing was changed; --yes does it)"
+        ending = "" if command else " (dry run, nothing changed; add --yes to do it)"
         click.echo(f"{count} dead letters {would}{self._what}{ending}", err=True)
         return complete
 
     async def _settle(self, letter: StoredDeadLetter, objects: ObjectStore, command: Command | None) -> str | None:
-        """Do it with one letter; return why it cannot be done."""
+        """Replay or discard one letter; return the reason if that is not possible."""
         replaying = self._what == "replayed"
         try:
             outgoing = letter.replay() if replaying else None

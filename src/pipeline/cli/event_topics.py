@@ -1,4 +1,4 @@
-"""Topics as command lines name them: in our words, or as the cluster calls them."""
+"""Topics on a command line: by the pipeline's name, or by the name in the cluster, which may have a prefix."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ _EVENTS: Final = "card-events."
 
 
 class Choice:
-    """The topics to read.
+    """The topics that a command reads.
 
     Args:
-        named: As the command line names them: a topic, by its name in the cluster or without the cluster's prefix, or a
-            category of Weavr's events; nothing for the topics of all configured sources of events that need no
-            special right.
-        settings: Which sources are configured, and what the cluster calls their topics.
+        named: Names from the command line. Each is a topic, with or without the cluster's prefix, or a category of
+            Weavr's events. Empty for the topics of all configured sources, except those that need special rights.
+        settings: Hold the configured sources and the cluster's prefix.
 
     Attributes:
-        topics: In the order of the table.
+        topics: In the order of :class:`Topic`.
 
     Raises:
         UsageRefused: A name is neither a topic nor a category.
@@ -39,19 +38,19 @@ class Choice:
         )
 
     def missing(self, topic: TopicName) -> None:
-        """Warn of a topic that is not in the cluster; refuse one that was asked for by name.
+        """Warn that the cluster lacks a topic; refuse the command if the command line names that topic.
 
         Raises:
-            NotFound: It was asked for.
+            NotFound: The command line names it.
         """
-        text = f"there is no topic {topic} in this cluster"
+        text = f"this cluster has no topic {topic}"
         if self._named:
             raise NotFound("topic_unknown", text)
         click.echo(f"warning: {text}", err=True)
 
 
 def _configured_topics(settings: Settings) -> list[TopicName]:
-    """Return the topics of configured sources, without step-ups and quarantines; Weavr's if none is configured."""
+    """Return the topics of configured sources, or Weavr's if none is configured; never step-ups and quarantines."""
     of_sources: list[TopicName] = [source.topic for source in settings.webhooks.values() if source.events_topic]
     if of_sources and not settings.weavr:
         return of_sources
@@ -62,7 +61,7 @@ def topic_of(name: str, settings: Settings) -> TopicName:
     """Return the topic that a command line names.
 
     Raises:
-        UsageRefused: The name is neither a topic, here or in the cluster, nor a category.
+        UsageRefused: The name is neither a topic nor a category.
     """
     for one in dict.fromkeys((logical_topic(name, settings), name)):
         category = _EVENTS + one.replace("_", "-")
@@ -73,13 +72,13 @@ def topic_of(name: str, settings: Settings) -> TopicName:
     categories = ", ".join(topic.removeprefix(_EVENTS) for topic in Topic if topic.startswith(_EVENTS))
     raise UsageRefused(
         "topic_name",
-        f"{name!r} is no topic: name one of `pipeline topics export`, {SOURCE_TOPICS}<source>, <group>"
+        f"{name!r} is not a topic: give one of `pipeline topics export`, {SOURCE_TOPICS}<source>, <group>"
         f"{DEAD_LETTER_ENDING}, or a category: {categories}",
     )
 
 
 def logical_topic(name: str, settings: Settings) -> TopicName:
-    """Return our name of a topic for the name that the cluster has, as `topics export` prints it; else the name."""
+    """Return the pipeline's name of a topic for its name in the cluster; any other name as it is."""
     if settings.kafka is None:
         return name
     try:

@@ -1,4 +1,4 @@
-"""Verifies stored events again, from their raw value and the headers that are stored with it."""
+"""Verifies stored events again, from their raw value and stored headers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.webhooks.verification import Reason, SignatureRefused
 
 _MOST_FAILURES: Final = 1000
 _READ_BY: Final = frozenset({"content-type", ENCODING_HEADER})
-"""Headers that say how to read the body, for a time of signing that is inside it."""
+"""Headers that say how to read the body, which may hold the time of signing."""
 
 
 class Result(StrEnum):
@@ -30,36 +30,36 @@ class Result(StrEnum):
 
     VERIFIED = "verified"
     FAILED = "failed"
-    """Value or headers are not what was signed, or the settings no longer have the key."""
+    """The value or the headers differ from what the sender signed, or the settings no longer have the key."""
     UNSIGNED_PATH = "unsigned_path"
-    """Its sender does not sign this path; something else protected it."""
+    """The sender does not sign requests to this path; another protection authenticated it."""
     BODY_UNSIGNED = "body_unsigned"
-    """The signature proves nothing about the value."""
+    """The signature does not cover the value."""
     SHARED_SECRET = "shared_secret"  # noqa: S105 - a result, no secret
-    """A header that is a secret itself proved it, and is therefore not stored."""
+    """A secret header authenticated the request. The pipeline never stores that header."""
     SOURCE_UNKNOWN = "source_unknown"
-    """No configured source has its path, or it came by no webhook."""
+    """No configured source has its path, or the record did not come from a webhook."""
     KEY_RETIRED = "key_retired"
-    """No configured key was active when it was received."""
+    """No configured key was active when the webhook arrived."""
 
 
 NOT_VERIFIABLE: Final = tuple(one for one in Result if one not in (Result.VERIFIED, Result.FAILED))
 
 
 class EventVerifier:
-    """Verifies records again. Pure.
+    """Verifies records again. It does no input or output.
 
     Args:
-        sources: The webhooks as configured now, with their secrets.
+        sources: The configured webhooks, with their secrets.
     """
 
     def __init__(self, sources: Sequence[Configured]) -> None:
         self._by_path = {one.webhook.path: _Source(one) for one in sources}
 
     def verify(self, record: Record) -> tuple[Result, str]:
-        """Return the result, and the exact reason if it failed.
+        """Return the result, and for a failure its reason.
 
-        Age and the dates of keys are checked as of the time when the record was received.
+        The age of the signature and the dates of keys are checked as of the time of receipt.
         """
         source = self._by_path.get(record.text("ce_source"))
         if source is None or record.text(INTEGRATION_HEADER) != source.integration:
@@ -94,7 +94,7 @@ class _Source:
             return False
 
     def verify(self, record: Record) -> tuple[Result, str]:
-        """Return the result, and the exact reason if it failed."""
+        """Return the result, and for a failure its reason."""
         kept = tuple([header for header in record.headers if header[0] in self._kept])
         request = WebhookRequest(record.text(PATH_HEADER), kept, record.value, encoding=record.text(ENCODING_HEADER))
         if (why := self._not_verifiable(request)) is not None:
@@ -111,7 +111,7 @@ class _Source:
         return Result.VERIFIED, ""
 
     def _not_verifiable(self, request: WebhookRequest) -> Result | None:
-        """Return why the stored headers cannot prove a request, or None if they can."""
+        """Return why the stored headers cannot prove that a request is authentic, or None if they can."""
         if self._explains is None:
             return None
         scheme = self._explains.scheme_for(request)
@@ -128,12 +128,12 @@ class _Source:
 
 @dataclass
 class Report:
-    """All results.
+    """The results of many records.
 
     Attributes:
-        counts: By result.
-        failures: Positions of the records that failed, the first thousand of them.
-        checked: How many records were checked.
+        counts: Number of records, by result.
+        failures: Positions of the first thousand records that failed.
+        checked: Number of checked records.
     """
 
     counts: Counter[Result] = field(default_factory=Counter)
@@ -141,7 +141,7 @@ class Report:
     checked: int = 0
 
     def add(self, record: Record, result: Result, reason: str) -> None:
-        """Count one record."""
+        """Count a record, and keep its position if it failed."""
         self.counts[result] += 1
         self.checked += 1
         if result is Result.FAILED and len(self.failures) < _MOST_FAILURES:
@@ -153,7 +153,7 @@ class Report:
         return not self.counts[Result.FAILED]
 
     def document(self) -> dict[str, JsonValue]:
-        """Return it as JSON."""
+        """Return the report as JSON."""
         return {
             "ok": self.ok,
             "checked": self.checked,
@@ -167,7 +167,7 @@ class Report:
 async def verify_all(
     records: AsyncGenerator[Record, None], verifier: EventVerifier, count: int | None = None
 ) -> Report:
-    """Verify records one after another, up to ``count``, and return all results. Nothing is kept but the results."""
+    """Verify at most ``count`` records, one after another, and return the results. Memory does not grow with them."""
     report = Report()
     async with aclosing(records):
         async for record in records:

@@ -1,4 +1,4 @@
-"""How a terminal shows an event's record: position, attributes and masked body. In doubt it shows less."""
+"""Shows a record of an event: position, attributes and masked body. If unsure, it shows less."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pipeline.observability import FOREIGN_DIGITS, is_secret_name, mask_text
 
 _ATTRIBUTES: Final = "ce_"
 _DEAD_LETTER: Final = "dlq_"
-"""Headers of dead letters: their origin and the reason."""
+"""Headers of dead letters that name the origin and the reason."""
 _LAST_MS: Final = 253_402_300_799_000
-"""About the last millisecond of a datetime: producers may write any number."""
+"""About the largest timestamp that a datetime can hold, in milliseconds: producers may write any number."""
 _SHOWN: Final = {
     "integration": INTEGRATION_HEADER,
     "path": PATH_HEADER,
@@ -35,22 +35,22 @@ _MEDIA_TYPES: Final = frozenset(
 )
 _OUR_OWN: Final = frozenset(name for name, spec in SPECS.items() if "-events." not in name and not spec.sensitive)
 _IDENTIFIER: Final = re.compile(r"ids?|timestamp|[A-Za-z]+(?:Ids?|Timestamp|Date)")
-"""Fields that hold ids and times: their long numbers look like card numbers."""
+"""Fields that hold ids and times, whose long numbers look like card numbers."""
 _NAME: Final = re.compile(r"[A-Za-z_](?:[A-Za-z_.-]|\d(?!\d{3})){0,63}")
-"""The form of a field's name; any other key of an object may be a value, such as an address or a number."""
+"""The form of a field's name. Any other key of an object may be a value, such as an address or a number."""
 _UNNAMED: Final = "(name)"
 _KINDS: Final = {str: "(text)", int: "(number)", float: "(number)", bool: "(boolean)"}
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which records are wanted; an empty or None attribute accepts all.
+    """A filter for records; an empty or None attribute accepts all.
 
     Attributes:
         types: Accepted types; ``*`` matches anything.
         key: The record's key.
-        integration: The integration whose webhook it came to.
-        subject: What it is about.
+        integration: The integration whose webhook received it.
+        subject: Its subject, e.g. ``card/1234``.
     """
 
     types: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Filter:
     subject: str | None = None
 
     def accepts(self, record: Record) -> bool:
-        """Return whether a record is wanted."""
+        """Return whether the filter accepts a record."""
         headers = first_values(record.headers)
         pairs = (
             (self.key, record.key),
@@ -78,13 +78,13 @@ def position(record: Record) -> dict[str, JsonValue]:
 
 
 def _content_type(received: str) -> str | None:
-    """Return a known media type; ``other`` for what may be words of the sender."""
+    """Return a known media type; ``other`` for any other, since the sender may write anything there."""
     media_type = media_type_of(received)
     return (media_type if media_type in _MEDIA_TYPES else "other") if media_type else None
 
 
 def document(record: Record) -> dict[str, JsonValue]:
-    """Return a record as JSON, without its signature and without any value that is not known to be harmless."""
+    """Return a record as JSON, without its signature, and with only those values that are known to be harmless."""
     headers = first_values(record.headers)
     at = datetime.fromtimestamp(min(max(0, record.timestamp_ms), _LAST_MS) / 1000, UTC)
     return {
@@ -115,10 +115,10 @@ def head(record: Record) -> str:
 
 
 def masked_body(record: Record) -> JsonValue:
-    """Return the body with everything masked that is not known to be harmless; None if it is no JSON.
+    """Return the body, masked except for values that are known to be harmless; None if it is not JSON.
 
-    Weavr's events keep the known fields that are not sensitive; our own announcements about jobs keep their texts,
-    masked by patterns; all other bodies keep only the names of their fields.
+    Weavr's events keep the known fields that are not sensitive. The pipeline's own job events keep their texts, masked
+    by patterns. All other bodies keep only the names of their fields.
     """
     kind = BY_TYPE.get(first_values(record.headers).get("ce_type", ""))
     try:

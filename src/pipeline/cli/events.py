@@ -1,4 +1,4 @@
-"""``pipeline events``: look at events as they come, verify them again, let a group handle them again."""
+"""``pipeline events``: follow events, verify their signatures again, let a group handle them again."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ topic_option = click.option(
     "topics",
     multiple=True,
     metavar="TOPIC|CATEGORY",
-    help="A topic, with or without the cluster's prefix, or a category such as managed-cards; may be repeated. "
-    "Default: the topics of all configured sources, without step-ups and quarantines.",
+    help="A topic, with or without the cluster's prefix, or a category such as managed-cards. Repeatable. "
+    "Default: the topics of all configured sources, except step-ups and quarantines.",
 )
-count_option = click.option("--count", type=click.IntRange(min=1), help="End after so many records.")
+count_option = click.option("--count", type=click.IntRange(min=1), help="End after this many records.")
 
 
 @click.group()
 def events() -> None:
-    """Look at events in their topics, verify their signatures again, let a group handle them again."""
+    """Follow events, verify their signatures again, let a consumer group handle them again."""
 
 
 @events.command(
@@ -48,21 +48,23 @@ def events() -> None:
 Examples:
   pipeline events tail --topic managed-cards --since 10m
   pipeline events tail --type 'weavr.managed_cards.*' --no-follow --json | jq .ce_id
-Ends by --count, --no-follow or Ctrl-C (exit 130).""",
+It ends after --count records, with --no-follow at the end of the topics, or by Ctrl-C (exit 130).""",
 )
 @topic_option
-@click.option("--type", "types", multiple=True, help="Only this ce_type; * matches anything; may be repeated.")
-@click.option("--key", help="Only records of this key.")
-@click.option("--integration", help="Only events that came by this integration's webhook.")
-@click.option("--subject", help="Only events about this, e.g. card/1234.")
+@click.option("--type", "types", multiple=True, help="Only this ce_type; * matches anything. Repeatable.")
+@click.option("--key", help="Only records with this key.")
+@click.option("--integration", help="Only events that this integration's webhook received.")
+@click.option("--subject", help="Only events with this subject, e.g. card/1234.")
 @click.option(
     "--since",
     type=Time(),
-    help="Begin at this time: ISO 8601 with a zone, or a duration before now such as 2h. "
-    "Default: now, or with --no-follow the first record.",
+    help="Begin at this time: ISO 8601 with a zone, or e.g. 2h for two hours ago. "
+    "Default: now; with --no-follow, the first record.",
 )
 @count_option
-@click.option("--follow/--no-follow", default=True, help="Wait for new records, or end where the topics end now.")
+@click.option(
+    "--follow/--no-follow", default=True, help="Wait for new records, or stop at the current end of the topics."
+)
 @json_option
 @pass_setup
 def tail(
@@ -78,9 +80,9 @@ def tail(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Print events as they arrive, all topics merged, bodies masked. With --json one per line.
+    """Print events of all topics as they arrive, with masked bodies. With --json, one per line.
 
-    Nothing is committed: no group notices. Step-ups and quarantines are read only where --topic names them.
+    It commits no offset, so it affects no consumer group. It reads step-ups and quarantines only if --topic names them.
     """
     settings = setup.settings()
     wanted = Filter(types, key, integration, subject)
@@ -98,7 +100,7 @@ prints
   {"ok": true, "checked": 1200, "verified": 1180, "failed": 0, "not_verifiable": {"unsigned_path": 20, ...}, ...}"""
 )
 @topic_option
-@click.option("--since", type=Time(), help="Begin at this time, as for `events tail`. Default: the first record.")
+@click.option("--since", type=Time(), help="Begin at this time, as in `events tail`. Default: the first record.")
 @count_option
 @json_option
 @pass_setup
@@ -112,10 +114,10 @@ def verify(
     count: int | None,
     as_json: bool,
 ) -> None:
-    """Verify stored events again, from their raw value and the headers kept with it. Exit 1 if one fails.
+    """Verify stored events again, from their raw value and stored headers. Exit 1 if one fails.
 
-    Age and keys are checked as of the time when the event was received: keep old keys in the settings, with their
-    dates. Events that were proved by something that is not stored, or not at all, are counted separately.
+    Age and keys are checked as of the time of receipt, so keep old keys in the settings, with their dates. Events that
+    cannot be verified again, for example because a secret header authenticated them, are listed separately.
     """
     settings = setup.settings(webhook_secrets=True)
     verifier = EventVerifier(configured(settings, secrets=True))
@@ -134,25 +136,25 @@ def verify(
 Examples:
   pipeline events rewind --group billing --to 2h
   pipeline events rewind --group billing --to 2026-01-22T22:43:59Z --execute
-Without --execute nothing is changed. Stop the group first.""",
+Without --execute, nothing changes. Stop the group first.""",
 )
-@click.option("--group", required=True, help="The consumer group; of a stage its name alone will do.")
+@click.option("--group", required=True, help="The consumer group; for a stage, its name is enough.")
 @click.option(
     "--to",
     required=True,
     type=Time(edges=True),
     metavar="TIME|earliest|latest",
-    help="Where it continues: ISO 8601 with a zone, a duration before now such as 2h, or an end of the topics.",
+    help="Where to continue: ISO 8601 with a zone, e.g. 2h for two hours ago, earliest or latest.",
 )
 @topic_option
-@click.option("--execute", is_flag=True, help="Do it. Default: only say what would be done.")
+@click.option("--execute", is_flag=True, help="Do it. Default: a dry run.")
 @json_option
 @pass_setup
 def rewind_group(setup: Setup, *, group: str, to: Point, topics: tuple[str, ...], execute: bool, as_json: bool) -> None:
-    """Let a stopped group continue from another position in its topics: a dry run, unless --execute is given.
+    """Let a stopped group continue from another position in its topics. A dry run, unless you give --execute.
 
-    A subscriber handles the events from there on again: it rebuilds its window of repeats from the records before that
-    position. Exit 1 if the group has live members, or there is no such group or topic.
+    A subscriber handles all events after that position again. Exit 1 if the group has live members, or if the group or
+    a topic does not exist.
     """
     settings = setup.settings()
     chosen = Choice(topics, settings).topics if topics else []
@@ -198,5 +200,5 @@ def _print_moves(found: Rewind, *, executed: bool) -> None:
     moves = found.moves
     print_table(_MOVE_COLUMNS, [[getattr(move, name) for name in _MOVE_COLUMNS] for move in moves])
     again, skipped = sum(move.again for move in moves), sum(move.skipped for move in moves)
-    done = "done" if executed else "dry run, nothing was changed; --execute does it"
+    done = "done" if executed else "dry run, nothing changed; add --execute to do it"
     click.echo(f"{found.group}: {again} records again, {skipped} skipped ({done})", err=True)

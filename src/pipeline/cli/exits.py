@@ -1,4 +1,4 @@
-"""Exit codes, and how errors reach a person: ``error: <code>: <message>`` on stderr, without a traceback."""
+"""Exit codes, and error output for people: ``error: <code>: <message>`` on stderr, without a traceback."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pipeline.settings import ConfigError
 
 
 class ExitCode(IntEnum):
-    """What scripts may rely on (docs/reference/cli.md)."""
+    """The exit codes on which scripts may rely (docs/reference/cli.md)."""
 
     OK = 0
     FINDING = 1
-    """Damage, a failed verification, something asked for that is not there."""
+    """Damage, a failed verification, or a named thing that does not exist."""
     USAGE = 2
-    """A wrong command line or wrong settings: nothing was begun."""
+    """A wrong command line or wrong settings: the command did nothing."""
     REFUSED = 3
-    """The file is no card file of this integration."""
+    """The input file is not a valid card file of this integration."""
     UNAVAILABLE = 4
-    """The broker, the store or another server does not answer: try again later."""
+    """The broker, the store or another server is unavailable: try again later."""
     INTERRUPTED = 130
 
 
@@ -38,7 +38,7 @@ class UsageRefused(PipelineError):
 
 
 def exit_code(error: PipelineError) -> ExitCode:
-    """Return how a process ends that ends by this error."""
+    """Return the exit code of a process that ends with this error."""
     if isinstance(error, ConfigError | UsageRefused) or error.code in _SETTINGS_CODES:
         return ExitCode.USAGE
     if isinstance(error, CsvError):
@@ -49,15 +49,15 @@ def exit_code(error: PipelineError) -> ExitCode:
 
 
 class Failed(click.ClickException):
-    """An expected error, as click knows it."""
+    """An expected error in the form in which click shows it."""
 
     def __init__(self, error: PipelineError) -> None:
         super().__init__(error.message)
         self.error = error
-        self.exit_code = exit_code(error)  # type: ignore[misc]  # each click error with a code of its own does so
+        self.exit_code = exit_code(error)  # type: ignore[misc]  # as click's own errors do
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print one line per problem."""
+        """Print one line for each problem."""
         problems = self.error.problems if isinstance(self.error, ConfigError) else (self.error.message,)
         for problem in problems:
             click.echo(f"error: {self.error.code}: {problem}", file=file, err=True)
@@ -65,9 +65,9 @@ class Failed(click.ClickException):
 
 @contextmanager
 def expected_errors(ctx: click.Context) -> Iterator[None]:
-    """End a command that fails as expected with one line and its exit code.
+    """Turn an expected error into one line on stderr and an exit code.
 
-    An unexpected error passes: it ends the process with its traceback, masked, and code 1.
+    An unexpected error passes: it ends the process with a masked traceback and exit code 1.
     """
     try:
         yield
@@ -77,7 +77,9 @@ def expected_errors(ctx: click.Context) -> Iterator[None]:
         ctx.exit(ExitCode.INTERRUPTED)
     except click.Abort as abort:
         if isinstance(abort.__context__, EOFError):
-            raise Failed(UsageRefused("nobody_answers", "there is nobody to ask here; give --yes")) from abort
+            raise Failed(
+                UsageRefused("nobody_answers", "cannot ask for confirmation without a terminal; give --yes")
+            ) from abort
         if isinstance(abort.__context__, KeyboardInterrupt):
             ctx.exit(ExitCode.INTERRUPTED)
         raise  # the answer was no

@@ -33,7 +33,7 @@ _FOLDER: Final = "folder"
 _BROKERS: Final = re.compile(r"[A-Za-z0-9.\[\]:-]+:[0-9]{1,5}(,[A-Za-z0-9.\[\]:-]+:[0-9]{1,5})*")
 
 _HEAD: Final = """\
-# `pipeline config check` names every problem of this file; docs/reference/settings.md explains every key.
+# `pipeline config check` reports every problem of this file; docs/reference/settings.md explains every key.
 # An environment variable overrides a key: PIPELINE_INGRESS__PORT=8088
 
 """
@@ -44,14 +44,14 @@ bootstrap_servers = {servers}
 
 """
 _NO_KAFKA: Final = """\
-# [kafka]                       # `pipeline dev` brings its own broker; all other commands need Apache Kafka:
+# [kafka]                       # `pipeline dev` starts its own broker; all other commands need Apache Kafka:
 # bootstrap_servers = "kafka-0:9092,kafka-1:9092"
 
 """
 _LOCAL_STORE: Final = """\
 [store]                         # receipts and results of jobs, and the audit log
 kind = "local"
-path = "store"                  # a disk that outlives the process; several machines need a shared one, or S3
+path = "store"                  # on a persistent disk; several machines need a shared disk, or S3
 
 """
 _S3_STORE: Final = """\
@@ -65,11 +65,11 @@ bucket = {bucket}
 
 """
 _REST: Final = """\
-[ingress]                       # where webhooks come in; TLS ends at a proxy before it
+[ingress]                       # receives the webhooks; a proxy in front of it terminates TLS
 host = "127.0.0.1"
 port = 8080
 
-[management]                    # probes and metrics; port 0 takes a free one
+[management]                    # probes and metrics; port 0 picks a free port
 port = 8081
 
 [logging]
@@ -91,13 +91,11 @@ Examples:
     type=click.Choice(("ecs", "weavr", *SENDERS)),
     multiple=True,
     metavar="SENDER",
-    help="ecs, weavr, github, stripe or another of docs/reference/senders.md; hmac or standard-webhooks for all "
+    help="Who sends the webhooks: ecs, weavr, github, stripe or another of docs/reference/senders.md; hmac or standard-webhooks for all "
     "others. May be repeated.",
 )
-@click.option("--name", help="Name of the integrations. Default: acme, for other senders their own name.")
-@click.option(
-    "--kafka", metavar="SERVERS", help="embedded, or HOST:PORT of the brokers, with commas. Default: embedded."
-)
+@click.option("--name", help="Name of the integrations. Default: acme for ecs and weavr, otherwise the sender's name.")
+@click.option("--kafka", metavar="SERVERS", help="embedded, or the brokers as HOST:PORT,HOST:PORT. Default: embedded.")
 @click.option("--store", metavar="WHERE", help="folder, or s3://BUCKET[/PREFIX]. Default: folder.")
 @base_url_option
 @json_option
@@ -113,14 +111,14 @@ def init(
 ) -> None:
     """Write a settings file to start from.
 
-    The file is DIR/pipeline.toml (default: here), with comments. On a terminal it asks for what no option says. It
-    overwrites nothing. Beside the settings it writes their JSON Schema, with which editors complete the keys, and
-    secrets/ with new secrets, mode 0600. It ends with the command to type next.
+    Writes DIR/pipeline.toml, with comments; DIR is the current folder by default. On a terminal, it asks for each
+    option that you leave out. Beside the file it writes a JSON Schema, which lets editors complete the keys, and new
+    secrets in secrets/ (mode 0600). It never overwrites a file. Its last line is the next command to type.
     """
     file = folder / DEFAULT_FILE
     if file.exists():
         raise UsageRefused(
-            "settings_exist", f"{file} is there already and is not overwritten; add to it with `integration new`"
+            "settings_exist", f"{file} already exists, and is never overwritten; add to it with `integration new`"
         )
     asks = sys.stdin.isatty() and not as_json
     chosen = senders or _asked_senders(asks=asks)
@@ -137,14 +135,14 @@ def init(
     for sender, sheet in added:
         _PRINTERS.get(sender, print_webhook_sheet)(sheet)
         click.echo()
-    click.echo(f"Type next: {_next_command(file)}")
+    click.echo(f"Next command: {_next_command(file)}")
 
 
 def _asked_senders(*, asks: bool) -> Sequence[str]:
     if not asks:
-        raise UsageRefused("sender_missing", "give --sender, such as --sender ecs: whose webhooks come in")
+        raise UsageRefused("sender_missing", "give --sender, such as --sender ecs: who sends the webhooks")
     click.echo(f"Senders: ecs, weavr, {', '.join(SENDERS)}")
-    answer = click.prompt("Whose webhooks come in? Several with commas", default="ecs", value_proc=_senders)
+    answer = click.prompt("Who sends the webhooks? Separate several with commas", default="ecs", value_proc=_senders)
     return tuple(answer)
 
 
@@ -152,7 +150,7 @@ def _senders(text: str) -> Sequence[str]:
     found = [one.strip() for one in text.split(",")]
     wrong = [one for one in found if one not in ("ecs", "weavr", *SENDERS)]
     if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is none of the senders above")
+        raise click.BadParameter(f"{wrong[0]!r} is not one of the senders above")
     return found
 
 
@@ -164,7 +162,7 @@ def _kafka(servers: str) -> str:
     if servers == _EMBEDDED:
         return _NO_KAFKA
     if not _BROKERS.fullmatch(servers):
-        raise UsageRefused("kafka_servers", "--kafka must be embedded, or HOST:PORT with commas: kafka-0:9092")
+        raise UsageRefused("kafka_servers", "--kafka must be embedded, or brokers such as kafka-0:9092,kafka-1:9092")
     return _KAFKA.format(servers=toml_value(servers))
 
 

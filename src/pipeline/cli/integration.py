@@ -1,4 +1,4 @@
-"""``pipeline integration``: add an integration to the settings file, with its secrets, and print a sheet."""
+"""``pipeline integration``: add an integration and its secrets to the settings, and print what its partner needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.cli.output import json_option, print_json
 from pipeline.webhooks.verification import PresetName
 
 SENDERS: Final = (*get_args(PresetName), "hmac", "standard-webhooks")
-"""Whom ``integration new webhook`` knows: the presets, and the two kinds of source for all others."""
+"""The values of ``integration new webhook --sender``: the presets, and two kinds of source for other senders."""
 
 base_url_option: Final = click.option("--base-url", default=BASE_URL, help="Public URL of the ingress, without a path.")
 
@@ -60,11 +60,11 @@ Examples:
     type=click.Choice(tuple(ECS_HEADERS)),
     default="shared-secret",
     show_default=True,
-    help="How ECS proves that it is ECS: the secret in a header, or an HMAC-SHA256 of the body in hex.",
+    help="How ECS authenticates: with the secret in a header, or with an HMAC-SHA256 of the body in hex.",
 )
-@click.option("--input-host", multiple=True, help="Host of input_file_url; may be repeated.")
-@click.option("--result-host", multiple=True, help="Host of result_upload_url; may be repeated.")
-@click.option("--callback-host", multiple=True, help="Host of callback_url; may be repeated.")
+@click.option("--input-host", multiple=True, help="Allowed host of input_file_url. Repeatable.")
+@click.option("--result-host", multiple=True, help="Allowed host of result_upload_url. Repeatable.")
+@click.option("--callback-host", multiple=True, help="Allowed host of callback_url. Repeatable.")
 @click.option("--show-secret", is_flag=True, help="Print the secret too.")
 @json_option
 @pass_setup
@@ -81,11 +81,11 @@ def ecs(
     show_secret: bool,
     as_json: bool,
 ) -> None:
-    """Write the settings of an ECS integration NAME and a webhook secret; print the sheet to hand to ECS.
+    """Add an ECS integration NAME with a new webhook secret; print the sheet to hand to ECS.
 
-    The tables are appended to the settings file; nothing else in it changes. The secret goes to
-    secrets/NAME-webhook beside that file, readable by you alone, and is never overwritten. Where the settings name no
-    key for results in the store, a new one goes to secrets/part-key.
+    Appends tables to the settings file and changes nothing else in it. Writes the secret to secrets/NAME-webhook
+    beside that file, readable only by you, and never overwrites it. If the settings have no key to encrypt results in
+    the store, writes a new one to secrets/part-key.
     """
     sheet = add_ecs(
         setup.target,
@@ -108,13 +108,13 @@ Examples:
 @click.argument("name")
 @base_url_option
 @click.option(
-    "--path-secret", is_flag=True, help="Put a secret into the URL: it protects the paths that Weavr does not sign."
+    "--path-secret", is_flag=True, help="Put a secret into the URL. It protects the paths that Weavr does not sign."
 )
 @click.option(
     "--source-address",
     multiple=True,
     metavar="CIDR",
-    help="Network that unsigned events may come from; may be repeated.",
+    help="Network from which unsigned events are accepted. Repeatable.",
 )
 @click.option("--show-secret", is_flag=True, help="Print the URL with its secret.")
 @json_option
@@ -129,10 +129,10 @@ def weavr(
     show_secret: bool,
     as_json: bool,
 ) -> None:
-    """Write the settings of a Weavr integration NAME; print what to enter at Weavr, and where its API key belongs.
+    """Add a Weavr integration NAME; print what to enter at Weavr, and where to put your Weavr API key.
 
-    The tables are appended to the settings file; nothing else in it changes. The API key is yours: put it into the
-    file that is named. With --path-secret, a secret goes to secrets/NAME-weavr-path, readable by you alone.
+    Appends tables to the settings file and changes nothing else in it. Put your API key into the file that the output
+    names. With --path-secret, writes a new secret to secrets/NAME-weavr-path, readable only by you.
     """
     _check_networks(source_address)
     sheet = add_weavr(
@@ -153,7 +153,7 @@ def _check_networks(addresses: Sequence[str]) -> None:
         except ValueError:
             raise UsageRefused(
                 "source_address",
-                f"{address!r} is not a network; write e.g. 192.0.2.0/24, all bits after the prefix zero",
+                f"{address!r} is not a network; write e.g. 192.0.2.0/24, with zero bits after the prefix",
             ) from None
 
 
@@ -170,20 +170,20 @@ Examples:
     type=click.Choice(SENDERS),
     required=True,
     metavar="SENDER",
-    help="github, stripe or another of docs/reference/senders.md; hmac or standard-webhooks for all others.",
+    help="github, stripe or another of docs/reference/senders.md; hmac or standard-webhooks for any other sender.",
 )
 @base_url_option
-@click.option("--new-secret", is_flag=True, help="Make the secret here, for a sender that lets you choose it.")
+@click.option("--new-secret", is_flag=True, help="Make a new secret, for a sender that lets you choose it.")
 @click.option("--show-secret", is_flag=True, help="Print the new secret.")
 @json_option
 @pass_setup
 def webhook(
     setup: Setup, *, name: str, sender: str, base_url: str, new_secret: bool, show_secret: bool, as_json: bool
 ) -> None:
-    """Write the settings of a source NAME; print what to enter at the sender, and where its secret belongs.
+    """Add a source NAME of webhooks; print what to enter at the sender, and where to put its secret.
 
-    The table is appended to the settings file; nothing else in it changes. With --new-secret, a secret goes to
-    secrets/NAME-source, readable by you alone, and is never overwritten.
+    Appends a table to the settings file and changes nothing else in it. With --new-secret, writes a new secret to
+    secrets/NAME-source, readable only by you, and never overwrites it.
     """
     sheet = add_webhook(
         setup.target, name, sender=sender, base_url=base_url, new_secret=new_secret, show_secret=show_secret

@@ -1,4 +1,4 @@
-"""``pipeline integration pause`` and ``resume``: let the jobs of an integration wait untried for some time."""
+"""``pipeline integration pause`` and ``resume``: stop work on the jobs of an integration for some time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.jobs.switches import PAUSED, Switches
 
 
 class Until(Time):
-    """A time ahead: ISO 8601 with a zone, or a duration from now."""
+    """A future time: ISO 8601 with a zone, or a duration from now."""
 
     def __init__(self) -> None:
         super().__init__(future=True)
@@ -32,7 +32,7 @@ class Until(Time):
         duration = parse_duration(value) if isinstance(value, str) else None
         time = now() + duration if duration else super().convert(value, param, ctx)
         if not isinstance(time, datetime) or time <= now():
-            self.fail(f"{value!r} is not ahead; write e.g. 2h, or a time with a zone", param, ctx)
+            self.fail(f"{value!r} is not in the future; write e.g. 2h, or a time with a zone", param, ctx)
         return time
 
 
@@ -40,15 +40,20 @@ class Until(Time):
     epilog="Example: pipeline integration pause acme --until 2h --reason 'the card service is in maintenance, INC-7'"
 )
 @click.argument("name")
-@click.option("--until", required=True, type=Until(), help="When the pause ends: 2h from now, or a time with a zone.")
+@click.option(
+    "--until",
+    required=True,
+    type=Until(),
+    help="When the pause ends: e.g. 2h for two hours from now, or a time with a zone.",
+)
 @order_options
 @json_option
 @pass_setup
 def pause(setup: Setup, *, name: str, until: datetime, order: Order, as_json: bool) -> None:
-    """Let all jobs of integration NAME wait untried. Webhooks are still accepted.
+    """Stop work on all jobs of integration NAME. The ingress still accepts webhooks.
 
-    Workers notice within 5 seconds; a stage finishes the job that it works on. The pause does NOT stop the clock of the
-    jobs' URLs: a job whose deadline passes fails, and ECS learns it after the pause. A further pause replaces it.
+    Workers notice the pause within 5 seconds and finish the job in hand first. The pause does NOT extend the deadlines
+    of the jobs: a job whose deadline passes fails, and ECS is notified after the pause. A new pause replaces this one.
     """
     _run(setup, name, order, until=until, as_json=as_json)
 
@@ -59,20 +64,20 @@ def pause(setup: Setup, *, name: str, until: datetime, order: Order, as_json: bo
 @json_option
 @pass_setup
 def resume(setup: Setup, *, name: str, order: Order, as_json: bool) -> None:
-    """End the pause of integration NAME now; the jobs that waited for it continue at once."""
+    """End the pause of integration NAME now. The waiting jobs continue at once."""
     _run(setup, name, order, until=None, as_json=as_json)
 
 
 def _run(setup: Setup, name: str, order: Order, *, until: datetime | None, as_json: bool) -> None:
     if name not in setup.settings().job_names:
-        raise UsageRefused("integration_unknown", f"the settings have no integration {name!r} with jobs")
+        raise UsageRefused("integration_unknown", f"the settings have no job integration {name!r}")
     done = asyncio.run(with_jobs(setup, lambda jobs: _switch(setup, jobs, name, order, until)))
     if as_json:
         print_json(done)
         return
     verb = "would be" if order.dry_run else "is"
     if until is None:
-        click.echo(f"{name}: {verb} resumed; {done['resumed']} waits end now")
+        click.echo(f"{name}: {verb} resumed; {done['resumed']} waiting jobs continue now")
     else:
         click.echo(f"{name}: {verb} paused until {until.isoformat(timespec='seconds')}")
 

@@ -1,4 +1,4 @@
-"""What `pipeline init` and `integration new` write: tables of a settings file, files of secrets, and sheets."""
+"""Writes what `pipeline init` and `integration new` make: tables of the settings file, secret files, and sheets."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from pipeline.settings import parse_toml, toml_value
 from pipeline.settings.json_schema import FIRST_LINE, write_schema_beside
 
 BASE_URL: Final = "https://YOUR-HOST"
-"""On a sheet, in place of the ingress's public URL if none was given."""
+"""Stands for the ingress's public URL on a sheet, if no option gives it."""
 
 ECS_HEADERS: Final = {"shared-secret": "X-Webhook-Secret", "hmac": "X-Webhook-Signature"}
-"""The header in which ECS sends its proof, by scheme."""
+"""The header in which ECS sends its secret or signature, by scheme."""
 
 Sheet = dict[str, str | None]
-"""What a person needs to know of a new integration: ``--json`` prints it as it is."""
+"""The facts about a new integration that a person needs; ``--json`` prints them as they are."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SECRET_BYTES: Final = 32
 _PLACEHOLDER: Final = "SECRET-OF-THE-PATH"
 
 _PARTS_TABLE: Final = """\
-[parts]                         # results of cards are encrypted in the store
+[parts]                         # encrypts the results of cards in the store
 keys = [{{ id = "1", file = {key} }}]
 
 """
@@ -41,7 +41,7 @@ keys = [{{ id = "1", file = {key} }}]
 _ECS_TABLE: Final = """\
 [ecs.{name}]
 partner_guid = "{partner_guid}"
-# success_status = 202          # 200, 202 or 204: what ECS takes for success
+# success_status = 202          # 200, 202 or 204: the status that ECS expects for success
 
 [ecs.{name}.webhook]
 scheme = "{scheme}"
@@ -51,7 +51,7 @@ secrets = [{{ file = {secret} }}]
 [ecs.{name}.callback]
 token_file = {token}  # put the JWT from ECS there, mode 0600
 
-[ecs.{name}.hosts]              # no other host is talked to
+[ecs.{name}.hosts]              # the pipeline connects to no other host
 input = {input}
 result = {result}
 callback = {callback}
@@ -65,38 +65,38 @@ name = "validate"
 
 _WEAVR_TABLE: Final = """\
 [weavr.{name}]
-# your API key at Weavr, mode 0600; while it changes, both, with not_after and not_before
+# your API key at Weavr, mode 0600; during a change list the old and the new key, with not_after and not_before
 secrets = [{{ file = {key} }}]
 """
 _SEGMENT: Final = "path_secret_file = {file}\n"
 _UNSIGNED: Final = """
-[[weavr.{name}.unsigned_paths]]    # Weavr does not sign it: taken only with this protection
+[[weavr.{name}.unsigned_paths]]    # Weavr does not sign this path, so it needs this protection
 path = {path}
 """
 
 _WEBHOOK_TABLE: Final = """\
 [webhooks.{name}]
 {rules}
-secrets = [{{ file = {secret} }}]    # mode 0600; while it changes, both, with not_after and not_before
+secrets = [{{ file = {secret} }}]    # mode 0600; during a change list both, with not_after and not_before
 """
 _HMAC_RULES: Final = """\
 source = "hmac"
 options = { header = "X-Signature" }    # docs/reference/senders.md: encoding, prefix, signed parts
-id = "header:X-Event-Id"        # the sender's id of the event, so that its repeats are one event
+id = "header:X-Event-Id"        # the sender's id of the event: equal ids are repeats of one event
 type = "json:/type"             # the type of event
-# key = "json:/account/id"      # events of one key stay in order"""
+# key = "json:/account/id"      # events with the same key stay in order"""
 
 
 def settings_without(table: str, name: str, file: Path) -> str:
-    """Return the settings file's text, if an integration of that table and name can be added to it.
+    """Return the text of the settings file, after checking that it has no integration of that table and name.
 
     Raises:
-        UsageRefused: The name is none or is taken, or the file cannot be read.
+        UsageRefused: The name is invalid or taken, or the file cannot be read.
         ConfigError: The file is not TOML.
     """
     if not _NAME.fullmatch(name):
         raise UsageRefused(
-            "integration_name", f"{name!r} is no name; write 1 to 63 lower case letters, digits and dashes"
+            "integration_name", f"{name!r} is not a valid name; write 1 to 63 lower case letters, digits and dashes"
         )
     try:
         raw = file.read_bytes()
@@ -107,13 +107,13 @@ def settings_without(table: str, name: str, file: Path) -> str:
     tables = parse_toml(file, raw)
     if name in tables.get(table, {}):
         raise UsageRefused(
-            "integration_exists", f"{file} has an [{table}.{name}] already; choose another name or edit it"
+            "integration_exists", f"{file} already has [{table}.{name}]; choose another name or edit that table"
         )
     return raw.decode()
 
 
 def append_tables(file: Path, text: str, tables: str) -> None:
-    """Append tables to a settings file that holds ``text`` so far; a new file gets its schema too."""
+    """Append tables to a settings file that holds ``text`` now; beside a new file, write its JSON Schema."""
     if not text:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_schema_beside(file)
@@ -127,10 +127,10 @@ def append_tables(file: Path, text: str, tables: str) -> None:
 
 
 def write_secret(path: Path, secret: str = "") -> str:
-    """Return the secret, by default a new one, written to a file for its owner alone.
+    """Write a secret, by default a new one, to a file that only its owner can read; return the secret.
 
     Raises:
-        UsageRefused: The file is there already.
+        UsageRefused: The file already exists.
     """
     secret = secret or secrets.token_urlsafe(_SECRET_BYTES)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -145,19 +145,19 @@ def write_secret(path: Path, secret: str = "") -> str:
 
 def _secret_exists(path: Path) -> UsageRefused:
     return UsageRefused(
-        "secret_exists", f"{path} is there already and is not overwritten; move it away or choose another name"
+        "secret_exists", f"{path} already exists, and is never overwritten; move it or choose another name"
     )
 
 
 def ensure_addable(file: Path, integrations: Sequence[tuple[str, str]]) -> None:
-    """Refuse integrations that could not be added one after the other: before anything is written.
+    """Check, before anything is written, that integrations can be added one after another.
 
     Args:
-        file: The settings file; it need not exist.
+        file: The settings file; it may be absent.
         integrations: Table and name of each.
 
     Raises:
-        UsageRefused: As of :func:`settings_without` and :func:`write_secret`, or two have the same table and name.
+        UsageRefused: As for :func:`settings_without` and :func:`write_secret`, or two have the same table and name.
     """
     for number, (table, name) in enumerate(integrations):
         settings_without(table, name, file)
@@ -185,19 +185,19 @@ def add_ecs(
     hosts: tuple[Sequence[str], Sequence[str], Sequence[str]] = ((), (), ()),
     show_secret: bool = False,
 ) -> Sheet:
-    """Add an ECS integration with a new webhook secret, and a key for results unless the file names one.
+    """Add an ECS integration with a new webhook secret, and a new key for results unless the settings have one.
 
     Args:
-        file: The settings file; it need not exist.
-        name: Of the integration.
+        file: The settings file; it may be absent.
+        name: Name of the integration.
         partner_guid: Default: a new one.
         base_url: Public URL of the ingress.
         scheme: A key of ``ECS_HEADERS``.
-        hosts: Of input, result and callback.
-        show_secret: Whether the sheet has the secret.
+        hosts: Allowed hosts of input, result and callback.
+        show_secret: Whether the sheet shows the secret.
 
     Raises:
-        UsageRefused: As of :func:`settings_without` and :func:`write_secret`.
+        UsageRefused: As for :func:`settings_without` and :func:`write_secret`.
     """
     text = settings_without("ecs", name, file)
     secret_file = _ecs_secret(file, name)
@@ -229,7 +229,7 @@ _HOSTS: Final = ("input", "result", "callback")
 
 
 def _parts_table(file: Path, text: str) -> str:
-    """Return the table of the key of results with a new key, unless the settings have such a table."""
+    """Return a ``[parts]`` table with a new key; empty if the settings already have that table."""
     if "parts" in parse_toml(file, text.encode()):
         return ""
     key = "secrets/part-key"
@@ -239,20 +239,20 @@ def _parts_table(file: Path, text: str) -> str:
 
 
 def print_ecs_sheet(sheet: Sheet) -> None:
-    """Print what to hand to ECS, and what to do next."""
+    """Print the facts to hand to ECS, and the next step."""
     settings_file = Path(str(sheet["settings_file"]))
     click.echo("For ECS's initial configuration:\n")
     fields = {
         "Name of integration": sheet["name"],
         "Partner GUID": sheet["partner_guid"],
         "Webhook URL": sheet["webhook_url"],
-        "Webhook secret": sheet["secret"] or f"in {sheet['secret_file']}: hand it over by a safe way",
+        "Webhook secret": sheet["secret"] or f"in {sheet['secret_file']}; hand it over through a secure channel",
         "Sent in": f"header {sheet['header']} ({sheet['scheme']})",
     }
     print_fields(fields)
     token_file = settings_file.parent / "secrets" / f"{sheet['name']}-token"
     click.echo(f"\nWritten: [ecs.{sheet['name']}] in {settings_file}.")
-    click.echo(f"Next: put the JWT from ECS into {token_file}, name the hosts, run `pipeline config check`.")
+    click.echo(f"Next: put the JWT from ECS into {token_file}, fill in the hosts, run `pipeline config check`.")
 
 
 def add_weavr(
@@ -264,18 +264,18 @@ def add_weavr(
     source_addresses: Sequence[str] = (),
     show_secret: bool = False,
 ) -> Sheet:
-    """Add a Weavr integration that waits for its API key.
+    """Add a Weavr integration; its API key is still missing.
 
     Args:
-        file: The settings file; it need not exist.
-        name: Of the integration.
+        file: The settings file; it may be absent.
+        name: Name of the integration.
         base_url: Public URL of the ingress.
-        path_secret: Whether the URL gets a secret, which protects the paths that Weavr does not sign.
-        source_addresses: Networks that unsigned events may come from.
-        show_secret: Whether the sheet has the URL with its secret.
+        path_secret: Whether to put a secret into the URL; it protects the paths that Weavr does not sign.
+        source_addresses: Networks from which unsigned events are accepted.
+        show_secret: Whether the sheet shows the URL with its secret.
 
     Raises:
-        UsageRefused: As of :func:`settings_without` and :func:`write_secret`.
+        UsageRefused: As for :func:`settings_without` and :func:`write_secret`.
     """
     text = settings_without("weavr", name, file)
     key = f"secrets/{name}-weavr-key"
@@ -305,14 +305,14 @@ def _unsigned(name: str, addresses: Sequence[str], *, path_secret: bool) -> str:
 
 
 def print_weavr_sheet(sheet: Sheet) -> None:
-    """Print what to enter at Weavr, and where its API key belongs."""
+    """Print what to enter at Weavr, and where to put the API key."""
     click.echo("To enter at Weavr:\n")
     fields = {"Webhook URL": sheet["webhook_url"]}
     if str(sheet["webhook_url"]).endswith(_PLACEHOLDER):
         fields["With"] = f"{_PLACEHOLDER} = the content of {sheet['path_secret_file']}"
     print_fields(fields)
     click.echo(f"\nWritten: [weavr.{sheet['name']}] in {sheet['settings_file']}.")
-    click.echo("Next: put the API key of your OLDEST API client at Weavr, which is the one that signs, into its file:")
+    click.echo("Next: Weavr signs with the API key of your OLDEST API client. Put that key into this file:")
     _print_paste(sheet["key_file"])
     click.echo("and run `pipeline config check`; docs/how-to/connect-weavr.md has every step.")
 
@@ -326,18 +326,18 @@ def add_webhook(
     new_secret: bool = False,
     show_secret: bool = False,
 ) -> Sheet:
-    """Add a source of webhooks that needs no code.
+    """Add a source of webhooks by settings alone.
 
     Args:
-        file: The settings file; it need not exist.
-        name: Of the source.
+        file: The settings file; it may be absent.
+        name: Name of the source.
         sender: A preset, or ``hmac`` or ``standard-webhooks``.
         base_url: Public URL of the ingress.
-        new_secret: Whether to make the secret here, for a sender that lets you choose it.
-        show_secret: Whether the sheet has the new secret.
+        new_secret: Whether to make a new secret, for a sender that lets you choose it.
+        show_secret: Whether the sheet shows the new secret.
 
     Raises:
-        UsageRefused: As of :func:`settings_without` and :func:`write_secret`.
+        UsageRefused: As for :func:`settings_without` and :func:`write_secret`.
     """
     text = settings_without("webhooks", name, file)
     secret_file = f"secrets/{name}-source"  # an ECS integration of the same name has NAME-webhook
@@ -358,7 +358,7 @@ def add_webhook(
 
 
 def print_webhook_sheet(sheet: Sheet) -> None:
-    """Print what to enter at the sender, and where its secret belongs."""
+    """Print what to enter at the sender, and where to put its secret."""
     there = Path(str(sheet["secret_file"])).exists()
     click.echo("To enter at the sender:\n")
     fields = {"Webhook URL": sheet["webhook_url"]}
@@ -369,7 +369,7 @@ def print_webhook_sheet(sheet: Sheet) -> None:
     if there:
         click.echo("Next: run `pipeline config check`.")
         return
-    click.echo("Next: put the secret that the sender shows you into its file:")
+    click.echo("Next: put the secret that the sender shows you into this file:")
     _print_paste(sheet["secret_file"])
     click.echo("and run `pipeline config check`; docs/reference/senders.md says more about each sender.")
 

@@ -1,4 +1,4 @@
-"""Runs an operator's action on one job, or on many in one process: some at a time, each audited."""
+"""Runs an operator's action on one job or on many, a few at a time, with an audit entry for each."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from pipeline.kafka import Publisher
 from pipeline.observability import Metrics
 
 Result = dict[str, Any]
-"""What a command prints of one job."""
+"""What a command prints about one job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What an operator's command does to a job.
+    """What a command does to a job, and the texts for it.
 
     Attributes:
         name: The command, e.g. ``job cancel``.
-        audited: The step that each changed job adds to the audit log.
-        question: Asked before many jobs are changed; with their number in place of ``{count}``.
-        question_for_one: Asked before one job is changed, with its name as ``{job}``; empty to ask nothing.
-        done: What became of a job, for people.
-        planned: What would become of it.
-        check: Returns what would be printed; raises Refused if the job's state does not allow the action.
-        act: Changes the job; returns what to print. Safe to repeat.
+        audited: The audit action to record for each changed job.
+        question: Asked before many jobs are changed; ``{count}`` becomes their number.
+        question_for_one: Asked before one job is changed; ``{job}`` becomes its name. Empty: do not ask.
+        done: What happened to a job, for people.
+        planned: The same in a dry run: what would happen.
+        check: Returns the planned result; raises Refused if the job's state does not allow the action.
+        act: Changes the job; returns the result to print. Safe to repeat.
     """
 
     name: str
@@ -68,14 +68,14 @@ class Batch:
     as_json: bool
 
     def run(self, job_text: str | None, states: Sequence[State], integration: str | None) -> None:
-        """Run it on the named job, or on all open jobs in the given states.
+        """Run the action on the named job, or on all open jobs in the given states.
 
         Raises:
-            UsageRefused: Both are given, or none.
-            Refused: The named job's state does not allow it. Of many jobs, such a job is left out.
+            UsageRefused: The command line gives both, or neither.
+            Refused: The named job's state does not allow it. A run on many jobs skips such a job.
         """
         if bool(job_text) == bool(states) or (integration and job_text):
-            raise UsageRefused("which_jobs", "name one JOB, or all of a kind with the option that --help shows")
+            raise UsageRefused("which_jobs", "name one JOB, or choose many with an option (see --help)")
         if job_text:
             asyncio.run(with_jobs(self.setup, lambda jobs: self._one(jobs, job_text)))
         else:
@@ -123,7 +123,7 @@ class Batch:
         try:
             return ref, await self.action.check(jobs, ref)
         except Refused:
-            return None  # its state changed after it was listed
+            return None  # its state has changed since it was listed
 
     async def _act_on(self, jobs: JobStore, refs: Sequence[JobRef], about: dict[str, JsonValue]) -> int:
         changed = 0
@@ -162,7 +162,7 @@ class Batch:
         if "refused" in result:
             said = f"left as it is ({result['refused']})"
         elif result.get("notified") is False:
-            said += "; ECS is not notified, because its integration is not in the settings"
+            said += "; ECS is not notified, because the settings lack its integration"
         print_line(f"{result['job']}: {said}")
 
 
@@ -172,7 +172,7 @@ async def _each(targets: Sequence[str]) -> AsyncIterator[JobRef]:
 
 
 def _written(ref: JobRef) -> str:
-    """Return an attempt of a job as a receipt has it."""
+    """Return an attempt of a job as text for a receipt."""
     return f"{job_name(ref)}.{ref.attempt}"
 
 

@@ -25,7 +25,7 @@ from pipeline.jobs.operations import CANCELLED, Operations, Refused, check_cance
 from pipeline.jobs.parking import Parking
 
 OPEN: Final[tuple[State, ...]] = tuple(state for state in get_args(State) if state not in ENDED)
-"""States of the jobs that `job cancel --all-open` looks at."""
+"""The states of jobs that `job cancel --all-open` cancels."""
 
 optional_job = click.argument("job_text", metavar="[JOB]", required=False)
 
@@ -38,10 +38,10 @@ optional_job = click.argument("job_text", metavar="[JOB]", required=False)
 @json_option
 @pass_setup
 def purge(setup: Setup, *, job_text: str, order: Order, as_json: bool) -> None:
-    """Delete a decided job's card data: its result parts, and texts, tags and URLs in its receipts. It is audited.
+    """Delete the card data of a decided job: its result parts, and texts, tags and URLs in its receipts.
 
-    Receipts stay, with everything that decides. Texts stay until ECS has been notified of the outcome, and while it is
-    notified again: all callbacks must say the same. The JSON then has null for `texts`; give the command again later.
+    The receipts themselves stay, with the outcome. Texts also stay until ECS has been notified, because all callbacks
+    of a job must be equal; `texts` is then null in the JSON. Give the command again after that.
     """
     gone = asyncio.run(with_job(setup, job_text, lambda jobs, ref: _purge(setup, jobs, ref, order)))
     if as_json:
@@ -50,13 +50,13 @@ def purge(setup: Setup, *, job_text: str, order: Order, as_json: bool) -> None:
     would = "would be " if order.dry_run else ""
     click.echo(f"{gone['job']}: {gone['objects']} objects {would}deleted, {gone['texts'] or 0} {would}erased in part")
     if gone["texts"] is None:
-        click.echo("ECS is not notified yet, so texts stay: give the command again afterwards", err=True)
+        click.echo("ECS is not notified yet, so the texts stay: give the command again after that", err=True)
 
 
 async def _purge(setup: Setup, jobs: JobStore, latest: JobRef, order: Order) -> dict[str, Any]:
     name = job_name(latest)
     if await jobs.outcome(latest) is None:
-        raise Refused("job_undecided", f"{name} is in work; its parts go when it is decided")
+        raise Refused("job_undecided", f"{name} has no outcome yet; purge it when it is completed or failed")
     attempts = all_attempts(latest)
     notified = await jobs.final_result(latest) is not None
     if notified and latest.integration in setup.settings().job_names:
@@ -93,9 +93,9 @@ Examples:
 def notify(
     setup: Setup, *, job_text: str | None, every: bool, integration: str | None, order: Order, as_json: bool
 ) -> None:
-    """Send a callback again that ECS refused, with the same body. Exit 1 if it was not refused.
+    """Send a refused callback to ECS again, with the same body. Exit 1 if ECS has not refused it.
 
-    The confirm stage sends it. With --all-refused, all in one process; with --json then one line per job.
+    The confirm stage sends it. With --all-refused and --json, prints one line per job.
     """
 
     async def check(jobs: JobStore, ref: JobRef) -> Result:
@@ -133,10 +133,10 @@ Examples:
 def cancel(
     setup: Setup, *, job_text: str | None, every: bool, integration: str | None, order: Order, as_json: bool
 ) -> None:
-    """Fail a job as `cancelled`, and have ECS notified. It cannot be undone. Exit 1 if the job is decided.
+    """Fail a job with the reason `cancelled` and notify ECS. You cannot undo it. Exit 1 if the job has an outcome.
 
-    Work that is running stops before its next chunk or upload. A job whose integration is not in the settings is
-    closed without a callback, because nobody knows how to notify its partner: inform the partner yourself.
+    Running work stops before its next chunk or upload. If the settings lack the job's integration, the job is closed
+    without a callback, because the pipeline cannot reach the partner: inform the partner yourself.
     """
     if every and not integration:
         raise UsageRefused("which_jobs", "--all-open needs --integration NAME")
@@ -160,8 +160,8 @@ def cancel(
     action = Action(
         name="job cancel",
         audited=AuditAction.JOB_CANCELLED,
-        question="Cancel {count} jobs? It cannot be undone.",
-        question_for_one="Cancel {job}? It cannot be undone.",
+        question="Cancel {count} jobs? You cannot undo it.",
+        question_for_one="Cancel {job}? You cannot undo it.",
         done="cancelled",
         planned="would be cancelled",
         check=check,
@@ -179,7 +179,7 @@ Examples:
 @optional_job
 @click.option("--all-waiting", "every", is_flag=True, help="All jobs that wait.")
 @click.option("--integration", metavar="NAME", help="With --all-waiting: only jobs of this integration.")
-@click.option("--code", help="With --all-waiting: only jobs that wait for this reason.")
+@click.option("--code", help="With --all-waiting: only jobs that wait because of this error code.")
 @order_options
 @json_option
 @pass_setup
@@ -193,10 +193,10 @@ def retry(
     order: Order,
     as_json: bool,
 ) -> None:
-    """Let a waiting job continue now, or begin a failed one again. Exit 1 if neither is possible; it says why.
+    """Let a waiting job continue now, or start a failed job again. Exit 1, with the reason, if neither is possible.
 
-    A failed job begins again with a new attempt, while its URLs live and if the integration's policy allows a second
-    outcome. With --all-waiting the JSON is one document: how many jobs continue.
+    A failed job starts again as a new attempt, if its URLs have not expired and the integration allows a second
+    outcome. With --all-waiting, the JSON is one document with the number of jobs that continue.
     """
     if bool(job_text) == every or (job_text and (integration or code)):
         raise UsageRefused("which_jobs", "name one JOB, or --all-waiting")
@@ -205,7 +205,7 @@ def retry(
         if as_json:
             print_json(done)
             return
-        click.echo(f"{done['resumed']} waits {'would end' if order.dry_run else 'end'} now")
+        click.echo(f"{done['resumed']} jobs {'would continue' if order.dry_run else 'continue'} now")
         return
 
     async def check(jobs: JobStore, ref: JobRef) -> Result:
@@ -219,8 +219,8 @@ def retry(
         audited=AuditAction.JOB_RETRIED,
         question="",
         question_for_one="",
-        done="it is tried again now",
-        planned="it would be tried again now",
+        done="retried now",
+        planned="would be retried now",
         check=check,
         act=act,
     )
@@ -237,7 +237,7 @@ async def _resume(
             waiting[marker.ref.integration] += 1
     if order.dry_run:
         return {"resumed": waiting.total(), "integrations": dict(waiting), "command": None}
-    order.ask(f"Let {waiting.total()} waits end now?")
+    order.ask(f"Let {waiting.total()} waiting jobs continue now?")
     about: dict[str, JsonValue] = {"integration": integration, "code": code}
     async with recorded(setup, jobs.objects, order, "job retry", about, targets=sorted(waiting)) as command:
         resumed = {name: await parking.resume(name, code=code) for name in command.receipt.targets}

@@ -1,4 +1,4 @@
-"""Reading topics that keep records for a person to decide about: quarantines and dead letters."""
+"""Reads the topics whose records wait for a person's decision: quarantines and dead letters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.kafka import KafkaSettings, read_topic
 
 
 class Kept(Protocol):
-    """Something that a topic keeps."""
+    """An item decoded from one record of such a topic."""
 
     @property
     def id(self) -> str:
-        """Equal for records that say the same; commands name it, or its beginning."""
+        """Equal for repeated records. On a command line, its first characters are enough."""
         ...
 
 
@@ -31,18 +31,18 @@ async def read_kept(
     *,
     expected: Callable[[TopicName], bool] = lambda _: True,
 ) -> AsyncIterator[K]:
-    """Yield what the topics keep, topic by topic, each id once. Memory is bounded, except for the ids.
+    """Yield the items of the topics, topic by topic, each id once. Only the ids stay in memory.
 
-    It warns of records that cannot be read, and of topics that cannot be read.
+    Warns about records and topics that cannot be read.
 
     Args:
-        cluster: Where the topics are.
-        topics: What to read.
-        read: Returns what a record holds; raises PoisonRecord.
-        expected: Whether to warn if a topic cannot be read.
+        cluster: The cluster of the topics.
+        topics: The topics to read.
+        read: Decodes a record; raises PoisonRecord.
+        expected: Returns whether to warn if a topic cannot be read.
 
     Raises:
-        TransientError: None of the topics can be read.
+        TransientError: No topic can be read.
     """
     errors: list[TransientError] = []
     for topic in topics:
@@ -72,12 +72,12 @@ async def _read(cluster: KafkaSettings, topic: TopicName, read: Callable[[Record
 
 
 def find_kept(items: Sequence[K], kept_id: str, unknown: Callable[[int], PipelineError]) -> K:
-    """Return the one item whose id begins with the given one.
+    """Return the only item whose id begins with ``kept_id``.
 
     Args:
-        items: Where to look.
-        kept_id: The beginning of an id.
-        unknown: Makes the error to raise if there is none or more than one, from their number.
+        items: The items to search.
+        kept_id: An id, or its first characters.
+        unknown: Makes the error to raise if no item or several items match; gets their number.
     """
     found = [item for item in items if item.id.startswith(kept_id)]
     if len(found) != 1:

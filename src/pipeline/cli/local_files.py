@@ -1,4 +1,4 @@
-"""Card files on this machine: read in pieces, written aside."""
+"""Card files on this machine: reads them in pieces, and writes them under a temporary name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PIECE: Final = 1 << 20
 
 
 class Aside:
-    """A file that takes its name only when it is complete; memory does not grow with it."""
+    """A file that gets its name only when it is complete. Memory does not grow with its size."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -28,9 +28,9 @@ class Aside:
         self._size = 0
 
     def __enter__(self) -> Self:
-        """Open the file beside its place."""
+        """Open a temporary file in the target's folder."""
         try:
-            # card data: for its owner only
+            # only its owner may read card data
             self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
         except OSError as error:
             raise UsageRefused("output_unwritable", f"{self._target} cannot be written ({error.strerror})") from None
@@ -39,7 +39,7 @@ class Aside:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave nothing behind unless the file was kept."""
+        """Delete the temporary file unless :meth:`keep` was called."""
         self._file.close()
         self._path.unlink(missing_ok=True)
 
@@ -49,11 +49,11 @@ class Aside:
         return self._size
 
     async def write(self, data: bytes) -> None:
-        """Append; in a thread, since the disk may be slow."""
+        """Append data, in a thread, since the disk may be slow."""
         await asyncio.to_thread(self._write, data)
 
     async def keep(self) -> str:
-        """Give the file its name, durably; return its SHA-256 in hex."""
+        """Rename the file to its target, durably; return its SHA-256 in hex."""
         await asyncio.to_thread(self._keep)
         return self._hash.hexdigest()
 
@@ -69,10 +69,10 @@ class Aside:
 
 
 async def plain_bytes(file: BinaryIO) -> AsyncIterator[bytes]:
-    """Yield a file's bytes in pieces of at most 1 MiB, decompressed where its first bytes are gzip's.
+    """Yield a file's bytes in pieces of at most 1 MiB, decompressed if it begins like gzip.
 
     Raises:
-        CsvError: The gzip data are damaged or end too early.
+        CsvError: The gzip data is damaged or ends too early.
     """
     piece = await asyncio.to_thread(file.read, _PIECE)
     gunzip = Gunzip(_PIECE) if piece.startswith(MAGIC) else None
@@ -88,5 +88,5 @@ async def plain_bytes(file: BinaryIO) -> AsyncIterator[bytes]:
         if gunzip is not None:
             gunzip.finish()
     except SourceRefused as error:
-        # the same fault as of a download, in words for a file at hand
-        raise CsvError(error.code, "The file begins like gzip, but its data are damaged or end too early.") from error
+        # the same fault as in a download, with a message about a local file
+        raise CsvError(error.code, "The file begins like gzip, but its data is damaged or ends too early.") from error

@@ -1,4 +1,4 @@
-"""Results on stdout: JSON for scripts, tables for people at a terminal, plain lines for everybody else."""
+"""Results on stdout: JSON for scripts, tables on a terminal, tab-separated lines otherwise."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document on one line, and flush: a script may wait for the line.
+    """Print one JSON document on one line, and flush, since a script may wait for the line.
 
-    Characters that could steer a terminal, or that cannot be encoded (half a surrogate pair), are escaped.
+    It escapes characters that could control a terminal, or that cannot be encoded (half a surrogate pair).
     """
     text = json.dumps(value, ensure_ascii=False, default=str)
     click.echo(text if text.isprintable() else "".join(map(_escaped, text)))
@@ -25,37 +25,37 @@ def print_json(value: object) -> None:
 
 
 def print_fields(values: Mapping[str, object]) -> None:
-    """Print ``name  value`` lines, aligned."""
+    """Print aligned ``name  value`` lines."""
     width = max(map(len, values), default=0)
     for name, value in values.items():
         click.echo(f"{name:<{width}}  {_shown(value)}")
 
 
 def print_line(text: str) -> None:
-    """Print one line, and flush: a script may wait for it."""
+    """Print one line, and flush, since a script may wait for it."""
     click.echo(_shown(text))
     sys.stdout.flush()
 
 
 def on_terminal() -> bool:
-    """Return whether a person reads stdout, rather than a script."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, whole: Collection[str] = ()) -> None:
-    """Print a table: drawn on a terminal, tab-separated elsewhere.
+    """Print a table: with lines on a terminal, tab-separated otherwise.
 
     Args:
-        columns: Their titles.
+        columns: Titles of the columns.
         rows: One value for each column.
-        whole: Columns that a narrow terminal neither cuts nor wraps, because people copy from them. With them, the
-            table has no lines between its cells.
+        whole: Columns that a narrow terminal must neither cut nor wrap, because people copy from them. A table with
+            such columns has no lines between its cells.
     """
     if not on_terminal():
         for row in (columns, *rows):
             click.echo("\t".join(map(_shown, row)))
         return
-    # rich takes a fifth of a second to import: only a terminal pays for it
+    # importing rich takes a fifth of a second, so import it only for a terminal
     from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
@@ -69,11 +69,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, who
 
 
 def _shown(value: object) -> str:
-    """Return a value as text that cannot steer a terminal: ids and names may have been written by anybody."""
+    """Return a value as text that cannot control a terminal, since anybody may have written ids and names."""
     text = "-" if value is None else str(value)
     return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _escaped(character: str) -> str:
-    """Return a character of a JSON document; outside of its texts all are printable."""
+    """Escape a character of a JSON document; outside strings, all characters are printable."""
     return character if character.isprintable() else json.dumps(character)[1:-1]

@@ -1,4 +1,4 @@
-"""``pipeline quarantine``: show requests that were authentic but did not fit, and release them after a fix."""
+"""``pipeline quarantine``: show requests that were authentic but invalid, and release them after a fix."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ _TABLES: Final[dict[Topic, str]] = {
     Topic.EVENTS_STEPUP_QUARANTINE: "weavr",
     Topic.WEBHOOK_QUARANTINE: "webhooks",
 }
-"""Every quarantine topic, with the table of settings whose webhooks use it."""
+"""Each quarantine topic, with the settings table of the webhooks that use it."""
 
 
 @click.group()
 def quarantine() -> None:
-    """Look at webhooks that were authentic but did not fit, and release them after a fix. Values are shown masked.
+    """Look at webhooks that were authentic but invalid, and release them after a fix. Values are shown masked.
 
-    ECS's announcements were refused with 422. Events of Weavr and of configured sources were answered with success:
-    their senders do not repeat them, so what is not released within the topic's retention is lost.
+    The ingress refused ECS's announcements with 422. It accepted events of Weavr and of configured sources, so their
+    senders do not repeat them: release them before the topic's retention time ends, or they are lost.
     """
 
 
 @quarantine.command("list", epilog="Example: pipeline quarantine list --json | jq 'select(.now == \"valid\") | .id'")
-@click.option("--integration", metavar="NAME", help="Only what came in by this integration or source.")
+@click.option("--integration", metavar="NAME", help="Only webhooks of this integration or source.")
 @json_option
 @pass_setup
 def list_items(setup: Setup, *, integration: str | None, as_json: bool) -> None:
-    """Print the webhooks in quarantine, and whether they fit the present settings. With --json one per line."""
+    """Print the webhooks in quarantine, and whether they are valid by now. With --json, one per line."""
     settings = setup.settings()
     webhooks = _Webhooks(settings)
     items = [item for item in asyncio.run(_read_all(settings)) if integration in (None, item.integration)]
@@ -70,7 +70,7 @@ def list_items(setup: Setup, *, integration: str | None, as_json: bool) -> None:
 @click.argument("item_id", metavar="ID")
 @pass_setup
 def show(setup: Setup, *, item_id: str) -> None:
-    """Print one webhook, masked, and why it does not fit the present settings. Always JSON."""
+    """Print one webhook, masked, and why it is invalid under the current settings. Always JSON."""
     settings = setup.settings()
     print_json(_document(_find(asyncio.run(_read_all(settings)), item_id), _Webhooks(settings)))
 
@@ -82,8 +82,8 @@ Examples:
   pipeline quarantine release --all --integration acme"""
 )
 @click.argument("item_ids", metavar="[ID...]", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that fits by now, of the integration that is named.")
-@click.option("--integration", metavar="NAME", help="The integration or source of --all.")
+@click.option("--all", "everything", is_flag=True, help="All webhooks of --integration that are valid now.")
+@click.option("--integration", metavar="NAME", help="With --all: the integration or source.")
 @json_option
 @pass_setup
 @click.pass_context
@@ -96,10 +96,10 @@ def release(
     integration: str | None,
     as_json: bool,
 ) -> None:
-    """Check webhooks again, and publish those that fit now as if they had been accepted. Safe to repeat.
+    """Check webhooks again, and publish those that are valid now as if they had been accepted. Safe to repeat.
 
-    The order of the IDs does not matter: each integration's webhooks are published in the order in which they came,
-    after all webhooks that were accepted meanwhile. Exit 1 if one of them still does not fit; the others are released.
+    The order of the IDs does not matter: the command publishes each integration's webhooks in the order of arrival,
+    after all webhooks that were accepted since. Exit 1 if one is still invalid; the others are released.
     """
     if bool(item_ids) == everything or everything != (integration is not None):
         raise UsageRefused("release_what", "name IDs, or --all with --integration NAME")
@@ -109,7 +109,7 @@ def release(
 
 
 class _Webhooks:
-    """The webhooks of the present settings, found by a quarantined request."""
+    """Finds the webhook of the current settings for a quarantined request."""
 
     def __init__(self, settings: Settings) -> None:
         self._found = {
@@ -118,11 +118,11 @@ class _Webhooks:
         }
 
     def of(self, item: Quarantined) -> Webhook | None:
-        """Return the webhook that an item came to, or None if the settings no longer have it."""
+        """Return the webhook that received an item, or None if the settings no longer have it."""
         return self._found.get((_TABLES[Topic(item.position.topic)], item.integration))
 
     def findings(self, item: Quarantined) -> tuple[Finding, ...]:
-        """Return what is wrong with an item under the present settings."""
+        """Return the faults of an item under the current settings."""
         webhook = self.of(item)
         return findings_now(item, webhook.source) if webhook else ()
 
@@ -133,7 +133,7 @@ class _Webhooks:
         return "invalid" if self.findings(item) else "valid"
 
     def lateness(self, item: Quarantined, now: datetime) -> str | None:
-        """Return how late the release of a fitting item is, or None: a late step-up may be useless."""
+        """Return how late the release of a valid item is, or None if it is not late: a late step-up may be useless."""
         webhook = self.of(item)
         spec = SPECS.get(webhook.source.identify(item.request).topic) if webhook else None
         age = now - item.at
@@ -143,7 +143,7 @@ class _Webhooks:
 
 
 class _Releasing:
-    """Publishes the webhooks that fit now, one after another, and reports the result of each."""
+    """Publishes the webhooks that are valid now, one after another, and reports the result of each."""
 
     def __init__(self, setup: Setup, *, as_json: bool) -> None:
         self._settings = setup.settings()
@@ -153,7 +153,7 @@ class _Releasing:
         self._as_json = as_json
 
     async def some(self, item_ids: Sequence[str]) -> bool:
-        """Release those with the given ids, report in the given order; return whether all of them fit."""
+        """Release the items with the given ids, report in the given order; return whether all of them are valid."""
         items = await _read_all(self._settings)
         chosen = list(dict.fromkeys(_find(items, item_id) for item_id in item_ids))
         fitting = [item for item in _in_topic_order(chosen) if self._fits(item)]
@@ -167,7 +167,7 @@ class _Releasing:
         return len(fitting) == len(chosen)
 
     async def all_of(self, integration: str) -> bool:
-        """Release all of an integration and report each at once: together they may exceed the memory."""
+        """Release all items of an integration, and report each immediately: all together may exceed the memory."""
         complete = True
         async with self._publisher() as publisher:
             async for item in _each(self._settings):
@@ -187,7 +187,7 @@ class _Releasing:
         return self._webhooks.now(item) == "valid"
 
     async def _publish(self, item: Quarantined, publisher: Publisher) -> None:
-        """Publish a request and its audit event, and wait until both are durable, so that the next one follows them."""
+        """Publish a request and its audit event, and wait until both are durable, to keep the order."""
         webhook = self._webhooks.of(item)
         if webhook is not None:
             both = released(item, webhook.source, now=self._now, actor=actor())
@@ -205,32 +205,32 @@ class _Releasing:
 
 
 async def _read_all(settings: Settings) -> list[Quarantined]:
-    """Return the first record of each quarantined request, in the order of the topics; raises as :func:`_each`."""
+    """Return the first record of each quarantined request, in the order of the topics; raise as :func:`_each`."""
     return [item async for item in _each(settings)]
 
 
 def _each(settings: Settings) -> AsyncIterator[Quarantined]:
-    """Yield the first record of each quarantined request. A topic that no configured webhook uses may be missing.
+    """Yield the first record of each quarantined request. A topic may be missing if no configured webhook uses it.
 
     Raises:
-        TransientError: None of the topics can be read.
+        TransientError: No topic can be read.
     """
     used = {topic for topic, table in _TABLES.items() if getattr(settings, table)}
     return read_kept(settings.cluster, list(_TABLES), read_quarantined, expected=used.__contains__)
 
 
 def _find(items: Sequence[Quarantined], item_id: str) -> Quarantined:
-    """Return the one item whose id begins with the given one. Raises NotFound."""
+    """Return the only item whose id begins with ``item_id``; raise NotFound otherwise."""
 
     def unknown(count: int) -> NotFound:
-        what = f"{count} requests" if count else "nothing"
-        return NotFound("quarantine_unknown", f"{what} with an id that begins with {item_id!r} in quarantine")
+        what = f"{count} requests in quarantine have" if count else "no request in quarantine has"
+        return NotFound("quarantine_unknown", f"{what} an id that begins with {item_id!r}")
 
     return find_kept(items, item_id, unknown)
 
 
 def _in_topic_order(items: Sequence[Quarantined]) -> list[Quarantined]:
-    """Return items in the order of their topics: all of an integration are in one partition, in the order they came."""
+    """Return items in the order of their topics. A partition holds all items of an integration, in order of arrival."""
     return sorted(items, key=lambda item: (item.position.topic, item.position.partition, item.position.offset))
 
 
@@ -246,7 +246,7 @@ def _row(item: Quarantined, webhooks: _Webhooks) -> dict[str, Any]:
 
 
 def _document(item: Quarantined, webhooks: _Webhooks) -> dict[str, JsonValue]:
-    """Return everything that may be shown of an item."""
+    """Return an item as JSON, with its values masked."""
     position, path = item.position, item.request.path
     view = shown(item) | {"topic": position.topic, "event_path": path or None}
     kind = BY_PATH.get(path) if _TABLES[Topic(position.topic)] == "weavr" else None

@@ -1,4 +1,4 @@
-"""A request in files: headers as lines or JSON, the body as it came."""
+"""Reads a request from files: headers as lines or JSON, and the raw body."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LARGEST: Final = 32 << 20
 
 
 def read_bytes(file: Path) -> bytes:
-    """Return what a file holds.
+    """Return the contents of a file.
 
     Raises:
-        UsageRefused: It cannot be read, or is larger than any request.
+        UsageRefused: It cannot be read, or is larger than any accepted request.
     """
     try:
         with file.open("rb") as opened:
@@ -31,10 +31,10 @@ def read_bytes(file: Path) -> bytes:
 
 
 def read_headers(file: Path) -> Headers:
-    """Return the headers of a file: lines ``Name: value``, as ``curl -D`` writes them, or JSON.
+    """Return the headers in a file: ``Name: value`` lines, as ``curl -D`` writes them, or JSON.
 
-    JSON is an object of texts or lists of texts, or a list of pairs. Names come back in lower case, in their order,
-    repetitions included; a request line or status line is passed over.
+    JSON is an object of strings or lists of strings, or a list of pairs. The result has lower-case names, in the order
+    of the file and with repetitions. A request line or status line is skipped.
 
     Raises:
         UsageRefused: It holds no headers.
@@ -73,7 +73,7 @@ def _of_json(content: bytes) -> Headers:
 
 
 def _bytes(value: Any) -> bytes:
-    """Return a value as it was on the wire; what is no Latin-1 can only have been UTF-8."""
+    """Return a value as it was on the wire: Latin-1 if possible, otherwise UTF-8."""
     text = value if isinstance(value, str) else json.dumps(value)
     try:
         return text.encode("latin-1")

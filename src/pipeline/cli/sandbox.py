@@ -1,4 +1,4 @@
-"""``pipeline sandbox``: an ECS, an object store, a card API and a Weavr to try everything against, and a broker."""
+"""``pipeline sandbox``: a simulated ECS, object store, card API and Weavr, and an embedded broker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Mode = Literal["aws-like", "value-enforcing"]
 
 @click.group()
 def sandbox() -> None:
-    """Try the pipeline without an account at ECS or Weavr, Kafka or S3 (docs/reference/sandbox.md)."""
+    """Try the pipeline without ECS, Weavr, Kafka or S3 (docs/reference/sandbox.md)."""
 
 
 sandbox.add_command(send_weavr_events)
@@ -49,16 +49,20 @@ sandbox.add_command(send_weavr_events)
     epilog="""\b
 Example:
   pipeline sandbox serve --webhook-url http://127.0.0.1:8080/webhooks/ecs/acme --write-settings acme/
-prints, once it is ready,
+prints when it is ready
   {"ready": "sandbox", "url": "...", "control_url": "...", "settings": "acme/pipeline.toml"}"""
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8090, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--public-url", help="Base of the URLs it hands out, where it is reached under another name.")
 @click.option(
-    "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of objects. Default: a new one."
+    "--port", default=8090, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 picks a free one."
 )
-@click.option("--webhook-url", help="Where jobs are announced.")
+@click.option("--public-url", help="Base of the URLs in announcements, if others reach the sandbox under another name.")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for objects. Default: a new temporary one.",
+)
+@click.option("--webhook-url", help="URL to which the sandbox announces jobs.")
 @click.option("--scheme", type=click.Choice(["shared-secret", "hmac"]), default="shared-secret", show_default=True)
 @click.option(
     "--store",
@@ -66,13 +70,13 @@ prints, once it is ready,
     type=click.Choice(get_args(Mode)),
     default="aws-like",
     show_default=True,
-    help="Whether the CRC32 of an empty body in upload URLs is ignored, as by S3, or enforced, as by others.",
+    help="Ignore the CRC32 of an empty body in upload URLs, as S3 does, or enforce it, as other servers do.",
 )
 @click.option(
     "--write-settings",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write pipeline.toml and secrets of an integration with this sandbox into a folder.",
+    help="Folder: write pipeline.toml and secrets for an integration with this sandbox into it.",
 )
 @click.option("--integration", default="acme", show_default=True, help="Name of that integration.")
 def serve(
@@ -87,7 +91,7 @@ def serve(
     folder: Path | None,
     integration: str,
 ) -> None:
-    """Run an ECS that announces jobs, an object store that enforces S3's rules, and a card API, on one port."""
+    """Run a simulated ECS, an object store with S3's rules, and a card API, all on one port."""
     settings = SandboxSettings(
         data_dir=data_dir or Path(tempfile.mkdtemp(prefix="card-pipeline-sandbox-")),
         host=host,
@@ -106,17 +110,24 @@ def serve(
 Examples:
   pipeline sandbox send-job --records 200 --wait 60
   pipeline sandbox send-job --content html --wait 60 --json
-Exit 0: announced (with --wait: completed). Exit 1: not taken, or failed. Exit 4: no callback in time.""",
+Exit 0: announced (with --wait: completed). Exit 1: refused, or failed. Exit 4: no callback in time.""",
 )
 @click.option(
-    "--control-url", default="http://127.0.0.1:8090/control", show_default=True, help="Of the running sandbox."
+    "--control-url",
+    default="http://127.0.0.1:8090/control",
+    show_default=True,
+    help="Control URL of the running sandbox.",
 )
-@click.option("--records", type=click.IntRange(min=0), default=200, show_default=True, help="Cards in the file.")
-@click.option("--bad-share", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of bad cards.")
+@click.option(
+    "--records", type=click.IntRange(min=0), default=200, show_default=True, help="Number of cards in the file."
+)
+@click.option(
+    "--bad-share", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of invalid cards."
+)
 @click.option("--gzip", "compressed", is_flag=True, help="Compress the input file.")
 @click.option("--content", type=click.Choice(get_args(Content)), default="cards", show_default=True)
 @click.option("--expires-in", type=float, default=3600.0, show_default=True, help="Seconds until the URLs expire.")
-@click.option("--webhook-url", help="Where to announce it. Default: as the sandbox was started.")
+@click.option("--webhook-url", help="URL to announce the job to. Default: the --webhook-url of `sandbox serve`.")
 @click.option("--wait", type=click.FloatRange(min=0), help="Seconds to wait for the callback.")
 @json_option
 @click.pass_context
@@ -133,7 +144,7 @@ def send(
     wait: float | None,
     as_json: bool,
 ) -> None:
-    """Have the sandbox's ECS make a card file and announce a job."""
+    """Let the sandbox's ECS make a card file and announce a job."""
     request = JobRequest(
         cards=CardFile(records=records, bad_share=bad_share, gzip=compressed),
         content=content,
@@ -158,9 +169,11 @@ Example:
 prints
   {"ready": "broker", "bootstrap_servers": "127.0.0.1:40123"}"""
 )
-@click.option("--until-eof", is_flag=True, help="Stop also when standard input ends, so as not to outlive a parent.")
+@click.option(
+    "--until-eof", is_flag=True, help="Also stop when standard input ends, for example because the parent process died."
+)
 def broker(*, until_eof: bool) -> None:
-    """Run the embedded Kafka broker as its own process: in memory, one member per group, 5 MB a partition."""
+    """Run the embedded Kafka broker in a process of its own: in memory, one member per group, 5 MB per partition."""
     with EmbeddedBroker() as embedded:
         print_json({"ready": "broker", "bootstrap_servers": embedded.bootstrap_servers})
         asyncio.run(_until_stopped(until_eof=until_eof))
@@ -186,7 +199,7 @@ async def _serve(settings: SandboxSettings, folder: Path | None, integration: st
 def _written(running: Sandbox, folder: Path, integration: str) -> str:
     file = folder / "pipeline.toml"
     if file.exists():
-        raise UsageRefused("settings_exist", f"{file} is there already and is not overwritten")
+        raise UsageRefused("settings_exist", f"{file} already exists, and is never overwritten")
     ecs = settings_snippet(running, integration, folder=folder / "secrets")
     weavr = weavr_snippet(integration, folder=folder / "secrets")
     parts = parts_snippet(folder / "secrets")
@@ -198,7 +211,7 @@ async def _until_stopped(*, until_eof: bool) -> None:
     stop = asyncio.Event()
     with stop_on_signals(stop.set):
         if until_eof:
-            # a thread, since a file and /dev/null cannot be polled; it ends with the process at the latest
+            # in a daemon thread, since a file and /dev/null cannot be polled
             Thread(target=_stop_at_eof, args=(asyncio.get_running_loop(), stop), daemon=True).start()
         await stop.wait()
 
@@ -206,7 +219,7 @@ async def _until_stopped(*, until_eof: bool) -> None:
 def _stop_at_eof(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     while os.read(sys.stdin.fileno(), 1024):
         continue
-    with suppress(RuntimeError):  # the loop was closed by then: stopped otherwise
+    with suppress(RuntimeError):  # the loop is already closed
         loop.call_soon_threadsafe(stop.set)
 
 

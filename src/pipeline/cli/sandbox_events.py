@@ -1,4 +1,4 @@
-"""``pipeline sandbox send-events``: Weavr's events, signed, repeated, spoilt, and what came of them."""
+"""``pipeline sandbox send-events``: send signed, repeated and broken Weavr events, and check each answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The options, as click gives them."""
+    """The options of the command."""
 
     url: str | None
     key_file: Path | None
@@ -62,7 +62,7 @@ class _Asked:
 
 
 def _share(name: str, usual: str, text: str) -> Callable[..., Any]:
-    """Return an option whose value may be left out: 0 without the option, ``usual`` with the option alone."""
+    """Return an option with an optional value: 0 without the option, ``usual`` with the option but no value."""
     return click.option(
         name,
         type=_SHARE,
@@ -71,7 +71,7 @@ def _share(name: str, usual: str, text: str) -> Callable[..., Any]:
         default="0",
         show_default=True,
         metavar="[SHARE]",
-        help=f"{text} Without SHARE: {usual}.",
+        help=f"{text} If you leave out SHARE: {usual}.",
     )
 
 
@@ -83,39 +83,51 @@ Examples:
   pipeline sandbox send-events --url http://127.0.0.1:8080/webhooks/weavr/acme \\
       --key-file acme/secrets/acme-weavr-key --count 10000 --repeats 0.05 --broken
   pipeline sandbox send-events ... --mix 'managed_cards/*=3,login=1' --rate 200 --out-of-order --json
-Exit 0: every answer was right. Exit 1: at least one was wrong. Exit 2: a wrong option.""",
+Exit 0: every answer was correct. Exit 1: at least one was wrong. Exit 2: wrong options.""",
 )
-@click.option("--url", help="URL of the webhook: .../webhooks/weavr/NAME, with its secret segment if it has one.")
-@click.option("--key-file", type=_FILE, help="Holds the API key that signs.")
-@click.option("--count", type=click.IntRange(1), default=1000, show_default=True, help="Events, without repeats.")
+@click.option("--url", help="URL of the webhook: .../webhooks/weavr/NAME, including its secret segment if it has one.")
+@click.option("--key-file", type=_FILE, help="File of the API key that signs the events.")
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), help="Events per second. Default: as fast as answered."
+    "--count", type=click.IntRange(1), default=1000, show_default=True, help="Number of events, not counting repeats."
 )
-@click.option("--connections", type=click.IntRange(1, 1000), default=16, show_default=True, help="At a time.")
-@click.option("--mix", "weights", help="PATH=WEIGHT,...; paths may hold *. Default: all 32 kinds equally often.")
-@click.option("--entities", type=click.IntRange(1), default=500, show_default=True, help="Cards, accounts, ... each.")
-@click.option("--call-refs", type=_SHARE, default=0.8, show_default=True, help="Share with a call-ref.")
-@_share("--repeats", "0.05", "Share of events that are sent again after they were accepted.")
-@_share("--out-of-order", "0.05", "Share of events that come after the next event of their entity.")
-@_share("--new-fields", "0.1", "Share of events with unknown fields, and of those with unknown enum values.")
-@_share("--broken", "0.01", "Share of broken events, with all kinds of faults.")
-@click.option("--rotate-to", type=_FILE, help="Holds the key that signs the second half.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    help="Events per second. Default: the next as soon as one is answered.",
+)
+@click.option(
+    "--connections", type=click.IntRange(1, 1000), default=16, show_default=True, help="Number of parallel connections."
+)
+@click.option("--mix", "weights", help="PATH=WEIGHT,...; a path may contain *. Default: all 32 kinds equally often.")
+@click.option(
+    "--entities",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    help="Number of cards, of accounts, and so on.",
+)
+@click.option("--call-refs", type=_SHARE, default=0.8, show_default=True, help="Share of events with a call-ref.")
+@_share("--repeats", "0.05", "Share of events to send again after they were accepted.")
+@_share("--out-of-order", "0.05", "Share of events to send after the next event of the same entity.")
+@_share("--new-fields", "0.1", "Share of events with unknown fields, and share with unknown enum values.")
+@_share("--broken", "0.01", "Share of broken events, of every kind of fault.")
+@click.option("--rotate-to", type=_FILE, help="File of the key that signs the second half of the events.")
 @click.option(
     "--compress-retries",
     type=click.FloatRange(1),
     default=1000.0,
     show_default=True,
-    help="Weavr's pauses before retries, 10 s to 3.6 h, are divided by this.",
+    help="Divide Weavr's pauses before retries, which are 10 s to 3.6 h, by this.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same events.")
-@click.option("--ledger", type=_FILE, help="Write what became of each event, a JSON document a line.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Equal seeds make equal events.")
+@click.option("--ledger", type=_FILE, help="Write the result of each event into this file, one JSON document per line.")
 @click.option(
     "--write-settings",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Only write pipeline.toml and keys for this Weavr into a folder.",
+    help="Send nothing; only write pipeline.toml and keys for this Weavr into a folder.",
 )
-@click.option("--integration", help="Name of the integration. Default: as in the URL, or acme.")
+@click.option("--integration", help="Name of the integration. Default: taken from the URL, otherwise acme.")
 @json_option
 @click.pass_context
 def send_weavr_events(ctx: click.Context, /, **options: Any) -> None:
@@ -144,11 +156,12 @@ def send_weavr_events(ctx: click.Context, /, **options: Any) -> None:
 def _write_settings(folder: Path, integration: str) -> dict[str, object]:
     if not _NAME.fullmatch(integration):
         raise UsageRefused(
-            "integration_name", f"{integration!r} is no name; write 1 to 63 lower case letters, digits and dashes"
+            "integration_name",
+            f"{integration!r} is not a valid name; write 1 to 63 lower case letters, digits and dashes",
         )
     file = folder / "pipeline.toml"
     if file.exists():
-        raise UsageRefused("settings_exist", f"{file} is there already and is not overwritten")
+        raise UsageRefused("settings_exist", f"{file} already exists, and is never overwritten")
     snippet = weavr_snippet(integration, folder=folder / "secrets")
     append_tables(file, "", f'[logging]\nformat = "console"\n\n{snippet.toml}')
     return {"settings": file, "key file": snippet.key_file, "next key file": snippet.next_key_file}
@@ -159,7 +172,9 @@ def _webhook(asked: _Asked) -> tuple[str, str]:
         raise UsageRefused("url_missing", "give --url, such as http://127.0.0.1:8080/webhooks/weavr/acme")
     parts = urlsplit(asked.url)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise UsageRefused("url_invalid", "--url must be http:// or https:// with a host, and without ? and #")
+        raise UsageRefused(
+            "url_invalid", "--url must begin with http:// or https://, name a host, and contain no ? or #"
+        )
     name = asked.integration or integration_in(asked.url)
     if not name:
         raise UsageRefused("url_invalid", "--url names no integration (.../webhooks/weavr/NAME); give --integration")
@@ -187,7 +202,7 @@ def _plan(asked: _Asked) -> SendPlan:
 
 def _keys(asked: _Asked) -> SigningKeys:
     if asked.key_file is None:
-        raise UsageRefused("key_missing", "give --key-file, the file of the API key that signs")
+        raise UsageRefused("key_missing", "give --key-file, the file of the API key that signs the events")
     then = _key(asked.rotate_to) if asked.rotate_to else None
     return SigningKeys(_key(asked.key_file), then, rotate_at=asked.count // 2)
 
@@ -213,7 +228,7 @@ def _key(file: Path) -> bytes:
 
 @contextmanager
 def _recorder(file: Path | None) -> Iterator[Callable[[Entry], None]]:
-    """Give a function that writes entries to the file, if there is one."""
+    """Yield a function that writes an entry to the file, or does nothing without a file."""
     if file is None:
         yield lambda _entry: None
         return
@@ -227,7 +242,7 @@ def _recorder(file: Path | None) -> Iterator[Callable[[Entry], None]]:
 
 @contextmanager
 def _watching(count: int) -> Iterator[Callable[[Totals], None] | None]:
-    """Give a function that shows how far it is, on a terminal."""
+    """Yield a function that shows progress; None without a terminal."""
     if not _at_terminal():
         yield None
         return

@@ -1,4 +1,4 @@
-"""``pipeline dev``, ``ingress`` and ``work ...``: the servers. One JSON line on stdout says that one is ready."""
+"""The servers: ``pipeline dev``, ``ingress`` and ``work ...``. Each prints one JSON line on stdout when ready."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pipeline.settings import Settings
 from pipeline.signals import stop_on_signals
 
 _READY = """\b
-Prints one line on stdout once it is ready:
+Prints one line on stdout when it is ready:
   {{"ready": "{name}", "url": {url}, "management_url": "http://..."}}
-Logs go to stderr. SIGTERM or SIGINT: an orderly stop, exit 0."""
+Logs go to stderr. SIGTERM or SIGINT stops it in an orderly way, with exit code 0."""
 
 _OBJECTS_PER_COLLECTION: Final = 10_000
 """New objects until the garbage collector of an ingress looks at them. Python's 700 are those of a few requests, which
@@ -33,22 +33,22 @@ log = structlog.get_logger(__name__)
 
 
 class Server(Protocol):
-    """Runs until ``stop`` is set."""
+    """A server that runs until ``stop`` is set."""
 
     def __call__(
         self, settings: Settings, *, on_ready: Callable[[Ready], None], stop: asyncio.Event, ports: Ports
     ) -> Coroutine[Any, Any, None]:
-        """Return the coroutine that does it."""
+        """Return the coroutine that runs the server."""
         ...
 
 
 @click.command(epilog=_READY.format(name="dev", url='"http://..."'))
 @pass_setup
 def dev(setup: Setup) -> None:
-    """Run ingress and all stages in one process, on an embedded broker.
+    """Run the ingress and all stages in one process, on an embedded broker.
 
-    For trying and developing: the broker keeps records in memory, so an accepted webhook is lost when this process
-    ends. [kafka] is not needed; the store and everything else are as configured.
+    Only for trying and developing: the broker keeps records in memory, so accepted webhooks are lost when this process
+    ends. It needs no [kafka] settings; all other settings apply.
     """
     _run(setup, run_dev, webhook_secrets=True)
 
@@ -57,8 +57,8 @@ def dev(setup: Setup) -> None:
 @click.option(
     "--processes",
     type=click.IntRange(1, 256),
-    help="Serve with so many processes that share the port, for a machine with cores to spare. Each that ends is "
-    "replaced; health and metrics are those of all. Limits and rates of the settings hold per process.",
+    help="Number of processes that share the port, for a machine with cores to spare. A process that ends is "
+    "replaced. Health and metrics cover all processes. Limits and rates in the settings apply to each process.",
 )
 @click.option("--supervised", type=(int, int, int), hidden=True, help="Number, channel and port, by the supervisor.")
 @pass_setup
@@ -67,7 +67,7 @@ def ingress(setup: Setup, processes: int | None, supervised: tuple[int, int, int
     if supervised is not None:
         supervision = Supervision(*supervised)
         structlog.contextvars.bind_contextvars(process=supervision.number)
-        # it leaves the line on stdout to the supervisor, which prints one for all processes
+        # the supervisor prints one line on stdout for all its processes
         _run(
             setup,
             partial(run_ingress, supervision=supervision),
@@ -100,7 +100,7 @@ def _supervise(setup: Setup, count: int) -> None:
 
 @click.group()
 def work() -> None:
-    """Run one stage; scale it by running more of it, up to the partitions of its topic."""
+    """Run one stage. To scale it, run more processes, at most one per partition of its topic."""
 
 
 @work.command(epilog=_READY.format(name="process", url="null"))
@@ -120,7 +120,7 @@ def upload(setup: Setup) -> None:
 @work.command(epilog=_READY.format(name="confirm", url="null"))
 @pass_setup
 def confirm(setup: Setup) -> None:
-    """Notify ECS of the outcome of jobs, and fail jobs whose deadline passes."""
+    """Notify ECS of the outcome of each job, and fail jobs whose deadline passes."""
     _run_stage(setup, "confirm")
 
 
@@ -144,7 +144,7 @@ def _run(
 
 
 def _configured(setup: Setup, *, webhook_secrets: bool) -> Settings:
-    """Return the settings; from now on logs are as they say."""
+    """Return the settings, after configuring the logs from them."""
     warnings: list[str] = []
     settings = setup.settings(webhook_secrets=webhook_secrets, warn=warnings.append)
     configure_logging(settings.logging, Redaction(settings.secrets()))

@@ -1,4 +1,4 @@
-"""Collects the refused requests of a source from the ingress processes, and removes the files afterwards."""
+"""Collects the requests of a source that the ingress processes refuse, and deletes the files at the end."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from pipeline.webhooks.capture import CaptureBusy, RefusedRequest, Wanted, ask, 
 
 _PAUSE: Final = 0.5
 _PATIENCE: Final = 10
-"""After so many pauses without an ingress process that notices, the command says so."""
+"""After this many pauses without a reaction of an ingress process, the command prints a warning."""
 
 
 class SourceBusy(PermanentError):
-    """Another command captures requests of this source."""
+    """Another command is capturing requests of this source."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureTask:
-    """What to capture.
+    """The source to capture, and the limits.
 
     Attributes:
-        folder: Where command and ingress exchange files.
+        folder: Folder in which the command and the ingress exchange files.
         source: Kind and name, such as ``ecs.acme``.
-        until: When it ends.
-        limit: Most requests.
-        output: File that keeps them; None: they are deleted at the end.
+        until: When the capture ends.
+        limit: Maximum number of requests.
+        output: File to keep the requests in; None deletes them at the end.
     """
 
     folder: Path
@@ -46,17 +46,17 @@ class CaptureTask:
 
 
 Show = Callable[[Path, int, RefusedRequest], object]
-"""Takes the file, the number of a request in it, and the request."""
+"""Called with the file, the number of a request in it, and the request."""
 
 
 async def capture(task: CaptureTask, show: Show, *, pause: float = _PAUSE) -> int:
-    """Wait for refused requests and show each; return how many there were.
+    """Wait for refused requests and show each; return their number.
 
-    It ends when its time is over; with ``output`` also when there are enough. However it ends, the file that the
-    ingress wrote is deleted; if this process is killed, the ingress deletes it when its time is over.
+    It ends when its time is over, and with ``output`` also at the limit. At the end it always deletes the file that the
+    ingress wrote. If this process is killed, the ingress deletes the file when the time is over.
 
     Raises:
-        SourceBusy: Another command captures this source.
+        SourceBusy: Another command is capturing requests of this source.
         UsageRefused: The folder cannot be used.
     """
     wanted = _ask(task)
@@ -77,7 +77,7 @@ def _ask(task: CaptureTask) -> Wanted:
         return ask(task.folder, task.source, until=task.until, limit=task.limit)
     except CaptureBusy:
         raise SourceBusy(
-            "source_busy", f"requests of {task.source} are being captured by another command; wait for its end"
+            "source_busy", f"another command is capturing requests of {task.source}; wait until it ends"
         ) from None
     except OSError as error:
         raise UsageRefused("capture_folder", f"{task.folder} cannot be used ({error.strerror})") from None
@@ -89,7 +89,7 @@ async def _collected(task: CaptureTask, file: Path, show: Show, pause: float) ->
     while now() < task.until:
         there = await asyncio.to_thread(_size, file)
         if there and not size:
-            click.echo(f"capturing what is refused of {task.source} until {task.until:%H:%M:%S} UTC", err=True)
+            click.echo(f"capturing refused requests of {task.source} until {task.until:%H:%M:%S} UTC", err=True)
         if there > size:
             size = there
             known = len(requests)
@@ -101,7 +101,7 @@ async def _collected(task: CaptureTask, file: Path, show: Show, pause: float) ->
         looks += 1
         if looks == _PATIENCE and not size:
             click.echo(
-                "warning: no ingress process has noticed: one must run on this machine, as this user, "
+                "warning: no ingress process has reacted: one must run on this machine, as this user, "
                 "with the same ingress.capture_dir",
                 err=True,
             )

@@ -1,4 +1,4 @@
-"""Tries one request on a webhook, without a server: whether it is authentic, which event it is, and if not, why."""
+"""Tries one request on a webhook without a server: is it authentic, which event is it, which step fails and why."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pipeline.webhooks.verification import SignatureRefused, Step, explain
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How it went.
+    """The result of trying a request.
 
     Attributes:
-        steps: In order; the ingress accepts the request only if every step succeeds.
-        verified: What proved it authentic, or None.
-        identified: Which event it is, or None.
-        reason: Exact reason of a refusal, or None.
+        steps: The checks, in order. The ingress accepts the request only if every step succeeds.
+        verified: The proof that it is authentic, or None.
+        identified: The event, or None.
+        reason: The reason of a refusal, or None.
     """
 
     steps: tuple[Step, ...]
@@ -41,7 +41,7 @@ class Trial:
         return all(step.ok for step in self.steps)
 
     def document(self) -> dict[str, JsonValue]:
-        """Return it as JSON, with nothing of the body except type, key and id."""
+        """Return the result as JSON. Of the body it shows only type, key and id."""
         found = self.identified
         return {
             "verified": self.verified is not None,
@@ -56,18 +56,20 @@ class Trial:
 
 
 def try_request(one: Configured, request: WebhookRequest, at: datetime) -> Trial:
-    """Try a request on a webhook. Pure; never raises for what was received.
+    """Try a request on a webhook. It does no input or output, and raises for no request.
 
     Args:
         one: The webhook.
-        request: Its path may be the whole one or the one below the webhook's own; it may hold a secret segment.
-        at: When it came: decides which secrets are active, and how old it is.
+        request: Its path may be whole, or relative to the webhook's path; it may contain the secret segment.
+        at: Time of arrival. It decides which secrets are active, and how old the signature is.
     """
     path = _path_below(one, request.path)
     steps = [_route(one, path), _media_type(one, request.headers)]
     verified, reason = _verified(one, replace(request, path=path), at, steps)
     if verified and (check := _url_check(one, request, verified)):
-        steps.append(Step("url_check", ok=True, detail=f"{check} is answered, and no event"))
+        steps.append(
+            Step("url_check", ok=True, detail=f"the ingress answers {check} itself; the request is not an event")
+        )
         return Trial(tuple(steps), verified, None, reason)
     stored = tuple(header for header in request.headers if header[0] in one.webhook.verifier.stored_headers)
     paths = [verified.path] if verified else _possible_paths(one, path)
@@ -76,17 +78,17 @@ def try_request(one: Configured, request: WebhookRequest, at: datetime) -> Trial
 
 
 def _path_below(one: Configured, path: str) -> str:
-    """Return the path below the webhook's own, for either form of path."""
+    """Return the path relative to the webhook's path, for both forms of path."""
     base = one.webhook.path
     return path.removeprefix(base) if path == base or path.startswith(base + "/") else path
 
 
 def _route(one: Configured, path: str) -> Step:
     if path and not path.startswith("/"):
-        return Step("route", ok=False, detail="a path begins with /")
+        return Step("route", ok=False, detail="a path must begin with /")
     if path and not one.webhook.policy.below:
-        return Step("route", ok=False, detail=f"nothing is received below {one.webhook.path}: 404")
-    return Step("route", ok=True, detail=f"{one.webhook.path} is {one.table}")
+        return Step("route", ok=False, detail=f"{one.webhook.path} has no paths below it: 404")
+    return Step("route", ok=True, detail=f"{one.webhook.path} belongs to {one.table}")
 
 
 def _media_type(one: Configured, headers: Headers) -> Step:
@@ -102,7 +104,7 @@ def _media_type(one: Configured, headers: Headers) -> Step:
 def _verified(
     one: Configured, request: WebhookRequest, at: datetime, steps: list[Step]
 ) -> tuple[Verified | None, str | None]:
-    """Return what proved the request authentic, or why nothing did; add the steps."""
+    """Return the proof that the request is authentic, or the reason why there is none; add the steps."""
     verifier = one.webhook.verifier
     scheme = verifier.scheme_for(request) if isinstance(verifier, Explainable) else None
     if scheme is not None:
@@ -122,7 +124,7 @@ def _verified(
 
 
 def _signed_bytes(verifier: Verifier, request: WebhookRequest) -> bytes:
-    """Return what the sender signed of the body; an unreadable body as received, so that the steps say more."""
+    """Return the part of the body that the sender signed; an unreadable body as received, to try further steps."""
     try:
         return verifier.signed_bytes(request) if isinstance(verifier, SchemeVerifier) else request.body
     except (SignatureRefused, InvalidBody):
@@ -138,7 +140,7 @@ def _url_check(one: Configured, request: WebhookRequest, verified: Verified) -> 
 
 
 def _possible_paths(one: Configured, path: str) -> list[str]:
-    """Return the possible paths of an unproved request: as it came, or without a first segment that may be a secret."""
+    """Return the possible paths of an unverified request: whole, and without a first segment that may be a secret."""
     _, _, rest = path[1:].partition("/")
     return [path, f"/{rest}"] if one.webhook.policy.below and rest else [path]
 

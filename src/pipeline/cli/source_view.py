@@ -1,4 +1,4 @@
-"""The configured webhooks, with their settings."""
+"""The configured webhooks, each with its settings."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Key = SecretSettings | PublicKeySettings
 Table = EcsIntegration | WeavrIntegration | WebhookIntegration
 
 SEGMENT: Final = "{secret}"
-"""Shown in a path in place of the secret segment."""
+"""Replaces the secret segment of a path in output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """One webhook.
+    """One configured webhook.
 
     Attributes:
-        table: Its table's name in the settings, such as ``weavr.acme``.
-        settings: That table.
+        table: Name of its table in the settings, such as ``weavr.acme``.
+        settings: The contents of that table.
         webhook: The webhook that the ingress serves for it.
-        scheme: How requests are verified, as its settings name it.
-        body_unsigned: Whether a signature proves nothing about the body.
+        scheme: The name of its verification scheme in the settings.
+        body_unsigned: Whether the signature does not cover the body.
         keys: Secrets and public keys, in the order in which they are tried.
     """
 
@@ -46,13 +46,13 @@ class Configured:
 
     @property
     def path(self) -> str:
-        """The webhook's path; a secret segment is not shown."""
+        """The webhook's path, without its secret segment."""
         hidden = isinstance(self.settings, WeavrIntegration) and self.settings.path_secret is not None
         return f"{self.webhook.path}/{SEGMENT}" if hidden else self.webhook.path
 
     @property
     def preset(self) -> str | None:
-        """The preset that configures it, or None."""
+        """The preset in its settings, or None."""
         return self.settings.preset if isinstance(self.settings, WebhookIntegration) else None
 
     @property
@@ -65,7 +65,7 @@ class Configured:
         return [self.settings.events_topic or Topic.BATCH_REQUESTED]
 
     def document(self, now: datetime) -> dict[str, JsonValue]:
-        """Return it as JSON, without reading a secret."""
+        """Return the webhook as JSON. Reads no secret."""
         policy = self.webhook.policy
         return {
             "name": self.webhook.integration,
@@ -89,7 +89,7 @@ def configured(settings: Settings, *, secrets: bool = False) -> list[Configured]
 
     Args:
         settings: As loaded.
-        secrets: Whether to read the secrets, to verify requests.
+        secrets: Whether to read the secrets; verification needs them.
 
     Raises:
         ConfigError: A kind of source is not installed, or refuses its options.
@@ -102,16 +102,18 @@ def configured(settings: Settings, *, secrets: bool = False) -> list[Configured]
 
 
 def find_source(sources: Sequence[Configured], name: str) -> Configured:
-    """Return the webhook that a command line names: by its name, or by its table where several have the name.
+    """Return the webhook with this name, or with this table name where several share a name.
 
     Raises:
-        NotFound: None, or several.
+        NotFound: No webhook, or several, have the name.
     """
     found = [one for one in sources if name in (one.table, one.webhook.integration)]
     if len(found) == 1:
         return found[0]
     names = ", ".join(one.table for one in found or sources)
-    why = f"several sources are called {name!r}: say which of" if found else f"there is no source {name!r}; there are"
+    why = (
+        f"several sources have the name {name!r}: give one of" if found else f"there is no source {name!r}; configured:"
+    )
     raise NotFound("source_unknown", f"{why} {names or 'none'}")
 
 

@@ -1,4 +1,4 @@
-"""``pipeline sources``: list the configured webhooks, and find out why a request to one is refused."""
+"""``pipeline sources``: list the configured webhooks, and find out why one refuses a request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group()
 def sources() -> None:
-    """Look at the configured webhooks, and find out why a request to one is refused."""
+    """List the configured webhooks, and find out why one refuses a request."""
 
 
 @sources.command(
@@ -43,9 +43,9 @@ def sources() -> None:
 @json_option
 @pass_setup
 def list_sources(setup: Setup, *, as_json: bool) -> None:
-    """Print every configured webhook: path, verification, keys with their dates, topics. With --json one per line.
+    """Print each configured webhook: path, verification, keys with their dates, topics. With --json, one per line.
 
-    It reads and shows no secret; a secret path segment is shown as {secret}.
+    It neither reads nor shows secrets. A secret path segment appears as {secret}.
     """
     found = configured(setup.settings())
     if as_json:
@@ -64,14 +64,25 @@ Examples:
   pipeline sources test acme --captured FILE --number 1 --try-all""",
 )
 @click.argument("name", metavar="SOURCE")
-@click.option("--path", default="", help="Path below the webhook's own, such as /managed_cards/watch.")
-@click.option("--headers", "headers_file", type=_file, help="Headers: lines `Name: value` as of curl -D, or JSON.")
-@click.option("--body", "body_file", type=_file, help="The body, raw.")
-@click.option("--client", default="-", help="Address of the sender, where that decides.")
-@click.option("--at", "at", type=Time(future=True), help="When it came: ISO 8601 with a zone. Default: now.")
-@click.option("--captured", "captured_file", type=_file, help="File of `sources capture`, instead of the above.")
-@click.option("--number", default=1, show_default=True, type=click.IntRange(min=1), help="Which request of that file.")
-@click.option("--try-all", is_flag=True, help="Try all known ways of applying the secrets; exit 0 if one matches.")
+@click.option("--path", default="", help="Path relative to the webhook's path, such as /managed_cards/watch.")
+@click.option(
+    "--headers",
+    "headers_file",
+    type=_file,
+    help="File of headers: `Name: value` lines, as curl -D writes them, or JSON.",
+)
+@click.option("--body", "body_file", type=_file, help="File with the raw body.")
+@click.option("--client", default="-", help="IP address of the sender, if the source checks it.")
+@click.option("--at", "at", type=Time(future=True), help="Time of arrival: ISO 8601 with a zone. Default: now.")
+@click.option(
+    "--captured", "captured_file", type=_file, help="File of `sources capture`, instead of the options above."
+)
+@click.option(
+    "--number", default=1, show_default=True, type=click.IntRange(min=1), help="Number of the request in that file."
+)
+@click.option(
+    "--try-all", is_flag=True, help="Try all known signature schemes with the source's secrets; exit 0 if one matches."
+)
 @json_option
 @pass_setup
 @click.pass_context
@@ -90,10 +101,11 @@ def test(
     try_all: bool,
     as_json: bool,
 ) -> None:
-    """Try a request on a source, offline: is it authentic, which event is it, and which step fails.
+    """Try a request on a source, offline: is it authentic, which event is it, which step fails.
 
-    SOURCE is a name, or its table where several sources have that name (weavr.acme). It reads the secrets from their
-    files, and prints no secret, no signature and no body. Exit 0 if the ingress would accept the request, else 1.
+    SOURCE is a name, or a table such as weavr.acme where several sources share a name. The command reads the secrets
+    from their files, and never prints a secret, a signature or a body. Exit 0 if the ingress would accept the request,
+    otherwise 1.
     """
     given = _Given(path, headers_file, body_file, client, at if isinstance(at, datetime) else None)
     one = find_source(configured(setup.settings(webhook_secrets=True), secrets=True), name)
@@ -116,17 +128,21 @@ def test(
 Examples:
   pipeline sources capture acme --for 10m
   pipeline sources capture acme --for 10m --limit 1 --output refused.jsonl
-Exit 0: something was captured. Exit 1: nothing was.""",
+Exit 0: at least one request was captured. Exit 1: none.""",
 )
 @click.argument("name", metavar="SOURCE")
-@click.option("--for", "span", required=True, type=Duration(), help="How long, at most 1h, such as 10m.")
+@click.option("--for", "span", required=True, type=Duration(), help="How long to capture, e.g. 10m; at most 1h.")
 @click.option(
-    "--limit", default=100, show_default=True, type=click.IntRange(1, MOST_REQUESTS), help="Most requests to keep."
+    "--limit",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1, MOST_REQUESTS),
+    help="Maximum number of requests to keep.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the requests in this file (0600), and end when there are enough. Deleting it is up to you.",
+    help="Keep the requests in this file (mode 0600), and end at --limit. Delete the file yourself.",
 )
 @json_option
 @pass_setup
@@ -134,10 +150,11 @@ Exit 0: something was captured. Exit 1: nothing was.""",
 def capture_requests(
     ctx: click.Context, setup: Setup, *, name: str, span: timedelta, limit: int, output: Path | None, as_json: bool
 ) -> None:
-    """Make the ingress processes of this machine store the requests that they refuse of a source, to try them on it.
+    """Store the requests of a source that the ingress processes on this machine refuse, for `sources test`.
 
-    Only its owner can read the file, its size is bounded, and it is deleted when the time is over, or by Ctrl-C: it may
-    hold a secret in a header or in the path. Needs ingress.capture_dir, and the user that the ingress runs as.
+    Requests may hold a secret in a header or in the path. So only the owner can read their file, its size is bounded,
+    and it is deleted when the time is over or you press Ctrl-C. Needs the setting ingress.capture_dir; run it as the
+    user of the ingress.
     """
     settings = setup.settings()
     one = find_source(configured(settings), name)
@@ -148,7 +165,7 @@ def capture_requests(
             "start it again, and give this command the same settings",
         )
     if span > MOST_TIME:
-        raise UsageRefused("capture_span", "--for takes at most 1h: what is captured may hold a secret")
+        raise UsageRefused("capture_span", "--for must be at most 1h, because captured requests may hold a secret")
     task = CaptureTask(
         folder=settings.ingress.capture_dir,
         source=f"{one.webhook.kind}.{one.webhook.integration}",
@@ -163,14 +180,14 @@ def capture_requests(
         _show(kept or file, number, request, f"{tried} --number {number}", as_json=as_json)
 
     count = asyncio.run(capture(task, show))
-    left = "nothing is left of them" if kept is None else f"they are in {kept}: delete it when you are done"
-    click.echo(f"{count} requests captured; {left}" if count else "nothing was refused", err=True)
+    left = "their file is deleted" if kept is None else f"they are in {kept}: delete it when you are done"
+    click.echo(f"{count} requests captured; {left}" if count else "no request was refused", err=True)
     ctx.exit(ExitCode.OK if count else ExitCode.FINDING)
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A request as the command line describes it."""
+    """A request that command line options describe."""
 
     path: str
     headers_file: Path | None
@@ -190,7 +207,7 @@ class _Given:
         try:
             requests = read_captured(file)
         except (OSError, ValueError):
-            raise UsageRefused("input_unreadable", f"{file} is no file of `sources capture`") from None
+            raise UsageRefused("input_unreadable", f"{file} is not a file of `sources capture`") from None
         if number > len(requests):
             raise NotFound("request_unknown", f"{file} holds {len(requests)} requests")
         found = requests[number - 1]
@@ -198,7 +215,7 @@ class _Given:
 
 
 def _matches(one: Configured, request: WebhookRequest, at: datetime) -> list[Match]:
-    """Return what verifies the request as it was sent; otherwise what verifies its body without compression."""
+    """Return the schemes that verify the request as sent; if none does, those that verify its decompressed body."""
     secrets = one.settings.webhook_secrets()
     found = discover(request.headers, request.body, at, secrets)
     if found or not one.table.startswith("webhooks."):
@@ -234,11 +251,11 @@ def _print_matches(one: Configured, matches: Sequence[Match]) -> None:
         if options:
             click.echo(f"{table}\n{options}", nl=False)
     if not matches:
-        click.echo("no known way of applying these secrets matches", err=True)
+        click.echo("no known signature scheme matches with these secrets", err=True)
 
 
 def _program(setup: Setup) -> str:
-    """Return the command with this run's settings, as it can be typed anywhere."""
+    """Return the start of a command line with this run's settings, usable in any folder."""
     if setup.path is None or setup.path == Path(DEFAULT_FILE):
         return "pipeline"
     return f"pipeline --config {shlex.quote(str(setup.path))}"

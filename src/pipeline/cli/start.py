@@ -1,4 +1,4 @@
-"""The entry point of the command: runs it, or says what to install. It imports nothing that a subscriber lacks."""
+"""The entry point of the command: runs it, or says what to install. Its imports work without the extra ``server``."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ SERVER_PACKAGES: Final = (
     "rich",
     "uvloop",
 )
-"""What the extra ``server`` installs, as it is imported."""
+"""Import names of the packages that the extra ``server`` installs."""
 _USAGE: Final = 2
-"""``ExitCode.USAGE``, which cannot be imported here."""
+"""The same as ``ExitCode.USAGE``, whose module needs the extra ``server``."""
 _REMEDY: Final = 'The pipeline command needs the extra "server": pip install "card-pipeline[server]"'
 
 
 def main(ports: Ports | None = None) -> None:
-    """Run the command line of this process; exit with 2 where the extra ``server`` is not installed.
+    """Run the command line of this process; exit with 2 if the extra ``server`` is not installed.
 
     Args:
-        ports: What commands reach the outside world through; None for the real ones.
+        ports: How commands reach the broker, the store and other servers; None for the real ones.
     """
-    end_on_sigterm()  # before the imports, which take most of the first second
+    end_on_sigterm()  # before the imports, which take most of the start time
     missing = [name for name in SERVER_PACKAGES if find_spec(name) is None]
     if missing:
         names = ", ".join(missing)
         sys.stderr.write(f"error: server_missing: {_REMEDY} (not installed: {names})\n")
         sys.exit(_USAGE)
-    from pipeline.cli.root import cli  # noqa: PLC0415 - only now is it known that click is there
+    from pipeline.cli.root import cli  # noqa: PLC0415 - it needs click, which may be missing
 
     cli(prog_name="pipeline", obj=ports)

@@ -20,13 +20,13 @@ def now() -> datetime:
 
 
 def parse_duration(text: str) -> timedelta | None:
-    """Return the duration that a text such as ``90s``, ``10m``, ``2h`` or ``3d`` means; None if it is none."""
+    """Parse a duration such as ``90s``, ``10m``, ``2h`` or ``3d``; return None for any other text."""
     found = _DURATION.fullmatch(text)
     return timedelta(seconds=int(found[1]) * _SECONDS[found[2]]) if found else None
 
 
 def shown_duration(duration: timedelta) -> str:
-    """Return a duration of at least zero as people say it: its largest unit, such as ``90 s``, ``14 min``, ``3 h``."""
+    """Format a duration of at least zero in its largest unit, such as ``90 s``, ``14 min``, ``3 h``."""
     seconds = int(duration.total_seconds())
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
@@ -40,10 +40,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic at run
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return a timedelta above zero."""
+        """Return the text as a positive timedelta."""
         duration = value if isinstance(value, timedelta) else parse_duration(value)
         if not duration:
-            self.fail(f"{value!r} is no duration such as 90s, 10m, 2h or 3d", param, ctx)
+            self.fail(f"{value!r} is not a duration such as 90s, 10m, 2h or 3d", param, ctx)
         return duration
 
 
@@ -51,8 +51,8 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # as above
     """A time: ISO 8601 with a zone, or a duration before now.
 
     Args:
-        edges: Whether ``earliest`` and ``latest`` are accepted too.
-        future: Whether it may be in the future.
+        edges: Whether to also accept ``earliest`` and ``latest``.
+        future: Whether the time may be in the future.
     """
 
     name = "time"
@@ -73,13 +73,13 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # as above
         if time is None:
             edges = ", earliest or latest" if self._edges else ""
             self.fail(
-                f"{value!r} is no time: ISO 8601 with a zone such as 2026-01-22T22:43:59Z, "
-                f"a duration before now such as 2h{edges}",
+                f"{value!r} is not a time: write ISO 8601 with a zone such as 2026-01-22T22:43:59Z, "
+                f"or e.g. 2h for two hours ago{edges}",
                 param,
                 ctx,
             )
         if time > now() and not self._future:
-            self.fail(f"{value!r} lies in the future", param, ctx)
+            self.fail(f"{value!r} is in the future", param, ctx)
         return time
 
 

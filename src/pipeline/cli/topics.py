@@ -1,4 +1,4 @@
-"""``pipeline topics``: create, check and export the Kafka topics; skip a batch that cannot be decoded."""
+"""``pipeline topics``: create, check and export the Kafka topics; skip an undecodable batch."""
 
 from __future__ import annotations
 
@@ -28,16 +28,20 @@ from pipeline.subscriber import dead_letter_topics
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 all_option: _Decorator = click.option(
-    "--all", "every", is_flag=True, help="Also topics of sources that are not configured."
+    "--all", "every", is_flag=True, help="Include the topics of sources that are not configured."
 )
 group_option: _Decorator = click.option(
-    "--group", "groups", metavar="NAME", multiple=True, help="Of a subscriber: its dead-letter topics too. Repeatable."
+    "--group",
+    "groups",
+    metavar="NAME",
+    multiple=True,
+    help="Include the dead-letter topics of this subscriber's group. Repeatable.",
 )
 
 
 @click.group()
 def topics() -> None:
-    """Create, check and export the Kafka topics; skip a batch that cannot be decoded."""
+    """Create, check and export the Kafka topics; skip an undecodable batch."""
 
 
 @topics.command(epilog="Example: pipeline --config prod.toml topics create --group fraud")
@@ -47,10 +51,10 @@ def topics() -> None:
 @pass_setup
 @click.pass_context
 def create(ctx: click.Context, setup: Setup, *, every: bool, groups: Sequence[str], as_json: bool) -> None:
-    """Create the missing topics of the configured sources and of the audit log; leave existing topics as they are.
+    """Create the missing topics of the configured sources and of the audit log; never change an existing topic.
 
-    If no source is configured, all topics are created. May be repeated. Exit 1 if an existing topic differs so that a
-    promise breaks: a broker that creates topics on first use may have made it. Each difference comes with its remedy.
+    If no source is configured, creates all topics. Safe to repeat. Exit 1 if an existing topic has settings that break
+    a promise, for example because the broker created it on first use. Prints a remedy for each difference.
     """
     settings = setup.settings()
     results = asyncio.run(create_topics(settings.cluster, _specs(settings, groups, every=every)))
@@ -74,7 +78,7 @@ def create(ctx: click.Context, setup: Setup, *, every: bool, groups: Sequence[st
 @pass_setup
 @click.pass_context
 def check(ctx: click.Context, setup: Setup, *, every: bool, groups: Sequence[str], as_json: bool) -> None:
-    """Compare the cluster with the topics that `topics create` creates.
+    """Compare the topics in the cluster with those that `topics create` makes.
 
     Exit 1 if a difference breaks a promise (docs/reference/topics.md).
     """
@@ -89,7 +93,7 @@ def check(ctx: click.Context, setup: Setup, *, every: bool, groups: Sequence[str
         print_table(columns, rows)
         _print_remedies([one for one in findings if one.breaks])
     else:
-        click.echo("ok: all topics are as they should be")
+        click.echo("ok: all topics are correct")
     ctx.exit(ExitCode.FINDING if broken else ExitCode.OK)
 
 
@@ -107,8 +111,8 @@ def _print_remedies(broken: Sequence[TopicFinding]) -> None:
 @group_option
 @pass_setup
 def export(setup: Setup, *, as_format: str, groups: Sequence[str]) -> None:
-    """Print all topics as they should be, for other tools that create them. Without [kafka]: with its defaults."""
-    del as_format  # the only one so far; scripts name it, so that a second one changes nothing for them
+    """Print the definition of every topic, for other tools that create them. Without [kafka], uses its defaults."""
+    del as_format  # the only format so far; scripts name it, so that a second format does not change them
     settings = setup.settings()
     kafka = settings.kafka or KafkaSettings(bootstrap_servers="unused:1")
     click.echo(json.dumps(topic_table(kafka, _specs(settings, groups, every=True)), indent=2))
@@ -121,16 +125,18 @@ Examples:
   pipeline topics skip --group process --topic card-batch.requested --partition 3 --offset 1042
   pipeline topics skip --group process --topic card-batch.requested --partition 3 --offset 1042 \\
     --reason "written by a test client, INC-7" --execute
-Without --execute nothing is changed. Stop the group first.""",
+Without --execute, nothing changes. Stop the group first.""",
 )
-@click.option("--group", required=True, help="The consumer group; of a stage its name alone will do.")
+@click.option("--group", required=True, help="The consumer group; for a stage, its name is enough.")
 @click.option("--topic", required=True, help="The topic, with or without the cluster's prefix.")
 @click.option("--partition", required=True, type=click.IntRange(min=0), help="The partition.")
 @click.option(
-    "--offset", required=True, type=click.IntRange(min=0), help="The offset that kafka_batch_undecodable names."
+    "--offset", required=True, type=click.IntRange(min=0), help="The offset in the log event kafka_batch_undecodable."
 )
-@click.option("--reason", help="Why its records can be given up: goes to the audit log. Needed with --execute.")
-@click.option("--execute", is_flag=True, help="Do it. Default: only say what would be done.")
+@click.option(
+    "--reason", help="Why you give up the records of the batch; the audit log keeps it. Required with --execute."
+)
+@click.option("--execute", is_flag=True, help="Do it. Default: a dry run.")
 @json_option
 @pass_setup
 def skip_batch(
@@ -144,13 +150,13 @@ def skip_batch(
     execute: bool,
     as_json: bool,
 ) -> None:
-    """Let a stopped group continue past a batch that cannot be decoded: a dry run, unless --execute is given.
+    """Let a stopped group continue after a batch that cannot be decoded. A dry run, unless you give --execute.
 
-    The batch stays in its topic; the group does not get its records. Exit 1 if the group has live members or has not
-    come up to the batch yet, if the batch can be decoded, or if there is no such group or topic.
+    The batch stays in its topic, but the group does not get its records. Exit 1 if the group has live members or has
+    not reached the batch yet, if the batch can be decoded, or if the group or the topic does not exist.
     """
     if execute and not (reason or "").strip():
-        raise UsageRefused("reason_missing", "--execute needs --reason: why the records of the batch can be given up")
+        raise UsageRefused("reason_missing", "--execute needs --reason: why you give up the records of the batch")
     where = Partition(logical_topic(topic, setup.settings()), partition)
     if execute:
         order = Order(shorten(reason or "", REASON_LIMIT), dry_run=False, yes=True, repeat=None)
@@ -184,7 +190,7 @@ async def _skip(setup: Setup, group: str, partition: Partition, offset: int, ord
 def _print_skip(found: Skip, *, executed: bool) -> None:
     columns = ("topic", "partition", "committed", "becomes", "skipped", "why")
     print_table(columns, [[getattr(found, name) for name in columns]])
-    done = "done" if executed else "dry run, nothing was changed; --execute does it"
+    done = "done" if executed else "dry run, nothing changed; add --execute to do it"
     click.echo(f"{found.group}: {found.skipped} offsets skipped ({done})", err=True)
 
 

@@ -110,4 +110,4 @@ def test_an_empty_log_is_sound(home: Path, run: Run) -> None:
     del home
     result = run("audit", "verify")
     assert result.stdout == "ok: 0 events in 0 segments; 0 heads compared\n"
-    assert "does [store] of the settings name the right one?" in result.stderr
+    assert "check that [store] in the settings names the right store" in result.stderr

@@ -74,12 +74,12 @@ def test_a_large_gzip_is_inflated_in_pieces(home: Path, run: Run) -> None:
         (
             gzip.compress(GOOD, mtime=0)[:-12],
             {"code": "source_gzip_truncated", "line": None},
-            "The file begins like gzip, but its data are damaged or end too early.",
+            "The file begins like gzip, but its data is damaged or ends too early.",
         ),
         (
             b"\x1f\x8b" + b"\x00" * 40,
             {"code": "source_gzip_broken", "line": None},
-            "The file begins like gzip, but its data are damaged or end too early.",
+            "The file begins like gzip, but its data is damaged or ends too early.",
         ),
     ],
 )
@@ -100,7 +100,7 @@ def test_an_unknown_integration_is_refused_with_those_there_are(home: Path, run:
     (home / "in.csv").write_bytes(GOOD)
     result = run(*arguments(integration="acne"))
     assert result.exit_code == 2
-    assert result.stderr == "error: integration_unknown: no integration 'acne' is configured; there are: acme\n"
+    assert result.stderr == "error: integration_unknown: no integration 'acne' is configured; configured: acme\n"
 
 
 def test_a_missing_input_is_a_wrong_command_line(home: Path, run: Run) -> None:

@@ -107,7 +107,7 @@ def test_a_reason_is_needed(home: Path, run: Run, publishers: list[RememberingPu
     result = run("job", command, NAME, "--reason", " ", "--yes")
     assert (result.exit_code, result.stderr) == (
         2,
-        "error: reason_missing: --reason is needed: why the command is given; or --dry-run, which changes nothing\n",
+        "error: reason_missing: give --reason, which the audit log keeps, or --dry-run, which changes nothing\n",
     )
     assert (receipts(home), publishers) == ([], [])
 
@@ -206,7 +206,7 @@ def test_only_the_same_command_is_repeated_by_its_id(home: Path, run: Run) -> No
     (file,) = receipts(home)
     other = run("job", "purge", NAME, *WHY, "--id", file.stem)
     assert (other.exit_code, other.stderr.split(": ")[1]) == (2, "command_differs")
-    assert "that of another command: job notify;" in other.stderr
+    assert "belongs to another command: job notify;" in other.stderr
     for unknown in ("1769033039295-00000000", "no id/at all"):
         result = run("job", "notify", NAME, *WHY, "--id", unknown)
         assert (result.exit_code, result.stderr.split(": ")[1]) == (1, "command_unknown")
@@ -214,7 +214,7 @@ def test_only_the_same_command_is_repeated_by_its_id(home: Path, run: Run) -> No
     damaged = run("job", "notify", NAME, *WHY, "--id", file.stem)
     assert (damaged.exit_code, damaged.stderr) == (
         1,
-        f"error: command_unreadable: commands/{file.stem}.json is damaged; leave out --id\n",
+        f"error: command_unreadable: commands/{file.stem}.json cannot be read; give the command again without --id\n",
     )
 
 
@@ -329,9 +329,7 @@ def test_open_jobs_of_a_removed_integration_have_a_way_out(home: Path, run: Run)
     settings = (home / "pipeline.toml").read_text()
     (home / "pipeline.toml").write_text(settings.replace("ecs.acme", "ecs.other"))
     result = run("job", "cancel", "--all-open", "--integration", "acme", *WHY)
-    assert result.stdout == (
-        f"{NAME}: cancelled; ECS is not notified, because its integration is not in the settings\n"
-    )
+    assert result.stdout == (f"{NAME}: cancelled; ECS is not notified, because the settings lack its integration\n")
     assert run("job", "list").stdout.splitlines()[1:] == []
     view = json.loads(run("job", "show", NAME, "--json").stdout)
     assert (view["state"], view["outcome"]["reason"]) == ("closed", "cancelled")
@@ -345,7 +343,7 @@ def test_waiting_jobs_continue_by_one_command(home: Path, run: Run) -> None:
         "command": None,
     }
     other = run("job", "retry", "--all-waiting", "--code", "circuit_open", *WHY)
-    assert other.stdout == "0 waits end now\n"
+    assert other.stdout == "0 jobs continue now\n"
     done = json.loads(run("job", "retry", "--all-waiting", "--integration", "acme", *WHY, "--json").stdout)
     assert (done["resumed"], done["integrations"]) == (1, {"acme": 1})
     (audited,) = [json.loads(one.value) for one in sent() if one.topic is Topic.AUDIT_EVENTS]
@@ -381,9 +379,9 @@ def test_an_integration_is_paused_and_resumed(home: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("acme", "--until", "2020-01-01T00:00:00Z"), "is not ahead"),
+        (("acme", "--until", "2020-01-01T00:00:00Z"), "is not in the future"),
         (("acme",), "Missing option '--until'"),
-        (("other", "--until", "2h"), "the settings have no integration 'other'"),
+        (("other", "--until", "2h"), "the settings have no job integration 'other'"),
     ],
 )
 def test_a_pause_needs_an_end_ahead_and_an_integration(

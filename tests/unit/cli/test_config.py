@@ -22,7 +22,7 @@ def test_check_without_a_file_checks_the_defaults(empty: Path, run: Run) -> None
     del empty
     result = run("config", "check")
     assert result.exit_code == 0
-    assert result.stdout == "ok: no settings file: defaults\n"
+    assert result.stdout == "ok: defaults, since there is no settings file\n"
     assert result.stderr.startswith("warning: kafka: is missing; ")
 
 
@@ -120,7 +120,7 @@ def test_check_works_without_the_files_and_names_them(home: Path, run: Run) -> N
     result = run("config", "check", "--offline")
     assert (result.exit_code, result.stdout) == (0, "ok: pipeline.toml\n")
     unchecked = ["ecs.acme.webhook.secrets.0.file", "parts.keys.0.file", "ecs.acme.callback.token_file"]
-    assert result.stderr.splitlines() == [f"unchecked: {key}: the file was not read (--offline)" for key in unchecked]
+    assert result.stderr.splitlines() == [f"unchecked: {key}: file not read (--offline)" for key in unchecked]
     assert json.loads(run("config", "check", "--offline", "--json").stdout)["unchecked"] == unchecked
 
 

@@ -216,7 +216,7 @@ def test_show_masks_the_value_and_names_the_reason(run: Run, letters: DeadLetter
         assert "planted" not in text
 
 
-@pytest.mark.parametrize(("item", "what"), [("zz", "nothing"), ("", "2 dead letters")])
+@pytest.mark.parametrize(("item", "what"), [("zz", "no dead letter has"), ("", "2 dead letters have")])
 @pytest.mark.parametrize("command", ["show", "replay", "discard"])
 def test_an_id_must_mean_one(run: Run, letters: DeadLetterTopics, command: str, item: str, what: str) -> None:
     letters.put(record(offset=1))
@@ -224,7 +224,7 @@ def test_an_id_must_mean_one(run: Run, letters: DeadLetterTopics, command: str, 
     result = run("dead-letters", command, item, *(() if command == "show" else WHY))
     assert (result.exit_code, result.stderr) == (
         1,
-        f"error: dead_letter_unknown: {what} with an id that begins with {item!r}\n",
+        f"error: dead_letter_unknown: {what} an id that begins with {item!r}\n",
     )
     assert published() == []
 
@@ -261,8 +261,9 @@ def test_a_letter_in_the_topic_of_another_group_is_not_replayed(
     letters.held[0] = replace(letters.held[0], topic=kept_in)
     result = run("dead-letters", "replay", "--code", "handler_poison", *WHY)
     assert (result.exit_code, published(topic, Topic.AUDIT_EVENTS)) == (0, [])
-    assert f"warning: {kept_in}, partition 0, offset 0: The dead letter is not in the topic of its group\n" in (
-        result.stderr
+    assert (
+        f"warning: {kept_in}, partition 0, offset 0: The dead letter is not in the topic of the group that it names\n"
+        in (result.stderr)
     )
 
 
@@ -282,7 +283,7 @@ def test_a_replay_is_a_dry_run_unless_yes_is_given(home: Path, run: Run, letters
         result = run("dead-letters", "replay", "--group", "billing", *arguments)
         assert result.exit_code == 0
         assert result.stdout.endswith("  billing  card-events.fees  acme/card/1  handler_poison: would be replayed\n")
-        assert result.stderr == "1 dead letters would be replayed (dry run, nothing was changed; --yes does it)\n"
+        assert result.stderr == "1 dead letters would be replayed (dry run, nothing changed; add --yes to do it)\n"
     assert (published(), files(home)) == ([], [])
 
 
@@ -325,7 +326,7 @@ def test_the_same_command_replays_nothing_twice(run: Run, letters: DeadLetterTop
     letters.put(record(offset=2))
     arguments = ("dead-letters", "replay", "--code", "handler_poison", *WHY)
     assert run(*arguments, "--limit", "1").stderr.splitlines()[1:] == [
-        "warning: --limit is reached and more match; give the command again",
+        "warning: stopped at --limit; more dead letters match, so give the command again",
         "1 dead letters replayed",
     ]
     assert run(*arguments).stderr.splitlines()[1:] == ["1 dead letters replayed"]

@@ -270,7 +270,7 @@ def test_a_dead_letter_says_why_it_is_one(run: Run, topics: Topics) -> None:
 def test_a_name_that_means_nothing_is_refused_with_those_that_do(run: Run, topics: Topics) -> None:
     result = run("events", "tail", "--topic", "card-events.cards")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: topic_name: 'card-events.cards' is no topic")
+    assert result.stderr.startswith("error: topic_name: 'card-events.cards' is not a topic")
     assert "managed-cards" in result.stderr
     assert topics.asked is None
 
@@ -290,11 +290,11 @@ def test_without_weavr_its_topics_are_not_looked_for(run: Run, topics: Topics, *
 def test_a_missing_topic_is_an_error_only_where_it_was_named(run: Run, topics: Topics) -> None:
     topics.gone = {Topic.EVENTS_LOGIN}
     result = run("events", "tail")
-    assert (result.exit_code, result.stderr) == (0, "warning: there is no topic card-events.login in this cluster\n")
+    assert (result.exit_code, result.stderr) == (0, "warning: this cluster has no topic card-events.login\n")
     result = run("events", "tail", "--topic", "login")
     assert (result.exit_code, result.stderr) == (
         1,
-        "error: topic_unknown: there is no topic card-events.login in this cluster\n",
+        "error: topic_unknown: this cluster has no topic card-events.login\n",
     )
 
 
@@ -363,7 +363,7 @@ def test_a_rewind_is_a_dry_run_first(run: Run, group: Group) -> None:
             "card-events.login\t1\t-\t3\t0\t0",
         ],
     )
-    assert result.stderr == "billing: 4 records again, 0 skipped (dry run, nothing was changed; --execute does it)\n"
+    assert result.stderr == "billing: 4 records again, 0 skipped (dry run, nothing changed; add --execute to do it)\n"
     assert (group.planned, group.moved) == ([("billing", AT, [])], [])
 
 

@@ -84,7 +84,7 @@ def test_a_question_that_nobody_can_answer_is_refused() -> None:
     """A script without --yes learns what to give."""
     result = CliRunner().invoke(ending_by(asking), ["go"], input="")
     assert result.exit_code == 2
-    assert "error: nobody_answers: there is nobody to ask here; give --yes" in result.stderr
+    assert "error: nobody_answers: cannot ask for confirmation without a terminal; give --yes" in result.stderr
 
 
 def test_the_answer_no_is_no_interruption() -> None:

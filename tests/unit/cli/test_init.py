@@ -28,7 +28,7 @@ def test_ecs_and_weavr_on_this_machine(empty: Path, run: Run) -> None:
     """Once the partners' own secrets are in their files, the settings are right."""
     result = run("init", "try", "--sender", "ecs", "--sender", "weavr")
     assert result.exit_code == 0
-    assert result.stdout.endswith("\nType next: pipeline --config try/pipeline.toml config check\n")
+    assert result.stdout.endswith("\nNext command: pipeline --config try/pipeline.toml config check\n")
     file = empty / "try" / "pipeline.toml"
     assert file.read_text().startswith(FIRST_LINE)
     Draft7Validator.check_schema(json.loads(file.with_name(FILE_NAME).read_text()))
@@ -115,7 +115,7 @@ def test_it_asks_on_a_terminal(empty: Path) -> None:
     done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, cwd=empty, timeout=60, check=True)
     os.close(ours)
     os.close(theirs)
-    assert "'gitlab' is none of the senders above" in done.stdout
+    assert "'gitlab' is not one of the senders above" in done.stdout
     settings = (empty / "pipeline.toml").read_text()
     assert "[weavr.acme]" in settings
     assert "[webhooks.github]" in settings

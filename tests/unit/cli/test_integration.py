@@ -45,7 +45,7 @@ def test_the_sheet_says_what_ecs_must_know_and_not_the_secret(empty: Path, run: 
         "Name of integration  acme",
         f"Partner GUID         {guid}",
         "Webhook URL          https://YOUR-HOST/webhooks/ecs/acme",
-        "Webhook secret       in secrets/acme-webhook: hand it over by a safe way",
+        "Webhook secret       in secrets/acme-webhook; hand it over through a secure channel",
         "Sent in              header X-Webhook-Secret (shared-secret)",
     ):
         assert text in result.stdout
@@ -90,7 +90,7 @@ def test_a_known_name_is_refused_and_nothing_changes(empty: Path, run: Run) -> N
     result = run("integration", "new", "ecs", "acme")
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: integration_exists: pipeline.toml has an [ecs.acme] already; choose another name or edit it\n"
+        "error: integration_exists: pipeline.toml already has [ecs.acme]; choose another name or edit that table\n"
     )
     assert before == ((empty / "pipeline.toml").read_text(), (empty / "secrets" / "acme-webhook").read_text())
 
@@ -101,8 +101,8 @@ def test_a_secret_is_never_overwritten(empty: Path, run: Run) -> None:
     result = run("integration", "new", "ecs", "acme")
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: secret_exists: secrets/acme-webhook is there already and is not overwritten; "
-        "move it away or choose another name\n"
+        "error: secret_exists: secrets/acme-webhook already exists, and is never overwritten; "
+        "move it or choose another name\n"
     )
     assert (empty / "secrets" / "acme-webhook").read_text() == "old"
     assert not (empty / "pipeline.toml").exists()
@@ -113,7 +113,7 @@ def test_a_wrong_name_is_refused(empty: Path, run: Run, name: str) -> None:
     result = run("integration", "new", "ecs", "--", name)
     assert result.exit_code == 2
     assert result.stderr == (
-        f"error: integration_name: {name!r} is no name; write 1 to 63 lower case letters, digits and dashes\n"
+        f"error: integration_name: {name!r} is not a valid name; write 1 to 63 lower case letters, digits and dashes\n"
     )
     assert list(empty.iterdir()) == []
 
@@ -186,7 +186,7 @@ def test_both_partners_may_have_one_name(empty: Path, run: Run) -> None:
     run("integration", "new", "ecs", "acme")
     assert run("integration", "new", "weavr", "acme").exit_code == 0
     assert run("integration", "new", "weavr", "acme").stderr == (
-        "error: integration_exists: pipeline.toml has an [weavr.acme] already; choose another name or edit it\n"
+        "error: integration_exists: pipeline.toml already has [weavr.acme]; choose another name or edit that table\n"
     )
     assert (empty / "secrets" / "acme-webhook").exists()
 

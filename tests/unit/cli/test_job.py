@@ -394,7 +394,9 @@ def test_a_job_in_work_is_not_purged(home: Path, run: Run) -> None:
     save(half_done(), home)
     result = run("job", "purge", NAME, *WHY)
     assert result.exit_code == 1
-    assert result.stderr == f"error: job_undecided: {NAME} is in work; its parts go when it is decided\n"
+    assert (
+        result.stderr == f"error: job_undecided: {NAME} has no outcome yet; purge it when it is completed or failed\n"
+    )
 
 
 @pytest.mark.parametrize(("data", "topic"), [(CARDS, Topic.BATCH_UPLOADED), (HTML, Topic.BATCH_FAILED)])

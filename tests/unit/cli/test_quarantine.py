@@ -162,13 +162,15 @@ def test_show_of_a_valid_one_has_no_findings(home: Path, run: Run, records: list
     assert json.loads(run("quarantine", "show", event_id("old", FIXED)).stdout)["findings"] == []
 
 
-@pytest.mark.parametrize(("item", "what"), [("zz", "nothing"), ("", "2 requests")])
+@pytest.mark.parametrize(
+    ("item", "what"), [("zz", "no request in quarantine has"), ("", "2 requests in quarantine have")]
+)
 def test_an_id_must_mean_one(home: Path, run: Run, records: list[Record], item: str, what: str) -> None:
     del home
     records += [quarantined(FIXED), quarantined(BROKEN, offset=1)]
     result = run("quarantine", "show", item)
     assert result.exit_code == 1
-    assert result.stderr == (f"error: quarantine_unknown: {what} with an id that begins with {item!r} in quarantine\n")
+    assert result.stderr == (f"error: quarantine_unknown: {what} an id that begins with {item!r}\n")
 
 
 def test_what_is_valid_now_is_released(home: Path, run: Run, records: list[Record]) -> None:

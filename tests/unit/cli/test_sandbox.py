@@ -72,7 +72,7 @@ def test_serve_does_not_overwrite_settings(empty: Path, run: Run) -> None:
     (empty / "try" / "pipeline.toml").write_text("mine")
     result = run("sandbox", "serve", "--port", "0", "--write-settings", "try", "--data-dir", "objects")
     assert result.exit_code == 2
-    assert result.stderr == "error: settings_exist: try/pipeline.toml is there already and is not overwritten\n"
+    assert result.stderr == "error: settings_exist: try/pipeline.toml already exists, and is never overwritten\n"
     assert (empty / "try" / "pipeline.toml").read_text() == "mine"
 
 

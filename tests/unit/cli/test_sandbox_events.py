@@ -138,8 +138,8 @@ def test_an_answer_that_is_not_as_it_must_be_is_exit_1(weavr: Weavr, run: Run) -
     ("options", "message"),
     [
         (("--key-file", "key"), "url_missing: give --url, such as http://127.0.0.1:8080/webhooks/weavr/acme"),
-        (("--url", "ftp://h/webhooks/weavr/acme", "--key-file", "key"), "url_invalid: --url must be http:// or"),
-        (("--url", f"{URL}?a=1", "--key-file", "key"), "url_invalid: --url must be http:// or"),
+        (("--url", "ftp://h/webhooks/weavr/acme", "--key-file", "key"), "url_invalid: --url must begin with"),
+        (("--url", f"{URL}?a=1", "--key-file", "key"), "url_invalid: --url must begin with"),
         (("--url", "http://h/hook", "--key-file", "key"), "url_invalid: --url names no integration"),
         (("--url", URL), "key_missing: give --key-file"),
         (("--url", URL, "--key-file", "none"), "key_unreadable: none cannot be read (No such file or directory)"),
@@ -201,4 +201,6 @@ def test_on_a_terminal_there_is_a_bar(weavr: Weavr, run: Run, monkeypatch: pytes
 def test_help_shows_that_a_share_may_be_left_out_and_what_it_is_then(run: Run) -> None:
     help_text = " ".join(run("sandbox", "send-events", "--help").stdout.split())
     for option, usual in (("repeats", "0.05"), ("out-of-order", "0.05"), ("new-fields", "0.1"), ("broken", "0.01")):
-        assert re.search(rf"--{option} \[SHARE\] [^\[]+ Without SHARE: {re.escape(usual)}\. \[default: 0; ", help_text)
+        assert re.search(
+            rf"--{option} \[SHARE\] [^\[]+ If you leave out SHARE: {re.escape(usual)}\. \[default: 0; ", help_text
+        )

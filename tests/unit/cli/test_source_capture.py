@@ -74,7 +74,7 @@ async def test_it_says_from_when_on_requests_are_kept(
 ) -> None:
     async with refusing(capturing.folder, 2):
         await capture(capturing, lambda *_: None, pause=0)
-    assert capsys.readouterr().err == f"capturing what is refused of ecs.acme until {capturing.until:%H:%M:%S} UTC\n"
+    assert capsys.readouterr().err == f"capturing refused requests of ecs.acme until {capturing.until:%H:%M:%S} UTC\n"
 
 
 async def test_afterwards_only_the_wanted_copy_is_left_and_it_is_its_owners_alone(capturing: CaptureTask) -> None:
@@ -121,11 +121,9 @@ async def test_a_folder_that_cannot_be_used_is_named(capturing: CaptureTask, tmp
         await capture(replace(capturing, folder=tmp_path / "missing" / "capture"), lambda *_: None, pause=0)
 
 
-async def test_an_ingress_that_does_not_notice_is_warned_of(
-    capturing: CaptureTask, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_missing_ingress_causes_a_warning(capturing: CaptureTask, capsys: pytest.CaptureFixture[str]) -> None:
     async def late() -> None:
-        while "no ingress process has noticed" not in (err := capsys.readouterr().err):
+        while "no ingress process has reacted" not in (err := capsys.readouterr().err):
             assert err == ""
             await asyncio.sleep(0)
 
@@ -167,7 +165,7 @@ def test_a_number_that_is_not_there_is_a_finding(run: Run, captured: Path) -> No
 def test_another_file_is_refused(run: Run, captured: Path) -> None:
     result = run("sources", "test", "acme", "--captured", str(captured.parent.parent / "pipeline.toml"))
     assert result.exit_code == 2
-    assert "is no file of `sources capture`" in result.stderr
+    assert "is not a file of `sources capture`" in result.stderr
 
 
 def test_captured_excludes_files_of_ones_own(run: Run, captured: Path) -> None:
@@ -202,7 +200,7 @@ def test_each_request_comes_with_the_command_that_tries_it(
             f"    pipeline sources test ecs.acme --captured {file} --number 1",
         ],
     )
-    assert result.stderr == "1 requests captured; nothing is left of them\n"
+    assert result.stderr == "1 requests captured; their file is deleted\n"
     [capturing] = waiting.errands
     assert (capturing.folder, capturing.source, capturing.limit, capturing.output) == (
         captured.parent,
@@ -242,7 +240,7 @@ def test_nothing_captured_is_a_finding(run: Run, captured: Path, monkeypatch: py
     del captured
     Waiting(monkeypatch, [])
     result = run("sources", "capture", "acme", "--for", "10m")
-    assert (result.exit_code, result.stderr) == (1, "nothing was refused\n")
+    assert (result.exit_code, result.stderr) == (1, "no request was refused\n")
 
 
 def test_more_than_an_hour_is_refused(run: Run, captured: Path) -> None:

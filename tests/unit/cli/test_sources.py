@@ -245,7 +245,7 @@ def test_an_unsigned_path_is_tried_by_what_protects_it(
 def test_a_path_below_a_source_that_has_none_is_a_finding(run: Run, ground: Path) -> None:
     del ground
     trial = tried(run, "ecs.acme", "--path", "/x", *files({"Content-Type": "application/json"}), code=1)
-    assert failed(trial)[0] == ("route", "nothing is received below /webhooks/ecs/acme: 404")
+    assert failed(trial)[0] == ("route", "/webhooks/ecs/acme has no paths below it: 404")
 
 
 def test_a_media_type_that_would_be_refused_is_a_finding(run: Run, ground: Path) -> None:
@@ -259,7 +259,7 @@ def test_people_get_a_line_per_step(run: Run, ground: Path) -> None:
     del ground
     result = run("sources", "test", "weavr.acme", "--path", PATH, *files(weavr_headers()), *NOW)
     lines = result.stdout.splitlines()
-    assert lines[0] == "ok    route: /webhooks/weavr/acme is weavr.acme"
+    assert lines[0] == "ok    route: /webhooks/weavr/acme belongs to weavr.acme"
     assert lines[-1].startswith("verified by old; weavr.login, key acme/")
     assert "planted" not in result.output
 
@@ -270,7 +270,7 @@ def test_a_name_must_mean_one_source(run: Run, ground: Path) -> None:
     several = run("sources", "test", "acme", *given)
     assert (several.exit_code, several.stderr) == (
         1,
-        "error: source_unknown: several sources are called 'acme': say which of ecs.acme, weavr.acme\n",
+        "error: source_unknown: several sources have the name 'acme': give one of ecs.acme, weavr.acme\n",
     )
     none = run("sources", "test", "nobody", *given)
     assert (none.exit_code, none.stderr) == (
@@ -341,7 +341,7 @@ def test_nothing_that_matches_is_a_finding(run: Run, ground: Path) -> None:
     given = files({"Content-Type": "application/json", "X-Signature": "0" * 64})
     assert tried(run, "shop", *given, *NOW, "--try-all", code=1)["matches"] == []
     assert run("sources", "test", "shop", *given, "--try-all").stderr == (
-        "no known way of applying these secrets matches\n"
+        "no known signature scheme matches with these secrets\n"
     )
 
 

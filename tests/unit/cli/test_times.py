@@ -25,7 +25,7 @@ def test_a_duration_is_a_number_and_a_unit(text: str, span: timedelta) -> None:
 
 @pytest.mark.parametrize("text", ["", "10", "0m", "1.5h", "-2h", "1h30m", "2 h", "2w"])
 def test_anything_else_is_no_duration(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="no duration"):
+    with pytest.raises(click.BadParameter, match="not a duration"):
         Duration().convert(text, None, None)
 
 
@@ -44,7 +44,7 @@ def test_a_duration_is_a_time_before_now() -> None:
 
 @pytest.mark.parametrize("text", ["yesterday", "9999999d", "earliest", "latest"])
 def test_anything_else_is_no_time(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="no time"):
+    with pytest.raises(click.BadParameter, match="not a time"):
         Time().convert(text, None, None)
 
 

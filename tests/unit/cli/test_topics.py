@@ -86,7 +86,7 @@ def test_create_ends_with_1_if_a_topic_that_existed_breaks_a_promise(
 @pytest.mark.parametrize(
     ("findings", "code", "output"),
     [
-        ((), 0, "ok: all topics are as they should be\n"),
+        ((), 0, "ok: all topics are correct\n"),
         ((MORE,), 0, "topic\trule\texpected\tfound\tbreaks a promise\ncard-batch.requested\tpartitions\t12\t24\tno\n"),
         (
             (GONE,),
@@ -268,7 +268,7 @@ def test_a_skip_is_a_dry_run_first(run: Run, skipping: Skipping) -> None:
         ],
     )
     assert result.stderr == (
-        "card-pipeline.process: 2 offsets skipped (dry run, nothing was changed; --execute does it)\n"
+        "card-pipeline.process: 2 offsets skipped (dry run, nothing changed; add --execute to do it)\n"
     )
     assert (skipping.planned, skipping.done) == ([("process", Partition("card-batch.requested", 3), 7)], [])
 

@@ -222,7 +222,7 @@ class TestSendJob:
 
     async def test_something_else_than_a_sandbox_is_noticed(self, sandbox: Sandbox) -> None:
         """A server that speaks no JSON."""
-        with pytest.raises(PermanentError, match="no answer of a sandbox"):
+        with pytest.raises(PermanentError, match="not an answer of a sandbox"):
             await send_job(f"{sandbox.url}/elsewhere", JobRequest())
 
 

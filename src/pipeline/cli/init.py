@@ -91,8 +91,8 @@ Examples:
     type=click.Choice(("ecs", "weavr", *SENDERS)),
     multiple=True,
     metavar="SENDER",
-    help="Who sends the webhooks: ecs, weavr, github, stripe or another of docs/reference/senders.md; hmac or standard-webhooks for all "
-    "others. May be repeated.",
+    help="Who sends the webhooks: ecs, weavr, github, stripe or another of docs/reference/senders.md; hmac or "
+    "standard-webhooks for any other sender. Repeatable.",
 )
 @click.option("--name", help="Name of the integrations. Default: acme for ecs and weavr, otherwise the sender's name.")
 @click.option("--kafka", metavar="SERVERS", help="embedded, or the brokers as HOST:PORT,HOST:PORT. Default: embedded.")

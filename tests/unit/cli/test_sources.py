@@ -276,7 +276,7 @@ def test_a_name_must_mean_one_source(run: Run, ground: Path) -> None:
     assert (none.exit_code, none.stderr) == (
         1,
         (
-            "error: source_unknown: there is no source 'nobody'; there are "
+            "error: source_unknown: there is no source 'nobody'; configured: "
             "ecs.acme, weavr.acme, webhooks.shop, webhooks.hub\n"
         ),
     )

@@ -20,7 +20,7 @@ from pipeline.settings import parse_toml, toml_value
 from pipeline.settings.json_schema import FIRST_LINE, write_schema_beside
 
 BASE_URL: Final = "https://YOUR-HOST"
-"""Stands for the ingress's public URL on a sheet, if no option gives it."""
+"""Replaces the ingress's public URL on a sheet, if no option gives it."""
 
 ECS_HEADERS: Final = {"shared-secret": "X-Webhook-Secret", "hmac": "X-Webhook-Signature"}
 """The header in which ECS sends its secret or signature, by scheme."""

@@ -165,8 +165,8 @@ CASES: Final[dict[str, Case]] = {
     "missing": Case(
         None,
         (
-            "refused: there is no file at the path given there; create it with the secret as its only line: (umask "
-            "077; printf %s SECRET > FILE); a relative path begins at FOLDER"
+            "refused: no file exists at this path; create it with only the secret in it: (umask "
+            "077; printf %s SECRET > FILE); relative paths start from FOLDER"
         ),
     ),
     "whsec": Case(STANDARD, "accepted", "standard"),
@@ -187,7 +187,7 @@ CASES: Final[dict[str, Case]] = {
         "pl\u00e4nted-0123456789".encode(), "refused: must be one word of visible ASCII characters", "token"
     ),
     "token-quoted": Case(b'"' + SECRET + b'"', f"warned: {QUOTED}", "token"),
-    "token-missing": Case(None, "warned: there is no file yet at the path given there", "token"),
+    "token-missing": Case(None, "warned: no file exists at this path yet", "token"),
     "client-secret-of-two-lines": Case(
         SECRET + b"\nsecond",
         f"refused: {ALONE}: a second line follows it; delete that (only a key in PEM has several)",

@@ -122,7 +122,7 @@ class Case(NamedTuple):
         signed_with: The secret; None: not signed.
         text: The answer's body, unless it is a refusal.
         rule: Of a refusal.
-        answered: Headers of the answer; None: there is none of this name.
+        answered: Headers of the answer; None: there is not one of this name.
         event: Whether it is an event, and published.
     """
 

@@ -100,7 +100,7 @@ def _supervise(setup: Setup, count: int) -> None:
 
 @click.group()
 def work() -> None:
-    """Run one stage. To scale it, run more processes, at most one per partition of its topic."""
+    """Run one stage; to scale it, run more processes, up to one per partition of its topic."""
 
 
 @work.command(epilog=_READY.format(name="process", url="null"))

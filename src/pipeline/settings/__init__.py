@@ -1,4 +1,4 @@
-"""The settings of a process: one TOML file, environment variables, secret files. Nothing else reads any of these."""
+"""The settings of a process. Only this package reads the TOML file, the environment variables and secret files."""
 
 from __future__ import annotations
 

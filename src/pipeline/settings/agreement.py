@@ -1,4 +1,4 @@
-"""Checks of settings that only several tables together can break. Loading refuses what they find."""
+"""Checks across several tables of the settings. The loader refuses settings with such a contradiction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def disagreements(settings: Settings) -> Iterator[str]:
-    """Yield one line per contradiction: full key, rule, remedy."""
+    """Yield one line for each contradiction: full key, rule, remedy."""
     yield from _equal_ports(settings)
     yield from _forged_addresses(settings)
     for name, ecs in settings.ecs.items():
@@ -64,15 +64,16 @@ def _equal_ports(settings: Settings) -> Iterator[str]:
 
 
 def _forged_addresses(settings: Settings) -> Iterator[str]:
-    """Yield the paths that only the client's address protects, if anybody may say which address that is."""
+    """Yield the paths that only the client's address protects, if anybody can forge that address."""
     everybody = open_networks(settings.ingress.trusted_proxies)
     if not everybody:
         return
     for name, weavr in settings.weavr.items():
         for path in _by_address(weavr):
             yield (
-                f"ingress.trusted_proxies: {everybody[0]} trusts X-Forwarded-For of everybody, so source_addresses of "
-                f"weavr.{name}.unsigned_paths ({path}) protects nothing; write the networks of your proxies"
+                f"ingress.trusted_proxies: {everybody[0]} trusts X-Forwarded-For from everybody, so "
+                f"source_addresses of weavr.{name}.unsigned_paths ({path}) protects nothing; write the networks of "
+                "your proxies"
             )
 
 
@@ -81,7 +82,7 @@ def _by_address(weavr: WeavrOptions) -> list[str]:
 
 
 def open_networks(networks: Sequence[Network]) -> list[Network]:
-    """Return the networks, put together, that hold every address of their version."""
+    """Return the merged networks that contain every address of their IP version."""
     v4 = [one for one in networks if isinstance(one, ipaddress.IPv4Network)]
     v6 = [one for one in networks if isinstance(one, ipaddress.IPv6Network)]
     together: list[Network] = [*ipaddress.collapse_addresses(v4), *ipaddress.collapse_addresses(v6)]
@@ -89,7 +90,7 @@ def open_networks(networks: Sequence[Network]) -> list[Network]:
 
 
 def _unreachable(key: str, rules: HostRules) -> Iterator[str]:
-    """Yield the hosts that every connection refuses by the same rules, because of their address."""
+    """Yield the hosts to which these rules refuse every connection, because of their address."""
     for purpose in _PURPOSES:
         for text, pattern in zip(getattr(rules, purpose), rules.patterns(purpose), strict=True):
             fault = _private(pattern.host, rules, purpose)
@@ -98,7 +99,7 @@ def _unreachable(key: str, rules: HostRules) -> Iterator[str]:
 
 
 def _private(host: str, rules: HostRules, purpose: Purpose) -> str | None:
-    """Return why no connection goes to a host, as the rest of a sentence; names are not resolved."""
+    """Return why a connection to a host is refused, as the end of a sentence. Does not resolve names."""
     literal = ip_literal(host)
     loopback = literal is None and (host == "localhost" or host.endswith(".localhost"))
     if literal is None and not loopback:

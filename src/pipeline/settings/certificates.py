@@ -1,4 +1,4 @@
-"""What is wrong with certificates that can be read: dates, and the order of a chain."""
+"""Finds faults in readable certificates: dates, and the order of a chain."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
 _SOON: Final = timedelta(days=14)
-"""Time enough to renew a certificate; most are renewed a month before their end."""
+"""Warn this long before a certificate expires; most are renewed a month before."""
 
 
 def read_certificates(path: Path) -> list[Certificate]:
-    """Return the certificates of a PEM file; none if it cannot be read: the code that uses the file says why."""
+    """Return the certificates of a PEM file; none if it cannot be read, since the code that uses it reports that."""
     try:
         return load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError):
@@ -24,7 +24,7 @@ def read_certificates(path: Path) -> list[Certificate]:
 
 
 def date_fault(certificate: Certificate, now: datetime) -> str | None:
-    """Return why a certificate is not valid now, as the rest of a sentence; None if it is."""
+    """Return why a certificate is not valid now, as the end of a sentence; None if it is valid."""
     if now > certificate.not_valid_after_utc:
         return f"expired at {_shown(certificate.not_valid_after_utc)}; renew it"
     if now < certificate.not_valid_before_utc:
@@ -33,7 +33,7 @@ def date_fault(certificate: Certificate, now: datetime) -> str | None:
 
 
 def client_faults(chain: Sequence[Certificate], now: datetime) -> Iterator[str]:
-    """Yield why a server refuses a client with this chain, each as a sentence without its file."""
+    """Yield the reasons why a server refuses a client with this chain, as sentences without the file's name."""
     for number, certificate in enumerate(chain, start=1):
         fault = date_fault(certificate, now)
         if fault is not None:
@@ -49,7 +49,7 @@ def client_faults(chain: Sequence[Certificate], now: datetime) -> Iterator[str]:
 
 
 def client_doubts(chain: Sequence[Certificate], now: datetime) -> Iterator[str]:
-    """Yield what will be wrong with the client's own certificate soon."""
+    """Yield a warning if the client's own certificate expires soon."""
     for certificate in chain[:1]:
         end = certificate.not_valid_after_utc
         if now <= end < now + _SOON:
@@ -57,7 +57,7 @@ def client_doubts(chain: Sequence[Certificate], now: datetime) -> Iterator[str]:
 
 
 def authority_fault(authorities: Sequence[Certificate], now: datetime) -> str | None:
-    """Return why no server is trusted, as a sentence without the file; None where an authority is valid."""
+    """Return why no server is trusted, as a sentence without the file's name; None if an authority is valid."""
     faults = [date_fault(one, now) for one in authorities]
     if not authorities or None in faults:
         return None
@@ -65,7 +65,7 @@ def authority_fault(authorities: Sequence[Certificate], now: datetime) -> str | 
 
 
 def authority_doubts(authorities: Sequence[Certificate], now: datetime) -> Iterator[str]:
-    """Yield the authorities that are not valid, where others are."""
+    """Yield the authorities that are not valid, if others are."""
     faults = [date_fault(one, now) for one in authorities]
     if None not in faults:
         return

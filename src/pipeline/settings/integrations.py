@@ -38,18 +38,18 @@ _RequestsPerSecond = Annotated[
     Field(
         ge=1,
         examples=[200],
-        description="Authentic requests that it may send per second to one ingress process; default: as ingress.source_requests_per_second says",
+        description="Authentic requests that this source may send per second to one ingress process; default: ingress.source_requests_per_second",
     ),
 ]
 
 
 def _with_default_path(data: Any, root: str, key: str = "webhook_path") -> Any:
-    """Return a table with the path that follows from its name, unless it sets one."""
+    """Return a table with the default path for its name, unless the table sets a path."""
     return {**data, key: f"{root}{data.get('name')}"} if isinstance(data, dict) and key not in data else data
 
 
 def _read_now(secrets: Iterable[SecretSettings]) -> tuple[Secret, ...]:
-    """Return the secrets that the files hold now.
+    """Return the secrets that are in the files now.
 
     Raises:
         SecretUnreadable: A file became unreadable since the settings were loaded.
@@ -65,12 +65,12 @@ class EcsIntegration(EcsOptions, JobSettings):
     name: str
     partner_guid: UUID | None = Field(
         default=None,
-        description="Your partner GUID at ECS, printed on the sheet of `integration new ecs`; no announcement has it",
+        description="Your partner GUID at ECS. `integration new ecs` prints it; announcements do not contain it",
     )
     webhook_path: str = Field(
         default="/webhooks/ecs/NAME",
         pattern=_WEBHOOK_PATH,
-        description="Path that ECS posts announcements to; NAME is the name of the table",
+        description="Path to which ECS posts announcements; NAME is the name of the table",
     )
     requests_per_second: _RequestsPerSecond = None
     callback: CallbackSettings = Field(description="How ECS is notified of the outcome")
@@ -81,11 +81,11 @@ class EcsIntegration(EcsOptions, JobSettings):
         return _with_default_path(data, "/webhooks/ecs/")
 
     def jobs(self) -> JobIntegration:
-        """Return the integration as the stages see it."""
+        """Return the integration in the form that the stages use."""
         return JobIntegration.of(self.name, f"ecs.{self.name}", EcsPartner(self.callback), self.hosts, self)
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
-        """Return the webhook secrets that the files hold now.
+        """Return the webhook secrets that are in the files now.
 
         Raises:
             SecretUnreadable: A file became unreadable since the settings were loaded.
@@ -102,13 +102,13 @@ class WeavrIntegration(WeavrOptions):
     webhook_path: str = Field(
         default="/webhooks/weavr/NAME",
         pattern=_WEBHOOK_PATH,
-        description="Path that Weavr's event paths follow; NAME is the name of the table",
+        description="Path to which Weavr's event paths are appended; NAME is the name of the table",
     )
     requests_per_second: _RequestsPerSecond = None
     secrets: tuple[SecretSettings, ...] = Field(
         min_length=1,
         max_length=16,
-        description="Your API keys at Weavr, with periods if one replaces another; Weavr signs with the key of your oldest API client",
+        description="Your API keys at Weavr; during a change, both with their periods. Weavr signs with the key of your oldest API client",
     )
 
     @model_validator(mode="before")
@@ -122,7 +122,7 @@ class WeavrIntegration(WeavrOptions):
         return self
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
-        """Return the API keys that the files hold now.
+        """Return the API keys that are in the files now.
 
         Raises:
             SecretUnreadable: A file became unreadable since the settings were loaded.
@@ -131,42 +131,44 @@ class WeavrIntegration(WeavrOptions):
 
 
 class WebhookIntegration(BaseModel):
-    """One source of webhooks that needs no code. Its name is the key of its table."""
+    """One source of webhooks, defined by settings alone. Its name is the key of its table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
     preset: PresetName | None = Field(
-        default=None, description="A well-known sender with built-in rules; options may change single ones"
+        default=None, description="A well-known sender with built-in rules; options override single rules"
     )
     source: str | None = Field(
         default=None,
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
         examples=["standard-webhooks"],
-        description="Kind of source, if there is no preset: hmac, standard-webhooks, or an installed one",
+        description="Kind of source, if you set no preset: hmac, standard-webhooks, or an installed kind",
     )
     options: dict[str, JsonValue] = Field(
         default={}, description="Options of the source; docs/reference/senders.md lists those of the built-in ones"
     )
     secrets: tuple[SecretSettings, ...] = Field(
-        default=(), max_length=16, description="Every secret that is active when a request comes is tried"
+        default=(),
+        max_length=16,
+        description="Secrets of the sender. A request is verified with each secret that is active when it arrives",
     )
     webhook_path: str = Field(
         default="/webhooks/sources/NAME",
         pattern=_WEBHOOK_PATH,
-        description="Path that the sender posts to; NAME is the name of the table",
+        description="Path to which the sender posts; NAME is the name of the table",
     )
     requests_per_second: _RequestsPerSecond = None
     url_checks: tuple[UrlCheck, ...] | None = Field(
         default=None,
         examples=[["head"]],
-        description="How the sender checks the URL before it uses it; such requests are answered and never published. "
-        "docs/reference/senders.md says which sender does what. Default: as the preset says, else none",
+        description="How the sender checks the URL before it uses it. The ingress answers such requests and never publishes them. "
+        "docs/reference/senders.md says which sender does what. Default: those of the preset, otherwise none",
     )
     url_check_token: SecretStr | None = Field(
         default=None,
         json_schema_extra={"read_by": "ingress"},
-        description="Verify token of the URL check hub-challenge, as you enter it at the sender",
+        description="Verify token for the URL check hub-challenge; enter the same token at the sender",
     )
     id: RequestValues | None = Field(
         default=None,
@@ -194,21 +196,19 @@ class WebhookIntegration(BaseModel):
     retention_days: Days = Field(
         default=7.0, gt=0, description="How long the topic keeps an event, for `topics create`"
     )
-    success_status: Success = Field(
-        default=200, description="HTTP status that tells the sender that the event is stored"
-    )
+    success_status: Success = Field(default=200, description="HTTP status of the answer when the event is stored")
     unverified_status: Unverified = Field(
         default=401,
-        description="Answer to a well-formed, fresh request that no secret verifies; it raises an alarm. Set 503 for a sender that repeats after 503 but not after 401",
+        description="HTTP status of the answer to a well-formed, fresh request that no secret verifies; such a request raises an alarm. Set 503 for a sender that repeats after 503 but not after 401",
     )
     jobs: AnnouncedJobs | None = Field(
         default=None,
-        description="The partner and how its jobs are done, if the webhooks announce card batch jobs; they go to the "
-        "topics of jobs then, and to no topic of their own",
+        description="The partner and the rules of its jobs, if the webhooks announce card batch jobs. Such webhooks go to the "
+        "topics of jobs instead of a topic of their own",
     )
     audit_accepted: bool = Field(
         default=False,
-        description="Whether the audit log names each accepted event. Its record alone can be verified again at any time",
+        description="Whether the audit log has an entry for each accepted event. Without it, you can still verify the record of the event at any time",
     )
 
     @model_validator(mode="before")
@@ -224,7 +224,7 @@ class WebhookIntegration(BaseModel):
                 'write either preset = "github" or another of docs/reference/senders.md, or source = "hmac" or another'
             )
         if self.source in _OWN_TABLES:
-            raise ValueError(f"source = {self.source!r} has a table of its own: write [{self.source}.{self.name}]")
+            raise ValueError(f"source = {self.source!r} has its own kind of table: write [{self.source}.{self.name}]")
         check_named_apart(self.secrets)
         if not self.secrets and not self.options.get("public_keys"):
             raise ValueError('secrets is missing; write e.g. secrets = [{ file = "secrets/NAME" }]')
@@ -236,23 +236,23 @@ class WebhookIntegration(BaseModel):
     def _check_url_checks(self) -> None:
         answered = self.url_checks_answered
         if "hub-challenge" in answered and self.url_check_token is None:
-            raise ValueError("url_checks names hub-challenge: name its verify token by url_check_token_file")
+            raise ValueError("url_checks contains hub-challenge, which needs a verify token: set url_check_token_file")
         if self.url_check_token is not None and "hub-challenge" not in answered:
             raise ValueError(
-                "url_check_token_file belongs to the URL check hub-challenge: add it to url_checks, or remove the token"
+                "only the URL check hub-challenge uses url_check_token_file: add hub-challenge to url_checks, or remove the token"
             )
         signing = {"endpoint-validation", "crc-token"}.intersection(answered)
         if signing and not self.secrets:
             raise ValueError(f"the answer to {min(signing)} is signed with a secret: write secrets")
         if "crc-token" in answered and self.options.get("body_unsigned"):
             raise ValueError(
-                "crc-token signs what anybody asks for, so it needs a signed body: take it out of url_checks, or remove "
+                "crc-token signs any text that a request contains, so it needs a signed body: remove it from url_checks, or remove "
                 "body_unsigned"
             )
 
     @property
     def url_checks_answered(self) -> tuple[UrlCheck, ...]:
-        """The URL checks that are answered: those of the settings, else those of the preset that have what they need."""
+        """The URL checks to answer: those of the settings, otherwise those of the preset whose needs the settings meet."""
         if self.url_checks is not None:
             return self.url_checks
         checks = PRESETS[self.preset].url_checks if self.preset else ()
@@ -264,7 +264,7 @@ class WebhookIntegration(BaseModel):
         return self.source or (PRESETS[self.preset].scheme.scheme if self.preset else "hmac")
 
     def webhook_secrets(self) -> tuple[Secret, ...]:
-        """Return the secrets that the files hold now.
+        """Return the secrets that are in the files now.
 
         Raises:
             SecretUnreadable: A file became unreadable since the settings were loaded.
@@ -272,7 +272,7 @@ class WebhookIntegration(BaseModel):
         return _read_now(self.secrets)
 
     def job_integration(self) -> JobIntegration | None:
-        """Return the integration as the stages see it; None if its webhooks announce no jobs.
+        """Return the integration in the form that the stages use; None if its webhooks announce no jobs.
 
         Raises:
             ConfigError: Its partner is not installed, broken, or refuses an option.
@@ -288,7 +288,7 @@ class WebhookIntegration(BaseModel):
         return self.topic if self.jobs is None else None
 
     def topic_spec(self) -> TopicSpec:
-        """Return how its topic is created and checked."""
+        """Return the definition of its topic."""
         return TopicSpec(
             self.topic,
             self.partitions,
@@ -300,7 +300,7 @@ class WebhookIntegration(BaseModel):
         )
 
     def kind_with_options(self) -> tuple[SourceKind, BaseModel]:
-        """Return the kind of source, and its options as it has validated them.
+        """Return the kind of source, and its validated options.
 
         Raises:
             ConfigError: The kind is not installed, is broken, or refuses an option.
@@ -330,7 +330,7 @@ class WebhookIntegration(BaseModel):
 
 
 def _refused(error: ValidationError, model: type[BaseModel], table: str) -> Iterator[str]:
-    """Yield one line per validation error, with the key as it is written in the settings."""
+    """Yield one line for each validation error, with the key as in the settings file."""
     for one in error.errors(include_url=False):
         line = refusal(one, model)
         if one["loc"][:1] == ("event",):

@@ -1,4 +1,4 @@
-"""The settings of an integration's jobs, for every partner that announces them."""
+"""The settings of the jobs of an integration, for any partner."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from pipeline.settings.refusals import ConfigError, refusal
 
 
 class Limits(CsvLimits, JobLimits):
-    """Limits of a job: of its file, and of the work on it."""
+    """Limits of a job: for its file, and for the work on it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class JobSettings(BaseModel):
-    """How the jobs of one integration are done."""
+    """The rules for the jobs of one integration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     csv: CsvSettings = Field(default=CsvSettings(), description="Format of the input and result files")
     limits: Limits = Field(default=Limits(), description="Limits of a job")
-    policies: JobPolicies = Field(default=JobPolicies(), description="Decisions that the documents leave open")
+    policies: JobPolicies = Field(
+        default=JobPolicies(), description="Decisions that the partner's documents leave open"
+    )
     processor: ProcessorSettings = Field(default=ProcessorSettings(), description="What is done with each card")
 
 
@@ -50,7 +52,7 @@ class AnnouncedJobs(JobSettings):
     hosts: HostRules = Field(default=HostRules(), description="Hosts that an announcement's URLs may name")
 
     def kind_with_options(self, name: str) -> tuple[PartnerKind, BaseModel]:
-        """Return the kind of partner, and its options as it has validated them.
+        """Return the kind of partner, and its validated options.
 
         Raises:
             ConfigError: There is no such partner, it is broken, or it refuses an option.
@@ -66,11 +68,13 @@ class AnnouncedJobs(JobSettings):
             raise ConfigError(list(option_refusals(error, kind.Options, f"{key}.options"))) from None
 
     def opened(self, name: str) -> Partner:
-        """Return the partner with its validated options; raises as :meth:`kind_with_options`."""
+        """Return the partner, made with its validated options; raise as :meth:`kind_with_options`."""
         kind, options = self.kind_with_options(name)
 
         def failed(fault: Fault) -> ConfigError:
-            return ConfigError([f"webhooks.{name}.jobs.partner: {self.partner} cannot be made: it raised {fault}"])
+            return ConfigError(
+                [f"webhooks.{name}.jobs.partner: {self.partner} cannot be used: its constructor raised {fault}"]
+            )
 
         made = contained_call(lambda: kind.partner(name, options), failed, PipelineError, KeyboardInterrupt)
         return ContainedPartner(made, self.partner)
@@ -78,7 +82,7 @@ class AnnouncedJobs(JobSettings):
 
 @dataclass(frozen=True, slots=True)
 class JobIntegration:
-    """One integration as the stages see it.
+    """One integration in the form that the stages use.
 
     Attributes:
         key: Its table in the settings, for messages.
@@ -109,7 +113,7 @@ class JobIntegration:
 
 
 def option_refusals(error: ValidationError, model: type[BaseModel], key: str) -> Iterator[str]:
-    """Yield one line per validation error, with the key as the settings file has it."""
+    """Yield one line for each validation error, with the key as in the settings file."""
     for one in error.errors(include_url=False):
         line = refusal(one, model)
         yield f"{key}.{line}" if one["loc"] else f"{key}: {line}"

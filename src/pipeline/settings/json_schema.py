@@ -1,4 +1,4 @@
-"""The JSON Schema of the settings file, so that editors complete its keys and show what they mean."""
+"""The JSON Schema of the settings file. Editors use it to complete keys and to show descriptions."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pipeline.settings.model import Settings
 from pipeline.settings.shape import is_secret, item, models
 
 FILE_NAME: Final = "pipeline.schema.json"
-"""The file beside each generated settings file."""
+"""Name of the schema file beside each generated settings file."""
 FIRST_LINE: Final = f"#:schema ./{FILE_NAME}\n"
 """The first line of each generated settings file. Taplo, and with it Even Better TOML, reads it."""
 
 _DIALECT: Final = "http://json-schema.org/draft-07/schema#"
-"""Taplo knows no later one."""
+"""The latest version that Taplo supports."""
 _TABLES_BY_NAME: Final = ("EcsIntegration", "WeavrIntegration", "WebhookIntegration")
 
 
 def settings_schema() -> dict[str, Any]:
     """Return the schema of the settings file: JSON Schema draft 7.
 
-    It says what keys there are, what they mean, and the types and bounds of their values. A secret is written as the
-    name of its file (``KEY_file``). What several keys must fulfil together, `pipeline config check` says.
+    It has all keys, with descriptions, types and bounds. A secret appears as the name of its file (``KEY_file``). Rules
+    that concern several keys are not in it; `pipeline config check` checks them.
     """
     schema = Settings.model_json_schema()
     definitions = schema.pop("$defs")
@@ -47,7 +47,7 @@ def schema_text() -> str:
 
 
 def write_schema_beside(settings_file: Path) -> None:
-    """Write the schema beside a settings file, under the name that the file's first line has."""
+    """Write the schema beside a settings file, under the name in the file's first line."""
     settings_file.with_name(FILE_NAME).write_text(schema_text(), "utf-8")
 
 
@@ -62,7 +62,7 @@ def _all_models(model: type[BaseModel], known: set[type[BaseModel]] | None = Non
 
 
 def _name_files(table: dict[str, Any], model: type[BaseModel]) -> None:
-    """Let each secret be written as the name of its file, as the loader of the settings takes it."""
+    """Replace each secret by the key for the name of its file, as the loader expects it."""
     properties = table["properties"]
     required = table.get("required", [])
     for name, field in model.model_fields.items():
@@ -70,7 +70,7 @@ def _name_files(table: dict[str, Any], model: type[BaseModel]) -> None:
             continue
         properties[f"{name}_file"] = {
             "type": "string",
-            "description": f"The file that holds it, and at most one newline: {field.description or name}",
+            "description": f"File with only this value, and at most one newline: {field.description or name}",
         }
         if name in required:
             required.remove(name)
@@ -79,7 +79,7 @@ def _name_files(table: dict[str, Any], model: type[BaseModel]) -> None:
 
 
 def _tidy(value: Any, *, names: bool = False) -> Any:
-    """Return a schema without what no editor needs; ``names`` says that the keys are names of properties."""
+    """Return a schema without parts that no editor needs; ``names`` says that the keys are names of properties."""
     if isinstance(value, list):
         return [_tidy(one) for one in value]
     if not isinstance(value, dict):
@@ -102,11 +102,11 @@ def _noise(key: str, value: Any) -> bool:
 
 
 _BOUNDS: Final[dict[str, str]] = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-"""How pydantic names the bounds of a number that may be missing, and how JSON Schema does."""
+"""Pydantic's names for the bounds of an optional number, and JSON Schema's names."""
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema without the alternative null, which TOML does not know."""
+    """Return a schema without the alternative null, which TOML does not have."""
     alternatives = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
     if len(alternatives) == 1:
         rest = {key: one for key, one in schema.items() if key != "anyOf"}

@@ -1,4 +1,4 @@
-"""Loads the settings from one TOML file, environment variables and secret files; reports all problems at once."""
+"""Loads the settings from a TOML file, environment variables and secret files, and reports all problems together."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pipeline.settings.toml_file import CONFIG_VARIABLE, read_toml
 DEFAULT_FILE: Final = "pipeline.toml"
 _SUFFIX: Final = "_file"
 UNREAD: Final = SecretStr("unread-by-this-process")
-"""In the settings in place of a secret whose file this process does not read."""
+"""Replaces a secret whose file this process does not read."""
 
 _log = structlog.get_logger(__name__)
 
 
 def config_path(option: Path | None, env: Mapping[str, str]) -> Path | None:
-    """Return the settings file to use: the option, else ``PIPELINE_CONFIG``, else ``pipeline.toml`` if it exists."""
+    """Return the settings file: the option, otherwise ``PIPELINE_CONFIG``, otherwise ``pipeline.toml`` if it exists."""
     if option is not None:
         return option
     if env.get(CONFIG_VARIABLE):
@@ -45,17 +45,17 @@ def load_settings(
     warn: Callable[[str], None] | None = None,
     unread: Callable[[str], None] | None = None,
 ) -> Settings:
-    """Return the settings of a file (None: no file); environment variables override it.
+    """Return the settings of a file (None: no file); environment variables override the file.
 
     Args:
         path: TOML file. Relative paths in it, and in variables, are relative to its folder.
         env: Variables ``PIPELINE_TABLE__KEY``; lists and tables as JSON.
-        webhook_secrets: Whether the files of webhook secrets must exist: only the ingress reads them.
+        webhook_secrets: Whether the files of webhook secrets must exist. Only the ingress reads them.
         warn: Called with each warning; None logs it.
-        unread: Called with the key of each secret file; then none is read, and the settings hold no secret from a file.
+        unread: If given, called with the key of each secret file; no secret file is read then.
 
     Raises:
-        ConfigError: It lists every problem, without secret values.
+        ConfigError: The settings have problems. It lists all of them, without secret values.
     """
     written = read_toml(path) if path else {}
     variables = _Variables(env)
@@ -79,7 +79,7 @@ def load_settings(
 
 
 def _with_store(data: dict[str, Any]) -> dict[str, Any]:
-    # a default of the model would be relative to the working directory
+    # not a default of the model, which would be relative to the working directory
     store = data.get("store", {})
     if isinstance(store, dict) and store.get("kind", "local") == "local":
         return {**data, "store": {"kind": "local", "path": "store", **store}}
@@ -87,7 +87,7 @@ def _with_store(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refusals(error: ValidationError, unread: Container[Loc], variables: Mapping[Loc, str]) -> Iterator[str]:
-    """Yield one line per validation error, except for errors that only follow from another one."""
+    """Yield one line for each validation error, except for consequences of another error."""
     errors = error.errors(include_url=False)
     locations = [locate(Settings, one["loc"]).loc for one in errors]
     for one, location in zip(errors, locations, strict=True):
@@ -99,7 +99,7 @@ def _refusals(error: ValidationError, unread: Container[Loc], variables: Mapping
 
 
 def _options(settings: Settings) -> Iterator[str]:
-    """Yield the options that sources refuse. Only the ingress asks: stages need not have the sources installed."""
+    """Yield the options that sources refuse. Only for the ingress: stages need not have the sources installed."""
     for source in settings.webhooks.values():
         try:
             source.kind_with_options()
@@ -126,7 +126,7 @@ class _Variables(EnvSettingsSource):
         return {name.lower(): value for name, value in self._env.items() if name.startswith(ENV_PREFIX)}
 
     def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
-        """Return decoded JSON, or the text unchanged: the validation then reports it with its key."""
+        """Return decoded JSON, or else the text unchanged, which the validation then reports with its key."""
         try:
             return super().decode_complex_value(field_name, field, value)  # type: ignore[arg-type]  # None for raw types
         except ValueError:
@@ -134,7 +134,7 @@ class _Variables(EnvSettingsSource):
 
 
 def _unknown_variables(env: Mapping[str, str]) -> list[str]:
-    # a name without the delimiter may be foreign: Kubernetes sets PIPELINE_INGRESS_PORT for a service of that name
+    # a name without the delimiter may be somebody else's: Kubernetes sets PIPELINE_INGRESS_PORT for such a service
     problems = []
     for name in sorted(env):
         table, delimiter, _ = name.removeprefix(ENV_PREFIX).lower().partition(ENV_DELIMITER)
@@ -153,14 +153,14 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 class _Files:
-    """Replaces ``KEY_file = "PATH"`` by the secret in that file, for every setting ``KEY`` that is a secret.
+    """Replaces ``KEY_file = "PATH"`` by the secret in that file, for every secret setting ``KEY``.
 
-    A key that is itself declared as a path (the file of the callback token) stays a path: its package reads the file
-    before each use. A relative path is relative to the folder of the settings file.
+    A key that is declared as a path (the file of the callback token) stays a path: its package reads the file before
+    each use. A relative path is relative to the folder of the settings file.
 
     Attributes:
-        problems: Why a secret could not be read, by the location of its key.
-        warnings: Files that everybody can read, and secrets that are odd.
+        problems: The reasons why secrets could not be read, by the location of the key.
+        warnings: Files that every user can read, and odd secrets.
     """
 
     def __init__(self, folder: Path, *, webhook_secrets: bool, unread: Callable[[str], None] | None) -> None:
@@ -171,7 +171,7 @@ class _Files:
         self.warnings: list[str] = []
 
     def resolve(self, annotation: Any, data: Any, loc: Loc = ()) -> Any:
-        """Return ``data`` with the secrets instead of their files, and with absolute paths."""
+        """Return ``data`` with secrets instead of their files, and with absolute paths."""
         if isinstance(data, Mapping):
             return self._table(annotation, data, loc)
         if isinstance(data, list):
@@ -201,7 +201,7 @@ class _Files:
 
     def _secret(self, value: Any, written: Loc, secret: Loc, *, taken: bool) -> SecretStr:
         if taken:
-            self.problems[secret] = f"{dotted(written)}: is set beside {secret[-1]}; set one of the two"
+            self.problems[secret] = f"{dotted(written)}: {secret[-1]} is set too; set only one of the two"
         elif not isinstance(value, str) or not value:
             example = f'{written[-1]} = "secrets/{secret[-1]}"'
             self.problems[secret] = f"{dotted(written)}: this is not a path in quotes; write e.g. {example}"
@@ -219,11 +219,11 @@ class _Files:
             self.problems[secret] = f"{dotted(written)}: {explained(path, error, self._folder)}"
             return UNREAD
         if path.stat().st_mode & stat.S_IROTH:
-            self.warnings.append(f"{dotted(written)}: {path} can be read by everybody; run: chmod 600 {path}")
+            self.warnings.append(f"{dotted(written)}: {path} can be read by every user; run: chmod 600 {path}")
         return value
 
 
 def _of_ingress(field: FieldInfo) -> bool:
-    """Return whether only the ingress reads this secret, so that no other process needs its file."""
+    """Return whether only the ingress needs the file of this secret."""
     extra = field.json_schema_extra
     return isinstance(extra, dict) and extra.get("read_by") == "ingress"

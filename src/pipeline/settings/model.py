@@ -1,4 +1,4 @@
-"""All settings: one table per part of the pipeline, one per integration."""
+"""All settings: a table for each part of the pipeline, and one for each integration."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ ENV_PREFIX = "PIPELINE_"
 ENV_DELIMITER = "__"
 
 _SOURCES = ("ecs", "weavr", "webhooks")
-"""Tables of sources of webhooks."""
+"""The tables that configure sources of webhooks."""
 _WEAVR_TOPICS = "card-events."
 _TOPIC_PREFIXES = ("card-batch.", _WEAVR_TOPICS, SOURCE_TOPICS)
-"""How the topics begin that only the sources of each of these tables need."""
+"""Prefixes of the topics that only the sources of each table need."""
 
 
 class RetentionSettings(BaseModel):
-    """How long data outside Kafka is kept."""
+    """How long the store keeps data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     receipts_days: WholeDays = Field(
         default=30,
         ge=1,
-        description="How long the store keeps the receipts of a job: as long as your lifecycle rule says. Must be longer than every topic that can redeliver the job (`config check` compares them)",
+        description="How long your lifecycle rule keeps the receipts of a job in the store. Must be longer than the retention of every topic that can redeliver the job (`config check` compares them)",
     )
     failed_parts_days: WholeDays = Field(
         default=7,
         ge=1,
-        description="Result parts of failed jobs are deleted after this time, and those of jobs whose callback ECS refuses. Raise it to have more time to look into failures",
+        description="Result parts of a failed job, or of a job whose callback ECS refuses, are deleted after this time. Raise it to have more time to look into failures",
     )
 
 
 class Settings(BaseSettings):
-    """What a settings file holds. Built by :func:`pipeline.settings.load_settings`; constructing it reads nothing."""
+    """All settings of a process. :func:`pipeline.settings.load_settings` makes it; the constructor reads no file."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -62,22 +62,24 @@ class Settings(BaseSettings):
         env_nested_delimiter=ENV_DELIMITER,
     )
 
-    kafka: KafkaSettings | None = Field(default=None, description="The cluster; `pipeline dev` brings its own")
+    kafka: KafkaSettings | None = Field(default=None, description="The Kafka cluster; `pipeline dev` starts its own")
     consumer: WorkerSettings = Field(default=WorkerSettings(), description="How the workers read their topics")
     ingress: IngressSettings = Field(default=IngressSettings(), description="The server that receives webhooks")
     network: NetworkSettings = Field(
-        default=NetworkSettings(), description="The proxy and the authorities of outgoing requests"
+        default=NetworkSettings(), description="The proxy and the certificate authorities for outgoing requests"
     )
     transfer: TransferSettings = Field(default=TransferSettings(), description="Downloads and uploads")
     store: StoreSettings = Field(default=LocalSettings(), description="The job store and the audit log")
-    parts: PartSettings = Field(default=PartSettings(), description="How the job store keeps the results of cards")
+    parts: PartSettings = Field(default=PartSettings(), description="How the job store encrypts the results of cards")
     audit: AuditSettings = Field(default=AuditSettings(), description="How the audit log is written")
     management: ManagementSettings = Field(default=ManagementSettings(), description="Probes and metrics")
     logging: LoggingSettings = Field(default=LoggingSettings(), description="Log lines")
-    process: ProcessSettings = Field(default=ProcessSettings(), description="How PROCESS shares its machine among jobs")
+    process: ProcessSettings = Field(
+        default=ProcessSettings(), description="How `work process` divides its machine among jobs"
+    )
     watch: WatchSettings = Field(default=WatchSettings(), description="The deadline watch")
-    parking: ParkingSettings = Field(default=ParkingSettings(), description="How jobs wait that cannot be done now")
-    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long data outside Kafka is kept")
+    parking: ParkingSettings = Field(default=ParkingSettings(), description="How a job waits that cannot run now")
+    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long the store keeps data")
     ecs: dict[IntegrationName, EcsIntegration] = Field(default={}, description="ECS integrations by name")
     weavr: dict[IntegrationName, WeavrIntegration] = Field(default={}, description="Weavr integrations by name")
     webhooks: dict[IntegrationName, WebhookIntegration] = Field(default={}, description="Other sources by name")
@@ -91,7 +93,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values from the constructor only: the loader merges the sources, to name all problems at once."""
+        """Use only the constructor's values: the loader merges all sources first, so that it can report all problems."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
@@ -107,18 +109,18 @@ class Settings(BaseSettings):
         paths: dict[str, str] = {}
         for table, name, source in self._sources():
             if source.name != name:
-                raise ValueError(f"{table}.name: {source.name!r} is not the key of its table; leave name out")
+                raise ValueError(f"{table}.name: {source.name!r} differs from the key of its table; leave name out")
             other = paths.setdefault(source.webhook_path, table)
             if other != table:
                 raise ValueError(
-                    f"{table}.webhook_path: {source.webhook_path!r} is also that of {other}; write another"
+                    f"{table}.webhook_path: {source.webhook_path!r} is also the path of {other}; write another"
                 )
         for path, table in paths.items():
             for above in _above(path):
                 if above in paths and paths[above].startswith("weavr."):
                     raise ValueError(
-                        f"{table}.webhook_path: {path!r} lies below that of {paths[above]}, whose events come to paths "
-                        "below its own; write another"
+                        f"{table}.webhook_path: {path!r} is below the path of {paths[above]}, which receives events on paths "
+                        "below it; write another"
                     )
         return self
 
@@ -127,7 +129,7 @@ class Settings(BaseSettings):
         for name, source in self.webhooks.items():
             if source.jobs is not None and name in self.ecs:
                 raise ValueError(
-                    f"webhooks.{name}.jobs: ecs.{name} has jobs under the same name, which is part of every job's key; "
+                    f"webhooks.{name}.jobs: ecs.{name} also has jobs under this name, which is part of every job's key; "
                     "rename one"
                 )
         return self
@@ -139,13 +141,13 @@ class Settings(BaseSettings):
             other = topics.setdefault(source.topic, name)
             if other != name:
                 raise ValueError(
-                    f"webhooks.{name}.topic: {source.topic!r} is also that of webhooks.{other}; write another"
+                    f"webhooks.{name}.topic: {source.topic!r} is also the topic of webhooks.{other}; write another"
                 )
         return self
 
     @property
     def all_topics(self) -> tuple[TopicSpec, ...]:
-        """Every topic of the table, and those of configured sources."""
+        """All fixed topics, and the topics of configured sources."""
         return (*TOPICS, *(source.topic_spec() for source in self.webhooks.values() if source.events_topic))
 
     @property
@@ -159,10 +161,11 @@ class Settings(BaseSettings):
 
     @property
     def audited_topics(self) -> tuple[TopicName, ...]:
-        """The topics from whose records AUDIT builds the audit events of accepted webhooks.
+        """The topics from which AUDIT reads accepted webhooks and builds their audit events.
 
-        A topic that keeps a record for a shorter time than announcements is left out: AUDIT could come too late. So is a
-        sensitive topic of events, which AUDIT has no right to read. The ingress publishes the audit events of these.
+        Two kinds of topic are left out: those that keep a record for a shorter time than announcements, because AUDIT
+        could read it too late, and sensitive topics of events, which AUDIT may not read. For these, the ingress
+        publishes the audit events.
         """
         of_weavr = any(one.audit_accepted for one in self.weavr.values())
         of_sources = {one.topic for one in self.webhooks.values() if one.audit_accepted}
@@ -179,7 +182,7 @@ class Settings(BaseSettings):
         )
 
     def _sources(self) -> Iterator[tuple[str, str, EcsIntegration | WeavrIntegration | WebhookIntegration]]:
-        """Yield table, key and table of every source of webhooks."""
+        """Yield, for every source of webhooks, the table's kind, its key and its settings."""
         for kind in _SOURCES:
             for name, source in getattr(self, kind).items():
                 yield f"{kind}.{name}", name, source
@@ -206,14 +209,14 @@ class Settings(BaseSettings):
         """The Kafka cluster.
 
         Raises:
-            ConfigError: None is configured.
+            ConfigError: The settings have no cluster.
         """
         if self.kafka is None:
             raise ConfigError(['kafka: is missing; write [kafka] with e.g. bootstrap_servers = "kafka-0:9092"'])
         return self.kafka
 
     def secrets(self) -> Iterator[SecretStr]:
-        """Yield every secret value held here, for the redaction of logs; of webhooks those whose files are there."""
+        """Yield every secret value for the redaction of logs; of webhook secrets, those whose files exist."""
         yield from _secrets(self)
         for _, _, source in self._sources():
             with contextlib.suppress(SecretUnreadable):

@@ -1,4 +1,4 @@
-"""The files that settings name: which there are, and what is wrong with those that are opened later."""
+"""Lists the files that settings name, and checks those that are opened only later."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class NamedFile:
 
     Attributes:
         key: The full key.
-        name: The last part of it.
+        name: The last part of the key.
         content: As :class:`~pipeline.secret_files.Holds` says; None for a file without a secret.
     """
 
@@ -48,14 +48,14 @@ class NamedFile:
 
 @dataclass(slots=True)
 class FileFindings:
-    """What was found out about files, one line each."""
+    """Problems and warnings about files, one line each."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 def named_files(value: object, prefix: str = "") -> Iterator[NamedFile]:
-    """Yield the files that the settings below a value name.
+    """Yield the files that a value and the settings below it name.
 
     Args:
         value: A model, or a table or list of models.
@@ -79,18 +79,18 @@ def named_files(value: object, prefix: str = "") -> Iterator[NamedFile]:
 
 
 def check_file(file: NamedFile, now: datetime, found: FileFindings) -> None:
-    """Look into a file that loading the settings has not read.
+    """Check a file that the loader of the settings does not read.
 
-    A file that is opened at the start must be there, and the start says so. Another may come later.
+    The start of a server reports a missing file that it opens at once. Other files may still be missing now.
     """
     if file.content == "secret":
-        return  # it was read when the settings were loaded
+        return  # the loader has read it
     if file.content == "key":
-        _check_mode(file, found)  # the rest is checked by its reader
+        _check_mode(file, found)  # its reader checks the rest
         return
     if not lexists(file.path):
         if file.name not in _OPENED_AT_START:
-            found.warnings.append(f"{file.key}: there is no file yet at the path given there")
+            found.warnings.append(f"{file.key}: no file exists at this path yet")
     elif file.content == "token":
         _check_token(file, found)
     elif file.name.endswith(_CLIENT_KEY):
@@ -119,6 +119,6 @@ def _check_mode(file: NamedFile, found: FileFindings) -> None:
     try:
         mode = file.path.stat().st_mode
     except OSError:
-        return  # it is a link to nothing, or is being replaced; its reader says so
+        return  # a dangling link, or it is being replaced; its reader reports that
     if mode & stat.S_IROTH:
-        found.warnings.append(f"{file.key}: {file.path} can be read by everybody; run: chmod 600 {file.path}")
+        found.warnings.append(f"{file.key}: {file.path} can be read by every user; run: chmod 600 {file.path}")

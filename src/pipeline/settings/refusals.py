@@ -1,4 +1,4 @@
-"""Explains why a setting is refused and what to write instead: one line each, never with a secret value."""
+"""Explains in one line why a setting is refused and what to write instead. Never shows a secret value."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ _EXAMPLES: Final[Mapping[type, str]] = {
 
 
 class ConfigError(FatalError):
-    """The settings cannot be used. Nothing was started.
+    """The settings cannot be used. Raised before anything is started.
 
     Attributes:
-        problems: One line each: the full key, the rule, and what to write. Free of secret values.
+        problems: One line for each problem: full key, rule, and what to write. Free of secret values.
     """
 
     def __init__(self, problems: Sequence[str], *, code: str = "config_invalid") -> None:
-        """Take all problems; the message holds them line by line."""
+        """Take all problems; the message has one line for each."""
         super().__init__(code, "\n".join(problems))
         self.problems = tuple(problems)
 
 
 def refusal(error: ErrorDetails, model: type[BaseModel]) -> str:
-    """Return one line for one validation error: ``full.key: rule; what to write``."""
+    """Return the line for a validation error: ``full.key: rule; what to write``."""
     spot = locate(model, error["loc"])
     explain = _EXPLAINED.get(error["type"], _other)
     text = explain(error, spot)
@@ -77,21 +77,21 @@ def shown(value: object, *, secret: bool = False) -> str:
 
 
 def explained(path: Path, error: SecretUnreadable, folder: Path | None = None) -> str:
-    """Return what is wrong with a secret file, and what to do.
+    """Return the fault of a secret file, and the remedy.
 
-    The text names the path only if a file is there: what names no file may be the secret itself.
+    The text names the path only if that file exists. Otherwise the "path" may be the secret itself.
 
     Args:
         path: The file.
-        error: What its reader raised.
-        folder: The folder at which relative paths begin; None leaves it out.
+        error: The error of its reader.
+        folder: The folder of relative paths, to name in the text; None: do not name it.
     """
     if lexists(path):
         return f"{path} {error.fault}" + ("" if error.malformed else "; let the user of this process read it")
     doubt = "" if _FILE_NAME.fullmatch(path.name) else " (is it the secret itself?)"
-    begin = f"; a relative path begins at {folder}" if folder else ""
-    remedy = "create it with the secret as its only line: (umask 077; printf %s SECRET > FILE)"
-    return f"there is no file at the path given there{doubt}; {remedy}{begin}"
+    begin = f"; relative paths start from {folder}" if folder else ""
+    remedy = "create it with only the secret in it: (umask 077; printf %s SECRET > FILE)"
+    return f"no file exists at this path{doubt}; {remedy}{begin}"
 
 
 def unknown_key(key: str, known: Mapping[str, object]) -> str:
@@ -99,7 +99,7 @@ def unknown_key(key: str, known: Mapping[str, object]) -> str:
     near = difflib.get_close_matches(key, list(known), n=1)
     if near:
         return f"is not a setting; did you mean {near[0]}?"
-    return f"is not a setting; known here: {', '.join(sorted(known)) or 'none'}"
+    return f"is not a setting; this table has: {', '.join(sorted(known)) or 'none'}"
 
 
 def _value(error: ErrorDetails, spot: Spot) -> str:
@@ -107,14 +107,14 @@ def _value(error: ErrorDetails, spot: Spot) -> str:
 
 
 def _key(spot: Spot) -> str:
-    # an item of a list is written with the key of the list
+    # an item of a list has the key of the list
     keys = [str(step) for step in spot.loc if isinstance(step, str)]
     return keys[-1] if keys else "key"
 
 
 def _remedy(spot: Spot) -> str:
     if spot.annotation is not None and is_secret(spot.annotation):
-        return f'write {_key(spot)}_file = "PATH", a file that holds nothing but the secret'
+        return f'write {_key(spot)}_file = "PATH"; the file must hold only the secret'
     if spot.annotation is not None and models(spot.annotation):
         return f"write a table: [{dotted(spot.loc)}]"
     if spot.annotation is not None and models(item(spot.annotation)):
@@ -140,7 +140,7 @@ def _example(field: FieldInfo | None, annotation: Any) -> str:
 
 
 def toml_value(value: object) -> str:
-    """Return a value as it is written in TOML."""
+    """Return a value in TOML syntax."""
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, bool):
@@ -172,7 +172,7 @@ def _number(error: ErrorDetails, spot: Spot) -> str:
     given = error["input"]
     meant = unit.number_in(given) if unit and isinstance(given, str) else None
     if meant is not None:
-        return f"{_value(error, spot)} has a unit; write the number of {named} alone: {_key(spot)} = {meant}"
+        return f"{_value(error, spot)} has a unit; write only the number of {named}: {_key(spot)} = {meant}"
     return f"{_value(error, spot)} is not {kind}; {_remedy(spot)}"
 
 
@@ -186,7 +186,7 @@ def _unknown(_error: ErrorDetails, spot: Spot) -> str:
 
 def _choice(error: ErrorDetails, spot: Spot) -> str:
     offered = ", ".join(map(toml_value, _choices(spot.annotation)))
-    return f"{_value(error, spot)} is none of {offered}; {_remedy(spot)}"
+    return f"{_value(error, spot)} is not one of {offered}; {_remedy(spot)}"
 
 
 def _bound(word: str, key: str) -> Callable[[ErrorDetails, Spot], str]:
@@ -207,7 +207,7 @@ def _kind(words: str) -> Callable[[ErrorDetails, Spot], str]:
 
 
 def _network(error: ErrorDetails, spot: Spot) -> str:
-    return f'{_value(error, spot)} is not a network; write e.g. "192.0.2.0/24": all bits after the prefix are zero'
+    return f'{_value(error, spot)} is not a network; write e.g. "192.0.2.0/24", with zero bits after the prefix'
 
 
 def _listed(error: ErrorDetails, spot: Spot) -> str:
@@ -223,7 +223,7 @@ def _table(error: ErrorDetails, spot: Spot) -> str:
     if isinstance(spot.loc[-1], int):
         needed = [name for name, field in fields(spot.annotation).items() if field.is_required()]
         keys = ", ".join(f'{name} = "..."' for name in needed) or "..."
-        return f"{_value(error, spot)} is not a table; write a table in the list: {{ {keys} }}"
+        return f"{_value(error, spot)} is not a table; write each item of the list as a table: {{ {keys} }}"
     return f"{_value(error, spot)} is not a table; write [{dotted(spot.loc)}] and its keys below"
 
 
@@ -234,7 +234,7 @@ def _tag(_error: ErrorDetails, spot: Spot) -> str:
     if offered is None:
         offered = ", ".join(_tags(spot.annotation, tag))
     given = context.get("tag")
-    rule = f"{tag} = {shown(given)} is none of {offered}" if given is not None else f"{tag} is missing"
+    rule = f"{tag} = {shown(given)} is not one of {offered}" if given is not None else f"{tag} is missing"
     return f"{rule}; write {tag} = one of {offered}"
 
 
@@ -244,20 +244,20 @@ def _tags(annotation: Any, tag: str) -> list[str]:
 
 
 def _stated(error: ErrorDetails, _spot: Spot) -> str:
-    # the validator of a settings model states the rule and the remedy itself
+    # the text of our own validators already has the rule and the remedy
     return str(error.get("ctx", {}).get("error", error["msg"]))
 
 
 def _member(error: ErrorDetails, spot: Spot) -> str:
     if error["loc"][-1:] == ("[key]",):
-        return f"is not known; known here: {error.get('ctx', {})['expected']}"
+        return f"is not known; known: {error.get('ctx', {})['expected']}"
     return _other(error, spot)
 
 
 def _pattern(error: ErrorDetails, spot: Spot) -> str:
     if error["loc"][-1:] == ("[key]",):
-        rule = "1 to 63 lower case letters, digits and dashes, not beginning with a dash"
-        return f"is not a name for an integration; write {rule}"
+        rule = "1 to 63 lower case letters, digits and dashes, starting with a letter or digit"
+        return f"is not a valid name of an integration; write {rule}"
     return f"{_value(error, spot)} does not match {error.get('ctx', {})['pattern']}; {_remedy(spot)}"
 
 

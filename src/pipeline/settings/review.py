@@ -1,4 +1,4 @@
-"""The checks of ``pipeline config check`` that need all settings together, or files and processors beside them."""
+"""The checks of ``pipeline config check`` that compare settings, read files or construct processors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.webhooks.sources.settings import WEAVR_RETRIES_SECONDS, HmacOption
 from pipeline.webhooks.verification import PublicKeySettings, SecretSettings, is_active
 
 _DAY_MS: Final = 86_400_000
-_PROVES_LITTLE = "the signature proves nothing about the body, so anybody who sees one request can send any body"
+_PROVES_LITTLE = "the signature does not cover the body, so anybody who sees one request can send any other body"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Review:
     """Findings, one line each.
 
     Attributes:
-        problems: Must be fixed.
-        warnings: May be intended.
-        unchecked: Keys of the files that were not looked into, because the review was offline.
+        problems: Faults that you must fix.
+        warnings: Doubtful settings that may be intended.
+        unchecked: Keys of the files that an offline review did not read.
     """
 
     problems: tuple[str, ...]
@@ -43,12 +43,12 @@ class Review:
 
 
 def review(settings: Settings, *, now: datetime | None = None, offline: bool = False) -> Review:
-    """Compare retention times and limits, construct every processor, look into files, and check that keys are active.
+    """Compare retention times and limits, construct every processor, read files, and check that keys are active.
 
     Args:
         settings: As loaded.
         now: The time at which keys and certificates must be valid (aware); default: the current time.
-        offline: Whether to leave out all files, for a machine that does not have them.
+        offline: Whether to skip all files, for a machine that does not have them.
     """
     now = now or datetime.now(UTC)
     problems = list(_retention_problems(settings))
@@ -81,7 +81,7 @@ def review(settings: Settings, *, now: datetime | None = None, offline: bool = F
 
 
 def _readable_credentials(settings: Settings) -> Iterator[str]:
-    """Yield one line if the brokers' credentials cross the network as they are."""
+    """Yield one line if the Kafka credentials cross the network unencrypted."""
     kafka = settings.kafka
     if kafka is None or kafka.sasl is None or "SSL" in kafka.protocol:
         return
@@ -94,16 +94,16 @@ def _readable_credentials(settings: Settings) -> Iterator[str]:
 
 
 def _everybodys_proxies(settings: Settings) -> Iterator[str]:
-    """Yield one line if anybody may claim to come from any address."""
+    """Yield one line if anybody can forge the client's address."""
     for network in open_networks(settings.ingress.trusted_proxies):
         yield (
-            f"ingress.trusted_proxies: {network} trusts X-Forwarded-For of everybody, so addresses in logs and audit "
+            f"ingress.trusted_proxies: {network} trusts X-Forwarded-For from everybody, so addresses in logs and audit "
             "events prove nothing; write the networks of your proxies"
         )
 
 
 def _processor(integration: JobIntegration, settings: Settings) -> LoadedProcessor | list[str]:
-    """Return the processor, or why it cannot be made: one line each."""
+    """Return the processor, or the reasons why it cannot be constructed, one line each."""
     key = f"{integration.key}.processor"
     try:
         return load(integration.processor, settings.network)
@@ -114,7 +114,7 @@ def _processor(integration: JobIntegration, settings: Settings) -> LoadedProcess
 
 
 def _columns(integration: JobIntegration, processor: LoadedProcessor) -> Iterator[str]:
-    """Yield one line if two columns of every result have the same name."""
+    """Yield one line for each pair of result columns with the same name."""
     csv = integration.csv
     try:
         Layout.of(b"", csv, result_columns=processor.result_columns)
@@ -133,7 +133,7 @@ def _files_of_plugins(settings: Settings) -> Iterator[NamedFile]:
 
 
 def part_key_problems(settings: Settings) -> Iterator[str]:
-    """Yield one line for each file that does not hold a key of parts. PROCESS and UPLOAD alone need these files."""
+    """Yield one line for each file without a valid key of parts. Only PROCESS and UPLOAD need these files."""
     for index, key in enumerate(settings.parts.keys):
         try:
             read_part_key(key)
@@ -149,8 +149,8 @@ def _part_problems(settings: Settings) -> Iterator[str]:
 def _part_warnings(settings: Settings) -> Iterator[str]:
     if settings.job_names and settings.parts.encryption == "off":
         yield (
-            'parts.encryption: is "off", so parts with card numbers lie in clear in the store until their job is '
-            "confirmed; write parts.keys and leave encryption out, unless the store's own encryption is enough for you"
+            'parts.encryption: is "off", so the store holds unencrypted card numbers in the parts of a job until it is '
+            "confirmed; set parts.keys and remove parts.encryption, unless the store's own encryption is enough for you"
         )
 
 
@@ -164,7 +164,7 @@ def _hosts(integration: JobIntegration) -> Iterator[str]:
 
 
 def _mismatched(settings: Settings) -> Iterator[str]:
-    """Yield one line for every limit that a setting of another table makes useless."""
+    """Yield one line for each limit that a setting of another table makes useless."""
     ingress, interval = settings.ingress, settings.watch.interval_seconds
     if settings.kafka is not None and ingress.max_body_bytes >= settings.kafka.max_record_bytes:
         yield (
@@ -181,7 +181,7 @@ def _mismatched(settings: Settings) -> Iterator[str]:
 
 
 def _retention_problems(settings: Settings) -> Iterator[str]:
-    """Yield one line for each kind of memory that is shorter than the redelivery it must recognise."""
+    """Yield one line for each record of past work that is kept for a shorter time than a repeat may take."""
     kept = {spec.topic: spec.retention_ms / _DAY_MS for spec in TOPICS if spec.dead_letter is not None}
     receipts, window = settings.retention.receipts_days, settings.audit.id_window_days
     for topic, days in kept.items():
@@ -194,13 +194,13 @@ def _retention_problems(settings: Settings) -> Iterator[str]:
     again = max([kept.pop(Topic.AUDIT_EVENTS) + max(kept.values()), *audited])
     if window < again:
         yield (
-            f"audit.id_window_days: {window:g} days is shorter than the {again:g} days in which an "
-            f"audit event may come again, so the log could hold it twice; write e.g. id_window_days = {again:g}"
+            f"audit.id_window_days: {window:g} days is shorter than the {again:g} days within which an "
+            f"audit event may be repeated, so the log could hold it twice; write e.g. id_window_days = {again:g}"
         )
 
 
 def _wait_problems(settings: Settings) -> Iterator[str]:
-    """Yield one line for each integration whose jobs may wait for longer than the store keeps their receipts."""
+    """Yield one line for each integration whose jobs may last longer than the store keeps their receipts."""
     redelivery = max(spec.retention_ms for spec in TOPICS if spec.dead_letter is Topic.BATCH_DEAD_LETTER) / _DAY_MS
     kept = settings.retention.receipts_days
     for integration in settings.job_integrations().values():
@@ -216,12 +216,12 @@ def _wait_problems(settings: Settings) -> Iterator[str]:
 
 
 def _source_warnings(settings: Settings, now: datetime) -> Iterator[str]:
-    """Yield one line for each setting of a source that may lose events or proves little; ``now`` is aware."""
+    """Yield one line for each setting of a source that may lose events or protects too little; ``now`` is aware."""
     for table, keys in _keys(settings):
         if not any(is_active(key, now) for key in keys):
             yield (
-                f"{table}: no secret is active now, so every webhook is answered 503; add the active one, or fix "
-                "not_before and not_after"
+                f"{table}: no secret is active now, so the ingress answers every webhook with 503; add an active one, "
+                "or fix not_before and not_after"
             )
     for name, integration in settings.weavr.items():
         for warning in _weavr(integration):
@@ -242,19 +242,19 @@ def _weavr(integration: WeavrIntegration) -> Iterator[str]:
         yield f"legacy_signature: {_PROVES_LITTLE}; set it to false as soon as Weavr sends signature-v2"
     if integration.unverified_status != 503:  # noqa: PLR2004 - the status
         yield (
-            f"unverified_status: Weavr never repeats after {integration.unverified_status}, so every event is lost "
-            "after its key changes (with its oldest API client), until you notice; write unverified_status = 503"
+            f"unverified_status: Weavr never retries after {integration.unverified_status}, so every event is lost "
+            "from the moment that its signing key changes until you notice; write unverified_status = 503"
         )
     if integration.missing_call_ref == "refuse":
-        yield "missing_call_ref: call-ref is optional at Weavr, and events without it are refused and lost"
+        yield "missing_call_ref: Weavr may leave out call-ref; this setting then refuses the event, which is lost"
     for one in integration.unsigned_paths:
         if not one.require_path_secret and any(network.prefixlen == 0 for network in one.source_addresses):
             yield f"unsigned_paths: {one.path} is open to every address, so anybody can send events; write Weavr's"
     named = {one.path for one in integration.unsigned_paths}
     for path in (kind.path for kind in KINDS if not kind.signed and kind.path not in named):
         yield (
-            f"unsigned_paths: does not list {path}, which Weavr does not sign: its events are answered 503 and lost "
-            "after 4 h; list it with its protection, or do not subscribe to it at Weavr"
+            f"unsigned_paths: lacks {path}, which Weavr does not sign: the ingress answers its events with 503, "
+            "and they are lost after 4 h; list it with its protection, or do not subscribe to it at Weavr"
         )
 
 

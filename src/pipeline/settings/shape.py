@@ -1,4 +1,4 @@
-"""Finds the field of a model that a dotted key names. It reads types only, no values."""
+"""Finds the field of a settings model by its dotted key. It reads types, never values."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pipeline.units import Unit
 T = TypeVar("T")
 
 _PRIVATE_KEY = "key_file"
-"""Holds a secret without a note: the settings of Kafka are a subscriber's too, which reads no secret files."""
+"""A model with secrets but without notes on them: subscribers use it too, and read no secret files."""
 
 Loc = tuple[str | int, ...]
 """The location of a setting: keys, and indices of list items."""
 
 
 def dotted(loc: Loc) -> str:
-    """Return a location as messages show it, e.g. ``ecs.acme.webhook.secrets.0.value``."""
+    """Return a location as text, e.g. ``ecs.acme.webhook.secrets.0.value``."""
     return ".".join(map(str, loc))
 
 
 def members(annotation: Any) -> Iterator[Any]:
-    """Yield the alternatives of a type without ``Annotated``: those of a union, or the type itself."""
+    """Yield the members of a union, or the type itself, without ``Annotated``."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from members(get_args(annotation)[0])
@@ -40,17 +40,17 @@ def members(annotation: Any) -> Iterator[Any]:
 
 
 def models(annotation: Any) -> list[type[BaseModel]]:
-    """Return those alternatives of a type that are models."""
+    """Return those members of a type that are models."""
     return [one for one in members(annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
 
 
 def fields(annotation: Any) -> dict[str, FieldInfo]:
-    """Return all fields that a table of this type may have; of a union, those of all alternatives."""
+    """Return all fields that a table of this type may have; for a union, the fields of all its members."""
     return {name: field for model in reversed(models(annotation)) for name, field in model.model_fields.items()}
 
 
 def item(annotation: Any) -> Any:
-    """Return the type of a table's or list's values, or None where the type is neither."""
+    """Return the type of the values of a table or list; None for any other type."""
     for member in members(annotation):
         origin = get_origin(member)
         if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -61,17 +61,17 @@ def item(annotation: Any) -> Any:
 
 
 def holds(annotation: Any, kind: type) -> bool:
-    """Return whether one alternative of a type is the given one."""
+    """Return whether one member of a type is ``kind``."""
     return any(isinstance(one, type) and issubclass(one, kind) for one in members(annotation))
 
 
 def unit_of(field: FieldInfo | None, annotation: Any) -> Unit | None:
-    """Return the unit of a number, as its type names it (:mod:`pipeline.units`); None for what has no such type."""
+    """Return the unit that the type of a number names (:mod:`pipeline.units`); None for any other type."""
     return note_of(field, annotation, Unit)
 
 
 def note_of(field: FieldInfo | None, annotation: Any, kind: type[T]) -> T | None:
-    """Return the note of a class in the type of a field; None for a type that has none."""
+    """Return the note of class ``kind`` in the type of a field; None if the type has none."""
     notes = [*(field.metadata if field is not None else ()), *_notes(annotation)]
     return next((note for note in notes if isinstance(note, kind)), None)
 
@@ -92,9 +92,9 @@ def is_secret(annotation: Any) -> bool:
 
 
 def is_guarded(annotation: Any) -> bool:
-    """Return whether a message shows no value in place of this type, because it may be a secret in the wrong place.
+    """Return whether messages must hide a value of this type, because it may be a secret in the wrong place.
 
-    Guarded are secrets, names of files, tables with a secret or with the name of its file, and options of plug-ins.
+    They hide secrets, names of files, tables with a secret or with the name of its file, and options of plug-ins.
     """
     if annotation is None:
         return False
@@ -125,13 +125,13 @@ def is_path(annotation: Any) -> bool:
 
 
 class Spot:
-    """A field that was found by its location.
+    """A field of a settings model, found by its location.
 
     Attributes:
-        loc: The location without what pydantic adds to it (tags of unions).
-        field: The field there; None for an unknown key or a list item.
+        loc: The location without pydantic's additions (tags of unions).
+        field: The field; None for an unknown key or a list item.
         annotation: Its type, or None for an unknown key.
-        siblings: The fields of the table that holds it.
+        siblings: The fields of its table.
     """
 
     def __init__(self, loc: Loc, field: FieldInfo | None, annotation: Any, siblings: Mapping[str, FieldInfo]) -> None:
@@ -168,7 +168,7 @@ def locate(model: type[BaseModel], loc: Loc) -> Spot:
         elif inner is not None and step != "[key]":
             field, siblings, annotation = None, {}, inner
         elif number < len(loc) - 1 or step == "[key]" or not known or _is_tag(annotation, step):
-            # the tag of a union's member, or a marker of pydantic's own
+            # the tag of a union's member, or pydantic's own marker
             annotation = next((one for one in models(annotation) if _is_tagged(one, step)), annotation)
             continue
         else:

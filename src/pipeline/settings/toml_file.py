@@ -1,4 +1,4 @@
-"""Reads the settings file; what is wrong with its TOML is said with its line, in words, and without a value."""
+"""Reads the settings file. Explains faults of its TOML with their line and a remedy, without showing a value."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _OPEN_TEXT: Final = re.compile(r"""=\s*\[?\s*(?:'[^']*|"(?:[^"\\]|\\.)*)$""")
 _TRIPLE: Final = re.compile(r"\"{3}|'{3}")
 
 _EXPLAINED: Final = (
-    (r"Illegal character '\\n'", "a text in quotes is not closed in its line; close the quotes"),
-    (r"(Unterminated string|Expected [\"']+$)", "a text in quotes is not closed; close the quotes"),
-    (r"(Illegal|Found invalid) character", "there is a control character; delete it"),
-    (r"Expected '=' after a key", "there is no = behind the key; write KEY = VALUE"),
+    (r"Illegal character '\\n'", "a quoted text has no closing quote in its line; add it"),
+    (r"(Unterminated string|Expected [\"']+$)", "a quoted text has no closing quote; add it"),
+    (r"(Illegal|Found invalid) character", "the line contains a control character; delete it"),
+    (r"Expected '=' after a key", "the key is not followed by =; write KEY = VALUE"),
     (
         r"Expected newline or end of document",
-        "something follows the value; write one KEY = VALUE per line, and a text in quotes",
+        "more text follows the value; write one KEY = VALUE per line, and put text in quotes",
     ),
-    (r"Invalid value", 'this is no value; write a text in quotes ("..."), a number, true, false, [list] or { table }'),
-    (r"Unclosed array", "a list is not closed; write ] behind its last value"),
-    (r"Unclosed inline table", "a table in braces is not closed; write } behind its last value"),
+    (r"Invalid value", 'this is not a value; write text in quotes ("..."), a number, true, false, [list] or { table }'),
+    (r"Unclosed array", "a list is not closed; write ] after its last value"),
+    (r"Unclosed inline table", "a table in braces is not closed; write } after its last value"),
     (
         r"Invalid initial character for a key part",
-        "a key is missing; write { table } in one line, without a last comma",
+        "a key is missing; write { table } on one line, without a comma after the last value",
     ),
-    (r"Unescaped", "a backslash is taken as written only in single quotes; write '...'"),
+    (r"Unescaped", "TOML interprets a backslash in double quotes; use single quotes: '...'"),
     (r"Expected '\]", "the name of a table is not closed; write [NAME]"),
     (r"Invalid statement", "this is neither KEY = VALUE nor [TABLE]"),
-    (r"Cannot mutate immutable namespace", "this table stands above already, as a value; write it once"),
+    (r"Cannot mutate immutable namespace", "this table is already defined above, as a value; write it once"),
 )
-"""What Python's messages mean, in words and with the remedy."""
+"""Messages of Python's parser, with our explanation and remedy."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -54,15 +54,15 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        problem = f"cannot be read ({error.strerror}); name the settings file by --config or {CONFIG_VARIABLE}"
+        problem = f"cannot be read ({error.strerror}); name the settings file with --config or {CONFIG_VARIABLE}"
         raise _unreadable(path, problem) from None
     return parse_toml(path, raw)
 
 
 def parse_toml(path: Path, raw: bytes) -> dict[str, Any]:
-    """Return the tables that the bytes of a settings file hold; raises as :func:`read_toml`."""
+    """Return the tables in the bytes of a settings file; raise as :func:`read_toml`."""
     if raw.startswith(_BYTE_ORDER_MARK):
-        raise _unreadable(path, "is not TOML: it begins with a byte order mark; save it as UTF-8 without one")
+        raise _unreadable(path, "is not TOML: it begins with a byte order mark; save it as UTF-8 without a BOM")
     if raw.startswith(_UTF_16):
         raise _unreadable(path, "is not TOML: it is UTF-16; save it as UTF-8")
     try:
@@ -72,8 +72,8 @@ def parse_toml(path: Path, raw: bytes) -> dict[str, Any]:
         problem = f"is not TOML: line {line} holds a byte that is not UTF-8; save the file as UTF-8"
     except tomllib.TOMLDecodeError as error:
         problem = f"is not TOML: {_explained(raw.decode(), str(error))}"
-    except ValueError:  # Python converts no number of more than 4,300 digits
-        problem = "is not TOML: a number is far too long; write a text in quotes if it is none"
+    except ValueError:  # Python refuses to convert a number of more than 4,300 digits
+        problem = "is not TOML: a number is far too long; put it in quotes if it is not a number"
     except RecursionError:
         problem = "is not TOML: lists or tables are nested too deeply"
     raise _unreadable(path, problem)
@@ -84,7 +84,7 @@ def _unreadable(path: Path, problem: str) -> ConfigError:
 
 
 def _explained(text: str, message: str) -> str:
-    """Return line, fault and remedy for a message of Python's parser."""
+    """Return line, explanation and remedy for a message of Python's parser."""
     lines = text.split("\n")
     found = _POSITION.search(message)
     rule = message[: found.start()] if found else message
@@ -94,7 +94,7 @@ def _explained(text: str, message: str) -> str:
     if declared := _DECLARED.match(rule):
         return _doubled_table(lines, number, declared["keys"])
     if rule.startswith("Duplicate inline table key"):
-        return f"line {number}: a key stands twice in one {{ table }}; delete one"
+        return f"line {number}: a {{ table }} has the same key twice; delete one"
     if rule.startswith(("Unterminated", "Expected \"'", "Expected '\"")):
         number = _opened(lines) or number
     meaning = next((words for pattern, words in _EXPLAINED if re.match(pattern, rule)), rule)
@@ -113,7 +113,7 @@ def _doubled_key(lines: list[str], number: int) -> str:
 
 
 def _above(lines: list[str], number: int) -> Iterator[tuple[int, str]]:
-    """Yield line number and key of the settings above a line in the same table, the nearest first."""
+    """Yield line number and key of the settings above a line in the same table, nearest first."""
     for line in range(number - 1, 0, -1):
         if _HEADER.match(lines[line - 1]):
             return
@@ -125,11 +125,11 @@ def _doubled_table(lines: list[str], number: int, keys: str) -> str:
     name = ".".join(re.findall(r"'([^']*)'", keys))
     headers = [line for line, text in enumerate(lines, start=1) if (one := _HEADER.match(text)) and one["name"] == name]
     first = f" (first in line {headers[0]})" if headers and headers[0] < number else ""
-    return f"line {number}: the table [{name}] stands twice{first}; write its keys below one heading"
+    return f"line {number}: the table [{name}] occurs twice{first}; write all its keys below one heading"
 
 
 def _opened(lines: list[str]) -> int | None:
-    """Return the line in which the text begins that is not closed; None if no such line is found."""
+    """Return the line where the unclosed text begins; None if no such line is found."""
     marks = [line for line, text in enumerate(lines, start=1) for _ in _TRIPLE.finditer(text)]
     if len(marks) % 2:
         return marks[-1]

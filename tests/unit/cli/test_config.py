@@ -33,8 +33,8 @@ def test_check_prints_one_line_per_problem_and_ends_with_2(home: Path, run: Run)
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
         (
-            "error: config_invalid: ecs.acme.webhook.secrets.0.file: there is no file at the path given there; create "
-            "it with the secret as its only line: (umask 077; printf %s SECRET > FILE); a relative path begins at "
+            "error: config_invalid: ecs.acme.webhook.secrets.0.file: no file exists at this path; create "
+            "it with only the secret in it: (umask 077; printf %s SECRET > FILE); relative paths start from "
             f"{home}"
         ),
         "error: config_invalid: logging.lvl: is not a setting; did you mean level?",

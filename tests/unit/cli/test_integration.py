@@ -148,7 +148,7 @@ def test_weavr_gets_settings_that_wait_for_its_key(empty: Path, run: Run) -> Non
     (empty / "secrets" / "acme-weavr-key").chmod(0o600)
     checked = run("config", "check")
     assert checked.exit_code == 0
-    assert "weavr.acme.unsigned_paths: does not list /bulk_process_end/watch" in checked.stderr
+    assert "weavr.acme.unsigned_paths: lacks /bulk_process_end/watch" in checked.stderr
 
 
 def test_the_sheet_for_weavr_says_which_key_and_where(empty: Path, run: Run) -> None:

@@ -58,7 +58,7 @@ def test_an_address_that_anybody_may_claim_protects_nothing(tmp_path: Path, netw
     (problem,) = problems(tmp_path, f"[ingress]\ntrusted_proxies = {networks}\n{WATCHED}")
     assert problem.startswith("ingress.trusted_proxies: ")
     assert problem.endswith(
-        "trusts X-Forwarded-For of everybody, so source_addresses of weavr.acme.unsigned_paths "
+        "trusts X-Forwarded-For from everybody, so source_addresses of weavr.acme.unsigned_paths "
         "(/bulk_process_end/watch) protects nothing; write the networks of your proxies"
     )
 

@@ -77,13 +77,13 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         ("[weavr.acme]", "weavr.acme.secrets: is missing; write a table for each: [[weavr.acme.secrets]] with file"),
         (
             f"{WEAVR}unverified_status = 429",
-            "weavr.acme.unverified_status: 429 is none of 401, 503; write e.g. unverified_status = 503",
+            "weavr.acme.unverified_status: 429 is not one of 401, 503; write e.g. unverified_status = 503",
         ),
         (
             f"{WEAVR}api_key = 1",
             (
-                "weavr.acme.api_key: is not a setting; known here: audit_accepted, legacy_signature, missing_call_ref, "
-                "name, path_secret, requests_per_second, secrets, tolerance_seconds, unsigned_paths, "
+                "weavr.acme.api_key: is not a setting; this table has: audit_accepted, legacy_signature, "
+                "missing_call_ref, name, path_secret, requests_per_second, secrets, tolerance_seconds, unsigned_paths, "
                 "unverified_status, webhook_path"
             ),
         ),
@@ -96,18 +96,18 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         ),
         (
             f'{WEAVR}webhook_path = "/webhooks/sources/shop"\n{SHOP}preset = "github"',
-            "webhooks.shop.webhook_path: '/webhooks/sources/shop' is also that of weavr.acme; write another",
+            "webhooks.shop.webhook_path: '/webhooks/sources/shop' is also the path of weavr.acme; write another",
         ),
         (
             f'{WEAVR}{SHOP}preset = "github"\nwebhook_path = "/webhooks/weavr/acme/shop"',
             (
-                "webhooks.shop.webhook_path: '/webhooks/weavr/acme/shop' lies below that of weavr.acme, whose events "
-                "come to paths below its own; write another"
+                "webhooks.shop.webhook_path: '/webhooks/weavr/acme/shop' is below the path of weavr.acme, which "
+                "receives events on paths below it; write another"
             ),
         ),
         (
             f"{WEAVR}name = 'other'",
-            "weavr.acme.name: 'other' is not the key of its table; leave name out",
+            "weavr.acme.name: 'other' differs from the key of its table; leave name out",
         ),
         (
             '[weavr.acme]\nsecrets = [{ file = "key" }, { file = "key" }]',
@@ -122,11 +122,11 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         ),
         (
             f'{SHOP}preset = "gitlab"',
-            f"webhooks.shop.preset: 'gitlab' is none of {PRESET_NAMES}; write e.g. preset = \"github\"",
+            f"webhooks.shop.preset: 'gitlab' is not one of {PRESET_NAMES}; write e.g. preset = \"github\"",
         ),
         (
             f'{SHOP}source = "weavr"',
-            "webhooks.shop: source = 'weavr' has a table of its own: write [weavr.shop]",
+            "webhooks.shop: source = 'weavr' has its own kind of table: write [weavr.shop]",
         ),
         (
             f'{SHOP}source = "parcel"',
@@ -141,21 +141,21 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         ),
         (
             f'{SHOP}source = "hmac"\nurl_checks = ["hub-challenge"]',
-            "webhooks.shop: url_checks names hub-challenge: name its verify token by url_check_token_file",
+            "webhooks.shop: url_checks contains hub-challenge, which needs a verify token: set url_check_token_file",
         ),
         (
             f'{SHOP}preset = "slack"\nurl_check_token_file = "key"',
             (
-                "webhooks.shop: url_check_token_file belongs to the URL check hub-challenge: add it to url_checks, or "
-                "remove the token"
+                "webhooks.shop: only the URL check hub-challenge uses url_check_token_file: add "
+                "hub-challenge to url_checks, or remove the token"
             ),
         ),
         (
             (f'{SHOP}source = "hmac"\nurl_checks = ["crc-token"]\noptions = {{ signed = ["timestamp"], timestamp = '
             '"header:X-Time", body_unsigned = true }'),
             (
-                "webhooks.shop: crc-token signs what anybody asks for, so it needs a signed body: take it out of "
-                "url_checks, or remove body_unsigned"
+                "webhooks.shop: crc-token signs any text that a request contains, so it needs a signed "
+                "body: remove it from url_checks, or remove body_unsigned"
             ),
         ),
         (
@@ -164,7 +164,7 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         ),
         (
             f'{SHOP}preset = "github"\n{SHOP.replace("shop", "zoo")}preset = "github"\ntopic = "webhook-events.shop"',
-            "webhooks.zoo.topic: 'webhook-events.shop' is also that of webhooks.shop; write another",
+            "webhooks.zoo.topic: 'webhook-events.shop' is also the topic of webhooks.shop; write another",
         ),
         (
             f'{SHOP}source = "hmac"\ntype = "json:"',
@@ -177,7 +177,7 @@ def test_a_stage_needs_no_secret_of_a_webhook(tmp_path: Path) -> None:
         (
             f'{SHOP}preset = "github"\noptions = {{ hash = "md5" }}',
             (
-                "webhooks.shop.options.hash: 'md5' is none of \"sha256\", \"sha512\", \"sha1\"; write e.g. hash = "
+                "webhooks.shop.options.hash: 'md5' is not one of \"sha256\", \"sha512\", \"sha1\"; write e.g. hash = "
                 '"sha256"'
             ),
         ),

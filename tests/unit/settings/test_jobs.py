@@ -182,7 +182,7 @@ def test_what_a_partner_refuses_is_named_by_its_key(tmp_path: Path, before: str,
 
 def test_two_integrations_with_jobs_never_share_a_name(tmp_path: Path) -> None:
     """It is part of every job's key."""
-    with pytest.raises(ConfigError, match=r"webhooks\.bank\.jobs: ecs\.bank has jobs under the same name"):
+    with pytest.raises(ConfigError, match=r"webhooks\.bank\.jobs: ecs\.bank also has jobs under this name"):
         loaded(tmp_path, BANK + ECS)
 
 

@@ -112,7 +112,7 @@ def test_a_missing_cluster_is_named_where_it_is_needed() -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "nix.toml"
     assert problems(path) == (
-        f"{path}: cannot be read (No such file or directory); name the settings file by --config or PIPELINE_CONFIG",
+        f"{path}: cannot be read (No such file or directory); name the settings file with --config or PIPELINE_CONFIG",
     )
 
 
@@ -147,8 +147,8 @@ def test_all_problems_of_all_sources_are_named_at_once(file: Path) -> None:
         (
             "kafke: is not a setting; did you mean kafka? (environment variable PIPELINE_KAFKE__X)",
             (
-                "ecs.acme.webhook.secrets.0.file: there is no file at the path given there; create it with the secret "
-                f"as its only line: (umask 077; printf %s SECRET > FILE); a relative path begins at {file.parent}"
+                "ecs.acme.webhook.secrets.0.file: no file exists at this path; create it with only the "
+                f"secret in it: (umask 077; printf %s SECRET > FILE); relative paths start from {file.parent}"
             ),
             (
                 "ingress.port: 'many' is not a whole number; write e.g. port = 8080 "
@@ -180,12 +180,14 @@ def test_webhook_paths_are_unique(file: Path) -> None:
         MINIMAL
         + MINIMAL.replace("acme", "other").replace("partner_guid", 'webhook_path = "/webhooks/ecs/acme"\npartner_guid')
     )
-    assert problems(file) == ("ecs.other.webhook_path: '/webhooks/ecs/acme' is also that of ecs.acme; write another",)
+    assert problems(file) == (
+        "ecs.other.webhook_path: '/webhooks/ecs/acme' is also the path of ecs.acme; write another",
+    )
 
 
 def test_a_name_in_a_table_must_be_that_of_the_table(file: Path) -> None:
     file.write_text(MINIMAL.replace("partner_guid", 'name = "other"\npartner_guid'))
-    assert problems(file) == ("ecs.acme.name: 'other' is not the key of its table; leave name out",)
+    assert problems(file) == ("ecs.acme.name: 'other' differs from the key of its table; leave name out",)
 
 
 def test_a_list_in_a_variable_is_json(file: Path) -> None:

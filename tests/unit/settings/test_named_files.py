@@ -122,7 +122,7 @@ def test_a_key_that_everybody_can_read_is_warned_of(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o644)
     tls = {"cert_file": tmp_path / "cert", "key_file": tmp_path / "key"}
     key = tmp_path / "key"
-    assert f"kafka.tls.key_file: {key} can be read by everybody; run: chmod 600 {key}" in (
+    assert f"kafka.tls.key_file: {key} can be read by every user; run: chmod 600 {key}" in (
         reviewed(kafka={"bootstrap_servers": "a:1", "tls": tls}).warnings
     )
 
@@ -131,7 +131,7 @@ def test_a_key_of_parts_that_everybody_can_read_is_warned_of(tmp_path: Path) -> 
     key = tmp_path / "part-key"
     key.write_text("k")
     key.chmod(0o644)
-    warning = f"parts.keys.0.file: {key} can be read by everybody; run: chmod 600 {key}"
+    warning = f"parts.keys.0.file: {key} can be read by every user; run: chmod 600 {key}"
     parts = {"keys": [{"id": "1", "file": key}]}
     assert warning in reviewed(parts=parts).warnings
     key.chmod(0o600)
@@ -145,7 +145,7 @@ def test_a_key_of_parts_that_everybody_can_read_is_warned_of(tmp_path: Path) -> 
         ("planted 0123456789", "must be one word of visible ASCII characters", None),
         ("planted-0123456789\n\n", "must hold the secret alone: a line end (U+000A) comes after it", None),
         ('"planted-0123456789"', None, "holds a text in quotes"),
-        (None, None, "there is no file yet at the path given there"),
+        (None, None, "no file exists at this path yet"),
     ],
 )
 @pytest.mark.parametrize("user", ["callback", "oauth", "processor"])

@@ -37,7 +37,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         (
             '[ingress]\nread_timeout_seconds = "10s"',
             (
-                "ingress.read_timeout_seconds: '10s' has a unit; write the number of seconds alone: "
+                "ingress.read_timeout_seconds: '10s' has a unit; write only the number of seconds: "
                 "read_timeout_seconds = 10"
             ),
         ),
@@ -51,7 +51,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         ),
         (
             '[ingress]\nmax_body_bytes = "5MB"',
-            "ingress.max_body_bytes: '5MB' has a unit; write the number of bytes alone: max_body_bytes = 5000000",
+            "ingress.max_body_bytes: '5MB' has a unit; write only the number of bytes: max_body_bytes = 5000000",
         ),
         (
             "[consumer]\nslots = '5MB'",
@@ -69,17 +69,17 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
             '[ingress]\ntrusted_proxies = ["10.1.2.3/8"]',
             (
                 "ingress.trusted_proxies.0: '10.1.2.3/8' is not a network; "
-                'write e.g. "192.0.2.0/24": all bits after the prefix are zero'
+                'write e.g. "192.0.2.0/24", with zero bits after the prefix'
             ),
         ),
         (
             '[retention]\nreceipts_days = "2 hours"',
-            "retention.receipts_days: '2 hours' has a unit; write the number of days alone: receipts_days = 0.083333",
+            "retention.receipts_days: '2 hours' has a unit; write only the number of days: receipts_days = 0.083333",
         ),
         # choices, texts, truth
         (
             '[logging]\nlevel = "verbose"',
-            'logging.level: \'verbose\' is none of "debug", "info", "warning", "error"; write e.g. level = "info"',
+            'logging.level: \'verbose\' is not one of "debug", "info", "warning", "error"; write e.g. level = "info"',
         ),
         ("[ingress]\nhost = 5", 'ingress.host: 5 is not a text in quotes; write e.g. host = "127.0.0.1"'),
         (
@@ -96,11 +96,11 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
             ),
         ),
         ("[ingress]\nprt = 1", "ingress.prt: is not a setting; did you mean port?"),
-        ("[logging]\nzzz = 1", "logging.zzz: is not a setting; known here: format, level"),
-        ('[store]\nbucket = "b"', "store.bucket: is not a setting; known here: kind, path"),
+        ("[logging]\nzzz = 1", "logging.zzz: is not a setting; this table has: format, level"),
+        ('[store]\nbucket = "b"', "store.bucket: is not a setting; this table has: kind, path"),
         (
             '[store]\nkind = "nfs"',
-            "store: kind = 'nfs' is none of 'local', 's3'; write kind = one of 'local', 's3'",
+            "store: kind = 'nfs' is not one of 'local', 's3'; write kind = one of 'local', 's3'",
         ),
         (
             '[store]\nkind = "s3"',
@@ -109,7 +109,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         (
             '[kafka]\nbootstrap_servers = "a:1"\ntopics = { "card-batch.requestd" = "x" }',
             (
-                "kafka.topics.card-batch.requestd: is not known; known here: "
+                "kafka.topics.card-batch.requestd: is not known; known: "
                 + ", ".join(f"'{topic}'" for topic in list(Topic)[:-1])
                 + " or 'audit.dead-letter'"
             ),
@@ -122,7 +122,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         # integrations
         (
             f"{ACME}{WEBHOOK}success_status = 201",
-            "ecs.acme.success_status: 201 is none of 200, 202, 204; write e.g. success_status = 202",
+            "ecs.acme.success_status: 201 is not one of 200, 202, 204; write e.g. success_status = 202",
         ),
         (
             f'{ACME}{WEBHOOK}webhook_path = "no slash"',
@@ -134,8 +134,8 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         (
             f"{ACME.replace('acme', 'Acme')}{WEBHOOK}",
             (
-                "ecs.Acme: is not a name for an integration; write 1 to 63 lower case letters, digits and dashes, "
-                "not beginning with a dash"
+                "ecs.Acme: is not a valid name of an integration; write 1 to 63 lower case letters, digits and dashes, "
+                "starting with a letter or digit"
             ),
         ),
         (ACME, "ecs.acme.webhook: is missing; write a table: [ecs.acme.webhook]"),

@@ -42,8 +42,8 @@ def test_jobs_need_a_key_for_their_parts_unless_somebody_says_otherwise() -> Non
     assert found.problems == ()
     assert [one for one in found.warnings if one.startswith("parts.")] == [
         (
-            'parts.encryption: is "off", so parts with card numbers lie in clear in the store until their job is '
-            "confirmed; write parts.keys and leave encryption out, unless the store's own encryption is enough for you"
+            'parts.encryption: is "off", so the store holds unencrypted card numbers in the parts of a job until it is '
+            "confirmed; set parts.keys and remove parts.encryption, unless the store's own encryption is enough for you"
         )
     ]
 
@@ -51,7 +51,7 @@ def test_jobs_need_a_key_for_their_parts_unless_somebody_says_otherwise() -> Non
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (None, "there is no file at the path given there"),
+        (None, "no file exists at this path"),
         ("", "is empty"),
         ("MDEyMzQ1Njc4OWFiY2RlZg==\n", "must hold 32 random bytes in base64 (44 characters)"),
         ("30313233343536373839616263646566" * 2, "must hold 32 random bytes in base64 (44 characters)"),
@@ -102,8 +102,8 @@ def test_receipts_must_outlive_the_last_callback_and_its_redelivery() -> None:
 def test_audit_ids_are_remembered_as_long_as_events_may_come_again() -> None:
     assert review(settings(audit={"id_window_days": 9})).problems == (
         (
-            "audit.id_window_days: 9 days is shorter than the 10 days in which an audit event may come again, "
-            "so the log could hold it twice; write e.g. id_window_days = 10"
+            "audit.id_window_days: 9 days is shorter than the 10 days within which an audit event may be "
+            "repeated, so the log could hold it twice; write e.g. id_window_days = 10"
         ),
     )
 
@@ -130,7 +130,7 @@ def test_what_may_be_meant_so_is_a_warning() -> None:
             "ecs.acme.hosts.callback: is empty, so every announcement is refused; "
             'write e.g. callback = ["files.example.com"]'
         ),
-        "ecs.acme.callback.token_file: there is no file yet at the path given there",
+        "ecs.acme.callback.token_file: no file exists at this path yet",
     )
 
 

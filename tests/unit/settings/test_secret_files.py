@@ -42,7 +42,7 @@ def test_a_file_that_everybody_can_read_is_warned_of(tmp_path: Path) -> None:
     secret.chmod(0o644)
     warnings: list[str] = []
     load_settings(written(tmp_path, 'password_file = "password"'), {}, warn=warnings.append)
-    assert warnings == [f"kafka.sasl.password_file: {secret} can be read by everybody; run: chmod 600 {secret}"]
+    assert warnings == [f"kafka.sasl.password_file: {secret} can be read by every user; run: chmod 600 {secret}"]
 
 
 def test_the_warning_is_logged_unless_someone_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,14 +57,14 @@ def test_a_missing_file_is_the_only_problem_of_its_key(tmp_path: Path) -> None:
     """What names no file may be the secret itself: the value is not repeated."""
     (problem,) = problems(written(tmp_path, 'password_file = "planted-0123456789"'))
     assert problem == (
-        "kafka.sasl.password_file: there is no file at the path given there; create it with the secret as its only "
-        f"line: (umask 077; printf %s SECRET > FILE); a relative path begins at {tmp_path}"
+        "kafka.sasl.password_file: no file exists at this path; create it with the secret as its only "
+        f"line: (umask 077; printf %s SECRET > FILE); relative paths start from {tmp_path}"
     )
 
 
 def test_a_secret_beside_its_file_is_refused(tmp_path: Path) -> None:
     assert problems(written(tmp_path, 'password = "x"\npassword_file = "y"')) == (
-        "kafka.sasl.password_file: is set beside password; set one of the two",
+        "kafka.sasl.password_file: password is set too; set only one of the two",
     )
 
 

@@ -13,18 +13,18 @@ CASES = [
     ("a = 1\na = 2", "line 2: a is set twice in this table (first in line 1); delete one"),
     ("[t]\na = 1\n[u]\na = 1\n\na = 2", "line 6: a is set twice in this table (first in line 4); delete one"),
     ('tls.a = "x"\ntls = 1', "line 2: tls is set twice in this table; delete one"),
-    ("a = {b = 1, b = 2}", "line 1: a key stands twice in one { table }; delete one"),
-    ("[k]\nx=1\n[k]", "line 3: the table [k] stands twice (first in line 1); write its keys below one heading"),
-    ("a.b = 1\n[a]", "line 2: the table [a] stands twice; write its keys below one heading"),
-    ('a = "planted\nb = 1', "line 1, column 13: a text in quotes is not closed in its line; close the quotes"),
-    ('a = 1\nb = "planted', "line 2: a text in quotes is not closed; close the quotes"),
-    ("a = 'planted\nb = 1", "line 1: a text in quotes is not closed; close the quotes"),
-    ('a = 1\nb = """planted\nc = 1\n', "line 2: a text in quotes is not closed; close the quotes"),
-    ("a = 'x\ty\x01'", "line 1, column 9: there is a control character; delete it"),
-    ("a planted", "line 1, column 3: there is no = behind the key; write KEY = VALUE"),
+    ("a = {b = 1, b = 2}", "line 1: a { table } has the same key twice; delete one"),
+    ("[k]\nx=1\n[k]", "line 3: the table [k] occurs twice (first in line 1); write all its keys below one heading"),
+    ("a.b = 1\n[a]", "line 2: the table [a] occurs twice; write all its keys below one heading"),
+    ('a = "planted\nb = 1', "line 1, column 13: a quoted text has no closing quote in its line; add it"),
+    ('a = 1\nb = "planted', "line 2: a quoted text has no closing quote; add it"),
+    ("a = 'planted\nb = 1", "line 1: a quoted text has no closing quote; add it"),
+    ('a = 1\nb = """planted\nc = 1\n', "line 2: a quoted text has no closing quote; add it"),
+    ("a = 'x\ty\x01'", "line 1, column 9: the line contains a control character; delete it"),
+    ("a planted", "line 1, column 3: the key is not followed by =; write KEY = VALUE"),
     (
         "a = 10s",
-        "line 1, column 7: something follows the value; write one KEY = VALUE per line, and a text in quotes",
+        "line 1, column 7: more text follows the value; write one KEY = VALUE per line, and put text in quotes",
     ),
     (
         "a = planted",
@@ -33,16 +33,19 @@ CASES = [
             "{ table }"
         ),
     ),
-    ("a = [1,\n2", "line 2: a list is not closed; write ] behind its last value"),
-    ("a = {b = 1", "line 1: a table in braces is not closed; write } behind its last value"),
-    ("a = {b = 1,}", "line 1, column 12: a key is missing; write { table } in one line, without a last comma"),
+    ("a = [1,\n2", "line 2: a list is not closed; write ] after its last value"),
+    ("a = {b = 1", "line 1: a table in braces is not closed; write } after its last value"),
+    (
+        "a = {b = 1,}",
+        "line 1, column 12: a key is missing; write { table } on one line, without a comma after the last value",
+    ),
     (
         'a = "C:\\planted"',
-        "line 1, column 10: a backslash is taken as written only in single quotes; write '...'",
+        "line 1, column 10: TOML interprets a backslash in double quotes; use single quotes: '...'",
     ),
     ("[a", "line 1: the name of a table is not closed; write [NAME]"),
     ("= 1", "line 1, column 1: this is neither KEY = VALUE nor [TABLE]"),
-    ("a = [{b = 1}]\n[[a]]", "line 2, column 4: this table stands above already, as a value; write it once"),
+    ("a = [{b = 1}]\n[[a]]", "line 2, column 4: this table is already defined above, as a value; write it once"),
 ]
 
 

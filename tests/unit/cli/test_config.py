@@ -69,7 +69,7 @@ def test_check_warns_of_readable_secrets(home: Path, run: Run) -> None:
     result = run("config", "check")
     assert result.exit_code == 0
     assert result.stderr == (
-        f"warning: ecs.acme.webhook.secrets.0.file: {home}/webhook can be read by everybody; "
+        f"warning: ecs.acme.webhook.secrets.0.file: {home}/webhook can be read by every user; "
         f"run: chmod 600 {home}/webhook\n"
     )
 

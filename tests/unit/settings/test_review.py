@@ -111,7 +111,7 @@ def test_audit_ids_are_remembered_as_long_as_events_may_come_again() -> None:
 def test_audit_ids_are_remembered_as_long_as_audited_webhooks_may_come_again() -> None:
     hub = {"preset": "github", "secrets": [{"file": "w"}], "retention_days": 30, "audit_accepted": True}
     (problem,) = review(settings(webhooks={"hub": hub})).problems
-    assert problem.startswith("audit.id_window_days: 10 days is shorter than the 30 days in which")
+    assert problem.startswith("audit.id_window_days: 10 days is shorter than the 30 days within which")
     assert review(settings(webhooks={"hub": hub | {"audit_accepted": False}})).problems == ()
 
 

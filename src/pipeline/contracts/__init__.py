@@ -1,4 +1,4 @@
-"""What crosses a wire: event models, topics, keys, record headers. Pure."""
+"""Everything that other processes see: event models, topics, keys, record headers. Does no input or output."""
 
 from pipeline.contracts.audit_events import AuditAction, AuditEvent
 from pipeline.contracts.audit_records import accepted_event, audit_record

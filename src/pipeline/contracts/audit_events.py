@@ -1,4 +1,4 @@
-"""What the audit log records: one event per step of a job."""
+"""Audit events: one for each step of a job."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipeline.contracts.jobs import IntegrationName, event_id
 
 
 class AuditAction(StrEnum):
-    """The closed set of steps. Past tense: each is written once it is true."""
+    """All steps. Their names are in the past tense, because an event is written after its step."""
 
     WEBHOOK_ACCEPTED = "webhook.accepted"
     WEBHOOK_QUARANTINED = "webhook.quarantined"
     WEBHOOK_REFUSALS = "webhook.refusals"
-    """Count of unauthenticated refusals in one interval, never one event each: an attacker must not fill the log."""
+    """Number of unauthenticated requests in one interval. One event each would let an attacker fill the log."""
     QUARANTINE_RELEASED = "quarantine.released"
     JOB_ANNOUNCED = "job.announced"
     JOB_RENEWED = "job.renewed"
@@ -28,13 +28,13 @@ class AuditAction(StrEnum):
     CALLBACK_CONFIRMED = "callback.confirmed"
     CALLBACK_REFUSED = "callback.refused"
     CLOCK_COMPARED = "clock.compared"
-    """A process compares its clock with Kafka's before it decides something because of the time."""
+    """A process compares its clock with Kafka's before a decision that depends on the time."""
     RECORD_DEAD_LETTERED = "record.dead_lettered"
     JOB_PURGED = "job.purged"
     JOB_CANCELLED = "job.cancelled"
     JOB_RETRIED = "job.retried"
     CALLBACK_REPEATED = "callback.repeated"
-    """An operator had a refused callback sent again."""
+    """An operator asked for a refused callback to be sent again."""
     INTEGRATION_PAUSED = "integration.paused"
     INTEGRATION_RESUMED = "integration.resumed"
     BATCH_SKIPPED = "batch.skipped"
@@ -45,7 +45,7 @@ class AuditAction(StrEnum):
 
 
 class AuditEvent(BaseModel):
-    """One step. ``id`` is deterministic, so the log holds a step once even if it was published twice."""
+    """One step. ``id`` is deterministic, so the log holds a step once even if its event is published twice."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,7 +53,7 @@ class AuditEvent(BaseModel):
     action: AuditAction
     at: AwareDatetime
     actor: str
-    """Who did it: ``ingress``, ``process``, ``upload``, ``confirm``, ``watch``, or ``cli:<user>``."""
+    """Who took the step: ``ingress``, ``process``, ``upload``, ``confirm``, ``watch``, or ``cli:<user>``."""
     integration: IntegrationName | None = None
     job_guid: UUID | None = None
     detail: dict[str, JsonValue] = {}
@@ -61,5 +61,5 @@ class AuditEvent(BaseModel):
 
     @staticmethod
     def id_of(action: AuditAction, *facts: str) -> str:
-        """Return the id of a step from what makes it this step (job, attempt, announcement, ...), not from the time."""
+        """Return the id of a step, made from the facts that identify it (job, attempt, ...), not from the time."""
         return event_id(action.value, *facts)

@@ -1,4 +1,4 @@
-"""An audit event as a record of ``audit.events``, and the audit event that the record of a webhook implies."""
+"""Turns an audit event into a record of ``audit.events``, and a webhook's record into its audit event."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from pipeline.contracts.topics import Topic
 
 _ACTOR: Final = "ingress"
 _MAX_FACTS: Final = 16_384
-"""Longest facts that the audit log takes over, in characters; those of ECS have about 150."""
+"""Maximum length of the facts of a webhook in the audit log, in characters; those of ECS have about 150."""
 _OBJECT: Final[TypeAdapter[dict[str, JsonValue]]] = TypeAdapter(dict[str, JsonValue])
 
 
 def audit_record(event: AuditEvent, *, traceparent: str | None = None) -> OutgoingRecord:
-    """Return the record to publish before the source's offset is committed.
+    """Return the record of an audit event. Publish it before you commit the offset of the source record.
 
     All events of a job have the job's key, so one partition holds them in order. Events about an integration have its
     name as key, others ``-``.
 
     Args:
         event: Its id is deterministic, so the log holds a repeated publication once.
-        traceparent: W3C trace context of the work that the event is about.
+        traceparent: W3C trace context of the audited work.
     """
     key = _key(event)
     headers = EventHeaders(
@@ -63,10 +63,10 @@ def _key(event: AuditEvent) -> str:
 def accepted_event(record: Record | OutgoingRecord) -> AuditEvent | None:
     """Return the audit event of an accepted webhook, built from the webhook's own record.
 
-    Of the value it says length and hash, no more. The same webhook has the same id, however often its topic holds it.
+    Of the value it contains only length and hash. Repeated records of one webhook have the same id.
 
     Returns:
-        None if the record lacks :data:`VERIFIED_BY_HEADER`, or is no webhook: then it implies no audit event.
+        None if the record lacks :data:`VERIFIED_BY_HEADER`, or is not a webhook: it then has no audit event.
     """
     headers = first_values(record.headers)
     try:

@@ -16,16 +16,16 @@ from pipeline.contracts.records import Record
 from pipeline.contracts.strict_json import Finding, InvalidBody
 
 LARGEST_BODY: Final = 16_777_216
-"""Most bytes that a body may have after decoding: the largest value that ``ingress.max_body_bytes`` can have."""
+"""Maximum size of a decoded body in bytes: the largest allowed value of ``ingress.max_body_bytes``."""
 
 FORM: Final = "application/x-www-form-urlencoded"
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _MOST_MEMBERS: Final = 64
-"""Gzip members of one body. Each further one copies the rest of the body, and no sender needs many."""
+"""Maximum number of gzip members of one body. Each member costs a copy of the rest, and no sender needs many."""
 _MOST_FIELDS: Final = 1000
 _NO_ENCODING: Final = frozenset({"", "identity", "none", "utf-8", "utf8"})
-"""Values of Content-Encoding that mean no encoding. The last two are a charset that some senders write there."""
+"""Values of Content-Encoding that mean no encoding. The last two are charsets, which some senders write there."""
 _SAME: Final = {"x-gzip": "gzip"}
 _TOKEN: Final = re.compile(r"[a-z0-9-]{1,20}")
 _BOMS: Final = re.compile(rb"(?:\xef\xbb\xbf)*")
@@ -36,19 +36,19 @@ class UnreadableBody(InvalidBody):
 
 
 class BodyTooLarge(InvalidBody):
-    """A body that expands to more bytes than are allowed."""
+    """A body that is larger than allowed after decoding."""
 
     def __init__(self, most: int) -> None:
         super().__init__([Finding("", "body_too_large", f"Send a body of at most {most} bytes before compression")])
 
 
 def encoding_of(headers: Headers, body: bytes) -> str:
-    """Return how a body is encoded: ``gzip``, ``deflate``, the name of another encoding, or empty for not at all.
+    """Return the encoding of a body: ``gzip``, ``deflate``, the name of another encoding, or empty for none.
 
-    The bytes decide about gzip: some proxies expand a body and leave the header as it was.
+    For gzip, the first bytes decide: some proxies expand a body and leave the header unchanged.
 
     Args:
-        headers: Of the request, names in lower case.
+        headers: The request's headers, with names in lower case.
         body: As received.
     """
     encodings = named_encodings(headers)
@@ -56,7 +56,7 @@ def encoding_of(headers: Headers, body: bytes) -> str:
 
 
 def named_encodings(headers: Headers) -> list[str]:
-    """Return the encodings that all headers Content-Encoding name, without those that mean no encoding."""
+    """Return the encodings in all Content-Encoding headers, without those that mean no encoding."""
     values = [value for name, value in headers if name == ENCODING_HEADER]
     if not values:
         return []
@@ -66,15 +66,15 @@ def named_encodings(headers: Headers) -> list[str]:
 
 
 def plain_body(body: bytes, encoding: str, most: int = LARGEST_BODY) -> bytes:
-    """Return a body without its content encoding. It stops expanding at ``most`` bytes.
+    """Return a decoded body. Stops decoding after ``most`` bytes.
 
     Args:
         body: As received.
-        encoding: As :func:`encoding_of` returns it; empty: the body is returned as it is.
+        encoding: The result of :func:`encoding_of`; if empty, the body is returned unchanged.
         most: Largest size in bytes after decoding.
 
     Raises:
-        UnreadableBody: The encoding is unknown, or the data are damaged or end too early.
+        UnreadableBody: The encoding is unknown, or the data is damaged or ends too early.
         BodyTooLarge: It expands to more than ``most`` bytes.
     """
     if not encoding:
@@ -116,20 +116,20 @@ def media_type_of(content_type: str) -> str:
 def says_json(content_type: str) -> bool:
     """Return whether a body of this type holds JSON: it is JSON, or a form."""
     if content_type == "application/json":
-        return True  # almost every body: nothing to take apart
+        return True  # almost every body: no parameters to parse
     media_type = media_type_of(content_type)
     return media_type in {"application/json", FORM} or media_type.endswith("+json")
 
 
 def json_of(body: bytes, content_type: str) -> bytes:
-    """Return the JSON that a body without content encoding holds; it may still be no JSON at all.
+    """Return the JSON text in a decoded body. It does not check that the text is valid JSON.
 
-    Byte order marks at its beginning are left out. A form with one field that holds a JSON object, as GitHub and Slack
-    send it, is that object. Any other form is an object of its fields: texts, and lists of texts where a name is
-    repeated. A body that only calls itself a form, and begins like a JSON object, is JSON: curl does that.
+    It removes byte order marks at the beginning. A form with one field that holds a JSON object, as GitHub and Slack
+    send it, becomes that object. Any other form becomes an object of its fields: strings, and lists of strings for
+    repeated names. A body that begins like a JSON object is JSON even if its type says form, which curl sends.
 
     Raises:
-        InvalidBody: It is a form that cannot be read.
+        InvalidBody: The form cannot be read.
     """
     if body.startswith(b"{"):
         return body
@@ -156,18 +156,18 @@ def _without_marks(body: bytes) -> bytes:
 
 
 def plain_value(record: Record) -> bytes:
-    """Return a record's value without its content encoding. Raises InvalidBody."""
+    """Return a record's decoded value; raise InvalidBody if it cannot be decoded."""
     return plain_body(record.value, _text(record, ENCODING_HEADER))
 
 
 def json_value(record: Record) -> bytes:
-    """Return the JSON that a record's value holds; it may still be no JSON at all.
+    """Return the JSON text in a record's value. It does not check that the text is valid JSON.
 
     Raises:
         InvalidBody: Its content encoding or its form cannot be read.
     """
     if ENCODING_HEADER not in record.named and record.value.startswith(b"{"):
-        return record.value  # almost every body: it is JSON as it came
+        return record.value  # almost every body: plain JSON
     return json_of(plain_value(record), _text(record, "content-type"))
 
 

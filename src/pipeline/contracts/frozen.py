@@ -1,4 +1,4 @@
-"""Making frozen objects quickly, where millions are made."""
+"""Constructs frozen dataclasses quickly, for code that makes millions of them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ T = TypeVar("T")
 
 
 def quick(frozen: type[T]) -> Callable[..., T]:
-    """Return a constructor of a frozen dataclass with slots; it takes all fields by position, in their order.
+    """Return a fast constructor of a frozen dataclass with slots. It takes all fields as positional arguments.
 
-    The class's own constructor sets each field by a call, because assignment is forbidden: that takes ten times as
-    long. This one fills an instance of a twin class that allows assignment, then turns it into one of the frozen class.
-    The result is the same. It runs no ``__post_init__``.
+    The class's own constructor is ten times slower, because it must set each field by a call. This one fills an
+    instance of a mutable twin class and then changes the class of that instance. The result is the same, but
+    ``__post_init__`` does not run.
 
     Raises:
-        TypeError: The class has no slots, or a base with fields: its instances have another layout.
+        TypeError: The class has no slots, or a base class with fields, so its instances have another memory layout.
     """
     bases = getattr(frozen, "__orig_bases__", frozen.__bases__)
     names = [one.name for one in fields(cast("Any", frozen))]
     twin = make_dataclass(frozen.__name__, [(name, Any) for name in names], bases=bases, slots=True)
-    # the check, at import: an instance that cannot be turned would fail for each record
+    # check at import that the class of an instance can be changed, instead of failing for each record
     probe = twin(*names)
     probe.__class__ = frozen
 

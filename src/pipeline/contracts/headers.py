@@ -12,34 +12,34 @@ Headers = tuple[tuple[str, bytes], ...]
 SPEC_VERSION = "1.0"
 
 INTEGRATION_HEADER = "pipeline_integration"
-"""Record header that names the integration a webhook came in by."""
+"""Record header with the name of the integration that received the webhook."""
 
 PATH_HEADER = "pipeline_path"
-"""Record header with the path below the webhook's own, e.g. ``/managed_cards/watch``; absent where there is none."""
+"""Record header with the path relative to the webhook's path, e.g. ``/managed_cards/watch``; absent if empty."""
 
 ENCODING_HEADER = "content-encoding"
-"""Record header that says how the value is compressed, e.g. ``gzip``; absent where it is not."""
+"""Record header with the compression of the value, e.g. ``gzip``; absent if the value is not compressed."""
 
 CLIENT_HEADER = "pipeline_client"
-"""Record header with the address that a webhook came from. AUDIT needs it; other records do not have it."""
+"""Record header with the client address of a webhook. Only records from which AUDIT builds an event have it."""
 
 VERIFIED_BY_HEADER = "pipeline_verified_by"
-"""Record header that names what proved a webhook authentic. It marks a webhook whose audit event AUDIT builds."""
+"""Record header with the proof that a webhook is authentic, e.g. a key's id. AUDIT handles records that have it."""
 
 FACTS_HEADER = "pipeline_facts"
-"""Record header with what the audit event says about the webhook, as a JSON object: counts, ids, times."""
+"""Record header with facts about the webhook for its audit event, as a JSON object: counts, ids, times."""
 
 RETRY_GROUP_HEADER = "retry_group"
-"""Record header that names the one consumer group which a retried record is for."""
+"""Record header with the only consumer group that must handle a retried record."""
 
 RETRY_COUNT_HEADER = "retry_count"
-"""Record header with the number of times that the record has waited outside of its topic, from 1."""
+"""Record header that counts, from 1, how often the record has waited outside its topic."""
 
 RETRY_FIRST_AT_HEADER = "retry_first_at"
-"""Record header with the time at which the record began to wait for the first time (ISO 8601, UTC)."""
+"""Record header with the time when the record first began to wait (ISO 8601, UTC)."""
 
 RETRY_CODE_HEADER = "retry_code"
-"""Record header with the error code because of which the record waited last."""
+"""Record header with the error code that caused the latest wait."""
 
 RETRY_ATTEMPT_HEADER = "retry_attempt"
 """Record header with the attempt of the job that waited; only where its announcement is stored."""
@@ -48,7 +48,7 @@ RETRY_DEADLINE_HEADER = "retry_deadline"
 """Record header with the job's deadline as it was when the record began to wait (ISO 8601, UTC); as the attempt."""
 
 REPLAY_GROUP_HEADER = "replay_group"
-"""Record header that names the one consumer group which a replayed dead letter is for."""
+"""Record header with the only consumer group that must handle a replayed dead letter."""
 
 REPLAYED_FROM_HEADER = "replayed_from"
 """Record header with the position of the dead letter that was replayed: ``<topic>/<partition>/<offset>``."""
@@ -64,16 +64,16 @@ class EventHeaders:
     """The CloudEvents attributes of one record (Kafka protocol binding, binary content mode).
 
     Attributes:
-        id: Deterministic; equal ids are the same event.
-        source: URI reference of who says it, e.g. ``/webhooks/ecs/acme`` or ``/stages/process``.
+        id: Deterministic; equal ids mean the same event.
+        source: URI reference of the origin, e.g. ``/webhooks/ecs/acme`` or ``/stages/process``.
         type: e.g. ``card-batch.requested``.
-        subject: What it is about, e.g. the job GUID.
-        time: When it was received or became true.
+        subject: The subject of the event, e.g. the job GUID.
+        time: When the event was received or happened.
         partition_key: Equal to the record's key (CloudEvents partitioning extension).
         content_type: Media type of the value.
         traceparent: W3C trace context, or None.
         dataschema: URI of the value's schema (``$id`` of a file in ``schemas/``), or None.
-        content_encoding: How the value is compressed, e.g. ``gzip``; empty where it is not.
+        content_encoding: Compression of the value, e.g. ``gzip``; empty for none.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What identifies a job, and what the card-batch topics carry about it."""
+"""The identity of a job, and the messages of the card-batch topics."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 _INTEGRATION: Final = r"[a-z0-9][a-z0-9-]{0,62}"
 
 IntegrationName = Annotated[str, Field(pattern=rf"^{_INTEGRATION}$")]
-"""Lower case letters, digits and dashes: it is part of URLs, topic keys and store paths."""
+"""Lower case letters, digits and dashes, because URLs, topic keys and store paths contain the name."""
 
 _JOB_KEY: Final = re.compile(
     rf"(?P<integration>{_INTEGRATION})/(?P<guid>[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})(?P<chunk>#[0-9]+)?"
 )
 
 _TIMES: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
-"""Between them a margin can be taken off, a retry added, and the minute written as a store key of twelve digits."""
+"""Accepted years. They leave room for margins and pauses, and a minute has twelve digits in a store key."""
 
 
 class BatchRequested(BaseModel):
     """The announcement of a card batch job, as eCard Systems sends it.
 
-    Unknown fields are kept: the webhook is in beta. The two file URLs are bearer secrets and never leave the job store
-    and the topics marked sensitive.
+    Unknown fields are kept, because the webhook is in beta. The two file URLs are bearer secrets: only the job store
+    and the topics marked sensitive hold them.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
@@ -45,7 +45,7 @@ class BatchRequested(BaseModel):
     @field_validator("expires_at", mode="before")
     @classmethod
     def _iso_only(cls, value: object) -> object:
-        # pydantic would take a number for a Unix time; ECS sends ISO timestamps, and guessing a unit loses jobs
+        # pydantic would read a number as a Unix time; ECS sends ISO timestamps, and a wrong unit would lose jobs
         if not isinstance(value, str | datetime):
             raise ValueError("an ISO 8601 timestamp with a zone is needed, e.g. 2026-01-22T22:43:59.295Z")  # noqa: TRY004 - pydantic turns ValueError into a finding
         return value
@@ -59,23 +59,23 @@ class BatchRequested(BaseModel):
 
 
 class JobMessage(BaseModel):
-    """What every later card-batch record says about its job. Free of URLs and card data."""
+    """The fields of every later card-batch record. Free of URLs and card data."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     integration: IntegrationName
     job_guid: UUID
     attempt: int = Field(default=1, ge=1, le=1_000_000)
-    """1, or more where the integration asks for a new attempt after a failed one was announced again."""
+    """1; more if a failed job was announced again and the integration allows a new attempt."""
     merchant_guid: UUID
     partner_reference_id: str
     announcement: str
-    """Identifier of the announcement that led here (16 hex digits)."""
+    """Identifier of the announcement that caused this record (16 hex digits)."""
     at: AwareDatetime
 
 
 class BatchProcessed(JobMessage):
-    """Every card of the job is decided; the result parts are in the job store."""
+    """Every card of the job has a result; the result parts are in the job store."""
 
     generation: str
     parts: int = Field(ge=0)
@@ -86,23 +86,23 @@ class BatchProcessed(JobMessage):
 
 
 class BatchChunk(JobMessage):
-    """One chunk of a large file is to be processed, by any worker; the job store says where the chunk is."""
+    """One chunk of a large file, for any worker to process. The job store holds the chunk's position."""
 
     generation: str = Field(pattern=r"^[0-9a-f]{16}$")
     number: int = Field(ge=0, lt=10**8)
 
 
 class OutcomeMessage(JobMessage):
-    """The outcome is decided and the partner is to be notified.
+    """The job has its outcome, and the partner must be notified.
 
-    ``again`` names one more notification of the same outcome, requested by a later announcement or by a command.
+    ``again`` identifies a repeated notification of the same outcome, which a later announcement or a command requests.
     """
 
     again: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
 
 
 class BatchUploaded(OutcomeMessage):
-    """The result lies at ECS and the outcome ``completed`` is decided."""
+    """The result is uploaded to ECS, and the job has the outcome ``completed``."""
 
     records: int = Field(ge=0)
     records_ok: int = Field(ge=0)
@@ -112,14 +112,14 @@ class BatchUploaded(OutcomeMessage):
 
 
 class BatchFailed(OutcomeMessage):
-    """The outcome ``failed`` is decided; ``reason`` is the stable error code (docs/reference/errors.md)."""
+    """The job has the outcome ``failed``; ``reason`` is the stable error code (docs/reference/errors.md)."""
 
     reason: str
     error_message: str
 
 
 class BatchCompleted(JobMessage):
-    """ECS answered the callback, or refuses it for good: nothing more happens unless someone asks for it."""
+    """ECS accepted the callback, or refuses it for good. The job is finished unless somebody requests more."""
 
     outcome: Literal["completed", "failed"]
     reason: str | None = None
@@ -129,7 +129,7 @@ class BatchCompleted(JobMessage):
 
 
 class CallbackBody(BaseModel):
-    """The body of the callback to ECS. Every attempt sends the same bytes, those in ``outcome.json``."""
+    """The body of the callback to ECS. Every attempt sends the same bytes, which ``outcome.json`` holds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -140,30 +140,30 @@ class CallbackBody(BaseModel):
 
 
 def job_key(integration: str, job_guid: UUID) -> str:
-    """Return the partition key of a job: all its records stay in order."""
+    """Return the partition key of a job, which keeps all its records in order."""
     return f"{integration}/{job_guid}"
 
 
 def chunk_key(integration: str, job_guid: UUID, number: int) -> str:
-    """Return the partition key of one chunk of a job: the chunks spread over the partitions, copies stay in order."""
+    """Return the partition key of a chunk. Chunks spread over the partitions; copies of a chunk stay in order."""
     return f"{job_key(integration, job_guid)}#{number}"
 
 
 def parse_job_key(key: str) -> tuple[str, UUID] | None:
-    """Return the integration and the job that a partition key names, or None if it is the key of no job or chunk."""
+    """Return the integration and the job in a partition key; None if it is not the key of a job or chunk."""
     match = _JOB_KEY.fullmatch(key)
     return (match["integration"], UUID(match["guid"])) if match else None
 
 
 def event_id(*facts: str | bytes) -> str:
-    """Return the id of an event (``ce_id``): the same facts give the same id after any restart."""
+    """Return the id of an event (``ce_id``). Equal facts give equal ids, also after a restart."""
     return stable_hash(*facts)
 
 
 def stable_hash(*parts: str | bytes) -> str:
-    """Return a hash (32 hex digits) of the parts that is equal in every process and every version.
+    """Return a hash of the parts (32 hex digits) that is the same in every process and every version.
 
-    It hashes each part with its length, so that ("ab", "c") and ("a", "bc") differ.
+    The hash covers the length of each part, so that ("ab", "c") and ("a", "bc") differ.
     """
     digest = hashlib.sha256()
     for part in parts:

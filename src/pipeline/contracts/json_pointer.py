@@ -1,4 +1,4 @@
-"""JSON pointers (RFC 6901): how settings name one value of a JSON document."""
+"""JSON pointers (RFC 6901), with which settings name a value in a JSON document."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from pydantic import Field, JsonValue
 
 POINTER: Final = r"(/([^~/]|~[01])*)+"
-"""What a pointer looks like. The empty pointer, which names the whole document, is left out: no setting needs it."""
+"""The form of a pointer. It excludes the empty pointer, which names the whole document: no setting needs that."""
 
 Pointer = Annotated[str, Field(pattern=rf"^{POINTER}$")]
 """A setting that holds a pointer, e.g. ``/data/id``."""
@@ -17,7 +17,7 @@ _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def value_at(document: JsonValue, pointer: str) -> JsonValue:
-    """Return what a JSON pointer names.
+    """Return the value at a JSON pointer.
 
     Raises:
         LookupError: The document has no such value.

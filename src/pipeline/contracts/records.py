@@ -1,4 +1,4 @@
-"""Records as the pipeline sees them, free of any Kafka client."""
+"""Records, independent of any Kafka client."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Record:
 
     Attributes:
         topic: Logical topic (without prefix or renaming).
-        key: The partition key; records of equal key are handled one after another.
+        key: The partition key; records with equal keys are handled one after another.
         timestamp_ms: Broker or producer time, epoch milliseconds.
-        attempt: 1 on the first delivery to a handler, counted up by retries within this process.
+        attempt: 1 for the first call of a handler; each retry in this process adds 1.
     """
 
     topic: TopicName
@@ -35,13 +35,15 @@ class Record:
 
     @property
     def named(self) -> Mapping[str, bytes]:
-        """The first value of each header, by its name. Made once for each record."""
+        """The first value of each header, by name. Computed once for each record."""
         if self._named is None:
-            object.__setattr__(self, "_named", dict(reversed(self.headers)))  # of equal names the last one stays
+            object.__setattr__(
+                self, "_named", dict(reversed(self.headers))
+            )  # in a dict the last one of equal names wins
         return self._named or {}
 
     def text(self, header: str) -> str:
-        """Return the first value of a header as text; empty if there is none. Undecodable bytes become U+FFFD."""
+        """Return the first value of a header as text; empty if the header is missing. Invalid bytes become U+FFFD."""
         return self.named.get(header, b"").decode("utf-8", "replace")
 
 
@@ -50,7 +52,7 @@ class OutgoingRecord:
     """One record to publish.
 
     Attributes:
-        partition: The partition to append to; None: that of the key.
+        partition: The partition to append to; None: the partition of the key.
     """
 
     topic: TopicName
@@ -62,10 +64,10 @@ class OutgoingRecord:
 
 @dataclass(frozen=True, slots=True)
 class RecordPosition:
-    """Where a published record stands.
+    """The position of a published record.
 
     Attributes:
-        appended_ms: The broker's time of the append, epoch milliseconds; None where the broker does not say it.
+        appended_ms: The broker's time of the append, in epoch milliseconds; None if the broker does not report it.
     """
 
     topic: TopicName
@@ -75,12 +77,12 @@ class RecordPosition:
 
 
 def is_for(record: Record, group: str) -> bool:
-    """Return whether a consumer group handles a record: False for a copy that was published for another group.
+    """Return whether a consumer group must handle a record; False for a copy for another group.
 
-    A retried or replayed record goes to its topic again. The other groups that read the topic have handled the first
-    one, so they finish the copy untouched.
+    A retried or replayed record is published to its topic again. The other groups of the topic have handled the
+    original, so they skip the copy.
     """
     named = record.named
     if RETRY_GROUP_HEADER not in named and REPLAY_GROUP_HEADER not in named:
-        return True  # almost every record: it is no copy
+        return True  # almost every record: not a copy
     return all(value == group.encode() for name, value in record.headers if name in _GROUP_HEADERS)

@@ -1,12 +1,12 @@
-"""The one list of fields that hold personal data, card data or tokens. Schemas, displays and logs follow it.
+"""The only list of fields with personal data, card data or tokens. Schemas, displays and logs use it.
 
-Names are those on the wire, and a name decides wherever it occurs: a list of paths would miss the field that a partner
-adds tomorrow. Only values are sensitive (text, numbers, lists of them); an object of such a name, for example ``iban``
-in the event of that name, has fields of its own that are decided one by one.
+The list has names as on the wire. A listed name is sensitive wherever it occurs: a list of paths would miss the field
+that a partner adds tomorrow. Only values are sensitive (text, numbers, lists of them). An object with a listed name,
+for example ``iban`` in the event of that name, has fields of its own, and the list decides about each of them.
 
-In doubt a field is on the list: text that people write (a description, a reference, the name that they give to a card)
-may hold anything. Not on it are ids, amounts, states, codes, and what an address shares with millions (``country``,
-and ``state``, which mostly names a status).
+If in doubt, a field is on the list: text that people write (a description, a reference, the name of a card) may hold
+anything. Ids, amounts, states and codes are not on it, nor are the parts of an address that millions share
+(``country``, and ``state``, which mostly means a status).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 MASK: Final = "[masked]"
 UNKNOWN: Final = "[unknown]"
 SENSITIVE_MARK: Final = "x-sensitive"
-"""Marks, in a JSON schema, what no log may hold."""
+"""Marks fields in a JSON schema that no log may hold."""
 
 _TOKENS: Final = frozenset({"authToken", "input_file_url", "result_upload_url"})
 _CARDS: Final = frozenset(
@@ -28,7 +28,7 @@ _PEOPLE: Final = frozenset(
     | {"beneficiaryDateOfBirth", "beneficiaryNationality", "dateOfBirth", "nationality", "documentNumber"}
     | {"merchantName", "merchantNameOther", "nameOther"}
 )
-"""With names of shops: beside a card they show where somebody was, and a shop may be a person."""
+"""Includes names of shops: together with a card, they show where somebody was, and a shop may be a person."""
 _CONTACTS: Final = frozenset(
     {"consumerEmail", "corporateEmail", "email", "emailAddress", "rootUserEmail"}
     | {"contactNumber", "contact", "merchantContact", "merchantTelephone", "telephone"}
@@ -39,30 +39,30 @@ _ADDRESSES: Final = frozenset(
     | {"merchantCity", "merchantPostalCode", "merchantState", "merchantStreet"}
     | {"deliveryTrackingCode", "deliveryTrackingUrl"}
 )
-"""With what leads to an address: the tracking of a parcel."""
+"""Includes the tracking of a parcel, which leads to an address."""
 _ACCOUNTS: Final = frozenset(
     {"account", "accountDescriptor", "accountNumber", "iban", "senderAccountDescriptor", "senderAccountNumber"}
     | {"senderIban", "senderSortCode", "sortCode", "secondaryReference"}
     | {"bankIdentifierCode", "bankName", "beneficiaryBank", "beneficiaryBankName", "financialInstitution"}
     | {"swift"}
 )
-"""With the bank, which together with a name finds the account."""
+"""Includes the bank, which together with a name identifies the account."""
 _WRITTEN_BY_PEOPLE: Final = frozenset(
     {"cancellationReason", "description", "merchantDescription", "note", "paymentReference", "purpose"}
     | {"reference", "rejectionComment", "senderReference", "value"}
 )
-"""``value`` is what a sender adds to a bank transfer. A name alone does not distinguish it from a rate's ``value``."""
+"""``value`` may be text that a sender adds to a bank transfer. By name, it looks the same as a rate's ``value``."""
 
 SENSITIVE: Final = _TOKENS | _CARDS | _PEOPLE | _CONTACTS | _ADDRESSES | _ACCOUNTS | _WRITTEN_BY_PEOPLE
-"""All of them, as on the wire."""
+"""All sensitive names, as on the wire."""
 
 _COMMON_WORDS: Final = frozenset(
     {"account", "address", "beneficiary", "city", "contact", "description", "name", "note", "purpose"}
     | {"reference", "street", "value"}
 )
 SENSITIVE_IN_LOGS: Final = SENSITIVE - _COMMON_WORDS
-"""Those that also mask a log field of their name. Words that mean something else in a log (the code of an error, the
-name of a source, the address of a broker) do not: no event's field is ever logged by them."""
+"""Sensitive names that also mask a log field of that name. Words with another meaning in a log (the code of an error,
+the name of a source, the address of a broker) do not mask: no log line uses them for a field of an event."""
 
 
 def is_sensitive(name: str) -> bool:

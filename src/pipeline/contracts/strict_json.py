@@ -1,4 +1,4 @@
-"""JSON read strictly: what two readers could understand differently is refused."""
+"""A strict JSON reader. It refuses bodies that two readers could understand differently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 from pipeline.errors import PermanentError
 
 MAX_DEPTH: Final = 32
-"""Levels of objects and arrays. The body itself is the first."""
+"""Maximum levels of objects and arrays; the body itself is the first level."""
 
 _MAX_INTEGER_DIGITS: Final = 20
 """Enough for any 64-bit number; Python itself refuses to read more than 4,300."""
@@ -21,12 +21,12 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z_]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule that the body breaks. Holds nothing of what was received.
+    """One rule that the body breaks. It contains no received value.
 
     Attributes:
-        field: Dotted name of the field, e.g. ``external_location_ids.3``; empty for the body as a whole.
+        field: Dotted name of the field, e.g. ``external_location_ids.3``; empty for the whole body.
         rule: Stable snake_case name of the rule; part of the public contract (docs/reference/statuses.md).
-        remedy: One sentence that says what to send instead.
+        remedy: One sentence: what to send instead.
     """
 
     field: str
@@ -35,15 +35,15 @@ class Finding:
 
 
 class InvalidBody(PermanentError):
-    """The body cannot be accepted as it is; the same body never can, unless our configuration changes.
+    """The body is invalid. The same body stays invalid unless the configuration changes.
 
     Attributes:
-        findings: At least one, in the order of the body.
-        id: Identity of the delivery, where it is known although the body is not understood; None: the body alone is it.
+        findings: The broken rules, at least one, in the order of the body.
+        id: Identity of the request, if it is known although the body is invalid; None: only the body identifies it.
     """
 
     def __init__(self, findings: Sequence[Finding], *, id: str | None = None) -> None:  # noqa: A002 - as ce_id
-        """Name the broken rules."""
+        """Take the broken rules."""
         rules = ", ".join(f"{finding.field or 'body'}: {finding.rule}" for finding in findings)
         super().__init__("webhook_invalid", f"The body breaks {len(findings)} rule(s): {rules}")
         self.findings = tuple(findings)
@@ -89,14 +89,14 @@ _DECODER: Final = json.JSONDecoder(
 
 
 def speakable(name: str) -> str:
-    """Return a received key if it looks like a name, else ``?``: a key may hold anything, also a card number."""
+    """Return a received key if it looks like a name, otherwise ``?``, because a key may even be a card number."""
     return name if _PLAIN_NAME.fullmatch(name) else "?"
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Return the one JSON object that the body is (RFC 8259), with every text in it valid Unicode.
+    """Parse a body that is one JSON object (RFC 8259); all strings in the result are valid Unicode.
 
-    Pure; time and memory are linear in the size of the body.
+    Time and memory are linear in the size of the body.
 
     Raises:
         InvalidBody: Not UTF-8, not JSON, more than one value, not an object, a key twice, NaN or
@@ -112,7 +112,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def _surely_fine(text: str) -> bool:
-    """Return whether one look shows what the walk would find: most bodies are flat, and escape no surrogates."""
+    """Return whether a quick look proves that the full check would find nothing, as for most bodies."""
     shallow = text.count("{") + text.count("[") <= MAX_DEPTH
     return shallow and "\\ud" not in text and "\\uD" not in text
 
@@ -145,7 +145,7 @@ def _check(root: dict[str, Any]) -> None:
 
 
 def _children(container: dict[str, Any] | list[Any]) -> list[Any]:
-    """Return the containers in a container, after looking at its texts."""
+    """Return the containers in a container, after checking its strings."""
     items: list[Any] = container if isinstance(container, list) else [*container.keys(), *container.values()]
     for item in items:
         if isinstance(item, str):

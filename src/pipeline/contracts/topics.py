@@ -1,4 +1,4 @@
-"""The one table of topics: what flows where, for how long, and who may read it."""
+"""The table of all topics: contents, retention, sensitivity."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _MINUTE: Final = 60_000
 _DAY: Final = 24 * 60 * _MINUTE
 
 TopicName = str
-"""A logical topic name: a :class:`Topic`, or one that configuration makes: ``webhook-events.<source>`` for a configured
-source, ``<group>.dead-letter`` for a subscriber's group."""
+"""A logical topic name: a :class:`Topic`, or a name from the configuration (``webhook-events.<source>`` for a source,
+``<group>.dead-letter`` for a subscriber's group)."""
 
 
 class Topic(StrEnum):
-    """Logical topic names; settings may add a prefix or rename each (``kafka.topics``)."""
+    """Logical topic names. Settings may add a prefix, or rename a topic (``kafka.topics``)."""
 
     BATCH_REQUESTED = "card-batch.requested"
     BATCH_CHUNKS = "card-batch.chunks"
@@ -52,15 +52,15 @@ class Topic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """How one topic is created and checked.
+    """The definition of a topic.
 
     Attributes:
-        partitions: Default number of partitions; an upper bound of the consumers that can share the work.
+        partitions: Default number of partitions, and so the maximum number of consumers that share the work.
         retention_ms: How long a record is kept, in milliseconds.
-        sensitive: Values hold bearer URLs or tokens: tight access, short retention.
-        dead_letter: Where a record of this topic goes that can never be handled; None for topics nobody here consumes.
+        sensitive: Whether values hold bearer URLs or tokens. Such a topic needs tight access and a short retention.
+        dead_letter: The topic for records that nobody can handle; None for topics that the pipeline does not consume.
         about: One line for the docs.
-        key: What the partition key is, for the docs.
+        key: The meaning of the partition key, for the docs.
         numbered: Its keys end in ``#<number>``, and records with consecutive numbers go to consecutive partitions.
     """
 
@@ -75,7 +75,7 @@ class TopicSpec:
 
 
 def event_topic(topic: TopicName, about: str, key: str, *, partitions: int = 3) -> TopicSpec:
-    """Return the row of a topic of events that other services subscribe to."""
+    """Return the definition of a topic of events for subscribers."""
     return TopicSpec(topic, partitions, 7 * _DAY, sensitive=False, dead_letter=None, about=about, key=key)
 
 
@@ -119,7 +119,7 @@ _EVENTS: Final = (
         7 * _DAY,
         sensitive=True,
         dead_letter=None,
-        about="Authentic Weavr events that fit no model, or of a kind that nobody knows yet, body as received",
+        about="Authentic Weavr events that do not fit their model, or are of an unknown kind, body as received",
         key="integration",
     ),
     TopicSpec(
@@ -128,7 +128,7 @@ _EVENTS: Final = (
         15 * _MINUTE,
         sensitive=True,
         dead_letter=None,
-        about="The same for step-up challenges: guarded and kept as their topic is",
+        about="The same for step-up challenges: same access and retention as their topic",
         key="integration",
     ),
     TopicSpec(
@@ -157,7 +157,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         3 * _DAY,
         sensitive=False,
         dead_letter=Topic.BATCH_DEAD_LETTER,
-        about="Chunks of large files that any worker of PROCESS may do; the file and its parts stay where they are",
+        about="Chunks of large files, for any worker of PROCESS; the records hold no card data",
         key="job and chunk",
         numbered=True,
     ),
@@ -167,7 +167,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         3 * _DAY,
         sensitive=False,
         dead_letter=Topic.BATCH_DEAD_LETTER,
-        about="All cards of a job are decided; the result waits in the job store",
+        about="All cards of a job have a result, which is in the job store",
     ),
     TopicSpec(
         Topic.BATCH_UPLOADED,
@@ -175,7 +175,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         3 * _DAY,
         sensitive=False,
         dead_letter=Topic.BATCH_DEAD_LETTER,
-        about="The result lies at the pre-signed URL; the job's outcome is `completed`",
+        about="The result is uploaded to the pre-signed URL; the job's outcome is `completed`",
     ),
     TopicSpec(
         Topic.BATCH_FAILED,
@@ -191,7 +191,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         7 * _DAY,
         sensitive=False,
         dead_letter=None,
-        about="ECS was notified of the outcome, or refused the notification: the end of a job, for other services",
+        about="ECS accepted or refused the notification of the outcome: the end of a job, for other services",
     ),
     TopicSpec(
         Topic.BATCH_QUARANTINE,
@@ -208,7 +208,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         7 * _DAY,
         sensitive=True,
         dead_letter=None,
-        about="Records of the card-batch topics that can never be handled, with the reason",
+        about="Records of the card-batch topics that nobody can handle, with the reason",
     ),
     *_EVENTS,
     TopicSpec(
@@ -217,7 +217,7 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
         7 * _DAY,
         sensitive=False,
         dead_letter=Topic.AUDIT_DEAD_LETTER,
-        about="Every step of every job; the audit stage appends them to the hash chain",
+        about="Every step of every job; the audit stage appends it to the hash chain",
         key="job, or what the step is about",
     ),
     TopicSpec(
@@ -234,15 +234,16 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
 SPECS: Final[dict[TopicName, TopicSpec]] = {spec.topic: spec for spec in TOPICS}
 
 SOURCE_TOPICS: Final = "webhook-events."
-"""Configured sources have a topic each: this and the source's name, unless its settings name another."""
+"""Prefix of the topics of configured sources; the source's name follows, unless its settings name another topic."""
 
 DEAD_LETTER_ENDING: Final = ".dead-letter"
-"""Every dead-letter topic ends so, also those of subscribers' groups."""
+"""Ending of every dead-letter topic, also of those of subscribers' groups."""
 
 
 def segment_ms(spec: TopicSpec) -> int | None:
-    """Return after how many milliseconds a segment of the topic must be closed, or None for the broker's default.
+    """Return the time in milliseconds after which Kafka must close a segment, or None for the broker's default.
 
-    Kafka deletes closed segments only: at its default of seven days a busy topic would keep minutes for days.
+    Kafka deletes only closed segments. With its default of seven days, a topic with a retention of minutes would keep
+    its records for days.
     """
     return max(_MINUTE, spec.retention_ms // 5) if spec.retention_ms < _DAY else None

@@ -1,12 +1,13 @@
 """Weavr's webhooks v2: the table of its events, and a model for each.
 
-What makes an event fit its model: it has the fields that the description requires, and values of the described types.
-Text has no required form and enumerations are open, since lengths, patterns and known values are what Weavr changes
-most; schemas tell them as ``x-pattern`` and ``x-known-values``. Ids, times and amounts fit as text and as integers,
-whichever the description names for the event; fractions never do. Unknown fields are kept. Where the description has
-several shapes for one object, the members overlap and more may come: one model holds the fields of all, and requires
-none of them but the ``type`` that tells payments' steps and fees apart. What is deprecated is not required, whatever
-the description says. ``null`` fits where a field may be missing.
+An event fits its model if it has the fields that Weavr's description requires, with values of the described types:
+
+- Text has no required form, and enumerations are open, because Weavr changes lengths, patterns and known values often.
+  Schemas show them as ``x-pattern`` and ``x-known-values``.
+- Ids, times and amounts may be text or integers, whichever the description has for the event, but never fractions.
+- Unknown fields are kept. ``null`` fits where a field may be missing. Deprecated fields are never required.
+- If the description has several shapes for one object, one model has the fields of all shapes. It requires none of
+  them except the ``type`` that distinguishes steps of payments and fees.
 """
 
 from pipeline.contracts.weavr.authentication import EnrolmentEvent, LoginEvent, StepupEvent

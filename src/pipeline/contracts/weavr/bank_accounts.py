@@ -1,4 +1,4 @@
-"""What names a bank account, and what its bank says about it."""
+"""References to bank accounts, and the bank's check of the payee."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.contracts.weavr.wire import AccountNumber, Bic, Iban, SortCode
 
 
 class AccountReference(WeavrObject):
-    """What names a bank account: number and sort code, or IBAN, or a descriptor."""
+    """A reference to a bank account: number and sort code, IBAN, or a descriptor."""
 
     account_number: AccountNumber | None = None
     sort_code: SortCode | None = None
@@ -34,7 +34,7 @@ class FasterPaymentsDetails(WeavrObject):
 
 
 class PayeeCheck(WeavrObject):
-    """What the payee's bank said about the name."""
+    """The answer of the payee's bank about the payee's name."""
 
     match: known.PayeeMatch | None = None
     reason_code: known.PayeeCheckReason | None = None
@@ -42,7 +42,7 @@ class PayeeCheck(WeavrObject):
 
 
 class PayeeValidation(WeavrObject):
-    """One check of the payee before money goes."""
+    """One check of the payee before a payment."""
 
     category: known.PayeeCheckCategory
     category_result: PayeeCheck

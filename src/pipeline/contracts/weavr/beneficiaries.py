@@ -24,7 +24,7 @@ class ConsumerBeneficiary(WeavrObject):
 
 
 class BeneficiaryInformation(WeavrObject):
-    """Who a beneficiary is: a business or a person."""
+    """The identity of a beneficiary: a business or a person."""
 
     business_beneficiary_type: BusinessBeneficiary | None = None
     consumer_beneficiary_type: ConsumerBeneficiary | None = None
@@ -37,7 +37,7 @@ class InstrumentBeneficiary(WeavrObject):
 
 
 class BankAccountBeneficiary(WeavrObject):
-    """A beneficiary with a bank account elsewhere."""
+    """A beneficiary with an account at another bank."""
 
     beneficiary_name: str | None = None
     address: str | None = None
@@ -49,7 +49,7 @@ class BankAccountBeneficiary(WeavrObject):
 
 
 class BeneficiaryDetails(WeavrObject):
-    """Where a beneficiary is paid: at Weavr or elsewhere."""
+    """The account of a beneficiary, at Weavr or at another bank."""
 
     instrument_details_beneficiary: InstrumentBeneficiary | None = None
     bank_account_details_beneficiary: BankAccountBeneficiary | None = None

@@ -8,7 +8,7 @@ from pipeline.contracts.weavr.wire import Id, Integer
 
 
 class BulkOperationCount(WeavrObject):
-    """How many operations of a bulk process have a status."""
+    """The number of operations of a bulk process with one status."""
 
     status: known.BulkProcessOperationStatus | None = None
     count: Integer | None = None

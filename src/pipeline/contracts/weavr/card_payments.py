@@ -1,4 +1,4 @@
-"""Payments by card. Every step of a payment brings the whole payment."""
+"""Payments by card. The event of each step contains the whole payment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PaymentCard(WeavrObject):
 
 
 class PaymentMerchant(WeavrObject):
-    """Who was paid."""
+    """The merchant that receives the payment."""
 
     id: Id
     name: str
@@ -47,7 +47,7 @@ class PaymentMerchant(WeavrObject):
 
 
 class PaymentForwarding(WeavrObject):
-    """Whether the integration was asked, and what it said."""
+    """Whether Weavr asked the integration to authorise the payment, and the answer."""
 
     triggered: StrictBool | None = None
     decision_outcome: known.CardPaymentAuthForwardingDecisionOutcome | None = None
@@ -55,7 +55,7 @@ class PaymentForwarding(WeavrObject):
 
 
 class CardPaymentForex(WeavrObject):
-    """How currencies were converted."""
+    """The conversion between currencies."""
 
     exchange_rate: ScaledAmount | None = None
     padding: Money | None = None
@@ -71,7 +71,7 @@ class CardPaymentFee(WeavrObject):
 
 
 class CardPaymentStep(WeavrObject):
-    """One step of a payment. Its ``type`` tells what kind it is, and so which fields it has."""
+    """One step of a payment. Its ``type`` decides which fields it has."""
 
     type: known.CardPaymentEventType
     id: Id | None = None
@@ -98,7 +98,7 @@ class CardPaymentStep(WeavrObject):
 
 
 class CardPayment(WeavrObject):
-    """A payment from its authorisation on, with all steps so far."""
+    """A payment with all its steps so far, starting with the authorisation."""
 
     id: Id
     profile_id: Id | None = None
@@ -114,7 +114,7 @@ class CardPayment(WeavrObject):
 
 
 class ManagedCardsCardPaymentEvent(WeavrEvent):
-    """A card payment went a step further."""
+    """A card payment has a new step."""
 
     event_type: known.CardPaymentEventType
     card_payment: CardPayment

@@ -1,4 +1,4 @@
-"""Events of money that goes by way of correspondent banks."""
+"""Events of transfers through correspondent banks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.contracts.weavr.wire import AccountNumber, Bic, Country, Date, Iba
 
 
 class SourceAccount(WeavrObject):
-    """The account that the money comes from."""
+    """The account that pays."""
 
     type: known.InstrumentType
     id: Id
@@ -25,14 +25,14 @@ class OriginatorAccount(WeavrObject):
 
 
 class SupplementaryInformation(WeavrObject):
-    """Papers of the originator. What it holds of persons, Weavr does not say."""
+    """Documents of the originator. Weavr does not document whether they contain personal data."""
 
     document_type: known.DocumentType | None = None
     document_number: str | None = None
 
 
 class Originator(WeavrObject):
-    """Who sends the money: a person has an address and a country, a business those of its registration."""
+    """The payer. A person has an address and a country; a business has those of its registration."""
 
     tag: Tag | None = None
     name: str | None = None
@@ -45,7 +45,7 @@ class Originator(WeavrObject):
 
 
 class Beneficiary(WeavrObject):
-    """Who gets the money, by IBAN (SEPA, RIX) or by number and sort code (Faster Payments)."""
+    """The payee, by IBAN (SEPA, RIX) or by account number and sort code (Faster Payments)."""
 
     name: str | None = None
     iban: Iban | None = None
@@ -70,7 +70,7 @@ class ExternalData(WeavrObject):
 
 
 class CorrespondentBankTransfer(WeavrObject):
-    """Money sent to a bank account by way of a correspondent bank."""
+    """A transfer to a bank account through a correspondent bank."""
 
     id: Id
     profile_id: Id
@@ -90,7 +90,7 @@ class CorrespondentBankTransfer(WeavrObject):
 
 
 class CorrespondentBankTransferEvent(WeavrEvent):
-    """A correspondent bank transfer has another state."""
+    """A correspondent bank transfer changed its state."""
 
     owner: TypedId
     transfer: CorrespondentBankTransfer

@@ -1,4 +1,4 @@
-"""What may be shown of an event."""
+"""Masks the body of an event for display."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.contracts.sensitive import MASK, SENSITIVE_MARK, UNKNOWN
 from pipeline.contracts.weavr.kinds import EventKind
 
 _NAME: Final = re.compile(r"(?!(?:\D*\d){4})\w{1,64}", re.ASCII)
-"""At most three digits: a key may be anything, also a card number."""
+"""The form of a displayed name, with at most three digits: a key may be anything, even a card number."""
 _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "string": str,
     "integer": int,
@@ -23,14 +23,14 @@ _REF: Final = "#/$defs/"
 
 
 def masked(kind: EventKind, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what may be shown of a body, also of one that does not fit its model.
+    """Return a body masked for display. The body need not fit its model.
 
-    Values of fields that are known and not sensitive stay. Sensitive ones become ``[masked]``. What the model does not
-    know, or knows as something else (an object where text should be), becomes ``[unknown]``: it may be anything. A name
-    that the model does not know stays if it looks like one; else it becomes ``[unknown]``, ``[unknown 2]`` and so on.
+    Values of known fields stay if they are not sensitive. Sensitive values become ``[masked]``. Values of unknown
+    fields, and values of a wrong type (an object instead of text), become ``[unknown]``, because they may be anything.
+    An unknown name stays if it looks like a field name; otherwise it becomes ``[unknown]``, ``[unknown 2]`` and so on.
 
-    The values of open enumerations and other text of known fields stay as they are. A caller that shows them
-    passes them through the masking of text as well.
+    Text of known fields stays unchanged, also values of open enumerations. The caller must mask such text by pattern
+    before it shows it.
     """
     schema = _schema(kind)
     return _object(schema, schema, body)
@@ -64,7 +64,7 @@ def _shown(root: Mapping[str, Any], node: Mapping[str, Any], value: Any) -> Any:
 
 
 def _fitting(root: Mapping[str, Any], node: Mapping[str, Any], value: Any) -> Any:
-    """Return what may be shown of a value if it is of the node's type, else ``UNKNOWN``."""
+    """Return a masked value if it has the node's type, otherwise ``UNKNOWN``."""
     if "$ref" in node:
         node = root["$defs"][node["$ref"].removeprefix(_REF)]
     kinds = node.get("type", ())

@@ -1,4 +1,4 @@
-"""What all of Weavr's events have in common."""
+"""Base classes of Weavr's events."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _VALUES: Final = frozenset({"string", "integer", "number", "boolean"})
 
 
 class WeavrObject(BaseModel):
-    """An object of Weavr's, leniently: unknown fields and values survive.
+    """An object in one of Weavr's events, read leniently: it keeps unknown fields and values.
 
-    Attributes are named in snake case, the wire's fields in camel case. Fields that the model does not know are
-    attributes by their name on the wire. Never changes.
+    Attributes have names in snake case; fields on the wire are in camel case. An unknown field is an attribute with its
+    name on the wire. Immutable.
     """
 
     model_config = ConfigDict(
@@ -31,11 +31,11 @@ class WeavrObject(BaseModel):
     )
 
     def as_received(self) -> dict[str, Any]:
-        """Return the JSON object that this was read from: same names, same values in the form that they had."""
+        """Return the original JSON object, with the names and values as received."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Show what is set; sensitive values masked, since representations end in logs and tracebacks."""
+        """Show the fields that are set. Mask sensitive values, since representations end up in logs and tracebacks."""
         for name, field in self.__class__.model_fields.items():
             if name in self.model_fields_set:
                 value = getattr(self, name)
@@ -56,7 +56,7 @@ class WeavrEvent(WeavrObject):
 
 
 def _holds_values(node: Mapping[str, Any]) -> bool:
-    """Tell whether a field holds values, or a list of them, and no objects: those have fields to be marked."""
+    """Return whether a field holds values or lists of values. The fields of an object are marked one by one."""
     if "anyOf" in node:
         return any(map(_holds_values, node["anyOf"]))
     if node.get("type") == "array":

@@ -11,7 +11,7 @@ from pipeline.contracts.weavr.wire import Id, Instant
 
 
 class FeeSpec(WeavrObject):
-    """How a fee is computed."""
+    """The rule for computing a fee."""
 
     type: known.FeeSpecType | None = None
     flat_amount: tuple[Money, ...] | None = None

@@ -16,7 +16,7 @@ class IbanInstrumentState(WeavrObject):
 
 
 class IbanAccountDetails(WeavrObject):
-    """How the account is paid into by one network."""
+    """The details for payments into the account through one network."""
 
     beneficiary_name_and_surname: str
     beneficiary_bank: str

@@ -10,7 +10,7 @@ from pipeline.contracts.weavr.wire import DEPRECATED, Id, Instant
 
 
 class VerifiedBeneficiary(WeavrObject):
-    """Who the due diligence of a beneficiary is about."""
+    """The beneficiary of a due diligence."""
 
     type: known.BeneficiaryType | None = None
     first_name: str | None = None
@@ -22,7 +22,7 @@ class VerifiedBeneficiary(WeavrObject):
 
 
 class KybInformation(WeavrObject):
-    """What is said about the corporate besides."""
+    """More information about the corporate."""
 
     corporate_id: Id | None = None
     corporate_name: str | None = None
@@ -34,14 +34,14 @@ class KybInformation(WeavrObject):
 
 
 class KycInformation(WeavrObject):
-    """What is said about the consumer besides."""
+    """More information about the consumer."""
 
     document_expiry_date: Instant | None = None
     identity_restriction_date: Instant | None = None
 
 
 class KybEvent(WeavrEvent):
-    """A corporate's due diligence (KYB) has another status."""
+    """A corporate's due diligence (KYB) changed its status."""
 
     corporate_id: Id | None = None
     corporate_email: str | None = None
@@ -61,7 +61,7 @@ class BeneficiaryVerifiedEvent(WeavrEvent):
 
 
 class KycEvent(WeavrEvent):
-    """A consumer's due diligence (KYC) has another status."""
+    """A consumer's due diligence (KYC) changed its status."""
 
     consumer_id: Id | None = None
     consumer_email: str | None = None
@@ -76,14 +76,14 @@ class KycEvent(WeavrEvent):
 
 
 class IdentityActivatedEvent(WeavrEvent):
-    """A corporate or a consumer was activated. The e-mail address alone says which."""
+    """A corporate or a consumer was activated. Only the e-mail address identifies it."""
 
     action_done_by: known.ActionDoneBy
     email_address: str
 
 
 class IdentityDeactivatedEvent(WeavrEvent):
-    """A corporate, a consumer or a user was deactivated. The e-mail address alone says which."""
+    """A corporate, a consumer or a user was deactivated. Only the e-mail address identifies it."""
 
     action_done_by: known.ActionDoneBy
     email_address: str

@@ -1,4 +1,4 @@
-"""The table of Weavr's events: path, type, topic, and what each is about."""
+"""The table of Weavr's events: path, type, topic and entity of each kind."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ from pipeline.contracts.weavr.transfers import SendEvent, TransferEvent
 
 _INSTRUMENTS: Final[Mapping[str, str]] = {"managed_cards": "card", "managed_accounts": "account"}
 _OBJECTS: Final = (dict, Mapping)
-"""What holds fields. The first is what a JSON reader makes, and is found much faster than the second."""
+"""Types that hold fields. A JSON reader makes the first, and isinstance finds it much faster than the second."""
 _HASH_DIGITS: Final = 16
 _LONGEST: Final = 256
-"""Longest id, in characters, that a key holds unchanged. The record would hold an id that fills the body four times: no
-broker would take it, and the event would be lost."""
+"""Maximum length of an id, in characters, that a key holds unchanged. A record contains the id four times, so with an
+id that fills the whole body it would be too large for the broker, and the event would be lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """Where an event names the entity that it is about.
+    """The position of an entity's id in the body of an event.
 
     Attributes:
-        name: Such as ``card``; ``instrument``: card or account, by the ``type`` beside the id.
-        path: Field names from the body to the id, a string.
-        personal: The id is an e-mail address. Keys hold 16 hex digits of its SHA-256 instead, which hides it from a
-            glance and no more. Keys do the same for an id of more than 256 characters.
+        name: Kind of entity, such as ``card``; ``instrument`` means card or account, by the ``type`` beside the id.
+        path: Field names that lead from the body to the id.
+        personal: Whether the id is an e-mail address. Keys then hold 16 hex digits of its SHA-256, which only hides it
+            from a casual look. Keys do the same for an id of more than 256 characters.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Entity:
     personal: bool = False
 
     def find(self, body: Mapping[str, Any]) -> str | None:
-        """Return ``name/id`` with the id from the body (or its digest); None if the body has none."""
+        """Return ``name/id`` with the id in the body, or its digest; None if the body has no id."""
         holder: Any = body
         for step in self.path[:-1]:
             holder = holder.get(step) if isinstance(holder, _OBJECTS) else None
         found = holder.get(self.path[-1]) if isinstance(holder, _OBJECTS) else None
         if isinstance(found, int) and not isinstance(found, bool):
-            found = str(found)  # ids are text on the wire, today
+            found = str(found)  # ids are text on the wire today, but an integer fits too
         if not isinstance(found, str) or not found:
             return None
         name = self.name
@@ -86,17 +86,17 @@ class Entity:
         return f"{name}/{found}"
 
 
-@dataclass(frozen=True)  # no slots: its names are made once, and asked for with every event
+@dataclass(frozen=True)  # no slots: cached properties keep the names, which every event needs
 class EventKind:
     """One kind of event.
 
     Attributes:
-        path: What Weavr puts behind the base URL, such as ``/managed_cards/authorisations/watch``; it is the kind.
-        topic: Where its records go.
-        model: How its body reads.
-        entities: What it is about: the first that the body names decides.
-        signed: Whether Weavr declares a signature for it.
-        version: Version of the schema; a breaking change makes a new one.
+        path: The path that Weavr appends to the base URL, such as ``/managed_cards/authorisations/watch``.
+        topic: Topic of its records.
+        model: Model of its body.
+        entities: Possible subjects; the first one whose id the body contains is the subject.
+        signed: Whether Weavr signs it.
+        version: Version of the schema; a breaking change needs a new version.
     """
 
     path: str
@@ -122,7 +122,7 @@ class EventKind:
         return schema_uri(self.type, self.version)
 
     def subject(self, body: Mapping[str, Any]) -> str:
-        """Return what the event is about (``ce_subject``), such as ``card/1234``; the type where it does not say."""
+        """Return the subject (``ce_subject``), such as ``card/1234``; the type if the body names no entity."""
         for entity in self.entities:
             subject = entity.find(body)
             if subject:
@@ -130,12 +130,12 @@ class EventKind:
         return self.type
 
     def key(self, integration: str, body: Mapping[str, Any]) -> str:
-        """Return the partition key: events of one entity stay in order."""
+        """Return the partition key, which keeps the events of one entity in order."""
         return entity_key(integration, self.subject(body))
 
 
 def entity_key(integration: str, subject: str) -> str:
-    """Return the partition key of what an event is about."""
+    """Return the partition key for a subject."""
     return f"{integration}/{subject}"
 
 

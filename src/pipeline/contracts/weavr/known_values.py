@@ -1,6 +1,6 @@
-"""The values that Weavr's open enumerations are known to have; others come at any time, and fit.
+"""The known values of Weavr's open enumerations. Weavr may add values at any time; events with new values still fit.
 
-Names are Weavr's where it has one. A value that Weavr adds is added here, and nothing else changes.
+The enumerations have Weavr's names where those exist. To support a new value, add it here; no other change is needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Events of bank accounts elsewhere."""
+"""Events of accounts at other banks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.contracts.weavr.wire import Country, Currency, Id, Instant, Tag
 
 
 class LinkedAccount(WeavrObject):
-    """A bank account elsewhere that belongs to an identity."""
+    """An account at another bank that belongs to an identity."""
 
     id: Id
     profile_id: Id

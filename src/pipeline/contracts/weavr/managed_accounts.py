@@ -1,4 +1,4 @@
-"""Events of accounts that Weavr keeps."""
+"""Events of accounts at Weavr."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class AccountBalances(WeavrObject):
 
 
 class ManagedAccountState(WeavrObject):
-    """What blocks an account, or how it was destroyed."""
+    """The state of an account, with the reason why it is blocked or destroyed."""
 
     block_types: dict[str, Integer] | None = None
     destroy_type: str | None = None
 
 
 class BankAccountDetails(WeavrObject):
-    """How an account is paid into."""
+    """The bank details for payments into an account."""
 
     beneficiary: str | None = None
     address: str | None = None
@@ -39,7 +39,7 @@ class BankAccountDetails(WeavrObject):
 
 
 class ManagedAccount(WeavrObject):
-    """An account that Weavr keeps."""
+    """An account at Weavr."""
 
     id: InstrumentId
     profile_id: Id
@@ -63,7 +63,7 @@ class ManagedAccountEvent(WeavrEvent):
 
 
 class ManagedAccountsDepositEvent(WeavrEvent):
-    """Money came into an account by bank transfer."""
+    """An account received a bank transfer."""
 
     id: InstrumentId
     transaction_id: Id
@@ -83,7 +83,7 @@ class ManagedAccountsDepositEvent(WeavrEvent):
 
 
 class ManagedAccountLowBalanceEvent(WeavrEvent):
-    """An account's balance fell below what was agreed."""
+    """An account's balance fell below the agreed limit."""
 
     id: InstrumentId
     currency: Currency

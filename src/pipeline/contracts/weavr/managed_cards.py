@@ -1,4 +1,4 @@
-"""Events of cards, but for payments."""
+"""Events of cards, except card payments."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class MerchantData(WeavrObject):
 
 
 class PrepaidModeDetails(WeavrObject):
-    """What is left on a prepaid card."""
+    """The balance of a prepaid card."""
 
     available_balance: Money | None = None
 
 
 class AvailableToSpend(WeavrObject):
-    """What is left of one spending limit."""
+    """The rest of one spending limit."""
 
     available_amount: Annotated[Amount | None, DEPRECATED] = None
     value: Money | None = None
@@ -47,21 +47,21 @@ class AvailableToSpend(WeavrObject):
 
 
 class DebitModeDetails(WeavrObject):
-    """What a debit card may still spend, and of which account."""
+    """The account of a debit card, and the rest of its spending limits."""
 
     parent_managed_account_id: Id | None = None
     available_to_spend: tuple[AvailableToSpend, ...] | None = None
 
 
 class CardModeDetails(WeavrObject):
-    """What there is to spend, by the card's mode."""
+    """The amount available to spend, by the card's mode."""
 
     prepaid_mode_details: PrepaidModeDetails | None = None
     debit_mode_details: DebitModeDetails | None = None
 
 
 class AuthForwardingDetails(WeavrObject):
-    """Whether the integration was asked, and what it said."""
+    """Whether Weavr asked the integration to authorise the payment, and the answer."""
 
     auth_forwarding_triggered: StrictBool | None = None
     auth_forwarding_decision_outcome: known.AuthForwardingDefaultTimeoutDecision | None = None
@@ -69,13 +69,13 @@ class AuthForwardingDetails(WeavrObject):
 
 
 class DigitalWalletDetails(WeavrObject):
-    """The wallet that the card was used from."""
+    """The digital wallet of the payment."""
 
     digital_wallet_type: known.DigitalWalletType | None = None
 
 
 class UserCurrencyTransactionDetails(WeavrObject):
-    """The transaction in the user's currency; the rate is a decimal number as text."""
+    """The transaction in the user's currency. The rate is a decimal number as text."""
 
     user_transaction_amount: Money
     user_exchange_rate: str
@@ -98,14 +98,14 @@ class CardState(WeavrObject):
 
 
 class PhysicalReplacement(WeavrObject):
-    """The replacement of a physical card, as earlier versions sent it."""
+    """The replacement of a physical card, in the form of earlier versions."""
 
     replacement_reason: known.PhysicalReplacementReason | None = None
     replacement_id: Id | None = None
 
 
 class DeliveryAddress(WeavrObject):
-    """Where a physical card is sent."""
+    """The delivery address of a physical card."""
 
     name: str
     surname: str
@@ -119,7 +119,7 @@ class DeliveryAddress(WeavrObject):
 
 
 class PhysicalCardDetails(WeavrObject):
-    """How a physical card is made and delivered."""
+    """The manufacturing and delivery of a physical card."""
 
     bulk_delivery: StrictBool | None = None
     product_reference: str | None = None
@@ -148,7 +148,7 @@ class ManagedCardsStateChangeEvent(WeavrEvent):
 
 
 class ManagedCardsAuthorisationEvent(WeavrEvent):
-    """A card's use was authorised, declined, reversed, or its authorisation ended."""
+    """The use of a card was authorised, declined or reversed, or its authorisation ended."""
 
     id: InstrumentId
     transaction_id: Id
@@ -156,7 +156,7 @@ class ManagedCardsAuthorisationEvent(WeavrEvent):
     transaction_timestamp: Instant
     source_amount: Money
     merchant_data: MerchantData
-    # described as required and as deprecated: an event that comes without it one day must not be unreadable
+    # Weavr describes it as required and deprecated; events without it must stay readable
     merchant_name: Annotated[str | None, DEPRECATED] = None
     merchant_category_code: Annotated[str | None, DEPRECATED] = None
     merchant_id: Annotated[Id | None, DEPRECATED] = None
@@ -196,7 +196,7 @@ class ManagedCardsAdjustmentEvent(WeavrEvent):
 
 
 class ManagedCardsSettlementEvent(WeavrEvent):
-    """A card's use was settled, refunded or charged back; one settlement may come as pending, then as completed."""
+    """The use of a card was settled, refunded or charged back. A settlement may be pending first, then completed."""
 
     id: InstrumentId
     transaction_id: Id

@@ -11,21 +11,21 @@ from pipeline.contracts.weavr.wire import Amount, Currency, Integer, Scale
 
 
 class Money(WeavrObject):
-    """An amount of a currency in its minor units: 1050 of EUR is 10.50 euros."""
+    """An amount in minor units of a currency: 1050 in EUR is 10.50 euros."""
 
     currency: Currency
     minor_units: Amount = Field(alias="amount")
 
 
 class ScaledAmount(WeavrObject):
-    """A number as ``value`` times ten to the power of minus ``scale``."""
+    """A decimal number: ``value`` times ten to the power of minus ``scale``."""
 
     value: Integer | None = None
     scale: Scale | None = None
 
     @property
     def exact(self) -> Decimal | None:
-        """The number, exactly; None without a value. A scale that is left out is 0."""
+        """The exact number; None without a value. A missing scale is 0."""
         if self.value is None:
             return None
         digits = tuple(map(int, str(abs(self.value))))

@@ -1,4 +1,4 @@
-"""Events of money that goes to bank accounts."""
+"""Events of wire transfers to bank accounts."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pipeline.contracts.weavr.wire import Country, Date, Id, Instant, Tag
 
 
 class SwiftDetails(WeavrObject):
-    """A bank account that SWIFT reaches; ``swift`` is the bank's code (BIC)."""
+    """A bank account in the SWIFT network; ``swift`` is the bank's code (BIC)."""
 
     iban: str
     swift: str
 
 
 class ExternalAccountId(WeavrObject):
-    """The id of an account that Weavr does not keep."""
+    """The id of an account outside Weavr."""
 
     type: known.ExternalAccountType
     id: Id
 
 
 class WireDestination(WeavrObject):
-    """Whom the money goes to, by one of the networks."""
+    """The payee, in the form of one network."""
 
     beneficiary_name: str
     beneficiary_address: str | None = None
@@ -41,7 +41,7 @@ class WireDestination(WeavrObject):
 
 
 class OutgoingWireTransfer(WeavrObject):
-    """Money sent to a bank account."""
+    """A wire transfer to a bank account."""
 
     id: TypedId
     profile_id: Id
@@ -66,7 +66,7 @@ class OutgoingWireTransfer(WeavrObject):
 
 
 class OutgoingWireTransferEvent(WeavrEvent):
-    """An outgoing wire transfer has another state."""
+    """An outgoing wire transfer changed its state."""
 
     owner: TypedId
     transfer: OutgoingWireTransfer

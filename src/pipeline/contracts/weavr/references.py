@@ -1,4 +1,4 @@
-"""Ids that say what they are ids of."""
+"""Ids with their type."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pipeline.contracts.weavr.wire import Id
 
 
 class InstrumentId(WeavrObject):
-    """A card or an account."""
+    """The id of a card or an account."""
 
     id: Id
     type: known.InstrumentType
 
 
 class TypedId(WeavrObject):
-    """Whatever ``type`` says: an identity (``consumers``, ``corporates``), a transaction."""
+    """The id of an object whose kind ``type`` names: an identity (``consumers``, ``corporates``) or a transaction."""
 
     type: str
     id: Id
 
 
 class CredentialId(WeavrObject):
-    """Who logs in: the root user, another user, or an API client."""
+    """The id of a credential: of the root user, another user, or an API client."""
 
     type: known.CredentialType
     id: Id

@@ -1,4 +1,4 @@
-"""The batch of changes behind a fee."""
+"""The batch of balance changes that belongs to a fee."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.contracts.weavr.wire import Amount, Currency, Id, Instant
 
 
 class TransactionBatchIntercept(WeavrObject):
-    """One system that may stop a batch."""
+    """A system that may stop a batch."""
 
     provider: str
     state: known.TransactionBatchInterceptState | None = None
@@ -21,14 +21,14 @@ class TransactionBatchIntercept(WeavrObject):
 
 
 class InstrumentFee(WeavrObject):
-    """One fee that a participant pays."""
+    """A fee that a participant pays."""
 
     amount: Amount | None = None
     fee_specific_type: str | None = None
 
 
 class InstrumentParticipant(WeavrObject):
-    """What a batch does to a card or an account. Amounts are in its currency."""
+    """The changes of a batch to a card or an account, in its currency."""
 
     owner: TypedId
     fi_provider: str
@@ -68,7 +68,7 @@ class InstrumentBalances(WeavrObject):
 
 
 class RemainingAmounts(WeavrObject):
-    """What can still be taken back."""
+    """The amounts that can still be reversed."""
 
     available_remaining: Amount | None = None
     reserved_remaining: Amount | None = None
@@ -93,7 +93,7 @@ class BatchInstrument(WeavrObject):
 
 
 class ForexTrade(WeavrObject):
-    """What is exchanged, each amount in the currency beside it."""
+    """The exchanged amounts, each with its currency."""
 
     rate_id: Id
     provider: str
@@ -106,7 +106,7 @@ class ForexTrade(WeavrObject):
 
 
 class BatchForexTrade(WeavrObject):
-    """An exchange of currencies as a participant of a batch."""
+    """A currency exchange as a participant of a batch."""
 
     id: Id
     forex_trade: ForexTrade

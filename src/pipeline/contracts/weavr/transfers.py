@@ -1,4 +1,4 @@
-"""Events of money that stays at Weavr."""
+"""Events of transfers within Weavr."""
 
 from __future__ import annotations
 

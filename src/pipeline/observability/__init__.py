@@ -1,4 +1,4 @@
-"""Logging, metrics, tracing, health: what a process tells about itself, masked."""
+"""Logging, metrics, tracing and health checks, with masking of secrets and card data."""
 
 from pipeline.observability.clock import CheckedClock, ClockWrong
 from pipeline.observability.durations import Durations

@@ -1,4 +1,4 @@
-"""The machine's clock, and what the clocks of others say about it."""
+"""The machine's clock, compared with the clocks of others."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pipeline.observability.loggers import get_logger
 log = get_logger(__name__)
 
 BOUND: Final = timedelta(seconds=60)
-"""From here on the clock is wrong. Less than the smallest sensible margin before a deadline would be noise."""
+"""From this difference on, the clock counts as wrong. It is below the smallest sensible deadline margin."""
 
 _FRESH_SECONDS: Final = 300.0
-"""How long a comparison says something: a clock may be set at any time."""
+"""How long a comparison is valid, since somebody may set a clock at any time."""
 
 _MEASURED_SECONDS: Final = 60.0
-"""A decision needs a comparison that is not older, or a try to get one."""
+"""A decision needs a comparison that is at most this old, or at least an attempt to get one."""
 
 KAFKA: Final = "kafka"
 
 
 class ClockWrong(TransientError):
-    """The machine's clock is wrong, so nothing may be decided by it. Another process may decide, or this one later."""
+    """The machine's clock is wrong, so this process must not decide by time. Another process may, or this one later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,16 @@ class _Comparison:
 
 
 class CheckedClock:
-    """A clock that others are compared with.
+    """The machine's clock, which is compared with the clocks of others.
 
-    A comparison is with a *witness*: Kafka, by the times at which it appends records, or a partner, by the ``Date`` of
-    its answers. The clock is wrong while some witness differs by more than :data:`BOUND` and none agrees: so one
-    partner with a wrong clock stops nothing, and neither does a broker that is contradicted by a partner.
+    Each comparison is with a *witness*: Kafka, through its times of appended records, or a partner, through the
+    ``Date`` headers of its answers. The clock counts as wrong while at least one witness differs by more than
+    :data:`BOUND` and none agrees. So one wrong witness, whether a partner or a broker, stops nothing if another agrees.
 
     Args:
         now: The machine's clock, in UTC.
-        offsets: Shows the offset by witness.
-        monotonic: Seconds of a clock that is never set.
+        offsets: Metric of the offset to each witness.
+        monotonic: Seconds of a monotonic clock.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class CheckedClock:
     def compare(
         self, witness: str, at: datetime, *, began: datetime, ended: datetime, precision: timedelta = timedelta(0)
     ) -> None:
-        """Learn a witness' time of something that happened between two times of this clock.
+        """Record a witness's time of an event that happened between two times of this clock.
 
         Args:
             witness: :data:`KAFKA`, or the integration of a partner.
-            at: The witness' time of it.
-            began: This clock's time before it.
-            ended: This clock's time after it.
-            precision: By how much the witness cuts its times.
+            at: The witness's time of the event.
+            began: This clock's time before the event.
+            ended: This clock's time after the event.
+            precision: The unit to which the witness truncates its times.
         """
         offset = timedelta(0)
         if began > at + precision:
@@ -91,12 +91,12 @@ class CheckedClock:
         self._report()
 
     def due(self, witness: str, seconds: float = 1.0) -> bool:
-        """Return whether the last comparison with a witness is older than so many seconds."""
+        """Return whether the last comparison with a witness is older than ``seconds``."""
         known = self._compared.get(witness)
         return known is None or self._monotonic() - known.at >= seconds
 
     def check(self) -> Health:
-        """Return whether decisions may be made by this clock."""
+        """Return whether the process may decide by this clock."""
         fresh = {
             witness: one.offset
             for witness, one in self._compared.items()
@@ -111,13 +111,13 @@ class CheckedClock:
         return Health(ok=False, message=f"the clock of this machine is {said}: set it, e.g. by NTP")
 
     async def ensure(self, ask: Callable[[], Awaitable[object]]) -> None:
-        """Return if a decision may be made by this clock.
+        """Raise an error unless the process may decide by this clock.
 
         Args:
             ask: Causes a comparison with Kafka, e.g. publishes a record. Called if the last one is older than a minute.
 
         Raises:
-            ClockWrong: It is wrong.
+            ClockWrong: The clock is wrong.
             TransientError: No comparison is possible now.
         """
         if self.due(KAFKA, _MEASURED_SECONDS) and self._monotonic() - self._asked_at >= _MEASURED_SECONDS:

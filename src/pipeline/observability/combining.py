@@ -1,4 +1,4 @@
-"""Metrics of several processes that work as one: a snapshot of each, and their combination."""
+"""Combines the metrics of several processes that work as one, from a snapshot of each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
 Snapshot = list[Any]
-"""Metrics as JSON can hold them: name, help, type and samples (name, labels, value) of each family."""
+"""Metrics in a JSON-compatible form: name, help, type and samples (name, labels, value) of each family."""
 
 Combine = Callable[[Iterable[float]], float]
 
 _COUNTS: Final = frozenset({"counter", "histogram", "summary"})
-"""Families whose samples only grow, so that those of a process that has ended still count."""
+"""Types of families whose samples only grow, so that the sum includes processes that have ended."""
 
 
 def snapshot(families: Iterable[Metric]) -> Snapshot:
-    """Return the present values of families, such as a registry collects."""
+    """Return the current values of metric families, for example those that a registry collects."""
     return [
         [one.name, one.documentation, one.type, [[sample.name, sample.labels, sample.value] for sample in one.samples]]
         for one in families
@@ -27,13 +27,13 @@ def snapshot(families: Iterable[Metric]) -> Snapshot:
 
 
 class CombinedMetrics(Collector):
-    """The metrics of several processes as those of one.
+    """Exposes the metrics of several processes as the metrics of one.
 
-    Counters and histograms are summed, and so are gauges unless there is another rule for them. The counts of a process
-    that has ended stay: if the sum went down, Prometheus would take it for a restart and count what is left again.
+    It adds up counters, histograms, and gauges without another rule. The counts of a process that has ended stay: if
+    the sum went down, Prometheus would assume a restart and count the rest again.
 
     Args:
-        rules: How to combine the gauges whose sum says nothing, by name.
+        rules: For gauges whose sum makes no sense: how to combine them, by name.
     """
 
     def __init__(self, rules: Mapping[str, Combine]) -> None:
@@ -42,7 +42,7 @@ class CombinedMetrics(Collector):
         self._ended: Snapshot = []
 
     def update(self, process: int, values: Snapshot) -> None:
-        """Replace what is known of a process."""
+        """Replace the values of a process."""
         self._of[process] = values
 
     def end(self, process: int) -> None:

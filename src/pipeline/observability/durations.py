@@ -1,4 +1,4 @@
-"""Observing many short durations at little cost."""
+"""Adds many short durations to a histogram at little cost."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from prometheus_client import Histogram
 
 _MOST_KEPT: Final = 32
 _SHORT: Final = 0.001
-"""Seconds: beside a longer duration the cost of an observation is nothing."""
+"""Seconds. For longer durations, the cost of an observation does not matter."""
 
 
 class Durations:
-    """Adds durations to a histogram, the short ones many at a time.
+    """Adds durations to a histogram, short ones in groups.
 
-    ``Histogram.observe`` takes two locks, as long as a quick handler takes. So up to 31 short durations wait until the
-    next one, until :meth:`flush`, or until a longer one comes. The histogram then holds what ``observe`` would have
-    made of them: tests/unit/observability/test_durations.py fails when prometheus_client changes the parts that are
-    used here.
+    ``Histogram.observe`` takes two locks, which cost as much as a quick handler. So this class collects up to 31 short
+    durations, and adds them together at the next one, at :meth:`flush`, or when a longer duration comes. The histogram
+    then has the same contents as after ``observe``. tests/unit/observability/test_durations.py fails if
+    prometheus_client changes the private parts that this class uses.
     """
 
     def __init__(self, histogram: Histogram) -> None:
-        self._sum = histogram._sum  # noqa: SLF001 - it has no method for several at a time
+        self._sum = histogram._sum  # noqa: SLF001 - the public method adds one duration at a time
         self._buckets = histogram._buckets  # noqa: SLF001
         self._bounds = tuple(histogram._upper_bounds)  # noqa: SLF001
         self._kept: list[float] = []
@@ -34,7 +34,7 @@ class Durations:
             self.flush()
 
     def flush(self) -> None:
-        """Let the histogram show every duration that was added."""
+        """Add all collected durations to the histogram."""
         if not self._kept:
             return
         kept, self._kept = sorted(self._kept), []

@@ -1,4 +1,4 @@
-"""The checks behind the probes, and how late the event loop is."""
+"""The checks behind the probes, and the lag of the event loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Health:
 
     Attributes:
         ok: Whether the component can do its work.
-        message: The reason, free of secrets: everybody who reaches the management port can read it.
+        message: The reason, free of secrets, because everybody with access to the management port can read it.
     """
 
     ok: bool
@@ -26,15 +26,15 @@ class Health:
 
 
 Check = Callable[[], Health]
-"""Says from memory how a component is: it does no I/O and never blocks, since probes come every few seconds."""
+"""Returns the health of a component. It does no I/O and never blocks, since probes come every few seconds."""
 
 
 Results = dict[str, dict[str, bool | str]]
-"""Results of checks by name, as the management server shows them."""
+"""Results of checks, by name."""
 
 
 class Checks:
-    """The checks of a process by name, for a management server or a supervisor."""
+    """The checks of a process, by name."""
 
     def __init__(self) -> None:
         self._live: dict[str, Check] = {}
@@ -42,15 +42,15 @@ class Checks:
         self._alarms: dict[str, Check] = {}
 
     def add_liveness(self, name: str, check: Check) -> None:
-        """Restart this process when the check fails: for a loop that no longer turns, nothing else."""
+        """Add a check whose failure restarts the process. Use it only to detect a loop that is stuck."""
         _add(self._live, name, check)
 
     def add_readiness(self, name: str, check: Check) -> None:
-        """Send no traffic while the check fails, and show why."""
+        """Add a check whose failure keeps traffic away from the process."""
         _add(self._ready, name, check)
 
     def add_alarm(self, name: str, check: Check) -> None:
-        """Show a check beside those of readiness: something is wrong that only a part of the traffic needs."""
+        """Add a check that is shown beside readiness, for faults that affect only a part of the traffic."""
         _add(self._alarms, name, check)
 
     def liveness(self) -> Results:
@@ -82,9 +82,9 @@ INTERVAL: Final = 0.5
 
 
 async def watch_loop_lag(histogram: Histogram, *, interval: float = INTERVAL) -> NoReturn:
-    """Observe, every ``interval`` seconds until cancelled, how many seconds late the loop resumes this task.
+    """Measure, every ``interval`` seconds until cancelled, how late the event loop resumes this task.
 
-    A loop that is late runs blocking code.
+    A late loop means that some code blocks it.
     """
     loop = asyncio.get_running_loop()
     while True:

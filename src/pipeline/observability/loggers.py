@@ -19,7 +19,7 @@ _PROCESSORS: Final[list[Processor]] = [
 
 
 class _Logger:
-    """Chooses the place of a line when the line is written: the process may configure structlog later."""
+    """Chooses the destination of a line when the line is written, since the process may configure structlog later."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -33,10 +33,10 @@ class _Logger:
 
 
 def get_logger(name: str) -> Any:
-    """Return a logger that follows the process: it configures nothing, and never writes to stdout by itself.
+    """Return a logger that uses the process's own configuration. It configures nothing and never writes to stdout.
 
-    A process that configured structlog gets the lines there, in its own format. Any other process gets them from the
-    standard library's ``logging``, masked, as ``event='...' name=value``: without a configuration Python prints
-    warnings and errors on stderr.
+    If the process configured structlog, lines go there, in its format. Otherwise they go to the standard library's
+    ``logging``, masked, as ``event='...' name=value``. Without any configuration, Python prints warnings and errors on
+    stderr.
     """
     return _Logger(name)

@@ -1,4 +1,4 @@
-"""Structured log lines on stderr, of our code and of the libraries, through one chain that ends in the redaction."""
+"""Structured log lines on stderr. Lines of our code and of libraries pass one chain, which ends with redaction."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": loggi
 OWN_LOGGER: Final = "pipeline"
 
 _REPEATS: Final = 3
-"""How often a library may say the same in :data:`_REPEATS_SECONDS`: without a broker aiokafka logs 30 lines/s."""
+"""How often a library may repeat a line in :data:`_REPEATS_SECONDS`. Without a broker, aiokafka logs 30 lines/s."""
 _REPEATS_SECONDS: Final = 60.0
 _REPEATS_KNOWN: Final = 1000
-"""Messages kept in mind; a library that makes a new one each time must not fill the memory."""
+"""Maximum number of messages to remember, so that a library with ever new messages cannot fill the memory."""
 
 
 def configure_logging(settings: LoggingSettings, redaction: Redaction, stream: TextIO | None = None) -> None:
-    """Send every log line of this process, those of libraries, warnings and uncaught exceptions too, to one stream.
+    """Send all log lines of this process, including libraries, warnings and uncaught exceptions, to one stream.
 
-    Safe to call again: the last call replaces the one before. Tracebacks carry no local variables. Libraries (aiohttp,
-    aiokafka, obstore, a processor's own) never log below info, whatever the level: their debug lines hold raw payloads.
-    In the console format they log warnings only, unless the level is debug. When a library repeats a message, three
-    lines a minute are written, and the next line says how many were left out.
+    You may call it again: the last call wins. Tracebacks have no local variables. Libraries (aiohttp, aiokafka,
+    obstore, those of processors) never log below info, at any level, because their debug lines contain raw payloads. In
+    the console format they log only warnings, unless the level is debug. If a library repeats a message, three lines a
+    minute are written; the next line then has the number of omitted ones.
 
     Args:
         settings: Level and format.
-        redaction: Masks each line right before it is rendered; keep it, to add secrets that become known later.
-        stream: stderr unless given.
+        redaction: Masks each line right before it is rendered. Keep it, to add further secrets later.
+        stream: Default: stderr.
     """
     level = _LEVELS[settings.level]
     out = sys.stderr if stream is None else stream
@@ -61,7 +61,7 @@ def configure_logging(settings: LoggingSettings, redaction: Redaction, stream: T
 
 
 class FewRepeats(logging.Filter):
-    """Lets a library say the same (logger, level, message before its arguments) only so often; our lines all pass."""
+    """Limits repeated lines (same logger, level and message template) of libraries. All our own lines pass."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class FewRepeats(logging.Filter):
         self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the line is written."""
+        """Return whether to write the line."""
         if record.name.partition(".")[0] == OWN_LOGGER:
             return True
         what, now = (record.name, record.levelno, str(record.msg)), self._clock()
@@ -110,7 +110,7 @@ def _formatter(redaction: Redaction, *, console: bool) -> logging.Formatter:
 
 
 def _catch_uncaught() -> None:
-    """Let the last words of a dying process or thread pass the redaction too."""
+    """Send uncaught exceptions of the process and its threads through the redaction too."""
     log = structlog.get_logger(OWN_LOGGER)
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

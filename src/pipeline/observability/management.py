@@ -32,24 +32,24 @@ _PATHS: Final = frozenset({"/healthz/live", "/healthz/ready", "/metrics"})
 _METHODS: Final = ("GET", "HEAD")
 _CACHE_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.02
-"""Fifty answers a second are far more than the scrapers of one cluster need."""
+"""Pause between two answers. Fifty answers a second are far more than the scrapers of a cluster need."""
 _LONGEST_WAIT_SECONDS: Final = 5.0
 _RETRY: Final = {"Retry-After": "5"}
 _VERSION: Final = re.compile(r"version=([^;]*)")
 Refresh = Callable[[], Awaitable[None]]
 _VERSIONS: Final = frozenset({"0.0.1", "0.0.4", "1.0.0"})
-"""Of the formats of Prometheus and OpenMetrics."""
+"""Known versions of the formats of Prometheus and OpenMetrics."""
 
 
 class ManagementServer(Checks):
     """Serves ``/healthz/live``, ``/healthz/ready`` and ``/metrics``.
 
-    Both probes answer 200, or 503 when one of their checks is not ok, with each check by name in JSON. Without checks
-    they answer 200. ``ready`` shows alarms too, which do not change its status. The metrics are at most a second old.
-    Use it as an async context manager; with port 0 ``url`` tells which port it got.
+    Each probe answers 200, or 503 if one of its checks fails, with the result of each check in JSON. Without checks it
+    answers 200. ``ready`` also shows alarms, which do not change its status. The metrics are at most a second old.
+    Use it as an async context manager. With port 0, ``url`` has the port that the system chose.
 
     Args:
-        settings: Where it listens.
+        settings: Address and port.
         registry: The metrics.
         refresh: Awaited before the metrics are rendered, for a registry that gets them from other processes.
     """
@@ -118,9 +118,9 @@ class ManagementServer(Checks):
 
 
 class _CachedMetrics:
-    """The metrics as text, rendered at most once a second: the process has other work than to answer many scrapers.
+    """The metrics as text, rendered at most once a second, so that many scrapers cannot slow the process.
 
-    Answers are sent one at a time with a short pause between, so that scrapers wait, and webhooks do not.
+    It sends one answer at a time, with a short pause between two, so that scrapers wait instead of webhooks.
     """
 
     def __init__(self, registry: CollectorRegistry, refresh: Refresh | None) -> None:
@@ -130,7 +130,7 @@ class _CachedMetrics:
         self._next_at = 0.0
 
     async def answer(self, accept: str) -> web.Response:
-        """Return the metrics in the format that the header asks for; 503 if too many scrapers wait already."""
+        """Return the metrics in the format that the header requests; 503 if too many scrapers are waiting."""
         now = time.monotonic()
         wait = self._next_at - now
         if wait > _LONGEST_WAIT_SECONDS:
@@ -149,14 +149,14 @@ class _CachedMetrics:
 
 
 def _understood(accept: str) -> str:
-    """Return the header without formats of unknown versions: the library would render and name any version at all."""
+    """Return the header without formats of unknown versions, because the library would claim to render any version."""
     return ",".join(
         one for one in accept.split(",") if all(found.strip() in _VERSIONS for found in _VERSION.findall(one))
     )
 
 
 class _Server(HttpServer):
-    """Has connections that repeat nothing of what they received."""
+    """A server whose answers never repeat received bytes."""
 
     def __call__(self) -> web.RequestHandler:
         """Return the handler of a new connection."""
@@ -165,16 +165,16 @@ class _Server(HttpServer):
 
 
 class _Connection(web.RequestHandler):
-    """One connection. The library's own answer to a malformed request would repeat the bytes that were received."""
+    """One connection. It replaces the library's answer to a malformed request, which repeats the received bytes."""
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002 - the library's signature; nothing of it may be shown
+        request: web.BaseRequest,  # noqa: ARG002 - the library's signature; must not be shown
         status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - holds the received bytes
     ) -> web.StreamResponse:
-        """Return the answer to a request that could not be parsed, or to one whose check failed unexpectedly."""
+        """Return the answer to a request that cannot be parsed, or whose check raised an unexpected error."""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("management_answer_failed", error=type(exc).__name__)
         response = web.Response(status=status, text=HTTPStatus(status).phrase, headers={"Server": _SERVER})
@@ -182,7 +182,7 @@ class _Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *_: Any, **__: Any) -> None:
-        """Log nothing of what was received."""
+        """Log nothing, because the library would log received bytes."""
 
 
 def _report(results: Results, alarms: Results, word: str) -> web.Response:

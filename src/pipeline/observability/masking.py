@@ -1,17 +1,17 @@
-"""Masking of text and of log events: cards, PINs, tokens, secrets and queries of URLs never get out.
+"""Masks text and log events, so that they contain no card numbers, PINs, tokens, secrets or queries of URLs.
 
-The rule that no code ever logs them is the first protection, and the only one for every card: eCard Systems may number
-cards from ``100001``, six digits, which no pattern can tell from a count. This module is the second. It masks, anywhere
-in a text:
+The first protection is the rule that no code logs such data. It is the only protection for all cards: eCard Systems may
+number cards from ``100001``, and no pattern can distinguish six digits from a count. This module is the second
+protection. It masks, anywhere in a text:
 
-- runs of 13 or more digits, also grouped by spaces or dashes, whether or not their check digit is right (loyalty
-  and gift cards need none). Numbers of 13 digits are also what Unix milliseconds look like: write times in ISO 8601;
-- in text of partners (``digits=FOREIGN_DIGITS``) every run of six or more;
-- bearer and basic credentials, JWTs, ``name=value`` and ``"name": "value"`` where the name says that it is secret, or
+- runs of 13 or more digits, also grouped by spaces or dashes, with or without a correct check digit (loyalty and gift
+  cards have none). Unix milliseconds have 13 digits too, so write times in ISO 8601;
+- in text of partners (``digits=FOREIGN_DIGITS``), runs of six or more digits;
+- bearer and basic credentials, JWTs, ``name=value`` and ``"name": "value"`` if the name means a secret or
   is one of the sensitive fields of events (``contracts.sensitive``);
 - the query, the fragment and the credentials of any URL.
 
-UUIDs, digests in hex (16, 32, 40 or 64 characters) and ``traceparent`` values stay readable. :class:`Redaction` applies
+UUIDs, hex digests (16, 32, 40 or 64 characters) and ``traceparent`` values stay readable. :class:`Redaction` applies
 it to every log line right before it is rendered.
 """
 
@@ -33,10 +33,10 @@ DIGITS_MASK: Final = "[digits]"
 URL_MASK: Final = "[url]"
 
 CARD_DIGITS: Final = 13
-"""Shortest run of digits that is taken for a card number in our own text."""
+"""Minimum length of a run of digits that our own text masks as a card number."""
 
 FOREIGN_DIGITS: Final = 6
-"""Shortest run of digits that is taken for a card number in what a partner wrote (ECS numbers cards from 100001)."""
+"""The same for text of a partner (ECS numbers cards from 100001)."""
 
 _SECRET_WORDS: Final = frozenset(
     {"authorization", "cookie", "credential", "credentials", "jwt", "otp", "passphrase", "passwd", "password"}
@@ -55,9 +55,9 @@ _TEXT_ENDINGS: Final = (
     *("token", "secret", "password", "passwd", "signature", "credential", "apikey", "authorization", "cookie"),
     *(ending.replace("_", "") for ending in _SENSITIVE_ENDINGS),
 )
-"""In a text any name that ends so is secret, whatever precedes the ending without a separator."""
+"""In a text, any name with one of these endings is secret, also without a separator before the ending."""
 
-# Every repetition is bounded or consumes what it has seen, so that hostile text costs time linear in its length.
+# Every repetition is bounded or possessive, so that hostile text costs only linear time.
 _URL: Final = re.compile(r"\b(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{1,15}://)(?P<rest>[^\s\"'<>`]*)")
 _PATH: Final = re.compile(r"(?P<path>/[^\s\"'<>`?]*)(?P<query>\?(?!…)[^\s\"'<>`]+)?")
 _JWT: Final = re.compile(r"eyJ[\w-]{4,}(?:\.[\w-]*){0,4}")
@@ -74,7 +74,7 @@ _KEPT: Final = (
     r"|\b(?=(?:[0-9]{0,63}[a-f]){2})(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32}|[0-9a-f]{16})\b"  # digest
 )
 _HARMLESS: Final = re.compile(rf"[a-z_.-]*|{_KEPT}|\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{{1,6}})?Z")
-"""Names, ids and times: most values of a log line, known at one look to hold nothing that a pattern could find."""
+"""Names, ids and times: values that need no search by patterns. Most values of a log line are of this form."""
 
 _GROUPED: Final = rf"\d(?:(?:[ \u00a0-](?!{_KEPT}))?\d){{{CARD_DIGITS - 1},}}"
 _LEAST_GROUP: Final = 3
@@ -93,7 +93,7 @@ def _masked_run(match: re.Match[str]) -> str:
         return match["kept"]
     whole = match[0]
     if all(len(group) < _LEAST_GROUP for group in re.split(r"[ \u00a0-]", whole)):
-        return whole  # a row of small numbers, such as "1 2 3 4 5 6 7 8 9 10 11"; no card is grouped like that
+        return whole  # small numbers in a row, such as "1 2 3 4 5 6 7 8 9 10 11"; card numbers have larger groups
     return DIGITS_MASK
 
 
@@ -106,7 +106,7 @@ def _cut_url(match: re.Match[str]) -> str:
 
 
 def _mask_assigned(text: str) -> str:
-    """Mask the value after ``name=`` or ``"name":``, the whole value if it is quoted."""
+    """Mask the value after ``name=`` or ``"name":``; mask a quoted value completely."""
     if not any(sign in text for sign in "='\""):
         return text
     pieces: list[str] = []
@@ -137,12 +137,12 @@ _STEPS: Final[tuple[Callable[[str], str], ...]] = (
 def mask_text(text: str, *, digits: int = CARD_DIGITS) -> str:
     """Return the text with card-number-like digits, credentials and URL queries masked.
 
-    Pure and idempotent; time is linear in the text's length, so text of strangers may be given whole (bounded by its
-    reader). Mask first and cut afterwards: a cut may leave a piece that no pattern knows.
+    Idempotent. Time is linear in the length of the text, so you may pass text of strangers, bounded only by its reader.
+    Mask first and truncate afterwards: truncated text may contain a piece that no pattern matches.
 
     Args:
         text: Any text.
-        digits: ``CARD_DIGITS`` for our own text, ``FOREIGN_DIGITS`` for what a partner wrote.
+        digits: ``CARD_DIGITS`` for our own text, ``FOREIGN_DIGITS`` for text of a partner.
     """
     if _HARMLESS.fullmatch(text):
         return text
@@ -152,7 +152,7 @@ def mask_text(text: str, *, digits: int = CARD_DIGITS) -> str:
 
 
 def drop_urls(text: str) -> str:
-    """Return the text with each URL replaced by ``[url]``, for text that must name no address at all."""
+    """Return the text with each URL replaced by ``[url]``, for text that must not contain any address."""
     return _URL.sub(URL_MASK, text)
 
 
@@ -160,8 +160,8 @@ def drop_urls(text: str) -> str:
 def is_secret_name(name: str) -> bool:
     """Return whether a field, header or column of this name holds a secret, card data or personal data.
 
-    The last words decide: ``access_token``, ``authToken``, ``X-Webhook-Secret`` and ``merchant_telephone`` do,
-    ``token_seconds_left`` does not.
+    The last words of the name decide: ``access_token``, ``authToken``, ``X-Webhook-Secret`` and ``merchant_telephone``
+    hold such data, ``token_seconds_left`` does not.
     """
     snake = _snake(name)
     if snake.rpartition("_")[2] in _SECRET_WORDS or snake.endswith(_SECRET_ENDINGS):
@@ -170,7 +170,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def looks_like_card(number: int) -> bool:
-    """Return whether a number has 13 to 19 digits and a right check digit (Luhn), as payment cards have."""
+    """Return whether a number has 13 to 19 digits and a correct check digit (Luhn), like a payment card."""
     text = str(abs(number))
     if not CARD_DIGITS <= len(text) <= 19:  # noqa: PLR2004 - ISO/IEC 7812: at most 19 digits
         return False
@@ -179,7 +179,7 @@ def looks_like_card(number: int) -> bool:
 
 
 _SHORTEST_SECRET: Final = 6
-"""A configured secret shorter than this is not searched for: it would blank out innocent text."""
+"""The redaction does not search for shorter secrets, because it would mask harmless text."""
 _SECRETS: Final = 256
 _MAX_TEXT: Final = 16_384
 _MAX_DEPTH: Final = 6
@@ -187,9 +187,9 @@ _NUMBER_NAMES: Final = ("_ms", "_us", "_ns", "offset", "bytes", "size")
 
 
 class Redaction:
-    """Masks log events: by field name, by pattern and by the secrets that this process knows.
+    """Masks log events by field name, by pattern, and by the secrets of this process.
 
-    It walks nested mappings and sequences down to six levels. Everything that is not a JSON value becomes masked text,
+    It masks nested mappings and sequences down to six levels. Any value that is not a JSON value becomes masked text,
     so that the renderer never calls ``repr`` on an unmasked object.
     """
 
@@ -199,15 +199,15 @@ class Redaction:
             self.add(secret)
 
     def add(self, secret: SecretStr) -> None:
-        """Mask this value from now on; the newest 256 are remembered, since tokens rotate."""
+        """Mask this value from now on. Keeps the newest 256 secrets, since tokens rotate."""
         value = secret.get_secret_value()
         if len(value) >= _SHORTEST_SECRET and value not in self._secrets:
             self._secrets.append(value)
 
     def text(self, text: str) -> str:
-        """Return the text without secrets, masked, at most 16,384 characters of it; none of them steers a terminal.
+        """Return at most 16,384 characters of the text, masked, without secrets and without control characters.
 
-        Keys and subjects of events may hold what their sender likes; only line ends and tabs stay, for tracebacks.
+        Senders may write anything into keys and subjects of events. Line ends and tabs stay: tracebacks need them.
         """
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, MASK)
@@ -216,7 +216,7 @@ class Redaction:
         return cut if cut.isprintable() else "".join(map(_escaped, cut))
 
     def value(self, value: object, *, name: str = "", depth: int = 0) -> Any:
-        """Return a JSON value that may be shown, for a field of the given name."""
+        """Return a value, masked, for a field of the given name."""
         if value is None or isinstance(value, bool):
             return value
         if is_secret_name(name):
@@ -234,7 +234,7 @@ class Redaction:
     def _number(self, value: float, name: str) -> float | str:
         if isinstance(value, int) and not name.endswith(_NUMBER_NAMES) and looks_like_card(value):
             return DIGITS_MASK
-        return value + 0  # a plain number, also of an IntEnum or a client library's subclass
+        return value + 0  # makes a plain number of an IntEnum or of a library's subclass
 
     def _other(self, value: object) -> str:
         if isinstance(value, bytes | bytearray | memoryview):

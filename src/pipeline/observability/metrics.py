@@ -1,7 +1,7 @@
-"""The one list of metrics. What is not here is not measured; dashboards and alerts are checked against it.
+"""The list of all metrics. Tests check dashboards and alerts against it.
 
-Label values come from closed sets: integration names and topics (configuration), stages, codes of ``errors`` and
-statuses. Never a job, a card, an address or a text: each would make a new time series.
+Label values come from closed sets: integration names and topics (from the settings), stages, error codes and
+statuses. They are never a job, a card, an address or a text, because each value makes a new time series.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from pipeline.observability.combining import Combine, farthest
 
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds: one request, one publication, one object."""
+"""Buckets in seconds for one request, one publication or one object."""
 _SLOW: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
-"""Seconds: a chunk, a record's handling (a whole file)."""
+"""Buckets in seconds for a chunk, or for handling a record (a whole file)."""
 _LEFT: Final = (0.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0)
-"""Seconds left before a deadline."""
+"""Buckets in seconds for the time left before a deadline."""
 
 GAUGES_NOT_SUMMED: Final[Mapping[str, Combine]] = {
     "pipeline_build_info": max,
@@ -28,17 +28,17 @@ GAUGES_NOT_SUMMED: Final[Mapping[str, Combine]] = {
     "process_max_fds": min,
     "process_start_time_seconds": min,
 }
-"""The gauges of an ingress of several processes whose sum would say nothing: each shows the value of one process."""
+"""For an ingress of several processes: gauges whose sum makes no sense. Each shows the value of one process."""
 
 
 class KafkaMetrics:
-    """The metrics of publishing and consuming, in one registry of its own (never the library's global one).
+    """The metrics of publishing and consuming, in their own registry (never the library's global one).
 
-    The composition root makes it once and hands it to the packages. Updates are cheap and thread-safe. Units are base
-    units (seconds, bytes); counters end in ``_total`` when exposed.
+    The composition root makes one and passes it to the packages. Updates are cheap and thread-safe. Units are base
+    units (seconds, bytes). Exposed counters end in ``_total``.
 
     Args:
-        registry: A fresh one unless given.
+        registry: Default: a new one.
     """
 
     def __init__(self, *, registry: CollectorRegistry | None = None) -> None:
@@ -111,7 +111,7 @@ class KafkaMetrics:
 
 
 class SubscriberMetrics(KafkaMetrics):
-    """Every metric of a subscriber: it registers nothing of a server's in the process of another team."""
+    """All metrics of a subscriber. It registers none of a server's metrics in another team's process."""
 
     def __init__(self, *, registry: CollectorRegistry | None = None) -> None:
         super().__init__(registry=registry)
@@ -142,11 +142,11 @@ class SubscriberMetrics(KafkaMetrics):
 
 
 class Metrics(KafkaMetrics):
-    """Every metric of a process of the pipeline.
+    """All metrics of a process of the pipeline.
 
     Args:
         version: The distribution's version, shown in ``pipeline_build_info``.
-        registry: A fresh one unless given.
+        registry: Default: a new one.
     """
 
     def __init__(self, *, version: str = "0", registry: CollectorRegistry | None = None) -> None:

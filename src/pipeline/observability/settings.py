@@ -1,4 +1,4 @@
-"""Where health and metrics are served, and how log lines look."""
+"""Settings of the management server and of log lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.units import Port
 
 
 class ManagementSettings(BaseModel):
-    """The server for probes and metrics. It is separate from the public one: neither can starve or expose the other."""
+    """The server for probes and metrics. It is separate from the public server, so neither can block or expose the other."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,12 +21,12 @@ class ManagementSettings(BaseModel):
     )
     port: Port = Field(
         default=8081,
-        description="Port of /healthz/live, /healthz/ready and /metrics; 0 takes a free one",
+        description="Port of /healthz/live, /healthz/ready and /metrics; 0 picks a free port",
     )
 
 
 class LoggingSettings(BaseModel):
-    """Log lines go to stderr; stdout belongs to results."""
+    """Log lines. They go to stderr, because stdout is for results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""For teams that subscribe to topics of events: a typed, safe consumer in five lines. Public API."""
+"""A typed, safe consumer for teams that subscribe to topics of events. Public API."""
 
 from pipeline.kafka import KafkaSettings, SaslSettings, TlsSettings
 from pipeline.subscriber.errors import Poison, Retry

@@ -1,4 +1,4 @@
-"""What a subscriber needs of a Kafka cluster."""
+"""The parts of a Kafka cluster that a subscriber uses."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pipeline.observability import SubscriberMetrics
 from pipeline.subscriber.settings import SubscriberSettings
 
 _CLOCK_TOLERANCE_MS: Final = 3_600_000
-"""Times of records may run backwards by so much (ingress processes with wrong clocks) without a repeat being missed."""
+"""How far times of records may go back (ingress processes with wrong clocks) without missing a repeat."""
 
 
 class Cluster(Protocol):
-    """Where topics are; tests have their own."""
+    """A cluster with topics. Tests have their own implementation."""
 
     async def missing(self, topics: Sequence[TopicName]) -> list[str]:
-        """Return the names of those that are not there. Raises BrokerUnavailable."""
+        """Return the names of the topics that do not exist. Raises BrokerUnavailable."""
         ...
 
     def publisher(self) -> AbstractAsyncContextManager[Publisher]:
-        """Give what publishes dead letters."""
+        """Open a publisher for dead letters."""
         ...
 
     def read_back(self, first: Record) -> AsyncIterator[Record]:
-        """Yield the records before one that its window needs. Raises BrokerUnavailable."""
+        """Yield the records before ``first`` that the window needs. Raises BrokerUnavailable."""
         ...
 
 

@@ -1,15 +1,14 @@
-"""What a handler raises to say what is to be done with an event."""
+"""Errors that a handler raises to decide what happens to an event."""
 
 from __future__ import annotations
 
 
 class Retry(Exception):
-    """Handle this event again later. It counts as an attempt, as every other exception does.
+    """Retry this event later. Like every other exception, it uses up one attempt.
 
     Args:
-        message: Why, for the log and the dead letter: free of what the event holds.
-        retry_after: Seconds to wait, never less than ``retry.first_seconds``; by default the pause grows from attempt
-            to attempt.
+        message: The reason, for the log and the dead letter. It must not contain data of the event.
+        retry_after: Seconds to wait, at least ``retry.first_seconds``. By default the pause grows with each attempt.
     """
 
     def __init__(
@@ -20,8 +19,8 @@ class Retry(Exception):
 
 
 class Poison(Exception):
-    """This event can never be handled: put it into the group's dead-letter topic at once.
+    """Dead-letter this event immediately, because no retry can succeed.
 
     Args:
-        message: Why, for the log and the dead letter: free of what the event holds.
+        message: The reason, for the log and the dead letter. It must not contain data of the event.
     """

@@ -1,4 +1,4 @@
-"""An event as a handler sees it, and how a record becomes one."""
+"""The event that a handler gets, and its decoding from a record."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from pipeline.contracts.strict_json import InvalidBody
 from pipeline.errors import PoisonRecord
 from pipeline.subscriber.models import MODELS, SCHEMAS
 
-Data = TypeVar("Data", covariant=True)  # noqa: PLC0105 - the name is read in signatures
+Data = TypeVar("Data", covariant=True)  # noqa: PLC0105 - the name appears in signatures
 
 _LAST_MS: Final = 253_402_300_799_000
-"""The last millisecond that a datetime can say, about: producers may write any number."""
+"""About the largest timestamp that a datetime can hold, in milliseconds: producers may write any number."""
 _MOST_FINDINGS: Final = 5
 _FIELD_NAME: Final = re.compile(r"[A-Za-z_]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Event(Generic[Data]):
-    """One event. Its representation shows nothing of what it holds.
+    """One event. Its ``repr`` shows no data of it.
 
     Attributes:
-        id: Equal ids are the same event (``ce_id``).
+        id: Equal ids mean the same event (``ce_id``).
         type: Such as ``weavr.managed_cards.authorisations`` (``ce_type``).
-        subject: What it is about, such as ``card/1234`` (``ce_subject``).
-        time: When it was received (``ce_time``), with a zone.
-        key: The record's key; events of one key are handled one after another.
-        source: Where it came in, such as ``/webhooks/weavr/acme`` (``ce_source``).
-        data: The body as the type's model; of a type without one, or for a handler with ``raw=True``, the JSON value
-            (of a form too), or None where it is not JSON.
-        raw: The body as received, byte for byte, maybe compressed (header ``content-encoding``).
-        headers: All headers of the record, the sender's signature among them.
+        subject: Its subject, such as ``card/1234`` (``ce_subject``).
+        time: When the pipeline received it (``ce_time``), with a zone.
+        key: The record's key; events with the same key are handled one after another.
+        source: The webhook that received it, such as ``/webhooks/weavr/acme`` (``ce_source``).
+        data: The body as an instance of the type's model. For a type without a model, or a handler with ``raw=True``:
+            the JSON value of the body, also of a form, or None if it is not JSON.
+        raw: The body as received, byte for byte, possibly compressed (header ``content-encoding``).
+        headers: All headers of the record, including the sender's signature.
         topic: Logical name, without the cluster's prefix.
-        attempt: 1 at first, counted up while this process tries again.
+        attempt: 1 for the first call; each retry in this process adds 1.
         timestamp_ms: The record's time in Kafka, epoch milliseconds.
     """
 
@@ -67,14 +67,14 @@ _event: Final = quick(Event)
 
 
 def event_of_record(record: Record, models: Mapping[str, type[BaseModel] | None]) -> Event[Any]:
-    """Return the event that a record carries.
+    """Decode a record into an event.
 
     Args:
-        record: As consumed.
-        models: Models by event type. None: the body is handed over as plain JSON, of whatever version.
+        record: The consumed record.
+        models: Models by event type. With None, the handler gets plain JSON of any version.
 
     Raises:
-        PoisonRecord: It carries none, one of a version that the model does not read, or a body that does not fit it.
+        PoisonRecord: The record is not an event, the model does not know its version, or its body does not fit.
     """
     ident, kind = record.text("ce_id"), record.text("ce_type")
     if not ident or not kind:
@@ -124,7 +124,7 @@ def _modelled(body: bytes, model: type[BaseModel]) -> BaseModel:
     try:
         found: BaseModel = model.__pydantic_validator__.validate_json(body)
     except ValidationError as error:
-        # the errors' own texts may quote what was received
+        # the texts of the errors may quote received data
         findings = "; ".join(
             f"{'.'.join(map(_speakable, one['loc'])) or 'body'}: {one['type']}"
             for one in error.errors(include_input=False, include_url=False, include_context=False)[:_MOST_FINDINGS]
@@ -140,14 +140,14 @@ def _speakable(step: int | str) -> str:
 
 def _plain(body: bytes) -> Any:
     try:
-        # twice as fast as json.loads, and the same value whenever it reads a body
+        # twice as fast as json.loads, with the same result
         return from_json(body)
     except ValueError:
-        pass  # it refuses what json.loads reads: lone surrogates, deep nesting, other encodings
+        pass  # json.loads also accepts lone surrogates, deep nesting and other encodings
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        pass  # the text of the error may quote the body
+        pass  # do not chain the error: its text may quote the body
     raise PoisonRecord("event_not_json", "The body says that it is JSON and is not.")
 
 

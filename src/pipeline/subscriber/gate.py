@@ -1,4 +1,4 @@
-"""Decides which events of a partition reach a handler: first occurrences, of types with a handler."""
+"""Decides which events of a partition reach a handler: first occurrences of types that have a handler."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pipeline.subscriber.window import RepeatWindow
 log = get_logger(__name__)
 
 ReadBack = Callable[[Record], AsyncIterator[Record]]
-"""Yields, in offset order, the earlier records that the window of a given record needs."""
+"""Yields, in the order of offsets, the earlier records that a record's window needs."""
 
 _AT_ONCE: Final = 2
-"""How many windows are read at the same time: each takes a connection and the event loop's time."""
+"""How many windows may be read at the same time. Each needs a connection and time of the event loop."""
 
 
 class Wanted(Protocol):
-    """Knows which event types have a handler."""
+    """Tells which event types have a handler."""
 
     def handles(self, event_type: str) -> bool:
         """Return whether events of a type have a handler."""
@@ -55,18 +55,18 @@ class RepeatGates:
         return RepeatWindow(self._seconds, self._records)
 
     def __call__(self, topic: TopicName, partition: int) -> RepeatGate:
-        """Return the gate of a partition that this member has just got."""
+        """Return the gate of a newly assigned partition."""
         return RepeatGate(self, topic, partition)
 
 
 class RepeatGate:
-    """Implements :class:`pipeline.kafka.Gate`: passes over repeats, and types without a handler.
+    """Implements :class:`pipeline.kafka.Gate`: skips repeats, and types without a handler.
 
-    The log is the only state: before the first record, the gate reads its window from the partition itself. So the
-    window is the same whichever member had the partition before.
+    The partition itself is the only state: before the first record, the gate reads its window from the partition. So
+    the window does not depend on which member had the partition before.
 
-    A replayed dead letter has the id of its event, which came before. So the window knows it by the position of the
-    dead letter instead: it is handled, and a second copy of it is a repeat.
+    A replayed dead letter has the id of its event, which is already in the window. So the window identifies it by the
+    position of the dead letter instead. The first copy is handled, and a second copy is a repeat.
     """
 
     def __init__(self, gates: RepeatGates, topic: TopicName, partition: int) -> None:
@@ -112,7 +112,7 @@ class RepeatGate:
         """See Gate."""
         ident, event_type = _named(record)
         if not ident:
-            return True  # not an event: the handler call dead-letters it
+            return True  # not an event: HandlerCall dead-letters it
         repeats = self._window.repeats(ident, record.offset, record.timestamp_ms)
         if self._window.cuts > self._cuts:
             self._cut.inc(self._window.cuts - self._cuts)
@@ -127,7 +127,7 @@ class RepeatGate:
 
 
 def _size_of(gate: RepeatGate) -> Callable[[], float]:
-    """Return what counts the ids when the metric is read; 0 once the member has lost the partition."""
+    """Return a function that counts the ids when the metric is read; 0 after the member lost the partition."""
     found = weakref.ref(gate)
 
     def size() -> float:
@@ -138,10 +138,10 @@ def _size_of(gate: RepeatGate) -> Callable[[], float]:
 
 
 def _named(record: Record) -> tuple[bytes, bytes]:
-    """Return the id that the window knows the record by, and the first ``ce_type``; empty if there is none."""
+    """Return the record's id in the window, and its first ``ce_type``; empty if it has none."""
     named = record.named
     ident, kind = named.get("ce_id", b""), named.get("ce_type", b"")
-    if REPLAYED_FROM_HEADER in named:  # once for each replay: the last one says what this record is a copy of
+    if REPLAYED_FROM_HEADER in named:  # one header for each replay; the last one names the dead letter that was copied
         replays = [value for name, value in record.headers if name == REPLAYED_FROM_HEADER]
         ident = replays[-1] or ident
     return ident, kind

@@ -1,4 +1,4 @@
-"""Calling a handler with a record, and what its errors mean."""
+"""Calls the handler of a record, and translates its errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class HandlerCall:
     """Decodes a record and awaits its handler.
 
     Args:
-        handlers: What to call.
-        max_tries: How often one event is tried before it is given up.
-        max_dead_letters: How many events in a row may be given up; None: any number.
+        handlers: The handlers by event type.
+        max_tries: Number of calls for one event before it is dead-lettered.
+        max_dead_letters: Allowed number of dead letters in a row; None: any number.
     """
 
     def __init__(self, handlers: Handlers, *, max_tries: int, max_dead_letters: int | None = None) -> None:
@@ -33,10 +33,10 @@ class HandlerCall:
         """Handle a record.
 
         Raises:
-            TransientError: It must be tried again.
-            PermanentError: It belongs into the dead-letter topic.
-            FatalError: As the handler raised it; or too many in a row belong there: it is not them that are at fault.
-            Left: The loop that handled it was left.
+            TransientError: The record must be retried.
+            PermanentError: The record must be dead-lettered.
+            FatalError: The handler raised it; or too many records in a row failed, so the fault is not in the records.
+            Left: The program left the ``async for`` loop that was handling the event.
         """
         try:
             event = event_of_record(record, self._handlers.models)
@@ -45,7 +45,7 @@ class HandlerCall:
                 try:
                     await handler(event)
                 except BaseException as error:
-                    # the panic of a Rust extension is no Exception; an awaited task may be cancelled without us
+                    # a panic of a Rust extension is not an Exception; an awaited task may be cancelled on its own
                     meant = self._meant(record, error)
                     if meant is None:
                         raise
@@ -62,8 +62,8 @@ class HandlerCall:
         self._given_up = 0
 
     def _meant(self, record: Record, error: BaseException) -> PipelineError | None:
-        """Return what an error of a handler means, or None: it is to be raised as it is."""
-        # the process is the subscriber's own, and so is its end
+        """Translate an error of a handler; return None if it must be raised unchanged."""
+        # the process belongs to the subscriber, which may end it
         if isinstance(error, FatalError | Left | SystemExit | KeyboardInterrupt):
             return None
         if isinstance(error, Poison):
@@ -81,7 +81,7 @@ class HandlerCall:
 
 
 def _described(error: BaseException) -> str:
-    """Return the kind of an error and where it came from; its text may hold what the event holds."""
+    """Return the class of an error and its line. Leaves out its text, which may contain data of the event."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
     return f"{type(error).__name__}{where}"

@@ -1,4 +1,4 @@
-"""Which function handles which events."""
+"""The handlers of a subscriber."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pipeline.subscriber.event import Event
 from pipeline.subscriber.models import MODELS, types_of
 
 Function = Callable[[Event[Any]], Awaitable[None]]
-"""Handles one event; returns when it is done."""
+"""Handles one event; returns when the event is done."""
 
 
 class Handlers:
-    """The handlers of one subscriber, one per event type at most, and one for the rest.
+    """The handlers of one subscriber: at most one for each event type, and one for all other types.
 
     Attributes:
-        models: Models by event type: the known ones and those that handlers were declared with. None: the type has a
-            published model, and its handler wants plain JSON.
+        models: Models by event type: the published ones, and those from declarations of handlers. None: the type has a
+            published model, but its handler wants plain JSON.
     """
 
     def __init__(self) -> None:
@@ -37,17 +37,17 @@ class Handlers:
     def add(
         self, what: type[BaseModel] | str, handler: Function, model: type[BaseModel] | None, *, raw: bool = False
     ) -> None:
-        """Take a handler for a model's types, or for one type.
+        """Add a handler for a model's types, or for one type.
 
         Args:
             what: The model, or the type.
             handler: Handles its events.
-            model: Of a type without a published one.
-            raw: The handler wants plain JSON instead of the model.
+            model: The model of the body, for a type without a published model.
+            raw: Whether the handler wants plain JSON instead of the model.
 
         Raises:
-            TypeError: It is no ``async def`` function.
-            ValueError: The type has a handler already, the model belongs to no type, or ``raw`` comes with a model.
+            TypeError: The handler is not an ``async def`` function.
+            ValueError: The type already has a handler, the model belongs to no type, or ``raw`` is given with a model.
         """
         _ensure_async(handler)
         if raw and model is not None:
@@ -64,7 +64,7 @@ class Handlers:
         self._choose_models()
 
     def add_rest(self, handler: Function, *, raw: bool = False) -> None:
-        """Take the handler for types that have none of their own. Raises as :meth:`add`."""
+        """Add the handler for all types without their own handler. Raises as :meth:`add`."""
         _ensure_async(handler)
         if self._rest is not None:
             raise ValueError("on_any has a handler already: an event has one handler")
@@ -86,6 +86,6 @@ class Handlers:
 
 
 def _ensure_async(handler: object) -> None:
-    call = getattr(handler, "__call__", None)  # noqa: B004 - an object with an async __call__ is a handler too
+    call = getattr(handler, "__call__", None)  # noqa: B004 - an object with an async __call__ may be a handler
     if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)):
         raise TypeError(f"a handler is an `async def` function of one event, not {handler!r}")

@@ -1,4 +1,4 @@
-"""Which model the body of an event type has."""
+"""The published models of event bodies."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MODELS: Final[Mapping[str, type[BaseModel]]] = {
 """Models by event type (``ce_type``)."""
 
 SCHEMAS: Final[Mapping[str, str]] = {kind.type: kind.dataschema for kind in KINDS}
-"""Schemas (``ce_dataschema``) that the models read, by event type."""
+"""Supported schemas (``ce_dataschema``), by event type."""
 
 
 def types_of(model: type[BaseModel]) -> list[str]:
-    """Return the event types whose body a model is. Raises ValueError where there is none."""
+    """Return the event types with this model. Raises ValueError if there is none."""
     found = [kind for kind, one in MODELS.items() if one is model]
     if not found:
         raise ValueError(f"{model.__name__} is the model of no event type; name the type: on('the.type', model=...)")

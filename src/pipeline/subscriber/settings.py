@@ -1,4 +1,4 @@
-"""How a subscriber works. Every setting has a default that suits a handler that writes to a database."""
+"""Settings of a subscriber. The defaults suit a handler that writes to a database."""
 
 from __future__ import annotations
 
@@ -31,42 +31,42 @@ class SubscriberSettings(BaseModel):
     max_dead_letters: Count = Field(
         default=100,
         ge=0,
-        description="The subscriber stops after this many dead letters in a row: then the cause is not in the events",
+        description="The subscriber stops after this many dead letters in a row, because the events are then not the cause",
     )
     concurrency: Count = Field(
         default=16,
         ge=1,
         le=1000,
-        description="Events of one partition with different keys that are handled at the same time",
+        description="Maximum number of events of one partition, with different keys, that are handled at the same time",
     )
     slots: Count = Field(
         default=64,
         ge=1,
         le=10_000,
-        description="Events handled at the same time, all partitions of this process together",
+        description="Maximum number of events that are handled at the same time in this process, over all its partitions",
     )
     max_span: Count = Field(
         default=1000,
         ge=1,
         le=100_000,
-        description="How many offsets after the committed one may be in work: a crash repeats at most this many events of a partition",
+        description="Maximum distance in offsets between the committed and the highest event in work. A crash repeats at most this many events of a partition",
     )
     max_span_bytes: Bytes = Field(
         default=8_000_000,
         ge=1,
-        description="A partition is paused while its fetched and unfinished events are larger than this",
+        description="A partition is paused while its fetched, unfinished events are larger than this in total",
     )
     repeat_seconds: Seconds = Field(
         default=21_600.0,
         ge=0,
         le=604_800,
-        description="Window of the repeat rule: how much older the first event may be",
+        description="Window of the repeat rule in time: a repeat at most this much later than the first event is recognised",
     )
     repeat_records: Count = Field(
         default=100_000,
         ge=0,
         le=5_000_000,
-        description="Window of the repeat rule: how many offsets before it the first event may be; each takes 200 bytes of memory per partition",
+        description="Window of the repeat rule in offsets: a repeat at most this many offsets after the first event is recognised. Each offset takes 200 bytes of memory per partition",
     )
     stop_grace_seconds: Seconds = Field(
         default=25.0, ge=0, le=86_400, description="How long handlers may continue when the process is stopped"
@@ -75,7 +75,7 @@ class SubscriberSettings(BaseModel):
         default=10.0,
         ge=1,
         le=300,
-        description="A member without a heartbeat for this long loses its partitions to the others",
+        description="A member without a heartbeat for this long loses its partitions to other members",
     )
     commit_interval_seconds: Seconds = Field(
         default=1.0,
@@ -98,7 +98,7 @@ class SubscriberSettings(BaseModel):
     )
 
     def for_consumer(self) -> ConsumerSettings:
-        """Return what the group member needs."""
+        """Return the settings of the group member."""
         return ConsumerSettings(
             session_timeout_seconds=self.session_timeout_seconds,
             concurrency=self.concurrency,

@@ -1,4 +1,4 @@
-"""Between the consumer, which pushes, and ``async for``, which pulls."""
+"""Connects the consumer, which pushes events, with ``async for``, which pulls them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pipeline.subscriber.event import Event
 
 
 class Left(LeaseLost):
-    """The loop was left before the event was finished: it comes again after the next start."""
+    """The program left the loop before the event was finished. The event comes again after the next start."""
 
     def __init__(self) -> None:
         super().__init__("stopping", "The loop was left; the event will be handled after the next start.")
 
 
 class _Offer:
-    """An event that waits to be taken, or is in the loop's body."""
+    """An event that waits for the loop, or that the loop's body is handling."""
 
     def __init__(self, event: Event[Any]) -> None:
         self.event = event
@@ -26,7 +26,7 @@ class _Offer:
 
 
 class EventStream:
-    """Hands events over one by one; each is finished when the next is asked for."""
+    """Passes events to a loop one by one. A request for the next event finishes the one before."""
 
     def __init__(self) -> None:
         self._offers: deque[_Offer] = deque()
@@ -38,7 +38,7 @@ class EventStream:
         """Offer an event and wait until it is finished.
 
         Raises:
-            Left: The stream was closed before; the event must come again.
+            Left: The stream was closed first; the event must come again.
         """
         offer = _Offer(event)
         if self._closed:
@@ -52,7 +52,7 @@ class EventStream:
                 self._offers.remove(offer)
 
     async def next(self) -> Event[Any] | None:
-        """Finish the event that was given last and return the next one, or None when there will be none."""
+        """Finish the previous event and return the next one; None if the stream is closed."""
         self._finish()
         while not self._offers and not self._closed:
             self._more.clear()
@@ -63,20 +63,20 @@ class EventStream:
         return self._current.event
 
     def close(self) -> None:
-        """Give nothing out any more; what nobody took comes again. The event in the loop's body may be finished."""
+        """Return no more events. Waiting ones come again after a restart; the one in the loop's body may finish."""
         self._closed = True
         self._more.set()
         for offer in self._offers:
             _withdraw(offer)
 
     def abandon(self) -> None:
-        """Close, and do not count the event in the loop's body as finished."""
+        """Close the stream, and leave the event in the loop's body unfinished."""
         self.close()
         if self._current is not None:
             _withdraw(self._current)
 
     def _finish(self) -> None:
-        # its partition may have been lost meanwhile: then nobody waits for it
+        # nobody waits for it if its partition was lost meanwhile
         if self._current is not None and not self._current.finished.done():
             self._current.finished.set_result(None)
         self._current = None

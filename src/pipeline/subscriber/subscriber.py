@@ -1,4 +1,4 @@
-"""A subscriber: reads topics of events in a group of its own and hands each event to a handler."""
+"""A subscriber: reads topics of events in its own consumer group, and passes each event to a handler."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ _LOOK_AGAIN: Final = 1.0
 
 
 class Subscriber:
-    """Passes events to handlers, or to ``async for``: at least once, without repeats by the sender.
+    """Passes events to handlers, or to ``async for``. Each event comes at least once; the sender's repeats are skipped.
 
-    An offset is committed when its event and all before it are finished: handled, dead-lettered, a repeat, or of a type
-    without handler. Events of one key are handled one after another. An event whose handler fails is retried while
-    other keys go on. After the last try it goes to the group's dead-letter topic. After a crash or a lost partition, at
-    most ``max_span`` offsets from the committed one on are handled again. A subscriber runs only once.
+    It commits an offset when that event and all before it are finished: handled, dead-lettered, skipped as a repeat, or
+    of a type without a handler. It handles events with the same key one after another. If a handler fails, it retries
+    the event while other keys go on, and dead-letters it after the last try. After a crash or a lost partition, at most
+    ``max_span`` offsets after the committed one are handled again. A subscriber runs only once.
 
     Args:
         bootstrap_servers: Brokers to connect to first. Pass ``kafka`` instead for TLS, SASL or a topic prefix.
         group: The consumer group. Members of one group share the partitions; each group gets every event.
         topics: Categories (``managed-cards``) or names of topics.
-        kafka: How to reach the cluster. Its ``group_prefix`` is not used: ``group`` is the full name.
+        kafka: Connection to the cluster. Its ``group_prefix`` is ignored: ``group`` is the full name.
         settings: Limits and times; all have defaults.
         cluster: Replaces Kafka in tests, with ``connect``.
         connect: Makes a member of the group.
 
     Raises:
-        ValueError: An unknown category, or a group name that cannot be used.
-        TypeError: Neither or both of ``bootstrap_servers`` and ``kafka``.
+        ValueError: A category is unknown, or the group name is invalid.
+        TypeError: You gave neither or both of ``bootstrap_servers`` and ``kafka``.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class Subscriber:
         """Return a decorator that makes an ``async def`` function the handler of an event type.
 
         Args:
-            what: The model of the event's body (all types that have it), or a type (``ce_type``).
+            what: The model of the event's body, for all types with that model; or a type (``ce_type``).
             model: The model of the body, for a type without a published model.
-            raw: ``event.data`` is the body as plain JSON: no model is built, and no body is refused because it does
-                not fit one.
+            raw: Whether ``event.data`` is plain JSON. The subscriber then builds no model, and so refuses no body that
+                does not fit a model.
         """
 
         def declare(handler: Function) -> Function:
@@ -143,13 +143,13 @@ class Subscriber:
     # running
 
     async def run(self) -> None:
-        """Hand events to the handlers until :meth:`stop`, SIGTERM or SIGINT; returns after the last commit.
+        """Pass events to the handlers until :meth:`stop`, SIGTERM or SIGINT; return after the last commit.
 
         It waits for brokers that are unavailable.
 
         Raises:
-            RuntimeError: There is no handler, or it ran before.
-            FatalError: It cannot go on: a topic or a right is missing, records were lost, or every event fails.
+            RuntimeError: There is no handler, or the subscriber ran before.
+            FatalError: It cannot continue: a topic or a right is missing, records were lost, or every event fails.
         """
         if not self._handlers:
             raise RuntimeError("there is no handler: declare one with `on` or `on_any`, or use `async for`")
@@ -162,13 +162,13 @@ class Subscriber:
         )
 
     async def __aiter__(self) -> AsyncGenerator[Event[Any], None]:
-        """Yield event after event of all types. An event is finished when the loop asks for the next one.
+        """Yield events of all types, one by one. When the loop asks for the next event, the one before is finished.
 
-        An exception in the loop's body, ``break`` and ``return`` leave it unfinished: it comes again after the next
+        An exception in the loop's body, ``break`` and ``return`` leave the event unfinished: it comes again at the next
         start. To end in an orderly way, call :meth:`stop` and let the loop run out.
 
         Raises:
-            RuntimeError: There are handlers, or it ran before.
+            RuntimeError: There are handlers, or the subscriber ran before.
             FatalError: As :meth:`run`.
         """
         if self._handlers:
@@ -187,10 +187,10 @@ class Subscriber:
             self.stop()
             await asyncio.wait([runner])
             if not runner.cancelled():
-                runner.exception()  # retrieved, so that it does not hide an exception of the loop's body
+                runner.exception()  # mark it as retrieved, so that it does not hide an exception of the loop's body
 
     def stop(self) -> None:
-        """Begin no further event, give handlers ``stop_grace_seconds``, cancel them, commit, and leave the group."""
+        """Start no more events, wait ``stop_grace_seconds`` for handlers, cancel the rest, commit, leave the group."""
         self._stopping.set()
         if self._stream is not None:
             self._stream.close()
@@ -199,22 +199,22 @@ class Subscriber:
 
     @property
     def ready(self) -> bool:
-        """Whether it has joined its group and its heartbeat is fresh: for a readiness probe."""
+        """Whether it has joined its group and has a fresh heartbeat. Use it for a readiness probe."""
         return self._consumer is not None and self._consumer.ready
 
     @property
     def condition(self) -> str:
-        """How it is, in words for a person: for the text of a readiness probe."""
+        """Its state, as text for a person. Use it as the text of a readiness probe."""
         return "not in its group yet" if self._consumer is None else self._consumer.condition
 
     @property
     def alive(self) -> bool:
-        """Whether the event loop turned within the last minute: for a liveness probe."""
+        """Whether the event loop made progress within the last minute. Use it for a liveness probe."""
         return self._consumer is None or self._consumer.alive
 
     @property
     def registry(self) -> CollectorRegistry:
-        """Its metrics: ``prometheus_client.start_http_server(9464, registry=subscriber.registry)``."""
+        """Its metrics. Serve them with ``prometheus_client.start_http_server(9464, registry=subscriber.registry)``."""
         return self._metrics.registry
 
     async def _run(self, call: HandlerCall, settings: SubscriberSettings) -> None:

@@ -31,14 +31,14 @@ _NOON: Final = datetime(2026, 1, 22, 12, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of an event.
+    """What a subscriber would do with an event.
 
     Attributes:
-        result: ``done``; ``retry``: it would be tried again; ``dead-letter``: it would be given up;
-            ``passed-over``: no handler takes its type.
+        result: ``done``: handled; ``retry``: to be retried; ``dead-letter``: to be dead-lettered; ``passed-over``: no
+            handler for its type.
         code: Stable name of the reason (docs/reference/errors.md), or None.
         message: The reason, or None.
-        retry_after: Seconds that the handler asked to wait, or None.
+        retry_after: The pause in seconds that the handler requested, or None.
     """
 
     result: Literal["done", "retry", "dead-letter", "passed-over"]
@@ -82,20 +82,20 @@ def event_of(
     attempt: int = 1,
     model: type[BaseModel] | None = None,
 ) -> Event[Any]:
-    """Return an event as a handler would get it.
+    """Return an event for a test, as a handler would get it.
 
     Args:
-        what: The model of its body, or its type.
-        body: Its fields as they are named on the wire, or the bytes.
-        key: By default what the ingress would give it.
-        integration: Where it came in.
+        what: The model of the body, or the event's type.
+        body: The fields, with their names on the wire; or the raw bytes.
+        key: Default: the key that the ingress would choose.
+        integration: The integration that received it.
         time: When it was received.
-        attempt: Which attempt this is.
-        model: Of a type without a published one.
+        attempt: Number of the attempt.
+        model: The model of the body, for a type without a published model.
 
     Raises:
         ValueError: The model belongs to no event type.
-        PoisonRecord: The body does not fit: a subscriber would put it into the dead letters.
+        PoisonRecord: The body does not fit the model: a subscriber would dead-letter the event.
     """
     kind = what if isinstance(what, str) else types_of(what)[0]
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -123,12 +123,12 @@ def _fields(body: Mapping[str, Any] | bytes) -> Mapping[str, Any]:
 
 
 async def run_handler(subscriber: Subscriber, event: Event[Any]) -> Outcome:
-    """Give an event to the handler that a subscriber has for it, decoding it again as in production.
+    """Call a subscriber's handler for an event, after decoding the event as in production.
 
-    One attempt, ``event.attempt``: with the last (``retry.max_tries``) an error becomes a dead letter.
+    It makes one attempt, ``event.attempt``. If that is the last one (``retry.max_tries``), an error is a dead letter.
 
     Raises:
-        FatalError: Whatever stops a subscriber.
+        FatalError: An error that would stop the subscriber.
     """
     handlers = subscriber._handlers  # noqa: SLF001 - one package
     if not handlers.handles(event.type):

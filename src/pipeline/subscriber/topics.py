@@ -1,4 +1,4 @@
-"""Which topics a subscriber reads, and where its dead letters go."""
+"""The topics that a subscriber reads, and its dead-letter topics."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _RETENTION_MS: Final = SPECS[Topic.BATCH_DEAD_LETTER].retention_ms
 
 
 def topic_of(name: str) -> TopicName:
-    """Return the topic of a category (``managed-cards``), or of a topic's own name.
+    """Return the topic for a category (``managed-cards``) or for a topic's name.
 
     Raises:
-        ValueError: No such category or topic.
+        ValueError: No category or topic has this name.
     """
     if _EVENTS + name in SPECS:
         return _EVENTS + name
@@ -30,7 +30,7 @@ def topic_of(name: str) -> TopicName:
 
 
 def checked_group(group: str) -> str:
-    """Return a group's name if its dead-letter topics can be named by it. Raises ValueError."""
+    """Return the group's name; raise ValueError if it cannot be part of a topic's name."""
     if not _GROUP.fullmatch(group):
         raise ValueError("a group's name has letters, digits, dots, dashes and underscores, at most 200")
     if group.endswith(_STEPUP) or group + DEAD_LETTER_ENDING in SPECS:
@@ -39,24 +39,24 @@ def checked_group(group: str) -> str:
 
 
 def dead_letter_topic(group: str, topic: TopicName) -> TopicName:
-    """Return where a group's dead letters of a topic go: those of step-up challenges to a topic of their own."""
+    """Return the dead-letter topic of a group for a topic. Step-up challenges have a separate one."""
     return f"{group}{_STEPUP if _guarded(topic) else ''}{DEAD_LETTER_ENDING}"
 
 
 def _guarded(topic: TopicName) -> bool:
-    """Tell whether a topic holds step-up challenges; the dead letters of another group may, too."""
+    """Return whether a topic may hold step-up challenges, as dead letters of other groups may too."""
     return topic in _STEPUP_TOPICS or topic.endswith(_STEPUP + DEAD_LETTER_ENDING)
 
 
 def dead_letter_topics(group: str, topics: Sequence[TopicName] | None = None) -> list[TopicSpec]:
-    """Return the dead-letter topics that a group needs: to be created before it starts (``pipeline topics create``).
+    """Return the dead-letter topics of a group. ``pipeline topics create`` must create them before the group starts.
 
     Args:
         group: The group's name.
-        topics: What it reads; by default whatever there is.
+        topics: The topics that the group reads; default: all.
 
     Raises:
-        ValueError: The group's name cannot be used.
+        ValueError: The group's name is invalid.
     """
     checked_group(group)
     read = tuple(SPECS) if topics is None else topics

@@ -8,26 +8,26 @@ from typing import Final
 _TIME_BITS: Final = 48
 _TIME_MASK: Final = (1 << _TIME_BITS) - 1
 _LONGEST_ID: Final = 32
-"""Ids of up to so many bytes are kept as they are: the pipeline's own have 32."""
+"""Ids of at most this many bytes are kept unchanged; longer ones are hashed. The pipeline's ids have 32 bytes."""
 _HASH: Final = _LONGEST_ID + 1
 _SWEEPS: Final = 8
-"""So many times per full window what has left it is thrown away."""
+"""How often, per full window, ids that have left the window are removed."""
 
 
 class RepeatWindow:
     """The event ids of one partition's last records.
 
-    A record is a repeat if the last record before it with the same id is at most ``records`` offsets before it and at
-    most ``seconds`` older. Records must be shown in offset order; what is shown depends on the log alone, so any two
-    windows that saw the last ``records`` offsets agree.
+    A record is a repeat if the previous record with the same id is at most ``records`` offsets before it and at most
+    ``seconds`` older. The caller must add records in the order of offsets. The state depends only on the partition, so
+    any two windows that contain the last ``records`` offsets agree.
 
-    Memory: about 200 bytes for each of at most ``records`` ids and an eighth more.
+    Memory: about 200 bytes for each id, for at most ``records`` ids and an eighth more.
     """
 
     def __init__(self, seconds: float, records: int) -> None:
         self._milliseconds = round(seconds * 1000)
         self._records = records
-        # id -> offset and time of its last record in one number; ordered by offset
+        # id -> offset and time of its last record, packed into one number; ordered by offset
         self._last: dict[bytes, int] = {}
         self._sweep_every = max(1, records // _SWEEPS)
         self._sweep_at: int | None = None
@@ -38,18 +38,18 @@ class RepeatWindow:
 
     @property
     def cuts(self) -> int:
-        """How many ids were forgotten by number although their time was not over."""
+        """How many ids were removed because of ``records`` before their time was over."""
         return self._cuts
 
     def repeats(self, event_id: bytes, offset: int, timestamp_ms: int) -> bool:
-        """Take note of a record; return whether it is a repeat.
+        """Add a record; return whether it is a repeat.
 
         Args:
             event_id: The bytes of ``ce_id``.
             offset: Higher than all before.
-            timestamp_ms: The record's time in Kafka. Negative where the broker keeps none.
+            timestamp_ms: The record's time in Kafka; negative if the broker stores none.
         """
-        # a hash is longer than every id that is kept as it is, so none is taken for another
+        # a hash is longer than any unhashed id, so the two cannot be equal
         short = event_id if len(event_id) <= _LONGEST_ID else hashlib.blake2b(event_id, digest_size=_HASH).digest()
         time = timestamp_ms + 1 if 0 <= timestamp_ms < _TIME_MASK else _TIME_MASK if timestamp_ms > 0 else 0
         before = self._last.pop(short, None)
@@ -64,7 +64,7 @@ class RepeatWindow:
         return near and time - (before & _TIME_MASK) <= self._milliseconds
 
     def _sweep(self, offset: int, time: int) -> None:
-        """Forget what no later record can repeat. Dicts keep the order of insertion: the oldest come first."""
+        """Remove ids that no later record can repeat. Dicts keep the order of insertion, so the oldest come first."""
         end = (offset - self._records) << _TIME_BITS
         gone = []
         for short, last in self._last.items():

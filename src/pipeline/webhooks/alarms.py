@@ -1,4 +1,4 @@
-"""Alarms: what a person must look at so that no event is lost. Each is counted; log lines are rate-limited."""
+"""Alarms about faults that a person must fix to lose no event. All are counted; log lines are rate-limited."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ log = structlog.get_logger(__name__)
 
 
 class AlarmKind(StrEnum):
-    """All kinds of alarms; docs/how-to/runbook.md says for each what to do."""
+    """All kinds of alarms; docs/how-to/runbook.md has the remedy for each."""
 
     UNVERIFIED = "unverified"
-    """Well-formed, fresh requests that no secret verifies: the keys are out of date, or an attacker guesses."""
+    """Well-formed, fresh requests that no secret verifies: the keys are out of date, or somebody attacks."""
     NO_ACTIVE_SECRET = "no_active_secret"  # noqa: S105 - a kind of alarm, no secret
-    """Requests that cannot be verified, because no secret of the source is active."""
+    """Requests that the ingress cannot verify, because no secret of the source is active."""
     UNSIGNED_PATH = "unsigned_path"
-    """Events without signature on a path that the configuration does not name."""
+    """Events without a signature on a path that the settings do not list."""
     UNKNOWN_PATH = "unknown_path"
-    """Authentic events of an unknown kind: kept in quarantine."""
+    """Authentic events of an unknown kind, kept in quarantine."""
     QUARANTINED = "quarantined"
-    """Authentic events that do not fit: kept in quarantine."""
+    """Authentic but invalid events, kept in quarantine."""
     TOO_LARGE = "too_large"
-    """Events that were refused for their size, and that their sender never repeats."""
+    """Events refused for their size. Their sender never repeats them."""
     SOURCE_OVERLOADED = "source_overloaded"
-    """Requests without room: their source, or unknown clients on its path, send too many or too slowly."""
+    """Requests refused for lack of room: their source, or unknown clients on its path, send too many or too slowly."""
 
 
 class Alarms:
     """Raises alarms: a metric for each, and an error line at most once per interval, source and kind.
 
-    The line says how many there were since the one before, and holds nothing of what was received. Memory is bounded
+    The line has the number of alarms since the previous line, and no received data. Memory is bounded
     by sources times kinds.
 
     Args:
-        metrics: Where they are counted.
-        interval: Shortest time between two lines of one source and kind, in seconds.
-        monotonic: Seconds of a clock that never goes back.
+        metrics: Counts the alarms.
+        interval: Minimum time between two lines for one source and kind, in seconds.
+        monotonic: Seconds of a monotonic clock.
     """
 
     def __init__(self, metrics: Metrics, *, interval: float, monotonic: Callable[[], float]) -> None:
@@ -50,13 +50,13 @@ class Alarms:
         self._logged: dict[tuple[str, str, AlarmKind], tuple[float, int]] = {}
 
     def sound(self, source: str, integration: str, kind: AlarmKind, reason: str) -> None:
-        """Raise one.
+        """Raise an alarm.
 
         Args:
             source: Kind of the source, such as ``weavr``.
-            integration: Its name.
-            kind: What it is about.
-            reason: Exact reason, from a closed set.
+            integration: Name of the source.
+            kind: Kind of the alarm.
+            reason: Reason, from a closed set.
         """
         self._metrics.ingress_alarms.labels(integration, kind.value).inc()
         now = self._monotonic()

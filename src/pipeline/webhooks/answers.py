@@ -1,4 +1,4 @@
-"""Everything that the ingress can answer, in one table, and refusals as RFC 9457 problem documents.
+"""The table of all answers of the ingress, and refusals as RFC 9457 problem documents.
 
 docs/reference/statuses.md is rendered from the table.
 """
@@ -44,16 +44,16 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One row.
+    """One row of the table.
 
     Attributes:
-        codes: HTTP statuses; several where the integration's settings decide.
+        codes: HTTP statuses; several if the integration's settings decide.
         title: The problem document's title.
-        meaning: What is true once this was answered.
-        cause: What leads to it.
-        remedy: What the sender should do; the problem document says it.
-        field: Which part of the request it is about; empty for none.
-        retry: Whether the same request may succeed later. Only then is it a 5xx, or a 408.
+        meaning: What this answer guarantees.
+        cause: The cause of the answer.
+        remedy: What the sender should do; the problem document contains it.
+        field: The part of the request that causes it; empty for none.
+        retry: Whether the same request may succeed later. Exactly those answers are a 5xx or a 408.
     """
 
     answer: Answer
@@ -67,7 +67,7 @@ class Status:
 
     @property
     def problem_type(self) -> str:
-        """The ``type`` of its problem document: an absolute URI that names this row; nothing is served under it."""
+        """The ``type`` of its problem document: an absolute URI that identifies this row. No document exists there."""
         return f"urn:card-pipeline:problem:{self.anchor}"
 
     @property
@@ -285,15 +285,15 @@ STATUS: Final[dict[Answer, Status]] = {row.answer: row for row in STATUSES}
 
 _CONTENT_TYPE: Final = "application/problem+json"
 _RETRY_AFTER_SECONDS: Final = 5
-"""Most outages that are answered with 503 are this short."""
+"""Seconds for ``Retry-After``. Most outages that cause a 503 are this short."""
 
 
 class Problem(Exception):
-    """Refuses a request: raising it ends the handling, and the outermost frame renders it.
+    """A refusal of a request. Raise it to end the handling; the outermost frame renders it.
 
     Attributes:
-        row: What the answer says.
-        reason: Exact reason for metric and log; from a closed set.
+        row: The row of the table.
+        reason: Reason for metric and log, from a closed set.
         findings: The broken rules of an authentic body.
         headers: Headers of the answer.
     """
@@ -307,13 +307,13 @@ class Problem(Exception):
         findings: Sequence[Finding] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Take the row of the table, and what is known beyond it.
+        """Take the row of the table, and details of this refusal.
 
         Args:
             answer: Selects the row.
-            reason: Default: the answer itself.
-            detail: Text for this occurrence instead of the row's cause; free of what was received.
-            findings: For an authentic body that breaks rules.
+            reason: Reason for metric and log; default: the answer itself.
+            detail: Text instead of the row's cause, free of received data.
+            findings: The broken rules of an authentic body.
             headers: E.g. ``Retry-After``.
         """
         super().__init__(answer.value)
@@ -331,7 +331,7 @@ class Problem(Exception):
     def document(self, trace_id: str | None = None) -> dict[str, Any]:
         """Return the members of the problem document, standard ones first.
 
-        ``field``, ``rule`` and ``remedy`` are those of the first finding; ``errors`` lists all if there are several.
+        ``field``, ``rule`` and ``remedy`` describe the first finding; ``errors`` lists all if there are several.
         """
         members: dict[str, Any] = {
             "type": self.row.problem_type,
@@ -358,7 +358,7 @@ class Problem(Exception):
 
 
 def temporary(answer: Answer, reason: str, retry_after: float | None = None) -> Problem:
-    """Return a 503 with ``Retry-After``: a few seconds, unless the broker asks for another pause (in seconds)."""
+    """Return a 503 with ``Retry-After``: a few seconds, or the pause in seconds that the broker requests."""
     seconds = max(1, round(retry_after)) if retry_after else _RETRY_AFTER_SECONDS
     return Problem(answer, reason=reason, headers={"Retry-After": str(seconds)})
 

@@ -1,14 +1,14 @@
-"""Captures refused requests for a while, when a person asks for it.
+"""Captures refused requests for a while, on request of a person.
 
-Many senders' documents do not say how they apply a secret, but a real request shows it. A command and the ingress
+Many senders do not document how they apply a secret, but a real request shows it. A command and the ingress
 processes of one machine and one user exchange files in a folder (``ingress.capture_dir``):
 
-- The command writes ``<source>.wanted``: until when, and how many requests.
+- The command writes ``<source>.wanted``, with the end time and the maximum number of requests.
 - Each ingress process looks once a second, creates ``<source>.<id>.captured`` (its first line has the expiry), and
   appends each request that it refuses as a line of JSON.
-- Command and ingress delete each file that has expired or has lost its ``.wanted``, also after the other was killed.
+- The command and the ingress each delete files that have expired or lost their ``.wanted``, even if the other is dead.
 
-A captured request may hold a secret (a shared secret in a header, a secret segment in the path): only the owner can
+A captured request may contain a secret, in a header or as a segment of the path. So only the owner can
 read the files (0600), and they are bounded in number, bytes and time.
 """
 
@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 MOST_TIME: Final = timedelta(hours=1)
 MOST_REQUESTS: Final = 1000
 MOST_BYTES: Final = 32 << 20
-"""Size of one file; each ingress process may exceed it, and the number, by one request."""
+"""Maximum size of one file. Each ingress process may exceed it, and the number of requests, by one request."""
 
 _LOOK_SECONDS: Final = 1.0
 _WANTED: Final = ".wanted"
@@ -47,13 +47,13 @@ _OWNER_ONLY: Final = 0o600
 
 
 class Wanted(BaseModel):
-    """What a command asks for.
+    """A command's request to capture.
 
     Attributes:
-        id: Distinguishes its file from those of earlier captures.
+        id: Distinguishes the file from those of earlier captures.
         source: Kind and name of the source, e.g. ``weavr.acme``.
-        until: When the file is deleted.
-        limit: Most requests to store.
+        until: When the capture ends and the file is deleted.
+        limit: Maximum number of requests to store.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,12 +66,12 @@ class Wanted(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RefusedRequest:
-    """A request that nothing verified.
+    """A request that failed verification.
 
     Attributes:
         at: When it was refused.
-        reason: Why it was refused.
-        request: As received; its path may hold a secret segment.
+        reason: The reason of the refusal.
+        request: The request as received; its path may contain a secret segment.
     """
 
     at: datetime
@@ -80,14 +80,14 @@ class RefusedRequest:
 
 
 class CaptureBusy(Exception):
-    """Another command captures requests of this source."""
+    """Another command is capturing requests of this source."""
 
 
 class Capture:
-    """An ingress process's part: it notices what is wanted, stores it, and deletes what has expired.
+    """The part of an ingress process: finds requests to capture, stores refused webhooks, deletes expired files.
 
     Args:
-        folder: Where command and ingress processes exchange files; created if it is missing.
+        folder: Folder in which commands and ingress processes exchange files; created if missing.
         clock: Aware UTC time.
     """
 
@@ -98,13 +98,13 @@ class Capture:
         self._said = ""
 
     async def run(self) -> None:
-        """Look for what is wanted once a second, for ever; ends only by cancellation."""
+        """Check the folder once a second until cancelled."""
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(_LOOK_SECONDS)
 
     def look(self) -> None:
-        """Begin what is wanted, end what is over. If the folder cannot be used it logs that once, and never raises."""
+        """Start and end captures as the folder says. Logs an unusable folder once; never raises."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             wanted = sweep(self._folder, self._clock())
@@ -115,13 +115,13 @@ class Capture:
             self._complain(error)
 
     def wants(self, source: str) -> bool:
-        """Return whether a command may want the refused requests of this source now."""
+        """Return whether a command may currently capture this source."""
         return source in self._files
 
     def refused(self, source: str, request: RefusedRequest) -> None:
-        """Store a request if a command wants those of its source now; otherwise do nothing. Never raises.
+        """Store a request if a command is capturing its source; otherwise do nothing. Never raises.
 
-        It writes in the event loop: there are never more writes than requests were asked for.
+        It writes from the event loop, because the command's limit bounds the number of writes.
         """
         file = self._files.get(source)
         if file is None or request.at >= file.wanted.until:
@@ -147,7 +147,7 @@ class Capture:
 
 
 class _File:
-    """One file that several processes append to, each line with one write."""
+    """A file to which several processes append, one write per line."""
 
     def __init__(self, path: Path, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -160,7 +160,7 @@ class _File:
         if self._full:
             return
         try:
-            # without O_CREAT: a file that the command has deleted stays deleted
+            # without O_CREAT, so that a file that the command has deleted stays deleted
             descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
         except FileNotFoundError:
             return
@@ -170,7 +170,7 @@ class _File:
                 raise PermissionError(1, "another user's file is in its place")
             self._lines += os.pread(descriptor, state.st_size - self._seen, self._seen).count(b"\n")
             self._seen = state.st_size
-            # the first line is no request
+            # the first line is not a request
             self._full = self._lines > self.wanted.limit or state.st_size + len(line) > MOST_BYTES
             if not self._full:
                 os.write(descriptor, line)
@@ -179,10 +179,10 @@ class _File:
 
 
 def ask(folder: Path, source: str, *, until: datetime, limit: int) -> Wanted:
-    """Ask the ingress processes of this machine to store what they refuse.
+    """Ask the ingress processes of this machine to store the requests that they refuse.
 
     Raises:
-        CaptureBusy: Another command does that for the same source.
+        CaptureBusy: Another command is capturing the same source.
         OSError: The folder cannot be used.
         ValueError: The limit is out of bounds.
     """
@@ -197,22 +197,22 @@ def ask(folder: Path, source: str, *, until: datetime, limit: int) -> Wanted:
 
 
 def end(folder: Path, wanted: Wanted) -> None:
-    """Stop asking, and delete what was stored."""
+    """End the capture, and delete the stored requests."""
     (folder / f"{wanted.source}{_WANTED}").unlink(missing_ok=True)
     captured_file(folder, wanted).unlink(missing_ok=True)
 
 
 def captured_file(folder: Path, wanted: Wanted) -> Path:
-    """Return the file that holds the requests; the first ingress process that notices creates it."""
+    """Return the file of the requests. The first ingress process that finds the request creates it."""
     return folder / f"{wanted.source}.{wanted.id}{_CAPTURED}"
 
 
 def read_captured(file: Path) -> list[RefusedRequest]:
-    """Return the requests of a file, in the order in which they came; it skips a line that a full disk cut off.
+    """Return the requests in a file, in order of arrival. Skips a line that a full disk truncated.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no file of captured requests.
+        ValueError: It is not a file of captured requests.
     """
     first, *lines = file.read_bytes().split(b"\n")
     Wanted.model_validate_json(first)
@@ -220,7 +220,7 @@ def read_captured(file: Path) -> list[RefusedRequest]:
 
 
 def sweep(folder: Path, now: datetime) -> list[Wanted]:
-    """Delete what has expired or was left behind; return what is wanted now."""
+    """Delete expired and orphaned files; return the current requests to capture."""
     wanted = {one.source: one for one in _all_wanted(folder, now)}
     for file in folder.glob(f"*{_CAPTURED}"):
         mine = any(file == captured_file(folder, one) for one in wanted.values())
@@ -234,7 +234,7 @@ def _all_wanted(folder: Path, now: datetime) -> Iterator[Wanted]:
         try:
             wanted = Wanted.model_validate_json(_owned_bytes(file))
         except (OSError, ValidationError):
-            continue  # another user's, or deleted meanwhile
+            continue  # it belongs to another user, or was deleted meanwhile
         if now < wanted.until <= now + MOST_TIME and file.name == f"{wanted.source}{_WANTED}":
             yield wanted
         else:
@@ -242,13 +242,13 @@ def _all_wanted(folder: Path, now: datetime) -> Iterator[Wanted]:
 
 
 def _drop(file: Path) -> None:
-    # another user's file must not keep us from deleting our own
+    # a file of another user must not prevent the deletion of our own
     with contextlib.suppress(OSError):
         file.unlink()
 
 
 def _lasts(file: Path, now: datetime) -> bool:
-    """Return whether a file's first line says that it may stay."""
+    """Return whether the expiry in a file's first line is still ahead."""
     try:
         with open(file, "rb", opener=_unfollowed) as opened:
             return Wanted.model_validate_json(opened.readline(_FIRST_LINE)).until > now
@@ -257,7 +257,7 @@ def _lasts(file: Path, now: datetime) -> bool:
 
 
 def _unfollowed(path: str, flags: int) -> int:
-    """Open without following a link, or waiting for a pipe, that another user put there."""
+    """Open a file without following a link or blocking on a pipe of another user."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
@@ -276,13 +276,13 @@ def _is_ours(state: os.stat_result) -> bool:
 
 
 def _begin(folder: Path, wanted: Wanted) -> None:
-    # if it exists, another process was first
+    # if it exists, another process created it first
     with contextlib.suppress(FileExistsError):
         _create(captured_file(folder, wanted), wanted.model_dump_json().encode() + b"\n")
 
 
 def _create(file: Path, content: bytes) -> None:
-    """Create a file together with its content, so that nobody reads half of it. Raises FileExistsError."""
+    """Create a file with its content in one step, so that nobody reads a half-written file. Raises FileExistsError."""
     aside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     try:

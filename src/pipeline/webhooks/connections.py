@@ -1,4 +1,4 @@
-"""Connections of the HTTP server: bounded in number, in what a chunked body may cost, and in what an answer repeats."""
+"""Connections of the HTTP server. Bounds their number and the cost of chunked bodies; answers repeat no input."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from pipeline.webhooks.hot_path import Accepted
 log = structlog.get_logger(__name__)
 
 _OTHER_FILES: Final = 256
-"""Open files that a process needs beside the connections of its senders: connections to brokers, logs, libraries."""
+"""Open files that a process needs besides the connections of senders: connections to brokers, logs, libraries."""
 _LEAST_CONNECTIONS: Final = 16
 _MOST_FRAMING: Final = 64 << 10
-"""A chunked body may have so many bytes around its chunks, and two more for each of its own bytes."""
+"""Allowed overhead of a chunked body in bytes; two more are allowed for each byte of the body."""
 
 _MOST_HEAD: Final = 64 << 10
-"""Bytes of a head that is not complete yet. Nobody needs more, and each connection may keep one in memory."""
+"""Maximum size of an incomplete head in bytes, since each connection may keep one in memory."""
 
 _UNREAD_SECONDS: Final = 10.0
-"""So long a sender may leave so many answers unread that the next one cannot be sent."""
+"""How long a sender may block our writing by not reading its answers, in seconds."""
 
 
 def connections_within(wanted: int) -> int:
     """Return how many connections the limit of open files (``ulimit -n``) allows; log a warning if they are fewer.
 
-    It raises the soft limit as far as it is needed.
+    It raises the soft limit if needed.
     """
     needed = wanted + _OTHER_FILES
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -48,16 +48,16 @@ def connections_within(wanted: int) -> int:
 
 
 class Connections(HttpServer):
-    """The library's server, with a bound: if it is reached, another connection is closed for each new one.
+    """The library's server with a bound. At the bound, it closes another connection for each new one.
 
-    One whose sender has several requests in line or does not read its answers goes first; then the oldest that sent no
-    whole request yet; then the one that was unused for longest. A request that waits for its body or for the broker is
-    never cut off.
+    It closes first a connection whose sender has several requests in line or does not read its answers, then the oldest
+    connection without a complete request, then the one that was unused for the longest time. It never cuts a request
+    that waits for its body or for the broker.
 
     Args:
         ingress: Answers the requests.
-        most: The bound.
-        **options: Of each connection; see the library's ``RequestHandler``.
+        most: The maximum number of connections.
+        **options: Options of each connection; see the library's ``RequestHandler``.
     """
 
     def __init__(self, ingress: Ingress, most: int, **options: Any) -> None:
@@ -81,24 +81,24 @@ class Connections(HttpServer):
         if len(self._fresh) + len(self._used) >= self._most:
             self._ingress.metrics.ingress_connections_closed.inc()
             if not self._closed_one():
-                self._loop.call_soon(transport.abort)  # not before the library has started to handle it
+                self._loop.call_soon(transport.abort)  # after the library has started to handle it
                 return
         self._fresh[handler] = transport
         self._show()
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        """Count a connection no more."""
+        """Remove a connection from the count."""
         super().connection_lost(handler, exc)
         self.forget(handler)
 
     def forget(self, handler: Any) -> None:
-        """Count a connection no more."""
+        """Remove a connection from the count."""
         self._fresh.pop(handler, None)
         self._used.pop(handler, None)
         self._show()
 
     def used(self, connection: _Connection) -> None:
-        """Note that a connection has just been used."""
+        """Mark a connection as just used."""
         transport = self._fresh.pop(connection, None) or self._used.pop(connection, None)
         if transport is not None:
             self._used[connection] = transport
@@ -107,7 +107,7 @@ class Connections(HttpServer):
         self._ingress.metrics.ingress_connections.set(len(self._fresh) + len(self._used))
 
     def _closed_one(self) -> bool:
-        """Close the connection that is needed least, and return whether there is any."""
+        """Close the least needed connection, and return whether there was one to close."""
         ordered = [*self._fresh.items(), *self._used.items()]
         greedy = (item for item in ordered if item[0].greedy)
         idle = (item for item in ordered if item[0].idle)
@@ -115,12 +115,12 @@ class Connections(HttpServer):
         if transport is None:
             return False
         self.forget(connection)
-        transport.abort()  # an orderly close would wait for ever for a sender that does not read
+        transport.abort()  # an orderly close would wait forever for a sender that does not read
         return True
 
 
 class _Connection(web.RequestHandler):
-    """One connection. The library's own answer to a malformed request would repeat the bytes that were received."""
+    """One connection. It replaces the library's answer to a malformed request, which repeats the received bytes."""
 
     __slots__ = ("_answered", "_connections", "_content", "_half_closed", "_ingress", "_unread", "_wire_bytes")
 
@@ -138,28 +138,30 @@ class _Connection(web.RequestHandler):
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for a request, or for the end of one that is answered already."""
+        """Whether it waits for a request, or for the end of an already answered one."""
         return self._answered == self._request_count
 
     @property
     def greedy(self) -> bool:
-        """Whether its sender has several requests in line, or leaves its answers unread, while none is in work."""
+        """Whether, with no request in work, its sender has several requests in line or leaves answers unread."""
         return self._current_request is None and (self._paused or len(self._messages) > 1)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived. Refuse a head that is too large, and a body whose chunks cost more than they are."""
+        """Parse received data. Refuse a head that is too large, and a body whose chunk overhead is too large."""
         before, requests = self._content, self._request_count
         super().data_received(data)
         if self._request_count > requests:
             self._content = self._messages[-1][1]
             if before is not None and not before.is_eof() and before is not self._content:
-                before.set_exception(web.RequestPayloadError())  # its chunks are broken; the library lets it wait
-            self._wire_bytes = 0  # what came until now may be heads
+                before.set_exception(
+                    web.RequestPayloadError()
+                )  # its chunks are broken, but the library would let it wait
+            self._wire_bytes = 0  # the bytes so far may be heads
             return
         content = self._content
         if content is not None and content.is_eof():
             self._content = None
-            self._wire_bytes = 0  # what came until now may be a body
+            self._wire_bytes = 0  # the bytes so far may be a body
             return
         self._wire_bytes += len(data)
         if content is None:
@@ -170,8 +172,8 @@ class _Connection(web.RequestHandler):
             content.set_exception(web.RequestPayloadError())
             self.close()
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for more than the library says
-        """Answer the requests of a sender that has closed its side, then close ours."""
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's signature is wider than the library's
+        """Answer the remaining requests of a sender that has closed its side, then close our side."""
         if self.idle:
             return False
         self._half_closed = True
@@ -180,13 +182,13 @@ class _Connection(web.RequestHandler):
         return True
 
     def pause_writing(self) -> None:
-        """Give the sender some time to read its answers, then end the connection."""
+        """Give the sender some time to read its answers, then close the connection."""
         super().pause_writing()
         if self.transport is not None:
             self._unread = self._loop.call_later(_UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on answering: the sender reads."""
+        """Continue to answer, since the sender reads again."""
         super().resume_writing()
         if self._unread is not None:
             self._unread.cancel()
@@ -200,7 +202,7 @@ class _Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; it is the last one if the sender has closed its side."""
+        """Send an answer. It is the last one if the sender has closed its side."""
         if isinstance(resp, Accepted):
             if not self._half_closed:
                 return await self._send_accepted(request, resp)
@@ -213,7 +215,7 @@ class _Connection(web.RequestHandler):
         return finished
 
     async def _send_accepted(self, request: web.BaseRequest, answer: Accepted) -> tuple[web.StreamResponse, bool]:
-        """Send the answer of the hot path. Leaves the library's way, which makes the same bytes for each answer."""
+        """Send an answer of the hot path. It bypasses the library, which would render the same bytes each time."""
         reset = self.transport is None or self.transport.is_closing()
         if self.transport is not None and not reset:
             self.transport.write(answer.as_bytes())
@@ -228,17 +230,17 @@ class _Connection(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002 - the library's signature; nothing of it may be shown
+        request: web.BaseRequest,  # noqa: ARG002 - the library's signature; must not be shown
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - holds the received bytes
     ) -> web.StreamResponse:
-        """Return the answer to a request that could not be parsed, or whose handling broke."""
+        """Return the answer to a request that cannot be parsed, or whose handling failed."""
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return self._ingress.unparsed(Answer.MALFORMED)
         log.error("answer_failed", error=type(exc).__name__)
         return self._ingress.unparsed(Answer.UNEXPECTED)
 
     def log_exception(self, *_: Any, exc_info: BaseException | None = None, **__: Any) -> None:
-        """Log nothing of what was received: the library logs a traceback, with the bytes that were refused."""
+        """Log without received data. The library would log a traceback with the refused bytes."""
         log.debug("request_cut_off", error=type(exc_info).__name__)

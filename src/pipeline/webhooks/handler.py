@@ -1,6 +1,6 @@
 """The plain way of a request: receive, verify, identify, publish, answer.
 
-It answers every request right. :mod:`pipeline.webhooks.hot_path` answers the ordinary ones with less work.
+It can answer every request. :mod:`pipeline.webhooks.hot_path` answers ordinary requests with less work.
 """
 
 from __future__ import annotations
@@ -63,33 +63,36 @@ _LOGGED_ELSEWHERE: Final = frozenset(
         Answer.SOURCE_OVERLOADED,
     }
 )
-"""Answers with their own log lines. Alarm lines are rate-limited, so that a flood of requests never floods the log."""
+"""Answers that have their own log lines. Alarm lines are rate-limited, so that requests cannot flood the log."""
 _CHALLENGE: Final = {"WWW-Authenticate": "Webhook"}
-"""RFC 9110, section 15.5.2, requires a challenge with each 401. No registered scheme fits webhooks."""
+"""The challenge that RFC 9110, section 15.5.2, requires with each 401. No registered scheme fits webhooks."""
 
 
 class Ingress:
     """Answers requests. A 2xx means that every in-sync replica has the event. AUDIT builds its audit event from that.
 
-    What the head decides comes first and takes no slot: path 404, method 405, media type 415, framing 400, announced
-    size 413. A body that arrived with its head is verified next (size 413, signature 401), and only an authentic
-    request takes a slot. For a body that is still to come, the head of the signature is checked (401); then the request
-    needs a slot while its body is awaited: rate, requests in flight and bytes in flight 503, time 408, size 413,
-    signature 401. Then, for both: rate and sends in flight 503, body 422 (once durable in quarantine), record size 413,
-    publication 503. An unexpected fault is a 500 without details. A source's policy may skip the media type, answer 503
-    if no secret verifies a request, and answer with success once a request is durable in quarantine.
+    The order of the checks, with the status of a refusal:
+
+    1. The head, without a slot: path 404, method 405, media type 415, framing 400, announced size 413.
+    2. A body that arrived with its head: size 413, signature 401. Only an authentic request takes a slot.
+       A body that is still to come: head of the signature 401. Then the request needs a slot while it waits for its
+       body: rate, requests in flight and bytes in flight 503, time 408, size 413, signature 401.
+    3. For both: rate and sends in flight 503, body 422 (once durable in quarantine), record size 413, publication 503.
+
+    An unexpected fault is a 500 without details. A source's policy may accept any media type, answer 503 if no secret
+    verifies a request, and answer with success once a request is durable in quarantine.
 
     Args:
-        webhooks: Each needs a path of its own.
+        webhooks: The webhooks; each needs its own path.
         publisher: Makes records durable.
         settings: Limits and times.
         metrics: Counts answers.
         refusals: Counts unauthenticated requests.
         clock: Aware UTC time.
-        new_hex: Returns the given number of random bytes in hex, for trace ids; default: :class:`RandomHex`.
-        monotonic: Seconds of a clock that never goes back; for the rates of sources and of alarm lines.
-        capture: Stores refused requests while a person asks for them.
-        audited_topics: Topics that AUDIT reads. An audited event of another topic has its audit event published too.
+        new_hex: Returns a number of random bytes in hex, for trace ids; default: :class:`RandomHex`.
+        monotonic: Seconds of a monotonic clock, for the rates of sources and of alarm lines.
+        capture: Stores refused requests while a person captures them.
+        audited_topics: Topics that AUDIT reads. For other topics, the ingress publishes the audit event itself.
 
     Raises:
         ValueError: Two webhooks have the same path.
@@ -138,7 +141,7 @@ class Ingress:
             failed=self._failed_publication,
         )
         self.draining = False
-        """While True, each answer closes its connection, so that senders and proxies turn to another instance."""
+        """While True, each answer closes its connection, so that senders and proxies switch to another instance."""
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the answer to any request; never raises, except for cancellation."""
@@ -163,7 +166,7 @@ class Ingress:
             return self._ended(head, webhook, *await self._respond(head, webhook))
 
     def _failed_publication(self, error: BaseException, head: Head, webhook: Webhook) -> web.Response:
-        """Return the answer to a request of the hot path whose publication failed."""
+        """Return the answer to a request of the hot path after a failed publication."""
         with bound_trace(head.trace):
             return self._ended(head, webhook, *self._refused(error, head, webhook))
 
@@ -175,22 +178,22 @@ class Ingress:
         self._count(integration, response.status, reason, time.perf_counter() - head.started)
         if answer not in _LOGGED_ELSEWHERE:
             self.refusal_log.refused(integration, response.status, reason, head.client, head.known)
-        malformed = response.status == _BAD_REQUEST  # where its body ends is not sure
+        malformed = response.status == _BAD_REQUEST  # the end of its body is uncertain
         return self._finished(response, close=self.draining or malformed or not head.request.content.is_eof())
 
     async def _respond(self, head: Head, webhook: Webhook | None) -> tuple[web.Response, Answer, str]:
-        """Return the response, which answer it is, and the reason for metric and log."""
+        """Return the response, its row in the table, and the reason for metric and log."""
         try:
             found = self._checked_route(head, webhook)
             answer = await self._handle(head, found)
-        except BaseException as error:  # noqa: BLE001 - raised again if nothing answers it
+        except BaseException as error:  # noqa: BLE001 - raised again if no answer fits it
             return self._refused(error, head, webhook)
         return web.Response(status=found.policy.success), answer, answer.value
 
     def _refused(self, error: BaseException, head: Head, webhook: Webhook | None) -> tuple[web.Response, Answer, str]:
-        """Return the answer to a request that ended in an error."""
+        """Return the answer to a request whose handling raised an error."""
         if isinstance(error, UrlChecked):
-            # anybody can send the other checks, so their lines could flood the log
+            # anybody can send the other checks, so logging them would let strangers flood the log
             write = log.info if error.check in PROVED else log.debug
             integration = webhook.integration if webhook else _UNKNOWN
             write("webhook_url_checked", integration=integration, check=error.check, client=head.client)
@@ -203,15 +206,15 @@ class Ingress:
             return error.response(head.trace.trace_id), error.row.answer, error.reason
         if is_cancellation(error):
             raise error
-        # the outermost frame of a request: our own fault, or that of somebody's source, becomes a bare 500
+        # the outermost frame of a request: a bug of ours, or of an installed source, becomes a bare 500
         fault = fault_of(error)
-        # its text may repeat what was received
+        # its text may contain received data
         log.error("answer_failed", error=fault.kind, where=fault.where, frames=fault.lines, **head.known)
         unexpected = Answer.UNEXPECTED
         return Problem(unexpected).response(head.trace.trace_id), unexpected, unexpected.value
 
     async def _handle(self, head: Head, webhook: Webhook) -> Answer:
-        """Check the head, wait for the body if it is still to come, verify the request, and make its event durable."""
+        """Check the head, wait for the body if needed, verify the request, and make its event durable."""
         self._check_head(head, webhook)
         body = arrived_body(head.request, self._settings.max_body_bytes) if head.body is None else head.body
         if body is None:
@@ -222,7 +225,7 @@ class Ingress:
             return await self._publish(received, head.known)
 
     def _checked_route(self, head: Head, webhook: Webhook | None) -> Webhook:
-        """Return the webhook of a request that its path and method do not refuse, and that is no check of its URL."""
+        """Return the webhook, after refusing a wrong path or method and answering a check of the URL."""
         if webhook is None:
             raise Problem(Answer.UNKNOWN_PATH)
         request, checks = head.request, webhook.url_checks
@@ -235,13 +238,13 @@ class Ingress:
         raise Problem(Answer.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(checks.methods)})
 
     def _check_head(self, head: Head, webhook: Webhook) -> None:
-        """Refuse a request that its head decides about."""
+        """Refuse a request if its head alone is a reason."""
         if not webhook.policy.any_media_type:
             check_media_type(head.headers)
         check_framing(head.request, head.headers, self._settings.max_body_bytes)
 
     def _received(self, head: Head, webhook: Webhook, body: bytes) -> Received:
-        """Verify the request; keep only the headers that are stored with the record."""
+        """Verify the request. Keep only the headers that the record stores."""
         now, most = self._clock(), self._settings.max_body_bytes
         request = WebhookRequest.received(head.path_below, head.headers, body, head.client, most)
         try:
@@ -258,7 +261,7 @@ class Ingress:
         return Received(webhook, request.as_stored(verified.path, stored), verified.by, now, head.trace)
 
     def _check_signature_head(self, head: Head, webhook: Webhook) -> None:
-        """Refuse a request that no body could make authentic, unless a person captures whole requests of its source."""
+        """Refuse a request that no body could make authentic, unless a person is capturing requests of its source."""
         if self._capture is not None and self._capture.wants(_source(webhook)):
             return
         try:
@@ -285,12 +288,12 @@ class Ingress:
                 raise Problem(Answer.BODY_TIMEOUT, detail=detail) from None
             except Problem as problem:
                 if problem.row.answer is Answer.BODY_INCOMPLETE and webhook.policy.invalid == "keep":
-                    # a sender that never repeats after 400 may repeat after 408
+                    # a sender that never repeats after a 400 may repeat after a 408
                     raise Problem(Answer.BODY_TIMEOUT, reason=problem.reason, detail=problem.row.cause) from None
                 raise
 
     def _check_unsigned(self, head: Head, webhook: Webhook) -> None:
-        """Raise UrlChecked if a request that is no authentic event is a check that its sender does not sign."""
+        """Raise UrlChecked if an unverified request is a URL check that its sender does not sign."""
         if webhook.url_checks:
             query = head.request.rel_url.raw_query_string
             webhook.url_checks.check_head(_METHOD, query, head.headers, self._clock())
@@ -320,7 +323,7 @@ class Ingress:
         return Problem(Answer.UNAUTHENTICATED, reason=reason, headers=_CHALLENGE)
 
     async def _publish(self, received: Received, known: dict[str, str]) -> Answer:
-        """Identify the event and make it durable. A request that does not fit becomes durable in quarantine instead."""
+        """Identify the event and make it durable. An invalid request becomes durable in quarantine instead."""
         webhook = received.webhook
         try:
             found = webhook.source.identify(received.request)
@@ -338,7 +341,7 @@ class Ingress:
         return Answer.ACCEPTED
 
     async def _quarantine(self, received: Received, invalid: InvalidBody, known: dict[str, str]) -> Answer:
-        """Make a request that does not fit durable in quarantine; then refuse it, or keep it, as the policy says."""
+        """Make an invalid request durable in quarantine; then refuse it or answer with success, as the policy says."""
         webhook = received.webhook
         event = records.quarantined_event(received, invalid)
         record = records.quarantined(received, invalid)

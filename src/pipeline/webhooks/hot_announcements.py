@@ -1,7 +1,7 @@
-"""The hot path of ECS's announcements: an ordinary one becomes its record in one go, read from top to bottom.
+"""The hot path for ECS's announcements: turns an ordinary announcement into its record. Read it from top to bottom.
 
-:class:`~pipeline.webhooks.sources.ecs.EcsSource`, its verifier and the bound on ``expires_at`` are the reference. What
-is read here is read there with the same outcome; everything else is left to them.
+The reference is :class:`~pipeline.webhooks.sources.ecs.EcsSource` with its verifier and the bound on ``expires_at``.
+For an announcement that this module handles, the reference has the same outcome. It leaves all others to the reference.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pipeline.webhooks.verification import QuickHmac
 from pipeline.webhooks.webhook import Ordinary
 
 _URL: Final = re.compile(r"(https?://[^/?#@\\\x00-\x20]{1,300})(?:[/?][!-\"$-\[\]-~]*)?")
-"""Scheme and authority of a URL; behind them path and query, with no character that a URL must not have there."""
+"""Scheme and authority of a URL, followed by a path and a query of allowed characters."""
 _VALIDATOR: Final = BatchRequested.__pydantic_validator__
 
 
@@ -43,11 +43,11 @@ class HotAnnouncements:
 
     Args:
         integration: Name of the integration.
-        path: Of its webhook.
+        path: Path of its webhook.
         signature: Verifies its requests.
         stored_headers: Lower-case names of the headers to store with the record.
-        hosts: Hosts that its URLs may name.
-        ahead: How far in the future a job may expire.
+        hosts: Allowed hosts of its URLs.
+        ahead: Maximum time until a job expires.
     """
 
     audited_topic: Final = Topic.BATCH_REQUESTED

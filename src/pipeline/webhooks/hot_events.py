@@ -1,4 +1,4 @@
-"""The hot path of Weavr's events: an ordinary signed event becomes its record in one go, read from top to bottom.
+"""The hot path for Weavr's events: turns an ordinary signed event into its record. Read it from top to bottom.
 
 :class:`~pipeline.webhooks.sources.weavr.WeavrVerifier` and :class:`~pipeline.webhooks.sources.weavr.WeavrSource` are
 the reference. What is read here is read there with the same outcome; everything else is left to them.
@@ -33,17 +33,17 @@ from pipeline.webhooks.verification import QuickHmac, Secret
 from pipeline.webhooks.webhook import Ordinary
 
 _TIME: Final = r"^[0-9]{1,13}$"
-"""A text that is surely a time: in milliseconds, it ends before the year 2287."""
+"""Text that is certainly a valid time in milliseconds, before the year 2287."""
 _NUMBER: Final = r"^-?[0-9]{1,18}$"
 _SMALL: Final = 99
 _SMALL_NUMBER: Final = r"^-?[0-9]{1,2}$"
 _NUMBERS: Final = frozenset({"_id_of", "Instant._of_number"})
-"""Functions that take every number that the schema inside them takes."""
+"""Validator functions that accept every number that their inner schema accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of event, with what is the same for all its events."""
+    """One kind of event, with the values that all its events share."""
 
     kind: EventKind
     reference: bytes
@@ -63,7 +63,7 @@ class HotEvents:
 
     Args:
         integration: Name of the integration.
-        path: Of its webhook.
+        path: Path of its webhook.
         options: Settings of its table.
         secrets: API keys.
     """
@@ -82,7 +82,7 @@ class HotEvents:
         self._kinds = {
             path + kind.path: _known(kind, integration, path)
             for kind in KINDS
-            # a secret segment may look like a part of the path, which the plain way removes
+            # a secret segment may look like a part of the path; the plain way removes it
             if (kind.signed or kind.path in by_address) and verifier.event_path(kind.path) == (kind.path, False)
         }
         self.paths: Final = frozenset(self._kinds)
@@ -106,20 +106,20 @@ class HotEvents:
         else:
             return None
         content_type = head.get(b"content-type", b"application/octet-stream")
-        # a body that begins otherwise may be a form, or have byte order marks
+        # any other body may be a form, or have byte order marks
         if by is None or not body.startswith(b"{") or not content_type.isascii():
             return None
         try:
             data = parse_object(body)
         except InvalidBody:
             return None
-        # leaves the plain way: the same rules as the model's, but no models are built, which is most of its cost
+        # differs from the plain way: checks the model's rules without building models, which cost the most
         if not known.fits.isinstance_python(data):
             return None
         subject = known.kind.subject(data)
         key = entity_key(self._integration, subject)
 
-        # leaves the plain way: of the hash over all parts, the first ones are the same for all events of a kind
+        # differs from the plain way: the first parts of the hash are the same for all events of a kind
         reference = head.get(known.reference)
         identity = known.identity.copy()
         identity.update(_sized(reference) if reference else _sized(b"") + _sized(head.get(TIMESTAMP.encode(), b"")))
@@ -157,12 +157,12 @@ def _known(kind: EventKind, integration: str, path: str) -> _Kind:
 
 
 def _sized(part: bytes) -> bytes:
-    """Return a part as ``stable_hash`` hashes it."""
+    """Return a part with its length, as ``stable_hash`` does."""
     return len(part).to_bytes(8, "big") + part
 
 
 def _without_models(schema: Any) -> Any:
-    """Return the schema of a model without the model: it takes what the model takes, or less, and never calls Python.
+    """Return a model's schema without the model. It accepts at most what the model accepts, and never calls Python.
 
     Weavr's models check nothing beyond their fields, and keep unknown fields, so those need no look. Of a function that
     nobody here knows the schema keeps the call.
@@ -189,7 +189,7 @@ def _without_models(schema: Any) -> Any:
 
 
 def _pattern_of(function: str, form: Any) -> str | None:
-    """Return a pattern of texts that a function of the models surely takes; None where nothing is known of it."""
+    """Return a pattern of texts that a validator function certainly accepts; None for an unknown function."""
     if function == "Instant._of_text":
         return _TIME
     if function != "_NumberForm._number_of":

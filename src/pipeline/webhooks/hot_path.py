@@ -1,9 +1,9 @@
-"""The hot path: an ordinary request, from its head to its answer, read from top to bottom.
+"""The hot path: handles an ordinary request, from its head to its answer. Read it from top to bottom.
 
-:mod:`pipeline.webhooks.handler` is the plain way and the reference. The hot path takes a request only if the plain way
-would accept it, and then does the same: same record, same answer, same metrics, same log line. It leaves whatever is
-not ordinary to the plain way, before it had any effect. So no refusal is written twice; a publication that fails ends
-in the plain way's code. tests/unit/webhooks/test_hot_path.py compares the two.
+:mod:`pipeline.webhooks.handler` is the plain way and the reference. The hot path handles a request only if the plain
+way would accept it, with the same record, answer, metrics and log line. It passes any other request to the plain way
+before it has an effect. So only the plain way has code for refusals and failed publications.
+tests/unit/webhooks/test_hot_path.py compares the two.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.webhook import Head, HotReader, Ordinary, Routes, Webhook
 
 log = structlog.get_logger("pipeline.webhooks.handler")
-"""The plain way's lines come from there."""
+"""The logger of the plain way, whose lines have this origin."""
 
 SERVER: Final = "card-pipeline"
 
 _PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
-"""A path that stays as it is when it is decoded and normalised."""
+"""A path that decoding and normalising do not change."""
 _NOT_ORDINARY: Final = frozenset({b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"})
 
 Failed = Callable[[BaseException, Head, Webhook], web.Response]
 
 
 class Accepted(web.StreamResponse):
-    """The answer to an accepted request, for all of them: its bytes are made once per second."""
+    """The shared answer to all accepted requests. Its bytes are rendered once per second."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status=status)
@@ -53,34 +53,34 @@ class Accepted(web.StreamResponse):
 
     @property
     def keep_alive(self) -> bool:
-        """The connection stays open."""
+        """True: the connection stays open."""
         return True
 
     def as_bytes(self) -> bytes:
-        """Return what is sent."""
+        """Return the bytes to send."""
         second = int(time.time())
         if second != self._second:
             self._second, self._bytes = second, f"{self._begin}{formatdate(second, usegmt=True)}\r\n\r\n".encode()
         return self._bytes
 
     def as_plain(self) -> web.Response:
-        """Return the same answer as one of the library's, which may end its connection."""
+        """Return the same answer in the library's form, which may close the connection."""
         return web.Response(status=self.status, headers={"Server": SERVER})
 
 
 class HotPath:
-    """Answers ordinary requests: POST to a known path, complete when its head has arrived, authentic, valid, with room.
+    """Answers ordinary requests: a POST to a known path, arrived completely, authentic and valid, with room for it.
 
     Args:
-        webhooks: All; those with a reader have a hot path.
+        webhooks: All webhooks; those with a reader have a hot path.
         settings: Limits and proxies.
-        limits: Shared with the plain way.
-        publishing: Shared with the plain way.
+        limits: The limits that the plain way uses too.
+        publishing: The publishing that the plain way uses too.
         clock: Aware UTC time.
         new_hex: Returns random bytes in hex.
         audited_topics: Topics that AUDIT reads.
-        count: Counts an answer: integration, status, reason, seconds.
-        failed: Counts, logs and answers a publication that failed.
+        count: Counts an answer by integration, status, reason and seconds.
+        failed: Counts, logs and answers a failed publication.
     """
 
     def __init__(
@@ -113,26 +113,26 @@ class HotPath:
         self._failed = failed
         self._answers = {status: Accepted(status) for status in (200, 202, 204)}
         trusted = settings.trusted_proxies
-        # leaves the plain way: the same few senders and proxies all day
+        # differs from the plain way: caches the few senders and proxies of the day
         self._client = lru_cache(maxsize=1024)(lambda peer: client_address(peer, (), trusted))
         self._trusted = trusted
         self.taken = 0
-        """Requests answered here."""
+        """Number of requests that the hot path answered."""
 
     async def answer(self, request: web.BaseRequest, started: float) -> Accepted | web.Response | bytes | None:
-        """Return the answer to an ordinary request; of any other its body, if it was read already, else None.
+        """Answer an ordinary request. For any other, return its body if it was read already, otherwise None.
 
         Args:
-            request: Any.
-            started: When it began, for its time.
+            request: Any request.
+            started: Start time, to measure its duration.
         """
-        # leaves the plain way: the path as it was written is looked up, nothing is decoded
+        # differs from the plain way: looks up the raw path without decoding it
         found = self._readers.get(request.raw_path)
         if found is None or request.method != "POST" or request.version != HttpVersion11 or not request.keep_alive:
             return None
         webhook, reader = found
 
-        # leaves the plain way: names and values stay bytes, and a request that repeats any header is not ordinary
+        # differs from the plain way: names and values stay bytes; a request with a repeated header is not ordinary
         raw = request.raw_headers
         head = {name.lower(): value for name, value in raw}
         if len(head) < len(raw) or not _NOT_ORDINARY.isdisjoint(head):
@@ -146,7 +146,7 @@ class HotPath:
             client = self._client(request.remote)
         else:
             client = client_address(request.remote, (forwarded.decode("latin-1"),), self._trusted)
-        # leaves the plain way: the text is made at once, and log lines get the trace only when one is written
+        # differs from the plain way: renders the header directly; only a log line needs the parsed trace
         given = head.get(b"traceparent")
         if given is None:
             traceparent = f"00-{self._new_hex(16)}-{self._new_hex(8)}-01"
@@ -159,11 +159,11 @@ class HotPath:
         if ordinary is None:
             return body
 
-        # from here on the request has effects, so the plain way can no longer take it
+        # from here on the request has effects, so the plain way can no longer handle it
         self._limits.take(webhook, client, len(body))
         try:
             await self._publishing.one(ordinary.record)
-        except BaseException as error:  # noqa: BLE001 - the plain way raises again what it does not answer
+        except BaseException as error:  # noqa: BLE001 - the plain way raises an error again if it has no answer for it
             known = {"event_id": ordinary.event_id, "subject": ordinary.subject}
             return self._failed(error, Head(request, "", (), client, _trace(traceparent), started, known), webhook)
         finally:
@@ -175,7 +175,7 @@ class HotPath:
         return self._answers[status]
 
     def _log(self, webhook: Webhook, ordinary: Ordinary, client: str, traceparent: str) -> None:
-        """Write the plain way's line. Leaves the plain way: a line that its level drops costs no logger."""
+        """Write the plain way's log line. Differs from the plain way: a line below the level costs no logger."""
         audited = webhook.policy.audit_accepted
         wrapper: Any = structlog.get_config()["wrapper_class"]
         if not wrapper.is_enabled_for(None, logging.INFO if audited else logging.DEBUG):
@@ -195,7 +195,7 @@ class HotPath:
 
 
 def _is_read_whole(webhook: Webhook, reader: HotReader, audited_topics: Collection[TopicName]) -> bool:
-    """Return whether the reader's one record is all that the plain way would publish, and no URL check comes first."""
+    """Return whether the plain way would publish only the reader's record, and make no URL check first."""
     if webhook.url_checks:
         return False
     audited = reader.audited_topic is not None

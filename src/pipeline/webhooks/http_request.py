@@ -1,4 +1,4 @@
-"""Reading an HTTP request whose sender is not known yet: headers, body and client address, all of them bounded."""
+"""Reads headers, body and client address of a request from an unknown sender, with bounds on all of them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.webhooks.answers import Answer, Problem
 _Address = IPv4Address | IPv6Address
 
 _UTF8: Final = frozenset({"utf-8", "utf8"})
-"""The second is no registered name of the charset, but several frameworks send it."""
+"""Names of the charset. The second is not registered, but several frameworks send it."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def headers_of(request: web.BaseRequest) -> Headers:
-    """Return the headers, names in lower case, values as received, repetitions included."""
+    """Return the headers with lower-case names, values as received, and repetitions."""
     return tuple((name.decode("latin-1").lower(), value) for name, value in request.raw_headers)
 
 
@@ -33,10 +33,10 @@ def values_of(headers: Headers, name: str) -> Sequence[str]:
 
 
 def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[IPv4Network | IPv6Network]) -> str:
-    """Return the address nearest to us that is not one of our own proxies, or ``-`` where nothing is known.
+    """Return the nearest address that is not one of our proxies, or ``-`` if it is unknown.
 
-    It reads X-Forwarded-For from the right, as long as a trusted proxy wrote the entry: the first untrusted sender
-    could have invented everything to the left of its own address. An entry that is no address ends the walk.
+    It reads X-Forwarded-For from the right, as long as a trusted proxy wrote the entry. An untrusted sender may have
+    invented all entries to the left of its own address. It stops at an entry that is not an address.
 
     Args:
         peer: The address at the other end of the connection.
@@ -55,7 +55,7 @@ def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Sequ
     return str(current)
 
 
-@lru_cache(maxsize=1024)  # the same few senders and proxies all day
+@lru_cache(maxsize=1024)  # there are few senders and proxies
 def _address(text: str) -> _Address | None:
     text = text.strip().split("%")[0]
     if text.startswith("["):  # [2001:db8::1]:443
@@ -75,7 +75,7 @@ def _within(address: _Address, networks: Sequence[IPv4Network | IPv6Network]) ->
 
 
 def check_media_type(headers: Headers) -> str:
-    """Return the content type as received, if it says that the body is JSON in UTF-8 and not compressed.
+    """Return the content type as received, after checking that the body is uncompressed JSON in UTF-8.
 
     Raises:
         Problem: 415.
@@ -89,7 +89,7 @@ def check_media_type(headers: Headers) -> str:
 
 
 def content_type_of(headers: Headers) -> str:
-    """Return the first content type as received, or ``application/octet-stream`` if there is none."""
+    """Return the first content type as received; ``application/octet-stream`` without one."""
     types = values_of(headers, "content-type")
     return types[0] if types else "application/octet-stream"
 
@@ -103,7 +103,7 @@ def _is_json(content_type: str) -> bool:
 
 
 def check_framing(request: web.BaseRequest, headers: Headers, limit: int) -> None:
-    """Refuse a request whose head announces a body of more than ``limit`` bytes, or one that is encoded for the way.
+    """Refuse a request whose head announces more than ``limit`` bytes, or a transfer encoding other than chunked.
 
     Raises:
         Problem: 413, or 400.
@@ -119,10 +119,10 @@ def check_framing(request: web.BaseRequest, headers: Headers, limit: int) -> Non
 
 
 def arrived_body(request: web.BaseRequest, limit: int) -> bytes | None:
-    """Return the raw body if all of it has arrived already, as it does when a sender writes it together with the head.
+    """Return the raw body if it has arrived completely, as it does if the sender writes it together with the head.
 
     Raises:
-        Problem: 413, it is larger than ``limit`` bytes.
+        Problem: 413, the body is larger than ``limit`` bytes.
     """
     content = request.content
     if not content.is_eof() or content.exception() is not None:
@@ -139,16 +139,16 @@ async def read_body(
     deadline: asyncio.Timeout,
     on_bytes: Callable[[int], None],
 ) -> bytes:
-    """Return the raw body. It uses at most ``limit`` bytes and one network read, whatever length was announced.
+    """Return the raw body. Uses memory for at most ``limit`` bytes and one network read, whatever the head announces.
 
     Args:
-        request: Its head is already checked; a sender that waits for ``100 Continue`` gets it here.
-        limit: Largest size in bytes.
-        deadline: Of the whole body, so that a sender of one byte per second cannot hold a slot.
+        request: The request, with a checked head. A sender that waits for ``100 Continue`` gets it here.
+        limit: Maximum size in bytes.
+        deadline: Deadline for the whole body, so that a slow sender cannot hold a slot for long.
         on_bytes: Called with the size of each piece before it is kept; it may raise to refuse the request.
 
     Raises:
-        TimeoutError: It did not come before the deadline.
+        TimeoutError: The body did not arrive before the deadline.
         Problem: 400 the body ended early or its chunks are broken, 413 too large; or what ``on_bytes`` raises.
     """
     try:

@@ -1,12 +1,12 @@
-"""Limits of the requests in work: of all sources together and of each one, so that no source holds up another.
+"""Limits for requests in work, for all sources together and for each one, so that no source blocks another.
 
-The path of a request names its source, but anyone may send to a path. So the clients of a source form two groups with
-shares of their own: known clients, which sent it an authentic request before, and all others. An attacker competes with
-other unknown clients, and no address takes the whole share of that group. Only authentic requests use up the rate of a
-source.
+The path of a request names its source, but anybody may send to a path. So the clients of a source form two groups, each
+with its own share: known clients, which have sent an authentic request, and all others. An attacker competes only with
+other unknown clients, and no single address gets the whole share of that group. Only authentic requests use up the rate
+of a source.
 
-A request whose body is still to come proves nothing yet, so it gives way: at once to an authentic request of its
-source, and, after a short time, to a newer request of its own client, else of its own group.
+A request is not verified until its body has arrived. Until then it gives way: at once to an authentic request of its
+source, and after a short time to a newer request of its own client, or otherwise of its own group.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from pipeline.webhooks.settings import IngressSettings
 from pipeline.webhooks.webhook import Webhook
 
 _MAX_KNOWN: Final = 4096
-"""Clients remembered of one source; the one that was not seen for the longest time is forgotten first."""
+"""Maximum number of known clients of a source. The least recently seen client is forgotten first."""
 
 _BURST_SECONDS: Final = 2.0
-"""A source that was quiet may send the requests of this time at once."""
+"""A quiet source may send the requests of this many seconds at once."""
 
 _PATIENCE_SECONDS: Final = 0.2
-"""So long a request may wait for its body without giving way to another one that waits for its body, too. Nearly all
-bodies come sooner; an attacker would have to open thousands of connections per second to keep all slots younger."""
+"""Seconds before a request that waits for its body gives way to another waiting request. Nearly all bodies arrive
+earlier. To keep all slots younger than this, an attacker would need thousands of connections per second."""
 
 _ROUNDING: Final = 1e-6
-"""Sums of fractions of seconds are off by less."""
+"""Tolerance for rounding errors in sums of seconds."""
 
 
 class SourceLimits:
     """Admits requests while their source has room.
 
-    With a single source no other needs room: its known clients may use the limits whole, and its rate is limited only
-    if its own table says so.
+    A single source needs to leave no room for others: its known clients may use the whole limits, and its rate is
+    limited only if its own table says so.
 
     Args:
-        webhooks: All sources.
+        webhooks: The webhooks of all sources.
         settings: The limits.
-        metrics: Shows what each source holds.
-        monotonic: Seconds of a clock that never goes back, for the rates.
-        max_sends: How many records the publisher sends at the same time.
+        metrics: Shows the amounts that each source holds.
+        monotonic: Seconds of a monotonic clock, for the rates.
+        max_sends: Maximum number of records that the publisher sends at the same time.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class SourceLimits:
             metrics.ingress_bytes_in_flight.labels(name).set_function(partial(self.body_bytes.held, paths))
 
     async def idle(self) -> None:
-        """Return when no request is in work. The caller sets the timeout."""
+        """Wait until no request is in work. The caller sets the timeout."""
         await self._idle.wait()
 
     @contextmanager
     def waiting(self, webhook: Webhook, client: str, stop: Callable[[], None]) -> Iterator[WaitingRequest]:
-        """Hold a slot for a request whose body is still to come, and the room that its body takes.
+        """Hold a slot, and room for the body, for a request whose body has not arrived yet.
 
         Args:
             webhook: The source.
@@ -110,14 +110,14 @@ class SourceLimits:
 
     @contextmanager
     def publishing(self, webhook: Webhook, client: str, size: int) -> Iterator[None]:
-        """Hold what an authentic request takes of the limits while the block publishes it.
+        """Hold the slot and the bytes of an authentic request while the block publishes it.
 
-        It counts against the rate of its source, and its client is known from now on.
+        The request uses up the rate of its source, and makes its client a known one.
 
         Args:
             webhook: The source.
             client: Address of the sender.
-            size: Of the body.
+            size: Size of the body.
 
         Raises:
             Problem: 503, there is no room, or the source has used up its rate.
@@ -135,9 +135,9 @@ class SourceLimits:
             self.end(request)
 
     def has_room(self, webhook: Webhook, size: int) -> bool:
-        """Return whether :meth:`publishing` would find room at once, so that no other request has to give way.
+        """Return whether :meth:`publishing` would find room without making another request give way.
 
-        It counts nothing. Until the next await, :meth:`take` takes the room.
+        It takes nothing. Call :meth:`take` before the next await to take the room.
         """
         group = (webhook.path, True)
         return (
@@ -148,9 +148,9 @@ class SourceLimits:
         )
 
     def take(self, webhook: Webhook, client: str, size: int) -> None:
-        """Take what :meth:`publishing` takes of an authentic request; :meth:`has_room` has just been True.
+        """Take the same as :meth:`publishing` for an authentic request, directly after :meth:`has_room` returned True.
 
-        The caller calls :meth:`give_back` in the end.
+        The caller must call :meth:`give_back` at the end.
         """
         self._rates[webhook.path].use()
         self._known[webhook.path].add(_network(client))
@@ -158,7 +158,7 @@ class SourceLimits:
         self.begin()
 
     def give_back(self, webhook: Webhook, size: int) -> None:
-        """Give back what :meth:`take` took."""
+        """Give back the amounts of :meth:`take`."""
         self._count(webhook, -1, -size)
         if self.requests.unused:
             self._idle.set()
@@ -170,7 +170,7 @@ class SourceLimits:
         self.sends.shares.take(group, number)
 
     def make_room(self, limit: _Limit, amount: int, request: _Held) -> None:
-        """Return once a request may take an amount of a limit; if need be, others that wait for their bodies give way.
+        """Make room for an amount of a limit; if necessary, make requests that wait for their bodies give way.
 
         Raises:
             Problem: 503, there is no room.
@@ -191,7 +191,7 @@ class SourceLimits:
             self._idle.set()
 
     def begin(self) -> None:
-        """Note that a request is in work."""
+        """Count a request as in work."""
         self._idle.clear()
 
     def _sender(self, webhook: Webhook, client: str) -> _Sender:
@@ -199,7 +199,7 @@ class SourceLimits:
         return _Sender(webhook.path, address, address in self._known[webhook.path])
 
     def _longest_waiting(self, request: _Held) -> WaitingRequest | None:
-        """Return the request that gives way to this one, which may be authentic or wait itself."""
+        """Return the request that should give way to this one, which is either authentic or waiting itself."""
         sender, authentic = request.sender, request.authentic
         latest = self._monotonic() - (0 if authentic else _PATIENCE_SECONDS)
         patient = [one for one, since in self._waiting.items() if since <= latest and one is not request]
@@ -210,10 +210,10 @@ class SourceLimits:
 
 
 class _Held:
-    """What one request holds of the limits, beginning with its slot.
+    """The amounts that one request holds of the limits. The constructor takes the slot.
 
     Raises:
-        Problem: 503, there is none.
+        Problem: 503, there is no free slot.
     """
 
     def __init__(self, limits: SourceLimits, sender: _Sender, *, authentic: bool = False) -> None:
@@ -225,20 +225,20 @@ class _Held:
         limits.begin()
 
     def take(self, limit: _Limit, amount: int) -> None:
-        """Take an amount, or raise a problem: there is no room."""
+        """Take an amount; raise Problem if there is no room."""
         self._limits.make_room(limit, amount, self)
         limit.count(self.sender, amount)
         self._held[limit] += amount
 
     def give_back(self) -> None:
-        """Give everything back, once."""
+        """Give everything back; a second call does nothing."""
         for limit, amount in self._held.items():
             limit.count(self.sender, -amount)
         self._held.clear()
 
 
 class WaitingRequest(_Held):
-    """A request whose body is still to come. Made by :meth:`SourceLimits.waiting`."""
+    """A request that waits for its body. Made by :meth:`SourceLimits.waiting`."""
 
     def __init__(self, limits: SourceLimits, sender: _Sender, stop: Callable[[], None]) -> None:
         """See :meth:`SourceLimits.waiting`."""
@@ -248,7 +248,7 @@ class WaitingRequest(_Held):
         """Whether it lost its slot to another request."""
 
     def received(self, size: int) -> None:
-        """Take room for bytes of the body, which have just arrived.
+        """Take room for newly arrived bytes of the body.
 
         Raises:
             Problem: 503, there is no room for them, or the request gave way to another one.
@@ -270,7 +270,7 @@ def gave_way() -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class _Sender:
-    """Whom a request counts for: the source whose path it names, and its client."""
+    """The source of a request, by its path, and the client."""
 
     path: str
     address: str
@@ -285,8 +285,8 @@ class _Limit:
     """One limit, shared by the groups of clients of all sources.
 
     Args:
-        name: Reason of a refusal if nobody finds room.
-        source: Reason of a refusal if the source's known clients find none.
+        name: Reason of a refusal if there is no room for anybody.
+        source: Reason of a refusal if there is no room for the source's known clients.
         total: The limit.
         alone: Whether there is a single source.
     """
@@ -311,7 +311,7 @@ class _Limit:
         return amount <= self.shares.free and amount <= self._room_of_known(group)
 
     def refusal(self, sender: _Sender, amount: int) -> Problem | None:
-        """Return why the sender may not take an amount now; None: it may."""
+        """Return the refusal if the sender may not take an amount now; None if it may."""
         if amount > self.shares.free:
             return temporary(Answer.OVERLOADED, self._name)
         if amount > self._room(sender):
@@ -325,11 +325,11 @@ class _Limit:
         return self.shares.room(sender.group) - self._unknown[sender]
 
     def _room_of_known(self, group: tuple[str, bool]) -> int:
-        """Return how much a group of known clients may take now; a source without others may take all that is free."""
+        """Return how much a group of known clients may take now; a single source may take everything that is free."""
         return self.shares.free if self._alone else self.shares.room(group)
 
     def count(self, sender: _Sender, amount: int) -> None:
-        """Count an amount as held by a sender, or no longer held where it is negative."""
+        """Count an amount as held by a sender; a negative amount as given back."""
         self.shares.take(sender.group, amount)
         if not sender.known:
             self._unknown[sender] += amount
@@ -347,20 +347,20 @@ class _Rate:
 
     @property
     def wait(self) -> float:
-        """Seconds until the next request may come; 0 if it may come now."""
+        """Seconds until the next request is allowed; 0 if it is allowed now."""
         if not self._seconds_each:
             return 0.0
         wait = self._paid_until + self._seconds_each - self._monotonic() - _BURST_SECONDS
         return wait if wait > _ROUNDING else 0.0
 
     def check(self) -> None:
-        """Raise if the rate is used up; count nothing."""
+        """Raise Problem if the rate is used up. Does not count a request."""
         wait = self.wait
         if wait:
             raise temporary(Answer.SOURCE_OVERLOADED, "source_rate", wait)
 
     def use(self) -> None:
-        """Count one request, or raise if the rate is used up."""
+        """Count one request; raise Problem if the rate is used up."""
         self.check()
         self._paid_until = max(self._paid_until, self._monotonic()) + self._seconds_each
 
@@ -383,5 +383,5 @@ class _KnownClients:
 
 @lru_cache(maxsize=1024)
 def _network(client: str) -> str:
-    """Return the client's address; of IPv6 the network, since one client has many addresses."""
+    """Return the client's address, or for IPv6 its network, since one client has many addresses."""
     return str(IPv6Network((client, 64), strict=False)) if ":" in client else client

@@ -1,4 +1,4 @@
-"""Quarantined requests, which were authentic but did not fit: show them, and release them after a fix. Pure."""
+"""Quarantined requests, which were authentic but invalid: decodes, shows and releases them. Does no I/O."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CORE: Final = frozenset(
     {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_partitionkey"}
     | {"ce_dataschema", "content-type", ENCODING_HEADER, "traceparent", REASONS}
 )
-"""Headers that a release writes again or drops."""
+"""Headers that a release rewrites or drops."""
 
 _HIDDEN: Final = "(not shown)"
 _URLS: Final = frozenset(FIELDS.values())
@@ -51,13 +51,13 @@ class Quarantined:
     """One record of quarantine.
 
     Attributes:
-        id: Identifier of the request, equal for its repeats; commands name it.
-        integration: The integration whose webhook it came to.
+        id: Identifier of the request, equal for its repeats. Commands use it.
+        integration: The integration whose webhook received it.
         path: That webhook's path.
         at: When it was received.
-        reasons: ``field:rule`` of what was wrong then.
-        request: What was received, as far as the record stores it. Holds bearer URLs, personal data, tokens.
-        traceparent: Of the request.
+        reasons: The broken rules at that time, as ``field:rule``.
+        request: The stored part of the request. It contains bearer URLs, personal data and tokens.
+        traceparent: Trace context of the request.
         kept: The record's other headers: integration, path, signature.
         position: The position of its record.
     """
@@ -75,17 +75,17 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What a release publishes: the record, then the audit event."""
+    """The records that a release publishes: first the event, then the audit event."""
 
     record: OutgoingRecord
     event: AuditEvent
 
 
 def read_quarantined(record: Record) -> Quarantined:
-    """Return what a record of the quarantine topic holds.
+    """Decode a record of a quarantine topic.
 
     Raises:
-        PoisonRecord: The ingress did not write it: a header is missing or unreadable.
+        PoisonRecord: A header is missing or unreadable, so the ingress did not write the record.
     """
     headers = first_values(record.headers)
     kept = tuple((name, value) for name, value in record.headers if name not in _CORE)
@@ -115,7 +115,7 @@ def read_quarantined(record: Record) -> Quarantined:
 
 
 def shown(item: Quarantined) -> dict[str, JsonValue]:
-    """Return what may be displayed: no query of a URL, no run of digits, no unknown field, no signature."""
+    """Return a masked view, without queries of URLs, runs of digits, unknown fields and signatures."""
     return {
         "id": item.id,
         "integration": item.integration,
@@ -131,7 +131,7 @@ def shown(item: Quarantined) -> dict[str, JsonValue]:
 
 
 def findings_now(item: Quarantined, source: Source) -> tuple[Finding, ...]:
-    """Return what is wrong with it under the present configuration; empty: it can be released."""
+    """Return its faults under the current configuration; empty if it can be released."""
     try:
         source.identify(item.request)
     except InvalidBody as invalid:
@@ -140,14 +140,14 @@ def findings_now(item: Quarantined, source: Source) -> tuple[Finding, ...]:
 
 
 def release(item: Quarantined, source: Source, *, now: datetime, actor: str) -> Release:
-    """Return the records that release a request, as if it had been accepted when it was received.
+    """Return the records to publish as if the request had been accepted when it arrived.
 
-    Deterministic except for the audit event's time: the record's id is the one that the ingress would give the same
-    request today, so a release, its repetition and a repeat by the sender are one event.
+    They are deterministic, except for the audit event's time. The record has the id that the ingress would give the
+    same request today, so a release, its repetition and a repeat by the sender are one event.
 
     Args:
-        item: What was quarantined.
-        source: The source of its integration, as configured now.
+        item: The quarantined request.
+        source: The currently configured source of its integration.
         now: Aware UTC time.
         actor: Who releases it, e.g. ``cli:operator``.
 
@@ -180,7 +180,7 @@ def release(item: Quarantined, source: Source, *, now: datetime, actor: str) -> 
 
 
 def _masked_body(item: Quarantined) -> dict[str, JsonValue] | None:
-    """Return the body, masked. No field of anything but an announcement is known here."""
+    """Return the masked body. Known fields exist only for announcements."""
     known = item.position.topic == Topic.BATCH_QUARANTINE
     try:
         body = item.request.json_body
@@ -190,7 +190,7 @@ def _masked_body(item: Quarantined) -> dict[str, JsonValue] | None:
 
 
 def masked_announcement(body: bytes, names: Mapping[str, None] | None = None) -> dict[str, JsonValue] | None:
-    """Return the known fields of an announcement, masked, and the number of others; None if it is no JSON object.
+    """Return the known fields of an announcement, masked, and the number of others; None if it is not a JSON object.
 
     Args:
         body: As received.

@@ -41,13 +41,13 @@ _MAX_REASONS: Final = 16
 
 
 def accepted(received: Received, found: Identified, *, audited: bool = False) -> OutgoingRecord:
-    """Return the record of an event: the body as received, and everything known about it in headers.
+    """Return the record of an event: the body as received, with all other facts in headers.
 
     Args:
         received: The request.
-        found: Which event it is.
-        audited: Whether the record has what AUDIT needs to build the audit event from it. AUDIT takes such a record for
-            a webhook whose audit event nobody publishes.
+        found: The event.
+        audited: Whether the record gets the headers from which AUDIT builds the audit event. AUDIT assumes that nobody
+            publishes the audit event of such a record.
     """
     headers = EventHeaders(
         id=found.id,
@@ -66,7 +66,7 @@ def accepted(received: Received, found: Identified, *, audited: bool = False) ->
 
 
 def audited(received: Received, found: Identified, audited_topics: Collection[TopicName]) -> list[OutgoingRecord]:
-    """Return what to publish of an event that is audited: its record, and the audit event if AUDIT needs one."""
+    """Return the records of an audited event: its own, and an audit event if AUDIT does not read its topic."""
     record = accepted(received, found, audited=True)
     event = None if found.topic in audited_topics else accepted_event(record)
     if event is None:
@@ -81,7 +81,7 @@ def _audit_headers(received: Received, found: Identified) -> Headers:
 
 
 def quarantined(received: Received, invalid: InvalidBody) -> OutgoingRecord:
-    """Return the quarantine record. A repeated request has the same id, so that readers recognise the repeat."""
+    """Return the quarantine record. A repeated request gets the same id, so that readers recognise the repeat."""
     integration = received.webhook.integration
     headers = EventHeaders(
         id=_quarantine_id(received, invalid),
@@ -134,21 +134,21 @@ def quarantined_event(received: Received, invalid: InvalidBody) -> AuditEvent:
 
 
 class DurablePublishing:
-    """Publishes records one after another, so that the audit log never mentions an event that is not in its topic."""
+    """Publishes records one after another, so that the audit log never mentions an event that its topic lacks."""
 
     def __init__(self, publisher: Publisher, *, deadline_seconds: float) -> None:
-        """Take the deadline for all records of a request together."""
+        """Take the deadline in seconds for all records of a request together."""
         self._publisher = publisher
         self._deadline = deadline_seconds
         self._deadlines = Deadlines(deadline_seconds, _Deadline.expire)
 
     async def all(self, *records: OutgoingRecord) -> None:
-        """Return when every in-sync replica has every record.
+        """Publish records; return when every in-sync replica has all of them.
 
         After a failure the first record may be durable. A repeat is safe, because ids are deterministic.
 
         Raises:
-            Problem: 413 if a record is too large for the broker; 503 for any fault that may pass.
+            Problem: 413 if a record is too large for the broker; 503 for any temporary fault.
         """
         try:
             async with asyncio.timeout(self._deadline):
@@ -158,7 +158,7 @@ class DurablePublishing:
             raise _problem(error) from error
 
     async def one(self, record: OutgoingRecord) -> None:
-        """Return when every in-sync replica has the record; see :meth:`all`. One timer serves all such publications."""
+        """Publish one record like :meth:`all`. One timer serves all such publications."""
         deadline = _Deadline()
         self._deadlines.add(deadline)
         try:
@@ -174,7 +174,7 @@ class DurablePublishing:
 
 
 def _problem(error: Exception) -> Problem:
-    """Return the answer to a publication that failed."""
+    """Return the answer to a failed publication."""
     if isinstance(error, TimeoutError):
         return temporary(Answer.BROKER_UNAVAILABLE, "deadline")
     if isinstance(error, Overloaded):
@@ -185,7 +185,7 @@ def _problem(error: Exception) -> Problem:
 
 
 class _Deadline:
-    """The time of one task's work: what ``asyncio.timeout`` does, without a timer of its own."""
+    """A timeout for one task's work, like ``asyncio.timeout`` but without its own timer."""
 
     __slots__ = ("_cancelling", "_expired", "_task", "over")
 
@@ -196,7 +196,7 @@ class _Deadline:
         self._cancelling = task.cancelling()
         self._expired = False
         self.over = False
-        """Set when the work has ended."""
+        """Whether the work has ended."""
 
     def done(self) -> bool:
         """Return whether the work has ended."""
@@ -208,5 +208,5 @@ class _Deadline:
         self._task.cancel()
 
     def ended_it(self) -> bool:
-        """Return whether a cancellation that has arrived is this deadline's, and nobody else's."""
+        """Return whether this deadline alone caused the cancellation."""
         return self._expired and self._task.uncancel() <= self._cancelling

@@ -1,4 +1,4 @@
-"""Refused requests, in the log and in the audit log: a flood of them must flood neither."""
+"""Logs and audits refused requests, without letting a flood of requests flood the logs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pipeline.webhooks.records import ACTOR
 log = structlog.get_logger(__name__)
 
 _LINES: Final = 10
-"""Lines per interval of one kind of refusal. A flood must not fill the disk, or hide other lines."""
+"""Maximum number of lines per interval for one kind of refusal, so that a flood cannot fill the disk."""
 _SERVER_ERROR: Final = 500
 
 _INTERVAL: Final = 60.0
-"""At most one audit event a minute, however many requests are refused. The metric shows an attack sooner."""
+"""Seconds between two audit events, however many requests are refused. The metric shows an attack earlier."""
 
 
 class RefusalLog:
-    """Logs refused requests: a few lines a minute of each kind, then one line with the number of all others.
+    """Logs refused requests: a few lines a minute for each kind, then one line with the number of the rest.
 
     Memory is bounded by integrations times statuses times reasons.
     """
@@ -37,14 +37,14 @@ class RefusalLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def refused(self, integration: str, status: int, reason: str, client: str, known: Mapping[str, str]) -> None:
-        """Log one, unless there were many of its kind already.
+        """Log a refusal, unless there were already many of its kind.
 
         Args:
             integration: Name of its source, or ``unknown``.
-            status: What it was answered.
-            reason: Exact reason, from a closed set.
+            status: HTTP status of the answer.
+            reason: Reason, from a closed set.
             client: Address of the sender.
-            known: What may be logged of an authentic event.
+            known: Loggable facts about an authentic event.
         """
         kind = (integration, status, reason)
         self._seen[kind] += 1
@@ -55,7 +55,7 @@ class RefusalLog:
             write("webhook_refused", integration=integration, status=status, reason=reason, client=client, **known)
 
     def flush(self) -> None:
-        """Log the number of those that were left out, and begin again."""
+        """Log the number of omitted lines, and start again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -71,15 +71,15 @@ class RefusalLog:
 class RefusalCounts:
     """Counts refusals by integration and reason, and writes them to the audit log once per interval.
 
-    It keeps an event whose publication failed and sends it again unchanged, so nothing is counted twice; refusals that
-    come meanwhile go into the next event. Memory is bounded by integrations times reasons. A crash loses the counts of
+    If a publication fails, it keeps the event and sends it again unchanged, so that nothing is counted twice. Refusals
+    in the meantime go into the next event. Memory is bounded by integrations times reasons. A crash loses the counts of
     one interval.
 
     Args:
-        publisher: Where the events go.
+        publisher: Publishes the events.
         clock: Aware UTC time.
         instance: Distinguishes the events of this process from those of the other ingress processes.
-        deadline: Seconds that one publication may take.
+        deadline: Maximum duration of one publication, in seconds.
         interval: Seconds between two events.
     """
 
@@ -106,19 +106,19 @@ class RefusalCounts:
         self._counts[integration, reason] += 1
 
     async def run(self) -> None:
-        """Flush once per interval, for ever; ends only by cancellation or by an unexpected error."""
+        """Flush once per interval, until cancelled or until an unexpected error."""
         while True:
             await asyncio.sleep(self._interval)
             await self.flush()
 
     async def flush(self) -> None:
-        """Publish what was counted since the last time, if anything. While the broker is unavailable, keep it."""
+        """Publish the new counts, if any. Keep them while the broker is unavailable."""
         if await self._send() and self._counts:
             self._unsent = self._take()
             await self._send()
 
     async def _send(self) -> bool:
-        """Return whether nothing is left unsent."""
+        """Send the pending event; return whether nothing is left to send."""
         if self._unsent is None:
             return True
         try:

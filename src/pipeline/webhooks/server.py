@@ -18,24 +18,24 @@ from pipeline.webhooks.settings import IngressSettings
 log = structlog.get_logger(__name__)
 
 _LINGER_SECONDS: Final = 2.0
-"""How long the server goes on reading a refused body, so that its sender gets to see the answer."""
+"""How long the server continues to read a refused body, so that the sender can read the answer."""
 
 _BACKLOG: Final = 1024
-"""Connections that the system accepts while the process is busy; Linux cuts it to net.core.somaxconn (4,096)."""
+"""Backlog of connections while the process is busy. Linux limits it to net.core.somaxconn (4,096)."""
 
 _CLOSE_SECONDS: Final = 0.25
-"""Time to write the last answers, after all requests were answered or cut."""
+"""Seconds to write the last answers, after all requests were answered or cut."""
 
 
 class IngressServer:
     """Serves an :class:`Ingress` until it is stopped.
 
-    ``start``; then, on SIGTERM, ``begin_drain``, wait ``settings.drain_seconds``, ``stop``. One use only.
+    Call ``start``. On SIGTERM, call ``begin_drain``, wait ``settings.drain_seconds``, call ``stop``. Use it only once.
 
     Args:
         ingress: Answers the requests.
         refusals: Flushed regularly while serving, and once more at the end.
-        settings: Address, idle timeout.
+        settings: Address and idle timeout.
         shares_port: Whether other processes of the same user may listen on its port (``SO_REUSEPORT``).
     """
 
@@ -53,10 +53,10 @@ class IngressServer:
 
     @property
     def url(self) -> str:
-        """``http://host:port``, with the port that it really listens on; still known after a stop.
+        """``http://host:port`` with the actual port; also available after a stop.
 
         Raises:
-            RuntimeError: Not started.
+            RuntimeError: The server is not started.
         """
         if self._url is None:
             raise RuntimeError("The ingress is not started")
@@ -64,11 +64,11 @@ class IngressServer:
 
     @property
     def ready(self) -> bool:
-        """Whether it wants new requests: it has started, is not draining, and no background task has failed."""
+        """Whether it accepts new requests: it is started, not draining, and no background task has failed."""
         return self._flusher is not None and not self._flusher.done() and not self._ingress.draining
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
             FatalError: It cannot listen on the address.
@@ -101,10 +101,10 @@ class IngressServer:
         self._flusher = asyncio.create_task(self._refusals.run(), name="ingress-refusals")
 
     async def wait(self) -> None:
-        """Return when the server has stopped; for the caller's task group.
+        """Wait until the server has stopped. Run it in the caller's task group.
 
         Raises:
-            Exception: The background task failed unexpectedly: stop the process.
+            Exception: The background task failed unexpectedly; the process must stop.
         """
         if self._flusher is not None:
             await asyncio.wait([self._flusher])
@@ -112,14 +112,14 @@ class IngressServer:
                 self._flusher.result()
 
     def begin_drain(self) -> None:
-        """Report not ready, but go on serving; each answer closes its connection."""
+        """Report not ready, but continue to serve; each answer closes its connection."""
         self._ingress.draining = True
         log.info("ingress_draining")
 
     async def stop(self, grace: float) -> None:
         """Close the socket, let requests in work finish for ``grace`` seconds, cut the rest, flush the counts.
 
-        A request that is cut gets no answer, so its sender repeats it. Stopping a second time does nothing.
+        A cut request gets no answer, so its sender repeats it. A second call does nothing.
         """
         runner, self._runner = self._runner, None
         if runner is None or self._server is None or self._flusher is None:

@@ -1,4 +1,4 @@
-"""Where the ingress listens, how much it reads and how long it waits."""
+"""Settings of the ingress: address, sizes, times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.units import Bytes, Count, Port, Seconds
 
 
 class IngressSettings(BaseModel):
-    """The public server. The webhooks it accepts are configured per integration. Limits hold per process."""
+    """The public server. The webhooks it accepts are configured per integration. Limits apply to each process."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,17 +21,17 @@ class IngressSettings(BaseModel):
         min_length=1,
         description="Address to listen on. Set 0.0.0.0 in a container, behind a proxy that terminates TLS",
     )
-    port: Port = Field(default=8080, description="Port to listen on; 0 takes a free one")
+    port: Port = Field(default=8080, description="Port to listen on; 0 picks a free port")
     max_body_bytes: Bytes = Field(
         default=524_288,
         ge=1024,
         le=LARGEST_BODY,
-        description="A larger request body is refused with 413. Keep it below kafka.max_record_bytes",
+        description="Maximum size of a request body; a larger one is refused with 413. Keep it below kafka.max_record_bytes",
     )
     read_timeout_seconds: Seconds = Field(
         default=10.0,
         gt=0,
-        description="How long a request may take to send its body, else it is answered 408. Raise it for senders on slow networks",
+        description="How long the body of a request may take to arrive; a slower request is answered with 408. Raise it for senders on slow networks",
     )
     idle_timeout_seconds: Seconds = Field(
         default=75.0,
@@ -41,45 +41,45 @@ class IngressSettings(BaseModel):
     deadline_seconds: Seconds = Field(
         default=8.0,
         gt=0,
-        description="How long a webhook may wait for every in-sync replica to store it, else it is answered 503. Keep it below the timeout of the sender",
+        description="How long a webhook may wait until every in-sync replica has stored it; after that it is answered with 503. Keep it below the timeout of the sender",
     )
     max_connections: Count = Field(
         default=4096,
         ge=16,
-        description="Connections open at the same time; for each one more an idle one is closed, and no request in work. The limit of open files (`ulimit -n`) must allow 256 more, else the ingress warns and keeps to fewer",
+        description="Maximum number of open connections. For each further one the ingress closes an idle connection, never one with a request in work. The limit of open files (`ulimit -n`) must be 256 higher; otherwise the ingress warns and allows fewer connections",
     )
     max_in_flight: Count = Field(
         default=512,
         ge=1,
-        description="Requests handled at the same time; further ones are answered 503 at once. With several sources, one alone gets two thirds of them",
+        description="Maximum number of requests in work; further requests are answered with 503 at once. With several sources, a single one gets at most two thirds",
     )
     max_in_flight_bytes: Bytes = Field(
         default=67_108_864,
         ge=1024,
-        description="Bytes of bodies held at the same time; a request that finds no room is answered 503. Lower it to save memory, to no less than four times max_body_bytes. With several sources, one alone gets two thirds of them",
+        description="Maximum number of bytes of bodies in memory; a request without room is answered with 503. Lower it to save memory, but not below four times max_body_bytes. With several sources, a single one gets at most two thirds",
     )
     source_requests_per_second: Count = Field(
         default=1000,
         ge=1,
-        description="Authentic requests that one source may send per second to one ingress process, on average; it may burst for two seconds, then it is answered 503. A source's own requests_per_second overrides it. With a single source it does not apply: no other needs room",
+        description="Authentic requests that one source may send per second to one ingress process, on average. It may send the requests of two seconds at once; further ones are answered with 503. A source's own requests_per_second overrides it. It does not apply to a single source, which leaves no other without room",
     )
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
         default=(),
-        description="Networks (CIDR) of the proxies whose X-Forwarded-For is believed; by default none",
+        description="Networks (CIDR) of the proxies whose X-Forwarded-For the ingress trusts; default: none",
     )
     capture_dir: Path | None = Field(
         default=None,
-        description="Folder in which `pipeline sources capture` talks to the ingress processes of this machine; default: capturing is off. Captured requests may hold secrets: give the folder to the user of the ingress alone",
+        description="Folder in which `pipeline sources capture` and the ingress processes of this machine exchange files; default: capturing is off. Captured requests may contain secrets, so only the user of the ingress may have access to the folder",
     )
     alarm_interval_seconds: Seconds = Field(
         default=60.0,
         gt=0,
-        description="An alarm of one source and kind is logged at most once in this time; the metric counts every one. Raise it if each line pages a person",
+        description="Minimum time between two log lines for the same kind of alarm of the same source; the metric counts every alarm. Raise it if each line pages a person",
     )
     drain_seconds: Seconds = Field(
         default=5.0,
         ge=0,
-        description="How long the ingress keeps serving after SIGTERM, while it reports not ready. Make it as long as your proxy needs to stop sending requests",
+        description="How long the ingress continues to serve after SIGTERM, while it reports not ready. Set it to the time that your proxy needs to stop sending requests",
     )
 
     @model_validator(mode="after")
@@ -94,5 +94,5 @@ class IngressSettings(BaseModel):
 
     @property
     def stop_grace_seconds(self) -> float:
-        """How long requests may still run after ``drain_seconds``: as long as one takes at most, so that none is cut."""
+        """How long requests may run after ``drain_seconds``: the maximum duration of a request, so that none is cut."""
         return self.read_timeout_seconds + self.deadline_seconds

@@ -1,4 +1,4 @@
-"""Sources of webhooks, one module each: which event a request is, its topic, key and id. Pure.
+"""Sources of webhooks, one module each. A source finds the event, topic, key and id of a request; it does no I/O.
 
 To add a source, see docs/how-to/write-a-source.md.
 """

@@ -1,4 +1,4 @@
-"""Sources that need configuration only: senders that sign with an HMAC, and Standard Webhooks."""
+"""Sources that need only settings: senders that sign with an HMAC, and Standard Webhooks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.webhooks.verification import (
 )
 
 _LONGEST: Final = 256
-"""Most characters of a type, and of a key that is not hashed."""
+"""Maximum length of a type, and of a key that is not hashed."""
 
 _TEXT: Final = "text:"
 
@@ -30,17 +30,18 @@ _NOT_JSON: Final = frozenset({"not_json", "not_utf8", "too_many"})
 
 
 class ConfiguredSource:
-    """Finds id, type and key where the settings say; see :class:`~pipeline.webhooks.sources.protocols.Source`.
+    """Finds id, type and key as the settings define; see :class:`~pipeline.webhooks.sources.protocols.Source`.
 
-    It keeps what it does not understand, and never refuses it. A body that is neither a strict JSON object nor a form
-    has no values; if its Content-Type or Content-Encoding promises otherwise, the request is not understood. Nor is a
-    header with several different values: others may read another of them.
+    It never refuses a request that it does not understand; such requests go to quarantine. A body that is neither a
+    strict JSON object nor a form has no values. A request is not understood if its Content-Type or Content-Encoding
+    promises a readable body but the body is not, or if a header has several different values, of which other readers
+    may choose another one.
 
     Args:
         name: Name of the source.
-        attributes: Which values are id, type and key.
-        signed_at: Returns the text of the time of signing, which is part of the identity of an event without id: two
-            events can have equal bodies.
+        attributes: The values that are id, type and key.
+        signed_at: Returns the text of the time of signing. It is part of the identity of an event without an id, since
+            two events can have equal bodies.
     """
 
     policy: Final = Policy(success=200, unverified=401, invalid="keep", any_media_type=True, audit_accepted=False)
@@ -100,20 +101,20 @@ class ConfiguredSource:
 
 
 def _is_unreadable(request: WebhookRequest, fault: InvalidBody) -> bool:
-    """Return whether a subscriber could not read the event either, although the request says what its body is."""
+    """Return whether a subscriber could not read the event, although the request declares the type of its body."""
     rules = {finding.rule for finding in fault.findings}
     return bool(rules & _ENCODING_RULES) or (says_json(request.content_type) and bool(rules & _NOT_JSON))
 
 
 class _FirstOf:
-    """The first of the named values that a request has."""
+    """The first of several values that a request has."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._values = tuple(one if one.startswith(_TEXT) else RequestValue.parse(one) for one in names)
         self.reads_body = any(isinstance(one, RequestValue) and one.kind == "json" for one in self._values)
 
     def text(self, headers: Headers, document: Mapping[str, Any]) -> str | None:
-        """Return it as text, or None; empty text, and anything but text and whole numbers, is skipped."""
+        """Return the value as text, or None. Skips empty text, and values other than text and whole numbers."""
         for value in self._values:
             found = value.removeprefix(_TEXT) if isinstance(value, str) else _found(value, headers, document)
             if found:
@@ -145,7 +146,7 @@ def _verifier(
 
 
 def _time_of(spec: HmacSpec) -> Callable[[Headers], bytes]:
-    """Return a function that reads the time of signing from headers; a time in the body is part of the body anyway."""
+    """Return a function that reads the time of signing from headers. A time in the body is already part of the body."""
     time, fields = spec.time_of_signing, spec.fields
     if time is None or time.kind == "json":
         return lambda _: b""

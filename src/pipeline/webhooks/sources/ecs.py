@@ -17,7 +17,7 @@ from pipeline.webhooks.sources.settings import EcsOptions
 from pipeline.webhooks.verification import Secret, scheme_of
 
 ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
-"""Pydantic would take a number in quotes for a Unix time, and nobody has agreed on its unit."""
+"""The form of a time. Without it, pydantic would read a number in quotes as a Unix time of unknown unit."""
 
 _ISO_REMEDY: Final = "Send an ISO 8601 time with a zone, such as 2026-01-22T22:43:59.295Z"
 
@@ -37,13 +37,13 @@ URL_REMEDIES: Final = {
 class EcsSource:
     """Identifies announcements of card batch jobs; see :class:`~pipeline.webhooks.sources.protocols.Source`.
 
-    It accepts unknown fields: the webhook is in beta, and the record's value is the body as received anyway. It accepts
-    an ``expires_at`` in the past too: such a job ends in its recorded outcome or in a failure callback.
+    It accepts unknown fields, because the webhook is in beta and the record's value is the body as received anyway. It
+    also accepts an ``expires_at`` in the past: such a job ends in its recorded outcome or in a failure callback.
 
     Args:
         integration: Name of the integration.
-        hosts: Hosts that its URLs may name.
-        success: Status that tells ECS that an announcement is safe.
+        hosts: Allowed hosts of its URLs.
+        success: HTTP status for a stored announcement.
     """
 
     def __init__(self, integration: str, hosts: HostRules, success: SuccessStatus = 202) -> None:
@@ -79,7 +79,7 @@ class EcsSource:
         """Return the validated announcement.
 
         Raises:
-            InvalidBody: The body breaks rules; it lists all of them, each once per field.
+            InvalidBody: The body breaks rules. It lists each broken rule of each field once.
         """
         data = parse_object(body)
         findings: list[Finding] = []
@@ -107,7 +107,7 @@ class EcsSource:
         try:
             check_url(url, self._hosts, purpose)
         except AddressRefused as error:
-            # the error's own text names the host and our settings, which the sender must not see
+            # the error's text contains the host and our settings, which the sender must not see
             yield Finding(field, error.code, URL_REMEDIES.get(error.code, "Send another URL"))
 
 

@@ -1,4 +1,4 @@
-"""Turns a model's validation errors into findings. Their rules are our own: no library upgrade changes them."""
+"""Turns a model's validation errors into findings. Rules have our own names, which no library upgrade changes."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ RULES: Final[Mapping[str, tuple[str, _Remedy]]] = {
 """Error type of pydantic or of the contracts -> rule and remedy; ``value_error`` is ECS's validator of timestamps."""
 
 _NAME: Final = re.compile(r"[A-Za-z_-]{1,64}[0-9]{0,2}")
-"""The form of field names; a key of a map may be anything, even a card number."""
+"""The form of field names. A key of a map may be anything, even a card number."""
 
 _MOST: Final = 20
-"""Findings in one answer: an array of 10,000 wrong elements must not make an answer of a megabyte."""
+"""Maximum number of findings in an answer, so that 10,000 wrong elements do not make an answer of a megabyte."""
 
 _TOO_MANY: Final = 10_000
-"""Above so many errors none is listed: 250 kB of wrong elements would block the process for seconds."""
+"""With more errors than this, none is listed: 250 kB of wrong elements would block the process for seconds."""
 
 OTHER: Final = ("invalid", lambda _: "Compare this field with the data contract")
 

@@ -1,4 +1,4 @@
-"""From the name in the settings to a kind of source, by its entry point."""
+"""Finds the kind of source for a name in the settings, by its entry point."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ENTRY_POINT_GROUP: Final = "card_pipeline.sources"
 
 
 def load_kind(name: str) -> SourceKind:
-    """Return the installed kind of source of that name.
+    """Return the installed kind of source with this name.
 
     Raises:
-        FatalError: It is not installed (the message lists what is), it cannot be imported, or it is no kind of source.
+        FatalError: It is not installed (the message lists those that are), not importable, or not a kind of source.
     """
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         return _checked(_import(point), point)

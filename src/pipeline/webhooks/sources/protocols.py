@@ -1,4 +1,4 @@
-"""The parts of a source of webhooks: how a request is verified, which event it is, how it is answered."""
+"""The parts of a source of webhooks: verification, identification and policy."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from pipeline.webhooks.http_request import content_type_of
 from pipeline.webhooks.verification import Reason, Scheme, Secret, SignatureRefused
 
 SuccessStatus = Literal[200, 202, 204]
-"""The status that a sender takes for success, as its source is configured."""
+"""The HTTP status for success that a sender expects."""
 
 SignedBody = Literal["as-sent", "plain"]
-"""Which bytes of an encoded body a sender signs: those that it sends, or those without the encoding."""
+"""The bytes of an encoded body that a sender signs: as sent, or before encoding."""
 
 UnverifiedStatus = Literal[401, 503]
-"""Answer to a well-formed, fresh request that no secret verifies: 401 ends it, 503 makes the sender repeat it."""
+"""Answer to a well-formed, fresh request that no secret verifies: 401 is final, 503 makes the sender repeat it."""
 
 UNKNOWN_PATH: Final = "unknown_path"
-"""Rule of a request whose path names no known kind of event; its sender may have added a kind."""
+"""Rule for a path of an unknown kind of event. The sender may have added a kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """One request, as far as it says which event it is.
+    """The parts of a request that verification and identification use.
 
     Attributes:
-        path: Path below the webhook's own, such as ``/managed_cards/watch``; empty where there is none.
-        headers: Names in lower case, values as received, repetitions included. A verifier gets all of them; a source
-            only those that its verifier stores with the record, so that it finds the same again in the record.
+        path: Path relative to the webhook's path, such as ``/managed_cards/watch``; may be empty.
+        headers: Names in lower case, values as received, with repetitions. A verifier gets all headers. A source gets
+            only those that the record stores, so that it finds the same result from the record.
         body: The raw bytes.
         client: Address of the sender, behind trusted proxies; ``-`` if it is not known.
-        content_type: As received; ``application/octet-stream`` where there is none.
-        encoding: How the body is encoded, as :func:`~pipeline.contracts.bodies.encoding_of` names it.
-        most_bytes: Most bytes that the body may have without its encoding.
+        content_type: As received; ``application/octet-stream`` without one.
+        encoding: Encoding of the body, from :func:`~pipeline.contracts.bodies.encoding_of`.
+        most_bytes: Maximum size of the decoded body in bytes.
     """
 
     path: str = field(repr=False)
@@ -57,31 +57,31 @@ class WebhookRequest:
     def received(
         cls, path: str, headers: Headers, body: bytes, client: str = "-", most_bytes: int = LARGEST_BODY
     ) -> Self:
-        """Return a request as it arrived; its headers say how to read the body.
+        """Return a request as it arrived. Its headers define how to read the body.
 
         Args:
-            path: Path below the webhook's own.
-            headers: All of them, names in lower case.
+            path: Path relative to the webhook's path.
+            headers: All headers, with lower-case names.
             body: The raw bytes.
             client: Address of the sender.
-            most_bytes: Most bytes that the body may have without its encoding.
+            most_bytes: Maximum size of the decoded body in bytes.
         """
         content_type, encoding = content_type_of(headers), encoding_of(headers, body)
         return cls(path, headers, body, client, content_type, encoding, most_bytes)
 
     def as_stored(self, path: str, headers: Headers) -> WebhookRequest:
-        """Return the request with the path and the headers that are stored with its record."""
+        """Return the request with the path and the headers that its record stores."""
         return WebhookRequest(path, headers, self.body, self.client, self.content_type, self.encoding, self.most_bytes)
 
     def check_expansion(self) -> None:
-        """Raise BodyTooLarge if the body expands to more than ``most_bytes``; other faults are left to the source."""
+        """Raise BodyTooLarge if the body expands to more than ``most_bytes``. The source reports other faults."""
         if self.encoding:
             with contextlib.suppress(UnreadableBody):
                 _ = self.plain_body
 
     @property
     def plain_body(self) -> bytes:
-        """The body without its content encoding. It is expanded each time, so that nobody keeps it beside the body.
+        """The decoded body. It is decoded on each access, so that memory holds only one form of it.
 
         Raises:
             UnreadableBody: Its encoding is unknown or broken.
@@ -91,12 +91,12 @@ class WebhookRequest:
 
     @property
     def json_body(self) -> bytes:
-        """The JSON that the body holds, also in a form; it may still be no JSON. Raises as ``plain_body``."""
+        """The JSON text in the body, also in a form. It may be invalid JSON. Raises as ``plain_body``."""
         return json_of(self.plain_body, self.content_type)
 
     @property
     def repeated_body(self) -> bytes:
-        """What is equal in every repeat of the request, for ids: senders may compress each repeat in another way."""
+        """The bytes that are equal in every repeat, for ids: a sender may compress each repeat differently."""
         try:
             return self.plain_body
         except InvalidBody:
@@ -105,11 +105,11 @@ class WebhookRequest:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A request is authentic.
+    """The proof that a request is authentic.
 
     Attributes:
-        by: Id of the secret, or name of what proved it; never a secret value.
-        path: The request's path without a part of it that is a secret.
+        by: Id of the secret, or name of another protection; never a secret value.
+        path: The request's path, without a secret segment.
     """
 
     by: str
@@ -117,59 +117,59 @@ class Verified:
 
 
 class Verifier(Protocol):
-    """Decides whether a request comes from the expected sender. Pure: the same input, the same answer."""
+    """Decides whether a request comes from the expected sender. Equal input gives equal results."""
 
     @property
     def stored_headers(self) -> frozenset[str]:
-        """Lower-case names of the headers to store with the record: to verify it again, and for its identity.
+        """Lower-case names of the headers that the record stores, to verify it again and for its identity.
 
-        Never one that is a secret itself.
+        Never the name of a header that is itself a secret.
         """
         ...
 
     def check_head(self, request: WebhookRequest, now: datetime) -> None:
-        """Return if a body could still prove the request authentic. Called before the body is read, so keep it cheap.
+        """Refuse a request that no body can make authentic. Called before the body is read, so keep it cheap.
 
-        A verifier whose headers decide nothing returns at once; ``verify`` decides anyway.
+        A verifier whose headers prove nothing may return at once, since ``verify`` decides anyway.
 
         Args:
-            request: As received so far; its body is empty, whatever follows.
+            request: The request without its body.
             now: Aware datetime, as for ``verify``.
 
         Raises:
-            SignatureRefused: Path, headers and client's address decide alone: ``verify`` would raise it for any body.
+            SignatureRefused: ``verify`` would raise it for any body.
         """
         ...
 
     def verify(self, request: WebhookRequest, now: datetime) -> Verified:
-        """Return what proved the request authentic.
+        """Return the proof that the request is authentic.
 
         Args:
-            request: As received.
-            now: Aware datetime; decides which secrets are active and how old a timestamp is.
+            request: The request as received.
+            now: Aware datetime. It decides which secrets are active and how old a timestamp is.
 
         Raises:
-            SignatureRefused: Nothing proved it; ``reason`` says why, ``fault`` who has to fix it.
+            SignatureRefused: There is no proof; ``reason`` says why, and ``fault`` who must fix it.
         """
         ...
 
 
 @runtime_checkable
 class Explainable(Protocol):
-    """A verifier that can name the scheme it asks, for commands that explain a verification step by step."""
+    """A verifier that can name its scheme, for commands that explain a verification step by step."""
 
     def scheme_for(self, request: WebhookRequest) -> Scheme | None:
-        """Return the scheme that decides about this request; None if something else than a signature decides."""
+        """Return the scheme that verifies this request; None if it has no signature to verify."""
         ...
 
 
 class SchemeVerifier:
-    """Asks a verification scheme, which knows neither path nor sender.
+    """Verifies with one scheme, whatever the path and the sender's address.
 
     Args:
-        scheme: Decides by headers, body and time.
-        also_stored: Lower-case names of more headers to store, such as the one with the event's id.
-        signed_body: Which bytes of an encoded body are signed.
+        scheme: Verifies headers, body and time.
+        also_stored: Lower-case names of further headers to store, such as the one with the event's id.
+        signed_body: The bytes of an encoded body that the sender signs.
     """
 
     def __init__(
@@ -188,11 +188,11 @@ class SchemeVerifier:
         return Verified(self._scheme.verify(request.headers, self.signed_bytes(request), now), request.path)
 
     def signed_bytes(self, request: WebhookRequest) -> bytes:
-        """Return what the sender signed of the body.
+        """Return the bytes of the body that the sender signed.
 
         Raises:
-            SignatureRefused: The sender signs the body without its encoding, which cannot be removed.
-            BodyTooLarge: The same body expands to more than the request's ``most_bytes``.
+            SignatureRefused: The sender signs the decoded body, but the body cannot be decoded.
+            BodyTooLarge: The decoded body is larger than the request's ``most_bytes``.
         """
         if self._signed_body == "as-sent":
             return request.body
@@ -211,19 +211,19 @@ class SchemeVerifier:
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """Which event a request is.
+    """The event in a request.
 
     Attributes:
         topic: The topic of its record.
-        key: The record's key: equal keys stay in order.
-        id: The event's deterministic id (``ce_id``): a repeated request is the same event.
+        key: The record's key; records with equal keys stay in order.
+        id: The event's deterministic id (``ce_id``); a repeated request has the same id.
         type: The event's type (``ce_type``).
-        subject: What it is about (``ce_subject``).
-        subject_in_logs: Whether a log may name the subject: not where it is text of the sender's choice.
-        dataschema: URI of the body's schema (``ce_dataschema``), where there is one.
-        job_guid: The job, where it is about one.
-        expires_at: When that job expires. None: the ingress asks the partner, which reads the body once more.
-        facts: What the audit log says about it: counts, ids, times; no URL, no card data.
+        subject: The event's subject (``ce_subject``).
+        subject_in_logs: Whether logs may contain the subject; False if the sender may write anything there.
+        dataschema: URI of the body's schema (``ce_dataschema``), or None.
+        job_guid: GUID of the announced job, or None.
+        expires_at: When that job expires. With None, the ingress asks the partner, which reads the body again.
+        facts: Facts for the audit log: counts, ids and times, never URLs or card data.
     """
 
     topic: TopicName
@@ -240,17 +240,17 @@ class Identified:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How the requests of a source are answered.
+    """The rules for answering the requests of a source.
 
     Attributes:
-        success: Status once the event is durable.
-        unverified: Status of a well-formed, fresh request that no secret verifies; 503 raises an alarm.
-        invalid: What happens to an authentic request that does not fit: ``refuse`` answers 422, ``keep`` answers
-            success and raises an alarm; either way it is durable in quarantine before the answer.
-        any_media_type: Whether any Content-Type and Content-Encoding is accepted: a refusal would lose the event. A
-            body in an unknown encoding does not fit.
-        below: Whether every path below the webhook's own belongs to it too.
-        audit_accepted: Whether the audit log names each accepted event.
+        success: Status for a durable event.
+        unverified: Status for a well-formed, fresh request that no secret verifies; with 503 it raises an alarm.
+        invalid: The answer to an authentic but invalid request: ``refuse`` answers 422; ``keep`` answers with success
+            and raises an alarm. In both cases the request is durable in quarantine before the answer.
+        any_media_type: Whether to accept any Content-Type and Content-Encoding, because a refusal would lose the event.
+            A body with an unknown encoding is invalid.
+        below: Whether all paths below the webhook's path belong to it too.
+        audit_accepted: Whether the audit log has an entry for each accepted event.
     """
 
     success: SuccessStatus = 202
@@ -262,50 +262,50 @@ class Policy:
 
 
 class Source(Protocol):
-    """Identifies the requests of one sender. Pure: while the configuration stays, the same request, the same answer."""
+    """Identifies the requests of one sender. With the same configuration, equal requests give equal results."""
 
     @property
     def policy(self) -> Policy:
-        """How they are answered."""
+        """The rules for answering its requests."""
         ...
 
     def identify(self, request: WebhookRequest) -> Identified:
-        """Return which event an authentic request is.
+        """Return the event in an authentic request.
 
         Raises:
-            InvalidBody: The request does not fit; every finding names field, rule and remedy.
+            InvalidBody: The request is invalid; each finding has field, rule and remedy.
         """
         ...
 
     def quarantine(self, request: WebhookRequest) -> TopicName:
-        """Return the topic for an authentic request that does not fit."""
+        """Return the quarantine topic for an authentic but invalid request."""
         ...
 
 
 class SourceKind(Protocol):
-    """A class that an entry point of the group ``card_pipeline.sources`` names; its constructor takes no parameters."""
+    """A class behind an entry point of the group ``card_pipeline.sources``. Its constructor takes no parameters."""
 
     @property
     def Options(self) -> type[BaseModel]:  # noqa: N802 - a class inside the class
-        """Model of what ``options`` of its table may hold; it should refuse unknown keys."""
+        """The model of ``options`` in its table. It should refuse unknown keys."""
         ...
 
     def source(self, name: str, options: Any) -> Source:
         """Return the source of one webhook.
 
         Args:
-            name: The webhook's name: part of every key and id.
+            name: The webhook's name. It is part of every key and id.
             options: An instance of ``Options``.
         """
         ...
 
     def verifier(self, name: str, options: Any, secrets: Sequence[Secret]) -> Verifier:
-        """Return what verifies the requests to one webhook.
+        """Return the verifier of one webhook.
 
         Args:
             name: The webhook's name.
             options: An instance of ``Options``.
-            secrets: As their files hold them, with the periods in which they are active.
+            secrets: The secrets from their files, with their periods.
 
         Raises:
             FatalError: A secret cannot be used.

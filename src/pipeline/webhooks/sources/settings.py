@@ -1,4 +1,4 @@
-"""Settings of a source in its table, apart from its name, its path and its secrets."""
+"""Settings of a source, except name, path and secrets."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pipeline.webhooks.sources.protocols import SignedBody, SuccessStatus, Unver
 from pipeline.webhooks.verification import HmacSpec, RequestValue, SchemeSettings, StandardWebhooksSpec
 
 WEAVR_RETRIES_SECONDS: Final = 10 + 60 + 360 + 2160 + 12_960
-"""How long Weavr goes on repeating a request, maybe under its first timestamp: 4 h 19 min."""
+"""How long Weavr repeats a request, possibly with its first timestamp: 4 h 19 min."""
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]{16,128}")
 
 
 def number_of_text(value: object) -> object:
-    """Return a number for a text of digits: an environment variable is always text, and Literal does not convert it."""
+    """Convert a text of digits to a number, since environment variables are text and Literal does not convert them."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
@@ -56,49 +56,51 @@ _ONE_OR_LIST: Final = WithJsonSchema({"type": ["string", "array"], "items": {"ty
 RequestValues = Annotated[
     tuple[Annotated[str, AfterValidator(_names_value)], ...], BeforeValidator(_listed), _ONE_OR_LIST
 ]
-"""Names of values, of which the first that a request has is used; one alone may be written without brackets."""
+"""Names of values. The first value that a request has is used. A single name may be written without brackets."""
 
 RequestValuesOrText = Annotated[
     tuple[Annotated[str, AfterValidator(_names_value_or_text)], ...], BeforeValidator(_listed), _ONE_OR_LIST
 ]
-"""The same, or ``text:LITERAL``, which every request has."""
+"""The same, or ``text:LITERAL``, which is present in every request."""
 
 
 class EcsOptions(BaseModel):
-    """What ECS's source needs to know of an integration."""
+    """Options of ECS's source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     webhook: SchemeSettings = Field(description="How announcements are verified")
-    hosts: HostRules = Field(default=HostRules(), description="Hosts that an announcement's URLs may name")
+    hosts: HostRules = Field(default=HostRules(), description="Allowed hosts of the URLs in an announcement")
     success_status: Success = Field(
-        default=202, description="HTTP status that tells ECS that the announcement is stored"
+        default=202, description="HTTP status of the answer when the announcement is stored"
     )
 
 
 class EventAttributes(BaseModel):
-    """Which values of a request are the event's id, type and key."""
+    """The values of a request that are the event's id, type and key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: RequestValues = Field(
         default=(),
         examples=["header:X-Event-Id"],
-        description="Which value is the sender's id of the event or delivery, equal in its repeats: 'header:NAME' or 'json:/pointer', or several, of which the first that a request has is used; default: the body and its timestamp are the identity",
+        description="The sender's id of the event or request, equal in its repeats: 'header:NAME' or 'json:/pointer'. Of a list, the first value that a request has is used. Default: the body and its timestamp identify the event",
     )
     type: RequestValuesOrText = Field(
         default=("text:event",),
         examples=["header:X-Event-Type"],
-        description="Which value is the type of event, as for id; 'text:LITERAL' for one that is always the same. An event without type goes to quarantine",
+        description="The type of event, written as for id, or 'text:LITERAL' for a constant type. An event without a type goes to quarantine",
     )
     key: RequestValues = Field(
         default=(),
         examples=["json:/account/id"],
-        description="Which value is the id of what the event is about, as for id: events of one key stay in order; default: all events of the source do",
+        description="The id of the event's subject, written as for id: events with the same key stay in order. Default: all events of the source stay in order",
     )
 
 
-_SIGNED_BODY: Final = "Which bytes of a compressed body are signed: 'as-sent', or 'plain' for those before compression"
+_SIGNED_BODY: Final = (
+    "The bytes of a compressed body that the sender signs: 'as-sent', or 'plain' for those before compression"
+)
 _EVENT: Final = "Which values are the event's id, type and key; written beside the options, as keys of the table itself"
 
 
@@ -135,7 +137,7 @@ class StandardWebhooksOptions(StandardWebhooksSpec):
 
 
 class UnsignedPath(BaseModel):
-    """A path whose events Weavr does not sign, and what protects it instead. Every protection named here must hold."""
+    """A path that Weavr does not sign, and its protection instead. If you set both kinds of protection, both must hold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -147,10 +149,10 @@ class UnsignedPath(BaseModel):
     source_addresses: tuple[IPvAnyNetwork, ...] = Field(
         default=(),
         examples=[["192.0.2.0/24"]],
-        description="Networks (CIDR) that these events may come from; behind a proxy set ingress.trusted_proxies too",
+        description="Networks (CIDR) from which these events are accepted; behind a proxy, set ingress.trusted_proxies too",
     )
     require_path_secret: bool = Field(
-        default=False, description="Whether the request's path must hold the secret of path_secret_file"
+        default=False, description="Whether the request's path must contain the secret of path_secret_file"
     )
 
     @model_validator(mode="after")
@@ -168,30 +170,30 @@ class UnsignedPath(BaseModel):
 
 
 class WeavrOptions(BaseModel):
-    """How Weavr's webhooks are verified and answered."""
+    """The rules for verifying and answering Weavr's webhooks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     tolerance_seconds: Seconds = Field(
         default=18_000.0,
         gt=0,
-        description="How far published-timestamp may lie in the past or future. Keep it longer than Weavr's retries (4 h 19 min), which may repeat the first timestamp",
+        description="Maximum difference between published-timestamp and the current time. Keep it longer than Weavr's retries (4 h 19 min), which may repeat the first timestamp",
     )
     missing_call_ref: Literal["empty", "refuse"] = Field(
         default="empty",
-        description="A request without call-ref is verified with an empty one, or refused with 401, which loses the event",
+        description="What to do with a request without call-ref: verify it with an empty one, or refuse it with 401, which loses the event",
     )
     legacy_signature: bool = Field(
         default=False,
-        description="Whether the deprecated header signature is accepted if signature-v2 is missing. It covers the timestamp only and proves nothing about the body",
+        description="Whether to accept the deprecated header signature if signature-v2 is missing. It covers only the timestamp, not the body",
     )
     unverified_status: Unverified = Field(
         default=503,
-        description="Answer to a well-formed, fresh request that no key verifies: after 503 Weavr repeats it for 4 h, and an alarm is raised; after 401 the event is lost",
+        description="HTTP status of the answer to a well-formed, fresh request that no key verifies. With 503, Weavr repeats it for 4 h and the ingress raises an alarm; with 401, the event is lost",
     )
     audit_accepted: bool = Field(
         default=False,
-        description="Whether the audit log names each accepted event. Its record alone can be verified again at any time",
+        description="Whether the audit log has an entry for each accepted event. Without it, you can still verify the record of the event at any time",
     )
     path_secret: SecretStr | None = Field(
         default=None,
@@ -200,7 +202,7 @@ class WeavrOptions(BaseModel):
     )
     unsigned_paths: tuple[UnsignedPath, ...] = Field(
         default=(),
-        description="Paths that Weavr does not sign, with their protection; any other unsigned path is answered 503",
+        description="Paths that Weavr does not sign, with their protection. Requests to any other unsigned path are answered with 503",
     )
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ SOURCE_ADDRESS: Final = "source-address"
 """What proves an unsigned event authentic, if its path does not."""
 
 _SUCCESS: Final = 204
-"""What Weavr documents; any other 2xx would mean the same to it."""
+"""The documented status for success; Weavr accepts any other 2xx too."""
 _STEPUP: Final = "stepup"
 _SLASHES: Final = re.compile("//+")
 
@@ -45,11 +45,11 @@ _SLASHES: Final = re.compile("//+")
 class WeavrSource:
     """Identifies the 32 kinds of events by their paths; see :class:`~pipeline.webhooks.sources.protocols.Source`.
 
-    Models are lenient. An event that does not fit is kept, never refused: a refusal would lose it.
+    Models are lenient. Invalid events go to quarantine: Weavr would not repeat an event after a refusal.
 
     Args:
         integration: Name of the integration.
-        options: Status for what no key verifies, and whether accepted events are audited.
+        options: Status for unverified requests, and whether to audit accepted events.
     """
 
     def __init__(self, integration: str, options: WeavrOptions) -> None:
@@ -64,7 +64,7 @@ class WeavrSource:
         )
 
     def quarantine(self, request: WebhookRequest) -> Topic:
-        """See Source. A path that looks like a step-up has the guarded topic: the body may hold ``authToken``."""
+        """See Source. A path that looks like a step-up gets the guarded topic: the body may contain ``authToken``."""
         words = request.path.lower().replace("_", "").replace("-", "")
         return Topic.EVENTS_STEPUP_QUARANTINE if _STEPUP in words else Topic.EVENTS_QUARANTINE
 
@@ -87,9 +87,9 @@ class WeavrSource:
         )
 
     def _identity(self, request: WebhookRequest, kind: EventKind | None) -> str:
-        """Return the event's id: a hash of its call reference and body, or of publication time and body without one.
+        """Return the event's id: a hash of call reference and body, or without one of publication time and body.
 
-        The body alone is not enough: two events can be equal byte for byte. Nor is the transaction, which has several.
+        The body alone cannot identify it: two events can have equal bytes. Nor can the transaction, which has several.
         """
         name = CALL_REF if kind is None or kind.signed else REQUEST_REF
         reference = _first(request.headers, name)
@@ -100,7 +100,7 @@ class WeavrSource:
 
 
 def _read(kind: EventKind, request: WebhookRequest, identity: str) -> dict[str, Any]:
-    """Return the body, if it fits the kind's model."""
+    """Return the body, after checking that it fits the kind's model."""
     try:
         data = parse_object(request.json_body)
         kind.model.model_validate(data)
@@ -118,11 +118,11 @@ def _first(headers: Headers, name: str) -> bytes:
 class WeavrVerifier:
     """Verifies ``signature-v2`` over call reference, raw body and timestamp; see Verifier.
 
-    It accepts a path that Weavr does not sign only if the options say what protects it instead.
+    It accepts a path that Weavr does not sign only if the options define another protection for it.
 
     Args:
-        options: Freshness, exceptions, protection of unsigned paths.
-        secrets: API keys, with the periods in which they are active.
+        options: Tolerance, exceptions, protection of unsigned paths.
+        secrets: API keys, with their periods.
     """
 
     def __init__(self, options: WeavrOptions, secrets: Sequence[Secret]) -> None:
@@ -136,7 +136,7 @@ class WeavrVerifier:
         )
 
     def check_head(self, request: WebhookRequest, now: datetime) -> None:
-        """See Verifier. It decides about unsigned paths completely."""
+        """See Verifier. For unsigned paths, this check is complete."""
         path, secret_given = self.event_path(request.path)
         scheme = self._scheme_of(path, request.headers)
         if scheme is None:
@@ -165,12 +165,12 @@ class WeavrVerifier:
         return self._legacy if self._legacy is not None and _has(headers, LEGACY_SIGNATURE) else self._scheme
 
     def event_path(self, path: str) -> tuple[str, bool]:
-        """Return the event's path, and whether it began with the secret segment.
+        """Return the event's path, and whether the request's path began with the secret segment.
 
-        It removes the secret segment wherever it is, because the path is stored with the event; the segment protects an
+        It removes the secret segment at any position, because the record stores the path. The segment protects an
         unsigned path only at the beginning. It also removes a wrong segment before a known path: the signature decides,
-        not the segment, and after a change of the secret requests may still come by the old URL. It joins repeated
-        slashes: otherwise a base URL that ends in a slash would make every kind unknown.
+        not the segment, and after a change of the secret, requests may still use the old URL. It merges repeated
+        slashes, since a base URL that ends in a slash would otherwise make every kind unknown.
         """
         path = _SLASHES.sub("/", path)
         if self._path_secret is None:
@@ -190,7 +190,7 @@ class WeavrVerifier:
         return path in self._unsigned if kind is None else not kind.signed
 
     def _protection(self, path: str, request: WebhookRequest, *, secret_given: bool) -> str:
-        """Return the names of what protects an unsigned request.
+        """Return the names of the protections that an unsigned request passes.
 
         Raises:
             SignatureRefused: No protection is configured, or the request fails one.
@@ -212,7 +212,7 @@ class WeavrVerifier:
 
 
 def signature_v2(options: WeavrOptions) -> HmacSpec:
-    """Return how an integration's events are signed."""
+    """Return the specification of an integration's signatures."""
     if options.missing_call_ref == "refuse":
         return _changed(WEAVR, options, signed=(f"header:{CALL_REF}", "body", "timestamp"))
     return _changed(WEAVR, options)

@@ -1,6 +1,6 @@
 """Stand-ins for ECS, its object store, a card API and Weavr that behave like the real ones (docs/reference/sandbox.md).
 
-Nothing here uses the pipeline's own engine, transfer, callback or signature code: independent code can convict it.
+Nothing here uses the pipeline's engine, transfer, callback or signature code, so that faults in it cannot hide.
 """
 
 from pipeline.sandbox.card_api import declined

@@ -1,4 +1,4 @@
-"""ECS's side of a callback: who sends it, about which job, whether its body is right, whether it is a repeat."""
+"""ECS's side of a callback: checks sender, job and body, and recognises repeats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KNOWN: Final = ("success", "records_processed", "records_failed", "error_messag
 _LONG_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){11,18}")
 _SIX_DIGITS: Final = re.compile(r"(?<!\d)\d{6}(?!\d)")
 _URL: Final = re.compile(r"https?://|X-Amz-[A-Za-z0-9-]*=", re.IGNORECASE)
-"""A URL, or a parameter of a signed one with its value; the name alone says only what is wrong."""
+"""A URL, or a parameter of a signed URL with its value. The name of a parameter alone is allowed in a message."""
 
 
 class BodyRefused(Exception):
@@ -33,7 +33,7 @@ class BodyRefused(Exception):
     """
 
     def __init__(self, status: int, reason: str) -> None:
-        """Keep the status apart from the reason."""
+        """Take status and reason separately."""
         super().__init__(reason)
         self.status = status
 
@@ -61,12 +61,12 @@ def read_body(body: bytes) -> dict[str, object]:
 
 
 def unknown_fields(document: dict[str, object]) -> list[str]:
-    """Return the fields that the documents do not name: accepted, and shown by the control API."""
+    """Return the undocumented fields. ECS accepts them, and the control API shows them."""
     return sorted(set(document) - set(_KNOWN))
 
 
 def names_six_digit_card(message: str, first: int, records: int) -> bool:
-    """Tell whether a text holds one of the numbers that the cards of a six-digit file have."""
+    """Return whether a text contains the number of a card of a six-digit file."""
     return any(first <= int(number) < first + records for number in _SIX_DIGITS.findall(message))
 
 
@@ -96,7 +96,7 @@ def _no_constant(name: str) -> object:
 
 
 IDEMPOTENCY: Final = timedelta(hours=2)
-"""How long ECS knows an X-Request-Id."""
+"""How long ECS remembers an X-Request-Id."""
 
 _REMEMBERED: Final = 100_000
 _RECORDED: Final = 20_000
@@ -105,11 +105,11 @@ _MEDIA_TYPES: Final = frozenset({"application/json", "application/vnd.api+json"}
 
 @dataclass(frozen=True, slots=True)
 class CallbackDecision:
-    """What ECS decided, before any fault changes the answer.
+    """ECS's decision, before a fault changes the answer.
 
     Attributes:
-        success: What an accepted callback said; None where it was refused.
-        replayed: The first answer to this X-Request-Id, once more.
+        success: The outcome in an accepted callback; None for a refused one.
+        replayed: Whether it repeats the first answer to this X-Request-Id.
     """
 
     status: int
@@ -121,14 +121,14 @@ class CallbackDecision:
 
 @dataclass(frozen=True, slots=True)
 class CallbackRecord:
-    """One callback as it came.
+    """One received callback.
 
     Attributes:
         headers: Without the bearer token.
-        decided: Status that ECS decided; 0 if a fault answered before.
-        answered: Status that was sent; 0 where the connection was dropped instead.
-        reason: Why, for a person.
-        unknown: Fields in the body that the documents do not name.
+        decided: Status that ECS decided; 0 if a fault answered instead.
+        answered: Status that was sent; 0 if the connection was dropped.
+        reason: The reason, for a person.
+        unknown: Undocumented fields in the body.
     """
 
     at: datetime
@@ -190,7 +190,7 @@ class CallbackDesk:
         self._said: OrderedDict[tuple[UUID, str], _Said] = OrderedDict()
 
     def decide(self, guid: str, body: bytes, headers: Mapping[str, str]) -> CallbackDecision:
-        """Decide one callback; an accepted one settles the job.
+        """Decide about a callback; an accepted one settles the job.
 
         ``guid`` is that of the URL, ``headers`` holds values by lower-case name.
         """
@@ -217,7 +217,7 @@ class CallbackDesk:
     def record(
         self, guid: str, body: bytes, headers: Mapping[str, str], *, decision: CallbackDecision, answered: int
     ) -> None:
-        """Keep what came and what was answered."""
+        """Keep the request and the answer."""
         kept = {name: value for name, value in headers.items() if name != "authorization"}
         try:
             unknown = tuple(unknown_fields(read_body(body)))
@@ -263,7 +263,7 @@ class CallbackDesk:
         return self._accepted(guid, success=success)
 
     def _settle_again(self, guid: str, decision: CallbackDecision) -> None:
-        """Settle a job that was announced again after a failure: the callback repeats it with the same id."""
+        """Settle a job that was announced again after a failure, whose callback comes again with the same id."""
         job = self._job(guid)
         if job is not None and job.success is None and decision.success is not None:
             job.settle(success=decision.success)

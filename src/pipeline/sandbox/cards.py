@@ -1,7 +1,7 @@
-"""Synthetic card files of any size, made from a seed, and the ledger of what was planted in them.
+"""Synthetic card files of any size, made from a seed, and the ledger of their contents.
 
-A record depends on the seed and its number alone, so that nobody has to remember a file in order to check a result
-against it: the ledger is enough to compute any record again. No number belongs to an issuer: 999999 is not assigned.
+A record depends only on the seed and its number. So the ledger is enough to compute any record again, and to check a
+result without the file. No number belongs to an issuer: 999999 is not assigned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO, Annotated, Final, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BadKind = Literal["luhn", "letters", "short", "empty", "missing"]
-"""What is wrong with a planted card: check digit, a letter, too few digits, no number, or fields missing at the end."""
+"""The fault of a bad card: check digit, a letter, too few digits, no number, or missing fields at the end."""
 
 PREFIX: Final = "999999"
 """ISO/IEC 7812 leaves industry digit 9 to national bodies, and 999999 to nobody: these numbers reach no issuer."""
@@ -42,18 +42,18 @@ _NOTES: Final = (
 
 
 class CardFile(BaseModel):
-    """What a synthetic card file looks like. Equal values give equal bytes, on every machine."""
+    """The description of a synthetic card file. Equal values give equal bytes on every machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int = Field(default=1, description="Another seed gives other numbers, holders and bad cards")
+    seed: int = Field(default=1, description="Seed for numbers, holders and bad cards")
     records: int | None = Field(
         default=None, ge=0, description="Number of cards; default 200 unless size_bytes is given"
     )
     size_bytes: int | None = Field(
         default=None, ge=1, description="Write cards until the file has at least this many bytes, before compression"
     )
-    bad_share: float = Field(default=0.0, ge=0, le=1, description="Share of cards with something wrong")
+    bad_share: float = Field(default=0.0, ge=0, le=1, description="Share of bad cards")
     bad_kinds: Annotated[tuple[BadKind, ...], Field(min_length=1)] = ("luhn", "letters", "short", "empty", "missing")
     header: bool = Field(default=True, description="Whether the first record names the columns")
     delimiter: str = Field(default=",", min_length=1, max_length=1)
@@ -86,12 +86,12 @@ class CardFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PlantedCard:
-    """One record as it was written.
+    """One written record.
 
     Attributes:
         record: Record number, 1 for the first after the header.
         fields: The values in the file; fewer than columns if ``bad`` is ``missing``.
-        bad: What is wrong with it, or None.
+        bad: Its fault, or None.
     """
 
     record: int
@@ -105,7 +105,7 @@ class PlantedCard:
 
 
 class Ledger(BaseModel):
-    """What was planted: a few numbers, and the recipe to compute the rest again; as small for any file."""
+    """The contents of a file: totals, and the description from which every record can be computed again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -120,11 +120,11 @@ class Ledger(BaseModel):
 
     @property
     def bad_total(self) -> int:
-        """Number of cards with something wrong."""
+        """Number of bad cards."""
         return sum(self.bad.values())
 
     def card(self, record: int) -> PlantedCard:
-        """Return the card with this number, from 1. Raises IndexError where the file has no such record."""
+        """Return the card with this number, from 1. Raises IndexError if the file has no such record."""
         if not 1 <= record <= self.records:
             raise IndexError(f"the file holds records 1 to {self.records}, not {record}")
         return plant(self.spec, record)
@@ -159,7 +159,7 @@ def plant(spec: CardFile, record: int) -> PlantedCard:
 
 
 def write_cards(path: Path, spec: CardFile) -> Ledger:
-    """Write a card file and return its ledger. Blocking: call it in a thread; memory stays below a megabyte or two.
+    """Write a card file and return its ledger. It blocks, so call it in a thread. Needs at most 2 MB of memory.
 
     Raises:
         OSError: The file cannot be written.
@@ -173,7 +173,7 @@ def write_cards(path: Path, spec: CardFile) -> Ledger:
 
 
 def luhn_valid(number: str) -> bool:
-    """Tell whether the last digit is right by ISO/IEC 7812-1, annex B."""
+    """Return whether the check digit is correct (ISO/IEC 7812-1, annex B)."""
     digits = [int(digit) for digit in reversed(number)]
     return sum(digits[::2] + [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]) % 10 == 0
 
@@ -182,7 +182,7 @@ def _write(out: IO[bytes], raw: IO[bytes], spec: CardFile) -> Ledger:
     digest = hashlib.sha256()
     bad: Counter[BadKind] = Counter()
     records = size = 0
-    held = b""  # the last piece waits, so that the final line end can be left out
+    held = b""  # hold the last piece back, in case the final line end must be left out
     for text, kinds in _blocks(spec):
         if len(held) >= _WRITE_BYTES:
             out.write(held)
@@ -207,7 +207,7 @@ def _write(out: IO[bytes], raw: IO[bytes], spec: CardFile) -> Ledger:
 
 
 def _blocks(spec: CardFile) -> Iterator[tuple[str, list[BadKind | None]]]:
-    """Yield the text of some records and what is wrong with each; the first block is BOM and header."""
+    """Yield the text of some records and their faults. The first block is the BOM and the header."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, delimiter=spec.delimiter, lineterminator=_eol(spec))
     if spec.header:
@@ -230,7 +230,7 @@ def _eol(spec: CardFile) -> str:
 
 
 def _mix(seed: int, number: int) -> int:
-    """Return 64 well-mixed bits of the two (splitmix64): a random generator that can be asked for any index at once."""
+    """Return 64 well-mixed bits of the two (splitmix64), which allows random access to any index."""
     mixed = (seed * 0xD1342543DE82EF95 + number * 0x9E3779B97F4A7C15) & _MASK
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK

@@ -25,7 +25,7 @@ from pipeline.sandbox.tokens import YEAR, Tokens
 
 
 def announcement_view(announcement: Announcement, *, with_body: bool = False) -> dict[str, object]:
-    """Return one announcement. The body holds bearer URLs: it is shown only where it was asked for."""
+    """Return one announcement. Its body holds bearer URLs, so it is shown only on request."""
     view: dict[str, object] = {
         "expires_at": iso(announcement.expires_at),
         "accepted": announcement.accepted,
@@ -38,7 +38,7 @@ def announcement_view(announcement: Announcement, *, with_body: bool = False) ->
 
 
 def job_view(ecs: Ecs, job: Job) -> dict[str, object]:
-    """Return one job with all that ECS knows of it."""
+    """Return one job, with all its data at ECS."""
     traffic = ecs.store.traffic
     callbacks = ecs.desk.of_job(job.guid)
     accepted = [record for record in callbacks if record.reason == "accepted"]
@@ -79,21 +79,23 @@ class AnnounceRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     expires_in_seconds: float | None = Field(default=None, description="New expiry; default: as in the job")
-    repeat: bool = Field(default=False, description="Send the last body once more instead of fresh URLs")
+    repeat: bool = Field(default=False, description="Send the last body again instead of fresh URLs")
     override: dict[str, JsonValue] = Field(default_factory=dict, description="Fields to replace in this announcement")
 
 
 class TokenRequest(BaseModel):
-    """Which callback token to mint."""
+    """The callback token to mint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lifetime_seconds: float = Field(default=YEAR.total_seconds(), description="From now on; below 0: expired already")
-    claims: dict[str, JsonValue] = Field(default_factory=dict, description="Claims to replace; null leaves one out")
+    lifetime_seconds: float = Field(
+        default=YEAR.total_seconds(), description="Lifetime from now on; a negative one has already expired"
+    )
+    claims: dict[str, JsonValue] = Field(default_factory=dict, description="Claims to replace; null removes a claim")
 
 
 class Control:
-    """Routes below ``/control``. JSON in, JSON out; a mistake is 400 or 404 with ``{"error": ...}``."""
+    """Routes below ``/control``. Requests and answers are JSON; an error is a 400 or 404 with ``{"error": ...}``."""
 
     def __init__(
         self, settings: SandboxSettings, *, ecs: Ecs, card_api: CardApi, tokens: Tokens, faults: Faults
@@ -146,7 +148,7 @@ class Control:
     async def _create(self, request: web.Request) -> web.StreamResponse:
         asked = await _body(request, JobRequest)
         if asked.announce and (asked.webhook_url or self._settings.webhook_url) is None:
-            raise ValueError("no webhook URL: neither the job nor the sandbox's settings name one")
+            raise ValueError("no webhook URL: give one with the job or in the sandbox's settings")
         job = await self._ecs.create(asked)
         return web.json_response(job_view(self._ecs, job), status=201)
 
@@ -226,7 +228,7 @@ class Control:
 
 
 def _guarded(handler: Handler) -> Handler:
-    """Answer a caller's mistake with what is wrong."""
+    """Answer a wrong request with the problems."""
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         try:
@@ -258,7 +260,7 @@ _ANSWER_SECONDS: Final = 600.0
 async def send_job(control_url: str, request: JobRequest, *, wait_seconds: float = 0.0) -> dict[str, Any]:
     """Create a job at a running sandbox and return its view, as ``GET /control/jobs/{guid}`` gives it.
 
-    With ``wait_seconds`` it returns when the callback came or the time is over: ``view["success"]`` is None then.
+    With ``wait_seconds``, it returns after the callback or when the time is over; then ``view["success"]`` is None.
 
     Raises:
         TransientError: The sandbox cannot be reached.
@@ -291,7 +293,7 @@ async def _read(response: aiohttp.ClientResponse) -> dict[str, Any]:
     try:
         document: Any = await response.json()
     except (aiohttp.ContentTypeError, ValueError) as error:
-        raise PermanentError("sandbox_answer", f"HTTP {response.status} is no answer of a sandbox") from error
+        raise PermanentError("sandbox_answer", f"HTTP {response.status} is not an answer of a sandbox") from error
     if response.status >= 400:  # noqa: PLR2004 - HTTP
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in document.get("problems", ())

@@ -15,15 +15,15 @@ from typing import IO, Final, Literal
 READ_BYTES: Final = 1 << 18
 
 Checksum = Literal["none", "crc32", "composite", "wrong"]
-"""What a whole GET says of the body's CRC32: nothing, the value, a multipart value (beyond checking), a wrong one."""
+"""The CRC32 in the answer to a whole GET: none, the value, a multipart value (not verifiable), or a wrong one."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What is known of one object.
+    """One stored object.
 
     Attributes:
-        path: The file that holds it; a replaced object gets another file, so open handles keep reading the old one.
+        path: Its file. A replaced object gets a new file, so open handles still read the old one.
         md5: Hex digest; in quotes it is the ETag.
         crc32: Of the content.
         content_encoding: As stored, e.g. ``gzip``.
@@ -44,7 +44,7 @@ class StoredObject:
 
 
 class Incoming:
-    """An object that is being written; nobody sees it before :meth:`Disk.keep`."""
+    """An object in writing. It becomes visible with :meth:`Disk.keep`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,23 +72,23 @@ class Incoming:
         self._md5.update(data)
 
     def count_existing(self) -> None:
-        """Take what the file holds already for written. Blocking."""
+        """Count the existing contents of the file as written. It blocks."""
         with self.path.open("rb") as file:
             while data := file.read(READ_BYTES):
                 self._count(data)
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Write the buffer to the file."""
         self._file.close()
 
     def discard(self) -> None:
-        """Forget what was written."""
+        """Delete the written data."""
         self.close()
         self.path.unlink(missing_ok=True)
 
 
 class Disk:
-    """Objects by key. Files are numbered, so no key can point outside of the folder. A restart forgets them."""
+    """Objects by key. Files have numbers as names, so no key can point outside the folder. A restart forgets them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -97,22 +97,22 @@ class Disk:
         self._numbers = count(1)
 
     def get(self, key: str) -> StoredObject | None:
-        """Return what lies under a key."""
+        """Return the object with this key, or None."""
         return self._objects.get(key)
 
     def open(self, key: str) -> tuple[StoredObject, IO[bytes]] | None:
-        """Return what lies under a key, opened: it can be read to its end even when it is replaced meanwhile."""
+        """Return the object with this key and its open file. It can be read to its end even after a replacement."""
         stored = self.get(key)
         return None if stored is None else (stored, stored.path.open("rb"))
 
     def new_path(self) -> Path:
-        """Return a path that no object of this store has; whatever an earlier run left there is gone."""
+        """Return a path that no object of this store has. It deletes any file of an earlier run there."""
         path = self._folder / f"object-{next(self._numbers)}"
         path.unlink(missing_ok=True)
         return path
 
     def incoming(self) -> Incoming:
-        """Begin an object."""
+        """Start writing an object."""
         return Incoming(self.new_path())
 
     async def adopt(
@@ -124,7 +124,7 @@ class Disk:
         content_encoding: str | None = None,
         checksum: Checksum = "none",
     ) -> StoredObject:
-        """Put a file, made at :meth:`new_path`, under a key."""
+        """Store a file from :meth:`new_path` under a key."""
         incoming = Incoming(path)
         await asyncio.to_thread(incoming.count_existing)
         return self.keep(key, incoming, modified=modified, content_encoding=content_encoding, checksum=checksum)
@@ -138,7 +138,7 @@ class Disk:
         content_encoding: str | None = None,
         checksum: Checksum = "none",
     ) -> StoredObject:
-        """Put a written object under its key, in place of any other."""
+        """Store a written object under its key, and replace any other."""
         incoming.close()
         before = self._objects.get(key)
         stored = StoredObject(

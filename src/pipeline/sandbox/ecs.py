@@ -1,4 +1,4 @@
-"""The stand-in for eCard Systems: creates jobs, announces them, hears callbacks, gives tokens."""
+"""The stand-in for eCard Systems: creates and announces jobs, receives callbacks, issues tokens."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NOT_PROCESSED: Final = CallbackDecision(0, {}, "refused on purpose before it wa
 
 
 class Ecs:
-    """ECS, as far as an integrator meets it.
+    """The parts of ECS that an integrator uses.
 
     Attributes:
-        base_url: Beginning of every URL that it hands out, without a slash at the end.
+        base_url: Base of every URL that it issues, without a slash at the end.
         jobs: Every job by GUID.
-        desk: Decides callbacks and keeps the record of them.
+        desk: Decides about callbacks and records them.
     """
 
     def __init__(
@@ -91,18 +91,18 @@ class Ecs:
         repeat: bool = False,
         override: Mapping[str, object] | None = None,
     ) -> Announcement:
-        """Send the webhook: with fresh URLs and a new expiry, or (``repeat``) the last body once more.
+        """Send the webhook: with fresh URLs and a new expiry, or, with ``repeat``, the last body again.
 
-        Fresh URLs reopen a job that failed: its next callback counts.
+        Fresh URLs reopen a failed job, so that ECS accepts its next callback.
 
         Raises:
             KeyError: There is no such job.
-            ValueError: No webhook URL is known.
+            ValueError: Neither the job nor the settings have a webhook URL.
         """
         job = self.jobs[guid]
         url = job.request.webhook_url or self._settings.webhook_url
         if url is None:
-            raise ValueError("no webhook URL: neither the job nor the sandbox's settings name one")
+            raise ValueError("no webhook URL: give one with the job or in the sandbox's settings")
         again = job.announcements[-1] if repeat and job.announcements else None
         announcement = again or self.prepare(job, expires_in_seconds=expires_in_seconds, override=override)
         if again is None:
@@ -129,13 +129,13 @@ class Ecs:
         return Announcement(body, urls, expires_at)
 
     def expire(self, guid: UUID) -> None:
-        """Let every URL of a job that was handed out count as expired. Raises KeyError where there is no such job."""
+        """Let all issued URLs of a job expire now. Raises KeyError if there is no such job."""
         for announcement in self.jobs[guid].announcements:
             for url in announcement.urls:
                 self.store.revoke(url)
 
     async def change_input(self, guid: UUID, cards: CardFile | None = None) -> Job:
-        """Replace a job's input by another file: as described, or the same with the next seed.
+        """Replace the input of a job: by the described file, or by the same file with the next seed.
 
         Raises:
             KeyError: There is no such job.
@@ -158,7 +158,7 @@ class Ecs:
         return True
 
     def status(self, job: Job) -> str:
-        """Return how far a job is, in ECS's eyes."""
+        """Return the state of a job at ECS."""
         if job.success is not None:
             return "RESULT_RECEIVED" if job.success else "FAILURE_RECEIVED"
         if self.store.disk.get(job.result_key) is not None:

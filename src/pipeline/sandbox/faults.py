@@ -1,4 +1,4 @@
-"""The faults that the sandbox is asked for: each changes some answers of one kind."""
+"""Faults that the sandbox simulates on request. Each fault changes some answers of one kind."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ _TARGETS: Final[Mapping[Kind, frozenset[Target]]] = {
 
 
 class Fault(BaseModel):
-    """One misbehaviour. Faults of different kinds add up in one answer; of equal kinds the oldest goes first."""
+    """One fault. Faults of different kinds apply to the same answer; of one kind, the oldest applies first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: Target
     kind: Kind
-    job: UUID | None = Field(default=None, description="Only for this job; default: whichever comes")
-    times: int = Field(default=1, ge=0, description="For so many answers; 0: until it is removed")
-    after_bytes: int = Field(default=0, ge=0, description="cut, stall, change: after so many bytes of this body")
+    job: UUID | None = Field(default=None, description="Only for this job; default: any job")
+    times: int = Field(default=1, ge=0, description="Number of answers; 0: until it is removed")
+    after_bytes: int = Field(default=0, ge=0, description="cut, stall, change: after this many bytes of the body")
     seconds: float = Field(default=0.0, ge=0, description="delay, stall: how long")
-    bytes_per_second: int = Field(default=0, ge=0, description="rate: how fast the body goes out")
+    bytes_per_second: int = Field(default=0, ge=0, description="rate: speed of the body")
     status: int = Field(default=500, ge=200, le=599, description="status: the HTTP status of the answer")
-    code: str | None = Field(default=None, description="status: the S3 error code; default fits the status")
+    code: str | None = Field(default=None, description="status: the S3 error code; default: the one for the status")
     retry_after: str | None = Field(default=None, description="status: value of the Retry-After header")
     location: str | None = Field(default=None, description="status: value of the Location header of a redirect")
     error_status: str | int = Field(default="500", description="answer errors: value of errors[].status")
-    answer: Answer | None = Field(default=None, description="answer: what the 2xx answer holds")
+    answer: Answer | None = Field(default=None, description="answer: contents of the 2xx answer")
 
     @model_validator(mode="after")
     def _fits(self) -> Fault:
@@ -66,25 +66,25 @@ class Fault(BaseModel):
 
 
 class Faults:
-    """The faults that are still to happen."""
+    """The pending faults."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Fault, int]] = []
 
     def add(self, fault: Fault) -> None:
-        """Let it happen from the next answer on."""
+        """Add a fault; it applies from the next answer on."""
         self._waiting.append((fault, fault.times))
 
     def clear(self) -> None:
-        """Behave again."""
+        """Remove all faults."""
         self._waiting.clear()
 
     def waiting(self) -> list[dict[str, object]]:
-        """Return what is still to happen; ``left`` is how often (0: until removed)."""
+        """Return the pending faults; ``left`` is the number of answers (0: until removed)."""
         return [fault.model_dump(mode="json", exclude_defaults=True) | {"left": left} for fault, left in self._waiting]
 
     def take(self, target: Target, job: UUID | None = None) -> dict[Kind, Fault]:
-        """Return the faults of this answer by kind, and count them as happened."""
+        """Return the faults for this answer by kind, and count them down."""
         taken: dict[Kind, Fault] = {}
         kept: list[tuple[Fault, int]] = []
         for fault, left in self._waiting:
@@ -100,13 +100,13 @@ class Faults:
 
 
 async def delay(faults: Mapping[Kind, Fault]) -> None:
-    """Wait, where the faults say so."""
+    """Wait if one of the faults is a delay."""
     if "delay" in faults:
         await asyncio.sleep(faults["delay"].seconds)
 
 
 def drop(request: web.Request) -> web.Response:
-    """Close the connection at once, without an answer. Return the result from the handler: nothing of it is sent."""
+    """Close the connection at once, without an answer. The handler must return the result, which is never sent."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=500)

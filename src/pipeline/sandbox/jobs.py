@@ -20,7 +20,7 @@ from pipeline.sandbox.settings import Scheme
 from pipeline.sandbox.webhook import Attempt
 
 Content = Literal["cards", "html", "xml", "empty", "nothing", "utf16", "open_quote"]
-"""``nothing``: no object at all. ``open_quote``: a card file whose last field has a quote that never ends."""
+"""``nothing``: no object at all. ``open_quote``: a card file whose last field has no closing quote."""
 
 _HTML: Final = """<!DOCTYPE html>
 <html><head><title>503 Service Unavailable</title></head>
@@ -31,7 +31,7 @@ _XML: Final = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>InternalErro
 
 
 def write_input(path: Path, content: Content, spec: CardFile) -> Ledger | None:
-    """Write the input file; return its ledger where it is a card file. Blocking: call it in a thread."""
+    """Write the input file; return its ledger if it is a card file. It blocks, so call it in a thread."""
     match content:
         case "cards":
             return write_cards(path, spec)
@@ -54,35 +54,37 @@ CALLBACK_PATH: Final = "/api/reporting/v1/partner/batch-jobs/{job_guid}/result-u
 
 
 class JobRequest(BaseModel):
-    """What job ECS is to create. Everything has a default."""
+    """The job that ECS creates. Everything has a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cards: CardFile = Field(default_factory=CardFile)
-    content: Content = Field(default="cards", description="What lies behind the input URL")
-    content_encoding: str | None = Field(default=None, description="Content-Encoding that the store says, e.g. gzip")
-    checksum: Checksum = Field(default="none", description="What the store says of the input's CRC32")
-    record_count: int | None = Field(default=None, description="Announced number; default: what the file holds")
-    expires_in_seconds: float = Field(default=3600.0, description="Announced expiry; not above 0: already past")
+    content: Content = Field(default="cards", description="Contents of the input file")
+    content_encoding: str | None = Field(default=None, description="Content-Encoding in the store's answer, e.g. gzip")
+    checksum: Checksum = Field(default="none", description="The input's CRC32 in the store's answer")
+    record_count: int | None = Field(default=None, description="Announced number of cards; default: that of the file")
+    expires_in_seconds: float = Field(default=3600.0, description="Announced expiry; 0 or less is in the past")
     url_expires_in_seconds: int | None = Field(
-        default=None, ge=1, description="The URLs' own expiry; default: as announced"
+        default=None, ge=1, description="Actual expiry of the URLs; default: the announced one"
     )
-    upload_checksum: bool = Field(default=True, description="Whether the upload URL names the CRC32 of an empty body")
-    webhook_url: str | None = Field(default=None, description="Where to announce it; default: the sandbox's setting")
-    scheme: Scheme | None = Field(default=None, description="How to prove it; default: the sandbox's setting")
+    upload_checksum: bool = Field(
+        default=True, description="Whether the upload URL contains the CRC32 of an empty body"
+    )
+    webhook_url: str | None = Field(default=None, description="URL to announce it to; default: the sandbox's setting")
+    scheme: Scheme | None = Field(default=None, description="How to sign the webhook; default: the sandbox's setting")
     announce: bool = Field(default=True, description="Send the webhook at once")
     job_guid: UUID | None = None
     merchant_guid: UUID | None = None
     partner_reference_id: str | None = None
     override: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Fields of the announcement to replace, for what ECS should never send"
+        default_factory=dict, description="Fields of the announcement to replace, to simulate wrong announcements"
     )
     omit: tuple[str, ...] = Field(default=(), description="Fields of the announcement to leave out")
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One announcement as it was sent.
+    """One sent announcement.
 
     Attributes:
         body: The bytes; they hold bearer URLs.
@@ -97,18 +99,18 @@ class Announcement:
 
     @property
     def accepted(self) -> bool:
-        """Whether the integrator took it."""
+        """Whether the integrator accepted it."""
         return any(attempt.accepted for attempt in self.attempts)
 
 
 @dataclass(slots=True)
 class Job:
-    """One job, as ECS sees it.
+    """One job at ECS.
 
     Attributes:
-        ledger: What was planted; None where the input is no card file.
-        success: What the integrator's callback said; None before it came.
-        called_back: Set when the callback came.
+        ledger: The contents of the input file; None if that is not a card file.
+        success: The outcome in the integrator's callback; None before the callback.
+        called_back: Set by the callback.
     """
 
     guid: UUID
@@ -140,12 +142,12 @@ class Job:
         return self.ledger.records if self.ledger else (self.request.cards.records or 0)
 
     def settle(self, *, success: bool) -> None:
-        """Take the integrator's word."""
+        """Take the outcome from the integrator's callback."""
         self.success = success
         self.called_back.set()
 
     def reopen(self) -> None:
-        """Forget a failure: the job is announced again, and another callback is expected."""
+        """Forget a failure, because the job is announced again and ECS expects another callback."""
         if self.success is False:
             self.success = None
             self.called_back.clear()

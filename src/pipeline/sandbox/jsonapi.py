@@ -1,4 +1,4 @@
-"""ECS's JSON:API documents, as in its batch page, and the wrong ones that a fault asks for."""
+"""ECS's JSON:API documents, as its batch page describes them, and the wrong ones for faults."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TITLES: Final[Mapping[int, str]] = {
 
 
 def iso(moment: datetime) -> str:
-    """Return a time as ECS writes it: UTC, milliseconds, Z."""
+    """Return a time in ECS's format: UTC, milliseconds, Z."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -65,7 +65,7 @@ _OTHER_JOB = UUID("00000000-0000-4000-8000-000000000000")
 
 
 def wrong_answer(fault: Fault, guid: str, *, at: datetime) -> web.Response:
-    """Return the 200 that the fault asks for."""
+    """Return the 200 answer for a fault."""
     attributes = {"status": "RESULT_RECEIVED", "message": "Result upload confirmed"}
     match fault.answer:
         case "html":

@@ -19,7 +19,7 @@ from pipeline.sandbox.settings import ObjectStoreSettings
 from pipeline.sandbox.sigv4 import Credentials, Pairs, decode_path, decode_query, encode_query, presign
 
 DROPPED: Final = 0
-"""In place of a status: the answer was not sent, or not to its end."""
+"""Used instead of a status if the answer was not sent, or not completely."""
 
 
 class Traffic:
@@ -27,9 +27,9 @@ class Traffic:
 
     Attributes:
         requests: Number of answers by (method, key, status); status 0 is a connection that ended early.
-        rewritten: Number of requests by key whose query string is not encoded as it was handed out.
-        sent: Body bytes that went out, by key.
-        received: Body bytes that came in, by key.
+        rewritten: Number of requests by key whose query string is encoded differently from the issued URL.
+        sent: Sent bytes of bodies, by key.
+        received: Received bytes of bodies, by key.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Traffic:
         self.requests[method, key, status] += 1
 
     def round_trips(self, key: str, method: str | None = None) -> int:
-        """Return how often an object was asked for, whatever the answer."""
+        """Return the number of requests for an object, whatever the answers."""
         return sum(
             number for (verb, name, _), number in self.requests.items() if name == key and method in {None, verb}
         )
@@ -65,7 +65,7 @@ class ObjectStore:
 
     Attributes:
         disk: The objects.
-        traffic: What was asked and answered.
+        traffic: Counters of requests and answers.
         on_change: Replaces the object of a key; called for the fault ``change``.
     """
 
@@ -104,7 +104,7 @@ class ObjectStore:
         return self._presigned("PUT", base, key=key, expires=expires, now=now, extra=(*sums, ("x-id", "PutObject")))
 
     def revoke(self, url: str) -> None:
-        """Let a URL count as expired from now on."""
+        """Let a URL expire now."""
         self._revoked.add(_signature(url))
 
     def _presigned(self, method: str, base: str, *, key: str, expires: int, now: datetime | None, extra: Pairs) -> str:
@@ -123,7 +123,7 @@ class ObjectStore:
             if _signature(url) not in self._issued:
                 self._issued.add(_signature(url))
                 return url
-            expires += 1  # within one second two URLs would be equal, and revoking the old would revoke the new
+            expires += 1  # two URLs within one second would be equal, so revoking the old one would revoke the new one
 
     async def _expect(self, request: web.Request) -> web.StreamResponse | None:
         """Answer ``Expect: 100-continue``: refuse before the body is sent, or ask for it."""
@@ -132,7 +132,7 @@ class ObjectStore:
         except S3Error as error:
             return self._refusal(request, error)
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # as aiohttp's own handler does: the answer itself has not begun
+        request.writer.output_size = 0  # as aiohttp's own handler does, since the answer itself has not begun
         return None
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -159,7 +159,7 @@ class ObjectStore:
         return error.response(secrets.token_hex(8).upper(), head=request.method == "HEAD")
 
     async def _admit(self, request: web.Request) -> None:
-        """Check all that can be checked before the body, then let the faults happen that come instead of an answer."""
+        """Make all checks that need no body, then apply the faults that replace an answer."""
         raw_path, _, raw_query = request.raw_path.partition("?")
         if encode_query(decode_query(raw_query)) != raw_query:
             self.traffic.rewritten[request.match_info["key"]] += 1
@@ -214,14 +214,14 @@ class ObjectStore:
 
 
 async def _close_after(request: web.Request, response: web.StreamResponse) -> None:
-    """Send an answer and hang up: the rest of the body is not awaited, as it would be otherwise."""
+    """Send an answer and close the connection, instead of waiting for the rest of the body."""
     await response.prepare(request)
     await response.write_eof()
     request.protocol.force_close()
 
 
 def job_of(path: str) -> UUID | None:
-    """Return the job that an object belongs to: the folder that it lies in."""
+    """Return the job of an object, which is the name of its folder."""
     folders = path.rsplit("/", 2)
     try:
         return UUID(folders[-2])

@@ -1,4 +1,4 @@
-"""The bearer tokens of ECS's callbacks: minted at onboarding or by OAuth, verified as RFC 8725 asks."""
+"""The bearer tokens of ECS's callbacks: minted at onboarding or through OAuth, verified according to RFC 8725."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ YEAR: Final = timedelta(days=365)
 
 
 class TokenRefused(Exception):
-    """The bearer token is not one of ours, or not any more."""
+    """The bearer token is not one of ours, or has expired."""
 
 
 class Tokens:
@@ -31,7 +31,7 @@ class Tokens:
     def mint(self, partner: UUID, *, lifetime: timedelta = YEAR, claims: Mapping[str, object] | None = None) -> str:
         """Return a token for a partner.
 
-        ``claims`` replace or add claims; None as a value leaves one out. That is how to make a wrong token.
+        ``claims`` replaces or adds claims; the value None removes one. Use it to make a wrong token.
         """
         now = self._clock()
         usual: dict[str, object] = {
@@ -45,13 +45,13 @@ class Tokens:
         return jwt.encode(asked, self._secret, algorithm=_ALGORITHM)
 
     def partner(self, authorization: str | None) -> UUID:
-        """Return the partner that an Authorization header speaks for.
+        """Return the partner of an Authorization header.
 
-        One algorithm is pinned, so neither ``none`` nor another hash nor a public key as secret gets through; issuer,
-        audience, subject and expiry are required.
+        It accepts only one algorithm, so it refuses ``none``, other hashes, and a public key as secret. It requires
+        issuer, audience, subject and expiry.
 
         Raises:
-            TokenRefused: With a reason for a person.
+            TokenRefused: The token is invalid; it has a reason for a person.
         """
         kind, _, token = (authorization or "").partition(" ")
         if kind.lower() != "bearer" or not token:
@@ -66,7 +66,7 @@ class Tokens:
                 options={
                     "require": ["exp", "iss", "sub", "aud"],
                     "strict_aud": True,
-                    # checked below, by the clock that was passed in
+                    # checked below, with the injected clock
                     "verify_exp": False,
                     "verify_iat": False,
                 },

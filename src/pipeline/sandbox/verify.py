@@ -1,4 +1,4 @@
-"""Whether a result file and an audit log are right: read with the standard library alone."""
+"""Verifies a result file and an audit log, with only the standard library."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any, Final, Literal
 from pipeline.sandbox.cards import CardFile, Ledger, PlantedCard
 
 Expected = Callable[[PlantedCard], Literal["ok", "failed"]]
-"""Says what must have become of a card."""
+"""Returns the expected status of a card."""
 
 _LONG_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){11,18}")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it must be. It quotes nothing of the result.
+    """One difference from the expected result. It quotes nothing of the result.
 
     Attributes:
-        record: The card's record number, or None where the file as a whole is meant.
+        record: The card's record number, or None for the file as a whole.
         what: One sentence.
     """
 
@@ -39,20 +39,20 @@ class Finding:
 
 
 def as_planted(card: PlantedCard) -> Literal["ok", "failed"]:
-    """Expect that every bad card failed and every other is ok."""
+    """Expect ``failed`` for every bad card, and ``ok`` for every other."""
     return "failed" if card.bad else "ok"
 
 
 @dataclass(frozen=True, slots=True)
 class ResultRules:
-    """How the result file of an integration must look.
+    """The rules for the result file of an integration.
 
     Attributes:
         dropped: Input columns that must not be there. In a record with fields missing, any field may stand under
             another column's name: those that could be a dropped one's value must be empty (docs/reference/csv.md).
         extra_columns: The processor's own columns, after the message.
-        expected: What must have become of each card.
-        max_findings: Stop after so many.
+        expected: Returns the expected status of each card.
+        max_findings: Stop after this many.
     """
 
     status_column: str = "status"
@@ -72,7 +72,7 @@ class ResultRules:
 
 
 def verify_result(result: Path, ledger: Ledger, rules: ResultRules | None = None) -> list[Finding]:
-    """Compare a result file with what was planted, record by record; an empty list means that all is as it must be.
+    """Compare a result file with its input, record by record. An empty list means that everything is correct.
 
     Blocking: call it in a thread. Memory does not grow with the file.
     """
@@ -147,7 +147,7 @@ def _compare_card(row: Sequence[str], card: PlantedCard, spec: CardFile, rules: 
 
 
 def _echoed(card: PlantedCard, spec: CardFile, rules: ResultRules) -> dict[str, str]:
-    """Return what the result must say under each input column that the record has."""
+    """Return the expected value for each input column that the record has."""
     named = dict(zip(spec.columns, card.fields, strict=False))
     missing = len(spec.columns) - len(card.fields)
     if missing:
@@ -159,7 +159,7 @@ def _echoed(card: PlantedCard, spec: CardFile, rules: ResultRules) -> dict[str, 
 
 
 def _wrong_header(found: Sequence[str], header: Sequence[str]) -> str:
-    """Return what is wrong with a header, which may be a card if the header is missing."""
+    """Return the fault of a header. The line may be a card if the header is missing."""
     if len(found) != len(header):
         return f"the header has {len(found)} columns, not {len(header)}"
     number, name = next((number, name) for number, name in enumerate(header, start=1) if found[number - 1] != name)
@@ -171,7 +171,7 @@ _HASH: Final = b',"hash":"'
 
 
 def read_audit_log(store: Path) -> tuple[dict[str, list[str]], list[Finding]]:
-    """Return the steps of each job in the order of their times, and what is wrong with the chains. Blocking.
+    """Return the steps of each job in the order of time, and the faults of the chains. It blocks.
 
     Args:
         store: Folder of the local job store.
@@ -194,7 +194,7 @@ def _time(step: tuple[datetime, str]) -> datetime:
 
 
 class _Broken(Exception):
-    """The chain does not hold."""
+    """The hash chain is broken."""
 
 
 def _chain(partition: Path) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The originating webhook: signed as configured, sent again a few times. Shares no code with what verifies it."""
+"""Sends ECS's webhook: signs it as configured and repeats it a few times. Shares no code with the verification."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Attempt:
     """One try to announce a job.
 
     Attributes:
-        status: HTTP status, or None where there was no answer.
-        answer: The beginning of the answer, or why there was none.
+        status: HTTP status, or None without an answer.
+        answer: The beginning of the answer, or the reason why there was none.
     """
 
     at: datetime
@@ -34,12 +34,12 @@ class Attempt:
 
     @property
     def accepted(self) -> bool:
-        """Whether the integrator took it."""
+        """Whether the integrator accepted it."""
         return self.status in _ACCEPTED
 
 
 def signature_headers(scheme: Scheme, secret: str, body: bytes, at: datetime) -> dict[str, str]:
-    """Return the headers that prove where a webhook comes from."""
+    """Return the headers that authenticate a webhook."""
     if not isinstance(scheme, HmacScheme):
         return {scheme.header: f"{scheme.prefix}{secret}"}
     stamp = str(int(at.timestamp()))
@@ -61,9 +61,9 @@ class Webhook:
         self._clock = clock
 
     async def send(self, url: str, body: bytes, scheme: Scheme | None = None) -> list[Attempt]:
-        """POST an announcement until it is accepted or the patience is used up; return every try.
+        """POST an announcement until it is accepted or all pauses are used up; return every try.
 
-        A 4xx other than 408 and 429 is not repeated: the integrator has refused it.
+        It does not repeat after a 4xx other than 408 and 429, because the integrator has refused the announcement.
         """
         attempts: list[Attempt] = []
         for pause in (*self._settings.webhook_pauses_seconds, None):

@@ -1,4 +1,4 @@
-"""Do the books of the second act balance? What was sent and answered, against what came out of the topics."""
+"""The balance of the second act: compares sent events and their answers with the records in the topics."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Row:
     """One category.
 
     Attributes:
-        sent: Deliveries, repeats included; each counts once, however often it was tried.
-        accepted: Those answered 2xx.
-        refused: Those answered 4xx, or given up after the last try.
+        sent: Deliveries, including repeats. Each counts once, however often it was tried.
+        accepted: Deliveries answered with 2xx.
+        refused: Deliveries answered with 4xx, or without success after the last try.
         quarantined: Records in the quarantine topics.
-        repeats: Records that the subscriber left out as repeats.
+        repeats: Records that the subscriber skipped as repeats.
         delivered: Events that the subscriber handled.
     """
 
@@ -38,11 +38,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """What came out of the topics.
+    """The events in the topics.
 
     Attributes:
-        seen: What each category's subscriber was given.
-        repeats: How many repeats each left out.
+        seen: The events of each category's subscriber.
+        repeats: Number of repeats that each subscriber skipped.
         quarantined: ``ce_id`` and path of every record in quarantine.
     """
 
@@ -52,7 +52,7 @@ class Topics:
 
 
 def rows(entries: Sequence[Entry], topics: Topics) -> list[Row]:
-    """Return a row per category, and one for paths that are not known."""
+    """Return one row for each category, and one for unknown paths."""
     sent, accepted = Counter[str](), Counter[str]()
     for entry in entries:
         sent[entry.category] += len(entry.deliveries)
@@ -87,11 +87,11 @@ def total(found: Sequence[Row]) -> Row:
 
 
 def check(entries: Sequence[Entry], topics: Topics) -> list[str]:
-    """Return what is not as it must be, one sentence each, twenty at most.
+    """Return at most twenty differences from the expected result, one sentence each.
 
-    Every answer is as demanded; an event that was accepted is handled once, or in quarantine, and nothing else is;
-    each repeat that was sent was found; and order was kept per entity. A delivery whose answer was lost or 5xx may have
-    left a record, which its next try repeats: so many repeats more may be found.
+    It checks that every answer is the expected one; that each accepted event, and no other, is handled once or in
+    quarantine; that every sent repeat was found; and that the events of an entity are in order. A delivery with a lost
+    or 5xx answer may have left a record, which its next try repeats, so there may be that many more repeats.
     """
     findings = [finding for entry in entries if (finding := entry.finding())]
     findings += [*_handled(entries, topics), *_kept(entries, topics), *_sums(entries, topics)]
@@ -149,6 +149,6 @@ def _order(entries: Sequence[Entry], positions: Mapping[str, tuple[int, int]]) -
 
 
 def _unsure(entry: Entry) -> int:
-    """Return how many tries may have left a record without saying so."""
+    """Return how many failed tries may have left a record."""
     answers = (attempt.status for attempts in entry.deliveries for attempt in attempts)
     return sum(status is None or status >= 500 for status in answers)  # noqa: PLR2004 - HTTP

@@ -1,4 +1,4 @@
-"""Does what came out agree with what went in? Nothing here uses the pipeline: its files and ECS's records speak."""
+"""Compares the results with the input. It uses only files and ECS's records, and none of the pipeline's code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pipeline.sandbox.verify import expected_counts, verify_result
 def check_job(
     sandbox: Sandbox, plan: DemoJob, job: Job, *, expected: tuple[int, int], steps: Sequence[str]
 ) -> list[str]:
-    """Return everything that is not as it must be, one sentence each. Blocking: call it in a thread.
+    """Return all differences from the expected result, one sentence each. It blocks, so call it in a thread.
 
     Args:
         sandbox: Where the job ran.
-        plan: What was to come of it.
+        plan: The expected result.
         job: The job.
         expected: Cards that must be ok, and failed: :func:`counts`.
-        steps: What the audit log says of it.
+        steps: The job's steps in the audit log.
     """
     callbacks = sandbox.ecs.desk.of_job(job.guid)
     return [

@@ -1,6 +1,6 @@
-"""A Weavr that signs and sends its 32 events, rightly and wrongly, and keeps the books (docs/reference/sandbox.md).
+"""A stand-in for Weavr: signs and sends correct and broken events, and checks the answers (docs/reference/sandbox.md).
 
-Everything comes from the published description (``events.json``) and Weavr's rules; nothing from what it is to check.
+It uses only the published description (``events.json``) and Weavr's rules, and none of the code that it checks.
 """
 
 from pipeline.sandbox.weavr.bodies import NEW_ENUM_VALUE, Planted, body_of, entity_in, planted

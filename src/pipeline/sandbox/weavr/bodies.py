@@ -1,4 +1,4 @@
-"""Bodies of Weavr's events, built from ``events.json`` and nothing else: they can convict the models."""
+"""Bodies of Weavr's events, built only from ``events.json``, so that they can reveal faults of the models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.sandbox.weavr.values import iban, value_of
 
 Fields = Literal["all", "required", "some"]
 NEW_ENUM_VALUE: Final = "SANDBOX_NEW_VALUE"
-"""A value that the description's enums do not have."""
+"""A value that no enum of the description has."""
 
 _SHARES: Final[Mapping[Fields, float]] = {"all": 1.0, "some": 0.5, "required": 0.0}
 _Build = Callable[[Random, float], Any]
@@ -46,20 +46,20 @@ _ENTITY_FIELDS: Final[Mapping[str, str]] = {
     "/ibans/watch": "iban.id",
     "/correspondent_bank_transfers/watch": "transfer.id",
 }
-"""Where a body says what it is about; everywhere else it is ``id.id``."""
+"""The field of the entity's id; in all other kinds it is ``id.id``."""
 
 _CHOSEN_BY: Final[Mapping[str, str]] = {"categoryResult": "category"}
-"""Alternatives that follow the value of a field beside them: the first word of it begins the alternative's name."""
+"""Alternatives that another field selects: the alternative's name begins with the first word of that field's value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """A body whose sensitive-looking leaves can be recognised wherever they turn up.
+    """A body whose sensitive values can be recognised anywhere.
 
     Attributes:
         body: The event's.
-        markers: Where each planted value stands, by the value. Those of fewer than six characters are planted, but
-            not listed: chance would find them anywhere.
+        markers: The position of each planted value, by the value. Values of fewer than six characters are planted but
+            not listed, because they occur anywhere by chance.
     """
 
     body: dict[str, Any]
@@ -75,13 +75,13 @@ def body_of(
     new_enum_values: bool = False,
     entity: str | None = None,
 ) -> dict[str, Any]:
-    """Return a body of the kind of ``path``; the same ``rng`` makes the same one.
+    """Return a body for the kind of ``path``. Equal states of ``rng`` give equal bodies.
 
     Args:
-        path: As Weavr sends it, e.g. ``/managed_cards/authorisations/watch``.
-        rng: Decides everything that is open.
-        fields: Every field, the required ones alone, or each optional one as often as not.
-        new_fields: How many fields are added that the description does not know.
+        path: Weavr's path, e.g. ``/managed_cards/authorisations/watch``.
+        rng: Makes all random choices.
+        fields: All fields, only the required ones, or each optional one with a probability of one half.
+        new_fields: Number of unknown fields to add.
         new_enum_values: One enum, if it has any, gets a value that the description does not know. Never the ``type``
             beside an id.
         entity: What it is about: an id, or the part before the ``@`` if a person's e-mail address is there.

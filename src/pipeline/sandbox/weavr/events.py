@@ -1,4 +1,4 @@
-"""An event as Weavr sends it, its signatures and id, and what the pipeline must do with it."""
+"""An event of Weavr with its signatures and id, and the expected answer of the pipeline."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Final, Literal
 
 
 def signature_v2(key: bytes, call_ref: str, body: bytes, published: str) -> str:
-    """Return the signature over call reference, body and timestamp, one behind the other."""
+    """Return the signature over call reference, body and timestamp, concatenated."""
     return _base64_hmac(key, call_ref.encode() + body + published.encode())
 
 
 def legacy_signature(key: bytes, published: str) -> str:
-    """Return the deprecated signature, which covers the timestamp alone."""
+    """Return the deprecated signature, which covers only the timestamp."""
     return _base64_hmac(key, published.encode())
 
 
 def expected_id(integration: str, path: str, reference: str, body: bytes, published: str) -> str:
-    """Return the ``ce_id`` that a delivery must get: the same for each repeat, another for each other event.
+    """Return the expected ``ce_id`` of a request: equal for repeats, different for different events.
 
     Args:
         integration: As in the webhook's URL.
@@ -42,7 +42,7 @@ def _base64_hmac(key: bytes, signed: bytes) -> str:
 
 
 SendOutcome = Literal["accepted", "refused", "given up"]
-"""Answered 2xx; answered so that Weavr never sends it again; repeated in vain as often as Weavr repeats."""
+"""Answered with 2xx; answered so that Weavr does not repeat it; or without success after all of Weavr's repeats."""
 
 Expected = Literal["accepted", "quarantined", "refused", "unverified"]
 """What must become of an event: ``quarantined`` is accepted, but for people to look at; ``unverified`` is answered 503
@@ -53,7 +53,7 @@ Wire = tuple[tuple[str, str], ...]
 
 
 class Broken(StrEnum):
-    """What is wrong with an event."""
+    """The fault of a broken event."""
 
     WRONG_KEY = "wrong-key"
     CUT = "body-cut"
@@ -66,7 +66,7 @@ class Broken(StrEnum):
 
 EXPECTED: Final[dict[Broken, Expected]] = {
     Broken.WRONG_KEY: "unverified",
-    # nobody can tell it from one that another key signed
+    # it looks the same as an event that another key signed
     Broken.CUT: "unverified",
     Broken.STALE: "refused",
     Broken.NO_SIGNATURE: "refused",
@@ -83,16 +83,16 @@ class Event:
     Attributes:
         index: Its number in the order of publication, from 0.
         path: As appended to the URL.
-        category: As the topics are called; empty for a path that is not known.
-        entity: What it is about: category and id or address. Events of one entity are sent one after the other.
-        sequence: Its number among the right ones of its entity, from 1; 0 for a broken one.
+        category: The category in the topic's name; empty for an unknown path.
+        entity: Its subject: category and id or address. Events of one entity are sent one after another.
+        sequence: Its number among the correct events of its entity, from 1; 0 for a broken one.
         reference: Call reference, or request reference where nothing is signed; empty without.
-        ce_id: What it must be called.
+        ce_id: Its expected ``ce_id``.
         headers: As sent, content type included.
         body: As sent.
-        repeated: It is sent once more after it was accepted, the same bytes and headers.
-        late: A younger event of its entity is sent before it.
-        broken: What is wrong with it.
+        repeated: Whether it is sent again after it was accepted, with the same bytes and headers.
+        late: Whether a newer event of its entity is sent first.
+        broken: Its fault, if any.
     """
 
     index: int
@@ -110,5 +110,5 @@ class Event:
 
     @property
     def expected(self) -> Expected:
-        """What must become of it."""
+        """Its expected outcome."""
         return EXPECTED[self.broken] if self.broken else "accepted"

@@ -1,4 +1,4 @@
-"""The books: what was sent, how it was answered, and whether that is what must be."""
+"""The ledger: sent events, their answers, and the differences from the expected answers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, Final, Self, TextIO
 from pipeline.sandbox.weavr.events import Broken, Event, Expected, SendOutcome
 
 RETRIED: Final = frozenset({408, 409, 425, *range(500, 600)})
-"""Answers after which Weavr sends an event again; no answer at all is another reason."""
+"""Answers after which Weavr sends an event again; it also does so without any answer."""
 _SUCCESS: Final = range(200, 300)
 _UNVERIFIED: Final = 503
 _MOST_FINDINGS: Final = 20
 
 
 def retried(status: int | None) -> bool:
-    """Tell whether Weavr sends an event again after such an answer, or after none."""
+    """Return whether Weavr sends an event again after this answer, or after none."""
     return status is None or status in RETRIED
 
 
@@ -29,8 +29,8 @@ class Attempt:
 
     Attributes:
         at: When it began, in seconds since 1970; differences are exact.
-        seconds: How long it took.
-        status: None where no answer came.
+        seconds: Its duration.
+        status: HTTP status; None without an answer.
     """
 
     at: float
@@ -39,13 +39,13 @@ class Attempt:
 
     @property
     def end(self) -> float:
-        """When the answer was there."""
+        """When the answer arrived."""
         return self.at + self.seconds
 
 
 @dataclass(slots=True)
 class Entry:
-    """What became of one event.
+    """The attempts to send one event.
 
     Attributes:
         deliveries: The attempts of its delivery and, where it was repeated, of the repeat.
@@ -65,7 +65,7 @@ class Entry:
 
     @classmethod
     def of(cls, event: Event) -> Self:
-        """Return the entry of an event that was not sent yet."""
+        """Return the entry of an event before it is sent."""
         return cls(
             index=event.index,
             path=event.path,
@@ -81,7 +81,7 @@ class Entry:
 
     @property
     def outcomes(self) -> list[SendOutcome]:
-        """How each delivery ended."""
+        """The outcome of each delivery."""
         return [_outcome(attempts) for attempts in self.deliveries]
 
     @property
@@ -90,7 +90,7 @@ class Entry:
         return "accepted" in self.outcomes
 
     def finding(self) -> str | None:
-        """Return what is not as it must be, or None."""
+        """Return the difference from the expected outcome, or None."""
         wanted = "refused" if self.expected == "refused" else "given up"
         for attempts, outcome in zip(self.deliveries, self.outcomes, strict=True):
             right = outcome == ("accepted" if self.expected in ("accepted", "quarantined") else wanted)
@@ -115,16 +115,16 @@ class Totals:
     """Sums of all entries so far.
 
     Attributes:
-        events: Number of events that are done with.
+        events: Number of finished events.
         sent: Deliveries, repeats included: each counts once, however often it was tried.
         requests: Attempts.
         repeats: Deliveries of events that had been accepted before.
         statuses: Attempts by answer; None: without one.
         outcomes: How many deliveries had which outcome.
-        quarantined: Accepted deliveries of events that belong into quarantine.
+        quarantined: Accepted deliveries of events that belong in quarantine.
         broken: Broken events by kind.
-        findings: The first twenty things that are not as they must be.
-        wrong: How many there are.
+        findings: The first twenty differences.
+        wrong: Number of all differences.
     """
 
     events: int = 0
@@ -139,7 +139,7 @@ class Totals:
     wrong: int = 0
 
     def add(self, entry: Entry) -> None:
-        """Count an entry that is done with."""
+        """Count a finished entry."""
         self.events += 1
         self.sent += len(entry.deliveries)
         self.repeats += len(entry.deliveries) - 1
@@ -158,7 +158,7 @@ class Totals:
                 self.findings.append(finding)
 
     def view(self) -> dict[str, object]:
-        """Return everything for JSON."""
+        """Return all sums as JSON values."""
         return {
             "events": self.events,
             "sent": self.sent,
@@ -176,12 +176,12 @@ class Totals:
 
 
 def write_entry(file: TextIO, entry: Entry) -> None:
-    """Append an entry as a line of JSON; bodies and headers are not in it."""
+    """Append an entry as a line of JSON, without body and headers."""
     file.write(json.dumps(asdict(entry)) + "\n")
 
 
 def read_ledger(path: Path) -> Iterator[Entry]:
-    """Give the entries of a ledger file, in the order in which their events were done with."""
+    """Yield the entries of a ledger file, in the order in which their events were finished."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             found: dict[str, Any] = json.loads(line)
@@ -191,7 +191,7 @@ def read_ledger(path: Path) -> Iterator[Entry]:
 
 
 def order_findings(entries: Iterable[Entry], offsets: Mapping[str, int]) -> list[str]:
-    """Return where the order of an entity was lost.
+    """Yield the places where events of an entity are out of order.
 
     An event whose acceptance was known before another of its entity was first sent must stand before it. Nothing is
     promised of two that were under way at the same time.

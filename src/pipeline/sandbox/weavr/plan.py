@@ -1,4 +1,4 @@
-"""What is sent: which events, how many, how wrong, in which order."""
+"""The events to send: number, kinds, faults, order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONG_EVERY: Final = 97
 
 @dataclass(frozen=True, slots=True)
 class SigningKeys:
-    """What signs.
+    """The keys that sign the events.
 
     Attributes:
         first: The API key.
@@ -47,19 +47,19 @@ class SigningKeys:
 
 @dataclass(frozen=True, slots=True)
 class SendPlan:
-    """Which events are sent. The same plan makes the same events but for their timestamps.
+    """The events to send. Equal plans make equal events, except for their timestamps.
 
     Attributes:
-        count: Events, broken ones included; repeats come on top.
-        weights: How often each path comes, relative to the others: :func:`mix`.
-        seed: Decides everything that is left to chance.
-        entities: How many cards, accounts, people, ... each category is about.
+        count: Number of events, including broken ones but not repeats.
+        weights: Relative frequency of each path: :func:`mix`.
+        seed: Seed for all random choices.
+        entities: Number of cards, accounts, people and so on in each category.
         call_refs: Share of the events with a call reference.
-        repeats: Share of the right events that are sent once more after they were accepted.
-        out_of_order: Share of the events that come after the next one of their entity.
-        new_fields: Share of the events with fields that the description does not know.
-        new_enum_values: Share of the events with a value that an enum does not know.
-        broken: Share of the broken ones, evenly of all kinds, evenly spread.
+        repeats: Share of the correct events that are sent again after they were accepted.
+        out_of_order: Share of the events that are sent after the next one of their entity.
+        new_fields: Share of the events with unknown fields.
+        new_enum_values: Share of the events with an unknown enum value.
+        broken: Share of broken events, evenly spread over all kinds of faults.
         broken_kinds: Which kinds.
     """
 
@@ -124,7 +124,7 @@ def _short(path: str) -> str:
 
 
 class _Making:
-    """Makes the events in the order of publication."""
+    """Makes the events, in the order of publication."""
 
     def __init__(self, plan: SendPlan, integration: str, keys: SigningKeys, now_ms: int) -> None:
         self._plan = plan
@@ -228,7 +228,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def _spoilt(event: Event, broken: Broken) -> Event:
-    """Return the event with what is done to it after it was signed."""
+    """Return the event with the damage that is done after signing."""
     if broken is Broken.CUT:
         return replace(event, body=event.body[: len(event.body) // 2])
     if broken is Broken.NO_SIGNATURE:

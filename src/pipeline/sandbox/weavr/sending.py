@@ -1,4 +1,4 @@
-"""Sending: connections, rate, repeats, and Weavr's retries."""
+"""Sends events: connections, rate, repeats, and Weavr's retries."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ RETRY_PAUSES: Final = (10.0, 60.0, 360.0, 2160.0, 12_960.0)
 
 _QUEUED: Final = 16
 _WAITING: Final = 2000
-"""Events that may wait for their next try; with more, nothing new is sent: memory is bounded, Weavr's is not."""
+"""Maximum number of events that wait for a retry. At the maximum, no new event is sent, to bound the memory."""
 _REPEAT_AFTER: Final = 20
 _WATCH_SECONDS: Final = 0.2
 _ANSWER_BYTES: Final = 4096
 
 Post = Callable[[Event], Awaitable[int | None]]
-"""Sends an event once; gives the status, None where no answer came."""
+"""Sends an event once; returns the status, or None without an answer."""
 Sleep = Callable[[float], Awaitable[None]]
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast.
+    """The speed of sending.
 
     Attributes:
-        connections: Requests that may be under way at a time, but for retries.
-        rate: Events per second; None: as fast as they are answered.
-        compress_retries: By this the pauses before retries are divided.
+        connections: Maximum number of parallel requests, not counting retries.
+        rate: Events per second; None: the next one as soon as one is answered.
+        compress_retries: Divisor of the pauses before retries.
     """
 
     connections: int = 16
@@ -60,13 +60,13 @@ def integration_in(url: str) -> str | None:
 
 
 def wall_clock() -> Clock:
-    """Return a clock in seconds since 1970 that never jumps."""
+    """Return a monotonic clock in seconds since 1970."""
     offset = time.time() - time.monotonic()
     return lambda: offset + time.monotonic()
 
 
 def poster(session: aiohttp.ClientSession, url: str, *, timeout_seconds: float) -> Post:
-    """Return a function that sends to a webhook; answers are read, connections kept."""
+    """Return a function that sends to a webhook, reads answers, and reuses connections."""
     timeout, start = aiohttp.ClientTimeout(total=timeout_seconds), url.rstrip("/")
 
     async def post(event: Event) -> int | None:
@@ -93,9 +93,9 @@ class Sender:
     holds nothing up. Memory: some thousand events at most, whatever the plan's length.
 
     Args:
-        post: Sends one.
+        post: Sends an event once.
         pace: How fast.
-        record: Gets each entry that is done with.
+        record: Called with each finished entry.
         clock: Seconds since 1970.
         sleep: Waits for seconds.
     """
@@ -118,7 +118,7 @@ class Sender:
         self._waiting = asyncio.Semaphore(_WAITING)
 
     async def send(self, events: Iterable[Event]) -> Totals:
-        """Send all, with their repeats and retries; return the sums."""
+        """Send all events, with repeats and retries; return the sums."""
         queues: list[asyncio.Queue[Event | None]] = [asyncio.Queue(_QUEUED) for _ in range(self._pace.connections)]
         async with asyncio.TaskGroup() as group:
             for queue in queues:
@@ -155,7 +155,7 @@ class Sender:
             await self._again(event, entry)
 
     async def _retries(self, event: Event, entry: Entry) -> None:
-        """Try again what was tried once."""
+        """Retry events whose first try failed."""
         try:
             await self._persist(event, entry.deliveries[0])
             if event.repeated and entry.accepted:
@@ -166,7 +166,7 @@ class Sender:
             self._waiting.release()
 
     async def _again(self, event: Event, entry: Entry) -> None:
-        """Send what was accepted once more."""
+        """Send accepted events again."""
         attempts = [await self._try(event)]
         entry.deliveries.append(attempts)
         await self._persist(event, attempts)
@@ -204,9 +204,9 @@ async def send_events(
         url: Of the webhook; each event's path is appended.
         events: Made while they are sent.
         pace: How fast.
-        record: Gets each entry that is done with.
+        record: Called with each finished entry.
         timeout_seconds: How long one answer may take.
-        watch: Is shown the sums from time to time.
+        watch: Called with the sums from time to time.
     """
     connector = aiohttp.TCPConnector(limit=2 * pace.connections)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:

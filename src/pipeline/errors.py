@@ -1,6 +1,6 @@
-"""Errors, sorted by what the runner does with them, not by who raised them.
+"""Base classes of errors. Each class means one reaction of the runner, wherever it is raised.
 
-Each package at the edge translates foreign exceptions once, with ``raise ... from``. Operators read a ``message``; a
+The package that uses a library translates its exceptions, with ``raise ... from``. Operators read a ``message``; a
 partner may receive it. It names the field, the limit, the rule and what to do. It never holds a card number, a token,
 or the query of a URL.
 """
@@ -20,7 +20,7 @@ class PipelineError(Exception):
     """
 
     def __init__(self, code: str, message: str) -> None:
-        """Keep the two parts apart, so that a log can carry the code as a field."""
+        """Take code and message separately, so that a log line can have the code as a field."""
         super().__init__(message)
         self.code = code
         self.message = message
@@ -31,18 +31,18 @@ class PipelineError(Exception):
 
 
 class PermanentError(PipelineError):
-    """Repeating cannot help: the record is dead-lettered, or the job fails with this reason."""
+    """A retry cannot help: the record is dead-lettered, or the job fails with this reason."""
 
 
 class PoisonRecord(PermanentError):
-    """A record that cannot be decoded at all: dead-lettered with its reason; never blocks its partition."""
+    """A record that cannot be decoded. It is dead-lettered with the reason, and never blocks its partition."""
 
 
 class TransientError(PipelineError):
-    """Repeating may help: retried with backoff, within the deadline of the job.
+    """A retry may help: the work is retried with backoff, within the deadline of the job.
 
     Attributes:
-        retry_after: Seconds that the other side asked to wait, or None for the runner's own backoff.
+        retry_after: The pause in seconds that the other side requested, or None for the runner's own backoff.
     """
 
     def __init__(self, code: str, message: str, *, retry_after: float | None = None) -> None:
@@ -52,30 +52,30 @@ class TransientError(PipelineError):
 
 
 class Untried(TransientError):
-    """The job was not tried, because a condition that lasts is known already: it is parked at once, not retried."""
+    """The job was not tried, because a known condition lasts. The job is parked at once instead of retried."""
 
 
 class Overloaded(PipelineError):
-    """We have enough work: keep the record, pause, offer it again. Never counted as an attempt."""
+    """This process has enough work: it keeps the record, pauses, and tries again. It does not use up an attempt."""
 
 
 class LeaseLost(PipelineError):
-    """Someone else may own this work by now: stop before the next effect, without a trace in the store.
+    """Another worker may own this work by now: stop before the next effect, and write nothing to the store.
 
-    Raised when the partition was revoked, the member has had no successful heartbeat for too long, or another worker
-    won the creation of an object that decides. The runner drops the work silently; it is not a failure of the job.
+    Raised if the partition was revoked, if the member has had no successful heartbeat for too long, or if another
+    worker created a deciding object first. The runner drops the work silently; the job does not fail.
     """
 
 
 class FatalError(PipelineError):
-    """This process cannot do its work: stop it, non-zero, with this message."""
+    """This process cannot do its work: it stops with this message and a non-zero exit code."""
 
 
 def most_severe(group: BaseExceptionGroup[Any]) -> BaseException:
-    """Return the one error of a group of tasks that decides what is done about all of them.
+    """Return the error of a group that decides how to react to the whole group.
 
-    What nobody expected comes first, so that it is never hidden by an expected error; then what stops the process, what
-    forbids every further effect, what no repetition helps against, what one may help against.
+    Unexpected errors come first, so that no expected error hides them. Then come errors that stop the process, that
+    forbid further effects, that no retry can fix, and that a retry may fix.
     """
     found = (most_severe(one) if isinstance(one, BaseExceptionGroup) else one for one in group.exceptions)
     return min(found, key=_mildness)
@@ -87,6 +87,6 @@ _BY_SEVERITY: Final = (FatalError, LeaseLost, PermanentError, TransientError, Ov
 def _mildness(error: BaseException) -> int:
     rank = next((rank for rank, kind in enumerate(_BY_SEVERITY) if isinstance(error, kind)), None)
     if rank is None:
-        # kinds of its own that a package never lets out end its work as a lost lease does
+        # other subclasses stay within their package, and end the work like a lost lease
         return _BY_SEVERITY.index(LeaseLost) if isinstance(error, PipelineError) else -1
     return rank

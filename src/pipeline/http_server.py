@@ -11,11 +11,11 @@ from aiohttp.abc import AbstractStreamWriter
 
 
 class OtherVersion(web.BaseRequest):
-    """A request of another version than HTTP/1.1 and HTTP/1.0, such as one whose first line has none: malformed."""
+    """A request of a version other than HTTP/1.1 and HTTP/1.0, or without a version. Such a request is malformed."""
 
 
 class HttpServer(web.Server):
-    """The library's server. A request of a version that is not spoken here is an :class:`OtherVersion`.
+    """The library's server. It turns a request of an unsupported version into an :class:`OtherVersion`.
 
     Args:
         handler: Returns the answer to a request.
@@ -32,7 +32,7 @@ class HttpServer(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        """Return a request. An answer repeats its version, so one that is not spoken here becomes HTTP/1.0."""
+        """Return a request. The answer repeats its version, so an unsupported version is changed to HTTP/1.0."""
         if message.version in (HttpVersion11, HttpVersion10):
             return web.BaseRequest(message, content, connection, writer, task, self._loop)
         return OtherVersion(message._replace(version=HttpVersion10), content, connection, writer, task, self._loop)

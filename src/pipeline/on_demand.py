@@ -1,4 +1,4 @@
-"""Names that a package offers without importing their modules: a process loads the libraries of its own work only."""
+"""Lazy exports of packages, so that a process loads only the libraries that it needs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any
 
 
 def on_demand(package: str, **names: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package (PEP 562) that imports a name when it is first asked for.
+    """Return a ``__getattr__`` for a package (PEP 562) that imports a name on first use.
 
-    The package imports the same names under ``TYPE_CHECKING``, for type checkers and import-linter, and has this
-    function otherwise.
+    Under ``TYPE_CHECKING``, the package imports the same names directly, for type checkers and import-linter.
 
     Args:
         package: ``__name__`` of the package.
-        **names: The names of each module, separated by blanks.
+        **names: For each module, its exported names, separated by blanks.
     """
     modules = {name: module for module, offered in names.items() for name in offered.split()}
-    if modules.keys() & names.keys():  # importing such a module would put it in the place of the name
+    if modules.keys() & names.keys():  # importing such a module would replace the name by the module
         raise ValueError(f"{package} offers a name that one of its modules has")
 
     def __getattr__(name: str) -> Any:  # noqa: N807 - the name that PEP 562 gives it

@@ -1,7 +1,8 @@
-"""Calls into the code of others (processors, partners, sources): what it raised and where, never the text of it.
+"""Calls foreign code (processors, partners, sources), and reports its exceptions without their texts.
 
-The text of a foreign exception, and the values in its frames, may be card data. So a caller catches BaseException (a
-panic of a Rust extension is one, ``SystemExit`` too), lets cancellations pass, and keeps a :class:`Fault` of the rest.
+The text of a foreign exception, and the values in its frames, may be card data. So these functions catch BaseException
+(which includes panics of Rust extensions and ``SystemExit``), let cancellations pass, and turn every other exception
+into a :class:`Fault`: its class and its lines of code.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _in_plugin: ContextVar[bool] = ContextVar("in_plugin", default=False)
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One line of a traceback: which line of code, without any value."""
+    """One entry of a traceback: a line of code, without values."""
 
     file: str
     line: int
@@ -36,12 +37,12 @@ class Frame:
     package: str
 
     def __str__(self) -> str:
-        """Name the file with its folder, which is enough to find it and the same on each machine."""
+        """Return the file, its folder and the line: enough to find the code, and the same on each machine."""
         return f"{'/'.join(PurePath(self.file).parts[-2:])}:{self.line}"
 
     @property
     def source(self) -> str:
-        """The line of code; empty if its file is not there."""
+        """The line of code; empty if its file is missing."""
         return linecache.getline(self.file, self.line).strip()
 
 
@@ -52,7 +53,7 @@ class Fault:
     Attributes:
         kind: Class of the exception.
         frames: The calls that led to it, the outermost first.
-        causes: What it was raised from, the nearest first.
+        causes: The exceptions that caused it, the nearest first.
     """
 
     kind: str
@@ -61,7 +62,7 @@ class Fault:
 
     @property
     def where(self) -> str:
-        """File and line of the last frame of the plug-in's own package; empty if it has none (a compiled extension)."""
+        """File and line of the last frame in the plug-in's own package; empty without such a frame (compiled code)."""
         frame = self._own_frame()
         return str(frame) if frame else ""
 
@@ -76,7 +77,7 @@ class Fault:
         return next(frame for frame in reversed(self.frames) if frame.package == package)
 
     def traceback(self) -> Iterator[str]:
-        """Yield the lines of a traceback as Python prints it, without texts and values; the cause comes last."""
+        """Yield the lines of a traceback like Python's, without texts and values; causes come last."""
         yield "Traceback (most recent call last), without values:"
         for frame in self.frames:
             yield f'  File "{frame.file}", line {frame.line}, in {frame.function}'
@@ -89,13 +90,13 @@ class Fault:
 
     @property
     def lines(self) -> list[str]:
-        """The frames, for a log line, and what the exception was raised from."""
+        """The frames and the causes, for a log line."""
         found = [f"{one}, in {one.function}" for one in self.frames]
         return found + [f"from {cause}" for cause in self.causes]
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Return what foreign code raised, without its text; of a group of errors its first error."""
+    """Return the fault of an exception of foreign code; of an exception group, that of its first exception."""
     first, found = _unwrapped(error)
     causes: list[Fault] = []
     seen = {id(first)}
@@ -108,9 +109,9 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Return whether an error ends the work from outside, so that it must be raised again.
+    """Return whether an error is a cancellation from outside, which must be raised again.
 
-    A CancelledError that foreign code raises itself, or that comes from something it awaited, cancels nobody.
+    A CancelledError that foreign code raises itself, or gets from something it awaits, is not such a cancellation.
     """
     if not isinstance(error, asyncio.CancelledError | GeneratorExit):
         return False
@@ -119,12 +120,12 @@ def is_cancellation(error: BaseException) -> bool:
     except RuntimeError:
         return isinstance(error, GeneratorExit)
     if isinstance(error, GeneratorExit):
-        return task is None  # its coroutine is closed, by no task
+        return task is None  # somebody closes its coroutine outside a task
     return task is None or task.cancelling() > 0
 
 
 class PluginFailed(Exception):
-    """Foreign code raised what nobody expects; for callers that have no error of their own for it."""
+    """Foreign code raised an unexpected exception. For callers without an error class of their own."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault))
@@ -132,7 +133,7 @@ class PluginFailed(Exception):
 
 
 class PluginExit(Exception):
-    """Foreign code asked for the end of the process inside a task of its own."""
+    """Foreign code tried to end the process inside a task that it started."""
 
 
 def _new_task(loop: asyncio.AbstractEventLoop, work: Any, **how: Any) -> asyncio.Task[Any]:
@@ -147,7 +148,7 @@ async def _without_exit(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _unwrapped(error: BaseException) -> tuple[BaseException, tuple[Frame, ...]]:
-    """Return the error inside of groups, and the frames of all of them."""
+    """Return the innermost error of nested groups, and the frames of all of them."""
     frames = _frames(error)
     while isinstance(error, BaseExceptionGroup) or (isinstance(error, PluginExit) and error.__cause__ is not None):
         error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
@@ -165,7 +166,7 @@ def _name_of(error: BaseException) -> str:
 
 
 def _frames(error: BaseException) -> tuple[Frame, ...]:
-    """Return the frames of foreign code, without ours in front of them; of many the first and the last ones."""
+    """Return the frames of foreign code, without our frames before them; of many, only the first and the last."""
     frames: list[Frame] = []
     trace = error.__traceback__
     while trace is not None:
@@ -186,7 +187,7 @@ def _frames(error: BaseException) -> tuple[Frame, ...]:
 
 
 def contain_tasks() -> None:
-    """Contain the tasks that foreign code starts in the current task, from now on; see :func:`contained`."""
+    """From now on, contain the tasks that foreign code starts in the current task; see :func:`contained`."""
     loop = asyncio.get_running_loop()
     if loop.get_task_factory() is None:
         loop.set_task_factory(_new_task)
@@ -196,15 +197,15 @@ def contain_tasks() -> None:
 async def contained(
     call: Callable[[], Awaitable[T]], failed: Callable[[Fault], Exception], *expected: type[BaseException]
 ) -> T:
-    """Return what an awaited call of foreign code returns.
+    """Await a call of foreign code and return its result.
 
-    The tasks that it starts are contained too: ``SystemExit`` or ``KeyboardInterrupt`` in a task ends the loop at once,
+    The tasks that the call starts are contained too: ``SystemExit`` or ``KeyboardInterrupt`` in a task ends the loop,
     so both become :class:`PluginExit` there.
 
     Args:
-        call: Calls it.
-        failed: Makes the error to raise instead of what nobody expects.
-        expected: What may pass.
+        call: Makes the call.
+        failed: Makes the error to raise instead of an unexpected exception.
+        expected: Classes of exceptions to let pass.
     """
     before = _in_plugin.get()
     contain_tasks()
@@ -218,12 +219,12 @@ async def contained(
         fault = fault_of(error)
     finally:
         _in_plugin.set(before)
-    # outside the handler, so that the unknown error and the values in its frames are not chained
+    # outside the except block, so that the foreign error and the values in its frames are not chained
     raise failed(fault)
 
 
 def contained_call(call: Callable[[], T], failed: Callable[[Fault], Exception], *expected: type[BaseException]) -> T:
-    """Return what a plain call of foreign code returns; see :func:`contained`."""
+    """Call foreign code and return its result; see :func:`contained`."""
     try:
         return call()
     except expected:

@@ -1,7 +1,7 @@
-"""How long to wait before the next try: one rule and one set of setting names for everything that is retried.
+"""The pause before the next try: one rule and one set of setting names for all retries.
 
-The step doubles with every failure, up to a bound. The pause is a random number in the upper half of the step: so calls
-that failed together do not come back together, and none comes back at once. If the other side asks for a pause
+The step doubles with each failure, up to a bound. The pause is a random number in the upper half of the step. So calls
+that failed together do not retry together, and none retries at once. If the other side requests a pause
 (``Retry-After``), that pause applies instead.
 """
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipeline.units import Seconds
 
 _MAX_DOUBLINGS: Final = 64
-"""Every realistic bound is reached before this; more doublings would overflow in the end."""
+"""Maximum number of doublings, so that the step cannot overflow. Every realistic bound is reached earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class RetryPolicy:
     """The pauses between the tries of one call.
 
     Attributes:
-        first_seconds: The step after the first failure, and the least pause when the other side asks for one.
+        first_seconds: The step after the first failure, and the minimum pause if the other side requests one.
         max_seconds: The largest step.
         jitter: Returns a number from 0 to 1: the position of the pause in the upper half of the step.
     """
@@ -38,8 +38,8 @@ class RetryPolicy:
         """Return the seconds to wait before the next try.
 
         Args:
-            failures: How many tries have failed in a row, from 1.
-            retry_after: Seconds that the other side asks for, or None. It may exceed ``max_seconds``, because the
+            failures: Number of tries that failed in a row, at least 1.
+            retry_after: Seconds that the other side requests, or None. It may exceed ``max_seconds``, because the
                 code that reads the answer bounds it.
         """
         if retry_after is not None:
@@ -71,7 +71,7 @@ MaxSeconds = Annotated[
 
 
 class RetrySettings(BaseModel):
-    """How long to wait between two tries."""
+    """The pauses between tries."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,8 +1,8 @@
-"""Secrets in mounted files: one reader with one rule for all of them.
+"""Reads secrets from mounted files, with the same rules for all of them.
 
-A file is opened by its path each time, since mounted secrets are replaced by swapping a symbolic link. One line end
-after the secret is stripped, because editors add one. Anything else that is not the secret is refused, not repaired: it
-is the sign of a wrong file. What is odd and may be the secret all the same is a doubt, which ``config check`` shows.
+It opens a file by its path each time, because mounted secrets are replaced by swapping a symbolic link. It strips one
+line end after the secret, because editors add one. It refuses any other surrounding text, which is a sign of a wrong
+file. A secret that looks odd but may be right causes a doubt, which ``config check`` shows.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ _TLS_REASONS: Final = {
     "CERTIFICATE_VERIFY_FAILED": "the chain does not fit together",
 }
 _FEW_LETTERS: Final = 8
-"""Fewer are guessed in no time, and are the sign of a secret that was cut."""
+"""Secrets with fewer characters are easy to guess, and are probably truncated."""
 
 _ALONE: Final = "must hold the secret alone"
 _STANDARD_VERSION: Final = "v1,whsec_"
 
 _TIMEOUT: Final = 10.0
-"""Seconds until a read of a file system that hangs is abandoned."""
+"""Seconds after which a read is abandoned, in case the file system hangs."""
 
 _MAX_AGE: Final = 60.0
-"""Seconds until a token is read again although its file looks unchanged."""
+"""Seconds after which a token is read again even if its file looks unchanged."""
 
 Doubt = Callable[[str], None]
-"""Takes what is odd about a usable secret, as the rest of a sentence that begins with the file."""
+"""Called with an oddity of a usable secret, as the end of a sentence that begins with the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holds:
-    """What the file holds that a setting names; a note in the setting's type.
+    """A note in a setting's type: the kind of content of the file that the setting names.
 
     Attributes:
         content: ``secret``: what :func:`read_secret` accepts; ``token``: what :func:`read_token` accepts; ``key``: what
@@ -71,17 +71,17 @@ TokenPath = Annotated[Path, Holds("token")]
 
 
 def _no_doubt(_text: str) -> None:
-    """Ignore what is odd: only the check of the settings shows it."""
+    """Ignore an oddity; only the check of the settings shows it."""
 
 
 class SecretUnreadable(FatalError):
     """A file does not hold a usable secret. The message names the file and the rule, never the content.
 
-    A path that leads to no file is not named: it may be the secret itself, written in the wrong place.
+    The message leaves out the path of a missing file, because the "path" may be the secret in the wrong place.
 
     Attributes:
-        fault: The end of the message, behind the path, e.g. ``is empty``.
-        malformed: Whether the file was read, and its content breaks the rule.
+        fault: The end of the message, after the path, e.g. ``is empty``.
+        malformed: Whether the file could be read but its content breaks a rule.
     """
 
     def __init__(self, path: Path, fault: str, *, malformed: bool = True) -> None:
@@ -139,8 +139,8 @@ def read_secret(path: Path, doubt: Doubt = _no_doubt) -> SecretStr:
     """Return the secret in a file, for example a password or a private key in PEM.
 
     Args:
-        path: Opened by path.
-        doubt: Called for each oddity of a secret that may be right: quotes around it, a length that is absurd.
+        path: The file.
+        doubt: Called for each oddity of a secret that may be right, such as quotes around it or an unusual length.
 
     Raises:
         SecretUnreadable: The file cannot be read, is empty, has more than 16,384 bytes, is not UTF-8, begins with a
@@ -176,7 +176,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _text(raw: bytes) -> str | None:
-    # the error of a failed decoding holds the bytes: it must not become the context of another one
+    # return instead of raising here: a decoding error contains the bytes, and must not be chained
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -184,7 +184,7 @@ def _text(raw: bytes) -> str | None:
 
 
 def _fault(text: str) -> str | None:
-    """Return why a text is no secret; only positions and classes of its characters, never one of its letters."""
+    """Return why a text is not a valid secret. Shows positions and classes of characters, never a character itself."""
     if not text:
         return "is empty; write the secret into it"
     if text.startswith(_BYTE_ORDER_MARK):
@@ -202,7 +202,7 @@ def _fault(text: str) -> str | None:
 
 
 def _blank(text: str) -> str:
-    """Return where a text with white space at an end has it."""
+    """Describe the white space at the start or the end of a text."""
     if not text.strip():
         return ", and holds nothing but white space; write the secret into it"
     if text != text.lstrip():
@@ -211,14 +211,14 @@ def _blank(text: str) -> str:
 
 
 def _named(character: str) -> str:
-    """Return what a character that is no letter of a secret is called, such as ``a no-break space (U+00A0)``."""
+    """Return the name of an invalid character, such as ``a no-break space (U+00A0)``."""
     code = f"U+{ord(character):04X}"
     name = {" ": "a blank", "\t": "a tab", "\n": "a line end", "\r": "a carriage return"}.get(character)
     return f"{name or unicodedata.name(character, 'a control character').lower()} ({code})"
 
 
 def _oddities(text: str) -> list[str]:
-    """Return what is odd about a secret that may be right all the same."""
+    """Return the oddities of a secret that may still be right."""
     found = []
     if len(text) < _FEW_LETTERS:
         found.append(f"holds fewer than {_FEW_LETTERS} characters; write the whole secret, or ask for a longer one")
@@ -238,7 +238,7 @@ def _unreadable(path: Path, error: OSError) -> SecretUnreadable:
 
 
 def read_token(path: Path, doubt: Doubt = _no_doubt) -> SecretStr:
-    """Return the secret in a file as :func:`read_secret` does, if it can be sent in a header.
+    """Return the secret in a file, like :func:`read_secret`, if a header can carry it.
 
     Raises:
         SecretUnreadable: As :func:`read_secret`, or the secret is not one word of visible ASCII characters.
@@ -251,7 +251,7 @@ def read_token(path: Path, doubt: Doubt = _no_doubt) -> SecretStr:
 
 
 def token_fault(token: SecretStr) -> str | None:
-    """Return why a header cannot carry a token, as the rest of a sentence; None where it can."""
+    """Return why a header cannot carry a token, as the end of a sentence; None if it can."""
     text = token.get_secret_value()
     if not text:
         return "is empty"
@@ -261,12 +261,12 @@ def token_fault(token: SecretStr) -> str | None:
 
 
 class TokenFile:
-    """A token in a file that may be replaced at any time, without a restart.
+    """A token in a file. The file may be replaced at any time, without a restart.
 
     Args:
-        path: Opened by path each time.
+        path: The file; it is opened by its path each time.
         clock: Monotonic seconds.
-        trusted_seconds: How long the token is returned without a look at its file: for callers that ask very often.
+        trusted_seconds: How long to return the token without looking at its file, for callers that ask very often.
     """
 
     def __init__(
@@ -279,12 +279,12 @@ class TokenFile:
         self._known: tuple[SecretStr, tuple[int, ...], float] | None = None
 
     async def token(self, *, fresh: bool = False) -> SecretStr:
-        """Return the token that the file holds now, or held within the last ``trusted_seconds``.
+        """Return the token in the file, at most ``trusted_seconds`` old.
 
-        The file is read again when it was replaced or written, and once a minute in any case.
+        It reads the file again if that was replaced or written, and at least once a minute.
 
         Args:
-            fresh: Read the file again in any case: the token was refused.
+            fresh: Whether to read the file in any case, because the token was refused.
 
         Raises:
             SecretUnreadable: As :func:`read_token`, or reading took longer than 10 seconds.
@@ -304,7 +304,7 @@ class TokenFile:
         try:
             token = self._looked_up(now, fresh=fresh)
         except SecretUnreadable:
-            self._trusted_until = 0.0  # the file no longer holds what was read before
+            self._trusted_until = 0.0  # the file has changed
             raise
         self._trusted_until = now + self._trusted_seconds
         return token
@@ -314,7 +314,7 @@ class TokenFile:
             status = self._path.stat()
         except OSError as error:
             raise _unreadable(self._path, error) from error
-        # taken before the file is read: a replacement during the read is noticed by the next call
+        # taken before the read, so that the next call notices a replacement during the read
         seen = (status.st_mtime_ns, status.st_ino, status.st_size)
         known = self._known
         if not fresh and known is not None and known[1] == seen and now < known[2] + _MAX_AGE:

@@ -1,4 +1,4 @@
-"""Sharing a limit between flows, so that none takes all of it."""
+"""Shares a limit between flows, so that no flow takes all of it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Hashable
 
 
 def room(held: int, free: int) -> int:
-    """Return how much more a flow may take of a shared limit; zero or less: nothing.
+    """Return how much more a flow may take of a shared limit; zero or less means nothing.
 
-    A flow may take more while it holds less than twice what is free (a dynamic threshold). So one busy flow gets two
-    thirds, two busy flows get two fifths each, and a flow that holds nothing always finds room, unless the limit is
-    very small. Nothing is reserved for flows that are idle. The last unit goes only to a flow that holds nothing.
+    A flow may take more while it holds less than twice the free amount (a dynamic threshold). So one busy flow gets two
+    thirds, and two busy flows get two fifths each. A flow that holds nothing always finds room, unless the limit is
+    very small. Nothing is reserved for idle flows. Only a flow that holds nothing may take the last unit.
 
     Args:
-        held: What the flow holds.
-        free: What nobody holds.
+        held: The amount that the flow holds.
+        free: The amount that no flow holds.
     """
     if held and free == 1:
         return 0
@@ -23,7 +23,7 @@ def room(held: int, free: int) -> int:
 
 
 class Shares:
-    """Counts what each flow holds of a limit, and how much more each may take now (:func:`room`).
+    """Counts how much of a limit each flow holds, and how much more it may take (:func:`room`).
 
     Args:
         total: The limit that all flows share.
@@ -36,12 +36,12 @@ class Shares:
 
     @property
     def free(self) -> int:
-        """How much nobody holds."""
+        """The amount that no flow holds."""
         return self._free
 
     @property
     def used(self) -> int:
-        """How much all flows hold together."""
+        """The amount that all flows hold together."""
         return self._total - self._free
 
     def held(self, flow: Hashable) -> int:
@@ -49,16 +49,16 @@ class Shares:
         return self._held[flow]
 
     def room(self, flow: Hashable) -> int:
-        """Return how much more a flow may take now; zero or less: nothing."""
+        """Return how much more a flow may take now; zero or less means nothing."""
         return room(self._held[flow], self._free)
 
     def take(self, flow: Hashable, amount: int = 1) -> None:
-        """Count an amount as held. The caller has compared it with :meth:`room`, or has a reason not to."""
+        """Count an amount as held. The caller compares it with :meth:`room` first, or has a reason not to."""
         self._free -= amount
         self._held[flow] += amount
 
     def give(self, flow: Hashable, amount: int = 1) -> None:
-        """Give an amount back. A flow that holds nothing takes no memory."""
+        """Give an amount back. A flow that holds nothing uses no memory."""
         self._free += amount
         self._held[flow] -= amount
         if not self._held[flow]:

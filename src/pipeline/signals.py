@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT ask a process to stop in an orderly way, also as the first process of a container.
+"""Lets SIGTERM and SIGINT stop a process in an orderly way, also as the first process of a container.
 
-The command imports this module before everything else, so it imports nothing slow itself.
+The command imports this module first, so it imports nothing slow.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _FIRST_PROCESS: Final = 1
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end this process even if it is process 1, as the command of a container is.
+    """Let SIGTERM end this process even if it is process 1, like the command of a container.
 
-    The kernel drops a signal that process 1 has no handler for: a container that is stopped while it starts would run
-    on until it is killed. Any other process ends by SIGTERM anyway, and an existing handler stays.
+    The kernel drops a signal for which process 1 has no handler. A container that is stopped during its start would
+    then run until it is killed. Any other process ends by SIGTERM anyway. An existing handler stays.
     """
     if os.getpid() == _FIRST_PROCESS and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    # as the signal itself would: at once, whatever runs; a shell shows the same code for a process that it ended
+    # like the signal itself: at once, whatever is running, and with the exit code that a shell shows for it
     os._exit(128 + number)
 
 
@@ -38,8 +38,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Call ``stop`` at the first SIGTERM or SIGINT within the block.
 
-    A second signal ends the process at once: SIGINT as a KeyboardInterrupt. The same is true of signals after the
-    block.
+    A second signal ends the process at once; a second SIGINT raises KeyboardInterrupt. So do signals after the block.
     """
     import asyncio  # noqa: PLC0415 - see above
 
@@ -62,7 +61,7 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def _release(loop: asyncio.AbstractEventLoop) -> None:
-    """Give both signals back to Python."""
+    """Restore Python's handling of both signals."""
     for number in _SIGNALS:
         loop.remove_signal_handler(number)
     end_on_sigterm()

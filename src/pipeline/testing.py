@@ -1,4 +1,4 @@
-"""For authors of processors: run yours over a few cards, through the engine that production uses. Public API.
+"""For authors of processors: run a processor on a few cards, through the same engine as in production. Public API.
 
 rows = await run_processor(MyProcessor, [{"card_number": "4111111111111111", "points": "20"}], programme="gold")
 assert rows[0]["status"] == "ok"

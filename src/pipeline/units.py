@@ -1,4 +1,4 @@
-"""Types of numeric settings: each names its unit, for the checks, the refusals and the reference."""
+"""Types of numeric settings. Each type names its unit, for checks, messages and the reference."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _BYTES_IN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a number counts.
+    """The unit of a number.
 
     Attributes:
         name: As written after a number, e.g. ``seconds``; empty for numbers without a unit.
-        suffixes: How many base units (seconds, bytes) each known suffix means; compared in lower case.
-        size: How many base units one of this unit is.
+        suffixes: Number of base units (seconds, bytes) for each known suffix; compared in lower case.
+        size: Number of base units in one of this unit.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Unit:
     size: float = 1
 
     def number_in(self, text: str) -> int | float | None:
-        """Return what a number with a suffix (``10s``, ``5MB``) is in this unit, or None for any other text."""
+        """Convert a number with a suffix (``10s``, ``5MB``) to this unit; return None for any other text."""
         found = _NUMBER_AND_SUFFIX.fullmatch(text)
         factor = self.suffixes.get(found.group(2).lower()) if found else None
         if found is None or factor is None:
@@ -57,11 +57,11 @@ class Unit:
 
 
 BOOLEAN_FOR_NUMBER: Final = "boolean_for_number"
-"""Type of the validation error for ``true`` or ``false`` in place of a number."""
+"""Type of the validation error for ``true`` or ``false`` instead of a number."""
 
 
 def _no_boolean(value: object) -> object:
-    # in Python a boolean is an int: without this, `port = true` is port 1
+    # in Python a boolean is an int: without this check, `port = true` would mean port 1
     if isinstance(value, bool):
         raise PydanticCustomError(BOOLEAN_FOR_NUMBER, "a number is needed")
     return value

@@ -48,7 +48,6 @@ def _finding(body: bytes) -> Finding:
     ],
 )
 def test_what_readers_could_disagree_about_is_refused(body: bytes, rule: str) -> None:
-    """What readers could disagree about is refused."""
     finding = _finding(body)
     assert (finding.field, finding.rule) == ("", rule)
 
@@ -60,13 +59,11 @@ def test_a_byte_order_mark_is_left_out() -> None:
 
 
 def test_duplicate_key_is_refused_and_named() -> None:
-    """Duplicate key is refused and named."""
     assert _finding(b'{"job_guid": 1, "job_guid": 1}').field == "job_guid"
     assert _finding(b'{"outer": {"a": 1, "a": 2}}').rule == "duplicate_key"
 
 
 def test_key_that_may_hold_anything_is_not_repeated() -> None:
-    """Key that may hold anything is not repeated."""
     assert _finding(b'{"4111111111111111": 1, "4111111111111111": 2}').field == "?"
 
 
@@ -78,13 +75,11 @@ def test_a_syntax_error_is_located_without_quoting_the_text() -> None:
 
 
 def test_deepest_allowed_nesting_passes() -> None:
-    """Deepest allowed nesting passes."""
     depth = MAX_DEPTH - 1
     assert parse_object(b'{"a": ' + b"[" * depth + b"]" * depth + b"}")
 
 
 def test_wide_numbers_and_whole_surrogate_pairs_pass() -> None:
-    """Wide numbers and whole surrogate pairs pass."""
     body = rb'{"id": 18446744073709551615, "smile": "\ud83d\ude00", "float": 1.5e300}'
     assert parse_object(body) == {"id": 2**64 - 1, "smile": "\U0001f600", "float": 1.5e300}
 

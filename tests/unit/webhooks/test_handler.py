@@ -93,7 +93,6 @@ def _requests(serving_: Serving, integration: str, status: int, reason: str) -> 
 async def test_success_has_the_status_that_the_integration_wants(
     client: aiohttp.ClientSession, status: SuccessStatus
 ) -> None:
-    """Success has the status that the integration wants."""
     publisher = MemoryPublisher()
     async with serving(publisher, webhooks=[ecs_webhook(success_status=status)]) as here:
         answer = await _post(client, here)
@@ -103,7 +102,6 @@ async def test_success_has_the_status_that_the_integration_wants(
 
 
 async def test_record_is_the_body_as_received_with_everything_known_in_headers(client: aiohttp.ClientSession) -> None:
-    """Record is the body as received with everything known in headers."""
     publisher = MemoryPublisher()
     headers = SECRET_HEADERS | {"Content-Type": "application/json; charset=UTF-8"}
     async with serving(publisher, clock=lambda: NOW) as here:
@@ -164,7 +162,6 @@ async def test_an_announcement_is_published_once_and_its_record_implies_the_audi
 
 
 async def test_shared_secret_is_kept_nowhere(client: aiohttp.ClientSession) -> None:
-    """Shared secret is kept nowhere."""
     publisher = MemoryPublisher()
     with capture_logs() as logs:
         async with serving(publisher) as here:
@@ -201,7 +198,6 @@ async def test_signature_headers_are_kept_so_that_a_subscriber_can_verify_again(
 
 
 async def test_trace_is_continued_with_a_span_of_our_own(client: aiohttp.ClientSession) -> None:
-    """Trace is continued with a span of our own."""
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     publisher = MemoryPublisher()
     async with serving(publisher) as here:
@@ -219,7 +215,6 @@ async def test_trace_is_continued_with_a_span_of_our_own(client: aiohttp.ClientS
 
 
 async def test_unknown_path(client: aiohttp.ClientSession) -> None:
-    """Unknown path."""
     async with serving(MemoryPublisher()) as here:
         for path in ("/", "/webhooks/ecs/other", f"{PATH}/", "/webhooks/ECS/acme"):
             answer = await _post(client, here, path=path)
@@ -229,14 +224,12 @@ async def test_unknown_path(client: aiohttp.ClientSession) -> None:
 
 
 async def test_query_behind_the_path_is_ignored(client: aiohttp.ClientSession) -> None:
-    """Query behind the path is ignored."""
     async with serving(MemoryPublisher()) as here:
         assert (await _post(client, here, path=f"{PATH}?a=b")).status == 202
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"])
 async def test_other_methods(client: aiohttp.ClientSession, method: str) -> None:
-    """Other methods."""
     async with serving(MemoryPublisher()) as here:
         answer = await _post(client, here, method=method)
         assert (answer.status, answer.headers["Allow"]) == (405, "POST")
@@ -254,7 +247,6 @@ async def test_other_methods(client: aiohttp.ClientSession, method: str) -> None
     ],
 )
 async def test_content_type_that_is_not_json_in_utf8(client: aiohttp.ClientSession, types: list[str]) -> None:
-    """Content type that is not json in utf8."""
     headers = [("X-Webhook-Secret", SECRET), *(("Content-Type", one) for one in types)]
     async with (
         serving(MemoryPublisher()) as here,
@@ -266,13 +258,11 @@ async def test_content_type_that_is_not_json_in_utf8(client: aiohttp.ClientSessi
 
 @pytest.mark.parametrize("kind", ['application/json;charset="utf-8"', "Application/JSON ; profile=x ; Charset=UTF-8"])
 async def test_content_type_may_have_parameters(client: aiohttp.ClientSession, kind: str) -> None:
-    """Content type may have parameters."""
     async with serving(MemoryPublisher()) as here:
         assert (await _post(client, here, headers=SECRET_HEADERS | {"Content-Type": kind})).status == 202
 
 
 async def test_compressed_body_is_refused_unread(client: aiohttp.ClientSession) -> None:
-    """Compressed body is refused unread."""
     async with serving(MemoryPublisher()) as here:
         headers = SECRET_HEADERS | {"Content-Encoding": "gzip"}
         answer = await _post(client, here, gzip.compress(BODY), headers)
@@ -282,7 +272,6 @@ async def test_compressed_body_is_refused_unread(client: aiohttp.ClientSession) 
 
 
 async def test_announced_size_over_the_limit(client: aiohttp.ClientSession) -> None:
-    """Announced size over the limit."""
     async with serving(MemoryPublisher(), settings=IngressSettings(port=0, max_body_bytes=2048)) as here:
         answer = await _post(client, here, b"x" * 2049)
         assert (answer.status, answer.problem["rule"]) == (413, "body_too_large")
@@ -301,7 +290,6 @@ async def test_announced_size_over_the_limit(client: aiohttp.ClientSession) -> N
 async def test_unauthenticated_callers_learn_nothing_but_metric_and_log_do(
     client: aiohttp.ClientSession, headers: Any, reason: str
 ) -> None:
-    """Unauthenticated callers learn nothing but metric and log do."""
     publisher = MemoryPublisher()
     sent = [("Content-Type", "application/json"), *(headers.items() if isinstance(headers, dict) else headers)]
     with capture_logs() as logs:
@@ -361,7 +349,6 @@ async def test_without_an_active_secret_the_sender_is_asked_to_come_again(client
 
 
 async def test_invalid_body_is_durable_before_it_is_refused(client: aiohttp.ClientSession) -> None:
-    """Invalid body is durable before it is refused."""
     publisher = MemoryPublisher()
     body = json.dumps(ANNOUNCEMENT | {"record_count": -1, "callback_url": "https://evil.example/"}).encode()
     async with serving(publisher, clock=lambda: NOW) as here:
@@ -386,7 +373,6 @@ async def test_invalid_body_is_durable_before_it_is_refused(client: aiohttp.Clie
 
 
 async def test_single_broken_rule_needs_no_list(client: aiohttp.ClientSession) -> None:
-    """Single broken rule needs no list."""
     async with serving(MemoryPublisher()) as here:
         problem = (await _post(client, here, b"[]")).problem
         assert problem["rule"] == "not_an_object"
@@ -441,14 +427,12 @@ async def test_nothing_is_accepted_nor_refused_before_it_is_durable(
 
 
 async def test_pause_that_the_broker_asks_for_is_passed_on(client: aiohttp.ClientSession) -> None:
-    """Pause that the broker asks for is passed on."""
     publisher = _failing(Topic.BATCH_REQUESTED, BrokerUnavailable("broker_unavailable", "", retry_after=17.2))
     async with serving(publisher) as here:
         assert (await _post(client, here)).headers["Retry-After"] == "17"
 
 
 async def test_broker_that_never_answers_ends_in_503_at_the_deadline(client: aiohttp.ClientSession) -> None:
-    """Broker that never answers ends in 503 at the deadline."""
 
     async def hang(_: OutgoingRecord) -> None:
         await asyncio.Event().wait()
@@ -462,7 +446,6 @@ async def test_broker_that_never_answers_ends_in_503_at_the_deadline(client: aio
 
 
 async def test_deadline_covers_record_and_audit_event_together(client: aiohttp.ClientSession) -> None:
-    """Deadline covers record and audit event together."""
 
     async def slow(_: OutgoingRecord) -> None:
         await asyncio.sleep(0.03)
@@ -472,7 +455,6 @@ async def test_deadline_covers_record_and_audit_event_together(client: aiohttp.C
 
 
 async def test_one_request_too_many_is_answered_at_once(client: aiohttp.ClientSession) -> None:
-    """One request too many is answered at once."""
     arrived, go = asyncio.Event(), asyncio.Event()
 
     async def wait(_: OutgoingRecord) -> None:
@@ -519,7 +501,6 @@ async def test_a_refused_request_that_came_whole_leaves_its_connection_open(clie
 
 
 async def test_client_behind_a_trusted_proxy_is_named(client: aiohttp.ClientSession) -> None:
-    """Client behind a trusted proxy is named."""
     settings = IngressSettings.model_validate({"port": 0, "trusted_proxies": ["127.0.0.0/8"]})
     publisher = MemoryPublisher()
     async with serving(publisher, settings=settings) as here:
@@ -533,7 +514,6 @@ async def test_client_behind_a_trusted_proxy_is_named(client: aiohttp.ClientSess
 
 
 async def test_several_integrations_have_their_own_paths_and_keys(client: aiohttp.ClientSession) -> None:
-    """Several integrations have their own paths and keys."""
     publisher = MemoryPublisher()
     async with serving(publisher, webhooks=[ecs_webhook("acme"), ecs_webhook("other")]) as here:
         await _post(client, here, path="/webhooks/ecs/other")
@@ -542,7 +522,6 @@ async def test_several_integrations_have_their_own_paths_and_keys(client: aiohtt
 
 
 async def test_two_integrations_cannot_have_one_path() -> None:
-    """Two integrations cannot have one path."""
     with pytest.raises(ValueError, match=PATH):
         async with serving(MemoryPublisher(), webhooks=[ecs_webhook(), ecs_webhook()]):
             pass  # pragma: no cover
@@ -616,7 +595,6 @@ async def test_whatever_a_source_raises_is_one_request_s_500(client: aiohttp.Cli
 async def test_planted_card_number_shows_nowhere_but_in_the_body_that_is_kept(
     client: aiohttp.ClientSession, path: str, headers: dict[str, str], body: bytes
 ) -> None:
-    """Planted card number shows nowhere but in the body that is kept."""
     publisher = MemoryPublisher()
     with capture_logs() as logs:
         async with serving(publisher) as here:
@@ -629,7 +607,6 @@ async def test_planted_card_number_shows_nowhere_but_in_the_body_that_is_kept(
 
 
 async def test_time_of_each_request_is_measured(client: aiohttp.ClientSession) -> None:
-    """Time of each request is measured."""
     async with serving(MemoryPublisher()) as here:
         await _post(client, here)
         name = "pipeline_ingress_request_seconds_count"

@@ -36,10 +36,8 @@ TRUSTED = (ip_network("10.0.0.0/8"), ip_network("2001:db8:1::/48"))
 def test_address_is_the_nearest_one_that_is_no_proxy_of_ours(
     peer: str | None, forwarded: list[str], expected: str
 ) -> None:
-    """Address is the nearest one that is no proxy of ours."""
     assert client_address(peer, forwarded, TRUSTED) == expected
 
 
 def test_without_trusted_proxies_the_header_is_ignored() -> None:
-    """Without trusted proxies the header is ignored."""
     assert client_address("10.0.0.1", ["198.51.100.1"], ()) == "10.0.0.1"

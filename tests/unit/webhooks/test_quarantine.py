@@ -64,7 +64,6 @@ async def _quarantined(body: bytes) -> Quarantined:
 
 
 async def test_record_of_the_ingress_is_read_back() -> None:
-    """Record of the ingress is read back."""
     body = json.dumps(VALID).encode()
     item = await _quarantined(body)
     assert item.id == event_id("acme", body)
@@ -76,7 +75,6 @@ async def test_record_of_the_ingress_is_read_back() -> None:
 
 
 async def test_display_holds_no_secret_and_no_card() -> None:
-    """Display holds no secret and no card."""
     view = shown(await _quarantined(json.dumps(ANNOUNCEMENT).encode()))
     assert view["body"] == {
         "job_guid": GUID,
@@ -113,7 +111,6 @@ async def test_display_holds_no_secret_and_no_card() -> None:
     ],
 )
 async def test_value_of_another_shape_is_not_shown(field: str, value: Any, expected: Any) -> None:
-    """Value of another shape is not shown."""
     view = shown(await _quarantined(json.dumps(ANNOUNCEMENT | {field: value}).encode()))
     assert isinstance(view["body"], dict)
     assert view["body"][field] == expected
@@ -121,7 +118,6 @@ async def test_value_of_another_shape_is_not_shown(field: str, value: Any, expec
 
 @pytest.mark.parametrize("body", [b"not json " + CARD.encode(), b"[4111111111111111]", b"[" * 100_000, b"\xff"])
 async def test_body_that_is_no_object_is_shown_by_size_and_digest_only(body: bytes) -> None:
-    """Body that is no object is shown by size and digest only."""
     view = shown(await _quarantined(body))
     assert view["body"] is None
     assert view["bytes"] == len(body)
@@ -129,7 +125,6 @@ async def test_body_that_is_no_object_is_shown_by_size_and_digest_only(body: byt
 
 
 async def test_findings_are_those_of_the_present_configuration() -> None:
-    """Findings are those of the present configuration."""
     item = await _quarantined(json.dumps(VALID).encode())
     strict = EcsSource("acme", HostRules())
     assert [finding.field for finding in findings_now(item, strict)] == [
@@ -158,7 +153,6 @@ async def test_release_is_the_event_that_the_sender_would_cause_by_repeating() -
 
 
 async def test_release_keeps_trace_and_signature_headers_and_is_repeatable() -> None:
-    """Release keeps trace and signature headers and is repeatable."""
     item = await _quarantined(json.dumps(VALID).encode())
     item = replace(item, kept=(*item.kept, ("x-webhook-signature", b"sha256=ab")))
     first, second = (release(item, FIXED, now=LATER, actor="cli:ann") for _ in range(2))
@@ -170,7 +164,6 @@ async def test_release_keeps_trace_and_signature_headers_and_is_repeatable() -> 
 
 
 async def test_release_is_audited_once_however_often_it_is_repeated() -> None:
-    """Release is audited once however often it is repeated."""
     item = await _quarantined(json.dumps(VALID).encode())
     event = release(item, FIXED, now=LATER, actor="cli:ann").event
     again = release(item, FIXED, now=RECEIVED, actor="cli:bob").event
@@ -193,7 +186,6 @@ async def test_facts_of_a_source_do_not_replace_which_event_was_released() -> No
 
 
 async def test_what_is_still_invalid_is_not_released() -> None:
-    """What is still invalid is not released."""
     item = await _quarantined(json.dumps(ANNOUNCEMENT).encode())
     with pytest.raises(InvalidBody) as caught:
         release(item, FIXED, now=LATER, actor="cli:ann")
@@ -202,7 +194,6 @@ async def test_what_is_still_invalid_is_not_released() -> None:
 
 @pytest.mark.parametrize("missing", ["ce_id", "ce_source", "ce_time", "content-type", "pipeline_integration"])
 async def test_record_of_someone_else_is_poison(missing: str) -> None:
-    """Record of someone else is poison."""
     record, _ = await _posted(b"{}")
     headers = tuple(header for header in record.headers if header[0] != missing)
     with pytest.raises(PoisonRecord, match="quarantine_unreadable"):
@@ -210,7 +201,6 @@ async def test_record_of_someone_else_is_poison(missing: str) -> None:
 
 
 async def test_time_that_is_none_is_poison() -> None:
-    """Time that is none is poison."""
     record, _ = await _posted(b"{}")
     headers = tuple((name, b"soon" if name == "ce_time" else value) for name, value in record.headers)
     with pytest.raises(PoisonRecord):

@@ -52,7 +52,6 @@ def _problem(answer: bytes) -> dict[str, Any]:
 
 
 async def test_body_that_comes_too_slowly_is_408() -> None:
-    """Body that comes too slowly is 408."""
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         answer = await _sent(here, HEAD + b"Content-Length: 100\r\n\r\n", b"{", pause=0.01)
         assert _problem(answer)["rule"] == "body_timeout"
@@ -61,14 +60,12 @@ async def test_body_that_comes_too_slowly_is_408() -> None:
 
 
 async def test_steady_trickle_does_not_extend_the_time() -> None:
-    """Steady trickle does not extend the time."""
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         answer = await _sent(here, HEAD + b"Content-Length: 100\r\n\r\n", *[b" "] * 8, pause=0.01)
         assert _problem(answer)["status"] == 408
 
 
 async def test_chunked_body_is_cut_off_at_the_limit() -> None:
-    """Chunked body is cut off at the limit."""
     chunk = b"200\r\n" + b" " * 512 + b"\r\n"
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         answer = await _sent(here, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", chunk, chunk, b"1\r\n \r\n")
@@ -76,7 +73,6 @@ async def test_chunked_body_is_cut_off_at_the_limit() -> None:
 
 
 async def test_chunked_body_within_the_limit_is_read() -> None:
-    """Chunked body within the limit is read."""
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         answer = await _sent(here, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"2\r\n{}\r\n", b"0\r\n\r\n")
         assert _problem(answer)["status"] == 422
@@ -107,14 +103,12 @@ async def test_a_capture_gets_the_body_of_a_request_that_its_head_refuses(tmp_pa
 
 
 async def test_announced_oversize_is_refused_before_the_body_and_without_continue() -> None:
-    """Announced oversize is refused before the body and without continue."""
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         answer = await _sent(here, HEAD + b"Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 async def test_sender_that_waits_for_continue_gets_it() -> None:
-    """Sender that waits for continue gets it."""
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
         writer.write(HEAD + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
@@ -130,7 +124,6 @@ async def test_sender_that_waits_for_continue_gets_it() -> None:
     "chunks", [b"zz\r\n{}\r\n", b"2\r\n{}!\r\n0\r\n\r\n", b"-2\r\n{}\r\n"], ids=["size", "end", "negative"]
 )
 async def test_broken_chunks_are_400(chunks: bytes) -> None:
-    """Broken chunks are 400."""
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         answer = await _sent(here, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
         assert _problem(answer)["status"] == 400
@@ -154,7 +147,6 @@ async def test_broken_chunks_are_400(chunks: bytes) -> None:
     ids=["tls", "word", "method", "twice", "negative", "no-number", "two-lengths", "smuggling", "long", "name", "many"],
 )
 async def test_malformed_request_is_400_without_an_echo(request_: bytes) -> None:
-    """Malformed request is 400 without an echo."""
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         answer = await _sent(here, request_)
         assert _problem(answer)["rule"] == "malformed"
@@ -180,7 +172,6 @@ async def test_garbage_behind_a_good_request_is_refused_too() -> None:
 
 
 async def test_two_requests_in_one_packet_are_both_answered() -> None:
-    """Two requests in one packet are both answered."""
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
         one = HEAD + b"Content-Length: 2\r\n\r\n{}"
@@ -193,7 +184,6 @@ async def test_two_requests_in_one_packet_are_both_answered() -> None:
 
 
 async def test_sender_that_goes_away_in_mid_body_leaves_nothing_behind() -> None:
-    """Sender that goes away in mid body leaves nothing behind."""
     publisher = MemoryPublisher()
     settings = SMALL.model_copy(update={"read_timeout_seconds": 5.0})
     async with serving(publisher, settings=settings) as here:
@@ -211,7 +201,6 @@ async def test_sender_that_goes_away_in_mid_body_leaves_nothing_behind() -> None
 
 
 async def test_connection_without_a_request_is_closed() -> None:
-    """Connection without a request is closed."""
     async with serving(MemoryPublisher(), settings=SMALL.model_copy(update={"idle_timeout_seconds": 0.03})) as here:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(here.server.url.rpartition(":")[2]))
         writer.write(b"POST /webh")
@@ -223,7 +212,6 @@ async def test_connection_without_a_request_is_closed() -> None:
 
 @pytest.mark.parametrize("target", [b"*", b"//", b"/%ff%00", b"http://elsewhere/webhooks", b"/" + b"a" * 8000])
 async def test_odd_targets_are_unknown_paths(target: bytes) -> None:
-    """Odd targets are unknown paths."""
     async with serving(MemoryPublisher(), settings=SMALL) as here:
         answer = await _sent(here, b"OPTIONS " + target + b" HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n")
         assert _problem(answer)["status"] == 404

@@ -57,7 +57,6 @@ async def test_one_event_per_interval_holds_all_counts() -> None:
 
 
 async def test_without_refusals_there_is_no_event() -> None:
-    """Without refusals there is no event."""
     publisher = MemoryPublisher()
     counts = _counts(publisher)
     await counts.flush()
@@ -69,7 +68,6 @@ async def test_without_refusals_there_is_no_event() -> None:
 
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_event_that_could_not_be_sent_is_sent_again_as_it_was(*, hangs: bool) -> None:
-    """Event that could not be sent is sent again as it was."""
     away = True
 
     async def broker(_: OutgoingRecord) -> None:
@@ -93,7 +91,6 @@ async def test_event_that_could_not_be_sent_is_sent_again_as_it_was(*, hangs: bo
 
 
 async def test_counts_are_published_by_themselves() -> None:
-    """Counts are published by themselves."""
     told = asyncio.Event()
 
     async def publish_all(_: OutgoingRecord) -> None:

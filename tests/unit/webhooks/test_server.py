@@ -40,7 +40,6 @@ async def _post(here: Serving, body: bytes = b"{}", headers: dict[str, str] = SE
 
 
 async def test_ready_from_start_until_drain() -> None:
-    """Ready from start until drain."""
     async with serving(MemoryPublisher()) as here:
         readiness = [here.server.ready]
         here.server.begin_drain()
@@ -49,7 +48,6 @@ async def test_ready_from_start_until_drain() -> None:
 
 
 async def test_draining_server_still_serves_but_sends_senders_away() -> None:
-    """Draining server still serves but sends senders away."""
     async with serving(MemoryPublisher()) as here:
         assert await _post(here) == (422, None)
         here.server.begin_drain()
@@ -57,7 +55,6 @@ async def test_draining_server_still_serves_but_sends_senders_away() -> None:
 
 
 async def test_stop_lets_requests_in_work_finish() -> None:
-    """Stop lets requests in work finish."""
     held = _Held()
     async with serving(MemoryPublisher(held)) as here, asyncio.TaskGroup() as group:
         request = group.create_task(_post(here))
@@ -72,7 +69,6 @@ async def test_stop_lets_requests_in_work_finish() -> None:
 
 
 async def test_request_that_outlives_the_grace_is_cut_without_an_answer() -> None:
-    """Request that outlives the grace is cut without an answer."""
     held = _Held()
     publisher = MemoryPublisher(held)
     async with serving(publisher) as here:
@@ -85,7 +81,6 @@ async def test_request_that_outlives_the_grace_is_cut_without_an_answer() -> Non
 
 
 async def test_idle_connections_do_not_hold_up_a_stop() -> None:
-    """Idle connections do not hold up a stop."""
     async with serving(MemoryPublisher()) as here, aiohttp.ClientSession() as client:
         async with client.get(here.server.url) as response:
             await response.read()
@@ -94,7 +89,6 @@ async def test_idle_connections_do_not_hold_up_a_stop() -> None:
 
 
 async def test_refusals_are_published_at_the_latest_when_stopping() -> None:
-    """Refusals are published at the latest when stopping."""
     publisher = MemoryPublisher()
     async with serving(publisher) as here:
         assert (await _post(here, headers={"Content-Type": "application/json"}))[0] == 401
@@ -104,7 +98,6 @@ async def test_refusals_are_published_at_the_latest_when_stopping() -> None:
 
 
 async def test_stopping_twice_and_waiting_for_it_is_harmless() -> None:
-    """Stopping twice and waiting for it is harmless."""
     async with serving(MemoryPublisher()) as here, asyncio.TaskGroup() as group:
         group.create_task(here.server.wait())
         await asyncio.sleep(0)
@@ -112,7 +105,6 @@ async def test_stopping_twice_and_waiting_for_it_is_harmless() -> None:
 
 
 async def test_background_work_that_fails_makes_the_server_unready_and_stops_who_waits() -> None:
-    """Background work that fails makes the server unready and stops who waits."""
 
     async def broken(record: OutgoingRecord) -> None:
         raise ZeroDivisionError(record.topic)
@@ -138,7 +130,6 @@ def _server(settings: IngressSettings) -> IngressServer:
 
 
 async def test_taken_port_is_fatal_and_named() -> None:
-    """Taken port is fatal and named."""
     async with serving(MemoryPublisher()) as here:
         port = int(here.server.url.rpartition(":")[2])
         server = _server(IngressSettings(port=port))
@@ -148,7 +139,6 @@ async def test_taken_port_is_fatal_and_named() -> None:
 
 
 async def test_url_of_a_server_that_was_not_started() -> None:
-    """Url of a server that was not started."""
     server = _server(IngressSettings())
     with pytest.raises(RuntimeError, match="not started"):
         _ = server.url
@@ -157,7 +147,6 @@ async def test_url_of_a_server_that_was_not_started() -> None:
 
 
 async def test_url_of_an_ipv6_address_has_brackets() -> None:
-    """Url of an ipv6 address has brackets."""
     server = _server(IngressSettings(host="::1", port=0))
     await server.start()
     assert server.url.startswith("http://[::1]:")

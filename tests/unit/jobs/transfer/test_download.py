@@ -55,7 +55,6 @@ async def test_request_is_what_was_signed() -> None:
 
 
 async def test_empty_file() -> None:
-    """An empty file is a file."""
     async with ground(whole(b"")) as store:
         assert await store.fetch() == (SourceInfo(etag=ETAG, size=0, encoding="identity"), b"")
 

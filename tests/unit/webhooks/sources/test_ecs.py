@@ -43,7 +43,6 @@ def _findings(body: bytes, source: EcsSource = SOURCE) -> tuple[Finding, ...]:
 
 
 def test_example_of_the_documentation_is_identified() -> None:
-    """Example of the documentation is identified."""
     body = _body()
     found = _identified(body)
     assert found.topic is Topic.BATCH_REQUESTED
@@ -59,7 +58,6 @@ def test_example_of_the_documentation_is_identified() -> None:
 
 
 def test_same_body_is_the_same_event_and_a_renewed_one_another() -> None:
-    """Same body is the same event and a renewed one another."""
     renewed = _body(expires_at="2026-01-23T22:43:59.295Z")
     assert _identified(_body()).id == _identified(_body()).id
     assert _identified(_body()).id != _identified(renewed).id
@@ -68,19 +66,16 @@ def test_same_body_is_the_same_event_and_a_renewed_one_another() -> None:
 
 
 def test_spelling_of_the_guid_does_not_change_the_key() -> None:
-    """Spelling of the guid does not change the key."""
     assert _identified(_body(job_guid=GUID.upper())).key == f"acme/{GUID}"
 
 
 def test_unknown_fields_are_accepted() -> None:
-    """Unknown fields are accepted."""
     job = SOURCE.announcement(_body(smart_track={"source": 7}))
     assert job.model_extra == {"smart_track": {"source": 7}}
 
 
 @pytest.mark.parametrize("expires_at", ["2001-01-01T00:00:00Z", "2026-01-22T22:43:59+05:30", "2026-01-22 22:43Z"])
 def test_any_time_with_a_zone_is_accepted_even_if_past(expires_at: str) -> None:
-    """Any time with a zone is accepted even if past."""
     assert _identified(_body(expires_at=expires_at)).subject == GUID
 
 
@@ -124,14 +119,12 @@ def test_any_time_with_a_zone_is_accepted_even_if_past(expires_at: str) -> None:
     ],
 )
 def test_each_broken_rule_names_field_rule_and_remedy(field: str, value: Any, rule: str) -> None:
-    """Each broken rule names field rule and remedy."""
     (finding,) = _findings(_body(**{field: value}))
     assert (finding.field, finding.rule) == (field, rule)
     assert finding.remedy.startswith("Send ")
 
 
 def test_listed_address_is_refused_while_private_ones_are() -> None:
-    """Listed address is refused while private ones are."""
     hosts = HOSTS.model_copy(update={"callback": ("127.0.0.1",)})
     (finding,) = _findings(_body(callback_url="https://127.0.0.1/cb"), EcsSource("acme", hosts))
     assert finding == Finding("callback_url", "address_not_allowed", "Send a URL with a public host")
@@ -140,35 +133,29 @@ def test_listed_address_is_refused_while_private_ones_are() -> None:
 
 
 def test_plain_http_is_accepted_where_allowed() -> None:
-    """Plain http is accepted where allowed."""
     hosts = HOSTS.model_copy(update={"allow_http": True})
     assert _identified(_body(callback_url="http://ecs.example.com/cb"), EcsSource("acme", hosts)).subject == GUID
 
 
 def test_every_missing_field_is_named() -> None:
-    """Every missing field is named."""
     assert {(finding.field, finding.rule) for finding in _findings(b"{}")} == {(field, "required") for field in SEED}
 
 
 def test_several_broken_rules_are_reported_at_once_each_field_once() -> None:
-    """Several broken rules are reported at once, each field once."""
     body = _body(job_guid="x", expires_at="1e9", callback_url="https://evil.example/")
     assert [finding.field for finding in _findings(body)] == ["job_guid", "expires_at", "callback_url"]
 
 
 def test_wrong_element_is_named_by_its_index() -> None:
-    """Wrong element is named by its place."""
     (finding,) = _findings(_body(external_location_ids=["1", 2]))
     assert (finding.field, finding.rule) == ("external_location_ids.1", "text")
 
 
 def test_number_of_findings_is_bounded() -> None:
-    """Number of findings is bounded."""
     assert len(_findings(_body(external_location_ids=[0] * 5000))) == 20
 
 
 def test_the_error_holds_nothing_received() -> None:
-    """The error holds nothing received."""
     planted = "4111111111111111"
     body = _body(
         job_guid=planted,
@@ -185,13 +172,11 @@ def test_the_error_holds_nothing_received() -> None:
 
 
 def test_body_that_is_no_strict_json_is_invalid() -> None:
-    """Body that is no strict json is invalid."""
     (finding,) = _findings(_body()[:-1] + b', "job_guid": "x"}')
     assert (finding.field, finding.rule) == ("job_guid", "duplicate_key")
 
 
 def test_invalid_bodies_have_their_own_topic() -> None:
-    """Invalid bodies have their own topic."""
     assert SOURCE.quarantine(WebhookRequest("", (), _body())) is Topic.BATCH_QUARANTINE
 
 

@@ -52,25 +52,21 @@ def _refusal(headers: Headers, *secrets: Secret, **arguments: Any) -> Reason:
 
 @pytest.mark.parametrize("hash_name", sorted(HEX))
 def test_hex_signature_of_each_hash_verifies(hash_name: str) -> None:
-    """Hex signature of each hash verifies."""
     headers = (("X-Sig", HEX[hash_name].encode()),)
     assert _verify(headers, hash=hash_name) == "current"
 
 
 @pytest.mark.parametrize("hash_name", sorted(BASE64))
 def test_base64_signature_of_each_hash_verifies(hash_name: str) -> None:
-    """Base64 signature of each hash verifies."""
     headers = (("X-Sig", BASE64[hash_name].encode()),)
     assert _verify(headers, hash=hash_name, encoding="base64") == "current"
 
 
 def test_hex_may_be_written_in_upper_case_and_the_header_name_in_any() -> None:
-    """Hex may be written in upper case and the header name in any."""
     assert _verify((("x-sIG", HEX["sha256"].upper().encode()),)) == "current"
 
 
 def test_prefix_is_required_exactly() -> None:
-    """Prefix is required exactly."""
     signature = HEX["sha256"]
     assert _verify((("X-Sig", f"sha256={signature}".encode()),), prefix="sha256=") == "current"
     assert _refusal((("X-Sig", signature.encode()),), prefix="sha256=") is Reason.PREFIX_MISSING
@@ -85,7 +81,6 @@ def test_base64_has_one_spelling_only() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"74f1", HEX["sha256"].encode() + b"0", b" " + HEX["sha256"].encode()])
 def test_signature_of_another_length_is_malformed(value: bytes) -> None:
-    """Signature of another length is malformed."""
     assert _refusal((("X-Sig", value),)) is Reason.SIGNATURE_MALFORMED
 
 
@@ -95,36 +90,30 @@ def test_bytes_that_are_no_ascii_are_refused_like_any_wrong_signature() -> None:
 
 
 def test_missing_header_is_named_in_the_reason() -> None:
-    """Missing header is named in the reason."""
     assert _refusal((("X-Other", HEX["sha256"].encode()),)) is Reason.HEADER_MISSING
 
 
 def test_repeated_header_is_refused_even_when_both_are_right() -> None:
-    """Repeated header is refused even when both are right."""
     right = ("X-Sig", HEX["sha256"].encode())
     assert _refusal((right, ("x-sig", right[1]))) is Reason.HEADER_REPEATED
 
 
 def test_one_changed_byte_of_the_body_is_not_verified() -> None:
-    """One changed byte of the body is not verified."""
     assert _refusal((("X-Sig", HEX["sha256"].encode()),), body=BODY + b" ") is Reason.NOT_VERIFIED
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_every_active_secret_is_tried_and_the_one_that_matched_is_named(index: int) -> None:
-    """Every active secret is tried and the one that matched is named."""
     secrets = [_secret(f"other-{number}", f"s{number}") for number in range(3)]
     secrets[index] = _secret(KEY, f"s{index}")
     assert _verify((("X-Sig", HEX["sha256"].encode()),), *secrets) == f"s{index}"
 
 
 def test_first_of_two_equal_secrets_is_named() -> None:
-    """First of two equal secrets is named."""
     assert _verify((("X-Sig", HEX["sha256"].encode()),), _secret(id_="a"), _secret(id_="b")) == "a"
 
 
 def test_secret_counts_from_not_before_until_just_before_not_after() -> None:
-    """Secret counts from not before until just before not after."""
     headers: Headers = (("X-Sig", HEX["sha256"].encode()),)
     second = timedelta(seconds=1)
     secret = _secret(not_before=NOW, not_after=NOW + second)
@@ -134,7 +123,6 @@ def test_secret_counts_from_not_before_until_just_before_not_after() -> None:
 
 
 def test_without_any_active_secret_the_fault_is_ours_whatever_was_sent() -> None:
-    """Without any active secret the fault is ours whatever was sent."""
     expired = _secret(not_after=NOW)
     assert _refusal((), expired) is Reason.NO_ACTIVE_SECRET
     assert Reason.NO_ACTIVE_SECRET.fault is Fault.CONFIGURATION
@@ -151,14 +139,12 @@ def _timed(timestamp: bytes, signature: str = OVER_SECONDS) -> Headers:
 
 
 def test_timestamp_separator_and_body_are_signed() -> None:
-    """Timestamp separator and body are signed."""
     assert _verify(_timed(b"1769121839"), **TIMED) == "current"
     assert _refusal(_timed(b"1769121840"), **TIMED) is Reason.NOT_VERIFIED
     assert _refusal(_timed(b"1769121839"), **JOINED) is Reason.NOT_VERIFIED
 
 
 def test_milliseconds_without_separator_in_base64() -> None:
-    """Milliseconds without separator in base64."""
     headers = _timed(b"1769121839295", OVER_MILLISECONDS)
     assert _verify(headers, **JOINED, timestamp_unit="ms", encoding="base64") == "current"
 
@@ -170,7 +156,6 @@ def test_timestamp_text_is_signed_as_received() -> None:
 
 @pytest.mark.parametrize("seconds", [-300, 300])
 def test_tolerance_includes_its_limits(seconds: int) -> None:
-    """Tolerance includes its limits."""
     assert _verify(_timed(b"1769121839"), now=NOW + timedelta(seconds=seconds), **TIMED) == "current"
 
 
@@ -178,18 +163,15 @@ def test_tolerance_includes_its_limits(seconds: int) -> None:
     ("seconds", "reason"), [(300.5, Reason.TIMESTAMP_TOO_OLD), (-300.5, Reason.TIMESTAMP_IN_FUTURE)]
 )
 def test_timestamp_beyond_the_tolerance_is_refused(seconds: float, reason: Reason) -> None:
-    """Timestamp beyond the tolerance is refused."""
     assert _refusal(_timed(b"1769121839"), now=NOW + timedelta(seconds=seconds), **TIMED) is reason
 
 
 @pytest.mark.parametrize("text", [b"", b"-1", b"1.5", b"1e9", b" 1769121839", "١٢".encode(), b"1" * 19])
 def test_timestamp_that_is_no_number_is_malformed(text: bytes) -> None:
-    """Timestamp that is no number is malformed."""
     assert _refusal(_timed(text), **TIMED) is Reason.TIMESTAMP_MALFORMED
 
 
 def test_timestamp_missing_or_repeated() -> None:
-    """Timestamp missing or repeated."""
     signature = ("X-Sig", OVER_SECONDS.encode())
     time = ("X-Time", b"1769121839")
     assert _refusal((signature,), **TIMED) is Reason.TIMESTAMP_MISSING
@@ -197,13 +179,11 @@ def test_timestamp_missing_or_repeated() -> None:
 
 
 def test_headers_to_store_are_those_that_a_subscriber_needs() -> None:
-    """Headers to store are those that a subscriber needs."""
     spec = HmacSpec.model_validate({"scheme": "hmac", "header": "X-Sig"} | TIMED)
     assert scheme_of(spec, [_secret()]).stored_headers == {"x-sig", "x-time"}
 
 
 def test_the_error_holds_neither_secret_nor_signature() -> None:
-    """The error holds neither secret nor signature."""
     with pytest.raises(SignatureRefused) as caught:
         _verify((("X-Sig", HEX["sha256"].encode()),), body=b"other")
     assert KEY not in f"{caught.value!r}{_secret()!r}"
@@ -244,7 +224,6 @@ def _inside(document: bytes, pointer: str, **settings: Any) -> Reason | str:
 def test_the_age_of_a_time_inside_the_body_is_checked_too(
     document: bytes, pointer: str, expected: Reason | str
 ) -> None:
-    """The age of a time inside the body is checked too."""
     assert _inside(document, pointer) == expected
 
 
@@ -273,7 +252,6 @@ def test_a_body_is_parsed_only_when_it_is_authentic() -> None:
     ],
 )
 def test_a_moment_without_a_zone_or_written_otherwise_is_malformed(text: bytes) -> None:
-    """A moment without a zone or written otherwise is malformed."""
     assert _refusal(_timed(text), **TIMED, timestamp_unit="iso8601") is Reason.TIMESTAMP_MALFORMED
 
 
@@ -293,7 +271,6 @@ def test_zones_and_fractions_of_a_moment_are_understood(text: bytes) -> None:
 
 
 def test_headers_are_signed_in_their_order_and_needed_unless_marked() -> None:
-    """Headers are signed in their order and needed unless marked."""
     headers = (("X-A", b"1"), ("x-b", b"\xe9 2"))
     message = b"1|\xe9 2" + BODY
     signature = ("X-Sig", hmac.new(KEY.encode(), message, hashlib.sha256).hexdigest().encode())
@@ -305,7 +282,6 @@ def test_headers_are_signed_in_their_order_and_needed_unless_marked() -> None:
 
 
 def test_fields_may_be_parted_by_semicolons_behind_a_prefix() -> None:
-    """Fields may be parted by semicolons behind a prefix."""
     fields = {"signature": "h1", "timestamp": "ts", "separator": ";"}
     settings: dict[str, Any] = {
         "fields": fields,
@@ -331,7 +307,6 @@ def test_a_secret_that_is_written_otherwise_is_named_when_the_scheme_is_built(wr
 
 
 def test_all_headers_that_are_read_are_stored() -> None:
-    """All headers that are read are stored."""
     assert scheme_of(WEAVR, []).stored_headers == {"signature-v2", "published-timestamp", "call-ref"}
 
 

@@ -19,7 +19,6 @@ SECRETS = [{"file": "secrets/one"}]
 
 
 def test_scheme_decides_which_settings_apply() -> None:
-    """Scheme decides which settings apply."""
     assert isinstance(ADAPTER.validate_python({"scheme": "hmac", "secrets": SECRETS}), HmacSettings)
     assert isinstance(ADAPTER.validate_python({"scheme": "shared-secret", "secrets": SECRETS}), SharedSecretSettings)
 
@@ -57,7 +56,6 @@ def test_scheme_decides_which_settings_apply() -> None:
     ],
 )
 def test_refused_settings_say_why(settings: dict[str, Any], said: str) -> None:
-    """Refused settings say why."""
     with pytest.raises(ValidationError, match=said):
         ADAPTER.validate_python(settings)
 
@@ -131,25 +129,21 @@ def test_refused_settings_of_an_hmac_say_why(settings: dict[str, Any], said: str
     ],
 )
 def test_refused_settings_of_standard_webhooks_say_why(settings: dict[str, Any], said: str) -> None:
-    """Refused settings of Standard Webhooks say why."""
     with pytest.raises(ValidationError, match=said):
         ADAPTER.validate_python({**STANDARD, **settings})
 
 
 def test_secrets_and_public_keys_may_stand_alone_or_together() -> None:
-    """Secrets and public keys may stand alone or together."""
     alone = ADAPTER.validate_python({**STANDARD, "public_keys": [PUBLIC]})
     both = ADAPTER.validate_python({**STANDARD, "secrets": [{"file": "a"}], "public_keys": [PUBLIC]})
     assert [len(one.secrets) for one in (alone, both)] == [0, 1]
 
 
 def test_secret_is_named_by_its_id_or_its_file() -> None:
-    """Secret is named by its id or its file."""
     assert SecretSettings.model_validate({"file": "secrets/acme-2026"}).name == "acme-2026"
     assert SecretSettings.model_validate({"file": "secrets/acme-2026", "id": "new"}).name == "new"
 
 
 def test_empty_secret_is_refused() -> None:
-    """Empty secret is refused."""
     with pytest.raises(ValueError, match="'old' is empty"):
         Secret("old", SecretStr(""))

@@ -27,43 +27,36 @@ def _refusal(headers: Headers, *values: str, **settings: Any) -> Reason:
 
 
 def test_each_of_several_secrets_verifies_and_is_named() -> None:
-    """Each of several secrets verifies and is named."""
     assert _verify((("x-webhook-secret", b"alpha"),), "alpha", "beta") == "s0"
     assert _verify((("x-webhook-secret", b"beta"),), "alpha", "beta") == "s1"
 
 
 @pytest.mark.parametrize("value", [b"", b"alph", b"alphaa", b"Alpha", b" alpha", b"\xe4lpha"])
 def test_anything_else_is_not_verified(value: bytes) -> None:
-    """Anything else is not verified."""
     assert _refusal((("X-Webhook-Secret", value),), "alpha") is Reason.NOT_VERIFIED
 
 
 def test_prefix_is_part_of_the_header_not_of_the_secret() -> None:
-    """Prefix is part of the header not of the secret."""
     settings = {"header": "Authorization", "prefix": "Bearer "}
     assert _verify((("Authorization", b"Bearer alpha"),), "alpha", **settings) == "s0"
     assert _refusal((("Authorization", b"alpha"),), "alpha", **settings) is Reason.PREFIX_MISSING
 
 
 def test_secret_beyond_ascii_is_compared_as_utf8() -> None:
-    """Secret beyond ascii is compared as utf8."""
     assert _verify((("X-Webhook-Secret", "gehäß".encode()),), "gehäß") == "s0"
 
 
 def test_missing_and_repeated_header() -> None:
-    """Missing and repeated header."""
     header = ("X-Webhook-Secret", b"alpha")
     assert _refusal((), "alpha") is Reason.HEADER_MISSING
     assert _refusal((header, header), "alpha") is Reason.HEADER_REPEATED
 
 
 def test_no_header_is_stored_since_it_is_the_secret() -> None:
-    """No header is stored since it is the secret."""
     assert scheme_of(SharedSecretSpec(scheme="shared-secret"), []).stored_headers == frozenset()
 
 
 def test_without_secrets_the_fault_is_ours() -> None:
-    """Without secrets the fault is ours."""
     assert _refusal((("X-Webhook-Secret", b"alpha"),)) is Reason.NO_ACTIVE_SECRET
 
 

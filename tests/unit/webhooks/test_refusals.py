@@ -38,7 +38,6 @@ def _details(publisher: MemoryPublisher) -> list[dict[str, Any]]:
 
 
 async def test_one_event_per_interval_holds_all_counts() -> None:
-    """One event per interval tells all counts."""
     publisher = MemoryPublisher()
     counts = _counts(publisher)
     for reason in ("not_verified", "not_verified", "header_missing"):

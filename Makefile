@@ -1,4 +1,4 @@
-# Every target sets up what it needs: Python >= 3.11 and make are the only things to have.
+# Every target installs what it needs. You only need make and Python >= 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ ifdef WORKERS
 demo: $(VENV)/.dev
 	@$(BIN)/python -m tools.demo_workers --workers $(WORKERS) $(if $(STORE),--store $(STORE)) $(if $(KAFKA),--kafka $(KAFKA))
 else
-demo: $(VENV)/.demo  ## run three jobs and 10,000 events, and verify everything (WORKERS=4 STORE=s3: one job on four workers)
+demo: $(VENV)/.demo  ## run three jobs and 10,000 events, and verify all results (WORKERS=4 STORE=s3: one job on four workers)
 	@$(BIN)/python -m pipeline.sandbox.demo --out build
 endif
 
@@ -26,7 +26,7 @@ test: $(VENV)/.dev  ## set up and run all tests, with coverage of lines and bran
 	$(PYTEST) tests $(TRACED:%=--ignore=%)
 TRACED := tests/unit tests/contract tests/inputs
 
-check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh, contracts kept, retired words absent
+check: $(VENV)/.dev  ## run linters, type and import checks; check generated files, contracts and retired words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -35,7 +35,7 @@ check: $(VENV)/.dev  ## lint, types, import rules, generated files fresh, contra
 	$(BIN)/python -m tools.compatibility
 	$(BIN)/python -m tools.vocabulary
 
-docs: $(VENV)/.docs  ## build the documentation site into build/site; a warning or a link to nothing fails
+docs: $(VENV)/.docs  ## build the documentation site into build/site; fail on warnings and broken links
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html -c tools/site docs build/site
 	@echo "open build/site/index.html"
 
@@ -46,10 +46,10 @@ SECONDS := $(if $(HOURS),$(shell echo $$(($(HOURS) * 3600))),600)
 proof: $(VENV)/.dev  ## 300 jobs and one of 1,000,000 cards on workers that join, leave and die, over S3 (ARGS='--jobs 50')
 	$(BIN)/python -m tools.proof $(ARGS)
 
-bench: $(VENV)/.bench  ## measure speed and memory beside peers (PART='process http': these suites); writes build/bench.json
+bench: $(VENV)/.bench  ## measure speed and memory against peers (PART='process http' selects suites); writes build/bench.json
 	$(BIN)/python -m benchmarks $(PART)
 
-bench-check: $(VENV)/.bench  ## the same, and fail when a row is below its committed floor; the worst row is printed last
+bench-check: $(VENV)/.bench  ## the same, and fail if a row is below its committed floor; prints the worst row last
 	$(BIN)/python -m benchmarks --check $(PART)
 
 fix: $(VENV)/.dev  ## format, and fix what the linter can fix

@@ -1,1 +1,1 @@
-"""Speed and memory beside a peer, in one run: ``make bench``. Never a test: machines differ and are noisy."""
+"""Speed and memory compared with a peer in one run: ``make bench``. Not tests, since machines differ and are noisy."""

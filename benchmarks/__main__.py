@@ -1,4 +1,4 @@
-"""Measure rows beside their peers, print a table, write ``build/bench.json``.
+"""Measure rows and their peers, print a table, write ``build/bench.json``.
 
 Ours and the peer run in turn, several rounds each; the ratio is the median of the rounds' ratios, so it holds when the
 machine's speed drifts. ``spread`` is the lowest and highest ratio of a round. Of most rows larger is better: ``floor``
@@ -45,17 +45,17 @@ SUITES: Final = (
     "neighbour",
     "fanout",
 )
-"""In the order in which they run; each is imported when its turn comes."""
+"""The suites in the order in which they run. A suite is imported right before it runs."""
 MODULES: Final = {"ingress": ("ingress", "peers"), "http": ("http", "card_rate")}
-"""The modules of a suite that has several."""
+"""Modules of the suites that have several."""
 ROUNDS: Final = 5
 SMOKE: Final = 0.02
-"""The part of the work that a smoke run does, in one round."""
+"""Fraction of the work that a smoke run does, in one round."""
 
 
 @dataclass(slots=True)
 class Run:
-    """One run, as in ``build/bench.json``."""
+    """One run, as ``build/bench.json`` stores it."""
 
     machine: dict[str, str | int | float] = field(default_factory=described)
     measured_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
@@ -64,7 +64,7 @@ class Run:
     broken: list[str] = field(default_factory=list)
 
     def measure(self, suite: str, rounds: int, scale: float) -> None:
-        """Add the rows of a suite; a suite that breaks is noted and the next one may follow."""
+        """Add the rows of a suite. If it fails, record the failure and continue with the next suite."""
         print(f"measuring {suite} ...", file=sys.stderr, flush=True)
         for name in MODULES.get(suite, (suite,)):
             self._measure(suite, name, rounds, scale)
@@ -74,7 +74,7 @@ class Run:
         try:
             module: Any = importlib.import_module(f"benchmarks.{module_name}")
             measured = module.measure(min(rounds, getattr(module, "ROUNDS_AT_MOST", rounds)), scale)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - one suite's fault leaves the others their turn
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a failing suite must not stop the others
             traceback.print_exc()
             self.broken.append(f"{suite}: {error}")
             return
@@ -107,7 +107,7 @@ class Run:
 
 
 def check(rows: Sequence[Row]) -> bool:
-    """Print the rows that break their bound, and the row that is nearest to its bound last."""
+    """Print the rows that break their bound; print the row nearest to its bound last."""
     bounded = sorted((row for row in rows if row.margin < float("inf")), key=lambda row: row.margin, reverse=True)
     for row in (row for row in bounded if row.margin < 1):
         print(f"below its bound: {row.row}: {row.ratio:g}, must be {row.bound}", file=sys.stderr)
@@ -118,15 +118,17 @@ def check(rows: Sequence[Row]) -> bool:
 
 
 def main() -> None:
-    """Measure what was asked for; exit 1 where a suite broke, or with ``--check`` where a row breaks its bound."""
+    """Measure the chosen suites; exit 1 if one failed, or with ``--check`` if a row breaks its bound."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; default: all")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"one of {', '.join(SUITES)}; default: all")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--smoke", action="store_true", help="one round of a fiftieth of the work: does it run at all?")
-    parser.add_argument("--last", action="store_true", help="measure nothing: take build/bench.json of the last run")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a row breaks its bound")
+    parser.add_argument(
+        "--smoke", action="store_true", help="one round with a fiftieth of the work, to see that it runs"
+    )
+    parser.add_argument("--last", action="store_true", help="measure nothing; use build/bench.json of the last run")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a row breaks its bound")
     parser.add_argument(
         "--write-docs", action="store_true", help="write the table and charts of docs/explanation/performance.md"
     )

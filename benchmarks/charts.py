@@ -20,7 +20,7 @@ _LEFT: Final = 16
 _RIGHT: Final = 16
 _TOP: Final = 52
 _MOST: Final = 2.0
-"""Where the scale ends; a longer bar is cut there, its number is written beside its name."""
+"""End of the scale. A longer bar is cut there, with its number beside its name."""
 _LEGEND: Final = (
     "Longer is better. The mark is the target (without one: the bound, or 1), the thin line the rounds' spread."
 )
@@ -76,7 +76,7 @@ def _bar(row: Row, top: int) -> list[str]:
 
 
 def _reached(row: Row, ratio: float) -> float:
-    """Return which part of its target a ratio reaches; without a target, of 1 or of the row's ceiling."""
+    """Return the fraction of its target that a ratio reaches; without a target, of 1 or of the row's ceiling."""
     wanted = row.target or row.ceiling or 1.0
     if not ratio:
         return math.inf if row.smaller_is_better else 0.0

@@ -1,4 +1,4 @@
-"""What the pipeline costs: requests of its store, counted by a bucket in memory, and the CPU of a job."""
+"""The cost of the pipeline: requests to its store, counted by a bucket in memory, and the CPU time of a job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MANY: Final = 100_000
 DUE: Final = 10
 HOURS: Final = 48
 ENOUGH: Final = 2
-"""Rounds: what is counted is the same each time."""
+"""One round is enough, since the counts are the same each time."""
 
 WATCH: Final = f"watch, {MANY:,} open jobs"
 
@@ -35,7 +35,7 @@ TARGETS: Final = {WATCH: 0.9, SMALL_JOB: 1.0, CHUNKED_JOB: 1.0}
 
 
 def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
-    """Return the rows: requests, or the part of a budget that they are."""
+    """Return the rows: numbers of requests, or their fraction of a budget."""
     few = min(rounds, ENOUGH)
     return {
         WATCH: watch(rounds, scale),
@@ -46,7 +46,7 @@ def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, floa
 
 
 async def requests(cards: int, chunks: int) -> float:
-    """Return what all stages and the watch ask of a bucket for a job, from its announcement to the confirmation."""
+    """Return the requests of all stages and the watch for a job, from its announcement to the confirmation."""
     from support.job_world import PART_CIPHER, World  # noqa: PLC0415
     from support.memory_bucket import MemoryBucket, running_bucket  # noqa: PLC0415
 
@@ -66,7 +66,7 @@ async def requests(cards: int, chunks: int) -> float:
 
 
 def watch(rounds: int, scale: float) -> list[tuple[float, float]]:
-    """Return what a look of the deadline watch costs while few jobs are open, and while many are.
+    """Return the requests of one check of the deadline watch, with few and with many open jobs.
 
     Both times ten jobs are due, and the others over the next 48 hours.
     """
@@ -77,7 +77,7 @@ def watch(rounds: int, scale: float) -> list[tuple[float, float]]:
 
 
 def open_jobs(count: int) -> list[str]:
-    """Return the markers of so many jobs."""
+    """Return the markers of this many jobs."""
     from support.job_world import BEGIN  # noqa: PLC0415 - found once the tests' folder is on the path
 
     from pipeline.jobs.job_tree import JobRef  # noqa: PLC0415
@@ -87,7 +87,7 @@ def open_jobs(count: int) -> list[str]:
 
 
 async def look(markers: Sequence[str]) -> float:
-    """Return the requests of a look at which ten jobs are due."""
+    """Return the requests of one check with ten due jobs."""
     from support.job_world import BEGIN, PART_CIPHER, World  # noqa: PLC0415
     from support.memory_bucket import MemoryBucket, running_bucket  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The processor ``http`` beside a bare aiohttp client that sends the same requests.
+"""The processor ``http`` compared with a bare aiohttp client that sends the same requests.
 
 Ours is the CSV engine with the built-in processor: parse, one request per card with its token, idempotency key and JSON
 body, decide by status, take a column from the answer, format. The peer sends the same bodies in the same number of

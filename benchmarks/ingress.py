@@ -1,4 +1,4 @@
-"""INGRESS, verified and durable, against a bare aiohttp no-op.
+"""INGRESS, verified and durable, compared with a bare aiohttp no-op.
 
 Ours is ``pipeline ingress`` as a process: announcements of ECS (HMAC verified, body validated), events of Weavr (all 32
 kinds), and authorisations alone, which go to one topic. Each is one record on Apache Kafka with acks=all. The peer
@@ -33,7 +33,7 @@ LOADS: Final = {
     "authorisations": "authorisations only",
     "announcements": "announcements",
 }
-"""What is sent, and how the rows call it."""
+"""The loads, with their names in the rows."""
 
 _CPU: Final = "ingress, {}, 64 connections: CPU per request / no-op's"
 _RATE: Final = "requests/s against the no-op, {}, {} connections"
@@ -203,7 +203,7 @@ def running(command: list[str]) -> Iterator[Server]:
 
 
 class Generator:
-    """The load generator, a process of its own."""
+    """The load generator, in its own process."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "benchmarks.ingress_load"]
@@ -218,7 +218,7 @@ class Generator:
         self._process.communicate()
 
     def sent(self, server: Server, load: str, connections: int, requests: int) -> tuple[float, float]:
-        """Send as fast as answers come; return requests per second, and the server's CPU seconds per request."""
+        """Send as fast as answers arrive; return requests per second, and the server's CPU seconds per request."""
         before = server.cpu_seconds
         result = self._generate(server.url, load, connections, requests)
         return result["per_second"], max(server.cpu_seconds - before, _TICK) / requests

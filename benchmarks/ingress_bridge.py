@@ -1,4 +1,4 @@
-"""The peer: mq-bridge from HTTP to one topic of Kafka with acks=all. It verifies nothing, and its route has no key."""
+"""The peer: mq-bridge from HTTP to one Kafka topic with acks=all. It verifies nothing, and sets no key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import mq_bridge
 def main() -> None:
     """Serve until SIGTERM."""
     bootstrap_servers, topic = sys.argv[1:]
-    with socket.socket() as probe:  # it does not say which port it took
+    with socket.socket() as probe:  # it does not report the port that it listens on
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     source = {"url": f"127.0.0.1:{port}", "method": "POST", "concurrency_limit": 1000, "internal_buffer_size": 1000}

@@ -1,4 +1,4 @@
-"""The load generator: so many signed webhooks over so many keep-alive connections to loopback, for each line it reads.
+"""The load generator: for each input line, sends signed webhooks over keep-alive connections to loopback.
 
 As fast as they are answered; or so many per second, each sent at its time by the next free connection, and the time of
 its answer counted from then, however late it was sent.
@@ -26,7 +26,7 @@ from pipeline.sandbox.weavr import SendPlan, SigningKeys, mix
 
 
 def announcements(url: yarl.URL, count: int) -> list[bytes]:
-    """Return whole HTTP requests, each another job of about 600 bytes."""
+    """Return whole HTTP requests, each with a different job of about 600 bytes."""
     made = []
     expires_at = (datetime.now(UTC) + timedelta(hours=6)).isoformat()
     for number in range(count):
@@ -50,7 +50,7 @@ def announcements(url: yarl.URL, count: int) -> list[bytes]:
 
 
 def events(url: yarl.URL, count: int, pattern: str = "*") -> list[bytes]:
-    """Return whole HTTP requests, each another event of Weavr's kinds that fit the pattern."""
+    """Return whole HTTP requests, each with a different event of the kinds that match the pattern."""
     now_ms = time.time_ns() // 1_000_000
     plan = SendPlan(count=count, seed=now_ms, weights=mix({pattern: 1}))
     made = plan.events("bench", SigningKeys(SECRET.encode()), now_ms=now_ms)
@@ -58,7 +58,7 @@ def events(url: yarl.URL, count: int, pattern: str = "*") -> list[bytes]:
 
 
 def authorisations(url: yarl.URL, count: int) -> list[bytes]:
-    """Return whole HTTP requests, each another authorisation of a card payment: all go to one topic."""
+    """Return whole HTTP requests, each with a different authorisation of a card payment, all for one topic."""
     return events(url, count, "managed_cards/authorisations")
 
 
@@ -66,13 +66,13 @@ MAKERS: Final = {"announcements": announcements, "events": events, "authorisatio
 
 
 def request(url: yarl.URL, path: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-    """Return an HTTP request as it is sent."""
+    """Return the bytes of an HTTP request."""
     lines = (f"POST {path} HTTP/1.1", f"Host: {url.host}", *(f"{name}: {value}" for name, value in headers))
     return "\r\n".join((*lines, f"Content-Length: {len(body)}", "", "")).encode() + body
 
 
 async def connection(url: yarl.URL, queue: list[bytes], due: Iterator[float] | None, seconds: list[float]) -> None:
-    """Send one request after another until none is left; note how long each took."""
+    """Send one request after another until none is left; record the duration of each."""
     reader, writer = await asyncio.open_connection(url.host, url.port)
     while queue:
         sent, begun = queue.pop(), next(due) if due else time.perf_counter()
@@ -102,7 +102,7 @@ async def load(url: yarl.URL, kind: str, connections: int, count: int, per_secon
 
 
 def main() -> None:
-    """Read one load per line, print what was reached, until the input ends."""
+    """Read one load per line and print its results, until the input ends."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for line in sys.stdin:
             target, what, at_once, how_many, *rate = line.split()

@@ -1,4 +1,4 @@
-"""A 200-card job from webhook to confirmed callback, against a bare script that does the same without any promise.
+"""A 200-card job from webhook to confirmed callback, compared with a bare script without any of the promises.
 
 Ours runs as one process for each role, on Apache Kafka and a local store, and does one job after another. The peer
 downloads, checks, uploads and calls back in one function: no Kafka, no receipts, no audit log. Both talk to the same
@@ -42,7 +42,7 @@ TARGETS: Final = {P50: 1.0, P99: 1.0, RATE: 0.25}
 
 
 def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
-    """Return the rows: milliseconds beside the bound, and jobs per second beside the bare script's."""
+    """Return the rows: milliseconds and their bound, and jobs per second of the pipeline and of the bare script."""
     return asyncio.run(_measure(rounds, max(2, int(JOBS * scale))))
 
 
@@ -53,7 +53,7 @@ async def _measure(rounds: int, jobs: int) -> dict[str, list[tuple[float, float]
     rows: dict[str, list[tuple[float, float]]] = {P50: [], P99: [], RATE: []}
     with tempfile.TemporaryDirectory() as name, running_apache_kafka() as kafka:
         async with running_flow(Broker("apache", kafka.bootstrap_servers), Path(name), start=()) as flow:
-            for role in EVERYTHING:  # on a busy machine all at once would not be ready in time
+            for role in EVERYTHING:  # on a busy machine, all of them together would not be ready in time
                 await flow.start(role)
             await _latencies(flow, 2)
             for _ in range(rounds):
@@ -66,7 +66,7 @@ async def _measure(rounds: int, jobs: int) -> dict[str, list[tuple[float, float]
 
 
 async def _latencies(flow: Flow, jobs: int) -> list[float]:
-    """Return the seconds of each of so many jobs, one after another."""
+    """Return the seconds of each of this many jobs, one after another."""
     seconds = []
     for _ in range(jobs):
         begun = time.perf_counter()

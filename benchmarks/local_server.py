@@ -1,4 +1,4 @@
-"""The other side of the suites ``http`` and ``transfer``: a server on loopback that costs little CPU time.
+"""The server of the suites ``http`` and ``transfer``, on loopback. It needs little CPU time.
 
 POST is answered by a card service's ``{"id": "a1"}``, GET by so many bytes as the path names, PUT by 200 once the whole
 body came. It takes requests with a Content-Length alone, and prints its URL in one JSON line when it is ready.
@@ -44,12 +44,12 @@ class Server(asyncio.Protocol):
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Go on sending the file."""
+        """Continue to send the file."""
         self._paused = False
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        """Take a head, or bytes of a body."""
+        """Receive a head, or bytes of a body."""
         if not self._missing:
             self._head += data
             head, end, data = self._head.partition(b"\r\n\r\n")
@@ -92,7 +92,7 @@ class Server(asyncio.Protocol):
 
 @contextmanager
 def running_local_server() -> Iterator[str]:
-    """Run it as a process of its own; return its URL."""
+    """Run the server in its own process; return its URL."""
     command = [sys.executable, "-m", "benchmarks.local_server"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ourselves
         try:

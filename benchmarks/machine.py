@@ -1,4 +1,4 @@
-"""What the machine is, and how quiet it was while a suite ran."""
+"""Describes the machine, and measures how quiet it was while a suite ran."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from support.brokers import VERSION as KAFKA
 OTHERS_AT_MOST: Final = 0.1
 """Cores that other processes may use, on average, on a machine that counts as quiet."""
 STEAL_AT_MOST: Final = 0.02
-"""Part of the CPU time that the host may give to other machines while this one counts as quiet."""
+"""Fraction of CPU time that the host may give to other machines on a machine that counts as quiet."""
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
 def described() -> dict[str, str | int | float]:
-    """Return the machine's hardware and the versions of what runs on it; no host name and no path."""
+    """Return hardware and software versions of the machine, without host name and paths."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count() or 0,
@@ -52,11 +52,11 @@ def _java() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """How much else the machine did while a suite ran.
+    """Other activity on the machine while a suite ran.
 
     Attributes:
         others: Cores that processes outside the run used, on average.
-        steal: Part of the CPU time that the host gave to other machines.
+        steal: Fraction of CPU time that the host gave to other machines.
         load: Load average over one minute at the end; it includes the run's own processes.
         cpu_seconds: CPU time of the run's own processes.
     """
@@ -68,7 +68,7 @@ class Quiet:
 
     @property
     def note(self) -> str:
-        """What disturbed the run; empty for a quiet machine."""
+        """The disturbances of the run; empty for a quiet machine."""
         if self.others <= OTHERS_AT_MOST and self.steal <= STEAL_AT_MOST:
             return ""
         return (
@@ -78,13 +78,13 @@ class Quiet:
 
 
 class QuietWatch:
-    """Measures from its creation on; all processes of the run must have ended at :meth:`result`."""
+    """Measures from its creation on. All processes of the run must have ended before :meth:`result`."""
 
     def __init__(self) -> None:
         self._before = _cpu_seconds()
 
     def result(self) -> Quiet:
-        """Return what happened since."""
+        """Return the activity since the creation."""
         wall, busy, steal, own = (after - before for after, before in zip(_cpu_seconds(), self._before, strict=True))
         wall = wall or 1 / _TICK
         cores = os.cpu_count() or 1
@@ -97,7 +97,7 @@ class QuietWatch:
 
 
 def _cpu_seconds() -> tuple[float, float, float, float]:
-    """Return the seconds of all cores: in all, busy, stolen, and those of this run's processes."""
+    """Return seconds of all cores: total, busy, stolen, and those of this run's processes."""
     names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
     with Path("/proc/stat").open() as file:
         spent = dict(zip(names, (int(field) / _TICK for field in file.readline().split()[1:9]), strict=True))

@@ -1,4 +1,4 @@
-"""What one integration feels of another that is in trouble: jobs of 10 cards beside 100 jobs that get nowhere.
+"""The effect of one integration's trouble on another: jobs of 10 cards beside 100 jobs without progress.
 
 Ours and the peer are one pipeline on Apache Kafka, with two workers of PROCESS: the peer is the integration alone, ours
 is the same integration while a hundred jobs of another meet a silent host, a processor of 5 s a card, or a storage that
@@ -26,14 +26,14 @@ ROUNDS_AT_MOST: Final = 1
 AT_MOST: Final = 90.0
 """Seconds after which a job counts as done: far above every floor."""
 _SETTLED: Final = 5.0
-"""Seconds for the troubled jobs to reach all that they can hold."""
+"""Seconds that the troubled jobs need to take everything they can get."""
 
 _ROWS: Final = ("neighbour, silent host", "neighbour, slow processor", "neighbour, failing storage")
 FLOORS: Final = dict.fromkeys(_ROWS, 0.33)
 
 
 def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
-    """Return a row per kind of trouble of (ours, peer): jobs per second of the median job."""
+    """Return one row of (ours, peer) for each kind of trouble: jobs per second of the median job."""
     from support.brokers import running_apache_kafka  # noqa: PLC0415 - found once the tests' folder is on the path
     from support.flow_process import environment  # noqa: PLC0415
     from support.neighbours import FAILING_STORAGE, SILENT_HOST, SLOW_PROCESSOR  # noqa: PLC0415

@@ -58,13 +58,13 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def reached(row: Row) -> str:
-    """Return whether the row meets its target, and by how much it misses it."""
+    """Return whether the row meets its target, or by how much it misses the target."""
     if row.reach is None:
         return ""
     return "met" if row.reach >= 1 else f"missed by {1 - row.reach:.0%}"
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """Return what disturbed the suites; nothing for a quiet machine."""
+    """Return the disturbances of the suites; empty for a quiet machine."""
     found = dict.fromkeys(f"- {row.suite}: {row.quiet.note}" for row in rows if row.quiet.note)
     return ["While these suites ran the machine was not quiet:", "", *found, ""] if found else []

@@ -1,4 +1,4 @@
-"""INGRESS beside another bridge from HTTP to Kafka, in requests per CPU-second.
+"""INGRESS compared with another bridge from HTTP to Kafka, in requests per CPU-second.
 
 Ours verifies and validates each announcement; mq-bridge (Rust, on PyPI) takes any POST. Both write one record with
 acks=all to the same Apache Kafka before they answer. The load is that of ``ingress``, on 64 connections.
@@ -41,6 +41,6 @@ def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, floa
             pairs = []
             for round_number in range(rounds + 1):
                 both = [generator.sent(server, "announcements", _CONNECTIONS, requests)[1] for server in (ours, peer)]
-                if round_number:  # the first one warms up
+                if round_number:  # the first round warms up
                     pairs.append((1 / both[0], 1 / both[1]))
     return {ROW: pairs}

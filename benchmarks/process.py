@@ -1,4 +1,4 @@
-"""PROCESS beside query engines and a plain loop: copy every column, check digits and Luhn, add status and message.
+"""PROCESS compared with query engines and a plain loop: copies columns, checks digits and Luhn, adds a status.
 
 Ours is the stage's own code: chunks, engine with ``validate``, encrypted parts and manifests in a folder with fsync.
 The peers read the same file, write one result, and keep nothing safe. Ours reads the file in 1 MiB pieces: there is no
@@ -42,7 +42,7 @@ NEEDS: Final = {_COLUMNAR + _PEERS["duckdb"]: "duckdb"}
 
 def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
     """Return rows of (ours, peer): rows per second, per CPU-second, MB of peak memory, CPU-seconds per row."""
-    from benchmarks.rows import installed  # noqa: PLC0415 - the runs import this module: they are to stay small
+    from benchmarks.rows import installed  # noqa: PLC0415 - the runs import this module, and must stay small
 
     pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
     records, rowwise = int(RECORDS * scale), int(ROWWISE_RECORDS * scale)
@@ -69,7 +69,7 @@ class _Runs:
         self._folder = folder
 
     def run(self, who: str, records: int, *options: str) -> dict[str, float]:
-        """Return seconds, CPU-seconds and peak memory of a process that does so many records."""
+        """Return seconds, CPU seconds and peak memory of a process that handles this many records."""
         path = self._folder / f"cards-{records}.csv"
         if not path.exists():
             _write(path, records)

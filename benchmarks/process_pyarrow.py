@@ -16,7 +16,7 @@ _LENGTH = 16
 
 
 def luhn(numbers: pa.StringArray) -> pa.BooleanArray:
-    """Return whether the check digit is right; numbers of another form than 16 digits count as wrong."""
+    """Return whether the check digit is correct; False for numbers that do not have 16 digits."""
     sound = pc.fill_null(pc.match_substring_regex(numbers, "^[0-9]{16}$"), fill_value=False)
     text = pc.if_else(sound, numbers, "0" * (_LENGTH - 1) + "1")
     letters = np.frombuffer(text.buffers()[2], np.uint8, count=len(text) * _LENGTH)

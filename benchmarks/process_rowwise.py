@@ -27,7 +27,7 @@ class Check:
     """Checks length, digits and Luhn of a card, as most processors do first."""
 
     async def process(self, card: Card, _context: JobContext) -> CardResult:
-        """Return what became of the card."""
+        """Return the result for the card."""
         number = card.number
         if len(number) != _LENGTH or not number.isdecimal():
             return CardResult("failed", "card number has not 16 digits")
@@ -53,7 +53,7 @@ async def engine(data: bytes) -> bytes:
 
 
 async def loop(data: bytes) -> bytes:
-    """Return the result of a loop that gives the function what the engine gives it."""
+    """Return the result of a loop that calls the function with the same arguments as the engine."""
     result = io.StringIO(newline="")
     reader = csv.DictReader(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""), strict=True)
     writer = csv.writer(result, lineterminator="\n")

@@ -15,7 +15,7 @@ from benchmarks.machine import Quiet
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured row, as in ``build/bench.json``.
+    """One measured row, as ``build/bench.json`` stores it.
 
     Attributes:
         suite: The suite that measured it; ``PART`` selects it.
@@ -25,11 +25,11 @@ class Row:
         ratio: Median of the rounds' ratios.
         spread: The lowest and the highest ratio of a round.
         rounds: How many rounds there were.
-        floor: The ratio below which the row fails; None where there is none.
-        ceiling: The ratio above which the row fails, where smaller is better.
-        target: The ratio that the row is to reach.
-        smaller_is_better: Whether the target is a most, as for costs.
-        quiet: How much else the machine did.
+        floor: The ratio below which the row fails, or None.
+        ceiling: The ratio above which the row fails, if smaller is better.
+        target: The ratio that the row should reach.
+        smaller_is_better: Whether the target is a maximum, as for costs.
+        quiet: Other activity on the machine.
     """
 
     suite: str
@@ -57,7 +57,7 @@ class Row:
 
     @property
     def reach(self) -> float | None:
-        """Which part of its target the row reaches; 1 or more where it is met; None without a target."""
+        """The fraction of the target that the row reaches; 1 or more if it meets the target; None without a target."""
         if self.target is None:
             return None
         return self.target / self.ratio if self.smaller_is_better else self.ratio / self.target
@@ -77,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The module-level dictionaries of a suite: a bound by the name of its row.
+    """The module-level dictionaries of a suite, with bounds by the names of rows.
 
     A row in ``CEILINGS`` is one of which smaller is better. ``needs`` has the package of requirements/bench.txt without
     which a row is left out.
@@ -90,7 +90,7 @@ class Bounds:
 
     @classmethod
     def of(cls, module: object) -> Bounds:
-        """Return those of a suite."""
+        """Return the bounds of a suite."""
         return cls(*(getattr(module, name, {}) for name in ("FLOORS", "CEILINGS", "TARGETS", "NEEDS")))
 
     def names(self) -> set[str]:
@@ -100,7 +100,7 @@ class Bounds:
 
 
 def installed(package: str) -> bool:
-    """Return whether a peer is there; ``make bench`` installs them, ``make test`` does not."""
+    """Return whether a peer is installed. ``make bench`` installs peers, ``make test`` does not."""
     return importlib.util.find_spec(package) is not None
 
 

@@ -1,4 +1,4 @@
-"""What it costs to start and to wait: CPU time of the command's help and of a worker, memory of idle processes.
+"""The cost of starting and waiting: CPU time of the command's help and of a worker, memory of idle processes.
 
 The peer of a start is ``python -c "import aiohttp, aiokafka, pydantic"``, the libraries that every process needs. CPU
 time of processes, so that a busy machine changes little: what a start waits for, such as a group that lets its members
@@ -32,7 +32,7 @@ MEMORY_MB: Final = {
     "idle memory, confirm worker": 100.0,
     "idle memory, audit worker": 100.0,
 }
-"""What an idle process may take, by the name of its row."""
+"""Allowed memory of idle processes, by the names of rows."""
 
 FLOORS: Final[dict[str, float]] = {}
 TARGETS: Final = {HELP: 0.6, READY: 2.5} | dict.fromkeys(MEMORY_MB, 1.0)
@@ -45,7 +45,7 @@ _HELP: Final = "import sys; sys.argv = ['pipeline', '--help']; from pipeline.cli
 
 
 def measure(rounds: int, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
-    """Return rows of (ours, peer): seconds of CPU time, and MB of memory. Of all rows smaller is better."""
+    """Return rows of (ours, peer): seconds of CPU time, and MB of memory. In all rows, smaller is better."""
     from support.brokers import running_embedded_broker  # noqa: PLC0415 - found once the tests' folder is on the path
 
     rows: dict[str, list[tuple[float, float]]] = {name: [] for name in (HELP, IMPORT, READY, *MEMORY_MB)}
@@ -78,7 +78,7 @@ def _processes(config: Path, idle_seconds: float) -> tuple[float, dict[str, floa
 
 
 def _seconds(code: str, runs: int) -> float:
-    """Return the least CPU time of some runs, in seconds."""
+    """Return the minimum CPU time of several runs, in seconds."""
     return min(_once(code) for _ in range(runs))
 
 

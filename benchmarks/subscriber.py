@@ -1,4 +1,4 @@
-"""A subscriber and ``events verify``, beside the loops that one writes with aiokafka alone.
+"""A subscriber and ``events verify``, compared with loops that use only aiokafka.
 
 All read the same topic of Apache Kafka from its beginning until the last event, the subscriber and its peer each time
 in a fresh group. The subscriber's handler counts. It leaves repeats out, keeps the order per key and commits what is
@@ -127,7 +127,7 @@ class _Count:
         self.per_second = self.cost = self.cost_of_tenth = 0.0
 
     def one(self) -> bool:
-        """Count one; return whether it was the last."""
+        """Count an event; return whether it was the last."""
         if not self._seen:
             self._began, self._cpu_began = time.perf_counter(), time.process_time()
         self._seen += 1

@@ -1,4 +1,4 @@
-"""Download and upload of 256 MB beside ``curl``, from and to the same server on loopback.
+"""Download and upload of 256 MB compared with ``curl``, with the same server on loopback.
 
 Ours is the code of the stages: rates, deadlines and checksums watched, pieces handed on. The file that it downloads is
 dropped, the file that it uploads is made of one piece in memory. ``curl`` writes to /dev/null, and uploads a file that

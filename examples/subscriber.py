@@ -21,14 +21,14 @@ subscriber = Subscriber(chosen.bootstrap, group=chosen.group, topics=["managed-c
 async def authorised(event: Event[ManagedCardsAuthorisationEvent]) -> None:
     """A placeholder for your database. ``event.id`` is the same each time: make it a unique key there."""
     if event.data.transaction_amount.minor_units < 0:
-        raise Poison("a negative amount")  # into the dead letters at once
+        raise Poison("a negative amount")  # dead-lettered at once
     decision = "approved" if event.data.approved else f"declined: {event.data.decline_reason}"
     print(f"{event.subject} {decision}", flush=True)
 
 
 @subscriber.on(ManagedCardsStateChangeEvent)
 async def changed(event: Event[ManagedCardsStateChangeEvent]) -> None:
-    """Whatever goes wrong for a while is tried again: raise, or let raise."""
+    """Let temporary errors pass, or raise them: the subscriber retries the event."""
     try:
         await asyncio.sleep(0)
     except ConnectionError as error:

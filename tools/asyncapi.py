@@ -31,7 +31,7 @@ from tools.markdown import duration
 
 _BINDING: Final = "0.5.0"
 _VERSION: Final = "1.0.0"
-"""Of this document's own shape; the versions of events are their schemas'."""
+"""Version of the document's structure. Versions of events are in their schemas."""
 
 HEADERS: Final[Mapping[str, str]] = {
     "ce_specversion": "Always 1.0.",
@@ -46,7 +46,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "ce_partitionkey": "The record's key again.",
     "content-type": "Media type of the value.",
 }
-"""Of every record."""
+"""Headers of every record."""
 OPTIONAL_HEADERS: Final[Mapping[str, str]] = {
     "ce_dataschema": "`$id` of the value's schema, with its version.",
     "traceparent": "W3C trace context of the request or the step that led here.",
@@ -60,7 +60,7 @@ AUDIT_HEADERS: Final[Mapping[str, str]] = {
     VERIFIED_BY_HEADER: "Name of the secret, or of what else proved the webhook authentic; never a secret.",
     FACTS_HEADER: "JSON object with what the audit event says about the webhook: counts, ids, times.",
 }
-"""Of accepted webhooks whose audit event AUDIT builds from the record."""
+"""Headers of accepted webhooks from which AUDIT builds the audit event."""
 COPY_HEADERS: Final[Mapping[str, str]] = {
     REPLAY_GROUP_HEADER: "The one consumer group that a replayed dead letter is for: other groups pass over it.",
     REPLAYED_FROM_HEADER: "The dead letter that was replayed: `<topic>/<partition>/<offset>`.",
@@ -71,14 +71,14 @@ COPY_HEADERS: Final[Mapping[str, str]] = {
     RETRY_ATTEMPT_HEADER: "The attempt of the job that waited, once its announcement is stored.",
     RETRY_DEADLINE_HEADER: "The job's deadline when the record began to wait (RFC 3339), as the attempt.",
 }
-"""Of copies that were published for one group."""
+"""Headers of copies for one group."""
 WEAVR_HEADERS: Final[Mapping[str, str]] = {
     "signature-v2": "As received: base64(HMAC-SHA256(API key, `call-ref`, value, `published-timestamp`)).",
     "published-timestamp": "As received: when Weavr sent it, digits of epoch milliseconds.",
     "call-ref": "As received, where Weavr sent one.",
     "request-ref": "As received, where Weavr sent one: of bulk processes, in the place of `call-ref`.",
 }
-"""Kept so that an event can be verified again: names in lower case, bytes untouched."""
+"""Headers that the record keeps for verifying the event again: names in lower case, bytes unchanged."""
 _HEADERS: Final = {"pipeline": "CloudEventHeaders", "ecs": "CloudEventHeaders", "weavr": "WeavrHeaders"}
 _OPAQUE: Final = "any-bytes"
 _MADE: Final[tuple[tuple[str, str, str, str, str], ...]] = (
@@ -97,7 +97,7 @@ _MADE: Final[tuple[tuple[str, str, str, str, str], ...]] = (
         "Records that the group gave up, value and headers unchanged, with dlq_* headers that say where from and why",
     ),
 )
-"""Topics that configuration makes: name here, address, parameter, what it is, what the topic holds."""
+"""Topics from the configuration: name here, address, parameter, its meaning, contents of the topic."""
 
 
 def document(examples: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _made(address: str, parameter: str, what: str, holds: str) -> dict[str, Any]
 
 
 def _operations(channel: str, messages: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Return what happens with a topic: the pipeline publishes, or a subscriber's library does; anybody may read."""
+    """Return the operations of a topic: the pipeline or a subscriber's library publishes; anybody may read."""
     refs = [{"$ref": f"#/channels/{_escaped(channel)}/messages/{name}"} for name in messages]
     about = {"channel": {"$ref": f"#/channels/{_escaped(channel)}"}, "messages": refs}
     return [

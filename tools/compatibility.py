@@ -1,4 +1,4 @@
-"""The compatibility gate: compares the contracts with those that were released last.
+"""The compatibility gate: compares the contracts with the last release.
 
 ``python -m tools.compatibility`` names what breaks, and exits 1; with ``--release`` the contracts of today become the
 released ones, unless something breaks.
@@ -19,7 +19,7 @@ from tools.schema_changes import Change, breaking
 
 COMMAND: Final = "make release"
 _RELEASED: Final = ("events/", "examples/", "callback.", "problem.", "index.json", "asyncapi.json")
-"""What is kept of a release; OpenAPI follows from it and from the code."""
+"""The files of a release to keep. OpenAPI follows from them and from the code."""
 _REMEDIES: Final[Mapping[str, str]] = {
     "field-removed": "keep it, optional; or publish a new version",
     "required-dropped": "publish a new version",
@@ -46,10 +46,10 @@ _REMEDIES: Final[Mapping[str, str]] = {
 
 
 def findings(released: Path, files: Mapping[str, str]) -> list[str]:
-    """Return a line per thing that breaks: file, JSON pointer, rule, what it is, what to do.
+    """Return one line for each incompatible change: file, JSON pointer, rule, change, remedy.
 
     Args:
-        released: The folder of what was released; nothing breaks where it is not there.
+        released: The folder of the last release; if it is missing, nothing is incompatible.
         files: Each generated file's text by its path in the project.
     """
     found: list[str] = []
@@ -63,7 +63,7 @@ def findings(released: Path, files: Mapping[str, str]) -> list[str]:
 
 
 def _changes(name: str, former: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[Change]:
-    """Yield what breaks in one file: a schema, the index, or the headers that AsyncAPI describes."""
+    """Yield the incompatible changes in one file: a schema, the index, or the headers in AsyncAPI."""
     if name == "index.json":
         yield from index_changes(former, current)
     elif name == "asyncapi.json":
@@ -76,7 +76,7 @@ def _changes(name: str, former: Mapping[str, Any], current: Mapping[str, Any]) -
 
 
 def index_changes(released: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[Change]:
-    """Yield what breaks in the index: where events are found, and how topics are kept."""
+    """Yield the incompatible changes in the index: topics of events, and properties of topics."""
     for group in ("events", "bodies"):
         for name, former in released[group].items():
             now = current.get(group, {}).get(name)
@@ -93,7 +93,7 @@ def index_changes(released: Mapping[str, Any], current: Mapping[str, Any]) -> It
 
 
 def release(released: Path, files: Mapping[str, str]) -> list[str]:
-    """Make the contracts of today the released ones; return what breaks, and then nothing was changed."""
+    """Release the current contracts. If there are incompatible changes, return them and change nothing."""
     found = findings(released, files)
     if found:
         return found

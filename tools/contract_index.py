@@ -1,4 +1,4 @@
-"""``schemas/index.json``: from an event's type to its path, topic, key, schema and example; the topics beside them."""
+"""``schemas/index.json``: path, topic, key, schema and example of each event type, and all topics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one table of published contracts: every kind of value that crosses a wire, and where."""
+"""The table of published contracts: every kind of value that others see, and its topic or path."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from pipeline.contracts.weavr import KINDS, Entity, EventKind
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """One kind of value and its version.
+    """One kind of value, with its version.
 
     Attributes:
-        name: Names its files; for events the event's type.
-        model: How it reads.
-        provider: Who says it: ``weavr``, ``ecs`` or ``pipeline``.
-        topic: Where it is published; None for what goes over HTTP alone.
-        path: What the provider puts behind its base URL, or nothing.
-        keys: What the record's key is: the first whose fields the value has.
+        name: Name of its files; for events, the event's type.
+        model: Its model.
+        provider: Its origin: ``weavr``, ``ecs`` or ``pipeline``.
+        topic: Its topic; None for values that only HTTP carries.
+        path: The path that the provider appends to its base URL, or empty.
+        keys: Possible keys of the record; the first one whose fields the value has is used.
         types: Event types (``ce_type``) of its records.
     """
 
@@ -49,7 +49,7 @@ class Contract:
 
     @property
     def title(self) -> str:
-        """Name of its class in generated code, its own: the model's, unless several events have that."""
+        """Unique name of its class in generated code: the model's name, unless several events share the model."""
         if sum(other.model is self.model for other in CONTRACTS) == 1:
             return self.model.__name__
         words = self.name.replace(".", "_").split("_")[1:]
@@ -73,7 +73,7 @@ class Contract:
 
     @property
     def sensitive(self) -> bool:
-        """Whether its topic is for few: it holds bearer secrets."""
+        """Whether access to its topic must be tight, because it holds bearer secrets."""
         return self.topic is not None and SPECS[self.topic].sensitive
 
 
@@ -118,4 +118,4 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
     ),
     Contract("callback", CallbackBody, "pipeline", None, (), ()),
 )
-"""All of them: Weavr's in the order of its description, then the jobs', the audit log's, and ECS's callback."""
+"""All contracts: Weavr's in the order of its description, then jobs, the audit log, and ECS's callback."""

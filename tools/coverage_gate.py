@@ -1,4 +1,4 @@
-"""Fails when the tests that were just run cover too few lines or branches: ``python -m tools.coverage_gate``."""
+"""Fails if the last test run covered too few lines or branches: ``python -m tools.coverage_gate``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from coverage import Coverage
 from coverage.exceptions import NoDataError
 
 LEAST: Final = 90.0
-"""Percent, of lines and of branches each: coverage's own ``fail_under`` would let one hide behind the other."""
+"""Minimum percentages of lines and of branches. Coverage's own ``fail_under`` only checks them combined."""
 _KINDS: Final = {"lines": "percent_statements_covered", "branches": "percent_branches_covered"}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print both figures, and where they are too low the modules with the most that no test reached.
+    """Print both percentages, and if one is too low, the modules with the most uncovered code.
 
     Args:
         arguments: The data file, if not the configured one.

@@ -1,4 +1,4 @@
-"""``docs/reference/errors.md``: every error code, read from the source: code and text are where the error is made."""
+"""``docs/reference/errors.md``: every error code with its messages, read from the source."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _BASES: Final = {
     "Answer": "outcome",
     "UsageRefused": "usage",
 }
-"""Kinds by class; MalformedUrl carries the codes of AddressRefused, Answer those of callbacks."""
+"""Kinds of errors by class. MalformedUrl has the codes of AddressRefused, and Answer those of callbacks."""
 
 _CODE: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
 
 
 @dataclass
 class _Source:
-    """What the source says.
+    """The facts from the source.
 
     Attributes:
         trees: Each module.
-        kinds: Kind of error of each class, and of each function that makes errors.
+        kinds: Kind of error for each error class, and for each function that makes errors.
     """
 
     trees: dict[Path, ast.Module]
@@ -70,7 +70,7 @@ def render(src: Path) -> str:
 
 
 def _learn_classes(source: _Source) -> None:
-    """Find every class that derives from one of the bases, and every function that makes an error of a given code."""
+    """Find every subclass of the bases, and every function that makes an error with a given code."""
     classes = [node for tree in source.trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     grown = True
     while grown:
@@ -129,7 +129,7 @@ def _default(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str
 
 
 def text_of(node: ast.expr) -> str:
-    """Return a message with `…` for what is filled in, or nothing where it is made elsewhere."""
+    """Return a message with `…` for each placeholder; empty if the message is made elsewhere."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):

@@ -22,10 +22,10 @@ numbers of epoch milliseconds, money is `{currency, amount}` with either. Unknow
 values that are not among the known ones. Headers, keys and order: [topics](../topics.md). What may change:
 [contracts](../contracts.md). For programs: [schemas/index.json](../../../schemas/index.json).
 
-**Sensitive** fields are for few eyes: logs, metrics and the displays of `pipeline events` mask them."""
+Logs, metrics and the output of `pipeline events` mask **sensitive** fields."""
 
 _SHOWN: Final = 12
-"""Known values that are listed; the schema has all."""
+"""Maximum number of listed known values; the schema has all of them."""
 
 
 def render() -> dict[str, str]:

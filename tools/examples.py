@@ -1,4 +1,4 @@
-"""``schemas/examples/``: one value of each contract; synthetic, and the same each time."""
+"""``schemas/examples/``: one synthetic value of each contract, the same each time."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ _OURS: Final = {
 
 
 def example(contract: Contract) -> dict[str, Any]:
-    """Return the contract's example, as JSON would be read.
+    """Return the contract's example as a JSON value.
 
     Those of a provider are made from what the provider describes, never from our models: an example that fits its
     schema says that the schema fits the description.
     """
     if contract.provider == "weavr":
-        return body_of(contract.path, Random(contract.name))  # noqa: S311 - the same each time is the point
+        return body_of(contract.path, Random(contract.name))  # noqa: S311 - it must be the same each time
     if contract.provider == "ecs":
         return dict(_REQUESTED)
     found: dict[str, Any] = _OURS[contract.name].model_dump(mode="json")

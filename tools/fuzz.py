@@ -1,4 +1,4 @@
-"""Runs the property tests with new examples for a time: ``python -m tools.fuzz [--seconds N] [pytest options]``."""
+"""Runs the property tests with new examples for some time: ``python -m tools.fuzz [--seconds N] [pytest options]``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SELECTION: Final = (
     "tests/unit/webhooks",
     "tests/contract/test_openapi_requests.py",
 )
-"""The tests that read what others send; ``-m hypothesis`` takes the properties among them."""
+"""Tests of code that reads data of others; ``-m hypothesis`` selects their property tests."""
 
 
 def command(seed: int, options: Sequence[str]) -> list[str]:
@@ -35,7 +35,7 @@ def fuzz(
     run: Callable[[Sequence[str]], int] = subprocess.call,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Run rounds until the time is used up or one fails; return the exit code of the last.
+    """Run rounds until the time is over or a round fails; return the exit code of the last round.
 
     A round that has begun is finished, so the first one always runs.
 
@@ -43,7 +43,7 @@ def fuzz(
         seconds: No round begins after this time.
         options: For pytest; a path among them replaces the selection.
         run: Runs a command and returns its exit code.
-        monotonic: Seconds of a clock that never goes back.
+        monotonic: Seconds of a monotonic clock.
     """
     end = monotonic() + seconds
     rounds = code = 0

@@ -26,12 +26,12 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src"
 COMMAND = "make generate"
 _RELEASED = f"{schemas.FOLDER}/released/"
-"""Written by a release alone (``tools.compatibility``)."""
+"""Files that only a release writes (``tools.compatibility``)."""
 
 
 @cache
 def generated() -> Mapping[str, str]:
-    """Return the text of every generated file by its path in the project; it is made once, and takes seconds."""
+    """Return the text of every generated file by its path in the project. It takes seconds, and is cached."""
     return {
         "docs/decisions/index.md": decisions_page.render(ROOT / "docs"),
         "docs/reference/errors.md": errors_page.render(SRC),
@@ -48,7 +48,7 @@ def generated() -> Mapping[str, str]:
 
 
 def stale(root: Path) -> list[str]:
-    """Return the files that are not as they would be written now: changed, missing, or no longer generated."""
+    """Return the stale files: changed, missing, or no longer generated."""
     wanted = generated()
     found = [name for name, text in wanted.items() if _text(root / name) != text]
     folders = (f"{schemas.FOLDER}/**/*.json", "docs/reference/events/*.md", "docs/reference/python/*.md")

@@ -29,7 +29,7 @@ _LOGGERS: Final = ("log", "_log")
 
 @dataclass
 class _Action:
-    """One action: at which levels it is written, by which packages, with which fields of its own."""
+    """One log action, with its levels, packages and fields."""
 
     levels: set[str] = field(default_factory=set)
     packages: set[str] = field(default_factory=set)
@@ -56,7 +56,7 @@ def _rows(found: Mapping[str, _Action]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _lines(tree: ast.Module) -> Iterator[tuple[str, set[str], ast.Call]]:
-    """Yield each line that is written: its action, its levels, the call."""
+    """Yield action, levels and call of each log line."""
     for scope in ast.walk(tree):
         if not isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -78,6 +78,6 @@ def _chosen_levels(scope: ast.AST) -> dict[str, set[str]]:
 
 
 def _levels(node: ast.expr) -> set[str]:
-    """Return the level of ``log.error`` or its like; nothing for any other expression."""
+    """Return the level of an expression such as ``log.error``; empty for any other expression."""
     of_a_logger = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in _LOGGERS
     return {node.attr} & {*_LEVELS} if of_a_logger and isinstance(node, ast.Attribute) else set()

@@ -1,4 +1,4 @@
-"""Markdown as all generated pages use it."""
+"""Markdown for all generated pages."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _UNITS: Final = {"day": 86_400_000, "hour": 3_600_000, "minute": 60_000, "second
 
 
 def page(title: str, *parts: str) -> str:
-    """Return a page with its title and the note that it is generated."""
+    """Return a page with its title and a note that it is generated."""
     return "\n\n".join([f"# {title}", NOTE, *parts]) + "\n"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; cells may hold anything but are one line each."""
+    """Return a table. A cell may contain any text in one line."""
     lines = [_row(columns), _row(["---"] * len(columns)), *(_row(row) for row in rows)]
     return "\n".join(lines)
 
@@ -28,7 +28,7 @@ def anchor(title: str) -> str:
 
 
 def duration(milliseconds: int) -> str:
-    """Return a duration in the largest unit that says it in a whole number, such as ``15 minutes``."""
+    """Return a duration in the largest unit that gives a whole number, such as ``15 minutes``."""
     for unit, length in _UNITS.items():
         count, rest = divmod(milliseconds, length)
         if not rest:

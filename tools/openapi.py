@@ -1,4 +1,4 @@
-"""``schemas/openapi.json``: what the ingress takes and answers, as OpenAPI 3.1."""
+"""``schemas/openapi.json``: requests and answers of the ingress, as OpenAPI 3.1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ANSWERED: Final[Mapping[str, tuple[str, str]]] = {
     "405": ("Allow", "POST"),
     "503": ("Retry-After", "Seconds after which to try again."),
 }
-"""A header of the answer, by status, and what it holds."""
+"""Headers of answers by status, with their meaning."""
 _NAME: Final = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"}
 
 _FINDING: Final[Mapping[str, Schema]] = {
@@ -155,7 +155,7 @@ def _operation(tag: str, ident: str, summary: str, body: Schema, schemes: Sequen
         "responses": {
             code: {"$ref": f"#/components/responses/{code}"}
             for code in _by_status()
-            if code != _INVALID or tag == "ecs"  # an invalid body of the others is kept, and answered with success
+            if code != _INVALID or tag == "ecs"  # other sources keep an invalid body and answer with success
         },
         "security": [{scheme: []} for scheme in schemes] or [{}],
     }

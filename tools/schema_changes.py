@@ -1,4 +1,4 @@
-"""What a change of a schema breaks for those who read the values.
+"""Finds changes of a schema that are incompatible for readers of the values.
 
 Records lie in topics for days and in archives for years, and name the schema's version. So a version has readers of two
 kinds: those who were made from its former text and meet new records, and those who are made from its present text and
@@ -27,12 +27,12 @@ _TYPES: Final = frozenset({"null", "boolean", "integer", "number", "string", "ar
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that breaks.
+    """One incompatible change.
 
     Attributes:
         pointer: Its location in the released schema (JSON pointer).
         rule: Stable name of the rule (docs/reference/contracts.md).
-        text: What was and what is.
+        text: The old and the new state.
     """
 
     pointer: str
@@ -41,7 +41,7 @@ class Change:
 
 
 def breaking(released: Mapping[str, Any], current: Mapping[str, Any]) -> list[Change]:
-    """Return what breaks, in the order of the released schema; empty: the change is harmless."""
+    """Return the incompatible changes, in the order of the released schema; empty if all are harmless."""
     found: dict[Change, None] = {}
     if released.get("$id") != current.get("$id"):
         found[Change("/$id", "id-changed", f"{released.get('$id')} became {current.get('$id')}")] = None
@@ -57,8 +57,8 @@ class _Walk:
     seen: set[tuple[str, str]]
 
     def compare(self, old: Mapping[str, Any], new: Mapping[str, Any], pointer: str) -> Iterator[Change]:
-        """Yield what breaks at one place and below it."""
-        yield from _mark(old, new, pointer)  # it is beside a reference, not behind it
+        """Yield the incompatible changes at a pointer and below it."""
+        yield from _mark(old, new, pointer)  # the mark is beside the reference, not in its target
         if "$ref" in old:
             pair = (old["$ref"], new.get("$ref", pointer))
             if pair in self.seen:

@@ -1,4 +1,4 @@
-"""``schemas/``: what crosses a wire, for readers in any language: JSON Schemas, examples, index, AsyncAPI, OpenAPI."""
+"""``schemas/``: the contracts for readers in any language: JSON Schemas, examples, index, AsyncAPI, OpenAPI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tools.wire_schema import Schema, wire_schema
 
 FOLDER: Final = "schemas"
 RELEASED: Final = Path(__file__).parent.parent / FOLDER / "released"
-"""Copies of what was released last; see ``tools.compatibility``."""
+"""Copies of the last release; see ``tools.compatibility``."""
 
 
 def render(released: Path = RELEASED) -> dict[str, str]:
@@ -47,11 +47,11 @@ def contract_schemas() -> dict[str, Schema]:
 
 
 def text(document: Any) -> str:
-    """Return JSON as all generated files have it."""
+    """Return JSON in the format of all generated files."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _former(released: Path) -> dict[str, str]:
-    """Return released schemas and examples; those of today replace what is of the same version."""
+    """Return released schemas and examples; the current ones replace those of the same version."""
     paths = sorted(path for folder in ("events", "examples") for path in released.glob(f"{folder}/*.json"))
     return {f"{FOLDER}/{path.relative_to(released)}": path.read_text("utf-8") for path in paths}

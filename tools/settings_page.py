@@ -108,7 +108,7 @@ def _links(sections: Iterable[str]) -> str:
 
 
 def _once(sections: Iterable[str]) -> Iterator[str]:
-    """Yield every section and every table of keys once: alternatives of a table may have tables in common."""
+    """Yield every section and every table of keys once, since alternatives of a table may share tables."""
     printed: set[str] = set()
     known: set[tuple[str, str]] = set()
     for section in sections:
@@ -138,7 +138,7 @@ def _tables(model: type[BaseModel], path: str, printed: dict[type[BaseModel], st
 
 
 def _inner(field: FieldInfo) -> list[tuple[type[BaseModel], str]]:
-    """Return the models that a field holds, each with the heading of its table."""
+    """Return the models of a field, each with the heading of its table."""
     named = any(get_origin(one) is dict for one in members(field.annotation))
     return [
         *((model, "[{}]") for model in models(field.annotation)),

@@ -32,7 +32,7 @@ _RULES: Final = """\
 others."""
 
 _MAKERS: Final = {"Finding": 1, "_refuse": 0}
-"""What makes a finding, and which of its arguments is the rule; the remedy follows."""
+"""Functions that make a finding, with the position of the rule in their arguments; the remedy follows."""
 
 _SRC: Final = Path(findings.__file__).parents[2]
 
@@ -58,14 +58,14 @@ def _member_rows() -> Iterator[tuple[str, str, str]]:
 
 
 class _Anything(dict[str, str]):
-    """What a remedy is filled in with."""
+    """Values for the placeholders of a remedy."""
 
     def __missing__(self, _name: str) -> str:
         return "…"
 
 
 def rules() -> dict[str, list[str]]:
-    """Return the rules of findings that the code makes, each with its remedies."""
+    """Return the rules of all findings in the code, each with its remedies."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for rule, text in (*_of_models(), *ecs.URL_REMEDIES.items(), *_of_code()):
         if text and text not in found[rule]:

@@ -1,4 +1,4 @@
-"""Retired words: none on pages, in names, or in docstrings, comments and messages.
+"""Finds retired words on pages, in names, and in docstrings, comments and messages.
 
 ``python -m tools.vocabulary`` prints each use with its replacement. A name is an identifier, a module, or a string that
 names something: a log event, a metric, an error code, a settings key.

@@ -1,4 +1,4 @@
-"""JSON Schema of a model's values on the wire, in the plain words that code generators of any language read.
+"""JSON Schema of a model's values on the wire, limited to keywords that code generators of any language support.
 
 Pydantic writes an optional field as ``anyOf`` with ``null``, which generators turn into an untyped object. Here a field
 has one location where its types stand: ``type``, as an array where there are several.
@@ -18,24 +18,24 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 
 _ORDER: Final = ("$schema", "$id", "title", "description", "$ref", "type", "properties", "required", "items", "enum")
-"""Keywords that come first, in this order, so that a schema reads from the general to the particular."""
+"""The first keywords of a schema, in this order: the general ones before the specific ones."""
 
 _REF: Final = "#/$defs/"
 _OPEN: Final = frozenset({"AuditAction"})
-"""Enumerations of ours that grow with releases: in schemas they are open."""
+"""Our enumerations that grow with releases. In schemas, they are open."""
 
 
 def wire_schema(model: type[BaseModel], ident: str, *, title: str | None = None, ours: bool = False) -> Schema:
-    """Return the schema of a model's values as they are received.
+    """Return the schema of a model's values on the wire.
 
     Args:
         model: Its docstring becomes the description.
         ident: The schema's ``$id``.
-        title: Names the class in generated code; the model's name, if not given.
-        ours: We write the values, so fields with a default are always there.
+        title: Name of the class in generated code; default: the model's name.
+        ours: Whether we write the values, so that fields with a default are always present.
 
     Raises:
-        ValueError: The model has a union that ``type`` cannot say; generators could not read it either.
+        ValueError: The model has a union that ``type`` cannot express, and that generators could not read.
     """
     raw = model.model_json_schema(by_alias=True, mode="validation")
     if ours:
@@ -62,7 +62,7 @@ def fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, Schema, bool]]:
 
 
 def resolved(node: Mapping[str, Any], root: Mapping[str, Any]) -> Schema:
-    """Return a schema with what it refers to; keywords beside the reference override it."""
+    """Return a schema with its references resolved; keywords beside a reference override it."""
     if "$ref" not in node:
         return dict(node)
     beside = {key: value for key, value in node.items() if key != "$ref"}
@@ -91,7 +91,7 @@ def _entered(
 
 
 def _has_fields(node: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
-    """Return whether a value has fields of its own, which are sensitive or not one by one."""
+    """Return whether a value has fields of its own, each of which is sensitive or not."""
     inner = resolved(node, root)
     return "properties" in inner or ("items" in inner and _has_fields(inner["items"], root))
 
@@ -106,7 +106,7 @@ def _definition(name: str, raw: Schema, nullable: set[str]) -> Schema:
 
 
 def _nullable(node: Any) -> Iterator[str]:
-    """Yield the names of definitions that may be ``null`` somewhere: a reference alone cannot say that."""
+    """Yield the names of definitions that may be ``null`` somewhere, which a reference alone cannot express."""
     if isinstance(node, Mapping):
         branches = node.get("anyOf", ())
         if {"type": "null"} in branches:
@@ -119,7 +119,7 @@ def _nullable(node: Any) -> Iterator[str]:
 
 
 def _plain(raw: Mapping[str, Any]) -> Schema:
-    """Return a schema without unions, defaults of nothing and titles that say the field's name again."""
+    """Return a schema without unions, null defaults, and titles that repeat the field's name."""
     node = _merged(raw)
     if "const" in node:
         node["enum"] = [node.pop("const")]
@@ -147,7 +147,7 @@ def _without_title(raw: Mapping[str, Any]) -> Schema:
 
 
 def _merged(raw: Mapping[str, Any]) -> Schema:
-    """Return a schema whose ``anyOf`` is said by ``type`` and what each type may be."""
+    """Return a schema with ``type`` and its alternatives instead of ``anyOf``."""
     node = {key: value for key, value in raw.items() if key != "anyOf"}
     branches = [_merged(branch) for branch in raw.get("anyOf", ()) if branch != {"type": "null"}]
     if not branches:

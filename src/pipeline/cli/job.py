@@ -1,4 +1,4 @@
-"""``pipeline job``: which jobs there are, how far one is, its result; the commands that change jobs."""
+"""``pipeline job``: list jobs, show the state and the result of a job, and the commands that change jobs."""
 
 from __future__ import annotations
 
@@ -67,16 +67,20 @@ a result, up to ten reads more.""",
     multiple=True,
     type=click.Choice(get_args(State)),
     metavar="STATE",
-    help="Only jobs in this state; may be repeated. Default: all but confirmed and closed.",
+    help="Only jobs in this state. Repeatable. Default: all states except confirmed and closed.",
 )
 @click.option(
     "--since",
     type=Time(),
-    help="Only jobs to which something happened since; also ended ones. A time with a zone, or e.g. 2h.",
+    help="Only jobs with a change since then, also ended ones. A time with a zone, or e.g. 2h.",
 )
 @click.option("--integration", help="Only jobs of this integration.")
-@click.option("--limit", default=AT_ONCE, show_default=True, type=click.IntRange(min=1), help="Most jobs to print.")
-@click.option("--after", metavar="CURSOR", help="The next page: the cursor of the last job of this one.")
+@click.option(
+    "--limit", default=AT_ONCE, show_default=True, type=click.IntRange(min=1), help="Maximum number of jobs to print."
+)
+@click.option(
+    "--after", metavar="CURSOR", help="Print the next page. CURSOR is the cursor of the last job on this page."
+)
 @json_option
 @pass_setup
 def list_(
@@ -89,7 +93,7 @@ def list_(
     after: str | None,
     as_json: bool,
 ) -> None:
-    """Print jobs: the open ones by deadline, then those that ended, the latest first. With --json one per line.
+    """Print jobs: first open ones by deadline, then ended ones, the latest first. With --json, one per line.
 
     Ended jobs are printed where --state or --since asks for them; without --since, those of the last day.
     """
@@ -117,7 +121,7 @@ def list_(
 @json_option
 @pass_setup
 def show(setup: Setup, *, job_text: str, as_json: bool) -> None:
-    """Print what is known of a job. Exit 1 if there is none."""
+    """Print the state of a job. Exit 1 if the job is unknown."""
     view = asyncio.run(with_job(setup, job_text, view_with_progress))
     if as_json:
         print_json(view.as_json())
@@ -132,15 +136,15 @@ def show(setup: Setup, *, job_text: str, as_json: bool) -> None:
     epilog="""\b
 Example:
   pipeline job follow acme/cffde776-1d2a-4614-8023-a5148e411462 --timeout 600
-Exit 0: completed and confirmed. Exit 1: failed or refused. Exit 4: no end in the time given."""
+Exit 0: completed and confirmed. Exit 1: failed or refused. Exit 4: no end before --timeout."""
 )
 @job_argument
-@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to wait at the most. Default: for ever.")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Maximum seconds to wait. Default: no limit.")
 @json_option
 @pass_setup
 @click.pass_context
 def follow(ctx: click.Context, setup: Setup, *, job_text: str, timeout: float | None, as_json: bool) -> None:
-    """Wait for the end of a job and say how it ended. The job need not exist yet.
+    """Wait for the end of a job and print how it ended. The job may not exist yet.
 
     A terminal shows one bar for the whole job; elsewhere each change is a line.
     """
@@ -167,12 +171,12 @@ def follow(ctx: click.Context, setup: Setup, *, job_text: str, timeout: float | 
     "--output",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Result file; appears only when it is complete.",
+    help="Result file. Written only when it is complete.",
 )
 @json_option
 @pass_setup
 def result(setup: Setup, *, job_text: str, output: Path, as_json: bool) -> None:
-    """Write the result of each card; of an unfinished job, the results up to the first gap.
+    """Write the result of each card. For an unfinished job, write the results up to the first gap.
 
     Results of confirmed jobs are deleted: ECS has them. Exit 1 if nothing is left.
     """
@@ -185,7 +189,7 @@ def result(setup: Setup, *, job_text: str, output: Path, as_json: bool) -> None:
 
 
 async def write_result(jobs: JobStore, ref: JobRef, output: Path) -> dict[str, Any]:
-    """Write the decided cards' result lines to a file; return counts and hash.
+    """Write the result lines of all cards with a result to a file; return counts and hash.
 
     Raises:
         NotFound: No part is left.
@@ -223,7 +227,7 @@ def _row(view: JobView) -> tuple[object, ...]:
 
 
 def _short_row(view: JobView, until: datetime) -> tuple[object, ...]:
-    """Return what fits a terminal of 80 columns: the job in full, and when its deadline is from now."""
+    """Return a row for a terminal of 80 columns: the full name of the job, and the time until its deadline."""
     return job_name(view.ref), view.state, _from_now(view.deadline, until), view.why
 
 
@@ -245,7 +249,7 @@ _MEANS: Final[Mapping[State, str]] = {
     "confirmed": "ECS confirmed the outcome; nothing is left to do",
     "closed": "ECS was not notified, because its integration is not in the settings",
 }
-"""What a state means for an operator."""
+"""The meaning of each state for an operator."""
 
 
 def _summary(view: JobView, until: datetime) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Finding jobs in the store, a page at a time: open ones by deadline, then ended ones, the latest first."""
+"""Lists jobs from the store, page by page: first open ones by deadline, then ended ones, the latest first."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AT_ONCE: Final = 16
-"""Jobs that a command reads or changes at the same time."""
+"""How many jobs a command reads or changes at the same time."""
 
 ENDED: Final[frozenset[State]] = frozenset({"confirmed", "closed"})
-"""States of jobs that are not open any more."""
+"""States of ended jobs."""
 
 _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which jobs to list.
+    """The filter of a list.
 
     Attributes:
         states: Only these; empty for all open ones, and with ``since`` all.
@@ -59,7 +59,7 @@ class Wanted:
         return bool(ENDED.intersection(self.states)) or (not self.states and self.since is not None)
 
     def has(self, view: JobView) -> bool:
-        """Say whether a job is one of them."""
+        """Return whether a job matches the filter."""
         if self.states and view.state not in self.states:
             return False
         return self.since is None or (bool(view.steps) and view.steps[-1][1] >= self.since)
@@ -67,14 +67,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One job of a list; the cursor leads to what follows it."""
+    """One job of a list, with the cursor for the jobs after it."""
 
     view: JobView
     cursor: str
 
 
 async def list_jobs(jobs: JobStore, wanted: Wanted, limit: int | None) -> AsyncIterator[Listed]:
-    """Yield at most ``limit`` jobs; None for all.
+    """Yield at most ``limit`` jobs; all for None.
 
     Each job costs one listing and up to ten reads, :data:`AT_ONCE` jobs at a time. At a glance, a job without a result
     costs one listing. Open jobs cost one listing for each 1,000 that are read, ended ones two for each day and one for
@@ -117,20 +117,20 @@ async def _found(jobs: JobStore, wanted: Wanted) -> AsyncIterator[tuple[str, Job
     sources = {"decided/": _decided, "open/": _open, WAITING_MARKERS: _unread, "ended/": _ended}
     begin = next((prefix for prefix in sources if after.startswith(prefix)), None)
     if after and begin is None:
-        raise UsageRefused("cursor_unknown", f"{after!r} is no cursor; give the one that `job list` printed")
+        raise UsageRefused("cursor_unknown", f"{after!r} is not a cursor; give one that `job list` printed")
     order = list(sources)
     known: set[JobRef] = set()
     for prefix in order[order.index(begin) if begin else 0 :]:
         if wanted.ended if prefix == "ended/" else wanted.open:
             async for key, ref in sources[prefix](jobs, wanted, after if prefix == begin else ""):
-                # a renewed job is filed under several deadlines, and one whose notification was repeated ended twice
+                # a renewed job has several deadlines, and a job with a repeated notification ended twice
                 if ref not in known:
                     known.add(ref)
                     yield key, ref
 
 
 async def _decided(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tuple[str, JobRef]]:
-    """Yield the open attempts whose deadline has passed, the earliest deadline first: they were decided by then."""
+    """Yield the open attempts with a past deadline, the earliest first. They already have an outcome."""
     async for marker in jobs.filed("decided", after=after):
         if wanted.integration in (None, marker.ref.integration):
             yield marker.key, marker.ref
@@ -144,10 +144,10 @@ async def _open(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tup
 
 
 async def _unread(jobs: JobStore, wanted: Wanted, after: str) -> AsyncIterator[tuple[str, JobRef]]:
-    """Yield the jobs whose announcement nobody could store, because no worker knows their integration: they wait."""
+    """Yield the waiting jobs whose announcement no worker has stored, because none has their integration."""
     known: set[JobRef] = set()
     async for marker in Parking(jobs, now).parked():
-        # the watch reads every announcement, so each such job has a wait of its own
+        # the watch reads every announcement, so each such job is parked
         if (marker.code, marker.stage) != (IntegrationUnknown.CODE, "watch"):
             continue
         if marker.key <= after or marker.ref in known:
@@ -190,5 +190,5 @@ async def _ended_in(jobs: JobStore, name: str, minute: str) -> AsyncIterator[tup
 def _minute_of(cursor: str) -> tuple[str, str]:
     parts = cursor.split("/")
     if len(parts) != 5:  # noqa: PLR2004 - ended/integration/day/minute/name
-        raise UsageRefused("cursor_unknown", f"{cursor!r} is no cursor; give the one that `job list` printed")
+        raise UsageRefused("cursor_unknown", f"{cursor!r} is not a cursor; give one that `job list` printed")
     return f"{parts[2]}{parts[3]}", parts[1]

@@ -1,4 +1,4 @@
-"""How far PROCESS is with a job's file: its chunks, who works on them, how fast, and when it is expected to end."""
+"""The progress of PROCESS with a job's file: its chunks, their workers, the rate, and the expected end."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pipeline.storage import ObjectInfo
 T = TypeVar("T")
 
 _WINDOW: Final = timedelta(minutes=5)
-"""The rate is that of the chunks that were finished within this time: a pause or a fault before does not count."""
+"""The rate covers chunks that finished within this time, so an earlier pause or fault does not affect it."""
 
 _FEW: Final = 2
-"""If fewer chunks were finished within it, the rate is that of all chunks since the work began."""
+"""With fewer finished chunks in that time, the rate covers all chunks since the work began."""
 
 _MOST_READ: Final = 64
-"""Starts that one look reads: its requests do not grow with the number of chunks."""
+"""Maximum number of starts to read, so that requests do not grow with the number of chunks."""
 
 _FIRST_SECONDS: Final = 1.0
-"""Before that, there is no rate: S3 says the second only."""
+"""Minimum seconds for a rate, since S3's times have a resolution of a second."""
 
 _LEAST_RATE: Final = 0.1
 _MANIFEST: Final = re.compile(r"(\d{8,})\.json")
@@ -39,7 +39,7 @@ _WORKER_CHARS: Final = 6
 
 
 class Read(Protocol):
-    """Reads an object of the job; None if it is missing or damaged, which is noted."""
+    """Reads an object of the job. Returns None if it is missing or damaged, and records the damage."""
 
     def __call__(self, call: Callable[[], Awaitable[T | None]]) -> Awaitable[T | None]:
         """Return what the call gives."""
@@ -48,7 +48,7 @@ class Read(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker of PROCESS that has chunks of the job.
+    """A worker of PROCESS with chunks of the job.
 
     Attributes:
         host: Where it runs.
@@ -70,7 +70,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
-    """How far PROCESS is.
+    """The progress of PROCESS.
 
     Attributes:
         shared: Whether all workers share the chunks. Otherwise one worker does the file.
@@ -153,7 +153,7 @@ class JobProgress:
 
 
 def shown_rate(rate: float) -> str:
-    """Return a rate as people read it."""
+    """Return a rate as text for people."""
     if rate < _LEAST_RATE:
         return f"less than {_LEAST_RATE}"
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"  # noqa: PLR2004 - two digits say enough
@@ -170,7 +170,7 @@ def _work_of(worker: Worker, until: datetime) -> str:
 
 @dataclass(slots=True)
 class _Generation:
-    """What a listing says of one generation of parts.
+    """One generation of parts in a listing.
 
     Attributes:
         latest: When its latest object was written.
@@ -202,12 +202,12 @@ class _Generation:
 
     @property
     def begun(self) -> Mapping[int, int]:
-        """The begun chunks that are not finished, with their last start."""
+        """The started but unfinished chunks, with their last start."""
         return {number: self.starts[number] for number in sorted(self.starts.keys() - self.finished.keys())}
 
 
 def _latest_generation(ref: JobRef, listed: Iterable[ObjectInfo]) -> _Generation | None:
-    """Return the generation that was written to last: the others belong to earlier files or settings."""
+    """Return the most recently written generation. The others belong to earlier files or settings."""
     found: dict[str, _Generation] = {}
     for info in listed:
         if info.key.startswith(ref.parts()):
@@ -227,7 +227,7 @@ async def progress_of(
     waits: bool,
     until: datetime,
 ) -> JobProgress:
-    """Return how far PROCESS is: from a listing, one object of the parts, and some starts of chunks.
+    """Return the progress of PROCESS. Needs a listing, one object of the parts, and some starts of chunks.
 
     Args:
         jobs: The job store.

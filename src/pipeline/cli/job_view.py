@@ -1,4 +1,4 @@
-"""What the job store says of a job, for commands: read only, without URLs, tokens or card data."""
+"""Reads a job from the job store, for commands. It changes nothing, and shows no URLs, tokens or card data."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ State = Literal[
     "confirmed",
     "closed",
 ]
-"""How far a job is; ``completed`` and ``failed`` are decided only; the three last end it (docs/reference/cli.md)."""
+"""The state of a job; ``completed`` and ``failed`` are not notified yet; the last three are final (see cli.md)."""
 
 
 class NotFound(PermanentError):
-    """There is no such job, or nothing left of it."""
+    """The job does not exist, or its data is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,12 @@ class JobView:
 
     @property
     def deadline(self) -> datetime | None:
-        """When work on it must have ended; None if its announcement is not stored, because it waits unread."""
+        """When work on it must end; None if no worker has stored its announcement yet."""
         return self.announcements[-1].deadline if self.announcements else self.known_deadline
 
     @property
     def why(self) -> str | None:
-        """Why it failed, was refused or waits: the error code."""
+        """The error code because of which it failed, was refused or waits."""
         if self.outcome and self.outcome.reason:
             return self.outcome.reason
         if self.told and self.told.told == "refused":
@@ -125,7 +125,7 @@ class JobView:
 
     @property
     def steps(self) -> list[tuple[str, datetime]]:
-        """What happened when, in the order of time."""
+        """Its steps with their times, in order."""
         stored = sorted(one.stored_at for one in self.announcements)
         steps = {
             "announced": stored[0] if stored else None,
@@ -175,12 +175,12 @@ _SHOWN_OF_A_WAIT = {"stage", "count", "code", "message", "tries", "first_at", "a
 
 
 def job_name(ref: JobRef) -> str:
-    """Return a job as it is written on the command line."""
+    """Return the name of a job for the command line."""
     return f"{ref.integration}/{ref.job_guid}"
 
 
 def parse_job(text: str, integrations: Iterable[str]) -> list[JobRef]:
-    """Return the jobs that ``INTEGRATION/GUID``, or a GUID alone, may mean.
+    """Return the possible jobs for ``INTEGRATION/GUID``, or for a GUID alone.
 
     Raises:
         UsageRefused: It is neither.
@@ -194,7 +194,7 @@ def parse_job(text: str, integrations: Iterable[str]) -> list[JobRef]:
 
 
 async def find_job(jobs: JobStore, wanted: Sequence[JobRef]) -> JobRef:
-    """Return the latest attempt of the one job that exists.
+    """Return the latest attempt of the only job that exists.
 
     Raises:
         NotFound: None of them does.
@@ -203,7 +203,7 @@ async def find_job(jobs: JobStore, wanted: Sequence[JobRef]) -> JobRef:
         try:
             announcements = await jobs.all_announcements(ref)
         except JobDamaged:
-            return ref  # the view says what is damaged
+            return ref  # the view shows the damage
         if announcements:
             return JobRef(ref.integration, ref.job_guid, max(one.attempt for one in announcements))
         if await Parking(jobs, now).waiting(ref):  # a worker that lacks the integration does not store the announcement
@@ -213,7 +213,7 @@ async def find_job(jobs: JobStore, wanted: Sequence[JobRef]) -> JobRef:
 
 
 async def named_job(jobs: JobStore, text: str, configured: Iterable[str]) -> JobRef:
-    """Return the latest attempt of the job that a text names; the store also knows integrations that were removed.
+    """Return the latest attempt of a job by its name. It also finds jobs of removed integrations.
 
     Raises:
         UsageRefused: The text names no job.
@@ -224,7 +224,7 @@ async def named_job(jobs: JobStore, text: str, configured: Iterable[str]) -> Job
 
 
 async def with_jobs(setup: Setup, work: Callable[[JobStore], Awaitable[R]]) -> R:
-    """Return the result of work on the configured job store."""
+    """Open the configured job store, and return the result of ``work``."""
     async with open_jobs(setup.settings(), setup.ports) as jobs:
         return await work(jobs)
 
@@ -232,7 +232,7 @@ async def with_jobs(setup: Setup, work: Callable[[JobStore], Awaitable[R]]) -> R
 async def with_job(
     setup: Setup, text: str, work: Callable[[JobStore, JobRef], Awaitable[R]], *, with_parts: bool = False
 ) -> R:
-    """Return the result of work on the latest attempt of the job that a text names.
+    """Find the latest attempt of a job by its name, and return the result of ``work``.
 
     Args:
         setup: Settings and ports.
@@ -249,17 +249,17 @@ async def with_job(
 
 
 def all_attempts(latest: JobRef) -> list[JobRef]:
-    """Return every attempt of a job, the first one first."""
+    """Return all attempts of a job, in order."""
     return [JobRef(latest.integration, latest.job_guid, number) for number in range(1, latest.attempt + 1)]
 
 
 async def view_with_progress(jobs: JobStore, ref: JobRef) -> JobView:
-    """Return what is known of an attempt, and how far PROCESS is with it."""
+    """Return the state of an attempt, and the progress of PROCESS."""
     return await view_job(jobs, ref, until=now())
 
 
 async def view_job(jobs: JobStore, ref: JobRef, *, until: datetime | None = None) -> JobView:
-    """Return what is known of an attempt: one listing of the job's objects, then only the receipts that it has.
+    """Return the state of an attempt. Needs one listing of the job's objects, and a read for each receipt.
 
     Args:
         jobs: The job store.
@@ -324,7 +324,7 @@ async def view_job(jobs: JobStore, ref: JobRef, *, until: datetime | None = None
 
 
 async def glance_at_job(jobs: JobStore, ref: JobRef) -> JobView:
-    """Return what a list shows of an attempt: by one listing, if it is not further than its first chunks.
+    """Return the columns of a list for an attempt. One listing is enough for a job without a result.
 
     Whether its announcement is damaged is not known then.
     """
@@ -355,7 +355,7 @@ _BEFORE_THE_RESULT = ("announcements/", "job.json", "parts/", "started/")
 
 
 def _running(own: Iterable[str]) -> str | None:
-    """Return the name of the last start of work on the file, unless it ended."""
+    """Return the name of the last start of work on the file, unless that work ended."""
     starts = {int(name[8:-5]): name for name in own if name.startswith("started/") and name[8:-5].isdigit()}
     if not starts or f"started/{max(starts)}.ended.json" in own:
         return None
@@ -363,7 +363,7 @@ def _running(own: Iterable[str]) -> str | None:
 
 
 def _chunks(own: Iterable[str]) -> int:
-    """Return how many chunks of the most complete generation are finished, by the names of an attempt's objects."""
+    """Return the number of finished chunks of the most complete generation, from the names of an attempt's objects."""
     finished: Counter[str] = Counter()
     for name in own:
         folder, _, rest = name.partition("/")

@@ -1,4 +1,4 @@
-"""``pipeline store``: find what nobody needs any more in the job store, and delete it."""
+"""``pipeline store``: find objects in the job store that nobody needs any more, and delete them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.store_check import KINDS, Finding, Kind, StoreCheck
 
 _BATCH: Final = 1000
-"""Objects that one request deletes."""
+"""How many objects one request deletes."""
 
 _SAFE: Final[tuple[Kind, ...]] = tuple(kind for kind in KINDS if kind != "foreign")
 
@@ -33,10 +33,10 @@ def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.FloatRange(min=1),
         default=24.0,
         show_default=True,
-        help="Pass over what was written in the last so many hours: running workers may be at it.",
+        help="Skip objects that were written in the last hours: running workers may still use them.",
     )(function)
     return click.option(
-        "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only findings of this kind; may be repeated."
+        "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only findings of this kind. Repeatable."
     )(function)
 
 
@@ -51,7 +51,7 @@ def store() -> None:
 @pass_setup
 @click.pass_context
 def check(ctx: click.Context, setup: Setup, *, kinds: tuple[Kind, ...], hours: float, as_json: bool) -> None:
-    """Print what nobody needs any more, as it is found. Exit 1 if there is something."""
+    """Print each object that nobody needs any more. Exit 1 if there is one."""
     ctx.exit(ExitCode.FINDING if asyncio.run(_Look(setup, kinds or KINDS, hours, as_json).run(None)) else ExitCode.OK)
 
 
@@ -60,14 +60,14 @@ def check(ctx: click.Context, setup: Setup, *, kinds: tuple[Kind, ...], hours: f
 Examples:
   pipeline store clean
   pipeline store clean --kind part --kind leftover --yes --reason "after the outage of May 3"
-Without --yes nothing is changed. Foreign objects are deleted only with --kind foreign."""
+Without --yes, nothing changes. Foreign objects are deleted only with --kind foreign."""
 )
 @_choice
 @bulk_order_options
 @json_option
 @pass_setup
 def clean(setup: Setup, *, kinds: tuple[Kind, ...], hours: float, order: Order, as_json: bool) -> None:
-    """Delete what `store check` finds. A dry run, unless --yes is given.
+    """Delete the objects that `store check` finds. A dry run, unless you give --yes.
 
     It may be interrupted and repeated, while workers run. One entry in the audit log says how much was deleted.
     """
@@ -75,7 +75,7 @@ def clean(setup: Setup, *, kinds: tuple[Kind, ...], hours: float, order: Order, 
 
 
 class _Look:
-    """One look through the store, which deletes what it finds if it is ordered to."""
+    """One search through the store, which deletes its findings if the operator says so."""
 
     def __init__(self, setup: Setup, kinds: tuple[Kind, ...], hours: float, as_json: bool) -> None:  # noqa: FBT001
         self._setup = setup

@@ -201,7 +201,7 @@ async def test_foreign_objects_are_passed_over() -> None:
 async def test_a_wrong_cursor_is_refused() -> None:
     world = await with_jobs(ended=1, open_=0)
     for cursor in ("page-2", "ended/acme"):
-        with pytest.raises(UsageRefused, match="is no cursor"):
+        with pytest.raises(UsageRefused, match="is not a cursor"):
             await page(world, since=BEGIN, after=cursor)
 
 

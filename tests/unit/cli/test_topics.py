@@ -72,7 +72,7 @@ def test_create_ends_with_1_if_a_topic_that_existed_breaks_a_promise(
     result = run("topics", "create")
     assert (result.exit_code, result.stdout) == (1, "topic\tcreated\na\tyes\nb\texists\nc\texists\n")
     first, second = result.stderr.splitlines()
-    assert first.startswith("b: partitions is 4, and must be 12: if it holds no record yet: delete it")
+    assert first.startswith("b: partitions is 4, and must be 12: if it has no record yet: delete it")
     assert "kafka-topics.sh --alter --topic b --partitions 12" in first
     assert second == (
         "b: retention.ms is 1000, and must be 259200000: kafka-configs.sh --alter --entity-type topics --entity-name b "

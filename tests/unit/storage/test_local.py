@@ -232,7 +232,7 @@ async def test_folders_that_vanish_while_a_file_is_put_into_them_are_made_again(
 
 async def test_folders_that_vanish_for_ever_are_reported(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     failing("link", errno.ENOENT, monkeypatch)
-    with pytest.raises(StoreUnavailable, match="what else works on it"):
+    with pytest.raises(StoreUnavailable, match="Which other program works on it"):
         await store.create("a/b", b"x")
 
 

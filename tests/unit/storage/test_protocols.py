@@ -36,13 +36,13 @@ def test_good_keys_pass(key: str) -> None:
     ],
 )
 def test_bad_keys_are_refused(key: str) -> None:
-    with pytest.raises(ValueError, match="is no store key"):
+    with pytest.raises(ValueError, match="is not a store key"):
         check_key(key)
 
 
 def test_long_keys_and_bad_prefixes_are_refused() -> None:
-    with pytest.raises(ValueError, match="is no store key"):
+    with pytest.raises(ValueError, match="is not a store key"):
         check_key("/".join(["x" * 99] * (MAX_KEY_CHARS // 100 + 1)))
     for prefix in ("/", "../", "a//", ".x", "x" * (MAX_KEY_CHARS + 1)):
-        with pytest.raises(ValueError, match="no prefix"):
+        with pytest.raises(ValueError, match="not a prefix"):
             check_prefix(prefix)

@@ -263,7 +263,7 @@ class TestRefusals:
             (403, "SignatureDoesNotMatch", "secret does not belong"),
             (403, "InvalidAccessKeyId", "does not know the access key"),
             (404, "NoSuchBucket", "create it, or correct store.bucket"),
-            (501, "NotImplemented", "does not know conditional writes"),
+            (501, "NotImplemented", "does not support conditional writes"),
             (503, "SlowDown", "slow down"),
             (507, "XMinioStorageFull", "free space"),
             (500, "InternalError", "answered 500 InternalError"),
@@ -291,7 +291,7 @@ class TestRefusals:
         assert caught.value.retry_after == 5
 
     async def test_a_server_that_is_not_there(self, opened: Open) -> None:
-        with pytest.raises(StoreUnavailable, match="is the endpoint right and the server up"):
+        with pytest.raises(StoreUnavailable, match="check that the endpoint is right"):
             await opened(endpoint="http://127.0.0.1:9").get("k")
 
     async def test_5xx_answers_are_repeated_within_the_call(self, bucket: Bucket, opened: Open) -> None:

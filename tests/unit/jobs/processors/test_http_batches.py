@@ -231,14 +231,14 @@ async def test_refused_credentials_put_the_job_of_a_batch_off(service: Service) 
     [
         ({"batch": {"size": 2}}, "batch needs body, the document sent for each card"),
         ({"batch": {"size": 1}, "body": {}}, "batch.size: "),
-        ({"batch": {"size": 2}, "body": {}, "method": "GET"}, "batch needs a method that sends a body"),
+        ({"batch": {"size": 2}, "body": {}, "method": "GET"}, "batch needs a method with a body"),
         ({"batch": {"size": 2, "key": "k"}, "body": {}}, "batch.key: must name a column"),
         ({"batch": {"size": 2, "match": "of"}, "body": {}}, "batch.match: "),
         (
             {"batch": {"size": 2}, "body": {}, "url": "https://c.example/{card_number}"},
             "url must not have {card_number}: with batch, one request is about several cards",
         ),
-        ({"decision": {"pointer": "/s", "ok": ["a"], "retry": ["a"]}}, "decision: 'a' is there twice"),
+        ({"decision": {"pointer": "/s", "ok": ["a"], "retry": ["a"]}}, "decision: 'a' appears twice"),
         ({"decision": {"pointer": "/s", "ok": []}}, "decision.ok: "),
         ({"decision": {"pointer": "s", "ok": ["a"]}}, "decision.pointer: "),
     ],

@@ -69,6 +69,8 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "sources capture",
         "sources list",
         "sources test",
+        "store check",
+        "store clean",
         "topics check",
         "topics create",
         "topics export",

@@ -117,7 +117,7 @@ async def work(path: Path, folder: Path, records: int) -> float:
     publisher = MemoryPublisher()
     context = StageContext("bench", jobs, publisher, utc_now, Metrics())
     message = StageMessage(JobRef("bench", JOB), Always(), None)
-    file = FileWork(context, rules, message, Starts(context), SharedJobs())
+    file = FileWork(context, rules, message, Starts(context), SharedJobs(concurrency=16, slots=64))
     begun = time.perf_counter()
     receipt = await file.run()
     seconds = time.perf_counter() - begun

@@ -24,7 +24,7 @@ from pipeline.jobs.csv_engine import CsvLimits, CsvSettings
 from pipeline.jobs.deadline_watch import DeadlineWatch
 from pipeline.jobs.due_jobs import DueJobs
 from pipeline.jobs.ecs import CallbackSettings, EcsPartner
-from pipeline.jobs.fanout import ChunkStage
+from pipeline.jobs.fanout import ChunkStage, SharedJobs
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
@@ -277,7 +277,8 @@ class World:
             keep_failed_parts=timedelta(days=7),
         )
         starts = Starts(self._context("process"))
-        self.process = ProcessStage(self._context("process"), dict.fromkeys(integrations, files), starts)
+        shared = SharedJobs(concurrency=16, slots=64)
+        self.process = ProcessStage(self._context("process"), dict.fromkeys(integrations, files), starts, shared)
         self.chunks = ChunkStage(self._context("chunks"), dict.fromkeys(integrations, files), starts)
         self.upload = UploadStage(self._context("upload"), dict.fromkeys(integrations, uploads))
         self.confirm = ConfirmStage(self._context("confirm"), dict.fromkeys(integrations, confirms), self.parking)

@@ -104,7 +104,7 @@ async def open_jobs(settings: Settings, ports: Ports = PORTS, *, with_parts: boo
 async def make_process(around: Surroundings) -> Part:
     """Return the worker of PROCESS, with its processors opened."""
     from pipeline.jobs.csv_engine import use_system_allocator  # noqa: PLC0415 - other stages do without numpy and Arrow
-    from pipeline.jobs.fanout import ChunkStage  # noqa: PLC0415 - the same
+    from pipeline.jobs.fanout import ChunkStage, SharedJobs  # noqa: PLC0415 - the same
     from pipeline.jobs.process import ProcessStage  # noqa: PLC0415 - the same
     from pipeline.jobs.starts import Starts  # noqa: PLC0415 - the same
 
@@ -117,7 +117,8 @@ async def make_process(around: Surroundings) -> Part:
     }
     context = around.with_parts("process")
     starts = Starts(context)
-    stage = ProcessStage(context, rules, starts)
+    shared = SharedJobs(concurrency=around.consumer.concurrency, slots=around.consumer.slots)
+    stage = ProcessStage(context, rules, starts, shared)
     switches = around.switches
     handler = JobHandler(context, stage.handle, around.parking, arrive=stage.arrive, switches=switches)
     sharing = around.with_parts("chunks")

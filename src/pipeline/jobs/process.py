@@ -51,11 +51,13 @@ class ProcessStage:
     store for nothing. Once it is open, the stage looks at the job before anything else.
     """
 
-    def __init__(self, context: StageContext, integrations: Mapping[str, FileRules], starts: Starts) -> None:
+    def __init__(
+        self, context: StageContext, integrations: Mapping[str, FileRules], starts: Starts, shared: SharedJobs
+    ) -> None:
         self._context = context
         self._integrations = integrations
         self._starts = starts
-        self._shared = SharedJobs()
+        self._shared = shared
         self._arrived: dict[tuple[int, int], tuple[Announced, float]] = {}
         self._tried: dict[tuple[str, UUID], tuple[Announced, RecentJobs]] = {}
 

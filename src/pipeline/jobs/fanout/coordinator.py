@@ -44,17 +44,22 @@ _PATIENCE_SECONDS: Final = 300.0
 _PARKED_SECONDS: Final = 30.0
 
 _SHARED_JOBS: Final = 8
-"""Number of shared jobs of one integration that a worker divides and coordinates at a time.
-
-Each holds a slot of PROCESS as long as it lasts. With so few of them a small job finds a slot: a partition has
-``consumer.concurrency`` of them for an integration (16), a worker ``consumer.slots`` (64).
-"""
+"""Maximum number of shared jobs of one integration that a worker divides and coordinates at a time."""
 
 
 class SharedJobs:
-    """The shared jobs that one worker coordinates, by integration."""
+    """The shared jobs that one worker coordinates, by integration.
 
-    def __init__(self) -> None:
+    Each holds a slot of PROCESS as long as it lasts. They take at most half of the slots, so a small job finds one.
+
+    Args:
+        concurrency: How many jobs of one integration and one partition are in work at the same time.
+        slots: How many jobs are in work at the same time, over all partitions and integrations.
+    """
+
+    def __init__(self, *, concurrency: int, slots: int) -> None:
+        self._most = max(min(_SHARED_JOBS, concurrency // 2), 1)
+        self._most_in_all = max(slots // 2, 1)
         self._running = Counter[str]()
 
     @contextmanager
@@ -64,18 +69,24 @@ class SharedJobs:
         Raises:
             Untried: So many run already that small jobs might find no slot.
         """
-        if self._running[integration] >= _SHARED_JOBS:
-            raise Untried(
-                "shared_jobs_wait",
-                f"This worker already coordinates {_SHARED_JOBS} large files of the integration, the most at a time; "
-                "this one waits until one of them is done.",
-                retry_after=_PARKED_SECONDS,
-            )
+        if self._running.total() >= self._most_in_all:
+            raise _too_many(self._most_in_all, "all integrations")
+        if self._running[integration] >= self._most:
+            raise _too_many(self._most, "the integration")
         self._running[integration] += 1
         try:
             yield
         finally:
             self._running[integration] -= 1
+
+
+def _too_many(most: int, whose: str) -> Untried:
+    return Untried(
+        "shared_jobs_wait",
+        f"This worker already coordinates {most} large files of {whose}, the most at a time; this one waits until one "
+        "of them is done.",
+        retry_after=_PARKED_SECONDS,
+    )
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from uuid import UUID
@@ -14,8 +14,8 @@ from support.effects import NoticingPublisher, NoticingStore
 from support.job_world import JOB, PART_CIPHER, World
 
 from pipeline.contracts import Record, Topic, first_values
-from pipeline.errors import LeaseLost, PermanentError, TransientError
-from pipeline.jobs.fanout import coordinator, planner
+from pipeline.errors import LeaseLost, PermanentError, TransientError, Untried
+from pipeline.jobs.fanout import SharedJobs, coordinator, planner
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.job_tree import JobRef
 from pipeline.jobs.processors import Card, JobContext, ProcessorSettings, adopt
@@ -547,6 +547,30 @@ async def test_many_large_files_leave_slots_to_small_jobs(monkeypatch: pytest.Mo
         (copy,) = world.returned(Topic.BATCH_REQUESTED)
         await world.run(copy)
     assert [body for _, body in world.objects.put].count(await undisturbed()) == 2
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "slots", "each", "in_all"),
+    [(16, 64, 8, 32), (1000, 10_000, 8, 5000), (4, 64, 2, 32), (16, 8, 4, 4), (3, 3, 1, 1), (1, 1, 1, 1)],
+)
+def test_shared_jobs_take_at_most_half_of_the_slots(concurrency: int, slots: int, each: int, in_all: int) -> None:
+    """Operators lower the slots to save memory, or have many integrations: small jobs find a slot then, too."""
+    shared = SharedJobs(concurrency=concurrency, slots=slots)
+    with ExitStack() as running:
+        begun = 0
+        for integration in map(str, range(slots)):
+            for _ in range(min(each, in_all - begun)):
+                running.enter_context(shared.one_of(integration))
+                begun += 1
+            with pytest.raises(Untried, match="shared_jobs_wait"):
+                running.enter_context(shared.one_of(integration))
+            if begun == in_all:
+                break
+        assert begun == in_all
+        with pytest.raises(Untried, match=f"coordinates {in_all} large files of all integrations"):
+            running.enter_context(shared.one_of("another"))
+    with shared.one_of("another"):
+        pass
 
 
 async def test_a_chunk_that_kills_its_workers_fails_the_job() -> None:

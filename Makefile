@@ -36,7 +36,7 @@ check: $(VENV)/.dev  ## run linters, type and import checks; check generated fil
 	$(BIN)/python -m tools.vocabulary
 
 docs: $(VENV)/.docs  ## build the documentation site into build/site; fail on warnings and broken links
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html -c tools/site docs build/site
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -b html -c tools/site docs build/site
 	@echo "open build/site/index.html"
 
 fuzz: $(VENV)/.dev  ## run the property tests with new examples (SECONDS=600, or HOURS=8; ARGS='-k splitter')

@@ -70,12 +70,11 @@ class PartReads:
 
     async def close(self) -> None:
         """Cancel the reads that are no longer needed."""
-        tasks = [task for task, _ in self._begun.values()]
-        for task in tasks:
+        begun, self._begun = [*self._begun.values()], {}
+        for task, size in begun:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._bounds.free += sum(size for _, size in self._begun.values())
-        self._begun.clear()
+            self._bounds.free += size  # before the wait, which a second cancellation may end
+        await asyncio.gather(*(task for task, _ in begun), return_exceptions=True)
 
     def _advance(self) -> None:
         """Begin to read as many of the next parts as the limits allow."""

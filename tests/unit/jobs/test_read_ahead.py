@@ -193,6 +193,27 @@ async def test_a_cancelled_upload_leaves_no_read() -> None:
     assert ahead.free == 1000
 
 
+async def test_an_upload_that_is_cancelled_twice_gives_its_bytes_back() -> None:
+    """The second cancellation comes while the reads end: otherwise a worker reads ahead less and less."""
+    result = await Result(10).write()
+    result.store.stuck = result.manifests[2].data
+    ahead = ReadAhead(parts=4, total=1000)
+    task = asyncio.create_task(result.streamed(ahead))
+    async with asyncio.timeout(20):
+        while len(result.store.read) < 6:  # noqa: ASYNC110 - the store has no event
+            await asyncio.sleep(0)
+    turns = 0
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 2
+    await asyncio.sleep(0)
+    assert task.cancelled()
+    assert result.store.reading == set()
+    assert ahead.free == 1000
+
+
 async def test_encrypted_parts_come_in_clear() -> None:
     result = Result(0)
     result.jobs = PartStore(result.store, PartCipher([PartKey("one", bytes(range(32)))]))

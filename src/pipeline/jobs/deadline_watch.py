@@ -16,6 +16,7 @@ from pipeline.contracts import Record
 from pipeline.errors import FatalError, Overloaded, PipelineError, TransientError
 from pipeline.jobs.announcements import JobRules, announce, decode_request, rules_for
 from pipeline.jobs.damage import JobDamaged
+from pipeline.jobs.due_jobs import log_failed_look
 from pipeline.jobs.job_tree import JobRef, Marker, MarkerKind
 from pipeline.jobs.outcomes import Decider, counts_so_far
 from pipeline.jobs.receipts import Announcement
@@ -234,11 +235,7 @@ class DeadlineWatch:
             return None  # its parts are deleted anyway
 
     def _report_failure(self, error: Exception) -> None:
-        if isinstance(error, TransientError | Overloaded):
-            log.warning("watch_postponed", code=error.code, message=error.message)
-        else:
-            fault = fault_of(error)
-            log.error("watch_failed", error=fault.kind, frames=fault.lines)
+        log_failed_look(error)
         self._context.metrics.deadline_watch_failing.set(max(1, len(self._failing)))
         self._show_nearest(self._nearest)  # its deadline comes closer all the same
 

@@ -20,12 +20,13 @@ from pipeline.contracts import (
     OutgoingRecord,
     first_values,
 )
-from pipeline.errors import Overloaded, PipelineError, TransientError
+from pipeline.errors import FatalError, Overloaded, PipelineError, TransientError
 from pipeline.jobs.job_tree import WaitingMarker
 from pipeline.jobs.parking import CALLS_AT_ONCE, Parking, at_once
 from pipeline.jobs.receipts import Waiting
 from pipeline.jobs.stage import StageContext, job_in_logs
 from pipeline.observability import trace_in_logs
+from pipeline.plugins import fault_of
 
 log = structlog.get_logger(__name__)
 
@@ -80,15 +81,17 @@ class DueJobs:
         self._failing: set[str] = set()
 
     async def run(self) -> None:
-        """Look for due jobs every ``interval`` seconds until cancelled; an unavailable store or broker delays it."""
+        """Look for due jobs every ``interval`` seconds until cancelled; only a FatalError ends it."""
         while True:
             try:
                 await self.look()
                 if time.monotonic() >= self._count_at:
                     await self.count()
                     self._count_at = time.monotonic() + _COUNT_EVERY_SECONDS
-            except (TransientError, Overloaded) as error:
-                log.warning("watch_postponed", code=error.code, message=error.message)
+            except FatalError:
+                raise
+            except Exception as error:  # noqa: BLE001 - it must go on: without it, no job would be tried again
+                log_failed_look(error)
             await asyncio.sleep(self._interval)
 
     async def look(self) -> None:
@@ -189,6 +192,15 @@ class DueJobs:
         await self._context.publisher.publish(outgoing(waiting))
         log.info("job_resumed", stage=waiting.stage, code=waiting.code, waits=waiting.count)
         return True
+
+
+def log_failed_look(error: Exception) -> None:
+    """Log why a look at the store failed, without the text of an unexpected error: it may hold data of a job."""
+    if isinstance(error, TransientError | Overloaded):
+        log.warning("watch_postponed", code=error.code, message=error.message)
+    else:
+        fault = fault_of(error)
+        log.error("watch_failed", error=fault.kind, frames=fault.lines)
 
 
 def outgoing(waiting: Waiting) -> OutgoingRecord:

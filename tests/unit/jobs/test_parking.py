@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -11,12 +12,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 from support.job_world import BEGIN, CARDS, JOB, Stage, World
 
 from pipeline.contracts import OutgoingRecord, Record, RecordPosition, Topic, first_values, is_for
 from pipeline.errors import LeaseLost, Overloaded, TransientError, Untried
 from pipeline.jobs.handling import JobHandler
-from pipeline.jobs.job_tree import JobRef, parse_waiting_marker
+from pipeline.jobs.job_tree import JobRef, WaitingMarker, parse_waiting_marker
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.stage import StageContext
 from pipeline.kafka.protocols import Lease
@@ -674,6 +676,33 @@ async def test_a_broker_that_is_unavailable_delays_the_watch(error: Overloaded |
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert failures == []
+
+
+async def test_an_unexpected_error_delays_the_watch_and_is_logged_without_its_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise the process of CONFIRM would end, and with it the callbacks of all other jobs."""
+    world = World()
+    await parked_in_process(world)
+    world.clock.forward(seconds=30)
+    parked, failures = world.parking.parked, [ValueError("9999990000000006")]
+
+    def broken() -> AsyncIterator[WaitingMarker]:
+        if failures:
+            raise failures.pop()
+        return parked()
+
+    monkeypatch.setattr(world.parking, "parked", broken)
+    with capture_logs() as logs:
+        task = asyncio.create_task(world.due.run())
+        async with asyncio.timeout(5):
+            while not world.returned(Topic.BATCH_REQUESTED):  # noqa: ASYNC110 - the bus is a plain list
+                await asyncio.sleep(0.005)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    (line,) = [one for one in logs if one["event"] == "watch_failed"]
+    assert line["error"] == "ValueError"
+    assert "9999990000000006" not in str(logs)
 
 
 @pytest.mark.parametrize("count", [b"", b"x", b"\xff", b"-1", b"9" * 5000])

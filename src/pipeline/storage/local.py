@@ -219,7 +219,7 @@ class LocalStore:
         if inode is None:
             return  # another worker has just removed it
         with contextlib.suppress(FileNotFoundError):
-            _sync_folder(folder.parent)
+            (_sync_above if folder == self._root else _sync_folder)(folder.parent)
             if len(self._durable) >= _FOLDERS_KEPT:
                 self._durable.clear()
             self._durable[folder] = inode
@@ -350,9 +350,15 @@ def _make_root(root: Path) -> None:
     for missing in [above for above in reversed(root.parents) if not above.is_dir()]:
         with contextlib.suppress(FileExistsError):
             missing.mkdir(mode=0o777)
-        _sync_folder(missing.parent)
+        _sync_above(missing.parent)
     with contextlib.suppress(FileExistsError):
         root.mkdir(mode=0o700)
+
+
+def _sync_above(folder: Path) -> None:
+    """Sync a folder above the store. This user may be unable to read it: then its owner made what is in it."""
+    with contextlib.suppress(PermissionError):
+        _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -122,6 +122,18 @@ async def test_what_the_disk_refuses_is_reported_with_what_to_do(
     assert await store.create("a", b"x") is True
 
 
+async def test_the_folders_above_need_not_be_readable(
+    root: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E.g. /srv with mode 0711: a user who may not list it cannot sync it."""
+    above = {root.parent, *root.parent.parents}
+    with monkeypatch.context() as patch:
+        failing("open", errno.EACCES, patch, when=lambda path, *_: Path(path) in above)
+        assert await store.create("a/b", b"x") is True
+        await store.check()
+    assert await store.get("a/b") == b"x"
+
+
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
 async def test_a_file_system_without_hard_links_must_not_be_used(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int

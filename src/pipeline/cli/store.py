@@ -24,14 +24,16 @@ from pipeline.jobs.store_check import KINDS, Finding, Kind, StoreCheck
 _BATCH: Final = 1000
 """How many objects one request deletes."""
 
+_MOST_HOURS: Final = 87_600
+
 _SAFE: Final[tuple[Kind, ...]] = tuple(kind for kind in KINDS if kind != "foreign")
 
 
 def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option(
         "--hours",
-        type=click.FloatRange(min=1),
-        default=24.0,
+        type=click.IntRange(1, _MOST_HOURS),
+        default=24,
         show_default=True,
         help="Skip objects that were written in the last hours: running workers may still use them.",
     )(function)
@@ -50,7 +52,7 @@ def store() -> None:
 @json_option
 @pass_setup
 @click.pass_context
-def check(ctx: click.Context, setup: Setup, *, kinds: tuple[Kind, ...], hours: float, as_json: bool) -> None:
+def check(ctx: click.Context, setup: Setup, *, kinds: tuple[Kind, ...], hours: int, as_json: bool) -> None:
     """Print each object that nobody needs any more. Exit 1 if there is one."""
     ctx.exit(ExitCode.FINDING if asyncio.run(_Look(setup, kinds or KINDS, hours, as_json).run(None)) else ExitCode.OK)
 
@@ -66,7 +68,7 @@ Without --yes, nothing changes. Foreign objects are deleted only with --kind for
 @bulk_order_options
 @json_option
 @pass_setup
-def clean(setup: Setup, *, kinds: tuple[Kind, ...], hours: float, order: Order, as_json: bool) -> None:
+def clean(setup: Setup, *, kinds: tuple[Kind, ...], hours: int, order: Order, as_json: bool) -> None:
     """Delete the objects that `store check` finds. A dry run, unless you give --yes.
 
     It may be interrupted and repeated, while workers run. One entry in the audit log says how much was deleted.
@@ -77,7 +79,7 @@ def clean(setup: Setup, *, kinds: tuple[Kind, ...], hours: float, order: Order, 
 class _Look:
     """One search through the store, which deletes its findings if the operator says so."""
 
-    def __init__(self, setup: Setup, kinds: tuple[Kind, ...], hours: float, as_json: bool) -> None:  # noqa: FBT001
+    def __init__(self, setup: Setup, kinds: tuple[Kind, ...], hours: int, as_json: bool) -> None:  # noqa: FBT001
         self._setup = setup
         self._kinds = kinds
         self._hours = hours

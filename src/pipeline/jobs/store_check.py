@@ -42,6 +42,8 @@ _OF_A_JOB: Final = re.compile(
     r"|(?:parts|again)/.+"
 )
 _KEPT: Final = ("ended/", "commands/", "dead-letters/")
+_OF_CARDS: Final = frozenset({"chunks", "upload"})
+"""Stages that have nothing to do once the partner has confirmed."""
 _DAY: Final = timedelta(days=1)
 _NO_JOB: Final = JobRef("", UUID(int=0))
 
@@ -211,10 +213,10 @@ class StoreCheck:
     def _is_late(self, marker: Marker | WaitingMarker, info: ObjectInfo) -> bool:
         """Return whether a marker of an attempt whose partner has confirmed should be gone.
 
-        A record of CONFIRM may wait for a notification that was asked for once more.
+        Other records than those about the cards may wait: the partner may have asked for its notification once more.
         """
         if isinstance(marker, WaitingMarker):
-            return marker.stage != "confirm" and marker.due < self._old and _before(info, self._old)
+            return marker.stage in _OF_CARDS and marker.due < self._old and _before(info, self._old)
         return not marker.key.startswith("purge/") and marker.over < self._old and _before(info, self._old)
 
 
@@ -223,9 +225,10 @@ def _job_of(key: str) -> JobRef | None:
     if match is None:
         return None
     try:
-        return JobRef(match[1], UUID(match[2]))
+        guid = UUID(match[2])
     except ValueError:
         return None
+    return JobRef(match[1], guid) if str(guid) == match[2] else None  # its dashes may be at other places
 
 
 def _end(names: dict[str, ObjectInfo]) -> ObjectInfo | None:

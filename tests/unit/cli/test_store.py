@@ -107,4 +107,11 @@ def test_what_was_just_written_is_passed_over(home: Path, run: Run, kept: set[st
     os.utime(home / "store" / PART)
     assert run("store", "clean", *WHY).exit_code == 0
     assert objects(home) == kept | {PART, FOREIGN}
-    assert run("store", "check", "--hours", "0.5").exit_code == 2
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("hours", ["0", "0.5", "nan", "inf", "1000000000"])
+def test_the_age_is_a_number_of_hours_that_the_calendar_has(run: Run, hours: str) -> None:
+    result = run("store", "check", "--hours", hours)
+    assert result.exit_code == 2
+    assert "--hours" in result.stderr

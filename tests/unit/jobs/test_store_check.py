@@ -12,7 +12,7 @@ from support.memory_bucket import MemoryBucket, running_bucket
 
 from pipeline.errors import TransientError
 from pipeline.jobs.job_store import JobStore
-from pipeline.jobs.job_tree import JobRef
+from pipeline.jobs.job_tree import JobRef, WaitingMarker
 from pipeline.jobs.partners import Answer
 from pipeline.jobs.store_check import StoreCheck
 
@@ -101,6 +101,28 @@ async def test_a_marker_of_a_job_that_does_not_exist_is_found(world: World) -> N
     await world.memory.create(key, b"")
     world.clock.forward(hours=LATER)
     assert await found(world) == [("marker", key)]
+
+
+async def test_a_record_that_may_ask_for_one_more_notification_is_kept(world: World) -> None:
+    """The partner announced the finished job once more, and no watch ran for days."""
+    await finished(world)
+    due = world.clock() + timedelta(minutes=1)
+    waits = [WaitingMarker(world.ref, stage, "0" * 16, 1, "paused", due) for stage in ("process", "watch", "confirm")]
+    old = [WaitingMarker(world.ref, stage, "0" * 16, 1, "paused", due) for stage in ("chunks", "upload")]
+    for marker in (*waits, *old):
+        await world.memory.create(marker.key, b"")
+    world.clock.forward(hours=LATER)
+    assert sorted(await found(world)) == sorted(("marker", marker.key) for marker in old)
+
+
+async def test_a_folder_whose_name_is_only_similar_belongs_to_no_job(world: World) -> None:
+    """The same digits with the dashes at other places are the same UUID to a parser."""
+    await processed(world)
+    name = str(world.ref.job_guid)
+    alias = f"jobs/acme/{name[:7]}-{name[7]}{name[9:]}/confirmed.json"
+    await world.memory.create(alias, b"{}")
+    world.clock.forward(hours=LATER)
+    assert await found(world) == [("foreign", alias)]
 
 
 async def test_parts_of_a_refused_job_are_kept_for_their_time(world: World) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -140,11 +140,25 @@ class Circuit:
         found.settled.clear()
         return Call(self, host, found)
 
-    async def call_after_probe(self, host: str) -> Call:
-        """Return a call like :meth:`call`, but while a probe is under way, wait for its result."""
-        while (found := self._hosts.get(host)) is not None and found.probing:
-            await found.settled.wait()
-        return self.call(host)
+    async def call_after_probe(self, host: str, turn: Callable[[], Awaitable[object]] | None = None) -> Call:
+        """Return a call like :meth:`call`, but while a probe is under way, wait for its result.
+
+        Args:
+            host: The host.
+            turn: Waits until the call may be made, because of a limit on the rate. Turns are not saved up: if a probe
+                began meanwhile, the call waits for another one after the probe.
+        """
+        while True:
+            while (found := self._probing(host)) is not None:
+                await found.settled.wait()
+            if turn is not None:
+                await turn()
+            if self._probing(host) is None:
+                return self.call(host)
+
+    def _probing(self, host: str) -> _Host | None:
+        found = self._hosts.get(host)
+        return found if found is not None and found.probing else None
 
     def succeeded(self, host: str) -> None:
         """Note that a call of the host succeeded."""

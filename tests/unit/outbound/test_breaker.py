@@ -188,6 +188,26 @@ async def test_the_next_caller_becomes_the_probe_if_one_is_cancelled(bench: Benc
     assert bench.open == 0
 
 
+async def test_calls_that_waited_for_a_probe_do_not_begin_all_at_once(bench: Bench) -> None:
+    """Turns that a limit on the rate gave them meanwhile are not saved up for the moment when the host works again."""
+    bench.fail(5)
+    bench.now = 30.0
+    turns = asyncio.Semaphore(0)
+    calls = [asyncio.create_task(bench.circuit.call_after_probe(HOST, turns.acquire)) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    for expected in (1, 1, 1, 1):
+        turns.release()
+        await asyncio.sleep(0.01)
+        assert sum(one.done() for one in calls) == expected
+    calls[0].result().succeeded()
+    for expected in (1, 2, 3, 4):
+        await asyncio.sleep(0.01)
+        assert sum(one.done() for one in calls) == expected
+        turns.release()
+    for one in calls[1:]:
+        one.result().close()
+
+
 def test_failing_hosts_are_forgotten_beyond_a_bound(bench: Bench) -> None:
     for number in range(1200):
         bench.fail(5, f"{number}.example")

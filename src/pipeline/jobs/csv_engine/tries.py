@@ -76,8 +76,7 @@ class Tries:
         Raises:
             CircuitOpen: The service failed so often that no further card is sent now.
         """
-        await self.pace.turn()
-        return await self._circuit.call_after_probe(self.settings.name)
+        return await self._circuit.call_after_probe(self.settings.name, self.pace.turn)
 
     def now(self) -> float:
         """Return the start time of a first try, for :meth:`wait`; 0 if there is no limit on time."""

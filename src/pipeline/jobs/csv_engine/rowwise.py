@@ -149,6 +149,7 @@ class _Groups(_Checks):
                     results[index] = result
             if len(left) < len(pending) or not any(error.unavailable for error in errors):
                 call.succeeded()
+            if len(left) < len(pending) or not any(error.unavailable or error.maybe_done for error in errors):
                 answered += 1
             if not left:
                 return [results[index] for index in range(len(cards))]

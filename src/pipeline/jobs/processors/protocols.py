@@ -49,7 +49,7 @@ class CardGroup:
     Attributes:
         cards: In the order of the file.
         idempotency_key: Of the call as a whole. After a restart and on another worker the same cards get the same key.
-            Cards that are sent again because an answer asked for it have another one.
+            Cards that are sent again because an answer about them asked for it have another one.
     """
 
     cards: tuple[Card, ...]
@@ -86,6 +86,8 @@ class TransientCardError(Exception):
             no further cards, and their jobs wait. One card every 30 s tests whether the service is back.
         slow_down: Whether the service asks for fewer requests, or cannot keep up with them. The worker then sends
             fewer cards a second to it, and none for ``retry_after`` seconds.
+        maybe_done: Whether the service may have done its work, although the result is not known; also if it is
+            ``unavailable``. Then several cards of one call are sent again under the same idempotency key.
     """
 
     def __init__(
@@ -95,12 +97,14 @@ class TransientCardError(Exception):
         retry_after: float | None = None,
         unavailable: bool = False,
         slow_down: bool = False,
+        maybe_done: bool = False,
     ) -> None:
         """Store the message and the attributes."""
         super().__init__(message)
         self.retry_after = retry_after
         self.unavailable = unavailable
         self.slow_down = slow_down
+        self.maybe_done = maybe_done
 
 
 @runtime_checkable

@@ -127,6 +127,21 @@ async def test_a_call_without_an_answer_is_repeated_under_the_same_key() -> None
     assert len({group.idempotency_key for group in processor.asked}) == 1
 
 
+async def test_a_call_that_may_have_had_its_effect_is_repeated_under_the_same_key() -> None:
+    """Until an answer decides cards: the others are another group."""
+
+    def unknown(group: CardGroup) -> Answers:
+        if len(processor.asked) < 3:
+            raise TransientCardError("unreadable", maybe_done=True)
+        return [CardResult(), *(TransientCardError("busy") for _ in group.cards[1:])]
+
+    processor = Grouped(unknown, 3)
+    assert await run(processor, 3, max_tries=5) == ["1,ok,", "2,ok,", "3,ok,"]
+    keys = [group.idempotency_key for group in processor.asked]
+    assert len(set(keys[:3])) == 1
+    assert len(set(keys)) == len(keys) - 2
+
+
 @pytest.mark.parametrize(
     ("returned", "said"),
     [

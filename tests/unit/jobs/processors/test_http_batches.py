@@ -220,6 +220,24 @@ async def test_an_answer_without_the_array_is_tried_again(service: Service) -> N
     assert len(service.asked) == 3
 
 
+@pytest.mark.parametrize("says", ["no JSON array", [{"state": "loaded"}, {"state": "loaded"}]])
+async def test_a_batch_whose_result_is_not_known_is_repeated_under_the_same_key(service: Service, says: object) -> None:
+    """The service has done its work: under another key it would do it once more."""
+    service.says = lambda _cards: says
+    rows = await service.run("1", "2")
+    assert {row["message"] for row in rows} == {"the card service's answer could not be read (after 3 attempts)"}
+    assert len(service.asked) == 3
+    assert len({key for key, _ in service.asked}) == 1
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+async def test_a_batch_that_is_refused_as_a_whole_is_repeated_under_the_same_key(service: Service, status: int) -> None:
+    service.statuses = [status, 200]
+    rows = await service.run("1", "2")
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert service.asked[0] == service.asked[1]
+
+
 async def test_refused_credentials_put_the_job_of_a_batch_off(service: Service) -> None:
     service.statuses = [401]
     with pytest.raises(TransientError, match="http_credentials_refused"):

@@ -131,7 +131,7 @@ class AnswerReading:
         """Return the result of each card if the answer has an ok status but cannot be read."""
         if self._options.decision is None:
             return CardResult("ok", _UNREAD, dict.fromkeys(self._options.result_columns, ""))
-        return TransientCardError(_UNREAD)
+        return TransientCardError(_UNREAD, maybe_done=True)
 
     def _failed(self, status: int) -> bool:
         options = self._options
@@ -146,6 +146,7 @@ class AnswerReading:
             retry_after=_pause(retry_after),
             unavailable=status in _UNAVAILABLE,
             slow_down=status in _SLOW_DOWN,
+            maybe_done=True,
         )
 
     def _decided(self, status: int, retry_after: str | None, document: Any) -> CardResult:
@@ -165,7 +166,7 @@ class AnswerReading:
         if value in options.decision.retry:
             raise TransientCardError(f"the card service says {value}", retry_after=_pause(retry_after))
         if not value:
-            raise TransientCardError(_UNREAD)
+            raise TransientCardError(_UNREAD, maybe_done=True)
         at = options.decision.pointer
         return CardResult("failed", f"the card service's answer has an unknown value at {at}", columns)
 

@@ -165,7 +165,7 @@ class Http:
             if self._credentials is not None and credentials is not None:
                 renewed = await self._credentials.renewed(credentials)
                 if renewed != credentials:
-                    raise TransientCardError("the card service's token was replaced meanwhile")
+                    raise TransientCardError("the card service's token was replaced meanwhile", maybe_done=True)
             raise TransientError(
                 "http_credentials_refused", f"The card service refuses the credentials (it answered {answer.status})."
             )

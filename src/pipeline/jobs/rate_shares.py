@@ -203,9 +203,14 @@ class _Division:
             found = _WISH.fullmatch(key)
             if found is not None:
                 wishes[found["worker"]] = int(found["wish"])
-        begin = self._now().begin(period)
-        share = fair_shares(wishes).get(self._worker, 0.0)
-        self._pace.grant(Grant(begin, begin + PERIOD_SECONDS, share))
+        begin, before = self._now().begin(period), 0.0
+        shares = fair_shares(wishes)
+        for worker, share in shares.items():
+            if worker == self._worker:
+                break
+            before += share
+        mine = shares.get(self._worker, 0.0)
+        self._pace.grant(Grant(begin, begin + PERIOD_SECONDS, mine, phase=min(before, 1.0)))
 
     async def _clean(self) -> None:
         """Delete, once, the objects of killed workers."""

@@ -33,11 +33,20 @@ _WINDOW_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A share of the limit for a time of the monotonic clock."""
+    """A share of the limit for a time of the monotonic clock.
+
+    Attributes:
+        begin: From when.
+        end: Until when.
+        share: Of the limit, up to 1.
+        phase: What part of the time between two requests the first one waits, unless the last grant ended at ``begin``.
+            So processes that begin together do not send their first requests all at once.
+    """
 
     begin: float
     end: float
     share: float
+    phase: float = 0.0
 
 
 class Pace:
@@ -84,6 +93,7 @@ class Pace:
         self._sleep = sleep
         self._queue = asyncio.Lock()
         self._grants: deque[Grant] = deque()
+        self._granted_until = float("-inf")
         self._base = limit or 0.0
         self._level = 1.0
         self._level_at = self._fell_at = self._last = self._paused_until = float("-inf")
@@ -135,6 +145,9 @@ class Pace:
 
     def grant(self, grant: Grant) -> None:
         """Allow a share of the limit from one time to another; grants come in order and do not overlap."""
+        if self.limit and grant.share > 0 and grant.begin > self._granted_until + _CREDIT_SECONDS:
+            self._last = max(self._last, grant.begin - (1.0 - grant.phase) / (self.limit * grant.share))
+        self._granted_until = grant.end
         self._grants.append(grant)
 
     def _wait(self) -> float:

@@ -46,7 +46,7 @@ class Worker:
 
     def __init__(self, fleet: Fleet, *, skew: float = 0.0) -> None:
         loop = asyncio.get_running_loop()
-        self.pace = Pace(LIMIT, shared=True, clock=loop.time)
+        self.pace = Pace(fleet.limit, shared=True, clock=loop.time)
         self.sent: list[float] = []
         clock = lambda: EPOCH + timedelta(seconds=loop.time() + skew)  # noqa: E731 - one line
         shares = RateShares(fleet.store, {"acme": self.pace}, clock, monotonic=loop.time)
@@ -74,7 +74,8 @@ class Worker:
 class Fleet:
     """All workers of an integration."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
         self.store = Store()
         self.workers: list[Worker] = []
 
@@ -90,7 +91,7 @@ class Fleet:
     def rate(self, begin: float, end: float, *workers: Worker) -> float:
         """Return the requests per second of workers, default all, as a share of the limit."""
         sent = sum(begin <= at < end for worker in workers or self.workers for at in worker.sent)
-        return sent / (end - begin) / LIMIT
+        return sent / (end - begin) / self.limit
 
     def most(self, begin: float, end: float, window: float = 1.0) -> float:
         """Return the largest share of the limit that all together sent in a window of time."""
@@ -101,11 +102,11 @@ class Fleet:
 Scenario = Callable[[Fleet], Awaitable[None]]
 
 
-def play(scenario: Scenario) -> None:
+def play(scenario: Scenario, limit: float = LIMIT) -> None:
     """Play a scenario; its time costs nothing."""
 
     async def played() -> None:
-        fleet = Fleet()
+        fleet = Fleet(limit)
         await scenario(fleet)
         for worker in fleet.workers:
             await worker.kill()
@@ -150,6 +151,22 @@ def test_workers_that_begin_at_the_same_time_do_not_exceed_the_rate() -> None:
         assert fleet.rate(3, 20) >= 0.9
 
     play(scenario)
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(1.0, 10), (5.0, 40), (100.0, 40)])
+def test_many_workers_do_not_send_all_at_once(limit: float, workers: int) -> None:
+    """Not even their first requests, where each has less than one a second."""
+
+    async def scenario(fleet: Fleet) -> None:
+        await asyncio.sleep(2.9)
+        fleet.add(workers)
+        await asyncio.sleep(50)
+        assert fleet.most(0, 50) * limit <= limit + 2
+        assert fleet.most(0, 50, window=10) * limit * 10 <= limit * 10 + 2
+        assert fleet.rate(5, 50) >= 0.95
+        assert all(worker.sent for worker in fleet.workers)
+
+    play(scenario, limit)
 
 
 @pytest.mark.parametrize("skew", [-0.1, 0.1])

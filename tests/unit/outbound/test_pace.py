@@ -160,6 +160,20 @@ def test_a_shared_pace_sends_what_it_is_granted(jumping: asyncio.Runner) -> None
         runner.run(scenario())
 
 
+def test_the_first_request_of_a_share_waits_for_its_turn_among_the_others(jumping: asyncio.Runner) -> None:
+    """Also beyond the end of the grant; and a grant that follows another one does not let it wait once more."""
+
+    async def scenario() -> None:
+        one = sender(1, shared=True)
+        for begin in (0.0, 4.0, 8.0):
+            one.pace.grant(Grant(begin, begin + 4, 0.1, phase=0.5))
+        await one.run(11.9)
+        assert one.sent == [pytest.approx(5.0, abs=0.1)]
+
+    with jumping as runner:
+        runner.run(scenario())
+
+
 def test_who_asks_first_goes_first(jumping: asyncio.Runner) -> None:
     async def scenario() -> None:
         pace = sender(10).pace

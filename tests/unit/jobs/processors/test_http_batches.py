@@ -213,6 +213,15 @@ async def test_without_a_decision_the_status_decides_all_cards_of_a_batch(servic
     assert [(row["status"], row["message"]) for row in rows] == [("failed", "the card service answered 422")] * 2
 
 
+@pytest.mark.parametrize("batch", [{"size": 2}, {"size": 2, "match": "/of"}])
+async def test_a_refusal_of_the_whole_batch_has_no_columns_of_a_card(service: Service, batch: dict[str, Any]) -> None:
+    """What it says is about the request: "/id" is the id of no card there."""
+    service.statuses, service.says = [422], lambda _cards: {"id": "of-the-request"}
+    rows = await service.run("1", "2", batch=batch)
+    said = "the card service answered 422"
+    assert [(row["status"], row["message"], row["id"]) for row in rows] == [("failed", said, "")] * 2
+
+
 async def test_an_answer_without_the_array_is_tried_again(service: Service) -> None:
     service.says = lambda _cards: {"status": "loaded"}
     rows = await service.run("1", "2")
@@ -236,6 +245,19 @@ async def test_a_batch_that_is_refused_as_a_whole_is_repeated_under_the_same_key
     rows = await service.run("1", "2")
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert service.asked[0] == service.asked[1]
+
+
+@pytest.mark.parametrize("batch", [None, {"size": 2}])
+async def test_an_answer_that_is_too_long_names_the_limit(service: Service, batch: object) -> None:
+    service.says = lambda cards: [{"status": "loaded", "id": "x" * 100}] * len(cards)
+    options: dict[str, Any] = {"batch": batch, "max_answer_bytes": 50}
+    if batch is None:
+        options["body"] = [{"n": "{card_number}"}]
+    said = "the card service's answer could not be read: it is longer than max_answer_bytes"
+    rows = await service.run("1", "2", **options)
+    assert {(row["status"], row["message"]) for row in rows} == {("failed", f"{said} (after 3 attempts)")}
+    rows = await service.run("1", "2", **options, decision=None)
+    assert {(row["status"], row["message"]) for row in rows} == {("ok", said)}
 
 
 async def test_refused_credentials_put_the_job_of_a_batch_off(service: Service) -> None:

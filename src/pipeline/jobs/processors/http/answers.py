@@ -23,7 +23,7 @@ _ANSWERS: Final = json.JSONDecoder(parse_int=str, parse_float=str)
 """Created once: `json.loads` would create one per card."""
 
 _UNREAD: Final = "the card service's answer could not be read"
-_NOTHING: Final = object()
+_TOO_LONG: Final = f"{_UNREAD}: it is longer than max_answer_bytes"
 
 Result = CardResult | CardError | TransientCardError
 
@@ -54,7 +54,7 @@ class AnswerReading:
         """
         self._raise_retry(status, retry_after)
         document = _parsed(body) if self._needed else None
-        return self._decided(status, retry_after, document)
+        return self._decided(status, retry_after, document, unread=_why_unread(body))
 
     def keys(self, cards: Sequence[Card], context: JobContext) -> list[str | None]:
         """Return the key that matches each card with its answer; None for each if their order matches them.
@@ -76,12 +76,11 @@ class AnswerReading:
             TransientCardError: The answer asks to send the batch again.
         """
         self._raise_retry(status, retry_after)
-        document = _parsed(body) if self._needed else None
         if not self._needed or self._failed(status):
-            return [self._decided(status, retry_after, document)] * len(keys)
-        entries = self._entries(document)
+            return [self._decided(status, retry_after, None)] * len(keys)  # the body is about no single card
+        entries = self._entries(_parsed(body))
         if entries is None:
-            error = self._unread()
+            error = self._unread(_why_unread(body))
             return [error] * len(keys)
         if self._key is None:
             if len(entries) != len(keys):
@@ -127,11 +126,11 @@ class AnswerReading:
                 return None
         return found if isinstance(found, list) else None
 
-    def _unread(self) -> Result:
+    def _unread(self, why: str) -> Result:
         """Return the result of each card if the answer has an ok status but cannot be read."""
         if self._options.decision is None:
-            return CardResult("ok", _UNREAD, dict.fromkeys(self._options.result_columns, ""))
-        return TransientCardError(_UNREAD, maybe_done=True)
+            return CardResult("ok", why, dict.fromkeys(self._options.result_columns, ""))
+        return TransientCardError(why, maybe_done=True)
 
     def _failed(self, status: int) -> bool:
         options = self._options
@@ -149,15 +148,14 @@ class AnswerReading:
             maybe_done=True,
         )
 
-    def _decided(self, status: int, retry_after: str | None, document: Any) -> CardResult:
-        """Return the result of a card by its document; ``_NOTHING`` or None if there is none."""
+    def _decided(self, status: int, retry_after: str | None, document: Any, *, unread: str = _UNREAD) -> CardResult:
+        """Return the result of a card by its document; None if there is none, because of ``unread``."""
         options = self._options
         columns = {name: _text_at(document, pointer) for name, pointer in options.result_columns.items()}
         if self._failed(status):
             return CardResult("failed", f"the card service answered {status}", columns)
         if options.decision is None:
-            unread = bool(columns) and document is None
-            return CardResult("ok", _UNREAD if unread else "", columns)
+            return CardResult("ok", unread if columns and document is None else "", columns)
         value = _text_at(document, options.decision.pointer)
         if value in options.decision.ok:
             return CardResult("ok", "", columns)
@@ -166,13 +164,17 @@ class AnswerReading:
         if value in options.decision.retry:
             raise TransientCardError(f"the card service says {value}", retry_after=_pause(retry_after))
         if not value:
-            raise TransientCardError(_UNREAD, maybe_done=True)
+            raise TransientCardError(unread, maybe_done=True)
         at = options.decision.pointer
         return CardResult("failed", f"the card service's answer has an unknown value at {at}", columns)
 
 
 def _pause(retry_after: str | None) -> float | None:
     return None if retry_after is None else retry_after_seconds(retry_after, now=datetime.now(UTC))
+
+
+def _why_unread(body: bytes | None) -> str:
+    return _TOO_LONG if body is None else _UNREAD
 
 
 def _parsed(body: bytes | None) -> Any:

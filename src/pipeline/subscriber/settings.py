@@ -60,13 +60,13 @@ class SubscriberSettings(BaseModel):
         default=21_600.0,
         ge=0,
         le=604_800,
-        description="Window of the repeat rule in time: a repeat at most this much later than the first event is recognised",
+        description="Window of the repeat rule in time: a record is recognised as a repeat if the previous record of its event is at most this much older",
     )
     repeat_records: Count = Field(
         default=100_000,
         ge=0,
         le=5_000_000,
-        description="Window of the repeat rule in offsets: a repeat at most this many offsets after the first event is recognised. Each offset takes 200 bytes of memory per partition",
+        description="Window of the repeat rule in offsets: a record is recognised as a repeat if the previous record of its event is at most this many offsets before it. Each offset takes 200 bytes of memory per partition",
     )
     stop_grace_seconds: Seconds = Field(
         default=25.0, ge=0, le=86_400, description="How long handlers may continue when the process is stopped"

@@ -44,6 +44,8 @@ class Case(NamedTuple):
 BASE: Final = """\
 [kafka]
 bootstrap_servers = "kafka-0:9092"
+[store]
+shared = true
 """
 SHOP: Final = '[webhooks.shop]\nsource = "{source}"\nsecrets = [{{ file = "secret" }}]\noptions = {options}\n'
 JOBS: Final = """\

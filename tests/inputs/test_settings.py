@@ -20,6 +20,7 @@ __all__ = ["logging_restored"]
 
 BROKERS: Final = '[kafka]\nbootstrap_servers = "kafka-0:9092"\n'
 SHOP: Final = '[webhooks.shop]\npreset = "slack"\nsecrets = [{ file = "key" }]\n'
+STORE: Final = "[store]\nshared = true\n"
 PARTS: Final = '[parts]\nkeys = [{ id = "1", file = "part-key" }]\n'
 ECS: Final = '[ecs.acme]\nwebhook = { scheme = "hmac", secrets = [{ file = "key" }] }\n'
 TOKEN: Final = 'callback = { token_file = "key" }\n'
@@ -37,7 +38,7 @@ def beside_shop(text: str) -> str:
 
 def ecs(text: str) -> str:
     """Return the table of an ECS integration that lacks callback and hosts."""
-    return BROKERS + PARTS + ECS + text
+    return BROKERS + STORE + PARTS + ECS + text
 
 
 def jobs(text: str) -> str:

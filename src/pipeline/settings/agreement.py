@@ -39,8 +39,8 @@ def shared_store_problems(settings: Settings) -> Iterator[str]:
     if away:
         yield (
             f"store.path: is a folder of this host, but Kafka ({away[0].strip()}) is on another one, so stages may run "
-            'elsewhere, and would not find the jobs; write kind = "s3", or mount one folder on all hosts (of a file '
-            "system with hard links) and write shared = true"
+            'elsewhere, and would not find what it holds; write kind = "s3", or mount one folder on all hosts (of a '
+            "file system with hard links) and write shared = true"
         )
 
 

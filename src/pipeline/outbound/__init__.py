@@ -12,7 +12,7 @@ from pipeline.outbound.breaker import NO_CIRCUIT, Call, Circuit, CircuitOpen, Ci
 from pipeline.outbound.pace import Grant, Pace
 from pipeline.outbound.rules import FIELDS, check_url
 from pipeline.outbound.session import open_session, tls_context
-from pipeline.outbound.settings import HostRules, NetworkSettings, Purpose
+from pipeline.outbound.settings import HostRules, NetworkSettings, Purpose, TokenUrl
 from pipeline.outbound.tokens import ClientCredentials, FormTokens, Token, TokenFormat, TokenUnavailable, checked_token
 from pipeline.outbound.urls import AddressRefused, MalformedUrl, UrlParts, host_of, redact, request_url, split_url
 
@@ -40,6 +40,7 @@ __all__ = [
     "Token",
     "TokenFormat",
     "TokenUnavailable",
+    "TokenUrl",
     "UrlParts",
     "check_url",
     "checked_token",

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from pipeline.outbound.urls import HostPattern, MalformedUrl, split_url
 
 Purpose = Literal["input", "result", "callback"]
 """The purpose of a URL. It is also the name of the list in :class:`HostRules` that must contain the URL's host."""
+
+
+def _well_formed(url: str) -> str:
+    try:
+        split_url(url)
+    except MalformedUrl as error:
+        raise ValueError(f"the URL {error.rule}") from None
+    return url
+
+
+TokenUrl = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_well_formed)]
+"""URL of a token endpoint. The rules for hosts and schemes are checked before each request."""
 
 
 class HostRules(BaseModel):

@@ -660,6 +660,16 @@ async def test_a_marker_whose_receipt_was_deleted_is_removed() -> None:
     assert world.returned(Topic.BATCH_REQUESTED) == []
 
 
+async def look_until_published(world: World) -> None:
+    """Look for due jobs, as CONFIRM does, until one is published."""
+    task = asyncio.create_task(world.due.run())
+    async with asyncio.timeout(5):
+        while not world.returned(Topic.BATCH_REQUESTED):  # noqa: ASYNC110 - the bus is a plain list
+            await asyncio.sleep(0.005)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     "error", [Overloaded("overloaded", "too many sends"), TransientError("broker_unavailable", "")]
 )
@@ -669,12 +679,7 @@ async def test_a_broker_that_is_unavailable_delays_the_watch(error: Overloaded |
     world.clock.forward(seconds=30)
     failures = [error, error]
     world.bus.fail = lambda _: failures.pop() if failures else None
-    task = asyncio.create_task(world.due.run())
-    async with asyncio.timeout(5):
-        while not world.returned(Topic.BATCH_REQUESTED):  # noqa: ASYNC110 - the bus is a plain list
-            await asyncio.sleep(0.005)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await look_until_published(world)
     assert failures == []
 
 
@@ -694,12 +699,7 @@ async def test_an_unexpected_error_delays_the_watch_and_is_logged_without_its_te
 
     monkeypatch.setattr(world.parking, "parked", broken)
     with capture_logs() as logs:
-        task = asyncio.create_task(world.due.run())
-        async with asyncio.timeout(5):
-            while not world.returned(Topic.BATCH_REQUESTED):  # noqa: ASYNC110 - the bus is a plain list
-                await asyncio.sleep(0.005)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+        await look_until_published(world)
     (line,) = [one for one in logs if one["event"] == "watch_failed"]
     assert line["error"] == "ValueError"
     assert "9999990000000006" not in str(logs)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Address
+from datetime import timedelta
 from pathlib import Path
 from socket import AF_INET, AddressFamily
 
@@ -15,11 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
+from support.certificates import certificate
 from support.transfer_ground import ETAG, PATH, QUERY, ground, now, whole
 
 from pipeline.errors import FatalError, TransientError
@@ -201,35 +197,10 @@ async def test_proxy_that_refuses_a_tunnel(status: int) -> None:
     assert [request.target for request in proxy.requests] == ["files.example.com:443"] * 2
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """Return files of a new self-signed certificate for 127.0.0.1 and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
-    begin = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + dt.timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return cert_file, key_file
-
-
 @asynccontextmanager
 async def tls_server(folder: Path) -> AsyncIterator[tuple[str, Path]]:
     """Serve DATA over https; yield host:port and the file of the certificate to trust."""
-    cert_file, key_file = certificate(folder)
+    cert_file, key_file = certificate(folder, "tests")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(cert_file, key_file)
 
@@ -290,7 +261,7 @@ async def test_resolving_is_bounded() -> None:
     """If a name is not resolved in time, the request times out instead of hanging, with and without a proxy."""
     rules = HostRules(input=("files.example.com",), result=("files.example.com",))
     settings = TransferParameters(connect_timeout_seconds=0.02, retry={"max_tries": 1})
-    signed = SignedUrl(SecretStr("https://files.example.com/x"), now() + dt.timedelta(seconds=60))
+    signed = SignedUrl(SecretStr("https://files.example.com/x"), now() + timedelta(seconds=60))
 
     async def source() -> SignedUrl:
         return signed

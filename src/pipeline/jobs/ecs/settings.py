@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from pipeline.outbound import MalformedUrl, split_url
+from pipeline.outbound import TokenUrl
 from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
 from pipeline.secret_files import TokenPath
 from pipeline.units import Seconds
@@ -17,10 +17,8 @@ class OAuthSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    token_url: str = Field(
-        min_length=1,
-        max_length=2048,
-        description="URL of the token endpoint, e.g. https://api.example.com/api/v1/auth/token; hosts.allow_http and hosts.allow_private apply to it too",
+    token_url: TokenUrl = Field(
+        description="URL of the token endpoint, e.g. https://api.example.com/api/v1/auth/token; hosts.allow_http and hosts.allow_private apply to it too"
     )
     client_id: str = Field(min_length=1, max_length=1024, description="Client identifier from eCard Systems")
     client_secret: SecretStr | None = Field(
@@ -32,15 +30,6 @@ class OAuthSettings(BaseModel):
     scope: str | None = Field(
         default=None, min_length=1, max_length=1024, description="Scope to request; none by default"
     )
-
-    @field_validator("token_url")
-    @classmethod
-    def _a_url(cls, url: str) -> str:
-        try:
-            split_url(url)
-        except MalformedUrl as error:
-            raise ValueError(f"the URL {error.rule}") from None
-        return url
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:

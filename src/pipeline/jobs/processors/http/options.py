@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from pipeline.contracts.json_pointer import Pointer
 from pipeline.jobs.processors.http.template import FACTS, BodyTemplate, Template
-from pipeline.outbound import MalformedUrl, UrlParts, split_url
+from pipeline.outbound import MalformedUrl, TokenUrl, UrlParts, split_url
 from pipeline.secret_files import TokenPath
 from pipeline.units import Bytes, Count, Seconds
 
@@ -47,21 +47,10 @@ class OAuthClient(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    token_url: str = Field(
-        max_length=2048, description="URL of the token endpoint; allow_http and allow_private apply to it too"
-    )
+    token_url: TokenUrl = Field(description="URL of the token endpoint; allow_http and allow_private apply to it too")
     client_id: str = Field(min_length=1, max_length=1024, description="Client identifier")
     client_secret_file: TokenPath = Field(description="File with the client secret; read before every token request")
     scope: str | None = Field(default=None, min_length=1, max_length=1024, description="Scope to request")
-
-    @field_validator("token_url")
-    @classmethod
-    def _a_url(cls, url: str) -> str:
-        try:
-            split_url(url)
-        except MalformedUrl as error:
-            raise ValueError(f"the URL {error.rule}") from None
-        return url
 
 
 class Decision(BaseModel):

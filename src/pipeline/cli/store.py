@@ -71,7 +71,8 @@ Without --yes, nothing changes. Foreign objects are deleted only with --kind for
 def clean(setup: Setup, *, kinds: tuple[Kind, ...], hours: int, order: Order, as_json: bool) -> None:
     """Delete the objects that `store check` finds. A dry run, unless you give --yes.
 
-    It may be interrupted and repeated, while workers run. One entry in the audit log says how much was deleted.
+    It may be interrupted and repeated, while workers run. The audit log gets an entry for each
+    1,000 deleted objects.
     """
     asyncio.run(_Look(setup, kinds or _SAFE, hours, as_json).run(order))
 
@@ -113,20 +114,17 @@ class _Look:
             return self._counts.total()
 
     async def _through(self, look: StoreCheck, jobs: JobStore, command: Command | None) -> None:
-        batch: list[str] = []
+        batch: list[Finding] = []
         async with aclosing(look.findings()) as findings:
             async for finding in findings:
                 if finding.kind not in self._kinds:
                     continue
                 self._report(finding)
-                batch.append(finding.key)
+                batch.append(finding)
                 if len(batch) == _BATCH:
                     await _delete(jobs, command, batch)
                     batch = []
         await _delete(jobs, command, batch)
-        if command is not None:
-            detail = {"objects": self._counts.total(), "bytes": self._bytes, **self._counts}
-            await command.audit(AuditAction.STORE_CLEANED, detail=detail)
 
     def _report(self, finding: Finding) -> None:
         self._counts[finding.kind] += 1
@@ -148,6 +146,11 @@ class _Look:
         click.echo(text, err=True)
 
 
-async def _delete(jobs: JobStore, command: Command | None, keys: list[str]) -> None:
-    if command is not None and keys:
-        await jobs.delete_known(keys)
+async def _delete(jobs: JobStore, command: Command | None, batch: list[Finding]) -> None:
+    """Delete findings, and say so in the audit log at once: the command may end before the next ones."""
+    if command is None or not batch:
+        return
+    await jobs.delete_known([one.key for one in batch])
+    counts = Counter[str](one.kind for one in batch)
+    detail: dict[str, int] = {"objects": len(batch), "bytes": sum(one.size for one in batch), **counts}
+    await command.audit(AuditAction.STORE_CLEANED, batch[0].key, detail=detail)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ from support.command_line import RememberingPorts, RememberingPublisher, Run
 from support.job_world import JOB, World
 
 from pipeline.app import Ports
-from pipeline.storage import LocalStore
+from pipeline.storage import LocalStore, StoreUnavailable
 
 LONG_AGO: Final = 1_700_000_000
 WHY: Final = ("--reason", "INC-7", "--yes")
@@ -101,6 +101,37 @@ def test_clean_deletes_and_says_so_in_the_audit_log(
     assert event["detail"].items() >= {"objects": 1, "bytes": 5, "part": 1, "reason": "INC-7"}.items()
     assert run("store", "clean", "--kind", "foreign", *WHY).exit_code == 0
     assert objects(home) == kept
+
+
+def test_what_was_deleted_before_an_interruption_is_in_the_audit_log(
+    home: Path,
+    run: Run,
+    kept: set[str],
+    publishers: list[RememberingPublisher],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the repeated command adds what it deletes itself."""
+    monkeypatch.setattr("pipeline.cli.store._BATCH", 1)
+    delete, calls = LocalStore.delete_all, 0
+
+    async def fail_later(store: LocalStore, keys: Sequence[str]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise StoreUnavailable("gone")
+        await delete(store, keys)
+
+    both = ("store", "clean", "--kind", "part", "--kind", "foreign", *WHY)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "delete_all", fail_later)
+        broken = run(*both)
+    assert broken.exit_code == 4
+    (command,) = [line.split()[1] for line in broken.stderr.splitlines() if line.startswith("command ")]
+    assert run(*both, "--id", command).exit_code == 0
+    assert objects(home) == kept
+    events = [json.loads(record.value) for one in publishers for record in one.published]
+    assert [event["detail"]["objects"] for event in events] == [1, 1]
+    assert len({event["id"] for event in events}) == 2
 
 
 def test_what_was_just_written_is_passed_over(home: Path, run: Run, kept: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""A processor of your own: credit loyalty points to each card, up to a limit. See docs/how-to/write-a-processor.md."""
+"""Example of a processor: credit loyalty points to each card, up to a limit. See docs/how-to/write-a-processor.md."""
 
 from pipeline.jobs.processors import Card, CardError, CardResult, JobContext
 

@@ -1,4 +1,4 @@
-"""A subscriber: says which cards were used, and which uses were declined. Explained in docs/how-to/subscribe.md.
+"""A subscriber that prints which cards were used, and which uses were declined. See docs/how-to/subscribe.md.
 
 python examples/subscriber.py --bootstrap 127.0.0.1:9092 --group example
 """
@@ -19,7 +19,7 @@ subscriber = Subscriber(chosen.bootstrap, group=chosen.group, topics=["managed-c
 
 @subscriber.on(ManagedCardsAuthorisationEvent)
 async def authorised(event: Event[ManagedCardsAuthorisationEvent]) -> None:
-    """A placeholder for your database. ``event.id`` is the same each time: make it a unique key there."""
+    """Write to your database here. A repeat has the same ``event.id``: make it a unique key."""
     if event.data.transaction_amount.minor_units < 0:
         raise Poison("a negative amount")  # dead-lettered at once
     decision = "approved" if event.data.approved else f"declined: {event.data.decline_reason}"

@@ -12,18 +12,19 @@ from typing import Final
 from tools.markdown import package_of, page, table
 
 _INTRO: Final = """\
-Stable codes. Logs have them as `code`, the command line prints `error: <code>: <message>`, failed jobs and dead letters
-have them as their reason. A code keeps its meaning; the wording may change. `…` marks the part that differs.
+Every error has a stable code. Log lines have it in the field `code`, the command line prints
+`error: <code>: <message>`, and failed jobs and dead letters have it as their reason. A code keeps its meaning, but the
+message may change. In the messages below, `…` marks a value.
 
-| Kind | What is done |
+| Kind | What the pipeline does |
 | --- | --- |
 | permanent | repeating cannot help: the job fails with this reason, or the record is dead-lettered |
-| transient | tried again with growing pauses, within the job's deadline |
-| overloaded | offered again after a pause; never counted as a try |
-| lease lost | the work is dropped without a trace: someone else does it |
-| fatal | the process stops, with this message |
-| usage | the command is not carried out as given |
-| outcome | what a callback's answer came to |"""
+| transient | retried with growing pauses, within the job's deadline |
+| overloaded | retried after a pause; this is never counted as a try |
+| lease lost | the work is dropped silently: another worker does it |
+| fatal | the process stops with this message |
+| usage | the command does nothing: its arguments are wrong |
+| outcome | the result of a callback |"""
 
 _BASES: Final = {
     "PermanentError": "permanent",

@@ -1,4 +1,4 @@
-"""``docs/reference/events/``: the catalogue of events, a page per category, from the contracts and their schemas."""
+"""``docs/reference/events/``: the catalogue of events, one page per category, from the contracts and their schemas."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from tools.schemas import contract_schemas
 from tools.wire_schema import Schema, fields
 
 _INTRO: Final = """\
-What the topics carry, kind by kind. The path behind the webhook's own is Weavr's name for a kind of event; `ce_type` is
-ours. The value is the body as received, so a field reads as the partner writes it: ids are text, times are text or
-numbers of epoch milliseconds, money is `{currency, amount}` with either. Unknown fields may come at any time, and
-values that are not among the known ones. Headers, keys and order: [topics](../topics.md). What may change:
-[contracts](../contracts.md). For programs: [schemas/index.json](../../../schemas/index.json).
+These are all kinds of events in the topics. Weavr names a kind by the path that it appends to the webhook's URL; we
+name it by `ce_type`. The value of a record is the body as received, so each field has the partner's form: ids are text,
+times are text or numbers of epoch milliseconds, and money is `{currency, amount}` with an amount of either form. At any
+time, a partner may add fields, and values that are not listed here. See [topics](../topics.md) for headers, keys and
+order, [contracts](../contracts.md) for what may change, and [schemas/index.json](../../../schemas/index.json) for a
+machine-readable list.
 
 Logs, metrics and the output of `pipeline events` mask **sensitive** fields."""
 
@@ -29,7 +30,7 @@ _SHOWN: Final = 12
 
 
 def render() -> dict[str, str]:
-    """Return each page by its name; ``index`` lists them."""
+    """Return each page by its name. The page ``index`` lists the others."""
     schemas = contract_schemas()
     groups: dict[str, list[Contract]] = {}
     for contract in CONTRACTS:
@@ -49,7 +50,7 @@ def _title(group: str) -> str:
 
 def _category(group: str, members: list[Contract], schemas: Mapping[str, Schema]) -> str:
     topics = [f"`{topic}`" for topic in dict.fromkeys(str(one.topic) for one in members)]
-    intro = f"In {', '.join(topics)}. [All events](index.md) says what they have in common."
+    intro = f"In {', '.join(topics)}. [All events](index.md) describes what all events have in common."
     return page(f"Events: {_title(group)}", intro, *(_section(one, schemas[one.name]) for one in members))
 
 

@@ -11,17 +11,22 @@ from typing import Final
 from tools.markdown import package_of, page, table
 
 _INTRO: Final = """\
-Lines on stderr: aligned text on a terminal, JSON elsewhere (`[logging]`, [settings](settings.md)). `event` is
-the action: a closed set, the table below. An action is named as in the audit log: the thing first, then what became of
-it. Scripts may match on it; fields are only added.
+The pipeline writes log lines to stderr: aligned text on a terminal, JSON elsewhere (`[logging]`,
+[settings](settings.md)). The field `event` is the action; the table below lists every action. As in the audit log, the
+name of an action begins with the thing, and then says what happened to it. Scripts may rely on the actions and fields:
+new ones are added, but none is removed.
 
-Every line has `timestamp` (UTC), `level`, `logger` and `event`. Lines about a job have `trace_id` (the same in every
-process, from the webhook to the callback), `integration` and `job_guid`, and mostly `attempt`; those about a webhook
-`trace_id` and `span_id`, and if it is verified and refused all the same, `event_id` and `subject` (unless the subject
-is text of the sender's choice). Lines about a record have what it says of these. The trace id of a job can be missing
-only while its announcement cannot be read. `code` is one of the [error codes](errors.md). Libraries write lines of
-their own, whose `event` is a sentence. No line holds a card number, a secret, a token or the query of a URL: what looks
-like one is masked ([security](../explanation/security.md))."""
+Every line has the fields `timestamp` (UTC), `level`, `logger` and `event`. Other fields depend on the line:
+
+- **Jobs**: `trace_id`, `integration`, `job_guid`, and usually `attempt`. The trace id is the same in every process,
+  from the webhook to the callback. It is missing only while the job's announcement cannot be read.
+- **Webhooks**: `trace_id` and `span_id`. If a verified webhook is refused, also `event_id` and `subject`, unless the
+  sender chooses the text of the subject.
+- **Records**: those of these fields that the record itself has.
+- **Errors**: `code`, one of the [error codes](errors.md).
+
+Libraries write lines of their own, whose `event` is a sentence. No line contains a card number, a secret, a token or
+the query of a URL: text that looks like one is masked ([security](../explanation/security.md))."""
 
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _LOGGERS: Final = ("log", "_log")
@@ -69,7 +74,7 @@ def _lines(tree: ast.Module) -> Iterator[tuple[str, set[str], ast.Call]]:
 
 
 def _chosen_levels(scope: ast.AST) -> dict[str, set[str]]:
-    """Return the levels behind names such as ``write`` in ``write = log.error if grave else log.warning``."""
+    """Return the levels of names such as ``write`` in ``write = log.error if grave else log.warning``."""
     found = {}
     for node in ast.walk(scope):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.IfExp) and isinstance(node.targets[0], ast.Name):

@@ -12,18 +12,18 @@ from pipeline.observability import KafkaMetrics, Metrics, SubscriberMetrics
 from tools.markdown import page, table
 
 _INTRO: Final = """\
-Each process serves its metrics at `/metrics` of its management port (`[management]`) in the format of Prometheus:
+Each process serves its metrics in the Prometheus format, at `/metrics` on its management port (`[management]`):
 
 ```
 curl --silent http://127.0.0.1:8081/metrics | grep ^pipeline_kafka_connected
 ```
 
-A subscriber keeps its metrics in `subscriber.registry`, which the service around it serves. Names begin with
-`pipeline_`. A counter ends in `_total`; a histogram has `_bucket`, `_sum` and `_count`. Times are seconds, sizes bytes.
+A subscriber has its metrics in `subscriber.registry`, and your service serves them. All names begin with `pipeline_`.
+Counters end in `_total`; histograms have `_bucket`, `_sum` and `_count`. Times are in seconds, sizes in bytes.
 
-Values of labels come from closed sets: integrations and topics of the settings, stages, [error codes](errors.md) and
-statuses. No label names a job or a card. The alert rules are in `deploy/k8s/components/alerts`; the
-[runbook](../how-to/runbook.md) says what to do about each."""
+The values of labels come from fixed lists: the integrations and topics in the settings, stages,
+[error codes](errors.md) and statuses. No label names a job or a card. The alert rules are in
+`deploy/k8s/components/alerts`, and the [runbook](../how-to/runbook.md) says what to do about each alert."""
 
 
 _GROUPS: Final = {
@@ -38,7 +38,7 @@ _GROUPS: Final = {
     "build": "Process",
     "topic": "Process",
 }
-"""First word of a metric of the pipeline -> its section; all others are about jobs."""
+"""The section of a metric, by the first word of its name. All other metrics are about jobs."""
 
 
 def render() -> str:

@@ -19,22 +19,22 @@ from pipeline.settings.shape import is_secret, item, members, models, unit_of
 from tools.markdown import anchor, page, table
 
 _INTRO: Final = """\
-Settings come from one TOML file: the one that `--config FILE` names, else `$PIPELINE_CONFIG`, else `pipeline.toml` if
-it exists. Environment variables override the file. Secrets come from files of their own. `pipeline config check` lists
-every problem with its remedy; `pipeline config show` prints the settings in effect.
+Settings come from one TOML file: the file of `--config FILE`, otherwise the file in `$PIPELINE_CONFIG`, otherwise
+`pipeline.toml` if it exists. Environment variables override the file. Each secret has its own file.
+`pipeline config check` lists every problem with its remedy, and `pipeline config show` prints the settings in effect.
 
-- **Variables** are named `PIPELINE_` and the keys in capitals, joined by two underscores:
+- **Variables** are named `PIPELINE_` plus the keys in capitals, joined by two underscores:
   `PIPELINE_KAFKA__BOOTSTRAP_SERVERS=kafka-0:9092`, `PIPELINE_ECS__ACME__LIMITS__CHUNK_BYTES=1048576`. Write lists and
-  tables as JSON. They override the file. If the name of an integration has a dash, so has its variable
-  (`env 'PIPELINE_ECS__ACME-EU__SUCCESS_STATUS=200' pipeline ...`); or set it in the file.
-- **Secrets**: for a key of the type *secret*, write `KEY_file = "PATH"`. The file holds the secret and at most one
-  newline after it. A file that everybody can read causes a warning. Only the ingress needs the files of webhook
-  secrets. Replace the token file of a callback to rotate the token: the next callback uses it.
+  tables as JSON. If the name of an integration has a dash, so does its variable
+  (`env 'PIPELINE_ECS__ACME-EU__SUCCESS_STATUS=200' pipeline ...`). It is simpler to set such a key in the file.
+- **Secrets**: for a key of the type *secret*, write `KEY_file = "PATH"`. The file contains the secret, with or without
+  a newline at its end. A file that every user can read causes a warning. Only the ingress needs the files of webhook
+  secrets. To rotate a callback token, replace its file: the next callback uses the new token.
 - **Paths**: a relative path is relative to the folder of the settings file, or to the working directory if there is no
   file. Paths in a processor's options are relative to the working directory.
-- **Units**: the column *Type* names the unit of a number, and its key ends in it (`_seconds`, `_bytes`). Write the
-  number alone: `"10s"` and `"5MB"` are refused, with the number to write instead.
-- An unknown key is refused, with the nearest known one."""
+- **Units**: the column *Type* names the unit of a number, and the key ends with the unit (`_seconds`, `_bytes`). Write
+  the number alone. A value such as `"10s"` or `"5MB"` is refused, and the error message says which number to write.
+- **Unknown keys** are refused. The error message names the most similar known key."""
 
 _KINDS: Final[dict[Any, str]] = {
     bool: "true or false",
@@ -64,7 +64,7 @@ _GROUPS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("ingress", "management", "logging", "retention", "consumer", "process", "transfer", "watch", "parking"),
     ),
 }
-"""Group -> who needs it, and its tables; tables inside of these belong to the group too."""
+"""Who needs each group, and the tables of the group. Tables inside these tables belong to the group too."""
 
 _TITLE: Final = re.compile(r"\A## \[+([^\]]+)\]")
 
@@ -90,7 +90,7 @@ def keys(model: type[BaseModel]) -> str:
 
 
 def _group(section: str) -> str:
-    """Return the group of the longest name of a table that the section's begins with."""
+    """Return the group of a section: the one with the longest table name that begins the section's name."""
     found = _TITLE.match(section)
     name = found[1] if found else ""
     fitting = [
@@ -122,7 +122,7 @@ def _once(sections: Iterable[str]) -> Iterator[str]:
 
 
 def _tables(model: type[BaseModel], path: str, printed: dict[type[BaseModel], str]) -> Iterator[str]:
-    """Yield the section of a table, then those of its tables; a table printed before is referred to."""
+    """Yield the section of a table, then those of its tables. If a table is already printed, refer to it instead."""
     if own := keys(model):
         yield own
     for name, field in model.model_fields.items():

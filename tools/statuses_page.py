@@ -1,4 +1,4 @@
-"""``docs/reference/statuses.md``: every answer of the ingress, with the members and rules of its problem documents."""
+"""``docs/reference/statuses.md``: all answers of the ingress, with the members and rules of its problem documents."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from tools.markdown import page, table
 from tools.openapi import PROBLEM
 
 _INTRO: Final = """\
-What a sender of webhooks can get. Refusals are problem documents (RFC 9457, `application/problem+json`): `type` is
-`urn:card-pipeline:problem:ROW`, where ROW is the rule of a row below, with dashes instead of underscores. A 2xx is
-never given for something lost, and a 4xx never for a fault of ours."""
+These are all answers that a sender of webhooks can get. A refusal is a problem document (RFC 9457,
+`application/problem+json`). Its `type` is `urn:card-pipeline:problem:ROW`, where ROW is the rule in a row below, with
+dashes instead of underscores. The ingress never answers 2xx for an event that it may lose, and never 4xx for a fault of
+its own."""
 
 _MEMBERS: Final = """\
 ## Members of a problem document
 
-As in `schemas/problem.v1.json`. Only a body that breaks rules (`invalid`) has rules of its own, listed below; any other
-refusal has the rule of its row."""
+The schema is `schemas/problem.v1.json`. If a body breaks rules (`invalid`), the document names these rules, which are
+listed below. Any other refusal names the rule of its row."""
 
 _RULES: Final = """\
 ## Rules of bodies
 
-`rule` of a finding about the body of an announcement. `…` marks the part that differs. A source of your own may name
-others."""
+A finding about the body of an announcement has one of these values as its `rule`. In the remedies, `…` marks a value. A
+source of your own may use other rules."""
 
 _MAKERS: Final = {"Finding": 1, "_refuse": 0}
-"""Functions that make a finding, with the position of the rule in their arguments; the remedy follows."""
+"""Functions that make a finding, with the position of the rule in their arguments. The next argument is the remedy."""
 
 _SRC: Final = Path(findings.__file__).parents[2]
 

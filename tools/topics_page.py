@@ -8,40 +8,46 @@ from tools.contract_table import CONTRACTS
 from tools.markdown import duration, page, table
 
 _INTRO = """\
-Names are logical: `kafka.topic_prefix` is put before them, `kafka.topics` renames single ones. `pipeline topics
-create` creates those that the configured sources need, `pipeline topics check` compares them with the cluster,
-`pipeline topics export` prints this table for other tools;
-[schemas/asyncapi.json](../../schemas/asyncapi.json) describes them for programs."""
+The names are logical: the settings can add a prefix to all topics (`kafka.topic_prefix`) and rename single ones
+(`kafka.topics`). `pipeline topics create` creates the topics that the configured sources need, `pipeline topics check`
+compares them with the cluster, and `pipeline topics export` prints this table for other tools.
+[schemas/asyncapi.json](../../schemas/asyncapi.json) is the machine-readable description."""
 
 _RECORDS = """\
 ## Records
 
-**Value.** Of a sender's event, the body exactly as received, byte for byte: it can be verified again. Of everything
-else, JSON that the pipeline writes. Both are described kind by kind in [events](events/index.md). Values of quarantines
-and dead-letter topics are opaque bytes: what did not fit is kept as it came.
+**Value.** The value of a sender's event is the body exactly as received, byte for byte, so you can verify it again. All
+other values are JSON that the pipeline writes. [Events](events/index.md) describes every kind. Values in quarantine and
+dead-letter topics are opaque bytes: a body that could not be handled is kept as received.
 
-**Key and order.** Equal keys stay in one partition, in the order of first occurrences: what a sender repeats comes
-again after what came in between. Keys begin with the integration: `acme/card/1234`. Where the thing is a person's
-e-mail address, the key holds 16 hex digits of its SHA-256, which hides it from a glance and no more.
+**Key and order.** Records with equal keys are in one partition, in the order in which their events first arrived. If a
+sender repeats an event, the repeat comes after the events in between. Keys begin with the integration:
+`acme/card/1234`. If an event is about a person's e-mail address, the key has 16 hex digits of the SHA-256 of the
+address. This hides the address from a casual reader only.
 
-**Headers.** CloudEvents 1.0 in binary mode, UTF-8; then the sender's own, as received."""
+**Headers.** The first headers are those of CloudEvents 1.0 in binary mode, in UTF-8. Then come the sender's own
+headers, as received."""
 
 _AGAIN = """\
-Signature headers of other sources are kept likewise; a shared secret never is.
+The signature headers of other sources are kept too. A shared secret is never kept.
 
-**To verify an event of Weavr's again**, compute the HMAC over the record's bytes, unchanged: `call-ref`
-(nothing where it is missing), value, `published-timestamp`, without anything between them; its base64 text is
-`signature-v2`. `pipeline events verify` does that. How old the timestamp is says nothing by then.
+**To verify an event of Weavr again**, use `pipeline events verify`. It computes the HMAC over the unchanged bytes of
+the record: `call-ref` (empty if missing), the value, and `published-timestamp`, without separators. The result in
+base64 must equal `signature-v2`. Do not check the age of the timestamp: the event may be in the topic for a long time.
 
 ## Table
 
-**Sensitive** topics hold bearer secrets (pre-signed URLs, step-up tokens) or bodies that nobody could read: give few
-the right to read them. A retention of minutes holds because segments are closed early."""
+**Sensitive** topics contain bearer secrets (pre-signed URLs, step-up tokens), or bodies that the pipeline could not
+read. Let only few people and services read them. A retention of minutes takes effect in time, because such topics close
+their segments early."""
 
 _MADE = """\
-Configuration makes two more kinds: `webhook-events.<source>`, the events of a configured source (body as received,
-`ce_type` as configured), and `<group>.dead-letter`, what a subscriber's group gave up: value and headers unchanged,
-with `dlq_*` headers that say where from and why. Guard the second like the topics that its group reads."""
+There are two more kinds of topics, whose names depend on your configuration:
+
+- `webhook-events.<source>` has the events of a configured source: the body as received, and `ce_type` as configured.
+- `<group>.dead-letter` has the records that a subscriber's group could not handle, with unchanged value and headers.
+  Additional `dlq_*` headers say where the record comes from and why it is here. Protect this topic like the topics that
+  the group reads."""
 
 
 def render() -> str:

@@ -1,4 +1,4 @@
-"""Base classes of errors. Each class means one reaction of the runner, wherever it is raised.
+"""Base classes of errors. The class of an error alone decides what the runner does with it.
 
 The package that uses a library translates its exceptions, with ``raise ... from``. Operators read a ``message``; a
 partner may receive it. It names the field, the limit, the rule and what to do. It never holds a card number, a token,

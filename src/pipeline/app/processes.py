@@ -64,7 +64,10 @@ class Process:
             await self.measured.wait()
 
     def ask_to_stop(self) -> None:
-        """Ask it to stop. The message on the channel is not a signal, so it never counts as a second one."""
+        """Ask it to stop.
+
+        A ready process gets a message and no signal: it may have got a signal already, and a second one would kill it.
+        """
         if self.was_ready and self.writer is not None and not self.writer.is_closing():
             self.writer.write(STOP)
         elif not self.ended.done():

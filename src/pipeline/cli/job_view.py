@@ -51,7 +51,8 @@ State = Literal[
     "confirmed",
     "closed",
 ]
-"""The state of a job; ``completed`` and ``failed`` are not notified yet; the last three are final (see cli.md)."""
+"""The state of a job (see cli.md). A ``completed`` or ``failed`` job still has to notify its partner. The last three
+states are final."""
 
 
 class NotFound(PermanentError):

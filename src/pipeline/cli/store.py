@@ -35,7 +35,7 @@ def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.IntRange(1, _MOST_HOURS),
         default=24,
         show_default=True,
-        help="Skip objects that were written in the last hours: running workers may still use them.",
+        help="Skip objects that are younger than this: running workers may still use them.",
     )(function)
     return click.option(
         "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only findings of this kind. Repeatable."
@@ -44,7 +44,7 @@ def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def store() -> None:
-    """Find orphans and leftovers in the job store, and delete them. Never anything that an open job needs."""
+    """Find orphans and leftovers in the job store, and delete them. Objects that an open job needs always stay."""
 
 
 @store.command(epilog="Example: pipeline store check --json")
@@ -71,14 +71,14 @@ Without --yes, nothing changes. Foreign objects are deleted only with --kind for
 def clean(setup: Setup, *, kinds: tuple[Kind, ...], hours: int, order: Order, as_json: bool) -> None:
     """Delete the objects that `store check` finds. A dry run, unless you give --yes.
 
-    It may be interrupted and repeated, while workers run. The audit log gets an entry for each
+    You may run it while workers run, interrupt it, and repeat it. The audit log gets an entry for each
     1,000 deleted objects.
     """
     asyncio.run(_Look(setup, kinds or _SAFE, hours, as_json).run(order))
 
 
 class _Look:
-    """One search through the store, which deletes its findings if the operator says so."""
+    """One search of the store. It deletes its findings if the operator asks for it."""
 
     def __init__(self, setup: Setup, kinds: tuple[Kind, ...], hours: int, as_json: bool) -> None:  # noqa: FBT001
         self._setup = setup
@@ -89,10 +89,10 @@ class _Look:
         self._bytes = 0
 
     async def run(self, order: Order | None) -> int:
-        """Return how many objects were found; delete them, if it is no dry run.
+        """Return how many objects were found. Delete them, unless it is a dry run.
 
         Args:
-            order: What the operator gave; None: only look.
+            order: The operator's options; None: only search.
         """
         settings = self._setup.settings()
         async with AsyncExitStack() as stack:

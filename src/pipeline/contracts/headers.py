@@ -24,7 +24,7 @@ CLIENT_HEADER = "pipeline_client"
 """Record header with the client address of a webhook. Only records from which AUDIT builds an event have it."""
 
 VERIFIED_BY_HEADER = "pipeline_verified_by"
-"""Record header with the proof that a webhook is authentic, e.g. a key's id. AUDIT handles records that have it."""
+"""Record header that names what proved a webhook authentic, e.g. a key's id. AUDIT handles only records with it."""
 
 FACTS_HEADER = "pipeline_facts"
 """Record header with facts about the webhook for its audit event, as a JSON object: counts, ids, times."""

@@ -272,12 +272,15 @@ class JobStore(NotificationStore):
         await self.delete_known([*parts, *(ref.marker(kind, one) for one in deadlines for kind in kinds)])
 
     async def drop_urls(self, ref: JobRef, at: datetime) -> list[datetime]:
-        """Erase the signed URLs of an attempt that are no longer needed; return its announcements' deadlines.
+        """Erase the signed URLs of an attempt that are no longer needed, and return its announcements' deadlines.
 
-        Announcements hold URLs, and so do the receipts of announcements that waited. A wait that is not over keeps its
-        receipt. An announcement that came after the outcome keeps its URLs until the partner is notified once more, or
-        they expire. In both cases, the deadline watch calls this again: when it deletes the attempt's parts, or, if
-        there are none, after an hour. A damaged object stays.
+        Announcements contain URLs, and so do the receipts of announcements that waited. Some URLs are still needed:
+
+        - those in the receipt of an announcement that still waits,
+        - those of an announcement that came after the outcome, until the partner is notified again or they expire.
+
+        So the deadline watch calls this again: when it deletes the attempt's parts or, if there are none, after an
+        hour. A damaged object is left as it is.
         """
         keys = await self.keys(ref.root)
         return await self._drop_urls(ref, at, keys, decided=await self._decided_at(ref))

@@ -27,9 +27,9 @@ _ASK_BEFORE: Final = 1.0
 _LOOK_BEFORE: Final = 0.5
 """Workers read the wishes this long before the period begins. Clocks may differ by the time in between."""
 _AHEAD: Final = 1.0
-"""Time for storing a wish."""
+"""A worker begins to store its wish this long before the wish must be stored."""
 _HEADROOM: Final = 1.25
-"""A worker wishes this much more than it used."""
+"""A worker wishes for its recent rate times this factor."""
 _LEAST: Final = 20
 """Minimum wish of a worker, in thousandths of the limit."""
 _ALL: Final = 1000
@@ -38,7 +38,7 @@ _IDLE_PERIODS: Final = 2
 _DELETE_EVERY: Final = 16
 """Number of objects deleted with one request."""
 _STALE_PERIODS: Final = 100
-"""Age from which on an object is taken as left from a killed worker."""
+"""An object older than this many periods was left by a killed worker."""
 _RETRY_SECONDS: Final = 0.25
 """Pause after a failure of the store."""
 
@@ -48,14 +48,14 @@ _FIRST: Final = "first"
 
 @dataclass(frozen=True, slots=True)
 class _Time:
-    """The machine's clock beside the monotonic one."""
+    """The same moment by the machine's clock and by the monotonic clock."""
 
     wall: float
     monotonic: float
 
     @property
     def period(self) -> int:
-        """The number of the period."""
+        """The number of the current period."""
         return int(self.wall // PERIOD_SECONDS)
 
     def begin(self, period: int) -> float:
@@ -64,17 +64,19 @@ class _Time:
 
 
 class RateShares:
-    """Sets the shares of one worker's paces; run it beside the stages.
+    """Sets one worker's shares of the limits. Run it beside the stages.
 
     Time is divided into periods of four seconds. Before a period begins, each worker that has cards stores its wish for
-    the period, then all look at the wishes and compute the same shares, which add up to 1. A worker that comes in the
-    middle of a period has no share of it, except that the first one of all takes a period whole that nobody else has.
+    the period. Then every worker reads all wishes and computes the same shares, which add up to 1.
+
+    A worker that starts in the middle of a period has no share of that period. But if no worker has a share of it, the
+    first worker to ask gets the rest of the period for itself.
 
     Args:
-        store: All workers have the same one.
-        paces: Those with a limit, by integration.
-        clock: The machine's clock, aware.
-        monotonic: Seconds; they never go back.
+        store: The object store that all workers use.
+        paces: The paces that have a limit, by integration.
+        clock: The machine's clock (aware).
+        monotonic: Returns the seconds of a clock that never goes back.
         worker: Name of this worker, 16 hex digits; default: a random one.
     """
 
@@ -94,12 +96,12 @@ class RateShares:
         self._worker = worker or secrets.token_hex(8)
 
     async def run(self) -> NoReturn:
-        """Serve until cancelled."""
+        """Store wishes and set shares until cancelled."""
         divisions = [_Division(self._store, name, pace, self._now, self._worker) for name, pace in self._paces.items()]
         async with asyncio.TaskGroup() as group:
             for division in divisions:
                 group.create_task(division.serve())
-            await asyncio.Event().wait()  # even without any pace: if a service ends, its process stops
+            await asyncio.Event().wait()  # do not return even without a pace: if a service ends, its process stops
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _now(self) -> _Time:
@@ -136,7 +138,7 @@ class _Division:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _wait_for_cards(self) -> None:
-        """Wait until there is a card; meanwhile delete this worker's objects."""
+        """Delete this worker's objects, and wait until there is a card."""
         if self._mine:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_IDLE_PERIODS * PERIOD_SECONDS):
@@ -145,9 +147,9 @@ class _Division:
         await self._pace.demand.wait()
 
     async def _take_first(self) -> None:
-        """Take the whole current period, if no worker has a share of it.
+        """Take the rest of the current period, if no other worker has a wish for it.
 
-        A wish of this worker for the same period came too late: it has no share of it either.
+        A wish of this worker itself does not matter: it came too late for a share.
         """
         now = self._now()
         if any(self._worker not in key for key in await self._keys(now.period)):
@@ -158,13 +160,13 @@ class _Division:
             self._pace.grant(Grant(self._now().monotonic, now.begin(now.period + 1), 1.0))
 
     async def _take_part(self) -> None:
-        """Store wishes and read shares, period by period, until there are no cards for some periods."""
+        """Store a wish and compute the share for each period, until there have been no cards for some periods."""
         pace, idle, wish, last = self._pace, 0, _ALL, 0
         sent, since = pace.sent, self._now().monotonic
         while idle < _IDLE_PERIODS:
             now = self._now()
             if last > now.period + 2:
-                return  # the clock was set back: begin again
+                return  # the machine's clock was set back: begin again
             period = max(math.floor((now.wall + _ASK_BEFORE) / PERIOD_SECONDS) + 1, last + 1)
             if last:
                 await self._sleep_until(period * PERIOD_SECONDS - _ASK_BEFORE - _AHEAD)
@@ -178,7 +180,7 @@ class _Division:
                 sent, since = pace.sent, now.monotonic
             last = period
             in_time = await self._wished(period, wish)
-            if period > self._now().period + 1:  # too late for the period in between
+            if period > self._now().period + 1:  # it is too late to wish for the period before it
                 await self._sleep_until((period - 1) * PERIOD_SECONDS)
                 await self._take_first()
             if in_time:
@@ -190,7 +192,7 @@ class _Division:
             await self._delete_mine()
 
     async def _wished(self, period: int, wish: int) -> bool:
-        """Store a wish; return whether it was stored in time."""
+        """Store a wish, and return whether it was stored in time."""
         key = f"{self._folder(period)}{self._worker}.{wish:04d}"
         self._mine.append((period, key))
         await self._store.create(key, self._worker.encode())
@@ -213,7 +215,7 @@ class _Division:
         self._pace.grant(Grant(begin, begin + PERIOD_SECONDS, mine, phase=min(before, 1.0)))
 
     async def _clean(self) -> None:
-        """Delete, once, the objects of killed workers."""
+        """Delete the objects that killed workers have left. It does so only once."""
         if self._cleaned:
             return
         self._cleaned = True
@@ -240,9 +242,10 @@ class _Division:
 
 
 def fair_shares(wishes: Mapping[str, int]) -> dict[str, float]:
-    """Divide 1 among workers by their wishes in thousandths. A larger wish never gets less than a smaller one.
+    """Return each worker's share of the limit, given the wishes in thousandths. The shares add up to 1.
 
-    If all wishes are met, the rest is divided evenly.
+    No worker gets more than its wish while another gets less than its own. What is left after all wishes are met is
+    divided evenly.
     """
     shares: dict[str, float] = {}
     left = 1.0

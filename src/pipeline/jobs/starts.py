@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 R = TypeVar("R", bound=Receipt)
 
 MOST_DEATHS: Final = 3
-"""After fewer deaths, the job may still be innocent."""
+"""A job fails after this many deaths of its workers. After fewer, something else may be the cause."""
 
 _NAME: Final = re.compile(r"([1-9]\d*)(\.ended)?\.json")
 _SHARED: Final = "shared"

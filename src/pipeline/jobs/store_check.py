@@ -1,7 +1,7 @@
-"""Finds what nobody needs any more in the job store: orphans, leftovers of ended jobs, what outlived its retention.
+"""Finds objects in the job store that nobody needs any more: orphans, leftovers of ended jobs, expired objects.
 
-It reads listings, and an object only where a listing cannot decide. What is younger than a given age is passed over, so
-that nothing is touched that running workers are just writing.
+It decides from listings, and reads an object only if a listing cannot decide. It skips objects that are younger than a
+given age, because running workers may still be writing them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from pipeline.jobs.job_tree import (
 from pipeline.storage import ObjectInfo
 
 Kind = Literal["part", "leftover", "marker", "expired", "probe", "foreign"]
-"""``part``: result bytes that no manifest names. ``leftover``: parts of a job that has ended. ``marker``: it names a
-job that has ended, or that does not exist. ``expired``: older than its retention. ``probe``: a check of the store was
-interrupted. ``foreign``: the pipeline makes no such name."""
+"""``part``: result bytes that no manifest names. ``leftover``: part of a job that has ended. ``marker``: names a job
+that has ended or does not exist. ``expired``: older than its retention. ``probe``: left by an interrupted check of the
+store. ``foreign``: has a name that the pipeline never makes."""
 
 KINDS: Final[tuple[Kind, ...]] = ("part", "leftover", "marker", "expired", "probe", "foreign")
 
@@ -59,14 +59,14 @@ class Finding:
 
 
 class StoreCheck:
-    """Looks through a job store. It never looks into the audit log, its checkpoints and the switches of integrations.
+    """Searches a job store. It skips the audit log, its checkpoints, and the switches of integrations.
 
     Args:
         jobs: The store.
         clock: Returns the time, in UTC.
         receipts_kept: How long the receipts of a job are kept.
         failed_parts_kept: How long the parts of failed and refused jobs are kept.
-        age: What is younger is passed over; it must be longer than any worker may be at one object.
+        age: Skip objects that are younger. It must be longer than any worker needs for one object.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class StoreCheck:
         self._markers: dict[tuple[str, UUID], list[tuple[Marker | WaitingMarker, ObjectInfo]]] = defaultdict(list)
 
     async def findings(self) -> AsyncGenerator[Finding, None]:
-        """Yield what was found. It holds the markers of all open jobs in memory, and the names of one job's objects.
+        """Yield the findings. Memory holds the markers of all open jobs, and the names of one job's objects.
 
-        It reads the markers before the jobs, and a job exists before its markers. So a job that begins meanwhile is no
-        finding.
+        A job exists before its markers, and this reads the markers before the jobs. So a marker whose job starts during
+        the search is never a finding.
         """
         async for finding in self._read_markers():
             yield finding
@@ -123,7 +123,7 @@ class StoreCheck:
                     yield _found("foreign", info)
 
     async def _all_jobs(self) -> AsyncIterator[tuple[JobRef, list[ObjectInfo]]]:
-        """Yield each job with its objects. Every server lists the objects of one folder together."""
+        """Yield each job with its objects, which every server lists together, because they share a folder."""
         first: JobRef | None = None
         objects: list[ObjectInfo] = []
         async for info in self._objects.scan("jobs/"):
@@ -165,7 +165,7 @@ class StoreCheck:
         attempts: dict[int, dict[str, ObjectInfo]],
         markers: Sequence[tuple[Marker | WaitingMarker, ObjectInfo]],
     ) -> bool:
-        """Return whether all attempts of a job have ended, and all of it is older than its retention."""
+        """Return whether all attempts of a job have ended, and all its objects are older than their retention."""
         if not all(_before(info, self._expired) for names in attempts.values() for info in names.values()):
             return False
         if not all(isinstance(marker, Marker) and marker.key.startswith("decided/") for marker, _ in markers):
@@ -173,7 +173,7 @@ class StoreCheck:
         return all(map(_end, attempts.values()))
 
     async def _orphans(self, ref: JobRef, names: dict[str, ObjectInfo]) -> list[Finding]:
-        """Return the parts that no manifest names. Only where a chunk has several, the manifest is read."""
+        """Return the parts that no manifest names. It reads a manifest only if its chunk has several parts."""
         parts: dict[tuple[str, int], list[ObjectInfo]] = defaultdict(list)
         for name, info in names.items():
             match = _PART.fullmatch(name)
@@ -196,7 +196,7 @@ class StoreCheck:
     async def _leftovers(
         self, ref: JobRef, names: dict[str, ObjectInfo], markers: Sequence[tuple[Marker | WaitingMarker, ObjectInfo]]
     ) -> list[Finding]:
-        """Return the parts of an attempt that has ended, if nothing is to delete them later."""
+        """Return the parts of an attempt that has ended, unless the pipeline will delete them itself."""
         parts = [info for name, info in names.items() if name.startswith("parts/")]
         end = _end(names)
         if not parts or end is None or not all(_before(info, self._old) for info in names.values()):
@@ -211,9 +211,10 @@ class StoreCheck:
         return []
 
     def _is_late(self, marker: Marker | WaitingMarker, info: ObjectInfo) -> bool:
-        """Return whether a marker of an attempt whose partner has confirmed should be gone.
+        """Return whether a marker should be deleted by now, given that the partner has confirmed its attempt.
 
-        Other records than those about the cards may wait: the partner may have asked for its notification once more.
+        Markers of waiting records that are not about cards may still be needed: for example, if the partner has to be
+        notified again.
         """
         if isinstance(marker, WaitingMarker):
             return marker.stage in _OF_CARDS and marker.due < self._old and _before(info, self._old)
@@ -232,12 +233,12 @@ def _job_of(key: str) -> JobRef | None:
 
 
 def _end(names: dict[str, ObjectInfo]) -> ObjectInfo | None:
-    """Return what says that an attempt has ended: its partner has confirmed, or refused for good."""
+    """Return the object that ends an attempt: the partner's confirmation, or its final refusal."""
     return names.get("confirmed.json") or names.get("refused.json")
 
 
 def _before(info: ObjectInfo, moment: datetime) -> bool:
-    """Return whether an object was written before; False if the storage does not say."""
+    """Return whether an object was written before a time. Return False if the storage does not say when."""
     return info.modified is not None and info.modified < moment
 
 

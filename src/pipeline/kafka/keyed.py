@@ -319,10 +319,12 @@ class _KeyedWork:
             self._turns.put_first(begun.flow, begun)  # write its dead letter next
 
     def _is_over(self, begun: _Begun, queues: FlowQueues[_Begun], error: PipelineError) -> bool:
-        """Handle a failed call. Return True if the record is poison; otherwise schedule another call and return False.
+        """Return whether a failed call is the last one for its record, which is now poison.
+
+        Otherwise it schedules another call.
 
         Raises:
-            PipelineError: It ends the partition's work, or the member's.
+            PipelineError: The error ends the work on the partition, or stops the member.
         """
         if isinstance(error, PermanentError):
             if begun.poison is not None:

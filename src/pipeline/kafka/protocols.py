@@ -68,14 +68,15 @@ class Lease(Protocol):
 
 
 Handle = Callable[[Record, Lease], Awaitable[None]]
-"""Does the work of one record. When it returns, everything that must be durable before the commit of its offset is.
+"""Does the work of one record. The offset may be committed once it returns, so by then its results must be durable.
 
-Records with the same key never overlap and are handled in offset order. It may raise:
-    TransientError: Called again later with ``attempt + 1``. Other keys continue; later records of this key wait.
+Records with the same key are handled one after another, in offset order. It may raise:
+    TransientError: It is called again later with ``attempt + 1``. Later records of this key wait; other keys continue.
     PermanentError: The record is dead-lettered with the reason.
-    Overloaded: Called again later. This is not counted as an attempt.
-    LeaseLost: Called again later if this member still has the partition, not counted as an attempt; else dropped.
-    FatalError: The process stops. So does any other exception.
+    Overloaded: It is called again later. This is not counted as an attempt.
+    LeaseLost: It is called again later if this member still has the partition; otherwise the record is dropped. This is
+        not counted as an attempt.
+    FatalError: The process stops. So it does after any other exception.
 """
 
 FlowOf = Callable[[Record], str]

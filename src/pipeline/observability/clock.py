@@ -43,7 +43,7 @@ class CheckedClock:
 
     Each comparison is with a *witness*: Kafka, through its times of appended records, or a partner, through the
     ``Date`` headers of its answers. The clock counts as wrong while at least one witness differs by more than
-    :data:`BOUND` and none agrees. So one wrong witness, whether a partner or a broker, stops nothing if another agrees.
+    :data:`BOUND` and none agrees. So a single wrong witness does no harm while another one agrees with the machine.
 
     Args:
         now: The machine's clock, in UTC.

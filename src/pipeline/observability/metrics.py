@@ -28,7 +28,7 @@ GAUGES_NOT_SUMMED: Final[Mapping[str, Combine]] = {
     "process_max_fds": min,
     "process_start_time_seconds": min,
 }
-"""For an ingress of several processes: gauges whose sum makes no sense. Each shows the value of one process."""
+"""Gauges whose sum over the processes of an ingress makes no sense. Each shows the value of one process."""
 
 
 class KafkaMetrics:
@@ -57,16 +57,16 @@ class KafkaMetrics:
 
     def _publishing(self) -> None:
         self.publish_seconds = self._histogram(
-            "publish_seconds", "From handing a record over to the acknowledgement of every in-sync replica", "topic"
+            "publish_seconds", "Seconds from sending a record until every in-sync replica has acknowledged it", "topic"
         )
         self.kafka_connected = self._gauge(
-            "kafka_connected", "1 if a broker answered the publisher within the last seconds; 0 if not"
+            "kafka_connected", "1 if a broker answered the publisher in the last few seconds, 0 if not"
         )
-        self.kafka_connected.set(float("nan"))  # 0 would raise an alarm in a process without a publisher
+        self.kafka_connected.set(float("nan"))  # 0 would raise an alarm in processes without a publisher
         self.publish_failures = self._counter(
             "publish_failures", "Publications that ended without an acknowledgement, by error code", "topic", "code"
         )
-        self.sends_in_flight = self._gauge("sends_in_flight", "Records handed over and not yet acknowledged")
+        self.sends_in_flight = self._gauge("sends_in_flight", "Records sent and not yet acknowledged")
 
     def _consuming(self) -> None:
         self.consumer_lag = self._gauge(
@@ -85,23 +85,23 @@ class KafkaMetrics:
         )
         self.consumer_in_flight = self._gauge("consumer_in_flight", "Records being handled now", "stage")
         self.consumer_handle_seconds = self._histogram(
-            "consumer_handle_seconds", "Time of one call of a handler", "stage", buckets=_SLOW
+            "consumer_handle_seconds", "Seconds that one call of a handler took", "stage", buckets=_SLOW
         )
         self.consumer_retries = self._counter(
             "consumer_retries", "Records that will be handled again, by error code", "stage", "code"
         )
         self.consumer_dead_letters = self._counter(
-            "consumer_dead_letters", "Records put into a dead-letter topic, by error code", "stage", "topic", "code"
+            "consumer_dead_letters", "Records moved to a dead-letter topic, by error code", "stage", "topic", "code"
         )
         self.consumer_commits = self._counter(
             "consumer_commits", "Commits of offsets by result (ok, failed)", "stage", "result"
         )
         self.consumer_rebalances = self._counter(
-            "consumer_rebalances", "Assignments of partitions that this member was given", "stage"
+            "consumer_rebalances", "Partition assignments that this member has received", "stage"
         )
         self.consumer_left_uncommitted = self._counter(
             "consumer_left_uncommitted",
-            "Offsets begun and not committed when a partition was lost: their records may be handled again",
+            "Records that were started but not committed when their partition was lost; they may be handled again",
             "stage",
         )
         self.consumer_paused = self._gauge("consumer_paused", "Partitions paused by back-pressure", "stage")
@@ -119,23 +119,23 @@ class SubscriberMetrics(KafkaMetrics):
 
     def _repeat_rule(self) -> None:
         self.subscriber_repeats = self._counter(
-            "subscriber_repeats", "Repeats of events, not handled again (the repeat rule)", "stage", "topic"
+            "subscriber_repeats", "Repeated events that the repeat rule skipped", "stage", "topic"
         )
         self.subscriber_passed_over = self._counter(
-            "subscriber_passed_over", "Events of a type that has no handler", "stage", "topic"
+            "subscriber_passed_over", "Events skipped because their type has no handler", "stage", "topic"
         )
         self.subscriber_window_cuts = self._counter(
             "subscriber_window_cuts",
-            "Event ids forgotten by number before their time was over: a later repeat is handled again",
+            "Event ids forgotten early because the window was full; a later repeat of these events is handled again",
             "stage",
             "topic",
         )
         self.subscriber_window_ids = self._gauge(
-            "subscriber_window_ids", "Event ids remembered of a partition", "stage", "topic", "partition"
+            "subscriber_window_ids", "Event ids remembered for a partition", "stage", "topic", "partition"
         )
         self.subscriber_window_seconds = self._histogram(
             "subscriber_window_seconds",
-            "Time to read again what a partition's window needs, before its first record is handled",
+            "Seconds to read a partition's window of event ids again before its first record is handled",
             "stage",
             buckets=_SLOW,
         )
@@ -160,22 +160,22 @@ class Metrics(KafkaMetrics):
     def _ingress(self) -> None:
         self.ingress_requests = self._counter(
             "ingress_requests",
-            "Webhook requests by what they were answered and why; integration is 'unknown' where the path names none",
+            "Webhook requests by answer and reason; integration is 'unknown' if the path belongs to no integration",
             "integration",
             "status",
             "reason",
         )
         self.ingress_request_seconds = self._histogram(
-            "ingress_request_seconds", "From the first byte of a webhook's body to the answer", "integration"
+            "ingress_request_seconds", "Seconds from the first byte of a webhook's body to the answer", "integration"
         )
         self.ingress_alarms = self._counter(
             "ingress_alarms",
-            "What somebody must look at before events are lost: unverified, no_active_secret, unsigned_path, "
-            "unknown_path, quarantined, too_large, source_overloaded",
+            "Requests that an operator must look at before events are lost, by kind (unverified, no_active_secret, "
+            "unsigned_path, unknown_path, quarantined, too_large, source_overloaded)",
             "integration",
             "kind",
         )
-        self.ingress_connections = self._gauge("ingress_connections", "Open connections of senders of webhooks")
+        self.ingress_connections = self._gauge("ingress_connections", "Open connections from webhook senders")
         self.ingress_connections_closed = self._counter(
             "ingress_connections_closed",
             "Idle connections closed because ingress.max_connections was reached",
@@ -187,11 +187,11 @@ class Metrics(KafkaMetrics):
         )
         self.ingress_process_ends = self._counter(
             "ingress_process_ends",
-            "Processes of `pipeline ingress --processes N` that ended without being asked to, and were replaced",
+            "Processes of `pipeline ingress --processes N` that ended unexpectedly and were replaced",
         )
-        self.ingress_in_flight = self._gauge("ingress_in_flight", "Webhook requests in work", "integration")
+        self.ingress_in_flight = self._gauge("ingress_in_flight", "Webhook requests being handled now", "integration")
         self.ingress_bytes_in_flight = self._gauge(
-            "ingress_bytes_in_flight", "Bytes of bodies of the webhook requests in work", "integration"
+            "ingress_bytes_in_flight", "Bytes of the bodies of webhook requests being handled now", "integration"
         )
 
     def _jobs(self) -> None:
@@ -204,18 +204,18 @@ class Metrics(KafkaMetrics):
         )
         self.announcement_conflicts = self._counter(
             "announcement_conflicts",
-            "Announcements that contradict the first one of their job (merchant, record count) and are not used",
+            "Announcements ignored because they contradict the first one of their job (merchant, record count)",
             "integration",
         )
         self.chunks = self._counter(
             "chunks",
-            "Chunks by result (done, found: finished before a restart, shared: handed out to all workers, republished: "
-            "handed out once more)",
+            "Chunks by result (done, found: finished before a restart, shared: published for any worker, republished: "
+            "published again)",
             "integration",
             "result",
         )
         self.chunk_seconds = self._histogram(
-            "chunk_seconds", "Time of the processor for one chunk", "integration", buckets=_SLOW
+            "chunk_seconds", "Seconds that the processor took for one chunk", "integration", buckets=_SLOW
         )
         self.cards = self._counter("cards", "Cards decided by status (ok, failed)", "integration", "status")
         self.deadline_seconds_left = self._histogram(
@@ -226,42 +226,42 @@ class Metrics(KafkaMetrics):
         )
         self.deadline_seconds_left_min = self._gauge(
             "deadline_seconds_left_min",
-            "Seconds before the nearest deadline of a job that nobody has decided, negative when passed; NaN when "
-            "there is none, and where no deadline watch runs. Only jobs of configured integrations count",
+            "Seconds until the nearest deadline of an undecided job; negative once it has passed; NaN if there is no "
+            "such job or no deadline watch runs here. Only jobs of configured integrations count",
         )
         self.deadline_seconds_left_min.set(float("nan"))  # 0 would raise an alarm in every other process
         self.deadline_watch_failing = self._gauge(
             "deadline_watch_failing",
-            "Due jobs that the deadline watch could not handle in its last look; at least 1 if it could not look: "
-            "nobody fails them at their deadline, and what is known of deadlines may be as of an earlier look",
+            "Due jobs that the deadline watch could not handle in its last round; at least 1 if the round failed. If "
+            "not 0, nobody fails these jobs at their deadline, and the metrics of deadlines may be out of date",
         )
         self.jobs_parked = self._counter(
             "jobs_parked",
             "Jobs parked by a stage, by error code: they wait in the job store for their next try; integration is "
-            "'unknown' where the settings lack it",
+            "'unknown' if it is not in the settings",
             "integration",
             "stage",
             "code",
         )
         self.jobs_waiting = self._gauge(
             "jobs_waiting",
-            "Parked jobs by the error code they wait because of; integration is 'unknown' where the settings lack it. "
-            "Only where a deadline watch runs",
+            "Parked jobs by the error code that parked them; integration is 'unknown' if it is not in the settings. "
+            "Only the process with the deadline watch shows it",
             "integration",
             "code",
         )
         self.integration_paused = self._gauge(
-            "integration_paused", "1 while an operator has paused the integration: its jobs wait untried", "integration"
+            "integration_paused", "1 while an operator has paused the integration and its jobs wait", "integration"
         )
         self.parked_overdue_seconds = self._gauge(
             "parked_overdue_seconds",
-            "Seconds since the earliest parked job of a configured integration was due and was not published to its "
-            "topic; 0 when none is late",
+            "How many seconds the earliest parked job of a configured integration is overdue: it is due, but not yet "
+            "published to its topic. 0 if none is overdue",
         )
-        self.open_jobs = self._gauge("open_jobs", "Jobs under a deadline whose partner is not notified yet")
+        self.open_jobs = self._gauge("open_jobs", "Jobs with a deadline whose partner is not notified yet")
         self.open_jobs_unconfigured = self._gauge(
             "open_jobs_unconfigured",
-            "Open jobs of integrations that this process does not have in its settings: nobody works on them",
+            "Open jobs of integrations that are not in the settings of this process: nobody works on them",
             "integration",
         )
 
@@ -281,15 +281,15 @@ class Metrics(KafkaMetrics):
         )
         self.circuit_open = self._gauge(
             "circuit_open",
-            "Hosts of an integration that failed at the last calls, by purpose (input, result, callback, cards): jobs "
-            "wait untried, but for a probe every 30 s",
+            "Hosts of an integration whose last calls failed, by purpose (input, result, callback, cards): their jobs "
+            "wait, except for one probe every 30 s",
             "integration",
             "purpose",
         )
         self.card_rate_level = self._gauge(
             "card_rate_level",
-            "Share of its rate at which this worker sends cards to the card service; below 1 after the service asked "
-            "for fewer",
+            "Share of its full rate at which this worker sends cards to the card service; below 1 after the service "
+            "has asked for fewer requests",
             "integration",
         )
         self.callback_answers = self._counter(
@@ -299,15 +299,20 @@ class Metrics(KafkaMetrics):
             "result",
             "code",
         )
-        self.callback_seconds = self._histogram("callback_seconds", "Time of one callback request", "integration")
+        self.callback_seconds = self._histogram(
+            "callback_seconds", "Seconds that one callback request took", "integration"
+        )
         self.token_usable = self._gauge(
-            "token_usable", "1 if callbacks can be authenticated, as far as is known; 0 if not", "integration"
+            "token_usable", "1 if the callback token is usable, as far as is known; 0 if not", "integration"
         )
         self.token_seconds_left = self._gauge(
-            "token_seconds_left", "Seconds before the callback token expires, NaN when unknown", "integration"
+            "token_seconds_left", "Seconds until the callback token expires, NaN if unknown", "integration"
         )
         self.store_op_seconds = self._histogram(
-            "store_op_seconds", "Time of one call of the job store by operation and result (ok, failed)", "op", "result"
+            "store_op_seconds",
+            "Seconds that one call of the job store took, by operation and result (ok, failed)",
+            "op",
+            "result",
         )
 
     def _audit(self) -> None:
@@ -315,19 +320,19 @@ class Metrics(KafkaMetrics):
         self.audit_segments = self._counter("audit_segments", "Segments written to the audit log")
         self.audit_window_cuts = self._counter(
             "audit_window_cuts",
-            "Event ids forgotten because the window of known ids was full; a later repeat shows twice",
+            "Event ids forgotten because the window of known ids was full; a later repeat of these events shows twice",
         )
 
     def _process(self, version: str) -> None:
         self.clock_offset_seconds = self._gauge(
             "clock_offset_seconds",
-            "By how much this machine's clock is ahead of a witness: kafka (append times), or the partner of an "
+            "Seconds by which this machine's clock is ahead of a witness: kafka (append times), or the partner of an "
             "integration (Date headers of its answers to callbacks)",
             "witness",
         )
         ProcessCollector(registry=self.registry)
         self.loop_lag_seconds = self._histogram(
-            "loop_lag_seconds", "By how much the event loop woke a sleeper too late"
+            "loop_lag_seconds", "Seconds by which the event loop woke a sleeping task too late"
         )
-        self.build_info = self._gauge("build_info", "Always 1; the label says what runs", "version")
+        self.build_info = self._gauge("build_info", "Always 1; the label names the running version", "version")
         self.build_info.labels(version=version).set(1)

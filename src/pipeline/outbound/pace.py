@@ -1,4 +1,4 @@
-"""How many requests a second a process sends to a service: at most a limit, fewer when the service asks for it."""
+"""The rate at which a process sends requests to a service: at most a limit, and less if the service asks for it."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from pipeline.observability import Metrics, get_logger
 log = get_logger(__name__)
 
 _CREDIT_SECONDS: Final = 0.1
-"""Requests that are late by less than this are made up for: timers and busy loops are not exact. So a burst is at most
-a tenth of a second's requests."""
+"""Sending catches up on delays shorter than this, because timers and busy loops are not exact. So a burst has at most
+as many requests as the rate allows in this time."""
 _FALL: Final = 0.7
-"""What is left of the rate after a fall."""
+"""The rate after a fall, as a share of the rate before it."""
 _FALL_SECONDS: Final = 1.0
-"""Least time between two falls: answers to requests that were under way at a fall say nothing about the new rate."""
+"""Minimum time between two falls. Answers to requests that were sent before a fall say nothing about the new rate."""
 _RISE_PER_SECOND: Final = 0.05
-"""What the rate gains a second, as a share of the limit."""
+"""How much the rate rises each second, as a share of the limit."""
 _LOWEST: Final = 0.01
-"""Share of the limit below which the rate does not fall: so it finds out that the service works again."""
+"""The rate never falls below this share of the limit, so that the process notices when the service works again."""
 _FORGOTTEN: Final = 2.0
-"""Without a limit, a rate that rose to this multiple of the one that was too high bounds nothing any more."""
+"""Without a limit, the rate is unbounded again once it has risen to this multiple of the rate that was too high."""
 _LOOK_SECONDS: Final = 0.05
-"""Longest sleep of a request that waits, because its turn may come sooner than expected."""
+"""Longest sleep of a waiting request. Then it looks again, because its turn may come sooner than expected."""
 _WINDOW_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A share of the limit for a time of the monotonic clock.
+    """A share of the limit for a period of the monotonic clock.
 
     Attributes:
-        begin: From when.
-        end: Until when.
-        share: Of the limit, up to 1.
-        phase: What part of the time between two requests the first one waits, unless the last grant ended at ``begin``.
-            So processes that begin together do not send their first requests all at once.
+        begin: When the period begins.
+        end: When the period ends.
+        share: Share of the limit, up to 1.
+        phase: How long the first request waits, as a share of the time between two requests. So processes that begin
+            together do not send their first requests all at once. It has no effect if the last grant ended at ``begin``.
     """
 
     begin: float
@@ -52,23 +52,25 @@ class Grant:
 class Pace:
     """The rate at which one process sends requests to one service.
 
-    With a limit, requests are spread evenly. When the service asks to slow down, the rate falls by 30 %, and rises by
-    5 % of the limit a second; a pause that the service asks for applies to all requests. Without a limit nothing is
-    bounded until the service asks; then the same holds for the rate of the last second, until it has doubled.
+    With a limit, requests are spread evenly. If the service asks to slow down, the rate falls by 30 %, and then rises
+    by 5 % of the limit each second. If the service asks for a pause, the pause applies to all requests.
+
+    Without a limit, the rate is unbounded until the service asks to slow down. Then the rate of the last second takes
+    the place of the limit, until the rate has risen to twice as much.
 
     Args:
-        limit: Most requests a second, all processes together; None: no bound.
-        shared: Whether other processes send requests under the same limit: without a :class:`Grant` nothing is sent.
+        limit: Most requests per second of all processes together; None: no limit.
+        shared: Whether other processes send requests under the same limit. If so, a request needs a :class:`Grant`.
         integration: For log lines and metrics.
         metrics: Shows the rate.
-        clock: Returns seconds; they never go back.
+        clock: Returns the seconds of a clock that never goes back.
         sleep: Waits the given seconds.
 
     Attributes:
-        limited: Whether :meth:`turn` is to be called before a request. Else count the request in ``sent``.
+        limited: Whether to call :meth:`turn` before each request. If not, count each request in ``sent``.
         sent: How many requests were sent.
-        demand: Set when a request waits for its turn, or got one; who grants shares clears it.
-        hungry: Whether a request had to wait because of the rate; who grants shares clears it.
+        demand: Set when a request waits for its turn, or gets it. The code that grants shares clears it.
+        hungry: Whether a request had to wait because of the rate. The code that grants shares clears it.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class Pace:
         self._show()
 
     async def turn(self) -> None:
-        """Return when a request may be sent; who asks first goes first."""
+        """Return when a request may be sent. Turns come in the order of the calls."""
         if self._shared:
             self.demand.set()
         if not self.limited:
@@ -116,7 +118,7 @@ class Pace:
             self.sent += 1
 
     def sample(self) -> None:
-        """Measure the rate; call it now and then while requests are sent without turns."""
+        """Measure the rate. Call it from time to time while requests are sent without turns."""
         begin, sent = self._window
         now = self._clock()
         if now - begin >= _WINDOW_SECONDS:
@@ -124,7 +126,7 @@ class Pace:
             self._window = now, self.sent
 
     def slow_down(self, seconds: float = 0.0) -> None:
-        """Note that the service asks for fewer requests, and for none in the next ``seconds``."""
+        """Lower the rate, because the service asks for it, and send no request in the next ``seconds``."""
         now = self._clock()
         if seconds > 0:
             self._paused_until = max(self._paused_until, now + seconds)
@@ -138,20 +140,20 @@ class Pace:
         before = self._risen(now)
         self._level = max(before * _FALL, _LOWEST)
         self._level_at = self._fell_at = now
-        self._last = max(self._last, now)  # nothing is made up for
+        self._last = max(self._last, now)  # do not catch up on the pause
         self.limited = True
         self._show()
         log.info("card_rate_lowered", integration=self._integration, share=round(self._level, 2))
 
     def grant(self, grant: Grant) -> None:
-        """Allow a share of the limit from one time to another; grants come in order and do not overlap."""
+        """Allow a share of the limit for a period. Call it with grants in order, without overlaps."""
         if self.limit and grant.share > 0 and grant.begin > self._granted_until + _CREDIT_SECONDS:
             self._last = max(self._last, grant.begin - (1.0 - grant.phase) / (self.limit * grant.share))
         self._granted_until = grant.end
         self._grants.append(grant)
 
     def _wait(self) -> float:
-        """Take a turn and return 0; or return how long to wait before asking again."""
+        """Take a turn and return 0, or return how long to wait before asking again."""
         now = self._clock()
         if now < self._paused_until:
             return self._paused_until - now
@@ -162,7 +164,7 @@ class Pace:
             return 0.0
         share, begin = self._share(now)
         rate = self._base * share * level
-        if self._base == 0:  # without a limit, only a pause was asked for
+        if self._base == 0:  # without a limit, and the service has only asked for a pause
             self.limited = False
             return 0.0
         if rate <= 0:
@@ -174,7 +176,7 @@ class Pace:
         return 0.0
 
     def _risen(self, now: float) -> float:
-        """Return the share of the limit that the service bears, as far as is known."""
+        """Raise the rate by the time that has passed, and return it as a share of the limit."""
         if self._level >= 1.0 and self.limit is not None:
             return self._level
         top = 1.0 if self.limit is not None else _FORGOTTEN
@@ -186,7 +188,7 @@ class Pace:
         return self._level
 
     def _share(self, now: float) -> tuple[float, float]:
-        """Return the share of the limit that this process has now, and since when."""
+        """Return this process's current share of the limit, and when that share began."""
         if not self._shared:
             return 1.0, float("-inf")
         while self._grants and self._grants[0].end <= now:

@@ -1,4 +1,4 @@
-"""The stand-in for an API that loads one card at a time: what the ``http`` processor talks to."""
+"""A stand-in for an API that loads one card at a time. The ``http`` processor calls it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pipeline.sandbox.settings import CardApiSettings
 CARDS_PATH: Final = "/card-api/v1/cards"
 
 _BURST_SECONDS: Final = 0.25
-"""So many seconds' requests may come at once."""
+"""A burst may have as many requests as the rate allows in this time."""
 
 
 @dataclass(slots=True)
 class CardCounts:
-    """What the card API did.
+    """Counts of the card API's requests and their results.
 
     Attributes:
-        repeats: Requests whose key was known: they had no effect again.
-        limited: Requests that came too soon after others and were answered 429.
+        repeats: Requests with a known key, which had no further effect.
+        limited: Requests above the rate, answered 429.
     """
 
     requests: int = 0
@@ -49,15 +49,15 @@ class _Said:
 
 
 def declined(number: str, share: int) -> bool:
-    """Tell whether the card API declines a card: one number in ``share``, always the same ones."""
+    """Return whether the card API declines a card. It declines one number in ``share``, always the same ones."""
     return share > 0 and zlib.crc32(number.encode()) % share == 0
 
 
 class CardApi:
-    """Loads cards, each idempotency key once.
+    """Loads cards, once for each idempotency key.
 
     Attributes:
-        counts: What it did since it began.
+        counts: Counts since its start.
     """
 
     def __init__(self, settings: CardApiSettings, *, faults: Faults) -> None:
@@ -95,7 +95,7 @@ class CardApi:
         return drop(request) if "lost" in faults else answer
 
     def _has_room(self, now: float) -> bool:
-        """Take a request into account, unless that would be more than the rate and a quarter of a second's requests."""
+        """Count a request and return True, unless it exceeds the rate and the allowed burst."""
         until = max(self._taken_until, now)
         if until > now + _BURST_SECONDS:
             return False

@@ -25,7 +25,7 @@ from pipeline.sandbox.tokens import YEAR, Tokens
 
 
 def announcement_view(announcement: Announcement, *, with_body: bool = False) -> dict[str, object]:
-    """Return one announcement. Its body holds bearer URLs, so it is shown only on request."""
+    """Return one announcement as JSON. Its body contains bearer URLs, so it is included only on request."""
     view: dict[str, object] = {
         "expires_at": iso(announcement.expires_at),
         "accepted": announcement.accepted,
@@ -38,7 +38,7 @@ def announcement_view(announcement: Announcement, *, with_body: bool = False) ->
 
 
 def job_view(ecs: Ecs, job: Job) -> dict[str, object]:
-    """Return one job, with all its data at ECS."""
+    """Return one job as JSON, with everything that ECS knows about it."""
     traffic = ecs.store.traffic
     callbacks = ecs.desk.of_job(job.guid)
     accepted = [record for record in callbacks if record.reason == "accepted"]
@@ -95,7 +95,7 @@ class TokenRequest(BaseModel):
 
 
 class Control:
-    """Routes below ``/control``. Requests and answers are JSON; an error is a 400 or 404 with ``{"error": ...}``."""
+    """Routes below ``/control``. Requests and answers are JSON. An error is a 400 or 404 with ``{"error": ...}``."""
 
     def __init__(
         self, settings: SandboxSettings, *, ecs: Ecs, card_api: CardApi, tokens: Tokens, faults: Faults
@@ -228,7 +228,7 @@ class Control:
 
 
 def _guarded(handler: Handler) -> Handler:
-    """Answer a wrong request with the problems."""
+    """Wrap a handler so that an invalid request is answered with a list of its problems."""
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         try:
@@ -258,13 +258,13 @@ _ANSWER_SECONDS: Final = 600.0
 
 
 async def send_job(control_url: str, request: JobRequest, *, wait_seconds: float = 0.0) -> dict[str, Any]:
-    """Create a job at a running sandbox and return its view, as ``GET /control/jobs/{guid}`` gives it.
+    """Create a job at a running sandbox, and return it as ``GET /control/jobs/{guid}`` does.
 
-    With ``wait_seconds``, it returns after the callback or when the time is over; then ``view["success"]`` is None.
+    With ``wait_seconds``, it waits for the callback. If the time is over first, ``view["success"]`` is None.
 
     Raises:
         TransientError: The sandbox cannot be reached.
-        PermanentError: It refuses the request.
+        PermanentError: The sandbox refuses the request.
     """
     timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
     body = request.model_dump(mode="json", exclude_unset=True)

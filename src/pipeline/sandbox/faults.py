@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Target = Literal["input", "result", "callback", "token", "cards"]
-"""The GET of an input file, the PUT of a result file, ECS's callback, its token endpoint, the card API."""
+"""Where faults occur: GET of input files, PUT of result files, ECS's callback, ECS's token endpoint, the card API."""
 
 Kind = Literal["status", "delay", "rate", "stall", "cut", "change", "lost", "expired", "whole", "wrong_etag", "answer"]
 
@@ -36,7 +36,7 @@ _TARGETS: Final[Mapping[Kind, frozenset[Target]]] = {
 
 
 class Fault(BaseModel):
-    """One fault. Faults of different kinds apply to the same answer; of one kind, the oldest applies first."""
+    """One fault. An answer can have one fault of each kind; of several faults of one kind, the oldest comes first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,11 +80,11 @@ class Faults:
         self._waiting.clear()
 
     def waiting(self) -> list[dict[str, object]]:
-        """Return the pending faults; ``left`` is the number of answers (0: until removed)."""
+        """Return the pending faults. ``left`` is the number of answers still to change (0: until removed)."""
         return [fault.model_dump(mode="json", exclude_defaults=True) | {"left": left} for fault, left in self._waiting]
 
     def take(self, target: Target, job: UUID | None = None) -> dict[Kind, Fault]:
-        """Return the faults for this answer by kind, and count them down."""
+        """Return the faults for this answer by kind, and reduce the number of answers that each has left."""
         taken: dict[Kind, Fault] = {}
         kept: list[tuple[Fault, int]] = []
         for fault, left in self._waiting:

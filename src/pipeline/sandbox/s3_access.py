@@ -1,4 +1,4 @@
-"""Which pre-signed requests the object store allows, and S3's errors, in the order and words of S3."""
+"""The checks of pre-signed requests, in the order of S3, and errors with S3's codes and messages."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ MESSAGES: Final[Mapping[int, tuple[str, str]]] = {
     500: ("InternalError", "We encountered an internal error. Please try again."),
     503: ("SlowDown", "Please reduce your request rate."),
 }
-"""The usual code and message of a status."""
+"""The usual S3 error code and message for each status."""
 
 
 class S3Error(Exception):
-    """One refusal.
+    """A refused request.
 
     Attributes:
         status: HTTP status.
-        code: What clients must match on, e.g. ``AccessDenied``.
-        fields: Further elements, in order.
-        headers: Further answer headers, e.g. ``Retry-After``.
+        code: The error code that clients must match on, e.g. ``AccessDenied``.
+        fields: Further elements of the answer, in order.
+        headers: Further headers of the answer, e.g. ``Retry-After``.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class S3Error(Exception):
         fields: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep what the answer is made of."""
+        """Take the parts of the answer."""
         super().__init__(f"{status} {code}")
         self.status = status
         self.code = code
@@ -64,7 +64,7 @@ class S3Error(Exception):
         self.headers = dict(headers or {})
 
     def response(self, request_id: str, *, head: bool = False) -> web.Response:
-        """Return the answer; one to HEAD has no body, so a client sees the status alone."""
+        """Return the answer. An answer to HEAD has no body, so the client sees only the status."""
         elements = {"Code": self.code, "Message": self.message, **self.fields, "RequestId": request_id}
         inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in elements.items())
         body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'
@@ -76,12 +76,12 @@ class S3Error(Exception):
 
 
 def access_denied(message: str, **fields: str) -> S3Error:
-    """Return a 403 AccessDenied, S3's word for very different things: message and fields tell them apart."""
+    """Return a 403 AccessDenied. S3 uses it for very different errors: only message and fields tell them apart."""
     return S3Error(403, "AccessDenied", message, fields)
 
 
 def malformed_query(message: str) -> S3Error:
-    """Return the 400 for authentication parameters that are missing or make no sense."""
+    """Return the 400 for authentication parameters that are missing or invalid."""
     return S3Error(400, "AuthorizationQueryParametersError", message)
 
 
@@ -90,11 +90,11 @@ _NEEDED = ("Algorithm", "Credential", "Signature", "Date", "SignedHeaders", "Exp
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """A request as far as its signature is concerned.
+    """The parts of a request that its signature covers.
 
     Attributes:
-        raw_path: Path as it came.
-        raw_query: Query string as it came.
+        raw_path: Path as received.
+        raw_query: Query string as received.
         headers: Values by lower-case name.
     """
 
@@ -111,13 +111,13 @@ class SignedRequest:
 
 @dataclass(frozen=True, slots=True)
 class AccessRules:
-    """What makes a pre-signed request valid.
+    """Checks pre-signed requests.
 
     Attributes:
-        credentials: The one account of this store.
-        clock: UTC now.
+        credentials: The only account of this store.
+        clock: Returns the current time in UTC.
         skew: How far ahead the signer's clock may be (S3: 15 minutes).
-        revoked: Signatures that count as expired whatever their date says.
+        revoked: Signatures that are refused as expired, whatever their date is.
     """
 
     credentials: Credentials
@@ -126,7 +126,7 @@ class AccessRules:
     revoked: Collection[str] = ()
 
     def check(self, request: SignedRequest) -> None:
-        """Return if the request is allowed. Raises S3Error with the code that S3 gives."""
+        """Raise S3Error, with the code that S3 uses, if the request is not allowed."""
         query = dict(request.query)
         stamp, expires = self._parameters(query)
         self._check_time(query["X-Amz-Signature"], stamp, expires)
@@ -173,7 +173,7 @@ class AccessRules:
             raise expired(expires, min(now, end) if revoked else end, now)
 
     def _mismatch(self, provided: str, stamp: str, canonical: str) -> S3Error:
-        # S3 does repeat all of this to the caller: it is why such a body must never be logged
+        # S3 really sends all of this back to the caller, so such a body must never be logged
         return S3Error(
             403,
             "SignatureDoesNotMatch",
@@ -189,7 +189,7 @@ class AccessRules:
 
 
 def expired(expires: int, end: datetime, now: datetime) -> S3Error:
-    """Return the refusal of a URL whose time is over."""
+    """Return the error for an expired URL."""
     fields = {"X-Amz-Expires": str(expires), "Expires": _iso(end), "ServerTime": _iso(now)}
     return access_denied("Request has expired", **fields)
 

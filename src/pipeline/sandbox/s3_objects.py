@@ -1,4 +1,4 @@
-"""How the object store receives and returns an object: conditions, ranges, checksums, faults inside a body."""
+"""How the object store receives and sends objects: conditions, ranges, checksums, faults inside a body."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MD5_BYTES: Final = 16
 
 
 def check_length(headers: Mapping[str, str], limit: int) -> None:
-    """Raise S3Error unless the body's length is announced and allowed."""
+    """Raise S3Error if the headers do not announce the body's length, or if it is too large."""
     if "transfer-encoding" in headers:
         message = "A header you provided implies functionality that is not implemented"
         raise S3Error(501, "NotImplemented", message, {"Header": "Transfer-Encoding"})
@@ -39,11 +39,11 @@ def check_length(headers: Mapping[str, str], limit: int) -> None:
 async def receive(
     request: web.Request, incoming: Incoming, timeout_seconds: float, cut: Fault | None
 ) -> AsyncIterator[int]:
-    """Write the body to disk; yield the size of each piece.
+    """Write the body to disk, and yield the size of each piece.
 
     Raises:
-        S3Error: 400 RequestTimeout, where the body stopped coming.
-        ConnectionResetError: The connection ended, or is to be cut here.
+        S3Error: The body stopped arriving (400 RequestTimeout).
+        ConnectionResetError: The connection ended, or a fault has to cut it here.
     """
     length = int(request.headers["Content-Length"])
     limit = length if cut is None else min(cut.after_bytes, length)
@@ -63,9 +63,9 @@ async def receive(
 
 
 def check_sums(request: web.Request, incoming: Incoming, *, enforce_query: bool) -> None:
-    """Raise S3Error where the body is not what the client, or the signer's URL, says.
+    """Raise S3Error if a checksum in the headers or in the signed URL does not match the body.
 
-    S3 signs ``x-amz-checksum-crc32`` in the query and ignores its value; other servers compare it (``enforce_query``).
+    S3 ignores the value of ``x-amz-checksum-crc32`` in the query. Other servers compare it (``enforce_query``).
     """
     given = request.headers.get("Content-MD5")
     if given is not None and _decoded_md5(given) != incoming.md5:
@@ -94,13 +94,13 @@ _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 class UnsatisfiableRange(Exception):
-    """The range begins at or behind the object's end."""
+    """The range begins at or after the object's end."""
 
 
 def asked_range(value: str, size: int) -> tuple[int, int] | None:
-    """Return the bytes ``[start, end)`` that a Range header asks for, or None where it is to be ignored.
+    """Return the bytes ``[start, end)`` that a Range header asks for, or None if S3 ignores the header.
 
-    S3 ignores what it cannot read, and several ranges at once. Raises UnsatisfiableRange for the answer 416.
+    S3 ignores malformed headers, and headers with several ranges. Raises UnsatisfiableRange if the answer is 416.
     """
     found = _RANGE.fullmatch(value.strip())
     if found is None or found.groups() == ("", ""):
@@ -118,14 +118,14 @@ def asked_range(value: str, size: int) -> tuple[int, int] | None:
 
 
 def matches(value: str, etag: str) -> bool:
-    """Tell whether an If-Match or If-None-Match header names this ETag; quotes may be missing, as S3 allows."""
+    """Return whether an If-Match or If-None-Match header names this ETag. As at S3, quotes may be missing."""
     names = {name.strip().strip('"') for name in value.split(",")}
     return "*" in names or etag.strip('"') in names
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Status and headers of an answer, and which bytes ``[start, end)`` follow."""
+    """Status and headers of an answer, and the bytes ``[start, end)`` of its body."""
 
     response: web.StreamResponse
     start: int
@@ -133,10 +133,10 @@ class Head:
 
 
 def head_of(request: web.Request, stored: StoredObject, *, whole: bool) -> Head:
-    """Return the head of the answer. ``whole`` ignores the range, as some gateways do.
+    """Return the head of the answer. With ``whole``, it ignores the range, as some gateways do.
 
     Raises:
-        S3Error: 412 where If-Match names another object, 416 where the range begins behind the end.
+        S3Error: 412 if If-Match names another version, 416 if the range begins after the end.
     """
     if_match = request.headers.get("If-Match")
     if if_match is not None and not matches(if_match, stored.etag):
@@ -157,7 +157,7 @@ def head_of(request: web.Request, stored: StoredObject, *, whole: bool) -> Head:
 
 
 class BodySender:
-    """Sends the body of one answer, as fast and as far as the faults allow."""
+    """Sends the body of one answer, and applies the faults that slow it down or interrupt it."""
 
     def __init__(
         self,
@@ -176,10 +176,10 @@ class BodySender:
         self._due = {kind: fault for kind, fault in faults.items() if kind in {"cut", "stall", "change"}}
 
     async def run(self) -> AsyncIterator[int]:
-        """Send; yield the size of each piece that went out."""
+        """Send the body, and yield the size of each piece sent."""
         start, end = self._head.start, self._head.end
         if self._due and self._request.transport is not None:
-            self._request.transport.set_write_buffer_limits(0)  # so that exactly these bytes are out when it happens
+            self._request.transport.set_write_buffer_limits(0)  # so that exactly these bytes are sent before the fault
         marks = {start + fault.after_bytes for fault in self._due.values()}
         position = start
         for edge in sorted({mark for mark in marks if mark < end} | {end}):
@@ -194,7 +194,7 @@ class BodySender:
         await self._head.response.write_eof()
 
     async def _interrupted(self, done: int) -> bool:
-        """Let happen what is due after so many bytes; return whether the connection is gone."""
+        """Apply the faults that are due after so many bytes. Return whether the connection is closed."""
         due = {kind: fault for kind, fault in self._due.items() if fault.after_bytes <= done}
         for kind in due:
             del self._due[kind]

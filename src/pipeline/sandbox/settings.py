@@ -1,4 +1,4 @@
-"""How the sandbox behaves."""
+"""Settings of the sandbox."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Scheme = Annotated[SharedSecretScheme | HmacScheme, Field(discriminator="kind")]
 
 
 class ObjectStoreSettings(BaseModel):
-    """The stand-in for S3."""
+    """Settings of the stand-in for S3."""
 
     model_config = _FROZEN
 
@@ -68,13 +68,13 @@ class ObjectStoreSettings(BaseModel):
     clock_skew_seconds: Seconds = Field(default=900.0, ge=0, description="How far the clock of the signer may be ahead")
 
     def model_post_init(self, _context: object) -> None:
-        """Refuse bucket names that would hide another part of the sandbox."""
+        """Refuse bucket names that would hide other paths of the sandbox."""
         if self.bucket in _RESERVED or not re.fullmatch(r"[a-z0-9][a-z0-9.-]+[a-z0-9]", self.bucket):
             raise ValueError(f"{self.bucket!r} is no bucket name, or one that the sandbox needs itself")
 
 
 class CardApiSettings(BaseModel):
-    """The stand-in for an API that loads one card at a time."""
+    """Settings of the stand-in for an API that loads one card at a time."""
 
     model_config = _FROZEN
 

@@ -1,7 +1,7 @@
-"""AWS Signature Version 4 in the query string: making and checking pre-signed URLs.
+"""AWS Signature Version 4 in the query string: make and check pre-signed URLs.
 
-Written from the AWS documentation ("Authenticating Requests: Using Query Parameters"), for the sandbox alone: the
-pipeline never signs, it only uses URLs that others signed.
+It follows the AWS documentation ("Authenticating Requests: Using Query Parameters"). Only the sandbox needs it: the
+pipeline never signs URLs, it uses URLs that ECS has signed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Pairs = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who signs."""
+    """The account that signs."""
 
     access_key: str
     secret_key: str
@@ -56,8 +56,8 @@ def presign(
 ) -> str:
     """Return a pre-signed URL whose only signed header is ``host``.
 
-    ``path`` is decoded, with a leading slash. ``expires`` counts in seconds from ``now``; S3 allows 1 to 604800. The
-    ``extra`` parameters are signed too.
+    ``path`` is decoded and begins with a slash. The URL expires ``expires`` seconds after ``now``; S3 allows 1 to
+    604800. The ``extra`` parameters are signed too.
     """
     stamp = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     query = [
@@ -76,10 +76,10 @@ def presign(
 def canonical_request(
     method: str, path: str, query: Pairs, headers: Mapping[str, str], signed_headers: Sequence[str]
 ) -> str:
-    """Return the text that is hashed and signed; the payload is not part of it (``UNSIGNED-PAYLOAD``).
+    """Return the text that is hashed and signed, without the payload (``UNSIGNED-PAYLOAD``).
 
-    The signature may be among the ``query`` parameters: it is left out. ``headers`` holds values by lower-case name;
-    those in ``signed_headers`` are used, a missing one as empty.
+    ``query`` may contain the signature, which is omitted. ``headers`` has the values by lower-case name. Only the
+    headers in ``signed_headers`` are used; a missing one is signed as empty.
     """
     unsigned = [(quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in query if name != _SIGNATURE]
     return "\n".join(
@@ -96,7 +96,7 @@ def canonical_request(
 
 
 def string_to_sign(credentials: Credentials, stamp: str, canonical: str) -> str:
-    """Return the second text of the procedure, which the signing key signs."""
+    """Return the text that the signing key signs."""
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     return "\n".join((ALGORITHM, stamp, credentials.scope(stamp[:8]), digest))
 
@@ -112,7 +112,7 @@ def encode_path(path: str) -> str:
 
 
 def decode_path(raw: str) -> str:
-    """Decode a path as it came."""
+    """Decode a path as received."""
     return unquote(raw)
 
 
@@ -122,7 +122,7 @@ def encode_query(pairs: Pairs) -> str:
 
 
 def decode_query(raw: str) -> list[tuple[str, str]]:
-    """Decode a query string; a parameter without ``=`` has an empty value, ``+`` is a space."""
+    """Decode a query string. A parameter without ``=`` has an empty value, and ``+`` is a space."""
     named = (part.partition("=") for part in raw.split("&") if part)
     return [(unquote_plus(name), unquote_plus(value)) for name, _, value in named]
 

@@ -1,4 +1,4 @@
-"""The settings and secret files that make a pipeline talk to this sandbox."""
+"""Settings blocks and secret files that connect a pipeline to a sandbox."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _KEY_BYTES: Final = 32
 
 _BLOCK: Final = """\
 [weavr.{name}]
-# the key that signs, and the one that may take over from it: `send-events --rotate-to`
+# the key that signs now, and its successor for `send-events --rotate-to`
 secrets = [{{ file = {key_file} }}, {{ file = {next_key_file} }}]
 
-# Weavr does not sign this path: here its events must come from this machine
+# Weavr does not sign this path, so its events must come from this machine
 [[weavr.{name}.unsigned_paths]]
 path = "/bulk_process_end/watch"
 source_addresses = ["127.0.0.0/8", "::1/128"]
@@ -33,13 +33,13 @@ source_addresses = ["127.0.0.0/8", "::1/128"]
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """One integration with the sandbox's ECS.
+    """Settings and secret files of one integration with the sandbox's ECS. The files have mode 0600.
 
     Attributes:
         toml: The block ``[ecs.NAME]`` with its tables.
-        webhook_secret_file: Holds the webhook secret, mode 0600.
-        token_file: Holds the callback token, mode 0600.
-        card_api_token_file: Holds the card API's bearer token, mode 0600.
+        webhook_secret_file: File of the webhook secret.
+        token_file: File of the callback token.
+        card_api_token_file: File of the card API's bearer token.
     """
 
     toml: str
@@ -61,12 +61,12 @@ def settings_snippet(
     """Write the secret files into ``folder`` and return the settings block of an integration.
 
     Args:
-        sandbox: A running one: its port is in the block.
-        name: Of the integration, e.g. ``acme``.
-        folder: Created with mode 0700 where it is missing.
+        sandbox: A running sandbox, because the block names its port.
+        name: Name of the integration, e.g. ``acme``.
+        folder: Created with mode 0700 if it is missing.
         processor: Name of the processor.
         options: The processor's options.
-        oauth: Fetch the callback token by OAuth instead of reading it from the file.
+        oauth: Whether the pipeline fetches the callback token by OAuth instead of reading it from the file.
         tables: Further tables of the integration by name, e.g. ``{"limits": {"chunk_records": 500}}``.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,12 +102,12 @@ def settings_snippet(
 
 @dataclass(frozen=True, slots=True)
 class WeavrSnippet:
-    """One integration with the sandbox's Weavr.
+    """Settings and key files of one integration with the sandbox's Weavr. The files have mode 0600.
 
     Attributes:
         toml: The block ``[weavr.NAME]`` with its tables.
-        key_file: Holds the API key that signs, mode 0600.
-        next_key_file: Holds the one that may follow it, mode 0600; the pipeline knows both.
+        key_file: File of the API key that signs.
+        next_key_file: File of the next API key. The block names both keys.
     """
 
     toml: str
@@ -119,8 +119,8 @@ def weavr_snippet(name: str, *, folder: Path) -> WeavrSnippet:
     """Write new keys into ``folder``, and return the settings block of an integration.
 
     Args:
-        name: Of the integration, e.g. ``acme``.
-        folder: Created with mode 0700 where it is missing.
+        name: Name of the integration, e.g. ``acme``.
+        folder: Created with mode 0700 if it is missing.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = folder / f"{name}-weavr-key", folder / f"{name}-weavr-next-key"
@@ -131,10 +131,10 @@ def weavr_snippet(name: str, *, folder: Path) -> WeavrSnippet:
 
 
 def parts_snippet(folder: Path) -> str:
-    """Write a new key of parts into ``folder``, and return the settings block that names it.
+    """Write a new key that encrypts parts into ``folder``, and return the settings block that names it.
 
     Args:
-        folder: Created with mode 0700 where it is missing.
+        folder: Created with mode 0700 if it is missing.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = folder / "part-key"
@@ -154,7 +154,7 @@ def cards_options(sandbox: Sandbox, name: str, *, folder: Path) -> dict[str, Jso
 
 
 def write_secret(path: Path, value: str) -> None:
-    """Write a secret into a new file of mode 0600; an existing file is replaced."""
+    """Write a secret into a new file of mode 0600. It replaces an existing file."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
         file.write(value)
@@ -177,7 +177,7 @@ def _block(name: str, table: str, values: Mapping[str, JsonValue]) -> str:
 
 
 def _toml(value: JsonValue) -> str:
-    """Render a value; JSON's strings, numbers and booleans are TOML's as well."""
+    """Render a value. TOML writes strings, numbers and booleans as JSON does."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, list):

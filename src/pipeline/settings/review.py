@@ -181,7 +181,7 @@ def _mismatched(settings: Settings) -> Iterator[str]:
 
 
 def _retention_problems(settings: Settings) -> Iterator[str]:
-    """Yield one line for each record of past work that is kept for a shorter time than a repeat may take."""
+    """Yield a problem for each setting that forgets finished work while a repeat of it can still arrive."""
     kept = {spec.topic: spec.retention_ms / _DAY_MS for spec in TOPICS if spec.dead_letter is not None}
     receipts, window = settings.retention.receipts_days, settings.audit.id_window_days
     for topic, days in kept.items():

@@ -1,4 +1,4 @@
-"""Works with any store: checks that it creates an object only once, lists in key order, and measures its calls."""
+"""Helpers for every store: check that it creates an object only once, list in key order, measure its calls."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Entry:
     """One entry of a folder.
 
     Attributes:
-        path: Key of an object, or of a folder with a slash at its end; sorting entries by it sorts the keys below them.
+        path: Key of an object, or name of a folder with a slash at its end. Entries sorted by path have sorted keys.
         size: Bytes of an object; None for a folder.
         modified: When the object was written.
     """
@@ -100,7 +100,7 @@ def _wanted(path: str, prefix: str, after: str) -> bool:
 class MeteredStore:
     """Measures each call of another :class:`~pipeline.storage.ObjectStore`, in seconds by operation and result.
 
-    It measures a stream or a listing up to the first piece: the reader decides how long the rest takes.
+    For a stream or a listing, it measures only the time to the first piece: the reader decides how long the rest takes.
     """
 
     def __init__(self, store: ObjectStore, seconds: Histogram, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -44,10 +44,10 @@ _NAMES_AT_ONCE: Final = 50_000
 """Maximum number of names of a folder held in memory while listing. A larger folder is read several times."""
 
 _ENTRIES_AT_ONCE: Final = 500
-"""Number of files whose size one thread call reads. A caller that needs only the first one waits for so many."""
+"""Number of files whose size one thread call reads. A caller that needs only the first file waits for all of them."""
 
 _FOLDERS_KEPT: Final = 10_000
-"""Folders of which a store remembers that they are durable; then it forgets them all, and flushes each once more."""
+"""How many folders a store remembers as durable. Then it forgets them all, and flushes each folder once more."""
 
 _FOLDER_RACES: Final = 100
 """How often another worker may delete a folder between its creation and the link, or an object between the link and the
@@ -66,10 +66,12 @@ _ADVICE: Final = {
 
 
 class LocalStore:
-    """A folder, shared by processes of one machine, or of several over a file system with hard links.
+    """Objects in a folder. Processes of one machine can share it, and so can machines that share its file system.
 
-    The store writes an object to a file aside, flushes it to the device (fsync), and links it to its name. The link
-    fails if the name is taken, so of two creators exactly one wins, and no reader sees half an object. Files have mode
+    A shared file system must support hard links.
+
+    The store writes an object to a temporary file, flushes it to the device (fsync), and links it to its name. The link
+    fails if the name exists, so exactly one of two creators wins, and no reader sees half an object. Files have mode
     0600, folders 0700. Blocking calls run in threads.
 
     Args:
@@ -112,7 +114,7 @@ class LocalStore:
             yield info
 
     async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
-        """See ObjectStore; in key order. It opens a folder when its turn comes."""
+        """See ObjectStore; in key order. It opens each folder only when the listing reaches it."""
         check_folder(prefix)
         async for info in walk(self._read_folder, prefix, after=after):
             yield info
@@ -166,7 +168,7 @@ class LocalStore:
         """Return whether the target holds the data; None if another worker deleted it before it was read."""
         won = self._link(aside, target)
         try:
-            # the loser syncs too: the object that it continues from must be durable
+            # the loser also syncs: the object that it continues from must be durable
             _sync_folder(target.parent)
             return won or target.read_bytes() == data
         except FileNotFoundError:
@@ -205,7 +207,7 @@ class LocalStore:
         )
 
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder durably. One that another worker has made may not be durable yet: it is flushed once, too."""
+        """Make a folder durably. It also flushes a folder that another worker made, which may not be durable yet."""
         inode = _inode(folder)
         if inode is not None and self._durable.get(folder) == inode:
             return
@@ -237,7 +239,7 @@ class LocalStore:
     def _settle_deletions(self, folder: Path) -> None:
         """Make deletions in a folder durable, and remove the folders that they left empty.
 
-        Another worker may have removed the folder right after a deletion: then that removal is made durable.
+        If another worker removed the folder right after a deletion, it makes that removal durable.
         """
         while not folder.is_dir():
             if folder == self._root:
@@ -346,7 +348,7 @@ def _inode(folder: Path) -> int | None:
 
 
 def _make_root(root: Path) -> None:
-    """Make the folder of the store, and what is missing above it, durably."""
+    """Make the folder of the store durably, with all missing folders above it."""
     for missing in [above for above in reversed(root.parents) if not above.is_dir()]:
         with contextlib.suppress(FileExistsError):
             missing.mkdir(mode=0o777)
@@ -356,7 +358,7 @@ def _make_root(root: Path) -> None:
 
 
 def _sync_above(folder: Path) -> None:
-    """Sync a folder above the store. This user may be unable to read it: then its owner made what is in it."""
+    """Sync a folder above the store, if this user may. Otherwise another user has made the folder of the store."""
     with contextlib.suppress(PermissionError):
         _sync_folder(folder)
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from pipeline.errors import PermanentError, TransientError
 
 MAX_KEY_CHARS: Final = 900
-"""S3 allows 1,024 bytes including the configured prefix; a folder allows 255 per segment."""
+"""S3 allows 1,024 bytes, which include the configured prefix. A file system allows 255 per segment."""
 
 _NAME: Final = r"[A-Za-z0-9_=+@,:~-][A-Za-z0-9_=+@,:~.-]{0,254}"
 _KEY: Final = re.compile(rf"(?:{_NAME}/)*{_NAME}")
@@ -33,7 +33,7 @@ class StoreUnavailable(TransientError):
 
 
 class StoreFull(StoreUnavailable):
-    """The storage has no room for another object. Only more room helps."""
+    """The storage is full. Only more space helps."""
 
     def __init__(self, message: str) -> None:
         """Say what failed and what to do."""
@@ -118,8 +118,8 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """Yield the objects whose key starts with ``prefix``, in order of their keys (by code point), lazily.
 
-        An object that is created or deleted meanwhile may be listed or not. Memory grows with the number of folders in
-        one folder, not with the number of objects.
+        An object that is created or deleted during the listing may be listed or not. Memory grows with the number of
+        folders in one folder, not with the number of objects.
 
         Args:
             prefix: Empty, or any beginning of a key. A prefix that ends with a slash is most efficient.
@@ -129,8 +129,8 @@ class ObjectStore(Protocol):
     def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
         """Yield the objects below a folder, lazily. A caller that stops early saves requests.
 
-        They come in the order of the server. Some servers order by key, others by folder. So the order is known only
-        between two keys whose first different segments have equal lengths: the smaller one comes first.
+        The order is that of the server: by key on some servers, by folder on others. All servers agree only about two
+        keys whose first different segments have equal lengths: the smaller key comes first.
 
         Args:
             prefix: Empty, or ending with a slash.
@@ -148,8 +148,8 @@ class ObjectStore(Protocol):
     async def replace(self, key: str, data: bytes) -> None:
         """Replace the bytes of an object durably. A reader sees either the old or the new bytes.
 
-        Use it only to erase data: the new bytes hold less than the old ones but lead to the same decisions. So it does
-        not matter which of several callers is last. If there is no object, it creates one.
+        Use it only to erase data. The new bytes must hold less than the old ones, but lead to the same decisions. So it
+        does not matter which of several callers is last. If there is no object, it creates one.
         """
         ...
 
@@ -160,7 +160,7 @@ class ObjectStore(Protocol):
     async def delete_all(self, keys: Sequence[str]) -> None:
         """Delete objects, in any order; ignore missing ones.
 
-        On S3 it is one request per 1,000 keys. After an error some may be deleted and others not: repeat the call.
+        On S3 it is one request per 1,000 keys. After an error, some objects may be deleted: repeat the call.
         """
         ...
 

@@ -36,21 +36,21 @@ _PAGE: Final = 1000
 """Objects per page of a listing, which is the server's own limit."""
 
 _RETRIES: Final = 3
-"""Immediate repetitions of one request, enough for a short hiccup. The callers retry with longer pauses."""
+"""Immediate retries of one request, for short interruptions. The callers retry with longer pauses."""
 
 _CLOSE_PAUSE_SECONDS: Final = 0.1
 """If a process ends right after the client's last call, the client's Rust runtime aborts the interpreter (exit code
 134) in up to a fifth of the runs. With this pause it never did in 60 runs (obstore 0.12)."""
 
 _CONFLICT_PAUSES: Final = (0.05, 0.2, 0.5)
-"""Seconds between the tries of a creation that was refused although no object is there."""
+"""Seconds between the tries of a creation that is refused although there is no object."""
 
 _CODE: Final = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _RETRY_SECONDS: Final = 5.0
 
 _NO_SUCH_REQUEST: Final = ("400", "405", "501")
-"""Answers of servers that do not know the bulk deletion, or not its checksum. After any other one it is tried again."""
+"""Answers of servers that do not support bulk deletion, or its checksum. After any other error, it is tried again."""
 
 _FULL: Final = ("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded")
 _INSUFFICIENT_STORAGE: Final = "507"
@@ -72,10 +72,10 @@ _ADVICE: Final = {
 
 
 class S3Store:
-    """A bucket. Creation is a PUT with ``If-None-Match: *``.
+    """Objects in a bucket. Creation is a PUT with ``If-None-Match: *``.
 
-    Each request has a timeout (``request_timeout_seconds``) and a few immediate repetitions. Reads of S3 are strongly
-    consistent; :meth:`check` detects servers whose reads are not, and servers that ignore the condition.
+    Each request has a timeout (``request_timeout_seconds``) and a few immediate retries. S3 has strongly consistent
+    reads. :meth:`check` detects servers whose reads are not, and servers that ignore the condition.
     """
 
     def __init__(self, settings: S3Settings, *, retries: int = _RETRIES) -> None:
@@ -89,7 +89,7 @@ class S3Store:
         self._client = client_of(settings, total=total, retries=retries)
         # a client for bulk deletions only: that request needs a checksum that not every server accepts
         self._bulk = client_of(settings, total=total, retries=retries, bulk=True)
-        # a read may take long: it lasts as long as bytes arrive, and its consumer (an upload) may be slow
+        # a read may take long, because its consumer (an upload) may be slow: it lasts as long as bytes arrive
         self._reading = client_of(settings, total=timedelta(days=1), retries=retries)
         self._deadline = (settings.request_timeout_seconds + 5.0) * (retries + 1)
         self._piece_deadline = settings.request_timeout_seconds + 5.0
@@ -102,9 +102,9 @@ class S3Store:
     async def create(self, key: str, data: bytes) -> bool:
         """See ObjectStore; one request, and more only if it was refused or its answer was lost.
 
-        A refusal does not decide; the object that is read back does. The client may have repeated a request whose first
-        answer was lost. S3 also refuses (409 ``ConditionalRequestConflict``) while another request for the key is under
-        way, which may still fail. So a refusal without an object is tried again.
+        After a refusal, it reads the object back, and the object decides: the client may have repeated a request whose
+        first answer was lost. If there is no object, it tries again: S3 also refuses (409
+        ``ConditionalRequestConflict``) while another request for the key is in flight, and that one may still fail.
         """
         for pause in (*_CONFLICT_PAUSES, None):
             try:
@@ -189,9 +189,9 @@ class S3Store:
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """See ObjectStore.
 
-        It makes one request for up to 1,000 objects. Beyond that, it lists the files of one folder page by page. As
-        soon as there are folders among them, it continues folder by folder (a request for each, the names of one folder
-        in memory): some servers list in the order of folders, not of keys.
+        It makes one request for up to 1,000 objects. If there are more, it lists the files of one folder page by page.
+        From the first folder among them, it continues folder by folder, because some servers list in the order of
+        folders, not of keys. This costs one request per folder, with the names of one folder in memory.
         """
         check_prefix(prefix)
         last = ""
@@ -221,7 +221,7 @@ class S3Store:
             while (page := await self._next(found)) is not None:
                 yield [_info(meta) for meta in page if meta["path"].startswith(prefix)]
                 if not page[-1]["path"].startswith(prefix) and page[-1]["path"] > prefix:
-                    return  # every server lists names with a common beginning together
+                    return  # every server lists names with a common prefix together
 
     async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
         """See ObjectStore; a request for every 1,000 objects."""
@@ -279,7 +279,7 @@ class S3Store:
                     return
         for key in keys:
             await self.delete(key)
-        # single deletions worked, so the server is available, and only lacks the bulk request
+        # single deletions worked, so the server is available and only lacks bulk requests
         self._deletes_in_bulk &= not unknown
 
     async def check(self) -> None:
@@ -307,7 +307,7 @@ class S3Store:
         except AlreadyExistsError as error:
             raise _Refused from error
         except (BaseError, FileNotFoundError) as error:
-            # without the cause: the client's text may hold signed data
+            # do not chain the client's error: its text may contain signed data
             if _missing_object(error):
                 raise ObjectNotFound(key) from None
             raise _unavailable(error, verb, key, self._name) from None
@@ -316,7 +316,7 @@ class S3Store:
 
 
 class _Refused(Exception):
-    """The server refused the creation: the name is taken, or another request for it is under way."""
+    """The server refused the creation: the object exists, or another request for it is in flight."""
 
 
 def _info(meta: ObjectMeta) -> ObjectInfo:
@@ -328,7 +328,7 @@ def _key_of(info: ObjectInfo) -> str:
 
 
 def _one_folder(page: Sequence[ObjectInfo], prefix: str) -> bool:
-    """Return whether all are files of the prefix's own folder: then every server lists them in key order."""
+    """Return whether all objects are in the prefix's own folder. Every server lists such objects in key order."""
     depth = prefix.count("/")
     return all(info.key.count("/") == depth for info in page)
 
@@ -344,7 +344,7 @@ def _missing_object(error: Exception) -> bool:
 
 
 def _unavailable(error: Exception, verb: str, key: str, bucket: str) -> StoreUnavailable:
-    """Return the error to raise, without the client's text, which may hold signed data."""
+    """Return the error to raise. It omits the client's text, which may contain signed data."""
     code, status = _found(_CODE, error), _found(_STATUS, error)
     if code in _ADVICE:
         reason = f"{_ADVICE[code]} ({code})"

@@ -24,8 +24,8 @@ def client_of(settings: S3Settings, *, total: timedelta, retries: int, bulk: boo
 
     Args:
         settings: Bucket, server and credentials.
-        total: Limit on one request with its whole answer.
-        retries: How often the client repeats a request at once after 5xx answers and lost connections.
+        total: How long one request with its whole answer may take.
+        retries: How often the client retries a request at once after 5xx answers and lost connections.
         bulk: Whether it deletes with the bulk request, even a single object.
 
     Raises:
@@ -57,7 +57,7 @@ def _certificates(file: Path) -> bytes:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
         return file.read_bytes()
-    except OSError as error:  # SSLError is one
+    except OSError as error:  # includes SSLError
         raise FatalError(
             "store_ca_unreadable",
             f"store.ca_file: {file}: the file is missing, not readable, or has no certificate in PEM",

@@ -1,4 +1,4 @@
-"""The storage of the job store and the audit log."""
+"""Settings of the storage that has the job store and the audit log."""
 
 from __future__ import annotations
 
@@ -100,4 +100,4 @@ class S3Settings(BaseModel):
 
 
 StoreSettings = Annotated[LocalSettings | S3Settings, Field(discriminator="kind")]
-"""One of the two; ``kind`` says which."""
+"""Settings of a folder or a bucket. ``kind`` says which."""

@@ -19,15 +19,15 @@ class MemoryStore:
     """A store that keeps objects in a dict. Share one instance to let two workers race.
 
     Attributes:
-        objects: Key to bytes. Tests may read and damage it.
+        objects: The bytes by key. Tests may read and damage them.
         unavailable: While True, every method raises StoreUnavailable.
-        lose_answers: How many of the next creations do their work, but raise StoreUnavailable.
-        clock: Says when an object is written.
+        lose_answers: How many of the next creations succeed, but raise StoreUnavailable.
+        clock: Returns the time at which an object is written.
         modified: When each object was written.
     """
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Make an empty store."""
         self.objects: dict[str, bytes] = {}
         self.unavailable = False
         self.lose_answers = 0
@@ -68,7 +68,7 @@ class MemoryStore:
                 yield ObjectInfo(key, len(data), self.modified.get(key))
 
     async def scan(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
-        """See ObjectStore; in the order of folders, as some servers have it."""
+        """See ObjectStore; in the order of folders, as on some servers."""
         self._reach()
         check_folder(prefix)
         found = sorted((key.split("/"), key) for key in self.objects if key.startswith(prefix))

@@ -53,7 +53,7 @@ class Status:
         cause: The cause of the answer.
         remedy: What the sender should do; the problem document contains it.
         field: The part of the request that causes it; empty for none.
-        retry: Whether the same request may succeed later. Exactly those answers are a 5xx or a 408.
+        retry: Whether the same request may succeed later. If so, the answer is a 5xx or a 408; if not, it is neither.
     """
 
     answer: Answer

@@ -5,8 +5,9 @@ with its own share: known clients, which have sent an authentic request, and all
 other unknown clients, and no single address gets the whole share of that group. Only authentic requests use up the rate
 of a source.
 
-A request is not verified until its body has arrived. Until then it gives way: at once to an authentic request of its
-source, and after a short time to a newer request of its own client, or otherwise of its own group.
+A request is not verified until its body has arrived. While it waits, it can lose its capacity to another request: at
+once to an authentic request of its source, and after a short time to a newer request of its own client, or else of its
+own group.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class IngressSettings(BaseModel):
     source_requests_per_second: Count = Field(
         default=1000,
         ge=1,
-        description="Authentic requests that one source may send per second to one ingress process, on average. It may send the requests of two seconds at once; further ones are answered with 503. A source's own requests_per_second overrides it. It does not apply to a single source, which leaves no other without room",
+        description="Authentic requests that one source may send per second to one ingress process, on average. It may send the requests of two seconds at once; further ones are answered with 503. A source's own requests_per_second overrides it. It does not apply if only one source is configured, because there is no other source to protect",
     )
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
         default=(),

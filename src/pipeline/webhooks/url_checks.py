@@ -1,6 +1,6 @@
-"""How senders check a webhook's URL before they use it, and the answer to each check. Nothing of it is published.
+"""URL checks: how senders check a webhook's URL before its first use, and our answers. No check is published.
 
-To add a check: its name in ``verification/presets.py``, a method of :class:`UrlChecks`, a row in
+To add a check, write its name in ``verification/presets.py``, a method of :class:`UrlChecks`, a row in
 docs/reference/senders.md, and tests.
 """
 
@@ -33,25 +33,25 @@ _METHODS: Final[Mapping[UrlCheck, str]] = {
     "head": "HEAD",
     "options": "OPTIONS",
 }
-"""Methods of checks that are not POST."""
+"""The method of each check that is not a POST."""
 PROVED: Final[frozenset[UrlCheck]] = frozenset({"url-verification", "eventsub", "endpoint-validation", "hub-challenge"})
-"""Checks that only somebody with the secret or the token can make."""
+"""Checks that only a sender with the secret or the token can make."""
 _MOST: Final = 4096
-"""Most characters of what is sent back: Microsoft's tokens have some hundred."""
+"""Most characters of a text to send back. Microsoft's tokens have a few hundred."""
 _MOST_PARAMETERS: Final = 64
 _ORIGIN: Final = re.compile(r"[A-Za-z0-9.:/_\[\]-]{1,253}")
 _CRC_TOKEN: Final = re.compile(r"[A-Za-z0-9+/_-]{1,256}={0,2}")
-"""Anybody may ask for its HMAC, and events are signed with the same key: so no event may be such a text."""
+"""Anybody may ask for the HMAC of such a text, and the same key signs events. So no event may be such a text."""
 _PART_OF_TOKEN: Final = re.compile(rb"[A-Za-z0-9+/_-]*={0,2}")
-"""A body that is signed together with other parts is only a part of such a text, and may be empty."""
+"""A body that the sender signs together with other parts is only a part of such a text, and may be empty."""
 _HOOK_SECRET: Final = re.compile(r"[!-~]{1,256}")
 
 
 class UrlChecked(Exception):
-    """Ends the handling of a request that is a check of the URL; the outermost frame renders the answer.
+    """Ends the handling of a request that is a URL check. The outermost frame catches it and sends the answer.
 
     Attributes:
-        check: Which check it was.
+        check: Name of the check.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class UrlChecked(Exception):
         document: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Take what to answer: a text, or a JSON document."""
+        """Take the answer: a text, or a JSON document."""
         super().__init__(check)
         self.check: Final = check
         self._content = text if document is None else json.dumps(dict(document))
@@ -70,7 +70,7 @@ class UrlChecked(Exception):
         self._headers = dict(headers or {})
 
     def response(self) -> web.Response:
-        """Return the answer. ``nosniff`` keeps browsers from reading what a stranger sent as a page."""
+        """Return the answer. ``nosniff`` stops browsers from rendering a stranger's text as a page."""
         return web.Response(
             body=self._content.encode("utf-8", "replace"),
             content_type=self._type,
@@ -79,13 +79,13 @@ class UrlChecked(Exception):
 
 
 class UrlChecks:
-    """The checks that one source answers.
+    """The URL checks that one source answers.
 
     Args:
-        names: Which ones.
+        names: Names of the checks.
         token: The verify token of ``hub-challenge``.
-        secrets: The source's secrets, with which some answers are signed.
-        requests_per_second: What ``options`` allows a sender; None: as many as it likes.
+        secrets: The source's secrets, which sign some of the answers.
+        requests_per_second: The rate that the answer to ``options`` allows; None: any rate.
     """
 
     def __init__(
@@ -103,21 +103,21 @@ class UrlChecks:
         self._rate = "*" if requests_per_second is None else str(60 * requests_per_second)
 
     def __bool__(self) -> bool:
-        """Return whether the source has any."""
+        """Return whether the source answers any check."""
         return bool(self.names)
 
     def check_head(self, method: str, query: str, headers: Headers, now: datetime) -> None:
-        """Raise UrlChecked if the head says that a request is a check. A POST must have failed verification before.
+        """Raise UrlChecked if the head shows that a request is a check. For a POST, verify it first.
 
         Args:
-            method: Of the request.
-            query: Of its URL, still encoded.
-            headers: All of them.
+            method: Method of the request.
+            query: Query of its URL, still encoded.
+            headers: All its headers.
             now: Aware datetime; decides which secret signs the answer.
 
         Raises:
-            UrlChecked: It is one.
-            SignatureRefused: It is one with a wrong token, or no secret is active.
+            UrlChecked: The request is a check.
+            SignatureRefused: The request is a check, but its token is wrong, or no secret is active to sign the answer.
         """
         for name, look in self._of_head.items():
             if name in self.names and _METHODS.get(name, "POST") == method:
@@ -127,13 +127,13 @@ class UrlChecks:
         """Raise UrlChecked if an authentic request is a check.
 
         Args:
-            request: Proved authentic.
-            headers: All of them.
-            by: Id of the secret that proved it.
+            request: An authentic request.
+            headers: All its headers.
+            by: Id of the secret that verified it.
 
         Raises:
-            UrlChecked: It is one.
-            SignatureRefused: Its signature may be the answer to a check that somebody else made.
+            UrlChecked: The request is a check.
+            SignatureRefused: A stranger may have got the signature from our answer to a check.
         """
         for name, look in self._of_body.items():
             if name in self.names:
@@ -167,7 +167,7 @@ class UrlChecks:
 
     def _hook_secret(self, _query: _Query, headers: Headers, _now: datetime) -> None:
         values = values_of(headers, "x-hook-secret")
-        # with a signature it is an event, and the secret here is another one
+        # a request with a signature is an event and no handshake, even if it has this header
         if len(values) == 1 and _HOOK_SECRET.fullmatch(values[0]) and not values_of(headers, "x-hook-signature"):
             raise UrlChecked("hook-secret", headers={"X-Hook-Secret": values[0]})
 
@@ -183,7 +183,7 @@ class UrlChecks:
         raise UrlChecked("get")
 
     def _options(self, _query: _Query, headers: Headers, _now: datetime) -> None:
-        """CloudEvents 1.0, HTTP webhooks, section 4: the sender asks for leave to send."""
+        """Answer a sender that asks for permission to send (CloudEvents 1.0, HTTP webhooks, section 4)."""
         allowed = {"Allow": ", ".join(self.methods)}
         origins = values_of(headers, "webhook-request-origin")
         if len(origins) == 1 and _ORIGIN.fullmatch(origins[0]):
@@ -212,8 +212,8 @@ class UrlChecks:
             raise UrlChecked("endpoint-validation", document={"plainToken": token, "encryptedToken": signed})
 
     def _signed_token(self, request: WebhookRequest, _headers: Headers, _by: str) -> None:
-        """The answer to ``crc-token`` is a signature of what a stranger sent: it proves nothing about such a body."""
-        signed = {request.body, request.repeated_body}  # as sent, or as it was before compression
+        """Refuse a body that may be a ``crc_token``: our answer to the check signs it for any stranger."""
+        signed = {request.body, request.repeated_body}  # as sent, and decoded
         if any(_PART_OF_TOKEN.fullmatch(one) for one in signed):
             raise SignatureRefused(Reason.URL_CHECK_TOKEN, "The body is a text that crc-token signs for anybody")
 

@@ -1,4 +1,4 @@
-"""One configured webhook, the lookup of webhooks by path, and an authentic request."""
+"""A configured webhook, its requests, and the lookup of webhooks by path."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pipeline.webhooks.verification import QuickHmac
 
 
 class Ordinary(NamedTuple):
-    """An ordinary request: authentic, and the event that its record is.
+    """The event of an authentic request that the hot path has read.
 
     Attributes:
-        record: To be published.
-        event_id: Its ``ce_id``.
-        subject: What it is about; logs may name it.
-        verified_by: What proved it authentic.
+        record: The record to publish.
+        event_id: The record's ``ce_id``.
+        subject: What the event is about; logs may name it.
+        verified_by: What proved the request authentic, such as the id of a secret.
     """
 
     record: OutgoingRecord
@@ -34,35 +34,38 @@ class Ordinary(NamedTuple):
 
 
 class HotReader(Protocol):
-    """Reads the ordinary requests of one webhook in one go, with the outcome of its verifier and its source. Pure."""
+    """Reads an ordinary request of one webhook in a single step.
+
+    The outcome is the same as with the webhook's verifier and source. It has no side effects.
+    """
 
     @property
     def paths(self) -> AbstractSet[str]:
-        """Whole paths of its requests, as they are written."""
+        """Whole paths of the requests that it reads, as they are in the request line."""
         ...
 
     @property
     def signature(self) -> QuickHmac:
-        """Verifies its requests that have a signature, as its verifier does or not at all."""
+        """Verifies requests with a signature. It agrees with the webhook's verifier, or decides nothing."""
         ...
 
     @property
     def audited_topic(self) -> TopicName | None:
-        """The topic of its records, if AUDIT can build the audit event from them; None: they have no audit event."""
+        """The topic of its records, if AUDIT builds audit events from them; None: they have no audit event."""
         ...
 
     def read(
         self, path: str, head: Mapping[bytes, bytes], body: bytes, at: datetime, *, client: str, traceparent: str
     ) -> Ordinary | None:
-        """Return an authentic event and its record, or None: then nothing is known, and the plain way decides.
+        """Return the event of an authentic request. None decides nothing: the plain path has to decide.
 
         Args:
-            path: One of its paths.
-            head: The headers, names in lower case, none of them repeated; none says that the body is encoded.
+            path: One of ``paths``.
+            head: The headers by lower-case name. None is repeated, and none says that the body is encoded.
             body: The raw bytes.
-            at: When it was received (aware).
+            at: When the request was received (aware).
             client: Address of the sender.
-            traceparent: Of the record.
+            traceparent: Trace header of the record.
         """
         ...
 
@@ -72,15 +75,16 @@ class Webhook:
     """One configured webhook.
 
     Attributes:
-        integration: Its name.
+        integration: Name of the integration.
         kind: Kind of its source: ``ecs``, ``weavr``, or the name of another installed kind.
         path: Its path, such as ``/webhooks/ecs/acme``; a query after it is ignored. The source's policy says whether
             paths below it belong to it too.
         verifier: Decides whether a request is authentic.
         source: Decides which event a request is.
-        requests_per_second: How many authentic requests it may send; None: as ``ingress`` says for every source.
-        url_checks: How its sender checks the URL before it uses it.
-        hot: Reads its ordinary requests; None: the plain way reads all.
+        requests_per_second: How many authentic requests the sender may send; None: as many as the table ``ingress``
+            allows every source.
+        url_checks: How the sender checks the URL before its first use.
+        hot: Reads its ordinary requests; None: the plain path reads all requests.
     """
 
     integration: str
@@ -94,7 +98,7 @@ class Webhook:
 
     @property
     def policy(self) -> Policy:
-        """How its requests are answered."""
+        """How to answer its requests."""
         return self.source.policy
 
 
@@ -103,9 +107,9 @@ class Received:
     """An authentic request.
 
     Attributes:
-        webhook: The webhook that it came to.
+        webhook: The webhook that received it.
         request: Its path without any secret, its body, and the headers to store with the record.
-        verified_by: What proved it authentic.
+        verified_by: What proved it authentic, such as the id of a secret.
         at: When its body had arrived completely.
         trace: Its position in a trace.
     """
@@ -118,7 +122,7 @@ class Received:
 
     @property
     def log_fields(self) -> dict[str, str]:
-        """What a log line says about it."""
+        """The fields of log lines about it."""
         return {
             "integration": self.webhook.integration,
             "client": self.request.client,
@@ -131,8 +135,8 @@ class Head:
     """A request with the values that were read from its head.
 
     Attributes:
-        started: When it began, for its time.
-        known: What log lines say about the event once it is verified: ``event_id`` and ``subject``.
+        started: When it began, to measure its duration.
+        known: Log fields about the event once it is verified: ``event_id`` and ``subject``.
         body: The body, if the hot path has read it.
     """
 
@@ -150,7 +154,7 @@ class Routes:
     """Finds webhooks by path. If several match, it returns the one with the longest path.
 
     Args:
-        webhooks: Each needs a path of its own.
+        webhooks: All webhooks, each with a different path.
 
     Raises:
         ValueError: Two webhooks have the same path.
@@ -166,7 +170,7 @@ class Routes:
         self._depths = sorted(depths, reverse=True)
 
     def find(self, path: str) -> tuple[Webhook | None, str]:
-        """Return the webhook, or None, and the rest of the path. The cost does not grow with the path."""
+        """Return the webhook, or None, and the rest of the path. A long path costs no more than a short one."""
         webhook = self._by_path.get(path)
         if webhook is not None:
             return webhook, ""
@@ -179,5 +183,5 @@ class Routes:
 
 
 def _encodable(path: str) -> str:
-    """Return a path that UTF-8 can encode: invalid UTF-8 bytes arrive as halves of surrogate pairs."""
+    """Return a path that UTF-8 can encode. Invalid UTF-8 bytes arrive as lone surrogates, which it cannot."""
     return path if path.isascii() else path.encode("utf-8", "replace").decode("utf-8")

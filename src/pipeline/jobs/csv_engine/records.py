@@ -55,8 +55,9 @@ class FieldSpans:
     def values(self, column: int) -> pa.StringArray:
         """Return the values of a column, without outer quotes, and with one quote for each doubled quote.
 
-        The begin and end of each field, in turn, are the offsets of an Arrow array over the bytes. Every second value
-        of that array is a gap. ``take`` copies each of the others once, in C++.
+        It lists the begin and the end of the first field, then those of the second field, and so on. Arrow reads this
+        list as the offsets of an array whose values are, in turn, a field and the gap after it. ``take`` then copies
+        only the fields, in C++.
         """
         if not self.starts.size:
             return pa.array([], pa.string())

@@ -74,7 +74,10 @@ def text_after_quote(data: bytes, quotes: Positions, delimiter: int) -> Position
 
 
 def lone_carriage_return(data: bytes, quotes: Positions, *, final: bool) -> int | None:
-    """Return the first CR outside quotes without an LF after it. A CR at the end of ``data`` needs ``final``."""
+    """Return the first CR outside quotes without an LF after it, or None.
+
+    A CR at the end of ``data`` counts only if the data is ``final``: otherwise the LF may follow.
+    """
     returns = find(data, CR)
     if not final:
         returns = returns[returns + 1 < len(data)]

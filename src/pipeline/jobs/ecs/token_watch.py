@@ -30,8 +30,8 @@ INTERVAL: Final = 10.0
 class TokenWatch:
     """Checks one integration's token every ten seconds and whenever a callback was answered.
 
-    Once a token is usable, waiting callbacks continue: all of them after a change of the token, but after a start only
-    those that wait for a token.
+    Once a token is usable, it resumes waiting callbacks. After a change of the token, it resumes all of them. At the
+    start of the process, it resumes only those that wait for a token.
 
     An unusable token raises an alarm, but the process stays ready: the other integrations need it.
     """

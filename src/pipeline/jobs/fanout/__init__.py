@@ -1,4 +1,4 @@
-"""Fan-out: one worker splits a large file once; all PROCESS workers share its chunks (docs/explanation/chunks.md)."""
+"""Fan-out: one worker splits a large file, and all PROCESS workers share its chunks (docs/explanation/chunks.md)."""
 
 from pipeline.jobs.fanout.chunk_stage import ChunkStage
 from pipeline.jobs.fanout.coordinator import Coordinator, SharedJobs

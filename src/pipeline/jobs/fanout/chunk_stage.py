@@ -46,7 +46,7 @@ class _SharedFile:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """The work for one message. Its context remembers the job's objects for a moment."""
+    """The work for one message. Its context caches the job's objects for a short time."""
 
     context: StageContext
     body: BatchChunk
@@ -63,7 +63,7 @@ class ChunkStage:
     Args:
         context: Dependencies of the stage.
         integrations: The rules of each integration.
-        starts: The same for the whole worker: if it dies, its chunks and its jobs are suspects together.
+        starts: Shared by the whole worker, because its chunks and its jobs are suspects together if it dies.
     """
 
     def __init__(self, context: StageContext, integrations: Mapping[str, FileRules], starts: Starts) -> None:
@@ -78,7 +78,7 @@ class ChunkStage:
         """Process one chunk, unless it is done or no longer needed."""
         body = decode(record, BatchChunk)
         ref, rules = ref_of(body), rules_for(self._integrations, body.integration)
-        # without look(): to list a large job takes long
+        # without look(), because listing the objects of a large job takes long
         context, _ = self._context.recent(ref)
         task = _Task(context, body, StageMessage.of(record, ref, lease), rules)
         with job_in_logs(ref):
@@ -121,7 +121,7 @@ class ChunkStage:
             if source is None:
                 raise receipt_missing(ref, f"parts/{generation}/source.json")
             if source.plan != rules.plan:
-                # a worker with other settings or another processor planned it: a rollout is under way
+                # during a rollout, another worker can plan a file with other settings or another processor
                 raise Untried(
                     "plan_differs",
                     "This worker's chunk limits, CSV settings or processor differ from those of the worker that split "
@@ -145,9 +145,9 @@ class ChunkStage:
         return found
 
     async def _drop_if_over(self, task: _Task, manifest: Manifest) -> None:
-        """Delete the chunk again if the job is completed without it, because nothing else would delete it.
+        """Delete the chunk if the job was completed without it. Nothing else would delete it.
 
-        This happens if the file was divided again, after a change or an upgrade, while a worker processed the chunk.
+        This happens if the file is split again, after a change or an upgrade, while a worker processes the chunk.
         """
         outcome = await task.context.jobs.outcome(task.message.ref)
         if outcome is not None and outcome.outcome == "completed":

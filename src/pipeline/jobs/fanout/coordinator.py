@@ -1,4 +1,4 @@
-"""Hands out the chunks of a planned file, and waits until all are done."""
+"""Publishes the chunks of a planned file for all workers, and waits until all are done."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _FIRST_STEP: Final = 0.5
 _LONGEST_STEP: Final = 5.0
 """Seconds between two listings of the finished chunks.
 
-The more are finished, the shorter it gets: workers must not idle.
+The pause gets shorter the more chunks are finished between two listings, so that no worker is idle.
 """
 
 _REPEAT_SECONDS: Final = 60.0
 """An unfinished chunk is published again after this time, then after twice the time, and so on.
 
-A record is lost only if an operator skips it. The copy has the same key as the first record, so the same worker gets it
-later and finds the manifest.
+A record is lost only if an operator skips it. The copy has the same key as the first record, so it comes later in the
+same partition, and the worker that gets it finds the manifest.
 """
 
 _PATIENCE_SECONDS: Final = 300.0
@@ -44,17 +44,18 @@ _PATIENCE_SECONDS: Final = 300.0
 _PARKED_SECONDS: Final = 30.0
 
 _SHARED_JOBS: Final = 8
-"""Maximum number of shared jobs of one integration that a worker divides and coordinates at a time."""
+"""Maximum number of shared jobs of one integration that a worker plans and coordinates at a time."""
 
 
 class SharedJobs:
     """The shared jobs that one worker coordinates, by integration.
 
-    Each holds a slot of PROCESS as long as it lasts. They take at most half of the slots, so a small job finds one.
+    Each one occupies a slot of PROCESS until it ends. Together they use at most half of the slots, so that small jobs
+    find a free slot.
 
     Args:
-        concurrency: How many jobs of one integration and one partition are in work at the same time.
-        slots: How many jobs are in work at the same time, over all partitions and integrations.
+        concurrency: How many jobs of one integration and one partition PROCESS handles at a time.
+        slots: How many jobs PROCESS handles at a time, over all partitions and integrations.
     """
 
     def __init__(self, *, concurrency: int, slots: int) -> None:
@@ -64,10 +65,10 @@ class SharedJobs:
 
     @contextmanager
     def one_of(self, integration: str) -> Iterator[None]:
-        """Let one more job run until the end of the block.
+        """Count one more shared job until the end of the block.
 
         Raises:
-            Untried: So many run already that small jobs might find no slot.
+            Untried: So many are running that small jobs might find no free slot.
         """
         if self._running.total() >= self._most_in_all:
             raise _too_many(self._most_in_all, "all integrations")
@@ -98,10 +99,10 @@ class _HandedOut:
 
 
 class Coordinator:
-    """Hands out the chunks of one generation to all workers, for one message.
+    """Publishes the chunks of one generation for all workers, for one message.
 
-    At most ``limits.fanout_chunks`` chunks are in work at a time. The manifests in the store show which are finished.
-    So if a coordinator dies, another one can continue without its state.
+    At most ``limits.fanout_chunks`` chunks are published and unfinished at a time. The manifests in the store show
+    which chunks are finished. So if a coordinator dies, another one continues without its state.
 
     Args:
         on_finished: Called once per run with the manifest of each finished chunk.
@@ -127,11 +128,11 @@ class Coordinator:
         self._next = 0
 
     async def run(self, generation: str, source: Source, plan: Plan, announcement: Announcement) -> None:
-        """Hand out the chunks; return when each has its manifest.
+        """Publish the chunks, and return when each has its manifest.
 
         Raises:
             OutcomeExists: The job's outcome was decided meanwhile, for example because a chunk failed.
-            SourceChanged: A worker found another file, and this one confirms it.
+            SourceChanged: A worker found another file, and this worker confirms it.
             Untried: No chunk was finished for a long time.
             LeaseLost: Another worker may coordinate this job.
         """
@@ -155,10 +156,10 @@ class Coordinator:
             await asyncio.sleep(step)
 
     async def _look(self, generation: str, source: Source, plan: Plan) -> int:
-        """Record the chunks that were finished since the last listing; return their number."""
+        """Record the chunks that were finished since the last listing, and return their number."""
         finished, changed = await self._jobs.finished_in(self._ref, generation, plan.chunks)
         if changed:
-            # it raises SourceChanged if the file is not the generation's; then the new file is divided
+            # raises SourceChanged if it is no longer the generation's file: then the new file is split
             await sends_ranges(self._rules, self._url, source)
         fresh = sorted(number for number in finished - self._finished if number < plan.chunks)
         for manifest in await self._jobs.manifests(self._ref, generation, fresh):

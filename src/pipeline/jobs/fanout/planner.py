@@ -1,4 +1,4 @@
-"""Divides a large file into chunks once, so that all workers can process them."""
+"""Splits a large file into chunks, so that all workers can process them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from pipeline.jobs.transfer import SourceChanged, UrlSource
 log = structlog.get_logger(__name__)
 
 PAGE_CHUNKS: Final = 1000
-"""Chunks per page of a plan. A crash repeats the split of one page; a worker reads one page for its chunk."""
+"""Chunks per page of a plan. After a crash, one page is split again. To find a chunk, a worker reads one page."""
 
 
 class Planner:
-    """Divides the file of one generation into chunks, for one message.
+    """Splits the file of one generation into chunks, for one message.
 
-    It reads the whole file once, because all bytes before a position decide whether a record ends there. It processes
-    no card. So a file that is broken, or that has another number of records than announced, fails before its first
-    card. Memory holds at most two chunks and one page. A restart continues after the last page.
+    It reads the whole file once, because only the bytes before a position show whether a record ends there. It
+    processes no card. So a file that is broken, or whose number of records differs from the announcement, fails before
+    its first card. Memory holds at most two chunks and one page. After a restart, it continues after the last page.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Planner:
         self._url = url
 
     async def plan(self, checkpoint: Checkpoint, announcement: Announcement) -> Plan | None:
-        """Return the plan of a generation; None if its server sends no ranges, so that workers cannot share the file.
+        """Return the plan of a generation, or None if the file cannot be shared because its server sends no ranges.
 
         Raises:
-            SourceChanged: The file is not the generation's.
-            PermanentError: The file is broken, or is not as announced.
+            SourceChanged: The file is no longer the generation's file.
+            PermanentError: The file is broken, or differs from the announcement.
         """
         existing = await self._jobs.plan(self._ref, checkpoint.generation)
         if existing is not None:
@@ -101,7 +101,7 @@ class Planner:
         return await self._jobs.record_plan(self._ref, checkpoint.generation, plan)
 
     async def _last(self, checkpoint: Checkpoint) -> tuple[Source, _Page]:
-        """Return the source, and the page to fill next: the first one without a complete record of an earlier run."""
+        """Return the source, and the page to fill next: the first page that no earlier run has recorded completely."""
         source = await self._jobs.source(self._ref, checkpoint.generation)
         page = _Page(0, Position())
         if source is None:
@@ -121,7 +121,7 @@ class Planner:
         await self._jobs.record_source(self._ref, checkpoint.generation, source)
 
     async def _record(self, checkpoint: Checkpoint, page: _Page) -> _Page:
-        """Record a page; return the next one."""
+        """Record a page, and return the next one."""
         await self._lease.ensure()
         if await self._jobs.outcome(self._ref) is not None:
             raise OutcomeExists
@@ -149,7 +149,7 @@ class _Page:
 
 
 async def sends_ranges(rules: FileRules, url: UrlSource, source: Source) -> bool:
-    """Ask for one byte of the file; return whether its server sends ranges.
+    """Ask for one byte of the file, and return whether its server sends ranges.
 
     Raises:
         SourceChanged: The file is no longer the one of the source.

@@ -1,4 +1,4 @@
-"""aiokafka's produce requests, written and read in one go: its own way makes several calls for each number."""
+"""Fast encoding and decoding of produce requests. aiokafka makes several calls for each number."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _APPENDED: Final = Struct(">ihqqq")
 
 
 class _Response(ProduceResponse_v7):  # type: ignore[misc]  # aiokafka has no types
-    """The same as its parent, read quickly."""
+    """The same as its parent, with faster decoding."""
 
     @classmethod
     def decode(cls, data: BytesIO | bytes) -> Self:
-        """Return what a broker answered.
+        """Return the decoded answer of a broker.
 
         Raises:
-            struct.error: It ends too early.
+            struct.error: The answer ends too early.
         """
         raw, at = data if isinstance(data, bytes) else data.read(), _INT.size
         topics: list[tuple[str, list[tuple[int, ...]]]] = []
@@ -46,12 +46,12 @@ class _Response(ProduceResponse_v7):  # type: ignore[misc]  # aiokafka has no ty
 
 
 class _Request(ProduceRequest_v7):  # type: ignore[misc]  # aiokafka has no types
-    """The same as its parent, written quickly. It belongs to no transaction."""
+    """The same as its parent, with faster encoding. It is never part of a transaction."""
 
     RESPONSE_TYPE = _Response
 
     def encode(self) -> bytes:
-        """Return its bytes."""
+        """Return the encoded request."""
         written = [_NO_TRANSACTION, _BEGIN.pack(self.required_acks, self.timeout, len(self.topics))]
         for topic, partitions in self.topics:
             name = topic.encode()
@@ -62,9 +62,9 @@ class _Request(ProduceRequest_v7):  # type: ignore[misc]  # aiokafka has no type
 
 
 class QuickProduceRequest(ProduceRequest):  # type: ignore[misc]  # aiokafka has no types
-    """A produce request outside of transactions, written quickly for brokers of Kafka 2.1 or later.
+    """A produce request outside transactions, with faster encoding for brokers of Kafka 2.1 or later.
 
-    tests/unit/kafka/client/test_produce_requests.py compares it with its parent.
+    tests/unit/kafka/client/test_produce_requests.py compares its bytes with those of its parent.
     """
 
     def build(self, request_struct_class: Any) -> Any:
@@ -73,7 +73,7 @@ class QuickProduceRequest(ProduceRequest):  # type: ignore[misc]  # aiokafka has
 
 
 class QuickProduceHandler(SendProduceReqHandler):  # type: ignore[misc]  # aiokafka has no types
-    """aiokafka's handling of one produce request and its answer, with a request that is written quickly."""
+    """aiokafka's handling of one produce request and its answer, with the faster request."""
 
     def create_request(self) -> QuickProduceRequest:
         """See aiokafka."""

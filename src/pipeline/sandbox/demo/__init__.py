@@ -1,6 +1,6 @@
-"""Three real jobs and ten thousand events through the whole pipeline, shown and verified.
+"""The demo: ``python -m pipeline.sandbox.demo``.
 
-``python -m pipeline.sandbox.demo``.
+It sends three real jobs and ten thousand events through the whole pipeline, and verifies the results.
 """
 
 from pipeline.sandbox.demo.events import EventsOutcome

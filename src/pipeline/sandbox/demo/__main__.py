@@ -1,4 +1,4 @@
-"""``python -m pipeline.sandbox.demo --out build``: exit 0 only when everything was verified."""
+"""``python -m pipeline.sandbox.demo --out build``. It exits with 0 only if everything was verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The balance of the second act: compares sent events and their answers with the records in the topics."""
+"""The check of the second part: compare the sent events and their answers with the records in the topics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_FINDINGS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One category.
+    """The numbers of one category.
 
     Attributes:
         sent: Deliveries, including repeats. Each counts once, however often it was tried.
@@ -89,9 +89,15 @@ def total(found: Sequence[Row]) -> Row:
 def check(entries: Sequence[Entry], topics: Topics) -> list[str]:
     """Return at most twenty differences from the expected result, one sentence each.
 
-    It checks that every answer is the expected one; that each accepted event, and no other, is handled once or in
-    quarantine; that every sent repeat was found; and that the events of an entity are in order. A delivery with a lost
-    or 5xx answer may have left a record, which its next try repeats, so there may be that many more repeats.
+    It checks that:
+
+    - every answer is the expected one,
+    - each accepted event, and no other, is handled once or in quarantine,
+    - every sent repeat was found,
+    - the events of an entity are in order.
+
+    A delivery whose answer was lost or a 5xx may still have left a record, and its next try repeats that record. So
+    there may be one more repeat for each such delivery.
     """
     findings = [finding for entry in entries if (finding := entry.finding())]
     findings += [*_handled(entries, topics), *_kept(entries, topics), *_sums(entries, topics)]
@@ -149,6 +155,6 @@ def _order(entries: Sequence[Entry], positions: Mapping[str, tuple[int, int]]) -
 
 
 def _unsure(entry: Entry) -> int:
-    """Return how many failed tries may have left a record."""
+    """Return the number of failed tries that may have left a record."""
     answers = (attempt.status for attempts in entry.deliveries for attempt in attempts)
     return sum(status is None or status >= 500 for status in answers)  # noqa: PLR2004 - HTTP

@@ -1,4 +1,4 @@
-"""Compares the results with the input. It uses only files and ECS's records, and none of the pipeline's code."""
+"""Compare the results with the input. It reads only files and ECS's records, and uses none of the pipeline's code."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def check_job(
     """Return all differences from the expected result, one sentence each. It blocks, so call it in a thread.
 
     Args:
-        sandbox: Where the job ran.
+        sandbox: The sandbox of the job.
         plan: The expected result.
         job: The job.
-        expected: Cards that must be ok, and failed: :func:`counts`.
+        expected: How many cards must be ok and how many failed, from :func:`counts`.
         steps: The job's steps in the audit log.
     """
     callbacks = sandbox.ecs.desk.of_job(job.guid)

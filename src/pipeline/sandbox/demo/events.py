@@ -1,4 +1,4 @@
-"""The second act: Weavr's events through the ingress and the topics to a subscriber per category."""
+"""The second part: send Weavr's events through the ingress and the topics to one subscriber per category."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _DELIVERY_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.1
 
 WatchEvents = Callable[[float], None]
-"""Shows which share is done, 0 to 1."""
+"""Takes the share of the events that is done, from 0 to 1, and shows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventsOutcome:
-    """What became of the second act.
+    """The result of the second part.
 
     Attributes:
-        rows: One per category, and one for paths that are not known.
-        total: Their sum.
-        sending: The sums of the sender's own books.
-        seconds: From the first request to the last event handled.
-        findings: What is not as it must be.
+        rows: One row per category, and one for unknown paths.
+        total: The sum of the rows.
+        sending: The sums of the sender's own ledger.
+        seconds: Time from the first request to the last handled event.
+        findings: Differences from the expected result.
     """
 
     rows: tuple[Row, ...]
@@ -44,13 +44,13 @@ class EventsOutcome:
 async def run_events(
     url: str, bootstrap_servers: str, key_files: tuple[Path, Path], watch: WatchEvents
 ) -> EventsOutcome:
-    """Send the plan's events to an ingress while subscribers read them; return the books.
+    """Send the plan's events to an ingress while subscribers read them, and return the result.
 
     Args:
-        url: Of the ingress, without a path.
-        bootstrap_servers: Of the broker that it publishes to.
-        key_files: The key that signs the first half, and the one that signs the second.
-        watch: Is shown the progress.
+        url: URL of the ingress, without a path.
+        bootstrap_servers: Address of the broker that the ingress publishes to.
+        key_files: The key that signs the first half of the events, and the key that signs the second half.
+        watch: Called with the progress.
     """
     categories = sorted({kind.category for kind in weavr_kinds().values()})
     subscribers = Subscribers(bootstrap_servers, WEAVR, categories)
@@ -85,7 +85,7 @@ async def _send(
 
 
 async def _await_delivery(entries: list[Entry], subscribers: Subscribers, watch: Callable[[], None]) -> None:
-    """Wait until everything is handled, at most some time: what is missing then is a finding."""
+    """Wait until every event is handled, but not forever: a missing event becomes a finding."""
     wanted = sum(entry.expected == "accepted" and entry.accepted for entry in entries)
     repeats = sum(len(entry.deliveries) - 1 for entry in entries)
     end = time.monotonic() + _DELIVERY_SECONDS

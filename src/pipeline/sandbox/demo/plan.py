@@ -1,4 +1,4 @@
-"""What the demo does: which jobs and what must come of each, and which events."""
+"""The plan of the demo: its jobs, the expected result of each job, and its events."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ STEPS_OF_SUCCESS: Final = (
     "callback.confirmed",
 )
 STEPS_OF_FAILURE: Final = ("webhook.accepted", "job.announced", "job.started", "outcome.decided", "callback.confirmed")
-"""The job begins with its download; only its content shows that it is none to be done."""
+"""The job starts, because only the content of its downloaded file shows that it must fail."""
 
 
 def as_loaded(card: PlantedCard) -> Literal["ok", "failed"]:
-    """Expect what the card API's own rule says."""
+    """Return the result that the card API's own rule gives a card."""
     return "failed" if declined(card.number, _DECLINED_SHARE) else "ok"
 
 
@@ -37,12 +37,12 @@ class DemoJob:
     """One job of the demo.
 
     Attributes:
-        integration: Its name in the settings.
-        title: What a person reads.
+        integration: Name of the integration in the settings.
+        title: Description for a person.
         processor: Name of the processor.
         success: Whether the callback must report success.
-        steps: Steps that the audit log must hold, each once.
-        reason: What a failure's message must name.
+        steps: Steps that the audit log must have, each once.
+        reason: A text that the message of a failure must contain.
     """
 
     integration: str
@@ -91,7 +91,7 @@ PLAN: Final = (
 )
 
 WEAVR: Final = "events"
-"""The integration whose webhook takes Weavr's events."""
+"""The integration whose webhook accepts Weavr's events."""
 
 EVENTS: Final = SendPlan(
     count=10_000,
@@ -102,4 +102,4 @@ EVENTS: Final = SendPlan(
     new_enum_values=0.05,
     broken=0.0028,
 )
-"""The second act: all 32 kinds, four broken events of each kind of fault; the key changes in the middle."""
+"""The second part: all 32 kinds, four broken events of each kind of fault, and a change of the key in the middle."""

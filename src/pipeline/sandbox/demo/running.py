@@ -1,4 +1,4 @@
-"""Running the demo: sandbox and pipeline in one process, three jobs, ten thousand events, and the verification."""
+"""Run the demo: sandbox and pipeline in one process, three jobs, ten thousand events, and the verification."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ port = 0
 
 
 class DemoFailed(Exception):
-    """The demo could not be run to its end."""
+    """The demo could not run to its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one job.
+    """The result of one job.
 
     Attributes:
-        ok: Cards that are ok.
-        failed: Cards that failed.
-        result_bytes: Size of the uploaded result; None without one.
-        seconds: From the webhook to the accepted callback.
-        callback: The body of the accepted callback; None where none was accepted.
-        answer: What ECS answered.
-        findings: What is not as it must be.
+        ok: Number of cards that are ok.
+        failed: Number of cards that failed.
+        result_bytes: Size of the uploaded result; None if there is none.
+        seconds: Time from the webhook to the accepted callback.
+        callback: The body of the accepted callback; None if ECS accepted none.
+        answer: The answer of ECS.
+        findings: Differences from the expected result.
     """
 
     job: str
@@ -77,17 +77,17 @@ class Outcome:
 
 
 Watch = Callable[[Sequence[tuple[DemoJob, Job | None, float]]], None]
-"""Shows how far each job is: its plan, the job once it exists, and the share that is done (0 to 1)."""
+"""Shows the progress of each job. It takes the plan, the job once it exists, and the share that is done (0 to 1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What became of both acts.
+    """The result of both parts.
 
     Attributes:
-        jobs: The first act; empty where it did not come to its end.
-        events: The second act; None where it did not come to its end.
-        findings: What concerns none of them.
+        jobs: The results of the jobs; empty if the first part did not end.
+        events: The result of the events; None if the second part did not end.
+        findings: Problems that belong to neither part.
     """
 
     jobs: tuple[Outcome, ...] = ()
@@ -95,7 +95,7 @@ class DemoResult:
     findings: tuple[str, ...] = ()
 
     def all_findings(self) -> list[str]:
-        """Return everything that is not as it must be."""
+        """Return all differences from the expected result."""
         of_jobs = [finding for one in self.jobs for finding in one.findings]
         return [*self.findings, *of_jobs, *(self.events.findings if self.events else ())]
 
@@ -104,7 +104,7 @@ async def run_demo(folder: Path, watch: Watch, watch_events: WatchEvents) -> Dem
     """Run all jobs, then all events, in an empty folder.
 
     Raises:
-        DemoFailed: The pipeline did not start, or ended.
+        DemoFailed: The pipeline did not start, or it ended early.
     """
     async with Sandbox(SandboxSettings(data_dir=folder / "sandbox", port=0)) as sandbox:
         settings, key_files = _settings(sandbox, folder)
@@ -121,7 +121,7 @@ async def run_demo(folder: Path, watch: Watch, watch_events: WatchEvents) -> Dem
 
 
 def _settings(sandbox: Sandbox, folder: Path) -> tuple[Settings, tuple[Path, Path]]:
-    """Write the settings; return them and the files of Weavr's keys."""
+    """Write the settings. Return them and the files of Weavr's keys."""
     text = f"{_GENERAL}{parts_snippet(folder / 'secrets')}\n"
     for plan in PLAN:
         options: dict[str, JsonValue] = {}
@@ -140,7 +140,7 @@ def _settings(sandbox: Sandbox, folder: Path) -> tuple[Settings, tuple[Path, Pat
 
 @asynccontextmanager
 async def _pipeline(settings: Settings) -> AsyncIterator[tuple[str, str]]:
-    """Run the whole pipeline; give the ingress's URL and the broker's address once every stage has started."""
+    """Run the whole pipeline. Once every stage has started, yield the ingress's URL and the broker's address."""
     configure_logging(settings.logging, Redaction(settings.secrets()))
     ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
@@ -180,7 +180,7 @@ async def _run_jobs(sandbox: Sandbox, url: str, watch: Watch) -> list[Job]:
 
 
 def _done(sandbox: Sandbox, plan: DemoJob, job: Job | None) -> float:
-    """Return the share of a job that is done, as far as it can be seen from outside."""
+    """Return the share of a job that is done, as seen from outside."""
     if job is None:
         return 0.0
     if job.success is not None:
@@ -195,7 +195,7 @@ def _done(sandbox: Sandbox, plan: DemoJob, job: Job | None) -> float:
 
 
 async def _await_audit(store: Path, jobs: Sequence[Job]) -> None:
-    """Wait until the audit log has caught up, at most some seconds: what is missing then is a finding."""
+    """Wait until the audit log has caught up, but only some seconds: a missing step becomes a finding."""
     loop = asyncio.get_running_loop()
     end = loop.time() + _AUDIT_SECONDS
     while loop.time() < end:

@@ -1,4 +1,4 @@
-"""What a person sees of the demo: bars or lines while it runs, tables and a closing hint at its end."""
+"""The output of the demo: progress bars or lines while it runs, tables and a hint at its end."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from pipeline.sandbox.jobs import Job
 
 _WIDTH_WITHOUT_TERMINAL: Final = 120
 _WIDE: Final = 110
-"""Columns that the table of jobs needs to hold what ECS was sent; below, that is a table of its own."""
+"""Width of the console from which the table of jobs shows the callbacks. Below it, they have their own table."""
 _QUARTER: Final = 0.25
 _EVENTS_TITLE: Final = f"deliver {EVENTS.count:,} events of 32 kinds"
 _CALLBACK_TITLE: Final = "callback -> answer of ECS"
 
 
 def new_console() -> Console:
-    """Return a console on stdout; without a terminal it is wide enough for the table."""
+    """Return a console on stdout. Without a terminal, it is wide enough for the table."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
 
 
 @contextmanager
 def logs_in(file: Path) -> Iterator[None]:
-    """Write into a file what anything in this process writes to stderr, libraries in C included."""
+    """Redirect stderr of the whole process, including C libraries, into a file."""
     with file.open("w", buffering=1, encoding="utf-8") as log, redirect_stderr(log):
         stderr = os.dup(2)
         os.dup2(log.fileno(), 2)
@@ -49,7 +49,7 @@ def logs_in(file: Path) -> Iterator[None]:
 
 @contextmanager
 def watching(console: Console) -> Iterator[tuple[Watch, WatchEvents]]:
-    """Give functions that show how far jobs and events are: bars on a terminal, else a line where something changed."""
+    """Yield functions that show the progress: bars on a terminal, otherwise a line for each change."""
     if not console.is_interactive:
         lines = _Lines(console)
         yield lines.jobs, lines.events
@@ -60,7 +60,7 @@ def watching(console: Console) -> Iterator[tuple[Watch, WatchEvents]]:
         TextColumn("{task.percentage:3.0f} %"),
         TimeElapsedColumn(),
     )
-    # rich would print what goes to stderr, the logs, above the bars
+    # otherwise rich would print stderr, which has the logs, above the bars
     with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
         bars = {plan.integration: progress.add_task(plan.title, total=1.0) for plan in PLAN}
         events = progress.add_task(_EVENTS_TITLE, total=1.0, start=False)
@@ -77,20 +77,20 @@ def watching(console: Console) -> Iterator[tuple[Watch, WatchEvents]]:
 
 
 class _Lines:
-    """One line per job, and for all events, and quarter."""
+    """Prints a line at each quarter of a job, and at each quarter of the events."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown: dict[str, float] = {}
 
     def jobs(self, jobs: Sequence[tuple[DemoJob, Job | None, float]]) -> None:
-        """Show the jobs that have begun."""
+        """Print the progress of the jobs that have begun."""
         for plan, job, done in jobs:
             if job is not None:
                 self._show(plan.title, done)
 
     def events(self, done: float) -> None:
-        """Show the events."""
+        """Print the progress of the events."""
         self._show(_EVENTS_TITLE, done)
 
     def _show(self, title: str, done: float) -> None:
@@ -101,7 +101,7 @@ class _Lines:
 
 
 def show_jobs(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """Print one row per job; on a narrow console a second table shows the callbacks."""
+    """Print one row per job. On a narrow console, a second table shows the callbacks."""
     wide = console.width >= _WIDE
     table, callbacks = _table(console, "job"), _table(console, "job")
     for name in ("cards", "ok", "failed", "result bytes", "seconds"):
@@ -123,7 +123,7 @@ def show_jobs(console: Console, outcomes: Sequence[Outcome]) -> None:
 
 
 def show_events(console: Console, outcome: EventsOutcome) -> None:
-    """Print one row per category, and their sum."""
+    """Print one row per category, and the sum."""
     table = _table(console, "events")
     for name in ("sent", "accepted", "refused", "quarantined", "repeats", "handled"):
         table.add_column(name, justify="right")
@@ -134,7 +134,7 @@ def show_events(console: Console, outcome: EventsOutcome) -> None:
 
 
 def show_findings(console: Console, findings: Sequence[str], log: Path) -> None:
-    """Print what is wrong, and where the logs are."""
+    """Print all findings, and where the logs are."""
     console.print()
     for finding in findings:
         console.print(f"WRONG: {finding}", soft_wrap=True, markup=False)
@@ -143,7 +143,7 @@ def show_findings(console: Console, findings: Sequence[str], log: Path) -> None:
 
 def show_end(console: Console, first: Outcome, seconds: float, folder: Path, log: Path) -> None:
     """Print that everything was verified, where the logs are, and a command that looks at one of the jobs."""
-    command = Path(sys.executable).with_name("pipeline")  # an environment that nobody activated
+    command = Path(sys.executable).with_name("pipeline")  # works even if the virtual environment is not active
     if command.is_relative_to(Path.cwd()):
         command = command.relative_to(Path.cwd())
     lines = (
@@ -158,7 +158,7 @@ def show_end(console: Console, first: Outcome, seconds: float, folder: Path, log
 
 
 def _table(console: Console, first: str) -> Table:
-    """Return an empty table whose rows fit into 80 columns, with more air where there is room."""
+    """Return an empty table whose rows fit into 80 columns. A wider console gets more space between columns."""
     padding = (0, 1 if console.width >= _WIDE else 0)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
     table.add_column(first)

@@ -1,4 +1,4 @@
-"""The demo's subscribers, one per category, as a team would write them; and what lies in quarantine."""
+"""The demo's subscribers, one per category, as a team would write them, and a reader of the quarantine."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ QUARANTINES: Final = ("card-events.quarantine", "card-events.stepup.quarantine")
 _SETTINGS: Final = SubscriberSettings(
     signals=False, stop_grace_seconds=5.0, fetch_wait_seconds=0.2, commit_interval_seconds=1.0
 )
-"""Eighteen of them in one process wait a little longer for records than one would."""
+"""Eighteen subscribers share one process, so each waits a little longer for records than the default."""
 _REPEATS: Final = "subscriber_repeats_total"
 
 
 @dataclass(slots=True)
 class Seen:
-    """What a category's subscriber was given.
+    """The events that one category's subscriber has received.
 
     Attributes:
-        times: How often, by ``ce_id``.
+        times: How often each event was handled, by ``ce_id``.
         positions: Partition and offset of the record, by ``ce_id``.
-        odd: Events that are not typed, or whose id is not that of their own path, reference and body.
+        odd: Events that have no model, or whose id does not follow from their path, reference and body.
     """
 
     times: Counter[str] = field(default_factory=Counter)
@@ -38,12 +38,12 @@ class Seen:
 
 
 class Subscribers:
-    """A subscriber per category; each notes what it is given.
+    """One subscriber per category. Each remembers the events that it receives.
 
     Args:
-        bootstrap_servers: The embedded broker's.
-        integration: Whose events are sent.
-        categories: Such as ``managed-cards``.
+        bootstrap_servers: Address of the embedded broker.
+        integration: The integration whose events are sent.
+        categories: The categories, such as ``managed-cards``.
     """
 
     def __init__(self, bootstrap_servers: str, integration: str, categories: Sequence[str]) -> None:
@@ -53,22 +53,22 @@ class Subscribers:
         self._subscribers = {category: self._subscriber(category) for category in categories}
 
     async def run(self) -> None:
-        """Read until :meth:`stop`."""
+        """Read events until :meth:`stop` is called."""
         async with asyncio.TaskGroup() as group:
             for subscriber in self._subscribers.values():
                 group.create_task(subscriber.run())
 
     def stop(self) -> None:
-        """Let all of them finish."""
+        """Ask all subscribers to finish."""
         for subscriber in self._subscribers.values():
             subscriber.stop()
 
     def delivered(self) -> int:
-        """Return how many events were handled so far."""
+        """Return how many events were handled so far, by all subscribers together."""
         return sum(seen.times.total() for seen in self.seen.values())
 
     def repeats(self, category: str) -> int:
-        """Return how many records of a category were left out as repeats, by the subscriber's own metric."""
+        """Return how many records of a category were skipped as repeats, from the subscriber's own metric."""
         metrics = self._subscribers[category].registry.collect()
         samples = (sample for metric in metrics for sample in metric.samples if sample.name.endswith(_REPEATS))
         return round(sum(sample.value for sample in samples))
@@ -89,7 +89,7 @@ class Subscribers:
 
 
 def noting(seen: Seen, integration: str) -> Callable[[Event[Any]], Awaitable[None]]:
-    """Return a handler that notes each event."""
+    """Return a handler that adds each event to ``seen``."""
 
     async def note(event: Event[Any]) -> None:
         seen.times[event.id] += 1
@@ -101,7 +101,7 @@ def noting(seen: Seen, integration: str) -> Callable[[Event[Any]], Awaitable[Non
 
 
 def _id_of(event: Event[Any], integration: str) -> str:
-    """Return the id that follows from path, headers and body of the record."""
+    """Return the id that follows from the path, the headers and the body of the record."""
     named = {name: value.decode() for name, value in event.headers}
     reference = named.get("call-ref") or named.get("request-ref", "")
     path, published = named.get("pipeline_path", ""), named.get("published-timestamp", "")

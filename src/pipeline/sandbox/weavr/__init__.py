@@ -1,6 +1,6 @@
 """A stand-in for Weavr: signs and sends correct and broken events, and checks the answers (docs/reference/sandbox.md).
 
-It uses only the published description (``events.json``) and Weavr's rules, and none of the code that it checks.
+It uses only the published description (``events.json``) and Weavr's rules. It uses none of the code that it checks.
 """
 
 from pipeline.sandbox.weavr.bodies import NEW_ENUM_VALUE, Planted, body_of, entity_in, planted

@@ -1,4 +1,4 @@
-"""Bodies of Weavr's events, built only from ``events.json``, so that they can reveal faults of the models."""
+"""Bodies of Weavr's events. They are built only from ``events.json``, so that they can reveal faults of the models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.sandbox.weavr.values import iban, value_of
 
 Fields = Literal["all", "required", "some"]
 NEW_ENUM_VALUE: Final = "SANDBOX_NEW_VALUE"
-"""A value that no enum of the description has."""
+"""A value that is in no enum of the description."""
 
 _SHARES: Final[Mapping[Fields, float]] = {"all": 1.0, "some": 0.5, "required": 0.0}
 _Build = Callable[[Random, float], Any]
@@ -46,20 +46,20 @@ _ENTITY_FIELDS: Final[Mapping[str, str]] = {
     "/ibans/watch": "iban.id",
     "/correspondent_bank_transfers/watch": "transfer.id",
 }
-"""The field of the entity's id; in all other kinds it is ``id.id``."""
+"""Fields of the entity's id. In all other kinds, it is ``id.id``."""
 
 _CHOSEN_BY: Final[Mapping[str, str]] = {"categoryResult": "category"}
-"""Alternatives that another field selects: the alternative's name begins with the first word of that field's value."""
+"""Fields that select the alternative of another field: its name begins with the first word of the selecting value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """A body whose sensitive values can be recognised anywhere.
+    """A body with unique sensitive values, so that a test recognises them anywhere.
 
     Attributes:
-        body: The event's.
+        body: The body of the event.
         markers: The position of each planted value, by the value. Values of fewer than six characters are planted but
-            not listed, because they occur anywhere by chance.
+            not listed, because they also occur by chance.
     """
 
     body: dict[str, Any]
@@ -82,10 +82,10 @@ def body_of(
         rng: Makes all random choices.
         fields: All fields, only the required ones, or each optional one with a probability of one half.
         new_fields: Number of unknown fields to add.
-        new_enum_values: One enum, if it has any, gets a value that the description does not know. Never the ``type``
-            beside an id.
-        entity: What it is about: an id, or the part before the ``@`` if a person's e-mail address is there.
-            If given, the body has it even if the description does not require the field.
+        new_enum_values: Whether one of the body's enums gets a value that the description does not list. The ``type``
+            next to an id never does.
+        entity: The entity that the body is about: an id, or the part of an e-mail address before the ``@``. If given,
+            the body has it even if the description does not require the field.
 
     Raises:
         KeyError: There is no such kind.
@@ -100,7 +100,7 @@ def body_of(
 
 
 def planted(path: str, rng: Random, *, fields: Fields = "all", entity: str | None = None) -> Planted:
-    """Return a body with markers in the place of names, addresses, account and card numbers, dates of birth, tokens."""
+    """Return a body with markers for names, addresses, account and card numbers, dates of birth and tokens."""
     body = body_of(path, rng, fields=fields, entity=entity)
     markers: dict[str, str] = {}
     _plant(body, "", rng, markers)
@@ -108,12 +108,12 @@ def planted(path: str, rng: Random, *, fields: Fields = "all", entity: str | Non
 
 
 def entity_path(path: str) -> tuple[str, ...]:
-    """Return the field names that lead to what an event is about."""
+    """Return the names of the nested fields that lead to the id of an event's entity."""
     return tuple(_ENTITY_FIELDS.get(path, "id.id").split("."))
 
 
 def entity_in(path: str, body: Mapping[str, Any]) -> str:
-    """Return what a body is about; empty where it does not say."""
+    """Return the id of the entity that a body is about, or an empty text if the body does not name it."""
     found: Any = body
     for step in entity_path(path):
         found = found.get(step, {}) if isinstance(found, Mapping) else {}
@@ -187,7 +187,7 @@ def _collection(field: Field) -> _Build:
 
 
 def _settle(path: str, body: dict[str, Any], entity: str | None) -> None:
-    """Put the entity where it belongs, and let an instrument's type agree with its kind and id."""
+    """Set the entity's id, and an instrument type that fits the kind and the id."""
     *steps, last = entity_path(path)
     holder = body
     for step in steps:
@@ -198,7 +198,7 @@ def _settle(path: str, body: dict[str, Any], entity: str | None) -> None:
         holder[last] = f"{entity}@example.com" if last == "emailAddress" else entity
     if holder.get("type") in (_CARD, _ACCOUNT):
         family = path.split("/")[1]
-        # fees and adjustments are of both: one id must always be of one type, so its last sign decides
+        # fees and adjustments exist for both types. One id must always have the same type, so its last digit decides
         holder["type"] = family if family in (_CARD, _ACCOUNT) else (_ACCOUNT, _CARD)[ord(holder[last][-1]) % 2]
 
 
@@ -210,7 +210,7 @@ def _grow_enum(path: str, body: dict[str, Any], rng: Random) -> None:
 
 
 def _enum_fields(field: Field, value: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """Give holder and name of every enum in the body; alternatives are left alone: their enums tell them apart."""
+    """Yield the object and the name of every enum in the body, except in alternatives: their enums tell them apart."""
     if field.kind in ("array", "map") and field.item:
         for one in value.values() if field.kind == "map" else value:
             yield from _enum_fields(field.item, one)
@@ -225,7 +225,7 @@ def _enum_fields(field: Field, value: Any) -> Iterator[tuple[dict[str, Any], str
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    """Return the object and all objects in it that are fields; not items, nor maps, whose keys are numbers."""
+    """Return the object and all objects in its fields, but no items of lists and no maps, whose keys are numbers."""
     inner = (one for one in value.values() if isinstance(one, dict) and "1" not in one)
     return [value, *(found for one in inner for found in _objects(one))]
 

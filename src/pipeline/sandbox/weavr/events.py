@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 
 def signature_v2(key: bytes, call_ref: str, body: bytes, published: str) -> str:
-    """Return the signature over call reference, body and timestamp, concatenated."""
+    """Return the signature over the concatenated call reference, body and timestamp."""
     return _base64_hmac(key, call_ref.encode() + body + published.encode())
 
 
@@ -24,11 +24,11 @@ def expected_id(integration: str, path: str, reference: str, body: bytes, publis
     """Return the expected ``ce_id`` of a request: equal for repeats, different for different events.
 
     Args:
-        integration: As in the webhook's URL.
-        path: As Weavr appends it.
-        reference: The call reference; of a path without signature the request reference; empty where there is none,
-            and then the timestamp counts.
-        body: As sent.
+        integration: Name of the integration in the webhook's URL.
+        path: The path that Weavr appends to the URL.
+        reference: The call reference, or the request reference for a path without signature. If it is empty, the id
+            follows from the timestamp instead.
+        body: The body as sent.
         published: The timestamp as sent.
     """
     parts = [integration.encode(), path.encode(), reference.encode()]
@@ -42,11 +42,12 @@ def _base64_hmac(key: bytes, signed: bytes) -> str:
 
 
 SendOutcome = Literal["accepted", "refused", "given up"]
-"""Answered with 2xx; answered so that Weavr does not repeat it; or without success after all of Weavr's repeats."""
+"""``accepted``: the answer was a 2xx. ``refused``: Weavr does not retry after the answer. ``given up``: all retries
+failed."""
 
 Expected = Literal["accepted", "quarantined", "refused", "unverified"]
-"""What must become of an event: ``quarantined`` is accepted, but for people to look at; ``unverified`` is answered 503
-each time, since a key may be missing, and so given up in the end."""
+"""The expected outcome of an event. ``quarantined``: accepted, but somebody has to look at it. ``unverified``: answered
+503 every time, because a key may be missing, until Weavr gives up."""
 
 Wire = tuple[tuple[str, str], ...]
 """Headers as sent."""
@@ -66,7 +67,7 @@ class Broken(StrEnum):
 
 EXPECTED: Final[dict[Broken, Expected]] = {
     Broken.WRONG_KEY: "unverified",
-    # it looks the same as an event that another key signed
+    # the pipeline cannot tell it from an event that another key signed
     Broken.CUT: "unverified",
     Broken.STALE: "refused",
     Broken.NO_SIGNATURE: "refused",
@@ -82,15 +83,15 @@ class Event:
 
     Attributes:
         index: Its number in the order of publication, from 0.
-        path: As appended to the URL.
+        path: The path that Weavr appends to the URL.
         category: The category in the topic's name; empty for an unknown path.
         entity: Its subject: category and id or address. Events of one entity are sent one after another.
         sequence: Its number among the correct events of its entity, from 1; 0 for a broken one.
-        reference: Call reference, or request reference where nothing is signed; empty without.
+        reference: The call reference, or the request reference if the path is not signed; may be empty.
         ce_id: Its expected ``ce_id``.
-        headers: As sent, content type included.
-        body: As sent.
-        repeated: Whether it is sent again after it was accepted, with the same bytes and headers.
+        headers: All headers as sent, including the content type.
+        body: The body as sent.
+        repeated: Whether it is sent again, with the same bytes and headers, after it was accepted.
         late: Whether a newer event of its entity is sent first.
         broken: Its fault, if any.
     """

@@ -1,7 +1,7 @@
-"""``events.json``, read: the flattened fields of Weavr's webhook description as a tree per event.
+"""Reader of ``events.json``: one tree per event, from the flattened fields of Weavr's webhook description.
 
-In that file ``a.b`` is a field of an object, ``a[]`` an item of a list, ``a{}`` a value of a map; a name in backticks
-is one of its common types or enums, or a type that the dotted paths below it spell out.
+In that file, ``a.b`` is a field of an object, ``a[]`` an item of a list, and ``a{}`` a value of a map. A name in
+backticks is one of the file's common types or enums, or a type whose fields follow as dotted paths.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ UNIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "accountReference": ("AccountNumberAndSortCode", "Iban", "AccountDescriptor"),
     "details": ("AccountNumberAndSortCode", "Iban"),
 }
-"""Objects of which the file lists the alternatives, but not which of them stands where: by type, else by field name.
+"""The alternatives of an object, by its type or by the name of its field.
 
-The file does not define what an individual originator's ``supplementaryInformation`` holds: it stays empty here. It
-does not say which alternative goes with which discriminator either; see :data:`CHOICES`.
+The file lists all alternatives, but does not say where each is used. It does not say either which discriminator value
+selects which alternative; see :data:`CHOICES`. It does not define an individual originator's
+``supplementaryInformation``, which stays empty here.
 """
 
 CHOICES: Final[Mapping[str, str]] = {
@@ -62,7 +63,7 @@ CHOICES: Final[Mapping[str, str]] = {
     "CardPaymentPlatformFee": "PLATFORM_FEE",
     "CardPaymentForexFee": "FOREX_FEE",
 }
-"""The value of ``type`` in each alternative that has one: by the likeness of their names."""
+"""The value of ``type`` in each alternative that has one. The names suggest which belong together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,13 @@ class Field:
     """One field, item or value.
 
     Attributes:
-        name: As on the wire; an item has its list's name.
-        values: Of an enum; empty for everything else.
-        pattern: As in the file; None where there is none, or where the file cuts it off.
-        longest: Characters; 0 where the file does not say.
-        fields: Of an object.
-        item: Of a list or a map.
-        alternatives: Objects, one of which is present.
+        name: Name in the JSON document; an item has the name of its list.
+        values: Values of an enum; empty for all other fields.
+        pattern: Pattern from the file; None if the file has none, or cuts it off.
+        longest: Most characters; 0 if the file does not say.
+        fields: Fields of an object.
+        item: Item of a list, or value of a map.
+        alternatives: Objects of which exactly one is present.
     """
 
     name: str
@@ -92,13 +93,13 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class WeavrKind:
-    """One of the 32 kinds.
+    """One of the 32 kinds of events.
 
     Attributes:
-        path: As Weavr appends it to the base URL.
-        category: As the topics are called, e.g. ``managed-cards``.
+        path: The path that Weavr appends to the base URL.
+        category: The category in the topic's name, e.g. ``managed-cards``.
         signed: Whether Weavr declares a signature.
-        body: The object.
+        body: The fields of the body.
     """
 
     path: str
@@ -109,7 +110,7 @@ class WeavrKind:
 
 @cache
 def document() -> dict[str, Any]:
-    """Return the file as it is."""
+    """Return the parsed file."""
     found: dict[str, Any] = json.loads((resources.files(__package__) / "events.json").read_text("utf-8"))
     return found
 
@@ -132,7 +133,7 @@ def _tree(rows: Sequence[Mapping[str, Any]]) -> tuple[Field, ...]:
 
 
 def _below(rows: Sequence[Mapping[str, Any]], path: str) -> list[Mapping[str, Any]]:
-    """Return the rows below a field, their paths relative to it (or to its item)."""
+    """Return the rows below a field, with paths relative to the field or to its item."""
     start = re.compile(re.escape(path) + r"(\[\]|\{\})?\.")
     found = ((row, start.match(row["path"])) for row in rows)
     return [{**row, "path": row["path"][match.end() :]} for row, match in found if match]

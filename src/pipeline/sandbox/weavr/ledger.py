@@ -12,14 +12,14 @@ from typing import Any, Final, Self, TextIO
 from pipeline.sandbox.weavr.events import Broken, Event, Expected, SendOutcome
 
 RETRIED: Final = frozenset({408, 409, 425, *range(500, 600)})
-"""Answers after which Weavr sends an event again; it also does so without any answer."""
+"""Answers after which Weavr sends an event again. It also sends it again if there is no answer."""
 _SUCCESS: Final = range(200, 300)
 _UNVERIFIED: Final = 503
 _MOST_FINDINGS: Final = 20
 
 
 def retried(status: int | None) -> bool:
-    """Return whether Weavr sends an event again after this answer, or after none."""
+    """Return whether Weavr sends an event again after this answer; None is no answer."""
     return status is None or status in RETRIED
 
 
@@ -28,9 +28,9 @@ class Attempt:
     """One request.
 
     Attributes:
-        at: When it began, in seconds since 1970; differences are exact.
+        at: When it began, in seconds since 1970, from a clock that never jumps.
         seconds: Its duration.
-        status: HTTP status; None without an answer.
+        status: HTTP status; None if there was no answer.
     """
 
     at: float
@@ -48,7 +48,7 @@ class Entry:
     """The attempts to send one event.
 
     Attributes:
-        deliveries: The attempts of its delivery and, where it was repeated, of the repeat.
+        deliveries: The attempts of each delivery: the first and, if the event was repeated, the second.
     """
 
     index: int
@@ -86,7 +86,7 @@ class Entry:
 
     @property
     def accepted(self) -> bool:
-        """Whether any delivery was."""
+        """Whether any delivery was accepted."""
         return "accepted" in self.outcomes
 
     def finding(self) -> str | None:
@@ -119,8 +119,8 @@ class Totals:
         sent: Deliveries, repeats included: each counts once, however often it was tried.
         requests: Attempts.
         repeats: Deliveries of events that had been accepted before.
-        statuses: Attempts by answer; None: without one.
-        outcomes: How many deliveries had which outcome.
+        statuses: Number of attempts by HTTP status; None: no answer.
+        outcomes: Number of deliveries by outcome.
         quarantined: Accepted deliveries of events that belong in quarantine.
         broken: Broken events by kind.
         findings: The first twenty differences.
@@ -191,14 +191,14 @@ def read_ledger(path: Path) -> Iterator[Entry]:
 
 
 def order_findings(entries: Iterable[Entry], offsets: Mapping[str, int]) -> list[str]:
-    """Yield the places where events of an entity are out of order.
+    """Return a sentence for each event that is out of order.
 
-    An event whose acceptance was known before another of its entity was first sent must stand before it. Nothing is
-    promised of two that were under way at the same time.
+    If one event of an entity was accepted before another was first sent, it must come first in the topic. For events
+    that were in flight at the same time, nothing is promised.
 
     Args:
-        entries: Of the ledger.
-        offsets: Offset of the first record of each ``ce_id``; those of one entity are of one partition.
+        entries: Entries of the ledger.
+        offsets: Offset of the first record of each ``ce_id``. All events of one entity are in one partition.
     """
     entities: dict[str, list[Entry]] = {}
     for entry in entries:

@@ -17,7 +17,7 @@ from pipeline.sandbox.weavr.events import Broken, Event, expected_id, legacy_sig
 from pipeline.sandbox.weavr.facts import WeavrKind, weavr_kinds
 
 _FIRST_ENTITY: Final = 90_000_000_000_000_000
-"""Above 2^53, as all ids of Weavr."""
+"""Above 2^53, like all ids of Weavr."""
 _STALE_MS: Final = 48 * 3600 * 1000
 _MISFIT_PATH: Final = "/managed_cards/authorisations/watch"
 _UNKNOWN_PATH: Final = "/managed_cards/renewals/watch"
@@ -31,8 +31,8 @@ class SigningKeys:
     """The keys that sign the events.
 
     Attributes:
-        first: The API key.
-        then: Signs events from ``rotate_at`` on; None: never.
+        first: The API key that signs first.
+        then: The API key that signs events from ``rotate_at`` on; None: the key never changes.
         rotate_at: Index of the first event that the second key signs.
     """
 
@@ -76,13 +76,13 @@ class SendPlan:
     broken_kinds: tuple[Broken, ...] = tuple(Broken)
 
     def events(self, integration: str, keys: SigningKeys, *, now_ms: int) -> Iterator[Event]:
-        """Make the events one by one, in the order in which they are to be sent; memory holds one per entity at most.
+        """Yield the events in the order in which to send them. At most one event per entity is in memory.
 
         Args:
-            integration: Part of the URL, and so of each id.
-            keys: What signs them.
-            now_ms: When sending begins. Each event has a timestamp of its own, a millisecond after the one before it,
-                and none is of the future.
+            integration: Name of the integration, which is part of the URL and so of each id.
+            keys: The keys that sign the events.
+            now_ms: When sending begins. Each timestamp is one millisecond after the previous one, and none is in the
+                future.
         """
         held: dict[str, Event] = {}
         for event in _Making(self, integration, keys, now_ms).all():
@@ -97,9 +97,10 @@ class SendPlan:
 
 
 def mix(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the weight of each path by patterns of paths, such as ``managed_cards/*``; the last that matches counts.
+    """Return the weight of each path, given the weights of patterns such as ``managed_cards/*``.
 
-    Without any pattern all 32 come equally often; with some, paths that none matches do not come.
+    The last pattern that matches a path decides. Without any pattern, all 32 kinds are equally frequent. With
+    patterns, events are sent only to the paths that a pattern matches.
 
     Raises:
         ValueError: A pattern matches no path, a weight is negative, or nothing is left.
@@ -139,7 +140,7 @@ class _Making:
 
     def all(self) -> Iterator[Event]:
         for index in range(self._plan.count):
-            # so many broken ones should there be by now
+            # this many events should be broken by now
             if self._plan.broken_kinds and int((index + 1) * self._plan.broken) > self._broken:
                 kinds = self._plan.broken_kinds
                 yield self._wrong(index, kinds[self._broken % len(kinds)])
@@ -228,7 +229,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def _spoilt(event: Event, broken: Broken) -> Event:
-    """Return the event with the damage that is done after signing."""
+    """Return the event with the damage that happens after signing."""
     if broken is Broken.CUT:
         return replace(event, body=event.body[: len(event.body) // 2])
     if broken is Broken.NO_SIGNATURE:

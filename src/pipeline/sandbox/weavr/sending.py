@@ -19,17 +19,17 @@ from pipeline.sandbox.weavr.events import Event
 from pipeline.sandbox.weavr.ledger import Attempt, Entry, Totals, retried
 
 RETRY_PAUSES: Final = (10.0, 60.0, 360.0, 2160.0, 12_960.0)
-"""Seconds before each of Weavr's five repetitions."""
+"""Seconds before each of Weavr's five retries."""
 
 _QUEUED: Final = 16
 _WAITING: Final = 2000
-"""Maximum number of events that wait for a retry. At the maximum, no new event is sent, to bound the memory."""
+"""How many events may wait for a retry. At this number, no new event is sent, which bounds the memory."""
 _REPEAT_AFTER: Final = 20
 _WATCH_SECONDS: Final = 0.2
 _ANSWER_BYTES: Final = 4096
 
 Post = Callable[[Event], Awaitable[int | None]]
-"""Sends an event once; returns the status, or None without an answer."""
+"""Sends an event once. Returns the status, or None if there is no answer."""
 Sleep = Callable[[float], Awaitable[None]]
 Clock = Callable[[], float]
 
@@ -39,9 +39,9 @@ class Pace:
     """The speed of sending.
 
     Attributes:
-        connections: Maximum number of parallel requests, not counting retries.
-        rate: Events per second; None: the next one as soon as one is answered.
-        compress_retries: Divisor of the pauses before retries.
+        connections: Maximum number of parallel requests, without retries.
+        rate: Events per second; None: a connection sends the next event as soon as the last one is answered.
+        compress_retries: Divides the pauses before retries.
     """
 
     connections: int = 16
@@ -49,12 +49,12 @@ class Pace:
     compress_retries: float = 1.0
 
     def pauses(self) -> tuple[float, ...]:
-        """Return the seconds before each repetition."""
+        """Return the seconds before each retry."""
         return tuple(pause / self.compress_retries for pause in RETRY_PAUSES)
 
 
 def integration_in(url: str) -> str | None:
-    """Return the integration's name in a webhook's URL, ``.../webhooks/weavr/NAME`` with or without a secret behind."""
+    """Return the integration's name in a webhook's URL: ``.../webhooks/weavr/NAME``, maybe with a secret after it."""
     parts = urlsplit(url).path.split("/")
     return next((name for before, name in pairwise(parts) if before == "weavr" and name), None)
 
@@ -66,7 +66,7 @@ def wall_clock() -> Clock:
 
 
 def poster(session: aiohttp.ClientSession, url: str, *, timeout_seconds: float) -> Post:
-    """Return a function that sends to a webhook, reads answers, and reuses connections."""
+    """Return a function that sends events to a webhook. It reads the answers and reuses connections."""
     timeout, start = aiohttp.ClientTimeout(total=timeout_seconds), url.rstrip("/")
 
     async def post(event: Event) -> int | None:
@@ -89,15 +89,16 @@ def poster(session: aiohttp.ClientSession, url: str, *, timeout_seconds: float) 
 class Sender:
     """Sends events as Weavr does.
 
-    Events of one entity go over one connection, each when the one before it was answered; a retry waits beside it and
-    holds nothing up. Memory: some thousand events at most, whatever the plan's length.
+    The events of one entity use one connection, and each is sent once the previous one is answered. Retries wait in
+    their own tasks and delay no other event. Memory never holds more than a few thousand events, however long the plan
+    is.
 
     Args:
         post: Sends an event once.
-        pace: How fast.
+        pace: The speed of sending.
         record: Called with each finished entry.
-        clock: Seconds since 1970.
-        sleep: Waits for seconds.
+        clock: Returns the seconds since 1970.
+        sleep: Waits for the given seconds.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Sender:
         self._waiting = asyncio.Semaphore(_WAITING)
 
     async def send(self, events: Iterable[Event]) -> Totals:
-        """Send all events, with repeats and retries; return the sums."""
+        """Send all events, with repeats and retries, and return the sums."""
         queues: list[asyncio.Queue[Event | None]] = [asyncio.Queue(_QUEUED) for _ in range(self._pace.connections)]
         async with asyncio.TaskGroup() as group:
             for queue in queues:
@@ -198,12 +199,12 @@ async def send_events(
     timeout_seconds: float = 30.0,
     watch: Callable[[Totals], None] | None = None,
 ) -> Totals:
-    """Send events to a webhook over HTTP; return the sums.
+    """Send events to a webhook over HTTP, and return the sums.
 
     Args:
-        url: Of the webhook; each event's path is appended.
-        events: Made while they are sent.
-        pace: How fast.
+        url: URL of the webhook; the path of each event is appended.
+        events: The events. They are taken one by one while sending.
+        pace: The speed of sending.
         record: Called with each finished entry.
         timeout_seconds: How long one answer may take.
         watch: Called with the sums from time to time.

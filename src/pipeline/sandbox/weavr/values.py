@@ -1,6 +1,6 @@
-"""Values of single fields: synthetic, and shaped as the description says.
+"""Synthetic values of single fields, in the form that the description requires.
 
-Nobody's data: addresses at example.com, numbers reserved for fiction, a bank called TEST, cards of no issuer.
+They are nobody's data: addresses at example.com, numbers reserved for fiction, a bank called TEST, cards of no issuer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Value = str | int | bool
 Maker = Callable[[Random], Value]
 
 _ABOVE_DOUBLES: Final = 2**53 + 1
-"""JSON readers that know doubles only begin to lose digits here."""
+"""From this number on, JSON readers that use doubles lose digits."""
 _EPOCH_MS: Final = 1_764_000_000_000
 _YEAR_MS: Final = 31_536_000_000
 
@@ -29,12 +29,12 @@ _CURRENCIES: Final = ("EUR", "GBP", "USD", "SEK")
 _COUNTRIES: Final = ("GB", "DE", "MT", "SE", "FR")
 _TAGS: Final = ("batch_7", "vip-customers", "Q4", "default")
 _NO_ISSUER: Final = "999999"
-"""Assigned to nobody, as in the card files."""
+"""Assigned to no issuer, as in the card files."""
 _OWNERS: Final = ("corporates", "consumers")
 
 
 def one_of(values: Sequence[str]) -> Maker:
-    """Return a maker of one of the values."""
+    """Return a maker that picks one of the values."""
     number = len(values)
     return lambda rng: values[int(rng.random() * number)]
 
@@ -45,9 +45,9 @@ def new_id(rng: Random) -> str:
 
 
 def iban(rng: Random) -> str:
-    """Return an IBAN with right check digits, of a bank that does not exist."""
+    """Return an IBAN with correct check digits, at a bank that does not exist."""
     digits = f"{rng.getrandbits(46):014d}"
-    # ISO 7064: letters count from A = 10; TEST, digits, GB, 00
+    # ISO 7064 with A = 10, B = 11 and so on: the number is TEST, the digits, GB, 00
     rest = int(f"29142829{digits}161100") % 97
     return f"GB{98 - rest:02d}TEST{digits}"
 
@@ -114,14 +114,14 @@ _BY_NAME: Final[tuple[tuple[str, Maker], ...]] = (
     ("refs$", lambda rng: f"ref-{rng.getrandbits(20)}"),
     ("^type$", one_of(("PASSWORD", "OTP", "PUSH"))),
 )
-"""Texts without a pattern, by the first expression that is found in the name in lower case."""
+"""Makers of texts without a pattern. The first expression found in the lower-case name decides."""
 
 _NUMBERS: Final[tuple[tuple[str, Maker], ...]] = (
     ("timestamp|date$", lambda rng: str(_millis(rng))),
     ("id$", new_id),
     ("", lambda rng: str(_cents(rng))),
 )
-"""Texts of digits: times are epoch milliseconds, everything but ids and times is an amount."""
+"""Makers of texts of digits. Times are epoch milliseconds; all fields except ids and times are amounts."""
 
 _INTEGERS: Final[tuple[tuple[str, Maker], ...]] = (
     ("timestamp", _millis),
@@ -161,10 +161,10 @@ _ANYTHING: Final = r"^$|^.*$"
 
 
 def value_of(field: Field) -> Maker:
-    """Return a maker of values of a leaf.
+    """Return a maker of values for a field without fields of its own.
 
     Raises:
-        ValueError: The description has a pattern that is not known here.
+        ValueError: The description has a pattern that this module does not know.
     """
     name = field.name.lower()
     if field.values:
@@ -179,11 +179,11 @@ def value_of(field: Field) -> Maker:
 def _patterned(field: Field, pattern: str) -> Maker:
     if pattern in _DIGITS:
         return _found(_NUMBERS, field.name.lower())
-    if field.name == "type":  # the description does not say whose id is beside it
+    if field.name == "type":  # the description does not say whose id is next to it
         return one_of(_OWNERS)
     if field.name == "cardNumberFirstSix":
         return lambda _rng: _NO_ISSUER
-    if pattern.startswith(r"^[a-zA-Z0-9\/"):  # of texts that go to banks: ASCII alone
+    if pattern.startswith(r"^[a-zA-Z0-9\/"):  # texts that go to banks, which are ASCII only
         return one_of(_ASCII_NAMES) if field.name == "name" else lambda rng: f"Invoice {rng.getrandbits(16)}, thanks"
     if pattern not in _BY_PATTERN:
         raise ValueError(f"{field.name}: the pattern {pattern!r} is not known")

@@ -32,10 +32,11 @@ _NOT_JSON: Final = frozenset({"not_json", "not_utf8", "too_many"})
 class ConfiguredSource:
     """Finds id, type and key as the settings define; see :class:`~pipeline.webhooks.sources.protocols.Source`.
 
-    It never refuses a request that it does not understand; such requests go to quarantine. A body that is neither a
-    strict JSON object nor a form has no values. A request is not understood if its Content-Type or Content-Encoding
-    promises a readable body but the body is not, or if a header has several different values, of which other readers
-    may choose another one.
+    It never refuses a request; requests that it does not understand go to quarantine. A body that is neither a strict
+    JSON object nor a form has no values.
+
+    It does not understand a request whose body cannot be read as its Content-Type or Content-Encoding says. The same
+    holds if a header is repeated with different values, because another reader may choose another value.
 
     Args:
         name: Name of the source.

@@ -1,4 +1,4 @@
-"""Verification of webhooks: schemes are pure functions of headers, raw body and time."""
+"""Verification of webhooks. A scheme is a pure function of the headers, the raw body and the time."""
 
 from __future__ import annotations
 

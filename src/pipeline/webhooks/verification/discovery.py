@@ -1,6 +1,6 @@
 """Discovery: find out how a sender applies its secret, by trying known schemes on a real request.
 
-For senders whose documents do not say it.
+It helps with senders whose documentation does not say how they sign.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Match:
         name: ``preset github``, ``weavr``, ``weavr legacy``, ``standard-webhooks``, ``shared-secret`` or ``hmac``.
         preset: The word that selects a preset, or None.
         secret: Id of the secret; never its value.
-        toml: The scheme's table as it is written into the settings, without ``secrets``.
-        remark: What else there is to know, such as that the request is too old by now; may be empty.
+        toml: The scheme's table for the settings file, without ``secrets``.
+        remark: A hint for the reader, such as that the request is too old by now; may be empty.
         signed_body: ``as-sent``, or ``plain`` where the signature covers a compressed body before its compression.
     """
 
@@ -68,14 +68,14 @@ class Match:
 def discover(headers: Headers, body: bytes, now: datetime, secrets: Sequence[Secret]) -> list[Match]:
     """Return every known way to apply a secret that verifies the request, well-known senders first.
 
-    It tries the presets, Weavr's two signatures, Standard Webhooks, the secret itself in any header, and, for every
-    header that looks like a signature, a bounded number of HMACs: over the body, time and body, or another header
-    with either, in any order, with usual separators, with the secret as text, hex or base64. It skips headers that a
-    known sender already explains.
+    It tries the presets, Weavr's two signatures, Standard Webhooks, and the secret itself in any header. Then it tries
+    a bounded number of HMACs for every header that looks like a signature and that no known sender explains. Such an
+    HMAC covers the body, the time and the body, or another header with either of them, in any order and with the usual
+    separators; the secret is text, hex or base64.
 
-    Several senders sign alike. The preset whose id, type and key the request has comes first.
+    Several senders sign in the same way. The presets whose id, type and key are in the request come first.
 
-    It ignores the dates of secrets and the age of the request; ``now`` decides only what is remarked.
+    It ignores the dates of secrets and the age of the request. ``now`` only decides what ``remark`` says.
     """
     trial = _Trial(headers, body, now, secrets)
     known = _known(headers, body)
@@ -108,7 +108,7 @@ def _known(headers: Headers, body: bytes) -> Iterator[tuple[str, str | None, _Sp
 
 
 def _prefixes(headers: Headers) -> list[str]:
-    """Return what the names of Standard Webhooks' three headers may begin with, apart from what is usual."""
+    """Return the unusual prefixes that the names of Standard Webhooks' three headers may have in this request."""
     names = {name.lower() for name, _ in headers}
     schemes = (one.scheme for one in PRESETS.values())
     usual = {"webhook", *(one.header_prefix for one in schemes if isinstance(one, StandardWebhooksSpec))}
@@ -124,7 +124,7 @@ def _document(body: bytes) -> Any:
 
 
 def _values_found(preset: Preset, headers: Headers, document: Any) -> int:
-    """Return how many of id, type and key the request has."""
+    """Return how many of the preset's id, type and key are in the request."""
     return sum(any(_has(one, headers, document) for one in names) for names in (preset.id, preset.type, preset.key))
 
 
@@ -151,7 +151,7 @@ def _shared_secrets(headers: Headers, secrets: Iterable[Secret]) -> Iterator[dic
 
 
 def _spec(table: Mapping[str, Any]) -> _Spec | None:
-    """Return the specification of a table, or None where settings cannot name one of its headers."""
+    """Return the specification of a table, or None if the settings cannot name one of its headers."""
     try:
         return _ADAPTER.validate_python(table)
     except ValidationError:
@@ -159,10 +159,10 @@ def _spec(table: Mapping[str, Any]) -> _Spec | None:
 
 
 class _Trial:
-    """One request, and the secrets that are tried on it.
+    """Tries secrets and schemes on one request.
 
     Attributes:
-        explained: Lower-case names of the headers whose signature is explained.
+        explained: Lower-case names of the headers that a match read.
     """
 
     def __init__(self, headers: Headers, body: bytes, now: datetime, secrets: Iterable[Secret]) -> None:
@@ -173,12 +173,12 @@ class _Trial:
         self.explained: set[str] = set()
 
     def match(self, name: str, spec: _Spec, preset: str | None = None) -> Match | None:
-        """Return the match, if one of the secrets verifies the request in this way."""
+        """Return the match if one of the secrets verifies the request with this scheme, or None."""
         of_any_age = spec if isinstance(spec, SharedSecretSpec) else spec.model_copy(update=_ANY_AGE)
         prefix = "" if isinstance(spec, StandardWebhooksSpec) else spec.prefix
         for secret in self._secrets:
             scheme = _scheme(of_any_age, secret)
-            revealed = secret.value.get_secret_value() in prefix  # the prefix is what was received
+            revealed = secret.value.get_secret_value() in prefix  # the prefix was taken from the request
             if scheme is None or revealed or not self._verified(scheme):
                 continue
             self.explained.update(scheme.stored_headers)
@@ -217,7 +217,7 @@ def _toml(spec: _Spec) -> str:
 
 
 def _value(value: object) -> str:
-    """Render a value; JSON's strings, numbers and booleans are TOML's as well."""
+    """Render a value. TOML writes strings, numbers and booleans as JSON does."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, tuple):
@@ -238,7 +238,7 @@ _FORMS: Final = tuple(
     )
 )
 _WORD: Final = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]++={0,2}+(?=[, \t]|\Z)")
-"""What may be a signature: it ends at a separator of a list or with the header."""
+"""A text that may be a signature: it ends at a separator of a list, or at the end of the header."""
 
 _UNITS: Final = (
     ("s", re.compile(rb"[0-9]{9,11}")),
@@ -247,7 +247,7 @@ _UNITS: Final = (
 )
 _FIELD: Final = re.compile(rb"[A-Za-z0-9_-]{1,32}")
 _NAMING: Final = re.compile(r"(^|-)(id|ref|key|nonce|uuid|guid|topic|event|type|delivery)$")
-"""Names of headers that a sender may sign beside body and time."""
+"""Names of headers that a sender may sign together with the body and the time."""
 
 _SEPARATORS: Final[tuple[Literal[",", ";"], ...]] = (",", ";")
 
@@ -266,8 +266,8 @@ def _possible_hmacs(headers: Headers, without: frozenset[str]) -> Iterator[dict[
     """Yield a bounded number of HMAC specifications that would fit the request, the likely ones first.
 
     Args:
-        headers: Of the request.
-        without: Lower-case names of headers whose signature is already explained.
+        headers: Headers of the request.
+        without: Lower-case names of headers to skip, because a known sender explains them.
     """
     candidates = [one for one in _candidates(headers) if one.header.lower() not in without]
     for candidate in candidates[:_MOST_SIGNATURES]:
@@ -310,7 +310,7 @@ def _forms_of_first(value: bytes) -> Iterator[dict[str, str]]:
 
 
 def _header_fields(value: bytes) -> tuple[str, dict[bytes, bytes]] | None:
-    """Return the separator and the fields of a header that is a list of them; of a repeated field, the last value."""
+    """Return the separator and the fields of a header that is a list of fields. A repeated field has its last value."""
     for separator in _SEPARATORS:
         groups = header_fields(value, separator) or []
         items = [item for group in groups for item in group]

@@ -8,12 +8,12 @@ from pipeline.errors import PermanentError
 
 
 class Fault(StrEnum):
-    """Who has to fix a refusal. The caller learns only this: details would help an attacker."""
+    """Who has to fix the cause of a refusal. The caller learns no more: details would help an attacker."""
 
     SENDER = "sender"
     """Nothing shows that the request is authentic: 401, whatever the reason."""
     CONFIGURATION = "configuration"
-    """No secret is active now, or none can be: our own fault, which must never cost the sender its event."""
+    """No secret is active, or the sender signs nothing. Only we can fix it, and the sender must not lose its event."""
 
 
 class Reason(StrEnum):
@@ -32,16 +32,16 @@ class Reason(StrEnum):
     TIMESTAMP_TOO_OLD = "timestamp_too_old"
     TIMESTAMP_IN_FUTURE = "timestamp_in_future"
     BODY_ENCODING = "body_encoding"
-    """The signature covers the body without its content encoding, which is unknown or broken."""
+    """The signature covers the decoded body, but the body cannot be decoded: its encoding is unknown or broken."""
     URL_CHECK_TOKEN = "url_check_token"  # noqa: S105 - a reason, no secret
-    """The check of a URL has another token than the configured one."""
+    """A URL check has a token that differs from the configured one."""
     NOT_VERIFIED = "not_verified"
     UNSIGNED_PATH = "unsigned_path"
     """The sender does not sign this path, and the configuration does not say what protects it instead."""
 
     @property
     def fault(self) -> Fault:
-        """Who has to fix it."""
+        """Who has to fix the cause."""
         return Fault.CONFIGURATION if self in {Reason.NO_ACTIVE_SECRET, Reason.UNSIGNED_PATH} else Fault.SENDER
 
 
@@ -49,8 +49,8 @@ class SignatureRefused(PermanentError):
     """The request could not be verified. ``code`` is the reason.
 
     Attributes:
-        reason: For metrics and logs, not for the caller.
-        fault: What the caller may learn.
+        reason: The exact reason, for metrics and logs only. Never tell the caller.
+        fault: Who has to fix the cause. The caller may learn this.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Explanations: each step of a verification, for a person who has to find out why it fails."""
+"""Explanations: list each step of a verification, so that a person can find out why it fails."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _STEPS: Final = {
 }
 
 OnStep = Callable[[str, str], None]
-"""Takes the name of a step that succeeded, and one line about it: no secret, no signature, nothing computed."""
+"""Takes the name of a step that succeeded, and one line about it without secrets or signatures."""
 
 
 def ignore_step(_step: str, _detail: str) -> None:
-    """Do nothing, for a verification that nobody explains."""
+    """Do nothing: for verifications that need no explanation."""
 
 
 @runtime_checkable
@@ -50,8 +50,8 @@ class Step:
 
     Attributes:
         step: ``secrets``, ``header``, ``form``, ``timestamp``, ``signed`` or ``match``.
-        ok: Whether it succeeded; the first that failed is the last.
-        detail: One line for a person, without secrets and signatures, received or computed.
+        ok: Whether it succeeded. The first step that fails is the last step.
+        detail: One line for a person. It has no secret and no signature, neither received nor computed.
     """
 
     step: str
@@ -65,10 +65,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How a verification went.
+    """The steps and the result of a verification.
 
     Attributes:
-        steps: In order.
+        steps: The steps, in order.
         by: Id of the secret or key that verified the request, or None.
         reason: Why it was refused, or None.
     """
@@ -79,9 +79,10 @@ class Explanation:
 
 
 def explain(scheme: Scheme, headers: Headers, body: bytes, now: datetime) -> Explanation:
-    """Verify a request as ``scheme.verify`` does, and say how each step went. It never raises for what was received.
+    """Verify a request as ``scheme.verify`` does, and return the steps and the result.
 
-    A scheme that reports no steps says only how it ended.
+    It raises for no request: a refusal is part of the result. For a scheme that reports no steps, it returns the
+    result alone.
     """
     steps: list[Step] = []
 

@@ -1,4 +1,4 @@
-"""Keys: decoding secrets and public keys, choosing the active ones, comparing signatures in constant time."""
+"""Keys: decode secrets and public keys, choose the active ones, compare signatures in constant time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 _PUBLIC_PREFIX: Final = "whpk_"
-_SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every such secret begins with
+_SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the prefix of every such secret
 _PUBLIC_BYTES: Final = 32
 
 KeyEncoding = Literal["text", "hex", "base64"]
@@ -73,19 +73,21 @@ class Key:
 
 
 def keys_of(secrets: Iterable[Secret], encoding: KeyEncoding = "text") -> tuple[Key, ...]:
-    """Return the keys that the secrets' texts encode.
+    """Return the secrets with their decoded keys.
 
     Raises:
-        FatalError: A text does not have this encoding (``secret_malformed``).
+        FatalError: A secret does not have this encoding (``secret_malformed``).
     """
     return tuple(Key(secret, _key(secret, encoding)) for secret in secrets)
 
 
 def standard_keys_of(secrets: Iterable[Secret]) -> tuple[Key, ...]:
-    """Return the keys of Standard Webhooks' secrets: ``whsec_`` and base64, or base64 alone.
+    """Return the secrets of Standard Webhooks with their decoded keys.
+
+    Such a secret is written as ``whsec_`` and base64, or as base64 alone.
 
     Raises:
-        FatalError: A text is neither (``secret_malformed``).
+        FatalError: A secret has neither form (``secret_malformed``).
     """
     return tuple(
         Key(secret, _decoded(secret, secret.value.get_secret_value().removeprefix(_SECRET_PREFIX), "base64"))
@@ -94,10 +96,10 @@ def standard_keys_of(secrets: Iterable[Secret]) -> tuple[Key, ...]:
 
 
 def public_key_of(text: str) -> Ed25519PublicKey:
-    """Return the public key that ``whpk_`` and base64 encode.
+    """Return the public key that a text encodes as ``whpk_`` and base64.
 
     Raises:
-        ValueError: They encode none.
+        ValueError: The text encodes no public key.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - few sources have public keys
         Ed25519PublicKey,
@@ -121,7 +123,7 @@ def _decoded(secret: Secret, text: str, encoding: Literal["hex", "base64"]) -> b
         if encoding == "hex":
             raw = binascii.unhexlify(text)
         else:
-            raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # some senders leave the padding out
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # some senders omit the padding
     except ValueError:
         raw = b""
     if not raw:
@@ -132,7 +134,7 @@ def _decoded(secret: Secret, text: str, encoding: Literal["hex", "base64"]) -> b
 
 
 def base64_bytes(text: bytes) -> bytes:
-    """Return the decoded bytes, if the text is written exactly as an encoder would write it.
+    """Return the decoded bytes of a text that is written exactly as an encoder writes it.
 
     Raises:
         ValueError: Another alphabet, white space, no padding, or bits hidden in the padding.
@@ -147,7 +149,7 @@ def active_keys(keys: Iterable[DatedT], now: datetime) -> tuple[DatedT, ...]:
     """Return the keys that are active now.
 
     Raises:
-        SignatureRefused: None is, which is our own fault.
+        SignatureRefused: No key is active, which is our own fault.
     """
     active = tuple(key for key in keys if key.active(now))
     if not active:
@@ -160,7 +162,7 @@ def active_keys(keys: Iterable[DatedT], now: datetime) -> tuple[DatedT, ...]:
 def matching_key(keys: Sequence[Key], received: Sequence[bytes], expected: Callable[[bytes], bytes]) -> str:
     """Return the id of the first key for which ``expected(key)`` equals one of the received signatures.
 
-    It computes and compares all of them, also after one matched.
+    It computes and compares all of them, even after one has matched.
 
     Raises:
         SignatureRefused: None matches.
@@ -174,7 +176,7 @@ def matching_key(keys: Sequence[Key], received: Sequence[bytes], expected: Calla
 
 
 def first_matching(keys: Sequence[DatedT], matches: Callable[[DatedT], bool]) -> str:
-    """Return the id of the first key that matches; it tries the others all the same.
+    """Return the id of the first key that matches. It tries every key, even after one has matched.
 
     Raises:
         SignatureRefused: None matches.

@@ -1,4 +1,4 @@
-"""How well-known senders sign, and where their events name id, type and key: configuration by one word."""
+"""Presets: how well-known senders sign, and where their events have the id, the type and the key."""
 
 from __future__ import annotations
 
@@ -55,24 +55,24 @@ UrlCheck = Literal[
     "get",
     "options",
 ]
-"""One way in which senders check a URL before they use it; docs/reference/senders.md has senders and answers."""
+"""One way to check a URL before its first use; docs/reference/senders.md lists the senders and the answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One sender's rules.
+    """The rules of one sender.
 
-    ``id``, ``type`` and ``key`` list values of a request as :class:`RequestValue` parses them. The first value that a
-    request has is used; an empty list means that the sender sends no such value. Of the listed headers only ``svix-id``
-    is signed: the other senders sign the body, at most with its time.
+    ``id``, ``type`` and ``key`` each list where a request may have the value, in the form that :class:`RequestValue`
+    parses. The first entry that the request has is used. An empty list means that the sender sends no such value.
+    Among the listed headers, only ``svix-id`` is signed: the other senders sign the body, or the time and the body.
 
     Attributes:
         scheme: How the sender signs.
-        id: The sender's id of the event or delivery; equal in its repeats.
+        id: The sender's id of the event or delivery; a repeat has the same id.
         type: The type of event.
-        key: The id of what the event is about.
+        key: The id of the object that the event is about.
         source: The document that states these rules.
-        url_checks: How the sender checks the URL before it uses it.
+        url_checks: How the sender checks the URL before its first use.
     """
 
     scheme: HmacSpec | StandardWebhooksSpec
@@ -365,7 +365,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         source="WooCommerce documentation: Webhooks; REST API, Webhooks",
     ),
 }
-"""By the word that selects it in the settings."""
+"""The presets by the word that selects them in the settings."""
 
 WEAVR: Final = HmacSpec(
     scheme="hmac",
@@ -376,7 +376,7 @@ WEAVR: Final = HmacSpec(
     timestamp_unit="ms",
     tolerance_seconds=18_000.0,
 )
-"""How Weavr signs. Its retries may keep the first timestamp for over four hours."""
+"""How Weavr signs. Its retries may repeat the first timestamp for more than four hours."""
 
 WEAVR_LEGACY: Final = HmacSpec(
     scheme="hmac",

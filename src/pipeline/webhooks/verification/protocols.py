@@ -1,4 +1,4 @@
-"""What the rest of the product knows about a scheme: it takes secrets and returns the id of the one that matches."""
+"""The secret and the scheme, as the rest of the product knows them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pipeline.contracts import Headers
 
 
 def within(now: datetime, not_before: datetime | None, not_after: datetime | None) -> bool:
-    """Return whether ``now`` (aware) is at or after ``not_before`` and before ``not_after``; None means no limit."""
+    """Return whether ``now`` (aware) is in the period from ``not_before`` to before ``not_after``. None is no limit."""
     return (not_before is None or not_before <= now) and (not_after is None or now < not_after)
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """One secret of an integration and the period in which it is active. During a rotation several are active at once.
+    """One secret of an integration and its active period. During a rotation, several secrets are active at once.
 
     Attributes:
         id: Its name in logs; never derived from its value.
-        value: Not empty: everybody would know an empty secret.
-        not_before: When it becomes active; None: it always was.
+        value: The secret itself. It is never empty, because everybody would know an empty secret.
+        not_before: When it becomes active; None: it has always been active.
         not_after: When it stops being active; None: never.
     """
 
@@ -54,17 +54,17 @@ class Scheme(Protocol):
     def stored_headers(self) -> frozenset[str]:
         """Lower-case names of the headers to store with the body, so that a subscriber can verify it again.
 
-        Empty where a header is the secret itself.
+        The set is empty if the header is the secret itself.
         """
         ...
 
     def check_head(self, headers: Headers, now: datetime) -> None:
-        """Return if a body could still verify the request; otherwise raise what ``verify`` would raise for any body.
+        """Raise what ``verify`` would raise for any body. Return if some body could verify the request.
 
-        The ingress asks before it reads the body, so that a request without any chance takes no place of another one.
+        The ingress calls it before it reads the body, so that hopeless requests use no capacity.
 
         Args:
-            headers: As received, with repetitions; names are compared without regard to case.
+            headers: All headers as received, including repeated ones. Upper and lower case in names are equal.
             now: Aware datetime; decides which secrets are active and how old a timestamp is.
 
         Raises:
@@ -76,14 +76,14 @@ class Scheme(Protocol):
     def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
         """Return the id of the secret that verified the request.
 
-        It tries every active secret in constant time, also after one matched, so the time taken reveals nothing.
+        It tries every active secret in constant time, even after one has matched, so the time taken reveals nothing.
 
         Args:
-            headers: As received, with repetitions; names are compared without regard to case.
+            headers: All headers as received, including repeated ones. Upper and lower case in names are equal.
             body: The raw bytes, before any decoding.
             now: Aware datetime; decides which secrets are active and how old a timestamp is.
 
         Raises:
-            SignatureRefused: Nothing verified the request; ``reason`` says why, ``fault`` who has to fix it.
+            SignatureRefused: No secret verified the request. ``reason`` says why, ``fault`` who has to fix it.
         """
         ...

@@ -1,4 +1,4 @@
-"""A quick look at the ordinary request of a sender that signs with an HMAC; whatever else it sends is left open."""
+"""Fast verification of the ordinary HMAC request. It leaves every other request to the full scheme."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pipeline.webhooks.verification.specs import HmacSpec, SharedSecretSpec, Sig
 class QuickHmac:
     """Verifies requests with one well-formed signature whose time, if any, is in a header of its own.
 
-    It verifies no request that :class:`~pipeline.webhooks.verification.schemes.HmacOfParts` refuses, and names the same
-    secret. It leaves out what the ordinary request does not need: lists of signatures, steps, reasons.
+    It never verifies a request that :class:`~pipeline.webhooks.verification.schemes.HmacOfParts` refuses, and it
+    returns the same secret. It omits what ordinary requests do not need: lists of signatures, steps, reasons.
 
     Args:
         spec: What is signed.
-        secrets: In the order in which they are tried.
+        secrets: The secrets, in the order in which they are tried.
     """
 
     def __init__(self, spec: HmacSpec, secrets: Sequence[Secret]) -> None:
@@ -41,7 +41,7 @@ class QuickHmac:
         self._only_body = [part.kind for part in spec.parts] == ["body"]
 
     def _part(self, part: SignedPart) -> tuple[bytes | None, bytes | None]:
-        """Return the header that holds a part (None: it is the body), and what is signed where there is none."""
+        """Return the header of a part (None: the part is the body), and the bytes to sign if the header is missing."""
         if part.kind == "timestamp":
             return self._time, None
         if part.kind == "text":
@@ -51,10 +51,10 @@ class QuickHmac:
         return None, None
 
     def verify(self, head: Mapping[bytes, bytes], body: bytes, now: datetime) -> str | None:
-        """Return the id of the secret that verifies the request, or None: then nothing is known about it.
+        """Return the id of the secret that verifies the request. None decides nothing: the full scheme has to.
 
         Args:
-            head: The headers, names in lower case, none of them repeated.
+            head: The headers by lower-case name, none of them repeated.
             body: The raw bytes.
             now: Aware datetime.
         """
@@ -78,13 +78,13 @@ class QuickHmac:
         for key in self._keys:
             if key.active(now):
                 computed = self._encode(hmac.digest(key.value, message, self._hash))
-                # every active key is tried, also after one matched, as everywhere
+                # constant time: go on with the other active keys after a match
                 if hmac.compare_digest(computed, received) and found is None:
                     found = key.id
         return found
 
     def _message(self, head: Mapping[bytes, bytes], body: bytes) -> bytes | None:
-        """Return what is signed, or None: a part is missing."""
+        """Return the signed message, or None if a part is missing."""
         parts: list[bytes] = []
         for name, default in self._parts:
             part = body if name is None else head.get(name, default)
@@ -95,7 +95,7 @@ class QuickHmac:
 
 
 def quick_hmac(spec: SharedSecretSpec | HmacSpec | StandardWebhooksSpec, secrets: Sequence[Secret]) -> QuickHmac | None:
-    """Return a quick look at the requests of a sender, or None where its scheme has no ordinary request."""
+    """Return the fast verification for a sender, or None if its scheme has none."""
     if not isinstance(spec, HmacSpec) or spec.fields is not None:
         return None
     time = spec.time_of_signing

@@ -12,14 +12,14 @@ from pipeline.webhooks.verification.errors import Reason, SignatureRefused
 from pipeline.webhooks.verification.specs import FieldSettings
 
 MOST_SIGNATURES: Final = 16
-"""How many signatures one header may hold; more would only cost us time."""
+"""How many signatures one header may hold. No sender needs more, and each one costs time."""
 _MOST_FIELDS: Final = 64
 
 Unit = Literal["s", "ms", "iso8601"]
 """Seconds or milliseconds since 1970-01-01T00:00Z in decimal digits, or ISO 8601 with date, time and zone."""
 
 _BETWEEN: Final = rb"(?:[ \t]{0,8},[ \t]{0,8}|[ \t]{1,8})"
-"""The separator of two signatures; bounded, because a header of blanks must not cost a search from each of them."""
+"""The separator of two signatures. It is bounded, because the search must stay linear in a header full of blanks."""
 _FIELD_ENDS: Final = {
     separator: re.compile(rb"[ \t]{0,8}%b[ \t]{0,8}" % separator.encode()) for separator in (",", ";")
 }
@@ -44,7 +44,7 @@ def one_header(
 ) -> bytes:
     """Return the value of the header as received.
 
-    Repetitions are refused even when they are equal: two programs on the way may each read a different one.
+    It refuses repeated headers even if they are equal: a proxy and this program could each read a different one.
 
     Raises:
         SignatureRefused: The header is missing or repeated.
@@ -56,7 +56,7 @@ def one_header(
 
 
 def one_header_or_none(headers: Headers, name: str, *, repeated: Reason = Reason.HEADER_REPEATED) -> bytes | None:
-    """Return the value of the header as received, or None where there is none.
+    """Return the value of the header as received, or None if it is missing.
 
     Raises:
         SignatureRefused: The header is repeated.
@@ -72,7 +72,7 @@ def without_prefix(value: bytes, prefix: bytes, name: str) -> bytes:
     """Return the value without its prefix, which must match exactly.
 
     Raises:
-        SignatureRefused: The value begins otherwise.
+        SignatureRefused: The value does not begin with the prefix.
     """
     if not value.startswith(prefix):
         raise SignatureRefused(Reason.PREFIX_MISSING, f"The header {name} does not begin as configured")
@@ -80,9 +80,9 @@ def without_prefix(value: bytes, prefix: bytes, name: str) -> bytes:
 
 
 class SignatureList:
-    """Splits a header that holds one or several signatures, each behind the same prefix: ``sha256=…, sha256=…``.
+    """Splits a header that holds one or more signatures, each after the same prefix: ``sha256=…, sha256=…``.
 
-    Commas, blanks or both may stand between two signatures, as senders write them while they rotate a secret.
+    Senders send several signatures while they rotate a secret. A comma, blanks or both separate two signatures.
     """
 
     def __init__(self, prefix: str, header: str) -> None:
@@ -91,10 +91,10 @@ class SignatureList:
         self._between = re.compile(_BETWEEN + re.escape(prefix.encode()))
 
     def signatures(self, value: bytes) -> list[bytes]:
-        """Return every signature of the header, all without the prefix; none if one of them is empty.
+        """Return every signature of the header without its prefix, or an empty list if one of them is empty.
 
         Args:
-            value: Of the header, without the first prefix.
+            value: The header's value without its first prefix.
 
         Raises:
             SignatureRefused: The header holds too many signatures.
@@ -107,9 +107,9 @@ class SignatureList:
 class HeaderFields:
     """Splits a header such as ``t=1769121839,v1=74f1d275, v1=5c9bc3c4`` into its fields.
 
-    Blanks around a separator are no part of a field. A blank alone begins a new group of fields, each with a time of
-    its own, as in ``t=1769121839,v1=74f1d275 t=1769121839,v1=5c9bc3c4``. It refuses the whole header for one field
-    without ``=``, and for different times.
+    Blanks around a separator are not part of a field. A blank without a separator begins a new group of fields, and
+    each group has its own time, as in ``t=1769121839,v1=74f1d275 t=1769121839,v1=5c9bc3c4``. The whole header is
+    refused if one field has no ``=``, or if two groups have different times.
     """
 
     def __init__(self, settings: FieldSettings, header: str) -> None:
@@ -155,9 +155,9 @@ class HeaderFields:
 
 
 def header_fields(value: bytes, separator: Literal[",", ";"]) -> list[list[tuple[bytes, bytes]]] | None:
-    """Return the names and values of a header's fields, by group; None if one of them has no ``=``.
+    """Return the names and values of a header's fields, by group.
 
-    None too for more groups or fields than a sender has any use for.
+    It returns None if a field has no ``=``, and if the header has more groups or fields than any sender needs.
     """
     groups = [
         _FIELD_ENDS[separator].split(group, _MOST_FIELDS)
@@ -172,13 +172,13 @@ def header_fields(value: bytes, separator: Literal[",", ";"]) -> list[list[tuple
 
 
 def check_timestamp(text: bytes, now: datetime, *, unit: Unit, tolerance: float) -> float:
-    """Return the age in seconds, if it lies within ``tolerance`` seconds on either side, the limit included.
+    """Return the age of the timestamp in seconds; negative if it is in the future.
 
     Args:
-        text: As received; leading zeros do not change the time, but they are signed.
+        text: The timestamp as received. Leading zeros do not change the time, but they are signed.
         now: Aware datetime.
         unit: How the timestamp is written.
-        tolerance: Seconds.
+        tolerance: How many seconds the time may lie in the past or future, the limit included.
 
     Raises:
         SignatureRefused: The text has another form, or the time is too old or too far in the future.
@@ -211,7 +211,7 @@ def _time(text: bytes) -> float:
 
 
 def _check_number(signatures: Sequence[bytes], header: str) -> None:
-    """Raise SignatureRefused if a header holds more signatures than anybody needs."""
+    """Raise SignatureRefused if a header holds more than ``MOST_SIGNATURES``."""
     if len(signatures) > MOST_SIGNATURES:
         raise SignatureRefused(
             Reason.SIGNATURE_MALFORMED, f"The header {header} holds more than {MOST_SIGNATURES} signatures"

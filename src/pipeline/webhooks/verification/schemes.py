@@ -1,7 +1,7 @@
 """The schemes: a secret in a header, an HMAC of parts of the request, and Standard Webhooks.
 
-To add one: a specification in ``specs.py``, a class here, a line in :func:`scheme_of`, tests.
-Source of Standard Webhooks: its specification, sections *Signature scheme* and *Webhook headers*.
+To add one, write a specification in ``specs.py``, a class here, a line in :func:`scheme_of`, and tests.
+Standard Webhooks follows its specification, sections *Signature scheme* and *Webhook headers*.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from pipeline.webhooks.verification.specs import (
 
 
 def scheme_of(spec: SharedSecretSpec | HmacSpec | StandardWebhooksSpec, secrets: Sequence[Secret]) -> Scheme:
-    """Return the scheme that a specification describes, with these secrets, in the order in which it tries them.
+    """Return the scheme that a specification describes. It tries the secrets in the given order.
 
     Raises:
         FatalError: A secret is not written as the specification says (``secret_malformed``).
@@ -73,7 +73,7 @@ class SharedSecret:
     """Compares a header with the secrets; see :class:`~pipeline.webhooks.verification.protocols.Scheme`."""
 
     stored_headers: frozenset[str] = frozenset()
-    """The header is the secret: it is stored nowhere."""
+    """Empty: the header is the secret, and a secret is never stored."""
 
     def __init__(self, spec: SharedSecretSpec, secrets: Sequence[Secret]) -> None:
         """Take the secrets in the order in which they are tried."""
@@ -82,7 +82,7 @@ class SharedSecret:
         self._keys = keys_of(secrets)
 
     def check_head(self, headers: Headers, now: datetime) -> None:
-        """See Scheme. The header is all there is to verify."""
+        """See Scheme. The header decides alone, whatever the body is."""
         self.verify_stepwise(headers, b"", now, ignore_step)
 
     def verify(self, headers: Headers, body: bytes, now: datetime) -> str:
@@ -95,7 +95,7 @@ class SharedSecret:
         on_step("secrets", _which(keys, self._keys))
         received = without_prefix(one_header(headers, self._name), self._prefix, self._name)
         on_step("header", f"the request has one header {self._name}")
-        # compare_digest stops early where lengths differ; digests have one length, so the secret's length stays hidden
+        # compare_digest stops early if the lengths differ. Digests have one length, so the secret's length stays hidden
         found = matching_key(keys, [hashlib.sha256(received).digest()], lambda key: hashlib.sha256(key).digest())
         on_step("match", f"equal to {found}")
         return found
@@ -114,11 +114,13 @@ ENCODERS: Final[dict[str, Callable[[bytes], bytes]]] = {"hex": _hex, "base64": b
 
 
 class HmacOfParts:
-    """Computes the signature with each secret and compares the written forms; see Scheme.
+    """Computes the signature with each secret and compares it with the received text; see Scheme.
 
-    It compares the text of signatures, not the decoded bytes, so a base64 signature has no second spelling. It signs
-    the bytes of body and headers as received. Parts with nothing between them have a weakness that is the sender's:
-    somebody who repeats a request can move bytes from the end of one part to the beginning of the next.
+    It compares the text of signatures, not the decoded bytes, so that a base64 signature has only one valid spelling.
+    It signs the bytes of the body and the headers as received.
+
+    If a sender signs two parts without a separator, an attacker who repeats a request can move bytes from the end of
+    one part to the beginning of the next. Only the sender can fix this.
     """
 
     def __init__(self, spec: HmacSpec, secrets: Sequence[Secret]) -> None:
@@ -156,12 +158,12 @@ class HmacOfParts:
         found = matching_key(keys, signatures, lambda key: self._encode(hmac.digest(key, message, spec.hash)))
         on_step("match", f"verified by {found}")
         if self._time is not None and self._time.kind == "json":
-            # only now: nothing of a body is parsed before it is known to be authentic
+            # this check comes last, because only an authentic body may be parsed
             self._check_age(_time_inside(headers, body, self._time.name), now, on_step)
         return found
 
     def _head(self, headers: Headers, now: datetime, on_step: OnStep) -> tuple[_Keys, list[bytes], list[bytes | None]]:
-        """Return the active keys, the well-formed signatures, and the signed parts, of which the body is None."""
+        """Return the active keys, the well-formed signatures, and the signed parts, with None for the body."""
         name = self._spec.header
         keys = active_keys(self._keys, now)
         on_step("secrets", _which(keys, self._keys))
@@ -202,7 +204,7 @@ def _part(part: SignedPart, headers: Headers, timestamp: bytes) -> bytes | None:
     if part.kind == "body":
         return None
     if part.kind == "timestamp":
-        return timestamp  # the text as received: "0042" was signed as "0042"
+        return timestamp  # the text as received: a sender that sends "0042" has signed "0042"
     if part.kind == "text":
         return part.value.encode()
     return one_header(headers, part.value) if part.needed else one_header_or_none(headers, part.value) or b""
@@ -218,7 +220,7 @@ def form_of(spec: HmacSpec) -> re.Pattern[bytes]:
 
 
 def _time_inside(headers: Headers, body: bytes, pointer: str) -> bytes:
-    with contextlib.suppress(UnreadableBody):  # it may have been expanded already, as its signature needs it
+    with contextlib.suppress(UnreadableBody):  # the body may be decoded already, for its signature
         body = plain_body(body, encoding_of(headers, body))
     try:
         found = value_at(json.loads(json_of(body, first_values(headers).get("content-type", ""))), pointer)
@@ -233,14 +235,14 @@ def _time_inside(headers: Headers, body: bytes, pointer: str) -> bytes:
 
 _SIGNATURE_BYTES: Final = {b"v1": 32, b"v1a": 64}
 _BETWEEN: Final = re.compile(rb"[ \t]{0,8},[ \t]{1,8}|[ \t]{1,8}")
-"""The separator of two signatures: blanks, maybe behind a comma. A comma alone separates version and text."""
+"""The separator of two signatures: blanks, maybe after a comma. A comma alone separates the version and the text."""
 
 _Signatures = dict[bytes, list[bytes]]
 """Decoded signatures by version."""
 
 
 class StandardWebhooks:
-    """Tries every signature with every key; see Scheme. One match is enough, and unknown versions are skipped."""
+    """Tries every signature with every key; see Scheme. One match is enough. It skips unknown versions."""
 
     def __init__(self, spec: StandardWebhooksSpec, secrets: Sequence[Secret]) -> None:
         """Take the secrets of ``v1`` signatures; the specification holds the public keys of ``v1a``.
@@ -293,7 +295,7 @@ class StandardWebhooks:
     def _event_id(self, headers: Headers) -> bytes:
         value = one_header(headers, self._id)
         if not value or b"." in value:
-            # with a full stop in the id, the same signature would fit another id and another body
+            # a full stop separates the signed parts: with one in the id, the signature would fit other ids and bodies
             raise SignatureRefused(Reason.ID_MALFORMED, f"The header {self._id} is empty or holds a full stop")
         return value
 

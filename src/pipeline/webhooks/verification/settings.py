@@ -1,4 +1,4 @@
-"""Settings that name secret files, and the tables that hold a scheme's specification together with its secrets."""
+"""Settings of secret files, and settings of schemes together with their secrets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def is_active(key: SecretSettings | PublicKeySettings, now: datetime) -> bool:
 
 
 def check_named_apart(keys: Sequence[SecretSettings | PublicKeySettings]) -> None:
-    """Return if every key has a name of its own, so that logs tell them apart. Raises ValueError."""
+    """Raise ValueError if two keys have the same name: logs could not tell them apart."""
     names = [key.name for key in keys]
     if len(set(names)) < len(names):
         raise ValueError("two secrets have the same name: give each an id of its own")
@@ -101,4 +101,4 @@ class StandardWebhooksSettings(StandardWebhooksSpec):
 SchemeSettings = Annotated[
     SharedSecretSettings | HmacSettings | StandardWebhooksSettings, Field(discriminator="scheme")
 ]
-"""Specification of any scheme with the files of its secrets; ``scheme`` says which scheme."""
+"""Settings of any scheme, with the files of its secrets. ``scheme`` names the scheme."""

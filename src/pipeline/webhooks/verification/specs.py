@@ -1,4 +1,4 @@
-"""Specifications of verification schemes: the signed parts, their headers, the encoding. They hold no secrets."""
+"""Specifications of verification schemes: the signed parts, their headers, the encoding. They have no secrets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from pipeline.webhooks.verification.keys import public_key_of
 HEADER_NAME: Final = r"^[A-Za-z0-9!#$%&'*+.^`|~-]{1,128}$"
 
 HeaderName = Annotated[str, Field(pattern=HEADER_NAME)]
-"""An HTTP header name (RFC 9110 token) without underscores: many proxies silently drop headers with underscores."""
+"""An HTTP header name (RFC 9110 token) without underscores, because many proxies silently drop such headers."""
 
 _NAME: Final = re.compile(HEADER_NAME)
 _POINTER: Final = re.compile(POINTER)
 _RESERVED: Final = frozenset({"content-type", "content-length", "content-encoding", "host", "traceparent"})
-"""Headers that cannot hold a signature: it is stored with the record, and there these names mean something else."""
+"""Headers that cannot hold a signature. The signature is stored in a record header of the same name, and in a record
+these names mean something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class RequestValue:
     """Names one value of a request: ``header:NAME``, ``json:/pointer`` (RFC 6901, in the body) or ``field``.
 
     Attributes:
-        kind: One of the three forms; ``field`` is a named field of the signature's header.
+        kind: Which of the three forms it has; ``field`` is a named field of the signature's header.
         name: Name of the header, or the pointer; empty for ``field``.
     """
 
@@ -61,7 +62,8 @@ class SignedPart:
     Attributes:
         kind: The raw body, the timestamp's text, a header's value, or a constant text.
         value: Name of the header, or the text.
-        needed: Whether a request without this header is refused. If not, a missing header is signed as empty.
+        needed: Whether a request without this header is refused. If it is not, the sender signs a missing header as
+            empty.
     """
 
     kind: Literal["body", "timestamp", "header", "text"]
@@ -316,4 +318,4 @@ class StandardWebhooksSpec(BaseModel):
 
 
 SchemeSpec = Annotated[SharedSecretSpec | HmacSpec | StandardWebhooksSpec, Field(discriminator="scheme")]
-"""Specification of any scheme; ``scheme`` says which."""
+"""Specification of any scheme. ``scheme`` names the scheme."""

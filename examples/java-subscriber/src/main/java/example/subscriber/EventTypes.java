@@ -8,7 +8,7 @@ import java.io.InputStream;
 import java.util.HashMap;
 import java.util.Map;
 
-/** The generated class of each schema, by the schema's URI: what records name in ce_dataschema. */
+/** The generated class of each schema, by the URI that records have in ce_dataschema. */
 final class EventTypes {
   private final ObjectMapper json =
       new ObjectMapper().enable(DeserializationFeature.USE_BIG_DECIMAL_FOR_FLOATS);
@@ -23,8 +23,8 @@ final class EventTypes {
   }
 
   /**
-   * Returns a value as an object of its schema's class; of a schema that was not there at build time, as a JSON tree, so
-   * that a kind of event that is new tomorrow stops nobody.
+   * Returns a value as an object of its schema's class. If the schema was unknown at build time, it returns a JSON tree,
+   * so that a new kind of event does not stop the subscriber.
    */
   Object read(String dataschema, byte[] value) throws IOException {
     Class<?> known = classes.get(dataschema);

@@ -11,7 +11,7 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Prints a line of JSON per event that it handles.
+ * Prints one line of JSON for each event that it handles.
  *
  * <p>{@code --bootstrap HOST:PORT --group GROUP --topic TOPIC --max-idle-seconds N}
  */

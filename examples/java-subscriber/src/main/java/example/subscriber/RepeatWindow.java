@@ -6,9 +6,10 @@ import java.util.Map;
 
 /**
  * The repeat rule of docs/reference/subscribers.md: a record is a repeat if the last record of its partition with the same ce_id is
- * at most so many offsets before it and at most so much older. What it says depends on the log alone.
+ * at most so many offsets before it and at most so much older. The decision depends on the log alone.
  *
- * <p>One window per partition; records are shown in the order of their offsets. Memory: at most {@code records} ids.
+ * <p>Use one window per partition, and pass the records in the order of their offsets. Memory holds at most
+ * {@code records} ids.
  */
 final class RepeatWindow {
   static final long RECORDS = 100_000;
@@ -30,7 +31,7 @@ final class RepeatWindow {
     this.milliseconds = milliseconds;
   }
 
-  /** Takes note of a record, and says whether it is a repeat. */
+  /** Remembers a record, and returns whether it is a repeat. */
   boolean repeats(String id, long offset, long timestamp) {
     forget(offset, timestamp);
     Seen before = last.remove(id); // so that the order stays that of offsets
@@ -38,7 +39,7 @@ final class RepeatWindow {
     return before != null && timestamp - before.timestamp <= milliseconds;
   }
 
-  /** How many ids were forgotten by number although their time was not over. */
+  /** How many ids were forgotten early because the window was full. */
   long cuts() {
     return cuts;
   }

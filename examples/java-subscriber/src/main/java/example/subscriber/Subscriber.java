@@ -19,18 +19,19 @@ import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
- * A member of a consumer group that shows each event to a handler: at least once, repeats left out, in order per
+ * A member of a consumer group that calls a handler with each event: at least once, without repeats, and in order per
  * partition and therefore per key.
  *
- * <p>The log is the state: on assignment a partition is read again from before its committed offset, and what stands there
- * is only noted. Offsets are committed after the handler, so a crash shows again at most what one poll returned.
+ * <p>The log is the only state. After an assignment, the subscriber reads a partition again from before its committed
+ * offset, and only remembers the ids of the records before that offset. It commits offsets after the handler, so after a
+ * crash it handles at most the records of one poll again.
  *
- * <p>A record that cannot be read, or a handler that fails, stops the program, and nothing is lost. In production such a
- * record is better written to the group's own topic, {@code <group>.dead-letter}, with value and headers unchanged and
- * headers that say where from and why; the example leaves that out.
+ * <p>A record that cannot be read, or a handler that fails, stops the program, and nothing is lost. In production, write
+ * such a record to the group's own topic, {@code <group>.dead-letter}, with unchanged value and headers, and with further
+ * headers that say where it comes from and why it failed. The example omits that.
  */
 final class Subscriber implements AutoCloseable, ConsumerRebalanceListener {
-  /** At most so many events are handled again after a crash. */
+  /** How many events are handled again after a crash, at most. */
   static final int IN_FLIGHT = 100;
 
   interface Handler {
@@ -62,7 +63,7 @@ final class Subscriber implements AutoCloseable, ConsumerRebalanceListener {
     consumer.subscribe(List.of(topic), this);
   }
 
-  /** Handles events until none has come for so long. */
+  /** Handles events until none has arrived for this time. */
   void run(Duration idle) throws IOException {
     long last = System.nanoTime();
     while (System.nanoTime() - last < idle.toNanos()) {
@@ -139,7 +140,7 @@ final class Subscriber implements AutoCloseable, ConsumerRebalanceListener {
     try {
       return types.read(header(record, "ce_dataschema"), record.value());
     } catch (IOException unreadable) {
-      // without its text, which repeats what stands in the value
+      // without the message of the exception, which quotes the value
       String why = unreadable.getClass().getSimpleName();
       throw new IllegalStateException(record.topic() + " " + place(record) + " cannot be read: " + why);
     }
@@ -149,7 +150,7 @@ final class Subscriber implements AutoCloseable, ConsumerRebalanceListener {
     return "partition " + record.partition() + ", offset " + record.offset();
   }
 
-  /** The first header of the name, a character per byte: the attributes that are compared are ASCII. */
+  /** The first header of this name, decoded as one character per byte: all compared attributes are ASCII. */
   private static String header(ConsumerRecord<byte[], byte[]> record, String name) {
     for (Header found : record.headers().headers(name)) {
       return new String(found.value(), StandardCharsets.ISO_8859_1);

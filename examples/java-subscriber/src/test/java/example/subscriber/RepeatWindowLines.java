@@ -3,8 +3,8 @@ package example.subscriber;
 import java.util.Scanner;
 
 /**
- * Shows a window the records that stdin names, a line each (id, offset, timestamp), and prints what it says. Whoever
- * writes a subscriber in another language can compare it with the Python one in the same way.
+ * Reads records from stdin, one line each (id, offset, timestamp), and prints what the window decides about each. In the
+ * same way, you can compare a subscriber in another language with the Python subscriber.
  */
 final class RepeatWindowLines {
   private RepeatWindowLines() {}

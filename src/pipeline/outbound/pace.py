@@ -40,7 +40,7 @@ class Grant:
         end: When the period ends.
         share: Share of the limit, up to 1.
         phase: How long the first request waits, as a share of the time between two requests. So processes that begin
-            together do not send their first requests all at once. It has no effect if the last grant ended at ``begin``.
+            together do not send their first requests all at once. It has no effect if a grant ended at ``begin``.
     """
 
     begin: float

@@ -52,15 +52,15 @@ _KINDS: Final[dict[Any, str]] = {
 
 _GROUPS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "To start": ("everybody", ("kafka", "store")),
-    "eCard Systems": ("who connects to ECS", ("ecs.NAME",)),
-    "Weavr": ("who connects to Weavr", ("weavr.NAME",)),
-    "Other senders": ("who receives webhooks of other senders", ("webhooks.NAME",)),
+    "eCard Systems": ("anybody who connects to ECS", ("ecs.NAME",)),
+    "Weavr": ("anybody who connects to Weavr", ("weavr.NAME",)),
+    "Other senders": ("anybody who receives webhooks of other senders", ("webhooks.NAME",)),
     "Security": (
-        "who is responsible for security",
+        "anybody who is responsible for security",
         ("kafka.tls", "kafka.sasl", "network", "parts", "audit"),
     ),
     "Operation": (
-        "who is on call, or tunes speed and memory",
+        "anybody who is on call, or who tunes speed and memory",
         ("ingress", "management", "logging", "retention", "consumer", "process", "transfer", "watch", "parking"),
     ),
 }
@@ -103,8 +103,12 @@ def _group(section: str) -> str:
 
 
 def _links(sections: Iterable[str]) -> str:
-    headings = (section.partition("\n")[0].removeprefix("## ") for section in sections)
-    return ", ".join(dict.fromkeys(f"[`{one.partition(' ')[0]}`](#{anchor(one)})" for one in headings))
+    """Return a link to each table, once; of alternatives of a table, to the first."""
+    first: dict[str, str] = {}
+    for section in sections:
+        heading = section.partition("\n")[0].removeprefix("## ")
+        first.setdefault(heading.partition(" ")[0], heading)
+    return ", ".join(f"[`{name}`](#{anchor(heading)})" for name, heading in first.items())
 
 
 def _once(sections: Iterable[str]) -> Iterator[str]:
@@ -130,11 +134,13 @@ def _tables(model: type[BaseModel], path: str, printed: dict[type[BaseModel], st
             where = f"{path}.{name}".lstrip(".")
             first = printed.setdefault(inner, heading.format(where))
             if first == heading.format(where):
-                first_table, *rest = _tables(inner, heading.format(where).strip("[]"), printed)
+                sections = list(_tables(inner, heading.format(where).strip("[]"), printed))
+                own_table = [sections.pop(0)] if keys(inner) else []
             else:
-                first_table, rest = f"The same keys as `{first}`.", []
-            yield f"## {heading.format(where)}{_chosen_by(inner, field)}\n\n{_about(inner, field)}\n\n{first_table}"
-            yield from rest
+                own_table, sections = [f"The same keys as `{first}`."], []
+            title = f"## {heading.format(where)}{_chosen_by(inner, field)}"
+            yield "\n\n".join([title, _about(inner, field), *own_table])
+            yield from sections
 
 
 def _inner(field: FieldInfo) -> list[tuple[type[BaseModel], str]]:

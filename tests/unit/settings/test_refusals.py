@@ -97,7 +97,7 @@ def refused(folder: Path, text: str) -> tuple[str, ...]:
         ),
         ("[ingress]\nprt = 1", "ingress.prt: is not a setting; did you mean port?"),
         ("[logging]\nzzz = 1", "logging.zzz: is not a setting; this table has: format, level"),
-        ('[store]\nbucket = "b"', "store.bucket: is not a setting; this table has: kind, path"),
+        ('[store]\nbucket = "b"', "store.bucket: is not a setting; this table has: kind, path, shared"),
         (
             '[store]\nkind = "nfs"',
             "store: kind = 'nfs' is not one of 'local', 's3'; write kind = one of 'local', 's3'",

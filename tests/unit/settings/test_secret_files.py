@@ -57,8 +57,8 @@ def test_a_missing_file_is_the_only_problem_of_its_key(tmp_path: Path) -> None:
     """What names no file may be the secret itself: the value is not repeated."""
     (problem,) = problems(written(tmp_path, 'password_file = "planted-0123456789"'))
     assert problem == (
-        "kafka.sasl.password_file: no file exists at this path; create it with the secret as its only "
-        f"line: (umask 077; printf %s SECRET > FILE); relative paths start from {tmp_path}"
+        "kafka.sasl.password_file: no file exists at this path; create it with only the secret "
+        f"in it: (umask 077; printf %s SECRET > FILE); relative paths start from {tmp_path}"
     )
 
 
@@ -79,7 +79,7 @@ def test_a_secret_written_where_its_path_belongs_is_not_shown(tmp_path: Path) ->
     token = "eyJ" + "x" * 80
     (line,) = problems(written(tmp_path, f'password_file = "{token}"'))
     assert token not in line
-    assert "the path given there (is it the secret itself?)" in line
+    assert "no file exists at this path (is it the secret itself?)" in line
 
 
 def test_an_odd_secret_is_warned_of(tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_a_file_without_a_usable_secret_is_named(tmp_path: Path, content: bytes,
 def test_a_wrong_secret_value_is_not_shown(tmp_path: Path) -> None:
     assert problems(written(tmp_path, "password = 12345678")) == (
         (
-            'kafka.sasl.password: this value is not a text in quotes; write password_file = "PATH", '
-            "a file that holds nothing but the secret"
+            'kafka.sasl.password: this value is not a text in quotes; write password_file = "PATH"; '
+            "the file must hold only the secret"
         ),
     )
 

@@ -29,7 +29,7 @@ CASES = [
     (
         "a = planted",
         (
-            'line 1, column 5: this is no value; write a text in quotes ("..."), a number, true, false, [list] or '
+            'line 1, column 5: this is not a value; write text in quotes ("..."), a number, true, false, [list] or '
             "{ table }"
         ),
     ),
@@ -65,7 +65,7 @@ def test_a_fault_is_named_with_line_and_remedy(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (b"\xef\xbb\xbfa = 1", "it begins with a byte order mark; save it as UTF-8 without one"),
+        (b"\xef\xbb\xbfa = 1", "it begins with a byte order mark; save it as UTF-8 without a BOM"),
         ("a = 1".encode("utf-16"), "it is UTF-16; save it as UTF-8"),
         (b"a = 1\nb = '\xe9'", "line 2 holds a byte that is not UTF-8; save the file as UTF-8"),
     ],

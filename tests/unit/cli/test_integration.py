@@ -142,7 +142,7 @@ def test_weavr_gets_settings_that_wait_for_its_key(empty: Path, run: Run) -> Non
         "path_secret_file": None,
         "settings_file": "pipeline.toml",
     }
-    assert "weavr.acme.secrets.0.file: there is no file" in run("config", "check").stderr
+    assert "weavr.acme.secrets.0.file: no file exists" in run("config", "check").stderr
     (empty / "secrets").mkdir()
     (empty / "secrets" / "acme-weavr-key").write_text("synthetic-api-key-1\n")
     (empty / "secrets" / "acme-weavr-key").chmod(0o600)

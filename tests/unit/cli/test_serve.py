@@ -93,7 +93,7 @@ def test_the_ingress_needs_its_webhook_secrets(home: Path, run: Run) -> None:
     (home / "webhook").unlink()
     result = run("ingress")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: config_invalid: ecs.acme.webhook.secrets.0.file: there is no file ")
+    assert result.stderr.startswith("error: config_invalid: ecs.acme.webhook.secrets.0.file: no file exists ")
 
 
 def test_a_server_that_cannot_work_ends_with_its_error(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

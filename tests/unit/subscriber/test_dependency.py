@@ -81,6 +81,7 @@ def test_it_loads_of_the_pipeline_only_what_it_needs(loaded: set[str]) -> None:
         "observability",
         "plugins",
         "retry",
+        "secret_files",
         "shares",
         "signals",
         "subscriber",

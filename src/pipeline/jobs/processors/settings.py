@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline.retry import FirstSeconds, MaxSeconds, RetrySettings
-from pipeline.units import Count, Seconds
+from pipeline.units import Count, Number, Seconds
 
 
 class ProcessorRetry(RetrySettings):
@@ -29,7 +29,7 @@ class ProcessorRetry(RetrySettings):
         gt=0,
         description="Time after the first try of a card from which on no further try begins. Default: only max_tries limits the tries",
     )
-    job_retries_per_card: Annotated[float, Field(ge=0, le=1000)] | None = Field(
+    job_retries_per_card: Annotated[Number, Field(ge=0, le=1000)] | None = Field(
         default=None,
         description="Limit on all retries of a job, as a share of its cards: 0.5 allows 500 retries for 1,000 cards. Each chunk gets its part, rounded up; beyond it, cards fail at their first failed try. Set it if a failing card service would delay a job for hours. Default: only max_tries limits the tries",
     )
@@ -54,7 +54,7 @@ class ProcessorSettings(BaseModel):
         le=1024,
         description="How many cards of one chunk a row-wise processor handles at the same time. Raise it as far as the card service allows",
     )
-    requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
+    requests_per_second: Annotated[Number, Field(gt=0, le=1_000_000)] | None = Field(
         default=None,
         description="Requests to the card service that all workers together begin in a second; row-wise, each try of a card or group of cards is one. Set it to what the service allows. Default: none; either way the rate falls when the service asks for fewer, and rises again by itself",
     )

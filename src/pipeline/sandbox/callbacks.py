@@ -29,7 +29,7 @@ class BodyRefused(Exception):
     """The body breaks the contract.
 
     Attributes:
-        status: 400 where it is not JSON, else 422.
+        status: 400 if it is not JSON, otherwise 422.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -42,8 +42,8 @@ def read_body(body: bytes) -> dict[str, object]:
     """Return the parsed body.
 
     Raises:
-        BodyRefused: Not a JSON object, a field missing or of a wrong type, a message too long or with a URL or a card
-            number in it.
+        BodyRefused: The body is not a JSON object, a field is missing or has a wrong type, the message is too long, or
+            the message contains a URL or a card number.
     """
     try:
         document = json.loads(body, parse_constant=_no_constant)
@@ -190,9 +190,9 @@ class CallbackDesk:
         self._said: OrderedDict[tuple[UUID, str], _Said] = OrderedDict()
 
     def decide(self, guid: str, body: bytes, headers: Mapping[str, str]) -> CallbackDecision:
-        """Decide about a callback; an accepted one settles the job.
+        """Decide about a callback. If it is accepted, it settles the job.
 
-        ``guid`` is that of the URL, ``headers`` holds values by lower-case name.
+        ``guid`` is the GUID in the URL. ``headers`` has the values by lower-case name.
         """
         try:
             partner = self._tokens.partner(headers.get("authorization"))
@@ -263,7 +263,7 @@ class CallbackDesk:
         return self._accepted(guid, success=success)
 
     def _settle_again(self, guid: str, decision: CallbackDecision) -> None:
-        """Settle a job that was announced again after a failure, whose callback comes again with the same id."""
+        """Settle a job that was announced again after a failure, if its callback repeats the same request id."""
         job = self._job(guid)
         if job is not None and job.success is None and decision.success is not None:
             job.settle(success=decision.success)

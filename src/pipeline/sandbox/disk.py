@@ -44,7 +44,7 @@ class StoredObject:
 
 
 class Incoming:
-    """An object in writing. It becomes visible with :meth:`Disk.keep`."""
+    """An object that is being written. :meth:`Disk.keep` makes it visible."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

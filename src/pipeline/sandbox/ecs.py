@@ -91,7 +91,7 @@ class Ecs:
         repeat: bool = False,
         override: Mapping[str, object] | None = None,
     ) -> Announcement:
-        """Send the webhook: with fresh URLs and a new expiry, or, with ``repeat``, the last body again.
+        """Send the webhook with fresh URLs and a new expiry. With ``repeat``, send the last body again instead.
 
         Fresh URLs reopen a failed job, so that ECS accepts its next callback.
 
@@ -148,7 +148,7 @@ class Ecs:
         return job
 
     async def wait_callback(self, guid: UUID, seconds: float) -> bool:
-        """Wait for the callback of a job; return whether it came in time. Raises KeyError for an unknown job."""
+        """Wait for the callback of a job, and return whether it came in time. Raises KeyError for an unknown job."""
         job = self.jobs[guid]
         try:
             async with asyncio.timeout(seconds):

@@ -27,7 +27,7 @@ class Traffic:
 
     Attributes:
         requests: Number of answers by (method, key, status); status 0 is a connection that ended early.
-        rewritten: Number of requests by key whose query string is encoded differently from the issued URL.
+        rewritten: Number of requests, by key, whose query string is encoded differently from that of the issued URL.
         sent: Sent bytes of bodies, by key.
         received: Received bytes of bodies, by key.
     """

@@ -1,4 +1,4 @@
-"""The sandbox as one server: ECS, its object store, the card API and the control API on one port."""
+"""The sandbox server: ECS, its object store, the card API and the control API on one port."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Sandbox:
     """A running sandbox, while it is entered.
 
     Attributes:
-        settings: As given.
-        faults: What it is to do wrong.
+        settings: The given settings.
+        faults: The faults that it simulates.
         store: The object store.
         ecs: Jobs and callbacks.
         card_api: The card API.
@@ -54,7 +54,7 @@ class Sandbox:
         self.ecs: Ecs
 
     async def __aenter__(self) -> Self:
-        """Listen. Raises OSError where the port is taken."""
+        """Start to listen. Raises OSError if the port is taken."""
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             webhook = Webhook(self.settings, session, clock=self._clock)
@@ -80,12 +80,12 @@ class Sandbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening; connections still open are closed."""
+        """Stop listening, and close all open connections."""
         await self._stack.aclose()
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end."""
+        """Its base URL, without a slash at the end."""
         return self._url
 
     @property
@@ -95,16 +95,16 @@ class Sandbox:
 
     @property
     def cards_url(self) -> str:
-        """Where the card API takes one card."""
+        """URL of the card API, which loads one card for each request."""
         return f"{self.ecs.base_url}{CARDS_PATH}"
 
     @property
     def token_url(self) -> str:
-        """Where ECS gives OAuth tokens."""
+        """URL of ECS's OAuth token endpoint."""
         return f"{self.ecs.base_url}{TOKEN_PATH}"
 
     def token(self, *, lifetime: timedelta = YEAR, claims: Mapping[str, object] | None = None) -> str:
-        """Return a callback token of the partner; ``claims`` make it a wrong one."""
+        """Return a callback token of the partner. Use ``claims`` to make an invalid one."""
         return self._tokens.mint(self.settings.partner_guid, lifetime=lifetime, claims=claims)
 
     def _application(self) -> web.Application:
@@ -120,7 +120,7 @@ async def serve(
 ) -> None:
     """Run a sandbox until ``stop`` is set.
 
-    ``on_ready`` is called once, with what the CLI prints as its ready line:
+    ``on_ready`` is called once, with the document that the CLI prints as its ready line:
     ``{"ready": "sandbox", "url": ..., "control_url": ...}``.
 
     Raises:

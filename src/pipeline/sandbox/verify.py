@@ -48,8 +48,8 @@ class ResultRules:
     """The rules for the result file of an integration.
 
     Attributes:
-        dropped: Input columns that must not be there. In a record with fields missing, any field may stand under
-            another column's name: those that could be a dropped one's value must be empty (docs/reference/csv.md).
+        dropped: Input columns that must not be in the result. If a record lacks fields, a value may be under another
+            column's name. So fields that could hold a value of a dropped column must be empty (docs/reference/csv.md).
         extra_columns: The processor's own columns, after the message.
         expected: Returns the expected status of each card.
         max_findings: Stop after this many.

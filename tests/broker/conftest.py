@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,6 +10,14 @@ from support.brokers import Broker
 from support.members import fresh_settings
 
 from pipeline.kafka import ConsumerSettings, KafkaPublisher, KafkaSettings
+
+
+@pytest.fixture(autouse=True)
+async def _transports_closed() -> AsyncIterator[None]:
+    """Give the transports that a test has closed the turn of the loop that they need for it."""
+    yield
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 @pytest.fixture(params=["embedded", "apache"])

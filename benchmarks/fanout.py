@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks.process import peak_mb
 from pipeline.sandbox import CardFile, Job, JobRequest
 
 if TYPE_CHECKING:
@@ -164,15 +165,10 @@ def _describe(flow: Flow, what: str, cards: int, seconds: float) -> None:
         if (line := json.loads(text))["event"] == "file_planned"
     ]
     splitting = max(planned, key=lambda line: line["timestamp"])["seconds"]
-    peak = max(int(_status(one.pid, "VmHWM")) for one in workers) / 1024
+    peak = max(peak_mb(one.pid) for one in workers)
     _say(
         f"{what}: {cards:,} cards in {seconds:.1f} s; splitting {splitting / seconds:.1%}; a worker took {peak:.0f} MB"
     )
-
-
-def _status(pid: int, name: str) -> str:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(line.split()[1] for line in lines if line.startswith(name))
 
 
 def _say(text: str) -> None:

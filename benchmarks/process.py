@@ -9,7 +9,6 @@ run one asynchronous function per card, in the engine and in a loop over the std
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -91,5 +90,13 @@ def _write(path: Path, records: int) -> None:
 
 def report(seconds: float, cpu: float) -> None:
     """Print what a run took, for :func:`measure`; called at the end of the run's process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": peak}))
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": peak_mb("self")}))
+
+
+def peak_mb(pid: int | str) -> float:
+    """Return the peak of a process's resident memory, in MiB.
+
+    ``getrusage`` would not do: its peak also covers the parent's memory from before the process's program was loaded.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024

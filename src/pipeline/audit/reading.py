@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -245,8 +246,9 @@ async def read_segment(
         StoreUnavailable: Try again.
     """
     reader = SegmentReader(position, on_event)
-    async for piece in store.stream(position.key):
-        await asyncio.to_thread(reader.feed, piece)
+    async with aclosing(store.stream(position.key)) as pieces:
+        async for piece in pieces:
+            await asyncio.to_thread(reader.feed, piece)
     return reader, reader.finish()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -198,8 +199,9 @@ async def write_result(jobs: JobStore, ref: JobRef, output: Path) -> dict[str, A
     if not manifests:
         raise NotFound("result_gone", f"{job_name(ref)}: no result part is in the store (any more)")
     with Aside(output) as aside:
-        async for piece in jobs.stream(manifests):
-            await aside.write(piece)
+        async with aclosing(jobs.stream(manifests)) as pieces:
+            async for piece in pieces:
+                await aside.write(piece)
         sha256 = await aside.keep()
     return {
         "job": job_name(ref),

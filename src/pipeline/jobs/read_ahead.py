@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 from pipeline.jobs.receipts import Manifest
@@ -15,7 +15,7 @@ PARTS_AHEAD: Final = 8
 BYTES_AHEAD: Final = 32 << 20
 """Maximum number of bytes read in advance for all results of a worker. A part beyond it is read when it is needed."""
 
-Read = Callable[[str], AsyncIterator[bytes]]
+Read = Callable[[str], AsyncGenerator[bytes, None]]
 
 
 class ReadAhead:
@@ -56,8 +56,9 @@ class PartReads:
         if begun is None:
             if self._waiting and self._waiting[0] is manifest:
                 self._waiting.popleft()
-            async for piece in self._read(manifest.data):
-                yield piece
+            async with aclosing(self._read(manifest.data)) as read:
+                async for piece in read:
+                    yield piece
             return
         task, size = begun
         try:
@@ -84,4 +85,5 @@ class PartReads:
             self._begun[manifest.number] = asyncio.create_task(self._whole(manifest.data)), manifest.size
 
     async def _whole(self, key: str) -> list[bytes]:
-        return [piece async for piece in self._read(key)]
+        async with aclosing(self._read(key)) as read:
+            return [piece async for piece in read]

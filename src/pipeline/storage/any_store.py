@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeVar
@@ -129,9 +129,11 @@ class MeteredStore:
         with self._measured("get"):
             return await self._store.get(key, start=start, end=end)
 
-    def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncGenerator[bytes, None]:
         """See ObjectStore."""
-        return self._measured_first("stream", self._store.stream(key, chunk_bytes=chunk_bytes))
+        async with aclosing(self._store.stream(key, chunk_bytes=chunk_bytes)) as pieces:
+            async for piece in self._measured_first("stream", pieces):
+                yield piece
 
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """See ObjectStore."""

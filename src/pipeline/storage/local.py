@@ -10,12 +10,13 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import aiofiles
+from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from pipeline.errors import FatalError
 from pipeline.storage.any_store import Entry, probe, walk
@@ -100,10 +101,10 @@ class LocalStore:
         """See ObjectStore; one thread call, which closes the file even if the caller is cancelled."""
         return await asyncio.to_thread(self._read, check_key(key), start, end)
 
-    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncGenerator[bytes, None]:
         """See ObjectStore."""
         with self._translated("read", check_key(key)):
-            async with aiofiles.open(self._root / key, "rb") as file:
+            async with _opened(self._root / key) as file:
                 while piece := await file.read(chunk_bytes):
                     yield piece
 
@@ -337,6 +338,18 @@ def _paths(found: Iterator[os.DirEntry[str]], folder: str) -> Iterator[str]:
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir(follow_symlinks=False)
+
+
+@contextlib.asynccontextmanager
+async def _opened(path: Path) -> AsyncIterator[AsyncBufferedReader]:
+    """Open a file for reading. The thread that opens it cannot be cancelled, so a cancelled caller waits for it."""
+    opening = asyncio.ensure_future(aiofiles.open(path, "rb"))
+    try:
+        yield await asyncio.shield(opening)
+    finally:
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await opening.result().close()
 
 
 def _inode(folder: Path) -> int | None:

@@ -6,7 +6,7 @@ No object is ever overwritten.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -107,8 +107,10 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+    def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncGenerator[bytes, None]:
         """Yield an object's bytes in pieces of at most ``chunk_bytes``; it holds one or two pieces in memory.
+
+        It holds a file or a connection until its end. Who may leave earlier closes it (``contextlib.aclosing``).
 
         Raises:
             ObjectNotFound: There is no such object.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -152,7 +152,7 @@ class S3Store:
                     return b""
                 raise
 
-    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncGenerator[bytes, None]:
         """See ObjectStore.
 
         When a read is cut, the next attempt continues at the same byte, as long as each attempt reads at least one
@@ -162,16 +162,17 @@ class S3Store:
         while True:
             begun = done
             try:
-                async for piece in self._stream_from(check_key(key), done, chunk_bytes):
-                    done += len(piece)
-                    yield piece
+                async with aclosing(self._stream_from(check_key(key), done, chunk_bytes)) as pieces:
+                    async for piece in pieces:
+                        done += len(piece)
+                        yield piece
             except StoreUnavailable:
                 if done == begun:
                     raise
             else:
                 return
 
-    async def _stream_from(self, key: str, start: int, chunk_bytes: int) -> AsyncIterator[bytes]:
+    async def _stream_from(self, key: str, start: int, chunk_bytes: int) -> AsyncGenerator[bytes, None]:
         with self._translated("read", key):
             try:
                 answer = await self._within(

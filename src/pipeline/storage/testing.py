@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 
 from pipeline.storage.protocols import (
@@ -53,7 +53,7 @@ class MemoryStore:
         except KeyError:
             raise ObjectNotFound(key) from None
 
-    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncGenerator[bytes, None]:
         """See ObjectStore."""
         data = await self.get(key)
         for start in range(0, len(data), chunk_bytes):

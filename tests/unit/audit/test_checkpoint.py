@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +36,7 @@ class Counting(MemoryStore):
         self.requests["get"] += 1
         return await super().get(key, start=start, end=end)
 
-    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncGenerator[bytes, None]:
         self.streams += 1
         self.most = max(self.most, self.streams)
         await asyncio.sleep(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from uuid import UUID
 
@@ -35,7 +35,7 @@ class SlowStore(MemoryStore):
         self.refused = ""
         self.stuck = ""
 
-    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, *, chunk_bytes: int = 1 << 18) -> AsyncGenerator[bytes, None]:
         self.reading.add(key)
         self.most = max(self.most, len(self.reading))
         self.read.append(key)

@@ -196,6 +196,24 @@ async def test_a_stream_of_nothing_is_reported(store: LocalStore) -> None:
     assert [piece async for piece in store.stream("is", chunk_bytes=2)] == [b"12", b"34", b"5"]
 
 
+async def test_a_reader_cancelled_while_its_file_opens_closes_the_file(store: LocalStore, root: Path) -> None:
+    await store.create("other", b"")
+    pipe = root / "pipe"  # opening it for reading waits for a writer
+    os.mkfifo(pipe)
+    reading = asyncio.ensure_future(anext(store.stream("pipe")))
+    await asyncio.sleep(0.05)
+    reading.cancel()
+    await asyncio.sleep(0.05)
+    writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        with pytest.raises(BrokenPipeError):
+            os.write(writer, b"x")
+    finally:
+        os.close(writer)
+
+
 async def test_a_folder_that_is_no_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="file"):

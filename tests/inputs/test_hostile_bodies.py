@@ -197,7 +197,7 @@ CASES: Final[dict[str, Case]] = {
     "url-of-a-number": with_("422 input_file_url: url_host", input_file_url="https://" + CARD),
 }
 
-PROMISED: Final = answers("Hostile bodies")
+PROMISED: Final = answers("hostile-bodies")
 
 
 def posted(path: str, body: bytes, header: str) -> bytes:

@@ -278,7 +278,7 @@ CASES: Final[dict[str, Case]] = {
     "all-bytes": sent(BAD, bytes(range(256)) + CARD),
 }
 
-PROMISED: Final = answers("HTTP requests")
+PROMISED: Final = answers("http-requests")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,4 +1,4 @@
-"""Each row of docs/reference/inputs.md is a test of this folder, and each case of this folder has a row."""
+"""Each row of docs/reference/inputs/ is a test of this folder, and each case of this folder has a row."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from support.inputs_page import FOLDER
 from support.paths import ROOT
 
-PAGE: Final = (ROOT / "docs" / "reference" / "inputs.md").read_text("utf-8")
-SECTION: Final = re.compile(r"^## (?P<title>.+)\n(?P<text>(?:(?!## ).*\n)*)", re.MULTILINE)
 MODULE: Final = re.compile(r"^Tests: `(tests/inputs/test_\w+\.py)`", re.MULTILINE)
 ROW: Final = re.compile(r"^\| `([a-z0-9-]+)` \|", re.MULTILINE)
-SECTIONS: Final = [(match["title"], match["text"]) for match in SECTION.finditer(PAGE)]
+PAGES: Final = {path.stem: path.read_text("utf-8") for path in FOLDER.glob("*.md") if path.name != "index.md"}
 
 
 def cases_of(path: Path) -> list[str]:
@@ -28,15 +27,17 @@ def cases_of(path: Path) -> list[str]:
     return list(module.CASES)
 
 
-@pytest.mark.parametrize(("title", "text"), SECTIONS, ids=[title for title, _ in SECTIONS])
-def test_each_row_is_a_case_and_each_case_a_row(title: str, text: str) -> None:
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_each_row_is_a_case_and_each_case_a_row(page: str) -> None:
+    text = PAGES[page]
     named = MODULE.search(text)
-    assert named is not None, title
+    assert named is not None
     rows = ROW.findall(text)
     assert len(set(rows)) == len(rows)
     assert sorted(rows) == sorted(cases_of(ROOT / named[1]))
 
 
-def test_each_module_of_cases_has_a_section() -> None:
+def test_each_module_of_cases_has_one_page() -> None:
     modules = {str(path.relative_to(ROOT)) for path in Path(__file__).parent.glob("test_*.py")}
-    assert set(MODULE.findall(PAGE)) == modules - {"tests/inputs/test_page.py"}
+    named = [module for text in PAGES.values() for module in MODULE.findall(text)]
+    assert sorted(named) == sorted(modules - {"tests/inputs/test_page.py"})

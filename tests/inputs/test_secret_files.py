@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import pytest
 from support.config_check import config_check
+from support.inputs_page import answers
 from support.logging_state import logging_restored
-from support.paths import ROOT
 
 __all__ = ["logging_restored"]
 
@@ -202,16 +201,7 @@ CASES: Final[dict[str, Case]] = {
     "signing-key-that-is-none": Case(SECRET, SIGNING, "signing"),
     "signing-key-cut": Case(PEM[:60] + b"\n-----END PRIVATE KEY-----\n", SIGNING, "signing"),
 }
-PROMISED: Final = dict(
-    re.findall(
-        r"^\| `([a-z0-9-]+)` \| .* \| (.*) \|$",
-        (ROOT / "docs" / "reference" / "inputs.md")
-        .read_text("utf-8")
-        .partition("\n## Secret files\n")[2]
-        .partition("\n## ")[0],
-        re.MULTILINE,
-    )
-)
+PROMISED: Final = answers("secret-files")
 
 
 @pytest.fixture(autouse=True)

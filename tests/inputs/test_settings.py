@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from support.config_check import config_check
+from support.inputs_page import answers
 from support.logging_state import logging_restored
-from support.paths import ROOT
 
 __all__ = ["logging_restored"]
 
@@ -418,13 +418,7 @@ CASES: Final[dict[str, str | bytes]] = {
     "retention-too-short": beside_shop("[retention]\nreceipts_days = 7\n"),
     "body-larger-than-record": beside_shop("[ingress]\nmax_body_bytes = 1000000\n"),
 }
-SECTION: Final = (
-    (ROOT / "docs" / "reference" / "inputs.md").read_text("utf-8").partition("\n## Settings\n")[2].partition("\n## ")[0]
-)
-PROMISED: Final = {
-    name: answer.replace("\\|", "|")
-    for name, answer in re.findall(r"^\| `([a-z0-9-]+)` \| .* \| (.*) \|$", SECTION, re.MULTILINE)
-}
+PROMISED: Final = answers("settings")
 """The answers on the page: lines with `refused: ` or `warned: `, joined by slashes; or `accepted`."""
 
 

@@ -299,7 +299,7 @@ CASES: Final[dict[str, Case]] = {
     "body-and-url": url_signed("200", ["body", f"text:{URL}"], BODY + URL.encode(), "sha1"),
 }
 
-PROMISED: Final = answers("Signatures")
+PROMISED: Final = answers("signatures")
 
 
 def written(value: Any) -> str:

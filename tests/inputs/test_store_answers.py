@@ -220,7 +220,7 @@ CASES: Final[dict[str, Case]] = {
     "get-no-http": get("source_cut", saying(b"SSH-2.0-OpenSSH_9.6\r\n"), requests=TRIES),
 }
 
-PROMISED: Final = answers("Answers of object stores")
+PROMISED: Final = answers("store-answers")
 
 
 @pytest.mark.parametrize("name", CASES)

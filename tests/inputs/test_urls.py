@@ -223,7 +223,7 @@ CASES: Final[dict[str, Case]] = {
     "leads-to-loopback-allowed": leading_to(ACCEPTED, "127.0.0.1", private=True),
 }
 
-PROMISED: Final = answers("URLs")
+PROMISED: Final = answers("urls")
 PURPOSES: Final = tuple(FIELDS)
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/reference/inputs.md."""
+"""The tables of docs/reference/inputs/."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Final
 
 from support.paths import ROOT
 
-PAGE: Final = (ROOT / "docs" / "reference" / "inputs.md").read_text("utf-8")
-_ROW: Final = re.compile(r"^\| `([a-z0-9-]+)` \|.* \| (.*) \|$", re.MULTILINE)
+FOLDER: Final = ROOT / "docs" / "reference" / "inputs"
+_ROW: Final = re.compile(r"^\| `([a-z0-9-]+)` \| .* \| (.*) \|$", re.MULTILINE)
 
 
-def answers(title: str) -> dict[str, str]:
-    """Return the last cell of each row of a section, by the row's name."""
-    _, _, rest = PAGE.partition(f"\n## {title}\n")
-    return dict(_ROW.findall(rest.partition("\n## ")[0]))
+def answers(page: str) -> dict[str, str]:
+    """Return the last cell of each row of a page, by the row's name."""
+    text = (FOLDER / f"{page}.md").read_text("utf-8")
+    return {name: answer.replace("\\|", "|") for name, answer in _ROW.findall(text)}

@@ -50,13 +50,17 @@ During an outage, memory holds at most this many of the largest records. It suff
 per second.
 """
 
+_LATE_SHARE: Final = 4
+"""A topic with a record that was not confirmed in time gets one place in so many. Other topics need the rest."""
+
 
 class KafkaPublisher:
     """Appends records idempotently and with acks=all. Use it as an async context manager.
 
     It connects in the background and keeps trying, so a process can start before its brokers. A record that was not
-    confirmed in time stays in the client and may still be appended when the brokers are back. Until then it counts as
-    in flight, which limits the memory during an outage. A producer that can never send again is replaced.
+    confirmed in time may still be appended when the brokers are back, if the client has begun to send it. Until then
+    it counts as in flight, which limits the memory during an outage. So that a partition without in-sync replicas does
+    not stop all topics, its topic then gets only some of the places. A producer that can never send again is replaced.
 
     Args:
         settings: Cluster and limits.
@@ -90,6 +94,7 @@ class KafkaPublisher:
         self._in_flight = 0
         self._metrics.sends_in_flight.set_function(lambda: float(self._in_flight))
         self._deadlines = Deadlines[asyncio.Future[Appended]](settings.ack_timeout_seconds, _expire)
+        self._late: set[TopicName] = set()
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -150,6 +155,19 @@ class KafkaPublisher:
             raise Overloaded(
                 "sends_in_flight", f"{self._in_flight} records wait for confirmation; no more are accepted."
             )
+        if record.topic in self._late:
+            self._admit_late(record.topic)
+
+    def _admit_late(self, topic: TopicName) -> None:
+        """Refuse a record of a topic that has a late record in flight, if the topic has its share of the places."""
+        held = self._producer.held_up(topic) if self._producer else 0
+        if not held:
+            self._late.discard(topic)
+        elif held >= max(self._max_in_flight // _LATE_SHARE, 1):
+            raise Overloaded(
+                "sends_in_flight",
+                f"{held} records of {topic} wait for confirmation, some for too long; no more of them are accepted.",
+            )
 
     async def _sent(self, record: OutgoingRecord) -> RecordPosition:
         try:
@@ -159,6 +177,9 @@ class KafkaPublisher:
                 async with asyncio.timeout(self._settings.ack_timeout_seconds):
                     appended = await self._handed_over(await self._current(), record)
         except TimeoutError as error:
+            self._late.add(record.topic)
+            if self._producer is not None:
+                self._producer.drop_abandoned()
             raise self._unavailable(record.topic, "no confirmation in time") from error
         except TOO_LARGE as error:
             raise RecordTooLarge(

@@ -42,6 +42,8 @@ class FakeProducer:
         self.answers: list[Confirmed | Exception | None] = []
         self.refuse: Exception | None = None
         self.silent: list[Callable[[], object]] = []
+        self.held: dict[str, int] = {}
+        self.begun = True
         self.broken = False
         self.reached = True
         self.closed_within: float | None = None
@@ -61,6 +63,15 @@ class FakeProducer:
             future.set_result(answer)
         asyncio.get_running_loop().call_soon(settled)
         return future
+
+    def drop_abandoned(self) -> None:
+        if not self.begun:
+            for settled in self.silent:
+                settled()
+            self.silent = []
+
+    def held_up(self, topic: str) -> int:
+        return self.held.get(topic, 0)
 
     async def reachable(self, within: float) -> bool:
         assert within > 0
@@ -129,6 +140,35 @@ async def test_silence_ends_at_the_deadline_and_counts_as_in_flight_until_it_is_
         assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 0
     failures = {"topic": "card-batch.requested", "code": "broker_unavailable"}
     assert metrics.registry.get_sample_value("pipeline_publish_failures_total", failures) == 3
+
+
+async def test_a_topic_that_is_not_confirmed_leaves_room_for_the_others() -> None:
+    """A partition without in-sync replicas must not stop all topics."""
+    cluster = Cluster()
+    other = OutgoingRecord(Topic.AUDIT_EVENTS, "k", b"v", ())
+    async with KafkaPublisher(SETTINGS, connect=cluster.connect, max_in_flight=8) as publisher:
+        await publisher.publish(RECORD)
+        cluster.made[0].answers, cluster.made[0].held = [None, None], {Topic.BATCH_REQUESTED: 2}
+        errors = await asyncio.gather(*(_error(publisher) for _ in range(2)))
+        assert {type(error) for error in errors} == {BrokerUnavailable}
+        refused = await _error(publisher)
+        assert (refused.code, type(refused)) == ("sends_in_flight", Overloaded)
+        assert "2 records of card-batch.requested wait" in refused.message
+        assert (await publisher.publish(other)).topic == Topic.AUDIT_EVENTS
+        cluster.made[0].held = {}
+        assert await publisher.publish(RECORD) == POSITION
+
+
+async def test_records_that_are_not_being_sent_yet_leave_at_their_deadline() -> None:
+    cluster, metrics = Cluster(), Metrics()
+    async with _publishing(cluster, metrics=metrics) as publisher:
+        await publisher.publish(RECORD)
+        producer = cluster.made[0]
+        producer.begun, producer.answers = False, [None, None, None]
+        errors = await asyncio.gather(*(_error(publisher) for _ in range(3)))
+        assert {type(error) for error in errors} == {BrokerUnavailable}
+        assert metrics.registry.get_sample_value("pipeline_sends_in_flight") == 0
+        assert await publisher.publish(RECORD) == POSITION
 
 
 @pytest.mark.parametrize("error", [kafka.MessageSizeTooLargeError(), kafka.RecordListTooLargeError()])

@@ -109,12 +109,13 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The waiting records of one partition, and whether a batch is being sent."""
+    """The waiting records of one partition, and the batch that is being sent."""
 
     at: TopicPartition
     waiting: deque[_Waiting] = field(default_factory=deque)
     busy: bool = False
     sent: asyncio.Future[RecordMetadata] | None = None
+    sending: Sequence[_Waiting] = ()
     alone: int = 0
     """How many of the next records to send one by one, each in its own batch."""
 
@@ -177,6 +178,20 @@ class Gathering:
         _refuse(left, error)
         for task in self._finding:
             task.cancel()
+
+    def drop_abandoned(self) -> None:
+        """Drop the records that no batch holds yet, and whose callers have ended the future with an error."""
+        for waiting in (*self._unknown.values(), *(lane.waiting for lane in self._lanes.values())):
+            for one in [one for one in waiting if _is_abandoned(one)]:
+                waiting.remove(one)
+                one.settled()
+
+    def held_up(self, topic: str) -> int:
+        """Return how many records of a topic are not confirmed, if one that is being sent was abandoned; else 0."""
+        lanes = [lane for (name, _), lane in self._lanes.items() if name == self._topic_name(topic)]
+        if not any(_is_abandoned(one) for lane in lanes for one in lane.sending):
+            return 0
+        return sum(len(lane.waiting) + len(lane.sending) for lane in lanes)
 
     def _queue_arrived(self) -> None:
         arrived, self._arrived = self._arrived, []
@@ -256,6 +271,7 @@ class Gathering:
             _refuse(taken, error)
             self._go_on(lane)
         else:
+            lane.sending = taken
             lane.sent.add_done_callback(partial(self._settle, lane, taken))
 
     def _settle(self, lane: _Lane, records: list[_Waiting], sent: asyncio.Future[RecordMetadata]) -> None:
@@ -276,11 +292,15 @@ class Gathering:
         self._go_on(lane)
 
     def _go_on(self, lane: _Lane) -> None:
-        lane.sent = None
+        lane.sent, lane.sending = None, ()
         if lane.waiting:
             self._loop.call_soon(self._send_next, lane)
         else:
             lane.busy = False
+
+
+def _is_abandoned(one: _Waiting) -> bool:
+    return one.confirmed.done() and not one.confirmed.cancelled() and one.confirmed.exception() is not None
 
 
 def _fits(batch: Any, record: OutgoingRecord) -> bool:

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaTimeoutError, ProducerClosed
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.structs import RecordMetadata, TopicPartition
 
-from pipeline.contracts import OutgoingRecord
+from pipeline.contracts import OutgoingRecord, TopicName
 from pipeline.kafka.client.causes import CLIENT_ERRORS, unavailable
 from pipeline.kafka.client.connection import connection_options, create_no_topics
 from pipeline.kafka.client.gathering import TOO_LARGE, Gathering
@@ -95,6 +95,14 @@ class Producer(Protocol):
 
         The caller may end the future earlier. ``settled`` is called when the producer has let go of the record.
         """
+        ...
+
+    def drop_abandoned(self) -> None:
+        """Let go of the records whose callers have ended the future with an error, unless they are being sent."""
+        ...
+
+    def held_up(self, topic: TopicName) -> int:
+        """Return how many records of a topic it holds, if it is sending one whose caller has given up; else 0."""
         ...
 
     @property
@@ -180,6 +188,14 @@ class AioProducer:
     def send(self, record: OutgoingRecord, settled: Callable[[], object]) -> asyncio.Future[Appended]:
         """See Producer. Records of one partition that arrive at the same moment share a batch."""
         return self._gathering.send(record, settled)
+
+    def drop_abandoned(self) -> None:
+        """See Producer."""
+        self._gathering.drop_abandoned()
+
+    def held_up(self, topic: TopicName) -> int:
+        """See Producer."""
+        return self._gathering.held_up(topic)
 
     async def partitions(self, topic: str) -> Sequence[int]:
         """See BatchSender."""

@@ -149,6 +149,30 @@ async def test_what_comes_while_a_batch_is_away_is_the_next_one() -> None:
     assert [future.result().offset for future in late] == [1, 2]
 
 
+async def test_what_its_caller_gave_up_is_dropped_unless_it_is_being_sent() -> None:
+    """A cancelled caller has not given up: its record is sent."""
+    sender, settled = Sender(), list[bytes]()
+    gathered = gathering(sender)
+
+    def send(value: bytes) -> asyncio.Future[RecordMetadata]:
+        return gathered.send(record(value), lambda: settled.append(value))
+
+    sending = send(b"0")
+    await asyncio.sleep(0)
+    late, cancelled, _ = send(b"1"), send(b"2"), send(b"3")
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    assert gathered.held_up(TOPIC) == 0
+    for future in (sending, late):
+        future.set_exception(TimeoutError())
+        future.exception()
+    gathered.drop_abandoned()
+    assert (settled, gathered.held_up(TOPIC)) == ([b"1"], 3)
+    await sender.confirm_all()
+    assert sender.logs[0] == [b"0", b"2", b"3"]
+    assert (settled, gathered.held_up(TOPIC)) == ([b"1", b"0", b"2", b"3"], 0)
+
+
 async def test_a_batch_stops_before_it_grows_above_its_size() -> None:
     """A single record of any size is a batch; the broker decides about it."""
     sender = Sender()

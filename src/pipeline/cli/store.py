@@ -20,6 +20,7 @@ from pipeline.cli.times import now
 from pipeline.contracts import AuditAction
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.store_check import KINDS, Finding, Kind, StoreCheck
+from pipeline.storage import is_key
 
 _BATCH: Final = 1000
 """How many objects one request deletes."""
@@ -87,6 +88,7 @@ class _Look:
         self._as_json = as_json
         self._counts: Counter[str] = Counter()
         self._bytes = 0
+        self._staying = 0
 
     async def run(self, order: Order | None) -> int:
         """Return how many objects were found. Delete them, unless it is a dry run.
@@ -109,17 +111,22 @@ class _Look:
                 failed_parts_kept=timedelta(days=settings.retention.failed_parts_days),
                 age=timedelta(hours=self._hours),
             )
-            await self._through(look, jobs, command)
+            await self._through(look, jobs, command, cleans=order is not None)
             self._sum_up(order)
             return self._counts.total()
 
-    async def _through(self, look: StoreCheck, jobs: JobStore, command: Command | None) -> None:
+    async def _through(self, look: StoreCheck, jobs: JobStore, command: Command | None, *, cleans: bool) -> None:
         batch: list[Finding] = []
         async with aclosing(look.findings()) as findings:
             async for finding in findings:
                 if finding.kind not in self._kinds:
                     continue
                 self._report(finding)
+                if cleans and not is_key(finding.key):
+                    self._staying += 1
+                    continue
+                self._counts[finding.kind] += 1
+                self._bytes += finding.size
                 batch.append(finding)
                 if len(batch) == _BATCH:
                     await _delete(jobs, command, batch)
@@ -127,8 +134,6 @@ class _Look:
         await _delete(jobs, command, batch)
 
     def _report(self, finding: Finding) -> None:
-        self._counts[finding.kind] += 1
-        self._bytes += finding.size
         written = finding.modified and finding.modified.isoformat(timespec="seconds")
         if self._as_json:
             print_json({"kind": finding.kind, "key": finding.key, "bytes": finding.size, "written": written})
@@ -144,6 +149,8 @@ class _Look:
         else:
             text = f"deleted {total} objects, {self._bytes} bytes"
         click.echo(text, err=True)
+        if self._staying:
+            click.echo(f"{self._staying} objects stay, because of their names: delete them with other tools", err=True)
 
 
 async def _delete(jobs: JobStore, command: Command | None, batch: list[Finding]) -> None:

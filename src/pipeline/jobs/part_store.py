@@ -16,7 +16,7 @@ from pipeline.jobs.part_encryption import SEALED_ENDING, PartChanged, PartCipher
 from pipeline.jobs.read_ahead import PartReads, ReadAhead
 from pipeline.jobs.receipt_store import ReceiptStore
 from pipeline.jobs.receipts import Checkpoint, Manifest, Plan, PlanPage, Source, SourceDiffers
-from pipeline.storage import ObjectNotFound, ObjectStore, check_key
+from pipeline.storage import ObjectNotFound, ObjectStore, is_key
 
 _READS_AT_ONCE: Final = 16
 
@@ -254,12 +254,12 @@ class PartStore(ReceiptStore):
         return len(keys)
 
     async def delete_known(self, keys: Sequence[str]) -> None:
-        """Delete objects, except those with a key that the pipeline never makes."""
+        """Delete objects, except those with a key that no store of the pipeline takes."""
         known = []
         for key in keys:
-            try:
-                known.append(check_key(key))
-            except ValueError:
+            if is_key(key):
+                known.append(key)
+            else:
                 self.findings.foreign(key)
         await self.objects.delete_all(known)
 

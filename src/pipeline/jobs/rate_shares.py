@@ -119,6 +119,7 @@ class _Division:
         self._worker = worker
         self._mine: list[tuple[int, str]] = []
         self._cleaned = False
+        self._outage: tuple[str, int] | None = None
 
     async def serve(self) -> NoReturn:
         """Take part in the division while there are cards, until cancelled."""
@@ -129,13 +130,21 @@ class _Division:
                 await self._take_first()
                 await self._take_part()
             except StoreUnavailable as error:
-                log.warning(
-                    "rate_share_unavailable",
-                    integration=self._integration,
-                    code=error.code,
-                    message=error.message,
-                )
+                self._failed(error)
                 await asyncio.sleep(_RETRY_SECONDS)
+
+    def _failed(self, error: StoreUnavailable) -> None:
+        """Log a failure of the store, unless the last try failed in the same way."""
+        code, tries = self._outage or ("", 0)
+        self._outage = error.code, tries + 1
+        if code != error.code:
+            log.warning("rate_share_unavailable", integration=self._integration, code=error.code, message=error.message)
+
+    def _worked(self) -> None:
+        """Log the end of an outage."""
+        if self._outage is not None:
+            log.info("rate_share_restored", integration=self._integration, failures=self._outage[1])
+            self._outage = None
 
     async def _wait_for_cards(self) -> None:
         """Delete this worker's objects, and wait until there is a card."""
@@ -190,6 +199,7 @@ class _Division:
                 await self._sleep_until(period * PERIOD_SECONDS)
                 await self._take_first()
             await self._delete_mine()
+            self._worked()
 
     async def _wished(self, period: int, wish: int) -> bool:
         """Store a wish, and return whether it was stored in time."""

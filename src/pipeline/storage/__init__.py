@@ -14,6 +14,7 @@ from pipeline.storage.protocols import (
     StoreFull,
     StoreUnavailable,
     check_key,
+    is_key,
 )
 from pipeline.storage.settings import LocalSettings, S3Settings, StoreSettings
 
@@ -41,6 +42,7 @@ __all__ = [
     "StoreSettings",
     "StoreUnavailable",
     "check_key",
+    "is_key",
     "open_store",
 ]
 

@@ -202,6 +202,15 @@ def check_key(key: str) -> str:
     return key
 
 
+def is_key(key: str) -> bool:
+    """Return whether a key is allowed (:func:`check_key`); others may have put objects with other keys into a store."""
+    try:
+        check_key(key)
+    except ValueError:
+        return False
+    return True
+
+
 def check_prefix(prefix: str) -> str:
     """Return the prefix of a listing (empty, or any beginning of a key), or raise ValueError."""
     if len(prefix) > MAX_KEY_CHARS or not _PREFIX.fullmatch(prefix):

@@ -103,6 +103,26 @@ def test_clean_deletes_and_says_so_in_the_audit_log(
     assert objects(home) == kept
 
 
+def test_objects_whose_names_no_store_takes_stay_and_are_not_counted(
+    home: Path, run: Run, kept: set[str], publishers: list[RememberingPublisher]
+) -> None:
+    named = home / "store" / f"jobs/acme/{JOB}/notes of May.txt"
+    named.write_bytes(b"123")
+    os.utime(named, (LONG_AGO, LONG_AGO))
+    stay = "1 objects stay, because of their names: delete them with other tools"
+    result = run("store", "check", "--kind", "foreign")
+    assert (result.exit_code, result.stderr) == (1, "2 objects that nobody needs, 8 bytes\n")
+    dry = run("store", "clean", "--kind", "foreign")
+    assert dry.stderr.splitlines() == ["would delete 1 objects, 5 bytes; --yes does it", stay]
+    result = run("store", "clean", "--kind", "foreign", *WHY)
+    assert result.stderr.splitlines()[-2:] == ["deleted 1 objects, 5 bytes", stay]
+    assert objects(home) == kept | {PART, str(named.relative_to(home / "store"))}
+    (record,) = publishers[0].published
+    assert json.loads(record.value)["detail"].items() >= {"objects": 1, "bytes": 5, "foreign": 1}.items()
+    again = run("store", "clean", "--kind", "foreign", *WHY)
+    assert again.stderr.splitlines()[-2:] == ["deleted 0 objects, 0 bytes", stay]
+
+
 def test_what_was_deleted_before_an_interruption_is_in_the_audit_log(
     home: Path,
     run: Run,

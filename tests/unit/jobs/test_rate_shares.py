@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -102,8 +103,8 @@ class Fleet:
 Scenario = Callable[[Fleet], Awaitable[None]]
 
 
-def play(scenario: Scenario, limit: float = LIMIT) -> None:
-    """Play a scenario; its time costs nothing."""
+def play(scenario: Scenario, limit: float = LIMIT) -> list[dict[str, Any]]:
+    """Play a scenario; its time costs nothing. Return what was logged."""
 
     async def played() -> None:
         fleet = Fleet(limit)
@@ -111,8 +112,9 @@ def play(scenario: Scenario, limit: float = LIMIT) -> None:
         for worker in fleet.workers:
             await worker.kill()
 
-    with capture_logs(), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with capture_logs() as logs, asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(played())
+    return [dict(line) for line in logs]
 
 
 def test_four_busy_workers_share_the_rate() -> None:
@@ -245,6 +247,24 @@ def test_without_the_store_nothing_is_sent_beyond_what_was_granted() -> None:
         assert fleet.most(0, 80) <= 1.1
 
     play(scenario)
+
+
+def test_an_outage_of_the_store_is_logged_once_and_counted() -> None:
+    """It asks four times a second; a log line for each try would fill the log."""
+
+    async def scenario(fleet: Fleet) -> None:
+        fleet.add()
+        await asyncio.sleep(20)
+        fleet.store.down = True
+        await asyncio.sleep(40)
+        asked = fleet.store.requests
+        fleet.store.down = False
+        await asyncio.sleep(20)
+        assert asked > 100
+
+    lines = [line for line in play(scenario) if line["event"].startswith("rate_share_")]
+    assert [line["event"] for line in lines] == ["rate_share_unavailable", "rate_share_restored"]
+    assert lines[1]["failures"] > 100
 
 
 @pytest.mark.parametrize(

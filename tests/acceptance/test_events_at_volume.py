@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-from support.brokers import Broker
+from support.brokers import Broker, make_topics
 from support.flow_process import FlowProcess
 from support.members import until
 
 from pipeline.contracts import TOPICS, Record, first_values
 from pipeline.kafka import KafkaSettings, read_topic
-from pipeline.kafka.admin import create_topics
 from pipeline.sandbox import weavr_snippet
 from pipeline.sandbox.weavr import (
     Entry,
@@ -132,7 +131,7 @@ async def test_what_was_answered_2xx_is_there_and_in_order(apache_kafka: Broker,
         topic_prefix=f"t-{uuid.uuid4().hex[:12]}.",
         replication_factor=1,
     )
-    await create_topics(kafka, SPECS)
+    await make_topics(kafka, SPECS)
     snippet = weavr_snippet("acme", folder=tmp_path / "secrets")
     config = tmp_path / "pipeline.toml"
     general = _SETTINGS.format(servers=kafka.bootstrap_servers, prefix=kafka.topic_prefix)

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import aiohttp
 import pytest
-from support.brokers import Broker
+from support.brokers import Broker, make_topics
 from support.flow import INTEGRATION, JOB_TOPICS, Flow, running_flow
 from support.flow_checks import assert_audit_intact
 from support.flow_process import Launch
@@ -24,7 +24,7 @@ from support.members import until
 from support.prefork import Prefork
 
 from pipeline.contracts import Topic, first_values
-from pipeline.kafka.admin import check_topics, create_topics
+from pipeline.kafka.admin import check_topics
 from pipeline.sandbox import CardFile, JobRequest
 
 DEADLINE_SECONDS = 2.0
@@ -216,7 +216,7 @@ async def test_processes_that_start_before_their_topics(apache_kafka: Broker, tm
         await asyncio.sleep(2.0)
         assert [one.code for one in early] == [None, None]
         assert {one.rule for one in await check_topics(flow.kafka)} == {"missing"}
-        await create_topics(flow.kafka, JOB_TOPICS)
+        await make_topics(flow.kafka, JOB_TOPICS)
         for one in early:
             await one.ready()
         assert (await probe(flow, "/healthz/ready"))[0] == HTTPStatus.OK

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from support.brokers import Broker
+from support.brokers import Broker, make_topics
 from support.flow import INTEGRATION, JOB_TOPICS, running_flow
 from support.flow_checks import assert_one_outcome, notified_body
 from support.members import until
 from support.prefork import Prefork
 
-from pipeline.kafka.admin import create_topics
 from pipeline.sandbox import CardFile
 
 EXPIRES_SECONDS = 20.0
@@ -51,7 +50,7 @@ async def test_a_job_of_a_removed_integration_ends_when_it_is_back(
         flow.config = configured
         flow.kafka = flow.kafka.model_copy(update={"topic_prefix": f"{prefix}new.", "group_prefix": f"{prefix}new."})
         if broker.kind == "apache":
-            await create_topics(flow.kafka, JOB_TOPICS)
+            await make_topics(flow.kafka, JOB_TOPICS)
         await asyncio.gather(*(flow.start(name) for name in ("ingress", *WORKERS)))
         await flow.notified(job)
         await flow.caught_up(groups=["process", "watch", "upload", "confirm"])

@@ -14,13 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO
+from typing import IO, Final
 
 import pytest
+
+from pipeline.contracts import TopicSpec
+from pipeline.kafka import KafkaSettings
+from pipeline.kafka.admin import create_topics
 
 VERSION = "4.3.1"
 _POM = Path(__file__).parent / "kafka" / "pom.xml"
@@ -34,6 +38,15 @@ def _stopped(task: Path) -> bool:
         return (task / "stat").read_text().rpartition(")")[2].split()[0] in {"T", "t", "Z", "X"}
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+_TOPICS_SECONDS: Final = 60.0
+"""A broker flushes each partition of a new topic to the disk; several tests ask for hundreds at the same time."""
+
+
+async def make_topics(kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
+    """Create the topics of a test."""
+    await create_topics(kafka.model_copy(update={"request_timeout_seconds": _TOPICS_SECONDS}), specs)
 
 
 class Broker:

@@ -26,13 +26,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import JsonValue
-from support.brokers import Broker
+from support.brokers import Broker, make_topics
 from support.flow_process import FlowProcess, Launch, launch_installed, run_cli
 from support.offsets import Offsets
 
 from pipeline.contracts import TOPICS, Record, Topic, TopicName, TopicSpec
 from pipeline.kafka import KafkaSettings, read_topic
-from pipeline.kafka.admin import create_topics
 from pipeline.sandbox import Job, JobRequest, Sandbox, SandboxSettings, settings_snippet
 from pipeline.sandbox.callbacks import CallbackRecord
 from pipeline.sandbox.snippets import parts_snippet
@@ -240,7 +239,7 @@ async def running_flow(
         settings = _merged(_quick(flow), tables or {}) | ({"store": store} if store else {})
         flow.config.write_text(_toml(settings) + parts + "\n" + snippet.toml)
         if broker.kind == "apache":
-            await create_topics(flow.kafka, topics)
+            await make_topics(flow.kafka, topics)
         try:
             await asyncio.gather(*(flow.start(name) for name in start))
             yield flow

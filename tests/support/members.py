@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from support.brokers import Broker
+from support.brokers import Broker, make_topics
 
 from pipeline.contracts import TOPICS, OutgoingRecord, Record, Topic
 from pipeline.kafka import (
@@ -20,7 +20,6 @@ from pipeline.kafka import (
     Publisher,
     Runner,
 )
-from pipeline.kafka.admin import create_topics
 from pipeline.kafka.protocols import Lease
 from pipeline.observability import Metrics
 
@@ -38,7 +37,7 @@ async def fresh_settings(broker: Broker, **changes: Any) -> KafkaSettings:
         **changes,
     )
     if broker.kind == "apache":
-        await create_topics(settings, [spec for spec in TOPICS if "-events." not in spec.topic])
+        await make_topics(settings, [spec for spec in TOPICS if "-events." not in spec.topic])
     return settings
 
 

@@ -294,7 +294,7 @@ def test_one_request_may_name_the_job() -> None:
     assert adopt(Http, ProcessorSettings(name="http", options=options)).cards_per_call == 2
 
 
-PAGE = (ROOT / "docs" / "reference" / "processors.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "call-a-card-service.md").read_text("utf-8")
 SNIPPETS = [tomllib.loads(text) for text in re.findall(r"^```toml\n(\[ecs\..+?)^```$", PAGE, re.DOTALL | re.MULTILINE)]
 
 

@@ -15,6 +15,7 @@ from aiokafka import errors as kafka
 from aiokafka.structs import RecordMetadata, TopicPartition
 
 from pipeline.contracts import TOPICS, OutgoingRecord
+from pipeline.kafka.client.send_queue import Batch, Take
 
 TOO_LARGE: Final = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 
@@ -83,14 +84,14 @@ class BatchSender(Protocol):
         """Return the numbers of a topic's partitions, ascending; empty if they are not known."""
         ...
 
-    def new_batch(self) -> Any:
-        """Return an empty batch (aiokafka's BatchBuilder)."""
+    def new_builder(self) -> Any:
+        """Return an empty batch builder (aiokafka's ``DefaultRecordBatchBuilder``)."""
         ...
 
-    def send_batch(self, batch: Any, at: TopicPartition) -> asyncio.Future[RecordMetadata]:
-        """Send a closed batch. No other batch of its partition may be in flight.
+    def offer(self, at: TopicPartition, take: Take) -> None:
+        """Call ``take`` once, when a request can carry a batch of this partition, and send what it returns.
 
-        The future returns the position of the batch's first record once every in-sync replica has the batch.
+        No other batch of the partition may be offered or in flight.
         """
         ...
 
@@ -109,12 +110,14 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The waiting records of one partition, and the batch that is being sent."""
+    """The waiting records of one partition, and those of its batch that is being sent.
+
+    It is busy while the sender has such a batch or may take the next one.
+    """
 
     at: TopicPartition
     waiting: deque[_Waiting] = field(default_factory=deque)
     busy: bool = False
-    sent: asyncio.Future[RecordMetadata] | None = None
     sending: Sequence[_Waiting] = ()
     alone: int = 0
     """How many of the next records to send one by one, each in its own batch."""
@@ -136,6 +139,7 @@ class Gathering:
         self._unknown: dict[str, list[_Waiting]] = {}
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._finding: set[asyncio.Task[None]] = set()
+        self._flushed: asyncio.Future[None] | None = None
         self._closed: Exception | None = None
 
     def send(
@@ -160,11 +164,11 @@ class Gathering:
         return future
 
     async def flush(self) -> None:
-        """Wait until every record that was taken so far is confirmed or refused."""
+        """Wait until every record that was taken is confirmed or refused."""
         self._queue_arrived()
         while self._finding or any(lane.busy for lane in self._lanes.values()):
-            under_way = [lane.sent for lane in self._lanes.values() if lane.sent is not None]
-            await asyncio.wait([*self._finding, *under_way, self._loop.create_task(asyncio.sleep(0))])
+            self._flushed = self._loop.create_future()
+            await asyncio.wait([*self._finding, self._flushed], return_when=asyncio.FIRST_COMPLETED)
 
     def close(self, error: Exception) -> None:
         """Refuse every record that is not sent yet, and all later records, with this error."""
@@ -211,7 +215,7 @@ class Gathering:
                 self._finding.add(task)
                 task.add_done_callback(self._finding.discard)
         for lane in ready:
-            self._send_next(lane)
+            self._offer(lane)
 
     async def _find_and_queue(self, topic: str) -> None:
         try:
@@ -223,10 +227,10 @@ class Gathering:
             _refuse(self._unknown.pop(topic, []), kafka.UnknownTopicOrPartitionError(topic))
             return
         for lane in [lane for one in self._unknown.pop(topic, []) for lane in self._queue(topic, partitions, one)]:
-            self._send_next(lane)
+            self._offer(lane)
 
     def _queue(self, topic: str, partitions: Sequence[int], one: _Waiting) -> Sequence[_Lane]:
-        """Add a record to the lane of its partition. Return the lane if the caller has to send its next batch."""
+        """Add a record to the lane of its partition. Return the lane if the caller has to offer its next batch."""
         number = one.record.partition
         if number is None:
             number = partition_of_record(one.record, one.key, partitions)
@@ -242,18 +246,23 @@ class Gathering:
         lane.busy = True
         return (lane,)
 
-    def _send_next(self, lane: _Lane) -> None:
-        """Send as many waiting records as fit into a batch, and at least one."""
+    def _offer(self, lane: _Lane) -> None:
+        """Let the sender take the next batch of a lane that has waiting records."""
+        try:
+            self._sender.offer(lane.at, partial(self._next_batch, lane))
+        except Exception as error:  # noqa: BLE001 - the callers that wait for the records raise it
+            _refuse(lane.waiting, error)
+            lane.waiting.clear()
+            self._go_on(lane)
+
+    def _next_batch(self, lane: _Lane) -> Batch | None:
+        """Return a batch of as many waiting records as fit, and at least one; None if none is left."""
         waiting, taken = lane.waiting, list[_Waiting]()
-        if not waiting:  # all waiting records were refused meanwhile
-            lane.busy = False
-            return
-        batch = self._sender.new_batch()
-        while waiting and (not taken or (lane.alone == 0 and _fits(batch, waiting[0].record))):
+        builder = self._sender.new_builder()
+        while waiting and (not taken or (lane.alone == 0 and _fits(builder, waiting[0].record))):
             one = waiting[0]
-            headers = list(one.record.headers)
             try:
-                appended = batch.append(timestamp=None, key=one.key, value=one.record.value, headers=headers)
+                appended = builder.append(len(taken), None, one.key, one.record.value, list(one.record.headers))
             except Exception as error:  # noqa: BLE001 - the caller that waits for the record raises it
                 _refuse([waiting.popleft()], error)
                 continue
@@ -262,49 +271,43 @@ class Gathering:
             taken.append(waiting.popleft())
         if not taken:
             self._go_on(lane)
-            return
-        batch.close()  # otherwise aiokafka's own `send` could append to it
+            return None
         lane.alone = max(lane.alone - 1, 0)
-        try:
-            lane.sent = self._sender.send_batch(batch, lane.at)
-        except Exception as error:  # noqa: BLE001 - the callers that wait for the records raise it
-            _refuse(taken, error)
-            self._go_on(lane)
-        else:
-            lane.sending = taken
-            lane.sent.add_done_callback(partial(self._settle, lane, taken))
+        lane.sending = taken
+        return Batch(builder, lane.at, len(taken), partial(self._settle, lane, taken))
 
-    def _settle(self, lane: _Lane, records: list[_Waiting], sent: asyncio.Future[RecordMetadata]) -> None:
-        error = kafka.ProducerClosed() if sent.cancelled() else sent.exception()
-        if error is None:
-            _confirm(records, sent.result())
-        elif isinstance(error, TOO_LARGE):
+    def _settle(self, lane: _Lane, records: list[_Waiting], outcome: RecordMetadata | Exception) -> None:
+        if not isinstance(outcome, Exception):
+            _confirm(records, outcome)
+        elif isinstance(outcome, TOO_LARGE):
             self._sender.take_back(lane.at, len(records))
             if len(records) == 1:
-                _refuse(records, error)
+                _refuse(records, outcome)
             elif self._closed is not None:
                 _refuse(records, self._closed)
             else:  # one record is too large, or only the whole batch is: send them one by one
                 lane.waiting.extendleft(reversed(records))
                 lane.alone = len(records)
         else:
-            _refuse(records, error)
+            _refuse(records, outcome)
         self._go_on(lane)
 
     def _go_on(self, lane: _Lane) -> None:
-        lane.sent, lane.sending = None, ()
+        lane.sending = ()
         if lane.waiting:
-            self._loop.call_soon(self._send_next, lane)
-        else:
-            lane.busy = False
+            self._offer(lane)
+            return
+        lane.busy = False
+        if self._flushed is not None and not self._flushed.done():
+            self._flushed.set_result(None)
 
 
 def _is_abandoned(one: _Waiting) -> bool:
     return one.confirmed.done() and not one.confirmed.cancelled() and one.confirmed.exception() is not None
 
 
-def _fits(batch: Any, record: OutgoingRecord) -> bool:
-    return bool(batch.size() + len(record.value) <= _BATCH_BYTES)
+def _fits(builder: Any, record: OutgoingRecord) -> bool:
+    return bool(builder.size() + len(record.value) <= _BATCH_BYTES)
 
 
 def _confirm(records: Sequence[_Waiting], first: RecordMetadata) -> None:

@@ -73,9 +73,28 @@ class QuickProduceRequest(ProduceRequest):  # type: ignore[misc]  # aiokafka has
 
 
 class QuickProduceHandler(SendProduceReqHandler):  # type: ignore[misc]  # aiokafka has no types
-    """aiokafka's handling of one produce request and its answer, with the faster request."""
+    """aiokafka's handling of one produce request and its answer, with the faster request.
+
+    Args:
+        sender: aiokafka's sender, of an idempotent producer without transactions.
+        batches: The batches by partition.
+    """
 
     def create_request(self) -> QuickProduceRequest:
         """See aiokafka."""
-        plain = super().create_request()
-        return QuickProduceRequest(None, plain.required_acks, plain._timeout, plain._topics)  # noqa: SLF001
+        topics: dict[str, list[tuple[int, bytearray]]] = {}
+        for (topic, partition), batch in self._batches.items():
+            topics.setdefault(topic, []).append((partition, batch.get_data_buffer()))
+        sender = self._sender
+        return QuickProduceRequest(None, sender._acks, sender._request_timeout_ms, list(topics.items()))  # noqa: SLF001
+
+    def handle_response(self, response: Any) -> None:
+        """See aiokafka, which handles an answer with an error, or in another version."""
+        if type(response) is not _Response or any(one[1] for _, there in response.topics for one in there):
+            super().handle_response(response)
+            return
+        for topic, there in response.topics:
+            for partition, _, offset, at, log_start_offset in there:
+                batch = self._batches.get((topic, partition))
+                if batch is not None:
+                    batch.done(offset, at, log_start_offset)

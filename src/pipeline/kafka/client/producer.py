@@ -13,13 +13,14 @@ from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError as ClientError
 from aiokafka.errors import KafkaTimeoutError, ProducerClosed
 from aiokafka.protocol.admin import ApiVersionRequest
-from aiokafka.structs import RecordMetadata, TopicPartition
+from aiokafka.structs import TopicPartition
 
 from pipeline.contracts import OutgoingRecord, TopicName
 from pipeline.kafka.client.causes import CLIENT_ERRORS, unavailable
 from pipeline.kafka.client.connection import connection_options, create_no_topics
 from pipeline.kafka.client.gathering import TOO_LARGE, Gathering
 from pipeline.kafka.client.produce_requests import QuickProduceHandler
+from pipeline.kafka.client.send_queue import SendQueue, Take
 from pipeline.kafka.settings import KafkaSettings, Names
 
 __all__ = [
@@ -141,6 +142,7 @@ class AioProducer:
             max_batch_size=limit,
             max_request_size=limit,
         )
+        self._queue = SendQueue(self._producer)
         self._gathering = Gathering(self, self._names.topic)
         self._sending: set[asyncio.Task[Any]] = set()
 
@@ -206,20 +208,19 @@ class AioProducer:
         """See BatchSender."""
         return sorted(self._producer.client.cluster.partitions_for_topic(topic) or ())
 
-    def new_batch(self) -> Any:
+    def new_builder(self) -> Any:
         """See BatchSender."""
-        return self._producer.create_batch()
+        return self._queue.new_builder()
 
-    def send_batch(self, batch: Any, at: TopicPartition) -> asyncio.Future[RecordMetadata]:
-        """See BatchSender. The client's own method needs a task for each batch, to wait for a place in its queue."""
+    def offer(self, at: TopicPartition, take: Take) -> None:
+        """See BatchSender."""
         if self.broken:
             raise ProducerClosed
-        future: asyncio.Future[RecordMetadata] = self._producer._message_accumulator._append_batch(batch, at).future  # noqa: SLF001
-        return future
+        self._queue.offer(at, take)
 
     def take_back(self, at: TopicPartition, records: int) -> None:
         """See BatchSender. The client counts a refused batch, and the broker would miss its sequence numbers."""
-        self._producer._txn_manager.increment_sequence_number(at, -records)  # noqa: SLF001 - no public method does it
+        self._queue.take_back(at, records)
 
     async def _ensure_topic(self, name: str) -> None:
         """Raise at once for a topic that a broker does not know: the client would ask for it until its timeout."""
@@ -283,7 +284,7 @@ class AioProducer:
         """End without hanging in any state of the client: its ``stop`` waits for ever if a broker is gone."""
         producer, closed = self._producer, KafkaTimeoutError("the producer was closed")
         self._gathering.close(closed)
-        producer._message_accumulator.fail_all(closed)  # noqa: SLF001
+        self._queue.fail_all(closed)
         sender_task: asyncio.Task[Any] | None = producer._sender.sender_task  # noqa: SLF001
         tasks = {*self._sending, *((sender_task,) if sender_task else ())}
         for _ in range(5):  # the sender swallows the first cancellation to wait for its requests

@@ -13,28 +13,28 @@ from uuid import UUID
 import pytest
 from aiokafka import errors as kafka
 from aiokafka.partitioner import DefaultPartitioner
-from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import RecordMetadata, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contracts import OutgoingRecord, Topic, chunk_key
 from pipeline.kafka.client.gathering import Gathering, partition_of, partition_of_record
+from pipeline.kafka.client.send_queue import Batch, Take
 
 TOPIC = "webhook-events.code"
 REAL = "cluster.webhook-events.code"
 
 
-class Batch:
-    """A batch as aiokafka's builder makes it."""
+class Builder:
+    """Collects values as aiokafka's builder of batches does."""
 
     def __init__(self, room: int) -> None:
         self.values: list[bytes] = []
-        self.closed = False
         self._room = room
 
-    def append(self, *, timestamp: int | None, key: bytes, value: bytes, headers: list[Any]) -> object:
-        assert (timestamp, self.closed, isinstance(headers, list)) == (None, False, True)
+    def append(self, offset: int, timestamp: int | None, key: bytes, value: bytes, headers: list[Any]) -> object:
+        assert (offset, timestamp, isinstance(headers, list)) == (len(self.values), None, True)
         assert key
         if self.values and self.size() + len(value) > self._room:
             return None
@@ -44,15 +44,12 @@ class Batch:
     def size(self) -> int:
         return sum(map(len, self.values))
 
-    def close(self) -> None:
-        self.closed = True
-
 
 @dataclass
 class UnderWay:
     at: TopicPartition
     values: list[bytes]
-    answer: asyncio.Future[RecordMetadata]
+    batch: Batch
 
 
 class Sender:
@@ -64,6 +61,8 @@ class Sender:
         self.found = asyncio.Event()
         self.refuse: Exception | None = None
         self.room = 1 << 20
+        self.held: list[tuple[TopicPartition, Take]] | None = None
+        self.builder = Builder(self.room)
         self.under_way: list[UnderWay] = []
         self.logs: dict[int, list[bytes]] = {}
         self.sizes: list[int] = []
@@ -80,18 +79,23 @@ class Sender:
         assert topic == REAL
         return self.every if self.known else []
 
-    def new_batch(self) -> Batch:
-        return Batch(self.room)
+    def new_builder(self) -> Any:
+        self.builder = Builder(self.room)
+        return self.builder
 
-    def send_batch(self, batch: Batch, at: TopicPartition) -> asyncio.Future[RecordMetadata]:
+    def offer(self, at: TopicPartition, take: Take) -> None:
+        """Take a batch at once, as if a request could always carry it; or later, while ``held`` is a list."""
         if self.refuse is not None:
             raise self.refuse
-        assert batch.closed
-        assert batch.values
+        if self.held is not None:
+            self.held.append((at, take))
+            return
         assert at.partition not in {one.at.partition for one in self.under_way}, "one batch of a partition at a time"
-        answer: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
-        self.under_way.append(UnderWay(at, batch.values, answer))
-        return answer
+        batch = take()
+        if batch is not None:
+            assert batch.records == len(self.builder.values) > 0
+            assert batch.at == at
+            self.under_way.append(UnderWay(at, self.builder.values, batch))
 
     def take_back(self, at: TopicPartition, records: int) -> None:
         self.taken_back.append((at.partition, records))
@@ -101,11 +105,12 @@ class Sender:
         one = self.under_way.pop(0)
         self.sizes.append(len(one.values))
         if most is not None and sum(map(len, one.values)) > most:
-            one.answer.set_exception(kafka.MessageSizeTooLargeError())
+            one.batch.failure(kafka.MessageSizeTooLargeError())
             return
         log = self.logs.setdefault(one.at.partition, [])
-        one.answer.set_result(RecordMetadata(REAL, one.at.partition, one.at, len(log), 7, 1, 0))
+        first = len(log)
         log.extend(one.values)
+        one.batch.done(first, 7, 0)
 
     async def confirm_all(self, most: int | None = None) -> None:
         for _ in range(9):
@@ -224,7 +229,7 @@ async def test_a_refused_batch_fails_its_own_records_alone() -> None:
     await asyncio.sleep(0)
     second = gathered.send(record(b"2"))
     await asyncio.sleep(0)
-    sender.under_way.pop().answer.set_exception(kafka.NotEnoughReplicasError())
+    sender.under_way.pop().batch.failure(kafka.NotEnoughReplicasError())
     await sender.confirm_all()
     errors = [future.exception() for future in first]
     assert [type(error) for error in errors] == [kafka.NotEnoughReplicasError] * 2
@@ -296,7 +301,7 @@ async def test_closing_refuses_what_was_not_handed_over_and_all_that_comes_later
     for refused in (waits, just_arrived, gathered.send(record(b"3"))):
         assert isinstance(refused.exception(), kafka.KafkaTimeoutError)
     assert not sent.done()
-    sender.under_way.pop().answer.cancel()
+    sender.under_way.pop().batch.failure(kafka.ProducerClosed())
     await sender.confirm_all()
     assert isinstance(sent.exception(), kafka.ProducerClosed)
     assert sender.logs == {}
@@ -314,7 +319,7 @@ async def test_a_record_is_settled_once_whether_or_not_its_sender_waits(*, refus
     await asyncio.sleep(0)
     assert settled == []
     if refused:
-        sender.under_way.pop().answer.set_exception(kafka.NotEnoughReplicasError())
+        sender.under_way.pop().batch.failure(kafka.NotEnoughReplicasError())
     await sender.confirm_all()
     assert settled == [0, 1, 2, 3]
     assert futures[0].cancelled()
@@ -325,20 +330,40 @@ async def test_a_record_is_settled_once_whether_or_not_its_sender_waits(*, refus
     assert settled == [0, 1, 2, 3, 4]
 
 
-async def test_closing_refuses_a_batch_that_was_just_refused_as_too_large() -> None:
+@pytest.mark.parametrize("closed_first", [False, True])
+async def test_closing_refuses_a_batch_that_was_just_refused_as_too_large(*, closed_first: bool) -> None:
     """It would be sent again, record by record, by a producer that sends no more."""
     sender = Sender()
     gathered = gathering(sender)
     settled: list[int] = []
     futures = [gathered.send(record(b"%d" % number), partial(settled.append, number)) for number in range(2)]
     await asyncio.sleep(0)
+    sender.held = []
+    if closed_first:
+        gathered.close(kafka.KafkaTimeoutError("closed"))
     sender.confirm(most=1)
     gathered.close(kafka.KafkaTimeoutError("closed"))
+    assert [take() for _, take in sender.held] == [None] * (not closed_first)
     for _ in range(9):
         await asyncio.sleep(0)
     assert sender.under_way == []
     assert {type(future.exception()) for future in futures if future.done()} == {kafka.KafkaTimeoutError}
     assert settled == [0, 1]
+    await asyncio.wait_for(gathered.flush(), 1)
+
+
+async def test_a_batch_has_all_records_that_came_until_a_request_can_carry_it() -> None:
+    sender = Sender()
+    sender.held = []
+    gathered = gathering(sender)
+    for number in range(3):
+        gathered.send(record(b"%d" % number))
+        await asyncio.sleep(0)
+    ((at, take),) = sender.held
+    sender.held = None
+    sender.offer(at, take)
+    await sender.confirm_all()
+    assert sender.sizes == [3]
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -363,14 +388,15 @@ async def test_a_record_of_a_topic_without_partitions_is_refused(*, known: bool)
 class RealSender(Sender):
     """Fills batches of aiokafka's."""
 
-    def new_batch(self) -> Any:
-        return BatchBuilder(1 << 20, 0)
+    def new_builder(self) -> Any:
+        return DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1 << 20)
 
-    def send_batch(self, batch: Any, at: TopicPartition) -> asyncio.Future[RecordMetadata]:
-        self.sizes.append(batch.record_count())
-        answer: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
-        answer.set_result(RecordMetadata(REAL, at.partition, at, 0, 7, 1, 0))
-        return answer
+    def offer(self, at: TopicPartition, take: Take) -> None:
+        assert at.topic == REAL
+        batch = take()
+        if batch is not None:
+            self.sizes.append(batch.records)
+            batch.done(0, 7, 0)
 
 
 async def test_a_record_that_no_batch_can_hold_is_refused_alone() -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.producer.sender import Sender
+from aiokafka.producer.sender import Sender, SendProduceReqHandler
 from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v7, ProduceResponse_v7
 from aiokafka.structs import TopicPartition
 from hypothesis import given
@@ -69,6 +69,42 @@ def test_a_request_is_made_of_the_batches_of_a_node() -> None:
     request = QuickProduceHandler(sender, made).create_request().prepare({0: (3, 11)})
     plain = ProduceRequest_v7(None, -1, 9, [("a", [(1, b"one"), (0, b"three")]), ("b", [(0, b"two")])])
     assert request.encode() == plain.encode()
+
+
+class Recorder:
+    """A batch that notes its end."""
+
+    def __init__(self) -> None:
+        self.ends: list[object] = []
+
+    def done(self, *position: int) -> None:
+        self.ends.append(position)
+
+    def failure(self, exception: Exception) -> None:
+        self.ends.append(type(exception))
+
+
+@given(
+    errors=st.lists(st.sampled_from([0, 0, 0, 2, 3, 10, 17, 45, 46, 47]), min_size=4, max_size=4),
+    version=st.sampled_from([7, 7, 3]),
+    known=st.integers(0, 4),
+)
+def test_an_answer_ends_the_same_batches_in_the_same_way(errors: list[int], version: int, known: int) -> None:
+    """Law: and the same ones are sent again."""
+    found: list[object] = []
+    for handler in (QuickProduceHandler, SendProduceReqHandler):
+        batches = {TopicPartition("ab"[number % 2], number): Recorder() for number in range(known)}
+        client = SimpleNamespace(force_metadata_update=lambda: None)
+        made = handler(SimpleNamespace(client=client, _retry_backoff=0.1, _txn_manager=object()), batches)
+        response = QuickProduceRequest(None, -1, 1, []).prepare({0: (3, version)}).RESPONSE_TYPE
+        fields = [
+            (number, error, 10 + number, 20, 30)[: 4 if version == 3 else 5] for number, error in enumerate(errors)
+        ]
+        wire = (ProduceResponse_v7 if version == 7 else response)([("a", fields[::2]), ("b", fields[1::2])], 0).encode()
+        made.handle_response(response.decode(BytesIO(wire)))
+        again = [at for at, batch in batches.items() if batch in made._to_reenqueue]
+        found.append(([batch.ends for batch in batches.values()], again))
+    assert found[0] == found[1]
 
 
 def test_the_method_that_is_replaced_has_not_changed() -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,9 +189,9 @@ def run_command(config: Path, *arguments: str) -> None:
 
 
 @contextmanager
-def running(command: list[str]) -> Iterator[Server]:
+def running(command: list[str], env: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Run a server, which prints its URL in one JSON line when it is ready."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ourselves
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)  # noqa: S603 - ourselves
     try:
         ready: dict[str, Any] = json.loads(process.stdout.readline() if process.stdout else "")
         yield Server(str(ready["url"]), psutil.Process(process.pid))

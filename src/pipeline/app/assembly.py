@@ -1,4 +1,4 @@
-"""Makes the workers of a process from its settings."""
+"""Makes the workers of a process from its settings. Each maker imports what its stage alone needs."""
 
 from __future__ import annotations
 
@@ -11,40 +11,31 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from pipeline.app.parts import Part, Service, Shared, Worker
 from pipeline.app.ports import PORTS, Ports
-from pipeline.audit import Signer, Writing
-from pipeline.audit.home import HomePartitions
-from pipeline.audit.settings import AuditSettings
-from pipeline.audit.stage import AuditStage
 from pipeline.contracts import AuditAction, AuditEvent, Record, Topic, TopicName, audit_record, parse_job_key
-from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
-from pipeline.jobs.deadline_watch import DeadlineWatch
-from pipeline.jobs.due_jobs import DueJobs
 from pipeline.jobs.handling import JobHandler
 from pipeline.jobs.job_store import JobStore
 from pipeline.jobs.outages import resume_after_outages
 from pipeline.jobs.parking import Parking
 from pipeline.jobs.part_encryption import PartCipher, open_part_cipher, read_part_key
-from pipeline.jobs.rate_shares import RateShares
 from pipeline.jobs.stage import StageContext
 from pipeline.jobs.switches import Switches
-from pipeline.jobs.transfer import Transfers
-from pipeline.jobs.upload import UploadRules, UploadStage
 from pipeline.kafka import (
-    BatchConsumer,
     DeadLetter,
     DeadLetters,
     GroupClient,
     GroupClientFactory,
     KeyedConsumer,
-    partition_of_key,
 )
-from pipeline.kafka.slots import Share, SharedSlots
-from pipeline.observability import Check
-from pipeline.outbound import Pace
 from pipeline.settings import JobIntegration, Settings
 
 if TYPE_CHECKING:
+    from pipeline.audit import Signer
+    from pipeline.audit.settings import AuditSettings
     from pipeline.jobs.chunk_work import FileRules
+    from pipeline.jobs.confirm import ConfirmRules
+    from pipeline.jobs.transfer import Transfers
+    from pipeline.kafka.slots import Share
+    from pipeline.observability import Check
 
 
 class Surroundings(Shared):
@@ -103,10 +94,12 @@ async def open_jobs(settings: Settings, ports: Ports = PORTS, *, with_parts: boo
 
 async def make_process(around: Surroundings) -> Part:
     """Return the worker of PROCESS, with its processors opened."""
-    from pipeline.jobs.csv_engine import use_system_allocator  # noqa: PLC0415 - other stages do without numpy and Arrow
-    from pipeline.jobs.fanout import ChunkStage, SharedJobs  # noqa: PLC0415 - the same
-    from pipeline.jobs.process import ProcessStage  # noqa: PLC0415 - the same
-    from pipeline.jobs.starts import Starts  # noqa: PLC0415 - the same
+    from pipeline.jobs.csv_engine import use_system_allocator
+    from pipeline.jobs.fanout import ChunkStage, SharedJobs
+    from pipeline.jobs.process import ProcessStage
+    from pipeline.jobs.rate_shares import RateShares
+    from pipeline.jobs.starts import Starts
+    from pipeline.kafka.slots import SharedSlots
 
     use_system_allocator()
     names = around.settings.job_names
@@ -133,8 +126,9 @@ async def make_process(around: Surroundings) -> Part:
 
 
 async def _file_rules(around: Surroundings, integration: JobIntegration, chunk_slots: Share) -> FileRules:
-    from pipeline.jobs.chunk_work import FileRules  # noqa: PLC0415 - as in make_process
-    from pipeline.jobs.processors import load  # noqa: PLC0415 - the same
+    from pipeline.jobs.chunk_work import FileRules
+    from pipeline.jobs.processors import load
+    from pipeline.outbound import Pace
 
     processor = load(integration.processor, around.settings.network)
     around.stack.push_async_callback(processor.close)
@@ -160,6 +154,8 @@ async def _file_rules(around: Surroundings, integration: JobIntegration, chunk_s
 
 async def make_upload(around: Surroundings) -> Part:
     """Return the worker of UPLOAD."""
+    from pipeline.jobs.upload import UploadRules, UploadStage
+
     rules = {
         name: UploadRules(
             partner=one.partner,
@@ -187,6 +183,10 @@ async def _transfers(around: Surroundings, integration: JobIntegration) -> Trans
 
 async def make_confirm(around: Surroundings) -> Part:
     """Return the worker of CONFIRM, with the deadline watch and a watch of every callback token."""
+    from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
+    from pipeline.jobs.deadline_watch import DeadlineWatch
+    from pipeline.jobs.due_jobs import DueJobs
+
     settings = around.settings
     rules: dict[str, ConfirmRules] = {}
     services: list[Service] = []
@@ -252,12 +252,19 @@ def audit_signer(settings: AuditSettings) -> Signer | None:
     Raises:
         FatalError: The key is not an Ed25519 key.
     """
+    from pipeline.audit import Signer
+
     key = settings.signing_key
     return Signer(key.get_secret_value().encode()) if key else None
 
 
 async def make_audit(around: Surroundings) -> Part:
     """Return the worker of AUDIT."""
+    from pipeline.audit import Writing
+    from pipeline.audit.home import HomePartitions
+    from pipeline.audit.stage import AuditStage
+    from pipeline.kafka import BatchConsumer, partition_of_key
+
     settings = around.settings.audit
     writing = Writing(
         store=around.objects,

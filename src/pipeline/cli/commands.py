@@ -39,7 +39,7 @@ class CommandReceipt(BaseModel):
         targets: What it acts on, if it looked that up in the store. A repetition acts on the same targets.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     id: str
     at: AwareDatetime

@@ -33,7 +33,7 @@ What = Literal["replayed", "discarded"]
 class Mark(BaseModel):
     """Contents of ``dead-letters/<id>.json``: a dead letter was replayed or discarded. Created once, after the fact."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     what: What
     at: AwareDatetime

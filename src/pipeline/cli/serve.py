@@ -13,7 +13,7 @@ import click
 import structlog
 import uvloop
 
-from pipeline.app import Ports, Ready, Supervision, Supervisor, run_dev, run_ingress, run_stage
+from pipeline.app import Ports, Ready, Supervision, run_dev, run_ingress, run_stage
 from pipeline.cli.context import Setup, pass_setup
 from pipeline.cli.output import print_json
 from pipeline.observability import Redaction, configure_logging
@@ -25,9 +25,11 @@ Prints one line on stdout when it is ready:
   {{"ready": "{name}", "url": {url}, "management_url": "http://..."}}
 Logs go to stderr. SIGTERM or SIGINT stops it in an orderly way, with exit code 0."""
 
-_OBJECTS_PER_COLLECTION: Final = 10_000
-"""New objects until the garbage collector of an ingress looks at them. Python's 700 are those of a few requests, which
-are still in work: it would look often, and find nothing."""
+_OBJECTS_PER_COLLECTION: Final = {"ingress": 10_000}
+"""New objects until the garbage collector of a ready process looks at them. Python's 700 are those of a few requests,
+which are still in work: it would look often, and find nothing."""
+_OBJECTS_OF_STAGES: Final = 700
+"""The same for all others. A stage has chunks of files in memory, which should not wait long for the collector."""
 
 log = structlog.get_logger(__name__)
 
@@ -72,12 +74,12 @@ def ingress(setup: Setup, processes: int | None, supervised: tuple[int, int, int
             setup,
             partial(run_ingress, supervision=supervision),
             webhook_secrets=True,
-            on_ready=lambda _ready: _collect_less(),
+            on_ready=_collect_less,
         )
     elif processes is not None:
         _supervise(setup, processes)
     else:
-        _run(setup, run_ingress, webhook_secrets=True, on_ready=_ingress_ready)
+        _run(setup, run_ingress, webhook_secrets=True)
 
 
 def _supervise(setup: Setup, count: int) -> None:
@@ -88,6 +90,8 @@ def _supervise(setup: Setup, count: int) -> None:
         numbers = (str(one) for one in (given.number, given.channel, given.port))
         # -P: as the installed command, it imports nothing from the working directory
         return [sys.executable, "-P", "-m", "pipeline.cli", *config, "ingress", "--supervised", *numbers]
+
+    from pipeline.app import Supervisor  # noqa: PLC0415 - one process does without
 
     async def supervise() -> int:
         stop = asyncio.Event()
@@ -140,7 +144,7 @@ def _run(
 ) -> None:
     settings = _configured(setup, webhook_secrets=webhook_secrets)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(server, settings, setup.ports, on_ready or _print_ready))
+        runner.run(_serve(server, settings, setup.ports, on_ready or _ready))
 
 
 def _configured(setup: Setup, *, webhook_secrets: bool) -> Settings:
@@ -159,16 +163,16 @@ async def _serve(server: Server, settings: Settings, ports: Ports, on_ready: Cal
         await server(settings, on_ready=on_ready, stop=stop, ports=ports)
 
 
-def _ingress_ready(ready: Ready) -> None:
+def _ready(ready: Ready) -> None:
     _print_ready(ready)
-    _collect_less()
+    _collect_less(ready)
 
 
-def _collect_less() -> None:
-    """Spare the garbage collector what stays as long as the process, and what requests in work hold."""
+def _collect_less(ready: Ready) -> None:
+    """Spare the garbage collector what stays as long as the process, and in an ingress what requests in work hold."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_OBJECTS_PER_COLLECTION)
+    gc.set_threshold(_OBJECTS_PER_COLLECTION.get(ready.name, _OBJECTS_OF_STAGES))
 
 
 def _print_ready(ready: Ready) -> None:

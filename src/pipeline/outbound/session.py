@@ -57,14 +57,14 @@ def open_session(
         timeout: Default for requests without their own timeout.
         read_buffer_bytes: The connection is paused when twice as many bytes are waiting to be read.
         resolver: Resolves names instead of the system; the session checks its addresses in the same way.
-        tls: Replaces the TLS context that trusts the authorities of ``network``.
+        tls: Replaces the TLS context that trusts the authorities of ``network``. aiohttp has one for the system's.
 
     Raises:
         FatalError: The CA bundle cannot be read.
     """
     proxy = network.proxy.get_secret_value() if network.proxy is not None else None
     connector = aiohttp.TCPConnector(
-        ssl=tls or tls_context(network),
+        ssl=tls or (True if network.ca_file is None else tls_context(network)),  # True: aiohttp's own, made once
         resolver=resolver or aiohttp.ThreadedResolver(),
         socket_factory=None if proxy else _socket_factory(rules, purpose),
         limit=0,  # callers limit concurrent requests; waiting for a slot here would have no timeout

@@ -28,7 +28,7 @@ TokenUrl = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_
 class HostRules(BaseModel):
     """Hosts that the URLs of an integration's messages may name. An empty list allows none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     input: tuple[str, ...] = Field(
         default=(),
@@ -70,7 +70,7 @@ class HostRules(BaseModel):
 class NetworkSettings(BaseModel):
     """How file transfers, callbacks and the ``http`` processor connect to hosts outside."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     ca_file: Path | None = Field(
         default=None,

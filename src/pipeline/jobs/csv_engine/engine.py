@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.errors import PermanentError, TransientError
 from pipeline.jobs.csv_engine.faults import check_words, misbehaved
@@ -171,6 +170,8 @@ class ChunkEngine:
 
 
 def _checked(result: object, rows: int, layout: Layout, settings: ProcessorSettings) -> Outcomes:
+    import pyarrow.compute as pc  # noqa: PLC0415 - it makes 300 functions in Python; an idle worker calls none
+
     if not isinstance(result, pa.RecordBatch):
         raise misbehaved(settings, f"returned {type(result).__name__} instead of a RecordBatch")
     if result.num_rows != rows:

@@ -50,7 +50,7 @@ async def open_transfers(
     # the client pauses a connection when twice its buffer waits to be read
     circuit_of = circuit_of or partial(Circuits(metrics).of, "")
     ahead = settings.read_ahead_bytes // 2
-    tls = tls_context(network)
+    tls = tls_context(network) if network.ca_file is not None else None  # one for both sessions
     async with (
         open_session(rules, network, "input", read_buffer_bytes=ahead, tls=tls) as source,
         open_session(rules, network, "result", tls=tls) as target,

@@ -73,7 +73,7 @@ MaxSeconds = Annotated[
 class RetrySettings(BaseModel):
     """The pauses between tries."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     first_seconds: FirstSeconds = 1.0
     max_seconds: MaxSeconds = 60.0

@@ -166,7 +166,7 @@ class Checkpoint:
 
 
 class _Head(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     topic: str
     partition: int
@@ -177,7 +177,7 @@ class _Head(BaseModel):
 
 
 class _Proof(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     sha256: str
     signature: str | None

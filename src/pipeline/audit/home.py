@@ -27,7 +27,7 @@ _AT_ONCE: Final = 100
 
 
 class _Began(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     partitions: int = Field(ge=1)
 

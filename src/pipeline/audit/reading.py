@@ -56,7 +56,7 @@ class Damage:
 
 
 class _Line(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, strict=True, extra="ignore")
     line: int
 
 

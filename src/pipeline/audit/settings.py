@@ -12,7 +12,7 @@ from pipeline.units import Count, Days
 class AuditSettings(BaseModel):
     """Signature of the audit log, and how long repeated events are recognised."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     signing_key: SecretStr | None = Field(
         default=None,

@@ -26,7 +26,7 @@ class Head(BaseModel):
         events: Number of events in the partition up to there.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     topic: str
     partition: int = Field(ge=0)
@@ -56,7 +56,7 @@ class Report(BaseModel):
         heads: Number of heads that were compared.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     ok: bool
     topic: str | None = None

@@ -47,7 +47,7 @@ class AuditAction(StrEnum):
 class AuditEvent(BaseModel):
     """One step. ``id`` is deterministic, so the log holds a step once even if its event is published twice."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     id: str
     action: AuditAction

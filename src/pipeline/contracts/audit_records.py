@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import quote
 from uuid import UUID
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from pipeline.contracts.audit_events import AuditAction, AuditEvent
 from pipeline.contracts.headers import (
@@ -27,7 +27,9 @@ from pipeline.contracts.topics import Topic
 _ACTOR: Final = "ingress"
 _MAX_FACTS: Final = 16_384
 """Maximum length of the facts of a webhook in the audit log, in characters; those of ECS have about 150."""
-_OBJECT: Final[TypeAdapter[dict[str, JsonValue]]] = TypeAdapter(dict[str, JsonValue])
+_OBJECT: Final[TypeAdapter[dict[str, JsonValue]]] = TypeAdapter(
+    dict[str, JsonValue], config=ConfigDict(defer_build=True)
+)
 
 
 def audit_record(event: AuditEvent, *, traceparent: str | None = None) -> OutgoingRecord:

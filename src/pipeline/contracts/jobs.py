@@ -30,7 +30,7 @@ class BatchRequested(BaseModel):
     and the topics marked sensitive hold them.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, extra="allow", frozen=True, hide_input_in_errors=True)
 
     job_guid: UUID
     partner_reference_id: str = Field(max_length=1024)
@@ -61,7 +61,7 @@ class BatchRequested(BaseModel):
 class JobMessage(BaseModel):
     """The fields of every later card-batch record. Free of URLs and card data."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     integration: IntegrationName
     job_guid: UUID
@@ -131,7 +131,7 @@ class BatchCompleted(JobMessage):
 class CallbackBody(BaseModel):
     """The body of the callback to ECS. Every attempt sends the same bytes, which ``outcome.json`` holds."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     success: bool
     records_processed: int = Field(ge=0)

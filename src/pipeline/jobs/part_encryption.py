@@ -52,7 +52,7 @@ class Sealed(BaseModel):
             key.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     key: str
     check: str

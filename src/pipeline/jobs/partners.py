@@ -56,7 +56,7 @@ class JobAnnouncement(BaseModel):
         callback_url: Where to send the outcome; empty if the partner's notifier knows the address.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="allow", hide_input_in_errors=True)
 
     job_guid: UUID
     partner_reference_id: str

@@ -24,7 +24,9 @@ def _nonce() -> str:
 class Receipt(BaseModel):
     """Base of all stored objects. The nonce shows a worker its own object if the answer to its write was lost."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+    model_config = ConfigDict(
+        defer_build=True, frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
     nonce: str = Field(default_factory=_nonce)
 
@@ -32,7 +34,7 @@ class Receipt(BaseModel):
 class Difference(BaseModel):
     """One field in which a later announcement of a job differs from the first one."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     field: str
     first: str
@@ -107,7 +109,7 @@ class Conflict(Receipt):
 class FilePosition(BaseModel):
     """A position between two records of the input file (see ``csv_engine.Position``)."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     byte: int
     record: int

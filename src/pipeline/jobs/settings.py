@@ -17,7 +17,7 @@ class JobLimits(BaseModel):
     The limits of a file's bytes and records are in the ``csv`` settings.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     chunks_in_flight: Count = Field(
         default=1,
@@ -58,7 +58,7 @@ class JobLimits(BaseModel):
 class ProcessSettings(BaseModel):
     """How `work process` shares its machine among jobs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     chunk_slots: Count = Field(
         default=24,
@@ -71,7 +71,7 @@ class ProcessSettings(BaseModel):
 class JobPolicies(BaseModel):
     """Choices that the partner's documents leave open."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     record_count_mismatch: Literal["fail", "warn"] = Field(
         default="fail",
@@ -103,7 +103,7 @@ class JobPolicies(BaseModel):
 class WatchSettings(BaseModel):
     """The deadline watch: it runs in `work confirm` and fails jobs whose deadline has passed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     interval_seconds: Seconds = Field(
         default=5.0,
@@ -123,7 +123,7 @@ class ParkingRetry(RetrySettings):
 class ParkingSettings(BaseModel):
     """Parking: a job that cannot be done now waits in the job store, where it blocks no other job."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     retry: ParkingRetry = Field(default=ParkingRetry(), description="How long a parked job waits before its next try")
 
@@ -131,7 +131,7 @@ class ParkingSettings(BaseModel):
 class PartKeySettings(BaseModel):
     """One key that encrypts parts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     id: str = Field(
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
@@ -146,7 +146,7 @@ class PartKeySettings(BaseModel):
 class PartSettings(BaseModel):
     """Encryption of parts, which hold card numbers (docs/explanation/data-at-rest.md)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     encryption: Literal["aes-256-gcm", "off"] = Field(
         default="aes-256-gcm",

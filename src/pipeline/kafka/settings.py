@@ -52,7 +52,7 @@ def _is_host(host: str) -> bool:
 class TlsSettings(BaseModel):
     """TLS for the connections to the brokers. Host names are always verified."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     ca_file: Path | None = Field(
         default=None, description="PEM file of the certificate authorities to trust; default: those of the system"
@@ -75,7 +75,7 @@ class TlsSettings(BaseModel):
 class SaslSettings(BaseModel):
     """How the pipeline authenticates at the brokers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         description="SASL mechanism. PLAIN without TLS sends the password in clear text"
@@ -119,7 +119,7 @@ class SaslSettings(BaseModel):
 class KafkaSettings(BaseModel):
     """The Kafka cluster, the names in it, and the limits of a publication."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     bootstrap_servers: str = Field(
         min_length=1,
@@ -256,7 +256,7 @@ class ConsumerSettings(BaseModel):
     The values that are not settings are the same everywhere, for the reasons given beside them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     session_timeout_seconds: Seconds = Field(default=10.0, ge=1, le=300)
     concurrency: Count = Field(default=4, ge=1, le=1000)
@@ -307,7 +307,7 @@ class ConsumerSettings(BaseModel):
 class WorkerSettings(BaseModel):
     """How the workers read their topics."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     session_timeout_seconds: Seconds = Field(
         default=10.0,

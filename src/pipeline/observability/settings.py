@@ -12,7 +12,7 @@ from pipeline.units import Port
 class ManagementSettings(BaseModel):
     """The server for probes and metrics. It is separate from the public server, so neither can block or expose the other."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     host: str = Field(
         default="127.0.0.1",
@@ -28,7 +28,7 @@ class ManagementSettings(BaseModel):
 class LoggingSettings(BaseModel):
     """Log lines. They go to stderr, because stdout is for results."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",

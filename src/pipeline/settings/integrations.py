@@ -60,7 +60,7 @@ def _read_now(secrets: Iterable[SecretSettings]) -> tuple[Secret, ...]:
 class EcsIntegration(EcsOptions, JobSettings):
     """One eCard Systems integration. Its name is the key of its table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
     partner_guid: UUID | None = Field(
@@ -96,7 +96,7 @@ class EcsIntegration(EcsOptions, JobSettings):
 class WeavrIntegration(WeavrOptions):
     """One Weavr integration. Its name is the key of its table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
     webhook_path: str = Field(
@@ -133,7 +133,7 @@ class WeavrIntegration(WeavrOptions):
 class WebhookIntegration(BaseModel):
     """One source of webhooks, defined by settings alone. Its name is the key of its table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
     preset: PresetName | None = Field(

@@ -22,13 +22,13 @@ from pipeline.settings.refusals import ConfigError, refusal
 class Limits(CsvLimits, JobLimits):
     """Limits of a job: for its file, and for the work on it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 class JobSettings(BaseModel):
     """The rules for the jobs of one integration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     csv: CsvSettings = Field(default=CsvSettings(), description="Format of the input and result files")
     limits: Limits = Field(default=Limits(), description="Limits of a job")

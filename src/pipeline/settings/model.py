@@ -37,7 +37,7 @@ _TOPIC_PREFIXES = ("card-batch.", _WEAVR_TOPICS, SOURCE_TOPICS)
 class RetentionSettings(BaseModel):
     """How long the store keeps data."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     receipts_days: WholeDays = Field(
         default=30,

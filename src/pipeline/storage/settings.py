@@ -15,7 +15,7 @@ _PREFIX = r"^(?:[A-Za-z0-9_=+@,:~-][A-Za-z0-9_=+@,:~.-]*(?:/[A-Za-z0-9_=+@,:~-][
 class LocalSettings(BaseModel):
     """A folder. Workers on several machines need a shared file system with hard links."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     kind: Literal["local"] = Field(default="local", description="`local`: a folder; `s3`: an S3-compatible bucket")
     path: Path = Field(
@@ -31,7 +31,7 @@ class LocalSettings(BaseModel):
 class S3Settings(BaseModel):
     """A bucket of AWS S3, or of a compatible server that honours `If-None-Match: *` on PUT."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     kind: Literal["s3"] = Field(description="`local`: a folder; `s3`: an S3-compatible bucket")
     bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="Name of the bucket; it must exist")

@@ -25,7 +25,7 @@ class SubscriberRetry(RetrySettings):
 class SubscriberSettings(BaseModel):
     """How one member of a subscriber's group works; docs/reference/subscribers.md explains them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     retry: SubscriberRetry = Field(default=SubscriberRetry(), description="How a handler that fails is called again")
     max_dead_letters: Count = Field(

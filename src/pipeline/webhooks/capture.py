@@ -56,7 +56,7 @@ class Wanted(BaseModel):
         limit: Maximum number of requests to store.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     id: str = Field(pattern=r"^[0-9a-f]{16}$")
     source: str = Field(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$")

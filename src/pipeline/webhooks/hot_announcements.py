@@ -35,6 +35,7 @@ from pipeline.webhooks.webhook import Ordinary
 
 _URL: Final = re.compile(r"(https?://[^/?#@\\\x00-\x20]{1,300})(?:[/?][!-\"$-\[\]-~]*)?")
 """Scheme and authority of a URL, followed by a path and a query of allowed characters."""
+BatchRequested.model_rebuild()
 _VALIDATOR: Final = BatchRequested.__pydantic_validator__
 
 

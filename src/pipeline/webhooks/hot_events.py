@@ -144,6 +144,7 @@ class HotEvents:
 
 
 def _known(kind: EventKind, integration: str, path: str) -> _Kind:
+    kind.model.model_rebuild()
     return _Kind(
         kind=kind,
         reference=(CALL_REF if kind.signed else REQUEST_REF).encode(),

@@ -14,7 +14,7 @@ from pipeline.units import Bytes, Count, Port, Seconds
 class IngressSettings(BaseModel):
     """The public server. The webhooks it accepts are configured per integration. Limits apply to each process."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     host: str = Field(
         default="127.0.0.1",

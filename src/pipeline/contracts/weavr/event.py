@@ -23,6 +23,7 @@ class WeavrObject(BaseModel):
     """
 
     model_config = ConfigDict(
+        defer_build=True,
         alias_generator=to_camel,
         extra="allow",
         frozen=True,

@@ -20,7 +20,7 @@ def is_position(column: str) -> bool:
 class CsvSettings(BaseModel):
     """Format of the input file, and columns that the result adds. ECS does not publish it: ask your contact."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     delimiter: str = Field(
         default=",", min_length=1, max_length=1, description="One ASCII character between two fields"
@@ -81,7 +81,7 @@ class CsvSettings(BaseModel):
 class CsvLimits(BaseModel):
     """Limits that keep memory constant and refuse broken files."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     max_bytes: Bytes = Field(
         default=5_000_000_000,

@@ -15,7 +15,7 @@ from pipeline.units import Seconds
 class OAuthSettings(BaseModel):
     """OAuth 2.0 client credentials as eCard Systems uses them: a JSON body, a JSON:API answer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     token_url: TokenUrl = Field(
         description="URL of the token endpoint, e.g. https://api.example.com/api/v1/auth/token; hosts.allow_http and hosts.allow_private apply to it too"
@@ -53,7 +53,7 @@ class CallbackRetry(RetrySettings):
 class CallbackSettings(BaseModel):
     """How eCard Systems is notified of the outcome of a job: with a token from a file, or with OAuth."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     token_file: TokenPath | None = Field(
         default=None,

@@ -86,7 +86,7 @@ class FileTokenProvider:
 
 
 class _Attributes(BaseModel):
-    model_config = ConfigDict(hide_input_in_errors=True, frozen=True)
+    model_config = ConfigDict(defer_build=True, hide_input_in_errors=True, frozen=True)
 
     access_token: SecretStr
     token_type: str = Field(default="Bearer", pattern=r"(?i)^bearer$")
@@ -94,13 +94,13 @@ class _Attributes(BaseModel):
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(hide_input_in_errors=True, frozen=True)
+    model_config = ConfigDict(defer_build=True, hide_input_in_errors=True, frozen=True)
 
     attributes: _Attributes
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(hide_input_in_errors=True, frozen=True)
+    model_config = ConfigDict(defer_build=True, hide_input_in_errors=True, frozen=True)
 
     data: _Data
 

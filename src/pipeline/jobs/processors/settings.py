@@ -38,7 +38,7 @@ class ProcessorRetry(RetrySettings):
 class ProcessorSettings(BaseModel):
     """The processor that handles each card of an integration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     name: str = Field(
         default="validate",

@@ -6,7 +6,6 @@ from typing import Annotated, Final, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,7 +21,7 @@ _CARD_NUMBER: Final = "__card_number"
 class ColumnRule(BaseModel):
     """Rules for the values of another column. An empty value breaks only ``required``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     required: bool = Field(default=False, description="The value may not be empty")
     max_length: int | None = Field(default=None, ge=1, description="Maximum length of the value")
@@ -34,6 +33,8 @@ class ColumnRule(BaseModel):
     @model_validator(mode="after")
     def _pattern_compiles(self) -> Self:
         if self.pattern is not None:
+            import pyarrow.compute as pc  # noqa: PLC0415 - it makes 300 functions in Python; an idle worker calls none
+
             try:
                 pc.match_substring_regex(pa.array([""]), _whole(self.pattern))
             except pa.ArrowInvalid as error:
@@ -44,7 +45,7 @@ class ColumnRule(BaseModel):
 class ValidateOptions(BaseModel):
     """Rules for the card number and for other columns."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     min_length: int = Field(default=12, ge=1, description="Minimum length of a card number")
     max_length: int = Field(default=19, ge=1, le=200, description="Maximum length of a card number")
@@ -103,6 +104,8 @@ class Validate:
         if options.luhn:
             decision.fail(~sums, "card number fails its check digit (Luhn)")
         if options.prefixes:
+            import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
             allowed = np.zeros(len(numbers), np.bool_)
             for prefix in options.prefixes:
                 allowed |= _flags(pc.starts_with(numbers, prefix))
@@ -129,6 +132,8 @@ class _Decision:
 
 
 def _check_column(name: str, values: pa.StringArray, rule: ColumnRule, decision: _Decision) -> None:
+    import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
     lengths = _lengths(values)
     filled = lengths > 0
     if rule.required:
@@ -148,6 +153,8 @@ def _whole(pattern: str) -> str:
 
 
 def _lengths(values: pa.StringArray) -> NDArray[np.int32]:
+    import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
     lengths: NDArray[np.int32] = pc.utf8_length(values).to_numpy()
     return lengths
 

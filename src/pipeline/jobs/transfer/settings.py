@@ -24,7 +24,7 @@ class TransferRetry(RetrySettings):
 class TransferSettings(BaseModel):
     """Timeouts of downloads and uploads. The deadline of the job bounds all of them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     read_timeout_seconds: Seconds = Field(
         default=30.0,

@@ -67,7 +67,7 @@ RequestValuesOrText = Annotated[
 class EcsOptions(BaseModel):
     """Options of ECS's source."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     webhook: SchemeSettings = Field(description="How announcements are verified")
     hosts: HostRules = Field(default=HostRules(), description="Allowed hosts of the URLs in an announcement")
@@ -79,7 +79,7 @@ class EcsOptions(BaseModel):
 class EventAttributes(BaseModel):
     """The values of a request that are the event's id, type and key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: RequestValues = Field(
         default=(),
@@ -107,7 +107,7 @@ _EVENT: Final = "Which values are the event's id, type and key; written beside t
 class HmacOptions(HmacSpec):
     """Options of ``source = "hmac"``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     scheme: Literal["hmac"] = Field(default="hmac", description="Always hmac")
     signed_body: SignedBody = Field(default="as-sent", description=_SIGNED_BODY)
@@ -117,7 +117,7 @@ class HmacOptions(HmacSpec):
 class StandardWebhooksOptions(StandardWebhooksSpec):
     """Options of ``source = "standard-webhooks"``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     scheme: Literal["standard-webhooks"] = Field(default="standard-webhooks", description="Always standard-webhooks")
     signed_body: SignedBody = Field(default="as-sent", description=_SIGNED_BODY)
@@ -139,7 +139,7 @@ class StandardWebhooksOptions(StandardWebhooksSpec):
 class UnsignedPath(BaseModel):
     """A path that Weavr does not sign, and its protection instead. If you set both kinds of protection, both must hold."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     path: str = Field(
         pattern=r"^(/[A-Za-z0-9._~-]+)+$",
@@ -172,7 +172,7 @@ class UnsignedPath(BaseModel):
 class WeavrOptions(BaseModel):
     """The rules for verifying and answering Weavr's webhooks."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     tolerance_seconds: Seconds = Field(
         default=18_000.0,

@@ -24,7 +24,7 @@ from pipeline.webhooks.verification.specs import (
 class SecretSettings(BaseModel):
     """One shared secret. To rotate it, list the old and the new one, with periods that overlap."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     file: SecretPath = Field(description="File that holds the secret as text; one newline at its end is not part of it")
     id: str | None = Field(
@@ -72,13 +72,13 @@ class _WithSecrets(BaseModel):
 class SharedSecretSettings(SharedSecretSpec, _WithSecrets):
     """The sender puts the secret itself into a header. Simple, but proves nothing about the body: use https only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 class HmacSettings(HmacSpec, _WithSecrets):
     """The sender joins parts of the request, with nothing between them, and signs the result with the secret as key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 class StandardWebhooksSettings(StandardWebhooksSpec):

@@ -121,7 +121,7 @@ def check_period(not_before: datetime | None, not_after: datetime | None) -> Non
 class PublicKeySettings(BaseModel):
     """One public key of the sender. To rotate it, list the old and the new one, with periods that overlap."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Name of the key in logs")
     value: str = Field(description="The key as the sender shows it: 'whpk_' and base64 of 32 bytes")
@@ -143,7 +143,7 @@ class PublicKeySettings(BaseModel):
 class SharedSecretSpec(BaseModel):
     """The sender puts the secret itself into a header. Simple, but proves nothing about the body: use https only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     scheme: Literal["shared-secret"] = Field(description="The sender puts the secret itself into a header")
     header: HeaderName = Field(default="X-Webhook-Secret", description="Name of the header")
@@ -159,7 +159,7 @@ FieldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
 class FieldSettings(BaseModel):
     """The signature's header is a list of named fields, as in `t=1769121839, v1=74f1d275`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     signature: FieldName | tuple[FieldName, ...] = Field(
         description="Name of the field that holds a signature, or a list of names, such as ['v1', 'v2']; if the header "
@@ -182,7 +182,7 @@ class FieldSettings(BaseModel):
 class HmacSpec(BaseModel):
     """The sender joins parts of the request, with nothing between them, and signs the result with the secret as key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     scheme: Literal["hmac"] = Field(description="A header holds an HMAC")
     header: HeaderName = Field(default="X-Webhook-Signature", description="Name of the header that holds the signature")
@@ -294,7 +294,7 @@ class HmacSpec(BaseModel):
 class StandardWebhooksSpec(BaseModel):
     """The sender follows Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature`, all signed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     scheme: Literal["standard-webhooks"] = Field(description="Signatures v1 (HMAC) and v1a (ed25519)")
     header_prefix: str = Field(

@@ -29,7 +29,7 @@ HeaderName = Annotated[str, Field(pattern=rf"^{_HEADER_NAME.pattern}$")]
 class BasicAuth(BaseModel):
     """User and password of HTTP Basic."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     user: str = Field(min_length=1, max_length=256, description="Name of the user, without a colon")
     password_file: TokenPath = Field(description="File with the password; read again when it changes")
@@ -45,7 +45,7 @@ class BasicAuth(BaseModel):
 class OAuthClient(BaseModel):
     """OAuth 2.0 client credentials (RFC 6749, section 4.4)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     token_url: TokenUrl = Field(description="URL of the token endpoint; allow_http and allow_private apply to it too")
     client_id: str = Field(min_length=1, max_length=1024, description="Client identifier")
@@ -56,7 +56,7 @@ class OAuthClient(BaseModel):
 class Decision(BaseModel):
     """How a value in an answer decides the result of its card."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     pointer: Pointer = Field(description='JSON pointer to the value that decides, e.g. "/status"')
     ok: tuple[str, ...] = Field(min_length=1, description="Values that mean: the card is ok; numbers and true as text")
@@ -77,7 +77,7 @@ class Decision(BaseModel):
 class Batch(BaseModel):
     """Several cards per request: a JSON array with a ``body`` for each card."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     size: Count = Field(ge=2, le=1000, description="Maximum number of cards per request")
     field: str | None = Field(
@@ -109,7 +109,7 @@ class Batch(BaseModel):
 class HttpOptions(BaseModel):
     """Options of the processor ``http``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     url: str = Field(
         description="URL of a card; {column} (not in the host) becomes the column's value, percent-encoded"

@@ -10,48 +10,18 @@ import base64
 import binascii
 import hashlib
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import Final
 
-_MD5: Final = re.compile(r'"?([0-9a-fA-F]{32})"?')
+from pipeline.jobs.transfer.digests import MD5_ETAG, Digests
+
 _GOOGLE_MD5: Final = re.compile(r"(?:^|,)\s*md5=([A-Za-z0-9+/=]{24})")
 _CRC_BYTES: Final = 4
 _ENCRYPTIONS: Final = ("server-side-encryption", "encryption-kms-key-name", "server-side-encryption-customer-algorithm")
 """Endings of the headers that name an encryption: in S3 (``x-amz-``), OSS, OBS, COS and Google's store."""
 _OWN_KEYS: Final = frozenset({"", "aes256", "sm4"})
 """Encryption with the store's own keys (SSE-S3): the ETag is still an MD5."""
-
-
-class Digests:
-    """Digests of the bytes that were sent.
-
-    Attributes:
-        size: Number of bytes.
-        crc32: CRC32 of the bytes.
-    """
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.crc32 = 0
-        self._md5 = hashlib.md5(usedforsecurity=False)
-
-    def update(self, piece: bytes) -> None:
-        """Add bytes."""
-        self.size += len(piece)
-        self.crc32 = zlib.crc32(piece, self.crc32)
-        self._md5.update(piece)
-
-    @property
-    def md5(self) -> bytes:
-        """MD5 of the bytes."""
-        return self._md5.digest()
-
-    def are_of(self, etag: str) -> bool:
-        """Return whether an ETag is the MD5 of the bytes."""
-        found = _MD5.fullmatch(etag)
-        return found is not None and bytes.fromhex(found[1]) == self.md5
 
 
 class Proof(Enum):
@@ -73,7 +43,9 @@ def proof_of_put(headers: Mapping[str, str], digests: Digests, *, etag_is_md5: b
     stated = _stated(headers, digests)
     if stated is not None:
         return stated
-    return Proof.STORED if not _MD5.fullmatch(etag) or not etag_is_md5 or _has_foreign_key(headers) else Proof.UNKNOWN
+    return (
+        Proof.STORED if not MD5_ETAG.fullmatch(etag) or not etag_is_md5 or _has_foreign_key(headers) else Proof.UNKNOWN
+    )
 
 
 def proof_of_head(headers: Mapping[str, str], digests: Digests, etag: str) -> Proof:

@@ -14,6 +14,7 @@ import aiohttp
 
 from pipeline.errors import PipelineError, TransientError
 from pipeline.jobs.transfer.answers import Refusal
+from pipeline.jobs.transfer.digests import Digests, Hashing
 from pipeline.jobs.transfer.failures import (
     UPLOAD,
     Tries,
@@ -28,15 +29,12 @@ from pipeline.jobs.transfer.failures import (
 from pipeline.jobs.transfer.pace import Pace
 from pipeline.jobs.transfer.protocols import SignedUrl, UrlSource
 from pipeline.jobs.transfer.settings import TransferParameters
-from pipeline.jobs.transfer.stored import Digests, Proof, proof_of_head, proof_of_put
+from pipeline.jobs.transfer.stored import Proof, proof_of_head, proof_of_put
 from pipeline.jobs.transfer.urls import demands_empty_body
 from pipeline.observability import Metrics
 from pipeline.outbound import Circuit, CircuitOpen, Circuits, HostUnavailable, host_of, request_url
 
 BodySource = Callable[[], AsyncGenerator[bytes, None]]
-
-_HASHED_AT_ONCE: Final = 131_072
-"""A smaller piece is hashed in less time than a thread needs to start."""
 
 
 class Sending:
@@ -62,9 +60,8 @@ class Sending:
         metrics: Metrics | None,
     ) -> None:
         self.begun = False
-        self._sent = Digests()
+        self._hashing = Hashing()
         self._taken = 0
-        self._hashing: asyncio.Future[None] | None = None
         self.error: BaseException | None = None
         self._body = body
         self.size = size
@@ -86,9 +83,7 @@ class Sending:
 
     async def digests(self) -> Digests:
         """Return the number and the digests of the bytes passed to the client."""
-        if self._hashing is not None:
-            await asyncio.shield(self._hashing)  # the body may be cut off while the answer waits for them, too
-        return self._sent
+        return await self._hashing.digests()
 
     async def close(self) -> None:
         """Close the body's source."""
@@ -116,12 +111,8 @@ class Sending:
             async for piece in pieces:
                 if self._taken + len(piece) > self.size:
                     raise _wrong_size("more")
-                await self.digests()
+                await self._hashing.add(piece)
                 self._taken += len(piece)
-                if len(piece) < _HASHED_AT_ONCE:
-                    self._sent.update(piece)
-                else:  # while it is on its way
-                    self._hashing = asyncio.get_running_loop().run_in_executor(None, self._sent.update, piece)
                 if self._metrics is not None:
                     self._metrics.transfer_bytes.labels("upload").inc(len(piece))
                 yield piece

@@ -36,19 +36,43 @@ from pipeline.observability import Metrics
 from pipeline.outbound import Call, Circuit, HostUnavailable, host_of, request_url
 
 PIECE_BYTES: Final = 262_144
-"""Maximum number of bytes read from a connection at once."""
+"""About how many bytes are handed on at once: as many as the event loop receives at once."""
+_SMALL_BYTES: Final = 65_536
+"""A smaller piece is joined with those behind it: each piece costs the reader a turn, joining costs a copy."""
 
 _PROGRESS_BYTES: Final = 262_144
 """After this many bytes without a failure, earlier failures are forgotten."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
 
 
-@dataclass(frozen=True, slots=True)
 class _Link:
     """A connection whose answer's body is being read."""
 
-    response: aiohttp.ClientResponse
-    pace: Pace
+    def __init__(self, response: aiohttp.ClientResponse, pace: Pace) -> None:
+        self.response: Final = response
+        self._pace = pace
+        self._taken = 0
+
+    async def read(self) -> bytes:
+        """Return the next bytes, about :data:`PIECE_BYTES` at most; at the end b"". It raises like ``Pace.take``."""
+        if self.response.content.total_bytes > self._taken:  # they are here: no timeout is needed
+            data = await self._piece()
+            self._pace.passed(len(data), 0.0)
+        else:
+            data = await self._pace.take(self._piece(), DOWNLOAD)
+        self._taken += len(data)
+        return data
+
+    async def _piece(self) -> bytes:
+        """Return one piece as the event loop received it, which copies nothing; a small one with those behind it."""
+        content = self.response.content
+        while True:
+            data, ends_http_chunk = await content.readchunk()
+            if data or not ends_http_chunk:
+                break
+        if 0 < len(data) < _SMALL_BYTES and content.total_bytes > self._taken + len(data):
+            data += content.read_nowait(PIECE_BYTES - len(data))
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +121,7 @@ class Wire:
         self._call: Call | None = None
 
     async def read(self) -> bytes:
-        """Return the next bytes, at most :data:`PIECE_BYTES`; at the end of the object always b"".
+        """Return the next bytes, about :data:`PIECE_BYTES` at most; at the end of the object always b"".
 
         Raises:
             AddressRefused: The URL or the address behind it is not allowed.
@@ -155,7 +179,7 @@ class Wire:
         link = self._link = self._link or await self._connect(signed)
         if link is None or self._offset == self._stop:
             return self._end() if link is not None else b""
-        data = await translated(link.pace.take(link.response.content.read(PIECE_BYTES), DOWNLOAD), DOWNLOAD)
+        data = await translated(link.read(), DOWNLOAD)
         return self._pass(data) if data else self._end()
 
     def _pass(self, data: bytes) -> bytes:

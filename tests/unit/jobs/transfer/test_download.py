@@ -319,6 +319,26 @@ async def test_chunked() -> None:
     assert (info.size, data) == (None, DATA)
 
 
+async def test_small_pieces_that_wait_are_joined() -> None:
+    """Neither the pieces of a chunked answer nor those of a slow one cost the reader a turn each."""
+    sent = asyncio.Event()
+
+    async def dripping(exchange: Exchange) -> None:
+        await exchange.head(200, [("ETag", ETAG), ("Transfer-Encoding", "chunked"), ("Connection", "close")])
+        for at in range(0, len(DATA), 1000):
+            piece = DATA[at : at + 1000]
+            await exchange.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await exchange.send(b"0\r\n\r\n")
+        sent.set()
+
+    async with ground(dripping) as store, store.transfers.downloader.open(store.source) as download:
+        await sent.wait()
+        await asyncio.sleep(0.1)
+        pieces = [piece async for piece in download.chunks()]
+    assert b"".join(pieces) == DATA
+    assert len(pieces) < len(DATA) // 65_536 + 5
+
+
 async def test_chunked_cut() -> None:
     """A chunked answer that breaks off is also continued with a Range request."""
 

@@ -17,7 +17,7 @@ from support.transfer_ground import QUERY, SECRET, Ground, error_document, groun
 
 from pipeline.errors import LeaseLost, TransientError
 from pipeline.jobs.transfer import MAX_PUT_BYTES, SignedUrl, UploadRefused
-from pipeline.jobs.transfer.stored import Digests
+from pipeline.jobs.transfer.digests import Digests
 from pipeline.jobs.transfer.testing import Act, Exchange, scripted_server
 from pipeline.outbound import AddressRefused
 
@@ -60,20 +60,21 @@ async def test_put() -> None:
     assert request.headers["content-length"] == str(len(DATA))
 
 
-async def test_large_pieces_are_hashed_while_they_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("piece", [150_000, 40_000])
+async def test_pieces_are_hashed_while_they_are_sent(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer waits for their digests, and they are those of all bytes in their order."""
 
     class Slow(Digests):
-        def update(self, piece: bytes) -> None:
+        def update_md5(self, piece: bytes) -> None:
             threads.add(threading.get_ident())
             time.sleep(0.02)
-            super().update(piece)
+            super().update_md5(piece)
 
-    monkeypatch.setattr("pipeline.jobs.transfer.upload.Digests", Slow)
+    monkeypatch.setattr("pipeline.jobs.transfer.digests.Digests", Slow)
     threads: set[int] = set()
     damaged, store = Kept(md5(b"else"), headers={"x-amz-checksum-crc32": "AAAAAA=="}), Kept()
     async with ground(damaged, store) as target:
-        assert await target.put(DATA, piece=150_000) == md5(DATA)
+        assert await target.put(DATA, piece=piece) == md5(DATA)
     assert damaged.bodies == store.bodies == [DATA]
     assert target.retries("upload") == {"upload_corrupted": 1}
     assert threads - {threading.get_ident()}

@@ -28,6 +28,7 @@ from support.flow_checks import (
     assert_steps,
     notified_body,
 )
+from support.members import until
 from support.prefork import Prefork
 
 from pipeline.contracts import Topic
@@ -56,7 +57,10 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "store.conflict": [Passage("process", "corrected"), Passage("confirm", "corrected", absent="process")],
     "store.started": [_process],
     "store.source": [_process],
-    "store.plan": [Passage("process", "shared", 2)],
+    "store.start-ended": [Passage("process", "shared")],
+    "store.chunk-started": [Passage("process", "shared", 2)],
+    "store.plan-page": [Passage("process", "shared")],
+    "store.plan": [Passage("process", "shared")],
     "store.part": [_process, Passage("process", "failing", 2)],
     "store.manifest": [_process, Passage("process", nth=3)],
     "store.processed": [_process],
@@ -66,11 +70,20 @@ PASSAGES: Final[Mapping[str, Sequence[Passage]]] = {
     "store.waiting": [Passage("process", "parked"), Passage("confirm", "unconfirmed")],
     "store.due": [Passage("process", "parked"), Passage("confirm", "unconfirmed")],
     "store.open": [Passage("confirm", absent="process")],
+    "store.decided": [Passage("confirm", "overdue", absent="process")],
     "store.purge": [Passage("confirm", "failing")],
     "store.ended": [_confirm],
+    "store.rate": [Passage("process", "paced"), Passage("process", "paced", 2)],
     "store.segment": [_audit],
+    "store.checkpoint": [_audit],
+    "store.audit-settings": [_audit],
     "erase.announcement": [_confirm],
+    "delete.parts": [_confirm],
+    "delete.open": [_confirm, Passage("confirm", "overdue", absent="process")],
     "delete.waiting": [Passage("confirm", "parked")],
+    "delete.due": [Passage("confirm", "parked")],
+    "delete.rate": [Passage("process", "paced")],
+    "delete.checkpoint": [_audit],
     "publish.card-batch.requested": [Passage("ingress"), Passage("confirm", "parked")],
     "publish.card-batch.quarantine": [Passage("ingress", "invalid")],
     "publish.card-batch.chunks": [Passage("process", "shared", 3)],
@@ -107,9 +120,9 @@ OF_COMMANDS: Final = {
 """Effects of an operator's commands alone: test_commands.py and test_dead_letters.py of tests/unit/cli interrupt each
 command at each of its."""
 
-RARE: Final = {"store.decided", "store.checkpoint", "store.audit-settings", "store.changed"}
-"""No flow has to wait for a deadline, for 64 segments, for a new log, or for another input file. Unit tests interrupt
-what makes them: test_watch_requests.py and fanout of jobs, test_checkpoint.py and test_home.py of audit."""
+RARE: Final = {"store.changed", "delete.purge"}
+"""No flow has to wait for another input file, or for days. Unit tests of jobs interrupt them: fanout/test_fanout.py and
+test_deadline_watch.py."""
 
 CASES: Final = [
     Case(point, *passage) for point in CRASH_POINTS for passage in PASSAGES.get(point.partition(":")[2], ())
@@ -208,6 +221,9 @@ async def check(case: Case, run: Run | EventRun, undisturbed: Run) -> None:
     if case.kind == "corrected":
         await _check_corrected(run, undisturbed)
         return
+    if case.kind == "overdue":
+        await _check_overdue(run)
+        return
     flow, job = run.flow, run.job
     assert flow.result(job) == undisturbed.flow.result(undisturbed.job)
     assert notified_body(flow, job) == notified_body(undisturbed.flow, undisturbed.job)
@@ -272,6 +288,18 @@ async def _check_corrected(run: Run, undisturbed: Run) -> None:
         {"field": "record_count", "first": str(CARDS.records), "later": str(CORRECTED_COUNT)}
     ]
     assert [one["action"] for one in flow.audit_trail(job)].count("job.conflict") == 1
+
+
+async def _check_overdue(run: Run) -> None:
+    """The watch decided that the job failed, once; ECS was notified, and no marker is left."""
+    flow, job = run.flow, run.job
+    await assert_one_outcome(flow, job, "failed")
+    outcome = json.loads(flow.stored(job)["outcome.json"])
+    assert (outcome["reason"], outcome["decided_by"]) == ("deadline_passed", "watch")
+    assert notified_body(flow, job)["success"] is False
+    assert (flow.result(job), run.processed()) == (None, {})
+    assert [one["action"] for one in flow.audit_trail(job)].count("outcome.decided") == 1
+    await until(lambda: not flow.markers(job, "open", "decided"))
 
 
 async def _check_poison(case: Case, run: Run) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 from support.effects import CRASH_POINTS, EFFECTS, NoticingPorts
 
 from pipeline import cli
+from pipeline.audit import chain
 from pipeline.jobs.part_store import PartStore
 
 NEVER_THERE: Final = 70
@@ -61,6 +62,8 @@ def run(point: str) -> None:
     crash = Crash(point)
     if point.partition(":")[2].startswith("store.part"):
         PartStore.inline_bytes = -1  # else the small parts of the tests are in their manifests
+    if point.partition(":")[2].endswith(".checkpoint"):
+        chain._CHECKPOINT_EVERY = 1  # type: ignore[misc]
     try:
         cli.main(NoticingPorts(crash.around))
     except SystemExit as end:

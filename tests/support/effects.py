@@ -1,15 +1,21 @@
 """The effects of the pipeline on the outside world, each with a name; and ports that notice them.
 
-An effect is one call of a port: the creation of an object, or an erasure in it, named by its kind; a publication, named
-by its topic; a commit, named by its group; the PUT of a result; the POST of a callback. Production code knows nothing
-of the names: :class:`NoticingPorts` derives them from keys, topics and groups.
+An effect is one call of a port: the creation of an object, or an erasure in it, named by its kind; a deletion, named by
+what is deleted; a publication, named by its topic; a commit, named by its group; the PUT of a result; the POST of a
+callback. Production code knows nothing of the names: :class:`NoticingPorts` derives them from keys, topics and groups.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -39,9 +45,12 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "job": _JOB + r"job\.json",
         "announcement": _JOB + r"announcements/\d+-[0-9a-f]+\.json",
         "conflict": _JOB + r"conflicts/[0-9a-f]+\.json",
-        "started": _WORK + r"(?:parts/[^/]+/started/\d+/|started/)\d+(?:\.ended)?\.json",
+        "started": _WORK + r"started/\d+\.json",
+        "start-ended": _WORK + r"(?:parts/[^/]+/started/\d+/|started/)\d+\.ended\.json",
+        "chunk-started": _WORK + r"parts/[^/]+/started/\d+/\d+\.json",
         "source": _WORK + r"parts/[^/]+/source\.json",
-        "plan": _WORK + r"parts/[^/]+/plan(?:/\d+)?\.json",
+        "plan-page": _WORK + r"parts/[^/]+/plan/\d+\.json",
+        "plan": _WORK + r"parts/[^/]+/plan\.json",
         "changed": _WORK + r"parts/[^/]+/changed\.json",
         "part": _WORK + r"parts/[^/]+/\d+-[0-9a-f]+\.csv(?:\.aes)?",
         "manifest": _WORK + r"parts/[^/]+/\d+\.json",
@@ -55,6 +64,7 @@ KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "decided": r"decided/.+",
         "purge": r"purge/.+",
         "ended": r"ended/.+",
+        "rate": r"rates/.+",
         "segment": r"audit/.+",
         "checkpoint": r"audit-checkpoints/.+",
         "audit-settings": r"audit-settings/.+",
@@ -83,10 +93,16 @@ _COMMIT: Final = ("process", "chunks", "upload", "confirm", "watch", "audit")
 
 _ERASED: Final = ("announcement", "outcome", "try", "confirmed", "waiting")
 
+_DELETED: Final[Mapping[str, re.Pattern[str]]] = {
+    "parts": re.compile(_WORK + r"parts/.+"),
+    "open": re.compile(r"(?:open|decided)/.+"),
+    **{kind: KINDS[kind] for kind in ("waiting", "due", "purge", "rate", "checkpoint")},
+}
+
 EFFECTS: Final[tuple[str, ...]] = (
     *(f"store.{kind}" for kind in KINDS),
     *(f"erase.{kind}" for kind in _ERASED),
-    "delete.waiting",
+    *(f"delete.{what}" for what in _DELETED),
     *(f"publish.{topic}" for topic in _PUBLISH),
     *(f"commit.{group}" for group in _COMMIT),
     "put.result",
@@ -109,6 +125,21 @@ def creation(key: str) -> str:
     if len(kinds) != 1:
         raise LookupError(f"{key} is of the kinds {kinds}: give it one in {__name__}")
     return f"store.{kinds[0]}"
+
+
+def deletions(keys: Sequence[str]) -> list[str]:
+    """Return the names of deleting objects, which is one call: what is deleted, each name once.
+
+    Raises:
+        LookupError: Objects with such a key are never deleted.
+    """
+    names = dict[str, None]()
+    for key in keys:
+        found = [what for what, pattern in _DELETED.items() if pattern.fullmatch(key)]
+        if len(found) != 1:
+            raise LookupError(f"{key} is deleted, and is among {found}: give it one name in {__name__}")
+        names[f"delete.{found[0]}"] = None
+    return list(names)
 
 
 def publication(topic: TopicName) -> str:
@@ -202,7 +233,7 @@ class NoticingPublisher:
 
 
 class NoticingStore:
-    """Notices creations and erasures."""
+    """Notices creations, erasures and deletions."""
 
     def __init__(self, store: ObjectStore, around: Around) -> None:
         self._store = store
@@ -223,18 +254,19 @@ class NoticingStore:
             await self._store.replace(key, data)
 
     async def delete(self, key: str) -> None:
-        if KINDS["waiting"].fullmatch(key):
-            with self._around("delete.waiting"):
-                await self._store.delete(key)
-        else:
+        with self._around_all(deletions([key])):
             await self._store.delete(key)
 
     async def delete_all(self, keys: Sequence[str]) -> None:
-        if any(KINDS["waiting"].fullmatch(key) for key in keys):
-            with self._around("delete.waiting"):
-                await self._store.delete_all(keys)
-        else:
+        with self._around_all(deletions(keys)):
             await self._store.delete_all(keys)
+
+    @contextmanager
+    def _around_all(self, effects: Sequence[str]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for effect in effects:
+                stack.enter_context(self._around(effect))
+            yield
 
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         return self._store.list(prefix)

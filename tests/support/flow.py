@@ -20,7 +20,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -68,6 +68,7 @@ class Flow:
         config: The settings file.
         kafka: How to reach the flow's topics.
         processes: The running (or ended) processes by key: the stage's name unless started under another.
+        offsets: What :meth:`caught_up` asks; None: something new each time.
     """
 
     def __init__(self, broker: Broker, folder: Path, sandbox: Sandbox, launch: Launch = launch_installed) -> None:
@@ -84,6 +85,7 @@ class Flow:
             ack_timeout_seconds=20.0,
         )
         self.processes: dict[str, FlowProcess] = {}
+        self.offsets: Offsets | None = None
         self._launch = launch
         self._started = 0
         self._url = ""
@@ -156,7 +158,10 @@ class Flow:
 
     async def caught_up(self, seconds: float = 60.0, *, groups: Iterable[str] = _GROUPS) -> None:
         """Wait until every group has committed all its topics hold: then nothing is left to happen."""
-        async with Offsets(self.kafka) as offsets:
+        async with AsyncExitStack() as stack:
+            offsets = self.offsets
+            if offsets is None:
+                offsets = await stack.enter_async_context(Offsets(self.kafka))
             for group in groups:
                 try:
                     await offsets.caught_up(group, _GROUPS[group], seconds)
@@ -181,6 +186,11 @@ class Flow:
         """Return what lies in the job store for a job: the names below its folder, with their content."""
         root = self.store / "jobs" / INTEGRATION / str(job.guid)
         return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+    def markers(self, job: Job, *kinds: str) -> list[str]:
+        """Return the markers of these kinds that name a job."""
+        paths = [path for kind in kinds for path in (self.store / kind).rglob(f"{job.guid}.*")]
+        return [str(path.relative_to(self.store)) for path in paths]
 
     async def records(self, topic: TopicName, job: Job | None = None) -> list[Record]:
         """Return all records of a topic, or those of one job."""

@@ -8,6 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from pipeline.contracts import TopicName
 from pipeline.kafka import KafkaSettings
@@ -61,3 +63,18 @@ class Offsets:
         client._client.add_topic(name)
         await client._client.force_metadata_update()
         return [TopicPartition(name, number) for number in client.partitions_for_topic(name) or ()]
+
+
+async def remove_members(kafka: KafkaSettings, groups: Sequence[str]) -> None:
+    """Let the members of some groups leave. Killed ones would keep their partitions until their sessions end."""
+    names = Names(kafka)
+    admin: Any = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    try:
+        for group in map(names.group, groups):
+            node = await admin.find_coordinator(group)
+            [described] = await admin.describe_consumer_groups([group], node)
+            for member in described.groups[0][5]:
+                await admin._send_request(LeaveGroupRequest(group, member[0]), node)
+    finally:
+        await admin.close()

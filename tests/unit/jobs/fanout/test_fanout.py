@@ -707,3 +707,22 @@ async def test_a_plan_that_was_begun_is_continued_after_its_last_page() -> None:
         await world.run(record)
     assert world.objects.put[0][1] == await undisturbed()
     assert world.objects.opened[-1][1] == ROWS.index(b"999999%010d" % 40)
+
+
+@pytest.mark.parametrize(
+    ("step", "fresh", "left", "seconds"),
+    [
+        (0.5, 10, 100, 0.5),
+        (0.5, 10, 10, 0.5),
+        (0.5, 10, 5, 0.25),
+        (4.0, 8, 2, 1.0),
+        (0.5, 40, 1, 0.2),
+        (5.0, 0, 3, 5.0),
+    ],
+)
+def test_the_last_looks_come_when_the_last_chunks_should_be_done(
+    monkeypatch: pytest.MonkeyPatch, step: float, fresh: int, left: int, seconds: float
+) -> None:
+    """Else a job would wait for half of a step on average when its chunks are done."""
+    monkeypatch.setattr(coordinator, "_SHORTEST_STEP", 0.2)
+    assert coordinator._pause(step, fresh, left) == seconds

@@ -44,7 +44,7 @@ async def test_many_jobs_survive_killed_frozen_leaving_and_new_workers(
         twice = {(job.guid, chunk) for job in run.all for chunk in _given_twice(notes, job)}
     # The group changes seven times, and each change may end the one chunk that each of four workers has in flight: that
     # of a worker that is gone, and those whose partitions go to another worker. On average it ends three of four,
-    # because the group deals out all partitions anew (docs/how-to/scale-out.md). No other chunk is given twice.
+    # because the group deals out all partitions again (docs/how-to/scale-out.md). No other chunk is given twice.
     assert len({chunk for guid, chunk in twice if guid == run.large.guid}) <= 28
     assert len(twice) <= 28 + crowd.jobs
 

@@ -172,6 +172,11 @@ class _Connection(web.RequestHandler):
             content.set_exception(web.RequestPayloadError())
             self.close()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's signature
+        """Continue to read, if reading was paused. The library calls this for each body, and parses nothing again."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's signature is wider than the library's
         """Answer the remaining requests of a sender that has closed its side, then close our side."""
         if self.idle:

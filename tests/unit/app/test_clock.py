@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from pipeline.app.clock import ComparingPublisher
 from pipeline.app.ports import compare_date
 from pipeline.contracts import OutgoingRecord, RecordPosition, Topic
@@ -38,6 +40,30 @@ async def test_a_broker_without_append_times_says_nothing() -> None:
     clock = CheckedClock(lambda: NOW, Metrics().clock_offset_seconds)
     await ComparingPublisher(Broker(None), clock).publish(RECORD)
     assert clock.check().message == "not compared with others yet"
+
+
+async def test_a_topic_without_append_times_is_asked_once_a_second_and_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clock is read before each comparison, and after it if the broker states a time."""
+    now, reads, broker = 100.0, 0, Broker(None)
+    monkeypatch.setattr("pipeline.app.clock.time.monotonic", lambda: now)
+
+    def read() -> datetime:
+        nonlocal reads
+        reads += 1
+        return NOW
+
+    publisher = ComparingPublisher(broker, CheckedClock(read, Metrics().clock_offset_seconds, monotonic=lambda: now))
+    for _ in range(3):
+        await publisher.publish(RECORD)
+    assert reads == 1
+    await publisher.publish(OutgoingRecord(Topic.BATCH_REQUESTED, "k", b"v", ()))
+    assert reads == 2
+    now, broker.at = 101.0, NOW
+    for _ in range(3):
+        await publisher.publish(RECORD)
+    assert reads == 4
 
 
 def test_the_date_of_a_partners_answer_is_compared_with_the_clock() -> None:

@@ -338,6 +338,23 @@ async def test_a_large_head_behind_a_large_body_is_read() -> None:
             assert await one.status() == 422
 
 
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_large_bodies_behind_one_another_are_all_read(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The library stops reading while its buffer is full; it has to go on afterwards."""
+    body = b'{"filler":"%s"}' % (b"x" * 500_000)
+    large = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    chunk = b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk
+
+    async def run() -> list[int]:
+        async with serving(MemoryPublisher(), settings=SETTINGS) as here, sender(here) as one:
+            one.writer.write((large + WHOLE + chunked + WHOLE) * 2)
+            return [await one.status() for _ in range(8)]
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        assert runner.run(run()) == [422] * 8
+
+
 async def test_a_body_of_tiny_chunks_is_refused_soon() -> None:
     """524,288 chunks of a byte each are 3 MB to parse; the sender is refused after a small part of them."""
     publisher = MemoryPublisher()

@@ -30,6 +30,8 @@ COMMANDS: Final = quoted((ROOT / "docs" / "how-to" / "runbook.md").read_text("ut
 PARSED: Final = {
     "pipeline sources capture acme --for 10m": "it waits ten minutes for refused requests",
     "pipeline events rewind --group GROUP --to TIME": "it needs a stopped subscriber: tests/broker/test_events_cli.py",
+    "pipeline events rewind --group GROUP --topic TOPIC --to earliest": "the same",
+    "pipeline events rewind --group GROUP --topic TOPIC --to earliest --execute": "the same",
     "pipeline topics skip --group GROUP --topic TOPIC --partition P --offset O": (
         "it needs a damaged batch: tests/unit/cli/test_topics.py"
     ),

@@ -57,7 +57,8 @@ class RecordsLost(FatalError):
         super().__init__(
             "kafka_records_lost",
             f"{topic}, partition {partition}: {which}. "
-            "Find out what was lost. Then reset the group's offset to the earliest record to continue.",
+            "Find out what was lost. To continue, stop the group and run: "
+            f"pipeline events rewind --group GROUP --topic {topic} --to earliest --execute",
         )
         self.first = first
         self.next_kept = next_kept

@@ -70,3 +70,13 @@ def test_the_code_has_every_name_of_the_runbook() -> None:
     """Log actions, codes, checks: an operator who looks for one at night must find it."""
     for name in set(re.findall(r"`([a-z]+_[a-z_]+)`", RUNBOOK)) - set(re.findall(r"pipeline_[a-z_]+", RUNBOOK)):
         assert name.startswith("dlq_") or name in CODE, name
+
+
+def test_each_entry_of_the_runbook_says_what_you_see_why_what_to_do_and_when_it_is_over() -> None:
+    entries = re.findall(r"^(##+) (.+)\n((?:(?!##).*\n)*)", RUNBOOK, re.MULTILINE)
+    outer = {"Where to look", "A subscriber", "Alarms of the ingress: events may be lost", "Audit"}
+    for level, title, text in entries:
+        if level == "##" and title in outer:
+            continue
+        missing = [label for label in ("You see", "Why", "Do", "Over when") if f"- **{label}" not in text]
+        assert not missing, title

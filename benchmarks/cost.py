@@ -105,7 +105,7 @@ async def look(markers: Sequence[str]) -> float:
             await world.deliver(world.watch, world.announce(job_guid=guid, expires_at=expiry))
         world.clock.forward(minutes=3)
         bucket.requests.clear()
-        await world.watch.look()
+        await world.watch.poll()
         if len(bucket.keys("decided/")) != DUE:
             raise SystemExit("the watch did not decide the jobs that were due")
         return float(bucket.requests.total())

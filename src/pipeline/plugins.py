@@ -8,12 +8,17 @@ into a :class:`Fault`: its class and its lines of code.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import linecache
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from pathlib import PurePath
+from types import ModuleType
 from typing import Any, Final, TypeVar
+
+from pipeline.errors import FatalError
 
 T = TypeVar("T")
 
@@ -232,3 +237,46 @@ def contained_call(call: Callable[[], T], failed: Callable[[Fault], Exception], 
     except BaseException as error:  # noqa: BLE001 - foreign code may raise anything
         fault = fault_of(error)
     raise failed(fault)
+
+
+def import_plugin(point: EntryPoint, refused: Callable[[str], FatalError]) -> object:
+    """Import the object that an entry point, or a name of the form ``module:name``, names.
+
+    Args:
+        point: Names module and object.
+        refused: Makes the error from the reason: the missing module and how to install it, the names that the module
+            does define, or the line that failed.
+
+    Raises:
+        FatalError: It cannot be imported.
+    """
+
+    def imported() -> object:
+        try:
+            module = importlib.import_module(point.module)
+        except ImportError as error:
+            raise refused(_not_imported(point, error)) from error
+        try:
+            return point.load()
+        except AttributeError as error:
+            raise refused(f"{error}. The module defines: {_defined(module)}") from error
+
+    return contained_call(imported, lambda fault: refused(f"it raised {fault}"), FatalError, KeyboardInterrupt)
+
+
+def _not_imported(point: EntryPoint, error: ImportError) -> str:
+    """Return why an import failed, and where or what to do."""
+    if isinstance(error, ModuleNotFoundError) and f"{point.module}.".startswith(f"{error.name}."):
+        return (
+            f"there is no module {error.name!r} where this pipeline looks for modules."
+            " Install its package beside the pipeline (pip install),"
+            " or set PYTHONPATH to the folder that holds the module"
+        )
+    where = fault_of(error).where
+    return f"{error}, at {where}" if where else str(error)
+
+
+def _defined(module: ModuleType) -> str:
+    """Return the names of the classes and functions that a module defines."""
+    names = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    return ", ".join(sorted(name for name in names if not name.startswith("_"))) or "no class and no function"

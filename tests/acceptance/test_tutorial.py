@@ -124,6 +124,6 @@ def test_the_tutorial_works_as_it_is_written(reader: Reader) -> None:
     assert "the card does not begin with 4" in (reader.folder / "result.csv").read_text()
     assert reader.stop("dev") == 0
     reader.start(dev)
-    callback = json.loads(reader.run(own_job).rpartition("told")[2])
+    callback = json.loads(reader.run(own_job).rpartition("callback")[2])
     assert callback["success"]
     assert callback["records_failed"] > 0

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pipeline.observability import Check
 
 
-class Surroundings(Shared):
+class ProcessContext(Shared):
     """The objects that all parts of a process share, with additions for parts that handle jobs."""
 
     __slots__ = ()
@@ -92,7 +92,7 @@ async def open_jobs(settings: Settings, ports: Ports = PORTS, *, with_parts: boo
         await objects.close()
 
 
-async def make_process(around: Surroundings) -> Part:
+async def make_process(shared: ProcessContext) -> Part:
     """Return the worker of PROCESS, with its processors opened."""
     from pipeline.jobs.csv_engine import use_system_allocator
     from pipeline.jobs.fanout import ChunkStage, SharedJobs
@@ -102,36 +102,36 @@ async def make_process(around: Surroundings) -> Part:
     from pipeline.kafka.slots import SharedSlots
 
     use_system_allocator()
-    names = around.settings.job_names
-    slots = SharedSlots(around.settings.process.chunk_slots, flows=len(names))
+    names = shared.settings.job_names
+    slots = SharedSlots(shared.settings.process.chunk_slots, flows=len(names))
     rules = {
-        name: await _file_rules(around, one, slots.share(name))
-        for name, one in around.settings.job_integrations().items()
+        name: await _file_rules(shared, one, slots.share(name))
+        for name, one in shared.settings.job_integrations().items()
     }
-    context = around.with_parts("process")
+    context = shared.with_parts("process")
     starts = Starts(context)
-    shared = SharedJobs(concurrency=around.consumer.concurrency, slots=around.consumer.slots)
-    stage = ProcessStage(context, rules, starts, shared)
-    switches = around.switches
-    handler = JobHandler(context, stage.handle, around.parking, arrive=stage.arrive, switches=switches)
-    sharing = around.with_parts("chunks")
-    chunks = JobHandler(sharing, ChunkStage(sharing, rules, starts).handle, around.parking, switches=switches)
+    large_files = SharedJobs(concurrency=shared.consumer.concurrency, slots=shared.consumer.slots)
+    stage = ProcessStage(context, rules, starts, large_files)
+    switches = shared.switches
+    handler = JobHandler(context, stage.handle, shared.parking, arrive=stage.arrive, switches=switches)
+    sharing = shared.with_parts("chunks")
+    chunks = JobHandler(sharing, ChunkStage(sharing, rules, starts).handle, shared.parking, switches=switches)
     runners = [
-        _consumer(around, handler, "process", Topic.BATCH_REQUESTED),
-        _consumer(around, chunks, "chunks", Topic.BATCH_CHUNKS),
+        _consumer(shared, handler, "process", Topic.BATCH_REQUESTED),
+        _consumer(shared, chunks, "chunks", Topic.BATCH_CHUNKS),
     ]
     paces = {name: one.pace for name, one in rules.items() if one.pace.limit is not None}
-    rates = RateShares(around.objects, paces, around.ports.now)
-    return Worker("process", runners, [around.resume, switches.run, rates.run])
+    rates = RateShares(shared.objects, paces, shared.ports.now)
+    return Worker("process", runners, [shared.resume, switches.run, rates.run])
 
 
-async def _file_rules(around: Surroundings, integration: JobIntegration, chunk_slots: Share) -> FileRules:
+async def _file_rules(shared: ProcessContext, integration: JobIntegration, chunk_slots: Share) -> FileRules:
     from pipeline.jobs.chunk_work import FileRules
     from pipeline.jobs.processors import load
     from pipeline.outbound import Pace
 
-    processor = load(integration.processor, around.settings.network)
-    around.stack.push_async_callback(processor.close)
+    processor = load(integration.processor, shared.settings.network)
+    shared.stack.push_async_callback(processor.close)
     await processor.open_or_wait()
     return FileRules(
         csv=integration.csv,
@@ -140,19 +140,19 @@ async def _file_rules(around: Surroundings, integration: JobIntegration, chunk_s
         limits=integration.limits,
         policies=integration.policies,
         processor=processor,
-        downloader=(await _transfers(around, integration)).downloader,
+        downloader=(await _transfers(shared, integration)).downloader,
         chunk_slots=chunk_slots,
-        circuit=around.circuits.of(integration.name, "cards"),
+        circuit=shared.circuits.of(integration.name, "cards"),
         pace=Pace(
             integration.processor.requests_per_second,
             shared=True,
             integration=integration.name,
-            metrics=around.metrics,
+            metrics=shared.metrics,
         ),
     )
 
 
-async def make_upload(around: Surroundings) -> Part:
+async def make_upload(shared: ProcessContext) -> Part:
     """Return the worker of UPLOAD."""
     from pipeline.jobs.upload import UploadRules, UploadStage
 
@@ -161,45 +161,45 @@ async def make_upload(around: Surroundings) -> Part:
             partner=one.partner,
             limits=one.limits,
             policies=one.policies,
-            uploader=(await _transfers(around, one)).uploader,
+            uploader=(await _transfers(shared, one)).uploader,
         )
-        for name, one in around.settings.job_integrations().items()
+        for name, one in shared.settings.job_integrations().items()
     }
-    context = around.with_parts("upload")
-    switches = around.switches
-    handler = JobHandler(context, UploadStage(context, rules).handle, around.parking, switches=switches)
+    context = shared.with_parts("upload")
+    switches = shared.switches
+    handler = JobHandler(context, UploadStage(context, rules).handle, shared.parking, switches=switches)
     return Worker(
-        "upload", [_consumer(around, handler, "upload", Topic.BATCH_PROCESSED)], [around.resume, switches.run]
+        "upload", [_consumer(shared, handler, "upload", Topic.BATCH_PROCESSED)], [shared.resume, switches.run]
     )
 
 
-async def _transfers(around: Surroundings, integration: JobIntegration) -> Transfers:
-    return await around.stack.enter_async_context(
-        around.ports.transfers(
-            around.settings, integration, clock=around.ports.now, metrics=around.metrics, circuits=around.circuits
+async def _transfers(shared: ProcessContext, integration: JobIntegration) -> Transfers:
+    return await shared.stack.enter_async_context(
+        shared.ports.transfers(
+            shared.settings, integration, clock=shared.ports.now, metrics=shared.metrics, circuits=shared.circuits
         )
     )
 
 
-async def make_confirm(around: Surroundings) -> Part:
+async def make_confirm(shared: ProcessContext) -> Part:
     """Return the worker of CONFIRM, with the deadline watch and a watch of every callback token."""
     from pipeline.jobs.confirm import ConfirmRules, ConfirmStage
     from pipeline.jobs.deadline_watch import DeadlineWatch
     from pipeline.jobs.due_jobs import DueJobs
 
-    settings = around.settings
+    settings = shared.settings
     rules: dict[str, ConfirmRules] = {}
     services: list[Service] = []
     alarms: dict[str, Check] = {}
-    parking = around.parking
+    parking = shared.parking
     for name, one in settings.job_integrations().items():
-        notifications = await around.stack.enter_async_context(
-            around.ports.notifications(
+        notifications = await shared.stack.enter_async_context(
+            shared.ports.notifications(
                 settings,
                 one,
-                clock=around.clock,
-                metrics=around.metrics,
-                remember=around.remember,
+                clock=shared.clock,
+                metrics=shared.metrics,
+                remember=shared.remember,
                 resume=partial(_resume_callbacks, parking, name),
             )
         )
@@ -211,14 +211,14 @@ async def make_confirm(around: Surroundings) -> Part:
             policies=one.policies,
             notifier=notifications.notifier,
             retry=notifications.retry,
-            circuit=around.circuits.of(name, "callback"),
+            circuit=shared.circuits.of(name, "callback"),
             ready=notifications.ready,
             hold=hold,
             keep_failed_parts=keep,
         )
         services += notifications.services
         alarms |= {f"{alarm}-{name}": check for alarm, check in notifications.alarms.items()}
-    context, watching = around.stage("confirm"), around.stage("watch")
+    context, watching = shared.stage("confirm"), shared.stage("watch")
     stage = ConfirmStage(context, rules, parking)
     watch = DeadlineWatch(
         watching,
@@ -226,10 +226,10 @@ async def make_confirm(around: Surroundings) -> Part:
         interval=settings.watch.interval_seconds,
         receipts_kept=timedelta(days=settings.retention.receipts_days),
     )
-    switches = around.switches
+    switches = shared.switches
     confirming = JobHandler(context, stage.handle, parking, switches=switches)
     filing = _consumer(
-        around, JobHandler(watching, watch.handle, parking, arrive=watch.arrive), "watch", Topic.BATCH_REQUESTED
+        shared, JobHandler(watching, watch.handle, parking, arrive=watch.arrive), "watch", Topic.BATCH_REQUESTED
     )
     due = DueJobs(
         watching,
@@ -238,8 +238,8 @@ async def make_confirm(around: Surroundings) -> Part:
         owns=lambda number: filing.holds(Topic.BATCH_REQUESTED, number),
         interval=settings.watch.interval_seconds,
     )
-    runners = [_consumer(around, confirming, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED), filing]
-    return Worker("confirm", runners, [watch.run, due.run, around.resume, switches.run, *services], alarms)
+    runners = [_consumer(shared, confirming, "confirm", Topic.BATCH_UPLOADED, Topic.BATCH_FAILED), filing]
+    return Worker("confirm", runners, [watch.run, due.run, shared.resume, switches.run, *services], alarms)
 
 
 async def _resume_callbacks(parking: Parking, integration: str, code: str | None = None) -> int:
@@ -258,44 +258,44 @@ def audit_signer(settings: AuditSettings) -> Signer | None:
     return Signer(key.get_secret_value().encode()) if key else None
 
 
-async def make_audit(around: Surroundings) -> Part:
+async def make_audit(shared: ProcessContext) -> Part:
     """Return the worker of AUDIT."""
     from pipeline.audit import Writing
     from pipeline.audit.home import HomePartitions
     from pipeline.audit.stage import AuditStage
     from pipeline.kafka import BatchConsumer, partition_of_key
 
-    settings = around.settings.audit
+    settings = shared.settings.audit
     writing = Writing(
-        store=around.objects,
+        store=shared.objects,
         settings=settings,
         signer=audit_signer(settings),
-        clock=around.ports.now,
+        clock=shared.ports.now,
         nonce=partial(secrets.token_hex, 16),
     )
-    dead_letters = DeadLetters(around.publisher, group="audit", metrics=around.metrics, clock=around.ports.now)
+    dead_letters = DeadLetters(shared.publisher, group="audit", metrics=shared.metrics, clock=shared.ports.now)
     home = HomePartitions(
-        around.objects,
-        around.publisher,
-        count=partial(around.ports.partitions, Topic.AUDIT_EVENTS, around.kafka),
+        shared.objects,
+        shared.publisher,
+        count=partial(shared.ports.partitions, Topic.AUDIT_EVENTS, shared.kafka),
         partition_of=partition_of_key,
     )
-    stage = AuditStage(writing, dead_letters, around.metrics, home)
-    topics = (Topic.AUDIT_EVENTS, *around.settings.audited_topics)
+    stage = AuditStage(writing, dead_letters, shared.metrics, home)
+    topics = (Topic.AUDIT_EVENTS, *shared.settings.audited_topics)
     member = BatchConsumer(
         stage,
         dead_letters=dead_letters,
         group="audit",
         topics=topics,
-        kafka=around.kafka,
-        settings=around.consumer,
-        metrics=around.metrics,
-        connect=_connect(around, "audit", *topics),
+        kafka=shared.kafka,
+        settings=shared.consumer,
+        metrics=shared.metrics,
+        connect=_connect(shared, "audit", *topics),
     )
     return Worker("audit", [member])
 
 
-STAGE_MAKERS: Final[Mapping[str, Callable[[Surroundings], Awaitable[Part]]]] = {
+STAGE_MAKERS: Final[Mapping[str, Callable[[ProcessContext], Awaitable[Part]]]] = {
     "process": make_process,
     "upload": make_upload,
     "confirm": make_confirm,
@@ -303,7 +303,7 @@ STAGE_MAKERS: Final[Mapping[str, Callable[[Surroundings], Awaitable[Part]]]] = {
 }
 
 
-def _consumer(around: Surroundings, handler: JobHandler, group: str, *topics: Topic) -> KeyedConsumer:
+def _consumer(shared: ProcessContext, handler: JobHandler, group: str, *topics: Topic) -> KeyedConsumer:
     async def note(letter: DeadLetter) -> None:
         record = letter.record
         position = (record.topic, str(record.partition), str(record.offset))
@@ -319,9 +319,9 @@ def _consumer(around: Surroundings, handler: JobHandler, group: str, *topics: To
                 "code": letter.error.code,
             },
         )
-        await around.publisher.publish(audit_record(event))
+        await shared.publisher.publish(audit_record(event))
 
-    names = frozenset(around.settings.job_names)
+    names = frozenset(shared.settings.job_names)
 
     def integration_of(record: Record) -> str:
         """Return the integration in the job's key; empty if it is not configured here."""
@@ -334,19 +334,19 @@ def _consumer(around: Surroundings, handler: JobHandler, group: str, *topics: To
         flow_of=integration_of,
         flows=len(names),
         dead_letters=DeadLetters(
-            around.publisher, group=group, metrics=around.metrics, on_dead_letter=note, clock=around.ports.now
+            shared.publisher, group=group, metrics=shared.metrics, on_dead_letter=note, clock=shared.ports.now
         ),
         group=group,
         topics=topics,
-        kafka=around.kafka,
-        settings=around.consumer,
-        metrics=around.metrics,
-        connect=_connect(around, group, *topics),
+        kafka=shared.kafka,
+        settings=shared.consumer,
+        metrics=shared.metrics,
+        connect=_connect(shared, group, *topics),
     )
 
 
-def _connect(around: Surroundings, group: str, *topics: TopicName) -> GroupClientFactory:
+def _connect(shared: ProcessContext, group: str, *topics: TopicName) -> GroupClientFactory:
     async def connect() -> GroupClient:
-        return await around.ports.group(group, topics, around.kafka, around.consumer)
+        return await shared.ports.group(group, topics, shared.kafka, shared.consumer)
 
     return connect

@@ -18,34 +18,34 @@ from pipeline.webhooks.server import IngressServer
 from pipeline.webhooks.settings import IngressSettings
 
 
-def make_ingress(around: Shared, *, shares_port: bool = False) -> Part:
+def make_ingress(shared: Shared, *, shares_port: bool = False) -> Part:
     """Return the web server with all configured webhooks.
 
     Args:
-        around: The objects that all parts of the process share.
+        shared: The objects that all parts of the process share.
         shares_port: Whether other processes may listen on the same port.
     """
-    settings = around.settings
+    settings = shared.settings
     refusals = RefusalCounts(
-        around.publisher,
-        clock=around.ports.now,
+        shared.publisher,
+        clock=shared.ports.now,
         instance=secrets.token_hex(8),
         deadline=settings.ingress.deadline_seconds,
     )
     folder = settings.ingress.capture_dir
-    capture = Capture(folder, clock=around.ports.now) if folder else None
+    capture = Capture(folder, clock=shared.ports.now) if folder else None
     ingress = Ingress(
-        webhooks=open_webhooks(settings, clock=around.ports.now),
-        publisher=around.publisher,
+        webhooks=open_webhooks(settings, clock=shared.ports.now),
+        publisher=shared.publisher,
         settings=settings.ingress,
-        metrics=around.metrics,
+        metrics=shared.metrics,
         refusals=refusals,
-        clock=around.ports.now,
+        clock=shared.ports.now,
         capture=capture,
         audited_topics=settings.audited_topics,
     )
     server = IngressServer(ingress, refusals, settings.ingress, shares_port=shares_port)
-    return Web(server, settings.ingress, lambda: around.publisher.problem is None, [capture.run] if capture else [])
+    return Web(server, settings.ingress, lambda: shared.publisher.problem is None, [capture.run] if capture else [])
 
 
 @dataclass

@@ -77,8 +77,8 @@ async def run_ingress(
     """
     from pipeline.app.ingress import make_ingress  # noqa: PLC0415 - a worker does without
 
-    async def make(around: Shared) -> list[Part]:
-        return [make_ingress(around, shares_port=supervision is not None)]
+    async def make(shared: Shared) -> list[Part]:
+        return [make_ingress(shared, shares_port=supervision is not None)]
 
     if supervision is not None:
         ingress = settings.ingress.model_copy(update={"port": supervision.port})
@@ -105,20 +105,20 @@ async def run_stage(
     Raises:
         FatalError: The process cannot do its work.
     """
-    from pipeline.app.assembly import STAGE_MAKERS, Surroundings  # noqa: PLC0415 - the ingress does without
+    from pipeline.app.assembly import STAGE_MAKERS, ProcessContext  # noqa: PLC0415 - the ingress does without
 
     for problem in shared_store_problems(settings):
         raise FatalError("store_not_shared", f"The stages need one store for all their hosts. {problem}")
 
-    async def make(around: Surroundings) -> list[Part]:
-        return [await STAGE_MAKERS[name](around)]
+    async def make(shared: ProcessContext) -> list[Part]:
+        return [await STAGE_MAKERS[name](shared)]
 
     await _run(
         name,
         settings,
         settings.cluster,
         settings.consumer.for_consumer(),
-        Surroundings,
+        ProcessContext,
         make,
         on_ready=on_ready,
         stop=stop,
@@ -135,12 +135,12 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event,
     Raises:
         FatalError: A part cannot do its work.
     """
-    from pipeline.app.assembly import STAGE_MAKERS, Surroundings  # noqa: PLC0415 - as above
+    from pipeline.app.assembly import STAGE_MAKERS, ProcessContext  # noqa: PLC0415 - as above
     from pipeline.app.ingress import make_ingress  # noqa: PLC0415 - as above
 
-    async def make(around: Surroundings) -> list[Part]:
+    async def make(shared: ProcessContext) -> list[Part]:
         log.warning("embedded_broker_used", kept="in memory only: an accepted webhook is lost when this process ends")
-        return [make_ingress(around), *[await make_stage(around) for make_stage in STAGE_MAKERS.values()]]
+        return [make_ingress(shared), *[await make_stage(shared) for make_stage in STAGE_MAKERS.values()]]
 
     with EmbeddedBroker() as broker:
         base = settings.kafka or KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
@@ -154,7 +154,7 @@ async def run_dev(settings: Settings, *, on_ready: OnReady, stop: asyncio.Event,
             update={"lost_records": "report", "fetch_wait_seconds": 0.02, "batch_linger_seconds": 0.2}
         )
         settings = settings.model_copy(update={"ingress": ingress})
-        await _run("dev", settings, kafka, consumer, Surroundings, make, on_ready=on_ready, stop=stop, ports=ports)
+        await _run("dev", settings, kafka, consumer, ProcessContext, make, on_ready=on_ready, stop=stop, ports=ports)
 
 
 async def _run(  # noqa: PLR0917 - named by their order in each of three calls
@@ -189,7 +189,7 @@ async def _run(  # noqa: PLR0917 - named by their order in each of three calls
         )
         publisher = ComparingPublisher(connected, clock)
         management.add_readiness("kafka", lambda: _connected(publisher))
-        around = kind(
+        shared = kind(
             settings,
             kafka,
             consumer,
@@ -202,7 +202,7 @@ async def _run(  # noqa: PLR0917 - named by their order in each of three calls
             ports,
             Circuits(metrics),
         )
-        parts = await make(around)
+        parts = await make(shared)
         if name != "dev":  # its broker creates topics on first use
             parts.append(TopicWatch(kafka, topics_of(name, settings), metrics))
         embedded = kafka.bootstrap_servers if name == "dev" else None

@@ -56,7 +56,7 @@ def topics_of(process: str, settings: Settings) -> list[TopicSpec]:
     return [spec for spec in settings.topics if spec.topic in _OF_PROCESS[process]]
 
 
-Look = Callable[..., Awaitable[Sequence[TopicFinding]]]
+TopicCheck = Callable[..., Awaitable[Sequence[TopicFinding]]]
 
 
 @dataclass
@@ -71,7 +71,7 @@ class TopicWatch:
     kafka: KafkaSettings
     specs: Sequence[TopicSpec]
     metrics: Metrics
-    look: Look = check_topics
+    check: TopicCheck = check_topics
     name: str = "topics"
     alarms: Mapping[str, Check] = field(default_factory=dict)
     url: None = None
@@ -112,9 +112,9 @@ class TopicWatch:
         """Check once; return whether the cluster described its topics."""
         try:
             try:
-                findings = await self.look(self.kafka, self.specs)
+                findings = await self.check(self.kafka, self.specs)
             except NotAuthorized as error:
-                findings = await self.look(self.kafka, self.specs, configs=False)
+                findings = await self.check(self.kafka, self.specs, configs=False)
                 log.warning("topic_settings_unchecked", code=error.code, message=error.message)
         except BrokerUnavailable as error:
             if not self._health.ok:

@@ -257,6 +257,7 @@ _MEANS: Final[Mapping[State, str]] = {
 def _summary(view: JobView, until: datetime) -> dict[str, object]:
     """Return the fields of a job for people, without those that it does not have."""
     counts, left = view.outcome or view.processed, _from_now(view.deadline, until)
+    ended = view.notification
     fields: dict[str, object] = {
         "job": job_name(view.ref),
         "attempt": view.ref.attempt if view.ref.attempt > 1 else None,
@@ -268,7 +269,7 @@ def _summary(view: JobView, until: datetime) -> dict[str, object]:
         "reason": None if view.waiting else view.why,
         "message": view.outcome.message if view.outcome else None,
         "callbacks sent": view.tries or None,
-        "answer of ECS": f"{view.told.told} ({view.told.status} {view.told.code})" if view.told else None,
+        "answer of ECS": f"{ended.told} ({ended.status} {ended.code})" if ended else None,
     }
     if waiting := view.waiting:
         fields |= {

@@ -167,10 +167,10 @@ def _outcome(outcome: Outcome | None) -> str:
 
 
 def _notified(view: JobView) -> str:
-    told: NotificationResult | None = view.told
-    if told is None or view.state == "closed":
+    ended: NotificationResult | None = view.notification
+    if ended is None or view.state == "closed":
         return "ECS was not notified"
-    if told.told == "confirmed":
+    if ended.told == "confirmed":
         return "ECS confirmed it"
     again = f"`pipeline job notify {job_name(view.ref)}` sends it again"
-    return f"ECS refused the callback ({told.status} {told.code}): {again}"
+    return f"ECS refused the callback ({ended.status} {ended.code}): {again}"

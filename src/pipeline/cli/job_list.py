@@ -82,7 +82,7 @@ async def list_jobs(jobs: JobStore, wanted: Wanted, limit: int | None) -> AsyncI
     """
     glance = wanted.glance and not wanted.states and wanted.since is None
 
-    async def look(found: tuple[str, JobRef]) -> Listed | None:
+    async def listed_job(found: tuple[str, JobRef]) -> Listed | None:
         cursor, ref = found
         try:
             view = await (glance_at_job if glance else view_job)(jobs, ref)
@@ -91,7 +91,7 @@ async def list_jobs(jobs: JobStore, wanted: Wanted, limit: int | None) -> AsyncI
         known = view.deadline or view.waiting or view.damage
         return Listed(view, cursor) if known and wanted.has(view) else None
 
-    async for listed in in_order(_found(jobs, wanted), look):
+    async for listed in in_order(_found(jobs, wanted), listed_job):
         if listed is None:
             continue
         yield listed

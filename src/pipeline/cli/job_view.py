@@ -83,7 +83,7 @@ class JobView:
     tries: int
     first_try: datetime | None
     last_try: datetime | None
-    told: NotificationResult | None
+    notification: NotificationResult | None
     waiting: Waiting | None
     held: Started | None
     conflicts: Sequence[Conflict]
@@ -94,8 +94,8 @@ class JobView:
     @property
     def state(self) -> State:
         """How far it is."""
-        if self.told:
-            return "closed" if self.told.code == NOBODY_NOTIFIED else self.told.told
+        if self.notification:
+            return "closed" if self.notification.code == NOBODY_NOTIFIED else self.notification.told
         if self.waiting:
             return "waiting"
         if self.damage:
@@ -120,8 +120,8 @@ class JobView:
         """The error code because of which it failed, was refused or waits."""
         if self.outcome and self.outcome.reason:
             return self.outcome.reason
-        if self.told and self.told.told == "refused":
-            return self.told.code
+        if self.notification and self.notification.told == "refused":
+            return self.notification.code
         return self.waiting.code if self.waiting else "job_damaged" if self.damage else None
 
     @property
@@ -137,7 +137,7 @@ class JobView:
             "decided": self.outcome and self.outcome.at,
             "first_callback": self.first_try,
             "last_callback": self.last_try if self.tries > 1 else None,
-            "ended": self.told and self.told.at,
+            "ended": self.notification and self.notification.at,
         }
         return sorted(((name, at) for name, at in steps.items() if at), key=lambda step: step[1])
 
@@ -163,7 +163,7 @@ class JobView:
             "processed": self.processed and self.processed.model_dump(mode="json", exclude=hidden),
             "outcome": self.outcome and self.outcome.model_dump(mode="json", exclude=hidden),
             "tries": self.tries,
-            "told": self.told and self.told.model_dump(mode="json", exclude=hidden),
+            "notification": self.notification and self.notification.model_dump(mode="json", exclude=hidden),
             "waiting": self.waiting and self.waiting.model_dump(mode="json", include=_SHOWN_OF_A_WAIT),
             "held_by": self.held and {"host": self.held.host, "since": self.held.at.isoformat()},
             "conflicts": [one.model_dump(mode="json", exclude={"nonce", "attempt"}) for one in self.conflicts],
@@ -315,7 +315,7 @@ async def view_job(jobs: JobStore, ref: JobRef, *, until: datetime | None = None
         tries=len(tries),
         first_try=await try_at(tries[0]) if tries else None,
         last_try=await try_at(tries[-1]) if tries else None,
-        told=await read(lambda: jobs.final_result(ref), there=bool(own & {"confirmed.json", "refused.json"})),
+        notification=await read(lambda: jobs.final_result(ref), there=bool(own & {"confirmed.json", "refused.json"})),
         waiting=waiting,
         held=held,
         conflicts=[one for one in conflicts if one.attempt == ref.attempt],
@@ -343,7 +343,7 @@ async def glance_at_job(jobs: JobStore, ref: JobRef) -> JobView:
         tries=0,
         first_try=None,
         last_try=None,
-        told=None,
+        notification=None,
         waiting=None,
         held=None,
         conflicts=(),

@@ -157,8 +157,8 @@ def send(
         print_json(view)
     else:
         fields = {name: view[name] for name in ("job_guid", "status", "success", "record_count", "callbacks")}
-        told = view.get("callback")
-        print_fields(fields | {"told": told["body"] if told else None})
+        callback = view.get("callback")
+        print_fields(fields | {"callback": callback["body"] if callback else None})
     ctx.exit(_exit_code(view, accepted=accepted, waited=wait is not None))
 
 

@@ -104,7 +104,7 @@ class ConfirmStage:
         ref, rules = ref_of(body), rules_for(self._integrations, body.integration)
         _, jobs = self._context.recent(ref)
         with job_in_logs(ref):
-            await jobs.look()
+            await jobs.load()
             if jobs.has_waited() and await self._parking.waits(record, "confirm"):
                 # this is another copy of the record: it must not end a pause that the partner may have asked for
                 log.info("job_waits_already", stage="confirm")

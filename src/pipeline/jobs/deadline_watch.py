@@ -120,7 +120,7 @@ class DeadlineWatch:
         """Look for due jobs every ``interval`` seconds until cancelled; only a FatalError ends it."""
         while True:
             try:
-                await self.look()
+                await self.poll()
                 self._context.metrics.deadline_watch_failing.set(len(self._failing))
                 if time.monotonic() >= self._forget_at:
                     await self.forget()
@@ -134,7 +134,7 @@ class DeadlineWatch:
                 self._report_failure(error)
             await asyncio.sleep(self._interval)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Fail jobs whose deadline has passed, and delete parts that were kept long enough.
 
         Each job is handled by itself. Jobs that failed in the last look come last, so that they hold up no others.

@@ -84,7 +84,7 @@ class DueJobs:
         """Look for due jobs every ``interval`` seconds until cancelled; only a FatalError ends it."""
         while True:
             try:
-                await self.look()
+                await self.poll()
                 if time.monotonic() >= self._count_at:
                     await self.count()
                     self._count_at = time.monotonic() + _COUNT_EVERY_SECONDS
@@ -94,7 +94,7 @@ class DueJobs:
                 log_failed_look(error)
             await asyncio.sleep(self._interval)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Publish every parked job that is due.
 
         Jobs that failed in the last look come last, so that they hold up no others.

@@ -6,7 +6,6 @@ a :class:`JobAnnouncement`, and call a :class:`Partner` for the rest.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -21,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, fie
 from pipeline.errors import FatalError
 from pipeline.observability import Check, Metrics
 from pipeline.outbound import HostRules, NetworkSettings
-from pipeline.plugins import Fault, contained_call
+from pipeline.plugins import import_plugin
 from pipeline.retry import RetryPolicy
 
 ENTRY_POINT_GROUP: Final = "card_pipeline.partners"
@@ -268,14 +267,10 @@ def load_partner_kind(name: str) -> PartnerKind:
         raise FatalError("partner_unknown", f"There is no partner {name!r}. Installed: {known}.")
     point = installed[name]
 
-    def imported() -> object:
-        importlib.import_module(point.module)
-        return point.load()
+    def refused(why: str) -> FatalError:
+        return FatalError("partner_unknown", f"Partner {name} ({point.value}) cannot be imported: {why}.")
 
-    def failed(fault: Fault) -> FatalError:
-        return FatalError("partner_unknown", f"Partner {name} ({point.value}) cannot be imported: {fault}.")
-
-    target: Any = contained_call(imported, failed, KeyboardInterrupt)
+    target: Any = import_plugin(point, refused)
     options = getattr(target, "Options", None)
     if not inspect.isclass(target) or not inspect.isclass(options) or not issubclass(options, BaseModel):
         raise FatalError("partner_invalid", f"{name} ({point.value}) needs to be a class with a pydantic `Options`.")

@@ -79,7 +79,7 @@ class ProcessStage:
         message = StageMessage.of(record, announced.ref, lease)
         with job_in_logs(announced.ref):
             if not jobs.fresh:
-                await jobs.look()
+                await jobs.load()
             if announced.news != "conflict":
                 jobs.know(announced.announcement)
             work = FileWork(context, rules, message, self._starts, self._shared)
@@ -100,7 +100,7 @@ class ProcessStage:
                 jobs.recall(tried[1])
                 return tried[0], context, jobs
             context, jobs = self._context.recent(_attempt(request, headers.get(RETRY_ATTEMPT_HEADER)))
-            await jobs.look()
+            await jobs.load()
             stored = await jobs.announced(request.announcement)
             if stored is not None:
                 return stored, context, jobs

@@ -58,7 +58,7 @@ class RecentJobs(JobStore):
         self._read: dict[str, Announcement] = {}
         self._recalled = self._opened = False
 
-    async def look(self) -> None:
+    async def load(self) -> None:
         """List the objects of the job."""
         self._recalled = False
         began = self._clock()
@@ -96,7 +96,7 @@ class RecentJobs(JobStore):
         if not self._recalled:
             return False
         before = self._lasting
-        await self.look()
+        await self.load()
         return self._lasting != before
 
     async def announced(self, ident: str) -> Announced | None:

@@ -50,7 +50,7 @@ class StageContext:
     def recent(self, ref: JobRef) -> tuple[StageContext, RecentJobs]:
         """Return the context for the work on one message, and its store, which remembers the job for a moment.
 
-        Call the store's ``look`` first.
+        Call the store's ``load`` first.
         """
         jobs = RecentJobs(self.jobs, ref, now=self.clock, seconds=self.fresh_seconds)
         return replace(self, jobs=jobs), jobs

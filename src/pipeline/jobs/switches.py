@@ -82,10 +82,10 @@ class Switches(ReceiptStore):
     async def run(self) -> None:
         """Read the switches every few seconds until cancelled."""
         while True:
-            await self.look()
+            await self.poll()
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Read the switches that changed."""
         try:
             for name in await self.objects.folders("switches/"):
@@ -119,7 +119,7 @@ class Switches(ReceiptStore):
             IntegrationPaused: It is paused, according to the store. So a resumed job is not parked again.
         """
         if not self._looked:
-            await self.look()
+            await self.poll()
         if self._left(self._valid.get(integration)) <= 0:
             return
         try:

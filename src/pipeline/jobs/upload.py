@@ -47,7 +47,7 @@ class UploadStage:
         context, jobs = self._context.recent(ref)
         decider = Decider(context)
         with job_in_logs(ref):
-            await jobs.look()
+            await jobs.load()
             if await decider.publish_existing(ref, message.traceparent):
                 return
             async with decider.failing_damaged(message, rules):

@@ -100,10 +100,10 @@ class Capture:
     async def run(self) -> None:
         """Check the folder once a second until cancelled."""
         while True:
-            await asyncio.to_thread(self.look)
+            await asyncio.to_thread(self.poll)
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Start and end captures as the folder says. Logs an unusable folder once; never raises."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)

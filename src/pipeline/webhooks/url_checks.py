@@ -119,9 +119,9 @@ class UrlChecks:
             UrlChecked: The request is a check.
             SignatureRefused: The request is a check, but its token is wrong, or no secret is active to sign the answer.
         """
-        for name, look in self._of_head.items():
+        for name, check in self._of_head.items():
             if name in self.names and _METHODS.get(name, "POST") == method:
-                look(self, _parsed(query), headers, now)
+                check(self, _parsed(query), headers, now)
 
     def check_body(self, request: WebhookRequest, headers: Headers, by: str) -> None:
         """Raise UrlChecked if an authentic request is a check.
@@ -135,9 +135,9 @@ class UrlChecks:
             UrlChecked: The request is a check.
             SignatureRefused: A stranger may have got the signature from our answer to a check.
         """
-        for name, look in self._of_body.items():
+        for name, check in self._of_body.items():
             if name in self.names:
-                look(self, request, headers, by)
+                check(self, request, headers, by)
 
     def _hub_challenge(self, query: _Query, _headers: Headers, _now: datetime) -> None:
         challenge = _one(query, "hub.challenge")

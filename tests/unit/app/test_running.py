@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from support.logging_state import logging_restored
 
 from pipeline.app import PORTS, STAGES, Ports, Ready, open_jobs, run_ingress, run_stage, running
-from pipeline.app.assembly import STAGE_MAKERS, Surroundings
+from pipeline.app.assembly import STAGE_MAKERS, ProcessContext
 from pipeline.app.ingress import make_ingress
 from pipeline.app.parts import Worker
 from pipeline.errors import FatalError, TransientError
@@ -103,13 +103,13 @@ async def checks_without_broker(
 
 
 @asynccontextmanager
-async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
+async def surroundings(settings: Settings) -> AsyncIterator[ProcessContext]:
     """What the parts of a process share, with a publisher that was never started and a store in memory."""
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         publisher = KafkaPublisher(settings.cluster, metrics=metrics)
         remembered: list[SecretStr] = []
-        yield Surroundings(
+        yield ProcessContext(
             settings,
             settings.cluster,
             settings.consumer.for_consumer(),

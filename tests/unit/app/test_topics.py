@@ -33,7 +33,7 @@ class Cluster:
         self.unreadable = False
         self.looks: list[bool] = []
 
-    async def look(
+    async def check(
         self, _kafka: KafkaSettings, _specs: Sequence[TopicSpec], *, configs: bool = True
     ) -> Sequence[TopicFinding]:
         self.looks.append(configs)
@@ -52,7 +52,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def watching(cluster: Cluster, metrics: Metrics | None = None) -> AsyncIterator[TopicWatch]:
-    watch = TopicWatch(KAFKA, TOPICS, metrics or Metrics(), look=cluster.look)
+    watch = TopicWatch(KAFKA, TOPICS, metrics or Metrics(), check=cluster.check)
     task = asyncio.create_task(watch.serve())
     await looked(cluster)
     yield watch

@@ -123,7 +123,7 @@ def test_a_confirmed_job_is_shown_and_listed_no_more(home: Path, run: Run) -> No
     assert view["merchant_guid"] == str(MERCHANT)
     assert (view["processed"]["ok"], view["processed"]["failed"]) == (2, 1)
     assert view["outcome"]["outcome"] == "completed"
-    assert view["told"]["code"] == "callback_accepted"
+    assert view["notification"]["code"] == "callback_accepted"
     assert (view["tries"], view["chunks"], len(view["announcements"])) == (1, 1, 1)
     lines = run("job", "show", NAME).stdout.splitlines()
     assert lines[:7] == [

@@ -102,7 +102,7 @@ async def test_open_jobs_whose_deadline_has_passed_come_first() -> None:
     renewed = changes(4) | {"expires_at": (BEGIN + timedelta(days=3)).isoformat()}
     await world.deliver(world.watch, world.announce(CARDS, **renewed))
     world.clock.forward(days=1, minutes=-3)
-    await world.watch.look()
+    await world.watch.poll()
     assert (await page(world))[0] == [1, 2, 3, 4]
     assert (await page(world, states=("failed",)))[0] == [1]
     first, cursor = await page(world, 1)

@@ -53,7 +53,7 @@ async def refusing(folder: Path, count: int) -> AsyncIterator[None]:
         process = Capture(folder, clock=now)
         while not begun():
             await asyncio.sleep(0)
-            process.look()
+            process.poll()
         for number in range(count):
             process.refused(SOURCE, replace(REQUEST, at=now(), reason=str(number)))
 
@@ -143,7 +143,7 @@ def captured(home: Path) -> Path:
         file.write('\n[ingress]\ncapture_dir = "capture"\n')
     wanted = ask(home / "capture", SOURCE, until=now() + timedelta(minutes=1), limit=5)
     process = Capture(home / "capture", clock=now)
-    process.look()
+    process.poll()
     process.refused(SOURCE, REQUEST)
     return captured_file(home / "capture", wanted)
 

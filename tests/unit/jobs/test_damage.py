@@ -155,15 +155,15 @@ async def test_one_job_that_the_watch_cannot_handle_holds_up_no_other(trouble: A
     world.memory.objects["open/000000000000/foreign"] = b""
     trouble(world)
     with capture_logs() as logs:
-        await world.watch.look()
-        await world.watch.look()
+        await world.watch.poll()
+        await world.watch.poll()
     assert failed_jobs(world) == set(OTHERS[1:] if fails else OTHERS)
     assert len(world.watch._failing) == fails
     assert "planted" not in repr(logs)
     assert [line["key"] for line in logs if line["event"] == "store_object_foreign"] == ["open/000000000000/foreign"]
     world.bus.fail = lambda _: None
     if trouble not in (damage_outcome, damage_announcement):
-        await world.watch.look()
+        await world.watch.poll()
         assert failed_jobs(world) == set(OTHERS)
         assert not world.watch._failing
 
@@ -180,7 +180,7 @@ async def test_many_jobs_that_fail_for_ever_come_after_the_others() -> None:
     world.bus.fail = fail
     for _ in range(3):
         with suppress(StoreUnavailable):
-            await world.watch.look()
+            await world.watch.poll()
     assert failed_jobs(world) == set(OTHERS[5:])
 
 
@@ -195,7 +195,7 @@ async def test_a_store_that_is_away_ends_a_look_after_a_few_jobs() -> None:
 
     world.bus.fail = fail
     with pytest.raises(StoreUnavailable):
-        await world.watch.look()
+        await world.watch.poll()
     assert len(tried) == 5
 
 
@@ -204,12 +204,12 @@ async def test_nothing_but_a_fatal_error_ends_the_watch(error: Exception, monkey
     world = World()
     looks = 0
 
-    async def look() -> None:
+    async def poll() -> None:
         nonlocal looks
         looks += 1
         raise error if looks < 3 else FatalError("enough", "the test has seen enough")
 
-    monkeypatch.setattr(world.watch, "look", look)
+    monkeypatch.setattr(world.watch, "poll", poll)
     with capture_logs() as logs, pytest.raises(FatalError):
         await asyncio.wait_for(world.watch.run(), 5)
     assert looks == 3

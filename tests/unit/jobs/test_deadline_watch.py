@@ -23,15 +23,15 @@ async def test_a_job_that_nobody_started_fails_at_its_deadline_and_the_partner_i
     record = world.announce()
     await world.deliver(world.watch, record)
     world.clock.forward(minutes=59, seconds=20)
-    await world.watch.look()
+    await world.watch.poll()
     assert world.bus.published == []
     world.clock.forward(seconds=15)
-    await world.watch.look()
+    await world.watch.poll()
     (failed,) = world.bus.on(Topic.BATCH_FAILED)
     assert json.loads(failed.value)["reason"] == "deadline_passed"
     await world.deliver(world.confirm, world.records(Topic.BATCH_FAILED)[0])
     assert len(world.ecs.calls) == 1
-    await world.watch.look()
+    await world.watch.poll()
     assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
     assert not [key for key in world.memory.objects if key.startswith("open/")]
 
@@ -47,7 +47,7 @@ async def test_cards_that_were_decided_before_the_worker_died_are_counted() -> N
         await world.deliver(world.process, record)
     chunks = sum(key.endswith(".json") and "/parts/" in key and "source" not in key for key in world.memory.objects)
     world.clock.forward(hours=1)
-    await world.watch.look()
+    await world.watch.poll()
     outcome = await world.jobs.outcome(world.ref)
     assert outcome is not None
     assert chunks > 0
@@ -61,7 +61,7 @@ async def test_cards_of_a_job_that_was_not_uploaded_in_time_are_counted() -> Non
     await world.deliver(world.watch, record)
     await world.deliver(world.process, record)
     world.clock.forward(hours=1)
-    await world.watch.look()
+    await world.watch.poll()
     outcome = await world.jobs.outcome(world.ref)
     assert outcome is not None
     assert (outcome.ok, outcome.failed) == (2, 1)
@@ -72,13 +72,13 @@ async def test_a_later_announcement_moves_the_job_to_its_new_minute() -> None:
     await world.deliver(world.watch, world.announce())
     await world.process.arrive(world.announce(expires_at="2026-01-21T18:00:00Z"))
     world.clock.forward(hours=1)
-    await world.watch.look()
+    await world.watch.poll()
     assert world.bus.published == []
     assert [key for key in world.memory.objects if key.startswith("open/")] == [
         "open/202601211759/acme/cffde776-1d2a-4614-8023-a5148e411462.1"
     ]
     world.clock.forward(hours=5)
-    await world.watch.look()
+    await world.watch.poll()
     assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
 
 
@@ -90,7 +90,7 @@ async def test_a_decided_job_whose_message_was_lost_is_published_once_more() -> 
     world.bus.published.clear()
     world.clock.forward(hours=1)
     for _ in range(3):
-        await world.watch.look()
+        await world.watch.poll()
     assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
 
 
@@ -107,7 +107,7 @@ async def test_parts_of_a_failed_job_go_after_their_time() -> None:
     await world.run(world.announce())
     assert any("/parts/" in key for key in world.memory.objects)
     world.clock.forward(days=7, minutes=2)
-    await world.watch.look()
+    await world.watch.poll()
     assert not any("/parts/" in key or key.startswith("purge/") for key in world.memory.objects)
 
 
@@ -115,7 +115,7 @@ async def test_jobs_of_an_integration_that_is_not_configured_here_are_left_alone
     world = World()
     await world.jobs.file("open", type(world.ref)("other", world.ref.job_guid), world.clock())
     world.clock.forward(hours=9)
-    await world.watch.look()
+    await world.watch.poll()
     assert world.bus.published == []
 
 
@@ -126,7 +126,7 @@ async def test_jobs_of_a_removed_integration_do_not_hide_the_nearest_deadline() 
     await world.deliver(world.watch, world.announce())
     with capture_logs() as logs:
         for _ in range(2):
-            await world.watch.look()
+            await world.watch.poll()
             await world.watch.count()
     metrics = world.metrics
     assert 3500 < metrics.deadline_seconds_left_min._value.get() <= 3600
@@ -146,13 +146,13 @@ async def test_a_watch_whose_clock_is_ahead_fails_no_job() -> None:
     world.clock.forward(minutes=64)
     world.contradict_clock(minutes=10)
     with capture_logs() as logs:
-        await world.watch.look()
+        await world.watch.poll()
     assert await world.jobs.outcome(world.ref) is None
     (line,) = [one for one in logs if one["event"] == "watch_job_postponed"]
     assert line["code"] == "clock_wrong"
     assert "600 s ahead of kafka" in line["message"]
     world.contradict_clock(minutes=0)
-    await world.watch.look()
+    await world.watch.poll()
     outcome = await world.jobs.outcome(world.ref)
     assert outcome is not None
     assert outcome.reason == "deadline_passed"
@@ -164,7 +164,7 @@ async def test_the_watch_compares_its_clock_before_it_decides() -> None:
     await world.deliver(world.watch, world.announce())
     world.clock.forward(minutes=64)
     world.bus.fail = lambda record: world.contradict_clock(minutes=10) if record.topic is Topic.AUDIT_EVENTS else None
-    await world.watch.look()
+    await world.watch.poll()
     assert world.bus.audit() == ["clock.compared"]
     assert await world.jobs.outcome(world.ref) is None
 
@@ -174,14 +174,14 @@ async def test_the_nearest_deadline_is_one_that_somebody_could_still_meet() -> N
     world = World()
     nearest = world.metrics.deadline_seconds_left_min
     await world.deliver(world.watch, world.announce())
-    await world.watch.look()
+    await world.watch.poll()
     assert 3500 < nearest._value.get() <= 3600
     world.clock.forward(hours=1)
-    await world.watch.look()
+    await world.watch.poll()
     await world.watch.count()
     assert math.isnan(nearest._value.get())
     assert world.metrics.open_jobs._value.get() == 1
-    await world.watch.look()
+    await world.watch.poll()
     assert math.isnan(nearest._value.get())
 
 
@@ -222,14 +222,14 @@ async def test_a_store_that_is_away_does_not_end_the_watch() -> None:
     await world.deliver(world.watch, world.announce())
     world.clock.forward(hours=1)
     looks: list[int] = []
-    real = world.watch.look
+    real = world.watch.poll
 
-    async def look() -> None:
+    async def poll() -> None:
         looks.append(1)
         world.memory.unavailable = len(looks) == 1
         await real()
 
-    world.watch.look = look  # type: ignore[method-assign]
+    world.watch.poll = poll  # type: ignore[method-assign]
     task = asyncio.create_task(world.watch.run())
     while not world.bus.on(Topic.BATCH_FAILED):  # noqa: ASYNC110 - the bus is a plain list
         await asyncio.sleep(0.005)
@@ -247,7 +247,7 @@ async def test_a_job_whose_announcements_are_gone_is_forgotten_and_holds_up_nobo
     other = world.announce(job_guid="11111111-1111-4111-8111-111111111111")
     await world.deliver(world.watch, other)
     world.clock.forward(hours=1)
-    await world.watch.look()
+    await world.watch.poll()
     assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
     assert [key for key in world.memory.objects if key.startswith(("open/", "decided/"))] == [
         "decided/202601211259/acme/11111111-1111-4111-8111-111111111111.1"
@@ -261,7 +261,7 @@ async def test_a_refused_job_that_the_lifecycle_rule_deleted_is_forgotten() -> N
     later = world.announce(job_guid="11111111-1111-4111-8111-111111111111", expires_at="2026-02-15T13:00:00Z")
     await world.deliver(world.watch, later)
     world.clock.forward(days=26)
-    await world.watch.look()
+    await world.watch.poll()
     await world.watch.forget()
     assert len([key for key in world.memory.objects if key.startswith("decided/")]) == 2
     for key in [key for key in world.memory.objects if key.startswith("jobs/")]:
@@ -282,10 +282,10 @@ async def test_a_job_whose_urls_expire_in_a_year_is_failed_before_its_record_lea
     record = replace(announced, timestamp_ms=int(world.clock().timestamp() * 1000))
     await world.deliver(world.watch, record)
     world.clock.forward(hours=47, minutes=58)
-    await world.watch.look()
+    await world.watch.poll()
     assert world.bus.published == []
     world.clock.forward(minutes=3)
-    await world.watch.look()
+    await world.watch.poll()
     assert len(world.bus.on(Topic.BATCH_FAILED)) == 1
 
 
@@ -294,7 +294,7 @@ async def test_a_decided_job_costs_no_request_in_each_look() -> None:
     world = World()
     await world.watch.handle(world.announce(), world.lease)
     world.clock.forward(hours=2)
-    await world.watch.look()
+    await world.watch.poll()
     asked = []
     get = world.memory.get
 
@@ -303,7 +303,7 @@ async def test_a_decided_job_costs_no_request_in_each_look() -> None:
         return await get(key, start=start, end=end)
 
     world.memory.get = noted  # type: ignore[method-assign]
-    await world.watch.look()
+    await world.watch.poll()
     assert asked == []
 
 
@@ -312,7 +312,7 @@ async def test_a_foreign_object_among_the_waits_keeps_no_job_from_its_outcome() 
     await world.watch.handle(world.announce(), world.lease)
     world.memory.objects[f"{world.ref.waiting}my notes.txt"] = b"?"
     world.clock.forward(hours=2)
-    await world.watch.look()
+    await world.watch.poll()
     assert await world.jobs.outcome(world.ref)
 
 

@@ -117,7 +117,7 @@ async def test_the_urls_of_an_announcement_that_nobody_answers_go_when_they_expi
     assert len(holding(world, "planted")) == 1
     for _ in range(3):
         world.clock.forward(hours=1)
-        await world.watch.look()
+        await world.watch.poll()
     assert holding(world, "planted") == []
     assert not [key for key in world.memory.objects if key.startswith("purge/")]
 
@@ -129,7 +129,7 @@ async def test_a_failed_job_keeps_its_urls_only_where_it_may_begin_again() -> No
         assert decided(world).outcome == "failed"
         assert bool(holding(world, "planted")) is left
         world.clock.forward(days=8)
-        await world.watch.look()
+        await world.watch.poll()
         assert holding(world, "planted") == []
 
 
@@ -158,7 +158,7 @@ async def test_a_refused_job_keeps_its_urls_until_it_is_notified_or_its_parts_go
     assert holding(world, "planted")
     assert (await check_notify(world.jobs, world.ref)).outcome == "completed"
     world.clock.forward(days=8)
-    await world.watch.look()
+    await world.watch.poll()
     assert holding(world, "planted") == []
     if can:
         assert (await check_notify(world.jobs, world.ref)).outcome == "completed"
@@ -174,7 +174,7 @@ async def test_receipts_of_waits_go_with_the_job_and_those_of_a_wait_that_is_not
     await world.handle_until_over("process", record)
     (receipt,) = (key for key in world.memory.objects if "/waiting/" in key)
     world.clock.forward(seconds=31)
-    await world.due.look()
+    await world.due.poll()
     (copy,) = world.returned(Topic.BATCH_REQUESTED)
     # meanwhile another announcement of the job waits
     later = world.announce(expires_at="2026-01-21T13:30:00Z")
@@ -184,10 +184,10 @@ async def test_receipts_of_waits_go_with_the_job_and_those_of_a_wait_that_is_not
     assert decided(world).outcome == "completed"
     (left,) = (key for key in world.memory.objects if "/waiting/" in key)
     world.clock.forward(hours=2)
-    await world.due.look()  # its announcement comes, is notified once more, and is over
+    await world.due.poll()  # its announcement comes, is notified once more, and is over
     (copy,) = [one for one in world.returned(Topic.BATCH_REQUESTED) if one.value == later.value]
     await world.run(copy)
-    await world.watch.look()
+    await world.watch.poll()
     assert left not in world.memory.objects
     assert holding(world, "planted") == []
     assert not [key for key in world.memory.objects if key.startswith(("purge/", "due/"))]
@@ -211,10 +211,10 @@ async def test_a_wait_that_is_not_over_takes_no_parts_of_a_failed_job_before_the
     parts = holding(world, "CPP1")
     assert parts
     world.clock.forward(days=6)
-    await world.watch.look()
+    await world.watch.poll()
     assert holding(world, "CPP1") == parts
     world.clock.forward(days=2)
-    await world.watch.look()
+    await world.watch.poll()
     assert holding(world, "CPP1") == []
     assert holding(world, "planted") == []
     assert not [key for key in world.memory.objects if "/waiting/" in key or key.startswith("purge/")]

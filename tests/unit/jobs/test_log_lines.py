@@ -65,7 +65,7 @@ async def test_a_job_that_waits_and_is_resumed(lines: list[EventDict]) -> None:
     await world.handle_until_over("process", record)
     assert "job_parked" in events(lines)
     world.clock.forward(minutes=2)
-    await world.due.look()
+    await world.due.poll()
     [copy] = world.returned(Topic.BATCH_REQUESTED)
     await run(world, copy)
     assert {"job_resumed", "job_processed", "callback_not_accepted"} <= events(lines)
@@ -76,7 +76,7 @@ async def test_a_job_that_nobody_did_in_time(lines: list[EventDict]) -> None:
     world = World()
     await world.handle_until_over("watch", world.announce())
     world.clock.forward(hours=2)
-    await world.watch.look()
+    await world.watch.poll()
     for failed in world.records(Topic.BATCH_FAILED):
         await world.handle_until_over("confirm", failed)
     assert {"deadline_passed", "outcome_decided", "partner_notified"} <= events(lines)
@@ -104,7 +104,7 @@ async def test_parts_that_are_deleted(lines: list[EventDict]) -> None:
     world.objects.fail_put = [PermanentError("result_refused", "403")]
     await run(world, world.announce())
     world.clock.forward(days=30)
-    await world.watch.look()
+    await world.watch.poll()
     assert "parts_deleted" in events(lines)
 
 

@@ -235,7 +235,7 @@ async def test_a_parked_job_continues_at_once() -> None:
     rules = operations(world).rules
     assert await check_retry(world.jobs, world.parking, world.ref, rules, world.clock()) == "resumes"
     assert await operations(world).retry(world.ref, "1") == {"resumed": 1, "attempt": 1}
-    await world.due.look()
+    await world.due.poll()
     (again,) = world.records(Topic.BATCH_REQUESTED)
     await world.run(again)
     assert await world.jobs.outcome(world.ref) is not None
@@ -309,7 +309,7 @@ async def test_a_missed_deadline_names_the_last_cause_and_a_remedy_that_works(po
     while record is not None:
         record = await world.handle("process", record)
     world.clock.forward(minutes=60)
-    await world.watch.look()
+    await world.watch.poll()
     outcome = await world.jobs.outcome(world.ref)
     assert outcome is not None
     assert outcome.message is not None
@@ -348,7 +348,7 @@ async def test_a_partner_learns_no_more_of_a_cause_on_our_side_than_its_code(err
     await world.deliver(world.watch, record)
     await world.parking.park(record, "process", error)
     world.clock.forward(minutes=60)
-    await world.watch.look()
+    await world.watch.poll()
     outcome = await world.jobs.outcome(world.ref)
     assert outcome is not None
     assert f"Last cause, for 60 min: the receiver of the announcement ({error.code})." in (outcome.message or "")

@@ -62,7 +62,7 @@ async def test_a_callback_to_a_host_that_fails_is_parked_untried_and_sent_when_t
     outage.callbacks.succeeded(HOST)
     await outage.resume()
     world.clock.forward(seconds=1)
-    await world.due.look()
+    await world.due.poll()
     [returned] = world.returned(Topic.BATCH_UPLOADED)
     await world.handle_until_over("confirm", returned)
     assert len(world.ecs.calls) == 1

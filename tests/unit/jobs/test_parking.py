@@ -96,10 +96,10 @@ async def test_a_due_job_is_published_as_it_was_for_its_own_group_and_goes_on() 
     world = World()
     record = await parked_in_process(world)
     world.clock.forward(seconds=29)
-    await world.due.look()
+    await world.due.poll()
     assert world.returned(Topic.BATCH_REQUESTED) == []
     world.clock.forward(seconds=1)
-    await world.due.look()
+    await world.due.poll()
     (copy,) = world.returned(Topic.BATCH_REQUESTED)
     assert markers(world) == []
     assert (copy.key, copy.value) == (record.key, record.value)
@@ -128,7 +128,7 @@ async def test_each_wait_is_longer_and_the_headers_are_replaced() -> None:
     for count, minutes in ((2, 1), (3, 2), (4, 4), (5, 8), (6, 15), (7, 15)):
         world.clock.forward(minutes=15)
         world.bus.published.clear()
-        await world.due.look()
+        await world.due.poll()
         (copy,) = world.returned(Topic.BATCH_REQUESTED)
         assert [name for name, _ in copy.headers].count("retry_count") == 1
         world.objects.fail_open += [SLOW_DOWN] * 3
@@ -144,7 +144,7 @@ async def test_a_job_never_waits_longer_than_half_of_the_time_it_has_left() -> N
     await parked_in_process(world)
     for _ in range(5):  # without the bound, the last wait would end at 12:31
         world.clock.forward(minutes=8)
-        await world.due.look()
+        await world.due.poll()
         world.objects.fail_open += [SLOW_DOWN] * 3
         await world.handle_until_over("process", world.returned(Topic.BATCH_REQUESTED)[-1])
     waiting = await world.parking.waiting(world.ref)
@@ -167,7 +167,7 @@ async def test_the_waits_of_a_job_whose_deadline_has_passed_grow_too() -> None:
         assert waiting
         waits.append((waiting.due - waiting.at).total_seconds())
         world.clock.forward(seconds=waits[-1])
-        await world.due.look()
+        await world.due.poll()
     assert waits == [30, 60, 120, 240, 480, 900, 900]
 
 
@@ -276,9 +276,9 @@ async def test_a_death_between_publication_and_removal_publishes_a_copy_that_fin
     await parked_in_process(world)
     world.clock.forward(seconds=30)
     (marker,) = markers(world)
-    await world.due.look()
+    await world.due.poll()
     world.memory.objects[marker] = b""
-    await world.due.look()
+    await world.due.poll()
     first, second = world.returned(Topic.BATCH_REQUESTED)
     assert (first.value, first.headers) == (second.value, second.headers)
     for copy in (first, second):
@@ -294,9 +294,9 @@ async def test_two_copies_that_fail_wait_as_one() -> None:
     await parked_in_process(world)
     world.clock.forward(seconds=30)
     (marker,) = markers(world)
-    await world.due.look()
+    await world.due.poll()
     world.memory.objects[marker] = b""
-    await world.due.look()
+    await world.due.poll()
     for copy in world.returned(Topic.BATCH_REQUESTED):
         world.objects.fail_open += [SLOW_DOWN] * 3
         await world.handle_until_over("process", copy)
@@ -318,7 +318,7 @@ async def test_a_copy_that_fails_before_its_marker_is_gone_waits_again() -> None
         return position
 
     world.bus.publish = publish_to_a_quick_stage  # type: ignore[method-assign]
-    await world.due.look()
+    await world.due.poll()
     (key,) = markers(world)
     marker = parse_waiting_marker(key)
     assert marker
@@ -329,7 +329,7 @@ async def test_a_late_copy_does_not_bring_back_a_wait_that_is_over() -> None:
     world = World()
     record = await parked_in_process(world)
     world.clock.forward(seconds=30)
-    await world.due.look()
+    await world.due.poll()
     world.objects.fail_open += [SLOW_DOWN] * 3
     await world.handle_until_over("process", world.returned(Topic.BATCH_REQUESTED)[0])
     (second,) = markers(world)
@@ -351,7 +351,7 @@ async def test_another_copy_of_a_waiting_record_is_not_tried_before_its_time() -
         await world.handle_until_over("confirm", replace(record, offset=99))
         assert len(world.ecs.calls) == waits
         world.clock.forward(seconds=1)
-        await world.due.look()
+        await world.due.poll()
     await world.handle_until_over("confirm", replace(record, offset=99))  # it waits no longer
     assert len(world.ecs.calls) == 3
     assert await world.jobs.notification_result(world.ref)
@@ -371,10 +371,10 @@ async def test_of_two_watches_the_owner_publishes_and_the_other_one_only_when_th
     await parked_in_process(world)
     world.owned = False
     world.clock.forward(seconds=59)
-    await world.due.look()
+    await world.due.poll()
     assert world.returned(Topic.BATCH_REQUESTED) == []
     world.clock.forward(seconds=1)
-    await world.due.look()
+    await world.due.poll()
     assert len(world.returned(Topic.BATCH_REQUESTED)) == 1
 
 
@@ -382,7 +382,7 @@ async def test_two_watches_at_the_same_time_do_no_harm() -> None:
     world = World()
     await parked_in_process(world)
     world.clock.forward(seconds=30)
-    await asyncio.gather(world.due.look(), world.due.look())
+    await asyncio.gather(world.due.poll(), world.due.poll())
     assert len(world.returned(Topic.BATCH_REQUESTED)) in {1, 2}
     assert markers(world) == []
 
@@ -396,7 +396,7 @@ async def test_two_announcements_of_a_job_wait_side_by_side() -> None:
     assert len(markers(world)) == 2
     world.clock.forward(minutes=1)
     world.restart()
-    await world.due.look()
+    await world.due.poll()
     for copy in world.returned(Topic.BATCH_REQUESTED):
         await world.handle_until_over("process", copy)
     assert len(await world.jobs.announcements(world.ref)) == 2
@@ -411,7 +411,7 @@ async def test_a_renewal_overtakes_a_parked_job_and_the_parked_copy_finds_the_re
     assert await world.parking.waiting(world.ref)
     opened = len(world.objects.opened)
     world.clock.forward(seconds=30)
-    await world.due.look()
+    await world.due.poll()
     await world.handle_until_over("process", world.returned(Topic.BATCH_REQUESTED)[0])
     await finish(world)
     assert len(world.objects.opened) == opened
@@ -427,9 +427,9 @@ async def test_the_deadline_ends_a_parked_job_in_time() -> None:
         world.objects.fail_open = [SLOW_DOWN] * 3
         await world.handle_until_over("process", record)
         world.clock.forward(minutes=8)
-        await world.watch.look()
+        await world.watch.poll()
         world.bus.published = [one for one in world.bus.published if "retry_group" not in first_values(one.headers)]
-        await world.due.look()
+        await world.due.poll()
         record = (world.returned(Topic.BATCH_REQUESTED) or [record])[-1]
     await finish(world)
     assert len(world.ecs.calls) == 1
@@ -459,7 +459,7 @@ async def test_an_upload_waits_and_goes_on() -> None:
     world.objects.fail_put += [TransientError("upload_unanswered", "no answer")] * 3
     await world.handle_until_over("upload", world.records(Topic.BATCH_PROCESSED)[0])
     world.clock.forward(seconds=30)
-    await world.due.look()
+    await world.due.poll()
     (copy,) = world.returned(Topic.BATCH_PROCESSED)
     assert is_for(copy, "upload")
     await world.handle_until_over("upload", copy)
@@ -477,7 +477,7 @@ async def test_a_callback_waits_as_long_as_its_own_retry_says_and_every_try_has_
     assert waiting
     assert (waiting.stage, waiting.due) == ("confirm", BEGIN + timedelta(seconds=20))
     world.clock.forward(seconds=20)
-    await world.due.look()
+    await world.due.poll()
     await world.handle_until_over("confirm", world.returned(Topic.BATCH_UPLOADED)[0])
     result = await world.jobs.notification_result(world.ref)
     assert result
@@ -500,12 +500,12 @@ async def test_jobs_of_an_integration_that_is_not_configured_yet_go_on_by_themse
     assert world.metrics.jobs_waiting.labels("unknown", "integration_unknown")._value.get() == 2
     assert world.metrics.parked_overdue_seconds._value.get() == 0
     world.clock.forward(hours=hours)
-    await world.due.look()
+    await world.due.poll()
     assert world.bus.published == []
     world.restart()
     await world.due.count()
     assert world.metrics.parked_overdue_seconds._value.get() == hours * 3600 - 30
-    await world.due.look()
+    await world.due.poll()
     for copy in world.returned(Topic.BATCH_REQUESTED):
         copied = replace(copy, timestamp_ms=int(world.clock().timestamp() * 1000))
         for name in GROUPS:
@@ -529,7 +529,7 @@ async def test_later_stages_of_an_unknown_integration_wait_too(name: Stage) -> N
     await world.handle_until_over(name, world.records(topic)[0])
     world.restart()
     world.clock.forward(seconds=30)
-    await world.due.look()
+    await world.due.poll()
     assert [is_for(copy, name) for copy in world.returned(topic)] == [True]
 
 
@@ -541,7 +541,7 @@ async def test_a_copy_for_an_unknown_integration_keeps_the_first_time_for_its_lo
     await world.handle_until_over("process", first)
     world.restart()
     world.clock.forward(minutes=30)
-    await world.due.look()
+    await world.due.poll()
     copy = replace(world.returned(Topic.BATCH_REQUESTED)[0], timestamp_ms=int(world.clock().timestamp() * 1000))
     await world.handle_until_over("process", copy)
     assert (await world.jobs.newest(world.ref)).deadline == BEGIN + timedelta(hours=1)
@@ -558,11 +558,11 @@ async def test_a_thousand_parked_jobs_are_resumed_by_one_call() -> None:
     assert await world.parking.resume("other") == 0
     assert await world.parking.resume("acme", stage="upload") == 0
     assert await world.parking.resume("acme", code="integration_paused") == 0
-    await world.due.look()
+    await world.due.poll()
     assert world.returned(Topic.BATCH_REQUESTED) == []
     assert await world.parking.resume("acme", stage="process", code="slow_down") == 1000
     assert await world.parking.resume("acme") == 0
-    await world.due.look()
+    await world.due.poll()
     assert len({copy.key for copy in world.returned(Topic.BATCH_REQUESTED)}) == 1000
     assert markers(world) == []
 
@@ -579,10 +579,10 @@ async def test_jobs_that_cannot_be_published_hold_up_no_others() -> None:
     world.bus.fail = lambda record: TransientError("broker_unavailable", "") if record.key in stuck else None
     for _ in range(5):
         with suppress(TransientError):
-            await world.due.look()
+            await world.due.poll()
     assert {copy.key for copy in world.returned(Topic.BATCH_REQUESTED)} == {f"acme/{job}" for job in jobs[40:]}
     world.bus.fail = lambda _: None
-    await world.due.look()
+    await world.due.poll()
     assert len(world.returned(Topic.BATCH_REQUESTED)) == 100
     assert markers(world) == []
 
@@ -608,7 +608,7 @@ async def test_one_job_is_resumed_or_dropped_alone() -> None:
     for job in (JOB, other.job_guid):
         await world.parking.park(world.announce(job_guid=str(job)), "process", SLOW_DOWN)
     assert await world.parking.resume(world.ref) == 1
-    await world.due.look()
+    await world.due.poll()
     assert [copy.key for copy in world.returned(Topic.BATCH_REQUESTED)] == [f"acme/{JOB}"]
     assert await world.parking.drop(world.ref) == 0
     assert await world.parking.drop(other) == 1
@@ -630,7 +630,7 @@ async def test_foreign_objects_and_a_damaged_receipt_hold_up_no_other_job() -> N
     ):
         world.memory.objects[foreign] = b""
     world.clock.forward(seconds=30)
-    await world.due.look()
+    await world.due.poll()
     assert [copy.key for copy in world.returned(Topic.BATCH_REQUESTED)] == [f"acme/{good}"]
     await world.due.count()
     assert world.metrics.jobs_waiting.labels("acme", "slow_down")._value.get() == 1
@@ -655,7 +655,7 @@ async def test_a_marker_whose_receipt_was_deleted_is_removed() -> None:
     for key in [key for key in world.memory.objects if "/waiting/" in key]:
         del world.memory.objects[key]
     world.clock.forward(seconds=30)
-    await world.due.look()
+    await world.due.poll()
     assert markers(world) == []
     assert world.returned(Topic.BATCH_REQUESTED) == []
 

@@ -130,8 +130,8 @@ class Model:
             if step.action == "process":
                 await self._process(step)
             elif step.action == "look":
-                await self.world.due.look()
-                await self.world.due.look()
+                await self.world.due.poll()
+                await self.world.due.poll()
             else:
                 await self.world.parking.resume("acme")
         except Death:

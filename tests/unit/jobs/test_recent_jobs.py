@@ -79,7 +79,7 @@ async def recent(world: World) -> tuple[RecentJobs, Moment]:
     await world.process.arrive(world.announce())
     moment = Moment()
     jobs = RecentJobs(world.jobs, world.ref, now=world.clock, clock=moment)
-    await jobs.look()
+    await jobs.load()
     return jobs, moment
 
 

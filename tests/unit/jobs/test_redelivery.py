@@ -89,6 +89,6 @@ async def test_450_finished_jobs_behind_one_that_waits_are_not_done_again() -> N
 
     # and when the wait is over, its own record comes alone
     world.clock.forward(minutes=2)
-    await world.due.look()
+    await world.due.poll()
     (returned,) = world.returned(Topic.BATCH_REQUESTED)
     assert returned.key == records[0].key

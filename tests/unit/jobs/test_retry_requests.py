@@ -49,7 +49,7 @@ class Ground:
         """Let the watch publish what is due; return the copies."""
         self.world.clock.forward(minutes=3)
         self.world.bus.published.clear()
-        await self.world.due.look()
+        await self.world.due.poll()
         return self.world.returned(Topic.BATCH_REQUESTED)
 
     def restart(self) -> None:
@@ -180,7 +180,7 @@ async def test_cards_that_another_process_decided_meanwhile_are_not_decided_agai
     first.objects.fail_open = [BUSY]
     await first.handle_until_over("process", record)
     first.clock.forward(minutes=3)
-    await first.due.look()
+    await first.due.poll()
     (copy,) = first.returned(Topic.BATCH_REQUESTED)
 
     second = World(fresh_seconds=1.0, csv_limits={"chunk_records": 1}, processor=processor)
@@ -191,7 +191,7 @@ async def test_cards_that_another_process_decided_meanwhile_are_not_decided_agai
     assert len(cards) == 2
     first.clock.forward(minutes=3)
     first.bus.published.clear()
-    await first.due.look()
+    await first.due.poll()
     (again,) = first.returned(Topic.BATCH_REQUESTED)
     await first.handle_until_over("process", again)
     assert sorted(cards) == [1, 2, 3]

@@ -107,7 +107,7 @@ async def test_a_job_that_nobody_started_fails_at_the_partners_deadline() -> Non
     world = world_with_cards()
     await world.deliver(world.watch, world.record(order()))
     world.clock.forward(hours=1)
-    await world.watch.look()
+    await world.watch.poll()
     for record in world.records(Topic.BATCH_FAILED):
         await world.deliver(world.confirm, record)
     assert json.loads(world.ecs.calls[0][2])["state"] == "ERROR"
@@ -164,7 +164,12 @@ def surroundings(hosts: HostRules) -> NotifierContext:
     ("name", "code", "words"),
     [
         ("nobody", "partner_unknown", "There is no partner 'nobody'. Installed: example-bank, "),
-        ("example-bank-no-module", "partner_unknown", "cannot be imported: ModuleNotFoundError"),
+        ("example-bank-no-module", "partner_unknown", "cannot be imported: there is no module "),
+        (
+            "example-bank-no-module",
+            "partner_unknown",
+            "(pip install), or set PYTHONPATH to the folder that holds the module",
+        ),
         ("example-bank-half", "partner_invalid", "needs `partner(self, name, options)`"),
         ("example-bank-closed", "partner_invalid", "needs to be a class with a pydantic `Options`"),
     ],

@@ -64,7 +64,7 @@ async def test_nothing_of_a_job_is_found_while_it_is_kept(world: World, work: Ca
     await work(world)  # type: ignore[misc]
     assert await found(world, age=timedelta()) == []
     world.clock.forward(hours=LATER)
-    await world.watch.look()
+    await world.watch.poll()
     assert [one for one in await found(world) if one[0] != "leftover"] == []
 
 

@@ -96,7 +96,7 @@ class Ground:
             done = len(published)
             if self.bucket.keys("due/"):
                 world.clock.forward(minutes=1)
-                await world.due.look()
+                await world.due.poll()
         raise AssertionError("the job does not end")
 
     def left(self) -> list[str]:

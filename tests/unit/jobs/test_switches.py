@@ -50,7 +50,7 @@ async def test_a_resumed_job_is_not_parked_again_by_a_worker_that_still_believes
     await handler(world, switches).handle(world.announce(), world.lease)
     await turn(world, paused=False, command="2")
     assert await world.parking.resume("acme", code="integration_paused") == 1
-    await world.due.look()
+    await world.due.poll()
     (again,) = world.records(Topic.BATCH_REQUESTED)
     await handler(world, switches).handle(again, world.lease)
     assert await world.jobs.processed(world.ref) is not None
@@ -64,7 +64,7 @@ async def test_a_foreign_object_ends_no_process(key: str) -> None:
     await turn(world, paused=True)
     world.memory.objects[key] = b"?"
     switches = Switches(world.memory, world.clock, world.metrics)
-    await switches.look()
+    await switches.poll()
     with pytest.raises(IntegrationPaused):
         await switches.ensure_running("acme")
     assert gauge(world) == 1
@@ -81,7 +81,7 @@ async def test_a_pause_ends_by_itself() -> None:
     await switches.ensure_running("other")
     world.clock.forward(minutes=31)
     await switches.ensure_running("acme")
-    await switches.look()
+    await switches.poll()
     assert gauge(world) == 0
 
 
@@ -89,9 +89,9 @@ async def test_an_unavailable_store_keeps_the_last_known_state() -> None:
     world = World()
     switches = Switches(world.memory, world.clock)
     await turn(world, paused=True)
-    await switches.look()
+    await switches.poll()
     world.memory.unavailable = True
-    await switches.look()
+    await switches.poll()
     with pytest.raises(IntegrationPaused):
         await switches.ensure_running("acme")
 

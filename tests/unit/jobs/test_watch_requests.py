@@ -42,7 +42,7 @@ async def test_a_look_at_nothing_due_costs_two_listings_however_many_are_open(co
     bucket.fill([*markers(count), *markers(1000, "decided")])
     async with running_bucket(bucket) as store:
         world = world_on(store)
-        await world.watch.look()
+        await world.watch.poll()
         assert bucket.requests == {"list": 2}  # open/ and purge/
         assert 60 < world.metrics.deadline_seconds_left_min._value.get() <= 180
         bucket.requests.clear()
@@ -62,16 +62,16 @@ async def test_due_jobs_cost_their_own_requests_and_refused_ones_none() -> None:
             await world.deliver(world.watch, world.announce(job_guid=str(UUID(int=10**9 + number)), expires_at=expiry))
         world.clock.forward(minutes=1, seconds=55)
         bucket.requests.clear()
-        await world.watch.look()
+        await world.watch.poll()
         assert len(world.bus.on(Topic.BATCH_FAILED)) == 10
         assert bucket.requests.total() <= 2 + 10 * 16
         assert len(bucket.keys("decided/")) == 10
         bucket.requests.clear()
-        await world.watch.look()
+        await world.watch.poll()
         assert bucket.requests == {"list": 2}
         world.restart()
         bucket.requests.clear()
-        await world.watch.look()
+        await world.watch.poll()
         assert bucket.requests == {"list": 2}
         assert len(world.bus.on(Topic.BATCH_FAILED)) == 10
 
@@ -91,7 +91,7 @@ async def test_on_a_folder_a_look_opens_what_is_due_and_the_next_minute(
 
     world = world_on(LocalStore(tmp_path))
     monkeypatch.setattr(os, "scandir", scandir)
-    await world.watch.look()
+    await world.watch.poll()
     assert opened == {"open": 3, "purge": 1}  # the minutes; the first one; its integration
     assert 60 < world.metrics.deadline_seconds_left_min._value.get() <= 180
 
@@ -111,10 +111,10 @@ async def test_a_look_that_was_interrupted_anywhere_is_finished_by_the_next() ->
             return await before(key, data)  # noqa: B023
 
         world.memory.create = create  # type: ignore[method-assign]
-        await world.watch.look()
+        await world.watch.poll()
         world.memory.create = before  # type: ignore[method-assign]
         world.restart()
-        await world.watch.look()
+        await world.watch.poll()
         failed = {one.headers for one in world.bus.on(Topic.BATCH_FAILED)}
         assert len(failed) == 1
         assert [key.split("/")[0] for key in world.memory.objects if key.startswith(("open/", "decided/"))] == [

@@ -29,7 +29,7 @@ from support.job_world import BEGIN, CARDS, PART_CIPHER, Ecs, Lease, Objects, Wo
 from support.paths import ROOT
 
 from pipeline.app import Ports
-from pipeline.app.assembly import STAGE_MAKERS, Surroundings
+from pipeline.app.assembly import STAGE_MAKERS, ProcessContext
 from pipeline.app.parts import Worker
 from pipeline.audit import AuditSettings, Writing
 from pipeline.audit.chain import Chain
@@ -208,7 +208,7 @@ async def _parked(noticed: Noticed) -> list[str]:
     await world.handle_until_over("process", record)
     assert await world.parking.resume("acme") == 1
     world.clock.forward(minutes=1)
-    await world.due.look()
+    await world.due.poll()
     await world.run(world.returned(Topic.BATCH_REQUESTED)[0])
     return keys
 
@@ -236,10 +236,10 @@ async def _overdue(noticed: Noticed) -> list[str]:
     world, keys = _world(noticed)
     await world.deliver(world.watch, world.announce())
     world.clock.forward(hours=1)
-    await world.watch.look()
+    await world.watch.poll()
     await world.run(world.announce(FAILED))
     world.clock.forward(days=400)
-    await world.watch.look()
+    await world.watch.poll()
     return keys
 
 
@@ -309,7 +309,7 @@ async def test_every_group_of_the_stages_is_in_the_list() -> None:
     settings = Settings()
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     async with AsyncExitStack() as stack:
-        around = Surroundings(
+        around = ProcessContext(
             settings,
             kafka,
             settings.consumer.for_consumer(),

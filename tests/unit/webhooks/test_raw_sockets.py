@@ -93,7 +93,7 @@ async def test_a_capture_gets_the_body_of_a_request_that_its_head_refuses(tmp_pa
     now = datetime(2026, 1, 22, tzinfo=UTC)
     wanted = ask(tmp_path, "ecs.acme", until=now + timedelta(minutes=1), limit=10)
     capture = Capture(tmp_path, clock=lambda: now)
-    capture.look()
+    capture.poll()
     async with serving(MemoryPublisher(), capture=capture, clock=lambda: now) as here:
         head = HEAD.replace(SECRET.encode(), b"wrong")
         answer = await _sent(here, head + b"Content-Length: 2\r\n\r\n", b"{}", pause=0.01)

@@ -287,7 +287,7 @@ async def test_a_repeat_is_the_same_event(client: aiohttp.ClientSession) -> None
 async def test_a_request_that_nothing_verifies_can_be_captured(client: aiohttp.ClientSession, tmp_path: Path) -> None:
     wanted = ask(tmp_path, "weavr.acme", until=NOW + timedelta(minutes=1), limit=10)
     capture = Capture(tmp_path, clock=lambda: NOW)
-    capture.look()
+    capture.poll()
     async with serving(MemoryPublisher(), webhooks=[weavr_webhook()], clock=lambda: NOW, capture=capture) as here:
         await _post(client, here, headers=signed(key="another-key"))
         await _post(client, here)

@@ -14,7 +14,7 @@ from pipeline.jobs.csv_engine.formatting import FAILED, OK, Outcomes, format_rec
 from pipeline.jobs.csv_engine.identity import idempotency_keys, key_prefix
 from pipeline.jobs.csv_engine.layout import Layout
 from pipeline.jobs.csv_engine.records import Records, parse
-from pipeline.jobs.csv_engine.rowwise import MEANT, run_rowwise
+from pipeline.jobs.csv_engine.rowwise import DELIBERATE_ERRORS, run_rowwise
 from pipeline.jobs.csv_engine.splitter import Chunk
 from pipeline.jobs.csv_engine.tries import Tries
 from pipeline.jobs.processors.loading import LoadedProcessor
@@ -154,7 +154,7 @@ class ChunkEngine:
             first = chunk.start.record + int(records.sound[0]) + 1
             return misbehaved(settings, f"raised {fault} in the batch that begins at record {first}", fault)
 
-        return self._result(chunk, records, contained_call(attempt, failed, *MEANT))
+        return self._result(chunk, records, contained_call(attempt, failed, *DELIBERATE_ERRORS))
 
     def _values(self, records: Records) -> Iterator[str]:
         """Yield all fields of the sound records; only an error needs them."""

@@ -31,7 +31,7 @@ from pipeline.jobs.processors.protocols import (
 from pipeline.outbound import Call
 from pipeline.plugins import Fault, contain_tasks, contained, is_cancellation
 
-MEANT: Final = (PermanentError, TransientError, TransientCardError)
+DELIBERATE_ERRORS: Final = (PermanentError, TransientError, TransientCardError)
 """Errors that a processor may raise on purpose. The pipeline's other errors steer the runner."""
 
 _card: Final = quick(Card)
@@ -165,7 +165,7 @@ class _Groups(_Checks):
     async def _attempt(self, group: CardGroup) -> list[CardResult | TransientCardError]:
         """Return one result or error per card, also if the processor raised one error for all."""
         try:
-            found = await contained(partial(self._call, group), partial(self._failed, group), *MEANT)
+            found = await contained(partial(self._call, group), partial(self._failed, group), *DELIBERATE_ERRORS)
         except TransientCardError as error:
             return [error] * len(group.cards)
         if not isinstance(found, list | tuple) or len(found) != len(group.cards):
@@ -249,7 +249,9 @@ class _Run(_Checks):
         try:
             while True:
                 try:
-                    result = await contained(partial(self._attempt, card, process), partial(self._failed, card), *MEANT)
+                    result = await contained(
+                        partial(self._attempt, card, process), partial(self._failed, card), *DELIBERATE_ERRORS
+                    )
                 except TransientCardError as error:
                     if not await self._tries.wait(attempt, error, call, card.columns.values(), began=began):
                         return CardResult("failed", self._tries.given_up(error, attempt))

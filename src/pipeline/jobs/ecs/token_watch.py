@@ -62,10 +62,10 @@ class TokenWatch:
     async def run(self, *, interval: float = INTERVAL) -> NoReturn:
         """Check the token every ``interval`` seconds until cancelled."""
         while True:
-            await self.look()
+            await self.poll()
             await asyncio.sleep(interval)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Check the token once; log a change of its state, and resume the callbacks that waited for it."""
         try:
             self._token = await self._provider.token()

@@ -78,7 +78,7 @@ class ChunkStage:
         """Process one chunk, unless it is done or no longer needed."""
         body = decode(record, BatchChunk)
         ref, rules = ref_of(body), rules_for(self._integrations, body.integration)
-        # without look(), because listing the objects of a large job takes long
+        # without load(), because listing the objects of a large job takes long
         context, _ = self._context.recent(ref)
         task = _Task(context, body, StageMessage.of(record, ref, lease), rules)
         with job_in_logs(ref):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Self
 
 import structlog
@@ -28,7 +27,7 @@ from pipeline.jobs.processors.protocols import (
 )
 from pipeline.jobs.processors.settings import ProcessorSettings
 from pipeline.outbound import NetworkSettings
-from pipeline.plugins import Fault, PluginFailed, contained, contained_call, fault_of
+from pipeline.plugins import Fault, PluginFailed, contained, contained_call, import_plugin
 
 log = structlog.get_logger(__name__)
 
@@ -205,53 +204,17 @@ def _find(name: str) -> object:
                 f"Processor {name!r} is not written as module:name, for example acme.loader:Loader"
                 " for the class Loader in acme/loader.py.",
             )
-        return _import(EntryPoint(name, name, ENTRY_POINT_GROUP))
+        return import_plugin(EntryPoint(name, name, ENTRY_POINT_GROUP), partial(_refused, name))
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        return _import(point)
+        return import_plugin(point, partial(_refused, point.value))
     raise FatalError(
         "processor_unknown",
         f"There is no processor {name!r}. Installed: {', '.join(installed()) or 'none'}. Your own: write module:name.",
     )
 
 
-def _import(point: EntryPoint) -> object:
-    def imported() -> object:
-        try:
-            module = importlib.import_module(point.module)
-        except ImportError as error:
-            raise FatalError(
-                "processor_unknown", f"Processor {point.value} cannot be imported: {_not_imported(point, error)}."
-            ) from error
-        try:
-            return point.load()
-        except AttributeError as error:
-            raise FatalError(
-                "processor_unknown",
-                f"Processor {point.value} cannot be imported: {error}. The module defines: {_defined(module)}.",
-            ) from error
-
-    def failed(fault: Fault) -> FatalError:
-        return FatalError("processor_unknown", f"Processor {point.value} cannot be imported: it raised {fault}.")
-
-    return contained_call(imported, failed, FatalError, KeyboardInterrupt)
-
-
-def _not_imported(point: EntryPoint, error: ImportError) -> str:
-    """Return why an import failed, and where or what to do."""
-    if isinstance(error, ModuleNotFoundError) and f"{point.module}.".startswith(f"{error.name}."):
-        return (
-            f"there is no module {error.name!r} where this pipeline looks for modules."
-            " Install its package beside the pipeline (pip install),"
-            " or set PYTHONPATH to the folder that holds the module"
-        )
-    where = fault_of(error).where
-    return f"{error}, at {where}" if where else str(error)
-
-
-def _defined(module: ModuleType) -> str:
-    """Return the names of the classes and functions that a module defines."""
-    names = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-    return ", ".join(sorted(name for name in names if not name.startswith("_"))) or "no class and no function"
+def _refused(name: str, why: str) -> FatalError:
+    return FatalError("processor_unknown", f"Processor {name} cannot be imported: {why}.")
 
 
 def _construct(target: type, settings: ProcessorSettings, network: NetworkSettings) -> object:

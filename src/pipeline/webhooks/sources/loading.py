@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
 from pydantic import BaseModel
 
 from pipeline.errors import FatalError
-from pipeline.plugins import Fault, contained_call
+from pipeline.plugins import import_plugin
 from pipeline.webhooks.sources.protocols import SourceKind
 
 ENTRY_POINT_GROUP: Final = "card_pipeline.sources"
@@ -23,7 +23,7 @@ def load_kind(name: str) -> SourceKind:
         FatalError: It is not installed (the message lists those that are), not importable, or not a kind of source.
     """
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        return _checked(_import(point), point)
+        return _checked(import_plugin(point, partial(_refused, point)), point)
     raise FatalError(
         "source_kind_unknown",
         f"There is no kind of source {name!r}. Installed: {', '.join(installed()) or 'none'}.",
@@ -35,17 +35,10 @@ def installed() -> tuple[str, ...]:
     return tuple(sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}))
 
 
-def _import(point: EntryPoint) -> object:
-    def imported() -> object:
-        importlib.import_module(point.module)
-        return point.load()
-
-    def failed(fault: Fault) -> FatalError:
-        return FatalError(
-            "source_kind_unknown", f"The kind of source {point.name} ({point.value}) cannot be imported: {fault}."
-        )
-
-    return contained_call(imported, failed, KeyboardInterrupt)
+def _refused(point: EntryPoint, why: str) -> FatalError:
+    return FatalError(
+        "source_kind_unknown", f"The kind of source {point.name} ({point.value}) cannot be imported: {why}."
+    )
 
 
 def _checked(target: object, point: EntryPoint) -> SourceKind:

@@ -114,7 +114,7 @@ async def world(
             watch = TokenWatch(
                 as_provider(provider), integration="acme", metrics=metrics, clock=lambda: NOW, resume=no_resume
             )
-            await watch.look()
+            await watch.poll()
             caller = HttpCaller(
                 settings,
                 integration="acme",

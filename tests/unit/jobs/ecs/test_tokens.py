@@ -184,7 +184,7 @@ async def watch(path: Path, *, metrics: Metrics | None = None, resumes: Resumes 
         clock=lambda: NOW,
         resume=resumes or Resumes(),
     )
-    await found.look()
+    await found.poll()
     return found
 
 
@@ -223,12 +223,12 @@ async def test_no_token_is_not_ready_until_there_is_one(tmp_path: Path) -> None:
     path = tmp_path / "token"
     with capture_logs() as logs:
         found = await watch(path)
-        await found.look()
+        await found.poll()
         assert not found.check().ok
         assert "No such file" in found.check().message
         assert math.isnan(found.seconds_left())
         path.write_text("opaque-token")
-        await found.look()
+        await found.poll()
         assert found.check().ok
     assert [(line["event"], line["ok"]) for line in logs if "ok" in line] == [
         ("token_health_changed", False),
@@ -247,7 +247,7 @@ async def test_the_alarm_follows_what_callbacks_show(tmp_path: Path) -> None:
 
     assert (found.check().ok, usable()) == (True, 1)
     found.rejected("token is revoked")
-    await found.look()
+    await found.poll()
     assert (found.check().ok, usable()) == (False, 0)
     assert "ECS rejects the callback token (token is revoked)" in found.check().message
     found.accepted()
@@ -255,7 +255,7 @@ async def test_the_alarm_follows_what_callbacks_show(tmp_path: Path) -> None:
     found.rejected("token is revoked")
     path.write_text("second-token")
     await found._provider.renew(Token(SecretStr("first-token"), None))
-    await found.look()
+    await found.poll()
     assert (found.check().ok, usable()) == (True, 1)
     found.unavailable(TokenUnavailable("token_unreadable", "callback token: no such file"))
     assert "no callback token: callback token: no such file" in found.check().message
@@ -270,11 +270,11 @@ async def test_a_new_token_resumes_the_waiting_callbacks(tmp_path: Path) -> None
     path.write_text(signed(exp=int((NOW + timedelta(hours=1)).timestamp())))
     resumes.failures = 1
     for _ in range(5):
-        await found.look()
+        await found.poll()
     assert resumes.codes == [None, None]
     path.write_text("another-token")
     for _ in range(5):
-        await found.look()
+        await found.poll()
     assert resumes.codes == [None] * 4
 
 
@@ -283,7 +283,7 @@ async def test_a_token_that_was_replaced_while_no_process_ran_resumes_what_waits
     path.write_text("opaque-token")
     found = await watch(path, resumes=resumes)
     for _ in range(3):
-        await found.look()
+        await found.poll()
     assert resumes.codes == ["token_expired"] * 2
 
 

@@ -493,7 +493,7 @@ async def test_a_chunk_that_cannot_be_done_now_waits_and_comes_back() -> None:
         await _done(world, record)
     assert (await world.parking.waiting(world.ref)) is not None
     world.clock.forward(seconds=61)
-    await world.due.look()
+    await world.due.poll()
     (copy,) = world.returned(Topic.BATCH_CHUNKS)
     assert copy.key == records[0].key
     await _done(world, copy)
@@ -514,7 +514,7 @@ async def test_without_progress_the_coordinator_gives_its_slot_away(monkeypatch:
     with workers.serving():
         await asyncio.sleep(0.05)
         world.clock.forward(seconds=31)
-        await world.due.look()
+        await world.due.poll()
         (copy,) = world.returned(Topic.BATCH_REQUESTED)
         await world.run(copy)
     assert world.objects.put[0][1] == await undisturbed()
@@ -543,7 +543,7 @@ async def test_many_large_files_leave_slots_to_small_jobs(monkeypatch: pytest.Mo
             await _done(world, record)
         await running
         world.clock.forward(seconds=31)
-        await world.due.look()
+        await world.due.poll()
         (copy,) = world.returned(Topic.BATCH_REQUESTED)
         await world.run(copy)
     assert [body for _, body in world.objects.put].count(await undisturbed()) == 2
@@ -672,7 +672,7 @@ async def test_a_worker_with_another_processor_leaves_the_chunk_to_others() -> N
     for record in records[1:]:
         await _done(world, record)
     world.clock.forward(seconds=31)
-    await world.due.look()
+    await world.due.poll()
     (copy,) = world.returned(Topic.BATCH_CHUNKS)
     await _done(world, copy)
     await running

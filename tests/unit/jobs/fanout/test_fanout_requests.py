@@ -42,7 +42,7 @@ async def _finished_chunks(jobs: JobStore) -> None:
 
 async def _look(jobs: JobStore) -> None:
     recent = RecentJobs(jobs, REF, now=lambda: BEGIN)
-    await recent.look()
+    await recent.load()
     assert await recent.finished_chunks(REF) == {GENERATION: set(range(CHUNKS))}
 
 

@@ -54,8 +54,13 @@ def test_an_installed_package_brings_its_own() -> None:
         ("parcels-broken", "source_kind_invalid", "a class with a pydantic model `Options`"),
         ("parcels-half", "source_kind_invalid", "`verifier(self, name, options, secrets)`"),
         ("parcels-needy", "source_kind_invalid", "must take no parameters"),
-        ("parcels-missing", "source_kind_unknown", "cannot be imported: AttributeError"),
-        ("parcels-no-module", "source_kind_unknown", "cannot be imported: ModuleNotFoundError"),
+        ("parcels-missing", "source_kind_unknown", "The module defines: "),
+        ("parcels-no-module", "source_kind_unknown", "cannot be imported: there is no module "),
+        (
+            "parcels-no-module",
+            "source_kind_unknown",
+            "(pip install), or set PYTHONPATH to the folder that holds the module",
+        ),
     ],
 )
 def test_a_broken_one_is_named_with_what_it_lacks(name: str, code: str, words: str) -> None:

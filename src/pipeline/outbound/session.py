@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import aiohttp
+import yarl
 from aiohttp.abc import AbstractResolver
 
 from pipeline.errors import FatalError
@@ -130,8 +131,13 @@ def _socket_factory(rules: HostRules, purpose: Purpose) -> Callable[[AddressInfo
 
 
 def _url_guard(rules: HostRules, purpose: Purpose) -> aiohttp.ClientMiddlewareType:
+    allowed: yarl.URL | None = None  # the last one: a processor often asks one URL about all cards
+
     async def guard(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        check_url(str(request.url), rules, purpose)
+        nonlocal allowed
+        if request.url != allowed:
+            check_url(str(request.url), rules, purpose)
+            allowed = request.url
         try:
             return await handler(request)
         except aiohttp.ClientConnectorError as error:

@@ -120,6 +120,21 @@ async def test_other_url_in_the_same_session() -> None:
                 await session.get(request_url(url))
 
 
+async def test_an_allowed_url_allows_no_other_one() -> None:
+    """A URL that was allowed once is not checked again; each other URL is, before and after it."""
+    async with scripted_server(whole(DATA)) as server:
+        host = server.url.removeprefix("http://")
+        rules = HostRules(input=(host,), allow_http=True, allow_private=True)
+        async with open_session(rules, NetworkSettings(), "input") as session:
+            for _ in range(2):
+                async with session.get(request_url(f"{server.url}/x")) as response:
+                    assert await response.read() == DATA
+                for other in (f"{server.url}1/x", f"https://else.example.com:{host.rpartition(':')[2]}/x"):
+                    with pytest.raises(AddressRefused):
+                        await session.get(request_url(other))
+    assert [request.target for request in server.requests] == ["/x", "/x"]
+
+
 async def test_redirect_is_never_followed() -> None:
     """This also holds for a caller that did not turn redirects off, and for redirects to an allowed host."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice, repeat
 from typing import Final
@@ -38,6 +38,9 @@ _card: Final = quick(Card)
 
 _STATUSES: Final = (OK, FAILED)
 
+_FIELDS_AT_ONCE: Final = 4096
+"""About so many fields become Python texts at once. It takes half a millisecond, and the cache has room for them."""
+
 _TURN: Final = 64
 """After this many cards a worker gives other tasks a turn, because a processor may never wait for anything."""
 
@@ -55,7 +58,7 @@ async def run_rowwise(
     """Return the outcome of each sound record. It raises the errors of :meth:`ChunkEngine.run`."""
     tries = tries.of_chunk(records.sound.size)
     cards = await asyncio.to_thread(_cards, records, layout, context, start)
-    results: list[CardResult | None] = [None] * records.sound.size
+    results = _Results(records.sound.size)
     calls = -(-records.sound.size // cards_per_call)
     if cards_per_call > 1 and isinstance(processor, GroupProcessor):
         groups = _Groups(processor, layout, context, tries)
@@ -73,15 +76,46 @@ async def run_rowwise(
         failure = most_severe(group)
     if failure is not None:
         raise failure
-    decided = [result for result in results if result is not None]
-    if len(decided) < len(results):
+    if not all(results.statuses):
         raise misbehaved(tries.settings, "cancelled the task that called it")
-    return await asyncio.to_thread(_outcomes, decided, layout)
+    return await asyncio.to_thread(results.outcomes, layout)
 
 
 def _batched(cards: Iterator[Card], size: int) -> Iterator[tuple[Card, ...]]:
     while group := tuple(islice(cards, size)):
         yield group
+
+
+class _Results:
+    """The results of a chunk's cards, by column.
+
+    A whole chunk of result objects would keep the garbage collector busy, so they are not kept.
+
+    Attributes:
+        statuses: Empty for a card without a result yet.
+        messages: Their messages.
+        columns: The processor's own columns; None for a card without any.
+    """
+
+    def __init__(self, cards: int) -> None:
+        self.statuses = [""] * cards
+        self.messages = [""] * cards
+        self.columns: list[Mapping[str, str] | None] = [None] * cards
+
+    def put(self, index: int, result: CardResult) -> None:
+        """Keep the result of a card."""
+        self.statuses[index] = result.status
+        self.messages[index] = result.message
+        if result.columns:
+            self.columns[index] = result.columns
+
+    def outcomes(self, layout: Layout) -> Outcomes:
+        """Return them as Arrow columns."""
+        return Outcomes(
+            status=pa.array(self.statuses, pa.string()).dictionary_encode(),
+            message=_texts(self.messages),
+            own=tuple(_texts([found.get(name, "") if found else "" for found in self.columns]) for name in layout.own),
+        )
 
 
 class _Checks:
@@ -114,15 +148,14 @@ class _Groups(_Checks):
         self._process = processor.process_cards
         self._prefix = key_prefix(context.integration, context.job_guid)
 
-    async def work(
-        self, groups: Iterator[tuple[int, tuple[Card, ...]]], results: list[CardResult | None], size: int
-    ) -> None:
+    async def work(self, groups: Iterator[tuple[int, tuple[Card, ...]]], results: _Results, size: int) -> None:
         """Process groups of cards until none is left."""
         contain_tasks()
         for number, cards in groups:
             call = await self._tries.begin()
             try:
-                results[number * size : number * size + len(cards)] = await self._decided(cards, call)
+                for index, result in enumerate(await self._decided(cards, call), start=number * size):
+                    results.put(index, result)
             finally:
                 call.close()
             await asyncio.sleep(0)  # give others a turn: the processor may never wait for anything
@@ -200,7 +233,7 @@ class _Run(_Checks):
         super().__init__(layout, context, tries)
         self._process = processor.process
 
-    async def work(self, cards: Iterator[tuple[int, Card]], results: list[CardResult | None]) -> None:
+    async def work(self, cards: Iterator[tuple[int, Card]], results: _Results) -> None:
         """Process cards until none is left.
 
         Usually the processor returns a valid result at once. This fast path creates no objects for the card. Any other
@@ -208,6 +241,7 @@ class _Run(_Checks):
         """
         contain_tasks()
         process, context, own = self._process, self._context, self._own
+        statuses, messages = results.statuses, results.messages
         failing, quiet_call = self._tries.failing, self._tries.quiet_call
         pace = self._tries.pace
         timed = self._tries.settings.retry.card_seconds is not None
@@ -223,24 +257,28 @@ class _Run(_Checks):
             began = self._tries.now() if timed else 0.0
             try:
                 result = await process(card, context)
-                if (
-                    type(result) is CardResult
-                    and type(result.columns) is dict
-                    and result.status in _STATUSES
-                    and type(result.message) is str
-                    and (not result.columns or _proper(result.columns, own))
-                ):
-                    results[index] = result
-                    if failing:
-                        call.succeeded()
-                    continue
+                if type(result) is CardResult:
+                    status, message, columns = result.status, result.message, result.columns
+                    if (
+                        status in _STATUSES
+                        and type(message) is str
+                        and type(columns) is dict
+                        and (not columns or _proper(columns, own))
+                    ):
+                        statuses[index] = status
+                        messages[index] = message
+                        if columns:
+                            results.columns[index] = columns
+                        if failing:
+                            call.succeeded()
+                        continue
                 first = partial(_returned, result)
             except BaseException as error:
                 if is_cancellation(error):
                     call.close()
                     raise
                 first = partial(_raised, error)
-            results[index] = await self._card(card, call, first, began)
+            results.put(index, await self._card(card, call, first, began))
 
     async def _card(
         self, card: Card, call: Call, process: Callable[[Card, JobContext], Awaitable[CardResult]], began: float
@@ -290,28 +328,31 @@ async def _raised(error: BaseException, _card: Card, _context: JobContext) -> Ca
 
 
 def _cards(records: Records, layout: Layout, context: JobContext, start: int) -> Iterator[Card]:
-    """Return the cards, created one at a time. ``map`` does so without an interpreter step for each field."""
+    """Return the cards, created one at a time; their texts are created for a few cards at once.
+
+    ``map`` creates them without an interpreter step for each field.
+    """
     if not records.sound.size:
         return iter(())
     numbers = records.sound + (start + 1)
     keys = idempotency_keys(key_prefix(context.integration, context.job_guid), numbers)
-    values = [_list(records.text.values(column)) for column in range(len(layout.columns))]
-    columns = map(dict, map(zip, repeat(layout.columns), zip(*values, strict=True)))
-    return map(_card, numbers.tolist(), values[layout.card], columns, _list(keys))
+    columns = [records.text.values(column) for column in range(len(layout.columns))]
+    step = max(_TURN, _FIELDS_AT_ONCE // len(columns))
+
+    def some(begin: int) -> Iterator[Card]:
+        values = [_list(column.slice(begin, step)) for column in columns]
+        by_name = map(dict, map(zip, repeat(layout.columns), zip(*values, strict=True)))
+        return map(
+            _card, numbers[begin : begin + step].tolist(), values[layout.card], by_name, _list(keys.slice(begin, step))
+        )
+
+    return chain.from_iterable(map(some, range(0, numbers.size, step)))
 
 
 def _list(values: pa.StringArray) -> list[str]:
     """Return Python strings. The conversion through numpy is a fifth faster than ``to_pylist``."""
     texts: list[str] = values.to_numpy(zero_copy_only=False).tolist()
     return texts
-
-
-def _outcomes(results: list[CardResult], layout: Layout) -> Outcomes:
-    return Outcomes(
-        status=pa.array([result.status for result in results], pa.string()).dictionary_encode(),
-        message=_texts([result.message for result in results]),
-        own=tuple(_texts([result.columns.get(name, "") for result in results]) for name in layout.own),
-    )
 
 
 def _texts(values: list[str]) -> pa.StringArray:

@@ -56,7 +56,7 @@ class CardGroup:
     idempotency_key: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class CardResult:
     """The result of one card.
 
@@ -69,6 +69,17 @@ class CardResult:
     status: Literal["ok", "failed"] = "ok"
     message: str = ""
     columns: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __init__(
+        self, status: Literal["ok", "failed"] = "ok", message: str = "", columns: Mapping[str, str] | None = None
+    ) -> None:
+        _set_status(self, status)
+        _set_message(self, message)
+        _set_columns(self, {} if columns is None else columns)
+
+
+# the generated constructor would set each field by a slower call, and a processor makes one result per card
+_set_status, _set_message, _set_columns = (vars(CardResult)[name].__set__ for name in ("status", "message", "columns"))
 
 
 class CardError(Exception):

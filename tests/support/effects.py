@@ -329,3 +329,28 @@ class NoticingGroup:
     async def commit(self, offsets: Mapping[Partition, int]) -> bool:
         with self._around(f"commit.{self._name}"):
             return await self._group.commit(offsets)
+
+
+class Died(BaseException):
+    """The process died here: nothing after it happens."""
+
+
+class Effects:
+    """Lets a worker die before or after its n-th effect."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+        self.names: list[str] = []
+
+    @contextmanager
+    def around(self, name: str) -> Iterator[None]:
+        self._reach(f"before:{name}")
+        yield
+        self._reach(f"after:{name}")
+
+    def _reach(self, name: str) -> None:
+        if self.left > 0:
+            self.names.append(name)
+            self.left -= 1
+        if self.left == 0:
+            raise Died(name)  # and so it does from now on: the dead do nothing

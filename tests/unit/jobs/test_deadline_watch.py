@@ -11,10 +11,12 @@ from datetime import timedelta
 import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
-from support.job_world import CARDS, World
+from support.effects import Died, Effects, NoticingStore
+from support.job_world import CARDS, PART_CIPHER, World
 
 from pipeline.contracts import Topic
 from pipeline.errors import TransientError
+from pipeline.jobs.job_store import JobStore
 from pipeline.storage import StoreFull
 
 
@@ -109,6 +111,30 @@ async def test_parts_of_a_failed_job_go_after_their_time() -> None:
     world.clock.forward(days=7, minutes=2)
     await world.watch.poll()
     assert not any("/parts/" in key or key.startswith("purge/") for key in world.memory.objects)
+
+
+async def test_the_watch_may_die_between_any_two_effects_when_it_deletes_parts() -> None:
+    """The next watch deletes what is left."""
+    at, ended = 0, False
+    while not ended:
+        at += 1
+        world, effects = World(policies={"max_failed_share": 0.1}), Effects(at)
+        await world.run(world.announce())
+        world.clock.forward(days=7, minutes=2)
+        world.jobs = JobStore(NoticingStore(world.memory, effects.around), PART_CIPHER)
+        world.restart()
+        try:
+            await world.watch.poll()
+            ended = True
+        except Died:
+            assert any(key.startswith("purge/") for key in world.memory.objects) != (
+                effects.names[-1] == "after:delete.purge"
+            )
+        world.jobs = JobStore(world.memory, PART_CIPHER)
+        world.restart()
+        await world.watch.poll()
+        assert not any("/parts/" in key or key.startswith("purge/") for key in world.memory.objects), effects.names
+    assert {"after:delete.parts", "before:delete.purge", "after:delete.purge"} <= set(effects.names)
 
 
 async def test_jobs_of_an_integration_that_is_not_configured_here_are_left_alone() -> None:

@@ -10,7 +10,7 @@ from itertools import count
 from uuid import UUID
 
 import pytest
-from support.effects import NoticingPublisher, NoticingStore
+from support.effects import Died, Effects, NoticingPublisher, NoticingStore
 from support.job_world import JOB, PART_CIPHER, World
 
 from pipeline.contracts import Record, Topic, first_values
@@ -202,31 +202,6 @@ async def test_a_wrong_count_or_a_broken_file_fails_before_the_first_card() -> N
     assert outcome is not None
     assert outcome.reason == "csv_unterminated_quote"
     assert cards.seen == {}
-
-
-class Died(BaseException):
-    """The process died here: nothing after it happens."""
-
-
-class Effects:
-    """Lets a worker die before or after its n-th effect."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-        self.names: list[str] = []
-
-    @contextmanager
-    def around(self, name: str) -> Iterator[None]:
-        self._reach(f"before:{name}")
-        yield
-        self._reach(f"after:{name}")
-
-    def _reach(self, name: str) -> None:
-        if self.left > 0:
-            self.names.append(name)
-            self.left -= 1
-        if self.left == 0:
-            raise Died(name)  # and so it does from now on: the dead do nothing
 
 
 def noticing(workers: Workers, at: int) -> tuple[World, Effects]:
